@@ -1,0 +1,1 @@
+"""From a dataset spec to a catalogue of files and tf.data pipelines."""

@@ -1,0 +1,237 @@
+"""tf.data pipelines: files to batches, repeatable, resumable, without Python inside.
+
+The order of training images is a pure function of (seed, position), so a run can
+go on from any step, and the number of workers changes nothing.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import tensorflow as tf
+
+from tfdetect import registry
+from tfdetect.data.catalogue import Catalogue
+from tfdetect.errors import UserError
+from tfdetect.experiment import Augmentation, Data
+from tfdetect.imaging.decode import decode
+from tfdetect.imaging.geometry import resize
+
+AUTOTUNE = tf.data.AUTOTUNE
+_MEMORY_SHARE = 0.25  # of the free memory that decoded images may take
+_MEMORY_LIMIT = 4 * 2**30  # bytes
+
+
+def load_image(path: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf.Tensor:
+    """Reads, decodes and resizes one file. uint8 [*size, 3]; [H, W, 3] if size is None."""
+    image = decode(tf.io.read_file(path))
+    return image if size is None else resize(image, size, policy)
+
+
+def image_dataset(
+    paths: list[str], size: tuple[int, int], policy: str, batch_size: int
+) -> tf.data.Dataset:
+    """Batches of (index into `paths` int64 [b], image uint8 [b, *size, 3]), in order.
+
+    A file that cannot be read is left out: its index does not appear.
+    """
+    files = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), np.array(paths, object)))
+    images = files.map(lambda i, path: (i, load_image(path, size, policy)), AUTOTUNE)
+    return images.ignore_errors().batch(batch_size).prefetch(AUTOTUNE)
+
+
+def load_images(paths: list[str], size: tuple[int, int], policy: str) -> tuple[Any, Any]:
+    """Decodes files into memory: (indices int64 [n], images uint8 [n, *size, 3])."""
+    images = np.empty((len(paths), *size, 3), np.uint8)
+    kept = []
+    for indices, batch in image_dataset(paths, size, policy, 256):
+        images[len(kept) : len(kept) + len(batch)] = batch.numpy()
+        kept.extend(indices.numpy())
+    return np.array(kept, np.int64), images[: len(kept)]
+
+
+@dataclass
+class TrainingData:
+    """The training split as an endless stream of full batches.
+
+    Attributes:
+        count: number of images that one pass goes over.
+        broken: paths that were found unreadable while caching.
+    """
+
+    paths: list[str]
+    labels: np.ndarray  # int64 [n]
+    data: Data
+    classes: int
+    batch_size: int
+    seed: int
+    native: tuple[int, int] | None = None  # size of every image, where all agree
+    broken: list[str] = field(default_factory=list)
+    _images: tf.Tensor | None = None
+
+    def __post_init__(self):
+        self._lost = tf.Variable(0, dtype=tf.int64, trainable=False)
+        if self.cached:
+            kept, images = load_images(self.paths, self.load_size, self.data.resize)
+            missing = np.setdiff1d(np.arange(len(self.paths)), kept)
+            self.broken = [self.paths[i] for i in missing]
+            self.labels = self.labels[kept]
+            self._images = tf.constant(images)
+        if self.count < self.batch_size:
+            raise UserError(
+                f"The train split has {self.count} readable images, fewer than one batch of "
+                f"{self.batch_size}. Lower it: --set training.batch_size={max(1, self.count // 2)}"
+            )
+
+    @property
+    def count(self) -> int:
+        return len(self.labels)
+
+    @property
+    def load_size(self) -> tuple[int, int]:
+        """Size at which images are loaded: their own where the warp also enlarges."""
+        target = self.data.image_size
+        steps = self.data.augment
+        folds = (
+            self.native is not None
+            and bool(steps) and steps[0].name == "warp"
+            and self.data.resize == "stretch"
+            and all(have <= want for have, want in zip(self.native, target))
+        )  # fmt: skip
+        return self.native if folds else target
+
+    @property
+    def cached(self) -> bool:
+        """Whether the decoded images are held in memory."""
+        if self.data.cache != "auto":
+            return self.data.cache == "memory"
+        size = len(self.paths) * self.load_size[0] * self.load_size[1] * 3
+        return size <= min(_MEMORY_LIMIT, _MEMORY_SHARE * psutil.virtual_memory().available)
+
+    @property
+    def lost(self) -> int:
+        """Number of files that could not be read while streaming."""
+        return int(self._lost.numpy())
+
+    def batches(self, start_step: int = 0) -> tf.data.Dataset:
+        """Batches (image float32 [B, H, W, 3] in 0..255, {"label": target}) from a step on."""
+        blocks = tf.data.Dataset.range(start_step * self.batch_size, np.iinfo(np.int64).max)
+        blocks = blocks.batch(self.batch_size, drop_remainder=True).map(self._order)
+        if self._images is not None:
+            return blocks.map(self._from_memory, AUTOTUNE).prefetch(AUTOTUNE)
+        paths = tf.constant(self.paths)
+
+        def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
+            image = load_image(paths[index], self.load_size, self.data.resize)
+            return position, index, image
+
+        loaded = blocks.unbatch().map(load, AUTOTUNE).ignore_errors()
+        loaded = loaded.batch(self.batch_size, drop_remainder=True)
+        return loaded.map(self._count_lost).map(self._finish, AUTOTUNE).prefetch(AUTOTUNE)
+
+    def _order(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Positions in the endless stream to indices of images, reshuffled each pass."""
+        count = tf.constant(self.count, tf.int64)
+        passes = positions // count
+
+        seeds = tf.stack([tf.fill([self.batch_size], tf.constant(self.seed, tf.int64)), passes,
+                          tf.zeros_like(passes)], axis=1)  # fmt: skip
+        # tf.random.experimental.index_shuffle pads a batch of seeds along the wrong axis.
+        shuffled = tf.raw_ops.RandomIndexShuffle(
+            index=positions % count, seed=seeds, max_index=count - 1, rounds=4
+        )
+        return positions, shuffled
+
+    def _from_memory(self, positions: tf.Tensor, indices: tf.Tensor) -> tuple:
+        return self._finish(positions, indices, tf.gather(self._images, indices))
+
+    def _count_lost(self, positions: tf.Tensor, indices: tf.Tensor, images: tf.Tensor) -> tuple:
+        gaps = positions[-1] - positions[0] + 1 - self.batch_size
+        with tf.control_dependencies([self._lost.assign_add(gaps)]):
+            return tf.identity(positions), indices, images
+
+    def _finish(self, positions: tf.Tensor, indices: tf.Tensor, images: tf.Tensor) -> tuple:
+        size = self.data.image_size
+        images.set_shape([self.batch_size, *self.load_size, 3])
+        images = augment(images, self.data.augment, size, self.seed, positions[0])
+        target = targets(tf.gather(tf.constant(self.labels), indices), self.classes)
+        return tf.cast(images, tf.float32), {"label": target}
+
+
+def augment(
+    images: tf.Tensor,
+    policy: tuple[Augmentation, ...],
+    size: tuple[int, int],
+    seed: int,
+    position: tf.Tensor,
+) -> tf.Tensor:
+    """Applies a policy's steps in order.
+
+    Parameters are drawn from (seed, step's number, position of the batch in the
+    stream) alone, so that they repeat whatever the number of workers.
+
+    Args:
+        images: uint8 [B, h, w, 3].
+        position: int64 scalar, of the batch's first image.
+
+    Returns:
+        uint8 [B, *size, 3].
+    """
+    for number, step in enumerate(policy):
+        function = registry.resolve("augmentation", registry.AUGMENTATIONS, step.name)
+        step_seed = tf.random.experimental.stateless_fold_in([seed, number], position)
+        params = {**step.params, "size": size} if step.name == "warp" else step.params
+        images = function(images, step_seed, **params)
+    images.set_shape([images.shape[0], *size, 3])
+    return images
+
+
+def targets(labels: tf.Tensor, classes: int) -> tf.Tensor:
+    """Labels as the loss wants them: float32 [B, 1] for two classes, int64 [B] for more."""
+    if classes == 2:
+        return tf.cast(labels, tf.float32)[:, None]
+    return tf.cast(labels, tf.int64)
+
+
+def training_data(
+    catalogue: Catalogue, table: pa.Table, data: Data, classes: int, batch_size: int, seed: int
+) -> TrainingData:
+    """The training stream over a table of the catalogue."""
+    heights, widths = set(table["height"].to_pylist()), set(table["width"].to_pylist())
+    native = (heights.pop(), widths.pop()) if len(heights) == len(widths) == 1 else None
+    return TrainingData(
+        catalogue.paths(table), table["label"].to_numpy(), data, classes, batch_size, seed, native
+    )
+
+
+def validation_batches(
+    paths: list[str], labels: np.ndarray, data: Data, classes: int, batch_size: int
+) -> tf.data.Dataset:
+    """Full batches (image float32, {"label": target}, {"label": weight}) of every image once.
+
+    The last batch is padded with images of weight 0, so that each example counts
+    exactly once on any number of devices.
+    """
+    images = image_dataset(paths, data.image_size, data.resize, batch_size)
+
+    def pad(indices: tf.Tensor, batch: tf.Tensor) -> tuple:
+        missing = batch_size - tf.shape(indices)[0]
+        target = targets(tf.gather(tf.constant(labels), indices), classes)
+        target = tf.pad(target, [[0, missing]] + [[0, 0]] * (len(target.shape) - 1))
+        batch = tf.pad(batch, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        weight = tf.pad(tf.ones([batch_size - missing]), [[0, missing]])
+        batch.set_shape([batch_size, *data.image_size, 3])
+        target.set_shape([batch_size, *target.shape[1:]])
+        weight.set_shape([batch_size])
+        return batch, {"label": target}, {"label": weight}
+
+    padded = images.map(pad, AUTOTUNE)
+    size = len(paths) * data.image_size[0] * data.image_size[1] * 3
+    if data.cache != "none" and size <= min(
+        _MEMORY_LIMIT, _MEMORY_SHARE * psutil.virtual_memory().available
+    ):
+        padded = padded.cache()
+    floats = padded.map(lambda x, y, w: (tf.cast(x, tf.float32), y, w), AUTOTUNE)
+    return floats.prefetch(AUTOTUNE)

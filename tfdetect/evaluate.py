@@ -1,0 +1,64 @@
+"""`python -m tfdetect.evaluate`: measures a run on its dataset or on another one."""
+
+import sys
+from pathlib import Path
+
+from tfdetect.cli import Parser, run_command
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="tfdetect evaluate",
+        description="Measures a run: metrics with intervals, figures, one HTML page. On its own "
+        "dataset it writes into the run; on another one below evaluations/ in it.",
+    )
+    p.add_argument("run", type=Path, help="folder of a run")
+    p.add_argument("--dataset", metavar="NAME", help="another dataset: a shipped one, a spec "
+                   "file, or a folder of classes")  # fmt: skip
+    p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
+    p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
+    p.add_argument("--split", action="append", choices=["train", "validation", "test"],
+                   help="may be given more than once; default: validation and test")  # fmt: skip
+    p.add_argument("--output", type=Path, metavar="DIR", help="write there instead")
+    p.add_argument("--no-pictures", action="store_true",
+                   help="keep images of the dataset out of the report")  # fmt: skip
+    p.add_argument("--batch-size", type=int, default=64, metavar="N")
+    p.add_argument("--json", action="store_true", help="print metrics.json, not a table")
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+
+    from tfdetect import workflow
+    from tfdetect.run import open_run
+
+    run = open_run(args.run)
+    spec, root, output = workflow.evaluation_data(
+        run, args.dataset, args.data_dir, args.authentic, args.output
+    )
+
+    from tfdetect.quiet import import_tensorflow
+
+    import_tensorflow()
+    from tfdetect.data.catalogue import build_catalogue
+    from tfdetect.evaluation.evaluate import evaluate_run
+    from tfdetect.evaluation.report import terminal_table
+
+    catalogue = build_catalogue(spec, root)
+    results = evaluate_run(
+        run, catalogue, tuple(args.split or ("validation", "test")), output,
+        pictures=not args.no_pictures, batch_size=args.batch_size,
+        say=lambda text: print(text, file=sys.stderr),
+    )  # fmt: skip
+    if args.json:
+        import json
+
+        print(json.dumps(results, indent=2))
+    else:
+        print(terminal_table(results))
+        print(f"report {output / 'report.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,1 @@
+"""Predictions to metrics with intervals, figures and a report."""

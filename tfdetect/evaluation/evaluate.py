@@ -1,0 +1,124 @@
+"""Evaluates a run: predictions, metrics, figures, report, all inside its folder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tfdetect.data.catalogue import Catalogue
+from tfdetect.errors import UserError
+from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
+from tfdetect.evaluation.predictions import predict_files
+from tfdetect.evaluation.report import write_report
+from tfdetect.models.detector import load_detector
+from tfdetect.run import Run, write_text
+
+
+def evaluate_run(
+    run: Run,
+    catalogue: Catalogue,
+    splits: tuple[str, ...] = ("validation", "test"),
+    output: Path | None = None,
+    pictures: bool = True,
+    batch_size: int = 64,
+    say=print,
+) -> dict:
+    """Predicts splits of a dataset and writes what follows from the predictions.
+
+    Args:
+        output: folder for predictions/, metrics.json, figures/ and report.html;
+            the run's own by default.
+        pictures: whether figures may show images of the dataset.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UserError: the dataset has none of the splits.
+    """
+    output = output or run.path
+    (output / "predictions").mkdir(parents=True, exist_ok=True)
+    detector = load_detector(run)
+    trained_on = set(catalogue.split("train")["hash"].to_pylist())
+    results, tables = {}, {}
+    for split in splits:
+        rows = catalogue.split(split)
+        if not rows.num_rows:
+            continue
+        say(f"evaluating {rows.num_rows:,} images of {split}")
+        table = predict_files(run, detector, catalogue.paths(rows), batch_size)
+        table = _complete(rows, table, trained_on)
+        pq.write_table(table, output / "predictions" / f"{split}.parquet")
+        results[split] = measure(table, run)
+        tables[split] = table
+    if not results:
+        raise UserError(f"The dataset has no images in {', '.join(splits)}.")
+    write_text(output / "metrics.json", json.dumps(results, indent=2))
+    write_report(run, results, tables, catalogue.root if pictures else None, output)
+    return results
+
+
+def measure(table: pa.Table, run: Run) -> dict:
+    """Metrics of a predictions table, all images and parts of them.
+
+    Returns:
+        count, unreadable, metrics (with intervals), confusion, and where it
+        applies: unseen (without images that stand in train too), generators
+        ({name: metrics}), constant (a warning where every verdict is the same).
+    """
+    readable = table.filter(pc.is_null(table["error"]))
+    result = {"count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows}
+    result |= _part(readable, run)
+    seen = readable["in_train"].to_numpy(zero_copy_only=False)
+    if seen.any():
+        unseen = readable.filter(pa.array(~seen))
+        result["unseen"] = {"count": unseen.num_rows, **_part(unseen, run)}
+    generators = _by_generator(readable)
+    if generators:
+        result["generators"] = {
+            name: {"count": part.num_rows, **_part(part, run)} for name, part in generators.items()
+        }
+    return result
+
+
+def _part(table: pa.Table, run: Run) -> dict:
+    if not table.num_rows:
+        return {"metrics": {}, "confusion": []}
+    labels = table["label"].to_numpy()
+    scores = table["p_fake"].to_numpy()
+    predicted = np.array([run.classes.index(v) for v in table["verdict"].to_pylist()])
+    metrics = binary_metrics(labels > 0, scores, run.info.get("threshold", 0.5))
+    part = {
+        "metrics": with_intervals(metrics, len(labels)),
+        "confusion": confusion(labels, predicted, len(run.classes)),
+    }
+    if len(run.classes) > 2:
+        part["class_accuracy"] = round(float((labels == predicted).mean()), 6)
+    if len(set(predicted.tolist())) == 1 and len(set(labels.tolist())) > 1:
+        part["constant"] = f"every verdict is {run.classes[predicted[0]]!r}"
+    return part
+
+
+def _by_generator(table: pa.Table) -> dict[str, pa.Table]:
+    """Each generator's fakes with the authentic images filed with it, or with all of them."""
+    names = np.array([n or "" for n in table["generator"].to_pylist()])
+    labels = table["label"].to_numpy()
+    parts = {}
+    for name in sorted(set(names[labels > 0]) - {""}):
+        own = names == name
+        if not (own & (labels == 0)).any():
+            own |= labels == 0
+        parts[str(name)] = table.filter(pa.array(own))
+    return parts
+
+
+def _complete(rows: pa.Table, table: pa.Table, trained_on: set[str]) -> pa.Table:
+    """Adds label, generator, hash and in_train; paths become relative to the root."""
+    in_train = pa.array([h in trained_on for h in rows["hash"].to_pylist()])
+    table = table.set_column(0, "path", rows["path"])
+    for name in ("label", "generator", "hash"):
+        table = table.append_column(name, rows[name])
+    return table.append_column("in_train", in_train)

@@ -1,0 +1,111 @@
+"""Figures of a report, as matplotlib figures; nothing here needs a display."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from tfdetect.evaluation.metrics import BINS
+
+_BLUE, _GREY, _RED = "#2166ac", "#888888", "#b2182b"
+
+
+def roc(fake: np.ndarray, scores: np.ndarray) -> Figure:
+    """Receiver operating characteristic of P(fake)."""
+    figure, axes = _axes("false positive rate", "true positive rate", "ROC")
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1)
+    axes.plot(*roc_curve(fake, scores)[:2], color=_BLUE)
+    return figure
+
+
+def precision_recall(fake: np.ndarray, scores: np.ndarray) -> Figure:
+    """Precision over recall of the fakes; the dotted line is chance."""
+    figure, axes = _axes("recall", "precision", "Precision and recall")
+    precision, recall, _ = precision_recall_curve(fake, scores)
+    axes.plot([0, 1], [fake.mean()] * 2, color=_GREY, linestyle=":", linewidth=1)
+    axes.plot(recall, precision, color=_BLUE, drawstyle="steps-post")
+    axes.set_ylim(0, 1.02)
+    return figure
+
+
+def reliability(fake: np.ndarray, scores: np.ndarray) -> Figure:
+    """Share of fakes over P(fake) in bins; the bars below count the images."""
+    figure, axes = _axes("P(fake)", "share of fakes", "Reliability")
+    bins = np.minimum((scores * BINS).astype(int), BINS - 1)
+    count = np.bincount(bins, minlength=BINS)
+    used = count > 0
+    mean = np.bincount(bins, scores, BINS)[used] / count[used]
+    share = np.bincount(bins, fake, BINS)[used] / count[used]
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1)
+    axes.plot(mean, share, color=_BLUE, marker="o", markersize=4)
+    centres = (np.arange(BINS) + 0.5) / BINS
+    axes.bar(centres, 0.3 * count / count.max(), width=0.9 / BINS, color=_GREY, alpha=0.25)
+    return figure
+
+
+def confusion_matrix(counts: list[list[int]], classes: list[str]) -> Figure:
+    """Counts by true and predicted class, shaded by share of the true class."""
+    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    table = np.array(counts)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(table):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{count:,}\n{shares[row, column]:.1%}", ha="center", va="center",
+                  color=colour)  # fmt: skip
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
+    axes.set(xlabel="verdict", ylabel="truth", title="Confusion")
+    return figure
+
+
+def training_curves(history: list[dict[str, float]]) -> Figure:
+    """Loss and accuracy of train and validation, by epoch."""
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for place, (name, title) in enumerate((("log_loss", "Log-loss"), ("accuracy", "Accuracy")), 1):
+        axes = figure.add_subplot(1, 2, place)
+        marker = "o" if len(epochs) < 3 else None
+        axes.plot(epochs, [row[name] for row in history], color=_GREY, marker=marker, label="train")
+        axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_BLUE, marker=marker,
+                  label="validation")  # fmt: skip
+        axes.set(xlabel="epoch", title=title)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.2)
+    return figure
+
+
+def surest_mistakes(table: pa.Table, root: Path, classes: list[str], most: int = 16) -> Figure:
+    """The wrong verdicts with the highest confidence, as pictures."""
+    rows = [
+        row for row in table.to_pylist()
+        if row["error"] is None and row["verdict"] != classes[row["label"]]
+    ]  # fmt: skip
+    rows.sort(key=lambda row: -abs(row["p_fake"] - 0.5))
+    rows = rows[:most]
+    columns = min(8, max(1, len(rows)))
+    lines = max(1, -(-len(rows) // columns))
+    figure = Figure(figsize=(max(4.2, 1.5 * columns), 1.9 * lines + 0.4), layout="constrained")
+    figure.suptitle("Surest mistakes" if rows else "No mistakes", fontsize=11)
+    for place, row in enumerate(rows, 1):
+        axes = figure.add_subplot(lines, columns, place)
+        with Image.open(root / row["path"]) as image:
+            picture = ImageOps.exif_transpose(image).convert("RGB")
+            picture.thumbnail((256, 256))
+        axes.imshow(np.asarray(picture))
+        axes.set_title(f"{classes[row['label']]}\nP(fake) {row['p_fake']:.3f}", fontsize=7)
+        axes.set_axis_off()
+    return figure
+
+
+def _axes(xlabel: str, ylabel: str, title: str) -> tuple:
+    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.2)
+    return figure, axes

@@ -1,0 +1,70 @@
+"""Runs a detector over files: one row an image, unreadable files included."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfdetect.data.catalogue import inspect_file
+from tfdetect.data.pipeline import image_dataset
+from tfdetect.models.detector import probabilities
+from tfdetect.run import Run
+
+
+def predict_files(
+    run: Run, detector: keras.Model, paths: list[str], batch_size: int = 64, progress: bool = True
+) -> pa.Table:
+    """Predicts every file of `paths`.
+
+    Returns:
+        A table with one row a path, in order: path, p_fake (float32, null where
+        the file cannot be read), p_<class> for each class, verdict (class name),
+        error (null where it was read).
+    """
+    table = np.full((len(paths), len(run.classes)), np.nan, np.float32)
+    bar = tqdm(total=len(paths), desc="predicting", unit=" images", disable=not progress, delay=1)
+    with bar:
+        for indices, answers in _batches(run, detector, paths, batch_size):
+            table[indices] = answers
+            bar.update(len(indices))
+    missing = np.isnan(table[:, 0])
+    errors = [_reason(paths[i]) if missing[i] else None for i in range(len(paths))]
+    fake = table[:, 1:].sum(axis=1)
+    verdicts = [None if m else run.classes[c] for m, c in zip(missing, _choose(run, table, fake))]
+    columns = {
+        "path": pa.array(paths, pa.string()),
+        "p_fake": pa.array(fake, mask=missing),
+        **{f"p_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
+           for i, name in enumerate(run.classes)},
+        "verdict": pa.array(verdicts, pa.string()),
+        "error": pa.array(errors, pa.string()),
+    }  # fmt: skip
+    return pa.table(columns)
+
+
+def _batches(run: Run, detector: keras.Model, paths: list[str], size: int) -> Iterator[tuple]:
+    @tf.function(reduce_retracing=True)
+    def answer(images: tf.Tensor) -> tf.Tensor:
+        return probabilities(detector(tf.cast(images, tf.float32), training=False)["label"])
+
+    for indices, images in image_dataset(
+        paths, tuple(run.info["image_size"]), run.info["resize"], size
+    ):
+        yield indices.numpy(), answer(images).numpy()
+
+
+def _choose(run: Run, table: np.ndarray, fake: np.ndarray) -> np.ndarray:
+    """The class of each row: the likeliest fake where P(fake) reaches the threshold."""
+    best_fake = 1 + np.argmax(np.nan_to_num(table[:, 1:]), axis=1)
+    return np.where(np.nan_to_num(fake) >= run.info.get("threshold", 0.5), best_fake, 0)
+
+
+def _reason(path: str) -> str:
+    try:
+        error = inspect_file(path, 10**12)[-1]
+    except OSError as problem:
+        error = problem.strerror
+    return error or "TensorFlow cannot decode it"

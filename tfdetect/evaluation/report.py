@@ -1,0 +1,263 @@
+"""One self-contained HTML page, a model card and a terminal table from metrics.json."""
+
+import base64
+import csv
+import html
+import io
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from tfdetect.evaluation import figures
+from tfdetect.run import Run, write_text
+
+NAMES = {
+    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "precision": "precision",
+    "recall": "recall", "f1": "F1", "auc": "AUC", "ap": "average precision",
+    "eer": "equal error rate", "log_loss": "log-loss", "ece": "calibration error (ECE)",
+}  # fmt: skip
+
+_PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+    """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ run.name }}</title>
+<meta name="viewport" content="width=device-width">
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #222; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #eee; }
+th:first-child, td:first-child { text-align: left; }
+figure { display: inline-block; margin: .5rem; } img { max-width: 100%; }
+.warning { background: #fff3cd; padding: .5rem 1rem; } pre { overflow-x: auto; background: #f6f6f6;
+padding: 1rem; } small { color: #666; }
+</style></head><body>
+<h1>{{ run.name }}</h1>
+<p>{{ experiment.model.backbone }} with the head {{ experiment.model.head }} on
+{{ run.info.dataset.name }}, images of {{ run.info.image_size | join(" x ") }} pixels, classes
+{{ run.classes | join(", ") }}. P(fake) is 1 - P({{ run.classes[0] }}); the verdict is fake from
+{{ run.info.get("threshold", 0.5) }} on.</p>
+{% for warning in warnings %}<p class="warning">{{ warning }}</p>{% endfor %}
+{% for split in splits %}
+<h2>{{ split.title }}</h2>
+<p>{{ "{:,}".format(split.count) }} images{% if split.unreadable %}, {{ split.unreadable }} more
+could not be read{% endif %}.
+<small>Brackets: 95% bootstrap interval over images.</small></p>
+{{ split.table }}
+{% for name, data in split.figures %}<figure><img alt="{{ name }}"
+src="data:image/png;base64,{{ data }}"></figure>{% endfor %}
+{% endfor %}
+<h2>Training</h2>
+{% for name, data in training %}<figure><img alt="{{ name }}"
+src="data:image/png;base64,{{ data }}"></figure>{% endfor %}
+<table>
+{% for key, value in facts %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}
+</table>
+<h2>Experiment</h2>
+<pre>{{ yaml }}</pre>
+</body></html>
+"""
+)
+
+
+def write_report(
+    run: Run, results: dict, tables: dict[str, pa.Table], root: Path | None, output: Path
+) -> None:
+    """Writes figures/, report.html and, into the run itself, model_card.md.
+
+    Args:
+        results: the content of metrics.json.
+        tables: predictions by split.
+        root: folder of the images, to show the surest mistakes; None shows none.
+        output: folder to write into.
+    """
+    folder = output / "figures"
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.png"):  # of an earlier evaluation
+        old.unlink()
+    splits = []
+    for split, table in tables.items():
+        drawn = _draw(run, results[split], table, root)
+        splits.append({
+            "title": split.capitalize(), "count": results[split]["count"],
+            "unreadable": results[split]["unreadable"],
+            "table": _html_table(results[split]),
+            "figures": [(name, _save(f, folder / f"{split}_{name}.png")) for name, f in drawn],
+        })  # fmt: skip
+    history = _history(run)
+    curves = [("training", figures.training_curves(history))] if history else []
+    experiment = run.experiment()
+    page = _PAGE.render(
+        run=run, experiment=experiment, splits=splits, warnings=_warnings(run, results),
+        training=[(name, _save(f, folder / f"{name}.png")) for name, f in curves],
+        facts=_facts(run), yaml=experiment.to_yaml(),
+    )  # fmt: skip
+    write_text(output / "report.html", page)
+    if output == run.path:
+        write_text(output / "model_card.md", _model_card(run, results))
+
+
+def terminal_table(results: dict) -> str:
+    """metrics.json as a table for the terminal."""
+    lines = []
+    for split, result in results.items():
+        lines.append(f"{split}: {result['count']:,} images")
+        headers, rows = _rows(result)
+        lines.append(tabulate(rows, headers, disable_numparse=True, tablefmt="simple"))
+        lines += [f"warning: {split}: {w}" for w in _constants(result)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _rows(result: dict) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: one column for all images and one for each part of them."""
+    parts = {"all": result}
+    if "unseen" in result:
+        parts[f"not in train ({result['unseen']['count']:,})"] = result["unseen"]
+    for name, part in result.get("generators", {}).items():
+        parts[name] = part
+    wide = len(parts) > 3
+    rows = []
+    for key, title in NAMES.items():
+        cells = []
+        for part in parts.values():
+            metric = part["metrics"].get(key)
+            if metric is None or metric["value"] is None:
+                cells.append("-")
+            elif wide:
+                cells.append(f"{metric['value']:.4f}")
+            else:
+                cells.append(f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]")
+        rows.append([title, *cells])
+    if not wide:
+        return ["metric", *parts], rows
+    # Many parts read better as rows; their intervals are in metrics.json.
+    short = ["accuracy", "balanced_accuracy", "recall", "auc", "ap", "eer", "log_loss", "ece"]
+    keep = [list(NAMES).index(key) for key in short]
+    body = [
+        [name, str(part["count"]), *(rows[k][i + 1] for k in keep)]
+        for i, (name, part) in enumerate(parts.items())
+    ]
+    return ["part", "images", *short], body
+
+
+def _html_table(result: dict) -> str:
+    headers, rows = _rows(result)
+    return Markup(
+        tabulate([[html.escape(c) for c in row] for row in rows],
+                 [html.escape(h) for h in headers], tablefmt="unsafehtml", disable_numparse=True)
+    )  # fmt: skip
+
+
+def _draw(run: Run, result: dict, table: pa.Table, root: Path | None) -> list[tuple[str, Figure]]:
+    readable = table.filter(pc.is_null(table["error"]))
+    fake, scores = readable["label"].to_numpy() > 0, readable["p_fake"].to_numpy()
+    drawn = []
+    if fake.any() and not fake.all():
+        drawn += [("roc", figures.roc(fake, scores)),
+                  ("precision_recall", figures.precision_recall(fake, scores))]  # fmt: skip
+    if len(fake):
+        drawn += [("reliability", figures.reliability(fake, scores)),
+                  ("confusion", figures.confusion_matrix(result["confusion"], run.classes))]  # fmt: skip
+    if root is not None:
+        drawn.append(("mistakes", figures.surest_mistakes(table, root, run.classes)))
+    return drawn
+
+
+def _save(figure: Figure, path: Path) -> str:
+    """Writes a figure as PNG and returns it in base64."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    path.write_bytes(data.getvalue())
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def _history(run: Run) -> list[dict[str, float]]:
+    path = run.path / "history.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def _constants(result: dict) -> list[str]:
+    parts = {"all images": result, **result.get("generators", {})}
+    return [f"{part['constant']} ({name})" for name, part in parts.items() if "constant" in part]
+
+
+def _warnings(run: Run, results: dict) -> list[str]:
+    found = list(run.info["dataset"].get("warnings", []))
+    found += [f"{split}: {text}" for split, r in results.items() for text in _constants(r)]
+    for split, result in results.items():
+        if "unseen" in result:
+            copies = result["count"] - result["unseen"]["count"]
+            found.append(f"{split}: {copies} images stand byte for byte in train too; "
+                         "the column 'not in train' leaves them out.")  # fmt: skip
+    if run.info["status"] == "interrupted":
+        found.append(f"Training was interrupted after epoch {run.info['epochs']}.")
+    return found
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    info, data = run.info, run.info["dataset"]
+    counts = "; ".join(
+        f"{split} {', '.join(f'{n:,} {c}' for c, n in classes.items())}"
+        for split, classes in data["counts"].items()
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+    return [
+        ("images", counts), ("files skipped", str(data["skipped"])),
+        ("dataset fingerprint", data["fingerprint"]), ("seed", str(info["seed"])),
+        ("epochs", str(info.get("epochs"))), ("trained on", info["devices"]),
+        ("seconds of training", str(info.get("training_seconds"))),
+        ("created", info["created"]), ("git revision", info["git_revision"] or "-"),
+        ("versions", versions), ("command", info["command"]),
+    ]  # fmt: skip
+
+
+def _model_card(run: Run, results: dict) -> str:
+    experiment = run.experiment()
+    facts = "\n".join(f"- {key}: {value}" for key, value in _facts(run))
+    return f"""# {run.name}
+
+A detector of fake images: {experiment.model.backbone}, head {experiment.model.head}, trained on
+{run.info["dataset"]["name"]}. {experiment.description}
+
+Classes, in label order: {", ".join(run.classes)}. The first is authentic; P(fake) is one minus
+its probability. Images are brought to {" x ".join(map(str, run.info["image_size"]))} pixels
+(policy: {run.info["resize"]}).
+
+## Limits
+
+It was measured on images like those it was trained on. On other generators, cameras, sizes or
+compressions it can be wrong with high confidence. P(fake) is not calibrated beyond what the
+report shows. One verdict is no proof.
+
+## Metrics
+
+```
+{terminal_table(results)}```
+
+## Training
+
+{facts}
+
+## Use from TensorFlow
+
+```python
+import tensorflow as tf
+
+detector = tf.saved_model.load("{run.name}/saved_model")
+files = [tf.io.read_file(path) for path in paths]
+answer = detector.signatures["encoded"](encoded_images=tf.stack(files))
+answer["p_fake"], answer["probabilities"], answer["class_names"]
+```
+
+The signature `serving_default` takes `images`, float32 [B, H, W, 3] in 0..255, any H and W.
+"""

@@ -1,0 +1,236 @@
+"""`Experiment`: everything that decides what one training does, validated and frozen."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from tfdetect import registry
+from tfdetect.documents import Document, find, read_yaml, validate
+from tfdetect.errors import UserError, nearest
+
+# What multiples of pixels a backbone accepts: (smallest side, side must divide by this).
+INPUT_SIZES = {
+    "densenet121": (32, 1),
+    "xception": (71, 1),
+    "resnet18": (32, 1),
+    "resnet50": (32, 1),
+    "swin_t": (224, 224),
+    "small_resnet": (16, 1),
+}
+
+
+class Augmentation(Document):
+    """One step of an augmentation policy: a registered name and its parameters."""
+
+    name: str
+    params: dict[str, float | int | str | bool | list[float]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        # Written flat in YAML: {name: warp, rotation: 20}.
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and "params" not in value:
+            rest = {k: v for k, v in value.items() if k != "name"}
+            return {**({"name": value["name"]} if "name" in value else {}), "params": rest}
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _registered(value, registry.AUGMENTATIONS)
+
+
+class Data(Document):
+    """What is read and how it reaches the detector."""
+
+    dataset: str | None = None
+    image_size: tuple[int, int] = (224, 224)  # height, width in pixels
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    augment: tuple[Augmentation, ...] = ()
+    cache: Literal["auto", "memory", "none"] = "auto"
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+
+class Freeze(Document):
+    """Which backbone layers do not learn. Exactly one way, or none."""
+
+    first: int | None = Field(None, ge=0)  # the first N layers
+    share: float | None = Field(None, ge=0, le=1)  # the first share of the layers
+    names: tuple[str, ...] = ()  # shell patterns on layer names
+
+    @model_validator(mode="after")
+    def _one(self):
+        if sum([self.first is not None, self.share is not None, bool(self.names)]) > 1:
+            raise ValueError("use one of first, share and names")
+        return self
+
+
+class Model(Document):
+    """The detector: backbone, head, weights."""
+
+    backbone: str = "small_resnet"
+    options: dict[str, Any] = {}  # keyword arguments of the backbone's function
+    weights: str = "none"  # none, imagenet, a preset's name, or a path to a run or .keras file
+    freeze: Freeze = Freeze()
+    head: str = "linear"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    l2: float = Field(0.01, ge=0)  # on the dense layers of conv_dense
+
+    @field_validator("backbone")
+    @classmethod
+    def _backbone(cls, value: str) -> str:
+        return _registered(value, registry.BACKBONES)
+
+    @field_validator("head")
+    @classmethod
+    def _head(cls, value: str) -> str:
+        return _registered(value, registry.HEADS)
+
+
+class Optimizer(Document):
+    """Optimizer; `weight_decay` is decoupled and spares biases and normalisation."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+
+
+class Schedule(Document):
+    """Learning rate over time."""
+
+    name: Literal["constant", "cosine", "plateau"] = "constant"
+    warmup_epochs: float = Field(0.0, ge=0)  # cosine
+    factor: float = Field(0.1, gt=0, lt=1)  # plateau
+    patience: int = Field(2, ge=0)  # plateau
+    floor: float = Field(1e-6, ge=0)  # plateau
+
+
+class Training(Document):
+    """How the detector learns."""
+
+    epochs: int = Field(10, gt=0)
+    steps_per_epoch: int | None = Field(None, gt=0)  # default: one pass over train
+    batch_size: int = Field(32, gt=0)  # over all devices together
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    monitor: Literal["accuracy", "auc", "loss"] = "accuracy"  # of validation, picks the best model
+    early_stopping: int | None = Field(None, ge=0)  # patience in epochs
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    xla: Literal["auto", "on", "off"] = "auto"
+    deterministic: bool = False
+
+
+class Experiment(Document):
+    """A reproducible configuration of one training.
+
+    Attributes:
+        name: what runs of it are called.
+        seed: fixes splits' order, shuffling, augmentation and initialisation.
+    """
+
+    name: str
+    description: str = ""
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: Data = Data()
+    model: Model = Model()
+    training: Training = Training()
+
+    @model_validator(mode="after")
+    def _legal_size(self):
+        smallest, multiple = INPUT_SIZES[self.model.backbone]
+        for side in self.data.image_size:
+            if side < smallest or side % multiple:
+                below = max(smallest, side // multiple * multiple)
+                legal = sorted({below, max(smallest, -(-side // multiple) * multiple)})
+                raise ValueError(
+                    f"{self.model.backbone} does not take images of {side} pixels a side; the "
+                    f"nearest legal {'sizes are' if len(legal) > 1 else 'size is'} "
+                    f"{' and '.join(map(str, legal))} (data.image_size)"
+                )
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved experiment as YAML that `load_experiment` reads back."""
+        data = self.model_dump(mode="json")
+        data["data"]["augment"] = [
+            {"name": step["name"], **step["params"]} for step in data["data"]["augment"]
+        ]
+        return yaml.safe_dump(data, sort_keys=False)
+
+
+def load_experiment(name: str, overrides: list[str] = ()) -> Experiment:
+    """Loads a shipped experiment by name, or a file by path, with `a.b=c` overrides.
+
+    Raises:
+        UserError: unknown experiment, unknown key (names file, line and the
+            nearest key) or illegal value.
+    """
+    path = find("experiment", "experiments", name)
+    return _with_overrides(read_yaml(path), overrides, str(path), path)
+
+
+def override(experiment: Experiment, overrides: list[str]) -> Experiment:
+    """Returns `experiment` with `a.b=c` overrides applied."""
+    if not overrides:
+        return experiment
+    return _with_overrides(yaml.safe_load(experiment.to_yaml()), overrides, experiment.name)
+
+
+def _with_overrides(data: dict, overrides: list[str], source: str, path: Path | None = None):
+    plain = validate(Experiment, data, source, path)  # so that errors name the right place
+    if not overrides:
+        return plain
+    data = yaml.safe_load(plain.to_yaml())
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set takes KEY=VALUE, for example training.epochs=5. Got {text!r}.")
+        node, parts = data, key.strip().split(".")
+        for depth, part in enumerate(parts):
+            if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+                part = int(part)
+            elif not isinstance(node, dict) or (
+                part not in node and not key.startswith(("model.options.", "data.augment."))
+            ):
+                choices = list(node) if isinstance(node, dict) else []
+                raise UserError(
+                    f"--set {text}: no key {'.'.join(parts[: depth + 1])!r}."
+                    f"{nearest(part, map(str, choices))}"
+                    + (f" Keys there: {', '.join(map(str, choices))}." if choices else "")
+                )
+            if depth == len(parts) - 1:
+                try:
+                    node[part] = yaml.safe_load(value)
+                except yaml.YAMLError as error:
+                    raise UserError(f"--set {text}: {value!r} is not YAML.") from error
+                if isinstance(node[part], str):
+                    node[part] = _number(node[part])
+            else:
+                node = node[part]
+    return validate(Experiment, data, "--set " + " --set ".join(overrides))
+
+
+def _number(text: str) -> str | float:
+    # YAML 1.1 reads 1e-3 as text; a user means the number.
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _registered(name: str, names: dict[str, str]) -> str:
+    if name not in names:
+        raise ValueError(f"no such name.{nearest(name, names)} Choices: {', '.join(sorted(names))}")
+    return name

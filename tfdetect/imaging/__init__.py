@@ -1,0 +1,1 @@
+"""Image functions in TensorFlow ops: the one place where images are decoded or resampled."""

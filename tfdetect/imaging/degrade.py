@@ -1,0 +1,108 @@
+"""Random JPEG compression and blur, as in CNNSpot (Wang et al., CVPR 2020)."""
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tfdetect.imaging.geometry import to_uint8
+
+
+def random_jpeg(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    probability: float = 0.5,
+    lowest: int = 30,
+    highest: int = 100,
+) -> tf.Tensor:
+    """Compresses each image with `probability` at a quality from `lowest` to `highest`.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+
+    Returns:
+        uint8 [B, H, W, 3].
+    """
+
+    def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        draws = tf.random.stateless_uniform(
+            [tf.shape(images)[0]], seed + [0, 1], lowest, highest + 1, tf.int32
+        )
+
+        def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            image, quality = item
+            data = tf.raw_ops.EncodeJpegVariableQuality(images=image, quality=quality)
+            return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+
+        return tf.map_fn(one, (chosen, tf.gather(draws, rows)), fn_output_signature=tf.uint8)
+
+    return _some(images, seed, probability, compress)
+
+
+def random_blur(
+    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, highest: float = 3.0
+) -> tf.Tensor:
+    """Blurs each image with `probability` by a Gaussian of sigma 0 to `highest` pixels.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+
+    Returns:
+        uint8 [B, H, W, 3], rounded; edges are reflected.
+    """
+
+    def blur(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        draws = tf.random.stateless_uniform([tf.shape(images)[0]], seed + [0, 1], 0.0, highest)
+        return to_uint8(gaussian_blur(chosen, tf.gather(draws, rows), highest))
+
+    return _some(images, seed, probability, blur)
+
+
+def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:
+    """Blurs each image with a sigma of its own.
+
+    Args:
+        images: uint8 or float [B, H, W, 3], 0..255.
+        sigmas: float32 [B], pixels, 0 to `highest`; 0 changes nothing.
+        highest: the largest sigma possible; the kernel reaches four times as far.
+
+    Returns:
+        float32 [B, H, W, 3].
+    """
+    shape = tf.shape(images)
+    reach = min(max(1, math.ceil(4 * highest)), 64)
+    offsets = tf.range(-reach, reach + 1, dtype=tf.float32)
+    kernels = tf.exp(-0.5 * tf.square(offsets[:, None] / tf.maximum(sigmas, 1e-3)[None]))
+    kernels = tf.repeat(kernels / tf.reduce_sum(kernels, 0), 3, axis=1)  # [taps, B * 3]
+    # One image a channel group, so that one depthwise convolution blurs them all.
+    x = tf.transpose(tf.cast(images, tf.float32), [1, 2, 0, 3])
+    x = tf.reshape(x, [1, shape[1], shape[2], -1])
+    pad_y = tf.minimum(reach, shape[1] - 1)
+    pad_x = tf.minimum(reach, shape[2] - 1)
+    for axis, pad in ((1, pad_y), (2, pad_x)):
+        paddings = tf.scatter_nd([[axis]], [[pad, pad]], [4, 2])
+        x = tf.pad(x, paddings, "REFLECT")
+        # An image smaller than the kernel is extended on by its edge pixels.
+        rest = tf.scatter_nd([[axis]], [[reach - pad, reach - pad]], [4, 2])
+        x = tf.pad(x, rest, "SYMMETRIC")
+        taps = kernels[:, None] if axis == 1 else kernels[None]
+        x = tf.nn.depthwise_conv2d(x, taps[..., None], [1, 1, 1, 1], "VALID")
+    x = tf.reshape(x, [shape[1], shape[2], shape[0], 3])
+    return tf.transpose(x, [2, 0, 1, 3])
+
+
+def _some(images: tf.Tensor, seed: tf.Tensor, probability: float, change: Callable) -> tf.Tensor:
+    """Applies `change(chosen images, their rows)` to a random share of the batch."""
+    chosen = tf.random.stateless_uniform([tf.shape(images)[0]], seed) < probability
+    rows = tf.cast(tf.where(chosen)[:, 0], tf.int32)
+    result = tf.cond(
+        tf.size(rows) > 0,
+        lambda: tf.tensor_scatter_nd_update(
+            images, rows[:, None], change(tf.gather(images, rows), rows)
+        ),
+        lambda: images,
+    )
+    result.set_shape(images.shape)
+    return result

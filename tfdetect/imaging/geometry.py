@@ -1,0 +1,138 @@
+"""Resizing, and random flips and warps of whole batches."""
+
+import math
+
+import tensorflow as tf
+
+
+def resize(image: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
+    """Resizes to `size` with an antialiased bilinear filter; equal sizes pass untouched.
+
+    Args:
+        image: uint8 or float [H, W, 3] or [B, H, W, 3], 0..255.
+        size: (height, width) in pixels.
+        policy: "stretch" ignores the aspect ratio; "crop" scales until the image
+            covers the size and cuts the middle; "pad" scales until it fits and
+            pads with black.
+
+    Returns:
+        uint8 of that size, rounded.
+    """
+    height, width = size
+    shape = tf.shape(image)
+    now = shape[-3:-1]
+
+    def change() -> tf.Tensor:
+        target = tf.constant([height, width])
+        if policy != "stretch":
+            ratios = tf.cast(target, tf.float32) / tf.cast(now, tf.float32)
+            ratio = tf.reduce_max(ratios) if policy == "crop" else tf.reduce_min(ratios)
+            scaled = tf.cast(tf.round(tf.cast(now, tf.float32) * ratio), tf.int32)
+            target = tf.maximum(scaled, 1 if policy == "pad" else target)
+        pixels = tf.image.resize(image, target, antialias=True)
+        if policy != "stretch":
+            pixels = tf.image.resize_with_crop_or_pad(pixels, height, width)
+        return to_uint8(pixels)
+
+    result = tf.cond(tf.reduce_all(now == [height, width]), lambda: to_uint8(image), change)
+    result.set_shape([*image.shape[:-3], height, width, 3])
+    return result
+
+
+def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
+    """Rounds and clips 0..255 to uint8; uint8 passes untouched."""
+    if pixels.dtype == tf.uint8:
+        return pixels
+    return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+
+
+def random_flip(images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5) -> tf.Tensor:
+    """Mirrors each image left to right with `probability`. uint8 [B, H, W, 3], seed int32 [2]."""
+    chosen = tf.random.stateless_uniform([tf.shape(images)[0]], seed) < probability
+    return tf.where(chosen[:, None, None, None], images[:, :, ::-1], images)
+
+
+def random_shift(images: tf.Tensor, seed: tf.Tensor, pixels: int = 2) -> tf.Tensor:
+    """Shifts each image by whole pixels, so that nothing is interpolated; edges are mirrored.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        pixels: largest shift, either way, each axis.
+
+    Returns:
+        uint8 [B, H, W, 3].
+    """
+    count = tf.shape(images)[0]
+    offsets = tf.random.stateless_uniform([2, count], seed, -pixels, pixels + 1, tf.int32)
+    x, y = tf.unstack(tf.cast(offsets, tf.float32))
+    one, zero = tf.ones([count]), tf.zeros([count])
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([one, zero, x, zero, one, y, zero, zero], axis=1),
+        output_shape=tf.shape(images)[1:3],
+        interpolation="NEAREST",
+        fill_mode="REFLECT",
+        fill_value=0.0,
+    )
+
+
+def random_warp(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    size: tuple[int, int],
+    rotation: float = 0.0,
+    shift: float = 0.0,
+    zoom: float = 0.0,
+    shear: float = 0.0,
+    flip: bool = False,
+) -> tf.Tensor:
+    """Rotates, shifts, zooms, shears, mirrors and enlarges in one bilinear interpolation.
+
+    The parameters have the meaning they have in Keras's ImageDataGenerator;
+    pixels from outside repeat the nearest edge.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        size: (height, width) of the result in pixels.
+        rotation: largest angle in degrees, either way.
+        shift: largest shift as a share of the side, either way, each axis.
+        zoom: scale is drawn from 1 - zoom to 1 + zoom, each axis.
+        shear: largest shear angle in degrees, either way.
+        flip: mirror left to right with probability 0.5.
+
+    Returns:
+        uint8 [B, *size, 3].
+    """
+    shape = tf.shape(images)
+    count = shape[0]
+    height, width = tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
+    u = tf.unstack(tf.random.stateless_uniform([7, count], seed, -1.0, 1.0))
+    angle, slant = u[0] * (rotation * math.pi / 180), u[1] * (shear * math.pi / 180)
+    down, across = u[2] * shift * height, u[3] * shift * width
+    zoom_y, zoom_x = 1 + u[4] * zoom, 1 + u[5] * zoom
+    mirror = tf.where(u[6] < 0, -1.0, 1.0) if flip else tf.ones([count])
+
+    # From output pixel centres to input ones, about the middle: mirror and
+    # scale, then shear, then turn, then shift.
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    scale_y = zoom_y * (height / size[0])
+    scale_x = zoom_x * mirror * (width / size[1])
+    a_xx, a_xy = cos * scale_x, -(sin * tf.cos(slant) + cos * tf.sin(slant)) * scale_y
+    a_yx, a_yy = sin * scale_x, (cos * tf.cos(slant) - sin * tf.sin(slant)) * scale_y
+    middle_y, middle_x = (size[0] - 1) / 2, (size[1] - 1) / 2
+    b_x = (width - 1) / 2 + across - a_xx * middle_x - a_xy * middle_y
+    b_y = (height - 1) / 2 + down - a_yx * middle_x - a_yy * middle_y
+    zero = tf.zeros([count])
+    transforms = tf.stack([a_xx, a_xy, b_x, a_yx, a_yy, b_y, zero, zero], axis=1)
+    # The op cuts fractions off; half a level more makes the cut a rounding.
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32) + 0.5,
+        transforms=transforms,
+        output_shape=list(size),
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+        fill_value=0.0,
+    )
+    return tf.cast(warped, tf.uint8)

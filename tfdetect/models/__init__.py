@@ -1,0 +1,1 @@
+"""Detectors: preprocessing, backbone and head as one Keras model."""

@@ -1,0 +1,124 @@
+"""`build_detector`: preprocessing, backbone and head as one functional Keras model."""
+
+import fnmatch
+import importlib
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from tfdetect import registry
+from tfdetect.errors import UserError
+from tfdetect.experiment import Experiment, Freeze
+from tfdetect.run import Run
+
+
+def build_detector(experiment: Experiment, classes: int) -> keras.Model:
+    """Builds the detector of an experiment.
+
+    Args:
+        experiment: its `model` and `data.image_size` are used.
+        classes: number of classes, 2 or more. Two classes have one logit, the
+            logit of fake.
+
+    Returns:
+        A model from images [B, H, W, 3] in 0..255 to {"label": logits float32
+        [B, 1 or classes]}.
+
+    Raises:
+        UserError: weights cannot be had or do not fit.
+    """
+    model = experiment.model
+    shape = (*experiment.data.image_size, 3)
+    is_path = model.weights.endswith((".keras", ".h5")) or os.sep in model.weights or (
+        model.weights not in ("none", "imagenet") and Path(model.weights).is_dir()
+    )  # fmt: skip
+    build = registry.resolve("backbone", registry.BACKBONES, model.backbone)
+    try:
+        backbone = build(shape, "none" if is_path else model.weights, **model.options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The backbone {model.backbone} refuses model.options: {error}") from error
+    if is_path:
+        _load_backbone(backbone.model, Path(model.weights).expanduser())
+    freeze(backbone.model, model.freeze)
+
+    images = keras.Input(shape, name="image")
+    # In float32 also under mixed precision: half precision would round pixels.
+    x = layers.Rescaling(backbone.scale, backbone.offset, dtype="float32", name="preprocess")(images)
+    head = registry.resolve("head", registry.HEADS, model.head)
+    logits = head(backbone.model(x), 1 if classes == 2 else classes, model.dropout, model.l2)
+    return keras.Model(images, {"label": logits}, name=experiment.name.replace("/", "_"))
+
+
+def freeze(backbone: keras.Model, rule: Freeze) -> None:
+    """Makes the backbone's layers that the rule names untrainable."""
+    leaves = backbone.layers
+    if rule.names:
+        for pattern in rule.names:
+            chosen = [leaf for leaf in leaves if fnmatch.fnmatch(leaf.name, pattern)]
+            if not chosen:
+                raise UserError(
+                    f"model.freeze.names: no layer matches {pattern!r}. The backbone's layers "
+                    f"are {', '.join(leaf.name for leaf in leaves[:6])}, ..."
+                )
+            for leaf in chosen:
+                leaf.trainable = False
+        return
+    count = rule.first if rule.first is not None else round((rule.share or 0) * len(leaves))
+    if count > len(leaves):
+        raise UserError(f"model.freeze.first: {count}, but there are {len(leaves)} layers.")
+    for leaf in leaves[:count]:
+        leaf.trainable = False
+
+
+def describe(detector: keras.Model) -> str:
+    """One line on size and freezing, for the terminal and the run."""
+    backbone = next(layer for layer in detector.layers if isinstance(layer, keras.Model))
+    frozen = sum(not layer.trainable for layer in backbone.layers)
+    trainable = sum(int(keras.ops.size(v)) for v in detector.trainable_variables)
+    return (
+        f"{backbone.name}: {detector.count_params():,} parameters, {trainable:,} of them "
+        f"trainable; {frozen} of {len(backbone.layers)} backbone layers frozen"
+    )
+
+
+def _load_backbone(backbone: keras.Model, path: Path) -> None:
+    """Copies the backbone's weights out of a run or a .keras file."""
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"model.weights: there is no run and no .keras file at {path}.")
+    try:
+        source = keras.saving.load_model(file, compile=False)
+    except Exception as error:  # Keras raises many kinds for a bad file
+        raise UserError(f"model.weights: {file} cannot be read: {error}") from error
+    nested = [layer for layer in source.layers if isinstance(layer, keras.Model)]
+    for candidate in [*nested, source]:
+        shapes = [v.shape for v in candidate.weights]
+        if shapes == [v.shape for v in backbone.weights]:
+            backbone.set_weights(candidate.get_weights())
+            return
+    raise UserError(f"model.weights: {file} holds another backbone than {backbone.name}.")
+
+
+def load_detector(run: Run) -> keras.Model:
+    """Loads a run's best model.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    importlib.import_module("tfdetect.models.small_resnet")  # registers its layer with Keras
+    try:
+        return keras.saving.load_model(run.model_path, compile=False)
+    except Exception as error:  # Keras raises many kinds for a bad file
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"Run {run.path} is corrupt: model.keras cannot be read: {reason}") from error
+
+
+def probabilities(logits: tf.Tensor) -> tf.Tensor:
+    """Class probabilities float32 [B, C] of logits [B, 1] (two classes) or [B, C]."""
+    logits = tf.cast(logits, tf.float32)
+    if logits.shape[-1] == 1:
+        return tf.sigmoid(tf.concat([-logits, logits], axis=1))
+    return tf.nn.softmax(logits)

@@ -1,0 +1,59 @@
+"""Writes a run's detector as a SavedModel that needs TensorFlow alone.
+
+Two signatures, whose names are stable:
+
+    serving_default   images: float32 [B, H, W, 3], 0..255, any H and W
+    encoded           encoded_images: string [B], JPEG, PNG, WebP, BMP or GIF bytes
+
+Both return class_names: string [C], class 0 authentic; probabilities: float32
+[B, C]; p_fake: float32 [B], 1 - P(class 0).
+"""
+
+import shutil
+
+import tensorflow as tf
+
+from tfdetect.imaging.decode import decode
+from tfdetect.imaging.geometry import resize
+from tfdetect.models.detector import load_detector, probabilities
+from tfdetect.run import Run
+
+
+def export_saved_model(run: Run) -> None:
+    """Writes `saved_model/` into the run's folder, whole or not at all."""
+    import keras
+
+    detector = load_detector(run)
+    names, policy = tf.constant(run.classes), run.info["resize"]
+    size = tuple(run.info["image_size"])
+
+    def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = detector(tf.cast(pixels, tf.float32), training=False)["label"]
+        table = probabilities(logits)
+        return {
+            "class_names": tf.identity(names),
+            "probabilities": table,
+            "p_fake": tf.reduce_sum(table[:, 1:], axis=1),
+        }
+
+    def images_endpoint(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(resize(images, size, policy))
+
+    def encoded_endpoint(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
+        def load(data: tf.Tensor) -> tf.Tensor:
+            return resize(decode(data), size, policy)
+
+        spec = tf.TensorSpec([*size, 3], tf.uint8)
+        return answer(tf.map_fn(load, encoded_images, fn_output_signature=spec))
+
+    archive = keras.export.ExportArchive()
+    archive.track(detector)
+    images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+    encoded = tf.TensorSpec([None], tf.string, name="encoded_images")
+    archive.add_endpoint("serving_default", images_endpoint, input_signature=[images])
+    archive.add_endpoint("encoded", encoded_endpoint, input_signature=[encoded])
+    temporary, final = run.path / ".saved_model.tmp", run.path / "saved_model"
+    shutil.rmtree(temporary, ignore_errors=True)
+    archive.write_out(str(temporary), verbose=False)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)

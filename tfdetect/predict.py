@@ -1,0 +1,61 @@
+"""`python -m tfdetect.predict`: gives verdicts on files and folders."""
+
+import sys
+from pathlib import Path
+
+from tfdetect.cli import Parser, run_command
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="tfdetect predict",
+        description="Gives a verdict, P(fake) and class probabilities for images. A file that "
+        "cannot be read gets a row with its error, and the rest go on.",
+    )
+    p.add_argument("run", type=Path, help="folder of a run")
+    p.add_argument("inputs", nargs="+", metavar="IMAGE", help="files, folders (searched through), "
+                   "or quoted globs such as 'photos/**/*.jpg'")  # fmt: skip
+    p.add_argument("--output", type=Path, metavar="FILE", help="write the rows to a .csv, .jsonl "
+                   "or .parquet file instead of the terminal")  # fmt: skip
+    p.add_argument("--threshold", type=float, metavar="P", help="P(fake) from which the verdict "
+                   "is fake (default: the run's)")  # fmt: skip
+    p.add_argument("--batch-size", type=int, default=64, metavar="N")
+    return p
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+
+    from tfdetect.errors import UserError
+    from tfdetect.evaluation import tables
+    from tfdetect.run import open_run
+
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        raise UserError(f"--threshold lies between 0 and 1. Got {args.threshold}.")
+    run = open_run(args.run)
+    if args.threshold is not None:
+        run.info["threshold"] = args.threshold
+    if args.output:
+        tables.check_output(args.output)
+    paths = tables.collect(args.inputs)
+
+    from tfdetect.quiet import import_tensorflow
+
+    import_tensorflow()
+    from tfdetect.evaluation.predictions import predict_files
+    from tfdetect.models.detector import load_detector
+
+    table = predict_files(run, load_detector(run), paths, args.batch_size)
+    if args.output:
+        tables.write(table, args.output)
+        print(f"{table.num_rows} rows in {args.output}")
+    else:
+        print(tables.terminal(table))
+    unreadable = table.num_rows - table["error"].null_count
+    if unreadable:
+        print(f"{unreadable} of {table.num_rows} files could not be read", file=sys.stderr)
+    return 1 if unreadable == table.num_rows else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,44 @@
+"""Imports TensorFlow without its start-up noise on the user's terminal."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and Keras silently; what they print is shown if they fail.
+
+    The C++ libraries write to the file descriptor before any log level is in
+    force, so that descriptor is turned away during the import.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as noise:
+        saved = os.dup(2)
+        os.dup2(noise.fileno(), 2)
+        failed = True
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import keras  # noqa: F401
+                import tensorflow as tf
+
+            tf.get_logger().setLevel("ERROR")
+            # A first op starts the runtime, with the rest of the noise.
+            with contextlib.suppress(Exception):
+                import absl.logging
+
+                absl.logging.set_verbosity(absl.logging.ERROR)
+            failed = False
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            if failed:
+                noise.seek(0)
+                sys.stderr.buffer.write(noise.read())

@@ -1,0 +1,1 @@
+"""Fitting a detector: devices, optimizer, state that survives, callbacks."""

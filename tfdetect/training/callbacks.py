@@ -1,0 +1,63 @@
+"""Callbacks that watch: speed, non-finite losses, files that break while training."""
+
+import math
+import time
+
+import keras
+
+from tfdetect.data.pipeline import TrainingData
+from tfdetect.errors import UserError
+
+
+class ImagesPerSecond(keras.callbacks.Callback):
+    """Adds the epoch's images a second to the logs of each batch and epoch."""
+
+    def __init__(self, batch_size: int):
+        super().__init__()
+        self.batch_size = batch_size
+        self._trained = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._start, self._count, self._trained = time.monotonic(), 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._count += 1
+        self._trained = time.monotonic() - self._start
+        if logs is not None:
+            logs["images_per_second"] = self._rate()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if logs is not None:
+            logs["images_per_second"] = self._rate()
+
+    def _rate(self) -> float:
+        return round(self._count * self.batch_size / max(self._trained, 1e-9), 1)
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Ends training at the first step whose loss is infinite or not a number."""
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            step = int(self.model.optimizer.iterations)
+            raise UserError(
+                f"The loss became {loss} at step {step}. The last whole epoch is kept. Lower the "
+                "learning rate (training.optimizer.learning_rate), clip gradients "
+                "(training.optimizer.clip_norm), or use float32 (training.precision)."
+            )
+
+
+class WatchFiles(keras.callbacks.Callback):
+    """Reports, once, files that became unreadable after the catalogue was made."""
+
+    def __init__(self, data: TrainingData, report):
+        super().__init__()
+        self.data = data
+        self.report = report
+        self._lost = 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self.data.lost > self._lost:
+            self._lost = self.data.lost
+            self.report(self.data.paths)

@@ -1,0 +1,177 @@
+"""Which devices train, with how much memory, and how many replicas."""
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from tfdetect.errors import UserError
+
+_UNITS = {"MIB": 2**20, "MB": 10**6, "GIB": 2**30, "GB": 10**9}
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """A share of a GPU's memory (0 < share <= 1) or a size in bytes."""
+
+    share: float | None = None
+    size: int | None = None
+
+
+def parse_gpus(text: str | None) -> list[int] | None:
+    """Parses `--gpus 0,1`; None means all that are there, "none" means no GPU."""
+    if text is None:
+        return None
+    if text.lower() == "none":
+        return []
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--gpus takes numbers such as 0 or 0,1, or none. Got {text!r}.") from None
+    if len(set(numbers)) != len(numbers) or min(numbers) < 0:
+        raise UserError(f"--gpus: {text!r} names a GPU twice or a negative number.")
+    return numbers
+
+
+def parse_memory_limit(text: str | None) -> dict[int | None, MemoryLimit]:
+    """Parses `--gpu-memory-limit`: 0.95, 14GiB, or 0=0.9,1=10GiB; key None is every GPU."""
+    if text is None:
+        return {}
+    limits = {}
+    for part in text.split(","):
+        gpu, equals, value = part.rpartition("=")
+        if equals and not gpu.strip().isdigit():
+            raise UserError(f"--gpu-memory-limit: {gpu!r} in {part!r} is not a GPU's number.")
+        match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", value)
+        try:
+            number, unit = float(match[1]), match[2].upper()
+        except (TypeError, ValueError):
+            match = None
+        if match is None or (unit and unit not in _UNITS):
+            raise UserError(
+                f"--gpu-memory-limit takes a share such as 0.95, a size such as 14GiB, or one "
+                f"per GPU such as 0=0.9,1=10GiB. Got {part!r}."
+            )
+        if unit:
+            limit = MemoryLimit(size=int(number * _UNITS[unit]))
+        elif 0 < number <= 1:
+            limit = MemoryLimit(share=number)
+        else:
+            raise UserError(
+                f"--gpu-memory-limit: a share lies between 0 and 1; a size needs a unit, "
+                f"for example {value.strip()}GiB. Got {part!r}."
+            )
+        limits[int(gpu) if equals else None] = limit
+    return limits
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The configured devices.
+
+    Attributes:
+        strategy: MirroredStrategy for several devices, None for one.
+        replicas: number of devices that train together.
+        gpus: number of GPUs among them.
+        text: what to tell the user.
+    """
+
+    strategy: Any
+    replicas: int
+    gpus: int
+    text: str
+
+    def scope(self):
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+
+def configure_devices(
+    gpus: list[int] | None = None,
+    limits: dict[int | None, MemoryLimit] | None = None,
+    virtual: int | None = None,
+) -> Devices:
+    """Configures TensorFlow's devices; must come before its first op.
+
+    Args:
+        gpus: numbers of the GPUs to use; None uses all.
+        limits: memory limit by GPU number, None for all others. TensorFlow takes
+            a limit or growth; GPUs without a limit get growth.
+        virtual: number of logical CPU devices to train on instead.
+
+    Raises:
+        UserError: a GPU that is not there, or a limit beyond its memory.
+    """
+    import tensorflow as tf
+
+    limits = limits or {}
+    if virtual is not None:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        wanted = [tf.config.LogicalDeviceConfiguration()] * virtual
+        if tf.config.get_logical_device_configuration(cpu) != wanted and virtual > 1:
+            _configure(lambda: tf.config.set_logical_device_configuration(cpu, wanted))
+        names = [f"CPU:{i}" for i in range(virtual)]
+        strategy = _mirrored(names) if virtual > 1 else None
+        return Devices(strategy, virtual, 0, f"{virtual} virtual CPU devices")
+    found = tf.config.list_physical_devices("GPU")
+    chosen = list(range(len(found))) if gpus is None else gpus
+    for number in [*chosen, *(n for n in limits if n is not None)]:
+        if number >= len(found):
+            there = f"{len(found)} are there" if found else "no GPU is there"
+            hint = (
+                "" if found else " To use one, install tfdetect[gpu] and NVIDIA's driver; "
+                "without --gpus the CPU trains."
+            )
+            raise UserError(f"GPU {number} was asked for, but {there}.{hint}")
+    if limits and not chosen:
+        raise UserError("--gpu-memory-limit was given, but no GPU is used.")
+    if not chosen:
+        if found:
+            _configure(lambda: tf.config.set_visible_devices([], "GPU"))
+        return Devices(None, 1, 0, "CPU")
+    visible = [found[number] for number in chosen]
+    _configure(lambda: tf.config.set_visible_devices(visible, "GPU"))
+    for number, device in zip(chosen, visible):
+        limit = limits.get(number, limits.get(None))
+        if limit is None:
+            _configure(lambda d=device: tf.config.experimental.set_memory_growth(d, True))
+        else:
+            config = tf.config.LogicalDeviceConfiguration(memory_limit=_mebibytes(number, limit))
+            _configure(lambda d=device, c=config: tf.config.set_logical_device_configuration(d, [c]))
+    strategy = _mirrored([f"GPU:{i}" for i in range(len(chosen))]) if len(chosen) > 1 else None
+    return Devices(strategy, len(chosen), len(chosen), f"GPU {','.join(map(str, chosen))}")
+
+
+def _mebibytes(number: int, limit: MemoryLimit) -> int:
+    """A limit in MiB, as TensorFlow takes it, checked against the GPU's memory."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        total = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(number)).total
+    except pynvml.NVMLError as error:
+        if limit.size is None:
+            raise UserError(
+                f"The memory of GPU {number} could not be asked of the driver ({error}). "
+                "Give the limit as a size, for example 14GiB."
+            ) from error
+        return limit.size // 2**20
+    size = limit.size if limit.size is not None else int(limit.share * total)
+    if size > total:
+        raise UserError(f"--gpu-memory-limit: GPU {number} has {total / 2**30:.1f} GiB in all.")
+    return size // 2**20
+
+
+def _mirrored(names: list[str]):
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(names)
+
+
+def _configure(change) -> None:
+    try:
+        change()
+    except RuntimeError as error:
+        raise UserError(
+            "Devices can only be configured before TensorFlow's first operation: "
+            "call configure_devices first, or start a new process."
+        ) from error

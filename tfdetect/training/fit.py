@@ -1,0 +1,192 @@
+"""Fits a detector: build, compile, fit, with everything that resumes."""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdetect.data.pipeline import TrainingData
+from tfdetect.errors import UserError
+from tfdetect.experiment import Experiment
+from tfdetect.models.detector import build_detector, describe
+from tfdetect.training.callbacks import ImagesPerSecond, StopOnNonFinite, WatchFiles
+from tfdetect.training.devices import Devices
+from tfdetect.training.optimizer import build_optimizer
+from tfdetect.training.state import TrainState
+
+MONITORS = {"accuracy": "val_accuracy", "auc": "val_auc", "loss": "val_log_loss"}
+
+
+def prepare(experiment: Experiment) -> None:
+    """Sets seed, determinism and precision, before a model is built."""
+    keras.utils.set_random_seed(experiment.seed)
+    if experiment.training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.mixed_precision.set_global_policy(experiment.training.precision)
+
+
+def fit(
+    experiment: Experiment,
+    classes: int,
+    data: TrainingData,
+    validation: tf.data.Dataset,
+    devices: Devices,
+    folder: Path,
+    on_broken: Callable[[list[str]], None],
+    say: Callable[[str], None] = print,
+    verbose: int = 1,
+) -> tuple[keras.Model, TrainState, bool]:
+    """Trains, or goes on training, a detector.
+
+    Args:
+        folder: the run's folder; state/ and logs/ in it are used.
+        on_broken: called with the paths to check when files broke meanwhile.
+
+    Returns:
+        The detector with its best weights, the state, and whether the user
+        stopped it (Ctrl-C).
+
+    Raises:
+        UserError: a non-finite loss, or a batch that does not divide.
+    """
+    training = experiment.training
+    if training.batch_size % devices.replicas:
+        raise UserError(
+            f"training.batch_size {training.batch_size} does not divide among "
+            f"{devices.replicas} devices."
+        )
+    steps = training.steps_per_epoch or max(1, round(data.count / training.batch_size))
+    with devices.scope():
+        detector = build_detector(experiment, classes)
+        if devices.replicas > 1:
+            _synchronise(detector)
+        detector.compile(
+            optimizer=build_optimizer(training, steps),
+            loss={"label": _loss(classes, training.label_smoothing)},
+            # Weighted, so that the padding of the last validation batch does not count.
+            weighted_metrics={"label": _metrics(classes)},
+            jit_compile=_xla(experiment, devices),
+        )
+    say(describe(detector))
+
+    monitor = MONITORS[training.monitor]
+    mode = "min" if training.monitor == "loss" else "max"
+    adapting = []
+    if training.schedule.name == "plateau":
+        adapting.append(keras.callbacks.ReduceLROnPlateau(
+            monitor=monitor, mode=mode, factor=training.schedule.factor,
+            patience=training.schedule.patience, min_lr=training.schedule.floor,
+        ))  # fmt: skip
+    if training.early_stopping is not None:
+        adapting.append(keras.callbacks.EarlyStopping(
+            monitor=monitor, mode=mode, patience=training.early_stopping,
+        ))  # fmt: skip
+    state = TrainState(folder / "state", monitor, adapting)
+    with devices.scope():
+        state.restore(detector)
+    if state.epoch:
+        say(f"resuming after epoch {state.epoch} of {training.epochs}")
+    callbacks = [
+        ImagesPerSecond(training.batch_size), StopOnNonFinite(), WatchFiles(data, on_broken),
+        *adapting, state,
+        keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
+    ]  # fmt: skip
+    interrupted = False
+    if state.epoch < training.epochs and not state.stopped:
+        # Of the validation data, whose end Keras does not know beforehand.
+        warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        try:
+            detector.fit(
+                data.batches(state.epoch * steps),
+                validation_data=validation,
+                initial_epoch=state.epoch,
+                epochs=training.epochs,
+                steps_per_epoch=steps,
+                callbacks=callbacks,
+                shuffle=False,  # the stream is shuffled already
+                verbose=verbose,
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+    if not state.best_weights.is_file():  # stopped in the first epoch
+        state.set_model(detector)
+        state.save_weights()
+    detector.load_weights(state.best_weights)
+    return detector, state, interrupted
+
+
+def save_detector(detector: keras.Model, path: Path) -> None:
+    """Writes the detector without its optimizer, atomically."""
+    bare = keras.Model(detector.inputs[0], {"label": detector.output["label"]}, name=detector.name)
+    temporary = path.with_name(f".{path.stem}.tmp.keras")
+    bare.save(temporary)
+    os.replace(temporary, path)
+
+
+def _loss(classes: int, smoothing: float) -> keras.losses.Loss:
+    if classes == 2:
+        return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
+    if smoothing:
+        return SmoothedCrossentropy(classes, smoothing)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy of integer labels with label smoothing, which Keras's sparse one lacks."""
+
+    def __init__(self, classes: int, smoothing: float):
+        super().__init__(name="smoothed_crossentropy")
+        self.classes, self.smoothing = classes, smoothing
+
+    def call(self, y_true, y_pred):
+        y_true = keras.ops.one_hot(keras.ops.squeeze(keras.ops.cast(y_true, "int32")), self.classes)
+        return keras.losses.categorical_crossentropy(
+            y_true, y_pred, from_logits=True, label_smoothing=self.smoothing
+        )
+
+
+class FakeAUC(keras.metrics.AUC):
+    """Area under the ROC of P(fake) = 1 - P(class 0), from logits of two or more classes."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true = keras.ops.reshape(keras.ops.cast(y_true, "int32") > 0, (-1,))
+        if y_pred.shape[-1] == 1:
+            fake = keras.ops.sigmoid(y_pred[:, 0])
+        else:
+            fake = 1.0 - keras.ops.softmax(y_pred)[:, 0]
+        return super().update_state(y_true, fake, sample_weight)
+
+
+def _metrics(classes: int) -> list[keras.metrics.Metric]:
+    if classes == 2:
+        accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
+        log_loss = keras.metrics.BinaryCrossentropy("log_loss", from_logits=True)
+    else:
+        accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
+        log_loss = keras.metrics.SparseCategoricalCrossentropy("log_loss", from_logits=True)
+    return [accuracy, FakeAUC(name="auc"), log_loss]
+
+
+def _xla(experiment: Experiment, devices: Devices) -> bool:
+    wish = experiment.training.xla
+    if wish == "on" and devices.replicas > 1:
+        raise UserError("training.xla: on works on one device only; use auto or off.")
+    if wish == "auto":
+        return devices.gpus == 1 and not experiment.training.deterministic
+    return wish == "on"
+
+
+def _synchronise(detector: keras.Model) -> None:
+    """Makes batch normalisation use the moments of the global batch."""
+    for layer in detector._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
+def labels_of(table) -> np.ndarray:
+    """The label column of a catalogue's table as int64."""
+    return table["label"].to_numpy().astype(np.int64)

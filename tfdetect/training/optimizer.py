@@ -1,0 +1,39 @@
+"""From an experiment to Keras's optimizer and learning-rate schedule."""
+
+import keras
+
+from tfdetect.experiment import Training
+
+
+def build_optimizer(training: Training, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Builds the optimizer; weight decay spares biases and normalisation."""
+    settings = training.optimizer
+    common = {
+        "learning_rate": _learning_rate(training, steps_per_epoch),
+        "weight_decay": settings.weight_decay or None,
+        "clipnorm": settings.clip_norm,
+    }
+    if settings.name == "sgd":
+        optimizer = keras.optimizers.SGD(
+            momentum=settings.momentum, nesterov=settings.nesterov, **common
+        )
+    elif settings.name == "adamw":
+        optimizer = keras.optimizers.AdamW(**{**common, "weight_decay": settings.weight_decay})
+    else:
+        optimizer = keras.optimizers.Adam(**common)
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _learning_rate(training: Training, steps_per_epoch: int):
+    rate, schedule = training.optimizer.learning_rate, training.schedule
+    if schedule.name != "cosine":
+        return rate  # constant, or lowered by a callback
+    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    total = training.epochs * steps_per_epoch
+    if not warmup:
+        return keras.optimizers.schedules.CosineDecay(rate, total)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, total - warmup), warmup_target=rate, warmup_steps=warmup
+    )

@@ -1,0 +1,272 @@
+"""The road from an experiment to a finished run, in the order things happen."""
+
+import csv
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfdetect.data.catalogue import Catalogue, build_catalogue, inspect_file
+from tfdetect.data.locate import locate
+from tfdetect.documents import read_yaml, validate
+from tfdetect.errors import UserError
+from tfdetect.experiment import Experiment, load_experiment
+from tfdetect.run import PARTIAL, SCHEMA, Run, RunWriter, provenance
+from tfdetect.spec import DatasetSpec, load_spec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will do: resolved and checked, nothing started.
+
+    Attributes:
+        folder: the data's folder, when the dataset was given as one.
+        data_dir: where else to look, from --data-dir.
+        chosen: how the experiment was chosen, to tell the user.
+    """
+
+    experiment: Experiment
+    spec: DatasetSpec
+    folder: Path | None
+    data_dir: Path | None
+    chosen: str
+
+
+def make_plan(
+    dataset: str | None = None,
+    experiment: str | None = None,
+    overrides: list[str] = (),
+    data_dir: Path | None = None,
+    authentic: str | None = None,
+) -> Plan:
+    """Resolves names and overrides; imports no TensorFlow.
+
+    Raises:
+        UserError: an unknown dataset, experiment or key, or an illegal value.
+    """
+    if experiment is None and dataset is None:
+        raise UserError("Give --dataset, --experiment or both. For a first try: --dataset demo")
+    if experiment is not None and dataset is None:
+        dataset = load_experiment(experiment, overrides).data.dataset
+        if dataset is None:
+            raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
+    spec, folder = load_spec(dataset, authentic)
+    chosen = "as asked" if experiment else f"the default of {spec.name}"
+    resolved = load_experiment(experiment or spec.experiment, overrides)
+    data = resolved.data.model_copy(update={"dataset": str(folder.resolve()) if folder else dataset})
+    return Plan(resolved.model_copy(update={"data": data}), spec, folder, data_dir, chosen)
+
+
+def find_data(plan: Plan, progress: bool = True) -> Catalogue:
+    """Locates the planned dataset, downloading it if need be, and builds its catalogue."""
+    root = plan.folder or locate(plan.spec, plan.data_dir)
+    return build_catalogue(plan.spec, root, progress)
+
+
+def load_plan(path: Path) -> Plan:
+    """The plan of an unfinished or interrupted run, to resume it.
+
+    Raises:
+        UserError: nothing there to resume.
+    """
+    partial = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
+    folder = partial if partial.is_dir() else path
+    if not (folder / "experiment.yaml").is_file() or not (folder / "run.json").is_file():
+        raise UserError(f"There is no unfinished run at {path}.")
+    if folder is path and not (folder / "state").is_dir():
+        raise UserError(f"The run {path} is complete; there is nothing to resume.")
+    files = {name: folder / f"{name}.yaml" for name in ("experiment", "dataset")}
+    models = {"experiment": Experiment, "dataset": DatasetSpec}
+    parts = {
+        name: validate(models[name], read_yaml(file), str(file), file)
+        for name, file in files.items()
+    }
+    root = Path(Run(folder, read_yaml(folder / "run.json")).info["dataset"]["root"])
+    return Plan(parts["experiment"], parts["dataset"], root, None, "of the run")
+
+
+def train_run(
+    plan: Plan,
+    catalogue: Catalogue,
+    path: Path,
+    devices,
+    pictures: bool = True,
+    verbose: int = 1,
+    say=print,
+) -> Run:
+    """Trains, saves, exports and evaluates; resumes where `path` has a state.
+
+    Args:
+        path: the run's final folder.
+        devices: from `configure_devices`.
+        pictures: whether the report may show images of the dataset.
+        verbose: Keras's, 0 to 2.
+
+    Returns:
+        The finished run, of status "complete" or, after Ctrl-C, "interrupted".
+    """
+    from tfdetect.data.pipeline import training_data, validation_batches
+    from tfdetect.evaluation.evaluate import evaluate_run
+    from tfdetect.models.saved_model import export_saved_model
+    from tfdetect.training.fit import fit, labels_of, prepare, save_detector
+
+    experiment, classes = plan.experiment, len(plan.spec.class_names)
+    writer = RunWriter(path)
+    writer.acquire()
+    try:
+        _begin(writer, plan, catalogue, devices)
+        skipped = _Skipped(writer, catalogue)
+
+        prepare(experiment)
+        train, validation = catalogue.split("train"), catalogue.split("validation")
+        data = training_data(
+            catalogue, train, experiment.data, classes, experiment.training.batch_size,
+            experiment.seed,
+        )  # fmt: skip
+        skipped.check(data.broken)
+        held_out = validation_batches(
+            catalogue.paths(validation), labels_of(validation), experiment.data, classes,
+            experiment.training.batch_size,
+        )  # fmt: skip
+        detector, state, interrupted = fit(
+            experiment, classes, data, held_out, devices, writer.path, skipped.check, say, verbose
+        )
+
+        save_detector(detector, writer.path / "model.keras")
+        writer.write_text("history.csv", _csv(state.history))
+        status = "interrupted" if interrupted else "complete"
+        info = writer.update_info(
+            status=status, epochs=state.epoch, best=state.best, training_seconds=round(state.seconds)
+        )
+        run = Run(writer.path, info)
+        export_saved_model(run)
+        evaluate_run(run, catalogue, pictures=pictures, say=say)
+        if not interrupted:
+            state.remove()
+        return writer.finish()
+    except BaseException:
+        writer.release()
+        raise
+
+
+def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices) -> None:
+    """Writes what the run starts from, or checks that a resumed one starts from the same."""
+    fingerprint = catalogue.fingerprint()
+    if not writer.path.joinpath("run.json").exists() and (writer.final / "state").is_dir():
+        writer.adopt()
+    if (writer.path / "run.json").exists():
+        before = Run(writer.path, read_yaml(writer.path / "run.json")).info["dataset"]
+        if before["fingerprint"] != fingerprint:
+            raise UserError(
+                f"The data in {catalogue.root} changed since the run began (fingerprint "
+                f"{before['fingerprint']}, now {fingerprint}). Start a new run."
+            )
+        return
+    writer.write_text("experiment.yaml", plan.experiment.to_yaml())
+    writer.write_text("dataset.yaml", plan.spec.to_yaml())
+    writer.update_info(
+        schema=SCHEMA,
+        status="training",
+        classes=list(plan.spec.class_names),
+        image_size=list(plan.experiment.data.image_size),
+        resize=plan.experiment.data.resize,
+        threshold=0.5,
+        dataset={
+            "name": plan.spec.name, "root": str(catalogue.root), "fingerprint": fingerprint,
+            "counts": catalogue.counts(plan.spec.class_names),
+            "skipped": catalogue.skipped.num_rows, "warnings": list(catalogue.warnings),
+        },
+        seed=plan.experiment.seed,
+        devices=devices.text,
+        command=" ".join(["tfdetect", *sys.argv[1:]]),
+        **provenance(),
+    )  # fmt: skip
+
+
+class _Skipped:
+    """The run's list of files that could not be used, in skipped.csv."""
+
+    def __init__(self, writer: RunWriter, catalogue: Catalogue):
+        self._writer = writer
+        self._rows = {row["path"]: row["error"] for row in catalogue.skipped.to_pylist()}
+        self._write()
+
+    def check(self, paths: list[str]) -> None:
+        """Inspects files again and lists those that cannot be read."""
+        found = {p: inspect_file(p, sys.maxsize)[-1] for p in paths}
+        broken = {p: f"broke after the scan: {e}" for p, e in found.items() if e}
+        if broken:
+            self._rows |= broken
+            self._write()
+            names = ", ".join(list(broken)[:3])
+            print(f"\n{len(broken)} files became unreadable and are left out: {names}",
+                  file=sys.stderr)  # fmt: skip
+
+    def _write(self) -> None:
+        rows = [{"path": path, "error": error} for path, error in self._rows.items()]
+        self._writer.write_text("skipped.csv", _csv(rows, ["path", "error"]))
+
+
+def _csv(rows: list[dict], columns: list[str] | None = None) -> str:
+    columns = columns or list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def describe_data(plan: Plan, catalogue: Catalogue) -> str:
+    """One line on splits, classes and skipped files."""
+    parts = [
+        f"{split} {' + '.join(f'{count:,} {name}' for name, count in classes.items())}"
+        for split, classes in catalogue.counts(plan.spec.class_names).items()
+    ]
+    if catalogue.skipped.num_rows:
+        names = ", ".join(catalogue.skipped["path"].to_pylist()[:3])
+        more = ", ..." if catalogue.skipped.num_rows > 3 else ""
+        parts.append(f"{catalogue.skipped.num_rows} files skipped ({names}{more})")
+    return "; ".join(parts)
+
+
+def describe_plan(plan: Plan) -> str:
+    """The resolved experiment and the size of its detector, for --dry-run."""
+    from tfdetect.models.detector import build_detector, describe
+
+    detector = build_detector(plan.experiment, len(plan.spec.class_names))
+    return f"{plan.experiment.to_yaml()}\n{describe(detector)}"
+
+
+def evaluation_data(
+    run: Run, dataset: str | None, data_dir: Path | None, authentic: str | None,
+    output: Path | None,
+) -> tuple[DatasetSpec, Path, Path]:  # fmt: skip
+    """What to evaluate a run on: the spec, the data's folder, and where to write.
+
+    Without `dataset` it is what the run was trained on: where it lay then, or,
+    on another machine, where it is found now.
+    """
+    if dataset is not None:
+        spec, folder = load_spec(dataset, authentic)
+        check_classes_fit(run, spec)
+        root = folder or locate(spec, data_dir)
+        return spec, root, output or run.path / "evaluations" / spec.name
+    file = run.path / "dataset.yaml"
+    spec = validate(DatasetSpec, read_yaml(file), str(file), file)
+    root = Path(run.info["dataset"]["root"])
+    if data_dir is not None or not root.is_dir():
+        root = locate(spec, data_dir)
+    return spec, root, output or run.path
+
+
+def check_classes_fit(run: Run, spec: DatasetSpec) -> None:
+    """Refuses a dataset whose number of classes is not the run's; names may differ.
+
+    Raises:
+        UserError: the numbers differ.
+    """
+    if len(spec.class_names) != len(run.classes):
+        raise UserError(
+            f"The run has the classes {', '.join(run.classes)}, but {spec.name} has "
+            f"{', '.join(spec.class_names)}."
+        )

@@ -21,7 +21,7 @@ def predict_files(
 
     Returns:
         A table with one row a path, in order: path, p_fake (float32, null where
-        the file cannot be read), p_<class> for each class, verdict (class name),
+        the file cannot be read), probability_<class> for each class, verdict (class name),
         error (null where it was read).
     """
     table = np.full((len(paths), len(run.classes)), np.nan, np.float32)
@@ -37,7 +37,7 @@ def predict_files(
     columns = {
         "path": pa.array(paths, pa.string()),
         "p_fake": pa.array(fake, mask=missing),
-        **{f"p_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
+        **{f"probability_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
            for i, name in enumerate(run.classes)},
         "verdict": pa.array(verdicts, pa.string()),
         "error": pa.array(errors, pa.string()),

@@ -75,7 +75,7 @@ def terminal(table: pa.Table) -> str:
     """Predictions as a table for the terminal."""
     from tabulate import tabulate
 
-    classes = [c for c in table.column_names if c.startswith("p_") and c != "p_fake"]
+    classes = [c for c in table.column_names if c.startswith("probability_")]
     rows = []
     for row in table.to_pylist():
         if row["error"] is not None:
@@ -83,7 +83,7 @@ def terminal(table: pa.Table) -> str:
         else:
             numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
             rows.append([row["path"], row["verdict"], *numbers, ""])
-    headers = ["file", "verdict", "P(fake)", *(f"P({c[2:]})" for c in classes), "error"]
+    headers = ["file", "verdict", "P(fake)", *(f"P({c.removeprefix('probability_')})" for c in classes), "error"]
     if all(row[-1] == "" for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]
     return tabulate(rows, headers, disable_numparse=True)

@@ -107,29 +107,50 @@ def random_warp(
     """
     shape = tf.shape(images)
     count = shape[0]
-    height, width = tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
     u = tf.unstack(tf.random.stateless_uniform([7, count], seed, -1.0, 1.0))
-    angle, slant = u[0] * (rotation * math.pi / 180), u[1] * (shear * math.pi / 180)
-    down, across = u[2] * shift * height, u[3] * shift * width
-    zoom_y, zoom_x = 1 + u[4] * zoom, 1 + u[5] * zoom
-    mirror = tf.where(u[6] < 0, -1.0, 1.0) if flip else tf.ones([count])
+    return warp(
+        images,
+        size,
+        angle=u[0] * (rotation * math.pi / 180),
+        shear=u[1] * (shear * math.pi / 180),
+        down=u[2] * shift * tf.cast(shape[1], tf.float32),
+        across=u[3] * shift * tf.cast(shape[2], tf.float32),
+        zoom_y=1 + u[4] * zoom,
+        zoom_x=1 + u[5] * zoom,
+        mirror=(u[6] < 0) & flip,
+    )
 
-    # From output pixel centres to input ones, about the middle: mirror and
-    # scale, then shear, then turn, then shift.
+
+def warp(images, size, angle, shear, down, across, zoom_y, zoom_x, mirror) -> tf.Tensor:
+    """Warps each image by one affine map, with ImageDataGenerator's order of its parts.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        size: (height, width) of the result in pixels.
+        angle, shear: float32 [B], radians.
+        down, across: float32 [B], pixels of the input.
+        zoom_y, zoom_x: float32 [B]; above 1 shows more of the image, smaller.
+        mirror: bool [B], left to right.
+
+    Returns:
+        uint8 [B, *size, 3]; pixels from outside repeat the nearest edge.
+    """
+    shape = tf.shape(images)
+    height, width = tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
     cos, sin = tf.cos(angle), tf.sin(angle)
     scale_y = zoom_y * (height / size[0])
-    scale_x = zoom_x * mirror * (width / size[1])
-    a_xx, a_xy = cos * scale_x, -(sin * tf.cos(slant) + cos * tf.sin(slant)) * scale_y
-    a_yx, a_yy = sin * scale_x, (cos * tf.cos(slant) - sin * tf.sin(slant)) * scale_y
+    scale_x = zoom_x * tf.where(mirror, -1.0, 1.0) * (width / size[1])
+    # From output to input pixels, about the middle: rotation (shift + shear (zoom x)).
+    yy, yx = cos * scale_y, -(cos * tf.sin(shear) + sin * tf.cos(shear)) * scale_x
+    xy, xx = sin * scale_y, (cos * tf.cos(shear) - sin * tf.sin(shear)) * scale_x
     middle_y, middle_x = (size[0] - 1) / 2, (size[1] - 1) / 2
-    b_x = (width - 1) / 2 + across - a_xx * middle_x - a_xy * middle_y
-    b_y = (height - 1) / 2 + down - a_yx * middle_x - a_yy * middle_y
-    zero = tf.zeros([count])
-    transforms = tf.stack([a_xx, a_xy, b_x, a_yx, a_yy, b_y, zero, zero], axis=1)
+    y0 = (height - 1) / 2 + cos * down - sin * across - yy * middle_y - yx * middle_x
+    x0 = (width - 1) / 2 + sin * down + cos * across - xy * middle_y - xx * middle_x
+    zero = tf.zeros_like(x0)
     # The op cuts fractions off; half a level more makes the cut a rounding.
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32) + 0.5,
-        transforms=transforms,
+        transforms=tf.stack([xx, xy, x0, yx, yy, y0, zero, zero], axis=1),
         output_shape=list(size),
         interpolation="BILINEAR",
         fill_mode="NEAREST",

@@ -1,0 +1,85 @@
+"""Small datasets that the tests make, and a run they share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
+
+from tfdetect.quiet import import_tensorflow
+
+import_tensorflow()
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+# Three logical CPU devices, so that replicas can be compared; one is used otherwise.
+_CPU = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 3)
+
+
+@pytest.fixture(autouse=True)
+def _clean(tmp_path_factory, monkeypatch):
+    """No test touches the user's caches, and none leaves a precision policy behind."""
+    import keras
+
+    monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("TFDETECT_DATA", raising=False)
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+def write_images(folder, count, fake, side=24, seed=0, extension="png"):
+    """Smooth noise for real, the same with a checkerboard for fake: easy to tell apart."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([seed, fake])
+    checker = (np.indices((side, side)).sum(0) % 2 * 2 - 1)[..., None] * 12
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(40, 215, (4, 4, 3), np.uint8))
+        pixels = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
+        pixels = pixels + fake * checker
+        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        image.save(folder / f"{number:03d}.{extension}")
+
+
+@pytest.fixture
+def folder_dataset(tmp_path):
+    """A bare folder with train/ and test/, classes real and fake."""
+    root = tmp_path / "pictures"
+    for split, count in (("train", 60), ("test", 16)):
+        for name, fake in (("real", 0), ("fake", 1)):
+            write_images(root / split / name, count, fake, seed=len(split))
+    return root
+
+
+SMALL = [
+    "data.image_size=24", "model.options={widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}",
+    "training.batch_size=12", "training.epochs=2", "training.optimizer.learning_rate=0.01",
+    "model.dropout=0", "data.augment=[{name: flip}]",
+]  # fmt: skip
+
+
+def train_small(root, output, overrides=(), name="small", **kwargs):
+    """Trains the small network on a folder; returns the run."""
+    from tfdetect import workflow
+    from tfdetect.training.devices import Devices
+
+    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides])
+    catalogue = workflow.find_data(plan, progress=False)
+    devices = kwargs.pop("devices", Devices(None, 1, 0, "CPU"))
+    return workflow.train_run(
+        plan, catalogue, output / name, devices, verbose=0, say=lambda text: None, **kwargs
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory):
+    """One finished run and its dataset, for all tests that only read them."""
+    base = tmp_path_factory.mktemp("shared")
+    os.environ["TFDETECT_CACHE"] = str(base / "cache")
+    root = base / "pictures"
+    for split, count in (("train", 60), ("test", 16)):
+        for name, fake in (("real", 0), ("fake", 1)):
+            write_images(root / split / name, count, fake, seed=len(split))
+    return train_small(root, base / "runs"), root

@@ -1,0 +1,89 @@
+"""Experiments: the shipped ones, overrides, and mistakes."""
+
+import pytest
+
+from tfdetect.documents import shipped
+from tfdetect.errors import UserError
+from tfdetect.experiment import load_experiment
+from tfdetect.spec import load_spec
+
+NAMES = sorted(p.stem for p in shipped("experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_experiments_are_valid_and_explain_themselves(name):
+    experiment = load_experiment(name)
+    assert experiment.name == name
+    header = (shipped("experiments") / f"{name}.yaml").read_text()
+    for word in ("# Command:", "# Time:", "# Expected:", "# Source:"):
+        assert word in header
+
+
+def test_every_spec_names_a_shipped_experiment():
+    for path in shipped("data_specs").glob("*.yaml"):
+        assert load_spec(path.stem)[0].experiment in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_yaml_round_trip(name, tmp_path):
+    experiment = load_experiment(name)
+    file = tmp_path / "again.yaml"
+    file.write_text(experiment.to_yaml())
+    assert load_experiment(str(file)) == experiment
+
+
+def test_overrides():
+    changed = load_experiment("demo", [
+        "training.epochs=3", "training.optimizer.learning_rate=1e-4", "model.weights=none",
+        "data.image_size=[48, 32]", "model.options.stem=4", "model.freeze.share=0.5",
+        "data.augment=[flip, {name: jpeg, probability: 0.1}]",
+    ])  # fmt: skip
+    assert changed.training.epochs == 3
+    assert changed.training.optimizer.learning_rate == 1e-4
+    assert changed.data.image_size == (48, 32)
+    assert changed.model.options["stem"] == 4
+    assert changed.data.augment[1].params == {"probability": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epoch=3", "Did you mean 'epochs'"),
+        ("trainin.epochs=3", "Did you mean 'training'"),
+        ("training.epochs", "KEY=VALUE"),
+        ("training.epochs=many", "valid integer"),
+        ("training.epochs=0", "greater than 0"),
+        ("model.backbone=densenet", "Did you mean|nearest|densenet121"),
+        ("model.head=liner", "Did you mean 'linear'"),
+        ("data.augment=[wrap]", "Did you mean 'warp'"),
+        ("model.freeze={first: 3, share: 0.5}", "use one of"),
+        ("training.epochs=[", "is not YAML"),
+    ],
+)
+def test_mistaken_overrides_are_explained(override, message):
+    with pytest.raises(UserError, match=message):
+        load_experiment("demo", [override])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "message"),
+    [
+        ("swin_t", 225, "224 and 448"),
+        ("swin_t", 100, "nearest legal size is 224"),
+        ("xception", 64, "nearest legal size is 71"),
+        ("densenet121", 16, "nearest legal size is 32"),
+    ],
+)
+def test_illegal_input_sizes_name_the_nearest(backbone, size, message):
+    with pytest.raises(UserError, match=message):
+        load_experiment("demo", [f"model.backbone={backbone}", f"data.image_size={size}",
+                                 "model.options={}"])  # fmt: skip
+
+
+def test_misspelt_key_names_file_and_line(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\ntraining:\n  epochs: 2\n  batchsize: 4\n")
+    with pytest.raises(UserError) as error:
+        load_experiment(str(file))
+    assert f"{file}, line 4" in str(error.value)
+    assert "'training.batchsize' is not known. Did you mean 'batch_size'" in str(error.value)

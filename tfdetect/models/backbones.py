@@ -1,5 +1,6 @@
 """Backbones from keras.applications and keras-hub, each with its weights' preprocessing."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,11 +62,22 @@ def swin_t(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbon
         "embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24],
         "window_size": 7, "drop_path": 0.2,
     }  # fmt: skip
-    model = _hub(
+    ignore_mask_warnings()
+    swin = _hub(
         keras_hub.models.SwinTransformerBackbone, "swin_tiny_patch4_window7_224", weights,
         {"image_shape": shape, **defaults, **options},
     )  # fmt: skip
+    # Its tokens back on their grid, as every other backbone has it.
+    grid = (shape[0] // 32, shape[1] // 32, swin.output.shape[-1])
+    inputs = keras.Input(shape)
+    features = keras.layers.Reshape(grid, name="grid")(swin(inputs))
+    model = keras.Model(inputs, features, name="swin_t")
     return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+
+
+def ignore_mask_warnings() -> None:
+    """keras-hub's Swin passes attention masks on and warns about them; they do no harm."""
+    warnings.filterwarnings("ignore", r"(?s).*was passed an input with a mask attached", UserWarning)
 
 
 def _hub_resnet(shape: tuple, weights: str, preset: str, options: dict) -> Backbone:

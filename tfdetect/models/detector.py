@@ -12,6 +12,7 @@ from keras import layers
 from tfdetect import registry
 from tfdetect.errors import UserError
 from tfdetect.experiment import Experiment, Freeze
+from tfdetect.models.backbones import ignore_mask_warnings
 from tfdetect.run import Run
 
 
@@ -54,7 +55,7 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
 
 def freeze(backbone: keras.Model, rule: Freeze) -> None:
     """Makes the backbone's layers that the rule names untrainable."""
-    leaves = backbone.layers
+    leaves = backbone_layers(backbone)
     if rule.names:
         for pattern in rule.names:
             chosen = [leaf for leaf in leaves if fnmatch.fnmatch(leaf.name, pattern)]
@@ -76,12 +77,21 @@ def freeze(backbone: keras.Model, rule: Freeze) -> None:
 def describe(detector: keras.Model) -> str:
     """One line on size and freezing, for the terminal and the run."""
     backbone = next(layer for layer in detector.layers if isinstance(layer, keras.Model))
-    frozen = sum(not layer.trainable for layer in backbone.layers)
+    leaves = backbone_layers(backbone)
+    frozen = sum(not layer.trainable for layer in leaves)
     trainable = sum(int(keras.ops.size(v)) for v in detector.trainable_variables)
     return (
         f"{backbone.name}: {detector.count_params():,} parameters, {trainable:,} of them "
-        f"trainable; {frozen} of {len(backbone.layers)} backbone layers frozen"
+        f"trainable; {frozen} of {len(leaves)} backbone layers frozen"
     )
+
+
+def backbone_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
+    """The backbone's layers in order, those of models inside it in their place."""
+    leaves = []
+    for layer in backbone.layers:
+        leaves += backbone_layers(layer) if isinstance(layer, keras.Model) else [layer]
+    return leaves
 
 
 def _load_backbone(backbone: keras.Model, path: Path) -> None:
@@ -109,6 +119,7 @@ def load_detector(run: Run) -> keras.Model:
         UserError: the file is damaged.
     """
     importlib.import_module("tfdetect.models.small_resnet")  # registers its layer with Keras
+    ignore_mask_warnings()
     try:
         return keras.saving.load_model(run.model_path, compile=False)
     except Exception as error:  # Keras raises many kinds for a bad file

@@ -10,7 +10,7 @@ def linear(features, outputs: int, dropout: float = 0.0, l2: float = 0.0):
     With dropout 0.5 this is the head of note 001's DeepfakeArt Xception.
 
     Args:
-        features: [B, h, w, c] or [B, tokens, c].
+        features: [B, h, w, c].
         outputs: number of logits.
         dropout: share of features dropped in training.
         l2: not used here.
@@ -18,9 +18,7 @@ def linear(features, outputs: int, dropout: float = 0.0, l2: float = 0.0):
     Returns:
         Logits float32 [B, outputs].
     """
-    pool = layers.GlobalAveragePooling2D if len(features.shape) == 4 else (
-        layers.GlobalAveragePooling1D)  # fmt: skip
-    x = pool(name="pool")(features)
+    x = layers.GlobalAveragePooling2D(name="pool")(features)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     return layers.Dense(outputs, dtype="float32", name="label")(x)

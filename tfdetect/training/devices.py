@@ -107,7 +107,7 @@ def configure_devices(
     if virtual is not None:
         cpu = tf.config.list_physical_devices("CPU")[0]
         wanted = [tf.config.LogicalDeviceConfiguration()] * virtual
-        if tf.config.get_logical_device_configuration(cpu) != wanted and virtual > 1:
+        if len(tf.config.get_logical_device_configuration(cpu) or [None]) < virtual:
             _configure(lambda: tf.config.set_logical_device_configuration(cpu, wanted))
         names = [f"CPU:{i}" for i in range(virtual)]
         strategy = _mirrored(names) if virtual > 1 else None

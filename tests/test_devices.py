@@ -1,0 +1,52 @@
+"""Devices and memory limits, as far as a CPU can show. What needs a GPU is unverified."""
+
+import pytest
+
+from tfdetect.errors import UserError
+from tfdetect.training.devices import (
+    MemoryLimit,
+    configure_devices,
+    parse_gpus,
+    parse_memory_limit,
+)
+
+
+def test_gpus():
+    assert parse_gpus(None) is None
+    assert parse_gpus("none") == []
+    assert parse_gpus("0,2") == [0, 2]
+
+
+@pytest.mark.parametrize("text", ["a", "0,,1", "0,0", "-1", ""])
+def test_mistaken_gpus(text):
+    with pytest.raises(UserError, match="--gpus"):
+        parse_gpus(text)
+
+
+def test_memory_limits():
+    assert parse_memory_limit("0.95") == {None: MemoryLimit(share=0.95)}
+    assert parse_memory_limit("14GiB") == {None: MemoryLimit(size=14 * 2**30)}
+    assert parse_memory_limit("512MiB") == {None: MemoryLimit(size=2**29)}
+    assert parse_memory_limit("0=0.9,1=10GiB") == {
+        0: MemoryLimit(share=0.9), 1: MemoryLimit(size=10 * 2**30)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["14", "0", "1.5", "x", "0.9GiBB", "a=0.5", "1..2", "", "-0.5"])
+def test_mistaken_memory_limits(text):
+    with pytest.raises(UserError, match="--gpu-memory-limit"):
+        parse_memory_limit(text)
+
+
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(UserError, match="GPU 0 was asked for, but no GPU is there"):
+        configure_devices([0])
+    with pytest.raises(UserError, match="no GPU is used"):
+        configure_devices(None, parse_memory_limit("0.5"))
+
+
+def test_one_device_needs_no_strategy():
+    assert configure_devices().strategy is None
+    assert configure_devices(virtual=1).strategy is None
+    three = configure_devices(virtual=3)
+    assert three.strategy.num_replicas_in_sync == 3

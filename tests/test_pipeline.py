@@ -1,0 +1,132 @@
+"""The training stream: full, repeatable, resumable; files that break do not end it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_images
+
+from tfdetect.data.catalogue import build_catalogue
+from tfdetect.data.pipeline import image_dataset, training_data, validation_batches
+from tfdetect.errors import UserError
+from tfdetect.experiment import Data
+from tfdetect.spec import load_spec
+
+
+def stream(root, batch_size=8, seed=1, **data):
+    spec, _ = load_spec(str(root))
+    catalogue = build_catalogue(spec, root, progress=False)
+    settings = Data(**{"image_size": 24, **data})
+    return training_data(catalogue, catalogue.split("train"), settings, 2, batch_size, seed)
+
+
+def take(dataset, count):
+    return [(x.numpy(), y["label"].numpy()) for x, y in dataset.take(count)]
+
+
+POLICY = [{"name": "flip"}, {"name": "warp", "rotation": 20, "shift": 0.1}, {"name": "jpeg"},
+          {"name": "blur"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_same_seed_same_batches(folder_dataset, cache):
+    one = take(stream(folder_dataset, cache=cache, augment=POLICY).batches(), 20)
+    two = take(stream(folder_dataset, cache=cache, augment=POLICY).batches(), 20)
+    other = take(stream(folder_dataset, seed=2, cache=cache, augment=POLICY).batches(), 20)
+    for (x, y), (again, y_again) in zip(one, two):
+        assert np.array_equal(x, again) and np.array_equal(y, y_again)
+    assert not all(np.array_equal(x, z) for (x, _), (z, _) in zip(one, other))
+
+
+def test_memory_and_files_give_the_same_batches(folder_dataset):
+    memory = take(stream(folder_dataset, cache="memory", augment=POLICY).batches(), 15)
+    files = take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 15)
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(memory, files))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_workers_change_nothing(folder_dataset, workers, monkeypatch):
+    from tfdetect.data import pipeline
+
+    reference = take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 10)
+    monkeypatch.setattr(pipeline, "AUTOTUNE", workers)
+    changed = take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 10)
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(reference, changed))
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_goes_on_from_any_step(folder_dataset, cache):
+    data = stream(folder_dataset, cache=cache, augment=POLICY)
+    whole = take(data.batches(), 30)
+    for start in (1, 13, 27):
+        rest = take(data.batches(start), 3)
+        assert all(np.array_equal(a[0], b[0]) for a, b in zip(whole[start:], rest))
+
+
+def test_each_pass_sees_every_image_once_in_a_new_order(folder_dataset):
+    data = stream(folder_dataset, batch_size=1)
+    images = [x.tobytes() for x, _ in take(data.batches(), 2 * data.count)]
+    first, second = images[: data.count], images[data.count :]
+    assert len(set(first)) == data.count
+    assert set(first) == set(second)
+    assert first != second
+
+
+def test_labels_and_range(folder_dataset):
+    for x, y in take(stream(folder_dataset).batches(), 5):
+        assert x.dtype == np.float32 and x.shape == (8, 24, 24, 3)
+        assert 0 <= x.min() and 1 < x.max() <= 255
+        checker = np.abs(np.diff(x, axis=2)).mean(axis=(1, 2, 3)) > 12
+        assert np.array_equal(checker, y[:, 0] == 1)  # fakes are the ones with a checkerboard
+
+
+def test_a_file_that_breaks_after_the_scan_ends_nothing(folder_dataset):
+    data = stream(folder_dataset, cache="none", batch_size=8)
+    broken = data.paths[3]
+    Path(broken).write_bytes(b"broken now")
+    passes = take(data.batches(), 3 * data.count // 8)
+    assert all(x.shape == (8, 24, 24, 3) for x, _ in passes)
+    assert data.lost >= 2
+    cached = stream_of(data)
+    assert cached.broken == [broken]
+    assert cached.count == data.count - 1
+
+
+def stream_of(data):
+    """The same files again, cached in memory, without a new scan."""
+    from tfdetect.data.pipeline import TrainingData
+
+    settings = data.data.model_copy(update={"cache": "memory"})
+    return TrainingData(data.paths, data.labels, settings, 2, 8, 1)
+
+
+def test_small_images_are_enlarged_by_the_warp_itself(folder_dataset):
+    data = stream(folder_dataset, image_size=48, augment=[{"name": "warp", "rotation": 5}])
+    assert data.load_size == (24, 24)
+    assert take(data.batches(), 1)[0][0].shape == (8, 48, 48, 3)
+    assert stream(folder_dataset, image_size=12, augment=[{"name": "warp"}]).load_size == (12, 12)
+
+
+def test_fewer_images_than_a_batch_is_said(tmp_path):
+    for name, fake in (("real", 0), ("fake", 1)):
+        write_images(tmp_path / name, 20, fake)
+    with pytest.raises(UserError, match="training.batch_size="):
+        stream(tmp_path, batch_size=500)
+
+
+def test_validation_counts_each_image_once(folder_dataset):
+    paths = sorted(str(p) for p in (folder_dataset / "test").rglob("*.png"))
+    labels = np.array([int("fake" in p) for p in paths])
+    batches = list(validation_batches(paths, labels, Data(image_size=24), 2, 10))
+    assert [x.shape[0] for x, _, _ in batches] == [10, 10, 10, 10]
+    weights = np.concatenate([w["label"].numpy() for _, _, w in batches])
+    assert weights.sum() == 32 and set(weights) == {0.0, 1.0}
+    targets = np.concatenate([y["label"].numpy()[:, 0] for _, y, _ in batches])
+    assert np.array_equal(targets[weights == 1], labels)
+
+
+def test_broken_files_are_left_out_of_predictions(folder_dataset):
+    paths = sorted(str(p) for p in (folder_dataset / "test").rglob("*.png"))
+    Path(paths[5]).write_bytes(b"broken")
+    indices = np.concatenate([i.numpy() for i, _ in image_dataset(paths, (24, 24), "stretch", 7)])
+    assert indices.tolist() == [i for i in range(32) if i != 5]

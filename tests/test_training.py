@@ -1,0 +1,285 @@
+"""Training: replicas agree, interruptions lose nothing, mistakes end clearly."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SMALL, train_small
+
+from tfdetect import run as runs
+from tfdetect import workflow
+from tfdetect.data.pipeline import training_data, validation_batches
+from tfdetect.errors import UserError
+from tfdetect.experiment import load_experiment
+from tfdetect.training.devices import configure_devices
+from tfdetect.training.fit import fit, labels_of, prepare
+from tfdetect.training.optimizer import build_optimizer
+
+
+def weights(run):
+    return keras.saving.load_model(run.model_path, compile=False).get_weights()
+
+
+def fit_small(root, folder, overrides=(), devices=None):
+    """Fits without the rest of the run; returns the detector and its state."""
+    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides])
+    catalogue = workflow.find_data(plan, progress=False)
+    prepare(plan.experiment)
+    folder.mkdir(exist_ok=True)
+    train, held_out = catalogue.split("train"), catalogue.split("validation")
+    data = training_data(catalogue, train, plan.experiment.data, 2, 12, 0)
+    validation = validation_batches(
+        catalogue.paths(held_out), labels_of(held_out), plan.experiment.data, 2, 12
+    )
+    detector, state, _ = fit(
+        plan.experiment, 2, data, validation, devices or configure_devices(virtual=1), folder,
+        on_broken=lambda paths: None, say=lambda text: None, verbose=0,
+    )  # fmt: skip
+    return detector, state
+
+
+def test_learns_the_easy_difference(shared_run):
+    run, _ = shared_run
+    assert run.info["status"] == "complete"
+    longer = run.metrics()["test"]["metrics"]
+    assert 0 <= longer["accuracy"]["low"] <= longer["accuracy"]["value"] <= longer["accuracy"]["high"]
+
+
+def test_more_epochs_reach_high_accuracy(folder_dataset, tmp_path):
+    run = train_small(folder_dataset, tmp_path, ["training.epochs=8"])
+    assert run.metrics()["test"]["metrics"]["accuracy"]["value"] > 0.9
+
+
+def test_same_seed_same_weights(folder_dataset, tmp_path):
+    one, _ = fit_small(folder_dataset, tmp_path / "one")
+    two, _ = fit_small(folder_dataset, tmp_path / "two")
+    other, _ = fit_small(folder_dataset, tmp_path / "other", ["seed=5"])
+    for a, b in zip(one.get_weights(), two.get_weights()):
+        assert np.array_equal(a, b)
+    assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
+
+
+# Sums over a batch are formed in another order on other numbers of devices, no more.
+REPLICA_TOLERANCE = 2e-4
+
+
+def test_replicas_agree_with_one_device(folder_dataset, tmp_path):
+    optimizer = ["--set", "training.optimizer={name: sgd, learning_rate: 0.05}"]
+    # Each in its own process: TensorFlow keeps one group of collectives for a process.
+    found = {}
+    for replicas in (1, 2, 3):
+        output = tmp_path / str(replicas)
+        process = command(*small_arguments(folder_dataset, output, 2), *optimizer,
+                          "--virtual-devices", replicas)  # fmt: skip
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        assert f"{replicas} virtual CPU devices" in out
+        found[replicas] = runs.open_run(output / "small_images")
+    history = {n: list(csv.DictReader((run.path / "history.csv").read_text().splitlines())) for n, run in found.items()}
+    for replicas in (2, 3):
+        for one, many in zip(history[1], history[replicas], strict=True):
+            for key in ("loss", "accuracy", "val_log_loss", "val_accuracy"):
+                assert abs(float(one[key]) - float(many[key])) < REPLICA_TOLERANCE, key
+        for one, many in zip(weights(found[1]), weights(found[replicas]), strict=True):
+            np.testing.assert_allclose(one, many, atol=REPLICA_TOLERANCE)
+
+
+def test_batch_must_divide_among_replicas(folder_dataset, tmp_path):
+    with pytest.raises(UserError, match="does not divide among 3 devices"):
+        fit_small(folder_dataset, tmp_path / "x", ["training.batch_size=10"],
+                  configure_devices(virtual=3))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.optimizer={name: sgd, learning_rate: 0.05, weight_decay: 0.01}",
+         "training.schedule={name: cosine, warmup_epochs: 1}"],
+        ["training.schedule={name: plateau, patience: 0, factor: 0.5}",
+         "training.early_stopping=3", "model.dropout=0.3"],
+    ],
+    ids=["cosine", "plateau"],
+)  # fmt: skip
+def test_resume_goes_on_to_the_same_weights(folder_dataset, tmp_path, overrides, monkeypatch):
+    overrides = [*overrides, "training.epochs=4"]
+    whole, state = fit_small(folder_dataset, tmp_path / "whole", overrides)
+
+    class Killed(Exception):
+        pass
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 22:  # in the third epoch
+                raise Killed
+
+    from tfdetect.training import fit as module
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "StopOnNonFinite", Kill)
+        with pytest.raises(Killed):
+            fit_small(folder_dataset, tmp_path / "parts", overrides)
+    resumed, again = fit_small(folder_dataset, tmp_path / "parts", overrides)
+    for a, b in zip(whole.get_weights(), resumed.get_weights()):
+        assert np.array_equal(a, b)
+    drop = ("images_per_second",)
+    assert [{k: v for k, v in e.items() if k not in drop} for e in state.history] == [
+        {k: v for k, v in e.items() if k not in drop} for e in again.history
+    ]
+
+
+def command(*arguments, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tfdetect.train", *map(str, arguments)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs,
+    )  # fmt: skip
+
+
+def small_arguments(root, output, epochs):
+    settings = [part for item in [*SMALL, f"training.epochs={epochs}"] for part in ("--set", item)]
+    return ["--dataset", root, "--output", output, "--quiet", *settings]
+
+
+def wait_for(path, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume_from_the_command(folder_dataset, tmp_path):
+    arguments = small_arguments(folder_dataset, tmp_path / "killed", 30)
+    process = command(*arguments)
+    partial = tmp_path / "killed" / "small_images.partial"
+    wait_for(partial / "state" / "last", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with pytest.raises(UserError, match="not finished"):
+        runs.open_run(tmp_path / "killed" / "small_images")
+    resumed = command(*arguments, "--resume")
+    out, err = resumed.communicate()
+    assert resumed.returncode == 0, err
+    assert "resuming after epoch" in out
+    straight = command(*small_arguments(folder_dataset, tmp_path / "straight", 30))
+    assert straight.wait() == 0
+    pair = [weights(runs.open_run(tmp_path / f / "small_images")) for f in ("killed", "straight")]
+    assert all(np.array_equal(a, b) for a, b in zip(*pair))
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_usable_run_that_can_go_on(folder_dataset, tmp_path):
+    process = command(*small_arguments(folder_dataset, tmp_path, 500))
+    wait_for(tmp_path / "small_images.partial" / "state" / "last", process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    run = runs.open_run(tmp_path / "small_images")
+    assert run.info["status"] == "interrupted"
+    assert run.metrics()["test"]["count"] == 32
+    plan = workflow.load_plan(tmp_path / "small_images")
+    assert plan.experiment.training.epochs == 500
+    assert "--resume" in out
+
+
+def test_resuming_what_is_complete_or_absent(shared_run, tmp_path):
+    run, _ = shared_run
+    with pytest.raises(UserError, match="is complete"):
+        workflow.load_plan(run.path)
+    with pytest.raises(UserError, match="no unfinished run"):
+        workflow.load_plan(tmp_path / "nothing")
+    with pytest.raises(UserError, match="no unfinished run of this experiment"):
+        runs.find_unfinished(tmp_path, run.experiment())
+
+
+def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):
+    plan = workflow.make_plan(str(folder_dataset), None, SMALL)
+    catalogue = workflow.find_data(plan, progress=False)
+    writer = runs.RunWriter(tmp_path / "run")
+    writer.acquire()
+    workflow._begin(writer, plan, catalogue, configure_devices(virtual=1))
+    (folder_dataset / "train" / "fake" / "000.png").unlink()
+    with pytest.raises(UserError, match="changed since the run began"):
+        workflow._begin(writer, plan, workflow.find_data(plan, False), configure_devices(virtual=1))
+    with pytest.raises(UserError, match="Another process is writing"):
+        runs.RunWriter(tmp_path / "run").acquire()
+    writer.release()
+
+
+def test_non_finite_loss_stops_with_its_step(folder_dataset, tmp_path):
+    with pytest.raises(UserError, match=r"The loss became (nan|inf) at step \d+"):
+        fit_small(folder_dataset, tmp_path / "x", [
+            "training.optimizer={name: sgd, learning_rate: 3e38, momentum: 0.9}", "training.epochs=3",
+        ])  # fmt: skip
+
+
+def test_plateau_and_early_stopping_act(folder_dataset, tmp_path):
+    _, state = fit_small(folder_dataset, tmp_path / "x", [
+        "training.epochs=30", "training.early_stopping=2", "training.monitor=loss",
+        "training.schedule={name: plateau, patience: 0, factor: 0.1, floor: 1e-6}",
+        "training.optimizer.learning_rate=0.1",
+    ])  # fmt: skip
+    assert state.epoch < 30
+    rates = [row["learning_rate"] for row in state.history]
+    assert rates[-1] < rates[0]
+    assert state.best == min(row["val_log_loss"] for row in state.history)
+
+
+def test_cosine_warms_up_and_falls():
+    training = load_experiment("demo", [
+        "training.epochs=10", "training.optimizer.learning_rate=0.5",
+        "training.schedule={name: cosine, warmup_epochs: 2}",
+    ]).training  # fmt: skip
+    rate = build_optimizer(training, 10)._learning_rate
+    values = [float(rate(tf.constant(step))) for step in (0, 10, 20, 60, 100)]
+    np.testing.assert_allclose(values, [0, 0.25, 0.5, 0.25, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_weight_decay_spares_biases(name):
+    training = load_experiment("demo", [
+        f"training.optimizer={{name: {name}, learning_rate: 0.1, weight_decay: 0.5}}",
+        "training.schedule.name=constant",
+    ]).training  # fmt: skip
+    layer = keras.layers.Dense(2, kernel_initializer="ones", bias_initializer="ones")
+    layer.build((None, 3))
+    optimizer = build_optimizer(training, 10)
+    zeros = [tf.zeros(v.shape) for v in layer.trainable_variables]
+    optimizer.apply_gradients(zip(zeros, layer.trainable_variables))
+    np.testing.assert_allclose(layer.kernel, 0.95, atol=1e-6)
+    np.testing.assert_allclose(layer.bias, 1.0, atol=1e-6)
+
+
+def test_three_classes(folder_dataset, tmp_path):
+    from conftest import write_images
+
+    for split, count in (("train", 40), ("test", 10)):
+        write_images(folder_dataset / split / "edited", count, 2, seed=5)
+    run = train_small(folder_dataset, tmp_path, ["training.label_smoothing=0.1"])
+    assert run.classes == ["real", "edited", "fake"]
+    result = run.metrics()["test"]
+    assert np.array(result["confusion"]).shape == (3, 3)
+    assert 0 <= result["class_accuracy"] <= 1
+
+
+def test_a_run_explains_itself(shared_run):
+    run, _ = shared_run
+    for name in ("run.json", "experiment.yaml", "dataset.yaml", "history.csv", "model.keras",
+                 "saved_model/saved_model.pb", "predictions/validation.parquet",
+                 "predictions/test.parquet", "metrics.json", "report.html", "model_card.md",
+                 "skipped.csv", "figures/test_roc.png"):  # fmt: skip
+        assert (run.path / name).is_file(), name
+    assert not (run.path / "state").exists()
+    info = json.loads((run.path / "run.json").read_text())
+    assert info["versions"]["tensorflow"] == tf.__version__
+    assert info["classes"] == ["real", "fake"]
+    assert [p.name for p in run.path.parent.iterdir() if p.name.endswith((".partial", ".lock"))] == []
+    assert os.path.getsize(run.path / "report.html") > 50_000

@@ -54,7 +54,8 @@ def folder_dataset(tmp_path):
 
 
 SMALL = [
-    "data.image_size=24", "model.options={widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}",
+    "data.image_size=24",
+    "model.options={widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}",
     "training.batch_size=12", "training.epochs=2", "training.optimizer.learning_rate=0.01",
     "model.dropout=0", "data.augment=[{name: flip}]",
 ]  # fmt: skip

@@ -84,7 +84,10 @@ def test_applies_exif_orientation(format, orientation):
 
 
 def test_reads_big_endian_exif():
-    tiff = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00" + b"\0" * 4
+    tiff = (
+        b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
+        + b"\0" * 4
+    )
     data = encode(photograph(), "JPEG", exif=b"Exif\x00\x00" + tiff)
     assert GRAPH(tf.constant(data)).shape == (61, 40, 3)
 

@@ -91,7 +91,10 @@ def test_published_parameter_counts(backbone):
     assert sum(int(tf.size(v.value)) for v in model.trainable_variables) == whole
 
 
-PREPROCESSING = {"densenet121": keras.applications.densenet, "xception": keras.applications.xception}
+PREPROCESSING = {
+    "densenet121": keras.applications.densenet,
+    "xception": keras.applications.xception,
+}
 
 
 @pytest.mark.parametrize("backbone", PREPROCESSING)
@@ -107,7 +110,10 @@ def test_fused_normalisation_is_keras_own():
     from tfdetect.models.small_resnet import FusedBatchNormalization
 
     x = tf.random.stateless_normal([8, 5, 6, 4], [3, 4]) * 3 + 1
-    ours, theirs = FusedBatchNormalization(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
+    ours, theirs = (
+        FusedBatchNormalization(momentum=0.9),
+        keras.layers.BatchNormalization(momentum=0.9),
+    )
     for layer in (ours, theirs):
         layer.build(x.shape)
     np.testing.assert_allclose(ours(x, training=True), theirs(x, training=True), atol=1e-5)

@@ -75,7 +75,7 @@ def test_each_pass_sees_every_image_once_in_a_new_order(folder_dataset):
 def test_labels_and_range(folder_dataset):
     for x, y in take(stream(folder_dataset).batches(), 5):
         assert x.dtype == np.float32 and x.shape == (8, 24, 24, 3)
-        assert 0 <= x.min() and 1 < x.max() <= 255
+        assert x.min() >= 0 and 1 < x.max() <= 255
         checker = np.abs(np.diff(x, axis=2)).mean(axis=(1, 2, 3)) > 12
         assert np.array_equal(checker, y[:, 0] == 1)  # fakes are the ones with a checkerboard
 

@@ -94,7 +94,11 @@ def test_several_authentic_names_are_asked_for(tmp_path):
 
 @pytest.mark.parametrize(
     ("folders", "message"),
-    [((), "no class folders"), (("real",), "one class only"), (("test/real", "test/fake"), "train")],
+    [
+        ((), "no class folders"),
+        (("real",), "one class only"),
+        (("test/real", "test/fake"), "train"),
+    ],
 )
 def test_unusable_folders_are_explained(tmp_path, folders, message):
     for folder in folders:

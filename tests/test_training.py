@@ -50,7 +50,9 @@ def test_learns_the_easy_difference(shared_run):
     run, _ = shared_run
     assert run.info["status"] == "complete"
     longer = run.metrics()["test"]["metrics"]
-    assert 0 <= longer["accuracy"]["low"] <= longer["accuracy"]["value"] <= longer["accuracy"]["high"]
+    assert (
+        0 <= longer["accuracy"]["low"] <= longer["accuracy"]["value"] <= longer["accuracy"]["high"]
+    )
 
 
 def test_more_epochs_reach_high_accuracy(folder_dataset, tmp_path):
@@ -83,7 +85,10 @@ def test_replicas_agree_with_one_device(folder_dataset, tmp_path):
         assert process.returncode == 0, err
         assert f"{replicas} virtual CPU devices" in out
         found[replicas] = runs.open_run(output / "small_images")
-    history = {n: list(csv.DictReader((run.path / "history.csv").read_text().splitlines())) for n, run in found.items()}
+    history = {
+        n: list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
+        for n, run in found.items()
+    }
     for replicas in (2, 3):
         for one, many in zip(history[1], history[replicas], strict=True):
             for key in ("loss", "accuracy", "val_log_loss", "val_accuracy"):
@@ -217,7 +222,8 @@ def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):
 def test_non_finite_loss_stops_with_its_step(folder_dataset, tmp_path):
     with pytest.raises(UserError, match=r"The loss became (nan|inf) at step \d+"):
         fit_small(folder_dataset, tmp_path / "x", [
-            "training.optimizer={name: sgd, learning_rate: 3e38, momentum: 0.9}", "training.epochs=3",
+            "training.optimizer={name: sgd, learning_rate: 3e38, momentum: 0.9}",
+            "training.epochs=3",
         ])  # fmt: skip
 
 
@@ -281,5 +287,7 @@ def test_a_run_explains_itself(shared_run):
     info = json.loads((run.path / "run.json").read_text())
     assert info["versions"]["tensorflow"] == tf.__version__
     assert info["classes"] == ["real", "fake"]
-    assert [p.name for p in run.path.parent.iterdir() if p.name.endswith((".partial", ".lock"))] == []
+    assert [
+        p.name for p in run.path.parent.iterdir() if p.name.endswith((".partial", ".lock"))
+    ] == []
     assert os.path.getsize(run.path / "report.html") > 50_000

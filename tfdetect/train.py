@@ -67,14 +67,14 @@ def main(argv: list[str]) -> None:
             path = runs.new_run_path(args.output, args.name or plan.experiment.name)
         else:
             path = runs.find_unfinished(args.output, plan.experiment)
+    if not args.dry_run:
+        runs.check_writable(path.parent)
     print(f"experiment {plan.experiment.name} ({plan.chosen}), dataset {plan.spec.name}")
 
     from tfdetect.quiet import import_tensorflow
 
     import_tensorflow()
     devices = configure_devices(gpus, limits, args.virtual_devices)
-    if not args.dry_run:
-        runs.check_writable(path.parent)
     catalogue = workflow.find_data(plan, progress=not args.quiet)
     print(f"data {catalogue.root}: {workflow.describe_data(plan, catalogue)}")
     for warning in catalogue.warnings:

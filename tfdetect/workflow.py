@@ -53,7 +53,9 @@ def make_plan(
     spec, folder = load_spec(dataset, authentic)
     chosen = "as asked" if experiment else f"the default of {spec.name}"
     resolved = load_experiment(experiment or spec.experiment, overrides)
-    data = resolved.data.model_copy(update={"dataset": str(folder.resolve()) if folder else dataset})
+    data = resolved.data.model_copy(
+        update={"dataset": str(folder.resolve()) if folder else dataset}
+    )
     return Plan(resolved.model_copy(update={"data": data}), spec, folder, data_dir, chosen)
 
 
@@ -136,7 +138,10 @@ def train_run(
         writer.write_text("history.csv", _csv(state.history))
         status = "interrupted" if interrupted else "complete"
         info = writer.update_info(
-            status=status, epochs=state.epoch, best=state.best, training_seconds=round(state.seconds)
+            status=status,
+            epochs=state.epoch,
+            best=state.best,
+            training_seconds=round(state.seconds),
         )
         run = Run(writer.path, info)
         export_saved_model(run)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -90,7 +89,9 @@ def build_catalogue(spec: DatasetSpec, root: Path, progress: bool = True) -> Cat
         files = files.append_column(column, content[column])
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
-    _check_share(spec, root, skipped, files.num_rows + skipped.num_rows - files.filter(bad).num_rows)
+    _check_share(
+        spec, root, skipped, files.num_rows + skipped.num_rows - files.filter(bad).num_rows
+    )
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
     files = _assign_splits(spec, files)
     catalogue = Catalogue(root, files, skipped, _count_warnings(spec, files, skipped))
@@ -173,7 +174,9 @@ def _walk(root: str):
         try:
             entries = list(os.scandir(os.path.join(root, folder)))
         except OSError as error:
-            raise UserError(f"Cannot read {os.path.join(root, folder)}: {error.strerror}.") from error
+            raise UserError(
+                f"Cannot read {os.path.join(root, folder)}: {error.strerror}."
+            ) from error
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name.startswith("."):
@@ -351,5 +354,7 @@ def _count_warnings(spec: DatasetSpec, files: pa.Table, skipped: pa.Table) -> tu
     for split, classes in spec.expected.items():
         for name, count in classes.items():
             if (there := found[split, labels[name]]) != count:
-                messages.append(f"{spec.name}: {there:,} {name} files in {split}, expected {count:,}")
+                messages.append(
+                    f"{spec.name}: {there:,} {name} files in {split}, expected {count:,}"
+                )
     return tuple(messages)

@@ -2,11 +2,12 @@
 
 Eleven colour photographs of scikit-image, scikit-learn and matplotlib, split by
 photograph. Authentic images are 64x64 crops; altered ones are the same crops with
-a region resampled, smoothed or replaced. It shows that the whole road works; what a
+a region upsampled, recompressed or noised. It shows that the whole road works; what a
 detector learns here says nothing about real forgeries.
 """
 
 import importlib.util
+import io
 import os
 import shutil
 import tempfile
@@ -41,9 +42,8 @@ def build(folder: Path) -> Path:
         for split, photos in PHOTOS.items():
             images = {Path(name).stem: _open(package, name) for package, name in photos}
             for number, (stem, image) in enumerate(images.items()):
-                others = [other for name, other in images.items() if name != stem] or [image]
                 rng = np.random.default_rng([len(split), number])
-                _write_pairs(temporary / split, stem, image, others, rng)
+                _write_pairs(temporary / split, stem, image, rng)
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -65,14 +65,14 @@ def _open(package: str, name: str) -> Image.Image:
     return Image.open(path).convert("RGB")
 
 
-def _write_pairs(folder: Path, stem: str, image: Image.Image, others: list, rng) -> None:
+def _write_pairs(folder: Path, stem: str, image: Image.Image, rng) -> None:
     authentic = folder / "authentic"
     authentic.mkdir(parents=True, exist_ok=True)
-    fills = {"resampled": _resample, "smoothed": _smooth, "spliced": _splice}
+    fills = {"upsampled": _upsample, "recompressed": _recompress, "noised": _noise}
     for number in range(PAIRS):
         crop = _crop(image, rng)
         method = list(fills)[number % len(fills)]
-        filled = fills[method](crop, others[int(rng.integers(len(others)))], rng)
+        filled = fills[method](crop, rng)
         mask = _mask(rng)
         altered = Image.composite(filled, crop, mask)
         (folder / "altered" / method).mkdir(parents=True, exist_ok=True)
@@ -80,12 +80,12 @@ def _write_pairs(folder: Path, stem: str, image: Image.Image, others: list, rng)
         altered.save(folder / "altered" / method / f"{stem}-{number:04d}.png")
 
 
-def _crop(image: Image.Image, rng, side: int = SIDE) -> Image.Image:
+def _crop(image: Image.Image, rng) -> Image.Image:
     """A random square; flat ones (sky, black space) are drawn again, ten times at most."""
     for _ in range(10):
-        x = int(rng.integers(image.width - side + 1))
-        y = int(rng.integers(image.height - side + 1))
-        crop = image.crop((x, y, x + side, y + side))
+        x = int(rng.integers(image.width - SIDE + 1))
+        y = int(rng.integers(image.height - SIDE + 1))
+        crop = image.crop((x, y, x + SIDE, y + SIDE))
         if np.asarray(crop, np.float32).std(axis=(0, 1)).mean() > 12:
             break
     return crop
@@ -100,17 +100,20 @@ def _mask(rng) -> Image.Image:
     return mask.filter(ImageFilter.GaussianBlur(1))
 
 
-def _resample(crop: Image.Image, _other: Image.Image, rng) -> Image.Image:
-    side = int(SIDE / rng.uniform(1.5, 2.5))
-    return crop.resize((side, side), Image.Resampling.BICUBIC).resize(
-        (SIDE, SIDE), Image.Resampling.BICUBIC
-    )
+def _upsample(crop: Image.Image, _rng) -> Image.Image:
+    """Halved and doubled again by repeating pixels, as a generator's last layer would."""
+    half = crop.resize((SIDE // 2, SIDE // 2), Image.Resampling.BOX)
+    return half.resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
-def _smooth(crop: Image.Image, _other: Image.Image, _rng) -> Image.Image:
-    return crop.filter(ImageFilter.MedianFilter(5))
+def _recompress(crop: Image.Image, rng) -> Image.Image:
+    """Compressed once more as JPEG of low quality."""
+    data = io.BytesIO()
+    crop.save(data, "JPEG", quality=int(rng.integers(8, 24)))
+    return Image.open(data).convert("RGB")
 
 
-def _splice(_crop_: Image.Image, other: Image.Image, rng) -> Image.Image:
-    small = _crop(other, rng, int(SIDE / rng.uniform(1.5, 2.5)))
-    return small.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+def _noise(crop: Image.Image, rng) -> Image.Image:
+    """Grain of another camera."""
+    grain = rng.normal(0, rng.uniform(8, 16), (SIDE, SIDE, 3))
+    return Image.fromarray(np.clip(np.asarray(crop) + grain, 0, 255).astype(np.uint8))

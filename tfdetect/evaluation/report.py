@@ -7,10 +7,9 @@ import io
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
@@ -163,8 +162,8 @@ def _draw(run: Run, result: dict, table: pa.Table, root: Path | None) -> list[tu
         drawn += [("roc", figures.roc(fake, scores)),
                   ("precision_recall", figures.precision_recall(fake, scores))]  # fmt: skip
     if len(fake):
-        drawn += [("reliability", figures.reliability(fake, scores)),
-                  ("confusion", figures.confusion_matrix(result["confusion"], run.classes))]  # fmt: skip
+        matrix = figures.confusion_matrix(result["confusion"], run.classes)
+        drawn += [("reliability", figures.reliability(fake, scores)), ("confusion", matrix)]
     if root is not None:
         drawn.append(("mistakes", figures.surest_mistakes(table, root, run.classes)))
     return drawn

@@ -83,7 +83,13 @@ def terminal(table: pa.Table) -> str:
         else:
             numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
             rows.append([row["path"], row["verdict"], *numbers, ""])
-    headers = ["file", "verdict", "P(fake)", *(f"P({c.removeprefix('probability_')})" for c in classes), "error"]
+    headers = [
+        "file",
+        "verdict",
+        "P(fake)",
+        *(f"P({c.removeprefix('probability_')})" for c in classes),
+        "error",
+    ]
     if all(row[-1] == "" for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]
     return tabulate(rows, headers, disable_numparse=True)

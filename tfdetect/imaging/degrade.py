@@ -27,7 +27,7 @@ def random_jpeg(
 
     def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         draws = tf.random.stateless_uniform(
-            [tf.shape(images)[0]], seed + [0, 1], lowest, highest + 1, tf.int32
+            [tf.shape(images)[0]], _second(seed), lowest, highest + 1, tf.int32
         )
 
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -54,7 +54,7 @@ def random_blur(
     """
 
     def blur(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform([tf.shape(images)[0]], seed + [0, 1], 0.0, highest)
+        draws = tf.random.stateless_uniform([tf.shape(images)[0]], _second(seed), 0.0, highest)
         return to_uint8(gaussian_blur(chosen, tf.gather(draws, rows), highest))
 
     return _some(images, seed, probability, blur)
@@ -91,6 +91,11 @@ def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Te
         x = tf.nn.depthwise_conv2d(x, taps[..., None], [1, 1, 1, 1], "VALID")
     x = tf.reshape(x, [shape[1], shape[2], shape[0], 3])
     return tf.transpose(x, [2, 0, 1, 3])
+
+
+def _second(seed: tf.Tensor) -> tf.Tensor:
+    """A seed for a second draw, independent of the first."""
+    return tf.random.experimental.stateless_fold_in(seed, 1)
 
 
 def _some(images: tf.Tensor, seed: tf.Tensor, probability: float, change: Callable) -> tf.Tensor:

@@ -77,7 +77,9 @@ def swin_t(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbon
 
 def ignore_mask_warnings() -> None:
     """keras-hub's Swin passes attention masks on and warns about them; they do no harm."""
-    warnings.filterwarnings("ignore", r"(?s).*was passed an input with a mask attached", UserWarning)
+    warnings.filterwarnings(
+        "ignore", r"(?s).*was passed an input with a mask attached", UserWarning
+    )
 
 
 def _hub_resnet(shape: tuple, weights: str, preset: str, options: dict) -> Backbone:

@@ -47,7 +47,9 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
 
     images = keras.Input(shape, name="image")
     # In float32 also under mixed precision: half precision would round pixels.
-    x = layers.Rescaling(backbone.scale, backbone.offset, dtype="float32", name="preprocess")(images)
+    x = layers.Rescaling(backbone.scale, backbone.offset, dtype="float32", name="preprocess")(
+        images
+    )
     head = registry.resolve("head", registry.HEADS, model.head)
     logits = head(backbone.model(x), 1 if classes == 2 else classes, model.dropout, model.l2)
     return keras.Model(images, {"label": logits}, name=experiment.name.replace("/", "_"))
@@ -124,7 +126,9 @@ def load_detector(run: Run) -> keras.Model:
         return keras.saving.load_model(run.model_path, compile=False)
     except Exception as error:  # Keras raises many kinds for a bad file
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"Run {run.path} is corrupt: model.keras cannot be read: {reason}") from error
+        raise UserError(
+            f"Run {run.path} is corrupt: model.keras cannot be read: {reason}"
+        ) from error
 
 
 def probabilities(logits: tf.Tensor) -> tf.Tensor:

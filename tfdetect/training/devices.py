@@ -118,7 +118,9 @@ def configure_devices(
         if number >= len(found):
             there = f"{len(found)} are there" if found else "no GPU is there"
             hint = (
-                "" if found else " To use one, install tfdetect[gpu] and NVIDIA's driver; "
+                ""
+                if found
+                else " To use one, install tfdetect[gpu] and NVIDIA's driver; "
                 "without --gpus the CPU trains."
             )
             raise UserError(f"GPU {number} was asked for, but {there}.{hint}")
@@ -136,7 +138,9 @@ def configure_devices(
             _configure(lambda d=device: tf.config.experimental.set_memory_growth(d, True))
         else:
             config = tf.config.LogicalDeviceConfiguration(memory_limit=_mebibytes(number, limit))
-            _configure(lambda d=device, c=config: tf.config.set_logical_device_configuration(d, [c]))
+            _configure(
+                lambda d=device, c=config: tf.config.set_logical_device_configuration(d, [c])
+            )
     strategy = _mirrored([f"GPU:{i}" for i in range(len(chosen))]) if len(chosen) > 1 else None
     return Devices(strategy, len(chosen), len(chosen), f"GPU {','.join(map(str, chosen))}")
 

@@ -1,0 +1,84 @@
+"""Images a second of `fit` through our road against a bare train_on_batch loop.
+
+    python benchmarks/fit.py
+
+Both train the default CIFAKE detector at the default batch size on the same number
+of steps. The bare loop repeats one batch that lies in memory: no data pipeline, no
+callbacks, no validation.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from tfdetect.quiet import import_tensorflow
+
+import_tensorflow()
+
+import keras
+import numpy as np
+from PIL import Image
+
+from tfdetect.data.pipeline import TrainingData
+from tfdetect.experiment import load_experiment
+from tfdetect.models.detector import build_detector
+from tfdetect.training.callbacks import ImagesPerSecond, StopOnNonFinite, WatchFiles
+from tfdetect.training.fit import prepare
+from tfdetect.training.optimizer import build_optimizer
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--experiment", default="cifake_small_resnet")
+    parser.add_argument("--steps", type=int, default=40, help="a measurement (40)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (3)")
+    args = parser.parse_args()
+    experiment = load_experiment(args.experiment)
+    batch, size = experiment.training.batch_size, experiment.data.image_size
+    with tempfile.TemporaryDirectory() as root:
+        rng, paths = np.random.default_rng(0), []
+        for number in range(4 * batch):
+            paths.append(str(Path(root) / f"{number}.jpg"))
+            Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(paths[-1])
+        data = TrainingData(paths, np.arange(4 * batch) % 2, experiment.data, 2, batch, 0, size)
+        prepare(experiment)
+        detector = build_detector(experiment, 2)
+        detector.compile(
+            build_optimizer(experiment.training, 1000),
+            {"label": keras.losses.BinaryCrossentropy(from_logits=True)}, jit_compile=False,
+        )  # fmt: skip
+        x, y = next(iter(data.batches()))
+        x, y = x.numpy(), {"label": y["label"].numpy()}
+        callbacks = [ImagesPerSecond(batch), StopOnNonFinite(), WatchFiles(data, print)]
+
+        def bare():
+            for _ in range(args.steps):
+                detector.train_on_batch(x, y)
+
+        def ours():
+            detector.fit(data.batches(), steps_per_epoch=args.steps, shuffle=False, verbose=0,
+                         callbacks=callbacks)  # fmt: skip
+
+        speeds = {"bare": [], "ours": []}
+        for function in (bare, ours):
+            function()  # traces and warms up
+        for number in range(args.rounds):
+            for function in (bare, ours) if number % 2 == 0 else (ours, bare):
+                start = time.perf_counter()
+                function()
+                speed = args.steps * batch / (time.perf_counter() - start)
+                speeds[function.__name__].append(speed)
+    middle = {name: statistics.median(values) for name, values in speeds.items()}
+    for name, values in speeds.items():
+        print(f"{name:5} {middle[name]:8.0f} images/s  ({min(values):.0f} to {max(values):.0f})")
+    ratio = middle["ours"] / middle["bare"]
+    print(f"ours / bare {ratio:.3f}")
+    print(json.dumps({"cores": os.cpu_count(), "images_per_second": middle, "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The commands as a user types them: help, mistakes, speed, the demo."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tfdetect.data import demo
+from tfdetect.data.locate import locate
+from tfdetect.errors import UserError
+from tfdetect.spec import load_spec
+
+
+def run(*arguments, cwd=None, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, check=False,
+        cwd=cwd, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export"])
+def test_help_and_mistakes_need_no_tensorflow(command):
+    for flag, code in (("--help", 0), ("--halp", 2)):
+        script = (
+            "import sys; from importlib import import_module\n"
+            "from tfdetect.cli import run_command\n"
+            f"main = import_module('tfdetect.{command}').main\n"
+            f"try: code = run_command(main, ['{flag}'])\n"
+            "except SystemExit as e: code = e.code\n"
+            "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
+            "sys.exit(code)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_help_is_fast():
+    def seconds():
+        start = time.perf_counter()
+        assert run("tfdetect.train", "--help").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+MISTAKES = {
+    "unknown dataset": (["--dataset", "cifak"], "Did you mean 'cifake'"),
+    "nothing to do": ([], "--dataset demo"),
+    "unknown experiment": (["--experiment", "dmo"], "Did you mean 'demo'"),
+    "unknown backbone": (["--dataset", "demo", "--set", "model.backbone=densnet121"],
+                         "Did you mean 'densenet121'"),
+    "misspelt key": (["--dataset", "demo", "--set", "training.epoch=1"], "Did you mean 'epochs'"),
+    "illegal size": (["--dataset", "demo", "--set", "data.image_size=8"],
+                     "nearest legal size is 16"),
+    "misspelt flag": (["--dateset", "demo"], "Did you mean '--dataset'"),
+    "a GPU that is not there": (["--dataset", "demo", "--gpus", "7"], "GPU 7 was asked for"),
+    "a bad limit": (["--dataset", "demo", "--gpu-memory-limit", "14"], "14GiB"),
+    "no replica": (["--dataset", "demo", "--virtual-devices", "0"], "--virtual-devices"),
+    "no such folder": (["--dataset", "./nowhere/at/all"], "There is no folder"),
+    "no such run": (["--resume", "nowhere"], "no unfinished run"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_end_with_code_2_and_one_message(name, tmp_path):
+    arguments, message = MISTAKES[name]
+    done = run("tfdetect.train", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "saved_models").exists() or not any(
+        (tmp_path / "saved_models").iterdir()
+    )
+
+
+def test_folder_mistakes_end_with_code_2(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    one = tmp_path / "one"
+    (one / "real").mkdir(parents=True)
+    pair = tmp_path / "pair"
+    for name in ("cats", "dogs"):
+        (pair / name).mkdir(parents=True)
+    for folder, message in ((empty, "no class folders"), (one, "one class only"),
+                            (pair, "--authentic")):  # fmt: skip
+        done = run("tfdetect.train", "--dataset", folder, cwd=tmp_path)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+
+
+def test_unwritable_output_is_said_before_any_work(tmp_path):
+    blocked = tmp_path / "a file"
+    blocked.write_text("in the way")
+    done = run("tfdetect.train", "--dataset", "demo", "--output", blocked / "runs", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Cannot write to" in done.stderr and "--output" in done.stderr
+
+
+def test_no_network_says_what_to_fetch_and_where(tmp_path):
+    dead = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    done = run("tfdetect.train", "--dataset", "cifake", cwd=tmp_path, TFDETECT_CACHE=str(tmp_path),
+               KAGGLEHUB_CACHE=str(tmp_path / "k"), **dead)  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    for piece in ("kaggle.com/datasets/birdy654", "--data-dir", "TFDETECT_DATA"):
+        assert piece in done.stderr
+    weights = run("tfdetect.train", "--dataset", "demo", "--set", "model.backbone=xception",
+                  "--set", "model.options={}", "--set", "data.image_size=71", "--set",
+                  "model.weights=imagenet", cwd=tmp_path, TFDETECT_CACHE=str(tmp_path),
+                  KERAS_HOME=str(tmp_path / "keras"), **dead)  # fmt: skip
+    assert weights.returncode == 2 and "Traceback" not in weights.stderr
+    assert "model.weights=none" in weights.stderr
+
+
+def test_dry_run_shows_and_starts_nothing(tmp_path):
+    done = run("tfdetect.train", "--dataset", "demo", "--dry-run", "--set", "training.epochs=3",
+               cwd=tmp_path, TFDETECT_CACHE=str(tmp_path / "c"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "epochs: 3" in done.stdout
+    assert "960 authentic + 960 altered" in done.stdout
+    assert "parameters" in done.stdout
+    assert not (tmp_path / "saved_models").exists()
+    # None of TensorFlow's noise, only our own progress bar.
+    assert all(
+        not line.strip() or line.startswith("inspecting files")
+        for line in done.stderr.replace("\r", "\n").splitlines()
+    ), done.stderr
+
+
+def test_console_script():
+    assert "commands:" in run("tfdetect", "--help").stdout
+    assert run("tfdetect", "--version").stdout.startswith("tfdetect ")
+    wrong = run("tfdetect", "trian")
+    assert wrong.returncode == 2 and "Did you mean 'train'" in wrong.stderr
+
+
+def test_data_are_looked_for_in_order(tmp_path, monkeypatch, folder_dataset):
+    spec = load_spec(str(folder_dataset))[0].model_copy(update={"name": "pictures"})
+    assert locate(spec, folder_dataset) == folder_dataset
+    assert locate(spec, folder_dataset.parent) == folder_dataset
+    monkeypatch.setenv("TFDETECT_DATA", str(folder_dataset.parent))
+    assert locate(spec) == folder_dataset
+    monkeypatch.delenv("TFDETECT_DATA")
+    with pytest.raises(UserError, match="TFDETECT_DATA"):
+        locate(spec)
+    monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path))
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "pictures").symlink_to(folder_dataset)
+    assert locate(spec) == tmp_path / "datasets" / "pictures"
+    with pytest.raises(UserError, match="does not hold the dataset"):
+        locate(spec, tmp_path / "datasets" / "pictures" / "test" / "real")
+
+
+def test_demo_is_split_by_photograph(tmp_path):
+    root = demo.build(tmp_path / "demo")
+    stems = {}
+    for path in root.rglob("*.png"):
+        split = path.relative_to(root).parts[0]
+        stems.setdefault(path.stem.rsplit("-", 1)[0], set()).add(split)
+    assert len(stems) == 11
+    assert all(len(splits) == 1 for splits in stems.values())
+    again = demo.build(tmp_path / "again")
+    names = [sorted(p.relative_to(r).as_posix() for p in r.rglob("*.png")) for r in (root, again)]
+    assert names[0] == names[1]
+    assert all((root / n).read_bytes() == (again / n).read_bytes() for n in names[0][::97])
+
+
+def test_shipped_documents_are_found_from_a_wheel(tmp_path):
+    """Builds the wheel and unpacks it elsewhere, away from the checkout."""
+    checkout = Path(__file__).resolve().parent.parent
+    built = run("pip", "wheel", checkout, "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path,
+                cwd=tmp_path)  # fmt: skip
+    if "No module named" in built.stderr or "setuptools" in built.stderr:
+        built = run("pip", "wheel", checkout, "--no-deps", "-q", "-w", tmp_path, cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    import zipfile
+
+    zipfile.ZipFile(wheel).extractall(site)
+    script = (
+        "import json, tfdetect\n"
+        "from tfdetect.spec import load_spec\n"
+        "from tfdetect.experiment import load_experiment\n"
+        "spec = load_spec('cifake')[0]\n"
+        "print(json.dumps([tfdetect.__file__, load_experiment(spec.experiment).name]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    file, experiment = json.loads(done.stdout)
+    assert file.startswith(str(site)) and experiment == "cifake_small_resnet"

@@ -1,0 +1,78 @@
+"""Metrics against scikit-learn, and their intervals."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
+
+TINY = np.finfo(np.float32).eps
+
+
+@pytest.fixture(params=["smooth", "tied"])
+def scored(request):
+    rng = np.random.default_rng(1)
+    fake = rng.random(500) < 0.4
+    scores = np.clip(rng.normal(0.4 + 0.25 * fake, 0.2), 0, 1)
+    return fake, np.round(scores, 1) if request.param == "tied" else scores
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_values_are_scikit_learns(scored, weighted):
+    fake, scores = scored
+    w = np.random.default_rng(2).integers(0, 4, 500) if weighted else np.ones(500)
+    ours = binary_metrics(fake, scores)(w)
+    said = scores >= 0.5
+    theirs = {
+        "accuracy": sk.accuracy_score(fake, said, sample_weight=w),
+        "balanced_accuracy": sk.balanced_accuracy_score(fake, said, sample_weight=w),
+        "precision": sk.precision_score(fake, said, sample_weight=w),
+        "recall": sk.recall_score(fake, said, sample_weight=w),
+        "f1": sk.f1_score(fake, said, sample_weight=w),
+        "auc": sk.roc_auc_score(fake, scores, sample_weight=w),
+        "ap": sk.average_precision_score(fake, scores, sample_weight=w),
+        "log_loss": sk.log_loss(fake, np.clip(scores, TINY, 1 - TINY), sample_weight=w),
+    }
+    for name, value in theirs.items():
+        assert ours[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_equal_error_rate():
+    fake = np.array([0, 0, 0, 0, 1, 1, 1, 1], bool)
+    scores = np.array([0.1, 0.2, 0.3, 0.8, 0.2, 0.7, 0.8, 0.9])
+    value = binary_metrics(fake, scores)(np.ones(8))["eer"]
+    fpr, tpr, _ = sk.roc_curve(fake, scores, drop_intermediate=False)
+    grid = np.linspace(0, 1, 100_001)
+    crossing = grid[np.argmin(np.abs(np.interp(grid, fpr, tpr) - (1 - grid)))]
+    assert value == pytest.approx(crossing, abs=1e-4)
+    assert binary_metrics(fake, fake.astype(float))(np.ones(8))["eer"] == 0
+
+
+def test_calibration_error():
+    rng = np.random.default_rng(0)
+    scores = rng.random(200_000)
+    calibrated = binary_metrics(rng.random(200_000) < scores, scores)(np.ones(200_000))
+    assert calibrated["ece"] < 0.01
+    overconfident = binary_metrics(np.arange(1000) % 2 == 0, np.full(1000, 0.9))(np.ones(1000))
+    assert overconfident["ece"] == pytest.approx(0.4)
+
+
+def test_one_class_alone_has_no_auc():
+    values = with_intervals(binary_metrics(np.ones(20, bool), np.linspace(0, 1, 20)), 20)
+    assert values["auc"] == {"value": None, "low": None, "high": None}
+    assert values["recall"]["value"] == 0.5
+
+
+def test_intervals_cover_about_as_often_as_they_say():
+    rng = np.random.default_rng(5)
+    covered = 0
+    for trial in range(100):
+        fake = rng.random(200) < 0.5
+        scores = np.where(rng.random(200) < 0.8, fake, ~fake).astype(float)
+        accuracy = with_intervals(binary_metrics(fake, scores), 200, trial, 200)["accuracy"]
+        covered += accuracy["low"] <= 0.8 <= accuracy["high"]
+    assert 85 <= covered <= 100
+
+
+def test_confusion():
+    assert confusion([0, 0, 1, 2, 2], [0, 1, 1, 2, 0], 3) == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]

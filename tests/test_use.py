@@ -1,0 +1,250 @@
+"""Using a run: predict, evaluate, SavedModel in a foreign process, and mistakes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfdetect import cli, evaluate, export, predict
+from tfdetect.data.pipeline import load_image
+from tfdetect.errors import UserError
+from tfdetect.evaluation import tables
+from tfdetect.evaluation.predictions import predict_files
+from tfdetect.models.detector import load_detector
+from tfdetect.run import open_run
+
+
+def files_of(root):
+    return sorted(str(p) for p in Path(root, "test").rglob("*.png"))
+
+
+def test_predict_is_the_keras_model(shared_run):
+    run, root = shared_run
+    paths = files_of(root)
+    model = keras.saving.load_model(run.model_path, compile=False)
+    images = tf.stack([load_image(tf.constant(p), (24, 24), "stretch") for p in paths])
+    expected = tf.sigmoid(model(tf.cast(images, tf.float32), training=False)["label"])[:, 0]
+    table = predict_files(run, model, paths, batch_size=5, progress=False)
+    np.testing.assert_allclose(table["p_fake"].to_numpy(), expected, atol=1e-5)
+    assert table["path"].to_pylist() == paths
+    total = table["probability_real"].to_numpy() + table["probability_fake"].to_numpy()
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
+FOREIGN = """
+import json, sys
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+data = [tf.io.read_file(path) for path in sys.argv[2:]]
+encoded = model.signatures["encoded"](encoded_images=tf.stack(data))
+images = [tf.io.decode_image(d, channels=3, expand_animations=False) for d in data]
+single = [model.signatures["serving_default"](images=tf.cast(i, tf.float32)[None]) for i in images]
+assert not any(name.startswith(("tfdetect", "keras_hub")) for name in sys.modules)
+print(json.dumps({
+    "encoded": encoded["p_fake"].numpy().tolist(),
+    "images": [float(s["p_fake"][0]) for s in single],
+    "probabilities": encoded["probabilities"].numpy().tolist(),
+    "names": [n.decode() for n in encoded["class_names"].numpy()],
+}))
+"""
+
+
+def test_saved_model_in_a_process_with_tensorflow_alone(shared_run, tmp_path):
+    run, root = shared_run
+    paths = files_of(root)[::4]
+    odd = tmp_path / "odd.jpg"  # another size and format
+    Image.open(paths[0]).resize((90, 57)).save(odd, quality=90)
+    paths.append(str(odd))
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN, str(run.path / "saved_model"), *paths],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    ours = predict_files(run, load_detector(run), paths, progress=False)
+    np.testing.assert_allclose(answer["encoded"], ours["p_fake"].to_numpy(), atol=1e-5)
+    # TensorFlow's own JPEG decoding may differ from ours by a level; PNG does not.
+    np.testing.assert_allclose(answer["images"][:-1], ours["p_fake"].to_numpy()[:-1], atol=1e-5)
+    assert abs(answer["images"][-1] - answer["encoded"][-1]) < 0.05
+    assert answer["names"] == ["real", "fake"]
+    np.testing.assert_allclose(
+        np.array(answer["probabilities"])[:, 1], answer["encoded"], atol=1e-6
+    )
+
+
+def run_main(module, arguments, capsys):
+    code = cli.run_command(module.main, [str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_predict_writes_rows_and_names_broken_files(shared_run, tmp_path, capsys, suffix):
+    run, root = shared_run
+    folder = tmp_path / "mixed"
+    shutil.copytree(Path(root) / "test" / "fake", folder)
+    (folder / "text.jpg").write_text("no image")
+    (folder / "empty.png").write_bytes(b"")
+    output = tmp_path / f"rows{suffix}"
+    code, out, err = run_main(predict, [run.path, folder, "--output", output], capsys)
+    assert code == 0
+    assert "2 of 18 files could not be read" in err
+    if suffix == ".csv":
+        rows = pyarrow.csv.read_csv(output).to_pylist()
+    elif suffix == ".parquet":
+        rows = pq.read_table(output).to_pylist()
+    else:
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(rows) == 18
+    errors = {Path(r["path"]).name: r["error"] for r in rows if r["error"]}
+    assert errors == {"text.jpg": "not an image", "empty.png": "empty file"}
+    assert all(0 <= r["p_fake"] <= 1 for r in rows if not r["error"])
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_predict_in_the_terminal_and_by_threshold(shared_run, capsys):
+    run, root = shared_run
+    one = files_of(root)[0]
+    code, out, _ = run_main(predict, [run.path, one, "--threshold", "0"], capsys)
+    assert code == 0 and " fake " in out and one in out
+    code, out, _ = run_main(predict, [run.path, one, "--threshold", "1"], capsys)
+    assert code == 0 and " real " in out
+
+
+def test_collect(tmp_path):
+    for name in ("a.jpg", "sub/b.PNG", "sub/c.txt", "sub/.d.png", "odd name.with.dots.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    names = [os.path.relpath(p, tmp_path) for p in tables.collect([str(tmp_path)])]
+    assert names == ["a.jpg", "odd name.with.dots.webp", "sub/b.PNG"]
+    found = tables.collect([str(tmp_path / "**/*.PNG"), str(tmp_path / "sub/c.txt")])
+    assert [Path(p).name for p in found] == ["b.PNG", "c.txt"]
+    assert len(tables.collect([str(tmp_path / "a.jpg"), str(tmp_path)])) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.jpg"], "no file or folder 'nowhere.jpg'"),
+        (["*.nothing"], "Nothing matches"),
+        ([".", "--output", "rows.xlsx"], "Unknown output format '.xlsx'"),
+        ([".", "--output", "no/such/folder/rows.csv"], "Cannot write"),
+        ([".", "--threshold", "2"], "--threshold"),
+        ([".", "--treshold", "0.2"], "Did you mean '--threshold'"),
+        ([], "required"),
+    ],
+)
+def test_mistakes_in_predict(shared_run, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run_main(predict, [shared_run[0].path, *arguments], capsys)
+    assert code == 2 and message in err and "Traceback" not in err
+
+
+def test_evaluate_again_and_on_another_dataset(shared_run, folder_dataset, tmp_path, capsys):
+    run, root = shared_run
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    before = json.loads((copy / "metrics.json").read_text())
+    code, out, _ = run_main(evaluate, [copy], capsys)
+    assert code == 0 and "accuracy" in out
+    again = json.loads((copy / "metrics.json").read_text())
+    assert again == before
+    code, out, _ = run_main(
+        evaluate, [copy, "--dataset", folder_dataset, "--split", "test", "--no-pictures", "--json"],
+        capsys,
+    )  # fmt: skip
+    assert code == 0 and json.loads(out)["test"]["count"] == 32
+    elsewhere = copy / "evaluations" / "pictures"
+    assert (elsewhere / "report.html").is_file()
+    assert not (elsewhere / "figures" / "test_mistakes.png").exists()
+    assert json.loads((copy / "metrics.json").read_text()) == before
+
+
+def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
+    from tfdetect.data.catalogue import build_catalogue
+    from tfdetect.evaluation.evaluate import evaluate_run
+    from tfdetect.spec import load_spec
+
+    run, root = shared_run
+    copy = tmp_path / "pictures"
+    shutil.copytree(root, copy)
+    for number in range(5):
+        shutil.copy(copy / f"train/fake/{number:03d}.png", copy / f"test/fake/copy{number}.png")
+    spec, _ = load_spec(str(copy))
+    catalogue = build_catalogue(spec, copy, progress=False)
+    in_train = set(catalogue.split("train")["hash"].to_pylist())
+    copies = sum(h in in_train for h in catalogue.split("test")["hash"].to_pylist())
+    assert copies >= 3  # the others are in validation
+    out = tmp_path / "out"
+    result = evaluate_run(run, catalogue, ("test",), out, pictures=True, say=lambda text: None)
+    assert result["test"]["count"] == 37
+    assert result["test"]["unseen"]["count"] == 37 - copies
+    assert "stand byte for byte in train" in (out / "report.html").read_text()
+
+
+def test_export_again_gives_the_same(shared_run, tmp_path, capsys):
+    run, root = shared_run
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    shutil.rmtree(copy / "saved_model")
+    assert run_main(export, [copy], capsys)[0] == 0
+    data = tf.stack([tf.io.read_file(p) for p in files_of(root)[:4]])
+    one, two = (
+        tf.saved_model.load(str(p / "saved_model")).signatures["encoded"](encoded_images=data)
+        for p in (run.path, copy)
+    )
+    assert np.array_equal(one["p_fake"], two["p_fake"])
+
+
+def damaged(run, tmp_path, change):
+    copy = tmp_path / "damaged"
+    shutil.copytree(run.path, copy)
+    change(copy)
+    return copy
+
+
+DAMAGE = {
+    "no run.json": (lambda p: (p / "run.json").unlink(), "it has no run.json"),
+    "cut run.json": (lambda p: (p / "run.json").write_text('{"schema": 1'), "cannot be read"),
+    "list": (lambda p: (p / "run.json").write_text("[1]"), "lacks schema"),
+    "newer": (lambda p: (p / "run.json").write_text(
+        json.dumps({**json.loads((p / "run.json").read_text()), "schema": 99})), "newer"),
+    "no model": (lambda p: (p / "model.keras").unlink(), "model.keras is missing"),
+    "cut model": (lambda p: (p / "model.keras").write_bytes(b"PK garbage"), "cannot be read"),
+    "keys": (lambda p: (p / "run.json").write_text('{"schema": 1}'), "lacks status"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_corrupt_runs_are_explained(shared_run, tmp_path, capsys, name):
+    change, message = DAMAGE[name]
+    run, root = shared_run
+    copy = damaged(run, tmp_path, change)
+    code, _, err = run_main(predict, [copy, files_of(root)[0]], capsys)
+    assert code == 2 and message in err and "Traceback" not in err
+
+
+def test_no_run_at_all(tmp_path):
+    with pytest.raises(UserError, match="There is no run folder"):
+        open_run(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is not a run"):
+        open_run(tmp_path)
+
+
+def test_other_number_of_classes_is_refused(shared_run, folder_dataset, capsys):
+    run, _ = shared_run
+    for split in ("train", "test"):
+        shutil.copytree(folder_dataset / split / "fake", folder_dataset / split / "edited")
+    code, _, err = run_main(evaluate, [run.path, "--dataset", folder_dataset], capsys)
+    assert code == 2 and "The run has the classes real, fake" in err

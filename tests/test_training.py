@@ -10,15 +10,17 @@ import time
 
 import keras
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from conftest import SMALL, train_small
 
 from tfdetect import run as runs
 from tfdetect import workflow
-from tfdetect.data.pipeline import training_data, validation_batches
+from tfdetect.data.pipeline import load_image, training_data, validation_batches
 from tfdetect.errors import UserError
 from tfdetect.experiment import load_experiment
+from tfdetect.models.detector import load_detector
 from tfdetect.training.devices import configure_devices
 from tfdetect.training.fit import fit, labels_of, prepare
 from tfdetect.training.optimizer import build_optimizer
@@ -274,6 +276,17 @@ def test_three_classes(folder_dataset, tmp_path):
     result = run.metrics()["test"]
     assert np.array(result["confusion"]).shape == (3, 3)
     assert 0 <= result["class_accuracy"] <= 1
+
+
+def test_half_precision_trains_but_is_not_shipped(folder_dataset, tmp_path):
+    run = train_small(folder_dataset, tmp_path, ["training.precision=mixed_bfloat16"])
+    model = load_detector(run)
+    assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
+    rows = pq.read_table(run.path / "predictions" / "test.parquet")
+    images = [load_image(tf.constant(str(folder_dataset / p)), (24, 24), "crop")
+              for p in rows["path"].to_pylist()]  # fmt: skip
+    alone = [float(tf.sigmoid(model(tf.cast(i[None], tf.float32))["label"])[0, 0]) for i in images]
+    np.testing.assert_allclose(rows["p_fake"].to_numpy(), alone, atol=1e-5)
 
 
 def test_a_run_explains_itself(shared_run):

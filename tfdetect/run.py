@@ -164,6 +164,12 @@ class RunWriter:
         self.release()
         return Run(self.final, _read_info(self.final))
 
+    def abandon(self) -> None:
+        """Gives the lock back; a run without any state to resume from is removed."""
+        if self.path.is_dir() and not (self.path / "state").is_dir():
+            shutil.rmtree(self.path)
+        self.release()
+
     def release(self) -> None:
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)

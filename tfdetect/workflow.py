@@ -150,7 +150,7 @@ def train_run(
             state.remove()
         return writer.finish()
     except BaseException:
-        writer.release()
+        writer.abandon()
         raise
 
 

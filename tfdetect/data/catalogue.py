@@ -108,7 +108,7 @@ def scan(spec: DatasetSpec, root: Path) -> tuple[pa.Table, pa.Table]:
     """
     pattern = re.compile(spec.pattern)
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
-    rows, skipped, unknown = [], [], Counter()
+    rows, skipped = [], []
     for path, size, mtime in _walk(str(root)):
         extension = os.path.splitext(path)[1].lower()
         if extension not in EXTENSIONS and extension not in UNSUPPORTED:
@@ -118,8 +118,8 @@ def scan(spec: DatasetSpec, root: Path) -> tuple[pa.Table, pa.Table]:
             continue
         found = match.groupdict()
         if found["klass"] not in labels:
-            unknown[found["klass"]] += 1
-        elif extension in UNSUPPORTED:
+            continue
+        if extension in UNSUPPORTED:
             skipped.append((path, f"{extension} is not supported: use JPEG, PNG, WebP, BMP or GIF"))
         elif size == 0:
             skipped.append((path, "empty file"))
@@ -233,7 +233,7 @@ def _inspect_files(root: str, paths: list[str], max_pixels: int, progress: bool)
     results = {}
     bar = tqdm(total=len(paths), desc="inspecting files", unit=" files", disable=not progress,
                delay=1.0)  # fmt: skip
-    workers = min(len(tasks), len(os.sched_getaffinity(0)))
+    workers = min(len(tasks), os.cpu_count() or 1)
     with bar:
         if len(paths) < 500:  # not worth the processes
             chunks = map(_inspect_chunk, tasks)
@@ -315,16 +315,15 @@ def _skipped_table(rows: list[tuple[str, str]]) -> pa.Table:
 
 
 def _check_share(spec: DatasetSpec, root: Path, skipped: pa.Table, total: int) -> None:
-    if skipped.num_rows > spec.max_bad_share * total:
-        examples = "\n".join(
-            f"  {row['path']}: {row['error']}" for row in skipped.slice(0, 5).to_pylist()
-        )
-        if skipped.num_rows <= 2 and total > skipped.num_rows * 2:
-            return  # one or two bad files say nothing about a small dataset
-        raise UserError(
-            f"{skipped.num_rows} of {total} files in {root} cannot be used, more than the allowed "
-            f"share of {spec.max_bad_share:.0%} (max_bad_share in the dataset spec):\n{examples}"
-        )
+    bad = skipped.num_rows
+    # One or two bad files say nothing about a small dataset, unless they are half of it.
+    if bad <= spec.max_bad_share * total or (bad <= 2 and 2 * bad < total):
+        return
+    examples = "\n".join(f"  {r['path']}: {r['error']}" for r in skipped.slice(0, 5).to_pylist())
+    raise UserError(
+        f"{bad} of {total} files in {root} cannot be used, more than the allowed share of "
+        f"{spec.max_bad_share:.0%} (max_bad_share in the dataset spec):\n{examples}"
+    )
 
 
 def _check_classes(spec: DatasetSpec, catalogue: Catalogue) -> None:

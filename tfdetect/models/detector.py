@@ -44,6 +44,7 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     if is_path:
         _load_backbone(backbone.model, Path(model.weights).expanduser())
     freeze(backbone.model, model.freeze)
+    backbone.model.autocast = False  # its layers do that, those that want it
 
     images = keras.Input(shape, name="image")
     # In float32 also under mixed precision: half precision would round pixels.
@@ -115,13 +116,14 @@ def _load_backbone(backbone: keras.Model, path: Path) -> None:
 
 
 def load_detector(run: Run) -> keras.Model:
-    """Loads a run's best model.
+    """Loads a run's best model, to predict in float32.
 
     Raises:
         UserError: the file is damaged.
     """
     importlib.import_module("tfdetect.models.small_resnet")  # registers its layer with Keras
     ignore_mask_warnings()
+    keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
     try:
         return keras.saving.load_model(run.model_path, compile=False)
     except Exception as error:  # Keras raises many kinds for a bad file

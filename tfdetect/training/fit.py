@@ -120,8 +120,14 @@ def fit(
 
 
 def save_detector(detector: keras.Model, path: Path) -> None:
-    """Writes the detector without its optimizer, atomically."""
+    """Writes the detector without its optimizer and in float32, atomically.
+
+    Half precision is for training: in float32 a score does not depend on the batch
+    it is computed in, nor on the machine.
+    """
     bare = keras.Model(detector.inputs[0], {"label": detector.output["label"]}, name=detector.name)
+    for layer in bare._flatten_layers():
+        layer.dtype_policy = "float32"
     temporary = path.with_name(f".{path.stem}.tmp.keras")
     bare.save(temporary)
     os.replace(temporary, path)

@@ -27,10 +27,10 @@ _PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True
 <html lang="en"><head><meta charset="utf-8"><title>{{ run.name }}</title>
 <meta name="viewport" content="width=device-width">
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
        color: #222; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; margin: 1rem 0; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
 th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #eee; }
 th:first-child, td:first-child { text-align: left; }
 figure { display: inline-block; margin: .5rem; } img { max-width: 100%; }
@@ -86,7 +86,7 @@ def write_report(
         splits.append({
             "title": split.capitalize(), "count": results[split]["count"],
             "unreadable": results[split]["unreadable"],
-            "table": _html_table(results[split]),
+            "table": _html_tables(results[split]),
             "figures": [(name, _save(f, folder / f"{split}_{name}.png")) for name, f in drawn],
         })  # fmt: skip
     history = _history(run)
@@ -103,55 +103,52 @@ def write_report(
 
 
 def terminal_table(results: dict) -> str:
-    """metrics.json as a table for the terminal."""
+    """metrics.json as tables for the terminal."""
     lines = []
     for split, result in results.items():
-        lines.append(f"{split}: {result['count']:,} images")
-        headers, rows = _rows(result)
-        lines.append(tabulate(rows, headers, disable_numparse=True, tablefmt="simple"))
+        lines.append(f"{split}: {result['count']:,} images (95% bootstrap intervals)")
+        for headers, rows in _tables(result):
+            lines += [tabulate(rows, headers, disable_numparse=True, tablefmt="simple"), ""]
         lines += [f"warning: {split}: {w}" for w in _constants(result)]
-        lines.append("")
     return "\n".join(lines)
 
 
-def _rows(result: dict) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: one column for all images and one for each part of them."""
+def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
+    """Headers and rows: all metrics of all images, and the main ones of each generator."""
     parts = {"all": result}
     if "unseen" in result:
         parts[f"not in train ({result['unseen']['count']:,})"] = result["unseen"]
-    for name, part in result.get("generators", {}).items():
-        parts[name] = part
-    wide = len(parts) > 3
-    rows = []
-    for key, title in NAMES.items():
-        cells = []
-        for part in parts.values():
-            metric = part["metrics"].get(key)
-            if metric is None or metric["value"] is None:
-                cells.append("-")
-            elif wide:
-                cells.append(f"{metric['value']:.4f}")
-            else:
-                cells.append(f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]")
-        rows.append([title, *cells])
-    if not wide:
-        return ["metric", *parts], rows
-    # Many parts read better as rows; their intervals are in metrics.json.
-    short = ["accuracy", "balanced_accuracy", "recall", "auc", "ap", "eer", "log_loss", "ece"]
-    keep = [list(NAMES).index(key) for key in short]
-    body = [
-        [name, str(part["count"]), *(rows[k][i + 1] for k in keep)]
-        for i, (name, part) in enumerate(parts.items())
+    rows = [[title, *(_cell(p, key) for p in parts.values())] for key, title in NAMES.items()]
+    tables = [(["metric", *parts], rows)]
+    if "generators" in result:
+        keys = ("accuracy", "recall", "auc", "ap")
+        rows = [
+            [name, f"{part['count']:,}", *(_cell(part, key) for key in keys)]
+            for name, part in result["generators"].items()
+        ]
+        tables.append((["generator", "images", *(NAMES[key] for key in keys)], rows))
+    return tables
+
+
+def _cell(part: dict, key: str) -> str:
+    metric = part["metrics"].get(key)
+    if metric is None or metric["value"] is None:
+        return "-"
+    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
+
+
+def _html_tables(result: dict) -> Markup:
+    # The names come from folders: they are escaped here, not by tabulate.
+    tables = [
+        tabulate(
+            [[html.escape(cell) for cell in row] for row in rows],
+            [html.escape(header) for header in headers],
+            tablefmt="unsafehtml",
+            disable_numparse=True,
+        )
+        for headers, rows in _tables(result)
     ]
-    return ["part", "images", *short], body
-
-
-def _html_table(result: dict) -> str:
-    headers, rows = _rows(result)
-    return Markup(
-        tabulate([[html.escape(c) for c in row] for row in rows],
-                 [html.escape(h) for h in headers], tablefmt="unsafehtml", disable_numparse=True)
-    )  # fmt: skip
+    return Markup("\n".join(tables))
 
 
 def _draw(run: Run, result: dict, table: pa.Table, root: Path | None) -> list[tuple[str, Figure]]:

@@ -49,7 +49,7 @@ def test_workers_change_nothing(folder_dataset, workers, monkeypatch):
     from tfdetect.data import pipeline
 
     reference = take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 10)
-    monkeypatch.setattr(pipeline, "AUTOTUNE", workers)
+    monkeypatch.setattr(pipeline, "WORKERS", workers)
     changed = take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 10)
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(reference, changed))
 

@@ -4,6 +4,7 @@ The order of training images is a pure function of (seed, position), so a run ca
 go on from any step, and the number of workers changes nothing.
 """
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,8 @@ from tfdetect.experiment import Augmentation, Data
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import resize
 
-AUTOTUNE = tf.data.AUTOTUNE
+WORKERS = os.cpu_count() or 1  # files or batches worked on at a time
+_AHEAD = 2  # batches made ready beforehand
 _MEMORY_SHARE = 0.25  # of the free memory that decoded images may take
 _MEMORY_LIMIT = 4 * 2**30  # bytes
 
@@ -38,8 +40,8 @@ def image_dataset(
     A file that cannot be read is left out: its index does not appear.
     """
     files = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), np.array(paths, object)))
-    images = files.map(lambda i, path: (i, load_image(path, size, policy)), AUTOTUNE)
-    return images.ignore_errors().batch(batch_size).prefetch(AUTOTUNE)
+    images = files.map(lambda i, path: (i, load_image(path, size, policy)), WORKERS)
+    return _fixed(images.ignore_errors().batch(batch_size).prefetch(_AHEAD))
 
 
 def load_images(paths: list[str], size: tuple[int, int], policy: str) -> tuple[Any, Any]:
@@ -120,16 +122,16 @@ class TrainingData:
         blocks = tf.data.Dataset.range(start_step * self.batch_size, np.iinfo(np.int64).max)
         blocks = blocks.batch(self.batch_size, drop_remainder=True).map(self._order)
         if self._images is not None:
-            return blocks.map(self._from_memory, AUTOTUNE).prefetch(AUTOTUNE)
+            return _fixed(blocks.map(self._from_memory, WORKERS).prefetch(_AHEAD))
         paths = tf.constant(self.paths)
 
         def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
             image = load_image(paths[index], self.load_size, self.data.resize)
             return position, index, image
 
-        loaded = blocks.unbatch().map(load, AUTOTUNE).ignore_errors()
+        loaded = blocks.unbatch().map(load, WORKERS).ignore_errors()
         loaded = loaded.batch(self.batch_size, drop_remainder=True)
-        return loaded.map(self._count_lost).map(self._finish, AUTOTUNE).prefetch(AUTOTUNE)
+        return _fixed(loaded.map(self._count_lost).map(self._finish, WORKERS).prefetch(_AHEAD))
 
     def _order(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Positions in the endless stream to indices of images, reshuffled each pass."""
@@ -227,11 +229,22 @@ def validation_batches(
         weight.set_shape([batch_size])
         return batch, {"label": target}, {"label": weight}
 
-    padded = images.map(pad, AUTOTUNE)
+    padded = images.map(pad, WORKERS)
     size = len(paths) * data.image_size[0] * data.image_size[1] * 3
     if data.cache != "none" and size <= min(
         _MEMORY_LIMIT, _MEMORY_SHARE * psutil.virtual_memory().available
     ):
         padded = padded.cache()
-    floats = padded.map(lambda x, y, w: (tf.cast(x, tf.float32), y, w), AUTOTUNE)
-    return floats.prefetch(AUTOTUNE)
+    floats = padded.map(lambda x, y, w: (tf.cast(x, tf.float32), y, w), WORKERS)
+    return _fixed(floats.prefetch(_AHEAD))
+
+
+def _fixed(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Switches tf.data's autotuning off.
+
+    Its thread sleeps for up to a minute, and an iterator's end waits for it: after
+    each validation, training stood still for as long.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

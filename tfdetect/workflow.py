@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,9 +184,15 @@ def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices) -> None
         },
         seed=plan.experiment.seed,
         devices=devices.text,
-        command=" ".join(["tfdetect", *sys.argv[1:]]),
+        command=_command(),
         **provenance(),
     )  # fmt: skip
+
+
+def _command() -> str:
+    """The command line that this process was started with."""
+    arguments = sys.argv[1:] if sys.argv[1:2] != ["train"] else sys.argv[2:]
+    return shlex.join(["python", "-m", "tfdetect.train", *arguments])
 
 
 class _Skipped:

@@ -23,6 +23,7 @@ def evaluate_run(
     splits: tuple[str, ...] = ("validation", "test"),
     output: Path | None = None,
     pictures: bool = True,
+    own: bool = True,
     batch_size: int = 64,
     say=print,
 ) -> dict:
@@ -32,6 +33,8 @@ def evaluate_run(
         output: folder for predictions/, metrics.json, figures/ and report.html;
             the run's own by default.
         pictures: whether figures may show images of the dataset.
+        own: whether it is the dataset the run was trained on, so that images
+            which stand in train too can be told apart.
 
     Returns:
         The content of metrics.json.
@@ -42,7 +45,7 @@ def evaluate_run(
     output = output or run.path
     (output / "predictions").mkdir(parents=True, exist_ok=True)
     detector = load_detector(run)
-    trained_on = set(catalogue.split("train")["hash"].to_pylist())
+    trained_on = set(catalogue.split("train")["hash"].to_pylist()) if own else set()
     results, tables = {}, {}
     for split in splits:
         rows = catalogue.split(split)

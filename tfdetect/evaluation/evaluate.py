@@ -45,7 +45,7 @@ def evaluate_run(
     output = output or run.path
     (output / "predictions").mkdir(parents=True, exist_ok=True)
     detector = load_detector(run)
-    trained_on = set(catalogue.split("train")["hash"].to_pylist()) if own else set()
+    seen = set(catalogue.split("train")["hash"].to_pylist()) if own else set()
     results, tables = {}, {}
     for split in splits:
         rows = catalogue.split(split)
@@ -53,7 +53,9 @@ def evaluate_run(
             continue
         say(f"evaluating {rows.num_rows:,} images of {split}")
         table = predict_files(run, detector, catalogue.paths(rows), batch_size)
-        table = _complete(rows, table, trained_on)
+        if own and split == "test":  # validation picked the best epoch
+            seen |= set(catalogue.split("validation")["hash"].to_pylist())
+        table = _complete(rows, table, seen)
         pq.write_table(table, output / "predictions" / f"{split}.parquet")
         results[split] = measure(table, run)
         tables[split] = table
@@ -118,9 +120,9 @@ def _by_generator(table: pa.Table) -> dict[str, pa.Table]:
     return parts
 
 
-def _complete(rows: pa.Table, table: pa.Table, trained_on: set[str]) -> pa.Table:
+def _complete(rows: pa.Table, table: pa.Table, seen: set[str]) -> pa.Table:
     """Adds label, generator, hash and in_train; paths become relative to the root."""
-    in_train = pa.array([h in trained_on for h in rows["hash"].to_pylist()])
+    in_train = pa.array([h in seen for h in rows["hash"].to_pylist()])
     table = table.set_column(0, "path", rows["path"])
     for name in ("label", "generator", "hash"):
         table = table.append_column(name, rows[name])

@@ -34,8 +34,8 @@ from tfdetect.training.optimizer import build_optimizer
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiment", default="cifake_small_resnet")
-    parser.add_argument("--steps", type=int, default=40, help="a measurement (40)")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (3)")
+    parser.add_argument("--steps", type=int, default=100, help="a measurement (100)")
+    parser.add_argument("--rounds", type=int, default=2, help="measurements of each (2)")
     args = parser.parse_args()
     experiment = load_experiment(args.experiment)
     batch, size = experiment.training.batch_size, experiment.data.image_size
@@ -55,21 +55,21 @@ def main():
         x, y = x.numpy(), {"label": y["label"].numpy()}
         callbacks = [ImagesPerSecond(batch), StopOnNonFinite(), WatchFiles(data, print)]
 
-        def bare():
-            for _ in range(args.steps):
+        def bare(steps):
+            for _ in range(steps):
                 detector.train_on_batch(x, y)
 
-        def ours():
-            detector.fit(data.batches(), steps_per_epoch=args.steps, shuffle=False, verbose=0,
+        def ours(steps):
+            detector.fit(data.batches(), steps_per_epoch=steps, shuffle=False, verbose=0,
                          callbacks=callbacks)  # fmt: skip
 
         speeds = {"bare": [], "ours": []}
         for function in (bare, ours):
-            function()  # traces and warms up
+            function(3)  # traces and warms up
         for number in range(args.rounds):
             for function in (bare, ours) if number % 2 == 0 else (ours, bare):
                 start = time.perf_counter()
-                function()
+                function(args.steps)
                 speed = args.steps * batch / (time.perf_counter() - start)
                 speeds[function.__name__].append(speed)
     middle = {name: statistics.median(values) for name, values in speeds.items()}

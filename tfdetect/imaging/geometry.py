@@ -63,18 +63,20 @@ def random_shift(images: tf.Tensor, seed: tf.Tensor, pixels: int = 2) -> tf.Tens
     Returns:
         uint8 [B, H, W, 3].
     """
-    count = tf.shape(images)[0]
-    offsets = tf.random.stateless_uniform([2, count], seed, -pixels, pixels + 1, tf.int32)
-    x, y = tf.unstack(tf.cast(offsets, tf.float32))
-    one, zero = tf.ones([count]), tf.zeros([count])
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack([one, zero, x, zero, one, y, zero, zero], axis=1),
-        output_shape=tf.shape(images)[1:3],
-        interpolation="NEAREST",
-        fill_mode="REFLECT",
-        fill_value=0.0,
+    count, height, width, channels = tf.unstack(tf.shape(images))
+    down, across = tf.unstack(
+        tf.random.stateless_uniform([2, count, 1], seed, -pixels, pixels + 1, tf.int32)
     )
+
+    def mirrored(places: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        places = tf.where(places < 0, -1 - places, places)
+        return tf.where(places >= size, 2 * size - 1 - places, places)
+
+    rows = mirrored(tf.range(height) + down, height)
+    columns = mirrored(tf.range(width) + across, width)
+    places = tf.reshape(rows[:, :, None] * width + columns[:, None], [count, -1])
+    flat = tf.reshape(images, [count, height * width, channels])
+    return tf.reshape(tf.gather(flat, places, batch_dims=1), tf.shape(images))
 
 
 def random_warp(

@@ -27,7 +27,7 @@ from tfdetect.training.optimizer import build_optimizer
 
 
 def weights(run):
-    return keras.saving.load_model(run.model_path, compile=False).get_weights()
+    return load_detector(run).get_weights()
 
 
 def fit_small(root, folder, overrides=(), devices=None):

@@ -177,7 +177,8 @@ def test_kill_9_and_resume_from_the_command(folder_dataset, tmp_path):
     assert resumed.returncode == 0, err
     assert "resuming after epoch" in out
     straight = command(*small_arguments(folder_dataset, tmp_path / "straight", 30))
-    assert straight.wait() == 0
+    _, err = straight.communicate()
+    assert straight.returncode == 0, err
     pair = [weights(runs.open_run(tmp_path / f / "small_images")) for f in ("killed", "straight")]
     assert all(np.array_equal(a, b) for a, b in zip(*pair))
 

@@ -48,13 +48,14 @@ def fit_small(root, folder, overrides=(), devices=None):
     return detector, state
 
 
-def test_learns_the_easy_difference(shared_run):
+def test_intervals_hold_their_values(shared_run):
     run, _ = shared_run
     assert run.info["status"] == "complete"
-    longer = run.metrics()["test"]["metrics"]
-    assert (
-        0 <= longer["accuracy"]["low"] <= longer["accuracy"]["value"] <= longer["accuracy"]["high"]
-    )
+    metrics = run.metrics()["test"]["metrics"]
+    assert len(metrics) == 10
+    for name, m in metrics.items():
+        if name != "ece":  # resampling adds to a calibration error
+            assert m["low"] <= m["value"] <= m["high"], name
 
 
 def test_more_epochs_reach_high_accuracy(folder_dataset, tmp_path):

@@ -1,6 +1,5 @@
 """Imports TensorFlow without its start-up noise on the user's terminal."""
 
-import contextlib
 import os
 import sys
 import tempfile
@@ -25,15 +24,12 @@ def import_tensorflow() -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                import absl.logging
                 import keras  # noqa: F401
                 import tensorflow as tf
 
             tf.get_logger().setLevel("ERROR")
-            # A first op starts the runtime, with the rest of the noise.
-            with contextlib.suppress(Exception):
-                import absl.logging
-
-                absl.logging.set_verbosity(absl.logging.ERROR)
+            absl.logging.set_verbosity(absl.logging.ERROR)
             failed = False
         finally:
             sys.stderr.flush()

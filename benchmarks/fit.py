@@ -34,8 +34,8 @@ from tfdetect.training.optimizer import build_optimizer
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiment", default="cifake_small_resnet")
-    parser.add_argument("--steps", type=int, default=100, help="a measurement (100)")
-    parser.add_argument("--rounds", type=int, default=2, help="measurements of each (2)")
+    parser.add_argument("--steps", type=int, default=50, help="a measurement (50)")
+    parser.add_argument("--rounds", type=int, default=6, help="measurements of each (6)")
     args = parser.parse_args()
     experiment = load_experiment(args.experiment)
     batch, size = experiment.training.batch_size, experiment.data.image_size

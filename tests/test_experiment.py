@@ -76,8 +76,12 @@ def test_mistaken_overrides_are_explained(override, message):
 )
 def test_illegal_input_sizes_name_the_nearest(backbone, size, message):
     with pytest.raises(UserError, match=message):
-        load_experiment("demo", [f"model.backbone={backbone}", f"data.image_size={size}",
-                                 "model.options={}"])  # fmt: skip
+        load_experiment("demo", [f"model.backbone={backbone}", f"data.image_size={size}"])
+
+
+def test_another_backbone_drops_the_options_of_the_first():
+    assert load_experiment("demo").model.options
+    assert load_experiment("demo", ["model.backbone=densenet121"]).model.options == {}
 
 
 def test_misspelt_key_names_file_and_line(tmp_path):

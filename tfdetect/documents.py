@@ -84,7 +84,9 @@ def _explain(model: type[Document], problem: dict, source: str, path: Path | Non
     if problem["type"] == "missing":
         return f"{where} is required."
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}. Received: {problem['input']!r}."
+    if not keys:  # about several keys together, which the message names
+        return f"{source}: {message}."
+    return f"{where}: {message}. Received: {problem['input']!r:.80}."
 
 
 def _fields_at(model: type[Document], keys: list[str]) -> list[str]:

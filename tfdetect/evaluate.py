@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     catalogue = build_catalogue(spec, root)
     results = evaluate_run(
         run, catalogue, tuple(args.split or ("validation", "test")), output,
-        pictures=not args.no_pictures, own=spec.name == run.info["dataset"]["name"],
+        pictures=not args.no_pictures,
         batch_size=args.batch_size,
         say=lambda text: print(text, file=sys.stderr),
     )  # fmt: skip

@@ -193,6 +193,8 @@ def _with_overrides(data: dict, overrides: list[str], source: str, path: Path | 
     if not overrides:
         return plain
     data = yaml.safe_load(plain.to_yaml())
+    if any(text.startswith("model.backbone=") for text in overrides):
+        data["model"]["options"] = {}  # they were another backbone's
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:

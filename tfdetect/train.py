@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
     print(f"training on {devices.text}, run {path}")
     run = workflow.train_run(
         plan, catalogue, path, devices, pictures=not args.no_pictures,
-        verbose=2 if args.quiet else 1,
+        verbose=2 if args.quiet or not sys.stdout.isatty() else 1,
     )  # fmt: skip
     print(f"run {run.path} ({run.info['status']}); report {run.path / 'report.html'}")
     if run.info["status"] == "interrupted":

@@ -37,6 +37,7 @@ class Catalogue:
     """The resolved table of a dataset's files.
 
     Attributes:
+        name: of the dataset.
         root: folder that `path` is relative to.
         table: columns path, label (int32, 0 authentic), generator, mask, group,
             split, size (bytes), width, height, format, hash.
@@ -44,6 +45,7 @@ class Catalogue:
         warnings: what the user should know, such as unexpected counts.
     """
 
+    name: str
     root: Path
     table: pa.Table
     skipped: pa.Table
@@ -94,7 +96,7 @@ def build_catalogue(spec: DatasetSpec, root: Path, progress: bool = True) -> Cat
     )
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
     files = _assign_splits(spec, files)
-    catalogue = Catalogue(root, files, skipped, _count_warnings(spec, files, skipped))
+    catalogue = Catalogue(spec.name, root, files, skipped, _count_warnings(spec, files, skipped))
     _check_classes(spec, catalogue)
     return catalogue
 
@@ -231,7 +233,8 @@ def _inspect_files(root: str, paths: list[str], max_pixels: int, progress: bool)
     size = max(1, min(500, len(paths) // 16 or 1))
     tasks = [(root, paths[i : i + size], max_pixels) for i in range(0, len(paths), size)]
     results = {}
-    bar = tqdm(total=len(paths), desc="inspecting files", unit=" files", disable=not progress,
+    bar = tqdm(total=len(paths), desc="inspecting files", unit=" files",
+               disable=None if progress else True,
                delay=1.0)  # fmt: skip
     workers = min(len(tasks), os.cpu_count() or 1)
     with bar:

@@ -23,7 +23,6 @@ def evaluate_run(
     splits: tuple[str, ...] = ("validation", "test"),
     output: Path | None = None,
     pictures: bool = True,
-    own: bool = True,
     batch_size: int = 64,
     say=print,
 ) -> dict:
@@ -33,8 +32,6 @@ def evaluate_run(
         output: folder for predictions/, metrics.json, figures/ and report.html;
             the run's own by default.
         pictures: whether figures may show images of the dataset.
-        own: whether it is the dataset the run was trained on, so that images
-            which stand in train too can be told apart.
 
     Returns:
         The content of metrics.json.
@@ -45,6 +42,8 @@ def evaluate_run(
     output = output or run.path
     (output / "predictions").mkdir(parents=True, exist_ok=True)
     detector = load_detector(run)
+    # Images that stand in train too are told apart on the run's own dataset.
+    own = catalogue.name == run.info["dataset"]["name"]
     seen = set(catalogue.split("train")["hash"].to_pylist()) if own else set()
     results, tables = {}, {}
     for split in splits:
@@ -62,7 +61,7 @@ def evaluate_run(
     if not results:
         raise UserError(f"The dataset has no images in {', '.join(splits)}.")
     write_text(output / "metrics.json", json.dumps(results, indent=2))
-    write_report(run, results, tables, catalogue.root if pictures else None, output)
+    write_report(run, results, tables, catalogue, pictures, output)
     return results
 
 

@@ -25,7 +25,13 @@ def predict_files(
         error (null where it was read).
     """
     table = np.full((len(paths), len(run.classes)), np.nan, np.float32)
-    bar = tqdm(total=len(paths), desc="predicting", unit=" images", disable=not progress, delay=1)
+    bar = tqdm(
+        total=len(paths),
+        desc="predicting",
+        unit=" images",
+        disable=None if progress else True,
+        delay=1,
+    )
     with bar:
         for indices, answers in _batches(run, detector, paths, batch_size):
             table[indices] = answers

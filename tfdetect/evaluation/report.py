@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from tfdetect.data.catalogue import Catalogue
 from tfdetect.evaluation import figures
 from tfdetect.run import Run, write_text
 
@@ -38,9 +39,10 @@ figure { display: inline-block; margin: .5rem; } img { max-width: 100%; }
 padding: 1rem; } small { color: #666; }
 </style></head><body>
 <h1>{{ run.name }}</h1>
-<p>{{ experiment.model.backbone }} with the head {{ experiment.model.head }} on
-{{ run.info.dataset.name }}, images of {{ run.info.image_size | join(" x ") }} pixels, classes
-{{ run.classes | join(", ") }}. P(fake) is 1 - P({{ run.classes[0] }}); the verdict is fake from
+<p>{{ experiment.model.backbone }} with the head {{ experiment.model.head }}, trained on
+{{ run.info.dataset.name }} and evaluated on {{ dataset }}, images of
+{{ run.info.image_size | join(" x ") }} pixels, classes {{ run.classes | join(", ") }}.
+P(fake) is 1 - P({{ run.classes[0] }}); the verdict is fake from
 {{ run.info.get("threshold", 0.5) }} on.</p>
 {% for warning in warnings %}<p class="warning">{{ warning }}</p>{% endfor %}
 {% for split in splits %}
@@ -66,20 +68,27 @@ src="data:image/png;base64,{{ data }}"></figure>{% endfor %}
 
 
 def write_report(
-    run: Run, results: dict, tables: dict[str, pa.Table], root: Path | None, output: Path
+    run: Run,
+    results: dict,
+    tables: dict[str, pa.Table],
+    catalogue: Catalogue,
+    pictures: bool,
+    output: Path,
 ) -> None:
     """Writes figures/, report.html and, into the run itself, model_card.md.
 
     Args:
         results: the content of metrics.json.
         tables: predictions by split.
-        root: folder of the images, to show the surest mistakes; None shows none.
+        catalogue: of the images.
+        pictures: whether to show the surest mistakes.
         output: folder to write into.
     """
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):  # of an earlier evaluation
         old.unlink()
+    root = catalogue.root if pictures else None
     splits = []
     for split, table in tables.items():
         drawn = _draw(run, results[split], table, root)
@@ -93,7 +102,8 @@ def write_report(
     curves = [("training", figures.training_curves(history))] if history else []
     experiment = run.experiment()
     page = _PAGE.render(
-        run=run, experiment=experiment, splits=splits, warnings=_warnings(run, results),
+        run=run, experiment=experiment, splits=splits, dataset=catalogue.name,
+        warnings=_warnings(run, results, catalogue.warnings),
         training=[(name, _save(f, folder / f"{name}.png")) for name, f in curves],
         facts=_facts(run), yaml=experiment.to_yaml(),
     )  # fmt: skip
@@ -187,8 +197,8 @@ def _constants(result: dict) -> list[str]:
     return [f"{part['constant']} ({name})" for name, part in parts.items() if "constant" in part]
 
 
-def _warnings(run: Run, results: dict) -> list[str]:
-    found = list(run.info["dataset"].get("warnings", []))
+def _warnings(run: Run, results: dict, of_data: tuple[str, ...]) -> list[str]:
+    found = list(of_data)
     found += [f"{split}: {text}" for split, r in results.items() for text in _constants(r)]
     for split, result in results.items():
         if "unseen" in result:

@@ -76,6 +76,7 @@ def terminal(table: pa.Table) -> str:
     from tabulate import tabulate
 
     classes = [c for c in table.column_names if c.startswith("probability_")]
+    classes = classes if len(classes) > 2 else []  # P(fake) says all about two
     rows = []
     for row in table.to_pylist():
         if row["error"] is not None:

@@ -66,7 +66,8 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     from tfdetect import workflow
     from tfdetect.training.devices import Devices
 
-    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides])
+    data_dir = kwargs.pop("data_dir", None)
+    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides], data_dir)
     catalogue = workflow.find_data(plan, progress=False)
     devices = kwargs.pop("devices", Devices(None, 1, 0, "CPU"))
     return workflow.train_run(

@@ -15,14 +15,14 @@ from tfdetect.spec import load_spec
 
 def build(root, name=None, **changes):
     spec, _ = load_spec(str(name or root))
-    return build_catalogue(spec.model_copy(update=changes), root, progress=False)
+    return build_catalogue(spec.model_copy(update=changes), {spec.name: root}, progress=False)
 
 
 def test_columns_and_labels(folder_dataset):
     found = build(folder_dataset)
     assert set(found.table.column_names) == {
-        "path", "label", "generator", "mask", "group", "split", "size", "width", "height",
-        "format", "hash",
+        "dataset", "path", "label", "generator", "mask", "group", "split", "size", "width",
+        "height", "format", "hash",
     }  # fmt: skip
     for row in found.table.to_pylist():
         assert row["label"] == int("fake" in row["path"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import write_images
 
 from tfdetect.data.catalogue import build_catalogue
@@ -15,7 +16,7 @@ from tfdetect.spec import load_spec
 
 def stream(root, batch_size=8, seed=1, **data):
     spec, _ = load_spec(str(root))
-    catalogue = build_catalogue(spec, root, progress=False)
+    catalogue = build_catalogue(spec, {spec.name: root}, progress=False)
     settings = Data(**{"image_size": 24, **data})
     return training_data(catalogue, catalogue.split("train"), settings, 2, batch_size, seed)
 
@@ -130,3 +131,80 @@ def test_broken_files_are_left_out_of_predictions(folder_dataset):
     Path(paths[5]).write_bytes(b"broken")
     indices = np.concatenate([i.numpy() for i, _ in image_dataset(paths, (24, 24), "stretch", 7)])
     assert indices.tolist() == [i for i in range(32) if i != 5]
+
+
+def draws(stream, steps):
+    """Indices of the images of each batch, int64 [steps, batch]."""
+    start = np.arange(steps) * stream.batch_size
+    return np.array([
+        stream._order(tf.range(s, s + stream.batch_size, dtype=tf.int64))[1].numpy() for s in start
+    ])  # fmt: skip
+
+
+@pytest.fixture
+def uneven(tmp_path):
+    """A union: 60 + 20 images in one set, 40 + 40 in the other."""
+    counts = {"one": (60, 20), "two": (40, 40)}
+    for seed, (name, pair) in enumerate(counts.items()):
+        for fake, count in enumerate(pair):
+            write_images(tmp_path / name / ("real", "fake")[fake], count, fake, 8, seed)
+    return f"{tmp_path / 'one'}+{tmp_path / 'two'}"
+
+
+def uneven_stream(name, batch_size=16, **settings):
+    spec, folders = load_spec(name)
+    catalogue = build_catalogue(spec, folders, progress=False)
+    table = catalogue.split("train")
+    data = Data(image_size=8, **settings)
+    return training_data(catalogue, table, data, 2, batch_size, 1), table
+
+
+def test_balanced_sampling_draws_classes_alike_and_every_image_once_a_pass(uneven):
+    stream, table = uneven_stream(uneven, balance="sample")
+    labels = table["label"].to_numpy()
+    fakes = labels.sum()
+    batches = draws(stream, fakes)
+    assert (labels[batches].sum(axis=1) == 8).all()
+    # Eight fakes a batch: after `fakes` batches each was drawn eight times.
+    counts = np.bincount(batches.ravel(), minlength=len(labels))
+    assert (counts[labels == 1] == 8).all()
+    reals = counts[labels == 0]
+    assert reals.max() - reals.min() <= 1
+    # Not all of one class at one end of the batch, where one replica would get it.
+    halves = labels[batches][:, :8].sum(axis=1)
+    assert 2 < halves.mean() < 6
+
+
+def test_weights_fix_each_datasets_share(uneven):
+    stream, table = uneven_stream(uneven, weights={"one": 1, "two": 3})
+    second = table["dataset"].to_numpy() == "two"
+    assert (second[draws(stream, 50)].sum(axis=1) == 12).all()
+    both, table = uneven_stream(uneven, 15, weights={"one": 1, "two": 1}, balance="sample")
+    picked = draws(both, 40).ravel()
+    keys = second.astype(int) * 2 + table["label"].to_numpy()
+    shares = np.bincount(keys[picked]) / len(picked)
+    assert np.abs(shares - 0.25).max() < 0.01
+
+
+def test_weights_of_unknown_datasets_are_refused(uneven):
+    with pytest.raises(UserError, match="Unknown dataset in data.weights 'ones'.*'one'"):
+        uneven_stream(uneven, weights={"ones": 2})
+
+
+def test_class_weights_make_classes_count_alike(uneven):
+    stream, table = uneven_stream(uneven, balance="weight")
+    labels = table["label"].to_numpy()
+    (_, target, weight) = next(iter(stream.batches()))
+    by_class = dict(zip(target["label"].numpy()[:, 0], weight["label"].numpy()))
+    counts = np.bincount(labels)
+    assert by_class[0] * counts[0] == pytest.approx(by_class[1] * counts[1], rel=1e-5)
+    assert sum(by_class[k] * counts[int(k)] for k in (0, 1)) == pytest.approx(len(labels))
+
+
+def test_plain_streams_go_over_every_image_once_a_pass(uneven):
+    stream, table = uneven_stream(uneven)
+    count = table.num_rows
+    picked = draws(stream, 3 * count // 16 + 1).ravel()
+    passes = [picked[i * count : (i + 1) * count] for i in range(3)]
+    assert all(sorted(p) == list(range(count)) for p in passes)
+    assert not np.array_equal(passes[0], passes[1])

@@ -11,7 +11,7 @@ from tfdetect.spec import load_spec
 @pytest.mark.parametrize("name", [p.stem for p in shipped("data_specs").glob("*.yaml")])
 def test_shipped_specs_are_valid(name):
     spec, folder = load_spec(name)
-    assert spec.name == name and folder is None
+    assert spec.name == name and folder == {}
     assert len(spec.class_names) >= 2
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_mapping_is_refused(tmp_path, text):
 
 def test_folder_with_splits(folder_dataset):
     spec, folder = load_spec(str(folder_dataset))
-    assert folder == folder_dataset
+    assert folder == {"pictures": folder_dataset}
     assert spec.class_names == ("real", "fake")
     assert spec.splits == {"train": "train", "test": "test"}
 

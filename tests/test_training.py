@@ -39,7 +39,7 @@ def fit_small(root, folder, overrides=(), devices=None):
     train, held_out = catalogue.split("train"), catalogue.split("validation")
     data = training_data(catalogue, train, plan.experiment.data, 2, 12, 0)
     validation = validation_batches(
-        catalogue.paths(held_out), labels_of(held_out), plan.experiment.data, 2, 12
+        catalogue.paths(held_out).to_pylist(), labels_of(held_out), plan.experiment.data, 2, 12
     )
     detector, state, _ = fit(
         plan.experiment, 2, data, validation, devices or configure_devices(virtual=1), folder,

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     from tfdetect.run import open_run
 
     run = open_run(args.run)
-    spec, root, output = workflow.evaluation_data(
+    spec, roots, output = workflow.evaluation_data(
         run, args.dataset, args.data_dir, args.authentic, args.output
     )
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     from tfdetect.evaluation.evaluate import evaluate_run
     from tfdetect.evaluation.report import terminal_table
 
-    catalogue = build_catalogue(spec, root)
+    catalogue = build_catalogue(spec, roots)
     results = evaluate_run(
         run, catalogue, tuple(args.split or ("validation", "test")), output,
         pictures=not args.no_pictures,

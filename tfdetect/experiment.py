@@ -52,6 +52,15 @@ class Data(Document):
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     augment: tuple[Augmentation, ...] = ()
     cache: Literal["auto", "memory", "none"] = "auto"
+    balance: Literal["none", "sample", "weight"] = "none"  # of the classes in training
+    weights: dict[str, float] = {}  # of a union's datasets in training; default: their sizes
+
+    @field_validator("weights")
+    @classmethod
+    def _positive(cls, value: dict[str, float]) -> dict[str, float]:
+        if any(weight <= 0 for weight in value.values()):
+            raise ValueError("weights must be above 0; to leave a dataset out, leave it out")
+        return value
 
     @field_validator("image_size", mode="before")
     @classmethod

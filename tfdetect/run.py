@@ -59,6 +59,11 @@ class Run:
         return self.info["classes"]
 
     @property
+    def roots(self) -> dict[str, Path]:
+        """Where each dataset lay when the run was trained."""
+        return {name: Path(root) for name, root in self.info["dataset"]["roots"].items()}
+
+    @property
     def model_path(self) -> Path:
         return self.path / "model.keras"
 

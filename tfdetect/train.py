@@ -76,7 +76,8 @@ def main(argv: list[str]) -> None:
     import_tensorflow()
     devices = configure_devices(gpus, limits, args.virtual_devices)
     catalogue = workflow.find_data(plan, progress=not args.quiet)
-    print(f"data {catalogue.root}: {workflow.describe_data(plan, catalogue)}")
+    places = ", ".join(map(str, catalogue.roots.values()))
+    print(f"data {places}: {workflow.describe_data(plan, catalogue)}")
     for warning in catalogue.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if args.dry_run:

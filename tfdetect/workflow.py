@@ -21,14 +21,14 @@ class Plan:
     """What a training will do: resolved and checked, nothing started.
 
     Attributes:
-        folder: the data's folder, when the dataset was given as one.
+        folders: folder of each dataset that was named by its path, or is known.
         data_dir: where else to look, from --data-dir.
         chosen: how the experiment was chosen, to tell the user.
     """
 
     experiment: Experiment
     spec: DatasetSpec
-    folder: Path | None
+    folders: dict[str, Path]
     data_dir: Path | None
     chosen: str
 
@@ -51,19 +51,25 @@ def make_plan(
         dataset = load_experiment(experiment, overrides).data.dataset
         if dataset is None:
             raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
-    spec, folder = load_spec(dataset, authentic)
+    spec, folders = load_spec(dataset, authentic)
     chosen = "as asked" if experiment else f"the default of {spec.name}"
     resolved = load_experiment(experiment or spec.experiment, overrides)
+    is_path = not spec.parts and spec.name in folders
     data = resolved.data.model_copy(
-        update={"dataset": str(folder.resolve()) if folder else dataset}
+        update={"dataset": str(Path(dataset).resolve()) if is_path else dataset}
     )
-    return Plan(resolved.model_copy(update={"data": data}), spec, folder, data_dir, chosen)
+    return Plan(resolved.model_copy(update={"data": data}), spec, folders, data_dir, chosen)
 
 
 def find_data(plan: Plan, progress: bool = True) -> Catalogue:
     """Locates the planned dataset, downloading it if need be, and builds its catalogue."""
-    root = plan.folder or locate(plan.spec, plan.data_dir)
-    return build_catalogue(plan.spec, root, progress)
+    return build_catalogue(plan.spec, _roots(plan.spec, plan.folders, plan.data_dir), progress)
+
+
+def _roots(spec: DatasetSpec, folders: dict[str, Path], data_dir: Path | None) -> dict[str, Path]:
+    """The folder of a dataset, or of each part of a union, by its name."""
+    specs = [part.spec for part in spec.parts] or [spec]
+    return {s.name: folders.get(s.name) or locate(s, data_dir) for s in specs}
 
 
 def load_plan(path: Path) -> Plan:
@@ -84,8 +90,8 @@ def load_plan(path: Path) -> Plan:
         name: validate(models[name], read_yaml(file), str(file), file)
         for name, file in files.items()
     }
-    root = Path(Run(folder, read_yaml(folder / "run.json")).info["dataset"]["root"])
-    return Plan(parts["experiment"], parts["dataset"], root, None, "of the run")
+    roots = Run(folder, read_yaml(folder / "run.json")).roots
+    return Plan(parts["experiment"], parts["dataset"], roots, None, "of the run")
 
 
 def train_run(
@@ -128,8 +134,8 @@ def train_run(
         )  # fmt: skip
         skipped.check(data.broken)
         held_out = validation_batches(
-            catalogue.paths(validation), labels_of(validation), experiment.data, classes,
-            experiment.training.batch_size,
+            catalogue.paths(validation).to_pylist(), labels_of(validation), experiment.data,
+            classes, experiment.training.batch_size,
         )  # fmt: skip
         detector, state, interrupted = fit(
             experiment, classes, data, held_out, devices, writer.path, skipped.check, say, verbose
@@ -164,7 +170,7 @@ def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices) -> None
         before = Run(writer.path, read_yaml(writer.path / "run.json")).info["dataset"]
         if before["fingerprint"] != fingerprint:
             raise UserError(
-                f"The data in {catalogue.root} changed since the run began (fingerprint "
+                f"The data of {catalogue.name} changed since the run began (fingerprint "
                 f"{before['fingerprint']}, now {fingerprint}). Start a new run."
             )
         return
@@ -178,7 +184,8 @@ def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices) -> None
         resize=plan.experiment.data.resize,
         threshold=0.5,
         dataset={
-            "name": plan.spec.name, "root": str(catalogue.root), "fingerprint": fingerprint,
+            "name": plan.spec.name, "fingerprint": fingerprint,
+            "roots": {name: str(root) for name, root in catalogue.roots.items()},
             "counts": catalogue.counts(plan.spec.class_names),
             "skipped": catalogue.skipped.num_rows, "warnings": list(catalogue.warnings),
         },
@@ -252,23 +259,21 @@ def describe_plan(plan: Plan) -> str:
 def evaluation_data(
     run: Run, dataset: str | None, data_dir: Path | None, authentic: str | None,
     output: Path | None,
-) -> tuple[DatasetSpec, Path, Path]:  # fmt: skip
-    """What to evaluate a run on: the spec, the data's folder, and where to write.
+) -> tuple[DatasetSpec, dict[str, Path], Path]:  # fmt: skip
+    """What to evaluate a run on: the spec, its folders by name, and where to write.
 
     Without `dataset` it is what the run was trained on: where it lay then, or,
     on another machine, where it is found now.
     """
     if dataset is not None:
-        spec, folder = load_spec(dataset, authentic)
+        spec, folders = load_spec(dataset, authentic)
         check_classes_fit(run, spec)
-        root = folder or locate(spec, data_dir)
-        return spec, root, output or run.path / "evaluations" / spec.name
+        roots = _roots(spec, folders, data_dir)
+        return spec, roots, output or run.path / "evaluations" / spec.name
     file = run.path / "dataset.yaml"
     spec = validate(DatasetSpec, read_yaml(file), str(file), file)
-    root = Path(run.info["dataset"]["root"])
-    if data_dir is not None or not root.is_dir():
-        root = locate(spec, data_dir)
-    return spec, root, output or run.path
+    there = {name: root for name, root in run.roots.items() if root.is_dir() and not data_dir}
+    return spec, _roots(spec, there, data_dir), output or run.path
 
 
 def check_classes_fit(run: Run, spec: DatasetSpec) -> None:

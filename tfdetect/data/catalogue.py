@@ -10,11 +10,13 @@ import os
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,14 +24,18 @@ from tqdm import tqdm
 
 from tfdetect.data.locate import cache_dir
 from tfdetect.errors import UserError
-from tfdetect.spec import DatasetSpec
+from tfdetect.spec import SPLITS, DatasetSpec, read_manifest
 
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif"}
 # Images by name that TensorFlow cannot decode: reported, not passed over in silence.
 UNSUPPORTED = {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".ico"}
 FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF"}
 
-_CONTENT = ("hash", "width", "height", "format", "error")
+_CONTENT_SCHEMA = pa.schema([
+    ("hash", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("format", pa.string()),
+    ("error", pa.string()),
+])  # fmt: skip
+_CONTENT = _CONTENT_SCHEMA.names
 
 
 @dataclass(frozen=True)
@@ -38,15 +44,15 @@ class Catalogue:
 
     Attributes:
         name: of the dataset.
-        root: folder that `path` is relative to.
-        table: columns path, label (int32, 0 authentic), generator, mask, group,
-            split, size (bytes), width, height, format, hash.
+        roots: folder that `path` and `mask` are relative to, by `dataset`.
+        table: columns dataset, path, label (int32, 0 authentic), generator, mask,
+            group, split, size (bytes), width, height, format, hash.
         skipped: columns path, error: files that are not used, and why.
         warnings: what the user should know, such as unexpected counts.
     """
 
     name: str
-    root: Path
+    roots: dict[str, Path]
     table: pa.Table
     skipped: pa.Table
     warnings: tuple[str, ...] = ()
@@ -55,93 +61,198 @@ class Catalogue:
         """The rows of one split, in the order of their paths."""
         return self.table.filter(pc.equal(self.table["split"], name))
 
-    def paths(self, table: pa.Table) -> list[str]:
-        """Absolute paths of a table's rows."""
-        root = str(self.root)
-        return [f"{root}/{path}" for path in table["path"].to_pylist()]
+    def paths(self, table: pa.Table, column: str = "path") -> pa.ChunkedArray:
+        """Absolute paths of a table's rows, as strings; null where `column` is."""
+        roots = pa.array([str(root) for root in self.roots.values()])
+        places = pc.index_in(table["dataset"], pa.array(list(self.roots)))
+        return pc.binary_join_element_wise(pc.take(roots, places), table[column], "/")
 
     def fingerprint(self) -> str:
         """Hex digest of every file's path, content, label and split."""
         digest = hashlib.sha256()
         for column in ("path", "hash", "label", "split"):
-            digest.update("\n".join(map(str, self.table[column].to_pylist())).encode())
+            for batch in self.table[column].chunks:
+                digest.update("\n".join(map(str, batch.to_pylist())).encode() + b"\n")
         return digest.hexdigest()[:16]
 
     def counts(self, classes: list[str] | tuple[str, ...]) -> dict[str, dict[str, int]]:
         """Number of files by split and class name."""
-        pairs = Counter(zip(self.table["split"].to_pylist(), self.table["label"].to_pylist()))
+        groups = self.table.group_by(["split", "label"]).aggregate([([], "count_all")])
+        pairs = {(r["split"], r["label"]): r["count_all"] for r in groups.to_pylist()}
         return {
-            split: {name: pairs[split, label] for label, name in enumerate(classes)}
-            for split in ("train", "validation", "test")
-            if any(pairs[split, label] for label in range(len(classes)))
+            split: {name: pairs.get((split, label), 0) for label, name in enumerate(classes)}
+            for split in SPLITS
+            if any((split, label) in pairs for label in range(len(classes)))
         }
 
 
-def build_catalogue(spec: DatasetSpec, root: Path, progress: bool = True) -> Catalogue:
-    """Scans, inspects and splits a dataset.
+def build_catalogue(spec: DatasetSpec, roots: dict[str, Path], progress: bool = True) -> Catalogue:
+    """Scans, inspects and splits a dataset, or every part of a union.
+
+    Args:
+        roots: folder of the dataset, or of each part, by its name.
 
     Raises:
         UserError: no file matches, a class is missing, or too many files are
             unreadable.
     """
-    root = root.resolve()
-    files, skipped = scan(spec, root)
+    if spec.parts:
+        catalogue = _unite(spec, [_build(part.spec, roots, progress) for part in spec.parts])
+    else:
+        catalogue = _build(spec, roots, progress)
+    _check_classes(spec, catalogue)
+    return catalogue
+
+
+def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalogue:
+    root = roots[spec.name].resolve()
+    files, skipped, counts = scan(spec, root)
     content = inspect(spec, root, files, progress)
     for column in _CONTENT:
         files = files.append_column(column, content[column])
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
-    _check_share(
-        spec, root, skipped, files.num_rows + skipped.num_rows - files.filter(bad).num_rows
-    )
+    _check_share(spec, root, skipped, sum(counts.values()))
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
     files = _assign_splits(spec, files)
-    catalogue = Catalogue(spec.name, root, files, skipped, _count_warnings(spec, files, skipped))
-    _check_classes(spec, catalogue)
-    return catalogue
+    names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
+    files = files.add_column(0, "dataset", names.cast(pa.string()))
+    return Catalogue(spec.name, {spec.name: root}, files, skipped, _count_warnings(spec, counts))
 
 
-def scan(spec: DatasetSpec, root: Path) -> tuple[pa.Table, pa.Table]:
-    """Lists the files that match the spec's pattern; opens none.
+def _unite(spec: DatasetSpec, catalogues: list[Catalogue]) -> Catalogue:
+    """One catalogue of all parts, their labels mapped to the union's classes."""
+    tables, skipped = [], []
+    for part, found in zip(spec.parts, catalogues):
+        labels = [spec.class_names.index(part.classes.get(n, n)) for n in part.spec.class_names]
+        column = found.table.column_names.index("label")
+        mapped = pc.take(pa.array(labels, pa.int32()), found.table["label"])
+        tables.append(found.table.set_column(column, "label", mapped))
+        paths = pc.binary_join_element_wise(found.name, found.skipped["path"], "/")
+        skipped.append(found.skipped.set_column(0, "path", paths))
+    return Catalogue(
+        spec.name,
+        {name: root for c in catalogues for name, root in c.roots.items()},
+        pa.concat_tables(tables).combine_chunks(),
+        pa.concat_tables(skipped),
+        tuple(w for c in catalogues for w in c.warnings),
+    )
+
+
+def scan(spec: DatasetSpec, root: Path) -> tuple[pa.Table, pa.Table, Counter]:
+    """Lists the files that match the spec's pattern or stand in its manifest; opens none.
 
     Returns:
         The files (path, label, generator, mask, group, folder_split, size,
-        mtime_ns), sorted by path, and the skipped ones (path, error).
+        mtime_ns), sorted by path, the skipped ones (path, error), and the number of
+        files, usable or not, by split's text and label.
     """
+    rows, skipped, counts = _Rows(), [], Counter()
+    candidates = _from_manifest(spec, root) if spec.manifest else _from_pattern(spec, root)
+    for path, label, generator, mask, group, split, status in candidates:
+        counts[split, label] += 1
+        extension = os.path.splitext(path)[1].lower()
+        if status is None:
+            skipped.append((path, "no such file"))
+        elif extension not in EXTENSIONS:
+            skipped.append((path, f"{extension} is not supported: use JPEG, PNG, WebP, BMP or GIF"))
+        elif status[0] == 0:
+            skipped.append((path, "empty file"))
+        elif mask and not os.path.exists(os.path.join(root, mask)):
+            skipped.append((path, f"its mask {mask} is missing"))
+        else:
+            rows.append((path, label, generator, mask, group, split, *status))
+    files = rows.table()
+    if not files.num_rows:
+        raise UserError(
+            f"No images of {spec.name!r} in {root}: expected "
+            + (f"those of {spec.manifest}" if spec.manifest else f"files like {spec.pattern}")
+            + f" with the extensions {', '.join(sorted(EXTENSIONS))}."
+            + (f" {len(skipped)} files there cannot be used." if skipped else "")
+        )
+    order = pc.sort_indices(files, [("path", "ascending")])
+    return files.take(order).combine_chunks(), _skipped_table(skipped), counts
+
+
+class _Rows:
+    """Rows of scanned files, kept as Arrow batches: a million take little memory."""
+
+    SCHEMA = pa.schema([
+        ("path", pa.string()), ("label", pa.int32()), ("generator", pa.string()),
+        ("mask", pa.string()), ("group", pa.string()), ("folder_split", pa.string()),
+        ("size", pa.int64()), ("mtime_ns", pa.int64()),
+    ])  # fmt: skip
+
+    def __init__(self):
+        self._rows, self._batches = [], []
+
+    def append(self, row: tuple) -> None:
+        self._rows.append(row)
+        if len(self._rows) == 50_000:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = [pa.array(c, f.type) for c, f in zip(zip(*self._rows), self.SCHEMA)]
+            self._batches.append(pa.record_batch(columns, schema=self.SCHEMA))
+            self._rows = []
+
+    def table(self) -> pa.Table:
+        self._flush()
+        return pa.Table.from_batches(self._batches, self.SCHEMA)
+
+
+def _from_pattern(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
+    """Yields path, label, generator, mask, group, split and (size, mtime) of matching files."""
     pattern = re.compile(spec.pattern)
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
-    rows, skipped = [], []
     for path, size, mtime in _walk(str(root)):
         extension = os.path.splitext(path)[1].lower()
         if extension not in EXTENSIONS and extension not in UNSUPPORTED:
             continue
         match = pattern.fullmatch(path)
-        if not match:
+        if not match or match["klass"] not in labels:
             continue
         found = match.groupdict()
-        if found["klass"] not in labels:
-            continue
-        if extension in UNSUPPORTED:
-            skipped.append((path, f"{extension} is not supported: use JPEG, PNG, WebP, BMP or GIF"))
-        elif size == 0:
-            skipped.append((path, "empty file"))
-        else:
-            rows.append(
-                (path, labels[found["klass"]], _generator(spec, found.get("generator")), None,
-                 found.get("group"), found.get("split"), size, mtime)
-            )  # fmt: skip
-    if not rows:
-        raise UserError(
-            f"No images of {spec.name!r} in {root}: expected files like {spec.pattern} with the "
-            f"extensions {', '.join(sorted(EXTENSIONS))}."
-            + (f" {len(skipped)} files there cannot be used." if skipped else "")
-        )
-    rows.sort()
-    names = ("path", "label", "generator", "mask", "group", "folder_split", "size", "mtime_ns")
-    types = (pa.string(), pa.int32(), pa.string(), pa.string(), pa.string(), pa.string(),
-             pa.int64(), pa.int64())  # fmt: skip
-    columns = [pa.array(column, kind) for column, kind in zip(zip(*rows), types)]
-    return pa.table(columns, names), _skipped_table(skipped)
+        label = labels[found["klass"]]
+        kind = spec.classes[label]
+        mask = kind.mask.format(**found) if kind.mask else None
+        generator = _generator(spec, found.get("generator")) or kind.generator
+        yield path, label, generator, mask, found.get("group"), found.get("split"), (size, mtime)
+
+
+def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
+    """Yields the same of a manifest's rows; (size, mtime) is None where there is no file."""
+    labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
+    file = root / spec.manifest
+    table = read_manifest(file, spec.columns)
+    base = os.path.dirname(spec.manifest)
+    seen = set()
+    rows = (row for batch in table.to_batches(10_000) for row in batch.to_pylist())
+    for number, row in enumerate(rows, 1):
+        path, text = row["path"], row["label"]
+        if not path:
+            raise UserError(f"{file}, row {number}: no path.")
+        if text not in labels:
+            raise UserError(
+                f"{file}, row {number}: the label {text!r} is none of {', '.join(labels)}."
+            )
+        path = os.path.normpath(os.path.join(base, path))
+        if path in seen:
+            raise UserError(f"{file}, row {number}: {path} stands there twice.")
+        seen.add(path)
+        label = labels[text]
+        # Masks of authentic images mark objects, not alterations.
+        mask = row.get("mask") if label else None
+        try:
+            found = os.stat(os.path.join(root, path))
+            status = (found.st_size, found.st_mtime_ns)
+        except OSError:
+            status = None
+        yield (path, label,
+               _generator(spec, row.get("generator")) or spec.classes[label].generator,
+               os.path.normpath(os.path.join(base, mask)) if mask else None,
+               row.get("group"), row.get("split"), status)  # fmt: skip
 
 
 def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = True) -> pa.Table:
@@ -153,19 +264,27 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
     """
     key = hashlib.sha256(f"{root}\n{spec.max_pixels}".encode()).hexdigest()[:16]
     cache = cache_dir() / "catalogues" / f"{spec.name}-{key}.parquet"
-    stamps = list(zip(*(files[c].to_pylist() for c in ("path", "size", "mtime_ns"))))
+    stamps = files.select(["path", "size", "mtime_ns"])
     known = _read_cache(cache)
-    todo = [stamp[0] for stamp in stamps if stamp not in known]
-    if todo:
-        new = _inspect_files(str(root), todo, spec.max_pixels, progress)
-        known |= {stamp: new[stamp[0]] for stamp in stamps if stamp[0] in new}
-    results = [known[stamp] for stamp in stamps]
-    types = (pa.string(), pa.int32(), pa.int32(), pa.string(), pa.string())
-    columns = [pa.array(column, kind) for column, kind in zip(zip(*results), types)]
-    table = pa.table(columns, list(_CONTENT))
-    if todo:
-        _write_cache(cache, files.select(["path", "size", "mtime_ns"]), table)
-    return table
+    if known is not None and known.select(stamps.column_names).equals(stamps):
+        return known.select(_CONTENT)
+    row = pa.array(np.arange(files.num_rows))
+    found = stamps.append_column("row", row)
+    if known is None:
+        for field in _CONTENT_SCHEMA:
+            found = found.append_column(field, pa.nulls(files.num_rows, field.type))
+    else:
+        found = found.join(known, ["path", "size", "mtime_ns"]).sort_by("row")
+    missing = pc.and_(pc.is_null(found["format"]), pc.is_null(found["error"]))
+    todo = found.filter(missing)
+    if todo.num_rows:
+        new = _inspect_files(str(root), todo["path"].to_pylist(), spec.max_pixels, progress)
+        new = pa.table([*todo.select([*stamps.column_names, "row"]).columns, *new.columns],
+                       [*stamps.column_names, "row", *_CONTENT])  # fmt: skip
+        old = found.filter(pc.invert(missing)).select(new.column_names)
+        found = pa.concat_tables([old, new]).sort_by("row")
+    _write_cache(cache, found.drop_columns("row").combine_chunks())
+    return found.select(_CONTENT)
 
 
 def _walk(root: str):
@@ -229,44 +348,42 @@ def _inspect_chunk(task: tuple[str, list[str], int]) -> list[tuple]:
     return [inspect_file(f"{root}/{path}", max_pixels) for path in paths]
 
 
-def _inspect_files(root: str, paths: list[str], max_pixels: int, progress: bool) -> dict:
+def _inspect_files(root: str, paths: list[str], max_pixels: int, progress: bool) -> pa.Table:
     size = max(1, min(500, len(paths) // 16 or 1))
-    tasks = [(root, paths[i : i + size], max_pixels) for i in range(0, len(paths), size)]
-    results = {}
+    tasks = ((root, paths[i : i + size], max_pixels) for i in range(0, len(paths), size))
+    chunks = []
     bar = tqdm(total=len(paths), desc="inspecting files", unit=" files",
-               disable=None if progress else True,
-               delay=1.0)  # fmt: skip
-    workers = min(len(tasks), os.cpu_count() or 1)
+               disable=None if progress else True, delay=1.0)  # fmt: skip
+
+    def take(results: Iterable[list[tuple]]) -> None:
+        for rows in results:
+            columns = [pa.array(c, f.type) for c, f in zip(zip(*rows), _CONTENT_SCHEMA)]
+            chunks.append(pa.record_batch(columns, schema=_CONTENT_SCHEMA))
+            bar.update(len(rows))
+
     with bar:
         if len(paths) < 500:  # not worth the processes
-            chunks = map(_inspect_chunk, tasks)
-            for (_, names, _), chunk in zip(tasks, chunks):
-                results.update(zip(names, chunk))
-                bar.update(len(chunk))
+            take(map(_inspect_chunk, tasks))
         else:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                for (_, names, _), chunk in zip(tasks, pool.map(_inspect_chunk, tasks)):
-                    results.update(zip(names, chunk))
-                    bar.update(len(chunk))
-    return results
+            with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+                take(pool.map(_inspect_chunk, tasks))
+    return pa.Table.from_batches(chunks, _CONTENT_SCHEMA)
 
 
-def _read_cache(path: Path) -> dict[tuple, tuple]:
+def _read_cache(path: Path) -> pa.Table | None:
     try:
         table = pq.read_table(path)
-        stamps = zip(*(table[c].to_pylist() for c in ("path", "size", "mtime_ns")))
-        return dict(zip(stamps, zip(*(table[c].to_pylist() for c in _CONTENT))))
-    except (OSError, KeyError, pa.ArrowInvalid):
-        return {}  # none yet, or a broken one: it is only a cache
+    except (OSError, pa.ArrowException):
+        return None  # none yet, or a broken one: it is only a cache
+    wanted = ["path", "size", "mtime_ns", *_CONTENT]
+    return table if table.column_names == wanted else None
 
 
-def _write_cache(path: Path, stamps: pa.Table, content: pa.Table) -> None:
-    for column in _CONTENT:
-        stamps = stamps.append_column(column, content[column])
+def _write_cache(path: Path, table: pa.Table) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        pq.write_table(stamps, temporary)
+        pq.write_table(table, temporary)
         os.replace(temporary, path)
     except OSError as error:
         warnings.warn(f"The catalogue could not be cached in {path.parent}: {error}", stacklevel=2)
@@ -282,26 +399,88 @@ def _generator(spec: DatasetSpec, text: str | None) -> str | None:
 
 
 def _assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
-    """Adds group and split: from the folder, or carved from train by group."""
-    groups = pc.coalesce(files["group"], files["hash"])
-    has_folders = bool(spec.splits)
-    named = [spec.splits.get(s) if s else "train" for s in files["folder_split"].to_pylist()]
-    provided = set(named)
-    test_share = 0.0 if has_folders else spec.test_share
-    carve_test = test_share if "test" not in provided else 0.0
-    carve_validation = 0.0 if "validation" in provided else spec.validation_share
-    splits = []
-    for split, group in zip(named, groups.to_pylist()):
-        if split == "train":
-            place = group_fraction(spec.name, group)
-            if place < carve_test:
-                split = "test"
-            elif place < carve_test + carve_validation:
-                split = "validation"
-        splits.append(split)
+    """Adds group and split: from folder or manifest, or carved from train by group."""
+    groups = pc.coalesce(files["group"], files["hash"]).combine_chunks().dictionary_encode()
+    names = groups.dictionary.to_pylist()
+    if files["group"].null_count < files.num_rows:
+        names = _linked(names, spec.link, _codes(groups), files["hash"])
+    texts = files["folder_split"].combine_chunks().dictionary_encode()
+    meant = {
+        t: spec.splits.get(t, spec.splits.get(t.lower())) for t in texts.dictionary.to_pylist()
+    }
+    if strange := [text for text, split in meant.items() if split is None]:
+        raise UserError(
+            f"{spec.name}: the split {strange[0]!r} is none of {', '.join(spec.splits)}."
+        )
+    given = np.array([*meant.values(), "train"], object)[_codes(texts)]  # -1 is the last
+    carve_test = 0.0 if meant else spec.test_share
+    carve_validation = 0.0 if "validation" in meant.values() else spec.validation_share
+    codes = _codes(groups)
+    ours = {names[code] for code in np.unique(codes[given == "train"])}
+    places = {name: group_fraction(spec.name, name) for name in ours}
+    parts = _carve(places, carve_test, carve_validation)
+    carved = np.array([parts.get(name) for name in names], object)[codes]
+    splits = np.where(given == "train", carved, given)
     files = files.drop_columns(["group", "folder_split"])
-    files = files.append_column("group", groups)
+    group = pa.DictionaryArray.from_arrays(groups.indices, pa.array(names, pa.string()))
+    files = files.append_column("group", group.cast(pa.string()))
     return files.append_column("split", pa.array(splits, pa.string()))
+
+
+def _carve(places: dict[str, float], test: float, validation: float) -> dict[str, str]:
+    """The split of each group, by its place in [0, 1).
+
+    In a small dataset no group may lie in a split's range; the nearest ones fill it then.
+    """
+    order = sorted(places, key=places.get)
+    result = dict.fromkeys(places, "train")
+    start = 0.0
+    for split, share in (("test", test), ("validation", validation)):
+        if not share:
+            continue
+        free = [name for name in order if result[name] == "train"]
+        chosen = [name for name in free if places[name] < start + share]
+        for name in chosen or free[: max(1, round(share * len(places)))]:
+            result[name] = split
+        start += share
+    return result
+
+
+def _codes(column: pa.DictionaryArray) -> np.ndarray:
+    """Indices into a column's dictionary, -1 where null."""
+    return pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False)
+
+
+def _linked(names: list[str], link: str, codes: np.ndarray, hashes: pa.ChunkedArray) -> list[str]:
+    """The first name of each group's connected component.
+
+    Groups that share a piece of their names, or a file of the same content, are connected.
+
+    Args:
+        names: of the groups.
+        link: text between the pieces of a name; empty where names are whole.
+        codes: the group of each file, int [n], as an index into `names`.
+        hashes: the content of each file, string [n].
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    contents = hashes.combine_chunks().dictionary_encode()
+    rows, columns = [codes], [_codes(contents)]
+    size = len(contents.dictionary)
+    pieces: dict[str, int] = {}
+    for group, name in enumerate(names):
+        for piece in name.split(link) if link else ():
+            rows.append([group])
+            columns.append([size + pieces.setdefault(piece, len(pieces))])
+    rows, columns = np.concatenate(rows), np.concatenate(columns) + len(names)
+    size += len(pieces) + len(names)
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), (size, size))
+    _, component = connected_components(graph, directed=False)
+    first: dict[int, str] = {}
+    for name, number in sorted(zip(names, component)):
+        first.setdefault(number, name)
+    return [first[number] for number in component[: len(names)]]
 
 
 def group_fraction(name: str, group: str) -> float:
@@ -336,27 +515,17 @@ def _check_classes(spec: DatasetSpec, catalogue: Catalogue) -> None:
         if empty == list(spec.class_names) or (empty and split == "train"):
             raise UserError(
                 f"The {split} split of {spec.name!r} has no image of class "
-                f"{', '.join(map(repr, empty))} in {catalogue.root}. Counts: {counts}."
+                f"{', '.join(map(repr, empty))} in "
+                f"{', '.join(map(str, catalogue.roots.values()))}. Counts: {counts}."
             )
 
 
-def _count_warnings(spec: DatasetSpec, files: pa.Table, skipped: pa.Table) -> tuple[str, ...]:
+def _count_warnings(spec: DatasetSpec, found: Counter) -> tuple[str, ...]:
     """Compares the folders' counts with those the spec expects."""
-    messages = []
-    if not spec.expected:
-        return ()
     labels = {name: label for label, name in enumerate(spec.class_names)}
-    pattern = re.compile(spec.pattern)
-    found = Counter()
-    paths = files["path"].to_pylist() + skipped["path"].to_pylist()
-    label_of = {f: i for i, c in enumerate(spec.classes) for f in c.folders}
-    for path in paths:
-        groups = pattern.fullmatch(path).groupdict()
-        found[groups.get("split"), label_of[groups["klass"]]] += 1
-    for split, classes in spec.expected.items():
-        for name, count in classes.items():
-            if (there := found[split, labels[name]]) != count:
-                messages.append(
-                    f"{spec.name}: {there:,} {name} files in {split}, expected {count:,}"
-                )
-    return tuple(messages)
+    return tuple(
+        f"{spec.name}: {found[split, labels[name]]:,} {name} files in {split}, expected {count:,}"
+        for split, classes in spec.expected.items()
+        for name, count in classes.items()
+        if found[split, labels[name]] != count
+    )

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfdetect import registry
 from tfdetect.data.catalogue import Catalogue
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, unknown
 from tfdetect.experiment import Augmentation, Data
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import resize
@@ -54,6 +55,64 @@ def load_images(paths: list[str], size: tuple[int, int], policy: str) -> tuple[A
     return np.array(kept, np.int64), images[: len(kept)]
 
 
+@dataclass(frozen=True)
+class Strata:
+    """Draws from groups of images in fixed shares, each group reshuffled every pass over it.
+
+    Which image stands at a position of the stream is a pure function of the seed.
+    Every batch has each stratum's share, to one image.
+
+    Attributes:
+        members: indices of images, stratum after stratum, int64 [n].
+        starts: where each stratum begins in `members`, int64 [s].
+        sizes: images of each, int64 [s].
+        bounds: cumulated shares, float64 [s + 1] from 0 to 1.
+    """
+
+    members: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+    bounds: np.ndarray
+
+    @classmethod
+    def of(cls, keys: np.ndarray, shares: np.ndarray) -> "Strata":
+        """Strata of images by their key, int64 [n] from 0, and the share of each key."""
+        sizes = np.bincount(keys, minlength=len(shares))
+        bounds = np.concatenate([[0.0], np.cumsum(shares)])
+        bounds[-1] = 1.0
+        return cls(np.argsort(keys, kind="stable"), np.cumsum(sizes) - sizes, sizes, bounds)
+
+    def indices(self, positions: tf.Tensor, batch: int, seed: int) -> tf.Tensor:
+        """The images at positions of the stream, int64 [batch], which are one batch's."""
+        place = positions % batch
+        number = tf.cast(positions // batch, tf.float64)
+        if len(self.sizes) > 1:  # so that no replica gets one stratum only
+            place = _shuffle(place, [seed, positions // batch, -1], batch)
+        # Images of the strata up to each before this batch, and those up to it in this batch.
+        bounds = tf.constant(self.bounds)
+        before = tf.cast(tf.floor(number[:, None] * batch * bounds), tf.int64)
+        inside = tf.cast(tf.floor((number[:, None] + 1) * batch * bounds), tf.int64) - before
+        stratum = tf.reduce_sum(tf.cast(place[:, None] >= inside[:, 1:], tf.int64), axis=1)
+
+        def at(table: tf.Tensor, offset: int = 0) -> tf.Tensor:
+            return tf.gather(table, stratum + offset, batch_dims=1)
+
+        drawn = at(before, 1) - at(before) + place - at(inside)
+        size = tf.gather(tf.constant(self.sizes), stratum)
+        shuffled = _shuffle(drawn % size, [seed, drawn // size, stratum], size)
+        start = tf.gather(tf.constant(self.starts), stratum)
+        return tf.gather(tf.constant(self.members), start + shuffled)
+
+
+def _shuffle(index: tf.Tensor, seed: list, size: tf.Tensor | int) -> tf.Tensor:
+    """Where each index in [0, size) goes in the permutation that the seed names. int64 [n]."""
+    count = tf.shape(index)
+    seeds = tf.stack([tf.broadcast_to(tf.cast(s, tf.int64), count) for s in seed], axis=1)
+    last = tf.broadcast_to(tf.cast(size, tf.int64) - 1, count)
+    # tf.random.experimental.index_shuffle pads a batch of seeds along the wrong axis.
+    return tf.raw_ops.RandomIndexShuffle(index=index, seed=seeds, max_index=last, rounds=4)
+
+
 @dataclass
 class TrainingData:
     """The training split as an endless stream of full batches.
@@ -70,6 +129,7 @@ class TrainingData:
     batch_size: int
     seed: int
     native: tuple[int, int] | None = None  # size of every image, where all agree
+    datasets: np.ndarray | None = None  # str [n], each image's, where data.weights names them
     broken: list[str] = field(default_factory=list)
     _images: tf.Tensor | None = None
 
@@ -80,7 +140,9 @@ class TrainingData:
             missing = np.setdiff1d(np.arange(len(self.paths)), kept)
             self.broken = [self.paths[i] for i in missing]
             self.labels = self.labels[kept]
+            self.datasets = None if self.datasets is None else self.datasets[kept]
             self._images = tf.constant(images)
+        self._strata = self._make_strata()
         if self.count < self.batch_size:
             raise UserError(
                 f"The train split has {self.count} readable images, fewer than one batch of "
@@ -118,7 +180,10 @@ class TrainingData:
         return int(self._lost.numpy())
 
     def batches(self, start_step: int = 0) -> tf.data.Dataset:
-        """Batches (image float32 [B, H, W, 3] in 0..255, {"label": target}) from a step on."""
+        """Batches (image float32 [B, H, W, 3] in 0..255, {"label": target}) from a step on.
+
+        With data.balance "weight" a third part follows: {"label": weight float32 [B]}.
+        """
         blocks = tf.data.Dataset.range(start_step * self.batch_size, np.iinfo(np.int64).max)
         blocks = blocks.batch(self.batch_size, drop_remainder=True).map(self._order)
         if self._images is not None:
@@ -133,18 +198,26 @@ class TrainingData:
         loaded = loaded.batch(self.batch_size, drop_remainder=True)
         return _fixed(loaded.map(self._count_lost).map(self._finish, WORKERS).prefetch(_AHEAD))
 
-    def _order(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Positions in the endless stream to indices of images, reshuffled each pass."""
-        count = tf.constant(self.count, tf.int64)
-        passes = positions // count
+    def _make_strata(self) -> "Strata":
+        """Groups of images that are drawn from in fixed shares: datasets, classes, or all."""
+        keys = np.zeros(self.count, np.int64)
+        names = ["all"]
+        if self.data.weights:
+            names, keys = np.unique(self.datasets, return_inverse=True)
+            if extra := set(self.data.weights) - set(names):
+                raise unknown("dataset in data.weights", sorted(extra)[0], names)
+        shares = np.bincount(keys) / self.count
+        if self.data.weights:
+            shares = np.array([self.data.weights.get(n, 1.0) for n in names])
+        if self.data.balance == "sample":
+            pairs, codes = np.unique(keys * self.classes + self.labels, return_inverse=True)
+            sets = pairs // self.classes
+            shares, keys = (shares / np.bincount(sets))[sets], codes
+        return Strata.of(keys, shares / shares.sum())
 
-        seeds = tf.stack([tf.fill([self.batch_size], tf.constant(self.seed, tf.int64)), passes,
-                          tf.zeros_like(passes)], axis=1)  # fmt: skip
-        # tf.random.experimental.index_shuffle pads a batch of seeds along the wrong axis.
-        shuffled = tf.raw_ops.RandomIndexShuffle(
-            index=positions % count, seed=seeds, max_index=count - 1, rounds=4
-        )
-        return positions, shuffled
+    def _order(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Positions in the endless stream to indices of images."""
+        return positions, self._strata.indices(positions, self.batch_size, self.seed)
 
     def _from_memory(self, positions: tf.Tensor, indices: tf.Tensor) -> tuple:
         return self._finish(positions, indices, tf.gather(self._images, indices))
@@ -158,8 +231,13 @@ class TrainingData:
         size = self.data.image_size
         images.set_shape([self.batch_size, *self.load_size, 3])
         images = augment(images, self.data.augment, size, self.seed, positions[0])
-        target = targets(tf.gather(tf.constant(self.labels), indices), self.classes)
-        return tf.cast(images, tf.float32), {"label": target}
+        labels = tf.gather(tf.constant(self.labels), indices)
+        batch = tf.cast(images, tf.float32), {"label": targets(labels, self.classes)}
+        if self.data.balance != "weight":
+            return batch
+        counts = np.bincount(self.labels, minlength=self.classes)
+        weights = self.count / (self.classes * np.maximum(counts, 1))
+        return *batch, {"label": tf.gather(tf.constant(weights, tf.float32), labels)}
 
 
 def augment(
@@ -201,11 +279,14 @@ def training_data(
     catalogue: Catalogue, table: pa.Table, data: Data, classes: int, batch_size: int, seed: int
 ) -> TrainingData:
     """The training stream over a table of the catalogue."""
-    heights, widths = set(table["height"].to_pylist()), set(table["width"].to_pylist())
-    native = (heights.pop(), widths.pop()) if len(heights) == len(widths) == 1 else None
+    heights, widths = pc.unique(table["height"]), pc.unique(table["width"])
+    one = len(heights) == len(widths) == 1
+    native = (heights[0].as_py(), widths[0].as_py()) if one else None
     return TrainingData(
-        catalogue.paths(table), table["label"].to_numpy(), data, classes, batch_size, seed, native
-    )
+        catalogue.paths(table).to_pylist(), table["label"].to_numpy().astype(np.int64),
+        data, classes, batch_size, seed, native,
+        table["dataset"].to_numpy() if data.weights else None,
+    )  # fmt: skip
 
 
 def validation_batches(

@@ -51,7 +51,7 @@ def evaluate_run(
         if not rows.num_rows:
             continue
         say(f"evaluating {rows.num_rows:,} images of {split}")
-        table = predict_files(run, detector, catalogue.paths(rows), batch_size)
+        table = predict_files(run, detector, catalogue.paths(rows).to_pylist(), batch_size)
         if own and split == "test":  # validation picked the best epoch
             seen |= set(catalogue.split("validation")["hash"].to_pylist())
         table = _complete(rows, table, seen)
@@ -70,8 +70,9 @@ def measure(table: pa.Table, run: Run) -> dict:
 
     Returns:
         count, unreadable, metrics (with intervals), confusion, and where it
-        applies: unseen (without images that stand in train too), generators
-        ({name: metrics}), constant (a warning where every verdict is the same).
+        applies: unseen (without images that stand in train too), datasets (of a
+        union) and generators ({name: metrics}), constant (a warning where every
+        verdict is the same).
     """
     readable = table.filter(pc.is_null(table["error"]))
     result = {"count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows}
@@ -80,6 +81,12 @@ def measure(table: pa.Table, run: Run) -> dict:
     if seen.any():
         unseen = readable.filter(pa.array(~seen))
         result["unseen"] = {"count": unseen.num_rows, **_part(unseen, run)}
+    datasets = sorted(set(readable["dataset"].to_pylist()))
+    if len(datasets) > 1:
+        parts = {d: readable.filter(pc.equal(readable["dataset"], d)) for d in datasets}
+        result["datasets"] = {
+            name: {"count": part.num_rows, **_part(part, run)} for name, part in parts.items()
+        }
     generators = _by_generator(readable)
     if generators:
         result["generators"] = {
@@ -123,6 +130,6 @@ def _complete(rows: pa.Table, table: pa.Table, seen: set[str]) -> pa.Table:
     """Adds label, generator, hash and in_train; paths become relative to the root."""
     in_train = pa.array([h in seen for h in rows["hash"].to_pylist()])
     table = table.set_column(0, "path", rows["path"])
-    for name in ("label", "generator", "hash"):
+    for name in ("dataset", "label", "generator", "mask", "hash"):
         table = table.append_column(name, rows[name])
     return table.append_column("in_train", in_train)

@@ -1,7 +1,5 @@
 """Figures of a report, as matplotlib figures; nothing here needs a display."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
@@ -80,10 +78,12 @@ def training_curves(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def surest_mistakes(table: pa.Table, root: Path, classes: list[str], most: int = 16) -> Figure:
+def surest_mistakes(
+    table: pa.Table, files: list[str], classes: list[str], most: int = 16
+) -> Figure:
     """The wrong verdicts with the highest confidence, as pictures."""
     rows = [
-        row for row in table.to_pylist()
+        {**row, "file": file} for row, file in zip(table.to_pylist(), files)
         if row["error"] is None and row["verdict"] != classes[row["label"]]
     ]  # fmt: skip
     rows.sort(key=lambda row: -abs(row["p_fake"] - 0.5))
@@ -94,7 +94,7 @@ def surest_mistakes(table: pa.Table, root: Path, classes: list[str], most: int =
     figure.suptitle("Surest mistakes" if rows else "No mistakes", fontsize=11)
     for place, row in enumerate(rows, 1):
         axes = figure.add_subplot(lines, columns, place)
-        with Image.open(root / row["path"]) as image:
+        with Image.open(row["file"]) as image:
             picture = ImageOps.exif_transpose(image).convert("RGB")
             picture.thumbnail((256, 256))
         axes.imshow(np.asarray(picture))

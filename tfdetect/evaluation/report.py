@@ -88,10 +88,9 @@ def write_report(
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):  # of an earlier evaluation
         old.unlink()
-    root = catalogue.root if pictures else None
     splits = []
     for split, table in tables.items():
-        drawn = _draw(run, results[split], table, root)
+        drawn = _draw(run, results[split], table, catalogue if pictures else None)
         splits.append({
             "title": split.capitalize(), "count": results[split]["count"],
             "unreadable": results[split]["unreadable"],
@@ -130,13 +129,14 @@ def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
         parts[f"not in train ({result['unseen']['count']:,})"] = result["unseen"]
     rows = [[title, *(_cell(p, key) for p in parts.values())] for key, title in NAMES.items()]
     tables = [(["metric", *parts], rows)]
-    if "generators" in result:
-        keys = ("accuracy", "recall", "auc", "ap")
+    keys = ("accuracy", "recall", "auc", "ap")
+    for kind in ("dataset", "generator"):
         rows = [
             [name, f"{part['count']:,}", *(_cell(part, key) for key in keys)]
-            for name, part in result["generators"].items()
+            for name, part in result.get(f"{kind}s", {}).items()
         ]
-        tables.append((["generator", "images", *(NAMES[key] for key in keys)], rows))
+        if rows:
+            tables.append(([kind, "images", *(NAMES[key] for key in keys)], rows))
     return tables
 
 
@@ -161,7 +161,9 @@ def _html_tables(result: dict) -> Markup:
     return Markup("\n".join(tables))
 
 
-def _draw(run: Run, result: dict, table: pa.Table, root: Path | None) -> list[tuple[str, Figure]]:
+def _draw(
+    run: Run, result: dict, table: pa.Table, catalogue: Catalogue | None
+) -> list[tuple[str, Figure]]:
     readable = table.filter(pc.is_null(table["error"]))
     fake, scores = readable["label"].to_numpy() > 0, readable["p_fake"].to_numpy()
     drawn = []
@@ -171,8 +173,9 @@ def _draw(run: Run, result: dict, table: pa.Table, root: Path | None) -> list[tu
     if len(fake):
         matrix = figures.confusion_matrix(result["confusion"], run.classes)
         drawn += [("reliability", figures.reliability(fake, scores)), ("confusion", matrix)]
-    if root is not None:
-        drawn.append(("mistakes", figures.surest_mistakes(table, root, run.classes)))
+    if catalogue is not None:
+        files = catalogue.paths(table).to_pylist()
+        drawn.append(("mistakes", figures.surest_mistakes(table, files, run.classes)))
     return drawn
 
 
@@ -193,7 +196,9 @@ def _history(run: Run) -> list[dict[str, float]]:
 
 
 def _constants(result: dict) -> list[str]:
-    parts = {"all images": result, **result.get("generators", {})}
+    parts = {
+        "all images": result, **result.get("datasets", {}), **result.get("generators", {})
+    }  # fmt: skip
     return [f"{part['constant']} ({name})" for name, part in parts.items() if "constant" in part]
 
 

@@ -1,0 +1,290 @@
+"""The shipped layouts, manifests and unions, on small trees shaped like the real ones."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import train_small, write_images
+from PIL import Image
+
+from tfdetect.data.catalogue import build_catalogue
+from tfdetect.errors import UserError
+from tfdetect.spec import load_spec
+
+
+def build(name, root=None):
+    spec, folders = load_spec(str(name))
+    return spec, build_catalogue(spec, folders or {spec.name: root}, progress=False)
+
+
+def write_mask(path, side=24):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((side, side), np.uint8)
+    mask[4:12, 6:20] = 255
+    Image.fromarray(mask).save(path)
+
+
+def one_image(path, seed, side=24):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def splits_of(catalogue, key):
+    found = {}
+    for row in catalogue.table.to_pylist():
+        found.setdefault(key(row), set()).add(row["split"])
+    return found
+
+
+@pytest.fixture
+def deepfakeart(tmp_path):
+    for number in range(60):
+        folder = tmp_path / "inpainting" / str(number)
+        one_image(folder / "original.jpg", [number, 0])
+        one_image(folder / "inpainting.jpg", [number, 1])
+        one_image(folder / "group.jpg", [number, 2])
+        write_mask(folder / "mask.jpg")
+    return tmp_path
+
+
+def test_deepfakeart_pairs_paintings_with_masks_and_leaves_previews_out(deepfakeart):
+    spec, found = build("deepfakeart", deepfakeart)
+    rows = found.table.to_pylist()
+    assert len(rows) == 120 and spec.class_names == ("original", "inpainted")
+    for row in rows:
+        folder, name = row["path"].rsplit("/", 1)
+        assert name in ("original.jpg", "inpainting.jpg")
+        fake = name == "inpainting.jpg"
+        assert row["label"] == fake
+        assert row["mask"] == (f"{folder}/mask.jpg" if fake else None)
+        assert row["generator"] == ("Stable Diffusion 2 inpainting" if fake else None)
+        assert row["group"] == folder.rsplit("/", 1)[1]
+    assert all(len(s) == 1 for s in splits_of(found, lambda r: r["group"]).values())
+    assert set(found.table["split"].to_pylist()) == {"train", "validation", "test"}
+    masks = found.paths(found.table, "mask").to_pylist()
+    assert all(m is None or Path(m).is_file() for m in masks)
+
+
+def test_a_missing_mask_takes_its_image_out(deepfakeart):
+    (deepfakeart / "inpainting" / "7" / "mask.jpg").unlink()
+    _, found = build("deepfakeart", deepfakeart)
+    (skipped,) = found.skipped.to_pylist()
+    assert skipped["path"] == "inpainting/7/inpainting.jpg"
+    assert skipped["error"] == "its mask inpainting/7/mask.jpg is missing"
+
+
+def test_the_same_painting_in_two_records_stays_in_one_split(deepfakeart):
+    base = deepfakeart / "inpainting"
+    for number in range(0, 60, 2):
+        shutil.copy(base / str(number) / "original.jpg", base / str(number + 1) / "original.jpg")
+    _, found = build("deepfakeart", deepfakeart)
+    splits = splits_of(found, lambda r: int(r["path"].split("/")[1]) // 2)
+    assert all(len(s) == 1 for s in splits.values())
+
+
+@pytest.fixture
+def faces3(tmp_path):
+    for number in range(20):
+        one_image(tmp_path / "real" / "ffhq" / "00000" / f"{number:05d}.png", [0, number])
+        for kind, name in enumerate(("wgan-gp", "stylegan", "mspie-stylegan2"), 1):
+            one_image(tmp_path / "generated" / name / f"{number}.png", [kind, number])
+    # A chain 000-001-002-..-009 of pairs, and pairs of their own.
+    pairs = [(n, n + 1) for n in range(9)] + [(n, n + 1) for n in range(100, 140, 2)]
+    for kind, name in enumerate(("F2F", "FS"), 10):
+        for a, b in pairs:
+            for frame in range(2):
+                tail = f"{name}/{a:03d}_{b:03d}/{frame:04d}.png"
+                one_image(tmp_path / "edited" / tail, [kind, a, b, frame])
+                write_mask(tmp_path / "masks" / tail)
+    for number in (3, 100):
+        one_image(tmp_path / "real" / "youtube" / f"{number:03d}" / "0000.png", [20, number])
+    return tmp_path
+
+
+def test_faces3_three_classes_masks_and_connected_videos(faces3):
+    spec, found = build("faces3", faces3)
+    assert spec.class_names == ("real", "generated", "edited")
+    rows = found.table.to_pylist()
+    generators = {(r["label"], r["generator"]) for r in rows}
+    assert {(1, "WGAN-GP"), (1, "StyleGAN"), (1, "MSPIE-StyleGAN2"), (2, "Face2Face"),
+            (2, "FaceSwap")} < generators  # fmt: skip
+    assert all((r["mask"] is not None) == (r["label"] == 2) for r in rows)
+    videos = {}
+    for row in rows:
+        parts = row["path"].split("/")
+        if parts[1] in ("F2F", "FS", "youtube"):
+            for video in parts[2].split("_"):
+                videos.setdefault(int(video), set()).add(row["split"])
+    chain = set.union(*(videos[n] for n in range(10)))
+    assert len(chain) == 1
+    assert all(len(videos[n] | videos[n + 1]) == 1 for n in range(100, 140, 2))
+    assert len({s for n in range(100, 140) for s in videos[n]}) > 1
+
+
+def test_three_classes_reach_the_report(faces3, tmp_path_factory):
+    spec, _ = load_spec("faces3")
+    run = train_small("faces3", tmp_path_factory.mktemp("runs"), data_dir=faces3)
+    assert run.classes == ["real", "generated", "edited"]
+    predictions = pq.read_table(run.path / "predictions" / "test.parquet")
+    assert {"probability_edited", "mask", "dataset"} < set(predictions.column_names)
+    for row in predictions.to_pylist():
+        assert (row["mask"] is not None) == (row["label"] == 2)
+        assert row["p_fake"] == pytest.approx(1 - row["probability_real"], abs=1e-5)
+
+
+def test_inpainting_is_paired_by_stem(tmp_path):
+    for number in range(40):
+        stem = tmp_path / "photos" / f"a.{number}"
+        for kind, name in enumerate(("original", "realfake", "fakefake")):
+            one_image(stem.with_name(f"{stem.name}.{name}.webp"), [number, kind])
+        write_mask(stem.with_name(f"{stem.name}.mask.webp"))
+        one_image(stem.with_name(f"{stem.name}.inpainted.webp"), [number, 9])
+    _, found = build("inpainting", tmp_path)
+    rows = found.table.to_pylist()
+    assert len(rows) == 120
+    for row in rows:
+        kind = row["path"].split(".")[-2]
+        assert row["label"] == (kind != "original")
+        assert row["generator"] == (None if kind == "original" else kind)
+        stem = row["path"].rsplit(".", 2)[0]
+        assert row["mask"] == (None if kind == "original" else f"{stem}.mask.webp")
+    assert all(len(s) == 1 for s in splits_of(found, lambda r: r["group"]).values())
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """A folder with manifest.csv; its class folders alone would mislead."""
+    root = tmp_path / "Some Set"
+    lines = ["path,label,generator,mask,group,split,width"]
+    for number in range(40):
+        one_image(root / "a" / f"{number}.png", [0, number])
+        one_image(root / "b" / f"{number}.png", [1, number])
+        write_mask(root / "masks" / f"{number}.png")
+        split = ("train", "train", "val", "test")[number % 4]
+        lines.append(f"a/{number}.png,real,,masks/{number}.png,g{number},{split},24")
+        lines.append(f"b/{number}.png,fake,LaMa,masks/{number}.png,g{number},{split},24")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv", "parquet"])
+def test_manifests(manifest, kind):
+    name = manifest if kind == "folder" else manifest / f"manifest.{kind}"
+    if kind == "parquet":
+        from pyarrow import csv
+
+        pq.write_table(csv.read_csv(manifest / "manifest.csv"), name)
+    spec, found = build(name)
+    assert spec.name == "some_set" and spec.class_names == ("real", "fake")
+    rows = found.table.to_pylist()
+    assert len(rows) == 80
+    for row in rows:
+        fake = row["path"].startswith("b/")
+        assert row["label"] == fake
+        assert row["generator"] == ("LaMa" if fake else None)
+        # The masks of authentic images mark no alteration.
+        assert row["mask"] == (f"masks/{row['path'][2:]}" if fake else None)
+        number = int(row["path"][2:-4])
+        assert row["split"] == ("train", "train", "validation", "test")[number % 4]
+
+
+def test_a_manifest_that_lists_a_missing_file(manifest):
+    (manifest / "b" / "3.png").unlink()
+    _, found = build(manifest)
+    assert found.skipped.to_pylist() == [{"path": "b/3.png", "error": "no such file"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na/0.png,real\n", r"no column 'path'.* It has: file, label"),
+        ("path,lable\na/0.png,real\n", r"no column 'label'. Did you mean 'lable'"),
+        ("path,label\na/0.png,real\n", "one label only"),
+        ("path,label\na/0.png,x\nb/0.png,y\n", "--authentic"),
+        ("path,label\na/0.png,real\nb/0.png,fake\na/0.png,fake\n", "row 3: a/0.png stands there"),
+        ("path,label,split\na/0.png,real,train\nb/0.png,fake,trian\n", "split 'trian'"),
+        ("path,label\n,real\nb/0.png,fake\n", "row 1: no path"),
+    ],
+)
+def test_mistakes_in_manifests_are_explained(manifest, text, message):
+    (manifest / "manifest.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        build(manifest)
+
+
+def test_a_spec_maps_a_manifests_columns(manifest, tmp_path):
+    text = (manifest / "manifest.csv").read_text().replace("path,label,", "file,kind,", 1)
+    (manifest / "list.csv").write_text(text)
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: mine\nmanifest: list.csv\ncolumns: {path: file, label: kind}\n"
+        "classes: [{name: authentic, folders: [real]}, {name: altered, folders: [fake]}]\n"
+        "splits: {train: train, val: validation, test: test}\n"
+    )
+    _, found = build(file, manifest)
+    assert found.counts(("authentic", "altered"))["test"] == {"authentic": 10, "altered": 10}
+
+
+@pytest.fixture
+def two_sets(tmp_path):
+    for number, name in enumerate(("one", "two")):
+        for folder, fake in (("real", 0), ("fake", 1)):
+            write_images(tmp_path / name / folder, 60 - 20 * number, fake, seed=5 + number)
+    return tmp_path / "one", tmp_path / "two"
+
+
+def test_a_union_of_folders_trains_and_is_measured_by_set(two_sets, tmp_path):
+    run = train_small("+".join(map(str, two_sets)), tmp_path)
+    assert run.info["dataset"]["name"] == "one+two" and set(run.roots) == {"one", "two"}
+    predictions = pq.read_table(run.path / "predictions" / "validation.parquet")
+    assert set(predictions["dataset"].to_pylist()) == {"one", "two"}
+    import json
+
+    metrics = json.loads((run.path / "metrics.json").read_text())["validation"]
+    assert set(metrics["datasets"]) == {"one", "two"}
+    assert sum(part["count"] for part in metrics["datasets"].values()) == metrics["count"]
+    assert "two" in (run.path / "report.html").read_text()
+
+
+def test_the_parts_of_a_union_keep_their_own_splits(two_sets):
+    spec, union = build("+".join(map(str, two_sets)))
+    for path in two_sets:
+        _, alone = build(path)
+        rows = union.table.filter(pa.compute.equal(union.table["dataset"], path.name))
+        assert rows["split"].to_pylist() == alone.table["split"].to_pylist()
+        assert rows["path"].to_pylist() == alone.table["path"].to_pylist()
+
+
+def test_a_union_maps_classes(faces3, two_sets, tmp_path):
+    file = tmp_path / "both.yaml"
+    file.write_text(
+        f"name: both\nparts:\n  - faces3\n  - dataset: {two_sets[0]}\n"
+        "    classes: {fake: generated}\n"
+        "classes: [{name: real, folders: []}, {name: generated, folders: []}, "
+        "{name: edited, folders: []}]\n"
+    )
+    spec, folders = load_spec(str(file))
+    found = build_catalogue(spec, {**folders, "faces3": faces3}, progress=False)
+    rows = found.table.to_pylist()
+    assert {r["label"] for r in rows if r["dataset"] == "faces3"} == {0, 1, 2}
+    assert {r["label"] for r in rows if r["dataset"] == "one" and "fake" in r["path"]} == {1}
+
+
+def test_unions_that_cannot_be_are_explained(two_sets, tmp_path):
+    with pytest.raises(UserError, match="names one dataset twice"):
+        load_spec("cifake+cifake")
+    with pytest.raises(UserError, match="Did you mean 'cifake'"):
+        load_spec("cifaek+genimage")
+    with pytest.raises(UserError, match="class fake of cifake is none of faces3's"):
+        load_spec("faces3+cifake")
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        "name: bad\nparts: [cifake, genimage]\n"
+        "classes: [{name: real, folders: []}, {name: fake, folders: []}]\n"
+    )
+    with pytest.raises(UserError, match="class nature, ai of the part genimage"):
+        load_spec(str(file))

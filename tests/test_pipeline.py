@@ -83,7 +83,7 @@ def test_labels_and_range(folder_dataset):
 
 def test_a_file_that_breaks_after_the_scan_ends_nothing(folder_dataset):
     data = stream(folder_dataset, cache="none", batch_size=8)
-    broken = data.paths[3]
+    broken = data.paths[3].decode()
     Path(broken).write_bytes(b"broken now")
     passes = take(data.batches(), 3 * data.count // 8)
     assert all(x.shape == (8, 24, 24, 3) for x, _ in passes)

@@ -36,6 +36,7 @@ _CONTENT_SCHEMA = pa.schema([
     ("error", pa.string()),
 ])  # fmt: skip
 _CONTENT = _CONTENT_SCHEMA.names
+TRAIN = SPLITS.index("train")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def build_catalogue(spec: DatasetSpec, roots: dict[str, Path], progress: bool = 
     else:
         catalogue = _build(spec, roots, progress)
     _check_classes(spec, catalogue)
+    pa.default_memory_pool().release_unused()
     return catalogue
 
 
@@ -401,9 +403,11 @@ def _generator(spec: DatasetSpec, text: str | None) -> str | None:
 def _assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
     """Adds group and split: from folder or manifest, or carved from train by group."""
     groups = pc.coalesce(files["group"], files["hash"]).combine_chunks().dictionary_encode()
-    names = groups.dictionary.to_pylist()
+    codes, names = _codes(groups), groups.dictionary
     if files["group"].null_count < files.num_rows:
-        names = _linked(names, spec.link, _codes(groups), files["hash"])
+        names = pa.array(_linked(names.to_pylist(), spec.link, codes, files["hash"]))
+        linked = names.dictionary_encode()
+        names, codes = linked.dictionary, _codes(linked)[codes]
     texts = files["folder_split"].combine_chunks().dictionary_encode()
     meant = {
         t: spec.splits.get(t, spec.splits.get(t.lower())) for t in texts.dictionary.to_pylist()
@@ -412,38 +416,36 @@ def _assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
         raise UserError(
             f"{spec.name}: the split {strange[0]!r} is none of {', '.join(spec.splits)}."
         )
-    given = np.array([*meant.values(), "train"], object)[_codes(texts)]  # -1 is the last
-    carve_test = 0.0 if meant else spec.test_share
-    carve_validation = 0.0 if "validation" in meant.values() else spec.validation_share
-    codes = _codes(groups)
-    ours = {names[code] for code in np.unique(codes[given == "train"])}
-    places = {name: group_fraction(spec.name, name) for name in ours}
-    parts = _carve(places, carve_test, carve_validation)
-    carved = np.array([parts.get(name) for name in names], object)[codes]
-    splits = np.where(given == "train", carved, given)
+    numbers = np.array([SPLITS.index(s) for s in (*meant.values(), "train")], np.int8)
+    given = numbers[_codes(texts)]  # the last where the text is null
+    test = 0.0 if meant else spec.test_share
+    validation = 0.0 if "validation" in meant.values() else spec.validation_share
+    places = np.fromiter((group_fraction(spec.name, name.as_py()) for name in names), float)
+    places[np.bincount(codes[given == TRAIN], minlength=len(names)) == 0] = 2  # nothing to carve
+    splits = np.where(given == TRAIN, _carve(places, test, validation)[codes], given)
     files = files.drop_columns(["group", "folder_split"])
-    group = pa.DictionaryArray.from_arrays(groups.indices, pa.array(names, pa.string()))
-    files = files.append_column("group", group.cast(pa.string()))
-    return files.append_column("split", pa.array(splits, pa.string()))
+    files = files.append_column("group", pc.take(names, pa.array(codes)))
+    return files.append_column("split", pc.take(pa.array(SPLITS), pa.array(splits)))
 
 
-def _carve(places: dict[str, float], test: float, validation: float) -> dict[str, str]:
-    """The split of each group, by its place in [0, 1).
+def _carve(places: np.ndarray, test: float, validation: float) -> np.ndarray:
+    """The split of each group as an index into `SPLITS`, by its place in [0, 1).
 
     In a small dataset no group may lie in a split's range; the nearest ones fill it then.
     """
-    order = sorted(places, key=places.get)
-    result = dict.fromkeys(places, "train")
+    splits = np.full(len(places), TRAIN, np.int8)
     start = 0.0
     for split, share in (("test", test), ("validation", validation)):
         if not share:
             continue
-        free = [name for name in order if result[name] == "train"]
-        chosen = [name for name in free if places[name] < start + share]
-        for name in chosen or free[: max(1, round(share * len(places)))]:
-            result[name] = split
+        free = np.where((splits == TRAIN) & (places < 1), places, 2)
+        chosen = free < start + share
+        if not chosen.any():
+            count = max(1, round(share * len(places)))
+            chosen = np.argsort(free)[:count]
+        splits[chosen] = SPLITS.index(split)
         start += share
-    return result
+    return splits
 
 
 def _codes(column: pa.DictionaryArray) -> np.ndarray:

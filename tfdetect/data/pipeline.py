@@ -34,18 +34,18 @@ def load_image(path: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf
 
 
 def image_dataset(
-    paths: list[str], size: tuple[int, int], policy: str, batch_size: int
+    paths: list[str] | np.ndarray, size: tuple[int, int], policy: str, batch_size: int
 ) -> tf.data.Dataset:
     """Batches of (index into `paths` int64 [b], image uint8 [b, *size, 3]), in order.
 
     A file that cannot be read is left out: its index does not appear.
     """
-    files = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), np.array(paths, object)))
+    files = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), np.asarray(paths)))
     images = files.map(lambda i, path: (i, load_image(path, size, policy)), WORKERS)
     return _fixed(images.ignore_errors().batch(batch_size).prefetch(_AHEAD))
 
 
-def load_images(paths: list[str], size: tuple[int, int], policy: str) -> tuple[Any, Any]:
+def load_images(paths: np.ndarray, size: tuple[int, int], policy: str) -> tuple[Any, Any]:
     """Decodes files into memory: (indices int64 [n], images uint8 [n, *size, 3])."""
     images = np.empty((len(paths), *size, 3), np.uint8)
     kept = []
@@ -69,10 +69,10 @@ class Strata:
         bounds: cumulated shares, float64 [s + 1] from 0 to 1.
     """
 
-    members: np.ndarray
-    starts: np.ndarray
-    sizes: np.ndarray
-    bounds: np.ndarray
+    members: tf.Tensor
+    starts: tf.Tensor
+    sizes: tf.Tensor
+    bounds: tf.Tensor
 
     @classmethod
     def of(cls, keys: np.ndarray, shares: np.ndarray) -> "Strata":
@@ -80,28 +80,28 @@ class Strata:
         sizes = np.bincount(keys, minlength=len(shares))
         bounds = np.concatenate([[0.0], np.cumsum(shares)])
         bounds[-1] = 1.0
-        return cls(np.argsort(keys, kind="stable"), np.cumsum(sizes) - sizes, sizes, bounds)
+        parts = np.argsort(keys, kind="stable"), np.cumsum(sizes) - sizes, sizes, bounds
+        return cls(*map(tf.constant, parts))
 
     def indices(self, positions: tf.Tensor, batch: int, seed: int) -> tf.Tensor:
         """The images at positions of the stream, int64 [batch], which are one batch's."""
         place = positions % batch
         number = tf.cast(positions // batch, tf.float64)
-        if len(self.sizes) > 1:  # so that no replica gets one stratum only
+        if self.sizes.shape[0] > 1:  # so that no replica gets one stratum only
             place = _shuffle(place, [seed, positions // batch, -1], batch)
         # Images of the strata up to each before this batch, and those up to it in this batch.
-        bounds = tf.constant(self.bounds)
-        before = tf.cast(tf.floor(number[:, None] * batch * bounds), tf.int64)
-        inside = tf.cast(tf.floor((number[:, None] + 1) * batch * bounds), tf.int64) - before
+        before = tf.cast(tf.floor(number[:, None] * batch * self.bounds), tf.int64)
+        inside = tf.cast(tf.floor((number[:, None] + 1) * batch * self.bounds), tf.int64) - before
         stratum = tf.reduce_sum(tf.cast(place[:, None] >= inside[:, 1:], tf.int64), axis=1)
 
         def at(table: tf.Tensor, offset: int = 0) -> tf.Tensor:
             return tf.gather(table, stratum + offset, batch_dims=1)
 
         drawn = at(before, 1) - at(before) + place - at(inside)
-        size = tf.gather(tf.constant(self.sizes), stratum)
+        size = tf.gather(self.sizes, stratum)
         shuffled = _shuffle(drawn % size, [seed, drawn // size, stratum], size)
-        start = tf.gather(tf.constant(self.starts), stratum)
-        return tf.gather(tf.constant(self.members), start + shuffled)
+        start = tf.gather(self.starts, stratum)
+        return tf.gather(self.members, start + shuffled)
 
 
 def _shuffle(index: tf.Tensor, seed: list, size: tf.Tensor | int) -> tf.Tensor:
@@ -122,7 +122,7 @@ class TrainingData:
         broken: paths that were found unreadable while caching.
     """
 
-    paths: list[str]
+    paths: np.ndarray  # bytes [n], of a fixed width: a million take little memory
     labels: np.ndarray  # int64 [n]
     data: Data
     classes: int
@@ -138,11 +138,13 @@ class TrainingData:
         if self.cached:
             kept, images = load_images(self.paths, self.load_size, self.data.resize)
             missing = np.setdiff1d(np.arange(len(self.paths)), kept)
-            self.broken = [self.paths[i] for i in missing]
+            self.broken = [os.fsdecode(path) for path in self.paths[missing]]
             self.labels = self.labels[kept]
             self.datasets = None if self.datasets is None else self.datasets[kept]
             self._images = tf.constant(images)
+        # Outside the graphs, each of which would hold a copy.
         self._strata = self._make_strata()
+        self._labels = tf.constant(self.labels)
         if self.count < self.batch_size:
             raise UserError(
                 f"The train split has {self.count} readable images, fewer than one batch of "
@@ -231,7 +233,7 @@ class TrainingData:
         size = self.data.image_size
         images.set_shape([self.batch_size, *self.load_size, 3])
         images = augment(images, self.data.augment, size, self.seed, positions[0])
-        labels = tf.gather(tf.constant(self.labels), indices)
+        labels = tf.gather(self._labels, indices)
         batch = tf.cast(images, tf.float32), {"label": targets(labels, self.classes)}
         if self.data.balance != "weight":
             return batch
@@ -283,10 +285,21 @@ def training_data(
     one = len(heights) == len(widths) == 1
     native = (heights[0].as_py(), widths[0].as_py()) if one else None
     return TrainingData(
-        catalogue.paths(table).to_pylist(), table["label"].to_numpy().astype(np.int64),
+        as_bytes(catalogue.paths(table)), table["label"].to_numpy().astype(np.int64),
         data, classes, batch_size, seed, native,
         table["dataset"].to_numpy() if data.weights else None,
     )  # fmt: skip
+
+
+def as_bytes(column: pa.ChunkedArray) -> np.ndarray:
+    """Strings as a NumPy array of fixed width, without a Python object for each."""
+    width = pc.max(pc.binary_length(column)).as_py()
+    result = np.empty(len(column), f"S{width}")
+    start = 0
+    for batch in pa.table([column], ["text"]).to_batches(50_000):
+        result[start : start + batch.num_rows] = [t.encode() for t in batch["text"].to_pylist()]
+        start += batch.num_rows
+    return result
 
 
 def validation_batches(

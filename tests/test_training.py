@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -116,8 +117,11 @@ def test_batch_must_divide_among_replicas(folder_dataset, tmp_path):
     ],
     ids=["cosine", "plateau"],
 )  # fmt: skip
-def test_resume_goes_on_to_the_same_weights(folder_dataset, tmp_path, overrides, monkeypatch):
-    overrides = [*overrides, "training.epochs=4"]
+@pytest.mark.parametrize("minutes", [0, 10], ids=["within", "after"])
+def test_resume_goes_on_to_the_same_weights(
+    folder_dataset, tmp_path, overrides, minutes, monkeypatch
+):
+    overrides = [*overrides, "training.epochs=4", f"training.state_minutes={minutes}"]
     whole, state = fit_small(folder_dataset, tmp_path / "whole", overrides)
 
     class Killed(Exception):
@@ -141,6 +145,54 @@ def test_resume_goes_on_to_the_same_weights(folder_dataset, tmp_path, overrides,
     assert [{k: v for k, v in e.items() if k not in drop} for e in state.history] == [
         {k: v for k, v in e.items() if k not in drop} for e in again.history
     ]
+
+
+def kill_at_random(root, work, kills):
+    """Kills trainings (signal 9) at random moments; returns what became of each."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("kills.py"), root, work, str(kills), "1"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_killed_at_random_moments_the_result_is_the_same(folder_dataset, tmp_path):
+    found = kill_at_random(folder_dataset, tmp_path, 2)
+    assert len(found) == 2 and all(f["weights"] and f["history"] for f in found), found
+
+
+@pytest.mark.slow
+def test_a_hundred_random_kills_give_a_hundred_equal_results(folder_dataset, tmp_path):
+    found = kill_at_random(folder_dataset, tmp_path, 100)
+    assert len(found) == 100 and all(f["weights"] and f["history"] for f in found), found
+
+
+def test_a_full_disk_leaves_the_last_good_state(folder_dataset, tmp_path, monkeypatch):
+    import resource
+
+    from tfdetect.training import fit as module
+
+    overrides = ["training.epochs=4", "training.state_minutes=0"]
+    whole, _ = fit_small(folder_dataset, tmp_path / "whole", overrides)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class FillDisk(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 22:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "StopOnNonFinite", FillDisk)
+            with pytest.raises(UserError, match=r"could not be written.*go on with --resume"):
+                fit_small(folder_dataset, tmp_path / "parts", overrides)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(p.name for p in (tmp_path / "parts" / "state").glob("*.npz")) == ["last.npz"]
+    resumed, _ = fit_small(folder_dataset, tmp_path / "parts", overrides)
+    for a, b in zip(whole.get_weights(), resumed.get_weights()):
+        assert np.array_equal(a, b)
 
 
 def command(*arguments, **kwargs):
@@ -168,7 +220,7 @@ def test_kill_9_and_resume_from_the_command(folder_dataset, tmp_path):
     arguments = small_arguments(folder_dataset, tmp_path / "killed", 30)
     process = command(*arguments)
     partial = tmp_path / "killed" / "small_images.partial"
-    wait_for(partial / "state" / "last", process)
+    wait_for(partial / "state" / "last.npz", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     with pytest.raises(UserError, match="not finished"):
@@ -187,7 +239,7 @@ def test_kill_9_and_resume_from_the_command(folder_dataset, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_usable_run_that_can_go_on(folder_dataset, tmp_path):
     process = command(*small_arguments(folder_dataset, tmp_path, 500))
-    wait_for(tmp_path / "small_images.partial" / "state" / "last", process)
+    wait_for(tmp_path / "small_images.partial" / "state" / "last.npz", process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 0, err

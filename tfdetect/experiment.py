@@ -139,6 +139,7 @@ class Training(Document):
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     xla: Literal["auto", "on", "off"] = "auto"
     deterministic: bool = False
+    state_minutes: float = Field(10.0, ge=0)  # between states to resume from within an epoch
 
 
 class Experiment(Document):

@@ -85,33 +85,37 @@ def fit(
         adapting.append(keras.callbacks.EarlyStopping(
             monitor=monitor, mode=mode, patience=training.early_stopping,
         ))  # fmt: skip
-    state = TrainState(folder / "state", monitor, adapting)
+    state = TrainState(folder / "state", monitor, adapting, training.state_minutes)
     with devices.scope():
         state.restore(detector)
-    if state.epoch:
-        say(f"resuming after epoch {state.epoch} of {training.epochs}")
+    if state.epoch or state.step:
+        say(f"resuming after epoch {state.epoch} of {training.epochs}, step {state.step}")
     callbacks = [
         ImagesPerSecond(training.batch_size), StopOnNonFinite(), WatchFiles(data, on_broken),
         *adapting, state,
         keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
     ]  # fmt: skip
+    if state.step:
+        detector.test_on_batch(*next(iter(validation)))  # makes the metrics, to be restored
     interrupted = False
-    if state.epoch < training.epochs and not state.stopped:
-        # Of the validation data, whose end Keras does not know beforehand.
-        warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
-        try:
-            detector.fit(
-                data.batches(state.epoch * steps),
-                validation_data=validation,
-                initial_epoch=state.epoch,
-                epochs=training.epochs,
-                steps_per_epoch=steps,
-                callbacks=callbacks,
-                shuffle=False,  # the stream is shuffled already
-                verbose=verbose,
-            )
-        except KeyboardInterrupt:
-            interrupted = True
+    # Of the validation data, whose end Keras does not know beforehand.
+    warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+    try:
+        # An epoch that was begun before is ended first: Keras knows no shorter first one.
+        for end in [state.epoch + 1] * bool(state.step) + [training.epochs]:
+            if state.epoch < end and not state.stopped:
+                detector.fit(
+                    data.batches(state.epoch * steps + state.step),
+                    validation_data=validation,
+                    initial_epoch=state.epoch,
+                    epochs=end,
+                    steps_per_epoch=steps - state.step,
+                    callbacks=callbacks,
+                    shuffle=False,  # the stream is shuffled already
+                    verbose=verbose,
+                )
+    except KeyboardInterrupt:
+        interrupted = True
     if not state.best_weights.is_file():  # stopped in the first epoch
         state.set_model(detector)
         state.save_weights()

@@ -12,13 +12,17 @@ from tfdetect.errors import UserError, nearest
 
 # What multiples of pixels a backbone accepts: (smallest side, side must divide by this).
 INPUT_SIZES = {
-    "densenet121": (32, 1),
+    "densenet121": (32, 1), "densenet169": (32, 1), "densenet201": (32, 1),
     "xception": (71, 1),
-    "resnet18": (32, 1),
-    "resnet50": (32, 1),
-    "swin_t": (224, 224),
+    "efficientnetv2_b0": (32, 1), "efficientnetv2_s": (32, 1),
+    "convnext_tiny": (32, 1),
+    "mobilenetv3_small": (32, 1), "mobilenetv3_large": (32, 1),
+    "resnet18": (32, 1), "resnet50": (32, 1), "resnet101": (32, 1),
+    "swin_t": (224, 224), "swin_s": (224, 224), "swin_b": (224, 224),
+    "deit_t": (32, 16), "deit_s": (32, 16), "deit_b": (32, 16),
+    "vit_b": (32, 16),
     "small_resnet": (16, 1),
-}
+}  # fmt: skip
 
 
 class Augmentation(Document):
@@ -125,10 +129,25 @@ class Schedule(Document):
     floor: float = Field(1e-6, ge=0)  # plateau
 
 
+class Stage(Document):
+    """One stage of fine-tuning: what is frozen, for how long, at which share of the rate."""
+
+    epochs: int = Field(gt=0)
+    freeze: Freeze = Freeze()
+    rate: float = Field(1.0, gt=0)
+
+
 class Training(Document):
-    """How the detector learns."""
+    """How the detector learns.
+
+    Attributes:
+        stages: fine-tuning in several stages, each with a fresh optimizer and schedule:
+            the head first, then more and more layers with smaller rates. They take the
+            place of `epochs` and of `model.freeze`.
+    """
 
     epochs: int = Field(10, gt=0)
+    stages: tuple[Stage, ...] = ()
     steps_per_epoch: int | None = Field(None, gt=0)  # default: one pass over train
     batch_size: int = Field(32, gt=0)  # over all devices together
     optimizer: Optimizer = Optimizer()

@@ -12,10 +12,24 @@ from tfdetect.errors import unknown
 
 BACKBONES = {
     "densenet121": "tfdetect.models.backbones:densenet121",
+    "densenet169": "tfdetect.models.backbones:densenet169",
+    "densenet201": "tfdetect.models.backbones:densenet201",
     "xception": "tfdetect.models.backbones:xception",
+    "efficientnetv2_b0": "tfdetect.models.backbones:efficientnetv2_b0",
+    "efficientnetv2_s": "tfdetect.models.backbones:efficientnetv2_s",
+    "convnext_tiny": "tfdetect.models.backbones:convnext_tiny",
+    "mobilenetv3_small": "tfdetect.models.backbones:mobilenetv3_small",
+    "mobilenetv3_large": "tfdetect.models.backbones:mobilenetv3_large",
     "resnet18": "tfdetect.models.backbones:resnet18",
     "resnet50": "tfdetect.models.backbones:resnet50",
+    "resnet101": "tfdetect.models.backbones:resnet101",
     "swin_t": "tfdetect.models.backbones:swin_t",
+    "swin_s": "tfdetect.models.backbones:swin_s",
+    "swin_b": "tfdetect.models.backbones:swin_b",
+    "deit_t": "tfdetect.models.backbones:deit_t",
+    "deit_s": "tfdetect.models.backbones:deit_s",
+    "deit_b": "tfdetect.models.backbones:deit_b",
+    "vit_b": "tfdetect.models.backbones:vit_b",
     "small_resnet": "tfdetect.models.small_resnet:small_resnet",
 }
 

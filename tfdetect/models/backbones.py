@@ -36,9 +36,56 @@ def densenet121(shape: tuple[int, int, int], weights: str, **options: Any) -> Ba
     return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
 
 
+def densenet169(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """DenseNet-169, keras.applications."""
+    model = _application(keras.applications.DenseNet169, shape, weights, options)
+    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+
+
+def densenet201(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """DenseNet-201, keras.applications."""
+    model = _application(keras.applications.DenseNet201, shape, weights, options)
+    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+
+
 def xception(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
     """Xception (Chollet, CVPR 2017), keras.applications."""
     model = _application(keras.applications.Xception, shape, weights, options)
+    return Backbone(model, 1 / 127.5, -1.0)
+
+
+def efficientnetv2_b0(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """EfficientNetV2-B0 (Tan & Le, ICML 2021), keras.applications."""
+    options = {"include_preprocessing": False, **options}
+    model = _application(keras.applications.EfficientNetV2B0, shape, weights, options)
+    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+
+
+def efficientnetv2_s(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """EfficientNetV2-S, keras.applications; it is scaled unlike B0."""
+    options = {"include_preprocessing": False, **options}
+    model = _application(keras.applications.EfficientNetV2S, shape, weights, options)
+    return Backbone(model, 1 / 128, -1.0)
+
+
+def convnext_tiny(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """ConvNeXt-T (Liu et al., CVPR 2022), keras.applications."""
+    options = {"include_preprocessing": False, **options}
+    model = _application(keras.applications.ConvNeXtTiny, shape, weights, options)
+    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+
+
+def mobilenetv3_small(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """MobileNetV3-Small (Howard et al., ICCV 2019), keras.applications."""
+    options = {"include_preprocessing": False, **options}
+    model = _application(keras.applications.MobileNetV3Small, shape, weights, options)
+    return Backbone(model, 1 / 127.5, -1.0)
+
+
+def mobilenetv3_large(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """MobileNetV3-Large, keras.applications."""
+    options = {"include_preprocessing": False, **options}
+    model = _application(keras.applications.MobileNetV3Large, shape, weights, options)
     return Backbone(model, 1 / 127.5, -1.0)
 
 
@@ -54,24 +101,95 @@ def resnet50(shape: tuple[int, int, int], weights: str, **options: Any) -> Backb
     return _hub_resnet(shape, weights, "resnet_50_imagenet", defaults | options)
 
 
+def resnet101(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """ResNet-101 (v1.5), keras-hub."""
+    defaults = {"stackwise_num_blocks": [3, 4, 23, 3], "block_type": "bottleneck_block"}
+    return _hub_resnet(shape, weights, "resnet_101_imagenet", defaults | options)
+
+
 def swin_t(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
     """Swin-T (Liu et al., ICCV 2021), keras-hub; 27,519,354 trainable parameters."""
+    defaults = {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24],
+                "drop_path": 0.2}  # fmt: skip
+    return _swin(shape, weights, "swin_tiny_patch4_window7_224", defaults | options)
+
+
+def swin_s(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """Swin-S, keras-hub."""
+    defaults = {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24],
+                "drop_path": 0.3}  # fmt: skip
+    return _swin(shape, weights, "swin_small_patch4_window7_224", defaults | options)
+
+
+def swin_b(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """Swin-B, keras-hub."""
+    defaults = {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32],
+                "drop_path": 0.5}  # fmt: skip
+    return _swin(shape, weights, "swin_base_patch4_window7_224", defaults | options)
+
+
+def deit_t(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """DeiT-Ti (Touvron et al., ICML 2021), keras-hub's, which is the distilled one."""
+    return _deit(shape, weights, "tiny", 192, 3, options)
+
+
+def deit_s(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """DeiT-S, keras-hub's, which is the distilled one."""
+    return _deit(shape, weights, "small", 384, 6, options)
+
+
+def deit_b(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """DeiT-B, keras-hub's, which is the distilled one."""
+    return _deit(shape, weights, "base", 768, 12, options)
+
+
+def vit_b(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """ViT-B/16 (Dosovitskiy et al., ICLR 2021), keras-hub; its class token."""
     import keras_hub
 
-    defaults = {
-        "embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24],
-        "window_size": 7, "drop_path": 0.2,
-    }  # fmt: skip
+    defaults = {"image_shape": shape, "patch_size": 16, "num_layers": 12, "num_heads": 12,
+                "hidden_dim": 768, "mlp_dim": 3072}  # fmt: skip
+    vit = _hub(
+        keras_hub.models.ViTBackbone, "vit_base_patch16_224_imagenet", weights, defaults | options
+    )
+    return Backbone(_leading_tokens(vit, shape, 1, "vit_b"), 1 / 127.5, -1.0)
+
+
+def _deit(shape: tuple, weights: str, size: str, width: int, heads: int, options: dict) -> Backbone:
+    """Its class and distillation tokens, whose mean the linear head takes."""
+    import keras_hub
+
+    defaults = {"image_shape": shape, "patch_size": 16, "num_layers": 12, "num_heads": heads,
+                "hidden_dim": width, "intermediate_dim": 4 * width}  # fmt: skip
+    preset = f"deit_{size}_distilled_patch16_224_imagenet"
+    deit = _hub(keras_hub.models.DeiTBackbone, preset, weights, defaults | options)
+    model = _leading_tokens(deit, shape, 2, f"deit_{size[0]}")
+    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+
+
+def _leading_tokens(model: keras.Model, shape: tuple, count: int, name: str) -> keras.Model:
+    """The first tokens of a transformer's [B, tokens, c] as features [B, 1, count, c]."""
+    inputs = keras.Input(shape)
+    tokens = model(inputs)
+    width = tokens.shape[-1]
+    leading = keras.layers.Cropping1D((0, tokens.shape[1] - count), name="leading")(tokens)
+    features = keras.layers.Reshape((1, count, width), name="grid")(leading)
+    return keras.Model(inputs, features, name=name)
+
+
+def _swin(shape: tuple, weights: str, preset: str, options: dict) -> Backbone:
+    import keras_hub
+
     ignore_mask_warnings()
     swin = _hub(
-        keras_hub.models.SwinTransformerBackbone, "swin_tiny_patch4_window7_224", weights,
-        {"image_shape": shape, **defaults, **options},
+        keras_hub.models.SwinTransformerBackbone, preset, weights,
+        {"image_shape": shape, "window_size": 7, **options},
     )  # fmt: skip
     # Its tokens back on their grid, as every other backbone has it.
     grid = (shape[0] // 32, shape[1] // 32, swin.output.shape[-1])
     inputs = keras.Input(shape)
     features = keras.layers.Reshape(grid, name="grid")(swin(inputs))
-    model = keras.Model(inputs, features, name="swin_t")
+    model = keras.Model(inputs, features, name=f"swin_{preset.split('_')[1][0]}")
     return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
 
 

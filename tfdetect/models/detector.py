@@ -33,8 +33,10 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     """
     model = experiment.model
     shape = (*experiment.data.image_size, 3)
-    is_path = model.weights.endswith((".keras", ".h5")) or os.sep in model.weights or (
-        model.weights not in ("none", "imagenet") and Path(model.weights).is_dir()
+    is_path = not model.weights.startswith(("kaggle://", "hf://")) and (
+        model.weights.endswith(".keras") or os.sep in model.weights or (
+            model.weights not in ("none", "imagenet") and Path(model.weights).is_dir()
+        )
     )  # fmt: skip
     build = registry.resolve("backbone", registry.BACKBONES, model.backbone)
     try:

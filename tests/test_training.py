@@ -147,6 +147,60 @@ def test_resume_goes_on_to_the_same_weights(
     ]
 
 
+STAGES = (
+    "training.stages=[{epochs: 2, freeze: {share: 1.0}}, {epochs: 2, freeze: {share: 0.5}, "
+    "rate: 0.5}, {epochs: 1, rate: 0.1}]"
+)
+
+
+def test_stages_thaw_the_backbone_and_lower_the_rate(folder_dataset, tmp_path, monkeypatch):
+    from tfdetect.training import fit as module
+
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            rate = float(self.model.optimizer.learning_rate)
+            seen.append((rate, len(self.model.trainable_variables), self.model.get_weights()))
+
+    monkeypatch.setattr(module, "StopOnNonFinite", Watch)
+    overrides = [STAGES, "training.schedule.name=constant"]
+    detector, state = fit_small(folder_dataset, tmp_path, overrides)
+    assert [round(rate, 6) for rate, _, _ in seen] == [0.01, 0.01, 0.005, 0.005, 0.001]
+    counts = [count for _, count, _ in seen]
+    assert counts[0] == counts[1] == 2 < counts[2] == counts[3] < counts[4]
+    # Only the head, which is last, learns at first; frozen normalisation does not move either.
+    first, second, third = (w for _, _, w in seen[:3])
+    assert all(np.array_equal(a, b) for a, b in zip(first[:-2], second[:-2]))
+    assert not np.array_equal(first[-2], second[-2])
+    assert not all(np.array_equal(a, b) for a, b in zip(second[:-2], third[:-2]))
+    assert state.epoch == 5
+
+
+@pytest.mark.parametrize("step", [10, 20, 33])
+def test_stages_resume_to_the_same_weights(folder_dataset, tmp_path, step, monkeypatch):
+    from tfdetect.training import fit as module
+
+    overrides = [STAGES, "training.state_minutes=0", "training.optimizer.name=adam"]
+    whole, _ = fit_small(folder_dataset, tmp_path / "whole", overrides)
+    done = []
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            done.append(batch)
+            if len(done) == step:
+                raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "StopOnNonFinite", Kill)
+        with pytest.raises(ZeroDivisionError):
+            fit_small(folder_dataset, tmp_path / "parts", overrides)
+    resumed, state = fit_small(folder_dataset, tmp_path / "parts", overrides)
+    assert state.epoch == 5
+    for a, b in zip(whole.get_weights(), resumed.get_weights()):
+        assert np.array_equal(a, b)
+
+
 def kill_at_random(root, work, kills):
     """Kills trainings (signal 9) at random moments; returns what became of each."""
     done = subprocess.run(

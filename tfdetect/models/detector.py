@@ -45,7 +45,6 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
         raise UserError(f"The backbone {model.backbone} refuses model.options: {error}") from error
     if is_path:
         _load_backbone(backbone.model, Path(model.weights).expanduser())
-    freeze(backbone.model, model.freeze)
     backbone.model.autocast = False  # its layers do that, those that want it
 
     images = keras.Input(shape, name="image")
@@ -55,12 +54,20 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     )
     head = registry.resolve("head", registry.HEADS, model.head)
     logits = head(backbone.model(x), 1 if classes == 2 else classes, model.dropout, model.l2)
-    return keras.Model(images, {"label": logits}, name=experiment.name.replace("/", "_"))
+    detector = keras.Model(images, {"label": logits}, name=experiment.name.replace("/", "_"))
+    freeze(detector, model.freeze)
+    return detector
 
 
-def freeze(backbone: keras.Model, rule: Freeze) -> None:
-    """Makes the backbone's layers that the rule names untrainable."""
-    leaves = backbone_layers(backbone)
+def freeze(detector: keras.Model, rule: Freeze) -> None:
+    """Makes those layers of the backbone untrainable that the rule names, and no others.
+
+    Frozen batch normalisation uses its moving averages. A compiled detector must be
+    compiled again.
+    """
+    leaves = backbone_layers(_backbone(detector))
+    for leaf in leaves:
+        leaf.trainable = True
     if rule.names:
         for pattern in rule.names:
             chosen = [leaf for leaf in leaves if fnmatch.fnmatch(leaf.name, pattern)]
@@ -81,7 +88,7 @@ def freeze(backbone: keras.Model, rule: Freeze) -> None:
 
 def describe(detector: keras.Model) -> str:
     """One line on size and freezing, for the terminal and the run."""
-    backbone = next(layer for layer in detector.layers if isinstance(layer, keras.Model))
+    backbone = _backbone(detector)
     leaves = backbone_layers(backbone)
     frozen = sum(not layer.trainable for layer in leaves)
     trainable = sum(int(keras.ops.size(v)) for v in detector.trainable_variables)
@@ -89,6 +96,10 @@ def describe(detector: keras.Model) -> str:
         f"{backbone.name}: {detector.count_params():,} parameters, {trainable:,} of them "
         f"trainable; {frozen} of {len(leaves)} backbone layers frozen"
     )
+
+
+def _backbone(detector: keras.Model) -> keras.Model:
+    return next(layer for layer in detector.layers if isinstance(layer, keras.Model))
 
 
 def backbone_layers(backbone: keras.Model) -> list[keras.layers.Layer]:

@@ -12,10 +12,10 @@ import tensorflow as tf
 from tfdetect.data.pipeline import TrainingData
 from tfdetect.errors import UserError
 from tfdetect.experiment import Experiment
-from tfdetect.models.detector import build_detector, describe
+from tfdetect.models.detector import build_detector, describe, freeze
 from tfdetect.training.callbacks import ImagesPerSecond, StopOnNonFinite, WatchFiles
 from tfdetect.training.devices import Devices
-from tfdetect.training.optimizer import build_optimizer
+from tfdetect.training.optimizer import build_optimizer, only_stage
 from tfdetect.training.state import TrainState
 
 MONITORS = {"accuracy": "val_accuracy", "auc": "val_auc", "loss": "val_log_loss"}
@@ -60,18 +60,13 @@ def fit(
             f"{devices.replicas} devices."
         )
     steps = training.steps_per_epoch or max(1, round(data.count / training.batch_size))
+    stages = training.stages or (
+        only_stage(training).model_copy(update={"freeze": experiment.model.freeze}),
+    )
     with devices.scope():
         detector = build_detector(experiment, classes)
         if devices.replicas > 1:
             _synchronise(detector)
-        detector.compile(
-            optimizer=build_optimizer(training, steps),
-            loss={"label": _loss(classes, training.label_smoothing)},
-            # Weighted, so that the padding of the last validation batch does not count.
-            weighted_metrics={"label": _metrics(classes)},
-            jit_compile=_xla(experiment, devices),
-        )
-    say(describe(detector))
 
     monitor = MONITORS[training.monitor]
     mode = "min" if training.monitor == "loss" else "max"
@@ -86,34 +81,51 @@ def fit(
             monitor=monitor, mode=mode, patience=training.early_stopping,
         ))  # fmt: skip
     state = TrainState(folder / "state", monitor, adapting, training.state_minutes)
-    with devices.scope():
-        state.restore(detector)
+    state.read()
     if state.epoch or state.step:
-        say(f"resuming after epoch {state.epoch} of {training.epochs}, step {state.step}")
+        say(f"resuming after epoch {state.epoch}, step {state.step}")
     callbacks = [
         ImagesPerSecond(training.batch_size), StopOnNonFinite(), WatchFiles(data, on_broken),
         *adapting, state,
         keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
     ]  # fmt: skip
-    if state.step:
-        detector.test_on_batch(*next(iter(validation)))  # makes the metrics, to be restored
     interrupted = False
     # Of the validation data, whose end Keras does not know beforehand.
     warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
     try:
-        # An epoch that was begun before is ended first: Keras knows no shorter first one.
-        for end in [state.epoch + 1] * bool(state.step) + [training.epochs]:
-            if state.epoch < end and not state.stopped:
-                detector.fit(
-                    data.batches(state.epoch * steps + state.step),
-                    validation_data=validation,
-                    initial_epoch=state.epoch,
-                    epochs=end,
-                    steps_per_epoch=steps - state.step,
-                    callbacks=callbacks,
-                    shuffle=False,  # the stream is shuffled already
-                    verbose=verbose,
+        for number, stage in enumerate(stages):
+            if number < state.stage:
+                continue
+            if number > state.stage:
+                state.next_stage(detector)
+            with devices.scope():
+                freeze(detector, stage.freeze)
+                detector.compile(
+                    optimizer=build_optimizer(training, steps, stage),
+                    loss={"label": _loss(classes, training.label_smoothing)},
+                    # Weighted, so that the padding of the last validation batch does not count.
+                    weighted_metrics={"label": _metrics(classes)},
+                    jit_compile=_xla(experiment, devices),
                 )
+                if state.stage_epochs < stage.epochs and not state.stopped:
+                    state.restore(detector)
+            title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""
+            say(title + describe(detector))
+            if state.step:
+                detector.test_on_batch(*next(iter(validation)))  # makes metrics to be restored
+            # An epoch that was begun before is ended first: Keras knows no shorter first one.
+            for count in [1] * bool(state.step) + [stage.epochs]:
+                if state.stage_epochs < stage.epochs and not state.stopped:
+                    detector.fit(
+                        data.batches(state.epoch * steps + state.step),
+                        validation_data=validation,
+                        initial_epoch=state.epoch,
+                        epochs=state.epoch + min(count, stage.epochs - state.stage_epochs),
+                        steps_per_epoch=steps - state.step,
+                        callbacks=callbacks,
+                        shuffle=False,  # the stream is shuffled already
+                        verbose=verbose,
+                    )
     except KeyboardInterrupt:
         interrupted = True
     if not state.best_weights.is_file():  # stopped in the first epoch

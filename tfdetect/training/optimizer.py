@@ -2,14 +2,16 @@
 
 import keras
 
-from tfdetect.experiment import Training
+from tfdetect.experiment import Stage, Training
 
 
-def build_optimizer(training: Training, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Builds the optimizer; weight decay spares biases and normalisation."""
+def build_optimizer(
+    training: Training, steps_per_epoch: int, stage: Stage | None = None
+) -> keras.optimizers.Optimizer:
+    """Builds the optimizer of a stage; weight decay spares biases and normalisation."""
     settings = training.optimizer
     common = {
-        "learning_rate": _learning_rate(training, steps_per_epoch),
+        "learning_rate": _learning_rate(training, steps_per_epoch, stage or only_stage(training)),
         "weight_decay": settings.weight_decay or None,
         "clipnorm": settings.clip_norm,
     }
@@ -26,12 +28,17 @@ def build_optimizer(training: Training, steps_per_epoch: int) -> keras.optimizer
     return optimizer
 
 
-def _learning_rate(training: Training, steps_per_epoch: int):
-    rate, schedule = training.optimizer.learning_rate, training.schedule
+def only_stage(training: Training) -> Stage:
+    """A training without stages, as one."""
+    return Stage(epochs=training.epochs)
+
+
+def _learning_rate(training: Training, steps_per_epoch: int, stage: Stage):
+    rate, schedule = training.optimizer.learning_rate * stage.rate, training.schedule
     if schedule.name != "cosine":
         return rate  # constant, or lowered by a callback
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
-    total = training.epochs * steps_per_epoch
+    total = stage.epochs * steps_per_epoch
     if not warmup:
         return keras.optimizers.schedules.CosineDecay(rate, total)
     return keras.optimizers.schedules.CosineDecay(

@@ -30,9 +30,11 @@ class TrainState(keras.callbacks.Callback):
 
     Attributes:
         history: logs of the finished epochs.
+        stage: number of the stage of fine-tuning, from 0.
+        stage_epochs: finished epochs of that stage.
         step: steps of the unfinished epoch that the restored state has behind it.
         best: best value of the monitored metric so far.
-        stopped: whether a callback ended the training.
+        stopped: whether a callback ended the stage.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class TrainState(keras.callbacks.Callback):
         self.others = others
         self.minutes = minutes
         self.history: list[dict[str, float]] = []
+        self.stage = self.stage_epochs = 0
         self.step = 0
         self.best: float | None = None
         self.stopped = False
         self._memory: dict[str, dict[str, float]] = {}
         self._metrics: list[np.ndarray] = []
+        self._values: list[np.ndarray] = []  # of variables, read and not yet put back
         self._started = self._written = time.monotonic()
         self._seconds_before = 0.0
 
@@ -93,6 +97,7 @@ class TrainState(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.history.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}})
         self.step = 0
+        self.stage_epochs += 1
         value = self.history[-1].get(self.monitor)
         better = self.best is None or (value > self.best if self.maximise else value < self.best)
         if better and value is not None and math.isfinite(value):
@@ -118,8 +123,9 @@ class TrainState(keras.callbacks.Callback):
 
     def _write(self) -> None:
         state = {
-            "history": self.history, "step": self.step, "best": self.best,
-            "callbacks": self._memory, "stopped": self.stopped, "seconds": self.seconds,
+            "history": self.history, "stage": self.stage, "stage_epochs": self.stage_epochs,
+            "step": self.step, "best": self.best, "callbacks": self._memory,
+            "stopped": self.stopped, "seconds": self.seconds,
         }  # fmt: skip
         arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables())}
         if self.step:
@@ -149,31 +155,44 @@ class TrainState(keras.callbacks.Callback):
                 "is kept. Make room or give write permission, then go on with --resume."
             ) from error
 
-    def restore(self, model: keras.Model) -> None:
-        """Puts a compiled model, its optimizer and the callbacks back where they were.
+    def read(self) -> None:
+        """Reads the state that was written last, if there is one."""
+        file = self.folder / "last.npz"
+        if not file.exists():
+            return
+        with np.load(file) as saved:
+            state = json.loads(str(saved["state"]))
+            for kind, values in (("variable", self._values), ("metric", self._metrics)):
+                count = sum(name.startswith(f"{kind}_") for name in saved.files)
+                values += [saved[f"{kind}_{i}"] for i in range(count)]
+        self.history, self.step, self.best = state["history"], state["step"], state["best"]
+        self.stage, self.stage_epochs = state["stage"], state["stage_epochs"]
+        self.stopped = state["stopped"]
+        self._seconds_before = state["seconds"]
+        self._memory = state["callbacks"]
 
-        Does nothing where no state was written yet.
+    def next_stage(self, model: keras.Model) -> None:
+        """Goes on to the next stage: model as it is, everything else anew."""
+        self._assign(model.variables, self._values[: len(model.variables)])
+        self.stage, self.stage_epochs, self.stopped = self.stage + 1, 0, False
+        self._memory, self._values = {}, []
+
+    def restore(self, model: keras.Model) -> None:
+        """Puts a compiled model and its optimizer back to what was read.
+
+        Does nothing where nothing was.
 
         Raises:
             UserError: the state belongs to another model.
         """
-        file = self.folder / "last.npz"
-        if not file.exists():
-            return
-        self.set_model(model)
-        model.optimizer.build(model.trainable_variables)
-        variables = self._variables()
-        with np.load(file) as saved:
-            state = json.loads(str(saved["state"]))
-            count = sum(name.startswith("variable_") for name in saved.files)
-            values = [saved[f"variable_{i}"] for i in range(count)]
-            count = sum(name.startswith("metric_") for name in saved.files)
-            self._metrics = [saved[f"metric_{i}"] for i in range(count)]
-        if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
+        if self._values:
+            self.set_model(model)
+            model.optimizer.build(model.trainable_variables)
+            self._assign(self._variables(), self._values)
+            self._values = []
+
+    def _assign(self, variables: list, values: list[np.ndarray]) -> None:
+        if values and [v.shape for v in values] != [tuple(v.shape) for v in variables]:
             raise UserError(f"The state in {self.folder} belongs to another model.")
         for variable, value in zip(variables, values):
             variable.assign(value)
-        self.history, self.step, self.best = state["history"], state["step"], state["best"]
-        self.stopped = state["stopped"]
-        self._seconds_before = state["seconds"]
-        self._memory = state["callbacks"]

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.imaging import degrade, geometry
+from tfdetect.data.pipeline import augment
+from tfdetect.errors import UserError
+from tfdetect.experiment import Augmentation
+from tfdetect.imaging import degrade, erase, geometry
+from tfdetect.registry import AUGMENTATIONS
 
 SEED = tf.constant([3, 4])
 
@@ -45,7 +49,7 @@ def test_shrinking_is_antialiased():
 
 def test_warp_without_parameters_is_the_resize():
     images = pictures()
-    warped = geometry.random_warp(images, SEED, (60, 60)).numpy().astype(int)
+    warped = geometry.random_warp(images, SEED, (60, 60))[0].numpy().astype(int)
     resized = geometry.resize(images, (60, 60), "stretch").numpy().astype(int)
     assert np.abs(warped - resized).max() <= 1
     assert abs((warped - resized).mean()) < 0.1  # ties round differently
@@ -57,7 +61,7 @@ def test_warp_is_image_data_generators(monkeypatch):
     images = pictures(1, 40, 52)
     angle, shear, down, across, zoom_y, zoom_x = 0.3, 0.2, 2.5, -3.0, 1.15, 0.85
     values = [tf.constant([v]) for v in (angle, shear, down, across, zoom_y, zoom_x)]
-    ours = geometry.warp(images, (40, 52), *values, mirror=tf.constant([False])).numpy()[0]
+    ours = geometry.warp(images, (40, 52), *values, mirror=tf.constant([False]))[0].numpy()[0]
     # The matrices of keras.preprocessing.image.apply_affine_transform, in (row, column).
     rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = rotate @ [[1, -np.sin(shear)], [0, np.cos(shear)]] @ np.diag([zoom_y, zoom_x])
@@ -73,13 +77,14 @@ def test_warp_mirrors():
     images = pictures()
     none = tf.zeros([6])
     one = tf.ones([6])
-    ours = geometry.warp(images, (30, 30), none, none, none, none, one, one, tf.fill([6], True))
+    mirror = tf.fill([6], True)
+    ours, _ = geometry.warp(images, (30, 30), none, none, none, none, one, one, mirror)
     assert np.array_equal(ours, images[:, :, ::-1])
 
 
 def test_shift_moves_whole_pixels():
     images = pictures(40).numpy()
-    shifted = geometry.random_shift(images, SEED, 2).numpy()
+    shifted = geometry.random_shift(images, SEED, 2)[0].numpy()
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), "symmetric")
     moves = set()
     for before, after in zip(padded, shifted):
@@ -92,7 +97,7 @@ def test_shift_moves_whole_pixels():
 
 def test_flip_mirrors_about_half():
     images = pictures(200).numpy()
-    flipped = geometry.random_flip(images, SEED).numpy()
+    flipped = geometry.random_flip(images, SEED)[0].numpy()
     mirrored = [np.array_equal(a[:, ::-1], b) for a, b in zip(images, flipped)]
     kept = [np.array_equal(a, b) for a, b in zip(images, flipped)]
     assert all(m != k for m, k in zip(mirrored, kept))
@@ -133,22 +138,128 @@ def test_blur_takes_images_smaller_than_its_kernel():
     assert (degrade.random_blur(images, SEED, 1.0, 3.0).numpy() == 90).all()
 
 
+# Every registered step, with parameters that make it act.
 STEPS = {
-    "flip": geometry.random_flip,
-    "shift": geometry.random_shift,
-    "warp": lambda i, s: geometry.random_warp(i, s, (30, 30), 20, 0.1, 0.2, 0.2, True),
-    "jpeg": degrade.random_jpeg,
-    "blur": degrade.random_blur,
-}
+    "warp": {"rotation": 20, "shift": 0.1, "shear": 0.2, "zoom": 0.2, "flip": True},
+    "rand_augment": {"magnitude": 0.9},
+    "patches": {"patch": 5},
+    **{name: {} for name in (
+        "flip", "shift", "crop", "jpeg", "webp", "blur", "noise", "downsample", "colour", "grey",
+        "erasing", "mixup", "cutmix",
+    )},
+}  # fmt: skip
+
+
+def apply(name, images, seed=1, targets=None, masks=None):
+    steps = (Augmentation(name=name, params=STEPS[name]),)
+    position = tf.constant(seed, tf.int64)
+    targets = tf.zeros([images.shape[0], 1]) if targets is None else targets
+    return augment(images, steps, tuple(images.shape[1:3]), 7, position, targets, masks)
+
+
+def test_all_steps_are_tried_here():
+    assert set(STEPS) == set(AUGMENTATIONS)
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_eager_and_tf_data_agree(name):
-    images = pictures()
-    eager = STEPS[name](images, SEED)
-    dataset = tf.data.Dataset.from_tensors(images).map(lambda i: STEPS[name](i, SEED))
+def test_steps_repeat_eagerly_and_in_tf_data_and_differ_by_seed(name):
+    images = pictures(24)
+    eager = apply(name, images)[0]
+    dataset = tf.data.Dataset.from_tensors(images).map(lambda i: apply(name, i)[0])
     inside = next(iter(dataset))
     assert eager.dtype == inside.dtype == tf.uint8
+    assert eager.shape == inside.shape == images.shape
     assert np.abs(eager.numpy().astype(int) - inside.numpy()).max() <= 1
-    other = STEPS[name](images, tf.constant([5, 6]))
-    assert not np.array_equal(eager, other)
+    assert np.array_equal(eager, apply(name, images)[0])
+    assert not np.array_equal(eager, images)
+    assert not np.array_equal(eager, apply(name, images, seed=5)[0])
+
+
+MOVING = ["flip", "shift", "warp", "crop", "rand_augment", "cutmix"]
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_masks_move_with_their_images(name):
+    """An image that is bright where its mask is 1 is so after the step too."""
+    rng = np.random.default_rng(3)
+    masks = np.zeros((16, 40, 40, 1), np.uint8)
+    for mask in masks:
+        y, x = rng.integers(4, 20, 2)
+        mask[y : y + 14, x : x + 14] = 1
+    images = np.repeat(np.where(masks, 220, 30), 3, axis=3).astype(np.uint8)
+    steps = (Augmentation(name=name, params={**STEPS[name], **({"magnitude": 0.2}
+             if name == "rand_augment" else {})}),)  # fmt: skip
+    moved, _, after = augment(
+        tf.constant(images), steps, (40, 40), 7, tf.constant(1, tf.int64), tf.zeros([16, 1]),
+        tf.constant(masks),
+    )  # fmt: skip
+    assert after.dtype == tf.uint8 and set(np.unique(after)) == {0, 1}
+    moved, after = moved.numpy().mean(axis=3), after.numpy()[..., 0]
+    if name == "rand_augment":  # tones may change the levels, but not their order
+        inside = np.array([m[a == 1].mean() > m[a == 0].mean() for m, a in zip(moved, after)])
+        assert inside.mean() > 0.8
+    else:
+        assert ((moved > 125) == (after == 1)).mean() > 0.99
+    assert not np.array_equal(after, masks[..., 0])
+
+
+def test_mixing_keeps_the_sum_of_targets_and_of_pixels():
+    images = tf.constant(np.where(np.arange(32) % 2, 200, 0)[:, None, None, None]
+                         * np.ones((1, 20, 20, 3)), tf.uint8)  # fmt: skip
+    targets = tf.cast(tf.range(32) % 2, tf.float32)[:, None]
+    for name in ("mixup", "cutmix"):
+        mixed, soft, _ = apply(name, images, targets=targets)
+        # The brightness of each mixture is its target's share of the bright class.
+        share = mixed.numpy().mean(axis=(1, 2, 3)) / 200
+        np.testing.assert_allclose(share, soft.numpy()[:, 0], atol=0.01)
+        assert ((soft > 0.01) & (soft < 0.99)).numpy().any()
+
+
+def test_randaugment_without_magnitude_changes_next_to_nothing():
+    images = pictures(12)
+    steps = (Augmentation(name="rand_augment", params={"magnitude": 0.0, "operations": 1}),)
+    after, _, _ = augment(images, steps, (30, 30), 7, tf.constant(1, tf.int64))
+    changed = np.abs(after.numpy().astype(int) - images.numpy()).max(axis=(1, 2, 3))
+    # Automatic contrast and equalisation have no magnitude.
+    assert (changed <= 1).sum() >= 7
+
+
+def test_erasing_and_patches_cover_the_share_asked_for():
+    images = tf.fill([64, 40, 40, 3], tf.constant(90, tf.uint8))
+    erased = erase.random_erasing(images, SEED, 1.0, 0.2, 0.3).numpy()
+    share = (erased != 90).any(axis=3).mean(axis=(1, 2))
+    assert share.min() > 0.15 and share.max() < 0.35
+    black = erase.random_patches(images, SEED, 1.0, 8, 0.5).numpy()
+    share = (black == 0).all(axis=3).mean(axis=(1, 2))
+    assert share.min() < 0.1 and 0.4 < share.max() < 0.75
+
+
+def test_noise_and_downsampling_do_what_they_say():
+    flat = tf.fill([200, 30, 30, 3], tf.constant(128, tf.uint8))
+    deviations = degrade.random_noise(flat, SEED, 1.0, 10.0).numpy().std(axis=(1, 2, 3))
+    assert 4 < deviations.mean() < 6 and deviations.max() < 10.5
+    checker = tf.constant(np.indices((30, 30)).sum(0)[None, ..., None] % 2 * 255
+                          * np.ones((8, 1, 1, 3)), tf.uint8)  # fmt: skip
+    smooth = degrade.random_downsample(checker, SEED, 1.0, 0.4).numpy()
+    assert (smooth.std(axis=(1, 2, 3)) < 110).all()
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (
+            {"name": "warp", "rotatoin": 3},
+            "parameter of the augmentation 'warp' 'rotatoin'.*rotation",
+        ),
+        ({"name": "flip", "masks": 3}, "parameter of the augmentation 'flip' 'masks'"),
+    ],
+)
+def test_unknown_parameters_are_explained(step, message):
+    with pytest.raises(UserError, match=message):
+        augment(pictures(), (Augmentation(**step),), (30, 30), 7, tf.constant(1, tf.int64))
+
+
+def test_mixup_has_no_masks():
+    masks = tf.zeros([6, 30, 30, 1], tf.uint8)
+    with pytest.raises(UserError, match="no meaning for masks"):
+        apply("mixup", pictures(), masks=masks)

@@ -42,8 +42,19 @@ AUGMENTATIONS = {
     "flip": "tfdetect.imaging.geometry:random_flip",
     "shift": "tfdetect.imaging.geometry:random_shift",
     "warp": "tfdetect.imaging.geometry:random_warp",
+    "crop": "tfdetect.imaging.geometry:random_crop",
     "jpeg": "tfdetect.imaging.degrade:random_jpeg",
+    "webp": "tfdetect.imaging.degrade:random_webp",
     "blur": "tfdetect.imaging.degrade:random_blur",
+    "noise": "tfdetect.imaging.degrade:random_noise",
+    "downsample": "tfdetect.imaging.degrade:random_downsample",
+    "colour": "tfdetect.imaging.colour:random_colour",
+    "grey": "tfdetect.imaging.colour:random_grey",
+    "rand_augment": "tfdetect.imaging.colour:rand_augment",
+    "erasing": "tfdetect.imaging.erase:random_erasing",
+    "patches": "tfdetect.imaging.erase:random_patches",
+    "mixup": "tfdetect.imaging.mix:mixup",
+    "cutmix": "tfdetect.imaging.mix:cutmix",
 }
 
 

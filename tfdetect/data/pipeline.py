@@ -4,6 +4,7 @@ The order of training images is a pure function of (seed, position), so a run ca
 go on from any step, and the number of workers changes nothing.
 """
 
+import inspect
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,7 +163,7 @@ class TrainingData:
         steps = self.data.augment
         folds = (
             self.native is not None
-            and bool(steps) and steps[0].name == "warp"
+            and bool(steps) and steps[0].name in ("warp", "crop")
             and self.data.resize == "stretch"
             and all(have <= want for have, want in zip(self.native, target))
         )  # fmt: skip
@@ -232,9 +233,14 @@ class TrainingData:
     def _finish(self, positions: tf.Tensor, indices: tf.Tensor, images: tf.Tensor) -> tuple:
         size = self.data.image_size
         images.set_shape([self.batch_size, *self.load_size, 3])
-        images = augment(images, self.data.augment, size, self.seed, positions[0])
         labels = tf.gather(self._labels, indices)
-        batch = tf.cast(images, tf.float32), {"label": targets(labels, self.classes)}
+        target = targets(labels, self.classes)
+        if self.classes > 2 and mixes(self.data.augment):
+            target = tf.one_hot(labels, self.classes)
+        images, target, _ = augment(
+            images, self.data.augment, size, self.seed, positions[0], target
+        )
+        batch = tf.cast(images, tf.float32), {"label": target}
         if self.data.balance != "weight":
             return batch
         counts = np.bincount(self.labels, minlength=self.classes)
@@ -248,26 +254,63 @@ def augment(
     size: tuple[int, int],
     seed: int,
     position: tf.Tensor,
-) -> tf.Tensor:
+    targets: tf.Tensor | None = None,
+    masks: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
     """Applies a policy's steps in order.
 
     Parameters are drawn from (seed, step's number, position of the batch in the
-    stream) alone, so that they repeat whatever the number of workers.
+    stream) alone, so that they repeat whatever the number of workers. What moves an
+    image moves its mask alike.
 
     Args:
         images: uint8 [B, h, w, 3].
+        size: (height, width) of the result.
         position: int64 scalar, of the batch's first image.
+        targets: float32 [B, 1 or C], which mixing steps need.
+        masks: uint8 [B, h, w, 1], or none.
 
     Returns:
-        uint8 [B, *size, 3].
+        Images uint8 [B, *size, 3], targets and masks.
+
+    Raises:
+        UserError: a step does not know a parameter, or mixes what has masks and no
+            mixed mask.
     """
     for number, step in enumerate(policy):
         function = registry.resolve("augmentation", registry.AUGMENTATIONS, step.name)
+        known = inspect.signature(function).parameters
+        inputs = {"images", "seed", "size", "targets", "masks"}
+        for name in step.params:
+            if name not in known or name in inputs:
+                raise unknown(f"parameter of the augmentation {step.name!r}", name,
+                              set(known) - inputs)  # fmt: skip
+        params = dict(step.params)
+        if "size" in known:
+            params["size"] = size
+        if "targets" in known:
+            params["targets"] = targets
+        if masks is not None and "targets" in known and "masks" not in known:
+            raise UserError(f"The augmentation {step.name!r} has no meaning for masks.")
+        if "masks" in known:
+            params["masks"] = masks
         step_seed = tf.random.experimental.stateless_fold_in([seed, number], position)
-        params = {**step.params, "size": size} if step.name == "warp" else step.params
-        images = function(images, step_seed, **params)
+        result = function(images, step_seed, **params)
+        images, *rest = result if isinstance(result, tuple) else (result,)
+        if "targets" in known:
+            targets, *rest = rest
+        if "masks" in known:
+            (masks,) = rest
     images.set_shape([images.shape[0], *size, 3])
-    return images
+    return images, targets, masks
+
+
+def mixes(policy: tuple[Augmentation, ...]) -> bool:
+    """Whether a step of the policy mixes targets."""
+    functions = (
+        registry.resolve("augmentation", registry.AUGMENTATIONS, step.name) for step in policy
+    )
+    return any("targets" in inspect.signature(f).parameters for f in functions)
 
 
 def targets(labels: tf.Tensor, classes: int) -> tf.Tensor:

@@ -1,11 +1,17 @@
-"""Random JPEG compression and blur, as in CNNSpot (Wang et al., CVPR 2020)."""
+"""Random JPEG and WebP compression, blur, noise and downsampling.
 
+JPEG and blur with their ranges are CNNSpot's (Wang et al., CVPR 2020).
+"""
+
+import io
 import math
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
-from tfdetect.imaging.geometry import to_uint8
+from tfdetect.imaging.geometry import fold, to_uint8
 
 
 def random_jpeg(
@@ -27,7 +33,7 @@ def random_jpeg(
 
     def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         draws = tf.random.stateless_uniform(
-            [tf.shape(images)[0]], _second(seed), lowest, highest + 1, tf.int32
+            [tf.shape(images)[0]], fold(seed, 1), lowest, highest + 1, tf.int32
         )
 
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -37,7 +43,97 @@ def random_jpeg(
 
         return tf.map_fn(one, (chosen, tf.gather(draws, rows)), fn_output_signature=tf.uint8)
 
-    return _some(images, seed, probability, compress)
+    return some(images, seed, probability, compress)
+
+
+def random_webp(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    probability: float = 0.5,
+    lowest: int = 30,
+    highest: int = 100,
+) -> tf.Tensor:
+    """Compresses each image as WebP with `probability` at a quality from `lowest` to `highest`.
+
+    TensorFlow has no WebP encoder, so this is Pillow's: the one Python function in the
+    pipeline, and slower than JPEG.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+
+    Returns:
+        uint8 [B, H, W, 3].
+    """
+
+    def encode(chosen: np.ndarray, qualities: np.ndarray) -> np.ndarray:
+        result = np.empty_like(chosen)
+        for number, (pixels, quality) in enumerate(zip(chosen, qualities)):
+            data = io.BytesIO()
+            Image.fromarray(pixels).save(data, "WEBP", quality=int(quality))
+            with Image.open(data) as image:
+                result[number] = np.asarray(image.convert("RGB"))
+        return result
+
+    def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        draws = tf.random.stateless_uniform(
+            [tf.shape(images)[0]], fold(seed, 1), lowest, highest + 1, tf.int32
+        )
+        return tf.numpy_function(encode, [chosen, tf.gather(draws, rows)], tf.uint8)
+
+    return some(images, seed, probability, compress)
+
+
+def random_noise(
+    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, highest: float = 10.0
+) -> tf.Tensor:
+    """Adds Gaussian noise of sigma 0 to `highest` levels to each image with `probability`.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+
+    Returns:
+        uint8 [B, H, W, 3], rounded.
+    """
+
+    def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold(seed, 1), 0.0, highest)
+        noise = tf.random.stateless_normal(tf.shape(images), fold(seed, 2))
+        sigma = tf.gather(draws, rows)[:, None, None, None]
+        return to_uint8(tf.cast(chosen, tf.float32) + tf.gather(noise, rows) * sigma)
+
+    return some(images, seed, probability, change)
+
+
+def random_downsample(
+    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, lowest: float = 0.5
+) -> tf.Tensor:
+    """Makes each image smaller, by a factor from `lowest` to 1, and as large again.
+
+    Both ways with an antialiased bilinear filter.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+
+    Returns:
+        uint8 [B, H, W, 3], rounded.
+    """
+    _, height, width, _ = images.shape
+
+    def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold(seed, 1), lowest, 1.0)
+
+        def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            image, factor = item
+            size = tf.cast(tf.round(tf.constant([height, width], tf.float32) * factor), tf.int32)
+            small = tf.image.resize(image, tf.maximum(size, 1), antialias=True)
+            return to_uint8(tf.image.resize(small, [height, width], antialias=True))
+
+        return tf.map_fn(one, (chosen, tf.gather(draws, rows)), fn_output_signature=tf.uint8)
+
+    return some(images, seed, probability, change)
 
 
 def random_blur(
@@ -54,10 +150,10 @@ def random_blur(
     """
 
     def blur(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform([tf.shape(images)[0]], _second(seed), 0.0, highest)
+        draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold(seed, 1), 0.0, highest)
         return to_uint8(gaussian_blur(chosen, tf.gather(draws, rows), highest))
 
-    return _some(images, seed, probability, blur)
+    return some(images, seed, probability, blur)
 
 
 def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:
@@ -93,12 +189,7 @@ def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Te
     return tf.transpose(x, [2, 0, 1, 3])
 
 
-def _second(seed: tf.Tensor) -> tf.Tensor:
-    """A seed for a second draw, independent of the first."""
-    return tf.random.experimental.stateless_fold_in(seed, 1)
-
-
-def _some(images: tf.Tensor, seed: tf.Tensor, probability: float, change: Callable) -> tf.Tensor:
+def some(images: tf.Tensor, seed: tf.Tensor, probability: float, change: Callable) -> tf.Tensor:
     """Applies `change(chosen images, their rows)` to a random share of the batch."""
     chosen = tf.random.stateless_uniform([tf.shape(images)[0]], seed) < probability
     rows = tf.cast(tf.where(chosen)[:, 0], tf.int32)

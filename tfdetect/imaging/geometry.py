@@ -4,6 +4,8 @@ import math
 
 import tensorflow as tf
 
+fold = tf.random.experimental.stateless_fold_in  # (seed, number): a seed for another draw
+
 
 def resize(image: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
     """Resizes to `size` with an antialiased bilinear filter; equal sizes pass untouched.
@@ -46,28 +48,42 @@ def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
 
 
-def random_flip(images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5) -> tf.Tensor:
-    """Mirrors each image left to right with `probability`. uint8 [B, H, W, 3], seed int32 [2]."""
+def random_flip(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    probability: float = 0.5,
+    masks: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Mirrors each image left to right with `probability`.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        masks: uint8 [B, H, W, 1], or none.
+
+    Returns:
+        Images and masks.
+    """
     count, height, width, _ = images.shape
     chosen = tf.random.stateless_uniform([count, 1], seed) < probability
     columns = tf.range(width)
-    return _take(
-        images,
-        rows=tf.tile(tf.range(height)[None], [count, 1]),
-        columns=tf.where(chosen, width - 1 - columns, columns),
-    )
+    rows = tf.tile(tf.range(height)[None], [count, 1])
+    return _take_both(images, masks, rows, tf.where(chosen, width - 1 - columns, columns))
 
 
-def random_shift(images: tf.Tensor, seed: tf.Tensor, pixels: int = 2) -> tf.Tensor:
+def random_shift(
+    images: tf.Tensor, seed: tf.Tensor, pixels: int = 2, masks: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Shifts each image by whole pixels, so that nothing is interpolated; edges are mirrored.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
         pixels: largest shift, either way, each axis.
+        masks: uint8 [B, H, W, 1], or none.
 
     Returns:
-        uint8 [B, H, W, 3].
+        Images and masks.
     """
     count, height, width, _ = images.shape
     down, across = tf.unstack(
@@ -80,16 +96,18 @@ def random_shift(images: tf.Tensor, seed: tf.Tensor, pixels: int = 2) -> tf.Tens
 
     rows = mirrored(tf.range(height) + down, height)
     columns = mirrored(tf.range(width) + across, width)
-    return _take(images, rows=rows, columns=columns)
+    return _take_both(images, masks, rows, columns)
+
+
+def _take_both(images: tf.Tensor, masks: tf.Tensor | None, rows: tf.Tensor, columns: tf.Tensor):
+    """Rows and columns of images and, where there are any, of their masks."""
+    return _take(images, rows, columns), None if masks is None else _take(masks, rows, columns)
 
 
 @tf.function(jit_compile=True)
 def _take(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
     """Rows and columns of each image, int32 [B, H] and [B, W]."""
-    count, height, width, channels = images.shape
-    first = tf.range(count)[:, None, None] * (height * width)
-    pixels = tf.reshape(images, [-1, channels])
-    return tf.gather(pixels, first + rows[:, :, None] * width + columns[:, None])
+    return _at(images, rows[:, :, None], columns[:, None])
 
 
 def random_warp(
@@ -101,7 +119,8 @@ def random_warp(
     zoom: float = 0.0,
     shear: float = 0.0,
     flip: bool = False,
-) -> tf.Tensor:
+    masks: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Rotates, shifts, zooms, shears, mirrors and enlarges in one bilinear interpolation.
 
     The parameters have the meaning they have in Keras's ImageDataGenerator;
@@ -116,9 +135,10 @@ def random_warp(
         zoom: scale is drawn from 1 - zoom to 1 + zoom, each axis.
         shear: largest shear angle in degrees, either way.
         flip: mirror left to right with probability 0.5.
+        masks: uint8 [B, H, W, 1], or none; sampled at the nearest pixel.
 
     Returns:
-        uint8 [B, *size, 3].
+        Images uint8 [B, *size, 3] and masks.
     """
     count, height, width, _ = images.shape
     u = tf.unstack(tf.random.stateless_uniform([7, count], seed, -1.0, 1.0))
@@ -132,10 +152,46 @@ def random_warp(
         zoom_y=1 + u[4] * zoom,
         zoom_x=1 + u[5] * zoom,
         mirror=(u[6] < 0) & flip,
+        masks=masks,
     )
 
 
-def warp(images, size, angle, shear, down, across, zoom_y, zoom_x, mirror) -> tf.Tensor:
+def random_crop(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    size: tuple[int, int],
+    lowest: float = 0.5,
+    ratio: float = 4 / 3,
+    masks: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Cuts a random window out of each image and resizes it, in one bilinear interpolation.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        size: (height, width) of the result in pixels.
+        lowest: the window's share of the image's area is drawn from this to 1.
+        ratio: largest ratio of its sides' shares, either way.
+        masks: uint8 [B, H, W, 1], or none; sampled at the nearest pixel.
+
+    Returns:
+        Images uint8 [B, *size, 3] and masks.
+    """
+    count, height, width, _ = images.shape
+    u = tf.unstack(tf.random.stateless_uniform([4, count], seed))
+    area = lowest + u[0] * (1 - lowest)
+    stretch = tf.exp((u[1] * 2 - 1) * math.log(ratio))
+    tall, wide = tf.minimum(tf.sqrt(area * stretch), 1.0), tf.minimum(tf.sqrt(area / stretch), 1.0)
+    zero = tf.zeros(count)
+    return warp(
+        images, size, zero, zero, (u[2] - 0.5) * (1 - tall) * height,
+        (u[3] - 0.5) * (1 - wide) * width, tall, wide, tf.zeros(count, tf.bool), masks,
+    )  # fmt: skip
+
+
+def warp(
+    images, size, angle, shear, down, across, zoom_y, zoom_x, mirror, masks=None
+) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Warps each image by one affine map, with ImageDataGenerator's order of its parts.
 
     Args:
@@ -145,9 +201,10 @@ def warp(images, size, angle, shear, down, across, zoom_y, zoom_x, mirror) -> tf
         down, across: float32 [B], pixels of the input.
         zoom_y, zoom_x: float32 [B]; above 1 shows more of the image, smaller.
         mirror: bool [B], left to right.
+        masks: uint8 [B, H, W, 1], or none; sampled at the nearest pixel.
 
     Returns:
-        uint8 [B, *size, 3]; pixels from outside repeat the nearest edge.
+        Images uint8 [B, *size, 3] and masks; pixels from outside repeat the nearest edge.
     """
     _, height, width, _ = images.shape
     cos, sin = tf.cos(angle), tf.sin(angle)
@@ -159,29 +216,47 @@ def warp(images, size, angle, shear, down, across, zoom_y, zoom_x, mirror) -> tf
     middle_y, middle_x = (size[0] - 1) / 2, (size[1] - 1) / 2
     y0 = (height - 1) / 2 + cos * down - sin * across - yy * middle_y - yx * middle_x
     x0 = (width - 1) / 2 + sin * down + cos * across - xy * middle_y - xx * middle_x
-    return _sample(images, tf.stack([yy, yx, y0, xy, xx, x0]), size)
+    maps = tf.stack([yy, yx, y0, xy, xx, x0])
+    nearest = None if masks is None else _nearest(masks, maps, size)
+    return _bilinear(images, maps, size), nearest
 
 
 # One fused loop, seven times as fast on CPUs as ImageProjectiveTransformV3.
 @tf.function(jit_compile=True)
-def _sample(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def _bilinear(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Bilinear samples of each image under its affine map, float32 [6, B]: y then x."""
-    count, height, width, _ = images.shape
+    _, height, width, _ = images.shape
+    y, x = _places(images, maps, size)
+    top, left = tf.cast(y, tf.int32), tf.cast(x, tf.int32)
+    bottom, right = tf.minimum(top + 1, height - 1), tf.minimum(left + 1, width - 1)
+    down = (y - tf.cast(top, tf.float32))[..., None]
+    across = (x - tf.cast(left, tf.float32))[..., None]
+    pixels = tf.cast(images, tf.float32)
+    above = _at(pixels, top, left) * (1 - across) + _at(pixels, top, right) * across
+    below = _at(pixels, bottom, left) * (1 - across) + _at(pixels, bottom, right) * across
+    return tf.cast(above * (1 - down) + below * down + 0.5, tf.uint8)
+
+
+@tf.function(jit_compile=True)
+def _nearest(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """The nearest pixels of each image under its affine map, float32 [6, B]: y then x."""
+    y, x = _places(images, maps, size)
+    return _at(images, tf.cast(y + 0.5, tf.int32), tf.cast(x + 0.5, tf.int32))
+
+
+def _places(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]):
+    """Where each pixel of the result lies in the image: y and x, float32 [B, *size]."""
+    _, height, width, _ = images.shape
     yy, yx, y0, xy, xx, x0 = tf.unstack(maps[:, :, None, None])
     row = tf.range(size[0], dtype=tf.float32)[:, None]
     column = tf.range(size[1], dtype=tf.float32)
     y = tf.clip_by_value(yy * row + yx * column + y0, 0.0, height - 1.0)
     x = tf.clip_by_value(xy * row + xx * column + x0, 0.0, width - 1.0)
-    top, left = tf.cast(y, tf.int32), tf.cast(x, tf.int32)
-    bottom, right = tf.minimum(top + 1, height - 1), tf.minimum(left + 1, width - 1)
-    down = (y - tf.cast(top, tf.float32))[..., None]
-    across = (x - tf.cast(left, tf.float32))[..., None]
-    pixels = tf.cast(tf.reshape(images, [count * height * width, 3]), tf.float32)
+    return y, x
+
+
+def _at(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Pixels [B, h, w, c] at int32 [B, h, w]."""
+    count, height, width, channels = images.shape
     first = tf.range(count)[:, None, None] * (height * width)
-
-    def at(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-        return tf.gather(pixels, first + rows * width + columns)
-
-    above = at(top, left) * (1 - across) + at(top, right) * across
-    below = at(bottom, left) * (1 - across) + at(bottom, right) * across
-    return tf.cast(above * (1 - down) + below * down + 0.5, tf.uint8)
+    return tf.gather(tf.reshape(images, [-1, channels]), first + rows * width + columns)

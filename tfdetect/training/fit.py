@@ -152,30 +152,60 @@ def save_detector(detector: keras.Model, path: Path) -> None:
 def _loss(classes: int, smoothing: float) -> keras.losses.Loss:
     if classes == 2:
         return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
-    if smoothing:
-        return SmoothedCrossentropy(classes, smoothing)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return SoftCrossentropy(classes, smoothing)
 
 
-class SmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy of integer labels with label smoothing, which Keras's sparse one lacks."""
+class SoftCrossentropy(keras.losses.Loss):
+    """Cross-entropy of class numbers or of mixed targets [B, C], with label smoothing."""
 
     def __init__(self, classes: int, smoothing: float):
-        super().__init__(name="smoothed_crossentropy")
+        super().__init__(name="soft_crossentropy")
         self.classes, self.smoothing = classes, smoothing
 
     def call(self, y_true, y_pred):
-        y_true = keras.ops.one_hot(keras.ops.squeeze(keras.ops.cast(y_true, "int32")), self.classes)
+        if y_true.shape != y_pred.shape:
+            y_true = keras.ops.reshape(keras.ops.cast(y_true, "int32"), (-1,))
+            y_true = keras.ops.one_hot(y_true, self.classes)
         return keras.losses.categorical_crossentropy(
             y_true, y_pred, from_logits=True, label_smoothing=self.smoothing
         )
+
+
+def hard_labels(y_true, y_pred):
+    """The class that has most of each target, int32 [B, 1]; mixed targets have several."""
+    if y_pred.shape[-1] > 1 and y_true.shape == y_pred.shape:
+        y_true = keras.ops.argmax(y_true, axis=-1)
+    return keras.ops.reshape(keras.ops.cast(keras.ops.round(y_true), "int32"), (-1, 1))
+
+
+class _OfHardLabels:
+    """Makes a metric count mixed targets as the class they have most of."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(hard_labels(y_true, y_pred), y_pred, sample_weight)
+
+
+class _BinaryAccuracy(_OfHardLabels, keras.metrics.BinaryAccuracy):
+    pass
+
+
+class _ClassAccuracy(_OfHardLabels, keras.metrics.SparseCategoricalAccuracy):
+    pass
+
+
+class _ClassLogLoss(_OfHardLabels, keras.metrics.SparseCategoricalCrossentropy):
+    pass
+
+
+class _BinaryLogLoss(_OfHardLabels, keras.metrics.BinaryCrossentropy):
+    pass
 
 
 class FakeAUC(keras.metrics.AUC):
     """Area under the ROC of P(fake) = 1 - P(class 0), from logits of two or more classes."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        y_true = keras.ops.reshape(keras.ops.cast(y_true, "int32") > 0, (-1,))
+        y_true = keras.ops.reshape(hard_labels(y_true, y_pred) > 0, (-1,))
         if y_pred.shape[-1] == 1:
             fake = keras.ops.sigmoid(y_pred[:, 0])
         else:
@@ -185,11 +215,11 @@ class FakeAUC(keras.metrics.AUC):
 
 def _metrics(classes: int) -> list[keras.metrics.Metric]:
     if classes == 2:
-        accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
-        log_loss = keras.metrics.BinaryCrossentropy("log_loss", from_logits=True)
+        accuracy = _BinaryAccuracy("accuracy", threshold=0.0)
+        log_loss = _BinaryLogLoss("log_loss", from_logits=True)
     else:
-        accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
-        log_loss = keras.metrics.SparseCategoricalCrossentropy("log_loss", from_logits=True)
+        accuracy = _ClassAccuracy("accuracy")
+        log_loss = _ClassLogLoss("log_loss", from_logits=True)
     return [accuracy, FakeAUC(name="auc"), log_loss]
 
 

@@ -1,0 +1,76 @@
+"""MixUp and CutMix: images of a batch mixed in pairs, with their targets."""
+
+import tensorflow as tf
+
+from tfdetect.imaging.geometry import fold, to_uint8
+
+
+def mixup(
+    images: tf.Tensor, seed: tf.Tensor, targets: tf.Tensor, alpha: float = 0.2
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blends each image and its target with another's (Zhang et al., ICLR 2018).
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        targets: float32 [B, 1 or C].
+        alpha: the share is drawn from Beta(alpha, alpha).
+
+    Returns:
+        Images uint8, rounded, and targets.
+    """
+    other, share = _pairs(images, seed, alpha)
+    weight = share[:, None, None, None]
+    pixels = tf.cast(images, tf.float32)
+    mixed = pixels * weight + tf.gather(pixels, other) * (1 - weight)
+    return to_uint8(mixed), _blend(targets, other, share)
+
+
+def cutmix(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    targets: tf.Tensor,
+    alpha: float = 1.0,
+    masks: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Pastes a rectangle of another image into each (Yun et al., ICCV 2019).
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        targets: float32 [B, 1 or C].
+        alpha: the share kept is drawn from Beta(alpha, alpha).
+        masks: uint8 [B, H, W, 1], or none; pasted with the images.
+
+    Returns:
+        Images, targets in the shares of the pixels, masks.
+    """
+    count, height, width, _ = images.shape
+    other, share = _pairs(images, seed, alpha)
+    u = tf.random.stateless_uniform([2, count], fold(seed, 4))
+    side = tf.sqrt(1 - share)
+    tall, wide = tf.round(side * height), tf.round(side * width)
+    top, left = tf.floor(u[0] * (height - tall + 1)), tf.floor(u[1] * (width - wide + 1))
+    rows, columns = tf.range(height, dtype=tf.float32), tf.range(width, dtype=tf.float32)
+    inside_y = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
+    inside_x = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
+    inside = (inside_y[:, :, None] & inside_x[:, None])[..., None]
+    mixed = tf.where(inside, tf.gather(images, other), images)
+    if masks is not None:
+        masks = tf.where(inside, tf.gather(masks, other), masks)
+    kept = 1 - tall * wide / (height * width)
+    return mixed, _blend(targets, other, kept), masks
+
+
+def _pairs(images: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Whom each image is mixed with, int32 [B], and the share it keeps, float32 [B]."""
+    count = images.shape[0]
+    other = tf.random.experimental.stateless_shuffle(tf.range(count), fold(seed, 1))
+    a = tf.random.stateless_gamma([count], fold(seed, 2), alpha)
+    b = tf.random.stateless_gamma([count], fold(seed, 3), alpha)
+    return other, tf.math.divide_no_nan(a, a + b)
+
+
+def _blend(targets: tf.Tensor, other: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    share = share[:, None]
+    return targets * share + tf.gather(targets, other) * (1 - share)

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a detector and leave a run",
     "evaluate": "measure a run on its dataset or on another one",
     "predict": "give verdicts on files and folders",
+    "show-augment": "draw what an augmentation policy does to some images",
     "export": "write a run's SavedModel again",
 }
 
@@ -68,5 +69,5 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: Unknown command {argv[0]!r}.{nearest(argv[0], COMMANDS)} "
               f"Commands: {', '.join(COMMANDS)}.", file=sys.stderr)  # fmt: skip
         return 2
-    module = importlib.import_module(f"tfdetect.{argv[0]}")
+    module = importlib.import_module(f"tfdetect.{argv[0].replace('-', '_')}")
     return run_command(module.main, argv[1:])

@@ -287,3 +287,49 @@ def check_classes_fit(run: Run, spec: DatasetSpec) -> None:
             f"The run has the classes {', '.join(run.classes)}, but {spec.name} has "
             f"{', '.join(spec.class_names)}."
         )
+
+
+def draw_augmentation(plan: Plan, catalogue: Catalogue, count: int, variants: int):
+    """A sheet of training images: each as loaded, then as the policy changes it.
+
+    Args:
+        count: number of images, rows of the sheet.
+        variants: number of changed pictures in each row.
+
+    Returns:
+        A PIL image. Masks are drawn in red where the dataset has any.
+
+    Raises:
+        UserError: none of the images can be read, or a step refuses.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from tfdetect.data.pipeline import augment, load_images, load_mask
+    from tfdetect.evaluation.figures import contact_sheet
+
+    data, table = plan.experiment.data, catalogue.split("train")
+    picked = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
+    table = table.take(np.sort(picked))
+    paths = catalogue.paths(table).to_pylist()
+    kept, images = load_images(paths, data.image_size, data.resize)
+    if not len(kept):
+        raise UserError(f"None of {len(paths)} images of {catalogue.name} can be read.")
+    files = catalogue.paths(table, "mask").to_pylist()
+    masks = None
+    if any(files):
+        empty = np.zeros((*data.image_size, 1), np.uint8)
+        masks = tf.stack([
+            load_mask(files[i], data.image_size, data.resize) if files[i] else empty for i in kept
+        ])  # fmt: skip
+    targets = tf.one_hot(table["label"].to_numpy()[kept], len(plan.spec.class_names))
+    columns = [(images, masks)]
+    for number in range(variants):
+        position = tf.constant(number * len(kept), tf.int64)
+        changed, _, moved = augment(
+            tf.constant(images), data.augment, data.image_size, plan.experiment.seed, position,
+            targets, masks,
+        )  # fmt: skip
+        columns.append((changed.numpy(), moved))
+    drawn = None if masks is None else np.stack([m for _, m in columns], axis=1)
+    return contact_sheet(np.stack([i for i, _ in columns], axis=1), drawn)

@@ -34,6 +34,12 @@ def load_image(path: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf
     return image if size is None else resize(image, size, policy)
 
 
+def load_mask(path: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
+    """Reads a mask, 1 where altered (128 and above), and resizes it. uint8 [*size, 1]."""
+    mask = decode(tf.io.read_file(path))[..., :1]
+    return resize(tf.cast(mask >= 128, tf.uint8), size, policy, nearest=True)
+
+
 def image_dataset(
     paths: list[str] | np.ndarray, size: tuple[int, int], policy: str, batch_size: int
 ) -> tf.data.Dataset:

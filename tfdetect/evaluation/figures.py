@@ -103,6 +103,30 @@ def surest_mistakes(
     return figure
 
 
+def contact_sheet(
+    images: np.ndarray, masks: np.ndarray | None = None, side: int = 128, gap: int = 4
+) -> Image.Image:
+    """A sheet of pictures, whose pixels are shown as they are or enlarged whole.
+
+    Args:
+        images: uint8 [rows, columns, H, W, 3].
+        masks: uint8 [rows, columns, H, W, 1], drawn in red where 1; or none.
+        side: wanted size of one picture in pixels.
+    """
+    rows, columns, height, width, _ = images.shape
+    if masks is not None:
+        red = np.array([255, 0, 0], np.uint8)
+        images = np.where(masks > 0, images // 2 + red // 2, images)
+    factor = max(1, round(side / max(height, width)))
+    images = images.repeat(factor, axis=2).repeat(factor, axis=3)
+    pads = [(0, 0), (0, 0), (gap, 0), (gap, 0), (0, 0)]
+    images = np.pad(images, pads, constant_values=255)
+    sheet = images.transpose(0, 2, 1, 3, 4).reshape(
+        rows * (height * factor + gap), columns * (width * factor + gap), 3
+    )
+    return Image.fromarray(np.pad(sheet, [(0, gap), (0, gap), (0, 0)], constant_values=255))
+
+
 def _axes(xlabel: str, ylabel: str, title: str) -> tuple:
     figure = Figure(figsize=(4.2, 3.8), layout="constrained")
     axes = figure.add_subplot()

@@ -7,20 +7,24 @@ import tensorflow as tf
 fold = tf.random.experimental.stateless_fold_in  # (seed, number): a seed for another draw
 
 
-def resize(image: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
+def resize(
+    image: tf.Tensor, size: tuple[int, int], policy: str, nearest: bool = False
+) -> tf.Tensor:
     """Resizes to `size` with an antialiased bilinear filter; equal sizes pass untouched.
 
     Args:
-        image: uint8 or float [H, W, 3] or [B, H, W, 3], 0..255.
+        image: uint8 or float [H, W, C] or [B, H, W, C], 0..255.
         size: (height, width) in pixels.
         policy: "stretch" ignores the aspect ratio; "crop" scales until the image
             covers the size and cuts the middle; "pad" scales until it fits and
             pads with black.
+        nearest: takes the nearest pixel instead, for masks.
 
     Returns:
         uint8 of that size, rounded.
     """
     height, width = size
+    method = "nearest" if nearest else "bilinear"
     shape = tf.shape(image)
     now = shape[-3:-1]
 
@@ -31,13 +35,13 @@ def resize(image: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
             ratio = tf.reduce_max(ratios) if policy == "crop" else tf.reduce_min(ratios)
             scaled = tf.cast(tf.round(tf.cast(now, tf.float32) * ratio), tf.int32)
             target = tf.maximum(scaled, 1 if policy == "pad" else target)
-        pixels = tf.image.resize(image, target, antialias=True)
+        pixels = tf.image.resize(image, target, method, antialias=not nearest)
         if policy != "stretch":
             pixels = tf.image.resize_with_crop_or_pad(pixels, height, width)
         return to_uint8(pixels)
 
     result = tf.cond(tf.reduce_all(now == [height, width]), lambda: to_uint8(image), change)
-    result.set_shape([*image.shape[:-3], height, width, 3])
+    result.set_shape([*image.shape[:-3], height, width, image.shape[-1]])
     return result
 
 

@@ -112,7 +112,9 @@ def fit(
             title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""
             say(title + describe(detector))
             if state.step:
-                detector.test_on_batch(*next(iter(validation)))  # makes metrics to be restored
+                # Makes the metrics that are to be restored. Not with validation data: a cache
+                # that is being filled when its iterator ends may be taken for a full one.
+                detector.test_on_batch(*next(iter(data.batches())))
             # An epoch that was begun before is ended first: Keras knows no shorter first one.
             for count in [1] * bool(state.step) + [stage.epochs]:
                 if state.stage_epochs < stage.epochs and not state.stopped:

@@ -25,6 +25,21 @@ def test_equal_size_is_untouched():
         assert np.array_equal(geometry.resize(images, (30, 30), policy), images)
 
 
+def test_windows_take_pixels_as_they_are():
+    image = pictures(1, 20, 50)[0]
+    middle = geometry.resize(image, (10, 31), "window_tile").numpy()
+    assert np.array_equal(middle, image[5:15, 10:41])
+    for place, part in (((0, 0), image[:10, :31]), ((1, 1), image[10:, 19:])):
+        assert np.array_equal(geometry.window(image, (10, 31), "pad", place), part)
+    tiled = geometry.resize(image, (45, 110), "window_tile").numpy()
+    assert np.array_equal(tiled, np.tile(image, (3, 3, 1))[:45, :110])
+    padded = geometry.resize(image, (26, 40), "window_pad").numpy()
+    assert np.array_equal(padded[3:23], image[:, 5:45])
+    assert not padded[:3].any() and not padded[23:].any()
+    batch = geometry.resize(pictures(3, 20, 50), (10, 31), "window_tile")
+    assert np.array_equal(batch, pictures(3, 20, 50)[:, 5:15, 10:41])
+
+
 def test_policies_keep_or_ignore_the_aspect_ratio():
     image = tf.fill([20, 40, 3], tf.constant(200, tf.uint8))
     assert (geometry.resize(image, (16, 16), "stretch").numpy() == 200).all()

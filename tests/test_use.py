@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from conftest import train_small
 from PIL import Image
 
 from tfdetect import cli, evaluate, export, predict
@@ -182,7 +183,7 @@ def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
     for number in range(5):
         shutil.copy(copy / f"train/fake/{number:03d}.png", copy / f"test/fake/copy{number}.png")
     spec, _ = load_spec(str(copy))
-    catalogue = build_catalogue(spec, copy, progress=False)
+    catalogue = build_catalogue(spec, {spec.name: copy}, progress=False)
     copies = 5
     out = tmp_path / "out"
     result = evaluate_run(run, catalogue, ("test",), out, pictures=True, say=lambda text: None)
@@ -246,3 +247,28 @@ def test_other_number_of_classes_is_refused(shared_run, folder_dataset, capsys):
         shutil.copytree(folder_dataset / split / "fake", folder_dataset / split / "edited")
     code, _, err = run_main(evaluate, [run.path, "--dataset", folder_dataset], capsys)
     assert code == 2 and "The run has the classes real, fake" in err
+
+
+def test_several_windows_are_averaged(folder_dataset, tmp_path, capsys):
+    settings = ["data.image_size=16", "data.resize=window_pad", "data.test_crops=5"]
+    run = train_small(folder_dataset, tmp_path, settings)
+    assert run.info["crops"] == 5
+    paths = files_of(folder_dataset)[:6]
+    detector = load_detector(run)
+    found = predict_files(run, detector, paths)["p_fake"].to_numpy()
+    for path, score in zip(paths, found):
+        image = tf.io.decode_png(tf.io.read_file(path))
+        windows = [image[y : y + 16, x : x + 16] for y, x in
+                   ((0, 0), (0, 8), (4, 4), (8, 0), (8, 8))]  # fmt: skip
+        logits = detector(tf.cast(tf.stack(windows), tf.float32), training=False)["label"]
+        assert abs(float(tf.reduce_mean(tf.sigmoid(logits))) - score) < 1e-5
+    one = predict_files(run.with_crops(1), detector, paths)["p_fake"].to_numpy()
+    assert not np.allclose(one, found, atol=1e-7)
+    code, out, err = run_main(predict, [run.path, paths[0], "--crops", "9"], capsys)
+    assert code == 0, err
+
+
+def test_crops_of_a_run_that_resizes_are_refused(shared_run, capsys):
+    run, root = shared_run
+    code, _, err = run_main(predict, [run.path, files_of(root)[0], "--crops", "5"], capsys)
+    assert code == 2 and "cut windows" in err

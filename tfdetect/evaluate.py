@@ -22,6 +22,8 @@ def parser() -> Parser:
     p.add_argument("--output", type=Path, metavar="DIR", help="write there instead")
     p.add_argument("--no-pictures", action="store_true",
                    help="keep images of the dataset out of the report")  # fmt: skip
+    p.add_argument("--crops", type=int, choices=[1, 5, 9], help="windows of each image whose "
+                   "probabilities are averaged (default: the run's)")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=64, metavar="N")
     p.add_argument("--json", action="store_true", help="print metrics.json, not a table")
     return p
@@ -33,7 +35,7 @@ def main(argv: list[str]) -> None:
     from tfdetect import workflow
     from tfdetect.run import open_run
 
-    run = open_run(args.run)
+    run = open_run(args.run).with_crops(args.crops)
     spec, roots, output = workflow.evaluation_data(
         run, args.dataset, args.data_dir, args.authentic, args.output
     )

@@ -53,11 +53,19 @@ class Data(Document):
 
     dataset: str | None = None
     image_size: tuple[int, int] = (224, 224)  # height, width in pixels
-    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    # The windows take pixels as they are: at random places in training, in the middle elsewhere.
+    resize: Literal["stretch", "crop", "pad", "window_tile", "window_pad"] = "stretch"
+    test_crops: Literal[1, 5, 9] = 1  # windows of an image whose probabilities are averaged
     augment: tuple[Augmentation, ...] = ()
     cache: Literal["auto", "memory", "none"] = "auto"
     balance: Literal["none", "sample", "weight"] = "none"  # of the classes in training
     weights: dict[str, float] = {}  # of a union's datasets in training; default: their sizes
+
+    @model_validator(mode="after")
+    def _windows(self):
+        if self.test_crops > 1 and not self.resize.startswith("window"):
+            raise ValueError("test_crops needs resize: window_tile or window_pad")
+        return self
 
     @field_validator("weights")
     @classmethod

@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,21 @@ class Run:
     def roots(self) -> dict[str, Path]:
         """Where each dataset lay when the run was trained."""
         return {name: Path(root) for name, root in self.info["dataset"]["roots"].items()}
+
+    def with_crops(self, crops: int | None) -> "Run":
+        """The same run, to predict with another number of windows an image; None changes nothing.
+
+        Raises:
+            UserError: the run does not cut windows.
+        """
+        if crops is None:
+            return self
+        if crops > 1 and not self.info["resize"].startswith("window"):
+            raise UserError(
+                f"--crops works for runs that cut windows (data.resize: window_tile or "
+                f"window_pad); {self.name} was trained with {self.info['resize']}."
+            )
+        return replace(self, info={**self.info, "crops": crops})
 
     @property
     def model_path(self) -> Path:

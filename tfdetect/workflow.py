@@ -182,6 +182,7 @@ def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices) -> None
         classes=list(plan.spec.class_names),
         image_size=list(plan.experiment.data.image_size),
         resize=plan.experiment.data.resize,
+        crops=plan.experiment.data.test_crops,
         threshold=0.5,
         dataset={
             "name": plan.spec.name, "fingerprint": fingerprint,

@@ -5,6 +5,7 @@ go on from any step, and the number of workers changes nothing.
 """
 
 import inspect
+import itertools
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +21,10 @@ from tfdetect.data.catalogue import Catalogue
 from tfdetect.errors import UserError, unknown
 from tfdetect.experiment import Augmentation, Data
 from tfdetect.imaging.decode import decode
-from tfdetect.imaging.geometry import resize
+from tfdetect.imaging.geometry import fold, resize, window
 
 WORKERS = os.cpu_count() or 1  # files or batches worked on at a time
+_WINDOW = 2**31 - 1  # names the draw of a window's place, beside the numbers of the policy's steps
 _AHEAD = 2  # batches made ready beforehand
 _MEMORY_SHARE = 0.25  # of the free memory that decoded images may take
 _MEMORY_LIMIT = 4 * 2**30  # bytes
@@ -34,6 +36,18 @@ def load_image(path: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf
     return image if size is None else resize(image, size, policy)
 
 
+def load_windows(path: tf.Tensor, size: tuple[int, int], policy: str, count: int) -> tf.Tensor:
+    """The middle window of a file and the corners (5), or a grid of 3 x 3 (9).
+
+    Returns:
+        uint8 [count, *size, 3].
+    """
+    image = decode(tf.io.read_file(path))
+    places = list(itertools.product((0.0, 0.5, 1.0), repeat=2))
+    places = places[::2] if count == 5 else places
+    return tf.stack([window(image, size, policy.removeprefix("window_"), p) for p in places])
+
+
 def load_mask(path: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
     """Reads a mask, 1 where altered (128 and above), and resizes it. uint8 [*size, 1]."""
     mask = decode(tf.io.read_file(path))[..., :1]
@@ -41,14 +55,25 @@ def load_mask(path: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
 
 
 def image_dataset(
-    paths: list[str] | np.ndarray, size: tuple[int, int], policy: str, batch_size: int
+    paths: list[str] | np.ndarray,
+    size: tuple[int, int],
+    policy: str,
+    batch_size: int,
+    crops: int = 1,
 ) -> tf.data.Dataset:
     """Batches of (index into `paths` int64 [b], image uint8 [b, *size, 3]), in order.
 
+    With several crops the image is uint8 [b, crops, *size, 3]; see `load_windows`.
     A file that cannot be read is left out: its index does not appear.
     """
     files = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), np.asarray(paths)))
-    images = files.map(lambda i, path: (i, load_image(path, size, policy)), WORKERS)
+
+    def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if crops > 1:
+            return index, load_windows(path, size, policy, crops)
+        return index, load_image(path, size, policy)
+
+    images = files.map(load, WORKERS)
     return _fixed(images.ignore_errors().batch(batch_size).prefetch(_AHEAD))
 
 
@@ -178,6 +203,8 @@ class TrainingData:
     @property
     def cached(self) -> bool:
         """Whether the decoded images are held in memory."""
+        if self.data.resize.startswith("window") and self.native != self.data.image_size:
+            return False  # another window each time
         if self.data.cache != "auto":
             return self.data.cache == "memory"
         size = len(self.paths) * self.load_size[0] * self.load_size[1] * 3
@@ -200,8 +227,12 @@ class TrainingData:
         paths = tf.constant(self.paths)
 
         def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
-            image = load_image(paths[index], self.load_size, self.data.resize)
-            return position, index, image
+            if not self.data.resize.startswith("window"):
+                return position, index, load_image(paths[index], self.load_size, self.data.resize)
+            place = tf.random.stateless_uniform([2], fold([self.seed, _WINDOW], position))
+            small = self.data.resize.removeprefix("window_")
+            whole = decode(tf.io.read_file(paths[index]))
+            return position, index, window(whole, self.load_size, small, place)
 
         loaded = blocks.unbatch().map(load, WORKERS).ignore_errors()
         loaded = loaded.batch(self.batch_size, drop_remainder=True)

@@ -52,13 +52,15 @@ def predict_files(
 
 
 def _batches(run: Run, detector: keras.Model, paths: list[str], size: int) -> Iterator[tuple]:
+    shape, crops = tuple(run.info["image_size"]), run.info.get("crops", 1)
+
     @tf.function(reduce_retracing=True)
     def answer(images: tf.Tensor) -> tf.Tensor:
-        return probabilities(detector(tf.cast(images, tf.float32), training=False)["label"])
+        windows = tf.reshape(tf.cast(images, tf.float32), [-1, *shape, 3])
+        table = probabilities(detector(windows, training=False)["label"])
+        return tf.reduce_mean(tf.reshape(table, [-1, crops, table.shape[-1]]), axis=1)
 
-    for indices, images in image_dataset(
-        paths, tuple(run.info["image_size"]), run.info["resize"], size
-    ):
+    for indices, images in image_dataset(paths, shape, run.info["resize"], size, crops):
         yield indices.numpy(), answer(images).numpy()
 
 

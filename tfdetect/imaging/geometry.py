@@ -10,19 +10,22 @@ fold = tf.random.experimental.stateless_fold_in  # (seed, number): a seed for an
 def resize(
     image: tf.Tensor, size: tuple[int, int], policy: str, nearest: bool = False
 ) -> tf.Tensor:
-    """Resizes to `size` with an antialiased bilinear filter; equal sizes pass untouched.
+    """Brings to `size`, with an antialiased bilinear filter; equal sizes pass untouched.
 
     Args:
         image: uint8 or float [H, W, C] or [B, H, W, C], 0..255.
         size: (height, width) in pixels.
         policy: "stretch" ignores the aspect ratio; "crop" scales until the image
             covers the size and cuts the middle; "pad" scales until it fits and
-            pads with black.
+            pads with black. "window_tile" and "window_pad" cut the middle out without
+            resampling, and tile a smaller image or pad it with black.
         nearest: takes the nearest pixel instead, for masks.
 
     Returns:
         uint8 of that size, rounded.
     """
+    if policy.startswith("window"):
+        return window(to_uint8(image), size, policy.removeprefix("window_"), (0.5, 0.5))
     height, width = size
     method = "nearest" if nearest else "bilinear"
     shape = tf.shape(image)
@@ -43,6 +46,35 @@ def resize(
     result = tf.cond(tf.reduce_all(now == [height, width]), lambda: to_uint8(image), change)
     result.set_shape([*image.shape[:-3], height, width, image.shape[-1]])
     return result
+
+
+def window(
+    image: tf.Tensor, size: tuple[int, int], small: str, place: tuple[float, float] | tf.Tensor
+) -> tf.Tensor:
+    """Cuts a window out of an image without resampling.
+
+    Args:
+        image: [H, W, C] or [B, H, W, C].
+        size: (height, width) of the window in pixels.
+        small: what happens to a smaller side: "tile" repeats the image, "pad" adds black
+            on both sides.
+        place: where the window lies, down and across, from 0 to 1; 0.5 is the middle.
+    """
+    for axis, (wanted, where) in enumerate(zip(size, tf.unstack(tf.cast(place, tf.float32))), -3):
+        there = tf.shape(image)[axis]
+        slack = there - wanted
+        start = tf.cast(tf.floor(where * tf.cast(slack + 1, tf.float32)), tf.int32)
+        if small == "tile":
+            start = tf.clip_by_value(start, 0, tf.maximum(slack, 0))
+            image = tf.gather(image, (start + tf.range(wanted)) % there, axis=axis)
+            continue
+        before = tf.maximum(-slack, 0) // 2
+        paddings = [[0, 0]] * image.shape.rank
+        paddings[axis] = [before, tf.maximum(-slack, 0) - before]
+        start = tf.clip_by_value(start, 0, tf.maximum(slack, 0))
+        image = tf.gather(tf.pad(image, paddings), start + tf.range(wanted), axis=axis)
+    image.set_shape([*image.shape[:-3], *size, image.shape[-1]])
+    return image
 
 
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:

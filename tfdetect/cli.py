@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "measure a run on its dataset or on another one",
     "predict": "give verdicts on files and folders",
     "show-augment": "draw what an augmentation policy does to some images",
+    "extract-faces": "cut faces and masks out of FaceForensics++ videos",
     "export": "write a run's SavedModel again",
 }
 

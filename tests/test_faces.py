@@ -1,0 +1,100 @@
+"""Faces out of videos in FaceForensics++'s layout: a real face, moved about."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data as pictures
+
+from tfdetect import cli, extract_faces
+from tfdetect.data.catalogue import scan
+from tfdetect.spec import load_spec
+
+
+def write_video(path, frames):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (width, height))
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
+
+
+def moving_face(frames, start=0):
+    """The astronaut's upper body drifting to the right, and masks that are white on the face."""
+    photo = pictures.astronaut()[:320]
+    shown, masks = [], []
+    for number in range(frames):
+        across = start + 3 * number
+        shown.append(np.roll(photo, across, axis=1))
+        mask = np.zeros_like(photo)
+        mask[75:165, 180 + across : 265 + across] = 255
+        masks.append(mask)
+    return shown, masks
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ff")
+    shown, masks = moving_face(9)
+    write_video(root / "original_sequences/youtube/c23/videos/000.mp4", shown)
+    for method in ("Face2Face", "FaceSwap"):
+        base = root / "manipulated_sequences" / method
+        shown, masks = moving_face(9, start=20)
+        write_video(base / "c23/videos/000_003.mp4", shown)
+        write_video(base / "masks/videos/000_003.mp4", masks)
+    write_video(root / "original_sequences/youtube/c23/videos/999.mp4",
+                [np.full((240, 320, 3), 90, np.uint8)] * 4)  # fmt: skip
+    return root
+
+
+def run(arguments, capsys):
+    code = cli.run_command(extract_faces.main, [str(a) for a in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_faces_and_masks_are_cut_alike_and_read_as_faces3(videos, tmp_path, capsys):
+    code, out, err = run([videos, "--output", tmp_path, "--every", "4"], capsys)
+    assert code == 0, err
+    assert "9 faces of 3 videos" in out and "1 failed" in out
+    assert "999.mp4: no face found" in err
+    for target in ("real/youtube/000", "edited/F2F/000_003", "edited/FS/000_003"):
+        names = sorted(p.name for p in (tmp_path / target).iterdir())
+        assert names == ["0000.png", "0004.png", "0008.png"]
+    for name in names:
+        with (Image.open(tmp_path / "edited/F2F/000_003" / name) as face,
+              Image.open(tmp_path / "masks/F2F/000_003" / name) as mask):  # fmt: skip
+            assert face.size == mask.size and face.size[0] == face.size[1] > 60
+            levels = np.asarray(mask)
+            assert set(np.unique(levels)) == {0, 255}
+            # The cut follows the face: its mask stays in the middle.
+            y, x = np.argwhere(levels).mean(axis=0) / levels.shape
+            assert 0.3 < y < 0.7 and 0.3 < x < 0.7
+    spec, _ = load_spec("faces3")
+    files, skipped, _ = scan(spec, tmp_path)
+    assert files["label"].to_pylist() == [2] * 6 + [0] * 3 and not skipped.num_rows
+    assert files["mask"].null_count == 3 and set(files["group"].to_pylist()) == {"000", "000_003"}
+
+
+def test_it_goes_on_where_it_stopped(videos, tmp_path, capsys):
+    run([videos, "--output", tmp_path, "--every", "8", "--size", "64"], capsys)
+    with Image.open(tmp_path / "real/youtube/000/0000.png") as face:
+        assert face.size == (64, 64)
+    code, out, _ = run([videos, "--output", tmp_path, "--every", "8"], capsys)
+    assert code == 0 and "0 faces" in out and "3 videos were done before" in out
+
+
+def test_mistakes_are_explained(tmp_path, capsys):
+    code, _, err = run([tmp_path, "--output", tmp_path / "x"], capsys)
+    assert code == 2 and "as FaceForensics++ has them" in err
+    code, _, err = run([tmp_path / "none", "--output", tmp_path], capsys)
+    assert code == 2 and "There is no folder" in err
+    code, _, err = run([tmp_path, "--output", tmp_path, "--every", "0"], capsys)
+    assert code == 2 and "above 0" in err
+
+
+def test_a_missing_mask_video_is_named(videos, tmp_path, capsys):
+    shown, _ = moving_face(2)
+    write_video(tmp_path / "manipulated_sequences/FaceSwap/c40/videos/001_002.mp4", shown)
+    code, _, err = run([tmp_path, "--output", tmp_path / "out"], capsys)
+    assert code == 1 and "001_002.mp4: its mask video" in err

@@ -44,7 +44,9 @@ def main():
         for number in range(4 * batch):
             paths.append(str(Path(root) / f"{number}.jpg"))
             Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(paths[-1])
-        data = TrainingData(paths, np.arange(4 * batch) % 2, experiment.data, 2, batch, 0, size)
+        data = TrainingData(
+            np.array(paths, "S"), np.arange(4 * batch) % 2, experiment.data, 2, batch, 0, size
+        )
         prepare(experiment)
         detector = build_detector(experiment, 2)
         detector.compile(

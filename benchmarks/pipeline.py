@@ -79,7 +79,8 @@ def ours(root, augment=POLICY, cache="none"):
     labels = np.array([int(Path(p).parent.name == "FAKE") for p in paths])
     side = tf.io.decode_jpeg(tf.io.read_file(paths[0])).shape[:2]
     data = Data(image_size=SIZE, augment=augment, cache=cache)
-    return TrainingData(paths, labels, data, 2, BATCH, 0, native=tuple(side)).batches()
+    data = TrainingData(np.array(paths, "S"), labels, data, 2, BATCH, 0, native=tuple(side))
+    return data.batches()
 
 
 def rate(iterator, seconds):

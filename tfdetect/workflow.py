@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfdetect.data import hubs
 from tfdetect.data.catalogue import Catalogue, build_catalogue, inspect_file
 from tfdetect.data.locate import locate
 from tfdetect.documents import read_yaml, validate
@@ -51,10 +52,10 @@ def make_plan(
         dataset = load_experiment(experiment, overrides).data.dataset
         if dataset is None:
             raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
-    spec, folders = load_spec(dataset, authentic)
+    spec, folders = load_spec(_local(dataset), authentic)
     chosen = "as asked" if experiment else f"the default of {spec.name}"
     resolved = load_experiment(experiment or spec.experiment, overrides)
-    is_path = not spec.parts and spec.name in folders
+    is_path = Path(dataset).exists()
     data = resolved.data.model_copy(
         update={"dataset": str(Path(dataset).resolve()) if is_path else dataset}
     )
@@ -64,6 +65,13 @@ def make_plan(
 def find_data(plan: Plan, progress: bool = True) -> Catalogue:
     """Locates the planned dataset, downloading it if need be, and builds its catalogue."""
     return build_catalogue(plan.spec, _roots(plan.spec, plan.folders, plan.data_dir), progress)
+
+
+def _local(dataset: str) -> str:
+    """The same with what hubs hold brought into folders."""
+    if not any(prefix in dataset for prefix in hubs.PREFIXES) or Path(dataset).exists():
+        return dataset
+    return "+".join(map(hubs.unpack, dataset.split("+")))
 
 
 def _roots(spec: DatasetSpec, folders: dict[str, Path], data_dir: Path | None) -> dict[str, Path]:
@@ -267,7 +275,7 @@ def evaluation_data(
     on another machine, where it is found now.
     """
     if dataset is not None:
-        spec, folders = load_spec(dataset, authentic)
+        spec, folders = load_spec(_local(dataset), authentic)
         check_classes_fit(run, spec)
         roots = _roots(spec, folders, data_dir)
         return spec, roots, output or run.path / "evaluations" / spec.name

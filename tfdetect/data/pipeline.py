@@ -364,8 +364,10 @@ def training_data(
     heights, widths = pc.unique(table["height"]), pc.unique(table["width"])
     one = len(heights) == len(widths) == 1
     native = (heights[0].as_py(), widths[0].as_py()) if one else None
+    paths = as_bytes(catalogue.paths(table))
+    pa.default_memory_pool().release_unused()
     return TrainingData(
-        as_bytes(catalogue.paths(table)), table["label"].to_numpy().astype(np.int64),
+        paths, table["label"].to_numpy().astype(np.int64),
         data, classes, batch_size, seed, native,
         table["dataset"].to_numpy() if data.weights else None,
     )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Seconds and memory of the catalogue: many real files, and a million synthetic rows.
+
+    python benchmarks/catalogue.py --data path/to/cifake
+    python benchmarks/catalogue.py --rows 1000000
+
+The first scans files whose content was inspected before (warm). The second makes up rows
+of files that do not exist, in place of reading folders and contents, and then starts a
+training stream over them; it prints the memory of the process after each step, most of
+which at the end is TensorFlow's own.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+
+import tfdetect.data.catalogue as catalogues
+from tfdetect.experiment import Data
+from tfdetect.spec import load_spec
+
+
+def memory():
+    return psutil.Process().memory_info().rss >> 20
+
+
+def real(data):
+    spec, _ = load_spec("cifake")
+    for name in ("cold or warm", "warm"):
+        start = time.perf_counter()
+        catalogue = catalogues.build_catalogue(spec, {"cifake": data}, progress=False)
+        seconds = time.perf_counter() - start
+        print(f"{name}: {catalogue.table.num_rows:,} files in {seconds:.1f} s")
+    return {"files": catalogue.table.num_rows, "seconds": round(seconds, 2)}
+
+
+def synthetic(count):
+    spec, _ = load_spec("cifake")
+    spec = spec.model_copy(update={"expected": {}})
+
+    def walk(root):
+        for i in range(count):
+            place = f"{'train' if i % 10 else 'test'}/{'REAL' if i // 10 % 2 else 'FAKE'}"
+            yield f"{place}/image_{i:07d}.jpg", 1000 + i % 97, 1_700_000_000_000_000_000 + i
+
+    def inspect(root, paths, *rest):
+        hashes = pa.array([f"{p[-11:-4]:0>32}" for p in paths])
+        sides = pa.array([32] * len(paths), pa.int32())
+        formats, errors = pa.array(["JPEG"] * len(paths)), pa.nulls(len(paths), pa.string())
+        return pa.table([hashes, sides, sides, formats, errors], catalogues._CONTENT)
+
+    catalogues._walk, catalogues._inspect_files = walk, inspect
+    result = {"rows": count, "MiB at start": memory()}
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as root:
+        found = catalogues.build_catalogue(spec, {"cifake": Path(root)}, progress=False)
+    result["MiB with the catalogue"] = memory()
+    from tfdetect.quiet import import_tensorflow
+
+    import_tensorflow()
+    from tfdetect.data.pipeline import training_data
+
+    result["MiB with TensorFlow"] = memory()
+    data = Data(image_size=32, cache="none")
+    stream = training_data(found, found.split("train"), data, 2, 256, 0)
+    iter(stream.batches())
+    result |= {"MiB with the stream": memory(), "seconds": round(time.perf_counter() - start, 1)}
+    for name, value in result.items():
+        print(f"{name}: {value:,}")
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="CIFAKE's folder")
+    parser.add_argument("--rows", type=int, help="synthetic rows")
+    args = parser.parse_args()
+    if args.data:
+        print(json.dumps(real(args.data)))
+    if args.rows:
+        print(json.dumps(synthetic(args.rows)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Brings image sets of TensorFlow Datasets and Hugging Face into a folder with a manifest.
+
+Names are `tfds:<name>` and `hf:<name>`, or a path to a set prepared before:
+`tfds:path/to/name/1.0.0`, `hf:path/to/saved`. The files hold the very bytes that the set
+stores. It is done once; after that nothing but the folder is needed.
+"""
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfdetect.data.locate import cache_dir
+from tfdetect.errors import UserError
+
+PREFIXES = ("tfds:", "hf:")
+_MAGIC = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp", b"BM": "bmp", b"GI": "gif"}
+
+
+def unpack(name: str) -> str:
+    """Returns the manifest of a hub's dataset, bringing it first if need be; else `name`.
+
+    Raises:
+        UserError: the library is missing, the dataset cannot be had, or it has no
+            image and class label.
+    """
+    if not name.startswith(PREFIXES):
+        return name
+    folder = cache_dir() / "datasets" / re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    manifest = folder / "manifest.parquet"
+    if manifest.is_file():
+        return str(manifest)
+    kind, _, text = name.partition(":")
+    print(f"Bringing {name} into {folder} ...", file=sys.stderr)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        rows = []
+        for split, number, data, label in _tfds(text) if kind == "tfds" else _hugging_face(text):
+            path = f"{split}/{number:07d}.{_MAGIC.get(data[:2], 'png')}"
+            (partial / split).mkdir(exist_ok=True)
+            (partial / path).write_bytes(data)
+            rows.append((path, label, split))
+        table = pa.table(list(zip(*rows)), ["path", "label", "split"])
+        pq.write_table(table, partial / "manifest.parquet")
+    except (KeyboardInterrupt, UserError):
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    except Exception as error:  # both libraries raise what lies below them raises
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(
+            f"{name} could not be brought: {reason}\nPrepare it on a machine with a network and "
+            f"give its folder: {kind}:path/to/it."
+        ) from error
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return str(manifest)
+
+
+def _tfds(text: str) -> Iterator[tuple[str, int, bytes, str]]:
+    """Yields split, number, encoded image and class name of a TensorFlow Datasets set."""
+    tfds = _import("tensorflow_datasets", "tfds")
+    if Path(text).expanduser().is_dir():
+        builder = tfds.builder_from_directory(str(Path(text).expanduser()))
+    else:
+        builder = tfds.builder(text)
+        builder.download_and_prepare()
+    features = builder.info.features
+    image = _only(text, {k for k, f in features.items() if isinstance(f, tfds.features.Image)},
+                  "image")  # fmt: skip
+    label = _only(
+        text, {k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)}, "label"
+    )
+    for split in builder.info.splits:
+        data = builder.as_dataset(split=split, decoders={image: tfds.decode.SkipDecoding()})
+        for number, row in enumerate(data):
+            name = features[label].int2str(int(row[label]))
+            yield _split(split), number, row[image].numpy(), name
+
+
+def _hugging_face(text: str) -> Iterator[tuple[str, int, bytes, str]]:
+    """Yields the same of a Hugging Face set."""
+    datasets = _import("datasets", "hf")
+    path = Path(text).expanduser()
+    if path.is_dir() and (path / "dataset_dict.json").is_file():
+        splits = datasets.load_from_disk(str(path))
+    else:
+        splits = datasets.load_dataset(str(path) if path.is_dir() else text)
+    for split, data in splits.items():
+        features = data.features
+        image = _only(text, {k for k, f in features.items() if isinstance(f, datasets.Image)},
+                      "image")  # fmt: skip
+        label = _only(
+            text, {k for k, f in features.items() if isinstance(f, datasets.ClassLabel)}, "label"
+        )
+        data = data.cast_column(image, datasets.Image(decode=False))
+        for number, row in enumerate(data):
+            stored: dict[str, Any] = row[image]
+            encoded = stored["bytes"] or Path(stored["path"]).read_bytes()
+            yield _split(split), number, encoded, features[label].int2str(row[label])
+
+
+def _import(module: str, extra: str):
+    try:
+        return __import__(module)
+    except ImportError:
+        raise UserError(f'{extra}: names need pip install "tfdetect[{extra}]"') from None
+
+
+def _only(text: str, found: set[str], what: str) -> str:
+    """The feature that is an image or a class label; the one of that name, of several."""
+    if what in found or len(found) == 1:
+        return what if what in found else found.pop()
+    raise UserError(
+        f"{text} has {'no' if not found else 'several'} features that are a class label or image "
+        f"({what}): {', '.join(sorted(found)) or 'none'}. Make a manifest of it instead."
+    )
+
+
+def _split(name: str) -> str:
+    from tfdetect.spec import SPLIT_FOLDERS
+
+    return SPLIT_FOLDERS.get(name.lower(), "train")

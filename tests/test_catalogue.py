@@ -1,8 +1,10 @@
 """Catalogue: scanning, inspecting, splitting, caching, and bad files."""
 
+import dataclasses
 import os
 import shutil
 
+import pyarrow as pa
 import pytest
 from conftest import write_images
 
@@ -156,3 +158,11 @@ def test_many_files_are_inspected_in_processes(tmp_path):
     found = build(tmp_path)
     assert found.table.num_rows == 600
     assert found.skipped["path"].to_pylist() == ["real/bad.png"]
+
+
+def test_the_fingerprint_does_not_depend_on_how_the_table_is_parted(folder_dataset):
+    found = build(folder_dataset)
+    parts = [found.table.slice(0, 7), found.table.slice(7, 0), found.table.slice(7)]
+    parted = dataclasses.replace(found, table=pa.concat_tables(parts))
+    assert parted.table["hash"].num_chunks > found.table["hash"].num_chunks
+    assert parted.fingerprint() == found.fingerprint()

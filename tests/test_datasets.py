@@ -11,6 +11,7 @@ from conftest import train_small, write_images
 from PIL import Image
 
 from tfdetect.data.catalogue import build_catalogue
+from tfdetect.data.locate import locate
 from tfdetect.errors import UserError
 from tfdetect.spec import load_spec
 
@@ -136,6 +137,14 @@ def test_three_classes_reach_the_report(faces3, tmp_path_factory):
         assert row["p_fake"] == pytest.approx(1 - row["probability_real"], abs=1e-5)
 
 
+def test_three_classes_are_mixed(faces3, tmp_path_factory):
+    policy = "data.augment=[{name: mixup}, {name: cutmix, alpha: 0.5}]"
+    overrides = [policy, "training.label_smoothing=0.1", "data.balance=weight"]
+    run = train_small("faces3", tmp_path_factory.mktemp("runs"), overrides, data_dir=faces3)
+    lines = (run.path / "history.csv").read_text().splitlines()
+    assert len(lines) == 3 and "nan" not in lines[-1]
+
+
 def test_inpainting_is_paired_by_stem(tmp_path):
     for number in range(40):
         stem = tmp_path / "photos" / f"a.{number}"
@@ -225,8 +234,11 @@ def test_a_spec_maps_a_manifests_columns(manifest, tmp_path):
         "classes: [{name: authentic, folders: [real]}, {name: altered, folders: [fake]}]\n"
         "splits: {train: train, val: validation, test: test}\n"
     )
-    _, found = build(file, manifest)
+    spec, _ = load_spec(str(file))
+    found = build_catalogue(spec, {"mine": locate(spec, manifest)}, progress=False)
     assert found.counts(("authentic", "altered"))["test"] == {"authentic": 10, "altered": 10}
+    with pytest.raises(UserError, match="does not hold the dataset 'mine'.*manifest list.csv"):
+        locate(spec, tmp_path)
 
 
 @pytest.fixture

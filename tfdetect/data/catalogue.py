@@ -72,8 +72,12 @@ class Catalogue:
         """Hex digest of every file's path, content, label and split."""
         digest = hashlib.sha256()
         for column in ("path", "hash", "label", "split"):
-            for batch in self.table[column].chunks:
-                digest.update("\n".join(map(str, batch.to_pylist())).encode() + b"\n")
+            separator = ""
+            for batch in self.table[column].chunks:  # however it is parted
+                if len(batch):
+                    text = separator + "\n".join(map(str, batch.to_pylist()))
+                    digest.update(text.encode())
+                    separator = "\n"
         return digest.hexdigest()[:16]
 
     def counts(self, classes: list[str] | tuple[str, ...]) -> dict[str, dict[str, int]]:

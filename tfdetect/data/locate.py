@@ -49,6 +49,8 @@ def locate(spec: DatasetSpec, data_dir: Path | None = None) -> Path:
 
 def _holds(spec: DatasetSpec, folder: Path) -> bool:
     """Whether some file below `folder` has the spec's layout; stops at the first."""
+    if spec.manifest:
+        return (folder / spec.manifest).is_file()
     pattern = re.compile(spec.pattern)
     for parent, _, files in os.walk(folder):
         relative = Path(parent).relative_to(folder).as_posix()
@@ -77,6 +79,8 @@ def _download(spec: DatasetSpec) -> Path:
 
 
 def _layout(spec: DatasetSpec) -> str:
+    if spec.manifest:
+        return f"manifest {spec.manifest}"
     classes = " and ".join("|".join(c.folders) for c in spec.classes)
     return f"layout {spec.pattern}, class folders {classes}"
 

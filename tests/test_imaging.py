@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.data.pipeline import augment
+from tfdetect.data.pipeline import augment, check_policy
 from tfdetect.errors import UserError
 from tfdetect.experiment import Augmentation
 from tfdetect.imaging import degrade, erase, geometry
@@ -266,12 +266,14 @@ def test_noise_and_downsampling_do_what_they_say():
             {"name": "warp", "rotatoin": 3},
             "parameter of the augmentation 'warp' 'rotatoin'.*rotation",
         ),
+        ({"name": "warp", "rotation": "many"}, "takes a number for 'rotation'. Got 'many'"),
+        ({"name": "warp", "flip": 3}, "takes true or false for 'flip'"),
         ({"name": "flip", "masks": 3}, "parameter of the augmentation 'flip' 'masks'"),
     ],
 )
 def test_unknown_parameters_are_explained(step, message):
     with pytest.raises(UserError, match=message):
-        augment(pictures(), (Augmentation(**step),), (30, 30), 7, tf.constant(1, tf.int64))
+        check_policy((Augmentation(**step),))
 
 
 def test_mixup_has_no_masks():

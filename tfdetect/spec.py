@@ -307,6 +307,8 @@ def spec_for_manifest(path: Path, authentic: str | None = None) -> DatasetSpec:
         UserError: no such file, a column is missing, or no authentic label is found.
     """
     labels = sorted({str(v) for v in read_manifest(path, {})["label"].to_pylist()})
+    if not labels:
+        raise UserError(f"The manifest {path} lists no files.")
     if len(labels) == 1:
         raise UserError(
             f"{path} has one label only ({labels[0]!r}). A detector needs authentic images and "

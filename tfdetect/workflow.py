@@ -314,10 +314,11 @@ def draw_augmentation(plan: Plan, catalogue: Catalogue, count: int, variants: in
     import numpy as np
     import tensorflow as tf
 
-    from tfdetect.data.pipeline import augment, load_images, load_mask
+    from tfdetect.data.pipeline import augment, check_policy, load_images, load_mask
     from tfdetect.evaluation.figures import contact_sheet
 
     data, table = plan.experiment.data, catalogue.split("train")
+    check_policy(data.augment)
     picked = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
     table = table.take(np.sort(picked))
     paths = catalogue.paths(table).to_pylist()

@@ -161,7 +161,8 @@ def scan(spec: DatasetSpec, root: Path) -> tuple[pa.Table, pa.Table, Counter]:
         if status is None:
             skipped.append((path, "no such file"))
         elif extension not in EXTENSIONS:
-            skipped.append((path, f"{extension} is not supported: use JPEG, PNG, WebP, BMP or GIF"))
+            kind = extension or "a name without extension"
+            skipped.append((path, f"{kind} is not supported: use JPEG, PNG, WebP, BMP or GIF"))
         elif status[0] == 0:
             skipped.append((path, "empty file"))
         elif mask and not os.path.exists(os.path.join(root, mask)):

@@ -166,6 +166,7 @@ class TrainingData:
     _images: tf.Tensor | None = None
 
     def __post_init__(self):
+        check_policy(self.data.augment)
         self._lost = tf.Variable(0, dtype=tf.int64, trainable=False)
         if self.cached:
             kept, images = load_images(self.paths, self.load_size, self.data.resize)
@@ -311,17 +312,11 @@ def augment(
         Images uint8 [B, *size, 3], targets and masks.
 
     Raises:
-        UserError: a step does not know a parameter, or mixes what has masks and no
-            mixed mask.
+        UserError: a step mixes what has masks and no mixed mask.
     """
     for number, step in enumerate(policy):
         function = registry.resolve("augmentation", registry.AUGMENTATIONS, step.name)
         known = inspect.signature(function).parameters
-        inputs = {"images", "seed", "size", "targets", "masks"}
-        for name in step.params:
-            if name not in known or name in inputs:
-                raise unknown(f"parameter of the augmentation {step.name!r}", name,
-                              set(known) - inputs)  # fmt: skip
         params = dict(step.params)
         if "size" in known:
             params["size"] = size
@@ -340,6 +335,31 @@ def augment(
             (masks,) = rest
     images.set_shape([images.shape[0], *size, 3])
     return images, targets, masks
+
+
+def check_policy(policy: tuple[Augmentation, ...]) -> None:
+    """Checks the names and kinds of a policy's parameters.
+
+    Raises:
+        UserError: a step does not know a parameter, or takes another kind of value.
+    """
+    for step in policy:
+        function = registry.resolve("augmentation", registry.AUGMENTATIONS, step.name)
+        known = {
+            name: parameter.default
+            for name, parameter in inspect.signature(function).parameters.items()
+            if name not in ("images", "seed", "size", "targets", "masks")
+        }
+        for name, value in step.params.items():
+            if name not in known:
+                raise unknown(f"parameter of the augmentation {step.name!r}", name, known)
+            kind = "true or false" if isinstance(known[name], bool) else "a number"
+            if isinstance(value, bool) != isinstance(known[name], bool) or isinstance(
+                value, (str, list)
+            ):
+                raise UserError(
+                    f"The augmentation {step.name!r} takes {kind} for {name!r}. Got {value!r}."
+                )
 
 
 def mixes(policy: tuple[Augmentation, ...]) -> bool:

@@ -2,11 +2,13 @@
 
     python benchmarks/catalogue.py --data path/to/cifake
     python benchmarks/catalogue.py --rows 1000000
+    python benchmarks/catalogue.py --data path/to/cifake --steps 4000
 
 The first scans files whose content was inspected before (warm). The second makes up rows
 of files that do not exist, in place of reading folders and contents, and then starts a
 training stream over them; it prints the memory of the process after each step, most of
-which at the end is TensorFlow's own.
+which at the end is TensorFlow's own. The third streams batches of 256 from files, decoded anew
+each time, and prints the memory ten times on the way.
 """
 
 import argparse
@@ -73,12 +75,35 @@ def synthetic(count):
     return result
 
 
+def stream(data, steps):
+    from tfdetect.quiet import import_tensorflow
+
+    import_tensorflow()
+    from tfdetect.data.pipeline import training_data
+
+    spec, _ = load_spec("cifake")
+    found = catalogues.build_catalogue(spec, {"cifake": data}, progress=False)
+    settings = Data(image_size=32, cache="none", augment=({"name": "flip"}, {"name": "shift"}))
+    batches = iter(training_data(found, found.split("train"), settings, 2, 256, 0).batches())
+    sizes, start = [], time.perf_counter()
+    for step in range(1, steps + 1):
+        next(batches)
+        if step % (steps // 10) == 0:
+            sizes.append(memory())
+            print(f"step {step:,}: {sizes[-1]:,} MiB")
+    speed = steps * 256 / (time.perf_counter() - start)
+    return {"images": steps * 256, "MiB": sizes, "images_per_second": round(speed)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="CIFAKE's folder")
     parser.add_argument("--rows", type=int, help="synthetic rows")
+    parser.add_argument("--steps", type=int, help="batches to stream from --data")
     args = parser.parse_args()
-    if args.data:
+    if args.steps and args.data:
+        print(json.dumps(stream(args.data, args.steps)))
+    elif args.data:
         print(json.dumps(real(args.data)))
     if args.rows:
         print(json.dumps(synthetic(args.rows)))

@@ -1,9 +1,10 @@
 """Kills trainings at random moments, resumes them, and compares with one left alone.
 
-    python tests/kills.py FOLDER_OF_CLASSES WORK_FOLDER KILLS SEED
+    python tests/kills.py FOLDER_OF_CLASSES WORK_FOLDER KILLS SEED [DEVICES]
 
 Each training is a forked process that is really killed (signal 9), in mid-epoch and
-in mid-write too: a state is written after every step. Prints one JSON line a kill.
+in mid-write too: a state is written after every step. Prints one JSON line a kill, with
+the largest difference of a weight. DEVICES are replicas on the CPU, 1 if not given.
 """
 
 import json
@@ -21,10 +22,15 @@ import_tensorflow()
 import numpy as np
 from test_training import fit_small
 
+from tfdetect.training.devices import configure_devices
+
 SETTINGS = [
     "training.epochs=4", "training.state_minutes=0", "model.dropout=0.3",
     "training.schedule={name: plateau, patience: 0, factor: 0.5}", "training.early_stopping=3",
 ]  # fmt: skip
+
+
+DEVICES = int(sys.argv[5]) if len(sys.argv) > 5 else 1
 
 
 def start(root: Path, folder: Path) -> int:
@@ -33,7 +39,7 @@ def start(root: Path, folder: Path) -> int:
     if pid:
         return pid
     try:
-        detector, state = fit_small(root, folder, SETTINGS)
+        detector, state = fit_small(root, folder, SETTINGS, configure_devices(virtual=DEVICES))
         np.savez(folder / "weights.npz", *detector.get_weights())
         history = [{k: v for k, v in e.items() if k != "images_per_second"} for e in state.history]
         (folder / "result.json").write_text(json.dumps([history, state.best]))
@@ -52,6 +58,15 @@ def finish(root: Path, folder: Path) -> tuple:
     with np.load(folder / "weights.npz") as saved:
         weights = [saved[name] for name in saved.files]
     return weights, json.loads((folder / "result.json").read_text()), time.monotonic() - begin
+
+
+def near(one, other) -> bool:
+    """Whether numbers agree within 1e-6: metrics are summed over replicas when saved."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(near(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(near, one, other))
+    return abs(one - other) <= 1e-6
 
 
 def wait_for_state(folder: Path, pid: int) -> float:
@@ -74,7 +89,9 @@ def main(root: Path, work: Path, kills: int, seed: int) -> None:
         os.waitpid(pid, 0)
         again, other, _ = finish(root, folder)
         equal = len(again) == len(weights) and all(map(np.array_equal, again, weights))
-        print(json.dumps({"kill": number, "weights": bool(equal), "history": other == result}),
+        worst = max(float(np.abs(a - b).max()) for a, b in zip(again, weights))
+        print(json.dumps({"kill": number, "weights": bool(equal), "history": other == result,
+                          "difference": worst, "near": near(other, result)}),
               flush=True)  # fmt: skip
 
 

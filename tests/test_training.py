@@ -201,10 +201,11 @@ def test_stages_resume_to_the_same_weights(folder_dataset, tmp_path, step, monke
         assert np.array_equal(a, b)
 
 
-def kill_at_random(root, work, kills):
+def kill_at_random(root, work, kills, devices=1):
     """Kills trainings (signal 9) at random moments; returns what became of each."""
+    script = Path(__file__).with_name("kills.py")
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("kills.py"), root, work, str(kills), "1"],
+        [sys.executable, script, root, work, str(kills), "1", str(devices)],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -220,6 +221,12 @@ def test_killed_at_random_moments_the_result_is_the_same(folder_dataset, tmp_pat
 def test_a_hundred_random_kills_give_a_hundred_equal_results(folder_dataset, tmp_path):
     found = kill_at_random(folder_dataset, tmp_path, 100)
     assert len(found) == 100 and all(f["weights"] and f["history"] for f in found), found
+
+
+@pytest.mark.slow
+def test_killed_on_two_replicas_weights_are_the_same_and_metrics_near(folder_dataset, tmp_path):
+    found = kill_at_random(folder_dataset, tmp_path, 5, devices=2)
+    assert len(found) == 5 and all(f["weights"] and f["near"] for f in found), found
 
 
 def test_a_full_disk_leaves_the_last_good_state(folder_dataset, tmp_path, monkeypatch):

@@ -114,7 +114,7 @@ def fit(
             if state.step:
                 # Makes the metrics that are to be restored. Not with validation data: a cache
                 # that is being filled when its iterator ends may be taken for a full one.
-                detector.test_on_batch(*next(iter(data.batches())))
+                detector.evaluate(data.batches(), steps=1, verbose=0)
             # An epoch that was begun before is ended first: Keras knows no shorter first one.
             for count in [1] * bool(state.step) + [stage.epochs]:
                 if state.stage_epochs < stage.epochs and not state.stopped:

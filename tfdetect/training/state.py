@@ -95,7 +95,10 @@ class TrainState(keras.callbacks.Callback):
             self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.history.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}})
+        # Keras's val_loss counts the padding of the last batch, and how much of it depends on
+        # chance on several devices; val_log_loss is exact.
+        kept = {k: float(v) for k, v in (logs or {}).items() if k != "val_loss"}
+        self.history.append({"epoch": epoch + 1, **kept})
         self.step = 0
         self.stage_epochs += 1
         value = self.history[-1].get(self.monitor)

@@ -262,6 +262,12 @@ def test_several_windows_are_averaged(folder_dataset, tmp_path, capsys):
                    ((0, 0), (0, 8), (4, 4), (8, 0), (8, 8))]  # fmt: skip
         logits = detector(tf.cast(tf.stack(windows), tf.float32), training=False)["label"]
         assert abs(float(tf.reduce_mean(tf.sigmoid(logits))) - score) < 1e-5
+    served = tf.saved_model.load(str(run.path / "saved_model")).signatures
+    data = tf.stack([tf.io.read_file(path) for path in paths])
+    np.testing.assert_allclose(served["encoded"](data)["p_fake"], found, atol=1e-5)
+    pixels = tf.stack([tf.io.decode_png(d) for d in data])
+    answer = served["serving_default"](tf.cast(pixels, tf.float32))
+    np.testing.assert_allclose(answer["p_fake"], found, atol=1e-5)
     one = predict_files(run.with_crops(1), detector, paths)["p_fake"].to_numpy()
     assert not np.allclose(one, found, atol=1e-7)
     code, out, err = run_main(predict, [run.path, paths[0], "--crops", "9"], capsys)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from tfdetect.data.locate import cache_dir
 from tfdetect.errors import UserError
+from tfdetect.spec import SPLIT_FOLDERS
 
 PREFIXES = ("tfds:", "hf:")
 _MAGIC = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp", b"BM": "bmp", b"GI": "gif"}
@@ -46,7 +47,7 @@ def unpack(name: str) -> str:
             path = f"{split}/{number:07d}.{_MAGIC.get(data[:2], 'png')}"
             (partial / split).mkdir(exist_ok=True)
             (partial / path).write_bytes(data)
-            rows.append((path, label, split))
+            rows.append((path, label, SPLIT_FOLDERS.get(split.lower(), "train")))
         table = pa.table(list(zip(*rows)), ["path", "label", "split"])
         pq.write_table(table, partial / "manifest.parquet")
     except (KeyboardInterrupt, UserError):
@@ -82,7 +83,7 @@ def _tfds(text: str) -> Iterator[tuple[str, int, bytes, str]]:
         data = builder.as_dataset(split=split, decoders={image: tfds.decode.SkipDecoding()})
         for number, row in enumerate(data):
             name = features[label].int2str(int(row[label]))
-            yield _split(split), number, row[image].numpy(), name
+            yield split, number, row[image].numpy(), name
 
 
 def _hugging_face(text: str) -> Iterator[tuple[str, int, bytes, str]]:
@@ -104,7 +105,7 @@ def _hugging_face(text: str) -> Iterator[tuple[str, int, bytes, str]]:
         for number, row in enumerate(data):
             stored: dict[str, Any] = row[image]
             encoded = stored["bytes"] or Path(stored["path"]).read_bytes()
-            yield _split(split), number, encoded, features[label].int2str(row[label])
+            yield split, number, encoded, features[label].int2str(row[label])
 
 
 def _import(module: str, extra: str):
@@ -122,9 +123,3 @@ def _only(text: str, found: set[str], what: str) -> str:
         f"{text} has {'no' if not found else 'several'} features that are a class label or image "
         f"({what}): {', '.join(sorted(found)) or 'none'}. Make a manifest of it instead."
     )
-
-
-def _split(name: str) -> str:
-    from tfdetect.spec import SPLIT_FOLDERS
-
-    return SPLIT_FOLDERS.get(name.lower(), "train")

@@ -5,7 +5,6 @@ go on from any step, and the number of workers changes nothing.
 """
 
 import inspect
-import itertools
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ from tfdetect.data.catalogue import Catalogue
 from tfdetect.errors import UserError, unknown
 from tfdetect.experiment import Augmentation, Data
 from tfdetect.imaging.decode import decode
-from tfdetect.imaging.geometry import fold, resize, window
+from tfdetect.imaging.geometry import fold, resize, window, windows
 
 WORKERS = os.cpu_count() or 1  # files or batches worked on at a time
 _WINDOW = 2**31 - 1  # names the draw of a window's place, beside the numbers of the policy's steps
@@ -34,18 +33,6 @@ def load_image(path: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf
     """Reads, decodes and resizes one file. uint8 [*size, 3]; [H, W, 3] if size is None."""
     image = decode(tf.io.read_file(path))
     return image if size is None else resize(image, size, policy)
-
-
-def load_windows(path: tf.Tensor, size: tuple[int, int], policy: str, count: int) -> tf.Tensor:
-    """The middle window of a file and the corners (5), or a grid of 3 x 3 (9).
-
-    Returns:
-        uint8 [count, *size, 3].
-    """
-    image = decode(tf.io.read_file(path))
-    places = list(itertools.product((0.0, 0.5, 1.0), repeat=2))
-    places = places[::2] if count == 5 else places
-    return tf.stack([window(image, size, policy.removeprefix("window_"), p) for p in places])
 
 
 def load_mask(path: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
@@ -63,14 +50,14 @@ def image_dataset(
 ) -> tf.data.Dataset:
     """Batches of (index into `paths` int64 [b], image uint8 [b, *size, 3]), in order.
 
-    With several crops the image is uint8 [b, crops, *size, 3]; see `load_windows`.
+    With several crops the image is uint8 [b, crops, *size, 3]; see `geometry.windows`.
     A file that cannot be read is left out: its index does not appear.
     """
     files = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), np.asarray(paths)))
 
     def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if crops > 1:
-            return index, load_windows(path, size, policy, crops)
+            return index, windows(decode(tf.io.read_file(path)), size, policy, crops)
         return index, load_image(path, size, policy)
 
     images = files.map(load, WORKERS)

@@ -32,16 +32,14 @@ def random_jpeg(
     """
 
     def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform(
-            [tf.shape(images)[0]], fold(seed, 1), lowest, highest + 1, tf.int32
-        )
+        qualities = _drawn(images, seed, rows, lowest, highest + 1, tf.int32)
 
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, quality = item
             data = tf.raw_ops.EncodeJpegVariableQuality(images=image, quality=quality)
             return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
-        return tf.map_fn(one, (chosen, tf.gather(draws, rows)), fn_output_signature=tf.uint8)
+        return tf.map_fn(one, (chosen, qualities), fn_output_signature=tf.uint8)
 
     return some(images, seed, probability, compress)
 
@@ -76,10 +74,8 @@ def random_webp(
         return result
 
     def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform(
-            [tf.shape(images)[0]], fold(seed, 1), lowest, highest + 1, tf.int32
-        )
-        return tf.numpy_function(encode, [chosen, tf.gather(draws, rows)], tf.uint8)
+        qualities = _drawn(images, seed, rows, lowest, highest + 1, tf.int32)
+        return tf.numpy_function(encode, [chosen, qualities], tf.uint8)
 
     return some(images, seed, probability, compress)
 
@@ -98,10 +94,9 @@ def random_noise(
     """
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold(seed, 1), 0.0, highest)
+        sigmas = _drawn(images, seed, rows, 0.0, highest)[:, None, None, None]
         noise = tf.random.stateless_normal(tf.shape(images), fold(seed, 2))
-        sigma = tf.gather(draws, rows)[:, None, None, None]
-        return to_uint8(tf.cast(chosen, tf.float32) + tf.gather(noise, rows) * sigma)
+        return to_uint8(tf.cast(chosen, tf.float32) + tf.gather(noise, rows) * sigmas)
 
     return some(images, seed, probability, change)
 
@@ -123,7 +118,7 @@ def random_downsample(
     _, height, width, _ = images.shape
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold(seed, 1), lowest, 1.0)
+        factors = _drawn(images, seed, rows, lowest, 1.0)
 
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, factor = item
@@ -131,7 +126,7 @@ def random_downsample(
             small = tf.image.resize(image, tf.maximum(size, 1), antialias=True)
             return to_uint8(tf.image.resize(small, [height, width], antialias=True))
 
-        return tf.map_fn(one, (chosen, tf.gather(draws, rows)), fn_output_signature=tf.uint8)
+        return tf.map_fn(one, (chosen, factors), fn_output_signature=tf.uint8)
 
     return some(images, seed, probability, change)
 
@@ -150,8 +145,8 @@ def random_blur(
     """
 
     def blur(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold(seed, 1), 0.0, highest)
-        return to_uint8(gaussian_blur(chosen, tf.gather(draws, rows), highest))
+        sigmas = _drawn(images, seed, rows, 0.0, highest)
+        return to_uint8(gaussian_blur(chosen, sigmas, highest))
 
     return some(images, seed, probability, blur)
 
@@ -187,6 +182,12 @@ def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Te
         x = tf.nn.depthwise_conv2d(x, taps[..., None], [1, 1, 1, 1], "VALID")
     x = tf.reshape(x, [shape[1], shape[2], shape[0], 3])
     return tf.transpose(x, [2, 0, 1, 3])
+
+
+def _drawn(images: tf.Tensor, seed: tf.Tensor, rows: tf.Tensor, low, high, dtype=tf.float32):
+    """Uniform draws of one number an image, those of the chosen rows: [n]."""
+    draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold(seed, 1), low, high, dtype)
+    return tf.gather(draws, rows)
 
 
 def some(images: tf.Tensor, seed: tf.Tensor, probability: float, change: Callable) -> tf.Tensor:

@@ -77,6 +77,27 @@ def window(
     return image
 
 
+def windows(image: tf.Tensor, size: tuple[int, int], policy: str, count: int) -> tf.Tensor:
+    """What of an image a detector sees: 1, or with a window policy 5 or 9 windows.
+
+    Args:
+        image: uint8 or float [H, W, C] or [B, H, W, C], 0..255.
+        size, policy: as for `resize`.
+        count: 1, what `resize` gives; 5, the middle and the corners; 9, a grid of 3 x 3.
+
+    Returns:
+        uint8 [count, *size, C] or [B, count, *size, C].
+    """
+    if count == 1:
+        parts = [resize(image, size, policy)]
+    else:
+        places = [(y, x) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0)]
+        small = policy.removeprefix("window_")
+        places = places[::2] if count == 5 else places
+        parts = [window(to_uint8(image), size, small, place) for place in places]
+    return tf.stack(parts, axis=-4)
+
+
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
     """Rounds and clips 0..255 to uint8; uint8 passes untouched."""
     if pixels.dtype == tf.uint8:

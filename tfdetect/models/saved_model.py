@@ -14,7 +14,7 @@ import shutil
 import tensorflow as tf
 
 from tfdetect.imaging.decode import decode
-from tfdetect.imaging.geometry import resize
+from tfdetect.imaging.geometry import windows
 from tfdetect.models.detector import load_detector, probabilities
 from tfdetect.run import Run
 
@@ -25,11 +25,12 @@ def export_saved_model(run: Run) -> None:
 
     detector = load_detector(run)
     names, policy = tf.constant(run.classes), run.info["resize"]
-    size = tuple(run.info["image_size"])
+    size, crops = tuple(run.info["image_size"]), run.info.get("crops", 1)
 
-    def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = detector(tf.cast(pixels, tf.float32), training=False)["label"]
-        table = probabilities(logits)
+    def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:  # [B, crops, *size, 3]
+        flat = tf.reshape(tf.cast(pixels, tf.float32), [-1, *size, 3])
+        table = probabilities(detector(flat, training=False)["label"])
+        table = tf.reduce_mean(tf.reshape(table, [-1, crops, table.shape[-1]]), axis=1)
         return {
             "class_names": tf.identity(names),
             "probabilities": table,
@@ -37,13 +38,13 @@ def export_saved_model(run: Run) -> None:
         }
 
     def images_endpoint(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(resize(images, size, policy))
+        return answer(windows(images, size, policy, crops))
 
     def encoded_endpoint(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
         def load(data: tf.Tensor) -> tf.Tensor:
-            return resize(decode(data), size, policy)
+            return windows(decode(data), size, policy, crops)
 
-        spec = tf.TensorSpec([*size, 3], tf.uint8)
+        spec = tf.TensorSpec([crops, *size, 3], tf.uint8)
         return answer(tf.map_fn(load, encoded_images, fn_output_signature=spec))
 
     archive = keras.export.ExportArchive()

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from tfdetect.data.pipeline import TrainingData
+from tfdetect.data.sources import Files
 from tfdetect.experiment import load_experiment
 from tfdetect.models.detector import build_detector
 from tfdetect.training.callbacks import ImagesPerSecond, StopOnNonFinite, WatchFiles
@@ -45,7 +46,13 @@ def main():
             paths.append(str(Path(root) / f"{number}.jpg"))
             Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(paths[-1])
         data = TrainingData(
-            np.array(paths, "S"), np.arange(4 * batch) % 2, experiment.data, 2, batch, 0, size
+            Files(np.array(paths, "S")),
+            np.arange(4 * batch) % 2,
+            experiment.data,
+            2,
+            batch,
+            0,
+            size,
         )
         prepare(experiment)
         detector = build_detector(experiment, 2)

@@ -31,6 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.data.pipeline import TrainingData
+from tfdetect.data.sources import Files
 from tfdetect.experiment import Data
 
 SIZE, BATCH = (224, 224), 32
@@ -79,7 +80,7 @@ def ours(root, augment=POLICY, cache="none"):
     labels = np.array([int(Path(p).parent.name == "FAKE") for p in paths])
     side = tf.io.decode_jpeg(tf.io.read_file(paths[0])).shape[:2]
     data = Data(image_size=SIZE, augment=augment, cache=cache)
-    data = TrainingData(np.array(paths, "S"), labels, data, 2, BATCH, 0, native=tuple(side))
+    data = TrainingData(Files(np.array(paths, "S")), labels, data, 2, BATCH, 0, native=tuple(side))
     return data.batches()
 
 

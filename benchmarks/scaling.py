@@ -30,6 +30,7 @@ def measure(args, count):
     from PIL import Image
 
     from tfdetect.data.pipeline import TrainingData
+    from tfdetect.data.sources import Files
     from tfdetect.experiment import load_experiment
     from tfdetect.models.detector import build_detector
     from tfdetect.training.devices import configure_devices
@@ -50,7 +51,7 @@ def measure(args, count):
             paths.append(str(Path(root) / f"{number}.jpg"))
             Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(paths[-1])
         labels = np.arange(batch) % 2
-        data = TrainingData(np.array(paths, "S"), labels, experiment.data, 2, batch, 0, size)
+        data = TrainingData(Files(np.array(paths, "S")), labels, experiment.data, 2, batch, 0, size)
         with devices.scope():
             detector = build_detector(experiment, 2)
             detector.compile(

@@ -19,6 +19,7 @@ from conftest import SMALL, train_small
 from tfdetect import run as runs
 from tfdetect import workflow
 from tfdetect.data.pipeline import load_image, training_data, validation_batches
+from tfdetect.data.sources import image_source
 from tfdetect.errors import UserError
 from tfdetect.experiment import load_experiment
 from tfdetect.models.detector import load_detector
@@ -40,7 +41,7 @@ def fit_small(root, folder, overrides=(), devices=None):
     train, held_out = catalogue.split("train"), catalogue.split("validation")
     data = training_data(catalogue, train, plan.experiment.data, 2, 12, 0)
     validation = validation_batches(
-        catalogue.paths(held_out).to_pylist(), labels_of(held_out), plan.experiment.data, 2, 12
+        image_source(catalogue, held_out), labels_of(held_out), plan.experiment.data, 2, 12
     )
     detector, state, _ = fit(
         plan.experiment, 2, data, validation, devices or configure_devices(virtual=1), folder,
@@ -398,7 +399,7 @@ def test_half_precision_trains_but_is_not_shipped(folder_dataset, tmp_path):
     model = load_detector(run)
     assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
     rows = pq.read_table(run.path / "predictions" / "test.parquet")
-    images = [load_image(tf.constant(str(folder_dataset / p)), (24, 24), "crop")
+    images = [load_image(tf.io.read_file(str(folder_dataset / p)), (24, 24), "crop")
               for p in rows["path"].to_pylist()]  # fmt: skip
     alone = [float(tf.sigmoid(model(tf.cast(i[None], tf.float32))["label"])[0, 0]) for i in images]
     np.testing.assert_allclose(rows["p_fake"].to_numpy(), alone, atol=1e-5)

@@ -33,7 +33,7 @@ def test_predict_is_the_keras_model(shared_run):
     run, root = shared_run
     paths = files_of(root)
     model = keras.saving.load_model(run.model_path, compile=False)
-    images = tf.stack([load_image(tf.constant(p), (24, 24), "stretch") for p in paths])
+    images = tf.stack([load_image(tf.io.read_file(p), (24, 24), "stretch") for p in paths])
     expected = tf.sigmoid(model(tf.cast(images, tf.float32), training=False)["label"])[:, 0]
     table = predict_files(run, model, paths, batch_size=5, progress=False)
     np.testing.assert_allclose(table["p_fake"].to_numpy(), expected, atol=1e-5)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfdetect.data import hubs
-from tfdetect.data.catalogue import Catalogue, build_catalogue, inspect_file
+from tfdetect.data.catalogue import Catalogue, build_catalogue
 from tfdetect.data.locate import locate
 from tfdetect.documents import read_yaml, validate
 from tfdetect.errors import UserError
@@ -123,6 +123,7 @@ def train_run(
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
     """
     from tfdetect.data.pipeline import training_data, validation_batches
+    from tfdetect.data.sources import image_source
     from tfdetect.evaluation.evaluate import evaluate_run
     from tfdetect.models.saved_model import export_saved_model
     from tfdetect.training.fit import fit, labels_of, prepare, save_detector
@@ -140,13 +141,13 @@ def train_run(
             catalogue, train, experiment.data, classes, experiment.training.batch_size,
             experiment.seed,
         )  # fmt: skip
-        skipped.check(data.broken)
+        skipped.add(data.broken)
         held_out = validation_batches(
-            catalogue.paths(validation).to_pylist(), labels_of(validation), experiment.data,
-            classes, experiment.training.batch_size,
+            image_source(catalogue, validation), labels_of(validation), experiment.data, classes,
+            experiment.training.batch_size,
         )  # fmt: skip
         detector, state, interrupted = fit(
-            experiment, classes, data, held_out, devices, writer.path, skipped.check, say, verbose
+            experiment, classes, data, held_out, devices, writer.path, skipped.add, say, verbose
         )
 
         save_detector(detector, writer.path / "model.keras")
@@ -219,12 +220,10 @@ class _Skipped:
         self._rows = {row["path"]: row["error"] for row in catalogue.skipped.to_pylist()}
         self._write()
 
-    def check(self, paths: list[str]) -> None:
-        """Inspects files again and lists those that cannot be read."""
-        found = {p: inspect_file(p, sys.maxsize)[-1] for p in paths}
-        broken = {p: f"broke after the scan: {e}" for p, e in found.items() if e}
+    def add(self, broken: dict[str, str]) -> None:
+        """Lists files that broke after the scan, with the reasons."""
         if broken:
-            self._rows |= broken
+            self._rows |= {name: f"broke after the scan: {e}" for name, e in broken.items()}
             self._write()
             names = ", ".join(list(broken)[:3])
             print(f"\n{len(broken)} files became unreadable and are left out: {names}",
@@ -315,23 +314,23 @@ def draw_augmentation(plan: Plan, catalogue: Catalogue, count: int, variants: in
     import tensorflow as tf
 
     from tfdetect.data.pipeline import augment, check_policy, load_images, load_mask
+    from tfdetect.data.sources import image_source
     from tfdetect.evaluation.figures import contact_sheet
 
     data, table = plan.experiment.data, catalogue.split("train")
     check_policy(data.augment)
     picked = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
     table = table.take(np.sort(picked))
-    paths = catalogue.paths(table).to_pylist()
-    kept, images = load_images(paths, data.image_size, data.resize)
+    kept, images = load_images(image_source(catalogue, table), data.image_size, data.resize)
     if not len(kept):
-        raise UserError(f"None of {len(paths)} images of {catalogue.name} can be read.")
-    files = catalogue.paths(table, "mask").to_pylist()
+        raise UserError(f"None of {len(table)} images of {catalogue.name} can be read.")
     masks = None
-    if any(files):
-        empty = np.zeros((*data.image_size, 1), np.uint8)
-        masks = tf.stack([
-            load_mask(files[i], data.image_size, data.resize) if files[i] else empty for i in kept
-        ])  # fmt: skip
+    if (masked := np.flatnonzero(table["mask"].is_valid())).size:
+        source = image_source(catalogue, table.take(masked), "mask")
+        found, drawn = load_images(source, data.image_size, data.resize, load_mask)
+        masks = np.zeros((len(table), *data.image_size, 1), np.uint8)
+        masks[masked[found]] = drawn
+        masks = tf.constant(masks[kept])
     targets = tf.one_hot(table["label"].to_numpy()[kept], len(plan.spec.class_names))
     columns = [(images, masks)]
     for number in range(variants):

@@ -321,16 +321,24 @@ def _walk(root: str):
 
 def inspect_file(path: str, max_pixels: int) -> tuple:
     """Hash, width, height, format and error of one image file."""
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # the limit is max_pixels, checked below
     try:
         with open(path, "rb") as file:
             data = file.read()
-        if not data:
-            return None, None, None, None, "empty file"
-        import io
+    except OSError as error:
+        return None, None, None, None, error.strerror or type(error).__name__
+    return inspect_bytes(data, max_pixels)
 
+
+def inspect_bytes(data: bytes, max_pixels: int) -> tuple:
+    """Hash, width, height, format and error of one encoded image."""
+    import io
+
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # the limit is max_pixels, checked below
+    if not data:
+        return None, None, None, None, "empty file"
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is none of our business
             with Image.open(io.BytesIO(data)) as image:

@@ -1,4 +1,4 @@
-"""tf.data pipelines: files to batches, repeatable, resumable, without Python inside.
+"""tf.data pipelines: files or shards to batches, repeatable, resumable, without Python inside.
 
 The order of training images is a pure function of (seed, position), so a run can
 go on from any step, and the number of workers changes nothing.
@@ -6,6 +6,7 @@ go on from any step, and the number of workers changes nothing.
 
 import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from tfdetect import registry
 from tfdetect.data.catalogue import Catalogue
+from tfdetect.data.sources import Files, Records, image_source, read_records
 from tfdetect.errors import UserError, unknown
 from tfdetect.experiment import Augmentation, Data
 from tfdetect.imaging.decode import decode
@@ -27,50 +29,61 @@ _WINDOW = 2**31 - 1  # names the draw of a window's place, beside the numbers of
 _AHEAD = 2  # batches made ready beforehand
 _MEMORY_SHARE = 0.25  # of the free memory that decoded images may take
 _MEMORY_LIMIT = 4 * 2**30  # bytes
+_POOL = 128 * 2**20  # bytes of shards that images are drawn from at a time
+_SHARDS = 2**31 - 2  # names the draws of the shards' order
 
 
-def load_image(path: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf.Tensor:
-    """Reads, decodes and resizes one file. uint8 [*size, 3]; [H, W, 3] if size is None."""
-    image = decode(tf.io.read_file(path))
+def load_image(data: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf.Tensor:
+    """Decodes and resizes an encoded image. uint8 [*size, 3]; [H, W, 3] if size is None."""
+    image = decode(data)
     return image if size is None else resize(image, size, policy)
 
 
-def load_mask(path: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
-    """Reads a mask, 1 where altered (128 and above), and resizes it. uint8 [*size, 1]."""
-    mask = decode(tf.io.read_file(path))[..., :1]
+def load_mask(data: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
+    """Decodes a mask, 1 where altered (128 and above), and resizes it. uint8 [*size, 1]."""
+    mask = decode(data)[..., :1]
     return resize(tf.cast(mask >= 128, tf.uint8), size, policy, nearest=True)
 
 
 def image_dataset(
-    paths: list[str] | np.ndarray,
+    source: Files | Records,
     size: tuple[int, int],
     policy: str,
     batch_size: int,
     crops: int = 1,
+    load: Callable = load_image,
 ) -> tf.data.Dataset:
-    """Batches of (index into `paths` int64 [b], image uint8 [b, *size, 3]), in order.
+    """Batches of (index into `source` int64 [b], image uint8 [b, *size, 3]), in order.
 
     With several crops the image is uint8 [b, crops, *size, 3]; see `geometry.windows`.
-    A file that cannot be read is left out: its index does not appear.
+    An image that cannot be read is left out: its index does not appear.
+
+    Args:
+        load: `load_image`, or `load_mask`.
     """
-    files = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), np.asarray(paths)))
 
-    def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        data = source.load(item)
         if crops > 1:
-            return index, windows(decode(tf.io.read_file(path)), size, policy, crops)
-        return index, load_image(path, size, policy)
+            return index, windows(decode(data), size, policy, crops)
+        return index, load(data, size, policy)
 
-    images = files.map(load, WORKERS)
+    images = source.stream().map(read, WORKERS)
     return _fixed(images.ignore_errors().batch(batch_size).prefetch(_AHEAD))
 
 
-def load_images(paths: np.ndarray, size: tuple[int, int], policy: str) -> tuple[Any, Any]:
-    """Decodes files into memory: (indices int64 [n], images uint8 [n, *size, 3])."""
-    images = np.empty((len(paths), *size, 3), np.uint8)
-    kept = []
-    for indices, batch in image_dataset(paths, size, policy, 256):
+def load_images(
+    source: Files | Records, size: tuple[int, int], policy: str, load: Callable = load_image
+) -> tuple[Any, Any]:
+    """Decodes images into memory: (indices int64 [n], images uint8 [n, *size, C])."""
+    images, kept = None, []
+    for indices, batch in image_dataset(source, size, policy, 256, load=load):
+        if images is None:
+            images = np.empty((len(source), *batch.shape[1:]), np.uint8)
         images[len(kept) : len(kept) + len(batch)] = batch.numpy()
         kept.extend(indices.numpy())
+    if images is None:
+        images = np.empty((0, *size, 3), np.uint8)
     return np.array(kept, np.int64), images[: len(kept)]
 
 
@@ -94,16 +107,21 @@ class Strata:
     bounds: tf.Tensor
 
     @classmethod
-    def of(cls, keys: np.ndarray, shares: np.ndarray) -> "Strata":
-        """Strata of images by their key, int64 [n] from 0, and the share of each key."""
-        sizes = np.bincount(keys, minlength=len(shares))
-        bounds = np.concatenate([[0.0], np.cumsum(shares)])
-        bounds[-1] = 1.0
-        parts = np.argsort(keys, kind="stable"), np.cumsum(sizes) - sizes, sizes, bounds
-        return cls(*map(tf.constant, parts))
+    def of(cls, keys: tf.Tensor, shares: tf.Tensor) -> "Strata":
+        """Strata of images by their key, int64 [n] from 0, and the share of each, float64 [s].
 
-    def indices(self, positions: tf.Tensor, batch: int, seed: int) -> tf.Tensor:
-        """The images at positions of the stream, int64 [batch], which are one batch's."""
+        The share of a key that no image has goes to the others.
+        """
+        count = shares.shape[0]
+        sizes = tf.math.bincount(tf.cast(keys, tf.int32), None, count, count, tf.int64)
+        shares = tf.where(sizes > 0, shares, 0)
+        bounds = tf.cumsum(shares / tf.reduce_sum(shares))
+        bounds = tf.concat([[0.0], tf.where(bounds > 1 - 1e-12, 1.0, bounds)], 0)
+        members = tf.argsort(keys, stable=True) if count > 1 else tf.range(tf.size(keys))
+        return cls(tf.cast(members, tf.int64), tf.cumsum(sizes, exclusive=True), sizes, bounds)
+
+    def indices(self, positions: tf.Tensor, batch: int, seed: int | tf.Tensor) -> tf.Tensor:
+        """The images at positions of the stream, int64 [n], which begin with a batch."""
         place = positions % batch
         number = tf.cast(positions // batch, tf.float64)
         if self.sizes.shape[0] > 1:  # so that no replica gets one stratum only
@@ -138,10 +156,10 @@ class TrainingData:
 
     Attributes:
         count: number of images that one pass goes over.
-        broken: paths that were found unreadable while caching.
+        broken: names of images that were found unreadable while caching, and why.
     """
 
-    paths: np.ndarray  # bytes [n], of a fixed width: a million take little memory
+    source: Files | Records
     labels: np.ndarray  # int64 [n]
     data: Data
     classes: int
@@ -149,21 +167,21 @@ class TrainingData:
     seed: int
     native: tuple[int, int] | None = None  # size of every image, where all agree
     datasets: np.ndarray | None = None  # str [n], each image's, where data.weights names them
-    broken: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
     _images: tf.Tensor | None = None
 
     def __post_init__(self):
         check_policy(self.data.augment)
         self._lost = tf.Variable(0, dtype=tf.int64, trainable=False)
         if self.cached:
-            kept, images = load_images(self.paths, self.load_size, self.data.resize)
-            missing = np.setdiff1d(np.arange(len(self.paths)), kept)
-            self.broken = [os.fsdecode(path) for path in self.paths[missing]]
+            kept, images = load_images(self.source, self.load_size, self.data.resize)
+            self.broken = self.find_broken(np.setdiff1d(np.arange(len(self.source)), kept))
             self.labels = self.labels[kept]
             self.datasets = None if self.datasets is None else self.datasets[kept]
             self._images = tf.constant(images)
         # Outside the graphs, each of which would hold a copy.
-        self._strata = self._make_strata()
+        self._keys, self._shares = map(tf.constant, self._find_strata())
+        self._strata = Strata.of(self._keys, self._shares)
         self._labels = tf.constant(self.labels)
         if self.count < self.batch_size:
             raise UserError(
@@ -195,7 +213,7 @@ class TrainingData:
             return False  # another window each time
         if self.data.cache != "auto":
             return self.data.cache == "memory"
-        size = len(self.paths) * self.load_size[0] * self.load_size[1] * 3
+        size = len(self.source) * self.load_size[0] * self.load_size[1] * 3
         return size <= min(_MEMORY_LIMIT, _MEMORY_SHARE * psutil.virtual_memory().available)
 
     @property
@@ -203,31 +221,98 @@ class TrainingData:
         """Number of files that could not be read while streaming."""
         return int(self._lost.numpy())
 
+    def find_broken(self, indices: np.ndarray | None = None) -> dict[str, str]:
+        """Names of the images, or of those at `indices`, that cannot be read, and why."""
+        indices = range(len(self.source)) if indices is None else indices
+        errors = ((self.source.name(i), self.source.error(i)) for i in indices)
+        return {name: error for name, error in errors if error}
+
     def batches(self, start_step: int = 0) -> tf.data.Dataset:
         """Batches (image float32 [B, H, W, 3] in 0..255, {"label": target}) from a step on.
 
         With data.balance "weight" a third part follows: {"label": weight float32 [B]}.
         """
+        if self._images is None and isinstance(self.source, Records):
+            return _fixed(self._from_shards(start_step).prefetch(_AHEAD))
         blocks = tf.data.Dataset.range(start_step * self.batch_size, np.iinfo(np.int64).max)
         blocks = blocks.batch(self.batch_size, drop_remainder=True).map(self._order)
         if self._images is not None:
             return _fixed(blocks.map(self._from_memory, WORKERS).prefetch(_AHEAD))
-        paths = tf.constant(self.paths)
+        paths = tf.constant(self.source.paths)
 
         def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
-            if not self.data.resize.startswith("window"):
-                return position, index, load_image(paths[index], self.load_size, self.data.resize)
-            place = tf.random.stateless_uniform([2], fold([self.seed, _WINDOW], position))
-            small = self.data.resize.removeprefix("window_")
-            whole = decode(tf.io.read_file(paths[index]))
-            return position, index, window(whole, self.load_size, small, place)
+            return position, index, self._load(position, tf.io.read_file(paths[index]))
 
         loaded = blocks.unbatch().map(load, WORKERS).ignore_errors()
         loaded = loaded.batch(self.batch_size, drop_remainder=True)
         return _fixed(loaded.map(self._count_lost).map(self._finish, WORKERS).prefetch(_AHEAD))
 
-    def _make_strata(self) -> "Strata":
-        """Groups of images that are drawn from in fixed shares: datasets, classes, or all."""
+    def _load(self, position: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+        """One image as it enters augmentation, uint8 [*load_size, 3]."""
+        if not self.data.resize.startswith("window"):
+            return load_image(data, self.load_size, self.data.resize)
+        place = tf.random.stateless_uniform([2], fold([self.seed, _WINDOW], position))
+        small = self.data.resize.removeprefix("window_")
+        return window(decode(data), self.load_size, small, place)
+
+    def _from_shards(self, start_step: int) -> tf.data.Dataset:
+        """Batches from shards, which are read whole, several at a time and in a new order each
+        pass; images are drawn from these several.
+        """
+        source, batch = self.source, self.batch_size
+        lengths = source.lengths
+        largest = max(map(os.path.getsize, source.shards))
+        several = max(1, min(len(lengths), _POOL // largest))
+        pools = -(-len(lengths) // several)  # in one pass
+
+        def shards_of(number: tf.Tensor) -> tf.Tensor:
+            place = tf.range(len(lengths), dtype=tf.int64)
+            order = _shuffle(place, [self.seed, number // pools, _SHARDS], len(lengths))
+            return order[number % pools * several :][:several]
+
+        # Where in which pool the stream starts: whole pools are passed over unread.
+        passes, skip = divmod(start_step * batch, self.count)
+        first = passes * pools
+        while skip >= (size := lengths[shards_of(tf.constant(first, tf.int64))].sum()):
+            first, skip = first + 1, skip - size
+        names, sizes = tf.constant(source.shards), tf.constant(lengths)
+        starts = tf.cumsum(sizes, exclusive=True)
+
+        def draw(number: tf.Tensor) -> tuple:
+            shards = shards_of(number)
+            begin, size = tf.gather(starts, shards), tf.gather(sizes, shards)
+            rows = tf.ragged.range(begin, begin + size).flat_values
+            strata = Strata.of(tf.gather(self._keys, rows), self._shares)
+            seed = tf.random.stateless_uniform(
+                [], fold([self.seed, _SHARDS], number), None, None, tf.int64
+            )
+            order = strata.indices(tf.range(tf.size(rows, tf.int64)), batch, seed)
+            order = order[tf.where(number == first, tf.constant(skip, tf.int64), 0) :]
+            return read_records(tf.gather(names, shards)), rows, order
+
+        def deal(records: tf.Tensor, rows: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
+            blocks = tf.data.Dataset.from_tensor_slices(order).batch(batch)
+            return blocks.map(lambda block: (tf.gather(rows, block), tf.gather(records, block)))
+
+        def load(number: tf.Tensor, part: tuple) -> tuple:
+            indices, items = part
+            positions = number * batch + tf.range(batch, dtype=tf.int64)
+            images = tf.map_fn(
+                lambda pair: self._load(*pair), (positions, source.load(items)),
+                fn_output_signature=tf.TensorSpec([*self.load_size, 3], tf.uint8),
+            )  # fmt: skip
+            return self._finish(positions, indices, images)
+
+        numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        blocks = numbers.map(draw).prefetch(1).flat_map(deal)
+        return blocks.rebatch(batch, drop_remainder=True).enumerate(start_step).map(load, WORKERS)
+
+    def _find_strata(self) -> tuple[np.ndarray, np.ndarray]:
+        """Groups of images that are drawn from in fixed shares: datasets, classes, or all.
+
+        Returns:
+            Each image's group, int64 [n], and each group's share, float64 [s].
+        """
         keys = np.zeros(self.count, np.int64)
         names = ["all"]
         if self.data.weights:
@@ -241,7 +326,7 @@ class TrainingData:
             pairs, codes = np.unique(keys * self.classes + self.labels, return_inverse=True)
             sets = pairs // self.classes
             shares, keys = (shares / np.bincount(sets))[sets], codes
-        return Strata.of(keys, shares / shares.sum())
+        return keys, shares
 
     def _order(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Positions in the endless stream to indices of images."""
@@ -371,35 +456,24 @@ def training_data(
     heights, widths = pc.unique(table["height"]), pc.unique(table["width"])
     one = len(heights) == len(widths) == 1
     native = (heights[0].as_py(), widths[0].as_py()) if one else None
-    paths = as_bytes(catalogue.paths(table))
+    source = image_source(catalogue, table)
     pa.default_memory_pool().release_unused()
     return TrainingData(
-        paths, table["label"].to_numpy().astype(np.int64),
+        source, table["label"].to_numpy().astype(np.int64),
         data, classes, batch_size, seed, native,
         table["dataset"].to_numpy() if data.weights else None,
     )  # fmt: skip
 
 
-def as_bytes(column: pa.ChunkedArray) -> np.ndarray:
-    """Strings as a NumPy array of fixed width, without a Python object for each."""
-    width = pc.max(pc.binary_length(column)).as_py()
-    result = np.empty(len(column), f"S{width}")
-    start = 0
-    for batch in pa.table([column], ["text"]).to_batches(50_000):
-        result[start : start + batch.num_rows] = [t.encode() for t in batch["text"].to_pylist()]
-        start += batch.num_rows
-    return result
-
-
 def validation_batches(
-    paths: list[str], labels: np.ndarray, data: Data, classes: int, batch_size: int
+    source: Files | Records, labels: np.ndarray, data: Data, classes: int, batch_size: int
 ) -> tf.data.Dataset:
     """Full batches (image float32, {"label": target}, {"label": weight}) of every image once.
 
     The last batch is padded with images of weight 0, so that each example counts
     exactly once on any number of devices.
     """
-    images = image_dataset(paths, data.image_size, data.resize, batch_size)
+    images = image_dataset(source, data.image_size, data.resize, batch_size)
 
     def pad(indices: tf.Tensor, batch: tf.Tensor) -> tuple:
         missing = batch_size - tf.shape(indices)[0]
@@ -413,7 +487,7 @@ def validation_batches(
         return batch, {"label": target}, {"label": weight}
 
     padded = images.map(pad, WORKERS)
-    size = len(paths) * data.image_size[0] * data.image_size[1] * 3
+    size = len(source) * data.image_size[0] * data.image_size[1] * 3
     if data.cache != "none" and size <= min(
         _MEMORY_LIMIT, _MEMORY_SHARE * psutil.virtual_memory().available
     ):

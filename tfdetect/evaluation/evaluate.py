@@ -9,9 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfdetect.data.catalogue import Catalogue
+from tfdetect.data.sources import image_source
 from tfdetect.errors import UserError
 from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
-from tfdetect.evaluation.predictions import predict_files
+from tfdetect.evaluation.predictions import predict_images
 from tfdetect.evaluation.report import write_report
 from tfdetect.models.detector import load_detector
 from tfdetect.run import Run, write_text
@@ -51,7 +52,7 @@ def evaluate_run(
         if not rows.num_rows:
             continue
         say(f"evaluating {rows.num_rows:,} images of {split}")
-        table = predict_files(run, detector, catalogue.paths(rows).to_pylist(), batch_size)
+        table = predict_images(run, detector, image_source(catalogue, rows), batch_size)
         if own and split == "test":  # validation picked the best epoch
             seen |= set(catalogue.split("validation")["hash"].to_pylist())
         table = _complete(rows, table, seen)
@@ -127,9 +128,9 @@ def _by_generator(table: pa.Table) -> dict[str, pa.Table]:
 
 
 def _complete(rows: pa.Table, table: pa.Table, seen: set[str]) -> pa.Table:
-    """Adds label, generator, hash and in_train; paths become relative to the root."""
+    """Adds path, relative to the root, label, generator, hash and in_train."""
     in_train = pa.array([h in seen for h in rows["hash"].to_pylist()])
-    table = table.set_column(0, "path", rows["path"])
+    table = table.add_column(0, "path", rows["path"])
     for name in ("dataset", "label", "generator", "mask", "hash"):
         table = table.append_column(name, rows[name])
     return table.append_column("in_train", in_train)

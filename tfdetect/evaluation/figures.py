@@ -1,11 +1,14 @@
 """Figures of a report, as matplotlib figures; nothing here needs a display."""
 
+import io
+
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from tfdetect.data.sources import Files, Records
 from tfdetect.evaluation.metrics import BINS
 
 _BLUE, _GREY, _RED = "#2166ac", "#888888", "#b2182b"
@@ -79,11 +82,11 @@ def training_curves(history: list[dict[str, float]]) -> Figure:
 
 
 def surest_mistakes(
-    table: pa.Table, files: list[str], classes: list[str], most: int = 16
+    table: pa.Table, source: Files | Records, classes: list[str], most: int = 16
 ) -> Figure:
-    """The wrong verdicts with the highest confidence, as pictures."""
+    """The wrong verdicts with the highest confidence, as pictures; `source` holds the images."""
     rows = [
-        {**row, "file": file} for row, file in zip(table.to_pylist(), files)
+        {**row, "place": place} for place, row in enumerate(table.to_pylist())
         if row["error"] is None and row["verdict"] != classes[row["label"]]
     ]  # fmt: skip
     rows.sort(key=lambda row: -abs(row["p_fake"] - 0.5))
@@ -94,7 +97,7 @@ def surest_mistakes(
     figure.suptitle("Surest mistakes" if rows else "No mistakes", fontsize=11)
     for place, row in enumerate(rows, 1):
         axes = figure.add_subplot(lines, columns, place)
-        with Image.open(row["file"]) as image:
+        with Image.open(io.BytesIO(source.read(row["place"]))) as image:
             picture = ImageOps.exif_transpose(image).convert("RGB")
             picture.thumbnail((256, 256))
         axes.imshow(np.asarray(picture))

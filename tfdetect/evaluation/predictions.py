@@ -1,4 +1,4 @@
-"""Runs a detector over files: one row an image, unreadable files included."""
+"""Runs a detector over images: one row each, unreadable ones included."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ import pyarrow as pa
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdetect.data.catalogue import inspect_file
 from tfdetect.data.pipeline import image_dataset
+from tfdetect.data.sources import Files, Records
 from tfdetect.models.detector import probabilities
 from tfdetect.run import Run
 
@@ -17,31 +17,45 @@ from tfdetect.run import Run
 def predict_files(
     run: Run, detector: keras.Model, paths: list[str], batch_size: int = 64, progress: bool = True
 ) -> pa.Table:
-    """Predicts every file of `paths`.
+    """Predicts every file of `paths`: the table of `predict_images` after a column path."""
+    table = predict_images(run, detector, Files(np.array(paths, object)), batch_size, progress)
+    return table.add_column(0, "path", pa.array(paths, pa.string()))
+
+
+def predict_images(
+    run: Run,
+    detector: keras.Model,
+    source: Files | Records,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> pa.Table:
+    """Predicts every image of `source`.
 
     Returns:
-        A table with one row a path, in order: path, p_fake (float32, null where
-        the file cannot be read), probability_<class> for each class, verdict (class name),
+        A table with one row an image, in order: p_fake (float32, null where it
+        cannot be read), probability_<class> for each class, verdict (class name),
         error (null where it was read).
     """
-    table = np.full((len(paths), len(run.classes)), np.nan, np.float32)
+    table = np.full((len(source), len(run.classes)), np.nan, np.float32)
     bar = tqdm(
-        total=len(paths),
+        total=len(source),
         desc="predicting",
         unit=" images",
         disable=None if progress else True,
         delay=1,
     )
     with bar:
-        for indices, answers in _batches(run, detector, paths, batch_size):
+        for indices, answers in _batches(run, detector, source, batch_size):
             table[indices] = answers
             bar.update(len(indices))
     missing = np.isnan(table[:, 0])
-    errors = [_reason(paths[i]) if missing[i] else None for i in range(len(paths))]
+    errors = [
+        (source.error(i) or "TensorFlow cannot decode it") if m else None
+        for i, m in enumerate(missing)
+    ]
     fake = table[:, 1:].sum(axis=1)
     verdicts = [None if m else run.classes[c] for m, c in zip(missing, _choose(run, table, fake))]
     columns = {
-        "path": pa.array(paths, pa.string()),
         "p_fake": pa.array(fake, mask=missing),
         **{f"probability_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
            for i, name in enumerate(run.classes)},
@@ -51,7 +65,9 @@ def predict_files(
     return pa.table(columns)
 
 
-def _batches(run: Run, detector: keras.Model, paths: list[str], size: int) -> Iterator[tuple]:
+def _batches(
+    run: Run, detector: keras.Model, source: Files | Records, size: int
+) -> Iterator[tuple]:
     shape, crops = tuple(run.info["image_size"]), run.info.get("crops", 1)
 
     @tf.function(reduce_retracing=True)
@@ -60,7 +76,7 @@ def _batches(run: Run, detector: keras.Model, paths: list[str], size: int) -> It
         table = probabilities(detector(windows, training=False)["label"])
         return tf.reduce_mean(tf.reshape(table, [-1, crops, table.shape[-1]]), axis=1)
 
-    for indices, images in image_dataset(paths, shape, run.info["resize"], size, crops):
+    for indices, images in image_dataset(source, shape, run.info["resize"], size, crops):
         yield indices.numpy(), answer(images).numpy()
 
 
@@ -68,11 +84,3 @@ def _choose(run: Run, table: np.ndarray, fake: np.ndarray) -> np.ndarray:
     """The class of each row: the likeliest fake where P(fake) reaches the threshold."""
     best_fake = 1 + np.argmax(np.nan_to_num(table[:, 1:]), axis=1)
     return np.where(np.nan_to_num(fake) >= run.info.get("threshold", 0.5), best_fake, 0)
-
-
-def _reason(path: str) -> str:
-    try:
-        error = inspect_file(path, 10**12)[-1]
-    except OSError as problem:
-        error = problem.strerror
-    return error or "TensorFlow cannot decode it"

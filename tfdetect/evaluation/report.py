@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from tfdetect.data.catalogue import Catalogue
+from tfdetect.data.sources import Files, Records, image_source
 from tfdetect.evaluation import figures
 from tfdetect.run import Run, write_text
 
@@ -90,7 +91,8 @@ def write_report(
         old.unlink()
     splits = []
     for split, table in tables.items():
-        drawn = _draw(run, results[split], table, catalogue if pictures else None)
+        source = image_source(catalogue, catalogue.split(split)) if pictures else None
+        drawn = _draw(run, results[split], table, source)
         splits.append({
             "title": split.capitalize(), "count": results[split]["count"],
             "unreadable": results[split]["unreadable"],
@@ -162,7 +164,7 @@ def _html_tables(result: dict) -> Markup:
 
 
 def _draw(
-    run: Run, result: dict, table: pa.Table, catalogue: Catalogue | None
+    run: Run, result: dict, table: pa.Table, source: Files | Records | None
 ) -> list[tuple[str, Figure]]:
     readable = table.filter(pc.is_null(table["error"]))
     fake, scores = readable["label"].to_numpy() > 0, readable["p_fake"].to_numpy()
@@ -173,9 +175,8 @@ def _draw(
     if len(fake):
         matrix = figures.confusion_matrix(result["confusion"], run.classes)
         drawn += [("reliability", figures.reliability(fake, scores)), ("confusion", matrix)]
-    if catalogue is not None:
-        files = catalogue.paths(table).to_pylist()
-        drawn.append(("mistakes", figures.surest_mistakes(table, files, run.classes)))
+    if source is not None:
+        drawn.append(("mistakes", figures.surest_mistakes(table, source, run.classes)))
     return drawn
 
 

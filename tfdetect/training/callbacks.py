@@ -1,7 +1,6 @@
 """Callbacks that watch: speed, non-finite losses, files that break while training."""
 
 import math
-import os
 import time
 
 import keras
@@ -61,4 +60,4 @@ class WatchFiles(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.data.lost > self._lost:
             self._lost = self.data.lost
-            self.report([os.fsdecode(path) for path in self.data.paths])
+            self.report(self.data.find_broken())

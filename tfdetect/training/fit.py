@@ -36,7 +36,7 @@ def fit(
     validation: tf.data.Dataset,
     devices: Devices,
     folder: Path,
-    on_broken: Callable[[list[str]], None],
+    on_broken: Callable[[dict[str, str]], None],
     say: Callable[[str], None] = print,
     verbose: int = 1,
 ) -> tuple[keras.Model, TrainState, bool]:
@@ -44,7 +44,7 @@ def fit(
 
     Args:
         folder: the run's folder; state/ and logs/ in it are used.
-        on_broken: called with the paths to check when files broke meanwhile.
+        on_broken: called with names and reasons when files broke meanwhile.
 
     Returns:
         The detector with its best weights, the state, and whether the user
@@ -130,6 +130,11 @@ def fit(
                     )
     except KeyboardInterrupt:
         interrupted = True
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:  # of shards
+        raise UserError(
+            f"The data cannot be read: {error.message.splitlines()[0]}. If they are shards, the "
+            "command that prepared them mends them; then go on with --resume."
+        ) from error
     if not state.best_weights.is_file():  # stopped in the first epoch
         state.set_model(detector)
         state.save_weights()

@@ -1,0 +1,159 @@
+"""Where encoded images lie: each in a file of its own, or as records of TFRecord shards."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from tfdetect.data.catalogue import Catalogue, inspect_bytes, inspect_file
+
+_ALL = 2**40  # more records than any shard holds
+_BUFFER = 2**20  # bytes read at a time
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images that are files.
+
+    Attributes:
+        paths: str or bytes [n].
+    """
+
+    paths: np.ndarray
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> "Files":
+        """Files of an Arrow column of paths, without a Python object for each."""
+        width = pc.max(pc.binary_length(column)).as_py() or 1
+        paths = np.empty(len(column), f"S{width}")
+        start = 0
+        for batch in pa.table([column], ["text"]).to_batches(50_000):
+            paths[start : start + batch.num_rows] = [t.encode() for t in batch["text"].to_pylist()]
+            start += batch.num_rows
+        return cls(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def stream(self) -> tf.data.Dataset:
+        """(index int64, what `load` takes) of every image, in order."""
+        return tf.data.Dataset.from_tensor_slices((np.arange(len(self)), np.asarray(self.paths)))
+
+    @staticmethod
+    def load(item: tf.Tensor) -> tf.Tensor:
+        """The encoded image, a scalar string, of an item of the stream."""
+        return tf.io.read_file(item)
+
+    def name(self, index: int) -> str:
+        return os.fsdecode(self.paths[index])
+
+    def read(self, index: int) -> bytes:
+        """The encoded image.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with open(self.paths[index], "rb") as file:
+            return file.read()
+
+    def error(self, index: int) -> str | None:
+        """Why an image cannot be read; None where it can."""
+        return inspect_file(self.name(index), 10**12)[-1]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Images that are records of shards, sorted by shard.
+
+    Attributes:
+        shards: paths of the TFRecord files.
+        shard: index into `shards`, int64 [n], not decreasing.
+        record: number of the record in its shard, int64 [n].
+        feature: name of the records' feature that holds the image.
+    """
+
+    shards: tuple[str, ...]
+    shard: np.ndarray
+    record: np.ndarray
+    feature: str = "image"
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray, record: pa.ChunkedArray, feature: str) -> "Records":
+        """Records of Arrow columns: path of the shard and number in it."""
+        codes = column.combine_chunks().dictionary_encode()
+        shard = codes.indices.to_numpy().astype(np.int64)
+        names = tuple(codes.dictionary.to_pylist())
+        return cls(names, shard, record.to_numpy().astype(np.int64), feature)
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of images in each shard, int64 [s]."""
+        return np.bincount(self.shard, minlength=len(self.shards))
+
+    def stream(self) -> tf.data.Dataset:
+        """(index int64, what `load` takes) of every image, in order; shards are read whole."""
+        starts = np.flatnonzero(np.diff(self.shard, prepend=-1))
+        names = np.array(self.shards)[self.shard[starts]]
+        numbers = tf.constant(self.record)
+
+        def load(name: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tuple:
+            records = read_records(name[None])
+            return tf.range(start, end), tf.gather(records, numbers[start:end])
+
+        parts = tf.data.Dataset.from_tensor_slices((names, starts, [*starts[1:], len(self)]))
+        return parts.map(load).prefetch(1).flat_map(
+            lambda *part: tf.data.Dataset.from_tensor_slices(part)
+        )  # fmt: skip
+
+    def load(self, item: tf.Tensor) -> tf.Tensor:
+        """The encoded images, strings, of an item of the stream or of several."""
+        features = {self.feature: tf.io.FixedLenFeature([], tf.string)}
+        if item.shape.rank:
+            return tf.io.parse_example(item, features)[self.feature]
+        return tf.io.parse_single_example(item, features)[self.feature]
+
+    def name(self, index: int) -> str:
+        return f"{self.shards[self.shard[index]]}, record {self.record[index]}"
+
+    def read(self, index: int) -> bytes:
+        """The encoded image.
+
+        Raises:
+            OSError: the shard cannot be read.
+        """
+        try:
+            records = tf.data.TFRecordDataset(self.shards[self.shard[index]], buffer_size=_BUFFER)
+            item = records.skip(int(self.record[index])).take(1).get_single_element()
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
+        return self.load(item).numpy()
+
+    def error(self, index: int) -> str | None:
+        """Why an image cannot be read; None where it can."""
+        try:
+            return inspect_bytes(self.read(index), 10**12)[-1]
+        except OSError as error:
+            return str(error)
+
+
+def read_records(names: tf.Tensor) -> tf.Tensor:
+    """Every record of TFRecord files, string [n], one file after the other."""
+    records = tf.data.TFRecordDataset(names, buffer_size=_BUFFER)
+    return records.batch(_ALL).get_single_element()
+
+
+def image_source(catalogue: Catalogue, table: pa.Table, column: str = "path") -> Files | Records:
+    """Where the images, or with column "mask" the masks, of a table's rows lie.
+
+    Rows without a mask must be left out before.
+    """
+    if "shard" in table.column_names:
+        feature = "mask" if column == "mask" else "image"
+        return Records.of(catalogue.paths(table, "shard"), table["record"], feature)
+    return Files.of(catalogue.paths(table, column))

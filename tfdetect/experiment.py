@@ -48,13 +48,16 @@ class Augmentation(Document):
         return _registered(value, registry.AUGMENTATIONS)
 
 
+Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see geometry.resize
+
+
 class Data(Document):
     """What is read and how it reaches the detector."""
 
     dataset: str | None = None
     image_size: tuple[int, int] = (224, 224)  # height, width in pixels
     # The windows take pixels as they are: at random places in training, in the middle elsewhere.
-    resize: Literal["stretch", "crop", "pad", "window_tile", "window_pad"] = "stretch"
+    resize: Resize = "stretch"
     test_crops: Literal[1, 5, 9] = 1  # windows of an image whose probabilities are averaged
     augment: tuple[Augmentation, ...] = ()
     cache: Literal["auto", "memory", "none"] = "auto"

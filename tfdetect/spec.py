@@ -27,6 +27,8 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 
 
+PREPARED = "1.0.0"  # version, and folder, of what `prepare` writes
+CATALOGUE = "catalogue.parquet"  # its catalogue
 COLUMNS = ("path", "label", "generator", "mask", "group", "split")  # of a manifest
 _GROUPS = ("klass", "split", "generator", "group", "folder", "stem")  # of a pattern
 
@@ -82,7 +84,8 @@ class Part(Document):
 class DatasetSpec(Document):
     """A dataset, described.
 
-    Its files are found by `pattern`, listed by `manifest`, or those of its `parts`.
+    Its files are found by `pattern`, listed by `manifest`, or those of its `parts`; or it
+    is prepared: records of `shards`.
 
     Attributes:
         pattern: regular expression on a file's path relative to the root, with
@@ -91,6 +94,7 @@ class DatasetSpec(Document):
         manifest: CSV or Parquet table below the root with the columns path and label,
             and where known generator, mask, group and split; paths are relative to it.
         columns: a manifest's own names of these columns, `label: class` for example.
+        shards: the catalogue of a prepared dataset, below the root.
         link: text that parts a group into several, all of which stay in one split: with
             "_" the videos 000_003, 003_000 and 003 are one group.
         classes: class 0 is the authentic one.
@@ -109,6 +113,7 @@ class DatasetSpec(Document):
     pattern: str | None = None
     manifest: str | None = None
     columns: dict[Literal[COLUMNS], str] = {}
+    shards: str | None = None
     link: str = ""
     parts: tuple[Part, ...] = ()
     classes: tuple[ClassSpec, ...] = Field(min_length=2)
@@ -146,8 +151,9 @@ class DatasetSpec(Document):
 
     @model_validator(mode="after")
     def _one_source(self):
-        if sum([self.pattern is not None, self.manifest is not None, bool(self.parts)]) != 1:
-            raise ValueError("give one of pattern, manifest and parts")
+        sources = [self.pattern, self.manifest, self.parts or None, self.shards]
+        if len(sources) - sources.count(None) != 1:
+            raise ValueError("give one of pattern, manifest, parts and shards")
         for part in self.parts:
             targets = [part.classes.get(n, n) for n in part.spec.class_names]
             if extra := [n for n in targets if n not in self.class_names]:
@@ -194,8 +200,8 @@ MANIFEST_SUFFIXES = (".csv", ".parquet")
 def load_spec(name: str, authentic: str | None = None) -> tuple[DatasetSpec, dict[str, Path]]:
     """Resolves `--dataset`: a shipped spec's name, a spec file, a manifest, a folder, or a+b.
 
-    A folder is described by the manifest.csv or manifest.parquet in it, else by its
-    class folders.
+    A folder is described by what `prepare` wrote, by the manifest.csv or
+    manifest.parquet in it, else by its class folders.
 
     Returns:
         The spec, and the data folder of each dataset that was named by a path.
@@ -206,6 +212,9 @@ def load_spec(name: str, authentic: str | None = None) -> tuple[DatasetSpec, dic
     if folder.suffix in MANIFEST_SUFFIXES:
         return _at(spec_for_manifest(folder, authentic), folder.parent)
     if folder.is_dir():
+        for place in (folder, folder / PREPARED):
+            if (place / CATALOGUE).is_file() and (file := place / "dataset.yaml").is_file():
+                return _at(validate(DatasetSpec, read_yaml(file), str(file), file), place)
         for suffix in MANIFEST_SUFFIXES:
             if (manifest := folder / f"manifest{suffix}").is_file():
                 return _at(spec_for_manifest(manifest, authentic), folder)

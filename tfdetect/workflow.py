@@ -243,6 +243,22 @@ def _csv(rows: list[dict], columns: list[str] | None = None) -> str:
     return text.getvalue()
 
 
+def prepare_shards(
+    plan: Plan, output: Path, copies, shard_bytes: int, workers: int, progress: bool = True
+):
+    """Writes the planned dataset as shards; see `data.shards.prepare`.
+
+    Raises:
+        UserError: it is prepared already.
+    """
+    from tfdetect.data.shards import prepare
+
+    catalogue = find_data(plan, progress)
+    if "shard" in catalogue.table.column_names:
+        raise UserError(f"{catalogue.name} is prepared already. Start from its files.")
+    return prepare(catalogue, plan.spec, output, copies, shard_bytes, workers, progress)
+
+
 def describe_data(plan: Plan, catalogue: Catalogue) -> str:
     """One line on splits, classes and skipped files."""
     parts = [

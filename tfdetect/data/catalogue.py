@@ -6,6 +6,7 @@ or time changed are inspected again.
 """
 
 import hashlib
+import json
 import os
 import re
 import warnings
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -28,6 +30,7 @@ from tfdetect.spec import SPLITS, DatasetSpec, read_manifest
 
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif"}
 # Images by name that TensorFlow cannot decode: reported, not passed over in silence.
+SHARDS = "shards.jsonl"  # what is known of a prepared dataset's shards
 UNSUPPORTED = {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".ico"}
 FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF"}
 
@@ -47,7 +50,8 @@ class Catalogue:
         name: of the dataset.
         roots: folder that `path` and `mask` are relative to, by `dataset`.
         table: columns dataset, path, label (int32, 0 authentic), generator, mask,
-            group, split, size (bytes), width, height, format, hash.
+            group, split, size (bytes), width, height, format, hash; of a prepared
+            dataset also shard (relative to the root) and record (its number there).
         skipped: columns path, error: files that are not used, and why.
         warnings: what the user should know, such as unexpected counts.
     """
@@ -71,7 +75,8 @@ class Catalogue:
     def fingerprint(self) -> str:
         """Hex digest of every file's path, content, label and split."""
         digest = hashlib.sha256()
-        for column in ("path", "hash", "label", "split"):
+        sizes = ["width", "height", "format"] if "shard" in self.table.column_names else []
+        for column in ("path", "hash", "label", "split", *sizes):
             separator = ""
             for batch in self.table[column].chunks:  # however it is parted
                 if len(batch):
@@ -112,6 +117,8 @@ def build_catalogue(spec: DatasetSpec, roots: dict[str, Path], progress: bool = 
 
 def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalogue:
     root = roots[spec.name].resolve()
+    if spec.shards:
+        return _prepared(spec, root)
     files, skipped, counts = scan(spec, root)
     content = inspect(spec, root, files, progress)
     for column in _CONTENT:
@@ -126,6 +133,28 @@ def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog
     return Catalogue(spec.name, {spec.name: root}, files, skipped, _count_warnings(spec, counts))
 
 
+def _prepared(spec: DatasetSpec, root: Path) -> Catalogue:
+    """The catalogue that `prepare` wrote; checks that every shard is there, in its size."""
+    try:
+        table = pq.read_table(root / spec.shards)
+        lines = (root / SHARDS).read_text().splitlines()
+        sizes = {row["shard"]: row["bytes"] for row in map(json.loads, filter(None, lines))}
+        skipped = pacsv.read_csv(root / "skipped.csv")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"The prepared dataset {root} cannot be read: {error}") from error
+    for shard in pc.unique(table["shard"]).to_pylist():
+        path = root / shard
+        size = path.stat().st_size if path.is_file() else None
+        if size != sizes.get(shard):
+            state = "is missing" if size is None else f"has {size:,} bytes, not {sizes[shard]:,}"
+            raise UserError(
+                f"The shard {path} {state}. The command that prepared the dataset mends it."
+            )
+    names = [spec.name, *pc.unique(table["dataset"]).to_pylist()]
+    skipped = skipped.cast(pa.schema([("path", pa.string()), ("error", pa.string())]))
+    return Catalogue(spec.name, dict.fromkeys(names, root), table, skipped)
+
+
 def _unite(spec: DatasetSpec, catalogues: list[Catalogue]) -> Catalogue:
     """One catalogue of all parts, their labels mapped to the union's classes."""
     tables, skipped = [], []
@@ -136,6 +165,15 @@ def _unite(spec: DatasetSpec, catalogues: list[Catalogue]) -> Catalogue:
         tables.append(found.table.set_column(column, "label", mapped))
         paths = pc.binary_join_element_wise(found.name, found.skipped["path"], "/")
         skipped.append(found.skipped.set_column(0, "path", paths))
+    if len({"shard" in table.column_names for table in tables}) > 1:
+        raise UserError(
+            f"{spec.name} unites prepared datasets with files. Prepare its other parts too, or "
+            "the union as a whole: python -m tfdetect.prepare --dataset a+b"
+        )
+    if len(
+        sets := [n for c in catalogues for n in pc.unique(c.table["dataset"]).to_pylist()]
+    ) > len(set(sets)):
+        raise UserError(f"{spec.name} holds a dataset twice: {', '.join(sorted(sets))}.")
     return Catalogue(
         spec.name,
         {name: root for c in catalogues for name, root in c.roots.items()},

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tfdetect.errors import UserError
-from tfdetect.spec import DatasetSpec
+from tfdetect.spec import PREPARED, DatasetSpec
 
 ENVIRONMENT = "TFDETECT_DATA"
 
@@ -24,7 +24,7 @@ def locate(spec: DatasetSpec, data_dir: Path | None = None) -> Path:
             fetch and where to put it.
     """
     if data_dir is not None:
-        for folder in (data_dir / spec.name, data_dir):
+        for folder in (data_dir / spec.name / PREPARED, data_dir / spec.name, data_dir):
             if folder.is_dir() and _holds(spec, folder):
                 return folder
         raise UserError(
@@ -32,9 +32,9 @@ def locate(spec: DatasetSpec, data_dir: Path | None = None) -> Path:
             + ("no file there matches its layout" if data_dir.is_dir() else "no such folder")
             + f" ({_layout(spec)})."
         )
-    places = [cache_dir() / "datasets" / spec.name]
+    places = [cache_dir() / "datasets" / spec.name, cache_dir() / "datasets" / spec.name / PREPARED]
     if root := os.environ.get(ENVIRONMENT):
-        places = [Path(root) / spec.name, Path(root), *places]
+        places = [Path(root) / spec.name, Path(root) / spec.name / PREPARED, Path(root), *places]
     for folder in places:
         if folder.is_dir() and _holds(spec, folder):
             return folder
@@ -49,8 +49,8 @@ def locate(spec: DatasetSpec, data_dir: Path | None = None) -> Path:
 
 def _holds(spec: DatasetSpec, folder: Path) -> bool:
     """Whether some file below `folder` has the spec's layout; stops at the first."""
-    if spec.manifest:
-        return (folder / spec.manifest).is_file()
+    if table := spec.manifest or spec.shards:
+        return (folder / table).is_file()
     pattern = re.compile(spec.pattern)
     for parent, _, files in os.walk(folder):
         relative = Path(parent).relative_to(folder).as_posix()
@@ -79,8 +79,8 @@ def _download(spec: DatasetSpec) -> Path:
 
 
 def _layout(spec: DatasetSpec) -> str:
-    if spec.manifest:
-        return f"manifest {spec.manifest}"
+    if table := spec.manifest or spec.shards:
+        return f"table {table}"
     classes = " and ".join("|".join(c.folders) for c in spec.classes)
     return f"layout {spec.pattern}, class folders {classes}"
 

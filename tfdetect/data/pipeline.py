@@ -39,10 +39,10 @@ def load_image(data: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf
     return image if size is None else resize(image, size, policy)
 
 
-def load_mask(data: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
-    """Decodes a mask, 1 where altered (128 and above), and resizes it. uint8 [*size, 1]."""
-    mask = decode(data)[..., :1]
-    return resize(tf.cast(mask >= 128, tf.uint8), size, policy, nearest=True)
+def load_mask(data: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf.Tensor:
+    """The same for a mask: 1 where altered (128 and above), uint8 [*size, 1]."""
+    mask = tf.cast(decode(data)[..., :1] >= 128, tf.uint8)
+    return mask if size is None else resize(mask, size, policy, nearest=True)
 
 
 def image_dataset(
@@ -108,15 +108,17 @@ class Strata:
 
     @classmethod
     def of(cls, keys: tf.Tensor, shares: tf.Tensor) -> "Strata":
-        """Strata of images by their key, int64 [n] from 0, and the share of each, float64 [s].
+        """Strata of images by their key, int64 [n], and the share of each key, float64 [s].
 
         The share of a key that no image has goes to the others.
         """
         count = shares.shape[0]
         sizes = tf.math.bincount(tf.cast(keys, tf.int32), None, count, count, tf.int64)
-        shares = tf.where(sizes > 0, shares, 0)
+        sizes = tf.ensure_shape(sizes, [count])
+        shares = tf.where(sizes > 0, shares, tf.zeros_like(shares))
         bounds = tf.cumsum(shares / tf.reduce_sum(shares))
-        bounds = tf.concat([[0.0], tf.where(bounds > 1 - 1e-12, 1.0, bounds)], 0)
+        bounds = tf.where(bounds > 1 - 1e-12, tf.ones_like(bounds), bounds)
+        bounds = tf.pad(bounds, [[1, 0]])
         members = tf.argsort(keys, stable=True) if count > 1 else tf.range(tf.size(keys))
         return cls(tf.cast(members, tf.int64), tf.cumsum(sizes, exclusive=True), sizes, bounds)
 

@@ -99,14 +99,15 @@ class Records:
     def stream(self) -> tf.data.Dataset:
         """(index int64, what `load` takes) of every image, in order; shards are read whole."""
         starts = np.flatnonzero(np.diff(self.shard, prepend=-1))
-        names = np.array(self.shards)[self.shard[starts]]
+        ends = np.append(starts, len(self))[1:]
+        names = np.array(self.shards, str)[self.shard[starts]]
         numbers = tf.constant(self.record)
 
         def load(name: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tuple:
             records = read_records(name[None])
             return tf.range(start, end), tf.gather(records, numbers[start:end])
 
-        parts = tf.data.Dataset.from_tensor_slices((names, starts, [*starts[1:], len(self)]))
+        parts = tf.data.Dataset.from_tensor_slices((names, starts, ends))
         return parts.map(load).prefetch(1).flat_map(
             lambda *part: tf.data.Dataset.from_tensor_slices(part)
         )  # fmt: skip

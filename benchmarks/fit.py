@@ -46,7 +46,7 @@ def main():
             paths.append(str(Path(root) / f"{number}.jpg"))
             Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(paths[-1])
         data = TrainingData(
-            Files(np.array(paths, "S")),
+            Files(paths),
             np.arange(4 * batch) % 2,
             experiment.data,
             2,

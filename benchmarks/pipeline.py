@@ -80,7 +80,7 @@ def ours(root, augment=POLICY, cache="none"):
     labels = np.array([int(Path(p).parent.name == "FAKE") for p in paths])
     side = tf.io.decode_jpeg(tf.io.read_file(paths[0])).shape[:2]
     data = Data(image_size=SIZE, augment=augment, cache=cache)
-    data = TrainingData(Files(np.array(paths, "S")), labels, data, 2, BATCH, 0, native=tuple(side))
+    data = TrainingData(Files(paths), labels, data, 2, BATCH, 0, native=tuple(side))
     return data.batches()
 
 

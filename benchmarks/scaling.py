@@ -51,7 +51,7 @@ def measure(args, count):
             paths.append(str(Path(root) / f"{number}.jpg"))
             Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(paths[-1])
         labels = np.arange(batch) % 2
-        data = TrainingData(Files(np.array(paths, "S")), labels, experiment.data, 2, batch, 0, size)
+        data = TrainingData(Files(paths), labels, experiment.data, 2, batch, 0, size)
         with devices.scope():
             detector = build_detector(experiment, 2)
             detector.compile(

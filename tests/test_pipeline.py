@@ -119,7 +119,7 @@ def test_fewer_images_than_a_batch_is_said(tmp_path):
 def test_validation_counts_each_image_once(folder_dataset):
     paths = sorted(str(p) for p in (folder_dataset / "test").rglob("*.png"))
     labels = np.array([int("fake" in p) for p in paths])
-    batches = list(validation_batches(Files(np.array(paths)), labels, Data(image_size=24), 2, 10))
+    batches = list(validation_batches(Files(paths), labels, Data(image_size=24), 2, 10))
     assert [x.shape[0] for x, _, _ in batches] == [10, 10, 10, 10]
     weights = np.concatenate([w["label"].numpy() for _, _, w in batches])
     assert weights.sum() == 32 and set(weights) == {0.0, 1.0}
@@ -131,7 +131,7 @@ def test_broken_files_are_left_out_of_predictions(folder_dataset):
     paths = sorted(str(p) for p in (folder_dataset / "test").rglob("*.png"))
     Path(paths[5]).write_bytes(b"broken")
     indices = np.concatenate(
-        [i.numpy() for i, _ in image_dataset(Files(np.array(paths)), (24, 24), "stretch", 7)]
+        [i.numpy() for i, _ in image_dataset(Files(paths), (24, 24), "stretch", 7)]
     )
     assert indices.tolist() == [i for i in range(32) if i != 5]
 

@@ -136,12 +136,12 @@ def train_run(
         skipped = _Skipped(writer, catalogue)
 
         prepare(experiment)
-        train, validation = catalogue.split("train"), catalogue.split("validation")
         data = training_data(
-            catalogue, train, experiment.data, classes, experiment.training.batch_size,
-            experiment.seed,
+            catalogue, catalogue.split("train"), experiment.data, classes,
+            experiment.training.batch_size, experiment.seed,
         )  # fmt: skip
         skipped.add(data.broken)
+        validation = catalogue.split("validation")
         held_out = validation_batches(
             image_source(catalogue, validation), labels_of(validation), experiment.data, classes,
             experiment.training.batch_size,

@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Catalogue:
     Attributes:
         name: of the dataset.
         roots: folder that `path` and `mask` are relative to, by `dataset`.
-        table: columns dataset, path, label (int32, 0 authentic), generator, mask,
+        table: sorted by split; columns dataset, path, label (int32, 0 authentic), generator, mask,
             group, split, size (bytes), width, height, format, hash; of a prepared
             dataset also shard (relative to the root) and record (its number there).
         skipped: columns path, error: files that are not used, and why.
@@ -63,8 +63,10 @@ class Catalogue:
     warnings: tuple[str, ...] = ()
 
     def split(self, name: str) -> pa.Table:
-        """The rows of one split, in the order of their paths."""
-        return self.table.filter(pc.equal(self.table["split"], name))
+        """The rows of one split, in the table's order; shares its memory."""
+        split = self.table["split"].cast(pa.string())
+        start = max(0, pc.index(split, name).as_py())
+        return self.table.slice(start, pc.sum(pc.equal(split, name)).as_py())
 
     def paths(self, table: pa.Table, column: str = "path") -> pa.ChunkedArray:
         """Absolute paths of a table's rows, as strings; null where `column` is."""
@@ -110,6 +112,7 @@ def build_catalogue(spec: DatasetSpec, roots: dict[str, Path], progress: bool = 
         catalogue = _unite(spec, [_build(part.spec, roots, progress) for part in spec.parts])
     else:
         catalogue = _build(spec, roots, progress)
+    catalogue = replace(catalogue, table=_compact(catalogue.table))
     _check_classes(spec, catalogue)
     pa.default_memory_pool().release_unused()
     return catalogue
@@ -131,6 +134,25 @@ def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog
     names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
     files = files.add_column(0, "dataset", names.cast(pa.string()))
     return Catalogue(spec.name, {spec.name: root}, files, skipped, _count_warnings(spec, counts))
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """The rows with those of each split together; texts that repeat are stored once."""
+    codes = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy()
+    order = None if (np.diff(codes) >= 0).all() else pa.array(np.argsort(codes, kind="stable"))
+    names, columns = table.column_names, {}
+    shared = table["group"].equals(table["hash"])  # where no group is named
+    for name in names:  # one by one, so that little is held twice
+        column = table[name]
+        table = table.drop_columns(name)
+        if name == "group" and shared:
+            continue
+        if name in ("dataset", "generator", "format", "split"):
+            column = column.cast(pa.string()).combine_chunks().dictionary_encode()
+        columns[name] = column if order is None else column.take(order)
+    if shared:
+        columns["group"] = columns["hash"]
+    return pa.table({name: columns[name] for name in names})
 
 
 def _prepared(spec: DatasetSpec, root: Path) -> Catalogue:
@@ -455,7 +477,8 @@ def _assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
     """Adds group and split: from folder or manifest, or carved from train by group."""
     groups = pc.coalesce(files["group"], files["hash"]).combine_chunks().dictionary_encode()
     codes, names = _codes(groups), groups.dictionary
-    if files["group"].null_count < files.num_rows:
+    grouped = files["group"].null_count < files.num_rows
+    if grouped:
         names = pa.array(_linked(names.to_pylist(), spec.link, codes, files["hash"]))
         linked = names.dictionary_encode()
         names, codes = linked.dictionary, _codes(linked)[codes]
@@ -475,7 +498,8 @@ def _assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
     places[np.bincount(codes[given == TRAIN], minlength=len(names)) == 0] = 2  # nothing to carve
     splits = np.where(given == TRAIN, _carve(places, test, validation)[codes], given)
     files = files.drop_columns(["group", "folder_split"])
-    files = files.append_column("group", pc.take(names, pa.array(codes)))
+    group = pc.take(names, pa.array(codes)) if grouped else files["hash"]  # no second copy
+    files = files.append_column("group", group)
     return files.append_column("split", pc.take(pa.array(SPLITS), pa.array(splits)))
 
 

@@ -67,7 +67,8 @@ def unpack(name: str) -> str:
 
 def _tfds(text: str) -> Iterator[tuple[str, int, bytes, str]]:
     """Yields split, number, encoded image and class name of a TensorFlow Datasets set."""
-    tfds = _import("tensorflow_datasets", "tfds")
+    import tensorflow_datasets as tfds
+
     if Path(text).expanduser().is_dir():
         builder = tfds.builder_from_directory(str(Path(text).expanduser()))
     else:
@@ -88,7 +89,10 @@ def _tfds(text: str) -> Iterator[tuple[str, int, bytes, str]]:
 
 def _hugging_face(text: str) -> Iterator[tuple[str, int, bytes, str]]:
     """Yields the same of a Hugging Face set."""
-    datasets = _import("datasets", "hf")
+    try:
+        import datasets
+    except ImportError:
+        raise UserError('hf: names need pip install "tfdetect[hf]"') from None
     path = Path(text).expanduser()
     if path.is_dir() and (path / "dataset_dict.json").is_file():
         splits = datasets.load_from_disk(str(path))
@@ -106,13 +110,6 @@ def _hugging_face(text: str) -> Iterator[tuple[str, int, bytes, str]]:
             stored: dict[str, Any] = row[image]
             encoded = stored["bytes"] or Path(stored["path"]).read_bytes()
             yield split, number, encoded, features[label].int2str(row[label])
-
-
-def _import(module: str, extra: str):
-    try:
-        return __import__(module)
-    except ImportError:
-        raise UserError(f'{extra}: names need pip install "tfdetect[{extra}]"') from None
 
 
 def _only(text: str, found: set[str], what: str) -> str:

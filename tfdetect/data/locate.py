@@ -79,8 +79,10 @@ def _download(spec: DatasetSpec) -> Path:
 
 
 def _layout(spec: DatasetSpec) -> str:
-    if table := spec.manifest or spec.shards:
-        return f"table {table}"
+    if spec.shards:
+        return f"prepared dataset with {spec.shards}"
+    if spec.manifest:
+        return f"manifest {spec.manifest}"
     classes = " and ".join("|".join(c.folders) for c in spec.classes)
     return f"layout {spec.pattern}, class folders {classes}"
 

@@ -108,12 +108,12 @@ class Strata:
 
     @classmethod
     def of(cls, keys: tf.Tensor, shares: tf.Tensor) -> "Strata":
-        """Strata of images by their key, int64 [n], and the share of each key, float64 [s].
+        """Strata of images by their key, int32 [n], and the share of each key, float64 [s].
 
         The share of a key that no image has goes to the others.
         """
         count = shares.shape[0]
-        sizes = tf.math.bincount(tf.cast(keys, tf.int32), None, count, count, tf.int64)
+        sizes = tf.math.bincount(keys, None, count, count, tf.int64)
         sizes = tf.ensure_shape(sizes, [count])
         shares = tf.where(sizes > 0, shares, tf.zeros_like(shares))
         bounds = tf.cumsum(shares / tf.reduce_sum(shares))
@@ -162,7 +162,7 @@ class TrainingData:
     """
 
     source: Files | Records
-    labels: np.ndarray  # int64 [n]
+    labels: np.ndarray  # int32 [n]
     data: Data
     classes: int
     batch_size: int
@@ -240,10 +240,9 @@ class TrainingData:
         blocks = blocks.batch(self.batch_size, drop_remainder=True).map(self._order)
         if self._images is not None:
             return _fixed(blocks.map(self._from_memory, WORKERS).prefetch(_AHEAD))
-        paths = tf.constant(self.source.paths)
 
         def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
-            return position, index, self._load(position, tf.io.read_file(paths[index]))
+            return position, index, self._load(position, self.source.load(self.source.path(index)))
 
         loaded = blocks.unbatch().map(load, WORKERS).ignore_errors()
         loaded = loaded.batch(self.batch_size, drop_remainder=True)
@@ -313,9 +312,9 @@ class TrainingData:
         """Groups of images that are drawn from in fixed shares: datasets, classes, or all.
 
         Returns:
-            Each image's group, int64 [n], and each group's share, float64 [s].
+            Each image's group, int32 [n], and each group's share, float64 [s].
         """
-        keys = np.zeros(self.count, np.int64)
+        keys = np.zeros(self.count, np.int32)
         names = ["all"]
         if self.data.weights:
             names, keys = np.unique(self.datasets, return_inverse=True)
@@ -328,7 +327,7 @@ class TrainingData:
             pairs, codes = np.unique(keys * self.classes + self.labels, return_inverse=True)
             sets = pairs // self.classes
             shares, keys = (shares / np.bincount(sets))[sets], codes
-        return keys, shares
+        return keys.astype(np.int32), shares
 
     def _order(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Positions in the endless stream to indices of images."""
@@ -459,9 +458,8 @@ def training_data(
     one = len(heights) == len(widths) == 1
     native = (heights[0].as_py(), widths[0].as_py()) if one else None
     source = image_source(catalogue, table)
-    pa.default_memory_pool().release_unused()
     return TrainingData(
-        source, table["label"].to_numpy().astype(np.int64),
+        source, table["label"].to_numpy(),
         data, classes, batch_size, seed, native,
         table["dataset"].to_numpy() if data.weights else None,
     )  # fmt: skip

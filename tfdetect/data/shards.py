@@ -287,10 +287,14 @@ class _Writer:
         """
         masks = pc.fill_null(self._catalogue.paths(rows, "mask"), "")
         as_it_is = pc.is_in(rows["format"], pa.array(_AS_THEY_ARE))
-        columns = Files.of(self._catalogue.paths(rows)).paths, Files.of(masks).paths, as_it_is
-        numbers = np.arange(rows.num_rows)
-        encoded = tf.data.Dataset.from_tensor_slices((numbers, *map(np.asarray, columns)))
-        encoded = encoded.map(lambda number, *row: (number, *self._encode(*row)), WORKERS)
+        files, masks = Files(self._catalogue.paths(rows)), Files(masks)
+        as_it_is = tf.constant(np.asarray(as_it_is))
+
+        def encode(number: tf.Tensor) -> tuple:
+            row = files.path(number), masks.path(number), as_it_is[number]
+            return number, *self._encode(*row)
+
+        encoded = tf.data.Dataset.range(rows.num_rows).map(encode, WORKERS)
         return encoded.ignore_errors().batch(64).prefetch(1)
 
     def _encode_row(self, path: tf.Tensor, mask: tf.Tensor, as_it_is: tf.Tensor) -> tuple:

@@ -1,11 +1,11 @@
 """Where encoded images lie: each in a file of its own, or as records of TFRecord shards."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfdetect.data.catalogue import Catalogue, inspect_bytes, inspect_file
@@ -14,33 +14,36 @@ _ALL = 2**40  # more records than any shard holds
 _BUFFER = 2**20  # bytes read at a time
 
 
-@dataclass(frozen=True)
 class Files:
     """Images that are files.
 
-    Attributes:
-        paths: str or bytes [n].
+    Their paths are held as one text, so that a million take little memory.
     """
 
-    paths: np.ndarray
-
-    @classmethod
-    def of(cls, column: pa.ChunkedArray) -> "Files":
-        """Files of an Arrow column of paths, without a Python object for each."""
-        width = pc.max(pc.binary_length(column)).as_py() or 1
-        paths = np.empty(len(column), f"S{width}")
-        start = 0
-        for batch in pa.table([column], ["text"]).to_batches(50_000):
-            paths[start : start + batch.num_rows] = [t.encode() for t in batch["text"].to_pylist()]
-            start += batch.num_rows
-        return cls(paths)
+    def __init__(self, paths: pa.ChunkedArray | Sequence[str], folder: str = ""):
+        """Takes paths, without a null, and the folder that they are relative to."""
+        if not isinstance(paths, pa.ChunkedArray):
+            paths = pa.chunked_array([pa.array(paths, pa.string())])
+        array = paths.combine_chunks()
+        _, ends, text = array.buffers()
+        ends = np.frombuffer(ends, np.int32)[array.offset :][: len(array) + 1]
+        text = text.slice(ends[0], ends[-1] - ends[0]).to_pybytes() if text else b""
+        self._ends = tf.constant(ends - ends[0])
+        # A constant of one element would be copied into every graph.
+        self._text = tf.Variable(text, trainable=False)
+        self._folder = f"{folder}/" if folder else ""
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return self._ends.shape[0] - 1
 
     def stream(self) -> tf.data.Dataset:
         """(index int64, what `load` takes) of every image, in order."""
-        return tf.data.Dataset.from_tensor_slices((np.arange(len(self)), np.asarray(self.paths)))
+        return tf.data.Dataset.range(len(self)).map(lambda index: (index, self.path(index)))
+
+    def path(self, index: tf.Tensor) -> tf.Tensor:
+        """The path of an image, scalar string."""
+        start, end = self._ends[index], self._ends[index + 1]
+        return self._folder + tf.strings.substr(self._text, start, end - start)
 
     @staticmethod
     def load(item: tf.Tensor) -> tf.Tensor:
@@ -48,7 +51,7 @@ class Files:
         return tf.io.read_file(item)
 
     def name(self, index: int) -> str:
-        return os.fsdecode(self.paths[index])
+        return os.fsdecode(self.path(index).numpy())
 
     def read(self, index: int) -> bytes:
         """The encoded image.
@@ -56,7 +59,7 @@ class Files:
         Raises:
             OSError: the file cannot be read.
         """
-        with open(self.paths[index], "rb") as file:
+        with open(self.name(index), "rb") as file:
             return file.read()
 
     def error(self, index: int) -> str | None:
@@ -157,4 +160,7 @@ def image_source(catalogue: Catalogue, table: pa.Table, column: str = "path") ->
     if "shard" in table.column_names:
         feature = "mask" if column == "mask" else "image"
         return Records.of(catalogue.paths(table, "shard"), table["record"], feature)
-    return Files.of(catalogue.paths(table, column))
+    if len(catalogue.roots) == 1:
+        (root,) = catalogue.roots.values()
+        return Files(table[column], str(root))
+    return Files(catalogue.paths(table, column))

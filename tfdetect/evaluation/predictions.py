@@ -18,7 +18,7 @@ def predict_files(
     run: Run, detector: keras.Model, paths: list[str], batch_size: int = 64, progress: bool = True
 ) -> pa.Table:
     """Predicts every file of `paths`: the table of `predict_images` after a column path."""
-    table = predict_images(run, detector, Files(np.array(paths, object)), batch_size, progress)
+    table = predict_images(run, detector, Files(paths), batch_size, progress)
     return table.add_column(0, "path", pa.array(paths, pa.string()))
 
 

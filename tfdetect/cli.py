@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a detector and leave a run",
     "evaluate": "measure a run on its dataset or on another one",
     "predict": "give verdicts on files and folders",
+    "synthesize": "make forgeries with masks out of photographs",
     "prepare": "write a dataset as shards, for fast training and for TensorFlow Datasets",
     "show-augment": "draw what an augmentation policy does to some images",
     "extract-faces": "cut faces and masks out of FaceForensics++ videos",

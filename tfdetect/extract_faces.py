@@ -34,12 +34,6 @@ def main(argv: list[str]) -> int:
         raise UserError("--every, --margin and --size must be above 0.")
     if not args.videos.is_dir():
         raise UserError(f"There is no folder {args.videos}.")
-    try:
-        import cv2
-
-        cv2.CascadeClassifier  # noqa: B018 - OpenCV 5 has none
-    except (ImportError, AttributeError):
-        raise UserError('This needs OpenCV 4: pip install "tfdetect[video]"') from None
     check_writable(args.output)
 
     from tfdetect.data.faces import extract_faces, find_videos

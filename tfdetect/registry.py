@@ -1,8 +1,8 @@
 """Every name an experiment may use, as "module:function" text.
 
 Text, so that a wrong name is refused, with the nearest right one, before
-TensorFlow is imported. To add a backbone, a head or an augmentation, write one
-function and add one line here.
+TensorFlow is imported. To add a backbone, a head, an augmentation, a mask maker or a
+fill, write one function and add one line here.
 """
 
 import importlib
@@ -55,6 +55,26 @@ AUGMENTATIONS = {
     "patches": "tfdetect.imaging.erase:random_patches",
     "mixup": "tfdetect.imaging.mix:mixup",
     "cutmix": "tfdetect.imaging.mix:cutmix",
+}
+
+MASKS = {
+    "brush": "tfdetect.synthesis.masks:brush",
+    "polygon": "tfdetect.synthesis.masks:polygon",
+    "rectangle": "tfdetect.synthesis.masks:rectangle",
+    "blob": "tfdetect.synthesis.masks:blob",
+    "segments": "tfdetect.synthesis.masks:segments",
+    "objects": "tfdetect.synthesis.masks:objects",
+}
+
+FILLS = {
+    "telea": "tfdetect.synthesis.fills:telea",
+    "navier_stokes": "tfdetect.synthesis.fills:navier_stokes",
+    "biharmonic": "tfdetect.synthesis.fills:biharmonic",
+    "copy_move": "tfdetect.synthesis.fills:copy_move",
+    "splice": "tfdetect.synthesis.fills:splice",
+    "autoencoder": "tfdetect.synthesis.fills:autoencoder",
+    "vae": "tfdetect.synthesis.fills:vae",
+    "diffusion": "tfdetect.synthesis.fills:diffusion",
 }
 
 

@@ -200,8 +200,8 @@ MANIFEST_SUFFIXES = (".csv", ".parquet")
 def load_spec(name: str, authentic: str | None = None) -> tuple[DatasetSpec, dict[str, Path]]:
     """Resolves `--dataset`: a shipped spec's name, a spec file, a manifest, a folder, or a+b.
 
-    A folder is described by what `prepare` wrote, by the manifest.csv or
-    manifest.parquet in it, else by its class folders.
+    A folder is described by the dataset.yaml in it, as `prepare` and `synthesize` write
+    one, by the manifest.csv or manifest.parquet in it, else by its class folders.
 
     Returns:
         The spec, and the data folder of each dataset that was named by a path.
@@ -213,7 +213,7 @@ def load_spec(name: str, authentic: str | None = None) -> tuple[DatasetSpec, dic
         return _at(spec_for_manifest(folder, authentic), folder.parent)
     if folder.is_dir():
         for place in (folder, folder / PREPARED):
-            if (place / CATALOGUE).is_file() and (file := place / "dataset.yaml").is_file():
+            if (file := place / "dataset.yaml").is_file():
                 return _at(validate(DatasetSpec, read_yaml(file), str(file), file), place)
         for suffix in MANIFEST_SUFFIXES:
             if (manifest := folder / f"manifest{suffix}").is_file():
@@ -300,7 +300,7 @@ def spec_for_folder(root: Path, authentic: str | None = None) -> DatasetSpec:
     ordered = _authentic_first(classes, authentic, root)
     split = f"(?P<split>{'|'.join(map(re.escape, split_folders))})/" if split_folders else ""
     return DatasetSpec(
-        name=_name(root),
+        name=folder_name(root),
         title=f"Folder {root.resolve().name}",
         pattern=f"{split}(?P<klass>{'|'.join(map(re.escape, classes))})/.+",
         classes=tuple(ClassSpec(name=c, folders=(c,)) for c in ordered),
@@ -325,7 +325,7 @@ def spec_for_manifest(path: Path, authentic: str | None = None) -> DatasetSpec:
         )
     ordered = _authentic_first(labels, authentic, path)
     return DatasetSpec(
-        name=_name(path.parent if path.stem == "manifest" else path.with_suffix("")),
+        name=folder_name(path.parent if path.stem == "manifest" else path.with_suffix("")),
         title=f"Manifest {path.name}",
         manifest=path.name,
         classes=tuple(ClassSpec(name=c, folders=(c,)) for c in ordered),
@@ -391,6 +391,6 @@ def _authentic_first(classes: list[str], authentic: str | None, where: Path) -> 
     return [authentic, *(c for c in classes if c != authentic)]
 
 
-def _name(path: Path) -> str:
+def folder_name(path: Path) -> str:
     """A dataset's name from its folder's."""
     return re.sub(r"[^a-z0-9]+", "_", path.resolve().name.lower()).strip("_") or "folder"

@@ -5,6 +5,7 @@ import io
 import shlex
 import sys
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from tfdetect.data import hubs
@@ -257,6 +258,25 @@ def prepare_shards(
     if "shard" in catalogue.table.column_names:
         raise UserError(f"{catalogue.name} is prepared already. Start from its files.")
     return prepare(catalogue, plan.spec, output, copies, shard_bytes, workers, progress)
+
+
+def synthesize(
+    source: Path, output: Path, settings, workers: int, steps: int, progress: bool = True
+) -> list[dict]:
+    """Makes forgeries and draws contact_sheet.png of some; see `synthesis.forge`."""
+    from tfdetect.evaluation.figures import forgeries, read_picture
+    from tfdetect.synthesis import forge
+
+    rows = forge.synthesize(source, output, settings, workers, steps, progress)
+    by_fill = {fill: [r for r in rows if r["fill"] == fill and not r["error"]]
+               for fill in settings.fills}  # fmt: skip
+    some = [row for group in zip_longest(*by_fill.values()) for row in group if row][:8]
+    pictures = [
+        ([read_picture(path) for path in forge.files(output, row, settings)], row["fill"])
+        for row in some
+    ]
+    forgeries(pictures).savefig(output / "contact_sheet.png", dpi=100)
+    return rows
 
 
 def describe_data(plan: Plan, catalogue: Catalogue) -> str:

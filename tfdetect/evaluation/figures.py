@@ -1,6 +1,8 @@
 """Figures of a report, as matplotlib figures; nothing here needs a display."""
 
 import io
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +10,10 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from tfdetect.data.sources import Files, Records
 from tfdetect.evaluation.metrics import BINS
+
+if TYPE_CHECKING:  # this room draws; it needs no TensorFlow
+    from tfdetect.data.sources import Files, Records
 
 _BLUE, _GREY, _RED = "#2166ac", "#888888", "#b2182b"
 
@@ -82,7 +86,7 @@ def training_curves(history: list[dict[str, float]]) -> Figure:
 
 
 def surest_mistakes(
-    table: pa.Table, source: Files | Records, classes: list[str], most: int = 16
+    table: pa.Table, source: "Files | Records", classes: list[str], most: int = 16
 ) -> Figure:
     """The wrong verdicts with the highest confidence, as pictures; `source` holds the images."""
     rows = [
@@ -103,6 +107,30 @@ def surest_mistakes(
         axes.imshow(np.asarray(picture))
         axes.set_title(f"{classes[row['label']]}\nP(fake) {row['p_fake']:.3f}", fontsize=7)
         axes.set_axis_off()
+    return figure
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture's pixels, uint8 [H, W, 3]."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def forgeries(rows: list[tuple[list[np.ndarray], str]]) -> Figure:
+    """Photographs, masks, forgeries and what changed.
+
+    Args:
+        rows: photograph, mask and forgery, uint8 [H, W, 3] each, and the fill's name.
+    """
+    figure = Figure(figsize=(9.6, 2.0 * len(rows)), layout="constrained")
+    for line, ((photo, mask, forged), fill) in enumerate(rows):
+        change = np.abs(photo.astype(int) - forged).max(axis=-1)
+        shown = ("original", photo), ("mask", mask), (fill, forged), ("largest change", change)
+        for place, (title, picture) in enumerate(shown):
+            axes = figure.add_subplot(len(rows), 4, 4 * line + place + 1)
+            axes.imshow(picture, cmap="magma")
+            axes.set_title(title, fontsize=8)
+            axes.set_axis_off()
     return figure
 
 

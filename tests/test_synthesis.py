@@ -1,0 +1,319 @@
+"""Mask makers, fills and forged data sets: their laws, and that they repeat."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import SMALL, train_small
+from PIL import Image
+
+from tfdetect import synthesize, workflow
+from tfdetect.cli import run_command
+from tfdetect.data.catalogue import build_catalogue
+from tfdetect.errors import UserError
+from tfdetect.evaluation.figures import read_picture
+from tfdetect.registry import FILLS, MASKS, resolve
+from tfdetect.spec import load_spec
+from tfdetect.synthesis import autoencoder, forge
+from tfdetect.synthesis.blend import paste, soften
+from tfdetect.synthesis.forge import Settings
+from tfdetect.synthesis.masks import draw_mask, pick_region
+from tfdetect.synthesis.photos import Photo, load_photo, random_generator, same_size
+
+DRAWN = ("brush", "polygon", "rectangle", "blob")
+CLASSICAL = ("telea", "navier_stokes", "biharmonic", "copy_move", "splice")
+
+
+def photo_of(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(30, 225, (6, 8, 3), np.uint8))
+    pixels = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), int)
+    pixels = np.clip(pixels + rng.integers(-9, 10, pixels.shape), 0, 255).astype(np.uint8)
+    return Photo(f"photo{seed}.png", pixels, lambda picture, how=None: np.asarray(picture))
+
+
+def generator(*names):
+    return random_generator(0, *names)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 200), (300, 40), (16, 16)])
+@pytest.mark.parametrize("name", DRAWN)
+def test_masks_keep_their_coverage_and_repeat(name, size):
+    photo = photo_of(*size)
+    for number in range(20):
+        one = draw_mask(name, photo, generator(number), (0.05, 0.4))
+        again = draw_mask(name, photo, generator(number), (0.05, 0.4))
+        assert one.dtype == bool and one.shape == size and 0.05 <= one.mean() <= 0.4
+        assert np.array_equal(one, again)
+    assert not np.array_equal(one, draw_mask(name, photo, generator("other"), (0.05, 0.4)))
+
+
+@pytest.mark.parametrize("size", [(256, 256), (512, 512)])
+def test_brush_covers_what_is_published(size):
+    """At 256 pixels: mean 0.150, quantiles 5, 50 and 95% 0.036, 0.141, 0.290."""
+    maker, photo, rng = resolve("mask", MASKS, "brush"), photo_of(*size), generator("brush")
+    shares = np.array([maker(photo, rng, (0, 1)).mean() for _ in range(800)])
+    assert abs(shares.mean() - 0.150) < 0.015
+    assert np.allclose(np.quantile(shares, [0.05, 0.5, 0.95]), [0.036, 0.141, 0.290], atol=0.03)
+
+
+def test_segments_are_regions_of_the_segmentation(tmp_path):
+    labels = np.repeat(np.arange(4, dtype=np.uint8), [10, 30, 20, 4])[:, None].repeat(48, 1)
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(labels).save(tmp_path / "maps/photo0.png")
+    photo = photo_of(64, 48)
+    for number in range(10):
+        mask = draw_mask("segments", photo, generator(number), (0.1, 0.4),
+                         segmentations=str(tmp_path / "maps"))  # fmt: skip
+        assert any(np.array_equal(mask, labels == region) for region in (0, 2))
+    with pytest.raises(UserError, match="no segmentation of that name"):
+        draw_mask("segments", photo_of(64, 48, 9), generator(), (0, 1),
+                  segmentations=str(tmp_path / "maps"))  # fmt: skip
+    with pytest.raises(UserError, match="no mask 'segments' covers 90% to 95%"):
+        draw_mask("segments", photo, generator(), (0.9, 0.95),
+                  segmentations=str(tmp_path / "maps"))  # fmt: skip
+    assert pick_region(labels, generator(), (0.99, 1.0)).any()
+
+
+def test_objects_come_from_a_keras_hub_segmenter(tmp_path):
+    import keras_hub
+
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64], input_conv_kernel_sizes=[7], stackwise_num_filters=[64, 8, 8, 8],
+        stackwise_num_blocks=[1] * 4, stackwise_num_strides=[1, 2, 2, 2], block_type="basic_block",
+        image_shape=(96, 96, 3), use_pre_activation=False,
+    )  # fmt: skip
+    deeplab = keras_hub.models.DeepLabV3Backbone(
+        image_encoder=backbone, spatial_pyramid_pooling_key="P4", upsampling_size=4,
+        dilation_rates=[1, 2], image_shape=(96, 96, 3), projection_filters=8,
+        low_level_feature_key="P2",
+    )  # fmt: skip
+    keras_hub.models.DeepLabV3ImageSegmenter(deeplab, 5).save_to_preset(str(tmp_path / "preset"))
+    maker, photo = resolve("mask", MASKS, "objects"), photo_of(60, 90)
+    mask = maker(photo, generator(), (0, 1), preset=str(tmp_path / "preset"))
+    assert mask.shape == (60, 90) and mask.any()
+    with pytest.raises(UserError, match="cannot be loaded.*\n.*--segmenter"):
+        maker(photo, generator(), (0, 1), preset=str(tmp_path / "nothing"))
+
+
+def fill_with(name, photo, mask, seed=0):
+    extra = {"donor": photo_of(*photo.size, seed=5).pixels} if name == "splice" else {}
+    return resolve("fill", FILLS, name)(photo.pixels, mask, generator(seed), **extra)
+
+
+@pytest.mark.parametrize("edge", [0, 2, 7.5])
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_outside_the_mask_nothing_changes(name, edge):
+    photo = photo_of(40, 56)
+    for kind in DRAWN:
+        mask = draw_mask(kind, photo, generator(kind), (0.05, 0.3))
+        filled = fill_with(name, photo, mask)
+        assert filled.shape == photo.pixels.shape and filled.dtype == np.uint8
+        assert np.array_equal(filled, fill_with(name, photo, mask))
+        forged = paste(photo.pixels, filled, soften(mask, edge))
+        assert np.array_equal(forged[~mask], photo.pixels[~mask])
+        assert (forged[mask] != photo.pixels[mask]).any(axis=-1).mean() > 0.5
+        if not edge:
+            assert np.array_equal(forged[mask], filled[mask])
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_masks_of_nothing_and_of_everything(name):
+    photo = photo_of(24, 32)
+    nothing, everything = np.zeros((24, 32), bool), np.ones((24, 32), bool)
+    kept = paste(photo.pixels, fill_with(name, photo, nothing), soften(nothing, 2))
+    assert np.array_equal(kept, photo.pixels)
+    if name not in ("telea", "navier_stokes", "biharmonic"):  # those need something to go by
+        filled = fill_with(name, photo, everything)
+        assert np.array_equal(paste(photo.pixels, filled, soften(everything, 2)), filled)
+        assert not np.array_equal(filled, photo.pixels)
+
+
+def test_the_soft_edge_lies_inside():
+    mask = np.zeros((30, 30), bool)
+    mask[5:25, 5:25] = True
+    opacity = soften(mask, 3)
+    assert ((opacity > 0) == mask).all() and opacity.max() == 1
+    assert np.allclose(opacity[15, 5:9], [0.25, 0.5, 0.75, 1])
+
+
+def test_copies_come_from_elsewhere():
+    photo = photo_of(64, 64)
+    mask = np.zeros((64, 64), bool)
+    mask[10:26, 8:30] = True
+    filled = fill_with("copy_move", photo, mask)
+    patch = filled[10:26, 8:30]
+    places = [
+        source[y : y + 16, x : x + 22]
+        for source in (photo.pixels, photo.pixels[:, ::-1])
+        for y in range(49) for x in range(43)
+    ]  # fmt: skip
+    assert sum(np.array_equal(patch, place) for place in places) == 1
+    assert not np.array_equal(patch, photo.pixels[10:26, 8:30])
+
+
+def test_donors_of_any_size_are_brought_to_size():
+    for shape in ((20, 300, 3), (100, 10, 3), (40, 56, 3)):
+        donor = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+        assert same_size(donor, (40, 56), generator()).shape == (40, 56, 3)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photographs")
+    for number in range(24):
+        (root / f"{number % 2}").mkdir(exist_ok=True)
+        image = Image.fromarray(photo_of(48, 64, number).pixels)
+        image.save(root / f"{number % 2}/p{number}.{('png', 'jpg')[number % 3 == 0]}")
+    Image.new("RGB", (1, 1)).save(root / "dot.png")
+    (root / "broken.jpg").write_bytes(b"no image")
+    return root
+
+
+def settings(**changes):
+    base = {"masks": ("brush", "blob"), "fills": ("telea", "copy_move", "splice"), "variants": 2}
+    return Settings(**{**base, **changes})
+
+
+def make(source, output, asked, workers=1, steps=2):
+    return workflow.synthesize(source, output, asked, workers, steps, progress=False)
+
+
+def pictures_of(output):
+    return {p.name: p.read_bytes() for p in (output / "images").iterdir()}
+
+
+@pytest.mark.parametrize(("encode", "ending"), [("webp", "webp"), ("jpeg", "jpg")])
+def test_a_forged_data_set(photographs, tmp_path, encode, ending):
+    output = tmp_path / "forged"
+    rows = make(photographs, output, settings(encode=encode))
+    made = [row for row in rows if not row["error"]]
+    assert len(rows) == 52 and len(made) == 48
+    assert {row["source"] for row in rows if row["error"]} == {"dot.png", "broken.jpg"}
+    assert "1x1 pixels" in next(r["error"] for r in rows if r["source"] == "dot.png")
+    asked = settings(encode=encode)
+    for row in made:
+        original, mask, forged = forge.files(output, row, asked)
+        photo = load_photo(photographs, row["source"])
+        altered = read_picture(mask).any(axis=-1)
+        assert abs(altered.mean() - row["coverage"]) < 1e-6
+        assert original.suffix == forged.suffix == f".{ending}"
+        if encode == "webp":  # lossless: the files show that nothing else changed
+            assert np.array_equal(read_picture(original), photo.pixels)
+            same = read_picture(forged) == photo.pixels
+            assert same[~altered].all()
+        else:
+            with Image.open(original) as one, Image.open(forged) as two:
+                assert one.quantization == two.quantization
+        if row["donor"]:
+            own, other = (forge.split_of("forged", name) for name in (row["source"], row["donor"]))
+            assert own == other and row["source"] != row["donor"]
+    assert (output / "contact_sheet.png").stat().st_size > 10_000
+    with open(output / "provenance.csv", newline="") as file:
+        assert [r["id"] for r in csv.DictReader(file)] == [r["id"] for r in rows]
+    spec, roots = load_spec(str(output))
+    found = build_catalogue(spec, roots, progress=False)
+    assert spec.class_names == ("original", "inpainted")
+    assert found.table.num_rows == 24 + 48 and found.skipped.num_rows == 0
+    for row in found.table.to_pylist():
+        assert (row["mask"] is None) == (row["label"] == 0) == (row["generator"] is None)
+    groups = {}
+    for row in found.table.to_pylist():
+        groups.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in groups.values())
+
+
+def test_processes_interruptions_and_repetition_change_nothing(photographs, tmp_path, monkeypatch):
+    whole = make(photographs, tmp_path / "a/forged", settings(), workers=2)
+    real, calls = forge.forge, []
+
+    def fails_at_the_tenth(*args):
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(forge, "forge", fails_at_the_tenth)
+    with pytest.raises(KeyboardInterrupt):
+        make(photographs, tmp_path / "b/forged", settings())
+    assert not (tmp_path / "b/forged/manifest.csv").exists()
+    again = make(photographs, tmp_path / "b/forged", settings())
+    assert len(calls) == 10 + 48 - 9 and again == whole  # nothing was made twice
+    assert pictures_of(tmp_path / "a/forged") == pictures_of(tmp_path / "b/forged")
+    for name in ("manifest.csv", "provenance.csv"):
+        texts = {(tmp_path / place / "forged" / name).read_text() for place in "ab"}
+        assert len(texts) == 1
+    with pytest.raises(UserError, match=r"other settings \(seed\)"):
+        make(photographs, tmp_path / "b/forged", settings(seed=1))
+
+
+def test_fakefake_by_an_autoencoder_trained_here(photographs, tmp_path):
+    asked = settings(fills=("autoencoder",), variants=1, edge=0)
+    rows = make(photographs, tmp_path / "one", asked, steps=30)
+    made = [row for row in rows if not row["error"]]
+    assert {row["kind"] for row in made} == {"fakefake"}
+    trained = autoencoder.Autoencoder.load(tmp_path / "one/autoencoder.keras")
+    for row in made[:3]:
+        original, mask, forged = map(read_picture, forge.files(tmp_path / "one", row, asked))
+        expected = np.where(mask > 0, trained.reconstruct(original), original)
+        assert np.array_equal(forged, expected)
+    given = settings(fills=("autoencoder",), variants=1,
+                     autoencoder=str(tmp_path / "one/autoencoder.keras"))  # fmt: skip
+    make(photographs, tmp_path / "two", given)
+    assert not (tmp_path / "two/autoencoder.keras").exists()
+    with pytest.raises(UserError, match="is no saved autoencoder"):
+        autoencoder.Autoencoder.load(tmp_path / "one/manifest.csv")
+
+
+def test_the_autoencoder_learns():
+    photos = [photo_of(70, 80, seed).pixels for seed in range(8)]
+    losses = []
+    trained = autoencoder.train(photos, 150, 0, lambda step, loss: losses.append(loss))
+    assert np.mean(losses[-10:]) < 0.2 * np.mean(losses[:10])
+    for shape in ((33, 50), (16, 16), (64, 20)):
+        assert trained.reconstruct(photo_of(*shape).pixels).shape == (*shape, 3)
+
+
+def test_it_trains_a_detector(photographs, tmp_path):
+    make(photographs, tmp_path / "forged", settings(variants=3, fills=("telea", "copy_move")))
+    run = train_small(tmp_path / "forged", tmp_path / "runs", ["training.epochs=1"])
+    assert set(run.metrics()["test"]["generators"]) <= {"telea", "copy_move"}
+    assert SMALL and run.classes == ["original", "inpainted"]
+
+
+@pytest.mark.parametrize("fill", ["vae", "diffusion"])
+def test_diffusion_models_that_cannot_be_had_say_the_way_out(photographs, tmp_path, fill):
+    asked = settings(fills=(fill,), fill_options={fill: {"preset": str(tmp_path / "none")}},
+                     prompts={"": ("a {folder}",)})  # fmt: skip
+    with pytest.raises(UserError, match="cannot be loaded.*\n.*--diffusion FOLDER"):
+        make(photographs, tmp_path / "out", asked)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--fill", "telae"], "Unknown fill 'telae'. Did you mean 'telea'"),
+    (["--masks", "brusch"], "Unknown mask 'brusch'. Did you mean 'brush'"),
+    (["--coverage", "0.5"], "--coverage must be two shares"),
+    (["--coverage", "0.5,0.2"], "the lower one first"),
+    (["--variants", "0"], "at least 1"),
+    (["--size", "4"], "--size must be at least 16"),
+    (["--masks", "segments"], "needs --segmentations"),
+    (["--fill", "diffusion"], "needs --prompt"),
+    (["--captions", "no/such.csv", "--fill", "diffusion"], "Cannot read no/such.csv"),
+])  # fmt: skip
+def test_mistakes_are_told(photographs, tmp_path, capsys, arguments, message):
+    base = ["--source", str(photographs), "--output", str(tmp_path / "out")]
+    assert run_command(synthesize.main, [*base, *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_captions_and_prompts(tmp_path):
+    file = tmp_path / "captions.csv"
+    file.write_text("name,caption\np1.jpg,a dog\np1.jpg,a red dog\nq.png,a hat\n")
+    found = forge.read_captions(file)
+    assert found == {"p1": ("a dog", "a red dog"), "q": ("a hat",)}
+    file.write_text("file,caption\nx,y\n")
+    with pytest.raises(UserError, match="no column 'name'"):
+        forge.read_captions(file)
+    assert json.loads(json.dumps({"": ["a {folder}"]}))

@@ -1,0 +1,1 @@
+"""Forgeries with masks: what makes them, and the data set that they become."""

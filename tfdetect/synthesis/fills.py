@@ -1,0 +1,132 @@
+"""Fills: what is painted into a mask.
+
+Each is a function `(image uint8 [H, W, 3], mask bool [H, W], rng, **options) -> uint8
+[H, W, 3]`, of which only the pixels inside the mask are used. One asks for more by naming
+it: `donor`, another photograph of the same size; `prompt`, a text; `autoencoder`, a trained
+one.
+"""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from tfdetect.errors import UserError
+
+
+def telea(image: np.ndarray, mask: np.ndarray, rng, radius: float = 5) -> np.ndarray:
+    """Fast marching (Telea, 2004); `radius` in pixels."""
+    return cv2.inpaint(np.ascontiguousarray(image), _hole(mask), radius, cv2.INPAINT_TELEA)
+
+
+def navier_stokes(image: np.ndarray, mask: np.ndarray, rng, radius: float = 5) -> np.ndarray:
+    """Navier-Stokes isophotes (Bertalmio et al., 2001); `radius` in pixels."""
+    return cv2.inpaint(np.ascontiguousarray(image), _hole(mask), radius, cv2.INPAINT_NS)
+
+
+def biharmonic(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
+    """Biharmonic equation (Damelin and Hoang, 2018), by scikit-image; slow for large masks."""
+    from skimage.restoration import inpaint_biharmonic
+
+    filled = inpaint_biharmonic(image, mask, split_into_regions=True, channel_axis=-1)
+    return np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8)
+
+
+def copy_move(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
+    """The same photograph moved, mirrored half of the time; of 32 moves the one that overlaps
+    the mask least.
+    """
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return image
+    mirrored = rng.random() < 0.5 or bool(mask.all())
+    source, taken = (image[:, ::-1], mask[:, ::-1]) if mirrored else (image, mask)
+    best, least = (0, 0), np.inf
+    for _ in range(32):
+        down = int(rng.integers(-rows[0], height - rows[-1]))
+        across = int(rng.integers(-columns[0], width - columns[-1]))
+        if down == across == 0 and not mirrored:
+            continue
+        overlap = np.count_nonzero(mask & _shifted(taken, down, across))
+        if overlap < least:
+            best, least = (down, across), overlap
+    return _shifted(source, *best)
+
+
+def splice(image: np.ndarray, mask: np.ndarray, rng, donor: np.ndarray) -> np.ndarray:
+    """The same place of another photograph."""
+    return donor
+
+
+def autoencoder(image: np.ndarray, mask: np.ndarray, rng, autoencoder) -> np.ndarray:
+    """The photograph through a small autoencoder trained on the user's own; see there."""
+    return autoencoder.reconstruct(image)
+
+
+def vae(
+    image: np.ndarray, mask: np.ndarray, rng, preset: str = "stable_diffusion_3_medium"
+) -> np.ndarray:
+    """The photograph through the variational autoencoder of Stable Diffusion 3 (keras-hub)."""
+    model = _diffusion(preset).backbone
+    padded, height, width = _padded(image, 16)
+    scaled = padded[None].astype(np.float32) / 127.5 - 1  # the range it was trained on
+    latents = model.encode_image_step(scaled)
+    decoded = np.asarray(model.decode_image_step(latents))[0, :height, :width]
+    return np.rint(np.clip((decoded + 1) * 127.5, 0, 255)).astype(np.uint8)
+
+
+def diffusion(
+    image: np.ndarray,
+    mask: np.ndarray,
+    rng,
+    prompt: str,
+    preset: str = "stable_diffusion_3_medium",
+    steps: int = 50,
+) -> np.ndarray:
+    """Stable Diffusion 3 inpainting with a prompt (keras-hub)."""
+    import keras_hub
+
+    model = keras_hub.models.StableDiffusion3Inpaint(
+        _diffusion(preset).backbone, _diffusion(preset).preprocessor
+    )
+    padded, height, width = _padded(image, 16)
+    hole, *_ = _padded(mask[..., None], 16)
+    inputs = {
+        "images": padded.astype(np.float32) / 127.5 - 1,
+        "masks": hole[..., 0],
+        "prompts": prompt,
+    }
+    made = model.generate(inputs, num_steps=steps, seed=int(rng.integers(2**31)))
+    made = np.asarray(made)
+    return (made[0] if made.ndim == 4 else made)[:height, :width].astype(np.uint8)
+
+
+@lru_cache(1)
+def _diffusion(preset: str):
+    import keras_hub
+
+    try:
+        return keras_hub.models.StableDiffusion3Inpaint.from_preset(preset)
+    except Exception as error:  # keras-hub raises what its download raises
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(
+            f"The diffusion model {preset!r} cannot be loaded: {reason}\nFetch it on a machine "
+            "with a network (its licence must be accepted there) and give its folder: "
+            "--diffusion FOLDER."
+        ) from error
+
+
+def _hole(mask: np.ndarray) -> np.ndarray:
+    return mask.astype(np.uint8) * 255
+
+
+def _shifted(array: np.ndarray, down: int, across: int) -> np.ndarray:
+    return np.roll(array, (-down, -across), (0, 1))
+
+
+def _padded(image: np.ndarray, multiple: int) -> tuple[np.ndarray, int, int]:
+    """The image with its edges repeated up to a multiple, and its own height and width."""
+    height, width = image.shape[:2]
+    pads = [(0, -height % multiple), (0, -width % multiple), (0, 0)]
+    return np.pad(image, pads, "edge"), height, width

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfdetect.data.pipeline import augment, check_policy
 from tfdetect.errors import UserError
 from tfdetect.experiment import Augmentation
-from tfdetect.imaging import degrade, erase, geometry
+from tfdetect.imaging import degrade, erase, forge, geometry
 from tfdetect.registry import AUGMENTATIONS
 
 SEED = tf.constant([3, 4])
@@ -160,7 +160,7 @@ STEPS = {
     "patches": {"patch": 5},
     **{name: {} for name in (
         "flip", "shift", "crop", "jpeg", "webp", "blur", "noise", "downsample", "colour", "grey",
-        "erasing", "mixup", "cutmix",
+        "erasing", "mixup", "cutmix", "forgery",
     )},
 }  # fmt: skip
 
@@ -237,6 +237,43 @@ def test_randaugment_without_magnitude_changes_next_to_nothing():
     changed = np.abs(after.numpy().astype(int) - images.numpy()).max(axis=(1, 2, 3))
     # Automatic contrast and equalisation have no magnitude.
     assert (changed <= 1).sum() >= 7
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 96)])
+def test_forgeries_change_their_masks_and_nothing_else(size):
+    images = tf.constant(np.random.default_rng(0).integers(0, 255, (48, *size, 3)), tf.uint8)
+    targets = tf.cast(tf.range(48) % 3 == 0, tf.float32)[:, None]  # these are fakes already
+    masks = tf.zeros([48, *size, 1], tf.uint8)
+    forged, after, drawn = forge.random_forgery(images, SEED, targets, 0.6, 0.05, 0.3, masks=masks)
+    drawn, changed = drawn.numpy()[..., 0] == 1, (forged != images).numpy().any(axis=3)
+    assert not (changed & ~drawn).any()
+    assert changed[drawn].mean() > 0.9
+    share = drawn.mean(axis=(1, 2))
+    altered = share > 0
+    assert not altered[::3].any() and 10 < altered.sum() < 28
+    assert share[altered].min() > 0.04 and share[altered].max() < 0.31
+    assert np.array_equal(after[:, 0] == 1, altered | (np.arange(48) % 3 == 0))
+    _, classes, _ = forge.random_forgery(
+        images, SEED, tf.one_hot(tf.zeros(48, tf.int32), 3), 1.0, label=2
+    )
+    assert np.array_equal(classes, np.tile([0, 0, 1], (48, 1)))
+
+
+def test_strokes_cover_what_is_published():
+    shares = [forge.free_form_masks(tf.constant([number, 3]), (64, 256, 256)).numpy()
+              .mean(axis=(1, 2, 3)) for number in range(12)]  # fmt: skip
+    shares = np.concatenate(shares)
+    assert abs(shares.mean() - 0.150) < 0.015
+    assert np.allclose(np.quantile(shares, [0.05, 0.5, 0.95]), [0.036, 0.141, 0.290], atol=0.03)
+
+
+def test_smooth_fills_continue_what_is_around():
+    ramp = np.tile(np.linspace(20, 230, 64)[:, None, None], (1, 64, 3))[None].astype(np.uint8)
+    hole = np.zeros((1, 64, 64, 1), bool)
+    hole[:, 24:40, 24:40] = True
+    filled = forge._smooth(tf.constant(ramp), tf.constant(hole)).numpy()
+    assert np.array_equal(filled[~hole[..., 0]], ramp[~hole[..., 0]])
+    assert np.abs(filled.astype(int) - ramp)[hole[..., 0]].mean() < 12
 
 
 def test_erasing_and_patches_cover_the_share_asked_for():

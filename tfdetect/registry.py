@@ -55,6 +55,7 @@ AUGMENTATIONS = {
     "patches": "tfdetect.imaging.erase:random_patches",
     "mixup": "tfdetect.imaging.mix:mixup",
     "cutmix": "tfdetect.imaging.mix:cutmix",
+    "forgery": "tfdetect.imaging.forge:random_forgery",
 }
 
 MASKS = {

@@ -272,7 +272,7 @@ class _Writer:
                     if self.masks:
                         features |= {"mask": _bytes(mask), "mask_known": _number(known[number])}
                     example = tf.train.Example(features=tf.train.Features(feature=features))
-                    writer.write(example.SerializeToString())
+                    writer.write(example.SerializeToString(deterministic=True))
                 written[numbers] = True
                 bar.update(len(numbers))
         size, digest = temporary.stat().st_size, _checksum(temporary)

@@ -38,6 +38,7 @@ from tfdetect.data.sources import Files
 from tfdetect.errors import UserError
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import resize
+from tfdetect.journal import Journal
 from tfdetect.run import PARTIAL, provenance, write_text
 from tfdetect.spec import CATALOGUE, PREPARED, SPLITS, DatasetSpec
 
@@ -131,7 +132,7 @@ def _prepare(
     }  # fmt: skip
     folder = final if final.is_dir() else partial
     folder.mkdir(exist_ok=True)
-    known = _Progress(folder / SHARDS)
+    journal = Journal(folder / SHARDS, "shard")
     if (folder / "prepared.json").is_file():
         info = json.loads((folder / "prepared.json").read_text())
         if changed := [key for key, value in made_from.items() if info.get(key) != value]:
@@ -143,7 +144,7 @@ def _prepare(
         write_text(folder / "prepared.json", json.dumps(made_from, indent=2))
     table = _assign(catalogue, name, shard_bytes)
     parts = _parts(table)
-    done = known.read()
+    done = journal.read()
     whole = {
         shard: row for shard, row in done.items()
         if _is_whole(folder / shard, row, check=folder is final)
@@ -159,12 +160,12 @@ def _prepare(
         tasks = [pool.submit(write, shard, part, bar, stop) for shard, part in todo.items()]
         try:
             for task in as_completed(tasks):
-                known.add(task.result())
+                journal.add(task.result())
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    done = known.read()
+    done = journal.read()
     skipped = [pair[1:] for shard in parts for pair in done[shard]["skipped"]]
     table = _complete(table, parts, done, copies)
     _check_share(spec, skipped, table)
@@ -174,30 +175,6 @@ def _prepare(
     if folder is partial:
         partial.rename(final)
     return Prepared(final, table.num_rows, len(parts), len(todo), len(skipped))
-
-
-class _Progress:
-    """The shards that are written: one JSON line each, appended when it is whole."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def read(self) -> dict[str, dict]:
-        rows = {}
-        if self._path.is_file():
-            for line in self._path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:  # cut off by a kill
-                    continue
-                rows[row["shard"]] = row
-        return rows
-
-    def add(self, row: dict) -> None:
-        with open(self._path, "a") as file:
-            file.write(f"\n{json.dumps(row)}\n")
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _assign(catalogue: Catalogue, name: str, shard_bytes: int) -> pa.Table:

@@ -6,12 +6,10 @@ it: `donor`, another photograph of the same size; `prompt`, a text; `autoencoder
 one.
 """
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 
-from tfdetect.errors import UserError
+from tfdetect.synthesis.presets import load_preset
 
 
 def telea(image: np.ndarray, mask: np.ndarray, rng, radius: float = 5) -> np.ndarray:
@@ -85,11 +83,6 @@ def diffusion(
     steps: int = 50,
 ) -> np.ndarray:
     """Stable Diffusion 3 inpainting with a prompt (keras-hub)."""
-    import keras_hub
-
-    model = keras_hub.models.StableDiffusion3Inpaint(
-        _diffusion(preset).backbone, _diffusion(preset).preprocessor
-    )
     padded, height, width = _padded(image, 16)
     hole, *_ = _padded(mask[..., None], 16)
     inputs = {
@@ -97,24 +90,13 @@ def diffusion(
         "masks": hole[..., 0],
         "prompts": prompt,
     }
-    made = model.generate(inputs, num_steps=steps, seed=int(rng.integers(2**31)))
+    made = _diffusion(preset).generate(inputs, num_steps=steps, seed=int(rng.integers(2**31)))
     made = np.asarray(made)
     return (made[0] if made.ndim == 4 else made)[:height, :width].astype(np.uint8)
 
 
-@lru_cache(1)
 def _diffusion(preset: str):
-    import keras_hub
-
-    try:
-        return keras_hub.models.StableDiffusion3Inpaint.from_preset(preset)
-    except Exception as error:  # keras-hub raises what its download raises
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(
-            f"The diffusion model {preset!r} cannot be loaded: {reason}\nFetch it on a machine "
-            "with a network (its licence must be accepted there) and give its folder: "
-            "--diffusion FOLDER."
-        ) from error
+    return load_preset("StableDiffusion3Inpaint", preset, "--diffusion")
 
 
 def _hole(mask: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from tfdetect import registry
 from tfdetect.data.catalogue import group_fraction
 from tfdetect.errors import UserError
+from tfdetect.journal import Journal
 from tfdetect.run import write_text
 from tfdetect.spec import ClassSpec, DatasetSpec, folder_name
 from tfdetect.synthesis.blend import paste, soften
@@ -211,7 +212,7 @@ def synthesize(
     items = plan(name, photos, settings)
     (output / "images").mkdir(parents=True, exist_ok=True)
     _check_settings(output, source, photos, settings)
-    journal = _Journal(output / ".made.jsonl")
+    journal = Journal(output / ".made.jsonl", "id")
     rows = journal.read()
     todo = [item for item in items if item.id not in rows]
     autoencoder = None
@@ -324,28 +325,6 @@ def encoded(pixels: np.ndarray, settings: Settings, lossless: bool = False) -> b
     else:
         image.save(data, "JPEG", quality=settings.quality, subsampling=0)
     return data.getvalue()
-
-
-class _Journal:
-    """Rows of what is made, one JSON line each, appended when its files are whole."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def read(self) -> dict[str, dict]:
-        rows = {}
-        if self._path.is_file():
-            for line in self._path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:  # cut off by a kill
-                    continue
-                rows[row["id"]] = row
-        return rows
-
-    def add(self, row: dict) -> None:
-        with open(self._path, "a") as file:
-            file.write(f"\n{json.dumps(row)}\n")
 
 
 def _check_settings(output: Path, source: Path, photos: list[str], settings: Settings) -> None:

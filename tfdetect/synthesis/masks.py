@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from tfdetect import registry
 from tfdetect.errors import UserError
 from tfdetect.synthesis.photos import Photo
+from tfdetect.synthesis.presets import load_preset
 
 _TRIES = 200
 
@@ -175,23 +176,9 @@ def _segmentations(folder: str) -> dict[str, Path]:
     return found
 
 
-@lru_cache(1)
-def _segmenter(preset: str):
-    import keras_hub
-
-    try:
-        return keras_hub.models.ImageSegmenter.from_preset(preset)
-    except Exception as error:  # keras-hub raises what its download raises
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(
-            f"The segmenter {preset!r} cannot be loaded: {reason}\nFetch it on a machine with a "
-            "network and give its folder: --segmenter FOLDER."
-        ) from error
-
-
 @lru_cache(8)
 def _labels_of(preset: str, pixels: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    model = _segmenter(preset)
+    model = load_preset("ImageSegmenter", preset, "--segmenter")
     image = np.frombuffer(pixels, np.uint8).reshape(shape)
     side = model.backbone.image_shape[0] or 512
     small = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))

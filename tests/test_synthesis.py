@@ -282,6 +282,50 @@ def test_it_trains_a_detector(photographs, tmp_path):
     assert SMALL and run.classes == ["original", "inpainted"]
 
 
+@pytest.fixture(scope="module")
+def small_diffusion(tmp_path_factory):
+    """Stable Diffusion 3 of a few thousand random weights, saved as a preset."""
+    import keras_hub.models as hub
+    from keras_hub.src.models.vae.vae_backbone import VAEBackbone
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = [*letters, *(f"{x}</w>" for x in letters), "ai", "air</w>", "<|endoftext|>",
+              "<|startoftext|>"]  # fmt: skip
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = hub.CLIPTokenizer(vocabulary, ["a i", "ai r</w>"])
+    text = {"vocabulary_size": len(tokens), "embedding_dim": 16, "hidden_dim": 16, "num_layers": 3,
+            "num_heads": 2, "intermediate_dim": 16, "max_sequence_length": 8}  # fmt: skip
+    encoders = [
+        hub.CLIPTextEncoder(**text, intermediate_output_index=-2, name=name)
+        for name in ("clip_l", "clip_g")
+    ]
+    vae = VAEBackbone([32] * 4, [1] * 4, [32] * 4, [1] * 4, sample_channels=8)
+    backbone = hub.StableDiffusion3Backbone(
+        2, 32, 1, 2, 12, None, None, vae, *encoders, latent_channels=4, image_shape=(64, 64, 3)
+    )
+    prepare = [hub.CLIPPreprocessor(tokenizer, sequence_length=8) for _ in range(2)]
+    model = hub.StableDiffusion3Inpaint(
+        backbone, hub.StableDiffusion3TextToImagePreprocessor(*prepare)
+    )
+    path = tmp_path_factory.mktemp("diffusion") / "preset"
+    model.save_to_preset(str(path))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["vae", "diffusion"])
+def test_diffusion_models_of_keras_hub(small_diffusion, name):
+    photo = photo_of(50, 70)
+    mask = draw_mask("blob", photo, generator(), (0.2, 0.3))
+    fill = resolve("fill", FILLS, name)
+    extra = {"prompt": "an air", "steps": 2} if name == "diffusion" else {}
+    one = fill(photo.pixels, mask, generator(), preset=small_diffusion, **extra)
+    again = fill(photo.pixels, mask, generator(), preset=small_diffusion, **extra)
+    assert one.dtype == np.uint8 and one.shape == photo.pixels.shape and np.array_equal(one, again)
+    forged = paste(photo.pixels, one, soften(mask, 2))
+    assert np.array_equal(forged[~mask], photo.pixels[~mask])
+    assert (forged[mask] != photo.pixels[mask]).mean() > 0.5
+
+
 @pytest.mark.parametrize("fill", ["vae", "diffusion"])
 def test_diffusion_models_that_cannot_be_had_say_the_way_out(photographs, tmp_path, fill):
     asked = settings(fills=(fill,), fill_options={fill: {"preset": str(tmp_path / "none")}},

@@ -11,6 +11,8 @@ import numpy as np
 
 from tfdetect.synthesis.presets import load_preset
 
+_MULTIPLE = 16  # of the sides of what Stable Diffusion 3 takes
+
 
 def telea(image: np.ndarray, mask: np.ndarray, rng, radius: float = 5) -> np.ndarray:
     """Fast marching (Telea, 2004); `radius` in pixels."""
@@ -65,13 +67,16 @@ def autoencoder(image: np.ndarray, mask: np.ndarray, rng, autoencoder) -> np.nda
 def vae(
     image: np.ndarray, mask: np.ndarray, rng, preset: str = "stable_diffusion_3_medium"
 ) -> np.ndarray:
-    """The photograph through the variational autoencoder of Stable Diffusion 3 (keras-hub)."""
-    model = _diffusion(preset).backbone
-    padded, height, width = _padded(image, 16)
+    """The photograph through the variational autoencoder of Stable Diffusion 3 (keras-hub).
+
+    The code is the distribution's mean, not a sample of it.
+    """
+    padded = _padded(image, _MULTIPLE)
+    model = _diffusion(preset, padded.shape).backbone.vae
     scaled = padded[None].astype(np.float32) / 127.5 - 1  # the range it was trained on
-    latents = model.encode_image_step(scaled)
-    decoded = np.asarray(model.decode_image_step(latents))[0, :height, :width]
-    return np.rint(np.clip((decoded + 1) * 127.5, 0, 255)).astype(np.uint8)
+    moments = np.asarray(model.encoder(scaled))
+    decoded = np.asarray(model.decode(moments[..., : moments.shape[-1] // 2]))[0]
+    return _cut(np.rint(np.clip((decoded + 1) * 127.5, 0, 255)), image)
 
 
 def diffusion(
@@ -81,22 +86,29 @@ def diffusion(
     prompt: str,
     preset: str = "stable_diffusion_3_medium",
     steps: int = 50,
+    strength: float = 0.9,
 ) -> np.ndarray:
-    """Stable Diffusion 3 inpainting with a prompt (keras-hub)."""
-    padded, height, width = _padded(image, 16)
-    hole, *_ = _padded(mask[..., None], 16)
+    """Stable Diffusion 3 inpainting with a prompt (keras-hub).
+
+    Args:
+        steps: of denoising.
+        strength: how much of the photograph's region is replaced by noise first, 0 to 1.
+    """
+    padded, hole = _padded(image, _MULTIPLE), _padded(mask, _MULTIPLE)
     inputs = {
-        "images": padded.astype(np.float32) / 127.5 - 1,
-        "masks": hole[..., 0],
-        "prompts": prompt,
-    }
-    made = _diffusion(preset).generate(inputs, num_steps=steps, seed=int(rng.integers(2**31)))
-    made = np.asarray(made)
-    return (made[0] if made.ndim == 4 else made)[:height, :width].astype(np.uint8)
+        "images": padded.astype(np.float32) / 127.5 - 1, "masks": hole, "prompts": prompt,
+    }  # fmt: skip
+    model = _diffusion(preset, padded.shape)
+    seed = int(rng.integers(2**31))
+    for variable in model.backbone.variables:  # the encoder draws its code from a state
+        if "seed_generator_state" in variable.path:
+            variable.assign([seed, 0])
+    made = model.generate(inputs, num_steps=steps, strength=strength, seed=seed)
+    return _cut(made, image)
 
 
-def _diffusion(preset: str):
-    return load_preset("StableDiffusion3Inpaint", preset, "--diffusion")
+def _diffusion(preset: str, shape: tuple[int, ...]):
+    return load_preset("StableDiffusion3Inpaint", preset, "--diffusion", image_shape=shape)
 
 
 def _hole(mask: np.ndarray) -> np.ndarray:
@@ -107,8 +119,12 @@ def _shifted(array: np.ndarray, down: int, across: int) -> np.ndarray:
     return np.roll(array, (-down, -across), (0, 1))
 
 
-def _padded(image: np.ndarray, multiple: int) -> tuple[np.ndarray, int, int]:
-    """The image with its edges repeated up to a multiple, and its own height and width."""
+def _padded(image: np.ndarray, multiple: int) -> np.ndarray:
+    """The image with its edges repeated up to a multiple."""
     height, width = image.shape[:2]
     pads = [(0, -height % multiple), (0, -width % multiple), (0, 0)]
-    return np.pad(image, pads, "edge"), height, width
+    return np.pad(image, pads[: image.ndim], "edge")
+
+
+def _cut(made: np.ndarray, image: np.ndarray) -> np.ndarray:
+    return np.asarray(made)[: image.shape[0], : image.shape[1]].astype(np.uint8)

@@ -5,14 +5,15 @@ from functools import lru_cache
 from tfdetect.errors import UserError
 
 
-@lru_cache(2)
-def load_preset(kind: str, preset: str, flag: str):
+@lru_cache(1)
+def load_preset(kind: str, preset: str, flag: str, **options):
     """A model of keras-hub.
 
     Args:
         kind: its class in `keras_hub.models`.
         preset: name, address or folder.
         flag: of the command, to name in the error.
+        options: of `from_preset`; one model of other options is kept at a time.
 
     Raises:
         UserError: it cannot be loaded.
@@ -20,10 +21,11 @@ def load_preset(kind: str, preset: str, flag: str):
     import keras_hub
 
     try:
-        return getattr(keras_hub.models, kind).from_preset(preset)
+        return getattr(keras_hub.models, kind).from_preset(preset, **options)
     except Exception as error:  # keras-hub raises what its download raises
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
             f"The model {preset!r} cannot be loaded: {reason}\nFetch it on a machine with a "
-            f"network, where its licence may have to be accepted, and give its folder: {flag} FOLDER."
+            "network, where its licence may have to be accepted, and give its folder: "
+            f"{flag} FOLDER."
         ) from error

@@ -13,6 +13,7 @@ from tfdetect.cli import run_command
 from tfdetect.data.catalogue import build_catalogue
 from tfdetect.errors import UserError
 from tfdetect.evaluation.figures import read_picture
+from tfdetect.journal import exclusive
 from tfdetect.registry import FILLS, MASKS, resolve
 from tfdetect.spec import load_spec
 from tfdetect.synthesis import autoencoder, forge
@@ -246,6 +247,27 @@ def test_processes_interruptions_and_repetition_change_nothing(photographs, tmp_
         assert len(texts) == 1
     with pytest.raises(UserError, match=r"other settings \(seed\)"):
         make(photographs, tmp_path / "b/forged", settings(seed=1))
+
+
+def test_a_full_disk_keeps_what_was_made(photographs, tmp_path, monkeypatch):
+    real = forge._Task._write
+
+    def full(self, name, *args, **kwargs):
+        if name.startswith("p7-"):
+            raise OSError(28, "No space left on device")
+        return real(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(forge._Task, "_write", full)
+    with pytest.raises(UserError, match="No space left on device.*goes on"):
+        make(photographs, tmp_path / "forged", settings())
+    monkeypatch.undo()
+    again = make(photographs, tmp_path / "forged", settings())
+    assert again == make(photographs, tmp_path / "whole/forged", settings())
+    assert not list((tmp_path / "forged").glob(".lock"))
+    with exclusive(tmp_path / "forged"), pytest.raises(UserError, match="Another process"):
+        make(photographs, tmp_path / "forged", settings())
+    with pytest.raises(UserError, match="inside the photographs' folder"):
+        make(photographs, photographs / "forged", settings())
 
 
 def test_fakefake_by_an_autoencoder_trained_here(photographs, tmp_path):

@@ -29,7 +29,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from tfdetect.data.catalogue import SHARDS, Catalogue
@@ -38,7 +37,7 @@ from tfdetect.data.sources import Files
 from tfdetect.errors import UserError
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import resize
-from tfdetect.journal import Journal
+from tfdetect.journal import Journal, exclusive
 from tfdetect.run import PARTIAL, provenance, write_text
 from tfdetect.spec import CATALOGUE, PREPARED, SPLITS, DatasetSpec
 
@@ -104,23 +103,16 @@ def prepare(
     if final.parent.resolve() in catalogue.roots.values():
         raise UserError(f"{final.parent} is the dataset's own folder. Choose another --output.")
     final.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(final.parent / ".lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"Another process is preparing {final}.") from None
-    try:
-        return _prepare(catalogue, spec, name, final, partial, copies, shard_bytes, workers,
-                        progress)  # fmt: skip
+        with exclusive(final.parent):
+            return _prepare(catalogue, spec, name, final, partial, copies, shard_bytes, workers,
+                            progress)  # fmt: skip
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
         raise UserError(
             f"Writing to {partial.parent} failed: {reason}. What was written is kept; the same "
             "command goes on."
         ) from error
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _prepare(

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from tfdetect import registry
 from tfdetect.data.catalogue import group_fraction
 from tfdetect.errors import UserError
-from tfdetect.journal import Journal
+from tfdetect.journal import Journal, exclusive
 from tfdetect.run import write_text
 from tfdetect.spec import ClassSpec, DatasetSpec, folder_name
 from tfdetect.synthesis.blend import paste, soften
@@ -205,12 +205,30 @@ def synthesize(
         steps: of training an autoencoder, where a fill needs one and none was given.
 
     Raises:
-        UserError: no photographs; others or other settings before; nothing could be made.
+        UserError: no photographs; others or other settings before; nothing could be made;
+            writing failed.
     """
-    name = folder_name(output)
+    if output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{output} lies inside the photographs' folder. Choose another --output.")
     photos = find_photos(source)
-    items = plan(name, photos, settings)
-    (output / "images").mkdir(parents=True, exist_ok=True)
+    items = plan(folder_name(output), photos, settings)
+    try:
+        (output / "images").mkdir(parents=True, exist_ok=True)
+        with exclusive(output):
+            return _synthesize(
+                source, photos, items, output, settings, workers, steps, progress, say
+            )
+    except OSError as error:
+        raise UserError(
+            f"Writing to {output} failed: {error.strerror or error}. What was made is kept; the "
+            "same command goes on."
+        ) from error
+
+
+def _synthesize(
+    source, photos, items, output, settings, workers, steps, progress, say
+) -> list[dict]:
+    name = folder_name(output)
     _check_settings(output, source, photos, settings)
     journal = Journal(output / ".made.jsonl", "id")
     rows = journal.read()

@@ -208,8 +208,8 @@ def test_a_forged_data_set(photographs, tmp_path, encode, ending):
             with Image.open(original) as one, Image.open(forged) as two:
                 assert one.quantization == two.quantization
         if row["donor"]:
-            own, other = (forge.split_of("forged", name) for name in (row["source"], row["donor"]))
-            assert own == other and row["source"] != row["donor"]
+            split = {row["source"]: row["split"] for row in rows}
+            assert split[row["source"]] == split[row["donor"]] and row["source"] != row["donor"]
     assert (output / "contact_sheet.png").stat().st_size > 10_000
     with open(output / "provenance.csv", newline="") as file:
         assert [r["id"] for r in csv.DictReader(file)] == [r["id"] for r in rows]
@@ -247,6 +247,18 @@ def test_processes_interruptions_and_repetition_change_nothing(photographs, tmp_
         assert len(texts) == 1
     with pytest.raises(UserError, match=r"other settings \(seed\)"):
         make(photographs, tmp_path / "b/forged", settings(seed=1))
+
+
+def test_few_photographs_fill_every_split(tmp_path):
+    (tmp_path / "few").mkdir()
+    for number in range(5):
+        Image.fromarray(photo_of(32, 32, number).pixels).save(tmp_path / f"few/{number}.png")
+    rows = make(tmp_path / "few", tmp_path / "forged", settings())
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
+    alone = [row for row in rows if row["split"] != "train"]
+    assert not any(row["fill"] == "splice" for row in alone)
+    with pytest.raises(UserError, match="needs another photograph"):
+        make(tmp_path / "few", tmp_path / "other", settings(fills=("splice",)))
 
 
 def test_a_full_disk_keeps_what_was_made(photographs, tmp_path, monkeypatch):

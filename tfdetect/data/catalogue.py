@@ -496,14 +496,14 @@ def _assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
     validation = 0.0 if "validation" in meant.values() else spec.validation_share
     places = np.fromiter((group_fraction(spec.name, name.as_py()) for name in names), float)
     places[np.bincount(codes[given == TRAIN], minlength=len(names)) == 0] = 2  # nothing to carve
-    splits = np.where(given == TRAIN, _carve(places, test, validation)[codes], given)
+    splits = np.where(given == TRAIN, carve(places, test, validation)[codes], given)
     files = files.drop_columns(["group", "folder_split"])
     group = pc.take(names, pa.array(codes)) if grouped else files["hash"]  # no second copy
     files = files.append_column("group", group)
     return files.append_column("split", pc.take(pa.array(SPLITS), pa.array(splits)))
 
 
-def _carve(places: np.ndarray, test: float, validation: float) -> np.ndarray:
+def carve(places: np.ndarray, test: float, validation: float) -> np.ndarray:
     """The split of each group as an index into `SPLITS`, by its place in [0, 1).
 
     In a small dataset no group may lie in a split's range; the nearest ones fill it then.

@@ -32,11 +32,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from tfdetect import registry
-from tfdetect.data.catalogue import group_fraction
+from tfdetect.data.catalogue import carve, group_fraction
 from tfdetect.errors import UserError
 from tfdetect.journal import Journal, exclusive
 from tfdetect.run import write_text
-from tfdetect.spec import ClassSpec, DatasetSpec, folder_name
+from tfdetect.spec import SPLITS, ClassSpec, DatasetSpec, folder_name
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.masks import draw_mask
 from tfdetect.synthesis.photos import (
@@ -110,35 +110,45 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def split_of(name: str, photo: str) -> str:
-    """The split of a photograph: by a hash of its name, as catalogues carve."""
-    place = group_fraction(name, identifier(photo))
-    return "test" if place < _TEST else "validation" if place < _TEST + _VALIDATION else "train"
-
-
-def plan(name: str, photos: list[str], settings: Settings) -> list[Item]:
-    """The forgeries to make. A donor stands in its photograph's split, so that none leaks.
+def splits_of(name: str, photos: list[str]) -> dict[str, str]:
+    """The split of each photograph: by a hash of its name, as catalogues carve.
 
     Args:
         name: of the data set.
     """
+    places = np.array([group_fraction(name, identifier(photo)) for photo in photos])
+    return {photo: SPLITS[number] for photo, number in
+            zip(photos, carve(places, _TEST, _VALIDATION))}  # fmt: skip
+
+
+def plan(splits: dict[str, str], settings: Settings) -> list[Item]:
+    """The forgeries to make. A donor stands in its photograph's split, so that none leaks.
+
+    A photograph without another one in its split takes the next fill that needs no donor.
+
+    Args:
+        splits: of each photograph.
+
+    Raises:
+        UserError: there is no such fill.
+    """
     by_split: dict[str, list[str]] = {}
-    for photo in photos:
-        by_split.setdefault(split_of(name, photo), []).append(photo)
+    for photo, split in splits.items():
+        by_split.setdefault(split, []).append(photo)
+    needs = {fill: "donor" in signature(_fill(fill)).parameters for fill in settings.fills}
     items = []
-    for number, photo in enumerate(photos):
-        others = [p for p in by_split[split_of(name, photo)] if p != photo]
+    for number, (photo, split) in enumerate(splits.items()):
+        others = [p for p in by_split[split] if p != photo]
+        fills = [fill for fill in settings.fills if others or not needs[fill]]
+        if not fills:
+            raise UserError(
+                f"The fill {settings.fills[0]!r} needs another photograph in the {split} split, "
+                f"where {photo} is alone. Give more photographs, or another fill too."
+            )
         for variant in range(settings.variants):
-            fill = settings.fills[(number + variant) % len(settings.fills)]
+            fill = fills[(number + variant) % len(fills)]
             rng = random_generator(settings.seed, photo, variant, "donor")
-            donor = None
-            if "donor" in signature(_fill(fill)).parameters:
-                if not others:
-                    raise UserError(
-                        f"The fill {fill!r} needs another photograph in the same split as {photo}, "
-                        "and there is none. Give more photographs, or leave it out."
-                    )
-                donor = others[rng.integers(len(others))]
+            donor = others[rng.integers(len(others))] if needs[fill] else None
             items.append(Item(photo, variant, fill, donor))
     return items
 
@@ -211,12 +221,13 @@ def synthesize(
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output} lies inside the photographs' folder. Choose another --output.")
     photos = find_photos(source)
-    items = plan(folder_name(output), photos, settings)
+    splits = splits_of(folder_name(output), photos)
+    items = plan(splits, settings)
     try:
         (output / "images").mkdir(parents=True, exist_ok=True)
         with exclusive(output):
             return _synthesize(
-                source, photos, items, output, settings, workers, steps, progress, say
+                source, splits, items, output, settings, workers, steps, progress, say
             )
     except OSError as error:
         raise UserError(
@@ -226,16 +237,15 @@ def synthesize(
 
 
 def _synthesize(
-    source, photos, items, output, settings, workers, steps, progress, say
+    source, splits, items, output, settings, workers, steps, progress, say
 ) -> list[dict]:
-    name = folder_name(output)
-    _check_settings(output, source, photos, settings)
+    _check_settings(output, source, list(splits), settings)
     journal = Journal(output / ".made.jsonl", "id")
     rows = journal.read()
     todo = [item for item in items if item.id not in rows]
     autoencoder = None
     if any(item.fill == "autoencoder" for item in todo):
-        train = [p for p in photos if split_of(name, p) == "train"] or photos
+        train = [p for p, split in splits.items() if split == "train"] or list(splits)
         autoencoder = _autoencoder(source, train, output, settings, steps, progress, say)
     bar = tqdm(
         total=len(items), initial=len(items) - len(todo), desc="forging", unit=" images",
@@ -243,7 +253,7 @@ def _synthesize(
     )  # fmt: skip
     with bar:
         for row in _make(source, output, settings, todo, workers, autoencoder):
-            row["split"] = split_of(name, row["source"])
+            row["split"] = splits[row["source"]]
             journal.add(row)
             rows[row["id"]] = row
             bar.update()
@@ -251,7 +261,7 @@ def _synthesize(
     made = [row for row in done if not row["error"]]
     if not made:
         raise UserError(f"No forgery could be made. The first reason: {done[0]['error']}")
-    _write_tables(name, source, output, settings, done)
+    _write_tables(source, output, settings, done)
     return done
 
 
@@ -395,7 +405,7 @@ def _autoencoder(source, photos, output, settings, steps, progress, say):
     return trained
 
 
-def _write_tables(name, source, output, settings, rows) -> None:
+def _write_tables(source, output, settings, rows) -> None:
     """Writes manifest.csv, dataset.yaml and provenance.csv."""
     listed = {}
     for row in rows:
@@ -410,7 +420,8 @@ def _write_tables(name, source, output, settings, rows) -> None:
     _write_csv(output / "manifest.csv", columns, list(listed.values()))
     _write_csv(output / "provenance.csv", COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
     spec = DatasetSpec(
-        name=name, title=f"Forgeries made of {source.resolve().name}", manifest="manifest.csv",
+        name=folder_name(output), title=f"Forgeries made of {source.resolve().name}",
+        manifest="manifest.csv",
         classes=(ClassSpec(name="original", folders=("original",)),
                  ClassSpec(name="inpainted", folders=("inpainted",))),
         splits={split: split for split in ("train", "validation", "test")},

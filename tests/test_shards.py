@@ -135,7 +135,7 @@ POLICY = [{"name": "flip"}, {"name": "warp", "rotation": 20}]
 
 
 @pytest.mark.parametrize("settings", [
-    {"augment": POLICY}, {"resize": "window_tile", "image_size": 16}, {"balance": "sample"},
+    {"augment": POLICY, "balance": "sample"}, {"resize": "window_tile", "image_size": 16},
 ])  # fmt: skip
 def test_goes_on_from_any_step(folder_dataset, tmp_path, small_pools, settings, monkeypatch):
     data = stream(prepare(folder_dataset, tmp_path / "out").folder, **settings)

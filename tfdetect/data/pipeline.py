@@ -174,7 +174,8 @@ class TrainingData:
 
     def __post_init__(self):
         check_policy(self.data.augment)
-        self._lost = tf.Variable(0, dtype=tf.int64, trainable=False)
+        with tf.device("CPU:0"):  # where tf.data runs
+            self._lost = tf.Variable(0, dtype=tf.int64, trainable=False)
         if self.cached:
             kept, images = load_images(self.source, self.load_size, self.data.resize)
             self.broken = self.find_broken(np.setdiff1d(np.arange(len(self.source)), kept))

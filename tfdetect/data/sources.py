@@ -30,7 +30,8 @@ class Files:
         text = text.slice(ends[0], ends[-1] - ends[0]).to_pybytes() if text else b""
         self._ends = tf.constant(ends - ends[0])
         # A constant of one element would be copied into every graph.
-        self._text = tf.Variable(text, trainable=False)
+        with tf.device("CPU:0"):
+            self._text = tf.Variable(text, trainable=False)
         self._folder = f"{folder}/" if folder else ""
 
     def __len__(self) -> int:

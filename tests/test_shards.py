@@ -247,7 +247,8 @@ def test_copies(masked, tmp_path, encode, kind):
     source = image_source(found, found.table)
     for place, row in enumerate(found.table.to_pylist()):
         with Image.open(io.BytesIO(source.read(place))) as image:
-            assert image.format == kind and image.size == (20, 16) == (row["width"], row["height"])
+            assert image.format == kind == row["format"]
+            assert image.size == (20, 16) == (row["width"], row["height"])
             whole = tf.io.read_file(str(masked / row["path"]))
             meant = pipeline.load_image(whole, (16, 20), "stretch").numpy()
             distance = np.abs(np.asarray(image, int) - meant).mean()

@@ -6,6 +6,7 @@ or time changed are inspected again.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -29,8 +30,8 @@ from tfdetect.errors import UserError
 from tfdetect.spec import SPLITS, DatasetSpec, read_manifest
 
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif"}
-# Images by name that TensorFlow cannot decode: reported, not passed over in silence.
 SHARDS = "shards.jsonl"  # what is known of a prepared dataset's shards
+# Images by name that TensorFlow cannot decode: reported, not passed over in silence.
 UNSUPPORTED = {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".ico"}
 FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF"}
 
@@ -391,8 +392,6 @@ def inspect_file(path: str, max_pixels: int) -> tuple:
 
 def inspect_bytes(data: bytes, max_pixels: int) -> tuple:
     """Hash, width, height, format and error of one encoded image."""
-    import io
-
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # the limit is max_pixels, checked below

@@ -334,8 +334,9 @@ def _complete(
         for name, side in zip(("height", "width"), copies.size):
             sides = pa.array(np.full(table.num_rows, side, np.int32))
             table = table.set_column(table.column_names.index(name), name, sides)
-    if copies.encode != "keep":  # re-encoded pixels are another file's
-        formats = pa.array([copies.encode.upper()] * table.num_rows)
+    if copies.encode != "keep" or copies.size:  # re-encoded pixels are another file's
+        kind = "JPEG" if copies.encode == "jpeg" else "PNG"
+        formats = pa.array([kind] * table.num_rows)
         table = table.set_column(table.column_names.index("format"), "format", formats)
     return table
 
@@ -365,10 +366,9 @@ def _write_metadata(
     if masks:
         features["mask"] = tfds.features.Image(shape=(None, None, 1))
         features["mask_known"] = tfds.features.Scalar(np.bool_)
-    shards = list(_parts(table))
     infos = []
     for split in SPLITS:
-        own = [done[s] for s in shards if s.startswith(f"{name}-{split}.")]
+        own = [done[s] for s in sorted(done) if s.startswith(f"{name}-{split}.")]
         if own:
             infos.append(tfds.core.SplitInfo(
                 name=split, shard_lengths=[row["records"] for row in own],

@@ -7,9 +7,11 @@ import tensorflow as tf
 
 from tfdetect.errors import UserError
 from tfdetect.experiment import INPUT_SIZES, load_experiment
-from tfdetect.models.detector import build_detector, describe, load_detector, probabilities
+from tfdetect.models.answers import probabilities
+from tfdetect.models.detector import build_detector, describe, load_detector
+from tfdetect.models.pyramid import with_maps
 from tfdetect.models.saved_model import export_saved_model
-from tfdetect.registry import AUGMENTATIONS, BACKBONES, HEADS, resolve
+from tfdetect.registry import AUGMENTATIONS, BACKBONES, HEADS, MASK_HEADS, resolve
 from tfdetect.run import Run
 from tfdetect.training.fit import save_detector
 
@@ -42,7 +44,7 @@ def images(count, size):
     return tf.random.stateless_uniform([count, size, size, 3], [1, 2], 0, 255)
 
 
-@pytest.mark.parametrize("kind", [BACKBONES, HEADS, AUGMENTATIONS])
+@pytest.mark.parametrize("kind", [BACKBONES, HEADS, MASK_HEADS, AUGMENTATIONS])
 def test_every_registered_name_resolves(kind):
     for name in kind:
         assert callable(resolve("name", kind, name))
@@ -84,7 +86,36 @@ def test_builds_learns_and_saves(backbone, size, options, tmp_path):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_every_head_takes_two_and_three_classes(classes, head, tmp_path):
     size, options = REDUCED["small_resnet"]
-    check(detector("small_resnet", size, options, head, classes), size, classes, tmp_path)
+    mask = {"mask_head": "decoder"} if head == "top_pixels" else {}
+    check(detector("small_resnet", size, options, head, classes, **mask), size, classes, tmp_path)
+
+
+# Of the whole models that end in a mask, the head that belongs to them.
+MASK_HEAD_OF = {"resnet50_dilated": "fcn", "deeplabv3_resnet50": "linear", "segformer_b0": "linear"}
+
+
+@pytest.mark.parametrize(("backbone", "size", "options"), HARNESS)
+def test_every_backbone_draws_masks(backbone, size, options, tmp_path):
+    """A gradient for every weight, the backbone's own weights, the same mask after saving."""
+    size = max(size, 64)
+    build = resolve("backbone", BACKBONES, backbone)
+    plain = build((size, size, 3), "none", **options)
+    shapes = [w.shape for w in with_maps(plain.model, plain.maps).weights]
+    assert shapes == [w.shape for w in plain.model.weights]
+    head = MASK_HEAD_OF.get(backbone, "decoder")
+    model = detector(backbone, size, options, mask_head=head)
+    x = images(2, size)
+    with tf.GradientTape() as tape:
+        logits = model(x, training=True)
+        loss = tf.reduce_sum(logits["mask"] ** 2) + tf.reduce_sum(logits["label"])
+    assert logits["mask"].shape == (2, size, size, 1) and logits["mask"].dtype == tf.float32
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    assert [v.path for v, g in zip(model.trainable_variables, gradients) if g is None] == []
+    run = Run(tmp_path, {"classes": ["real", "fake"], "image_size": [size] * 2,
+                         "resize": "stretch"})  # fmt: skip
+    save_detector(model, run.model_path)
+    again = load_detector(run)(x, training=False)["mask"]
+    np.testing.assert_allclose(again, model(x, training=False)["mask"], atol=1e-4)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -178,7 +209,7 @@ def test_preprocessing_is_that_of_the_weights(backbone):
 
 
 def test_fused_normalisation_is_keras_own():
-    from tfdetect.models.small_resnet import FusedBatchNormalization
+    from tfdetect.models.normalization import FusedBatchNormalization
 
     x = tf.random.stateless_normal([8, 5, 6, 4], [3, 4]) * 3 + 1
     ours, theirs = (

@@ -8,7 +8,7 @@ import tensorflow as tf
 from conftest import write_images
 
 from tfdetect.data.catalogue import build_catalogue
-from tfdetect.data.pipeline import image_dataset, load_image, training_data, validation_batches
+from tfdetect.data.pipeline import image_dataset, load_image, training_data, validation_data
 from tfdetect.data.sources import Files
 from tfdetect.errors import UserError
 from tfdetect.experiment import Data
@@ -117,9 +117,11 @@ def test_fewer_images_than_a_batch_is_said(tmp_path):
 
 
 def test_validation_counts_each_image_once(folder_dataset):
-    paths = sorted(str(p) for p in (folder_dataset / "test").rglob("*.png"))
-    labels = np.array([int("fake" in p) for p in paths])
-    batches = list(validation_batches(Files(paths), labels, Data(image_size=24), 2, 10))
+    spec, folders = load_spec(str(folder_dataset))
+    catalogue = build_catalogue(spec, folders, progress=False)
+    table = catalogue.split("test")
+    labels = table["label"].to_numpy()
+    batches = list(validation_data(catalogue, table, Data(image_size=24), 2, 10))
     assert [x.shape[0] for x, _, _ in batches] == [10, 10, 10, 10]
     weights = np.concatenate([w["label"].numpy() for _, _, w in batches])
     assert weights.sum() == 32 and set(weights) == {0.0, 1.0}

@@ -102,7 +102,7 @@ def test_our_reader_sees_what_files_show(masked, tmp_path):
     rows = {row["path"]: row for row in files.table.to_pylist()}
     for split in ("train", "validation", "test"):
         table = prepared.split(split)
-        kept, images = load_images(image_source(prepared, table), (24, 24), "stretch")
+        kept, images, _ = load_images(image_source(prepared, table), (24, 24), "stretch")
         assert kept.tolist() == list(range(table.num_rows))
         for row, image in zip(table.to_pylist(), images):
             assert {k: row[k] for k in rows[row["path"]]} == rows[row["path"]]
@@ -110,7 +110,8 @@ def test_our_reader_sees_what_files_show(masked, tmp_path):
             assert np.array_equal(image, pipeline.load_image(whole, (24, 24), "stretch"))
         with_mask = table.filter(table["mask"].is_valid())
         source = image_source(prepared, with_mask, "mask")
-        _, masks = load_images(source, (32, 32), "stretch", pipeline.load_mask)
+        images = image_source(prepared, with_mask)
+        _, _, masks = load_images(images, (32, 32), "stretch", source)
         for place, (path, mask) in enumerate(zip(with_mask["mask"].to_pylist(), masks)):
             assert np.array_equal(mask[..., 0] * 255, np.asarray(Image.open(masked / path)))
             stored = Image.open(io.BytesIO(source.read(place)))
@@ -236,7 +237,7 @@ def test_what_tensorflow_cannot_decode_is_left_out_and_named(folder_dataset, tmp
     assert "fake/007.png,TensorFlow cannot decode" in (done.folder / "skipped.csv").read_text()
     found = catalogue_of(done.folder)
     assert found.table.num_rows == 151 and found.skipped.num_rows == 1
-    kept, _ = load_images(image_source(found, found.split("train")), (24, 24), "stretch")
+    kept, _, _ = load_images(image_source(found, found.split("train")), (24, 24), "stretch")
     assert len(kept) == found.split("train").num_rows
 
 

@@ -18,13 +18,12 @@ from conftest import SMALL, train_small
 
 from tfdetect import run as runs
 from tfdetect import workflow
-from tfdetect.data.pipeline import load_image, training_data, validation_batches
-from tfdetect.data.sources import image_source
+from tfdetect.data.pipeline import load_image, training_data, validation_data
 from tfdetect.errors import UserError
 from tfdetect.experiment import load_experiment
 from tfdetect.models.detector import load_detector
 from tfdetect.training.devices import configure_devices
-from tfdetect.training.fit import fit, labels_of, prepare
+from tfdetect.training.fit import fit, prepare
 from tfdetect.training.optimizer import build_optimizer
 
 
@@ -40,9 +39,7 @@ def fit_small(root, folder, overrides=(), devices=None):
     folder.mkdir(exist_ok=True)
     train, held_out = catalogue.split("train"), catalogue.split("validation")
     data = training_data(catalogue, train, plan.experiment.data, 2, 12, 0)
-    validation = validation_batches(
-        image_source(catalogue, held_out), labels_of(held_out), plan.experiment.data, 2, 12
-    )
+    validation = validation_data(catalogue, held_out, plan.experiment.data, 2, 12)
     detector, state, _ = fit(
         plan.experiment, 2, data, validation, devices or configure_devices(virtual=1), folder,
         on_broken=lambda paths: None, say=lambda text: None, verbose=0,

@@ -17,7 +17,7 @@ def parser() -> Parser:
                    "file, or a folder of classes")  # fmt: skip
     p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
     p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
-    p.add_argument("--split", action="append", choices=["train", "validation", "test"],
+    p.add_argument("--split", action="append", choices=["train", "validation", "test", "all"],
                    help="may be given more than once; default: validation and test")  # fmt: skip
     p.add_argument("--output", type=Path, metavar="DIR", help="write there instead")
     p.add_argument("--no-pictures", action="store_true",

@@ -18,6 +18,7 @@ INPUT_SIZES = {
     "convnext_tiny": (32, 1),
     "mobilenetv3_small": (32, 1), "mobilenetv3_large": (32, 1),
     "resnet18": (32, 1), "resnet50": (32, 1), "resnet101": (32, 1),
+    "resnet50_dilated": (32, 8), "deeplabv3_resnet50": (64, 32), "segformer_b0": (32, 32),
     "swin_t": (224, 224), "swin_s": (224, 224), "swin_b": (224, 224),
     "deit_t": (32, 16), "deit_s": (32, 16), "deit_b": (32, 16),
     "vit_b": (32, 16),
@@ -98,7 +99,12 @@ class Freeze(Document):
 
 
 class Model(Document):
-    """The detector: backbone, head, weights."""
+    """The detector: backbone, head, weights.
+
+    Attributes:
+        mask_head: draws which pixels were altered; none for a detector of labels alone.
+        mask_options: keyword arguments of the mask head's function.
+    """
 
     backbone: str = "small_resnet"
     options: dict[str, Any] = {}  # keyword arguments of the backbone's function
@@ -107,6 +113,8 @@ class Model(Document):
     head: str = "linear"
     dropout: float = Field(0.0, ge=0, lt=1)
     l2: float = Field(0.01, ge=0)  # on the dense layers of conv_dense
+    mask_head: str | None = None
+    mask_options: dict[str, Any] = {}
 
     @field_validator("backbone")
     @classmethod
@@ -117,6 +125,17 @@ class Model(Document):
     @classmethod
     def _head(cls, value: str) -> str:
         return _registered(value, registry.HEADS)
+
+    @field_validator("mask_head")
+    @classmethod
+    def _mask_head(cls, value: str | None) -> str | None:
+        return value if value is None else _registered(value, registry.MASK_HEADS)
+
+    @model_validator(mode="after")
+    def _mask_for_head(self):
+        if self.head == "top_pixels" and self.mask_head is None:
+            raise ValueError("the head top_pixels reads a mask: set model.mask_head")
+        return self
 
 
 class Optimizer(Document):
@@ -148,6 +167,30 @@ class Stage(Document):
     rate: float = Field(1.0, gt=0)
 
 
+class MaskLoss(Document):
+    """The loss of the mask, a mean over the pixels of each image whose truth is known.
+
+    Attributes:
+        name: "bce"; "focal" (Lin et al., ICCV 2017); "dice", 1 - Dice; "focal_dice", their sum.
+        alpha: focal's weight of altered pixels, 1 - alpha that of the others; none for equal
+            weights. RetinaNet's 0.25 lowers the weight of altered pixels.
+        gamma: focal's exponent; 0 makes it BCE.
+        edge: extra weight, in BCE and focal, of pixels near the border of the altered region.
+        edge_pixels: how near.
+        label_weight, mask_weight, aux_weight: factors on the losses of the label, of the mask,
+            and of an auxiliary mask.
+    """
+
+    name: Literal["bce", "focal", "dice", "focal_dice"] = "bce"
+    alpha: float | None = Field(0.25, ge=0, le=1)
+    gamma: float = Field(2.0, ge=0)
+    edge: float = Field(0.0, ge=0)
+    edge_pixels: int = Field(2, gt=0)
+    label_weight: float = Field(1.0, ge=0)
+    mask_weight: float = Field(1.0, ge=0)
+    aux_weight: float = Field(0.5, ge=0)
+
+
 class Training(Document):
     """How the detector learns.
 
@@ -164,7 +207,9 @@ class Training(Document):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    monitor: Literal["accuracy", "auc", "loss"] = "accuracy"  # of validation, picks the best model
+    mask_loss: MaskLoss = MaskLoss()
+    # Of validation, picks the best model; iou is the mask's.
+    monitor: Literal["accuracy", "auc", "loss", "iou"] = "accuracy"
     early_stopping: int | None = Field(None, ge=0)  # patience in epochs
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     xla: Literal["auto", "on", "off"] = "auto"
@@ -186,6 +231,14 @@ class Experiment(Document):
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _masks(self):
+        if self.training.monitor == "iou" and self.model.mask_head is None:
+            raise ValueError("training.monitor: iou needs a model.mask_head")
+        if self.model.mask_head is not None and self.data.test_crops > 1:
+            raise ValueError("a detector with a mask_head reads tiles; data.test_crops must be 1")
+        return self
 
     @model_validator(mode="after")
     def _legal_size(self):

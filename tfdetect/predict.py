@@ -9,14 +9,17 @@ from tfdetect.cli import Parser, run_command
 def parser() -> Parser:
     p = Parser(
         prog="tfdetect predict",
-        description="Gives a verdict, P(fake) and class probabilities for images. A file that "
-        "cannot be read gets a row with its error, and the rest go on.",
+        description="Gives a verdict, P(fake) and class probabilities for images, and shows where "
+        "they were altered. A file that cannot be read gets a row with its error, and the rest "
+        "go on.",
     )
     p.add_argument("run", type=Path, help="folder of a run")
     p.add_argument("inputs", nargs="+", metavar="IMAGE", help="files, folders (searched through), "
                    "or quoted globs such as 'photos/**/*.jpg'")  # fmt: skip
     p.add_argument("--output", type=Path, metavar="FILE", help="write the rows to a .csv, .jsonl "
                    "or .parquet file instead of the terminal")  # fmt: skip
+    p.add_argument("--masks", type=Path, metavar="DIR", help="write mask, P(altered) and overlay "
+                   "of each image as PNG; for runs with a mask head")  # fmt: skip
     p.add_argument("--threshold", type=float, metavar="P", help="P(fake) from which the verdict "
                    "is fake (default: the run's)")  # fmt: skip
     p.add_argument("--crops", type=int, choices=[1, 5, 9], help="windows of each image whose "
@@ -30,7 +33,7 @@ def main(argv: list[str]) -> int:
 
     from tfdetect.errors import UserError
     from tfdetect.evaluation import tables
-    from tfdetect.run import open_run
+    from tfdetect.run import check_writable, open_run
 
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold lies between 0 and 1. Got {args.threshold}.")
@@ -39,20 +42,28 @@ def main(argv: list[str]) -> int:
         run.info["threshold"] = args.threshold
     if args.output:
         tables.check_output(args.output)
+    if args.masks:
+        if run.experiment().model.mask_head is None:
+            raise UserError(f"{run.name} draws no masks: it was trained without model.mask_head.")
+        check_writable(args.masks)
     paths = tables.collect(args.inputs)
 
     from tfdetect.quiet import import_tensorflow
 
     import_tensorflow()
+    from tfdetect.evaluation.overlays import MaskWriter
     from tfdetect.evaluation.predictions import predict_files
     from tfdetect.models.detector import load_detector
 
-    table = predict_files(run, load_detector(run), paths, args.batch_size)
+    write = MaskWriter(args.masks, paths).write if args.masks else None
+    table = predict_files(run, load_detector(run), paths, args.batch_size, on_mask=write)
     if args.output:
         tables.write(table, args.output)
         print(f"{table.num_rows} rows in {args.output}")
     else:
         print(tables.terminal(table))
+    if args.masks:
+        print(f"masks and overlays in {args.masks}")
     unreadable = table.num_rows - table["error"].null_count
     if unreadable:
         print(f"{unreadable} of {table.num_rows} files could not be read", file=sys.stderr)

@@ -1,8 +1,8 @@
 """Every name an experiment may use, as "module:function" text.
 
 Text, so that a wrong name is refused, with the nearest right one, before
-TensorFlow is imported. To add a backbone, a head, an augmentation, a mask maker or a
-fill, write one function and add one line here.
+TensorFlow is imported. To add a backbone, a head, a mask head, an augmentation, a mask
+maker or a fill, write one function and add one line here.
 """
 
 import importlib
@@ -23,6 +23,9 @@ BACKBONES = {
     "resnet18": "tfdetect.models.backbones:resnet18",
     "resnet50": "tfdetect.models.backbones:resnet50",
     "resnet101": "tfdetect.models.backbones:resnet101",
+    "resnet50_dilated": "tfdetect.models.backbones:resnet50_dilated",
+    "deeplabv3_resnet50": "tfdetect.models.backbones:deeplabv3_resnet50",
+    "segformer_b0": "tfdetect.models.backbones:segformer_b0",
     "swin_t": "tfdetect.models.backbones:swin_t",
     "swin_s": "tfdetect.models.backbones:swin_s",
     "swin_b": "tfdetect.models.backbones:swin_b",
@@ -36,6 +39,13 @@ BACKBONES = {
 HEADS = {
     "linear": "tfdetect.models.heads:linear",
     "conv_dense": "tfdetect.models.heads:conv_dense",
+    "top_pixels": "tfdetect.models.heads:top_pixels",
+}
+
+MASK_HEADS = {
+    "decoder": "tfdetect.models.mask_heads:decoder",
+    "fcn": "tfdetect.models.mask_heads:fcn",
+    "linear": "tfdetect.models.mask_heads:linear",
 }
 
 AUGMENTATIONS = {

@@ -71,6 +71,8 @@ class Run:
         """
         if crops is None:
             return self
+        if crops > 1 and self.experiment().model.mask_head is not None:
+            raise UserError(f"{self.name} draws masks and reads whole images by tiles; --crops 1.")
         if crops > 1 and not self.info["resize"].startswith("window"):
             raise UserError(
                 f"--crops works for runs that cut windows (data.resize: window_tile or "

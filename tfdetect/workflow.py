@@ -123,11 +123,10 @@ def train_run(
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
     """
-    from tfdetect.data.pipeline import training_data, validation_batches
-    from tfdetect.data.sources import image_source
+    from tfdetect.data.pipeline import training_data, validation_data
     from tfdetect.evaluation.evaluate import evaluate_run
     from tfdetect.models.saved_model import export_saved_model
-    from tfdetect.training.fit import fit, labels_of, prepare, save_detector
+    from tfdetect.training.fit import fit, prepare, save_detector
 
     experiment, classes = plan.experiment, len(plan.spec.class_names)
     writer = RunWriter(path)
@@ -137,15 +136,15 @@ def train_run(
         skipped = _Skipped(writer, catalogue)
 
         prepare(experiment)
+        with_masks = experiment.model.mask_head is not None
         data = training_data(
             catalogue, catalogue.split("train"), experiment.data, classes,
-            experiment.training.batch_size, experiment.seed,
+            experiment.training.batch_size, experiment.seed, with_masks,
         )  # fmt: skip
         skipped.add(data.broken)
-        validation = catalogue.split("validation")
-        held_out = validation_batches(
-            image_source(catalogue, validation), labels_of(validation), experiment.data, classes,
-            experiment.training.batch_size,
+        held_out = validation_data(
+            catalogue, catalogue.split("validation"), experiment.data, classes,
+            experiment.training.batch_size, with_masks,
         )  # fmt: skip
         detector, state, interrupted = fit(
             experiment, classes, data, held_out, devices, writer.path, skipped.add, say, verbose
@@ -349,24 +348,22 @@ def draw_augmentation(plan: Plan, catalogue: Catalogue, count: int, variants: in
     import numpy as np
     import tensorflow as tf
 
-    from tfdetect.data.pipeline import augment, check_policy, load_images, load_mask
-    from tfdetect.data.sources import image_source
+    from tfdetect.data.pipeline import augment, check_policy, load_images
+    from tfdetect.data.sources import image_source, mask_source
     from tfdetect.evaluation.figures import contact_sheet
 
     data, table = plan.experiment.data, catalogue.split("train")
     check_policy(data.augment)
     picked = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
     table = table.take(np.sort(picked))
-    kept, images = load_images(image_source(catalogue, table), data.image_size, data.resize)
+    drawn = mask_source(catalogue, table) if table["mask"].null_count < len(table) else None
+    kept, images, masks = load_images(
+        image_source(catalogue, table), data.image_size, data.resize, drawn
+    )
     if not len(kept):
         raise UserError(f"None of {len(table)} images of {catalogue.name} can be read.")
-    masks = None
-    if (masked := np.flatnonzero(table["mask"].is_valid())).size:
-        source = image_source(catalogue, table.take(masked), "mask")
-        found, drawn = load_images(source, data.image_size, data.resize, load_mask)
-        masks = np.zeros((len(table), *data.image_size, 1), np.uint8)
-        masks[masked[found]] = drawn
-        masks = tf.constant(masks[kept])
+    if masks is not None:
+        masks = tf.constant(masks)
     targets = tf.one_hot(table["label"].to_numpy()[kept], len(plan.spec.class_names))
     columns = [(images, masks)]
     for number in range(variants):

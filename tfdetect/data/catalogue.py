@@ -64,7 +64,9 @@ class Catalogue:
     warnings: tuple[str, ...] = ()
 
     def split(self, name: str) -> pa.Table:
-        """The rows of one split, in the table's order; shares its memory."""
+        """The rows of one split, or of "all", in the table's order; shares its memory."""
+        if name == "all":
+            return self.table
         split = self.table["split"].cast(pa.string())
         start = max(0, pc.index(split, name).as_py())
         return self.table.slice(start, pc.sum(pc.equal(split, name)).as_py())

@@ -6,7 +6,6 @@ go on from any step, and the number of workers changes nothing.
 
 import inspect
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,7 @@ import tensorflow as tf
 
 from tfdetect import registry
 from tfdetect.data.catalogue import Catalogue
-from tfdetect.data.sources import Files, Records, image_source, read_records
+from tfdetect.data.sources import Files, Records, image_source, mask_source, read_records
 from tfdetect.errors import UserError, unknown
 from tfdetect.experiment import Augmentation, Data
 from tfdetect.imaging.decode import decode
@@ -30,6 +29,7 @@ _AHEAD = 2  # batches made ready beforehand
 _MEMORY_SHARE = 0.25  # of the free memory that decoded images may take
 _MEMORY_LIMIT = 4 * 2**30  # bytes
 _POOL = 128 * 2**20  # bytes of shards that images are drawn from at a time
+UNKNOWN = 255  # in masks, where nobody knows whether a pixel was altered
 _SHARDS = 2**31 - 2  # names the draws of the shards' order
 
 
@@ -45,46 +45,86 @@ def load_mask(data: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf.
     return mask if size is None else resize(mask, size, policy, nearest=True)
 
 
+def load_pair(data: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes an image and its mask: uint8 [H, W, 3] and [H, W, 1], 1 where altered.
+
+    Empty bytes give an empty mask; a mask of another size is brought to the image's.
+    """
+    image = decode(data)
+    size = tf.shape(image)[:2]
+
+    def draw() -> tf.Tensor:
+        drawn = load_mask(mask, None, "")
+        same = tf.reduce_all(tf.shape(drawn)[:2] == size)
+        return tf.cond(same, lambda: drawn, lambda: tf.image.resize(drawn, size, "nearest"))
+
+    empty = tf.zeros([size[0], size[1], 1], tf.uint8)
+    mask = tf.cond(mask == "", lambda: empty, draw)
+    mask.set_shape([None, None, 1])
+    return image, mask
+
+
 def image_dataset(
     source: Files | Records,
     size: tuple[int, int],
     policy: str,
     batch_size: int,
     crops: int = 1,
-    load: Callable = load_image,
+    masks: Files | Records | None = None,
 ) -> tf.data.Dataset:
     """Batches of (index into `source` int64 [b], image uint8 [b, *size, 3]), in order.
 
     With several crops the image is uint8 [b, crops, *size, 3]; see `geometry.windows`.
-    An image that cannot be read is left out: its index does not appear.
-
-    Args:
-        load: `load_image`, or `load_mask`.
+    With the source of their masks, a third part follows: uint8 [b, *size, 1], empty where
+    there is none. An image that cannot be read is left out: its index does not appear.
     """
 
-    def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
         data = source.load(item)
+        if masks is not None:
+            image, mask = load_pair(data, masks.beside(index, item))
+            return index, resize(image, size, policy), resize(mask, size, policy, nearest=True)
         if crops > 1:
             return index, windows(decode(data), size, policy, crops)
-        return index, load(data, size, policy)
+        return index, load_image(data, size, policy)
 
     images = source.stream().map(read, WORKERS)
     return _fixed(images.ignore_errors().batch(batch_size).prefetch(_AHEAD))
 
 
+def native_images(source: Files | Records, masks: Files | Records | None) -> tf.data.Dataset:
+    """(index int64, image uint8 [H, W, 3], mask uint8 [H, W, 1]) one by one, in order.
+
+    Without a source of masks they are empty.
+    """
+
+    def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        mask = tf.constant("") if masks is None else masks.beside(index, item)
+        return index, *load_pair(source.load(item), mask)
+
+    return _fixed(source.stream().map(read, WORKERS).ignore_errors().prefetch(_AHEAD))
+
+
 def load_images(
-    source: Files | Records, size: tuple[int, int], policy: str, load: Callable = load_image
-) -> tuple[Any, Any]:
-    """Decodes images into memory: (indices int64 [n], images uint8 [n, *size, C])."""
-    images, kept = None, []
-    for indices, batch in image_dataset(source, size, policy, 256, load=load):
-        if images is None:
-            images = np.empty((len(source), *batch.shape[1:]), np.uint8)
-        images[len(kept) : len(kept) + len(batch)] = batch.numpy()
+    source: Files | Records,
+    size: tuple[int, int],
+    policy: str,
+    masks: Files | Records | None = None,
+) -> tuple[Any, Any, Any]:
+    """Decodes images into memory.
+
+    Returns:
+        Indices int64 [n], images uint8 [n, *size, 3], masks uint8 [n, *size, 1] or None.
+    """
+    channels = (3,) if masks is None else (3, 1)
+    arrays = [np.empty((len(source), *size, c), np.uint8) for c in channels]
+    kept = []
+    for indices, *batches in image_dataset(source, size, policy, 256, masks=masks):
+        for array, batch in zip(arrays, batches):
+            array[len(kept) : len(kept) + len(batch)] = batch.numpy()
         kept.extend(indices.numpy())
-    if images is None:
-        images = np.empty((0, *size, 3), np.uint8)
-    return np.array(kept, np.int64), images[: len(kept)]
+    arrays = [array[: len(kept)] for array in arrays]
+    return np.array(kept, np.int64), *(arrays if masks is not None else [*arrays, None])
 
 
 @dataclass(frozen=True)
@@ -169,23 +209,29 @@ class TrainingData:
     seed: int
     native: tuple[int, int] | None = None  # size of every image, where all agree
     datasets: np.ndarray | None = None  # str [n], each image's, where data.weights names them
+    masks: Files | Records | None = None  # their masks, where they are to be drawn
+    masked: np.ndarray | None = None  # bool [n], which images have one
     broken: dict[str, str] = field(default_factory=dict)
-    _images: tf.Tensor | None = None
+    _images: list[tf.Tensor] | None = None  # and masks
 
     def __post_init__(self):
         check_policy(self.data.augment)
         with tf.device("CPU:0"):  # where tf.data runs
             self._lost = tf.Variable(0, dtype=tf.int64, trainable=False)
         if self.cached:
-            kept, images = load_images(self.source, self.load_size, self.data.resize)
+            kept, images, masks = load_images(
+                self.source, self.load_size, self.data.resize, self.masks
+            )
             self.broken = self.find_broken(np.setdiff1d(np.arange(len(self.source)), kept))
             self.labels = self.labels[kept]
             self.datasets = None if self.datasets is None else self.datasets[kept]
-            self._images = tf.constant(images)
+            self.masked = None if self.masked is None else self.masked[kept]
+            self._images = [tf.constant(x) for x in (images, masks) if x is not None]
         # Outside the graphs, each of which would hold a copy.
         self._keys, self._shares = map(tf.constant, self._find_strata())
         self._strata = Strata.of(self._keys, self._shares)
         self._labels = tf.constant(self.labels)
+        self._masked = None if self.masked is None else tf.constant(self.masked)
         if self.count < self.batch_size:
             raise UserError(
                 f"The train split has {self.count} readable images, fewer than one batch of "
@@ -216,7 +262,8 @@ class TrainingData:
             return False  # another window each time
         if self.data.cache != "auto":
             return self.data.cache == "memory"
-        size = len(self.source) * self.load_size[0] * self.load_size[1] * 3
+        channels = 3 if self.masks is None else 4
+        size = len(self.source) * self.load_size[0] * self.load_size[1] * channels
         return size <= min(_MEMORY_LIMIT, _MEMORY_SHARE * psutil.virtual_memory().available)
 
     @property
@@ -233,7 +280,9 @@ class TrainingData:
     def batches(self, start_step: int = 0) -> tf.data.Dataset:
         """Batches (image float32 [B, H, W, 3] in 0..255, {"label": target}) from a step on.
 
-        With data.balance "weight" a third part follows: {"label": weight float32 [B]}.
+        With masks the targets have a "mask", uint8 [B, H, W, 1]: 1 altered, 0 not, 255 not
+        known. What is left of a fake without an altered pixel counts as authentic. With
+        data.balance "weight" a third part follows: weights float32 [B] by target.
         """
         if self._images is None and isinstance(self.source, Records):
             return _fixed(self._from_shards(start_step).prefetch(_AHEAD))
@@ -243,19 +292,23 @@ class TrainingData:
             return _fixed(blocks.map(self._from_memory, WORKERS).prefetch(_AHEAD))
 
         def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
-            return position, index, self._load(position, self.source.load(self.source.path(index)))
+            item = self.source.path(index)
+            mask = () if self.masks is None else (self.masks.beside(index, item),)
+            return position, index, *self._load(position, self.source.load(item), *mask)
 
         loaded = blocks.unbatch().map(load, WORKERS).ignore_errors()
         loaded = loaded.batch(self.batch_size, drop_remainder=True)
         return _fixed(loaded.map(self._count_lost).map(self._finish, WORKERS).prefetch(_AHEAD))
 
-    def _load(self, position: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-        """One image as it enters augmentation, uint8 [*load_size, 3]."""
-        if not self.data.resize.startswith("window"):
-            return load_image(data, self.load_size, self.data.resize)
+    def _load(self, position: tf.Tensor, data: tf.Tensor, mask: tf.Tensor | None = None) -> tuple:
+        """One image as it enters augmentation, uint8 [*load_size, 3], and its mask if wanted."""
+        pair = (decode(data),) if mask is None else load_pair(data, mask)
+        size, policy = self.load_size, self.data.resize
+        if not policy.startswith("window"):
+            return (*(resize(x, size, policy, nearest=x.shape[-1] == 1) for x in pair),)
         place = tf.random.stateless_uniform([2], fold([self.seed, _WINDOW], position))
-        small = self.data.resize.removeprefix("window_")
-        return window(decode(data), self.load_size, small, place)
+        small = policy.removeprefix("window_")
+        return (*(window(x, size, small, place) for x in pair),)
 
     def _from_shards(self, start_step: int) -> tf.data.Dataset:
         """Batches from shards, which are read whole, several at a time and in a new order each
@@ -299,11 +352,15 @@ class TrainingData:
         def load(number: tf.Tensor, part: tuple) -> tuple:
             indices, items = part
             positions = number * batch + tf.range(batch, dtype=tf.int64)
+            sources = (source,) if self.masks is None else (source, self.masks)
+            channels = (3, 1)[: len(sources)]
             images = tf.map_fn(
-                lambda pair: self._load(*pair), (positions, source.load(items)),
-                fn_output_signature=tf.TensorSpec([*self.load_size, 3], tf.uint8),
+                lambda one: self._load(*one), (positions, *(s.load(items) for s in sources)),
+                fn_output_signature=tuple(
+                    tf.TensorSpec([*self.load_size, c], tf.uint8) for c in channels
+                ),
             )  # fmt: skip
-            return self._finish(positions, indices, images)
+            return self._finish(positions, indices, *images)
 
         numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
         blocks = numbers.map(draw).prefetch(1).flat_map(deal)
@@ -335,29 +392,73 @@ class TrainingData:
         return positions, self._strata.indices(positions, self.batch_size, self.seed)
 
     def _from_memory(self, positions: tf.Tensor, indices: tf.Tensor) -> tuple:
-        return self._finish(positions, indices, tf.gather(self._images, indices))
+        return self._finish(positions, indices, *(tf.gather(x, indices) for x in self._images))
 
-    def _count_lost(self, positions: tf.Tensor, indices: tf.Tensor, images: tf.Tensor) -> tuple:
+    def _count_lost(self, positions: tf.Tensor, *rest: tf.Tensor) -> tuple:
         gaps = positions[-1] - positions[0] + 1 - self.batch_size
         with tf.control_dependencies([self._lost.assign_add(gaps)]):
-            return tf.identity(positions), indices, images
+            return tf.identity(positions), *rest
 
-    def _finish(self, positions: tf.Tensor, indices: tf.Tensor, images: tf.Tensor) -> tuple:
+    def _finish(
+        self,
+        positions: tf.Tensor,
+        indices: tf.Tensor,
+        images: tf.Tensor,
+        masks: tf.Tensor | None = None,
+    ) -> tuple:
         size = self.data.image_size
         images.set_shape([self.batch_size, *self.load_size, 3])
         labels = tf.gather(self._labels, indices)
         target = targets(labels, self.classes)
         if self.classes > 2 and mixes(self.data.augment):
             target = tf.one_hot(labels, self.classes)
-        images, target, _ = augment(
-            images, self.data.augment, size, self.seed, positions[0], target
+        if masks is not None:
+            masks.set_shape([self.batch_size, *self.load_size, 1])
+            masks = mark_unknown(masks, labels, tf.gather(self._masked, indices))
+        images, target, masks = augment(
+            images, self.data.augment, size, self.seed, positions[0], target, masks
         )
-        batch = tf.cast(images, tf.float32), {"label": target}
+        target = {"label": target}
+        if masks is not None:
+            target = {"label": untouched_is_authentic(target["label"], masks), "mask": masks}
+        batch = tf.cast(images, tf.float32), target
         if self.data.balance != "weight":
             return batch
         counts = np.bincount(self.labels, minlength=self.classes)
         weights = self.count / (self.classes * np.maximum(counts, 1))
-        return *batch, {"label": tf.gather(tf.constant(weights, tf.float32), labels)}
+        weights = {"label": tf.gather(tf.constant(weights, tf.float32), labels)}
+        if masks is not None:
+            weights["mask"] = tf.ones(self.batch_size)
+        return *batch, weights
+
+
+def mark_unknown(masks: tf.Tensor, labels: tf.Tensor, masked: tf.Tensor) -> tf.Tensor:
+    """Masks uint8 [B, H, W, 1] with 255, not known, for fakes without a mask.
+
+    Those of class 0 are empty.
+
+    Args:
+        labels: int [B].
+        masked: bool [B], whether there is a mask.
+    """
+    authentic, masked = (x[:, None, None, None] for x in (labels == 0, masked))
+    return tf.where(authentic, tf.zeros_like(masks), tf.where(masked, masks, UNKNOWN))
+
+
+def untouched_is_authentic(target: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+    """Class 0 for images whose known mask has no altered pixel; other targets as they are.
+
+    Args:
+        target: [B, 1 or C], or class numbers [B].
+        masks: uint8 [B, H, W, 1].
+    """
+    untouched = tf.reduce_all(masks == 0, axis=[1, 2, 3])
+    authentic = tf.zeros_like(target)
+    if target.shape.rank == 2 and target.shape[1] > 1:
+        authentic = tf.one_hot(tf.zeros_like(untouched, tf.int32), target.shape[1])
+    if target.shape.rank == 2:
+        untouched = untouched[:, None]
+    return tf.where(untouched, authentic, target)
 
 
 def augment(
@@ -452,43 +553,77 @@ def targets(labels: tf.Tensor, classes: int) -> tf.Tensor:
 
 
 def training_data(
-    catalogue: Catalogue, table: pa.Table, data: Data, classes: int, batch_size: int, seed: int
+    catalogue: Catalogue,
+    table: pa.Table,
+    data: Data,
+    classes: int,
+    batch_size: int,
+    seed: int,
+    with_masks: bool = False,
 ) -> TrainingData:
-    """The training stream over a table of the catalogue."""
+    """The training stream over a table of the catalogue.
+
+    Raises:
+        UserError: masks are wanted and there are none, or images are fewer than one batch.
+    """
     heights, widths = pc.unique(table["height"]), pc.unique(table["width"])
     one = len(heights) == len(widths) == 1
     native = (heights[0].as_py(), widths[0].as_py()) if one else None
-    source = image_source(catalogue, table)
+    masks = {}
+    if with_masks:
+        masked = table["mask"].is_valid().to_numpy(zero_copy_only=False)
+        if not masked.any() and not any(step.name == "forgery" for step in data.augment):
+            raise UserError(
+                f"{catalogue.name} has no masks in its train split, which model.mask_head needs. "
+                "Name them in the spec, make forgeries with masks from photographs with "
+                "python -m tfdetect.synthesize, or train without: --set model.mask_head=null"
+            )
+        masks = {"masks": mask_source(catalogue, table), "masked": masked}
     return TrainingData(
-        source, table["label"].to_numpy(),
+        image_source(catalogue, table), table["label"].to_numpy(),
         data, classes, batch_size, seed, native,
-        table["dataset"].to_numpy() if data.weights else None,
+        table["dataset"].to_numpy() if data.weights else None, **masks,
     )  # fmt: skip
 
 
-def validation_batches(
-    source: Files | Records, labels: np.ndarray, data: Data, classes: int, batch_size: int
+def validation_data(
+    catalogue: Catalogue,
+    table: pa.Table,
+    data: Data,
+    classes: int,
+    batch_size: int,
+    with_masks: bool = False,
 ) -> tf.data.Dataset:
-    """Full batches (image float32, {"label": target}, {"label": weight}) of every image once.
+    """Full batches (image float32, targets, weights) of every image of a table once.
 
-    The last batch is padded with images of weight 0, so that each example counts
-    exactly once on any number of devices.
+    Targets and weights are those of `TrainingData.batches`. The last batch is padded with
+    images of weight 0, so that each example counts exactly once on any number of devices.
     """
-    images = image_dataset(source, data.image_size, data.resize, batch_size)
+    source = image_source(catalogue, table)
+    masks = mask_source(catalogue, table) if with_masks else None
+    images = image_dataset(source, data.image_size, data.resize, batch_size, masks=masks)
+    labels = tf.constant(table["label"].to_numpy().astype(np.int64))
+    masked = tf.constant(table["mask"].is_valid().to_numpy(zero_copy_only=False))
 
-    def pad(indices: tf.Tensor, batch: tf.Tensor) -> tuple:
+    def pad(indices: tf.Tensor, *batch: tf.Tensor) -> tuple:
         missing = batch_size - tf.shape(indices)[0]
-        target = targets(tf.gather(tf.constant(labels), indices), classes)
-        target = tf.pad(target, [[0, missing]] + [[0, 0]] * (len(target.shape) - 1))
-        batch = tf.pad(batch, [[0, missing], [0, 0], [0, 0], [0, 0]])
-        weight = tf.pad(tf.ones([batch_size - missing]), [[0, missing]])
-        batch.set_shape([batch_size, *data.image_size, 3])
-        target.set_shape([batch_size, *target.shape[1:]])
-        weight.set_shape([batch_size])
-        return batch, {"label": target}, {"label": weight}
+
+        def full(x: tf.Tensor) -> tf.Tensor:
+            x = tf.pad(x, [[0, missing]] + [[0, 0]] * (len(x.shape) - 1))
+            x.set_shape([batch_size, *x.shape[1:]])
+            return x
+
+        own = tf.gather(labels, indices)
+        target = {"label": targets(own, classes)}
+        if with_masks:
+            drawn = mark_unknown(batch[1], own, tf.gather(masked, indices))
+            target = {"label": untouched_is_authentic(target["label"], drawn), "mask": drawn}
+        weight = full(tf.ones([batch_size - missing]))
+        target = {name: full(x) for name, x in target.items()}
+        return full(batch[0]), target, dict.fromkeys(target, weight)
 
     padded = images.map(pad, WORKERS)
-    size = len(source) * data.image_size[0] * data.image_size[1] * 3
+    size = len(source) * data.image_size[0] * data.image_size[1] * (4 if with_masks else 3)
     if data.cache != "none" and size <= min(
         _MEMORY_LIMIT, _MEMORY_SHARE * psutil.virtual_memory().available
     ):

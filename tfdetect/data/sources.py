@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfdetect.data.catalogue import Catalogue, inspect_bytes, inspect_file
@@ -15,9 +16,9 @@ _BUFFER = 2**20  # bytes read at a time
 
 
 class Files:
-    """Images that are files.
+    """Images that are files; an empty path stands for none.
 
-    Their paths are held as one text, so that a million take little memory.
+    The paths are held as one text, so that a million take little memory.
     """
 
     def __init__(self, paths: pa.ChunkedArray | Sequence[str], folder: str = ""):
@@ -44,12 +45,17 @@ class Files:
     def path(self, index: tf.Tensor) -> tf.Tensor:
         """The path of an image, scalar string."""
         start, end = self._ends[index], self._ends[index + 1]
-        return self._folder + tf.strings.substr(self._text, start, end - start)
+        name = tf.strings.substr(self._text, start, end - start)
+        return tf.where(start == end, "", self._folder + name)
 
     @staticmethod
     def load(item: tf.Tensor) -> tf.Tensor:
-        """The encoded image, a scalar string, of an item of the stream."""
-        return tf.io.read_file(item)
+        """The encoded image, a scalar string, of an item of the stream; empty for none."""
+        return tf.cond(item == "", lambda: "", lambda: tf.io.read_file(item))
+
+    def beside(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        """The encoded image that belongs to an item of another source's stream."""
+        return self.load(self.path(index))
 
     def name(self, index: int) -> str:
         return os.fsdecode(self.path(index).numpy())
@@ -118,10 +124,14 @@ class Records:
 
     def load(self, item: tf.Tensor) -> tf.Tensor:
         """The encoded images, strings, of an item of the stream or of several."""
-        features = {self.feature: tf.io.FixedLenFeature([], tf.string)}
+        features = {self.feature: tf.io.FixedLenFeature([], tf.string, default_value="")}
         if item.shape.rank:
             return tf.io.parse_example(item, features)[self.feature]
         return tf.io.parse_single_example(item, features)[self.feature]
+
+    def beside(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        """The same of an item of another source's stream over the same records."""
+        return self.load(item)
 
     def name(self, index: int) -> str:
         return f"{self.shards[self.shard[index]]}, record {self.record[index]}"
@@ -154,14 +164,16 @@ def read_records(names: tf.Tensor) -> tf.Tensor:
 
 
 def image_source(catalogue: Catalogue, table: pa.Table, column: str = "path") -> Files | Records:
-    """Where the images, or with column "mask" the masks, of a table's rows lie.
-
-    Rows without a mask must be left out before.
-    """
+    """Where the images, or with column "mask" the masks, of a table's rows lie."""
     if "shard" in table.column_names:
         feature = "mask" if column == "mask" else "image"
         return Records.of(catalogue.paths(table, "shard"), table["record"], feature)
     if len(catalogue.roots) == 1:
         (root,) = catalogue.roots.values()
-        return Files(table[column], str(root))
-    return Files(catalogue.paths(table, column))
+        return Files(pc.fill_null(table[column], ""), str(root))
+    return Files(pc.fill_null(catalogue.paths(table, column), ""))
+
+
+def mask_source(catalogue: Catalogue, table: pa.Table) -> Files | Records:
+    """Where the masks of a table's rows lie; a row without one gives no bytes."""
+    return image_source(catalogue, table, "mask")

@@ -9,11 +9,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfdetect.data.catalogue import Catalogue
-from tfdetect.data.sources import image_source
+from tfdetect.data.sources import image_source, mask_source
 from tfdetect.errors import UserError
+from tfdetect.evaluation.masks import BINS, batch_iou, best_threshold, iou_of, mask_metrics
 from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
-from tfdetect.evaluation.predictions import predict_images
+from tfdetect.evaluation.predictions import Drawn, Truth, predict_images
 from tfdetect.evaluation.report import write_report
+from tfdetect.models.answers import draws_masks
 from tfdetect.models.detector import load_detector
 from tfdetect.run import Run, write_text
 
@@ -46,24 +48,68 @@ def evaluate_run(
     # Images that stand in train too are told apart on the run's own dataset.
     own = catalogue.name == run.info["dataset"]["name"]
     seen = set(catalogue.split("train")["hash"].to_pylist()) if own else set()
-    results, tables = {}, {}
+    results, tables, shown = {}, {}, {}
     for split in splits:
         rows = catalogue.split(split)
         if not rows.num_rows:
             continue
         say(f"evaluating {rows.num_rows:,} images of {split}")
-        table = predict_images(run, detector, image_source(catalogue, rows), batch_size)
+        truth = _truth(catalogue, rows) if draws_masks(detector) else None
+        table = predict_images(
+            run, detector, image_source(catalogue, rows), batch_size, truth=truth
+        )
         if own and split == "test":  # validation picked the best epoch
             seen |= set(catalogue.split("validation")["hash"].to_pylist())
         table = _complete(rows, table, seen)
         pq.write_table(table, output / "predictions" / f"{split}.parquet")
         results[split] = measure(table, run)
         tables[split] = table
+        if pictures and draws_masks(detector):
+            shown[split] = _examples(run, detector, catalogue, rows, table)
     if not results:
         raise UserError(f"The dataset has no images in {', '.join(splits)}.")
     write_text(output / "metrics.json", json.dumps(results, indent=2))
-    write_report(run, results, tables, catalogue, pictures, output)
+    write_report(run, results, tables, catalogue, pictures, output, shown)
     return results
+
+
+def _truth(catalogue: Catalogue, rows: pa.Table) -> Truth:
+    """The masks of the catalogue's rows; those of class 0 are empty."""
+    authentic = rows["label"].to_numpy() == 0
+    masked = rows["mask"].is_valid().to_numpy(zero_copy_only=False)
+    return Truth(mask_source(catalogue, rows), authentic | masked)
+
+
+def _examples(
+    run: Run, detector, catalogue: Catalogue, rows: pa.Table, table: pa.Table, most: int = 4
+) -> dict[str, list[tuple[Drawn, float]]]:
+    """The altered images whose masks are best and worst, drawn again, with their IoU."""
+    places, positive, negative = _pixels(table)
+    middle = BINS // 2
+    ious = iou_of(
+        positive[:, middle:].sum(1), negative[:, middle:].sum(1), positive[:, :middle].sum(1)
+    )
+    altered = positive.sum(axis=1) > 0
+    places, ious = places[altered], ious[altered]
+    order = np.argsort(-ious, kind="stable")
+    found = {}
+    for name, chosen in (("best", order[:most]), ("worst", order[::-1][:most])):
+        picked = rows.take(places[np.sort(chosen)])
+        drawn = []
+        predict_images(run, detector, image_source(catalogue, picked), progress=False,
+                       truth=_truth(catalogue, picked), on_mask=drawn.append)  # fmt: skip
+        found[name] = list(zip(drawn, ious[np.sort(chosen)]))
+    return found
+
+
+def _pixels(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows whose masks are known, int [m], and their pixels' counts, int32 [m, BINS]."""
+    known = table["altered_pixels"].is_valid().to_numpy(zero_copy_only=False)
+    counts = (
+        table[name].combine_chunks().drop_null().flatten().to_numpy().reshape(-1, BINS)
+        for name in ("altered_pixels", "untouched_pixels")
+    )
+    return np.flatnonzero(known), *counts
 
 
 def measure(table: pa.Table, run: Run) -> dict:
@@ -71,9 +117,9 @@ def measure(table: pa.Table, run: Run) -> dict:
 
     Returns:
         count, unreadable, metrics (with intervals), confusion, and where it
-        applies: unseen (without images that stand in train too), datasets (of a
-        union) and generators ({name: metrics}), constant (a warning where every
-        verdict is the same).
+        applies: masks (of the images whose masks are known), unseen (without
+        images that stand in train too), datasets (of a union) and generators
+        ({name: metrics}), constant (a warning where every verdict is the same).
     """
     readable = table.filter(pc.is_null(table["error"]))
     result = {"count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows}
@@ -107,11 +153,29 @@ def _part(table: pa.Table, run: Run) -> dict:
         "metrics": with_intervals(metrics, len(labels)),
         "confusion": confusion(labels, predicted, len(run.classes)),
     }
+    if "altered_pixels" in table.column_names:
+        _, positive, negative = _pixels(table)
+        if len(positive):
+            part["masks"] = _measure_masks(positive, negative)
     if len(run.classes) > 2:
         part["class_accuracy"] = round(float((labels == predicted).mean()), 6)
     if len(set(predicted.tolist())) == 1 and len(set(labels.tolist())) > 1:
         part["constant"] = f"every verdict is {run.classes[predicted[0]]!r}"
     return part
+
+
+def _measure_masks(positive: np.ndarray, negative: np.ndarray) -> dict:
+    """Metrics of masks: count, altered, metrics, batch_iou and, of altered images, best."""
+    altered = int((positive.sum(axis=1) > 0).sum())
+    result = {
+        "count": len(positive), "altered": altered,
+        "metrics": with_intervals(mask_metrics(positive, negative), len(positive)),
+        "batch_iou": round(batch_iou(positive, negative), 6),
+    }  # fmt: skip
+    if altered:
+        threshold, iou = best_threshold(positive, negative)
+        result["best"] = {"threshold": round(threshold, 4), "iou_altered": round(iou, 6)}
+    return result
 
 
 def _by_generator(table: pa.Table) -> dict[str, pa.Table]:

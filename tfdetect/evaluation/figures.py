@@ -11,9 +11,11 @@ from PIL import Image, ImageOps
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from tfdetect.evaluation.metrics import BINS
+from tfdetect.evaluation.overlays import overlay
 
 if TYPE_CHECKING:  # this room draws; it needs no TensorFlow
     from tfdetect.data.sources import Files, Records
+    from tfdetect.evaluation.predictions import Drawn
 
 _BLUE, _GREY, _RED = "#2166ac", "#888888", "#b2182b"
 
@@ -69,11 +71,14 @@ def confusion_matrix(counts: list[list[int]], classes: list[str]) -> Figure:
 
 
 def training_curves(history: list[dict[str, float]]) -> Figure:
-    """Loss and accuracy of train and validation, by epoch."""
-    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    """Loss, accuracy and, where there are masks, IoU of train and validation, by epoch."""
+    shown = [("log_loss", "Log-loss"), ("accuracy", "Accuracy")]
+    if "mask_iou" in history[0]:
+        shown.append(("mask_iou", "IoU of the masks"))
+    figure = Figure(figsize=(4.2 * len(shown), 3.4), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for place, (name, title) in enumerate((("log_loss", "Log-loss"), ("accuracy", "Accuracy")), 1):
-        axes = figure.add_subplot(1, 2, place)
+    for place, (name, title) in enumerate(shown, 1):
+        axes = figure.add_subplot(1, len(shown), place)
         marker = "o" if len(epochs) < 3 else None
         axes.plot(epochs, [row[name] for row in history], color=_GREY, marker=marker, label="train")
         axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_BLUE, marker=marker,
@@ -130,6 +135,30 @@ def forgeries(rows: list[tuple[list[np.ndarray], str]]) -> Figure:
             axes = figure.add_subplot(len(rows), 4, 4 * line + place + 1)
             axes.imshow(picture, cmap="magma")
             axes.set_title(title, fontsize=8)
+            axes.set_axis_off()
+    return figure
+
+
+def localisation(rows: "list[tuple[Drawn, float]]", title: str) -> Figure:
+    """Photographs, true masks, P(altered) and overlays, with each mask's IoU.
+
+    Args:
+        rows: what was drawn on each image, and its IoU.
+    """
+    figure = Figure(figsize=(9.6, 2.0 * len(rows) + 0.4), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    for line, (drawn, iou) in enumerate(sorted(rows, key=lambda row: -row[1])):
+        picture = overlay(drawn.image, drawn.altered >= 0.5)
+        shown = (
+            ("photograph", drawn.image, None),
+            ("truth", drawn.truth, "gray"),
+            ("P(altered)", drawn.altered, "magma"),
+            (f"IoU {iou:.2f}", picture, None),
+        )
+        for place, (name, pixels, colours) in enumerate(shown):
+            axes = figure.add_subplot(len(rows), 4, 4 * line + place + 1)
+            axes.imshow(pixels, cmap=colours, vmin=0, vmax=1 if colours else None)
+            axes.set_title(name, fontsize=8)
             axes.set_axis_off()
     return figure
 

@@ -1,6 +1,7 @@
 """Runs a detector over images: one row each, unreadable ones included."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -8,17 +9,57 @@ import pyarrow as pa
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdetect.data.pipeline import image_dataset
+from tfdetect.data.pipeline import image_dataset, native_images
 from tfdetect.data.sources import Files, Records
-from tfdetect.models.detector import probabilities
+from tfdetect.evaluation.masks import BINS, count_pixels
+from tfdetect.models.answers import draws_masks, of_images, of_windows
 from tfdetect.run import Run
+
+_PIXELS = 2**22  # of a batch of images at their own size, at most, where there are several
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true masks of images.
+
+    Attributes:
+        source: where they lie; an image without one is untouched, if known.
+        known: bool [n], whether an image's mask is known.
+    """
+
+    source: Files | Records
+    known: np.ndarray
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a detector drew on one image.
+
+    Attributes:
+        index: of the image in its source.
+        image: uint8 [H, W, 3].
+        altered: P(altered), float32 [H, W].
+        truth: uint8 [H, W], 1 where altered; all 0 where no truth was given.
+    """
+
+    index: int
+    image: np.ndarray
+    altered: np.ndarray
+    truth: np.ndarray
 
 
 def predict_files(
-    run: Run, detector: keras.Model, paths: list[str], batch_size: int = 64, progress: bool = True
+    run: Run,
+    detector: keras.Model,
+    paths: list[str],
+    batch_size: int = 64,
+    progress: bool = True,
+    on_mask: Callable[[Drawn], None] | None = None,
 ) -> pa.Table:
     """Predicts every file of `paths`: the table of `predict_images` after a column path."""
-    table = predict_images(run, detector, Files(paths), batch_size, progress)
+    table = predict_images(
+        run, detector, Files(paths), batch_size, progress, on_mask=on_mask
+    )  # fmt: skip
     return table.add_column(0, "path", pa.array(paths, pa.string()))
 
 
@@ -28,15 +69,24 @@ def predict_images(
     source: Files | Records,
     batch_size: int = 64,
     progress: bool = True,
+    truth: Truth | None = None,
+    on_mask: Callable[[Drawn], None] | None = None,
 ) -> pa.Table:
     """Predicts every image of `source`.
+
+    Args:
+        truth: the true masks, to compare a detector's with.
+        on_mask: called with each image's mask, if the detector draws masks.
 
     Returns:
         A table with one row an image, in order: p_fake (float32, null where it
         cannot be read), probability_<class> for each class, verdict (class name),
-        error (null where it was read).
+        error (null where it was read). If the detector draws masks, also altered_share, the
+        share of pixels with P(altered) of at least 0.5; and with the truth altered_pixels and
+        untouched_pixels: their counts by P(altered), int32 [BINS], null where not known.
     """
     table = np.full((len(source), len(run.classes)), np.nan, np.float32)
+    masks = _Masks(len(source), truth) if draws_masks(detector) else None
     bar = tqdm(
         total=len(source),
         desc="predicting",
@@ -45,9 +95,17 @@ def predict_images(
         delay=1,
     )
     with bar:
-        for indices, answers in _batches(run, detector, source, batch_size):
-            table[indices] = answers
-            bar.update(len(indices))
+        if masks is None:
+            for indices, answers in _labels(run, detector, source, batch_size):
+                table[indices] = answers
+                bar.update(len(indices))
+        else:
+            for drawn, answer in _drawn(run, detector, source, batch_size, truth):
+                table[drawn.index] = answer
+                masks.add(drawn)
+                if on_mask is not None:
+                    on_mask(drawn)
+                bar.update()
     missing = np.isnan(table[:, 0])
     errors = [
         (source.error(i) or "TensorFlow cannot decode it") if m else None
@@ -60,24 +118,77 @@ def predict_images(
         **{f"probability_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
            for i, name in enumerate(run.classes)},
         "verdict": pa.array(verdicts, pa.string()),
+        **(masks.columns(missing) if masks else {}),
         "error": pa.array(errors, pa.string()),
     }  # fmt: skip
     return pa.table(columns)
 
 
-def _batches(
-    run: Run, detector: keras.Model, source: Files | Records, size: int
-) -> Iterator[tuple]:
+class _Masks:
+    """Collects the columns on masks."""
+
+    def __init__(self, count: int, truth: Truth | None):
+        self._shares = np.zeros(count, np.float32)
+        self._truth = truth
+        if truth is not None:
+            self._counts = np.zeros((2, count, BINS), np.int32)
+
+    def add(self, drawn: Drawn) -> None:
+        self._shares[drawn.index] = (drawn.altered >= 0.5).mean()
+        if self._truth is not None and self._truth.known[drawn.index]:
+            self._counts[:, drawn.index] = count_pixels(drawn.altered, drawn.truth > 0)
+
+    def columns(self, missing: np.ndarray) -> dict[str, pa.Array]:
+        found = {"altered_share": pa.array(self._shares, mask=missing)}
+        if self._truth is None:
+            return found
+        unknown = pa.array(missing | ~self._truth.known)
+        for name, counts in zip(("altered_pixels", "untouched_pixels"), self._counts):
+            found[name] = pa.FixedSizeListArray.from_arrays(
+                pa.array(counts.ravel()), BINS, mask=unknown
+            )
+        return found
+
+
+def _labels(run: Run, detector: keras.Model, source: Files | Records, size: int) -> Iterator[tuple]:
+    """Indices and class probabilities of batches of images."""
     shape, crops = tuple(run.info["image_size"]), run.info.get("crops", 1)
 
     @tf.function(reduce_retracing=True)
     def answer(images: tf.Tensor) -> tf.Tensor:
-        windows = tf.reshape(tf.cast(images, tf.float32), [-1, *shape, 3])
-        table = probabilities(detector(windows, training=False)["label"])
-        return tf.reduce_mean(tf.reshape(table, [-1, crops, table.shape[-1]]), axis=1)
+        return of_windows(detector, images if crops > 1 else images[:, None])
 
     for indices, images in image_dataset(source, shape, run.info["resize"], size, crops):
         yield indices.numpy(), answer(images).numpy()
+
+
+def _drawn(
+    run: Run, detector: keras.Model, source: Files | Records, size: int, truth: Truth | None
+) -> Iterator[tuple[Drawn, np.ndarray]]:
+    """What is drawn on each image, and its class probabilities."""
+    shape, policy = tuple(run.info["image_size"]), run.info["resize"]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def answer(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return of_images(detector, images, shape, policy)
+
+    def of(batch: list[tuple]) -> Iterator[tuple[Drawn, np.ndarray]]:
+        tables, maps = answer(tf.stack([image for _, image, _ in batch]))
+        for (index, image, mask), table, drawn in zip(batch, tables.numpy(), maps.numpy()):
+            yield Drawn(int(index), image.numpy(), drawn[..., 0], mask.numpy()[..., 0]), table
+
+    batch = []
+    for item in native_images(source, truth.source if truth else None):
+        image = item[1]
+        pixels = image.shape[0] * image.shape[1] * (len(batch) + 1)
+        if batch and (
+            batch[0][1].shape != image.shape or len(batch) >= size or pixels > _PIXELS
+        ):  # fmt: skip
+            yield from of(batch)
+            batch = []
+        batch.append(item)
+    if batch:
+        yield from of(batch)
 
 
 def _choose(run: Run, table: np.ndarray, fake: np.ndarray) -> np.ndarray:

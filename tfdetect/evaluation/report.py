@@ -24,6 +24,15 @@ NAMES = {
     "eer": "equal error rate", "log_loss": "log-loss", "ece": "calibration error (ECE)",
 }  # fmt: skip
 
+MASK_NAMES = {
+    "iou_altered": "IoU, mean of altered images", "iou": "IoU, mean of all images",
+    "iou_data": "IoU of all pixels", "f1": "pixel F1, mean of altered images",
+    "f1_data": "pixel F1 of all pixels", "ap": "pixel AP, mean of altered images",
+    "ap_data": "pixel AP of all pixels", "auc": "pixel AUC, mean of altered images",
+    "auc_data": "pixel AUC of all pixels", "mcc_data": "MCC of all pixels",
+    "empty": "untouched images with an empty mask", "image_auc": "image AUC from the mask",
+}  # fmt: skip
+
 _PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
     """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ run.name }}</title>
@@ -44,7 +53,9 @@ padding: 1rem; } small { color: #666; }
 {{ run.info.dataset.name }} and evaluated on {{ dataset }}, images of
 {{ run.info.image_size | join(" x ") }} pixels, classes {{ run.classes | join(", ") }}.
 P(fake) is 1 - P({{ run.classes[0] }}); the verdict is fake from
-{{ run.info.get("threshold", 0.5) }} on.</p>
+{{ run.info.get("threshold", 0.5) }} on.{% if experiment.model.mask_head %}
+Masks are drawn by the mask head {{ experiment.model.mask_head }}; a pixel counts as altered from
+P(altered) 0.5 on, an empty mask for an untouched image as right (IoU 1).{% endif %}</p>
 {% for warning in warnings %}<p class="warning">{{ warning }}</p>{% endfor %}
 {% for split in splits %}
 <h2>{{ split.title }}</h2>
@@ -75,6 +86,7 @@ def write_report(
     catalogue: Catalogue,
     pictures: bool,
     output: Path,
+    drawn: dict[str, dict],
 ) -> None:
     """Writes figures/, report.html and, into the run itself, model_card.md.
 
@@ -84,6 +96,7 @@ def write_report(
         catalogue: of the images.
         pictures: whether to show the surest mistakes.
         output: folder to write into.
+        drawn: by split, what was drawn on the images whose masks are best and worst.
     """
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
@@ -92,12 +105,16 @@ def write_report(
     splits = []
     for split, table in tables.items():
         source = image_source(catalogue, catalogue.split(split)) if pictures else None
-        drawn = _draw(run, results[split], table, source)
+        pages = _draw(run, results[split], table, source)
+        pages += [
+            (f"masks_{name}", figures.localisation(rows, f"{name.capitalize()} masks"))
+            for name, rows in drawn.get(split, {}).items() if rows
+        ]  # fmt: skip
         splits.append({
             "title": split.capitalize(), "count": results[split]["count"],
             "unreadable": results[split]["unreadable"],
             "table": _html_tables(results[split]),
-            "figures": [(name, _save(f, folder / f"{split}_{name}.png")) for name, f in drawn],
+            "figures": [(name, _save(f, folder / f"{split}_{name}.png")) for name, f in pages],
         })  # fmt: skip
     history = _history(run)
     curves = [("training", figures.training_curves(history))] if history else []
@@ -131,15 +148,40 @@ def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
         parts[f"not in train ({result['unseen']['count']:,})"] = result["unseen"]
     rows = [[title, *(_cell(p, key) for p in parts.values())] for key, title in NAMES.items()]
     tables = [(["metric", *parts], rows)]
-    keys = ("accuracy", "recall", "auc", "ap")
+    if "masks" in result:
+        tables.append((["mask", *parts], _mask_rows(list(parts.values()))))
+    keys, mask_keys = ("accuracy", "recall", "auc", "ap"), ("iou_altered", "f1", "ap")
     for kind in ("dataset", "generator"):
+        named = result.get(f"{kind}s", {})
         rows = [
             [name, f"{part['count']:,}", *(_cell(part, key) for key in keys)]
-            for name, part in result.get(f"{kind}s", {}).items()
+            for name, part in named.items()
         ]
         if rows:
             tables.append(([kind, "images", *(NAMES[key] for key in keys)], rows))
+        rows = [
+            [name, f"{part['masks']['altered']:,}",
+             *(_cell(part["masks"], key) for key in mask_keys)]
+            for name, part in named.items() if part.get("masks", {}).get("altered")
+        ]  # fmt: skip
+        if rows:
+            headers = ("IoU", "pixel F1", "pixel AP")
+            tables.append(([f"masks of {kind}", "altered images", *headers], rows))
     return tables
+
+
+def _mask_rows(parts: list[dict]) -> list[list[str]]:
+    """The metrics of masks, and what has no interval."""
+    masks = [part.get("masks") for part in parts]
+    rows = [[title, *(_cell(m, key) if m else "-" for m in masks)]
+            for key, title in MASK_NAMES.items()]  # fmt: skip
+    rows.append(["IoU, mean of batches of 8 (note 000's)",
+                 *(f"{m['batch_iou']:.4f}" if m else "-" for m in masks)])  # fmt: skip
+    best = [m.get("best") if m else None for m in masks]
+    rows.append(["IoU of altered images at its best threshold (flatters)", *(
+        f"{b['iou_altered']:.4f} at {b['threshold']:.2f}" if b else "-" for b in best
+    )])  # fmt: skip
+    return rows
 
 
 def _cell(part: dict, key: str) -> str:
@@ -272,4 +314,10 @@ answer["p_fake"], answer["probabilities"], answer["class_names"]
 ```
 
 The signature `serving_default` takes `images`, float32 [B, H, W, 3] in 0..255, any H and W.
+{_MASK_USE if experiment.model.mask_head else ""}"""
+
+
+_MASK_USE = """
+Where an image was altered: `serving_default` also returns `mask`, P(altered) float32 [B, H, W, 1];
+`encoded` returns `mask_png`, a grey PNG of each image's size, 255 for P(altered) 1.
 """

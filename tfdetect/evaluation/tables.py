@@ -77,18 +77,21 @@ def terminal(table: pa.Table) -> str:
 
     classes = [c for c in table.column_names if c.startswith("probability_")]
     classes = classes if len(classes) > 2 else []  # P(fake) says all about two
+    masks = "altered_share" in table.column_names
     rows = []
     for row in table.to_pylist():
         if row["error"] is not None:
-            rows.append([row["path"], "-", "-", *["-" for _ in classes], row["error"]])
+            rows.append([row["path"], *["-"] * (2 + len(classes) + masks), row["error"]])
         else:
             numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
+            numbers += [f"{row['altered_share']:.1%}"] if masks else []
             rows.append([row["path"], row["verdict"], *numbers, ""])
     headers = [
         "file",
         "verdict",
         "P(fake)",
         *(f"P({c.removeprefix('probability_')})" for c in classes),
+        *(["altered"] if masks else []),
         "error",
     ]
     if all(row[-1] == "" for row in rows):

@@ -32,13 +32,7 @@ def resize(
     now = shape[-3:-1]
 
     def change() -> tf.Tensor:
-        target = tf.constant([height, width])
-        if policy != "stretch":
-            ratios = tf.cast(target, tf.float32) / tf.cast(now, tf.float32)
-            ratio = tf.reduce_max(ratios) if policy == "crop" else tf.reduce_min(ratios)
-            scaled = tf.cast(tf.round(tf.cast(now, tf.float32) * ratio), tf.int32)
-            target = tf.maximum(scaled, 1 if policy == "pad" else target)
-        pixels = tf.image.resize(image, target, method, antialias=not nearest)
+        pixels = tf.image.resize(image, _scaled(now, size, policy), method, antialias=not nearest)
         if policy != "stretch":
             pixels = tf.image.resize_with_crop_or_pad(pixels, height, width)
         return to_uint8(pixels)
@@ -46,6 +40,34 @@ def resize(
     result = tf.cond(tf.reduce_all(now == [height, width]), lambda: to_uint8(image), change)
     result.set_shape([*image.shape[:-3], height, width, image.shape[-1]])
     return result
+
+
+def restore(masks: tf.Tensor, now: tf.Tensor, policy: str) -> tf.Tensor:
+    """Brings masks of resized images back to the images' own size: the inverse of `resize`.
+
+    Args:
+        masks: float32 [B, h, w, 1], of images resized to [h, w].
+        now: int32 [2], height and width that the images had.
+        policy: "stretch", "crop" or "pad".
+
+    Returns:
+        float32 [B, *now, 1]; 0 where the policy cut the image off.
+    """
+    if policy != "stretch":
+        scaled = _scaled(now, masks.shape[1:3], policy)
+        masks = tf.image.resize_with_crop_or_pad(masks, scaled[0], scaled[1])
+    return tf.image.resize(masks, now)
+
+
+def _scaled(now: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
+    """The size, int32 [2], to which an image is scaled before it is cut or padded to `size`."""
+    target = tf.constant([*size])
+    if policy == "stretch":
+        return target
+    ratios = tf.cast(target, tf.float32) / tf.cast(now, tf.float32)
+    ratio = tf.reduce_max(ratios) if policy == "crop" else tf.reduce_min(ratios)
+    scaled = tf.cast(tf.round(tf.cast(now, tf.float32) * ratio), tf.int32)
+    return tf.maximum(scaled, 1 if policy == "pad" else target)
 
 
 def window(

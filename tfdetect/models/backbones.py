@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from tfdetect.errors import UserError
+from tfdetect.models.pyramid import Pyramid
 
 # ImageNet statistics of the weights, as x * scale + offset on 0..255.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -23,11 +24,14 @@ class Backbone:
         model: normalised image [B, H, W, 3] -> features [B, h, w, c].
         scale: factor on 0..255, one number or one a channel.
         offset: added after scaling.
+        maps: names of the layers whose outputs mask heads are to take, where those that
+            `pyramid.Pyramid` would find are not the right ones.
     """
 
     model: keras.Model
     scale: float | list[float]
     offset: float | list[float]
+    maps: list[str] | None = None
 
 
 def densenet121(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
@@ -105,6 +109,78 @@ def resnet101(shape: tuple[int, int, int], weights: str, **options: Any) -> Back
     """ResNet-101 (v1.5), keras-hub."""
     defaults = {"stackwise_num_blocks": [3, 4, 23, 3], "block_type": "bottleneck_block"}
     return _hub_resnet(shape, weights, "resnet_101_imagenet", defaults | options)
+
+
+def resnet50_dilated(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """ResNet-50 (v1.5) whose last two stages are dilated: output stride 8, as in FCN-ResNet50.
+
+    keras-hub's network and weights, with the strides of the convolutions changed.
+    """
+    plain = resnet50(shape, weights, **options).model
+
+    def dilate(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config, name = layer.get_config(), layer.name
+        if name.startswith(("stack2_", "stack3_")):
+            late = name.startswith("stack3_")
+            first = name.split("_")[1] == "block0"
+            dilation = (2 if late else 1) * (1 if first else 2)
+            if isinstance(layer, keras.layers.ZeroPadding2D):
+                config["padding"] = (dilation, dilation)
+            elif isinstance(layer, keras.layers.Conv2D):
+                config["strides"] = 1
+                if layer.kernel_size == (3, 3):
+                    config["dilation_rate"] = dilation
+        return type(layer).from_config(config)
+
+    model = keras.models.clone_model(
+        keras.Model(plain.inputs[0], plain.output, name="resnet50_dilated"), clone_function=dilate
+    )
+    model.set_weights(plain.get_weights())
+    maps = [f"stack{i}_block{n - 1}_out"
+            for i, n in enumerate((3, 4, 6, 3)) if i != 1]  # fmt: skip
+    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET, maps)
+
+
+def deeplabv3_resnet50(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """DeepLabV3+ on ResNet-50 (Chen et al., ECCV 2018), keras-hub; features at stride 4.
+
+    The weights "imagenet" are the encoder's; "deeplab_v3_plus_resnet50_pascalvoc" the whole's.
+    """
+    import keras_hub
+
+    build = keras_hub.models.DeepLabV3Backbone
+    if weights in ("none", "imagenet"):
+        defaults = {"spatial_pyramid_pooling_key": "P5", "low_level_feature_key": "P2",
+                    "upsampling_size": 8, "dilation_rates": [6, 12, 18]}  # fmt: skip
+        encoder = resnet50(shape, weights).model
+        options = {"image_encoder": encoder, "image_shape": shape, **defaults, **options}
+        model = _call(build, options)
+    else:
+        model = _hub(build, weights, weights, {"image_shape": shape, **options})
+    # Its last layer enlarges the features, which costs much; logits are enlarged instead.
+    last = "segmentation_head_relu"
+    model = Pyramid(model, last, [], name="deeplabv3_resnet50")
+    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET, [last])
+
+
+def segformer_b0(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """SegFormer-B0 (Xie et al., NeurIPS 2021), keras-hub; features at stride 4.
+
+    Weights other than "none" are the encoder's: "imagenet" means the preset
+    mit_b0_ade20k_512, the nearest that keras-hub has.
+    """
+    import keras_hub
+
+    layout = {"layerwise_depths": [2, 2, 2, 2], "num_layers": 4,
+              "layerwise_num_heads": [1, 2, 5, 8], "layerwise_sr_ratios": [8, 4, 2, 1],
+              "max_drop_path_rate": 0.1, "layerwise_patch_sizes": [7, 3, 3, 3],
+              "layerwise_strides": [4, 2, 2, 2], "hidden_dims": [32, 64, 160, 256],
+              "image_shape": shape}  # fmt: skip
+    encoder = _hub(
+        keras_hub.models.MiTBackbone, "mit_b0_ade20k_512", weights, layout | options
+    )  # fmt: skip
+    model = Pyramid(keras_hub.models.SegFormerBackbone(encoder, 256), maps=[], name="segformer_b0")
+    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET, [""])
 
 
 def swin_t(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 from keras import layers
 
 from tfdetect import registry
 from tfdetect.errors import UserError
 from tfdetect.experiment import Experiment, Freeze
 from tfdetect.models.backbones import ignore_mask_warnings
+from tfdetect.models.pyramid import with_maps
 from tfdetect.run import Run
 
 
@@ -26,10 +26,11 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
 
     Returns:
         A model from images [B, H, W, 3] in 0..255 to {"label": logits float32
-        [B, 1 or classes]}.
+        [B, 1 or classes]} and, with a mask head, "mask": logits float32 [B, H, W, 1] of
+        altered pixels, and what else the mask head is trained by.
 
     Raises:
-        UserError: weights cannot be had or do not fit.
+        UserError: weights cannot be had or do not fit, or an option is refused.
     """
     model = experiment.model
     shape = (*experiment.data.image_size, 3)
@@ -52,9 +53,25 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     x = layers.Rescaling(backbone.scale, backbone.offset, dtype="float32", name="preprocess")(
         images
     )
+    outputs, options = {}, {}
+    if model.mask_head is None:
+        features = backbone.model(x)
+    else:
+        network = with_maps(backbone.model, backbone.maps)
+        network.autocast = False
+        features, *maps = network(x)
+        draw = registry.resolve("mask head", registry.MASK_HEADS, model.mask_head)
+        try:
+            outputs = draw(x, features, maps, **model.mask_options)
+        except TypeError as error:
+            raise UserError(f"model.mask_options: {error}") from error
+        if model.head == "top_pixels":
+            options["mask"] = outputs["mask"]
     head = registry.resolve("head", registry.HEADS, model.head)
-    logits = head(backbone.model(x), 1 if classes == 2 else classes, model.dropout, model.l2)
-    detector = keras.Model(images, {"label": logits}, name=experiment.name.replace("/", "_"))
+    logits = head(features, 1 if classes == 2 else classes, model.dropout, model.l2, **options)
+    detector = keras.Model(
+        images, {"label": logits, **outputs}, name=experiment.name.replace("/", "_")
+    )
     freeze(detector, model.freeze)
     return detector
 
@@ -134,7 +151,8 @@ def load_detector(run: Run) -> keras.Model:
     Raises:
         UserError: the file is damaged.
     """
-    importlib.import_module("tfdetect.models.small_resnet")  # registers its layer with Keras
+    for module in ("heads", "normalization", "pyramid"):  # registers their layers with Keras
+        importlib.import_module(f"tfdetect.models.{module}")
     ignore_mask_warnings()
     keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
     try:
@@ -144,11 +162,3 @@ def load_detector(run: Run) -> keras.Model:
         raise UserError(
             f"Run {run.path} is corrupt: model.keras cannot be read: {reason}"
         ) from error
-
-
-def probabilities(logits: tf.Tensor) -> tf.Tensor:
-    """Class probabilities float32 [B, C] of logits [B, 1] (two classes) or [B, C]."""
-    logits = tf.cast(logits, tf.float32)
-    if logits.shape[-1] == 1:
-        return tf.sigmoid(tf.concat([-logits, logits], axis=1))
-    return tf.nn.softmax(logits)

@@ -1,7 +1,7 @@
-"""Classification heads: features to logits."""
+"""Classification heads: features, or a mask, to logits."""
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 
 def linear(features, outputs: int, dropout: float = 0.0, l2: float = 0.0):
@@ -45,3 +45,60 @@ def conv_dense(features, outputs: int, dropout: float = 0.5, l2: float = 0.01):
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     return layers.Dense(outputs, dtype="float32", name="label")(x)
+
+
+def top_pixels(features, outputs: int, dropout: float = 0.0, l2: float = 0.0, *, mask):
+    """The verdict of the mask: the mean logit of the half percent of surest altered pixels.
+
+    So an image is called fake where its mask shows something, and only there. It has no
+    weights with two classes; with more, the features say which kind of fake it is.
+
+    Args:
+        features: [B, h, w, c].
+        outputs: number of logits.
+        dropout, l2: as for `linear`.
+        mask: logits of altered pixels float32 [B, H, W, 1].
+
+    Returns:
+        Logits float32 [B, outputs], whose P(fake) is the sigmoid of that mean.
+    """
+    if outputs == 1:
+        return TopPixels(name="label")(mask)
+    fake = TopPixels(name="altered")(mask)
+    kinds = linear(features, outputs - 1, dropout, l2)
+    return JoinKinds(name="kinds")([fake, kinds])
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class TopPixels(layers.Layer):
+    """Mean of the largest logits: [B, H, W, 1] -> float32 [B, 1].
+
+    Args:
+        share: of the pixels that are taken, at least one.
+    """
+
+    def __init__(self, share: float = 0.005, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.share = share
+
+    def call(self, mask):
+        pixels = mask.shape[1] * mask.shape[2]
+        flat = ops.reshape(mask, (-1, pixels))
+        values, _ = ops.top_k(flat, max(1, round(self.share * pixels)))
+        return ops.mean(values, axis=1, keepdims=True)
+
+    def get_config(self):
+        return {**super().get_config(), "share": self.share}
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class JoinKinds(layers.Layer):
+    """Logits [B, C] of the logit of fake [B, 1] and of the logits of its kinds [B, C - 1]."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, inputs):
+        fake, kinds = inputs
+        kinds = fake + ops.log_softmax(kinds)
+        return ops.concatenate([ops.zeros_like(fake), kinds], axis=1)

@@ -6,7 +6,9 @@ Two signatures, whose names are stable:
     encoded           encoded_images: string [B], JPEG, PNG, WebP, BMP or GIF bytes
 
 Both return class_names: string [C], class 0 authentic; probabilities: float32
-[B, C]; p_fake: float32 [B], 1 - P(class 0).
+[B, C]; p_fake: float32 [B], 1 - P(class 0). Detectors with a mask also return P(altered) of
+each pixel: serving_default as mask, float32 [B, H, W, 1]; encoded as mask_png, string [B], grey
+PNG of each image's size, 255 for 1.
 """
 
 import shutil
@@ -15,7 +17,8 @@ import tensorflow as tf
 
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import windows
-from tfdetect.models.detector import load_detector, probabilities
+from tfdetect.models.answers import draws_masks, of_images, of_windows
+from tfdetect.models.detector import load_detector
 from tfdetect.run import Run
 
 
@@ -26,26 +29,39 @@ def export_saved_model(run: Run) -> None:
     detector = load_detector(run)
     names, policy = tf.constant(run.classes), run.info["resize"]
     size, crops = tuple(run.info["image_size"]), run.info.get("crops", 1)
+    masked = draws_masks(detector)
 
-    def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:  # [B, crops, *size, 3]
-        flat = tf.reshape(tf.cast(pixels, tf.float32), [-1, *size, 3])
-        table = probabilities(detector(flat, training=False)["label"])
-        table = tf.reduce_mean(tf.reshape(table, [-1, crops, table.shape[-1]]), axis=1)
+    def named(table: tf.Tensor, **masks: tf.Tensor) -> dict[str, tf.Tensor]:
         return {
             "class_names": tf.identity(names),
             "probabilities": table,
             "p_fake": tf.reduce_sum(table[:, 1:], axis=1),
+            **masks,
         }
 
     def images_endpoint(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(windows(images, size, policy, crops))
+        if masked:
+            table, masks = of_images(detector, images, size, policy)
+            return named(table, mask=masks)
+        return named(of_windows(detector, windows(images, size, policy, crops)))
 
     def encoded_endpoint(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
         def load(data: tf.Tensor) -> tf.Tensor:
             return windows(decode(data), size, policy, crops)
 
+        def draw(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            table, masks = of_images(detector, decode(data)[None], size, policy)
+            grey = tf.cast(tf.round(masks[0] * 255), tf.uint8)
+            return table[0], tf.io.encode_png(grey)
+
+        if masked:
+            specs = tf.TensorSpec([len(run.classes)], tf.float32), tf.TensorSpec([], tf.string)
+            table, masks = tf.map_fn(draw, encoded_images, fn_output_signature=specs)
+            return named(table, mask_png=masks)
         spec = tf.TensorSpec([crops, *size, 3], tf.uint8)
-        return answer(tf.map_fn(load, encoded_images, fn_output_signature=spec))
+        return named(
+            of_windows(detector, tf.map_fn(load, encoded_images, fn_output_signature=spec))
+        )
 
     archive = keras.export.ExportArchive()
     archive.track(detector)

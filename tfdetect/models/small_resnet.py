@@ -1,40 +1,10 @@
 """A residual network of our own for small images, fast on CPUs."""
 
 import keras
-import tensorflow as tf
 from keras import layers
 
 from tfdetect.models.backbones import Backbone
-
-
-@keras.saving.register_keras_serializable("tfdetect")
-class FusedBatchNormalization(layers.BatchNormalization):
-    """Keras's BatchNormalization over the last axis, through TensorFlow's fused kernel.
-
-    Keras computes moments and scaling as separate ops; on a CPU the fused kernel
-    makes a whole training step up to twice as fast. Synchronised across replicas,
-    it falls back to Keras's own.
-    """
-
-    def call(self, inputs, training=None, mask=None):
-        if not training or not self.trainable or self.synchronized or len(inputs.shape) != 4:
-            return super().call(inputs, training=training, mask=mask)
-        result, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=tf.cast(self.gamma, tf.float32),
-            offset=tf.cast(self.beta, tf.float32),
-            mean=[],
-            variance=[],
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        # The kernel returns the unbiased variance; Keras keeps the biased one.
-        count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
-        variance *= (count - 1) / count
-        keep = self.momentum
-        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
-        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
-        return result
+from tfdetect.models.normalization import FusedBatchNormalization
 
 
 def small_resnet(

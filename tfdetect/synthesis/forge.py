@@ -425,6 +425,7 @@ def _write_tables(source, output, settings, rows) -> None:
         classes=(ClassSpec(name="original", folders=("original",)),
                  ClassSpec(name="inpainted", folders=("inpainted",))),
         splits={split: split for split in ("train", "validation", "test")},
+        experiment="localiser",
     )  # fmt: skip
     write_text(output / "dataset.yaml", spec.to_yaml())
 

@@ -9,6 +9,15 @@ from tfdetect.data.pipeline import TrainingData
 from tfdetect.errors import UserError
 
 
+class PlainNames(keras.callbacks.Callback):
+    """Names the label's metrics alike with and without a mask, where Keras puts label_ before."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        for key in list(logs or {}):
+            if "label_" in key and not key.endswith("label_loss"):
+                logs[key.replace("label_", "")] = logs.pop(key)
+
+
 class ImagesPerSecond(keras.callbacks.Callback):
     """Adds the epoch's images a second to the logs of each batch and epoch."""
 

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfdetect.data.pipeline import TrainingData
 from tfdetect.errors import UserError
-from tfdetect.experiment import Experiment
+from tfdetect.experiment import Experiment, Training
 from tfdetect.models.detector import build_detector, describe, freeze
-from tfdetect.training.callbacks import ImagesPerSecond, StopOnNonFinite, WatchFiles
+from tfdetect.training.callbacks import ImagesPerSecond, PlainNames, StopOnNonFinite, WatchFiles
 from tfdetect.training.devices import Devices
+from tfdetect.training.masks import MaskCriterion, MaskIoU
 from tfdetect.training.optimizer import build_optimizer, only_stage
 from tfdetect.training.state import TrainState
 
-MONITORS = {"accuracy": "val_accuracy", "auc": "val_auc", "loss": "val_log_loss"}
+MONITORS = {"accuracy": "val_accuracy", "auc": "val_auc", "loss": "val_log_loss",
+            "iou": "val_mask_iou"}  # fmt: skip
 
 
 def prepare(experiment: Experiment) -> None:
@@ -68,6 +69,14 @@ def fit(
         if devices.replicas > 1:
             _synchronise(detector)
 
+    losses, weights = _losses(training, classes, list(detector.output))
+    stream = data.batches
+    if "mask_aux" in losses:  # learns the mask too
+        validation = validation.map(_with_aux)
+
+        def stream(start: int) -> tf.data.Dataset:
+            return data.batches(start).map(_with_aux)
+
     monitor = MONITORS[training.monitor]
     mode = "min" if training.monitor == "loss" else "max"
     adapting = []
@@ -85,8 +94,8 @@ def fit(
     if state.epoch or state.step:
         say(f"resuming after epoch {state.epoch}, step {state.step}")
     callbacks = [
-        ImagesPerSecond(training.batch_size), StopOnNonFinite(), WatchFiles(data, on_broken),
-        *adapting, state,
+        PlainNames(), ImagesPerSecond(training.batch_size), StopOnNonFinite(),
+        WatchFiles(data, on_broken), *adapting, state,
         keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
     ]  # fmt: skip
     interrupted = False
@@ -102,9 +111,10 @@ def fit(
                 freeze(detector, stage.freeze)
                 detector.compile(
                     optimizer=build_optimizer(training, steps, stage),
-                    loss={"label": _loss(classes, training.label_smoothing)},
+                    loss=losses,
+                    loss_weights=weights,
                     # Weighted, so that the padding of the last validation batch does not count.
-                    weighted_metrics={"label": _metrics(classes)},
+                    weighted_metrics=_metrics(classes, "mask" in losses),
                     jit_compile=_xla(experiment, devices),
                 )
                 if state.stage_epochs < stage.epochs and not state.stopped:
@@ -114,12 +124,12 @@ def fit(
             if state.step:
                 # Makes the metrics that are to be restored. Not with validation data: a cache
                 # that is being filled when its iterator ends may be taken for a full one.
-                detector.evaluate(data.batches(), steps=1, verbose=0)
+                detector.evaluate(stream(0), steps=1, verbose=0)
             # An epoch that was begun before is ended first: Keras knows no shorter first one.
             for count in [1] * bool(state.step) + [stage.epochs]:
                 if state.stage_epochs < stage.epochs and not state.stopped:
                     detector.fit(
-                        data.batches(state.epoch * steps + state.step),
+                        stream(state.epoch * steps + state.step),
                         validation_data=validation,
                         initial_epoch=state.epoch,
                         epochs=state.epoch + min(count, stage.epochs - state.stage_epochs),
@@ -148,12 +158,30 @@ def save_detector(detector: keras.Model, path: Path) -> None:
     Half precision is for training: in float32 a score does not depend on the batch
     it is computed in, nor on the machine.
     """
-    bare = keras.Model(detector.inputs[0], {"label": detector.output["label"]}, name=detector.name)
+    kept = {name: x for name, x in detector.output.items() if name in ("label", "mask")}
+    bare = keras.Model(detector.inputs[0], kept, name=detector.name)
     for layer in bare._flatten_layers():
         layer.dtype_policy = "float32"
     temporary = path.with_name(f".{path.stem}.tmp.keras")
     bare.save(temporary)
     os.replace(temporary, path)
+
+
+def _losses(training: Training, classes: int, outputs: list[str]) -> tuple[dict, dict]:
+    """Each output's loss, and its weight in the whole."""
+    settings = training.mask_loss
+    losses = {"label": _loss(classes, training.label_smoothing)}
+    losses |= {name: MaskCriterion(settings) for name in outputs if name != "label"}
+    if len(outputs) == 1:
+        return losses, {"label": 1.0}
+    weights = {"label": settings.label_weight, "mask": settings.mask_weight,
+               "mask_aux": settings.aux_weight}  # fmt: skip
+    return losses, {name: weights[name] for name in losses}
+
+
+def _with_aux(images: tf.Tensor, *rest: dict[str, tf.Tensor]) -> tuple:
+    """A batch whose targets and weights also serve an auxiliary mask."""
+    return images, *({**part, "mask_aux": part["mask"]} for part in rest)
 
 
 def _loss(classes: int, smoothing: float) -> keras.losses.Loss:
@@ -220,14 +248,15 @@ class FakeAUC(keras.metrics.AUC):
         return super().update_state(y_true, fake, sample_weight)
 
 
-def _metrics(classes: int) -> list[keras.metrics.Metric]:
+def _metrics(classes: int, masks: bool) -> dict[str, list[keras.metrics.Metric]]:
     if classes == 2:
         accuracy = _BinaryAccuracy("accuracy", threshold=0.0)
         log_loss = _BinaryLogLoss("log_loss", from_logits=True)
     else:
         accuracy = _ClassAccuracy("accuracy")
         log_loss = _ClassLogLoss("log_loss", from_logits=True)
-    return [accuracy, FakeAUC(name="auc"), log_loss]
+    metrics = {"label": [accuracy, FakeAUC(name="auc"), log_loss]}
+    return metrics | {"mask": [MaskIoU(name="iou")]} if masks else metrics
 
 
 def _xla(experiment: Experiment, devices: Devices) -> bool:
@@ -244,8 +273,3 @@ def _synchronise(detector: keras.Model) -> None:
     for layer in detector._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
-
-
-def labels_of(table) -> np.ndarray:
-    """The label column of a catalogue's table as int64."""
-    return table["label"].to_numpy().astype(np.int64)

@@ -1,0 +1,493 @@
+"""Masks: losses, tiles, metrics, and the road from a set with masks to an overlay."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import sklearn.metrics as sk
+import tensorflow as tf
+from conftest import train_small
+from PIL import Image
+
+from tfdetect import workflow
+from tfdetect.cli import run_command
+from tfdetect.data.pipeline import UNKNOWN, training_data, validation_data
+from tfdetect.data.shards import Copies, prepare
+from tfdetect.errors import UserError
+from tfdetect.evaluate import main as evaluate
+from tfdetect.evaluation import masks
+from tfdetect.evaluation.evaluate import evaluate_run
+from tfdetect.evaluation.overlays import overlay
+from tfdetect.experiment import MaskLoss, load_experiment
+from tfdetect.imaging.geometry import resize, restore
+from tfdetect.imaging.tiles import by_tiles
+from tfdetect.models.detector import build_detector, load_detector
+from tfdetect.predict import main as predict
+from tfdetect.run import open_run
+from tfdetect.train import main as train
+from tfdetect.training import state
+from tfdetect.training.devices import configure_devices
+from tfdetect.training.masks import MaskCriterion, MaskIoU, edges
+
+LOCALISER = [
+    "data.image_size=32", "data.resize=window_tile",
+    "model.options={widths: [8, 16], blocks: [1, 1], strides: [2, 2], stem: 8}",
+    "model.head=top_pixels", "model.mask_head=decoder", "model.mask_options={width: 8}",
+    "training.monitor=iou", "training.mask_loss={name: focal_dice, alpha: null}",
+]  # fmt: skip
+
+
+def write_forged(root):
+    """Smooth photographs of 40 x 36 pixels, and forgeries with a noisy rectangle, the mask."""
+    rng = np.random.default_rng(0)
+    root.mkdir()
+    rows = ["path,label,generator,mask,group"]
+    for number in range(60):
+        coarse = Image.fromarray(rng.integers(40, 215, (4, 4, 3), np.uint8))
+        pixels = np.asarray(coarse.resize((40, 36), Image.Resampling.BICUBIC))
+        mask = np.zeros((36, 40), np.uint8)
+        top, left = rng.integers(0, 16, 2)
+        mask[top : top + 16, left : left + 20] = 255
+        noise = rng.integers(-40, 40, pixels.shape)
+        fake = np.where(mask[..., None] > 0, np.clip(pixels + noise, 0, 255), pixels)
+        Image.fromarray(pixels).save(root / f"{number}.real.png")
+        Image.fromarray(fake.astype(np.uint8)).save(root / f"{number}.fake.png")
+        Image.fromarray(mask).save(root / f"{number}.mask.png")
+        rows.append(f"{number}.real.png,real,,,{number}")
+        rows.append(f"{number}.fake.png,fake,noise,{number}.mask.png,{number}")
+    (root / "manifest.csv").write_text("\n".join(rows))
+    return root
+
+
+@pytest.fixture
+def forged(tmp_path):
+    return write_forged(tmp_path / "forged")
+
+
+def stream(root, with_masks=True, **data):
+    plan = workflow.make_plan(str(root), None, LOCALISER)
+    catalogue = workflow.find_data(plan, progress=False)
+    settings = plan.experiment.data.model_copy(update=data)
+    table = catalogue.split("train")
+    return training_data(catalogue, table, settings, 2, 8, 1, with_masks)
+
+
+# --- losses
+
+
+def test_focal_loss_has_the_published_values():
+    """Section 0.4 of the facts: at logit 0, gamma 2, alpha 0.25."""
+    loss = MaskCriterion(MaskLoss(name="focal", alpha=0.25, gamma=2.0))
+    zeros = tf.zeros([1, 4, 4, 1])
+    assert float(loss(zeros + 1, zeros)) == pytest.approx(0.04332, abs=1e-5)
+    assert float(loss(zeros, zeros)) == pytest.approx(0.12997, abs=1e-5)
+    plain = MaskCriterion(MaskLoss(name="focal", alpha=None, gamma=2.0))
+    assert float(plain(zeros, zeros)) == pytest.approx(0.17329, abs=1e-5)
+
+
+def test_focal_without_alpha_and_gamma_is_cross_entropy():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (3, 8, 8, 1)).astype(np.float32)
+    logits = rng.normal(0, 3, truth.shape).astype(np.float32)
+    expected = keras.losses.BinaryCrossentropy(from_logits=True)(truth, logits)
+    for settings in (MaskLoss(name="bce"), MaskLoss(name="focal", alpha=None, gamma=0)):
+        assert float(MaskCriterion(settings)(truth, logits)) == pytest.approx(float(expected), 1e-5)
+    focal = MaskCriterion(MaskLoss(name="focal", alpha=0.3, gamma=1.5))(truth, logits)
+    theirs = keras.losses.BinaryFocalCrossentropy(True, 0.3, 1.5, from_logits=True)(truth, logits)
+    assert float(focal) == pytest.approx(float(theirs), 1e-4)
+
+
+@pytest.mark.parametrize("name", ["bce", "focal", "dice", "focal_dice"])
+def test_unknown_pixels_do_not_count(name):
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 2, (2, 8, 8, 1)).astype(np.uint8)
+    logits = rng.normal(0, 2, truth.shape).astype(np.float32)
+    half = truth.copy()
+    half[:, 4:] = UNKNOWN
+    loss = MaskCriterion(MaskLoss(name=name))
+    alone = loss(truth[:, :4], logits[:, :4])
+    assert float(loss(half, logits)) == pytest.approx(float(alone), rel=1e-5)
+    with tf.GradientTape() as tape:
+        variable = tf.Variable(logits)
+        tape_loss = loss(np.full_like(truth, UNKNOWN), variable)
+    gradient = tape.gradient(tape_loss, variable)
+    assert float(tape_loss) == 0 and not np.any(gradient)
+
+
+def test_dice_and_edges():
+    truth = np.zeros((1, 12, 12, 1), np.float32)
+    truth[:, 3:9, 3:9] = 1
+    dice = MaskCriterion(MaskLoss(name="dice"))
+    assert float(dice(truth, (truth * 2 - 1) * 30)) == pytest.approx(0, abs=1e-5)
+    assert float(dice(truth, (1 - truth * 2) * 30)) > 0.95
+    near = edges(tf.constant(truth), 1).numpy()[0, ..., 0]
+    assert near[5, 2] == near[5, 3] == 1 and near[5, 5] == near[0, 0] == 0
+    wrong = np.where(near[None, ..., None] > 0, -5.0, (truth * 2 - 1) * 5).astype(np.float32)
+    plain = MaskCriterion(MaskLoss(name="bce"))(truth, wrong)
+    assert float(MaskCriterion(MaskLoss(name="bce", edge=4))(truth, wrong)) > float(plain)
+
+
+def test_iou_while_training_counts_empty_masks_as_right():
+    truth = np.zeros((4, 4, 4, 1), np.uint8)
+    truth[0, :2] = 1
+    truth[3] = UNKNOWN
+    logits = np.full(truth.shape, -1.0, np.float32)
+    logits[0, 1:3] = 1.0  # 4 of 12 pixels agree
+    logits[2, 0, 0] = 1.0  # untouched, but something is drawn
+    metric = MaskIoU()
+    metric.update_state(truth, logits)
+    assert float(metric.result()) == pytest.approx((4 / 12 + 1 + 0) / 3)
+    metric.reset_state()
+    metric.update_state(truth, logits, sample_weight=np.array([1.0, 0, 0, 1]))
+    assert float(metric.result()) == pytest.approx(4 / 12)
+
+
+# --- tiles and sizes
+
+
+@pytest.mark.parametrize("small", ["tile", "pad"])
+@pytest.mark.parametrize("shape", [(32, 32), (33, 32), (150, 61), (20, 100), (57, 56), (9, 11)])
+def test_tiles_join_to_the_whole(shape, small):
+    """A detector that says what it sees gives the image back, whatever the size."""
+    images = np.random.default_rng(0).integers(1, 255, (2, *shape, 3), np.uint8)
+
+    def look(tiles):
+        assert tiles.shape[1:3] == (32, 32)
+        return tf.cast(tiles[:, 0, 0], tf.float32), tf.cast(tiles[..., :1], tf.float32)
+
+    answers, maps = by_tiles(tf.constant(images), (32, 32), small, look)
+    np.testing.assert_allclose(maps[..., 0], images[..., 0], atol=1e-3)
+    assert answers.shape[0] == 2 and answers.shape[2] == 3
+
+
+def test_tiles_fade_into_each_other():
+    """Where two tiles disagree there is a ramp, and no seam."""
+    count = iter(range(100))
+
+    def look(tiles):
+        levels = tf.constant([float(next(count)) for _ in range(len(tiles))])
+        return levels[:, None], tf.ones_like(tiles[..., :1]) * levels[:, None, None, None]
+
+    _, maps = by_tiles(tf.zeros([1, 32, 56, 3]), (32, 32), "tile", look)
+    row = maps.numpy()[0, 5, :, 0]
+    assert row[0] == 0 and row[-1] == 1 and (np.diff(row) >= 0).all()
+    assert np.diff(row).max() <= 1 / 8 + 1e-6
+
+
+@pytest.mark.parametrize("policy", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("shape", [(40, 60), (64, 30), (32, 32)])
+def test_masks_come_back_to_the_image(policy, shape):
+    mask = np.zeros((*shape, 1), np.uint8)
+    mask[shape[0] // 3 : shape[0] // 2, shape[1] // 3 : shape[1] // 2] = 1
+    small = resize(tf.constant(mask), (32, 32), policy, nearest=True)
+    back = restore(tf.cast(small, tf.float32)[None], tf.constant(shape), policy)[0] >= 0.5
+    assert back.shape == mask.shape
+    both, either = (back & (mask > 0)).numpy().sum(), (back | (mask > 0)).numpy().sum()
+    assert both / either > 0.7
+
+
+# --- models
+
+
+def test_fcn_resnet50_has_the_published_size():
+    for aux, count in (("false", 32_946_753), ("true", 35_306_818)):
+        overrides = ["model.weights=none", f"model.mask_options={{aux: {aux}}}"]
+        detector = build_detector(load_experiment("fcn_resnet50", overrides), 2)
+        assert sum(int(np.prod(v.shape)) for v in detector.trainable_variables) == count
+    assert detector.output["mask"].shape[1:] == (512, 512, 1)
+    network = next(layer for layer in detector.layers if isinstance(layer, keras.Model))
+    assert network.outputs[0].shape[1:] == (64, 64, 2048)
+
+
+# --- data
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_masks_move_with_their_images(forged, cache):
+    """The forged region is the noisy one, wherever flips, warps and crops put it."""
+    policy = [{"name": "flip", "probability": 1.0}, {"name": "warp", "shift": 0.1, "zoom": 0.1}]
+    plan = workflow.make_plan(str(forged), None, LOCALISER)
+    settings = plan.experiment.data.model_validate(
+        {"image_size": [36, 40], "resize": "stretch", "cache": cache, "augment": policy}
+    )
+    images, targets = next(iter(stream(forged, **dict(settings)).batches()))
+    drawn = targets["mask"].numpy()[..., 0]
+    assert set(np.unique(drawn)) == {0, 1}  # no resampling softens it
+    jumps = np.abs(np.diff(images.numpy().sum(-1), axis=2))
+    for jump, mask, label in zip(jumps, drawn[:, :, 1:], targets["label"].numpy()[:, 0]):
+        assert label == mask.any()
+        if label:
+            assert jump[mask > 0].mean() > 2 * jump[mask == 0].mean()
+
+
+def test_memory_files_and_shards_give_the_same_masks(forged, tmp_path):
+    done = prepare(*_described(forged), tmp_path / "shards", Copies(), 10_000, 1, False)
+    one = {"image_size": (36, 40), "resize": "stretch", "augment": ()}
+    memory = next(iter(stream(forged, cache="memory", **one).batches()))
+    files = next(iter(stream(forged, cache="none", **one).batches()))
+    assert np.array_equal(memory[0], files[0])
+    assert np.array_equal(memory[1]["mask"], files[1]["mask"])
+    found = set()
+    for root in (forged, done.folder.parent):
+        batches = stream(root, cache="none", **one).batches().take(20)
+        found.add(frozenset(
+            (x.numpy().tobytes(), m.numpy().tobytes())
+            for images, y in batches for x, m in zip(images, y["mask"])
+        ))  # fmt: skip
+    assert len(found) == 1
+
+
+def _described(root):
+    plan = workflow.make_plan(str(root), None, [])
+    return workflow.find_data(plan, progress=False), plan.spec
+
+
+def test_a_window_beside_the_forgery_counts_as_authentic(forged):
+    data = stream(forged, image_size=(16, 16), cache="none")
+    seen = set()
+    for _, targets in data.batches().take(12):
+        altered = targets["mask"].numpy().any(axis=(1, 2, 3))
+        assert np.array_equal(targets["label"].numpy()[:, 0] > 0, altered)
+        seen |= set(altered)
+    assert seen == {True, False}
+
+
+def test_fakes_without_a_mask_are_unknown(forged):
+    header, *rows = (forged / "manifest.csv").read_text().splitlines()
+    some = [row.replace(row.split(",")[3], "") if row.startswith("1") else row for row in rows]
+    (forged / "manifest.csv").write_text("\n".join([header, *some]))
+    kinds = set()
+    for _, targets in stream(forged).batches().take(10):
+        for mask, label in zip(targets["mask"].numpy(), targets["label"].numpy()[:, 0]):
+            kinds.add((int(label), *map(int, np.unique(mask))))
+    assert kinds == {(0, 0), (1, UNKNOWN), (1, 0, 1)}
+
+
+def test_validation_masks_are_padded_with_weight_0(forged):
+    plan = workflow.make_plan(str(forged), None, LOCALISER)
+    catalogue = workflow.find_data(plan, progress=False)
+    table = catalogue.split("validation")
+    batches = list(validation_data(catalogue, table, plan.experiment.data, 2, 7, True))
+    weights = np.concatenate([w["mask"].numpy() for _, _, w in batches])
+    assert weights.sum() == table.num_rows and len(weights) % 7 == 0
+    assert all(y["mask"].shape == (7, 32, 32, 1) for _, y, _ in batches)
+
+
+# --- metrics
+
+
+def test_mask_metrics_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    truths = [rng.random((20, 30)) < share for share in (0.1, 0.3, 0.5, 0.0, 0.2, 0.4, 0.1, 0, 0.3)]
+    scores = [np.clip(0.35 * t + 0.6 * rng.random(t.shape), 0, 1) for t in truths]
+    scores[3] *= 0.4  # an untouched image whose mask is empty
+    # Whole bins, so that nothing is rounded.
+    scores = [1 / (1 + np.exp(-(np.round(s * 60) - 30.5) / 10)) for s in scores]
+    counts = [masks.count_pixels(s.astype(np.float32), t) for s, t in zip(scores, truths)]
+    positive, negative = map(np.stack, zip(*counts))
+    found = masks.mask_metrics(positive, negative)(np.ones(len(truths)))
+    altered = [(t.ravel(), s.ravel()) for t, s in zip(truths, scores) if t.any()]
+    for name, theirs in (
+        ("iou_altered", lambda t, s: sk.jaccard_score(t, s >= 0.5)),
+        ("f1", lambda t, s: sk.f1_score(t, s >= 0.5)),
+        ("ap", sk.average_precision_score), ("auc", sk.roc_auc_score),
+    ):  # fmt: skip
+        assert found[name] == pytest.approx(np.mean([theirs(*pair) for pair in altered]), abs=1e-9)
+    t, s = np.concatenate([x.ravel() for x in truths]), np.concatenate([x.ravel() for x in scores])
+    for name, theirs in (
+        ("iou_data", sk.jaccard_score(t, s >= 0.5)), ("f1_data", sk.f1_score(t, s >= 0.5)),
+        ("mcc_data", sk.matthews_corrcoef(t, s >= 0.5)),
+        ("ap_data", sk.average_precision_score(t, s)), ("auc_data", sk.roc_auc_score(t, s)),
+    ):  # fmt: skip
+        assert found[name] == pytest.approx(theirs, abs=1e-9)
+    assert found["empty"] == 0.5
+    ious = [sk.jaccard_score(t, s >= 0.5) for t, s in altered]
+    assert found["iou"] == pytest.approx((sum(ious) + 1 + 0) / len(truths))
+    eights = [sk.jaccard_score(np.concatenate([x.ravel() for x in truths[i : i + 8]]),
+                               np.concatenate([x.ravel() for x in scores[i : i + 8]]) >= 0.5)
+              for i in (0, 8)]  # fmt: skip
+    assert masks.batch_iou(positive, negative) == pytest.approx(np.mean(eights))
+    threshold, best = masks.best_threshold(positive, negative)
+    again = np.mean([sk.jaccard_score(t, s >= threshold) for t, s in altered])
+    assert best == pytest.approx(again) and best >= found["iou_altered"]
+    levels = [np.sort(s.ravel())[-int(np.ceil(0.005 * s.size))] for s in scores]
+    assert found["image_auc"] == pytest.approx(sk.roc_auc_score([t.any() for t in truths], levels))
+
+
+def test_weights_of_images_count_like_copies():
+    rng = np.random.default_rng(2)
+    positive, negative = rng.integers(0, 9, (2, 6, masks.BINS))
+    positive[2] = 0
+    times = np.array([2, 0, 1, 3, 1, 0])
+    weighted = masks.mask_metrics(positive, negative)(times)
+    copied = masks.mask_metrics(positive.repeat(times, 0), negative.repeat(times, 0))
+    assert weighted == pytest.approx(copied(np.ones(times.sum())), nan_ok=True)
+
+
+def test_an_overlay_touches_the_altered_region_alone():
+    image = np.full((60, 80, 3), 100, np.uint8)
+    altered = np.zeros((60, 80), bool)
+    altered[20:40, 30:50] = True
+    drawn = overlay(image, altered)
+    assert (drawn[30, 40] != 100).any()
+    assert (drawn[:17] == 100).all() and (drawn[:, 55:] == 100).all()
+    assert np.array_equal(overlay(image, np.zeros_like(altered)), image)
+
+
+# --- the whole road
+
+
+@pytest.fixture(scope="module")
+def localiser(tmp_path_factory):
+    """A trained localiser and its data."""
+    base = tmp_path_factory.mktemp("localiser")
+    root = write_forged(base / "forged")
+    run = train_small(
+        root, base / "runs",
+        [*LOCALISER, "training.epochs=14", "training.optimizer.learning_rate=0.02"],
+    )  # fmt: skip
+    return run, root
+
+
+def test_a_localiser_finds_the_forged_region(localiser):
+    run, _ = localiser
+    found = run.metrics()["test"]["masks"]
+    assert found["metrics"]["iou_altered"]["value"] > 0.6
+    assert found["metrics"]["ap"]["value"] > 0.85
+    assert "untouched images with an empty mask" in (run.path / "report.html").read_text()
+    assert (run.path / "figures" / "test_masks_worst.png").is_file()
+    history = (run.path / "history.csv").read_text().splitlines()[0].split(",")
+    assert {"accuracy", "val_auc", "mask_iou", "val_mask_iou"} <= set(history)
+
+
+def test_the_verdict_agrees_with_the_mask(localiser):
+    """Surely fake where pixels are drawn, surely real where none is."""
+    run, _ = localiser
+    for row in pq.read_table(run.path / "predictions" / "test.parquet").to_pylist():
+        if row["verdict"] == "fake":
+            assert row["altered_share"] > 0
+        if row["altered_share"] > 0.01:
+            assert row["verdict"] == "fake"
+        assert sum(row["altered_pixels"]) + sum(row["untouched_pixels"]) == 36 * 40
+
+
+def test_predict_writes_masks_and_overlays(localiser, tmp_path, capsys):
+    run, root = localiser
+    paths = [str(root / "3.fake.png"), str(root / "3.real.png")]
+    predict([str(run.path), *paths, "--masks", str(tmp_path / "out")])
+    assert "altered" in capsys.readouterr().out
+    for kind in ("mask", "altered", "overlay"):
+        with Image.open(tmp_path / "out" / f"3.fake.{kind}.png") as image:
+            assert image.size == (40, 36)
+    mask = np.asarray(Image.open(tmp_path / "out" / "3.fake.mask.png"))
+    assert set(np.unique(mask)) <= {0, 255}
+    altered = np.asarray(Image.open(tmp_path / "out" / "3.fake.altered.png"))
+    assert np.array_equal(mask > 0, altered >= 128)
+
+
+def test_the_saved_model_draws_the_same_mask(localiser):
+    run, root = localiser
+    served = tf.saved_model.load(str(run.path / "saved_model")).signatures
+    data = (root / "5.fake.png").read_bytes()
+    encoded = served["encoded"](encoded_images=tf.constant([data]))
+    pixels = np.asarray(Image.open(root / "5.fake.png"), np.float32)[None]
+    plain = served["serving_default"](images=tf.constant(pixels))
+    mask = tf.io.decode_png(encoded["mask_png"][0]).numpy()
+    assert plain["mask"].shape == (1, 36, 40, 1)
+    assert np.abs(mask - plain["mask"][0].numpy() * 255).max() <= 0.51
+    np.testing.assert_allclose(encoded["p_fake"], plain["p_fake"], atol=1e-5)
+
+
+def test_all_of_another_set_is_measured_in_one_command(localiser, tmp_path, capsys):
+    run, root = localiser
+    where = tmp_path / "out"
+    evaluate([str(run.path), "--dataset", str(root), "--split", "all", "--output", str(where)])
+    results = json.loads((where / "metrics.json").read_text())
+    assert results["all"]["count"] == 120 and results["all"]["masks"]["altered"] == 60
+    assert "masks of generator" in capsys.readouterr().out
+
+
+def test_a_set_without_masks_is_measured_by_labels(localiser, folder_dataset, tmp_path):
+    run, _ = localiser
+    plan = workflow.make_plan(str(folder_dataset), None, [])
+    catalogue = workflow.find_data(plan, progress=False)
+    results = evaluate_run(run, catalogue, ("test",), tmp_path / "out", say=lambda text: None)
+    found = results["test"]["masks"]  # authentic images have a mask: an empty one
+    assert found["altered"] == 0 and found["metrics"]["iou_altered"]["value"] is None
+
+
+@pytest.mark.parametrize("aux", [False, True])
+def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch, aux):
+    own = [*LOCALISER, "training.epochs=2"]
+    if aux:
+        own += ["model.mask_head=fcn", "model.mask_options={aux: true, dropout: 0.0}"]
+    whole = train_small(forged, tmp_path, own, name="whole")
+
+    class Stop(Exception):
+        pass
+
+    written = state.TrainState._write
+
+    def stop(self):
+        written(self)
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state.TrainState, "_write", stop)
+        with pytest.raises(Stop):
+            train_small(forged, tmp_path, own, name="parts")
+    train_small(forged, tmp_path, own, name="parts")
+    parts = load_detector(open_run(tmp_path / "parts")).get_weights()
+    for one, other in zip(load_detector(whole).get_weights(), parts, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_two_replicas_train_masks(forged, tmp_path):
+    run = train_small(forged, tmp_path, LOCALISER, devices=configure_devices(virtual=2))
+    assert run.metrics()["test"]["masks"]["count"] > 0
+
+
+def test_three_classes_have_a_mask_and_a_kind(forged, tmp_path):
+    rows = (forged / "manifest.csv").read_text().splitlines()
+    rows[1:] = [
+        row.replace(",fake,", ",edited,") if int(row.split(".")[0]) % 2 else row for row in rows[1:]
+    ]
+    (forged / "manifest.csv").write_text("\n".join(rows))
+    run = train_small(forged, tmp_path, LOCALISER)
+    assert run.classes[0] == "real" and len(run.classes) == 3
+    assert run.metrics()["test"]["masks"]["altered"] > 0
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("model.mask_head=decodr", "decoder"),
+    ("model.head=top_pixels", "model.mask_head"),
+    ("training.monitor=iou", "model.mask_head"),
+    ("training.mask_loss.name=foca", "mask_loss"),
+    ("training.mask_loss.alpha=2", "alpha"),
+])  # fmt: skip
+def test_mistakes_in_the_experiment_are_named(override, said, capsys):
+    assert run_command(train, ["--dataset", "demo", "--set", override]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_data_without_masks_are_refused(folder_dataset, tmp_path):
+    with pytest.raises(UserError, match="synthesize"):
+        train_small(folder_dataset, tmp_path, LOCALISER)
+
+
+def test_masks_of_a_detector_of_labels_are_refused(shared_run, tmp_path):
+    run, root = shared_run
+    with pytest.raises(UserError, match="draws no masks"):
+        predict([str(run.path), str(root), "--masks", str(tmp_path)])
+
+
+def test_a_run_that_reads_tiles_takes_no_crops(localiser):
+    run, _ = localiser
+    with pytest.raises(UserError, match="tiles"):
+        dataclasses.replace(run).with_crops(5)

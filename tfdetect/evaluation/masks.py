@@ -1,0 +1,141 @@
+"""Metrics of predicted masks, from counts of each image's pixels by their P(altered)."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+BINS = 200  # of the logit of P(altered), from -_LIMIT to _LIMIT; the middle is P 0.5
+_LIMIT = 10.0
+_BATCH = 8  # images, of the IoU that note 000 reports
+_SCORE = 0.005  # share of the pixels that must reach a P(altered) for it to be the image's score
+
+
+def count_pixels(altered: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts pixels by P(altered).
+
+    Args:
+        altered: float32 [H, W], P(altered).
+        truth: bool [H, W].
+
+    Returns:
+        Altered and untouched pixels in each bin, int32 [BINS] each.
+    """
+    p = np.clip(altered.astype(np.float32), 1e-7, 1 - 1e-7)
+    bins = ((np.log(p / (1 - p)) + _LIMIT) * (BINS / (2 * _LIMIT))).astype(np.int32)
+    bins = np.clip(bins, 0, BINS - 1)
+    counts = np.bincount((bins + BINS * truth).ravel(), minlength=2 * BINS).astype(np.int32)
+    return counts[BINS:], counts[:BINS]
+
+
+def threshold_of(place: int) -> float:
+    """P(altered) at a bin's lower edge."""
+    return float(1 / (1 + np.exp(_LIMIT - place * 2 * _LIMIT / BINS)))
+
+
+def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Callable:
+    """Prepares the metrics of masks.
+
+    A pixel counts as altered from P(altered) 0.5 on. An empty mask for an untouched image has
+    IoU 1 and any other IoU 0.
+
+    Args:
+        positive, negative: int [n, BINS], of `count_pixels`.
+
+    Returns:
+        A function from weights of the images, float [n], to a dict of metrics; nan where one is
+        not defined. iou: mean over all images; iou_altered, f1, ap, auc: means over the images
+        with altered pixels; empty: share of the untouched images whose mask is empty; iou_data,
+        f1_data, ap_data, auc_data, mcc_data: of all pixels together; image_auc: of the image's
+        score, the P(altered) that half a percent of its pixels reach, for the image being
+        altered.
+    """
+    positive, negative = positive.astype(np.float64), negative.astype(np.float64)
+    altered = positive.sum(axis=1) > 0
+    middle = BINS // 2
+    tp, fp = positive[:, middle:].sum(axis=1), negative[:, middle:].sum(axis=1)
+    fn = positive[:, :middle].sum(axis=1)
+    ious = iou_of(tp, fp, fn)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1s = 2 * tp / (2 * tp + fp + fn)
+    mixed = altered & (negative.sum(axis=1) > 0)
+    aps, aucs = _ranked(positive, negative)
+    scores = image_scores(positive, negative)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+
+    def metrics(weights: np.ndarray) -> dict[str, float]:
+        w = weights.astype(np.float64)
+        pixels = w @ positive, w @ negative
+        tps, fps = (x[middle:].sum() for x in pixels)
+        fns, tns = (x[:middle].sum() for x in pixels)
+        ap, auc = _ranked(*(x[None] for x in pixels))
+        marks = np.cumsum((w * altered)[order])[ends], np.cumsum((w * ~altered)[order])[ends]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            tpr, fpr = (np.r_[0, x / x[-1]] for x in marks)
+            spread = (tps + fps) * (tps + fns) * (tns + fps) * (tns + fns)
+            return {
+                "iou_altered": _mean(ious, w * altered),
+                "iou": _mean(ious, w),
+                "iou_data": float(iou_of(tps, fps, fns)),
+                "f1": _mean(f1s, w * altered),
+                "f1_data": 2 * tps / (2 * tps + fps + fns),
+                "ap": _mean(aps, w * mixed),
+                "ap_data": ap[0],
+                "auc": _mean(aucs, w * mixed),
+                "auc_data": auc[0],
+                "mcc_data": (tps * tns - fps * fns) / np.sqrt(spread),
+                "empty": _mean(tp + fp == 0, w * ~altered),
+                "image_auc": float(np.trapezoid(tpr, fpr)),
+            }
+
+    return metrics
+
+
+def iou_of(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    """Intersection over union; 1 where both are empty."""
+    union = tp + fp + fn
+    return np.where(union > 0, tp / np.maximum(union, 1), 1.0)
+
+
+def batch_iou(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Mean over consecutive batches of 8 images of the IoU of their pixels (note 000)."""
+    middle, starts = BINS // 2, np.arange(0, len(positive), _BATCH)
+    counts = (positive[:, middle:], negative[:, middle:], positive[:, :middle])
+    sums = [np.add.reduceat(x.sum(axis=1), starts) for x in counts]
+    return float(iou_of(*sums).mean())
+
+
+def best_threshold(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
+    """The threshold with the highest mean IoU over the altered images, and that IoU.
+
+    It is chosen on the images it is measured on, so it flatters.
+    """
+    altered = positive.sum(axis=1) > 0
+    positive, negative = positive[altered], negative[altered]
+    tp, fp = (np.cumsum(x[:, ::-1], axis=1)[:, ::-1] for x in (positive, negative))
+    means = iou_of(tp, fp, tp[:, :1] - tp).mean(axis=0)
+    best = int(np.argmax(means))
+    return threshold_of(best), float(means[best])
+
+
+def image_scores(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """The highest bin that half a percent of an image's pixels reach, int [n]."""
+    reached = np.cumsum((positive + negative)[:, ::-1], axis=1)[:, ::-1]
+    return (reached >= _SCORE * reached[:, :1]).sum(axis=1) - 1
+
+
+def _ranked(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and area under the ROC of each row; nan without both kinds."""
+    p, n = positive[:, ::-1], negative[:, ::-1]
+    tp, fp = np.cumsum(p, axis=1), np.cumsum(n, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(tp + fp > 0, tp / (tp + fp), 0.0)
+        ap = (p * precision).sum(axis=1) / tp[:, -1]
+        # Pixels of one bin are ties: half of them count as ordered right.
+        auc = (n * (tp - p / 2)).sum(axis=1) / (tp[:, -1] * fp[:, -1])
+    return ap, auc
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    total = weights.sum()
+    return float((np.where(weights > 0, values, 0) * weights).sum() / total) if total else np.nan

@@ -1,0 +1,56 @@
+"""Pictures of where an image was altered, as PNG files."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+THRESHOLD = 0.5  # P(altered) from which a pixel is shown as altered
+_RED = np.array([230, 30, 30], np.float32)
+
+
+def overlay(image: np.ndarray, altered: np.ndarray) -> np.ndarray:
+    """The image with its altered region tinted and outlined in red.
+
+    Args:
+        image: uint8 [H, W, 3].
+        altered: bool [H, W].
+
+    Returns:
+        uint8 [H, W, 3]; untouched pixels as they are, but for the outline.
+    """
+    tinted = np.where(altered[..., None], 0.6 * image + 0.4 * _RED, image).astype(np.uint8)
+    outlines, _ = cv2.findContours(altered.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    width = max(1, round(max(altered.shape) / 300))
+    return cv2.drawContours(tinted, outlines, -1, _RED.tolist(), width)
+
+
+class MaskWriter:
+    """Writes <name>.mask.png, <name>.altered.png and <name>.overlay.png of each image.
+
+    Names are the images' paths relative to the folder that holds them all. The mask is 255
+    where P(altered) is at least 0.5 and 0 elsewhere; altered is P(altered) from 0 to 255.
+    """
+
+    def __init__(self, folder: Path, paths: list[str]):
+        self.folder = folder
+        paths = [os.path.abspath(path) for path in paths]
+        base = os.path.commonpath([os.path.dirname(path) for path in paths])
+        names = [os.path.relpath(path, base) for path in paths]
+        stems = [os.path.splitext(name)[0] for name in names]
+        # Two images that differ in their extension alone keep it.
+        self._names = [n if stems.count(s) > 1 else s for n, s in zip(names, stems)]
+
+    def write(self, drawn) -> None:
+        """Writes the pictures of a `predictions.Drawn`."""
+        path = self.folder / self._names[drawn.index]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        altered = drawn.altered >= THRESHOLD
+        for kind, pixels in (
+            ("mask", altered.astype(np.uint8) * 255),
+            ("altered", np.rint(drawn.altered * 255).astype(np.uint8)),
+            ("overlay", overlay(drawn.image, altered)),
+        ):
+            Image.fromarray(pixels).save(f"{path}.{kind}.png")

@@ -1,0 +1,104 @@
+"""Segmentation heads: feature maps of a backbone to the logits of altered pixels."""
+
+from keras import layers
+
+from tfdetect.errors import UserError
+from tfdetect.models.normalization import FusedBatchNormalization
+
+
+def decoder(image, features, maps: list, width: int = 64, finest: int = 2) -> dict:
+    """From the coarsest map to the finest, each joined with the backbone's (U-Net's way).
+
+    Beside backbones without maps of stride 4 or finer, a stem of two convolutions
+    looks at the image itself.
+
+    Args:
+        image: normalised image [B, H, W, 3].
+        features: the backbone's last features; not used here.
+        maps: feature maps [B, h, w, c] from fine to coarse.
+        width: channels at stride 4 and coarser; half of them at finer ones.
+        finest: stride of the finest map used; the logits are enlarged from there.
+
+    Returns:
+        {"mask": logits float32 [B, H, W, 1]}.
+    """
+    if finest not in (1, 2, 4):
+        raise UserError(f"model.mask_options.finest is 1, 2 or 4. Got {finest}.")
+    height = image.shape[1]
+    levels = {round(height / x.shape[1]): x for x in maps}
+    if not levels or min(levels) > 4:
+        stem = image
+        for stride in (2, 4):
+            stem = _unit(stem, width // 2, f"stem{stride}", strides=2)
+            levels[stride] = stem
+    chosen = sorted((stride for stride in levels if stride >= finest), reverse=True)
+    x = _unit(levels[chosen[0]], width, f"mask_{chosen[0]}", size=1)
+    for stride in chosen[1:]:
+        channels = width if stride >= 4 else width // 2
+        beside = _unit(levels[stride], channels // 2, f"mask_{stride}_beside", size=1)
+        x = _enlarge(x, beside.shape[1:3], f"mask_{stride}_up")
+        x = layers.Concatenate(name=f"mask_{stride}_join")([x, beside])
+        x = _unit(x, channels, f"mask_{stride}")
+    return {"mask": _logits(x, image, "mask")}
+
+
+def fcn(image, features, maps: list, aux: bool = False, dropout: float = 0.1) -> dict:
+    """The head of torchvision's fcn_resnet50 (Long et al., CVPR 2015), with one channel.
+
+    On `resnet50_dilated` the whole has 32,946,753 trainable parameters, with the auxiliary
+    head 35,306,818.
+
+    Args:
+        image: normalised image [B, H, W, 3].
+        features: the backbone's last features.
+        maps: its feature maps; the last but one is the auxiliary head's.
+        aux: add the auxiliary head.
+        dropout: share of features dropped before the last layer.
+
+    Returns:
+        {"mask": logits float32 [B, H, W, 1]}, and with `aux` also "mask_aux".
+    """
+
+    def head(x, name: str):
+        x = _unit(x, x.shape[-1] // 4, f"{name}_hidden")
+        x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
+        return _logits(x, image, name)
+
+    logits = {"mask": head(features, "mask")}
+    if aux:
+        if len(maps) < 2:
+            raise UserError("model.mask_options.aux: this backbone has no map for it.")
+        logits["mask_aux"] = head(maps[-2], "mask_aux")
+    return logits
+
+
+def linear(image, features, maps: list) -> dict:
+    """One layer on the last features, for backbones that decode already.
+
+    Args:
+        image: normalised image [B, H, W, 3].
+        features: [B, h, w, c].
+        maps: not used here.
+
+    Returns:
+        {"mask": logits float32 [B, H, W, 1]}.
+    """
+    return {"mask": _logits(features, image, "mask")}
+
+
+def _unit(x, channels: int, name: str, size: int = 3, strides: int = 1):
+    x = layers.Conv2D(channels, size, strides=strides, padding="same", use_bias=False,
+                      kernel_initializer="he_normal", name=f"{name}_conv")(x)  # fmt: skip
+    x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _logits(x, image, name: str):
+    x = layers.Conv2D(1, 1, dtype="float32", name=f"{name}_logits")(x)
+    return _enlarge(x, image.shape[1:3], name)
+
+
+def _enlarge(x, size: tuple[int, int], name: str):
+    """Bilinear with half-pixel centres."""
+    return layers.Resizing(*size, interpolation="bilinear", dtype="float32" if x.shape[-1] == 1
+                           else None, name=name)(x)  # fmt: skip

@@ -301,3 +301,25 @@ def test_unions_that_cannot_be_are_explained(two_sets, tmp_path):
     )
     with pytest.raises(UserError, match="class nature, ai of the part genimage"):
         load_spec(str(file))
+
+
+@pytest.mark.parametrize(("name", "extension", "kinds"), [
+    ("splices", "jpg", {"splicing": "splicing"}),
+    ("casia1_samples", "png", {"splicing": "splicing", "copymove": "copy-move"}),
+])  # fmt: skip
+def test_manipulated_sets_have_masks_and_keep_pairs(name, extension, kinds, tmp_path):
+    for number in range(40):
+        folder = list(kinds)[number % len(kinds)]
+        one_image(tmp_path / "real" / f"a{number}.{extension}", [number, 0])
+        one_image(tmp_path / "fake" / folder / f"a{number}.{extension}", [number, 1])
+        write_mask(tmp_path / "masks" / f"a{number}.png")
+        write_mask(tmp_path / "object_masks" / f"a{number}.png")
+    spec, found = build(name, tmp_path)
+    rows = found.table.to_pylist()
+    assert len(rows) == 80 and found.split("all").num_rows == 80
+    for row in rows:
+        stem = Path(row["path"]).stem
+        assert row["mask"] == (f"masks/{stem}.png" if row["label"] else None)
+        if row["label"]:
+            assert row["generator"] == kinds[Path(row["path"]).parent.name]
+    assert all(len(s) == 1 for s in splits_of(found, lambda r: Path(r["path"]).stem).values())

@@ -266,6 +266,19 @@ def test_fakes_without_a_mask_are_unknown(forged):
     assert kinds == {(0, 0), (1, UNKNOWN), (1, 0, 1)}
 
 
+def test_a_broken_mask_is_named_and_does_not_end_training(forged):
+    stream(forged)  # the catalogue knows the masks as they are
+    for name in ("7.mask.png", "8.mask.png"):
+        (forged / name).write_bytes(b"broken")
+    data = stream(forged, cache="memory")
+    assert data.count == len(data.source) - len(data.broken)
+    assert all("its mask" in error for error in data.broken.values())
+    lost = stream(forged, cache="none")
+    assert sum(1 for _ in lost.batches().take(20)) == 20
+    names = {name.split("/")[-1] for name in lost.find_broken()}
+    assert names <= {"7.fake.png", "8.fake.png"} and bool(names) == bool(lost.lost)
+
+
 def test_validation_masks_are_padded_with_weight_0(forged):
     plan = workflow.make_plan(str(forged), None, LOCALISER)
     catalogue = workflow.find_data(plan, progress=False)

@@ -274,8 +274,15 @@ class TrainingData:
     def find_broken(self, indices: np.ndarray | None = None) -> dict[str, str]:
         """Names of the images, or of those at `indices`, that cannot be read, and why."""
         indices = range(len(self.source)) if indices is None else indices
-        errors = ((self.source.name(i), self.source.error(i)) for i in indices)
+        errors = ((self.source.name(i), self._error(i)) for i in indices)
         return {name: error for name, error in errors if error}
+
+    def _error(self, index: int) -> str | None:
+        error = self.source.error(index)
+        if error is None and self.masks is not None and self.masked[index]:
+            error = self.masks.error(index)
+            return error and f"its mask: {error}"
+        return error
 
     def batches(self, start_step: int = 0) -> tf.data.Dataset:
         """Batches (image float32 [B, H, W, 3] in 0..255, {"label": target}) from a step on.

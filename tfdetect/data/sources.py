@@ -50,12 +50,13 @@ class Files:
 
     @staticmethod
     def load(item: tf.Tensor) -> tf.Tensor:
-        """The encoded image, a scalar string, of an item of the stream; empty for none."""
-        return tf.cond(item == "", lambda: "", lambda: tf.io.read_file(item))
+        """The encoded image, a scalar string, of an item of the stream."""
+        return tf.io.read_file(item)
 
     def beside(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """The encoded image that belongs to an item of another source's stream."""
-        return self.load(self.path(index))
+        """The encoded image that belongs to an item of another source's stream, or ""."""
+        path = self.path(index)
+        return tf.cond(path == "", lambda: "", lambda: self.load(path))
 
     def name(self, index: int) -> str:
         return os.fsdecode(self.path(index).numpy())

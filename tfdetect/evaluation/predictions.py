@@ -108,7 +108,9 @@ def predict_images(
                 bar.update()
     missing = np.isnan(table[:, 0])
     errors = [
-        (source.error(i) or "TensorFlow cannot decode it") if m else None
+        (source.error(i) or f"TensorFlow cannot decode it{' or its mask' if truth else ''}")
+        if m
+        else None
         for i, m in enumerate(missing)
     ]
     fake = table[:, 1:].sum(axis=1)

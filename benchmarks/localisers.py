@@ -1,0 +1,226 @@
+"""Tables of localisers: one against another, fills never seen, and sets never seen.
+
+    python benchmarks/localisers.py compare --data forged --test splices=DIR
+    python benchmarks/localisers.py leave-one-out --data forged
+    python benchmarks/localisers.py transfer --train splices=DIR --test casia1_samples=DIR
+
+Every localiser trains for the same time on the same machine, from scratch, with the schedule of
+its experiment. `forged` is what `synthesize` wrote. IoU, F1 and AP are means over the altered
+images of the test split, or of all of a set that nothing was trained on.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tabulate import tabulate
+
+LOCALISERS = ("localiser", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0")
+EPOCHS = 4  # in which the time is parted
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", choices=["compare", "leave-one-out", "transfer"])
+    parser.add_argument("--data", type=Path, help="what synthesize wrote")
+    parser.add_argument("--train", help="for transfer: NAME=DIR, a dataset and where it lies")
+    parser.add_argument("--test", action="append", default=[], help="NAME=DIR, repeatable")
+    parser.add_argument("--experiments", default=",".join(LOCALISERS), help="for compare")
+    parser.add_argument("--size", type=int, default=256, help="pixels of a window (256)")
+    parser.add_argument("--batch", type=int, default=16, help="windows (16)")
+    parser.add_argument("--minutes", type=float, default=10, help="of training each (10)")
+    parser.add_argument("--every", type=int, default=1, help="measure on every N-th image of each "
+                        "set (1)")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=Path("localisers"), help="for the runs")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    rows = {"compare": compare, "leave-one-out": leave_one_out, "transfer": transfer}[args.table]
+    for row in rows(args):
+        print(tabulate([row], headers="keys", tablefmt="github"), flush=True)
+        with (args.output / f"{args.table}.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def compare(args):
+    """Each localiser on each set."""
+    tests = {"forged": thinned(args, args.data / "manifest.csv", {"test"})}
+    for text in args.test:
+        name, _, folder = text.partition("=")
+        tests[name] = thinned(args, Path(folder) / "manifest.csv", None)
+    for experiment in args.experiments.split(","):
+        run, steps, seconds = train(args, experiment, str(args.data), experiment)
+        for name, manifest in tests.items():
+            results = evaluate(run, str(manifest), args.output / f"{experiment}-{name}")
+            parts = {"all": results, **results.get("generators", {})}
+            for part, result in parts.items():
+                yield {"localiser": experiment, "images seen": steps * args.batch,
+                       "minutes": round(seconds / 60, 1), "set": name, "fill": part,
+                       **figures(result)}  # fmt: skip
+
+
+def leave_one_out(args):
+    """Each fill measured by a localiser that saw it and by one that did not."""
+    rows = placed(args.data / "manifest.csv")
+    fills = sorted({row["generator"] for row in rows} - {""})
+    whole, _, _ = train(args, "localiser", str(args.data), "all-fills")
+    for fill in fills:
+        others = [name for name in fills if name != fill]
+        rest = write(args, f"without-{fill}", [r for r in rows if r["generator"] != fill])
+        only = write(args, f"only-{fill}", [
+            r for r in rows if r["split"] == "test" and r["generator"] not in others
+        ])  # fmt: skip
+        run, _, _ = train(args, "localiser", str(rest), f"without-{fill}")
+        for name, measured in (("seen", whole), ("never seen", run)):
+            result = evaluate(measured, str(only), args.output / f"{fill}-{name}")
+            yield {"fill": fill, "in training": name, **figures(result)}
+
+
+def transfer(args):
+    """One set learnt, others measured."""
+    name, _, folder = args.train.partition("=")
+    run, steps, _ = train(args, "localiser", name, f"on-{name}", folder)
+    own = json.loads((run / "metrics.json").read_text())["test"]
+    yield {"trained on": name, "measured on": f"{name}, test", **figures(own)}
+    for text in args.test:
+        other, _, folder = text.partition("=")
+        manifest = thinned(args, Path(folder) / "manifest.csv", None)
+        results = evaluate(run, str(manifest), args.output / f"on-{name}-{other}")
+        for part, result in {"all": results, **results.get("generators", {})}.items():
+            yield {"trained on": name, "measured on": f"{other}, {part}", **figures(result)}
+
+
+def train(args, experiment: str, dataset: str, name: str, folder: str = "") -> tuple:
+    """Trains for the wanted time; returns the run, its steps and its seconds of training."""
+    common = [
+        "--dataset", dataset, "--experiment", experiment, "--output", str(args.output), "--quiet",
+        *(["--data-dir", folder] if folder else []),
+        *settings(f"data.image_size={args.size}", f"training.batch_size={args.batch}",
+                  "model.weights=none"),
+    ]  # fmt: skip
+    run = args.output / name
+    if not (run / "metrics.json").is_file():
+        rate = float(call("--rate", *common))
+        steps = max(EPOCHS, round(60 * args.minutes * rate))
+        parts = settings(f"training.epochs={EPOCHS}", "training.early_stopping=null",
+                         f"training.steps_per_epoch={steps // EPOCHS}")  # fmt: skip
+        call("-m", "tfdetect.train", *common, *parts, "--name", name)
+    history = read(run / "history.csv")
+    info = json.loads((run / "run.json").read_text())
+    experiment = (run / "experiment.yaml").read_text()
+    per_epoch = int(experiment.split("steps_per_epoch:")[1].split()[0])
+    return run, per_epoch * len(history), info["training_seconds"]
+
+
+def settings(*texts: str) -> list[str]:
+    return [part for text in texts for part in ("--set", text)]
+
+
+def evaluate(run: Path, dataset: str, output: Path) -> dict:
+    """The metrics of a run on all of a set."""
+    output = output.with_name(output.name.replace(" ", "-"))
+    if not (output / "metrics.json").is_file():
+        call("-m", "tfdetect.evaluate", str(run), "--dataset", dataset, "--split", "all",
+             "--output", str(output), "--no-pictures")  # fmt: skip
+    return json.loads((output / "metrics.json").read_text())["all"]
+
+
+def figures(result: dict) -> dict:
+    """The row's numbers, with the interval of the IoU."""
+    metrics = result["masks"]["metrics"]
+    iou = metrics["iou_altered"]
+    return {
+        "altered images": result["masks"]["altered"],
+        "IoU": f"{iou['value']:.3f} [{iou['low']:.3f}, {iou['high']:.3f}]",
+        **{title: round(metrics[key]["value"], 3) for title, key in (("F1", "f1"), ("AP", "ap"))},
+        "image AUC": metrics["image_auc"]["value"] and round(metrics["image_auc"]["value"], 3),
+    }
+
+
+def thinned(args, source: Path, splits: set | None) -> Path:
+    """A manifest of every N-th image of each kind in some splits."""
+    kinds = {}
+    for row in placed(source):
+        if splits is None or row["split"] in splits:
+            kinds.setdefault((row["label"], row["generator"]), []).append(row)
+    rows = [row for kind in kinds.values() for row in kind[:: args.every]]
+    return write(args, f"measured-{source.parent.name}", rows)
+
+
+def placed(source: Path) -> list[dict]:
+    """A manifest's rows, with absolute paths."""
+    rows = read(source)
+    for row in rows:
+        for column in ("path", "mask"):
+            if row[column]:
+                row[column] = str(source.parent.resolve() / row[column])
+    return rows
+
+
+def write(args, name: str, rows: list[dict]) -> Path:
+    """A manifest, beside the runs, with paths relative to it."""
+    folder = (args.output / name).resolve()
+    folder.mkdir(exist_ok=True)
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        for row in rows:
+            paths = {c: os.path.relpath(row[c], folder) for c in ("path", "mask") if row[c]}
+            table.writerow({**row, **paths})
+    return folder / "manifest.csv"
+
+
+def read(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def call(*arguments: str) -> str:
+    """Runs Python on arguments, or this file; returns what it printed."""
+    if arguments[0] == "--rate":
+        arguments = (__file__, *arguments)
+    done = subprocess.run(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(arguments)}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def measure_rate(arguments: list[str]) -> None:
+    """Prints steps a second of a training, without its validation."""
+    from tfdetect.quiet import import_tensorflow
+    from tfdetect.train import parser
+
+    import_tensorflow()
+    from tfdetect import workflow
+    from tfdetect.data.pipeline import training_data
+    from tfdetect.models.detector import build_detector
+    from tfdetect.training.fit import _losses
+
+    args = parser().parse_args(arguments)
+    plan = workflow.make_plan(args.dataset, args.experiment, args.overrides, args.data_dir)
+    catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
+    training = experiment.training
+    stream = training_data(
+        catalogue, catalogue.split("train"), experiment.data, 2, training.batch_size, 0, True
+    )
+    detector = build_detector(experiment, 2)
+    losses, weights = _losses(training, 2, list(detector.output))
+    detector.compile("adam", losses, loss_weights=weights)
+    batches = stream.batches()
+    detector.fit(batches, steps_per_epoch=2, epochs=1, verbose=0)
+    start = time.perf_counter()
+    detector.fit(batches, steps_per_epoch=4, epochs=1, verbose=0)
+    print(4 / (time.perf_counter() - start))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--rate"]:
+        measure_rate(sys.argv[2:])
+    else:
+        main()

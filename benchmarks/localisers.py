@@ -20,6 +20,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from tfdetect.run import open_run
+
 LOCALISERS = ("localiser", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0")
 EPOCHS = 4  # in which the time is parted
 
@@ -67,14 +69,14 @@ def leave_one_out(args):
     """Each fill measured by a localiser that saw it and by one that did not."""
     rows = placed(args.data / "manifest.csv")
     fills = sorted({row["generator"] for row in rows} - {""})
-    whole, _, _ = train(args, "localiser", str(args.data), "all-fills")
+    whole, steps, _ = train(args, "localiser", str(args.data), "all-fills")
     for fill in fills:
         others = [name for name in fills if name != fill]
         rest = write(args, f"without-{fill}", [r for r in rows if r["generator"] != fill])
         only = write(args, f"only-{fill}", [
             r for r in rows if r["split"] == "test" and r["generator"] not in others
         ])  # fmt: skip
-        run, _, _ = train(args, "localiser", str(rest), f"without-{fill}")
+        run, _, _ = train(args, "localiser", str(rest), f"without-{fill}", steps=steps)
         for name, measured in (("seen", whole), ("never seen", run)):
             result = evaluate(measured, str(only), args.output / f"{fill}-{name}")
             yield {"fill": fill, "in training": name, **figures(result)}
@@ -94,8 +96,10 @@ def transfer(args):
             yield {"trained on": name, "measured on": f"{other}, {part}", **figures(result)}
 
 
-def train(args, experiment: str, dataset: str, name: str, folder: str = "") -> tuple:
-    """Trains for the wanted time; returns the run, its steps and its seconds of training."""
+def train(
+    args, experiment: str, dataset: str, name: str, folder: str = "", steps: int | None = None
+) -> tuple:
+    """Trains for the wanted time, or steps; returns the run, its steps and its seconds."""
     common = [
         "--dataset", dataset, "--experiment", experiment, "--output", str(args.output), "--quiet",
         *(["--data-dir", folder] if folder else []),
@@ -104,16 +108,15 @@ def train(args, experiment: str, dataset: str, name: str, folder: str = "") -> t
     ]  # fmt: skip
     run = args.output / name
     if not (run / "metrics.json").is_file():
-        rate = float(call("--rate", *common))
-        steps = max(EPOCHS, round(60 * args.minutes * rate))
+        if steps is None:
+            rate = float(call("--rate", *common))
+            steps = max(EPOCHS, round(60 * args.minutes * rate))
         parts = settings(f"training.epochs={EPOCHS}", "training.early_stopping=null",
                          f"training.steps_per_epoch={steps // EPOCHS}")  # fmt: skip
         call("-m", "tfdetect.train", *common, *parts, "--name", name)
-    history = read(run / "history.csv")
-    info = json.loads((run / "run.json").read_text())
-    experiment = (run / "experiment.yaml").read_text()
-    per_epoch = int(experiment.split("steps_per_epoch:")[1].split()[0])
-    return run, per_epoch * len(history), info["training_seconds"]
+    done = open_run(run)
+    steps = done.experiment().training.steps_per_epoch * done.info["epochs"]
+    return run, steps, done.info["training_seconds"]
 
 
 def settings(*texts: str) -> list[str]:

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfdetect.imaging.geometry import resize, restore
+from tfdetect.imaging.geometry import resize, restore, to_uint8
 from tfdetect.imaging.tiles import by_tiles
 
 
@@ -61,6 +61,6 @@ def of_images(
         table, masks = look(resize(images, size, policy))
         return table, restore(masks, tf.shape(images)[1:3], policy)
     classes = max(2, detector.output["label"].shape[-1])
-    tables, masks = by_tiles(images, size, policy.removeprefix("window_"), look)
+    tables, masks = by_tiles(to_uint8(images), size, policy.removeprefix("window_"), look)
     surest = tf.argmin(tables[..., 0], axis=1)
     return tf.ensure_shape(tf.gather(tables, surest, batch_dims=1), [None, classes]), masks

@@ -5,6 +5,9 @@ import tensorflow as tf
 
 from tfdetect.imaging.geometry import resize, restore, to_uint8
 from tfdetect.imaging.tiles import by_tiles
+from tfdetect.models.heads import TopPixels
+
+_BELOW = 0.499  # the highest P(altered) in what is called authentic
 
 
 def draws_masks(detector: keras.Model) -> bool:
@@ -40,6 +43,9 @@ def of_images(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Class probabilities of images, and P(altered) of their pixels.
 
+    Where the verdict is the mask's own (the head top_pixels), the two agree: no pixel of what
+    is called authentic has P(altered) 0.5.
+
     With a window policy images are read by overlapping tiles at their own resolution, and the
     tile with the highest P(fake) gives the probabilities: a forgery may be in one place.
 
@@ -53,9 +59,15 @@ def of_images(
         crop has P(altered) 0.
     """
 
+    agree = any(isinstance(layer, TopPixels) for layer in detector.layers)
+
     def look(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = detector(tf.cast(pixels, tf.float32), training=False)
-        return probabilities(logits["label"]), tf.sigmoid(logits["mask"])
+        table, altered = probabilities(logits["label"]), tf.sigmoid(logits["mask"])
+        if agree:
+            authentic = table[:, :1, None, None] > 0.5
+            altered = tf.where(authentic, tf.minimum(altered, _BELOW), altered)
+        return table, altered
 
     if not policy.startswith("window"):
         table, masks = look(resize(images, size, policy))

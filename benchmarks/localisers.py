@@ -36,6 +36,8 @@ def main():
     parser.add_argument("--size", type=int, default=256, help="pixels of a window (256)")
     parser.add_argument("--batch", type=int, default=16, help="windows (16)")
     parser.add_argument("--minutes", type=float, default=10, help="of training each (10)")
+    parser.add_argument("--steps", type=int, help="train so many steps instead")
+    parser.add_argument("--fills", help="for leave-one-out: these alone, as A,B")
     parser.add_argument("--every", type=int, default=1, help="measure on every N-th image of each "
                         "set (1)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("localisers"), help="for the runs")
@@ -70,7 +72,7 @@ def leave_one_out(args):
     rows = placed(args.data / "manifest.csv")
     fills = sorted({row["generator"] for row in rows} - {""})
     whole, steps, _ = train(args, "localiser", str(args.data), "all-fills")
-    for fill in fills:
+    for fill in args.fills.split(",") if args.fills else fills:
         others = [name for name in fills if name != fill]
         rest = write(args, f"without-{fill}", [r for r in rows if r["generator"] != fill])
         only = write(args, f"only-{fill}", [
@@ -108,6 +110,7 @@ def train(
     ]  # fmt: skip
     run = args.output / name
     if not (run / "metrics.json").is_file():
+        steps = steps or args.steps
         if steps is None:
             rate = float(call("--rate", *common))
             steps = max(EPOCHS, round(60 * args.minutes * rate))

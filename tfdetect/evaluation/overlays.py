@@ -21,7 +21,8 @@ def overlay(image: np.ndarray, altered: np.ndarray) -> np.ndarray:
     Returns:
         uint8 [H, W, 3]; untouched pixels as they are, but for the outline.
     """
-    tinted = np.where(altered[..., None], 0.6 * image + 0.4 * _RED, image).astype(np.uint8)
+    tinted = image.copy()
+    tinted[altered] = 0.6 * image[altered] + 0.4 * _RED
     outlines, _ = cv2.findContours(altered.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     width = max(1, round(max(altered.shape) / 300))
     return cv2.drawContours(tinted, outlines, -1, _RED.tolist(), width)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics as sk
 import tensorflow as tf
-from conftest import train_small
+from conftest import SMALL, train_small
 from PIL import Image
 
 from tfdetect import workflow
@@ -24,13 +24,14 @@ from tfdetect.evaluation.overlays import overlay
 from tfdetect.experiment import MaskLoss, load_experiment
 from tfdetect.imaging.geometry import resize, restore
 from tfdetect.imaging.tiles import by_tiles
-from tfdetect.models.detector import build_detector, load_detector
+from tfdetect.models.detector import build_detector
 from tfdetect.predict import main as predict
-from tfdetect.run import open_run
 from tfdetect.train import main as train
-from tfdetect.training import state
 from tfdetect.training.devices import configure_devices
+from tfdetect.training.fit import fit
+from tfdetect.training.fit import prepare as start
 from tfdetect.training.masks import MaskCriterion, MaskIoU, edges
+from tfdetect.training.state import TrainState
 
 LOCALISER = [
     "data.image_size=32", "data.resize=window_tile",
@@ -430,46 +431,69 @@ def test_a_set_without_masks_is_measured_by_labels(localiser, folder_dataset, tm
     assert found["altered"] == 0 and found["metrics"]["iou_altered"]["value"] is None
 
 
-@pytest.mark.parametrize("aux", [False, True])
-def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch, aux):
-    own = [*LOCALISER, "training.epochs=2"]
-    if aux:
-        own += ["model.mask_head=fcn", "model.mask_options={aux: true, dropout: 0.0}"]
-    whole = train_small(forged, tmp_path, own, name="whole")
+def fit_only(root, folder, overrides=(), devices=None):
+    """Fits without the rest of a run; returns the detector and the state."""
+    plan = workflow.make_plan(str(root), None, [*SMALL, *LOCALISER, *overrides])
+    catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
+    classes = len(plan.spec.class_names)
+    start(experiment)
+    folder.mkdir(exist_ok=True)
+    train, held_out = catalogue.split("train"), catalogue.split("validation")
+    data = training_data(catalogue, train, experiment.data, classes, 12, 0, True)
+    validation = validation_data(catalogue, held_out, experiment.data, classes, 12, True)
+    detector, found, _ = fit(
+        experiment, classes, data, validation, devices or configure_devices(virtual=1), folder,
+        on_broken=lambda paths: None, say=lambda text: None, verbose=0,
+    )  # fmt: skip
+    return detector, found
+
+
+def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch):
+    """With an auxiliary mask too."""
+    own = ["model.mask_head=fcn", "model.mask_options={aux: true, dropout: 0.0}"]
+    whole, _ = fit_only(forged, tmp_path / "whole", own)
 
     class Stop(Exception):
         pass
 
-    written = state.TrainState._write
+    written = TrainState._write
 
     def stop(self):
         written(self)
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(state.TrainState, "_write", stop)
+        patch.setattr(TrainState, "_write", stop)
         with pytest.raises(Stop):
-            train_small(forged, tmp_path, own, name="parts")
-    train_small(forged, tmp_path, own, name="parts")
-    parts = load_detector(open_run(tmp_path / "parts")).get_weights()
-    for one, other in zip(load_detector(whole).get_weights(), parts, strict=True):
+            fit_only(forged, tmp_path / "parts", own)
+    parts, found = fit_only(forged, tmp_path / "parts", own)
+    assert found.epoch == 2 and "val_mask_iou" in found.history[1]
+    for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_two_replicas_train_masks(forged, tmp_path):
-    run = train_small(forged, tmp_path, LOCALISER, devices=configure_devices(virtual=2))
-    assert run.metrics()["test"]["masks"]["count"] > 0
+    own = ["training.epochs=1", "training.optimizer.learning_rate=0.0001"]
+    one, alone = fit_only(forged, tmp_path / "one", own)
+    two, shared = fit_only(forged, tmp_path / "two", own, configure_devices(virtual=2))
+    assert shared.history[0]["mask_loss"] == pytest.approx(alone.history[0]["mask_loss"], rel=1e-3)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
 
 
 def test_three_classes_have_a_mask_and_a_kind(forged, tmp_path):
+    """The label's P(fake) is the mask's, whatever the kind."""
     rows = (forged / "manifest.csv").read_text().splitlines()
     rows[1:] = [
         row.replace(",fake,", ",edited,") if int(row.split(".")[0]) % 2 else row for row in rows[1:]
     ]
     (forged / "manifest.csv").write_text("\n".join(rows))
-    run = train_small(forged, tmp_path, LOCALISER)
-    assert run.classes[0] == "real" and len(run.classes) == 3
-    assert run.metrics()["test"]["masks"]["altered"] > 0
+    detector, _ = fit_only(forged, tmp_path / "run", ["training.epochs=1"])
+    logits = detector(tf.random.uniform([4, 32, 32, 3]) * 255, training=False)
+    assert logits["label"].shape == (4, 3)
+    top, _ = tf.math.top_k(tf.reshape(logits["mask"], [4, -1]), round(0.005 * 32 * 32))
+    fake = 1 - tf.nn.softmax(logits["label"])[:, 0]
+    np.testing.assert_allclose(fake, tf.sigmoid(tf.reduce_mean(top, 1)), atol=1e-5)
 
 
 # --- mistakes

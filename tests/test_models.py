@@ -144,6 +144,7 @@ SLOW_COUNTS = {
     "mobilenetv3_small": (224, 927_008),
     "mobilenetv3_large": (224, 2_971_952),
     "resnet101": (224, 42_500_160),
+    "resnet50_dilated": (224, 23_508_032),
     "swin_s": (224, 48_837_258),
     "swin_b": (224, 86_743_224),
     "deit_t": (224, 5_524_800),
@@ -166,7 +167,8 @@ def test_published_parameter_counts(backbone, size, trunk):
 
 
 def test_every_backbone_has_a_published_count():
-    assert {*COUNTS, *SLOW_COUNTS, "small_resnet"} == set(BACKBONES)
+    without = {"small_resnet", "deeplabv3_resnet50", "segformer_b0"}
+    assert {*COUNTS, *SLOW_COUNTS} == set(BACKBONES) - without
 
 
 PREPROCESSING = {

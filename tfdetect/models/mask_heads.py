@@ -17,7 +17,8 @@ def decoder(image, features, maps: list, width: int = 64, finest: int = 2) -> di
         features: the backbone's last features; not used here.
         maps: feature maps [B, h, w, c] from fine to coarse.
         width: channels at stride 4 and coarser; half of them at finer ones.
-        finest: stride of the finest map used; the logits are enlarged from there.
+        finest: stride of the finest map used, if there is one so coarse; the logits are enlarged
+            from there.
 
     Returns:
         {"mask": logits float32 [B, H, W, 1]}.
@@ -31,6 +32,7 @@ def decoder(image, features, maps: list, width: int = 64, finest: int = 2) -> di
         for stride in (2, 4):
             stem = _unit(stem, width // 2, f"stem{stride}", strides=2)
             levels[stride] = stem
+    finest = min(finest, max(levels))
     chosen = sorted((stride for stride in levels if stride >= finest), reverse=True)
     x = _unit(levels[chosen[0]], width, f"mask_{chosen[0]}", size=1)
     for stride in chosen[1:]:

@@ -175,7 +175,9 @@ def test_stages_thaw_the_backbone_and_lower_the_rate(folder_dataset, tmp_path, m
     assert state.epoch == 5
 
 
-@pytest.mark.parametrize("step", [10, 20, 33])
+@pytest.mark.parametrize("step", [
+    pytest.param(10, marks=pytest.mark.slow), 20, pytest.param(33, marks=pytest.mark.slow)
+])  # fmt: skip
 def test_stages_resume_to_the_same_weights(folder_dataset, tmp_path, step, monkeypatch):
     from tfdetect.training import fit as module
 

@@ -505,10 +505,18 @@ def test_three_classes_have_a_mask_and_a_kind(forged, tmp_path):
     ("training.monitor=iou", "model.mask_head"),
     ("training.mask_loss.name=foca", "mask_loss"),
     ("training.mask_loss.alpha=2", "alpha"),
+    ("model.mask_option.width=8", "mask_options"),
 ])  # fmt: skip
 def test_mistakes_in_the_experiment_are_named(override, said, capsys):
     assert run_command(train, ["--dataset", "demo", "--set", override]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", ["{widht: 8}", "{width: many}", "{finest: 3}"])
+def test_mistakes_in_the_options_of_a_mask_head_are_named(options):
+    overrides = [*SMALL, *LOCALISER, f"model.mask_options={options}"]
+    with pytest.raises(UserError, match="mask_options"):
+        build_detector(load_experiment("small_images", overrides), 2)
 
 
 def test_data_without_masks_are_refused(folder_dataset, tmp_path):

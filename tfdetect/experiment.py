@@ -49,6 +49,9 @@ class Augmentation(Document):
         return _registered(value, registry.AUGMENTATIONS)
 
 
+# Below these keys an override may add new ones.
+_FREE = ("model.options.", "model.mask_options.", "data.augment.")
+
 Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see geometry.resize
 
 
@@ -296,9 +299,7 @@ def _with_overrides(data: dict, overrides: list[str], source: str, path: Path | 
         for depth, part in enumerate(parts):
             if isinstance(node, list) and part.isdigit() and int(part) < len(node):
                 part = int(part)
-            elif not isinstance(node, dict) or (
-                part not in node and not key.startswith(("model.options.", "data.augment."))
-            ):
+            elif not isinstance(node, dict) or (part not in node and not key.startswith(_FREE)):
                 choices = list(node) if isinstance(node, dict) else []
                 raise UserError(
                     f"--set {text}: no key {'.'.join(parts[: depth + 1])!r}."

@@ -583,7 +583,7 @@ def training_data(
             raise UserError(
                 f"{catalogue.name} has no masks in its train split, which model.mask_head needs. "
                 "Name them in the spec, make forgeries with masks from photographs with "
-                "python -m tfdetect.synthesize, or train without: --set model.mask_head=null"
+                "python -m tfdetect.synthesize, or train without: --experiment small_images"
             )
         masks = {"masks": mask_source(catalogue, table), "masked": masked}
     return TrainingData(

@@ -63,8 +63,10 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
         draw = registry.resolve("mask head", registry.MASK_HEADS, model.mask_head)
         try:
             outputs = draw(x, features, maps, **model.mask_options)
-        except TypeError as error:
-            raise UserError(f"model.mask_options: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"The mask head {model.mask_head} refuses model.mask_options: {error}"
+            ) from error
         if model.head == "top_pixels":
             options["mask"] = outputs["mask"]
     head = registry.resolve("head", registry.HEADS, model.head)

@@ -75,6 +75,28 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     )
 
 
+def fit_small(root, folder, overrides=(), devices=None):
+    """Fits without the rest of the run; returns the detector and its state."""
+    from tfdetect import workflow
+    from tfdetect.data.pipeline import training_data, validation_data
+    from tfdetect.training.devices import configure_devices
+    from tfdetect.training.fit import fit, prepare
+
+    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides])
+    catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
+    classes, masks = len(plan.spec.class_names), experiment.model.mask_head is not None
+    prepare(experiment)
+    folder.mkdir(exist_ok=True)
+    train, held_out = catalogue.split("train"), catalogue.split("validation")
+    data = training_data(catalogue, train, experiment.data, classes, 12, 0, masks)
+    validation = validation_data(catalogue, held_out, experiment.data, classes, 12, masks)
+    detector, state, _ = fit(
+        experiment, classes, data, validation, devices or configure_devices(virtual=1), folder,
+        on_broken=lambda paths: None, say=lambda text: None, verbose=0,
+    )  # fmt: skip
+    return detector, state
+
+
 @pytest.fixture(scope="session")
 def shared_run(tmp_path_factory):
     """One finished run and its dataset, for all tests that only read them."""

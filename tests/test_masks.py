@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics as sk
 import tensorflow as tf
-from conftest import SMALL, train_small
+from conftest import SMALL, fit_small, train_small
 from PIL import Image
 
 from tfdetect import workflow
@@ -28,8 +28,6 @@ from tfdetect.models.detector import build_detector
 from tfdetect.predict import main as predict
 from tfdetect.train import main as train
 from tfdetect.training.devices import configure_devices
-from tfdetect.training.fit import fit
-from tfdetect.training.fit import prepare as start
 from tfdetect.training.masks import MaskCriterion, MaskIoU, edges
 from tfdetect.training.state import TrainState
 
@@ -431,27 +429,10 @@ def test_a_set_without_masks_is_measured_by_labels(localiser, folder_dataset, tm
     assert found["altered"] == 0 and found["metrics"]["iou_altered"]["value"] is None
 
 
-def fit_only(root, folder, overrides=(), devices=None):
-    """Fits without the rest of a run; returns the detector and the state."""
-    plan = workflow.make_plan(str(root), None, [*SMALL, *LOCALISER, *overrides])
-    catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
-    classes = len(plan.spec.class_names)
-    start(experiment)
-    folder.mkdir(exist_ok=True)
-    train, held_out = catalogue.split("train"), catalogue.split("validation")
-    data = training_data(catalogue, train, experiment.data, classes, 12, 0, True)
-    validation = validation_data(catalogue, held_out, experiment.data, classes, 12, True)
-    detector, found, _ = fit(
-        experiment, classes, data, validation, devices or configure_devices(virtual=1), folder,
-        on_broken=lambda paths: None, say=lambda text: None, verbose=0,
-    )  # fmt: skip
-    return detector, found
-
-
 def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch):
     """With an auxiliary mask too."""
     own = ["model.mask_head=fcn", "model.mask_options={aux: true, dropout: 0.0}"]
-    whole, _ = fit_only(forged, tmp_path / "whole", own)
+    whole, _ = fit_small(forged, tmp_path / "whole", [*LOCALISER, *own])
 
     class Stop(Exception):
         pass
@@ -465,8 +446,8 @@ def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(TrainState, "_write", stop)
         with pytest.raises(Stop):
-            fit_only(forged, tmp_path / "parts", own)
-    parts, found = fit_only(forged, tmp_path / "parts", own)
+            fit_small(forged, tmp_path / "parts", [*LOCALISER, *own])
+    parts, found = fit_small(forged, tmp_path / "parts", [*LOCALISER, *own])
     assert found.epoch == 2 and "val_mask_iou" in found.history[1]
     for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -474,8 +455,10 @@ def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch):
 
 def test_two_replicas_train_masks(forged, tmp_path):
     own = ["training.epochs=1", "training.optimizer.learning_rate=0.0001"]
-    one, alone = fit_only(forged, tmp_path / "one", own)
-    two, shared = fit_only(forged, tmp_path / "two", own, configure_devices(virtual=2))
+    one, alone = fit_small(forged, tmp_path / "one", [*LOCALISER, *own])
+    two, shared = fit_small(
+        forged, tmp_path / "two", [*LOCALISER, *own], configure_devices(virtual=2)
+    )
     assert shared.history[0]["mask_loss"] == pytest.approx(alone.history[0]["mask_loss"], rel=1e-3)
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)
@@ -488,7 +471,7 @@ def test_three_classes_have_a_mask_and_a_kind(forged, tmp_path):
         row.replace(",fake,", ",edited,") if int(row.split(".")[0]) % 2 else row for row in rows[1:]
     ]
     (forged / "manifest.csv").write_text("\n".join(rows))
-    detector, _ = fit_only(forged, tmp_path / "run", ["training.epochs=1"])
+    detector, _ = fit_small(forged, tmp_path / "run", [*LOCALISER, "training.epochs=1"])
     logits = detector(tf.random.uniform([4, 32, 32, 3]) * 255, training=False)
     assert logits["label"].shape == (4, 3)
     top, _ = tf.math.top_k(tf.reshape(logits["mask"], [4, -1]), round(0.005 * 32 * 32))

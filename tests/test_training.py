@@ -14,37 +14,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from conftest import SMALL, train_small
+from conftest import SMALL, fit_small, train_small
 
 from tfdetect import run as runs
 from tfdetect import workflow
-from tfdetect.data.pipeline import load_image, training_data, validation_data
+from tfdetect.data.pipeline import load_image
 from tfdetect.errors import UserError
 from tfdetect.experiment import load_experiment
 from tfdetect.models.detector import load_detector
 from tfdetect.training.devices import configure_devices
-from tfdetect.training.fit import fit, prepare
 from tfdetect.training.optimizer import build_optimizer
 
 
 def weights(run):
     return load_detector(run).get_weights()
-
-
-def fit_small(root, folder, overrides=(), devices=None):
-    """Fits without the rest of the run; returns the detector and its state."""
-    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides])
-    catalogue = workflow.find_data(plan, progress=False)
-    prepare(plan.experiment)
-    folder.mkdir(exist_ok=True)
-    train, held_out = catalogue.split("train"), catalogue.split("validation")
-    data = training_data(catalogue, train, plan.experiment.data, 2, 12, 0)
-    validation = validation_data(catalogue, held_out, plan.experiment.data, 2, 12)
-    detector, state, _ = fit(
-        plan.experiment, 2, data, validation, devices or configure_devices(virtual=1), folder,
-        on_broken=lambda paths: None, say=lambda text: None, verbose=0,
-    )  # fmt: skip
-    return detector, state
 
 
 def test_intervals_hold_their_values(shared_run):

@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 from tfdetect.data.catalogue import Catalogue
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.errors import UserError
-from tfdetect.evaluation.masks import BINS, batch_iou, best_threshold, iou_of, mask_metrics
+from tfdetect.evaluation.masks import (
+    BINS,
+    batch_iou,
+    best_threshold,
+    confusions,
+    iou_of,
+    mask_metrics,
+)
 from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
 from tfdetect.evaluation.predictions import Drawn, Truth, predict_images
 from tfdetect.evaluation.report import write_report
@@ -85,10 +92,7 @@ def _examples(
 ) -> dict[str, list[tuple[Drawn, float]]]:
     """The altered images whose masks are best and worst, drawn again, with their IoU."""
     places, positive, negative = _pixels(table)
-    middle = BINS // 2
-    ious = iou_of(
-        positive[:, middle:].sum(1), negative[:, middle:].sum(1), positive[:, :middle].sum(1)
-    )
+    ious = iou_of(*confusions(positive, negative))
     altered = positive.sum(axis=1) > 0
     places, ious = places[altered], ious[altered]
     order = np.argsort(-ious, kind="stable")

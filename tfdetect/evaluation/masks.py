@@ -52,8 +52,7 @@ def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Callable:
     positive, negative = positive.astype(np.float64), negative.astype(np.float64)
     altered = positive.sum(axis=1) > 0
     middle = BINS // 2
-    tp, fp = positive[:, middle:].sum(axis=1), negative[:, middle:].sum(axis=1)
-    fn = positive[:, :middle].sum(axis=1)
+    tp, fp, fn = confusions(positive, negative)
     ious = iou_of(tp, fp, fn)
     with np.errstate(invalid="ignore", divide="ignore"):
         f1s = 2 * tp / (2 * tp + fp + fn)
@@ -91,6 +90,13 @@ def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Callable:
     return metrics
 
 
+def confusions(positive: np.ndarray, negative: np.ndarray) -> tuple:
+    """True positive, false positive and false negative pixels at P(altered) 0.5, [n] each."""
+    middle = BINS // 2
+    drawn, missed = positive[:, middle:], positive[:, :middle]
+    return drawn.sum(axis=1), negative[:, middle:].sum(axis=1), missed.sum(axis=1)
+
+
 def iou_of(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
     """Intersection over union; 1 where both are empty."""
     union = tp + fp + fn
@@ -99,9 +105,8 @@ def iou_of(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
 
 def batch_iou(positive: np.ndarray, negative: np.ndarray) -> float:
     """Mean over consecutive batches of 8 images of the IoU of their pixels (note 000)."""
-    middle, starts = BINS // 2, np.arange(0, len(positive), _BATCH)
-    counts = (positive[:, middle:], negative[:, middle:], positive[:, :middle])
-    sums = [np.add.reduceat(x.sum(axis=1), starts) for x in counts]
+    starts = np.arange(0, len(positive), _BATCH)
+    sums = [np.add.reduceat(x, starts) for x in confusions(positive, negative)]
     return float(iou_of(*sums).mean())
 
 

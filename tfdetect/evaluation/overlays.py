@@ -1,11 +1,14 @@
 """Pictures of where an image was altered, as PNG files."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
+
+from tfdetect.errors import UserError
 
 THRESHOLD = 0.5  # P(altered) from which a pixel is shown as altered
 _RED = np.array([230, 30, 30], np.float32)
@@ -42,11 +45,22 @@ class MaskWriter:
         names = [os.path.relpath(path, base) for path in paths]
         stems = [os.path.splitext(name)[0] for name in names]
         # Two images that differ in their extension alone keep it.
-        self._names = [n if stems.count(s) > 1 else s for n, s in zip(names, stems)]
+        times = Counter(stems)
+        self._names = [n if times[s] > 1 else s for n, s in zip(names, stems)]
 
     def write(self, drawn) -> None:
-        """Writes the pictures of a `predictions.Drawn`."""
-        path = self.folder / self._names[drawn.index]
+        """Writes the pictures of a `predictions.Drawn`.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        try:
+            self._write(drawn, self.folder / self._names[drawn.index])
+        except OSError as error:
+            raise UserError(f"Writing masks to {self.folder} failed: {error}.") from error
+
+    @staticmethod
+    def _write(drawn, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         altered = drawn.altered >= THRESHOLD
         for kind, pixels in (

@@ -74,7 +74,7 @@ def leave_one_out(args):
     whole, steps, _ = train(args, "localiser", str(args.data), "all-fills")
     for fill in args.fills.split(",") if args.fills else fills:
         others = [name for name in fills if name != fill]
-        rest = write(args, f"without-{fill}", [r for r in rows if r["generator"] != fill])
+        rest = write(args, f"others-than-{fill}", [r for r in rows if r["generator"] != fill])
         only = write(args, f"only-{fill}", [
             r for r in rows if r["split"] == "test" and r["generator"] not in others
         ])  # fmt: skip

@@ -78,7 +78,7 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
 def fit_small(root, folder, overrides=(), devices=None):
     """Fits without the rest of the run; returns the detector and its state."""
     from tfdetect import workflow
-    from tfdetect.data.pipeline import training_data, validation_data
+    from tfdetect.data.pipeline import training_data, untouched_images, validation_data
     from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import fit, prepare
 
@@ -91,7 +91,9 @@ def fit_small(root, folder, overrides=(), devices=None):
     data = training_data(catalogue, train, experiment.data, classes, 12, 0, masks)
     validation = validation_data(catalogue, held_out, experiment.data, classes, 12, masks)
     detector, state, _ = fit(
-        experiment, classes, data, validation, devices or configure_devices(virtual=1), folder,
+        experiment, classes, data, validation,
+        lambda: untouched_images(catalogue, train, experiment.data, 12),
+        devices or configure_devices(virtual=1), folder,
         on_broken=lambda paths: None, say=lambda text: None, verbose=0,
     )  # fmt: skip
     return detector, state

@@ -10,6 +10,7 @@ from tfdetect.errors import UserError, nearest
 
 COMMANDS = {
     "train": "train a detector and leave a run",
+    "models": "list the published detectors that train --model knows",
     "evaluate": "measure a run on its dataset or on another one",
     "predict": "give verdicts on files and folders",
     "synthesize": "make forgeries with masks out of photographs",
@@ -72,5 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: Unknown command {argv[0]!r}.{nearest(argv[0], COMMANDS)} "
               f"Commands: {', '.join(COMMANDS)}.", file=sys.stderr)  # fmt: skip
         return 2
-    module = importlib.import_module(f"tfdetect.{argv[0].replace('-', '_')}")
+    # Of the name of a room, the room's __main__.
+    name = "models.__main__" if argv[0] == "models" else argv[0].replace("-", "_")
+    module = importlib.import_module(f"tfdetect.{name}")
     return run_command(module.main, argv[1:])

@@ -27,6 +27,11 @@ def shipped(folder: str) -> Path:
     return here / folder
 
 
+def shipped_names(folder: str) -> dict[str, Path]:
+    """The shipped documents of a folder and of those in it, by name."""
+    return {file.stem: file for file in sorted(shipped(folder).rglob("*.yaml"))}
+
+
 def find(kind: str, folder: str, name: str) -> Path:
     """Finds the document `name`: a path to a YAML file, or the stem of a shipped one."""
     path = Path(name).expanduser()
@@ -34,7 +39,7 @@ def find(kind: str, folder: str, name: str) -> Path:
         if path.is_file():
             return path
         raise UserError(f"There is no {kind} file {name!r}.")
-    choices = {file.stem: file for file in shipped(folder).glob("*.yaml")}
+    choices = shipped_names(folder)
     if name not in choices:
         raise unknown(kind, name, choices)
     return choices[name]

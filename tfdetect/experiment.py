@@ -7,8 +7,8 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from tfdetect import registry
-from tfdetect.documents import Document, find, read_yaml, validate
-from tfdetect.errors import UserError, nearest
+from tfdetect.documents import Document, find, read_yaml, shipped_names, validate
+from tfdetect.errors import UserError, nearest, unknown
 
 # What multiples of pixels a backbone accepts: (smallest side, side must divide by this).
 INPUT_SIZES = {
@@ -17,13 +17,20 @@ INPUT_SIZES = {
     "efficientnetv2_b0": (32, 1), "efficientnetv2_s": (32, 1),
     "convnext_tiny": (32, 1),
     "mobilenetv3_small": (32, 1), "mobilenetv3_large": (32, 1),
-    "resnet18": (32, 1), "resnet50": (32, 1), "resnet101": (32, 1),
+    "resnet18": (32, 1), "resnet34": (32, 1), "resnet50": (32, 1), "resnet101": (32, 1),
     "resnet50_dilated": (32, 8), "deeplabv3_resnet50": (64, 32), "segformer_b0": (32, 32),
     "swin_t": (224, 224), "swin_s": (224, 224), "swin_b": (224, 224),
     "deit_t": (32, 16), "deit_s": (32, 16), "deit_b": (32, 16),
     "vit_b": (32, 16),
-    "small_resnet": (16, 1),
+    "small_resnet": (16, 1), "none": (8, 1), "frank_cnn": (16, 8),
+    "gramnet": (32, 1), "f3net": (128, 1), "iidnet": (64, 8), "nixnet": (32, 8),
 }  # fmt: skip
+# Those that leave another side than the image's; `options` are the front-end's.
+FRONT_END_SIDES = {
+    "lfs": lambda side, options: (side - 2) // 2 + 1,
+    "npr": lambda side, options: side - side % 2,
+    "simplest_patch": lambda side, options: options.get("output", 256),
+}
 
 
 class Augmentation(Document):
@@ -50,7 +57,7 @@ class Augmentation(Document):
 
 
 # Below these keys an override may add new ones.
-_FREE = ("model.options.", "model.mask_options.", "data.augment.")
+_FREE = ("model.front_end_options.", "model.options.", "model.mask_options.", "data.augment.")
 
 Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see geometry.resize
 
@@ -102,13 +109,19 @@ class Freeze(Document):
 
 
 class Model(Document):
-    """The detector: backbone, head, weights.
+    """The detector: front-end, backbone, heads, weights.
 
     Attributes:
+        front_end: fixed or learnt filters before the backbone; "pixels" is none.
+        front_end_options: keyword arguments of the front-end's function.
+        with_pixels: give the backbone the image's own channels before those of the front-end.
         mask_head: draws which pixels were altered; none for a detector of labels alone.
         mask_options: keyword arguments of the mask head's function.
     """
 
+    front_end: str = "pixels"
+    front_end_options: dict[str, Any] = {}
+    with_pixels: bool = False
     backbone: str = "small_resnet"
     options: dict[str, Any] = {}  # keyword arguments of the backbone's function
     weights: str = "none"  # none, imagenet, a preset's name, or a path to a run or .keras file
@@ -118,6 +131,11 @@ class Model(Document):
     l2: float = Field(0.01, ge=0)  # on the dense layers of conv_dense
     mask_head: str | None = None
     mask_options: dict[str, Any] = {}
+
+    @field_validator("front_end")
+    @classmethod
+    def _front_end(cls, value: str) -> str:
+        return value if value == "pixels" else _registered(value, registry.FRONT_ENDS)
 
     @field_validator("backbone")
     @classmethod
@@ -136,6 +154,8 @@ class Model(Document):
 
     @model_validator(mode="after")
     def _mask_for_head(self):
+        if self.with_pixels and self.front_end == "pixels":
+            raise ValueError("model.with_pixels needs a model.front_end")
         if self.head == "top_pixels" and self.mask_head is None:
             raise ValueError("the head top_pixels reads a mask: set model.mask_head")
         return self
@@ -153,13 +173,23 @@ class Optimizer(Document):
 
 
 class Schedule(Document):
-    """Learning rate over time."""
+    """Learning rate over time.
 
-    name: Literal["constant", "cosine", "plateau"] = "constant"
+    Attributes:
+        name: "step" multiplies the rate by `factor` every `every` epochs; "plateau" when what
+            is monitored has not got better by `least` for `patience` epochs.
+        floor: plateau's lowest rate.
+        stop_below: plateau ends the training instead of going below this rate.
+    """
+
+    name: Literal["constant", "cosine", "step", "plateau"] = "constant"
     warmup_epochs: float = Field(0.0, ge=0)  # cosine
-    factor: float = Field(0.1, gt=0, lt=1)  # plateau
-    patience: int = Field(2, ge=0)  # plateau
-    floor: float = Field(1e-6, ge=0)  # plateau
+    factor: float = Field(0.1, gt=0, lt=1)
+    every: int = Field(10, gt=0)
+    patience: int = Field(2, ge=0)
+    least: float = Field(1e-4, ge=0)
+    floor: float = Field(1e-6, ge=0)
+    stop_below: float = Field(0.0, ge=0)
 
 
 class Stage(Document):
@@ -174,7 +204,7 @@ class MaskLoss(Document):
     """The loss of the mask, a mean over the pixels of each image whose truth is known.
 
     Attributes:
-        name: "bce"; "focal" (Lin et al., ICCV 2017); "dice", 1 - Dice; "focal_dice", their sum.
+        name: "bce"; "focal" (Lin et al., ICCV 2017); "dice", 1 - Dice; or the sum of two.
         alpha: focal's weight of altered pixels, 1 - alpha that of the others; none for equal
             weights. RetinaNet's 0.25 lowers the weight of altered pixels.
         gamma: focal's exponent; 0 makes it BCE.
@@ -184,7 +214,7 @@ class MaskLoss(Document):
             and of an auxiliary mask.
     """
 
-    name: Literal["bce", "focal", "dice", "focal_dice"] = "bce"
+    name: Literal["bce", "focal", "dice", "bce_dice", "focal_dice", "focal_bce"] = "bce"
     alpha: float | None = Field(0.25, ge=0, le=1)
     gamma: float = Field(2.0, ge=0)
     edge: float = Field(0.0, ge=0)
@@ -220,16 +250,34 @@ class Training(Document):
     state_minutes: float = Field(10.0, ge=0)  # between states to resume from within an epoch
 
 
+class Published(Document):
+    """Of an experiment that is a detector somebody published.
+
+    Attributes:
+        paper: who, where, when.
+        good_at: what it is for, in some words.
+        parameters: trainable ones, of the whole network with its published head.
+        logits: of the published head.
+    """
+
+    paper: str
+    good_at: str
+    parameters: int
+    logits: int = 1
+
+
 class Experiment(Document):
     """A reproducible configuration of one training.
 
     Attributes:
         name: what runs of it are called.
         seed: fixes splits' order, shuffling, augmentation and initialisation.
+        published: for those that `tfdetect models` lists.
     """
 
     name: str
     description: str = ""
+    published: Published | None = None
     seed: int = Field(0, ge=0, lt=2**31)
     data: Data = Data()
     model: Model = Model()
@@ -246,12 +294,16 @@ class Experiment(Document):
     @model_validator(mode="after")
     def _legal_size(self):
         smallest, multiple = INPUT_SIZES[self.model.backbone]
+        changed = FRONT_END_SIDES.get(self.model.front_end)
         for side in self.data.image_size:
+            if changed is not None:
+                side = changed(side, self.model.front_end_options)
             if side < smallest or side % multiple:
                 below = max(smallest, side // multiple * multiple)
                 legal = sorted({below, max(smallest, -(-side // multiple) * multiple)})
                 raise ValueError(
-                    f"{self.model.backbone} does not take images of {side} pixels a side; the "
+                    f"{self.model.backbone} does not take images of {side} pixels a side"
+                    f"{' after the front-end' if changed else ''}; the "
                     f"nearest legal {'sizes are' if len(legal) > 1 else 'size is'} "
                     f"{' and '.join(map(str, legal))} (data.image_size)"
                 )
@@ -275,6 +327,32 @@ def load_experiment(name: str, overrides: list[str] = ()) -> Experiment:
     """
     path = find("experiment", "experiments", name)
     return _with_overrides(read_yaml(path), overrides, str(path), path)
+
+
+def published() -> dict[str, Experiment]:
+    """The shipped experiments that are published detectors, by name."""
+    found = map(load_experiment, shipped_names("experiments"))
+    return {experiment.name: experiment for experiment in found if experiment.published}
+
+
+def load_model(name: str) -> Experiment:
+    """A published detector's own experiment.
+
+    Raises:
+        UserError: no such detector.
+    """
+    if name not in shipped_names("experiments") or not load_experiment(name).published:
+        raise unknown("detector", name, published())
+    return load_experiment(name)
+
+
+def with_model(experiment: Experiment, model: Experiment) -> Experiment:
+    """The same data and training with another detector, at its own image size."""
+    data = {"image_size": model.data.image_size, "resize": model.data.resize}
+    return experiment.model_copy(update={
+        "name": model.name, "description": model.description, "published": model.published,
+        "model": model.model, "data": experiment.data.model_copy(update=data),
+    })  # fmt: skip
 
 
 def override(experiment: Experiment, overrides: list[str]) -> Experiment:

@@ -1,14 +1,27 @@
 """Every name an experiment may use, as "module:function" text.
 
 Text, so that a wrong name is refused, with the nearest right one, before
-TensorFlow is imported. To add a backbone, a head, a mask head, an augmentation, a mask
-maker or a fill, write one function and add one line here.
+TensorFlow is imported. To add a front-end, a backbone, a head, a mask head, an augmentation,
+a mask maker or a fill, write one function and add one line here.
 """
 
 import importlib
 from collections.abc import Callable
 
 from tfdetect.errors import unknown
+
+FRONT_ENDS = {
+    "srm": "tfdetect.models.residuals:srm",
+    "bayar": "tfdetect.models.residuals:bayar",
+    "residual": "tfdetect.models.residuals:residual",
+    "npr": "tfdetect.models.residuals:npr",
+    "wavelet": "tfdetect.models.residuals:wavelet",
+    "dct": "tfdetect.models.spectra:dct",
+    "spectrum": "tfdetect.models.spectra:spectrum",
+    "fad": "tfdetect.models.spectra:fad",
+    "lfs": "tfdetect.models.spectra:lfs",
+    "simplest_patch": "tfdetect.models.patches:simplest_patch",
+}
 
 BACKBONES = {
     "densenet121": "tfdetect.models.backbones:densenet121",
@@ -21,6 +34,7 @@ BACKBONES = {
     "mobilenetv3_small": "tfdetect.models.backbones:mobilenetv3_small",
     "mobilenetv3_large": "tfdetect.models.backbones:mobilenetv3_large",
     "resnet18": "tfdetect.models.backbones:resnet18",
+    "resnet34": "tfdetect.models.backbones:resnet34",
     "resnet50": "tfdetect.models.backbones:resnet50",
     "resnet101": "tfdetect.models.backbones:resnet101",
     "resnet50_dilated": "tfdetect.models.backbones:resnet50_dilated",
@@ -34,11 +48,19 @@ BACKBONES = {
     "deit_b": "tfdetect.models.backbones:deit_b",
     "vit_b": "tfdetect.models.backbones:vit_b",
     "small_resnet": "tfdetect.models.small_resnet:small_resnet",
+    "frank_cnn": "tfdetect.models.networks.frank:frank_cnn",
+    "none": "tfdetect.models.networks.frank:none",
+    "gramnet": "tfdetect.models.networks.gramnet:gramnet",
+    "f3net": "tfdetect.models.networks.f3net:f3net",
+    "iidnet": "tfdetect.models.networks.iidnet:iidnet",
+    "nixnet": "tfdetect.models.networks.nixnet:nixnet",
 }
 
 HEADS = {
     "linear": "tfdetect.models.heads:linear",
     "conv_dense": "tfdetect.models.heads:conv_dense",
+    "flatten": "tfdetect.models.heads:flatten",
+    "hidden": "tfdetect.models.heads:hidden",
     "top_pixels": "tfdetect.models.heads:top_pixels",
 }
 
@@ -46,6 +68,9 @@ MASK_HEADS = {
     "decoder": "tfdetect.models.mask_heads:decoder",
     "fcn": "tfdetect.models.mask_heads:fcn",
     "linear": "tfdetect.models.mask_heads:linear",
+    "f3net": "tfdetect.models.networks.f3net:mask",
+    "iidnet": "tfdetect.models.networks.iidnet:mask",
+    "nixnet": "tfdetect.models.networks.nixnet:mask",
 }
 
 AUGMENTATIONS = {

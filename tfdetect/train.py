@@ -17,6 +17,8 @@ def parser() -> Parser:
                       "genimage), a spec file, or a folder with one folder per class")  # fmt: skip
     what.add_argument("--experiment", metavar="NAME", help="a shipped experiment or a YAML file; "
                       "without it the dataset's default")  # fmt: skip
+    what.add_argument("--model", metavar="NAME", help="a published detector (see tfdetect models), "
+                      "by its own recipe or, with --experiment, by that one's")  # fmt: skip
     what.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
                       help="override a key of the experiment, e.g. training.epochs=5")  # fmt: skip
     what.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
@@ -61,8 +63,9 @@ def main(argv: list[str]) -> None:
         plan = workflow.load_plan(path)
     else:
         plan = workflow.make_plan(
-            args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic
-        )
+            args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic,
+            args.model,
+        )  # fmt: skip
         if args.resume is None:
             path = runs.new_run_path(args.output, args.name or plan.experiment.name)
         else:

@@ -9,11 +9,11 @@ from itertools import zip_longest
 from pathlib import Path
 
 from tfdetect.data import hubs
-from tfdetect.data.catalogue import Catalogue, build_catalogue
+from tfdetect.data.catalogue import Catalogue, build_catalogue, check_trainable
 from tfdetect.data.locate import locate
 from tfdetect.documents import read_yaml, validate
 from tfdetect.errors import UserError
-from tfdetect.experiment import Experiment, load_experiment
+from tfdetect.experiment import Experiment, load_experiment, load_model, override, with_model
 from tfdetect.run import PARTIAL, SCHEMA, Run, RunWriter, provenance
 from tfdetect.spec import DatasetSpec, load_spec
 
@@ -41,21 +41,32 @@ def make_plan(
     overrides: list[str] = (),
     data_dir: Path | None = None,
     authentic: str | None = None,
+    model: str | None = None,
 ) -> Plan:
     """Resolves names and overrides; imports no TensorFlow.
+
+    Args:
+        model: a published detector: with its own experiment, or in that of `experiment`.
 
     Raises:
         UserError: an unknown dataset, experiment or key, or an illegal value.
     """
     if experiment is None and dataset is None:
         raise UserError("Give --dataset, --experiment or both. For a first try: --dataset demo")
+    published = load_model(model) if model else None
     if experiment is not None and dataset is None:
-        dataset = load_experiment(experiment, overrides).data.dataset
+        dataset = load_experiment(experiment).data.dataset
         if dataset is None:
             raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
     spec, folders = load_spec(_local(dataset), authentic)
-    chosen = "as asked" if experiment else f"the default of {spec.name}"
-    resolved = load_experiment(experiment or spec.experiment, overrides)
+    if published is None:
+        chosen = "as asked" if experiment else f"the default of {spec.name}"
+        resolved = load_experiment(experiment or spec.experiment, overrides)
+    elif experiment is None:
+        chosen, resolved = "its own recipe", load_experiment(model, overrides)
+    else:
+        chosen = f"in the experiment {experiment}"
+        resolved = override(with_model(load_experiment(experiment), published), overrides)
     is_path = Path(dataset).exists()
     data = resolved.data.model_copy(
         update={"dataset": str(Path(dataset).resolve()) if is_path else dataset}
@@ -65,7 +76,10 @@ def make_plan(
 
 def find_data(plan: Plan, progress: bool = True) -> Catalogue:
     """Locates the planned dataset, downloading it if need be, and builds its catalogue."""
-    return build_catalogue(plan.spec, _roots(plan.spec, plan.folders, plan.data_dir), progress)
+    roots = _roots(plan.spec, plan.folders, plan.data_dir)
+    catalogue = build_catalogue(plan.spec, roots, progress)
+    check_trainable(plan.spec, catalogue)
+    return catalogue
 
 
 def _local(dataset: str) -> str:
@@ -123,7 +137,7 @@ def train_run(
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
     """
-    from tfdetect.data.pipeline import training_data, validation_data
+    from tfdetect.data.pipeline import training_data, untouched_images, validation_data
     from tfdetect.evaluation.evaluate import evaluate_run
     from tfdetect.models.saved_model import export_saved_model
     from tfdetect.training.fit import fit, prepare, save_detector
@@ -146,9 +160,16 @@ def train_run(
             catalogue, catalogue.split("validation"), experiment.data, classes,
             experiment.training.batch_size, with_masks,
         )  # fmt: skip
+
+        def untouched():
+            return untouched_images(
+                catalogue, catalogue.split("train"), experiment.data, experiment.training.batch_size
+            )
+
         detector, state, interrupted = fit(
-            experiment, classes, data, held_out, devices, writer.path, skipped.add, say, verbose
-        )
+            experiment, classes, data, held_out, untouched, devices, writer.path, skipped.add, say,
+            verbose,
+        )  # fmt: skip
 
         save_detector(detector, writer.path / "model.keras")
         writer.write_text("history.csv", _csv(state.history))

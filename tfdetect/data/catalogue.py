@@ -108,15 +108,13 @@ def build_catalogue(spec: DatasetSpec, roots: dict[str, Path], progress: bool = 
         roots: folder of the dataset, or of each part, by its name.
 
     Raises:
-        UserError: no file matches, a class is missing, or too many files are
-            unreadable.
+        UserError: no file matches, or too many files are unreadable.
     """
     if spec.parts:
         catalogue = _unite(spec, [_build(part.spec, roots, progress) for part in spec.parts])
     else:
         catalogue = _build(spec, roots, progress)
     catalogue = replace(catalogue, table=_compact(catalogue.table))
-    _check_classes(spec, catalogue)
     pa.default_memory_pool().release_unused()
     return catalogue
 
@@ -586,7 +584,12 @@ def _check_share(spec: DatasetSpec, root: Path, skipped: pa.Table, total: int) -
     )
 
 
-def _check_classes(spec: DatasetSpec, catalogue: Catalogue) -> None:
+def check_trainable(spec: DatasetSpec, catalogue: Catalogue) -> None:
+    """Refuses a dataset that lacks a class in train, or has no validation split.
+
+    Raises:
+        UserError: it does.
+    """
     counts = catalogue.counts(spec.class_names)
     for split in ("train", "validation"):
         empty = [n for n in spec.class_names if not counts.get(split, {}).get(n)]

@@ -639,6 +639,20 @@ def validation_data(
     return _fixed(floats.prefetch(_AHEAD))
 
 
+def untouched_images(
+    catalogue: Catalogue, table: pa.Table, data: Data, batch_size: int, most: int = 50_000
+) -> tf.data.Dataset:
+    """Batches float32 [B, H, W, 3] of a table's images without augmentation, each once.
+
+    Of more than `most` images, so many at equal distances in the table.
+    """
+    if table.num_rows > most:
+        table = table.take(np.linspace(0, table.num_rows - 1, most).astype(np.int64))
+    source = image_source(catalogue, table)
+    images = image_dataset(source, data.image_size, data.resize, batch_size)
+    return _fixed(images.map(lambda _, x: tf.cast(x, tf.float32), WORKERS).prefetch(_AHEAD))
+
+
 def _fixed(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Switches tf.data's autotuning off.
 

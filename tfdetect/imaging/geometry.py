@@ -131,6 +131,7 @@ def random_flip(
     images: tf.Tensor,
     seed: tf.Tensor,
     probability: float = 0.5,
+    vertical: float = 0.0,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Mirrors each image left to right with `probability`.
@@ -138,6 +139,7 @@ def random_flip(
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
+        vertical: probability of turning it upside down.
         masks: uint8 [B, H, W, 1], or none.
 
     Returns:
@@ -147,6 +149,9 @@ def random_flip(
     chosen = tf.random.stateless_uniform([count, 1], seed) < probability
     columns = tf.range(width)
     rows = tf.tile(tf.range(height)[None], [count, 1])
+    if vertical:
+        turned = tf.random.stateless_uniform([count, 1], fold(seed, 1)) < vertical
+        rows = tf.where(turned, height - 1 - rows, rows)
     return _take_both(images, masks, rows, tf.where(chosen, width - 1 - columns, columns))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfdetect.errors import UserError
 from tfdetect.models.pyramid import Pyramid
@@ -97,6 +98,17 @@ def resnet18(shape: tuple[int, int, int], weights: str, **options: Any) -> Backb
     """ResNet-18 (He et al., CVPR 2016), keras-hub; 11,176,512 trainable parameters."""
     defaults = {"stackwise_num_blocks": [2, 2, 2, 2], "block_type": "basic_block"}
     return _hub_resnet(shape, weights, "resnet_18_imagenet", defaults | options)
+
+
+def resnet34(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
+    """ResNet-34, keras-hub, which has no weights for it; 21,284,672 trainable parameters."""
+    if weights == "imagenet":
+        raise UserError(
+            "keras-hub has no ImageNet weights for resnet34. Set model.weights to none, to a path, "
+            "or take another backbone, for example resnet50."
+        )
+    defaults = {"stackwise_num_blocks": [3, 4, 6, 3], "block_type": "basic_block"}
+    return _hub_resnet(shape, weights, "", defaults | options)
 
 
 def resnet50(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
@@ -288,6 +300,22 @@ def _hub_resnet(shape: tuple, weights: str, preset: str, options: dict) -> Backb
     return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
 
 
+def inflate(target: keras.Model, source: keras.Model) -> None:
+    """Copies the weights of a network for three channels into the same one for another number.
+
+    Where the shapes differ, in the first kernel, it is repeated along its channels and divided
+    by how often, so that the activations keep their scale.
+    """
+    for new, old in zip(target.weights, source.weights, strict=True):
+        value = old.numpy()
+        if value.shape != new.shape:
+            channels = new.shape[-2]
+            repeated = np.resize(np.moveaxis(value, -2, 0), (channels, *value.shape[:2],
+                                                             value.shape[-1]))  # fmt: skip
+            value = np.moveaxis(repeated, 0, -2) * (value.shape[-2] / channels)
+        new.assign(value)
+
+
 def _application(build: Callable, shape: tuple, weights: str, options: dict) -> keras.Model:
     if weights not in ("none", "imagenet"):
         raise UserError(
@@ -295,7 +323,9 @@ def _application(build: Callable, shape: tuple, weights: str, options: dict) -> 
         )
     source = None if weights == "none" else weights
     arguments = {"include_top": False, "weights": source, "input_shape": shape, **options}
-    return _fetch(weights, lambda: _call(build, arguments))
+    with warnings.catch_warnings():  # front-ends may leave any number of channels
+        warnings.filterwarnings("ignore", "This model usually expects 1 or 3 input channels")
+        return _fetch(weights, lambda: _call(build, arguments))
 
 
 def _hub(build: Callable, preset: str, weights: str, options: dict) -> keras.Model:

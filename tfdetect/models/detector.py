@@ -3,6 +3,7 @@
 import fnmatch
 import importlib
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
@@ -10,9 +11,10 @@ from keras import layers
 
 from tfdetect import registry
 from tfdetect.errors import UserError
-from tfdetect.experiment import Experiment, Freeze
-from tfdetect.models.backbones import ignore_mask_warnings
+from tfdetect.experiment import Experiment, Freeze, Model
+from tfdetect.models.backbones import Backbone, ignore_mask_warnings, inflate
 from tfdetect.models.pyramid import with_maps
+from tfdetect.models.spectra import Standardise
 from tfdetect.run import Run
 
 
@@ -39,20 +41,30 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
             model.weights not in ("none", "imagenet") and Path(model.weights).is_dir()
         )
     )  # fmt: skip
-    build = registry.resolve("backbone", registry.BACKBONES, model.backbone)
-    try:
-        backbone = build(shape, "none" if is_path else model.weights, **model.options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The backbone {model.backbone} refuses model.options: {error}") from error
+    images = keras.Input(shape, name="image")
+    filtered = None
+    if model.front_end != "pixels":
+        build = registry.resolve("front-end", registry.FRONT_ENDS, model.front_end)
+        filtered = _options("front-end", "front_end_options", model.front_end, build, images,
+                            **model.front_end_options)  # fmt: skip
+        if model.with_pixels and filtered.shape[1:3] != images.shape[1:3]:
+            raise UserError(
+                f"model.with_pixels: the front-end {model.front_end} changes the image's size."
+            )
+        shape = (*filtered.shape[1:3], filtered.shape[3] + 3 * model.with_pixels)
+    backbone = _build_backbone(model, shape, "none" if is_path else model.weights)
     if is_path:
         _load_backbone(backbone.model, Path(model.weights).expanduser())
     backbone.model.autocast = False  # its layers do that, those that want it
 
-    images = keras.Input(shape, name="image")
-    # In float32 also under mixed precision: half precision would round pixels.
-    x = layers.Rescaling(backbone.scale, backbone.offset, dtype="float32", name="preprocess")(
-        images
-    )
+    x = filtered
+    if filtered is None or model.with_pixels:
+        # In float32 also under mixed precision: half precision would round pixels.
+        x = layers.Rescaling(backbone.scale, backbone.offset, dtype="float32", name="preprocess")(
+            images
+        )
+        if filtered is not None:
+            x = layers.Concatenate(dtype="float32", name="pixels_and_filtered")([x, filtered])
     outputs, options = {}, {}
     if model.mask_head is None:
         features = backbone.model(x)
@@ -61,12 +73,8 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
         network.autocast = False
         features, *maps = network(x)
         draw = registry.resolve("mask head", registry.MASK_HEADS, model.mask_head)
-        try:
-            outputs = draw(x, features, maps, **model.mask_options)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"The mask head {model.mask_head} refuses model.mask_options: {error}"
-            ) from error
+        outputs = _options("mask head", "mask_options", model.mask_head, draw, x, features, maps,
+                           **model.mask_options)  # fmt: skip
         if model.head == "top_pixels":
             options["mask"] = outputs["mask"]
     head = registry.resolve("head", registry.HEADS, model.head)
@@ -76,6 +84,40 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     )
     freeze(detector, model.freeze)
     return detector
+
+
+def _build_backbone(model: Model, shape: tuple, weights: str) -> Backbone:
+    build = registry.resolve("backbone", registry.BACKBONES, model.backbone)
+
+    def make(shape: tuple, weights: str) -> Backbone:
+        return _options("backbone", "options", model.backbone, build, shape, weights,
+                        **model.options)  # fmt: skip
+
+    if shape[-1] == 3 or weights == "none":
+        return make(shape, weights)
+    backbone = make(shape, "none")
+    inflate(backbone.model, make((*shape[:2], 3), weights).model)
+    return backbone
+
+
+def _options(kind: str, key: str, name: str, build: Callable, *arguments, **options):
+    """What `build` makes; that it refuses an option is the user's mistake."""
+    try:
+        return build(*arguments, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The {kind} {name} refuses model.{key}: {error}") from error
+
+
+def learn_statistics(detector: keras.Model, images: Callable[[], Iterable]) -> None:
+    """Learns what layers of a front-end take from training images before the first step.
+
+    Args:
+        images: makes batches float32 [B, H, W, 3] in 0..255; called only if a layer needs them.
+    """
+    for layer in detector.layers:
+        if isinstance(layer, Standardise):
+            before = keras.Model(detector.inputs[0], layer.input)
+            layer.learn(before.predict_on_batch(batch) for batch in images())
 
 
 def freeze(detector: keras.Model, rule: Freeze) -> None:
@@ -153,8 +195,10 @@ def load_detector(run: Run) -> keras.Model:
     Raises:
         UserError: the file is damaged.
     """
-    for module in ("heads", "normalization", "pyramid"):  # registers their layers with Keras
-        importlib.import_module(f"tfdetect.models.{module}")
+    functions = {*registry.FRONT_ENDS.values(), *registry.BACKBONES.values(),
+                 *registry.HEADS.values(), *registry.MASK_HEADS.values()}  # fmt: skip
+    for module in {function.split(":")[0] for function in functions}:
+        importlib.import_module(module)  # registers its layers with Keras
     ignore_mask_warnings()
     keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
     try:

@@ -47,6 +47,46 @@ def conv_dense(features, outputs: int, dropout: float = 0.5, l2: float = 0.01):
     return layers.Dense(outputs, dtype="float32", name="label")(x)
 
 
+def flatten(features, outputs: int, dropout: float = 0.0, l2: float = 0.01):
+    """One dense layer, with L2, on all features: a logistic regression.
+
+    Args:
+        features: [B, h, w, c].
+        outputs: number of logits.
+        dropout: share of features dropped in training.
+        l2: factor on the squared weights.
+
+    Returns:
+        Logits float32 [B, outputs].
+    """
+    x = layers.Flatten(name="flatten")(features)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    return layers.Dense(outputs, dtype="float32", name="label",
+                        kernel_regularizer=keras.regularizers.L2(l2))(x)  # fmt: skip
+
+
+def hidden(features, outputs: int, dropout: float = 0.5, l2: float = 0.0, units: int = 512):
+    """Global average pooling, a dense layer with ReLU, dropout, one dense layer; GramNet's.
+
+    Args:
+        features: [B, h, w, c].
+        outputs: number of logits.
+        dropout: share of units dropped in training.
+        l2: factor on the squared weights of the dense layer.
+        units: of the dense layer.
+
+    Returns:
+        Logits float32 [B, outputs].
+    """
+    x = layers.GlobalAveragePooling2D(name="pool")(features)
+    x = layers.Dense(units, activation="relu", name="hidden",
+                     kernel_regularizer=keras.regularizers.L2(l2))(x)  # fmt: skip
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    return layers.Dense(outputs, dtype="float32", name="label")(x)
+
+
 def top_pixels(features, outputs: int, dropout: float = 0.0, l2: float = 0.0, *, mask):
     """The verdict of the mask: the mean logit of the half percent of surest altered pixels.
 

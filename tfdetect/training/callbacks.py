@@ -57,6 +57,19 @@ class StopOnNonFinite(keras.callbacks.Callback):
             )
 
 
+class StopBelow(keras.callbacks.Callback):
+    """Ends training after the epoch in which the learning rate fell below a limit."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # Rates are float32: a tenth of 1e-5 may lie just below 1e-6.
+        if float(self.model.optimizer.learning_rate) < 0.999 * self.rate:
+            self.model.stop_training = True
+
+
 class WatchFiles(keras.callbacks.Callback):
     """Reports, once, files that became unreadable after the catalogue was made."""
 

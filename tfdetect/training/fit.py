@@ -11,8 +11,14 @@ import tensorflow as tf
 from tfdetect.data.pipeline import TrainingData
 from tfdetect.errors import UserError
 from tfdetect.experiment import Experiment, Training
-from tfdetect.models.detector import build_detector, describe, freeze
-from tfdetect.training.callbacks import ImagesPerSecond, PlainNames, StopOnNonFinite, WatchFiles
+from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
+from tfdetect.training.callbacks import (
+    ImagesPerSecond,
+    PlainNames,
+    StopBelow,
+    StopOnNonFinite,
+    WatchFiles,
+)
 from tfdetect.training.devices import Devices
 from tfdetect.training.masks import MaskCriterion, MaskIoU
 from tfdetect.training.optimizer import build_optimizer, only_stage
@@ -35,6 +41,7 @@ def fit(
     classes: int,
     data: TrainingData,
     validation: tf.data.Dataset,
+    untouched: Callable[[], tf.data.Dataset],
     devices: Devices,
     folder: Path,
     on_broken: Callable[[dict[str, str]], None],
@@ -44,6 +51,8 @@ def fit(
     """Trains, or goes on training, a detector.
 
     Args:
+        untouched: makes batches of training images without augmentation, for front-ends that
+            learn statistics of them.
         folder: the run's folder; state/ and logs/ in it are used.
         on_broken: called with names and reasons when files broke meanwhile.
 
@@ -84,6 +93,7 @@ def fit(
         adapting.append(keras.callbacks.ReduceLROnPlateau(
             monitor=monitor, mode=mode, factor=training.schedule.factor,
             patience=training.schedule.patience, min_lr=training.schedule.floor,
+            min_delta=training.schedule.least,
         ))  # fmt: skip
     if training.early_stopping is not None:
         adapting.append(keras.callbacks.EarlyStopping(
@@ -93,9 +103,11 @@ def fit(
     state.read()
     if state.epoch or state.step:
         say(f"resuming after epoch {state.epoch}, step {state.step}")
+    else:
+        learn_statistics(detector, untouched)
     callbacks = [
         PlainNames(), ImagesPerSecond(training.batch_size), StopOnNonFinite(),
-        WatchFiles(data, on_broken), *adapting, state,
+        WatchFiles(data, on_broken), *adapting, StopBelow(training.schedule.stop_below), state,
         keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
     ]  # fmt: skip
     interrupted = False

@@ -22,18 +22,19 @@ class MaskCriterion(keras.losses.Loss):
         """Truth [B, H, W, 1] of 0, 1 and `UNKNOWN`, logits [B, H, W, 1] -> loss [B]."""
         truth, known = _split(y_true)
         logits = ops.cast(y_pred, "float32")
-        name = self.settings.name
-        loss = 0.0
-        if "dice" in name:
+        parts = self.settings.name.split("_")
+        loss, pixels = 0.0, 0.0
+        if "dice" in parts:
             loss += dice(truth, logits, known)
-        if name != "dice":
+        if "bce" in parts:
+            pixels += bce(truth, logits)
+        if "focal" in parts:
+            pixels += focal(truth, logits, self.settings.alpha, self.settings.gamma)
+        if parts != ["dice"]:
             weights = known
             if self.settings.edge:
                 near = edges(truth, self.settings.edge_pixels)
                 weights = known * (1 + self.settings.edge * near)
-            pixels = bce(truth, logits)
-            if "focal" in name:
-                pixels = focal(truth, logits, self.settings.alpha, self.settings.gamma)
             total = ops.sum(pixels * weights, axis=(1, 2, 3))
             loss += total / ops.maximum(ops.sum(weights, axis=(1, 2, 3)), 1)
         return loss

@@ -35,6 +35,10 @@ def only_stage(training: Training) -> Stage:
 
 def _learning_rate(training: Training, steps_per_epoch: int, stage: Stage):
     rate, schedule = training.optimizer.learning_rate * stage.rate, training.schedule
+    if schedule.name == "step":
+        return keras.optimizers.schedules.ExponentialDecay(
+            rate, schedule.every * steps_per_epoch, schedule.factor, staircase=True
+        )
     if schedule.name != "cosine":
         return rate  # constant, or lowered by a callback
     warmup = round(schedule.warmup_epochs * steps_per_epoch)

@@ -1,0 +1,1 @@
+"""Networks of published detectors that no library has, one file each."""

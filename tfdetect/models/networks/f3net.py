@@ -1,0 +1,173 @@
+"""F3-Net (Qian et al., ECCV 2020): forgeries in frequencies, over one or two Xceptions."""
+
+import keras
+from keras import layers, ops
+
+from tfdetect.models.backbones import Backbone, inflate, xception
+from tfdetect.models.networks.blocks import norm
+from tfdetect.models.spectra import FAD, LFS, Grey
+
+_MODES = ("baseline", "fad", "lfs", "both", "mix")
+
+
+def f3net(
+    shape: tuple[int, int, int],
+    weights: str,
+    mode: str = "mix",
+    middle_blocks: int = 8,
+    mix_after: tuple[int, int] = (8, 13),
+    learnable: bool = True,
+) -> Backbone:
+    """Xceptions on frequency-aware decomposition and on local frequency statistics.
+
+    At 299 pixels, with one logit, the whole network has 48,314,929 trainable parameters. Note
+    003's has 224 pixels, middle_blocks 4 and mix_after [9, 12]; its published counts hold a
+    layer more in each Xception, of 6,147 parameters, that nothing uses.
+
+    Args:
+        shape: (height, width, 3).
+        weights: of the Xceptions, as for `backbones.xception`; their first kernels are repeated
+            for 12 and 6 channels.
+        mode: "baseline" (Xception alone), "fad", "lfs", "both" side by side, or "mix", where
+            they also look at each other.
+        middle_blocks: of Xception's eight, the last so many.
+        mix_after: blocks of Xception, as Keras counts them, after which the streams mix.
+        learnable: learn the frequency filters.
+    """
+    if mode not in _MODES:
+        raise ValueError(f"mode is one of {', '.join(_MODES)}, not {mode!r}")
+    if not 1 <= middle_blocks <= 8:
+        raise ValueError(f"middle_blocks is from 1 to 8, not {middle_blocks!r}")
+    inputs = keras.Input(shape)  # in -1..1
+    streams = {}
+    if mode == "baseline":
+        streams["image"] = inputs
+    if mode in ("fad", "both", "mix"):
+        streams["fad"] = FAD(learnable, name="fad")(inputs)
+    if mode in ("lfs", "both", "mix"):
+        levels = layers.Rescaling(127.5, 127.5, dtype="float32", name="lfs_levels")(inputs)
+        streams["lfs"] = LFS(learnable=learnable, name="lfs")(Grey(name="lfs_grey")(levels))
+    cuts = tuple(mix_after) if mode == "mix" else ()
+    parts = {
+        name: _parts(x.shape[1:], weights, name, 13 - middle_blocks, cuts)
+        for name, x in streams.items()
+    }
+    maps = None
+    for step in range(len(cuts) + 1):
+        streams = {name: parts[name][step](x) for name, x in streams.items()}
+        if step < len(cuts):
+            names = [f"mix{step + 1}_{name}" for name in streams]
+            pair = mix_block(*streams.values(), f"mix{step + 1}", names)
+            streams, maps = dict(zip(streams, pair)), names
+    features = list(streams.values())
+    x = layers.Concatenate(name="streams")(features) if len(features) > 1 else features[0]
+    return Backbone(keras.Model(inputs, x, name="f3net"), 1 / 127.5, -1.0, maps)
+
+
+def mask(image, features, maps: list, linear: bool = True) -> dict:
+    """Note 003's decoder of both streams after their second mixing.
+
+    Args:
+        image: [B, H, W, C].
+        features: not used here.
+        maps: two maps of one size.
+        linear: as published, without activations between the transposed convolutions.
+
+    Returns:
+        {"mask": logits float32 [B, H, W, 1]}.
+    """
+    x = layers.Concatenate(name="mask_streams")(maps[-2:])
+    x = layers.Conv2D(x.shape[-1] // 2, 1, name="mask_narrow")(x)
+    for number, width in enumerate((256, 128, 64, 32), 1):
+        if not linear:
+            x = layers.ReLU(name=f"mask_relu{number}")(x)
+        x = layers.Conv2DTranspose(width, 2, strides=2, name=f"mask_up{number}")(x)
+    x = layers.Conv2D(1, 1, dtype="float32", name="mask_logits")(x)
+    return {"mask": layers.Resizing(*image.shape[1:3], interpolation="bilinear", dtype="float32",
+                                    name="mask")(x)}  # fmt: skip
+
+
+def mix_block(first, second, name: str, names: list[str]):
+    """Cross-stream attention of two maps [B, s, s, C]; at first it changes nothing."""
+    channels = first.shape[-1]
+
+    def both(axis: int, key: str):
+        pair = [
+            layers.Conv2D(channels, 1, name=f"{name}_{key}{i}")(x)
+            for i, x in enumerate((first, second))
+        ]
+        return layers.Concatenate(axis=axis, name=f"{name}_{key}")(pair)
+
+    attention = MapAttention(name=f"{name}_attention")([both(2, "query"), both(1, "key")])
+
+    def add(x, other, title: str):
+        y = layers.Multiply(name=f"{title}_attended")([other, attention])
+        y = Gate(name=f"{title}_gate")(y)
+        y = layers.DepthwiseConv2D(1, name=f"{title}_conv")(y)
+        return layers.Add(name=title)([x, norm(y, f"{title}_norm")])
+
+    return add(first, second, names[0]), add(second, first, names[1])
+
+
+def _parts(shape: tuple, weights: str, name: str, first_middle: int, cuts: tuple) -> list:
+    """An Xception as functions, parted after some of its blocks."""
+    model = xception(shape, "none").model
+    if weights != "none":
+        inflate(model, xception((*shape[:2], 3), weights).model)
+    if name == "lfs":  # is at half the size already
+        weights_before = model.get_weights()
+        model = keras.models.clone_model(model, clone_function=_finer)
+        model.set_weights(weights_before)
+    adds = [layer for layer in model.layers if isinstance(layer, layers.Add)]  # blocks 2 to 13
+    ends = {0: model.inputs[0], 14: model.output,
+            **{block: layer.output for block, layer in enumerate(adds, 2)}}  # fmt: skip
+    removed = range(5, first_middle)
+    parts, begin = [], 0
+    for end in (*cuts, 14):
+        pieces = [(begin, end)]
+        if removed and begin < removed[0] <= end:
+            pieces = [(begin, 4)] + ([(removed[-1], end)] if end > removed[-1] else [])
+        models = [
+            keras.Model(ends[a], ends[b], name=f"{name}_blocks{a + 1}_{b}") for a, b in pieces
+        ]
+        for piece in models:
+            piece.autocast = False
+        parts.append(lambda x, models=models: _chain(models, x))
+        begin = end
+    return parts
+
+
+def _chain(models: list, x):
+    for model in models:
+        x = model(x)
+    return x
+
+
+def _finer(layer: layers.Layer) -> layers.Layer:
+    config = layer.get_config()
+    if layer.name == "block1_conv1":
+        config["strides"] = 1
+    return type(layer).from_config(config)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class MapAttention(layers.Layer):
+    """Queries [B, h, 2 w, C] and keys [B, 2 h, w, C] -> attention of each channel [B, h, w, C]."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, inputs):
+        queries, keys = (ops.transpose(x, (0, 3, 1, 2)) for x in inputs)
+        return ops.transpose(ops.softmax(ops.matmul(queries, keys)), (0, 2, 3, 1))
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class Gate(layers.Layer):
+    """Multiplies by 2 sigmoid(g) - 1, g learnt and 0 at first."""
+
+    def build(self, shape):
+        self.gate = self.add_weight(name="gate", shape=(), initializer="zeros")
+
+    def call(self, x):
+        return x * (2 * ops.sigmoid(self.gate) - 1)

@@ -1,0 +1,63 @@
+"""GramNet (Liu, Qi, Torr, CVPR 2020): ResNet-18 and Gram matrices of its maps."""
+
+import keras
+from keras import layers, ops
+
+from tfdetect.models.backbones import Backbone, resnet18
+from tfdetect.models.networks.blocks import conv_norm_relu
+
+_TAPS = ("conv1_relu", "pool1_pool", "stack0_block1_out", "stack1_block1_out", "stack2_block1_out")
+
+
+def gramnet(shape: tuple[int, int, int], weights: str, width: int = 32) -> Backbone:
+    """ResNet-18's pooled features beside the texture of the image and of five of its maps.
+
+    With the head `hidden` of 512 units and two logits it has the published 11,734,723
+    trainable parameters.
+
+    Args:
+        shape: (height, width, channels), any size from 32.
+        weights: of the ResNet-18.
+        width: channels of which Gram matrices are taken.
+    """
+    trunk = resnet18(shape, weights).model
+    image = trunk.inputs[0]
+    maps = [image, *(trunk.get_layer(name).output for name in _TAPS)]
+    factor = Factor(name="texture_factor")
+    parts = [layers.GlobalAveragePooling2D(name="trunk_pool")(trunk.output)]
+    for number, x in enumerate(maps):
+        name = f"gram{number}"
+        x = conv_norm_relu(x, width, 3, f"{name}_1")
+        x = Gram(name=name)(x)
+        x = conv_norm_relu(x, 16, 3, f"{name}_2", strides=2)
+        x = conv_norm_relu(x, 32, 3, f"{name}_3", strides=2)
+        parts.append(factor(layers.GlobalAveragePooling2D(name=f"{name}_pool")(x)))
+    x = layers.Concatenate(name="texture")(parts)
+    x = layers.Reshape((1, 1, x.shape[-1]), name="grid")(x)
+    # The published network reads 0..255 as they are (and as BGR, which ours does not).
+    return Backbone(keras.Model(image, x, name="gramnet"), 1.0, 0.0)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class Gram(layers.Layer):
+    """[B, H, W, C] -> F F^T / (C H W) of the C maps, float32 [B, C, C, 1]."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, x):
+        _, height, width, channels = x.shape
+        flat = ops.reshape(x, (-1, height * width, channels))
+        gram = ops.matmul(ops.transpose(flat, (0, 2, 1)), flat)
+        return gram[..., None] / (channels * height * width)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class Factor(layers.Layer):
+    """Multiplies by one learnt number, 1 at first."""
+
+    def build(self, shape):
+        self.factor = self.add_weight(name="factor", shape=(), initializer="ones")
+
+    def call(self, x):
+        return x * self.factor

@@ -11,7 +11,7 @@ from tfdetect.models.answers import probabilities
 from tfdetect.models.detector import build_detector, describe, load_detector
 from tfdetect.models.pyramid import with_maps
 from tfdetect.models.saved_model import export_saved_model
-from tfdetect.registry import AUGMENTATIONS, BACKBONES, HEADS, MASK_HEADS, resolve
+from tfdetect.registry import AUGMENTATIONS, BACKBONES, FRONT_ENDS, HEADS, MASK_HEADS, resolve
 from tfdetect.run import Run
 from tfdetect.training.fit import save_detector
 
@@ -25,7 +25,9 @@ REDUCED = {
     "vit_b": (48, {"num_layers": 1, "hidden_dim": 16, "num_heads": 2, "mlp_dim": 32}),
     "mobilenetv3_small": (32, {"alpha": 0.35, "minimalistic": True}),
 }  # fmt: skip
-FULL = {name: INPUT_SIZES[name][0] for name in BACKBONES if name not in REDUCED}
+# Those of one published detector each are tested with it, in test_published.py.
+NETWORKS = {name for name, function in BACKBONES.items() if ".networks." in function}
+FULL = {name: INPUT_SIZES[name][0] for name in BACKBONES if name not in {*REDUCED, *NETWORKS}}
 HARNESS = [
     *(pytest.param(name, *case, id=name) for name, case in REDUCED.items()),
     *(pytest.param(name, size, {}, id=name, marks=pytest.mark.slow) for name, size in FULL.items()),
@@ -44,7 +46,7 @@ def images(count, size):
     return tf.random.stateless_uniform([count, size, size, 3], [1, 2], 0, 255)
 
 
-@pytest.mark.parametrize("kind", [BACKBONES, HEADS, MASK_HEADS, AUGMENTATIONS])
+@pytest.mark.parametrize("kind", [FRONT_ENDS, BACKBONES, HEADS, MASK_HEADS, AUGMENTATIONS])
 def test_every_registered_name_resolves(kind):
     for name in kind:
         assert callable(resolve("name", kind, name))
@@ -130,6 +132,7 @@ def test_mixed_precision_is_finite_and_ends_in_float32(backbone, size, options, 
 # Published counts of the trunk's trainable parameters; DeiT's are the distilled models'.
 COUNTS = {
     "resnet18": (224, 11_176_512),
+    "resnet34": (224, 21_284_672),
     "resnet50": (224, 23_508_032),
     "swin_t": (224, 27_519_354),
     "xception": (299, 20_806_952),
@@ -167,7 +170,7 @@ def test_published_parameter_counts(backbone, size, trunk):
 
 
 def test_every_backbone_has_a_published_count():
-    without = {"small_resnet", "deeplabv3_resnet50", "segformer_b0"}
+    without = {"small_resnet", "deeplabv3_resnet50", "segformer_b0", *NETWORKS}
     assert {*COUNTS, *SLOW_COUNTS} == set(BACKBONES) - without
 
 

@@ -118,6 +118,9 @@ def _parts(shape: tuple, weights: str, name: str, first_middle: int, cuts: tuple
         weights_before = model.get_weights()
         model = keras.models.clone_model(model, clone_function=_finer)
         model.set_weights(weights_before)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.9  # the public code's, in Keras's meaning
     adds = [layer for layer in model.layers if isinstance(layer, layers.Add)]  # blocks 2 to 13
     ends = {0: model.inputs[0], 14: model.output,
             **{block: layer.output for block, layer in enumerate(adds, 2)}}  # fmt: skip

@@ -160,7 +160,8 @@ STEPS = {
     "patches": {"patch": 5},
     **{name: {} for name in (
         "flip", "shift", "crop", "jpeg", "webp", "blur", "noise", "downsample", "colour", "grey",
-        "erasing", "mixup", "cutmix", "forgery",
+        "erasing", "mixup", "cutmix", "forgery", "amplitude_mix", "phase_mix", "bands",
+        "spectral_noise", "fourier_mix",
     )},
 }  # fmt: skip
 
@@ -190,7 +191,7 @@ def test_steps_repeat_eagerly_and_in_tf_data_and_differ_by_seed(name):
     assert not np.array_equal(eager, apply(name, images, seed=5)[0])
 
 
-MOVING = ["flip", "shift", "warp", "crop", "rand_augment", "cutmix"]
+MOVING = ["flip", "shift", "warp", "crop", "rand_augment", "cutmix", "fourier_mix"]
 
 
 @pytest.mark.parametrize("name", MOVING)
@@ -222,7 +223,7 @@ def test_mixing_keeps_the_sum_of_targets_and_of_pixels():
     images = tf.constant(np.where(np.arange(32) % 2, 200, 0)[:, None, None, None]
                          * np.ones((1, 20, 20, 3)), tf.uint8)  # fmt: skip
     targets = tf.cast(tf.range(32) % 2, tf.float32)[:, None]
-    for name in ("mixup", "cutmix"):
+    for name in ("mixup", "cutmix", "fourier_mix"):
         mixed, soft, _ = apply(name, images, targets=targets)
         # The brightness of each mixture is its target's share of the bright class.
         share = mixed.numpy().mean(axis=(1, 2, 3)) / 200

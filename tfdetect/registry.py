@@ -91,6 +91,11 @@ AUGMENTATIONS = {
     "mixup": "tfdetect.imaging.mix:mixup",
     "cutmix": "tfdetect.imaging.mix:cutmix",
     "forgery": "tfdetect.imaging.forge:random_forgery",
+    "amplitude_mix": "tfdetect.imaging.frequency:amplitude_mix",
+    "phase_mix": "tfdetect.imaging.frequency:phase_mix",
+    "bands": "tfdetect.imaging.frequency:random_bands",
+    "spectral_noise": "tfdetect.imaging.frequency:spectral_noise",
+    "fourier_mix": "tfdetect.imaging.frequency:fourier_mix",
 }
 
 MASKS = {

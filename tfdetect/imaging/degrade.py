@@ -32,7 +32,7 @@ def random_jpeg(
     """
 
     def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        qualities = _drawn(images, seed, rows, lowest, highest + 1, tf.int32)
+        qualities = drawn(images, seed, rows, lowest, highest + 1, tf.int32)
 
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, quality = item
@@ -74,7 +74,7 @@ def random_webp(
         return result
 
     def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        qualities = _drawn(images, seed, rows, lowest, highest + 1, tf.int32)
+        qualities = drawn(images, seed, rows, lowest, highest + 1, tf.int32)
         return tf.numpy_function(encode, [chosen, qualities], tf.uint8)
 
     return some(images, seed, probability, compress)
@@ -94,7 +94,7 @@ def random_noise(
     """
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        sigmas = _drawn(images, seed, rows, 0.0, highest)[:, None, None, None]
+        sigmas = drawn(images, seed, rows, 0.0, highest)[:, None, None, None]
         noise = tf.random.stateless_normal(tf.shape(images), fold(seed, 2))
         return to_uint8(tf.cast(chosen, tf.float32) + tf.gather(noise, rows) * sigmas)
 
@@ -118,7 +118,7 @@ def random_downsample(
     _, height, width, _ = images.shape
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        factors = _drawn(images, seed, rows, lowest, 1.0)
+        factors = drawn(images, seed, rows, lowest, 1.0)
 
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, factor = item
@@ -145,7 +145,7 @@ def random_blur(
     """
 
     def blur(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        sigmas = _drawn(images, seed, rows, 0.0, highest)
+        sigmas = drawn(images, seed, rows, 0.0, highest)
         return to_uint8(gaussian_blur(chosen, sigmas, highest))
 
     return some(images, seed, probability, blur)
@@ -184,7 +184,7 @@ def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Te
     return tf.transpose(x, [2, 0, 1, 3])
 
 
-def _drawn(images: tf.Tensor, seed: tf.Tensor, rows: tf.Tensor, low, high, dtype=tf.float32):
+def drawn(images: tf.Tensor, seed: tf.Tensor, rows: tf.Tensor, low, high, dtype=tf.float32):
     """Uniform draws of one number an image, those of the chosen rows: [n]."""
     draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold(seed, 1), low, high, dtype)
     return tf.gather(draws, rows)

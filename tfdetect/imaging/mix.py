@@ -19,11 +19,11 @@ def mixup(
     Returns:
         Images uint8, rounded, and targets.
     """
-    other, share = _pairs(images, seed, alpha)
+    other, share = pairs(images, seed, alpha)
     weight = share[:, None, None, None]
     pixels = tf.cast(images, tf.float32)
     mixed = pixels * weight + tf.gather(pixels, other) * (1 - weight)
-    return to_uint8(mixed), _blend(targets, other, share)
+    return to_uint8(mixed), blend_targets(targets, other, share)
 
 
 def cutmix(
@@ -46,7 +46,7 @@ def cutmix(
         Images, targets in the shares of the pixels, masks.
     """
     count, height, width, _ = images.shape
-    other, share = _pairs(images, seed, alpha)
+    other, share = pairs(images, seed, alpha)
     u = tf.random.stateless_uniform([2, count], fold(seed, 4))
     side = tf.sqrt(1 - share)
     tall, wide = tf.round(side * height), tf.round(side * width)
@@ -59,10 +59,10 @@ def cutmix(
     if masks is not None:
         masks = tf.where(inside, tf.gather(masks, other), masks)
     kept = 1 - tall * wide / (height * width)
-    return mixed, _blend(targets, other, kept), masks
+    return mixed, blend_targets(targets, other, kept), masks
 
 
-def _pairs(images: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
+def pairs(images: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Whom each image is mixed with, int32 [B], and the share it keeps, float32 [B]."""
     count = images.shape[0]
     other = tf.random.experimental.stateless_shuffle(tf.range(count), fold(seed, 1))
@@ -71,6 +71,7 @@ def _pairs(images: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[tf.Tensor,
     return other, tf.math.divide_no_nan(a, a + b)
 
 
-def _blend(targets: tf.Tensor, other: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+def blend_targets(targets: tf.Tensor, other: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Targets [B, 1 or C] of which each keeps its share [B] and has the rest of another's."""
     share = share[:, None]
     return targets * share + tf.gather(targets, other) * (1 - share)

@@ -23,6 +23,7 @@ INPUT_SIZES = {
     "deit_t": (32, 16), "deit_s": (32, 16), "deit_b": (32, 16),
     "vit_b": (32, 16),
     "small_resnet": (16, 1), "none": (8, 1), "frank_cnn": (16, 8),
+    "clip": (28, 1), "siglip": (32, 16), "dinov2": (28, 14), "dinov3": (32, 16),
     "gramnet": (32, 1), "f3net": (128, 1), "iidnet": (64, 8), "nixnet": (32, 8),
 }  # fmt: skip
 # Those that leave another side than the image's; `options` are the front-end's.
@@ -57,7 +58,13 @@ class Augmentation(Document):
 
 
 # Below these keys an override may add new ones.
-_FREE = ("model.front_end_options.", "model.options.", "model.mask_options.", "data.augment.")
+_FREE = (
+    "model.front_end_options.",
+    "model.head_options.",
+    "model.options.",
+    "model.mask_options.",
+    "data.augment.",
+)
 
 Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see geometry.resize
 
@@ -115,6 +122,7 @@ class Model(Document):
         front_end: fixed or learnt filters before the backbone; "pixels" is none.
         front_end_options: keyword arguments of the front-end's function.
         with_pixels: give the backbone the image's own channels before those of the front-end.
+        head_options: keyword arguments of the head's function.
         mask_head: draws which pixels were altered; none for a detector of labels alone.
         mask_options: keyword arguments of the mask head's function.
     """
@@ -127,6 +135,7 @@ class Model(Document):
     weights: str = "none"  # none, imagenet, a preset's name, or a path to a run or .keras file
     freeze: Freeze = Freeze()
     head: str = "linear"
+    head_options: dict[str, Any] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
     l2: float = Field(0.01, ge=0)  # on the dense layers of conv_dense
     mask_head: str | None = None
@@ -231,10 +240,13 @@ class Training(Document):
         stages: fine-tuning in several stages, each with a fresh optimizer and schedule:
             the head first, then more and more layers with smaller rates. They take the
             place of `epochs` and of `model.freeze`.
+        cache_features: with the whole backbone frozen, compute its features once, of so many
+            differently augmented passes over the training split, and train the head on them.
     """
 
     epochs: int = Field(10, gt=0)
     stages: tuple[Stage, ...] = ()
+    cache_features: int = Field(0, ge=0)
     steps_per_epoch: int | None = Field(None, gt=0)  # default: one pass over train
     batch_size: int = Field(32, gt=0)  # over all devices together
     optimizer: Optimizer = Optimizer()
@@ -282,6 +294,16 @@ class Experiment(Document):
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _frozen(self):
+        frozen = self.model.freeze.share == 1 and not self.training.stages
+        if self.training.cache_features and (not frozen or self.model.mask_head):
+            raise ValueError(
+                "training.cache_features needs model.freeze: {share: 1}, no training.stages and no "
+                "model.mask_head"
+            )
+        return self
 
     @model_validator(mode="after")
     def _masks(self):

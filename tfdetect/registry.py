@@ -50,6 +50,10 @@ BACKBONES = {
     "small_resnet": "tfdetect.models.small_resnet:small_resnet",
     "frank_cnn": "tfdetect.models.networks.frank:frank_cnn",
     "none": "tfdetect.models.networks.frank:none",
+    "clip": "tfdetect.models.networks.encoders:clip",
+    "siglip": "tfdetect.models.networks.encoders:siglip",
+    "dinov2": "tfdetect.models.networks.encoders:dinov2",
+    "dinov3": "tfdetect.models.networks.encoders:dinov3",
     "gramnet": "tfdetect.models.networks.gramnet:gramnet",
     "f3net": "tfdetect.models.networks.f3net:f3net",
     "iidnet": "tfdetect.models.networks.iidnet:iidnet",
@@ -61,6 +65,7 @@ HEADS = {
     "conv_dense": "tfdetect.models.heads:conv_dense",
     "flatten": "tfdetect.models.heads:flatten",
     "hidden": "tfdetect.models.heads:hidden",
+    "neighbours": "tfdetect.models.heads:neighbours",
     "top_pixels": "tfdetect.models.heads:top_pixels",
 }
 

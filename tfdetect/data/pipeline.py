@@ -167,7 +167,7 @@ class Strata:
         place = positions % batch
         number = tf.cast(positions // batch, tf.float64)
         if self.sizes.shape[0] > 1:  # so that no replica gets one stratum only
-            place = _shuffle(place, [seed, positions // batch, -1], batch)
+            place = shuffle(place, [seed, positions // batch, -1], batch)
         # Images of the strata up to each before this batch, and those up to it in this batch.
         before = tf.cast(tf.floor(number[:, None] * batch * self.bounds), tf.int64)
         inside = tf.cast(tf.floor((number[:, None] + 1) * batch * self.bounds), tf.int64) - before
@@ -178,12 +178,12 @@ class Strata:
 
         drawn = at(before, 1) - at(before) + place - at(inside)
         size = tf.gather(self.sizes, stratum)
-        shuffled = _shuffle(drawn % size, [seed, drawn // size, stratum], size)
+        shuffled = shuffle(drawn % size, [seed, drawn // size, stratum], size)
         start = tf.gather(self.starts, stratum)
         return tf.gather(self.members, start + shuffled)
 
 
-def _shuffle(index: tf.Tensor, seed: list, size: tf.Tensor | int) -> tf.Tensor:
+def shuffle(index: tf.Tensor, seed: list, size: tf.Tensor | int) -> tf.Tensor:
     """Where each index in [0, size) goes in the permutation that the seed names. int64 [n]."""
     count = tf.shape(index)
     seeds = tf.stack([tf.broadcast_to(tf.cast(s, tf.int64), count) for s in seed], axis=1)
@@ -329,7 +329,7 @@ class TrainingData:
 
         def shards_of(number: tf.Tensor) -> tf.Tensor:
             place = tf.range(len(lengths), dtype=tf.int64)
-            order = _shuffle(place, [self.seed, number // pools, _SHARDS], len(lengths))
+            order = shuffle(place, [self.seed, number // pools, _SHARDS], len(lengths))
             return order[number % pools * several :][:several]
 
         # Where in which pool the stream starts: whole pools are passed over unread.

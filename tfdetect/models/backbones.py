@@ -13,8 +13,8 @@ from tfdetect.models.pyramid import Pyramid
 
 # ImageNet statistics of the weights, as x * scale + offset on 0..255.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_IMAGENET_SCALE = [1 / (255 * s) for s in _STD]
-_IMAGENET_OFFSET = [-m / s for m, s in zip(_MEAN, _STD)]
+IMAGENET_SCALE = [1 / (255 * s) for s in _STD]
+IMAGENET_OFFSET = [-m / s for m, s in zip(_MEAN, _STD)]
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class Backbone:
 def densenet121(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
     """DenseNet-121 (Huang et al., CVPR 2017), keras.applications."""
     model = _application(keras.applications.DenseNet121, shape, weights, options)
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET)
 
 
 def densenet169(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
     """DenseNet-169, keras.applications."""
     model = _application(keras.applications.DenseNet169, shape, weights, options)
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET)
 
 
 def densenet201(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
     """DenseNet-201, keras.applications."""
     model = _application(keras.applications.DenseNet201, shape, weights, options)
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET)
 
 
 def xception(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
@@ -63,7 +63,7 @@ def efficientnetv2_b0(shape: tuple[int, int, int], weights: str, **options: Any)
     """EfficientNetV2-B0 (Tan & Le, ICML 2021), keras.applications."""
     options = {"include_preprocessing": False, **options}
     model = _application(keras.applications.EfficientNetV2B0, shape, weights, options)
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET)
 
 
 def efficientnetv2_s(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
@@ -77,7 +77,7 @@ def convnext_tiny(shape: tuple[int, int, int], weights: str, **options: Any) -> 
     """ConvNeXt-T (Liu et al., CVPR 2022), keras.applications."""
     options = {"include_preprocessing": False, **options}
     model = _application(keras.applications.ConvNeXtTiny, shape, weights, options)
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET)
 
 
 def mobilenetv3_small(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
@@ -150,7 +150,7 @@ def resnet50_dilated(shape: tuple[int, int, int], weights: str, **options: Any) 
     model.set_weights(plain.get_weights())
     maps = [f"stack{i}_block{n - 1}_out"
             for i, n in enumerate((3, 4, 6, 3)) if i != 1]  # fmt: skip
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET, maps)
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET, maps)
 
 
 def deeplabv3_resnet50(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
@@ -172,7 +172,7 @@ def deeplabv3_resnet50(shape: tuple[int, int, int], weights: str, **options: Any
     # Its last layer enlarges the features, which costs much; logits are enlarged instead.
     last = "segmentation_head_relu"
     model = Pyramid(model, last, [], name="deeplabv3_resnet50")
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET, [last])
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET, [last])
 
 
 def segformer_b0(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
@@ -192,7 +192,7 @@ def segformer_b0(shape: tuple[int, int, int], weights: str, **options: Any) -> B
         keras_hub.models.MiTBackbone, "mit_b0_ade20k_512", weights, layout | options
     )  # fmt: skip
     model = Pyramid(keras_hub.models.SegFormerBackbone(encoder, 256), maps=[], name="segformer_b0")
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET, [""])
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET, [""])
 
 
 def swin_t(shape: tuple[int, int, int], weights: str, **options: Any) -> Backbone:
@@ -252,7 +252,7 @@ def _deit(shape: tuple, weights: str, size: str, width: int, heads: int, options
     preset = f"deit_{size}_distilled_patch16_224_imagenet"
     deit = _hub(keras_hub.models.DeiTBackbone, preset, weights, defaults | options)
     model = _leading_tokens(deit, shape, 2, f"deit_{size[0]}")
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET)
 
 
 def _leading_tokens(model: keras.Model, shape: tuple, count: int, name: str) -> keras.Model:
@@ -278,7 +278,7 @@ def _swin(shape: tuple, weights: str, preset: str, options: dict) -> Backbone:
     inputs = keras.Input(shape)
     features = keras.layers.Reshape(grid, name="grid")(swin(inputs))
     model = keras.Model(inputs, features, name=f"swin_{preset.split('_')[1][0]}")
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET)
 
 
 def ignore_mask_warnings() -> None:
@@ -297,7 +297,7 @@ def _hub_resnet(shape: tuple, weights: str, preset: str, options: dict) -> Backb
         "image_shape": shape,
     }  # fmt: skip
     model = _hub(keras_hub.models.ResNetBackbone, preset, weights, layout | options)
-    return Backbone(model, _IMAGENET_SCALE, _IMAGENET_OFFSET)
+    return Backbone(model, IMAGENET_SCALE, IMAGENET_OFFSET)
 
 
 def inflate(target: keras.Model, source: keras.Model) -> None:
@@ -325,14 +325,14 @@ def _application(build: Callable, shape: tuple, weights: str, options: dict) -> 
     arguments = {"include_top": False, "weights": source, "input_shape": shape, **options}
     with warnings.catch_warnings():  # front-ends may leave any number of channels
         warnings.filterwarnings("ignore", "This model usually expects 1 or 3 input channels")
-        return _fetch(weights, lambda: _call(build, arguments))
+        return fetch(weights, lambda: _call(build, arguments))
 
 
 def _hub(build: Callable, preset: str, weights: str, options: dict) -> keras.Model:
     if weights == "none":
         return _call(build, options)
     name = preset if weights == "imagenet" else weights
-    return _fetch(
+    return fetch(
         name, lambda: build.from_preset(name, image_shape=options["image_shape"], load_weights=True)
     )
 
@@ -344,7 +344,8 @@ def _call(build: Callable, arguments: dict) -> keras.Model:
         raise UserError(f"model.options: {error}") from error
 
 
-def _fetch(weights: str, build: Callable[[], keras.Model]) -> keras.Model:
+def fetch(weights: str, build: Callable[[], keras.Model]) -> keras.Model:
+    """What `build` makes; where its download fails, a `UserError` says the way out."""
     if weights == "none":
         return build()
     try:

@@ -65,7 +65,7 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
         )
         if filtered is not None:
             x = layers.Concatenate(dtype="float32", name="pixels_and_filtered")([x, filtered])
-    outputs, options = {}, {}
+    outputs, mask = {}, {}
     if model.mask_head is None:
         features = backbone.model(x)
     else:
@@ -76,9 +76,12 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
         outputs = _options("mask head", "mask_options", model.mask_head, draw, x, features, maps,
                            **model.mask_options)  # fmt: skip
         if model.head == "top_pixels":
-            options["mask"] = outputs["mask"]
+            mask["mask"] = outputs["mask"]
     head = registry.resolve("head", registry.HEADS, model.head)
-    logits = head(features, 1 if classes == 2 else classes, model.dropout, model.l2, **options)
+    logits = _options(
+        "head", "head_options", model.head, head, features, 1 if classes == 2 else classes,
+        model.dropout, model.l2, **mask, **model.head_options,
+    )  # fmt: skip
     detector = keras.Model(
         images, {"label": logits, **outputs}, name=experiment.name.replace("/", "_")
     )
@@ -126,7 +129,7 @@ def freeze(detector: keras.Model, rule: Freeze) -> None:
     Frozen batch normalisation uses its moving averages. A compiled detector must be
     compiled again.
     """
-    leaves = backbone_layers(_backbone(detector))
+    leaves = backbone_layers(backbone_of(detector))
     for leaf in leaves:
         leaf.trainable = True
     if rule.names:
@@ -149,7 +152,7 @@ def freeze(detector: keras.Model, rule: Freeze) -> None:
 
 def describe(detector: keras.Model) -> str:
     """One line on size and freezing, for the terminal and the run."""
-    backbone = _backbone(detector)
+    backbone = backbone_of(detector)
     leaves = backbone_layers(backbone)
     frozen = sum(not layer.trainable for layer in leaves)
     trainable = sum(int(keras.ops.size(v)) for v in detector.trainable_variables)
@@ -159,7 +162,8 @@ def describe(detector: keras.Model) -> str:
     )
 
 
-def _backbone(detector: keras.Model) -> keras.Model:
+def backbone_of(detector: keras.Model) -> keras.Model:
+    """The backbone inside a detector."""
     return next(layer for layer in detector.layers if isinstance(layer, keras.Model))
 
 

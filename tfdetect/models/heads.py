@@ -1,6 +1,7 @@
 """Classification heads: features, or a mask, to logits."""
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 
@@ -87,6 +88,29 @@ def hidden(features, outputs: int, dropout: float = 0.5, l2: float = 0.0, units:
     return layers.Dense(outputs, dtype="float32", name="label")(x)
 
 
+def neighbours(
+    features, outputs: int, dropout: float = 0.0, l2: float = 0.0, k: int = 1, bank: int = 20_000
+):
+    """The class of the nearest training images, by the cosine of their features.
+
+    UniversalFakeDetect's other head (Ojha et al., CVPR 2023). It needs
+    `training.cache_features`, which fills the bank. Only a scale and offsets are learnt, of each
+    image's nearest others: with more than one pass its own other copies would be among them.
+
+    Args:
+        features: [B, h, w, c].
+        outputs: number of logits.
+        dropout, l2: not used here.
+        k: number of neighbours of each class whose cosines are averaged.
+        bank: number of training images that are remembered, as many of each class.
+
+    Returns:
+        Logits float32 [B, outputs].
+    """
+    x = layers.GlobalAveragePooling2D(name="pool")(features)
+    return Neighbours(outputs, k, bank, name="label")(x)
+
+
 def top_pixels(features, outputs: int, dropout: float = 0.0, l2: float = 0.0, *, mask):
     """The verdict of the mask: the mean logit of the half percent of surest altered pixels.
 
@@ -142,3 +166,65 @@ class JoinKinds(layers.Layer):
         fake, kinds = inputs
         kinds = fake + ops.log_softmax(kinds)
         return ops.concatenate([ops.zeros_like(fake), kinds], axis=1)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class Neighbours(layers.Layer):
+    """Features [B, c] -> logits float32 [B, outputs]; see `neighbours`."""
+
+    def __init__(self, outputs: int, k: int = 1, bank: int = 20_000, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.outputs, self.k, self.bank = outputs, k, bank
+        self.classes = max(2, outputs)
+        if not 0 < k <= bank // self.classes:
+            raise ValueError(f"k is from 1 to {bank // self.classes}, not {k!r}")
+
+    def build(self, shape):
+        each = self.bank // self.classes
+        self.known = self.add_weight(
+            name="known", shape=(self.classes, each, shape[-1]), trainable=False,
+            initializer="zeros",
+        )  # fmt: skip
+        # Places that no image filled are as far as can be.
+        self.empty = self.add_weight(
+            name="empty", shape=(self.classes, each), trainable=False, initializer="ones"
+        )
+        self.scale = self.add_weight(
+            name="scale", shape=(), initializer=keras.initializers.Constant(3.0)
+        )
+        self.offset = self.add_weight(name="offset", shape=(self.classes,), initializer="zeros")
+
+    def call(self, x, training=False):
+        cosines = ops.einsum("bd,cnd->bcn", _unit(x), self.known) - 2 * self.empty
+        if training:  # an image is not its own neighbour
+            cosines = ops.where(cosines > 0.9999, -1.0, cosines)
+        nearest, _ = ops.top_k(cosines, self.k)
+        logits = ops.exp(self.scale) * ops.mean(nearest, axis=-1) + self.offset
+        return logits[:, 1:] - logits[:, :1] if self.outputs == 1 else logits
+
+    def remember(self, features, targets) -> None:
+        """Fills the bank with features [N, h, w, c] by targets [N, 1], [N] or [N, C]."""
+        classes = (
+            np.argmax(targets, 1)
+            if np.ndim(targets) == 2 and np.shape(targets)[1] > 1
+            else (np.round(np.ravel(targets)).astype(int))
+        )
+        features = features.mean((1, 2))
+        features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-8)
+        known, empty = np.zeros(self.known.shape), np.ones(self.empty.shape)
+        each = known.shape[1]
+        for number in range(self.classes):
+            own = features[classes == number]
+            if len(own) > each:
+                own = own[np.linspace(0, len(own) - 1, each).astype(int)]
+            known[number, : len(own)], empty[number, : len(own)] = own, 0
+        self.known.assign(known)
+        self.empty.assign(empty)
+
+    def get_config(self):
+        own = {"outputs": self.outputs, "k": self.k, "bank": self.bank}
+        return {**super().get_config(), **own}
+
+
+def _unit(x):
+    return x / ops.maximum(ops.norm(x, axis=-1, keepdims=True), 1e-8)

@@ -20,6 +20,7 @@ from tfdetect.training.callbacks import (
     WatchFiles,
 )
 from tfdetect.training.devices import Devices
+from tfdetect.training.features import on_features
 from tfdetect.training.masks import MaskCriterion, MaskIoU
 from tfdetect.training.optimizer import build_optimizer, only_stage
 from tfdetect.training.state import TrainState
@@ -103,8 +104,16 @@ def fit(
     state.read()
     if state.epoch or state.step:
         say(f"resuming after epoch {state.epoch}, step {state.step}")
-    else:
+    if training.cache_features or not (state.epoch or state.step):
         learn_statistics(detector, untouched)
+    trained = detector
+    if training.cache_features:
+        say(f"computing the features of {training.cache_features} passes")
+        with devices.scope():
+            trained, stream, validation = on_features(
+                detector, stream(0), training.cache_features * steps, validation,
+                training.batch_size, experiment.seed,
+            )  # fmt: skip
     callbacks = [
         PlainNames(), ImagesPerSecond(training.batch_size), StopOnNonFinite(),
         WatchFiles(data, on_broken), *adapting, StopBelow(training.schedule.stop_below), state,
@@ -118,10 +127,10 @@ def fit(
             if number < state.stage:
                 continue
             if number > state.stage:
-                state.next_stage(detector)
+                state.next_stage(trained)
             with devices.scope():
                 freeze(detector, stage.freeze)
-                detector.compile(
+                trained.compile(
                     optimizer=build_optimizer(training, steps, stage),
                     loss=losses,
                     loss_weights=weights,
@@ -130,17 +139,17 @@ def fit(
                     jit_compile=_xla(experiment, devices),
                 )
                 if state.stage_epochs < stage.epochs and not state.stopped:
-                    state.restore(detector)
+                    state.restore(trained)
             title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""
             say(title + describe(detector))
             if state.step:
                 # Makes the metrics that are to be restored. Not with validation data: a cache
                 # that is being filled when its iterator ends may be taken for a full one.
-                detector.evaluate(stream(0), steps=1, verbose=0)
+                trained.evaluate(stream(0), steps=1, verbose=0)
             # An epoch that was begun before is ended first: Keras knows no shorter first one.
             for count in [1] * bool(state.step) + [stage.epochs]:
                 if state.stage_epochs < stage.epochs and not state.stopped:
-                    detector.fit(
+                    trained.fit(
                         stream(state.epoch * steps + state.step),
                         validation_data=validation,
                         initial_epoch=state.epoch,
@@ -158,9 +167,9 @@ def fit(
             "command that prepared them mends them; then go on with --resume."
         ) from error
     if not state.best_weights.is_file():  # stopped in the first epoch
-        state.set_model(detector)
+        state.set_model(trained)
         state.save_weights()
-    detector.load_weights(state.best_weights)
+    trained.load_weights(state.best_weights)  # whose layers are the detector's
     return detector, state, interrupted
 
 

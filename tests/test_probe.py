@@ -1,0 +1,139 @@
+"""Probes: frozen encoders, features computed once, linear and nearest-neighbour heads."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import fit_small, train_small
+from test_models import detector
+
+from tfdetect.data.pipeline import training_data
+from tfdetect.errors import UserError
+from tfdetect.models.answers import probabilities
+from tfdetect.models.detector import backbone_of, load_detector
+from tfdetect.models.heads import Neighbours, neighbours
+from tfdetect.run import Run
+from tfdetect.training.fit import save_detector
+
+TINY = "{hidden_dim: 32, num_layers: 1, num_heads: 2, intermediate_dim: 32}"
+SIDES = {"clip": 28, "siglip": 32, "dinov2": 28, "dinov3": 32}
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("encoder", SIDES)
+def test_encoders_build_freeze_and_save(encoder, tmp_path):
+    side = SIDES[encoder]
+    model = detector(encoder, side, TINY, freeze="{share: 1}")
+    assert [v.path.split("/")[0] for v in model.trainable_variables] == ["label", "label"]
+    x = RNG.uniform(0, 255, (2, side, side, 3)).astype("float32")
+    run = Run(tmp_path, {"classes": ["real", "fake"], "image_size": [side, side],
+                         "resize": "stretch"})  # fmt: skip
+    save_detector(model, run.model_path)
+    np.testing.assert_allclose(load_detector(run)(x)["label"], model(x)["label"], atol=1e-6)
+    free = detector(encoder, side, TINY)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(free(x, training=True)["label"])
+    gradients = tape.gradient(loss, [v.value for v in free.trainable_variables])
+    # Tokens that stand for masked patches, or a pooling that nothing reads, are not used.
+    dead = [v.path for v, g in zip(free.trainable_variables, gradients) if g is None]
+    assert all("mask_token" in path for path in dead)
+
+
+@pytest.mark.parametrize(("encoder", "options", "message"), [
+    ("clip", "{size: xl}", "size is one of"),
+    ("dinov2", "{depth: 3}", "depth is none of"),
+])  # fmt: skip
+def test_wrong_encoders_are_explained(encoder, options, message):
+    with pytest.raises(UserError, match=message):
+        detector(encoder, SIDES[encoder], options)
+
+
+CACHED = ["model.freeze={share: 1}", "training.cache_features=2", "training.epochs=12",
+          "training.optimizer.learning_rate=0.05", "training.schedule={name: constant}"]  # fmt: skip
+
+
+def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monkeypatch):
+    loaded = []
+    batches = training_data.__globals__["TrainingData"].batches
+    monkeypatch.setattr(
+        training_data.__globals__["TrainingData"], "batches",
+        lambda self, start=0: loaded.append(start) or batches(self, start),
+    )  # fmt: skip
+    model, state = fit_small(folder_dataset, tmp_path / "fit", CACHED)
+    assert loaded == [0]  # images were read once
+    assert state.best < 0.5 and state.epoch == 12  # log loss; of nothing learnt 0.69
+    fresh = detector("small_resnet", 24, "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], "
+                     "stem: 8}")  # fmt: skip
+    changed = [not v.path.startswith("label") for v in model.trainable_variables]
+    assert not any(changed) and len(fresh.trainable_variables) > len(changed)
+
+
+def test_a_cached_run_is_whole_and_resumes_alike(folder_dataset, tmp_path):
+    whole = train_small(folder_dataset, tmp_path / "a", CACHED)
+    assert whole.info["status"] == "complete"
+    fit_small(folder_dataset, tmp_path / "b", [*CACHED, "training.epochs=5"])
+    again, state = fit_small(folder_dataset, tmp_path / "b", CACHED)
+    model = load_detector(whole)
+    assert state.epoch == 12
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [
+    "model.freeze={share: 0.5}", "model.mask_head=decoder", "training.stages=[{epochs: 1}]",
+])  # fmt: skip
+def test_features_are_cached_of_frozen_backbones_only(folder_dataset, tmp_path, change):
+    with pytest.raises(UserError, match="cache_features needs"):
+        fit_small(folder_dataset, tmp_path, [*CACHED, change])
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("k", [1, 2])
+def test_neighbours_by_hand(outputs, k):
+    layer = Neighbours(outputs, k, bank=30)
+    layer.build((None, 5))
+    classes = max(2, outputs)
+    features = RNG.normal(size=(21, 1, 1, 5)).astype("float32")
+    labels = np.arange(21) % classes
+    targets = labels[:, None] if outputs == 1 else np.eye(3)[labels]
+    layer.remember(features, targets)
+    x = RNG.normal(size=(4, 5)).astype("float32")
+    unit = [v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (x, features[:, 0, 0])]
+    cosines = unit[0] @ unit[1].T
+    nearest = np.stack([np.sort(cosines[:, labels == c], axis=1)[:, -k:].mean(1)
+                        for c in range(classes)], axis=1) * np.exp(3)  # fmt: skip
+    expected = nearest[:, 1:] - nearest[:, :1] if outputs == 1 else nearest
+    np.testing.assert_allclose(layer(x), expected, atol=1e-4)
+    # In training an image does not find itself.
+    own = layer(features[:3, 0, 0], training=True)
+    assert np.abs(own - layer(features[:3, 0, 0])).max() > 0.1
+    with pytest.raises(ValueError, match="k is from"):
+        Neighbours(1, 9, bank=10)
+
+
+def test_neighbours_tell_clusters_apart():
+    label = np.arange(200) % 2
+    x = (RNG.normal(0, 1, (200, 1, 1, 8)) + 2 * label[:, None, None, None]).astype("float32")
+    features = keras.Input((1, 1, 8))
+    model = keras.Model(features, neighbours(features, 1, k=3, bank=100))
+    model.get_layer("label").remember(x[:120].copy(), label[:120, None])
+    model.compile(keras.optimizers.Adam(0.05), keras.losses.BinaryCrossentropy(from_logits=True))
+    start = model.evaluate(x[120:], label[120:], verbose=0)
+    model.fit(x[:120], label[:120], epochs=20, verbose=0)
+    assert ((model.predict(x[120:], verbose=0)[:, 0] > 0) == label[120:]).mean() > 0.85
+    assert model.evaluate(x[120:], label[120:], verbose=0) < min(start, 0.4)
+
+
+def test_neighbours_learn_and_save(folder_dataset, tmp_path):
+    overrides = [*CACHED, "model.head=neighbours", "model.head_options={bank: 60}",
+                 "training.cache_features=1"]  # fmt: skip
+    model, state = fit_small(folder_dataset, tmp_path / "fit", overrides)
+    assert state.epoch == 12 and float(model.get_layer("label").scale) != 3.0
+    assert model.get_layer("label").empty.numpy().sum() == 0
+    assert {v.path for v in model.trainable_variables} == {"label/scale", "label/offset"}
+    run = Run(tmp_path, {"classes": ["real", "fake"], "image_size": [24, 24], "resize": "stretch"})
+    save_detector(model, run.model_path)
+    x = RNG.uniform(0, 255, (2, 24, 24, 3)).astype("float32")
+    table = probabilities(model(x, training=False)["label"])
+    np.testing.assert_allclose(probabilities(load_detector(run)(x)["label"]), table, atol=1e-5)
+    assert isinstance(backbone_of(model), keras.Model)

@@ -127,8 +127,8 @@ def test_neighbours_tell_clusters_apart():
 def test_neighbours_learn_and_save(folder_dataset, tmp_path):
     overrides = [*CACHED, "model.head=neighbours", "model.head_options={bank: 60}",
                  "training.cache_features=1"]  # fmt: skip
-    model, state = fit_small(folder_dataset, tmp_path / "fit", overrides)
-    assert state.epoch == 12 and float(model.get_layer("label").scale) != 3.0
+    model, _ = fit_small(folder_dataset, tmp_path / "fit", overrides)
+    assert float(model.get_layer("label").scale) != 3.0
     assert model.get_layer("label").empty.numpy().sum() == 0
     assert {v.path for v in model.trainable_variables} == {"label/scale", "label/offset"}
     run = Run(tmp_path, {"classes": ["real", "fake"], "image_size": [24, 24], "resize": "stretch"})

@@ -49,7 +49,8 @@ def test_wrong_encoders_are_explained(encoder, options, message):
 
 
 CACHED = ["model.freeze={share: 1}", "training.cache_features=2", "training.epochs=12",
-          "training.optimizer.learning_rate=0.05", "training.schedule={name: constant}"]  # fmt: skip
+          "training.optimizer.learning_rate=0.05",
+          "training.schedule={name: constant}"]  # fmt: skip
 
 
 def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monkeypatch):

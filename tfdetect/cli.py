@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": "write a dataset as shards, for fast training and for TensorFlow Datasets",
     "show-augment": "draw what an augmentation policy does to some images",
     "extract-faces": "cut faces and masks out of FaceForensics++ videos",
+    "convert": "make a run of published PyTorch weights",
     "export": "write a run's SavedModel again",
 }
 

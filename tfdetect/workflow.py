@@ -1,6 +1,7 @@
 """The road from an experiment to a finished run, in the order things happen."""
 
 import csv
+import hashlib
 import io
 import shlex
 import sys
@@ -191,6 +192,55 @@ def train_run(
         raise
 
 
+def convert_run(weights: Path, experiment: Experiment, path: Path) -> Run:
+    """Makes a run, of status "converted", of published PyTorch weights.
+
+    Args:
+        weights: their file.
+        experiment: of the published detector.
+        path: the run's folder.
+
+    Raises:
+        UserError: the file cannot be read, or holds other weights.
+    """
+    from tfdetect.models.detector import build_detector
+    from tfdetect.models.saved_model import export_saved_model
+    from tfdetect.models.weights import convert, convertible, read_state
+    from tfdetect.training.fit import save_detector
+
+    name = experiment.name
+    if name not in convertible():
+        raise UserError(
+            f"The published weights of {name} cannot be converted. Those of "
+            f"{', '.join(convertible())} can."
+        )
+    state = read_state(weights)
+    if name != "probe":  # its file has the head alone
+        model = experiment.model.model_copy(update={"weights": "none"})
+        experiment = experiment.model_copy(update={"model": model})
+    detector = build_detector(experiment, 2)
+    convert(detector, name, state)
+    writer = RunWriter(path)
+    writer.acquire()
+    try:
+        writer.write_text("experiment.yaml", experiment.to_yaml())
+        save_detector(detector, writer.path / "model.keras")
+        info = writer.update_info(
+            schema=SCHEMA, status="converted", classes=["real", "fake"],
+            image_size=list(experiment.data.image_size), resize=experiment.data.resize,
+            crops=experiment.data.test_crops, threshold=0.5,
+            dataset={"name": f"published weights of {name}", "roots": {}, "counts": {},
+                     "fingerprint": hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
+                     "skipped": 0, "warnings": []},
+            seed=experiment.seed, devices="-", command=_command("convert"), **provenance(),
+        )  # fmt: skip
+        export_saved_model(Run(writer.path, info))
+        return writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
 def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices) -> None:
     """Writes what the run starts from, or checks that a resumed one starts from the same."""
     fingerprint = catalogue.fingerprint()
@@ -222,15 +272,15 @@ def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices) -> None
         },
         seed=plan.experiment.seed,
         devices=devices.text,
-        command=_command(),
+        command=_command("train"),
         **provenance(),
     )  # fmt: skip
 
 
-def _command() -> str:
-    """The command line that this process was started with."""
-    arguments = sys.argv[1:] if sys.argv[1:2] != ["train"] else sys.argv[2:]
-    return shlex.join(["python", "-m", "tfdetect.train", *arguments])
+def _command(name: str) -> str:
+    """The command line that this process, a command of that name, was started with."""
+    arguments = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
+    return shlex.join(["python", "-m", f"tfdetect.{name}", *arguments])
 
 
 class _Skipped:
@@ -335,6 +385,8 @@ def evaluation_data(
         roots = _roots(spec, folders, data_dir)
         return spec, roots, output or run.path / "evaluations" / spec.name
     file = run.path / "dataset.yaml"
+    if not file.is_file():
+        raise UserError(f"{run.name} was trained on no dataset that is known here. Give --dataset.")
     spec = validate(DatasetSpec, read_yaml(file), str(file), file)
     there = {name: root for name, root in run.roots.items() if root.is_dir() and not data_dir}
     return spec, _roots(spec, there, data_dir), output or run.path

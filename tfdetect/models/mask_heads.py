@@ -3,6 +3,7 @@
 from keras import layers
 
 from tfdetect.errors import UserError
+from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.normalization import FusedBatchNormalization
 
 
@@ -102,5 +103,5 @@ def _logits(x, image, name: str):
 
 def _enlarge(x, size: tuple[int, int], name: str):
     """Bilinear with half-pixel centres."""
-    return layers.Resizing(*size, interpolation="bilinear", dtype="float32" if x.shape[-1] == 1
+    return Bilinear(*size, dtype="float32" if x.shape[-1] == 1
                            else None, name=name)(x)  # fmt: skip

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops, random
 
+from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.residuals import srm
 
 
@@ -22,7 +23,7 @@ def simplest_patch(images, side: int = 32, count: int = 64, output: int = 256, c
         float32 [B, output, output, 3] in -1..1.
     """
     x = SimplestPatch(side, count, name="simplest_patch")(images)
-    x = layers.Resizing(output, output, interpolation="bilinear", dtype="float32",
+    x = Bilinear(output, output, dtype="float32",
                         name="simplest_patch_resize")(x)  # fmt: skip
     return srm(x, clip=clip)
 

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from tfdetect.models.bilinear import Bilinear
+
 _STD = (0.229, 0.224, 0.225)  # of ImageNet
 
 
@@ -74,7 +76,7 @@ def wavelet(images):
         float32 [B, H, W, 3]: the HH band of [0, 1] pixels, enlarged bilinearly.
     """
     x = WaveletHH(name="wavelet")(images)
-    return layers.Resizing(*images.shape[1:3], interpolation="bilinear", dtype="float32",
+    return Bilinear(*images.shape[1:3], dtype="float32",
                            name="wavelet_resize")(x)  # fmt: skip
 
 

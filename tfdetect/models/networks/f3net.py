@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from tfdetect.models.backbones import Backbone, inflate, xception
+from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.networks.blocks import norm
 from tfdetect.models.spectra import FAD, LFS, Grey
 
@@ -83,7 +84,7 @@ def mask(image, features, maps: list, linear: bool = True) -> dict:
             x = layers.ReLU(name=f"mask_relu{number}")(x)
         x = layers.Conv2DTranspose(width, 2, strides=2, name=f"mask_up{number}")(x)
     x = layers.Conv2D(1, 1, dtype="float32", name="mask_logits")(x)
-    return {"mask": layers.Resizing(*image.shape[1:3], interpolation="bilinear", dtype="float32",
+    return {"mask": Bilinear(*image.shape[1:3], dtype="float32",
                                     name="mask")(x)}  # fmt: skip
 
 

@@ -1,0 +1,44 @@
+"""`python -m tfdetect.convert`: makes a run of published PyTorch weights."""
+
+import sys
+from pathlib import Path
+
+from tfdetect.cli import Parser, run_command
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="tfdetect convert",
+        description="Makes a run of the PyTorch weights that a project published, for evaluate, "
+        'predict and export. Needs pip install "tfdetect[convert]".',
+    )
+    p.add_argument("weights", type=Path, help=".pth, .pt, .bin or .safetensors file")
+    p.add_argument("--model", required=True, metavar="NAME", help="cnnspot, npr, probe (the linear "
+                   "layer of UniversalFakeDetect), safe or spec")  # fmt: skip
+    p.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+                   help="override a key of the detector's experiment")  # fmt: skip
+    p.add_argument("--output", type=Path, default=Path("saved_models"), metavar="DIR",
+                   help="folder for runs (default: saved_models)")  # fmt: skip
+    p.add_argument("--name", help="name of the run (default: the model's, and published)")
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+
+    from tfdetect import run as runs
+    from tfdetect import workflow
+    from tfdetect.experiment import load_model, override
+
+    experiment = override(load_model(args.model), args.overrides)
+    path = runs.new_run_path(args.output, args.name or f"{args.model}_published")
+    runs.check_writable(args.output)
+
+    from tfdetect.quiet import import_tensorflow
+
+    import_tensorflow()
+    print(f"run {workflow.convert_run(args.weights, experiment, path).path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -2,19 +2,20 @@
 
 import pytest
 
-from tfdetect.documents import shipped
+from tfdetect.documents import shipped, shipped_names
 from tfdetect.errors import UserError
 from tfdetect.experiment import load_experiment
 from tfdetect.spec import load_spec
 
-NAMES = sorted(p.stem for p in shipped("experiments").glob("*.yaml"))
+FILES = shipped_names("experiments")
+NAMES = sorted(FILES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_experiments_are_valid_and_explain_themselves(name):
     experiment = load_experiment(name)
     assert experiment.name == name
-    header = (shipped("experiments") / f"{name}.yaml").read_text()
+    header = FILES[name].read_text()
     for word in ("# Command:", "# Time:", "# Expected:", "# Source:"):
         assert word in header
 

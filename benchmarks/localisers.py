@@ -13,17 +13,14 @@ import argparse
 import csv
 import json
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import budget
+from budget import call, settings
 from tabulate import tabulate
 
-from tfdetect.run import open_run
-
-LOCALISERS = ("localiser", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0")
-EPOCHS = 4  # in which the time is parted
+LOCALISERS = ("localiser", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
+              "f3net_faces_masks")  # fmt: skip
 
 
 def main():
@@ -101,29 +98,17 @@ def transfer(args):
 def train(
     args, experiment: str, dataset: str, name: str, folder: str = "", steps: int | None = None
 ) -> tuple:
-    """Trains for the wanted time, or steps; returns the run, its steps and its seconds."""
+    """Trains for the wanted time, or steps; returns the run's folder, its steps and its seconds."""
     common = [
-        "--dataset", dataset, "--experiment", experiment, "--output", str(args.output), "--quiet",
+        "--dataset", dataset, "--experiment", experiment,
         *(["--data-dir", folder] if folder else []),
         *settings(f"data.image_size={args.size}", f"training.batch_size={args.batch}",
                   "model.weights=none"),
     ]  # fmt: skip
-    run = args.output / name
-    if not (run / "metrics.json").is_file():
-        steps = steps or args.steps
-        if steps is None:
-            rate = float(call("--rate", *common))
-            steps = max(EPOCHS, round(60 * args.minutes * rate))
-        parts = settings(f"training.epochs={EPOCHS}", "training.early_stopping=null",
-                         f"training.steps_per_epoch={steps // EPOCHS}")  # fmt: skip
-        call("-m", "tfdetect.train", *common, *parts, "--name", name)
-    done = open_run(run)
-    steps = done.experiment().training.steps_per_epoch * done.info["epochs"]
-    return run, steps, done.info["training_seconds"]
-
-
-def settings(*texts: str) -> list[str]:
-    return [part for text in texts for part in ("--set", text)]
+    run, steps, seconds = budget.train(
+        args.output / name, common, args.minutes, steps or args.steps
+    )
+    return run.path, steps, seconds
 
 
 def evaluate(run: Path, dataset: str, output: Path) -> dict:
@@ -185,48 +170,5 @@ def read(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def call(*arguments: str) -> str:
-    """Runs Python on arguments, or this file; returns what it printed."""
-    if arguments[0] == "--rate":
-        arguments = (__file__, *arguments)
-    done = subprocess.run(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"failed: {' '.join(arguments)}")
-    return done.stdout.strip().splitlines()[-1]
-
-
-def measure_rate(arguments: list[str]) -> None:
-    """Prints steps a second of a training, without its validation."""
-    from tfdetect.quiet import import_tensorflow
-    from tfdetect.train import parser
-
-    import_tensorflow()
-    from tfdetect import workflow
-    from tfdetect.data.pipeline import training_data
-    from tfdetect.models.detector import build_detector
-    from tfdetect.training.fit import _losses
-
-    args = parser().parse_args(arguments)
-    plan = workflow.make_plan(args.dataset, args.experiment, args.overrides, args.data_dir)
-    catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
-    training = experiment.training
-    stream = training_data(
-        catalogue, catalogue.split("train"), experiment.data, 2, training.batch_size, 0, True
-    )
-    detector = build_detector(experiment, 2)
-    losses, weights = _losses(training, 2, list(detector.output))
-    detector.compile("adam", losses, loss_weights=weights)
-    batches = stream.batches()
-    detector.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
-    start = time.perf_counter()
-    detector.fit(batches, steps_per_epoch=4, shuffle=False, verbose=0)
-    print(4 / (time.perf_counter() - start))
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--rate"]:
-        measure_rate(sys.argv[2:])
-    else:
-        main()
+    main()

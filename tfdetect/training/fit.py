@@ -79,7 +79,7 @@ def fit(
         if devices.replicas > 1:
             _synchronise(detector)
 
-    losses, weights = _losses(training, classes, list(detector.output))
+    losses, weights = losses_of(training, classes, list(detector.output))
     stream = data.batches
     if "mask_aux" in losses:  # learns the mask too
         validation = validation.map(_with_aux)
@@ -188,7 +188,7 @@ def save_detector(detector: keras.Model, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def _losses(training: Training, classes: int, outputs: list[str]) -> tuple[dict, dict]:
+def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dict, dict]:
     """Each output's loss, and its weight in the whole."""
     settings = training.mask_loss
     losses = {"label": _loss(classes, training.label_smoothing)}

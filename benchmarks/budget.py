@@ -1,0 +1,84 @@
+"""Trains for a wanted time, for the tables of detectors; not a benchmark of its own."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tfdetect.run import open_run
+
+EPOCHS = 4  # in which the time is parted
+
+
+def train(run: Path, common: list[str], minutes: float, steps: int | None = None) -> tuple:
+    """Trains where there is no such run yet.
+
+    Args:
+        run: folder of the run.
+        common: arguments of `tfdetect.train`.
+        minutes: how long, by the rate of a few steps; their schedule is parted accordingly.
+        steps: so many steps instead.
+
+    Returns:
+        The run, its steps and its seconds.
+    """
+    common = [*common, "--output", str(run.parent), "--quiet"]
+    if not (run / "metrics.json").is_file():
+        if steps is None:
+            steps = max(EPOCHS, round(60 * minutes * float(call(__file__, *common))))
+        parts = settings(f"training.epochs={EPOCHS}", "training.early_stopping=null",
+                         f"training.steps_per_epoch={max(1, steps // EPOCHS)}")  # fmt: skip
+        call("-m", "tfdetect.train", *common, *parts, "--name", run.name)
+    done = open_run(run)
+    steps = done.experiment().training.steps_per_epoch * done.info["epochs"]
+    return done, steps, done.info["training_seconds"]
+
+
+def settings(*texts: str) -> list[str]:
+    """Overrides of an experiment as arguments."""
+    return [part for text in texts for part in ("--set", text)]
+
+
+def call(*arguments: str) -> str:
+    """Runs Python on arguments; returns the last line it printed."""
+    done = subprocess.run(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(arguments)}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def main() -> None:
+    """Prints steps a second of a training, without its validation."""
+    from tfdetect.quiet import import_tensorflow
+    from tfdetect.train import parser
+
+    import_tensorflow()
+    from tfdetect import workflow
+    from tfdetect.data.pipeline import training_data
+    from tfdetect.models.detector import build_detector
+    from tfdetect.training.fit import losses_of
+
+    args = parser().parse_args()
+    plan = workflow.make_plan(
+        args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic, args.model
+    )
+    catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
+    training, classes = experiment.training, len(plan.spec.class_names)
+    stream = training_data(
+        catalogue, catalogue.split("train"), experiment.data, classes, training.batch_size, 0,
+        experiment.model.mask_head is not None,
+    )  # fmt: skip
+    detector = build_detector(experiment, classes)
+    losses, weights = losses_of(training, classes, list(detector.output))
+    detector.compile("adam", losses, loss_weights=weights)
+    batches = stream.batches()
+    detector.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
+    start = time.perf_counter()
+    detector.fit(batches, steps_per_epoch=4, shuffle=False, verbose=0)
+    print(4 / (time.perf_counter() - start))
+
+
+if __name__ == "__main__":
+    main()

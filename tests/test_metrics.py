@@ -59,7 +59,8 @@ def test_calibration_error():
 
 def test_one_class_alone_has_no_auc():
     values = with_intervals(binary_metrics(np.ones(20, bool), np.linspace(0, 1, 20)), 20)
-    assert values["auc"] == {"value": None, "low": None, "high": None}
+    for name in ("auc", "ap", "eer", "balanced_accuracy"):
+        assert values[name] == {"value": None, "low": None, "high": None}
     assert values["recall"]["value"] == 0.5
 
 

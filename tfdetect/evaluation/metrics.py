@@ -55,7 +55,8 @@ def binary_metrics(fake: np.ndarray, scores: np.ndarray, threshold: float = 0.5)
                 "recall": recall,
                 "f1": 2 * tp / (2 * tp + fp + fn),
                 "auc": float(np.trapezoid(tpr, fpr)),
-                "ap": float(np.sum(np.diff(np.r_[0, tps / tps[-1]]) * precisions)),
+                # Without authentic images it would be 1 whatever the scores.
+                "ap": float(np.sum(np.diff(tpr) * precisions)) if fps[-1] else np.nan,
                 "eer": _equal_error(tpr, fpr),
                 "log_loss": (w * losses).sum() / w.sum(),
                 "ece": np.abs(gap).sum() / count.sum(),

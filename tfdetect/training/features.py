@@ -12,7 +12,7 @@ from tfdetect.models.detector import backbone_of
 
 def on_features(
     detector: keras.Model,
-    batches: Iterable,
+    batches: tf.data.Dataset,
     count: int,
     validation: tf.data.Dataset,
     batch_size: int,
@@ -40,12 +40,14 @@ def on_features(
     encode = tf.function(lambda images: encoder(images, training=False), reduce_retracing=True)
 
     def computed(source: Iterable) -> tuple:
-        parts = [(encode(images), *rest) for images, *rest in source]
-        return tf.nest.map_structure(lambda *x: tf.concat(x, 0), *parts)
+        parts = [
+            tf.nest.map_structure(lambda x: x.numpy(), (encode(images), *rest))
+            for images, *rest in source
+        ]
+        with tf.device("CPU:0"):  # where tf.data runs
+            return tf.nest.map_structure(lambda *x: tf.constant(np.concatenate(x)), *parts)
 
-    with tf.device("CPU:0"):
-        examples = computed(iter(batches.take(count)))
-        held_out = computed(validation)
+    examples, held_out = computed(batches.take(count)), computed(validation)
     for layer in head.layers:
         if hasattr(layer, "remember"):
             layer.remember(examples[0].numpy(), examples[1]["label"].numpy())

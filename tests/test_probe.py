@@ -62,7 +62,7 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
     )  # fmt: skip
     model, state = fit_small(folder_dataset, tmp_path / "fit", CACHED)
     assert loaded == [0]  # images were read once
-    assert state.best < 0.5 and state.epoch == 12  # log loss; of nothing learnt 0.69
+    assert state.best < 0.6 and state.epoch == 12  # log loss; of nothing learnt 0.69
     fresh = detector("small_resnet", 24, "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], "
                      "stem: 8}")  # fmt: skip
     changed = [not v.path.startswith("label") for v in model.trainable_variables]

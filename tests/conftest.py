@@ -75,14 +75,14 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     )
 
 
-def fit_small(root, folder, overrides=(), devices=None):
+def fit_small(root, folder, overrides=(), devices=None, data_dir=None):
     """Fits without the rest of the run; returns the detector and its state."""
     from tfdetect import workflow
     from tfdetect.data.pipeline import training_data, untouched_images, validation_data
     from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import fit, prepare
 
-    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides])
+    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides], data_dir)
     catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
     classes, masks = len(plan.spec.class_names), experiment.model.mask_head is not None
     prepare(experiment)

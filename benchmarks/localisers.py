@@ -35,8 +35,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=10, help="of training each (10)")
     parser.add_argument("--steps", type=int, help="train so many steps instead")
     parser.add_argument("--fills", help="for leave-one-out: these alone, as A,B")
-    parser.add_argument("--every", type=int, default=1, help="measure on every N-th image of each "
-                        "set (1)")  # fmt: skip
+    parser.add_argument("--every", type=int, default=1, help="validate and measure on every N-th "
+                        "image of each kind (1)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("localisers"), help="for the runs")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -49,12 +49,14 @@ def main():
 
 def compare(args):
     """Each localiser on each set."""
-    tests = {"forged": thinned(args, args.data / "manifest.csv", {"test"})}
+    source = args.data / "manifest.csv"
+    learnt = thinned(args, source, "learnt", whole=("train",))
+    tests = {"forged": thinned(args, source, "measured-forged", splits=("test",))}
     for text in args.test:
         name, _, folder = text.partition("=")
-        tests[name] = thinned(args, Path(folder) / "manifest.csv", None)
+        tests[name] = thinned(args, Path(folder) / "manifest.csv", f"measured-{name}")
     for experiment in args.experiments.split(","):
-        run, steps, seconds = train(args, experiment, str(args.data), experiment)
+        run, steps, seconds = train(args, experiment, str(learnt), experiment)
         for name, manifest in tests.items():
             results = evaluate(run, str(manifest), args.output / f"{experiment}-{name}")
             parts = {"all": results, **results.get("generators", {})}
@@ -89,7 +91,7 @@ def transfer(args):
     yield {"trained on": name, "measured on": f"{name}, test", **figures(own)}
     for text in args.test:
         other, _, folder = text.partition("=")
-        manifest = thinned(args, Path(folder) / "manifest.csv", None)
+        manifest = thinned(args, Path(folder) / "manifest.csv", f"measured-{other}")
         results = evaluate(run, str(manifest), args.output / f"on-{name}-{other}")
         for part, result in {"all": results, **results.get("generators", {})}.items():
             yield {"trained on": name, "measured on": f"{other}, {part}", **figures(result)}
@@ -132,14 +134,16 @@ def figures(result: dict) -> dict:
     }
 
 
-def thinned(args, source: Path, splits: set | None) -> Path:
-    """A manifest of every N-th image of each kind in some splits."""
-    kinds = {}
+def thinned(args, source: Path, name: str, splits: tuple = (), whole: tuple[str, ...] = ()) -> Path:
+    """A manifest of every N-th image of each kind in all or some splits, of those `whole` all."""
+    kinds, rows = {}, []
     for row in placed(source):
-        if splits is None or row["split"] in splits:
-            kinds.setdefault((row["label"], row["generator"]), []).append(row)
-    rows = [row for kind in kinds.values() for row in kind[:: args.every]]
-    return write(args, f"measured-{source.parent.name}", rows)
+        if not splits or row["split"] in splits:
+            kind = row.get("split"), row["label"], row["generator"]
+            kinds[kind] = kinds.get(kind, -1) + 1
+            if kind[0] in whole or kinds[kind] % args.every == 0:
+                rows.append(row)
+    return write(args, name, rows)
 
 
 def placed(source: Path) -> list[dict]:

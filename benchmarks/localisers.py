@@ -50,7 +50,7 @@ def main():
 def compare(args):
     """Each localiser on each set."""
     source = args.data / "manifest.csv"
-    learnt = thinned(args, source, "learnt", whole=("train",))
+    learnt = thinned(args, source, "learnt", ("train", "validation"), whole=("train",))
     tests = {"forged": thinned(args, source, "measured-forged", splits=("test",))}
     for text in args.test:
         name, _, folder = text.partition("=")

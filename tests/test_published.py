@@ -21,7 +21,7 @@ from tfdetect.training.masks import MaskCriterion
 
 NAMES = sorted(published())
 # Sides that are quick, other than the native ones.
-SMALL = {"swin_t": 224, "f3net": 128, "f3net_faces": 128, "f3net_faces_masks": 128}
+SMALL = {"swin_t": 224, "f3net": 142, "f3net_faces": 142, "f3net_faces_masks": 142}
 
 
 def build(name, size=None, classes=None, overrides=()):

@@ -213,13 +213,14 @@ def test_preprocessing_is_that_of_the_weights(backbone):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_fused_normalisation_is_keras_own():
+@pytest.mark.parametrize("affine", [True, False])
+def test_fused_normalisation_is_keras_own(affine):
     from tfdetect.models.normalization import FusedBatchNormalization
 
     x = tf.random.stateless_normal([8, 5, 6, 4], [3, 4]) * 3 + 1
     ours, theirs = (
-        FusedBatchNormalization(momentum=0.9),
-        keras.layers.BatchNormalization(momentum=0.9),
+        FusedBatchNormalization(momentum=0.9, scale=affine, center=affine),
+        keras.layers.BatchNormalization(momentum=0.9, scale=affine, center=affine),
     )
     for layer in (ours, theirs):
         layer.build(x.shape)

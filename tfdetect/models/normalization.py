@@ -17,10 +17,11 @@ class FusedBatchNormalization(layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         if not training or not self.trainable or self.synchronized or len(inputs.shape) != 4:
             return super().call(inputs, training=training, mask=mask)
+        channels = inputs.shape[-1:]
         result, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=tf.cast(self.gamma, tf.float32),
-            offset=tf.cast(self.beta, tf.float32),
+            scale=tf.cast(self.gamma, tf.float32) if self.scale else tf.ones(channels),
+            offset=tf.cast(self.beta, tf.float32) if self.center else tf.zeros(channels),
             mean=[],
             variance=[],
             epsilon=self.epsilon,

@@ -49,6 +49,12 @@ def test_parameters_are_those_listed(name):
         assert model.output["mask"].shape[1:] == (side, side, 1)
 
 
+def test_frank_in_grey_and_with_five_classes():
+    grey = ["model.front_end_options={colour: false}"]
+    assert count(build("frank_dct", overrides=grey)) == 38_831
+    assert count(build("frank_dct", classes=5)) == 169_961
+
+
 def test_nixnet_and_f3net_in_their_other_sizes():
     for size, parameters in ((40, 39_442_053), (85, 85_226_501)):
         assert count(build("nixnet", 64, overrides=[f"model.options.size={size}"])) == parameters

@@ -8,9 +8,12 @@ from tfdetect.models.normalization import FusedBatchNormalization
 def conv(x, filters: int, size: int, name: str, strides: int = 1, dilation: int = 1, bias=False):
     """A convolution of odd size, padded on all sides alike."""
     padding = "same"
-    if strides > 1:  # "same" would pad below and on the right only
-        if size > 1:
-            x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+    if strides > 1 and size == 1:
+        # The same by hand: oneDNN's gradient of such a convolution of three channels writes
+        # where it must not (TensorFlow 2.21).
+        x, strides = x[:, ::strides, ::strides], 1
+    elif strides > 1:  # "same" would pad below and on the right only
+        x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         padding = "valid"
     return layers.Conv2D(
         filters, size, strides=strides, dilation_rate=dilation, padding=padding, use_bias=bias,

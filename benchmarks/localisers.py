@@ -35,8 +35,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=10, help="of training each (10)")
     parser.add_argument("--steps", type=int, help="train so many steps instead")
     parser.add_argument("--fills", help="for leave-one-out: these alone, as A,B")
-    parser.add_argument("--every", type=int, default=1, help="validate and measure on every N-th "
-                        "image of each kind (1)")  # fmt: skip
+    parser.add_argument("--every", type=int, default=1, help="measure on every N-th image of each "
+                        "kind, validate on every 4N-th (1)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("localisers"), help="for the runs")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,8 @@ def thinned(args, source: Path, name: str, splits: tuple = (), whole: tuple[str,
         if not splits or row["split"] in splits:
             kind = row.get("split"), row["label"], row["generator"]
             kinds[kind] = kinds.get(kind, -1) + 1
-            if kind[0] in whole or kinds[kind] % args.every == 0:
+            every = args.every * (4 if kind[0] == "validation" and args.every > 1 else 1)
+            if kind[0] in whole or kinds[kind] % every == 0:
                 rows.append(row)
     return write(args, name, rows)
 

@@ -29,7 +29,11 @@ def shipped(folder: str) -> Path:
 
 def shipped_names(folder: str) -> dict[str, Path]:
     """The shipped documents of a folder and of those in it, by name."""
-    return {file.stem: file for file in sorted(shipped(folder).rglob("*.yaml"))}
+    top = shipped(folder)
+    return {
+        file.stem: file for file in sorted(top.rglob("*.yaml"))
+        if "spaces" not in file.relative_to(top).parts  # documents of another kind
+    }  # fmt: skip
 
 
 def find(kind: str, folder: str, name: str) -> Path:

@@ -333,11 +333,15 @@ class Experiment(Document):
 
     def to_yaml(self) -> str:
         """The resolved experiment as YAML that `load_experiment` reads back."""
+        return yaml.safe_dump(self.as_data(), sort_keys=False)
+
+    def as_data(self) -> dict[str, Any]:
+        """The resolved experiment as it stands in YAML."""
         data = self.model_dump(mode="json")
         data["data"]["augment"] = [
             {"name": step["name"], **step["params"]} for step in data["data"]["augment"]
         ]
-        return yaml.safe_dump(data, sort_keys=False)
+        return data
 
 
 def load_experiment(name: str, overrides: list[str] = ()) -> Experiment:
@@ -381,14 +385,14 @@ def override(experiment: Experiment, overrides: list[str]) -> Experiment:
     """Returns `experiment` with `a.b=c` overrides applied."""
     if not overrides:
         return experiment
-    return _with_overrides(yaml.safe_load(experiment.to_yaml()), overrides, experiment.name)
+    return _with_overrides(experiment.as_data(), overrides, experiment.name)
 
 
 def _with_overrides(data: dict, overrides: list[str], source: str, path: Path | None = None):
     plain = validate(Experiment, data, source, path)  # so that errors name the right place
     if not overrides:
         return plain
-    data = yaml.safe_load(plain.to_yaml())
+    data = plain.as_data()
     if any(text.startswith("model.backbone=") for text in overrides):
         data["model"]["options"] = {}  # they were another backbone's
     for text in overrides:

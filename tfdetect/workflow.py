@@ -5,6 +5,7 @@ import hashlib
 import io
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -126,6 +127,8 @@ def train_run(
     pictures: bool = True,
     verbose: int = 1,
     say=print,
+    tell: Callable[[int, float], bool] | None = None,
+    trial: str | None = None,
 ) -> Run:
     """Trains, saves, exports and evaluates; resumes where `path` has a state.
 
@@ -134,6 +137,10 @@ def train_run(
         devices: from `configure_devices`.
         pictures: whether the report may show images of the dataset.
         verbose: Keras's, 0 to 2.
+        tell: called after each epoch with its number and the monitored value; where it returns
+            true, the training ends.
+        trial: of a search, the command that would repeat it: measured on validation alone,
+            without report and SavedModel.
 
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
@@ -147,7 +154,7 @@ def train_run(
     writer = RunWriter(path)
     writer.acquire()
     try:
-        _begin(writer, plan, catalogue, devices)
+        _begin(writer, plan, catalogue, devices, trial or _command("train"))
         skipped = _Skipped(writer, catalogue)
 
         prepare(experiment)
@@ -167,9 +174,15 @@ def train_run(
                 catalogue, catalogue.split("train"), experiment.data, experiment.training.batch_size
             )
 
+        def told(epoch: int, value: float) -> bool:
+            stop = tell is not None and tell(epoch, value)
+            if stop:
+                writer.update_info(stopped_early=True)
+            return stop
+
         detector, state, interrupted = fit(
             experiment, classes, data, held_out, untouched, devices, writer.path, skipped.add, say,
-            verbose,
+            verbose, told,
         )  # fmt: skip
 
         save_detector(detector, writer.path / "model.keras")
@@ -182,8 +195,11 @@ def train_run(
             training_seconds=round(state.seconds),
         )
         run = Run(writer.path, info)
-        export_saved_model(run)
-        evaluate_run(run, catalogue, pictures=pictures, say=say)
+        if trial is None:
+            export_saved_model(run)
+            evaluate_run(run, catalogue, pictures=pictures, say=say)
+        else:
+            evaluate_run(run, catalogue, ("validation",), say=say, report=False)
         if not interrupted:
             state.remove()
         return writer.finish()
@@ -241,7 +257,7 @@ def convert_run(weights: Path, experiment: Experiment, path: Path) -> Run:
         raise
 
 
-def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices) -> None:
+def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices, command: str) -> None:
     """Writes what the run starts from, or checks that a resumed one starts from the same."""
     fingerprint = catalogue.fingerprint()
     if not writer.path.joinpath("run.json").exists() and (writer.final / "state").is_dir():
@@ -272,7 +288,7 @@ def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices) -> None
         },
         seed=plan.experiment.seed,
         devices=devices.text,
-        command=_command("train"),
+        command=command,
         **provenance(),
     )  # fmt: skip
 

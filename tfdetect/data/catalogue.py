@@ -502,6 +502,27 @@ def _assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
     return files.append_column("split", pc.take(pa.array(SPLITS), pa.array(splits)))
 
 
+def fold(catalogue: Catalogue, count: int, number: int) -> Catalogue:
+    """The same dataset with another part of train and validation together as validation.
+
+    Args:
+        count: number of parts, by a stable hash of the group.
+        number: which of them, from 0.
+    """
+    table = catalogue.table
+    groups, names = table["group"].to_pylist(), table["dataset"].to_pylist()
+    part = {
+        pair: int(count * group_fraction(f"{pair[0]} in folds", pair[1]))
+        for pair in set(zip(names, groups))
+    }
+    splits = [
+        "test" if split == "test" else "validation" if part[pair] == number else "train"
+        for split, pair in zip(table["split"].to_pylist(), zip(names, groups))
+    ]
+    table = table.set_column(table.column_names.index("split"), "split", pa.array(splits))
+    return replace(catalogue, table=_compact(table))
+
+
 def carve(places: np.ndarray, test: float, validation: float) -> np.ndarray:
     """The split of each group as an index into `SPLITS`, by its place in [0, 1).
 

@@ -21,7 +21,6 @@ from tfdetect.evaluation.masks import (
 )
 from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
 from tfdetect.evaluation.predictions import Drawn, Truth, predict_images
-from tfdetect.evaluation.report import write_report
 from tfdetect.models.answers import draws_masks
 from tfdetect.models.detector import load_detector
 from tfdetect.run import Run, write_text
@@ -35,6 +34,7 @@ def evaluate_run(
     pictures: bool = True,
     batch_size: int = 64,
     say=print,
+    report: bool = True,
 ) -> dict:
     """Predicts splits of a dataset and writes what follows from the predictions.
 
@@ -42,6 +42,7 @@ def evaluate_run(
         output: folder for predictions/, metrics.json, figures/ and report.html;
             the run's own by default.
         pictures: whether figures may show images of the dataset.
+        report: whether to draw figures and write the report.
 
     Returns:
         The content of metrics.json.
@@ -71,12 +72,15 @@ def evaluate_run(
         pq.write_table(table, output / "predictions" / f"{split}.parquet")
         results[split] = measure(table, run)
         tables[split] = table
-        if pictures and draws_masks(detector):
+        if report and pictures and draws_masks(detector):
             shown[split] = _examples(run, detector, catalogue, rows, table)
     if not results:
         raise UserError(f"The dataset has no images in {', '.join(splits)}.")
     write_text(output / "metrics.json", json.dumps(results, indent=2))
-    write_report(run, results, tables, catalogue, pictures, output, shown)
+    if report:
+        from tfdetect.evaluation.report import write_report  # a second, and much memory
+
+        write_report(run, results, tables, catalogue, pictures, output, shown)
     return results
 
 

@@ -1,12 +1,8 @@
 """One self-contained HTML page, a model card and a terminal table from metrics.json."""
 
-import base64
 import csv
-import html
-import io
 from pathlib import Path
 
-import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
@@ -16,6 +12,7 @@ from tabulate import tabulate
 from tfdetect.data.catalogue import Catalogue
 from tfdetect.data.sources import Files, Records, image_source
 from tfdetect.evaluation import figures
+from tfdetect.evaluation.page import html_table, save_figure, template
 from tfdetect.run import Run, write_text
 
 NAMES = {
@@ -33,23 +30,8 @@ MASK_NAMES = {
     "empty": "untouched images with an empty mask", "image_auc": "image AUC from the mask",
 }  # fmt: skip
 
-_PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-    """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ run.name }}</title>
-<meta name="viewport" content="width=device-width">
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #eee; }
-th:first-child, td:first-child { text-align: left; }
-figure { display: inline-block; margin: .5rem; } img { max-width: 100%; }
-.warning { background: #fff3cd; padding: .5rem 1rem; } pre { overflow-x: auto; background: #f6f6f6;
-padding: 1rem; } small { color: #666; }
-</style></head><body>
-<h1>{{ run.name }}</h1>
-<p>{{ experiment.model.backbone }} with the head {{ experiment.model.head }}, trained on
+_PAGE = template(
+    """<p>{{ experiment.model.backbone }} with the head {{ experiment.model.head }}, trained on
 {{ run.info.dataset.name }} and evaluated on {{ dataset }}, images of
 {{ run.info.image_size | join(" x ") }} pixels, classes {{ run.classes | join(", ") }}.
 P(fake) is 1 - P({{ run.classes[0] }}); the verdict is fake from
@@ -63,18 +45,15 @@ P(altered) 0.5 on, an empty mask for an untouched image as right (IoU 1).{% endi
 could not be read{% endif %}.
 <small>Brackets: 95% bootstrap interval over images.</small></p>
 {{ split.table }}
-{% for name, data in split.figures %}<figure><img alt="{{ name }}"
-src="data:image/png;base64,{{ data }}"></figure>{% endfor %}
+{{ figures(split.figures) }}
 {% endfor %}
 <h2>Training</h2>
-{% for name, data in training %}<figure><img alt="{{ name }}"
-src="data:image/png;base64,{{ data }}"></figure>{% endfor %}
+{{ figures(training) }}
 <table>
 {% for key, value in facts %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}
 </table>
 <h2>Experiment</h2>
 <pre>{{ yaml }}</pre>
-</body></html>
 """
 )
 
@@ -114,15 +93,17 @@ def write_report(
             "title": split.capitalize(), "count": results[split]["count"],
             "unreadable": results[split]["unreadable"],
             "table": _html_tables(results[split]),
-            "figures": [(name, _save(f, folder / f"{split}_{name}.png")) for name, f in pages],
+            "figures": [
+                (name, save_figure(f, folder / f"{split}_{name}.png")) for name, f in pages
+            ],
         })  # fmt: skip
     history = _history(run)
     curves = [("training", figures.training_curves(history))] if history else []
     experiment = run.experiment()
     page = _PAGE.render(
-        run=run, experiment=experiment, splits=splits, dataset=catalogue.name,
+        title=run.name, run=run, experiment=experiment, splits=splits, dataset=catalogue.name,
         warnings=_warnings(run, results, catalogue.warnings),
-        training=[(name, _save(f, folder / f"{name}.png")) for name, f in curves],
+        training=[(name, save_figure(f, folder / f"{name}.png")) for name, f in curves],
         facts=_facts(run), yaml=experiment.to_yaml(),
     )  # fmt: skip
     write_text(output / "report.html", page)
@@ -192,17 +173,7 @@ def _cell(part: dict, key: str) -> str:
 
 
 def _html_tables(result: dict) -> Markup:
-    # The names come from folders: they are escaped here, not by tabulate.
-    tables = [
-        tabulate(
-            [[html.escape(cell) for cell in row] for row in rows],
-            [html.escape(header) for header in headers],
-            tablefmt="unsafehtml",
-            disable_numparse=True,
-        )
-        for headers, rows in _tables(result)
-    ]
-    return Markup("\n".join(tables))
+    return Markup("\n").join(html_table(headers, rows) for headers, rows in _tables(result))
 
 
 def _draw(
@@ -220,14 +191,6 @@ def _draw(
     if source is not None:
         drawn.append(("mistakes", figures.surest_mistakes(table, source, run.classes)))
     return drawn
-
-
-def _save(figure: Figure, path: Path) -> str:
-    """Writes a figure as PNG and returns it in base64."""
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
-    path.write_bytes(data.getvalue())
-    return base64.b64encode(data.getvalue()).decode()
 
 
 def _history(run: Run) -> list[dict[str, float]]:

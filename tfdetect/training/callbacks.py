@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 
 import keras
 
@@ -68,6 +69,22 @@ class StopBelow(keras.callbacks.Callback):
         # Rates are float32: a tenth of 1e-5 may lie just below 1e-6.
         if float(self.model.optimizer.learning_rate) < 0.999 * self.rate:
             self.model.stop_training = True
+
+
+class Watch(keras.callbacks.Callback):
+    """Tells of the monitored value after each epoch, and ends the training if asked to.
+
+    Attributes:
+        stopped: whether it did.
+    """
+
+    def __init__(self, monitor: str, tell: Callable[[int, float], bool]):
+        super().__init__()
+        self.monitor, self.tell, self.stopped = monitor, tell, False
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self.tell(epoch + 1, float((logs or {})[self.monitor])):
+            self.model.stop_training = self.stopped = True
 
 
 class WatchFiles(keras.callbacks.Callback):

@@ -17,6 +17,7 @@ from tfdetect.training.callbacks import (
     PlainNames,
     StopBelow,
     StopOnNonFinite,
+    Watch,
     WatchFiles,
 )
 from tfdetect.training.devices import Devices
@@ -48,6 +49,7 @@ def fit(
     on_broken: Callable[[dict[str, str]], None],
     say: Callable[[str], None] = print,
     verbose: int = 1,
+    tell: Callable[[int, float], bool] | None = None,
 ) -> tuple[keras.Model, TrainState, bool]:
     """Trains, or goes on training, a detector.
 
@@ -56,6 +58,8 @@ def fit(
             learn statistics of them.
         folder: the run's folder; state/ and logs/ in it are used.
         on_broken: called with names and reasons when files broke meanwhile.
+        tell: called after each epoch with its number and the monitored value; where it returns
+            true, the training ends.
 
     Returns:
         The detector with its best weights, the state, and whether the user
@@ -114,9 +118,11 @@ def fit(
                 detector, stream(0), training.cache_features * steps, validation,
                 training.batch_size, experiment.seed,
             )  # fmt: skip
+    watch = Watch(monitor, tell or (lambda epoch, value: False))
     callbacks = [
         PlainNames(), ImagesPerSecond(training.batch_size), StopOnNonFinite(),
-        WatchFiles(data, on_broken), *adapting, StopBelow(training.schedule.stop_below), state,
+        WatchFiles(data, on_broken), *adapting, StopBelow(training.schedule.stop_below), watch,
+        state,
         keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
     ]  # fmt: skip
     interrupted = False
@@ -124,7 +130,7 @@ def fit(
     warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
     try:
         for number, stage in enumerate(stages):
-            if number < state.stage:
+            if number < state.stage or watch.stopped:
                 continue
             if number > state.stage:
                 state.next_stage(trained)

@@ -1,0 +1,556 @@
+"""Searches: spaces, suggestions, state that survives, trials in processes of their own."""
+
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import SMALL, write_images
+
+from tfdetect.documents import shipped_names, validate
+from tfdetect.errors import UserError
+from tfdetect.experiment import load_experiment
+from tfdetect.tuning.objective import Objective
+from tfdetect.tuning.pruning import unpromising
+from tfdetect.tuning.search import best_trial, reason_of, share_out
+from tfdetect.tuning.settings import open_search
+from tfdetect.tuning.space import Space, load_space
+from tfdetect.tuning.store import COMPLETE, FAILED, Store, alive, this_process
+from tfdetect.tuning.suggest import ALGORITHMS, suggest
+
+BRANCHED = {
+    "training.optimizer.name": {"choice": [
+        {"value": "sgd", "with": {
+            "training.optimizer.learning_rate": {"log_uniform": [0.01, 1]},
+            "training.optimizer.momentum": {"uniform": [0.5, 0.99]},
+        }},
+        {"value": "adamw", "with": {
+            "training.optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]},
+        }},
+    ]},
+    "training.batch_size": {"log_uniform": [32, 256], "step": 32},
+    "model.dropout": {"uniform": [0.1, 0.5], "step": 0.1},
+    "data.augment.1.pixels": {"uniform": [0, 4], "step": 1},
+    "model.options": {"choice": [{}, {"widths": [8, 16, 32]}]},
+}  # fmt: skip
+
+
+def make_space(parameters):
+    return validate(Space, {"name": "x", "parameters": parameters}, "space.yaml")
+
+
+@pytest.fixture
+def base():
+    return load_experiment("cifake_small_resnet")
+
+
+def values_of(overrides):
+    return {key: json.loads(value) for key, _, value in (o.partition("=") for o in overrides)}
+
+
+def test_every_point_of_a_space_is_a_legal_experiment(base):
+    space, rng, seen = make_space(BRANCHED), np.random.default_rng(0), set()
+    space.check(base)
+    for _ in range(100):
+        found = values_of(space.overrides(space.sample(rng)))
+        assert found["training.batch_size"] in range(32, 257, 32)
+        assert found["model.dropout"] in (0.1, 0.2, 0.3, 0.4, 0.5)
+        assert isinstance(found["data.augment.1.pixels"], int)
+        sgd = found["training.optimizer.name"] == "sgd"
+        assert ("training.optimizer.momentum" in found) == sgd
+        low, high = (0.01, 1) if sgd else (1e-4, 1e-2)
+        assert low <= found["training.optimizer.learning_rate"] <= high
+        seen |= {(key, str(value)) for key, value in found.items()}
+    for key, count in (("training.optimizer.name", 2), ("model.dropout", 5),
+                       ("data.augment.1.pixels", 5), ("training.batch_size", 8)):  # fmt: skip
+        assert len({value for k, value in seen if k == key}) == count, key
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"model.backbon": {"choice": ["a"]}}, "Did you mean 'backbone'"),
+        ({"model.dropout": {"uniform": [0, 1.5]}}, "key 'model.dropout' at 1.5"),
+        ({"model.head": {"choice": []}}, "empty choice"),
+        ({"model.head": {"choice": ["linear", "nope"]}}, "'nope'"),
+        ({"model.dropout": {"unifrm": [0, 0.5]}}, "Did you mean 'uniform'"),
+        ({"model.dropout": {"uniform": [0.5, 0.2]}}, "lowest value comes first"),
+        ({"training.optimizer.learning_rate": {"log_uniform": [0, 1]}}, "above 0"),
+        ({"model.dropout": {"uniform": [0, 0.5], "choice": [1]}}, "give one of"),
+        ({"model.dropout": {"uniform": [0, 0.5], "step": 2}}, "larger than the whole range"),
+        ({"model.dropout": {"step": 2}}, "give one of"),
+        ({}, "at least one parameter"),
+        ({"training.monitor": {"choice": ["auc", "loss"]}}, "must be the same in all trials"),
+        ({"data.image_size": {"choice": [32, 48]},
+          "model.backbone": {"choice": ["small_resnet", "xception"]}}, "nearest legal size is 71"),
+        ({"model.dropout": {"uniform": [0, 0.2]},
+          "model.head": {"choice": [{"value": "linear",
+                                     "with": {"model.dropout": {"uniform": [0, 0.1]}}}]}},
+         "set twice"),
+        # Legal each, together not: only a random point shows it.
+        ({"data.resize": {"choice": ["stretch", "window_tile"]}, "data.test_crops":
+          {"choice": [1, 5]}}, "test_crops needs resize"),
+    ],
+)  # fmt: skip
+def test_a_space_that_does_not_fit_is_refused_before_any_trial(base, parameters, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        make_space(parameters).check(base)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_names("experiments/spaces")))
+def test_shipped_spaces_fit_their_experiments(name):
+    space = load_space(name)
+    space.check(load_experiment(space.experiment))
+
+
+def toy(overrides):
+    """Best at a rate of 0.1 of SGD."""
+    found = values_of(overrides)
+    far = abs(math.log10(found["training.optimizer.learning_rate"]) + 1)
+    return 1 - 0.2 * far - 0.3 * (found["training.optimizer.name"] != "sgd")
+
+
+def simulate(folder, space, algorithm, seed, trials, startup=8):
+    """A search without trainings; returns its trials."""
+    store, objective = Store(folder), Objective("accuracy")
+
+    def new(before):
+        point = suggest(space, objective, algorithm, seed, startup, before)
+        return point, space.overrides(point)
+
+    for _ in range(trials):
+        trial = store.claim(new)
+        value = toy(trial.overrides)
+        failed = trial.number == 2
+        store.end(trial.number, FAILED if failed else COMPLETE,
+                  (None,) * 3 if failed else (value,) * 3, 1, 1.0)  # fmt: skip
+    return store.trials()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_suggestions_go_on_as_if_never_interrupted(tmp_path, algorithm):
+    pytest.importorskip("lightgbm" if algorithm == "atpe" else "hyperopt")
+    space = make_space(BRANCHED)
+    whole = simulate(tmp_path, space, algorithm, 3, 14)
+    parted = tmp_path / "parted"
+    parted.mkdir()
+    for count in (5, 1, 8):  # a process each would be the same: nothing is kept but the file
+        simulate(parted, space, algorithm, 3, count)
+    again = Store(parted).trials()
+    assert [t.point for t in again] == [t.point for t in whole]
+    assert len({json.dumps(t.point) for t in whole}) == 14
+
+
+def test_tpe_finds_more_than_chance(tmp_path):
+    space, best = make_space(BRANCHED), {}
+    for algorithm in ("tpe", "random"):
+        found = []
+        for seed in range(6):
+            folder = tmp_path / f"{algorithm}{seed}"
+            folder.mkdir()
+            trials = simulate(folder, space, algorithm, seed, 30)
+            found.append(np.mean([t.objective for t in trials[15:]]))
+        best[algorithm] = np.mean(found)
+    assert best["tpe"] > best["random"] + 0.1, best
+
+
+def test_the_median_rule_and_halving():
+    others = [[0.5, 0.6], [0.6, 0.7], [0.7, 0.8], [0.8, 0.9]]
+    assert unpromising("median", [0.55, 0.6], others, True)
+    assert not unpromising("median", [0.75, 0.7], others, True)  # its best so far counts
+    assert not unpromising("median", [0.1], others[:3], True)  # too few to say
+    assert unpromising("median", [0.9], others, False)
+    assert not unpromising("median", [0.1], others, True, first=2)
+    assert not unpromising("none", [0.0, 0.0], others, True)
+    many = [[v] * 9 for v in np.linspace(0, 1, 9)]
+    assert unpromising("halving", [0.5], many, True)  # of ten, the best three go on
+    assert not unpromising("halving", [0.9], many, True)
+    assert not unpromising("halving", [0.5] * 2, many, True)  # no rung: 1, 3, 9
+    assert unpromising("halving", [0.5] * 3, many, True)
+
+
+def claim_many(folder, count, queue):
+    store = Store(folder)
+    for _ in range(count):
+        trial = store.claim(lambda trials: ({"x": len(trials)}, []))
+        queue.put((trial.number, trial.point["x"]))
+        store.end(trial.number, COMPLETE, (0.5, 0.4, 0.6))
+
+
+def test_processes_never_share_a_trial(tmp_path):
+    Store(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=claim_many, args=(tmp_path, 8, queue)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    found = sorted(queue.get(timeout=120) for _ in range(24))
+    for worker in workers:
+        worker.join(30)
+    assert found == [(n, n) for n in range(24)]
+    assert all(t.state == COMPLETE for t in Store(tmp_path).trials())
+
+
+def test_a_trial_whose_process_died_is_taken_over(tmp_path):
+    store = Store(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from tfdetect.tuning.store import Store\n"
+        "print(Store(Path(sys.argv[1])).claim(lambda trials: ({'x': 1}, ['a=1'])).worker)"
+    )
+    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True,
+                          text=True, check=True).stdout.strip()  # fmt: skip
+    assert alive(this_process()) and not alive(dead)
+    assert alive(f"elsewhere:{os.getpid()}:1.0")  # of another machine nothing is known
+    assert not alive(f"{socket.gethostname()}:{os.getpid()}:1.0")  # the number was given again
+    taken = store.claim(lambda trials: pytest.fail("a new one instead"))
+    assert (taken.number, taken.point, taken.worker) == (0, {"x": 1}, this_process())
+    assert store.claim(lambda trials: None) is None
+    store.end(0, COMPLETE, (0.5, 0.4, 0.6))
+    store.end(0, FAILED, reason="later")  # what ended well stays so
+    assert store.trial(0).state == COMPLETE
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    (tmp_path / "search.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(UserError, match=r"search\.sqlite"):
+        Store(tmp_path).trials()
+
+
+def test_time_of_several_processes_counts_once(tmp_path):
+    store = Store(tmp_path)
+    with store._connect() as database:
+        database.executemany(
+            "insert into work values (?, ?, ?)",
+            [("a", 0, 10), ("b", 5, 12), ("c", 20, 21), ("d", 20.5, 20.6)],
+        )
+    assert store.seconds() == pytest.approx(13)
+
+
+def test_the_machine_is_shared_out_evenly(monkeypatch):
+    cores = sorted(os.sched_getaffinity(0))
+    slots = share_out(2, [0, 1, 2, 3], None)
+    assert [s.arguments for s in slots] == [("--gpus", "0,1"), ("--gpus", "2,3")]
+    if len(cores) > 1:
+        assert set(slots[0].cores) | set(slots[1].cores) == set(cores)
+        assert not set(slots[0].cores) & set(slots[1].cores)
+    crowded = share_out(4, [0, 1], None)
+    assert [s.arguments[1] for s in crowded] == ["0", "1", "0", "1"]
+    assert crowded[0].arguments[2:] == ("--gpu-memory-limit", "0.475")
+    assert share_out(1, [], None)[0].arguments == ("--gpus", "none")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert [s.arguments[1] for s in share_out(2, None, "0.5")] == ["0", "1"]
+    threads = slots[0].environment()["TF_NUM_INTRAOP_THREADS"]
+    assert int(threads) == len(slots[0].cores)
+
+
+def test_the_reason_of_a_failure(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("Epoch 1\nerror: The loss became nan at step 3.\n")
+    assert reason_of(2, log) == "The loss became nan at step 3."
+    log.write_text("Traceback\nResourceExhaustedError: OOM when allocating\nmore\n")
+    assert "out of memory" in reason_of(1, log)
+    assert "SIGKILL" in reason_of(-9, log) and "memory" in reason_of(-9, log)
+    log.write_text("")
+    assert reason_of(7, log) == "exit code 7"
+
+
+# Searches that train. The second optimizer's rate makes the loss infinite.
+TINY = {
+    "training.optimizer.learning_rate": {"log_uniform": [0.001, 0.03]},
+    "model.dropout": {"choice": [0.0, 0.2]},
+}
+
+
+def command(space, root, output, *arguments):
+    overrides = [part for text in (*SMALL, "training.state_minutes=0") for part in ("--set", text)]
+    return [
+        sys.executable, "-m", "tfdetect.search", "--space", str(space), "--dataset", str(root),
+        "--output", str(output), "--name", "s", *overrides, *arguments,
+    ]  # fmt: skip
+
+
+def run(*arguments, **kwargs):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False,
+                          **kwargs)  # fmt: skip
+
+
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({"name": "tiny", "parameters": TINY}))
+    return path
+
+
+def test_a_search_leaves_runs_a_report_and_the_best_experiment(folder_dataset, tmp_path, space):
+    data = yaml.safe_load(space.read_text())
+    data["parameters"]["training.optimizer.learning_rate"] = {"choice": [0.01, 1e30]}
+    space.write_text(yaml.safe_dump(data))
+    done = run(space, folder_dataset, tmp_path, "--max-trials", "4", "--prune", "none",
+               "--trial-set", "training.epochs=1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    search = open_search(tmp_path / "s")
+    trials = search.store.trials()
+    assert len(trials) == 4 and trials[0].point is None
+    failed = [t for t in trials if t.state == FAILED]
+    assert failed and all("loss became" in t.reason for t in failed)
+    best = best_trial(search, trials)
+    for trial in trials:
+        if trial.state == FAILED:
+            continue
+        folder = search.path(trial.number)
+        results = json.loads((folder / "metrics.json").read_text())
+        assert list(results) == ["validation"]  # the test split is not looked at
+        assert not list(folder.glob("predictions/test*"))
+        assert results["validation"]["metrics"]["auc"]["value"] == trial.objective
+        assert trial.objective <= best.objective and trial.epochs == 1
+    experiment = load_experiment(str(tmp_path / "s" / "best.yaml"))
+    assert experiment.training.epochs == 2  # of the experiment, not of the trials
+    expected = search.experiment_of(best.overrides, trial=False)
+    assert experiment.training == expected.training and experiment.model == expected.model
+    for name in ("report.html", "trials.csv", "figures/history.png", "figures/slices.png"):
+        assert (tmp_path / "s" / name).stat().st_size > 100, name
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert "loss became" in page and "Failed trials" in page
+    again = run(space, folder_dataset, tmp_path, "--max-trials", "4", "--prune", "none",
+                "--trial-set", "training.epochs=1")  # fmt: skip
+    assert again.returncode == 0 and len(search.store.trials()) == 4
+    other = run(space, folder_dataset, tmp_path, "--max-trials", "4", "--seed", "1",
+                "--prune", "none", "--trial-set", "training.epochs=1")  # fmt: skip
+    assert other.returncode == 2 and "its seed is 0, now 1" in other.stderr
+
+
+def test_a_search_none_of_whose_trials_run_ends(folder_dataset, tmp_path, space):
+    done = run(space, folder_dataset, tmp_path, "--max-trials", "9", "--no-baseline",
+               "--trial-set", "training.optimizer.clip_norm=1.0e-30",
+               "--trial-set", "model.weights=/no/such/run.keras")  # fmt: skip
+    assert done.returncode == 2
+    assert "All of 3 trials failed" in done.stderr and "no run and no .keras" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--max-trials", "0"], "takes a number above 0"),
+        (["--objective", "acuracy"], "Did you mean 'accuracy'"),
+        (["--objective", "mask_iou"], "needs a model.mask_head"),
+        (["--trial-set", "training.epoch=3"], "Did you mean 'epochs'"),
+        (["--trial-set", "model.dropout=0.3"], "the space varies it"),
+        (["--parallel", "0"], "takes a number above 0"),
+        (["--gpu-memory-limit", "lots"], "takes a share"),
+        (["--algorithm", "tpo"], "invalid choice"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_trial(folder_dataset, tmp_path, space, arguments,
+                                                    message, capsys):  # fmt: skip
+    from tfdetect.cli import run_command
+    from tfdetect.search import main
+
+    assert run_command(main, command(space, folder_dataset, tmp_path, *arguments)[3:]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.slow
+def test_unpromising_trials_stop_early_and_folds_are_averaged(folder_dataset, tmp_path, space):
+    done = run(space, folder_dataset, tmp_path, "--max-trials", "9", "--folds", "2",
+               "--set", "training.epochs=4")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    search = open_search(tmp_path / "s")
+    trials = search.store.trials()
+    stopped = [t for t in trials if t.state == "stopped"]
+    assert stopped, [t.state for t in trials]
+    assert all(0 < t.epochs < 4 for t in stopped)
+    for trial in trials:
+        if trial.state == COMPLETE:
+            parts = [
+                json.loads((search.path(trial.number) / f"fold-{n}" / "metrics.json").read_text())
+                for n in range(2)
+            ]
+            values = [part["validation"]["metrics"]["auc"]["value"] for part in parts]
+            assert trial.objective == pytest.approx(np.mean(values)) and trial.epochs == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0])
+def test_killed_ten_times_it_finds_the_same(folder_dataset, tmp_path, space, seed):
+    """Serial, with every process killed at random moments."""
+    arguments = ("--max-trials", "5", "--startup", "2", "--prune", "median")
+    whole = run(space, folder_dataset, tmp_path / "whole", *arguments)
+    assert whole.returncode == 0, whole.stderr
+    dice, kills, finished = random.Random(seed), 0, {}
+    while True:
+        process = subprocess.Popen(
+            command(space, folder_dataset, tmp_path / "killed", *arguments),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(dice.uniform(4, 14) if kills < 10 else None)
+            assert process.returncode == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            if (tmp_path / "killed" / "s" / "search.json").is_file():
+                trials = open_search(tmp_path / "killed" / "s").store.trials()
+                ended = {t.number: t for t in trials if t.state != "running"}
+                assert finished.items() <= ended.items()  # none lost, none run again
+                finished = ended
+    assert kills == 10
+    tables = [open_search(tmp_path / name / "s").store.trials() for name in ("whole", "killed")]
+    for one, other in zip(*tables, strict=True):
+        assert (one.point, one.state, one.epochs) == (other.point, other.state, other.epochs)
+        assert other.objective == pytest.approx(one.objective, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_and_two_slots_work_on_one_search(folder_dataset, tmp_path, space):
+    arguments = ("--max-trials", "6", "--parallel", "2", "--prune", "none")
+    both = [
+        subprocess.Popen(command(space, folder_dataset, tmp_path, *arguments),
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]  # fmt: skip
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    trials = open_search(tmp_path / "s").store.trials()
+    assert [t.number for t in trials] == list(range(6))
+    assert all(t.state == COMPLETE for t in trials)
+    assert len({t.worker for t in trials}) == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_all_and_leaves_no_process(folder_dataset, tmp_path, space):
+    import psutil
+
+    arguments = ("--max-trials", "3", "--prune", "none")
+    process = subprocess.Popen(
+        command(space, folder_dataset, tmp_path, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 120
+    while not list((tmp_path / "s" / "trials").glob("*.partial/state/*")):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and "goes on where it was" in error
+    assert children and not any(child.is_running() for child in children)
+    done = run(space, folder_dataset, tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert all(t.state == COMPLETE for t in open_search(tmp_path / "s").store.trials())
+    assert "resuming" in (tmp_path / "s" / "trials" / "0000.log").read_text()
+
+
+@pytest.mark.slow
+def test_the_best_is_retrained_with_one_flag(folder_dataset, tmp_path, space):
+    arguments = ("--max-trials", "2", "--trial-set", "training.epochs=1", "--retrain")
+    done = run(space, folder_dataset, tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    from tfdetect.run import open_run
+
+    retrained = open_run(tmp_path / "s-best")
+    assert retrained.info["epochs"] == 2 and "test" in retrained.metrics()
+    again = run(space, folder_dataset, tmp_path, *arguments)
+    assert again.returncode == 0 and "s-best" in again.stdout
+
+
+@pytest.fixture(scope="module")
+def spark_cluster(tmp_path_factory):
+    """A master and two workers, on this machine."""
+    pyspark = pytest.importorskip("pyspark")
+    home = Path(pyspark.__file__).parent
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("spark")
+    environment = {**os.environ, "SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
+    start = [str(home / "bin" / "spark-class")]
+    master = f"spark://127.0.0.1:{port}"
+    log = (folder / "log").open("wb")
+
+    def process(*arguments):
+        return subprocess.Popen([*start, *arguments], env=environment, stdout=log, stderr=log)
+
+    running = [process("org.apache.spark.deploy.master.Master", "--host", "127.0.0.1", "--port",
+                       str(port), "--webui-port", "0")]  # fmt: skip
+    running += [
+        process("org.apache.spark.deploy.worker.Worker", "--cores", "1", "--memory", "1g",
+                "--webui-port", "0", "--work-dir", str(folder / f"worker{number}"), master)
+        for number in range(2)
+    ]  # fmt: skip
+    until = time.monotonic() + 90
+    while (folder / "log").read_text(errors="replace").count("Registering worker") < 2:
+        assert time.monotonic() < until and all(p.poll() is None for p in running), (
+            folder / "log"
+        ).read_text(errors="replace")[-2000:]
+        time.sleep(0.5)
+    yield master
+    for one in running:
+        one.terminate()
+        one.wait(30)
+
+
+@pytest.mark.slow
+def test_a_spark_cluster_runs_the_trials(spark_cluster, folder_dataset, tmp_path, space):
+    environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
+    arguments = ("--max-trials", "4", "--parallel", "2", "--spark", spark_cluster)
+    done = run(space, folder_dataset, tmp_path, *arguments, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    search = open_search(tmp_path / "s")
+    trials = search.store.trials()
+    assert [t.state for t in trials] == [COMPLETE] * 4
+    for trial in trials:
+        metrics = json.loads((search.path(trial.number) / "metrics.json").read_text())
+        assert metrics["validation"]["metrics"]["auc"]["value"] == trial.objective
+    more = run(space, folder_dataset, tmp_path, "--max-trials", "5", "--parallel", "2", "--spark",
+               spark_cluster, env=environment)  # fmt: skip
+    assert more.returncode == 0, more.stderr[-3000:]
+    assert len(search.store.trials()) == 5
+
+
+def test_no_spark_cluster_is_a_clear_error(folder_dataset, tmp_path, space):
+    pytest.importorskip("pyspark")
+    done = run(space, folder_dataset, tmp_path, "--spark", "spark:/nowhere", "--max-trials", "1")
+    assert done.returncode == 2 and "Spark" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_folds_part_by_group_and_leave_the_test_split_alone(tmp_path):
+    from tfdetect import workflow
+    from tfdetect.data.catalogue import fold
+
+    root = tmp_path / "pictures"
+    for split, count in (("train", 30), ("test", 8)):
+        for name, fake in (("real", 0), ("fake", 1)):
+            write_images(root / split / name, count, fake, seed=len(split))
+    catalogue = workflow.find_data(workflow.make_plan(str(root), None, SMALL), progress=False)
+    held = []
+    for number in range(3):
+        part = fold(catalogue, 3, number)
+        kept = [c.split("test")["path"].to_pylist() for c in (part, catalogue)]
+        assert sorted(kept[0]) == sorted(kept[1])
+        train, validation = (
+            set(part.split(name)["group"].to_pylist()) for name in ("train", "validation")
+        )
+        assert train and validation and not train & validation
+        held.append(validation)
+    assert not held[0] & held[1] and not held[1] & held[2] and not held[0] & held[2]
+    outside = set(catalogue.table["group"].to_pylist()) - set(
+        catalogue.split("test")["group"].to_pylist()
+    )
+    assert set.union(*held) == outside

@@ -1,0 +1,1 @@
+"""Searches for better experiments: spaces, trials that survive, suggestions by hyperopt."""

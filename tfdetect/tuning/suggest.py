@@ -1,0 +1,146 @@
+"""The next point of a search, by hyperopt; the same for the same trials before."""
+
+import hashlib
+import math
+import random
+import warnings
+from datetime import datetime
+
+import numpy as np
+from hyperopt import STATUS_FAIL, STATUS_NEW, STATUS_OK, Trials, hp, rand, tpe
+from hyperopt.base import JOB_STATE_DONE, JOB_STATE_NEW, Domain
+
+from tfdetect.errors import UserError
+from tfdetect.tuning.objective import Objective
+from tfdetect.tuning.space import Parameter, Space, prefix_of
+from tfdetect.tuning.store import FAILED, RUNNING, Trial
+
+ALGORITHMS = ("tpe", "random", "atpe")
+
+
+def expression(space: Space) -> dict:
+    """The space as hyperopt's expression: a dict of what `Space.overrides` takes."""
+    return _expression(space.parameters, "")
+
+
+def _expression(parameters: dict[str, Parameter], prefix: str) -> dict:
+    found = {}
+    for key, parameter in parameters.items():
+        inner, label = prefix + key, _plain(prefix + key)
+        if parameter.choice is not None:
+            found[label] = hp.choice(label, [
+                _expression(option.inside, prefix_of(inner, number, option))
+                for number, option in enumerate(parameter.choice)
+            ])  # fmt: skip
+        elif parameter.uniform and parameter.step:
+            # In steps from the lowest: hyperopt's own grid starts at 0.
+            low, high = parameter.uniform
+            found[label] = hp.quniform(label, 0, math.floor((high - low) / parameter.step), 1)
+        elif parameter.uniform:
+            found[label] = hp.uniform(label, *parameter.uniform)
+        else:
+            found[label] = hp.loguniform(label, *map(math.log, parameter.log_uniform))
+    return found
+
+
+def _plain(label: str) -> str:
+    return label.replace(".", "/")  # adaptive TPE takes points for structure
+
+
+def suggest(
+    space: Space, objective: Objective, algorithm: str, seed: int, startup: int,
+    trials: list[Trial],
+) -> dict[str, float]:  # fmt: skip
+    """The point of the next trial.
+
+    Args:
+        algorithm: one of `ALGORITHMS`.
+        startup: how many trials are drawn at random before TPE begins.
+        trials: all so far. Failed ones count as bad, running ones too, so that several at once
+            keep apart.
+    """
+    number = len(trials)
+    domain = Domain(None, expression(space), pass_expr_memo_ctrl=False)
+    digest = hashlib.sha256(f"{seed}\n{number}".encode()).digest()
+    drawn = int.from_bytes(digest[:4], "big") % (2**31 - 1)
+    history = Trials()
+    known = [t for t in trials if t.point and (t.ended_well or algorithm != "atpe")]
+    history.insert_trial_docs([_document(t, space, objective) for t in known])
+    history.refresh()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if algorithm == "random":
+            documents = rand.suggest([number], domain, history, drawn)
+        elif algorithm == "tpe":
+            documents = tpe.suggest(
+                [number], domain, history, drawn, n_startup_jobs=startup, verbose=False
+            )
+        else:
+            documents = _adaptive()([number], domain, history, drawn)
+    values = documents[0]["misc"]["vals"]
+    point = {
+        label: _from_hyperopt(parameter, values[_plain(label)][0])
+        for label, parameter in space.labels().items() if values[_plain(label)]
+    }  # fmt: skip
+    return space.within(point)
+
+
+def _adaptive():
+    """Adaptive TPE, which draws from the global random states."""
+    try:
+        import lightgbm  # noqa: F401
+        from hyperopt import atpe
+    except ImportError as error:
+        raise UserError(
+            "The algorithm atpe needs lightgbm: pip install 'tfdetect[search]'."
+        ) from error
+
+    def seeded(numbers: list[int], domain: Domain, history: Trials, seed: int) -> list[dict]:
+        random.seed(seed)
+        np.random.seed(seed)
+        return atpe.suggest(numbers, domain, history, seed)
+
+    return seeded
+
+
+def _from_hyperopt(parameter: Parameter, value: float) -> float | int:
+    if parameter.choice is not None:
+        return int(value)
+    if parameter.uniform and parameter.step:
+        return parameter.uniform[0] + parameter.step * float(value)
+    return float(value)
+
+
+def _to_hyperopt(parameter: Parameter, value: float) -> float | int:
+    if parameter.uniform and parameter.step:
+        return (value - parameter.uniform[0]) / parameter.step
+    return value
+
+
+def _document(trial: Trial, space: Space, objective: Objective) -> dict:
+    """A trial as hyperopt keeps it."""
+    labels = {_plain(label): (label, p) for label, p in space.labels().items()}
+    result = {"status": STATUS_NEW}
+    if trial.state == FAILED:
+        result = {"status": STATUS_FAIL}
+    elif trial.ended_well:
+        result = {"status": STATUS_OK, "loss": objective.loss(trial.objective)}
+    number = trial.number
+    return {
+        "state": JOB_STATE_NEW if trial.state == RUNNING else JOB_STATE_DONE,
+        "tid": number, "spec": None, "result": result,
+        "misc": {
+            "tid": number, "cmd": None, "workdir": None,
+            "idxs": {
+                name: [number] if label in trial.point else []
+                for name, (label, _) in labels.items()
+            },
+            "vals": {
+                name: [_to_hyperopt(parameter, trial.point[label])] if label in trial.point else []
+                for name, (label, parameter) in labels.items()
+            },
+        },
+        "exp_key": None, "owner": None, "version": 0,
+        "book_time": datetime.fromtimestamp(trial.started),
+        "refresh_time": datetime.fromtimestamp(trial.ended or trial.started),
+    }  # fmt: skip

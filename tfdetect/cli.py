@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a detector and leave a run",
     "models": "list the published detectors that train --model knows",
     "search": "search for a better experiment",
+    "ensemble": "fuse trained runs into one detector",
     "evaluate": "measure a run on its dataset or on another one",
     "predict": "give verdicts on files and folders",
     "synthesize": "make forgeries with masks out of photographs",

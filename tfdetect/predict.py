@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     if args.output:
         tables.check_output(args.output)
     if args.masks:
-        if run.experiment().model.mask_head is None:
+        if not run.draws_masks:
             raise UserError(f"{run.name} draws no masks: it was trained without model.mask_head.")
         check_writable(args.masks)
     paths = tables.collect(args.inputs)

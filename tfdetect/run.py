@@ -3,7 +3,7 @@
 Layout (schema 1):
 
     run.json             schema, status, classes, image size, dataset fingerprint, versions, ...
-    experiment.yaml      the resolved experiment
+    experiment.yaml      the resolved experiment; of an ensemble, ensemble.yaml: its members
     dataset.yaml         the dataset spec
     history.csv          one row an epoch
     model.keras          the best model (Keras)
@@ -43,6 +43,21 @@ _REQUIRED = ("schema", "status", "classes", "image_size", "resize", "dataset")
 
 
 @dataclass(frozen=True)
+class View:
+    """What a detector sees of an image.
+
+    Attributes:
+        size: height and width in pixels.
+        policy: how the image is brought there; see `geometry.resize`.
+        crops: number of windows; see `geometry.windows`.
+    """
+
+    size: tuple[int, int]
+    policy: str
+    crops: int = 1
+
+
+@dataclass(frozen=True)
 class Run:
     """A run's folder and its `run.json`."""
 
@@ -63,6 +78,32 @@ class Run:
         """Where each dataset lay when the run was trained."""
         return {name: Path(root) for name, root in self.info["dataset"]["roots"].items()}
 
+    @property
+    def views(self) -> list[View]:
+        """What the detector sees of an image; an ensemble may have several views."""
+        found = self.info.get("views") or [
+            {"size": self.info["image_size"], "policy": self.info["resize"],
+             "crops": self.info.get("crops", 1)}
+        ]  # fmt: skip
+        return [View(tuple(v["size"]), v["policy"], v["crops"]) for v in found]
+
+    @property
+    def is_ensemble(self) -> bool:
+        return (self.path / "ensemble.yaml").is_file()
+
+    @property
+    def draws_masks(self) -> bool:
+        """Whether the detector says which pixels were altered."""
+        if "masks" in self.info:
+            return self.info["masks"]
+        return self.experiment().model.mask_head is not None
+
+    @property
+    def document(self) -> str:
+        """What the run was made by, as YAML: its experiment, or its members."""
+        name = "ensemble" if self.is_ensemble else "experiment"
+        return (self.path / f"{name}.yaml").read_text(encoding="utf-8")
+
     def with_crops(self, crops: int | None) -> "Run":
         """The same run, to predict with another number of windows an image; None changes nothing.
 
@@ -71,7 +112,9 @@ class Run:
         """
         if crops is None:
             return self
-        if crops > 1 and self.experiment().model.mask_head is not None:
+        if len(self.views) > 1:
+            raise UserError(f"The members of {self.name} cut their own windows; leave out --crops.")
+        if crops > 1 and self.draws_masks:
             raise UserError(f"{self.name} draws masks and reads whole images by tiles; --crops 1.")
         if crops > 1 and not self.info["resize"].startswith("window"):
             raise UserError(
@@ -85,6 +128,11 @@ class Run:
         return self.path / "model.keras"
 
     def experiment(self) -> Experiment:
+        """What was trained.
+
+        Raises:
+            UserError: the run is an ensemble, which has none of its own.
+        """
         path = self.path / "experiment.yaml"
         return validate(Experiment, read_yaml(path), str(path), path)
 
@@ -111,6 +159,8 @@ def open_run(path: str | Path) -> Run:
         raise UserError(f"There is no run folder {str(path)!r}.")
     run = Run(path, _read_info(path))
     for needed in ("experiment.yaml", "model.keras"):
+        if needed == "experiment.yaml" and run.is_ensemble:
+            continue
         if not (path / needed).is_file():
             if path.name.endswith(PARTIAL):
                 raise UserError(

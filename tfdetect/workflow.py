@@ -78,8 +78,7 @@ def make_plan(
 
 def find_data(plan: Plan, progress: bool = True) -> Catalogue:
     """Locates the planned dataset, downloading it if need be, and builds its catalogue."""
-    roots = _roots(plan.spec, plan.folders, plan.data_dir)
-    catalogue = build_catalogue(plan.spec, roots, progress)
+    catalogue = build_catalogue(plan.spec, roots_of(plan), progress)
     check_trainable(plan.spec, catalogue)
     return catalogue
 
@@ -91,7 +90,14 @@ def _local(dataset: str) -> str:
     return "+".join(map(hubs.unpack, dataset.split("+")))
 
 
-def _roots(spec: DatasetSpec, folders: dict[str, Path], data_dir: Path | None) -> dict[str, Path]:
+def roots_of(plan: Plan) -> dict[str, Path]:
+    """The folder of the planned dataset, or of each part of a union, by its name."""
+    return _find_roots(plan.spec, plan.folders, plan.data_dir)
+
+
+def _find_roots(
+    spec: DatasetSpec, folders: dict[str, Path], data_dir: Path | None
+) -> dict[str, Path]:
     """The folder of a dataset, or of each part of a union, by its name."""
     specs = [part.spec for part in spec.parts] or [spec]
     return {s.name: folders.get(s.name) or locate(s, data_dir) for s in specs}
@@ -154,7 +160,7 @@ def train_run(
     writer = RunWriter(path)
     writer.acquire()
     try:
-        _begin(writer, plan, catalogue, devices, trial or _command("train"))
+        _begin(writer, plan, catalogue, devices, trial or command_line("train"))
         skipped = _Skipped(writer, catalogue)
 
         prepare(experiment)
@@ -248,7 +254,7 @@ def convert_run(weights: Path, experiment: Experiment, path: Path) -> Run:
             dataset={"name": f"published weights of {name}", "roots": {}, "counts": {},
                      "fingerprint": hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
                      "skipped": 0, "warnings": []},
-            seed=experiment.seed, devices="-", command=_command("convert"), **provenance(),
+            seed=experiment.seed, devices="-", command=command_line("convert"), **provenance(),
         )  # fmt: skip
         export_saved_model(Run(writer.path, info))
         return writer.finish()
@@ -293,7 +299,7 @@ def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices, command
     )  # fmt: skip
 
 
-def _command(name: str) -> str:
+def command_line(name: str) -> str:
     """The command line that this process, a command of that name, was started with."""
     arguments = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
     return shlex.join(["python", "-m", f"tfdetect.{name}", *arguments])
@@ -398,14 +404,14 @@ def evaluation_data(
     if dataset is not None:
         spec, folders = load_spec(_local(dataset), authentic)
         check_classes_fit(run, spec)
-        roots = _roots(spec, folders, data_dir)
+        roots = _find_roots(spec, folders, data_dir)
         return spec, roots, output or run.path / "evaluations" / spec.name
     file = run.path / "dataset.yaml"
     if not file.is_file():
         raise UserError(f"{run.name} was trained on no dataset that is known here. Give --dataset.")
     spec = validate(DatasetSpec, read_yaml(file), str(file), file)
     there = {name: root for name, root in run.roots.items() if root.is_dir() and not data_dir}
-    return spec, _roots(spec, there, data_dir), output or run.path
+    return spec, _find_roots(spec, there, data_dir), output or run.path
 
 
 def check_classes_fit(run: Run, spec: DatasetSpec) -> None:

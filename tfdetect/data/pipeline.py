@@ -22,6 +22,7 @@ from tfdetect.errors import UserError, unknown
 from tfdetect.experiment import Augmentation, Data
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import fold, resize, window, windows
+from tfdetect.run import View
 
 WORKERS = os.cpu_count() or 1  # files or batches worked on at a time
 _WINDOW = 2**31 - 1  # names the draw of a window's place, beside the numbers of the policy's steps
@@ -69,12 +70,10 @@ def image_dataset(
     size: tuple[int, int],
     policy: str,
     batch_size: int,
-    crops: int = 1,
     masks: Files | Records | None = None,
 ) -> tf.data.Dataset:
     """Batches of (index into `source` int64 [b], image uint8 [b, *size, 3]), in order.
 
-    With several crops the image is uint8 [b, crops, *size, 3]; see `geometry.windows`.
     With the source of their masks, a third part follows: uint8 [b, *size, 1], empty where
     there is none. An image that cannot be read is left out: its index does not appear.
     """
@@ -84,9 +83,26 @@ def image_dataset(
         if masks is not None:
             image, mask = load_pair(data, masks.beside(index, item))
             return index, resize(image, size, policy), resize(mask, size, policy, nearest=True)
-        if crops > 1:
-            return index, windows(decode(data), size, policy, crops)
         return index, load_image(data, size, policy)
+
+    images = source.stream().map(read, WORKERS)
+    return _fixed(images.ignore_errors().batch(batch_size).prefetch(_AHEAD))
+
+
+def view_dataset(source: Files | Records, views: list[View], batch_size: int) -> tf.data.Dataset:
+    """Batches of (index int64 [b], images), in order; an image is decoded once for all views.
+
+    Images are a tuple of uint8 [b, crops, *size, 3], one for each view. An image that cannot be
+    read is left out: its index does not appear.
+    """
+    if len(views) == 1 and views[0].crops == 1:
+        [view] = views
+        images = image_dataset(source, view.size, view.policy, batch_size)
+        return images.map(lambda index, image: (index, (image[:, None],)))
+
+    def read(index: tf.Tensor, item: tf.Tensor) -> tuple:
+        image = decode(source.load(item))
+        return index, tuple(windows(image, v.size, v.policy, v.crops) for v in views)
 
     images = source.stream().map(read, WORKERS)
     return _fixed(images.ignore_errors().batch(batch_size).prefetch(_AHEAD))

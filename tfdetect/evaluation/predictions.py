@@ -9,10 +9,10 @@ import pyarrow as pa
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdetect.data.pipeline import image_dataset, native_images
+from tfdetect.data.pipeline import native_images, view_dataset
 from tfdetect.data.sources import Files, Records
 from tfdetect.evaluation.masks import BINS, count_pixels
-from tfdetect.models.answers import draws_masks, of_images, of_windows
+from tfdetect.models.answers import draws_masks, of_images, of_views
 from tfdetect.run import Run
 
 _PIXELS = 2**22  # of a batch of images at their own size, at most, where there are several
@@ -154,13 +154,12 @@ class _Masks:
 
 def _labels(run: Run, detector: keras.Model, source: Files | Records, size: int) -> Iterator[tuple]:
     """Indices and class probabilities of batches of images."""
-    shape, crops = tuple(run.info["image_size"]), run.info.get("crops", 1)
 
     @tf.function(reduce_retracing=True)
-    def answer(images: tf.Tensor) -> tf.Tensor:
-        return of_windows(detector, images if crops > 1 else images[:, None])
+    def answer(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        return of_views(detector, views)
 
-    for indices, images in image_dataset(source, shape, run.info["resize"], size, crops):
+    for indices, images in view_dataset(source, run.views, size):
         yield indices.numpy(), answer(images).numpy()
 
 
@@ -168,11 +167,10 @@ def _drawn(
     run: Run, detector: keras.Model, source: Files | Records, size: int, truth: Truth | None
 ) -> Iterator[tuple[Drawn, np.ndarray]]:
     """What is drawn on each image, and its class probabilities."""
-    shape, policy = tuple(run.info["image_size"]), run.info["resize"]
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def answer(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return of_images(detector, images, shape, policy)
+        return of_images(detector, images, run.views)
 
     def of(batch: list[tuple]) -> Iterator[tuple[Drawn, np.ndarray]]:
         tables, maps = answer(tf.stack([image for _, image, _ in batch]))

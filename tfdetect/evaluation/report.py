@@ -31,12 +31,11 @@ MASK_NAMES = {
 }  # fmt: skip
 
 _PAGE = template(
-    """<p>{{ experiment.model.backbone }} with the head {{ experiment.model.head }}, trained on
-{{ run.info.dataset.name }} and evaluated on {{ dataset }}, images of
-{{ run.info.image_size | join(" x ") }} pixels, classes {{ run.classes | join(", ") }}.
+    """<p>{{ what }} and evaluated on {{ dataset }}, images of {{ pixels }} pixels,
+classes {{ run.classes | join(", ") }}.
 P(fake) is 1 - P({{ run.classes[0] }}); the verdict is fake from
-{{ run.info.get("threshold", 0.5) }} on.{% if experiment.model.mask_head %}
-Masks are drawn by the mask head {{ experiment.model.mask_head }}; a pixel counts as altered from
+{{ run.info.get("threshold", 0.5) }} on.{% if run.draws_masks %}
+A pixel counts as altered from
 P(altered) 0.5 on, an empty mask for an untouched image as right (IoU 1).{% endif %}</p>
 {% for warning in warnings %}<p class="warning">{{ warning }}</p>{% endfor %}
 {% for split in splits %}
@@ -47,13 +46,13 @@ could not be read{% endif %}.
 {{ split.table }}
 {{ figures(split.figures) }}
 {% endfor %}
-<h2>Training</h2>
+<h2>{{ "Ensemble" if run.is_ensemble else "Training" }}</h2>
 {{ figures(training) }}
 <table>
 {% for key, value in facts %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}
 </table>
-<h2>Experiment</h2>
-<pre>{{ yaml }}</pre>
+<h2>{{ "Members" if run.is_ensemble else "Experiment" }}</h2>
+<pre>{{ run.document }}</pre>
 """
 )
 
@@ -99,12 +98,12 @@ def write_report(
         })  # fmt: skip
     history = _history(run)
     curves = [("training", figures.training_curves(history))] if history else []
-    experiment = run.experiment()
     page = _PAGE.render(
-        title=run.name, run=run, experiment=experiment, splits=splits, dataset=catalogue.name,
+        title=run.name, run=run, what=_what(run), pixels=_pixels(run), splits=splits,
+        dataset=catalogue.name,
         warnings=_warnings(run, results, catalogue.warnings),
         training=[(name, save_figure(f, folder / f"{name}.png")) for name, f in curves],
-        facts=_facts(run), yaml=experiment.to_yaml(),
+        facts=_facts(run),
     )  # fmt: skip
     write_text(output / "report.html", page)
     if output == run.path:
@@ -238,17 +237,31 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+def _what(run: Run) -> str:
+    """What the detector is, and what it learnt from."""
+    data = run.info["dataset"]["name"]
+    if run.is_ensemble:
+        members = ", ".join(run.info["members"])
+        return f"A fusion ({run.info['fusion']}) of {members}, its weights from {data},"
+    model = run.experiment().model
+    masks = f" and the mask head {model.mask_head}" if model.mask_head else ""
+    return f"{model.backbone} with the head {model.head}{masks}, trained on {data}"
+
+
+def _pixels(run: Run) -> str:
+    return " and of ".join(f"{v.size[0]} x {v.size[1]}" for v in run.views)
+
+
 def _model_card(run: Run, results: dict) -> str:
-    experiment = run.experiment()
+    brought = "; ".join(f"{v.size[0]} x {v.size[1]} pixels (policy: {v.policy})" for v in run.views)
+    about = "" if run.is_ensemble else f" {run.experiment().description}"
     facts = "\n".join(f"- {key}: {value}" for key, value in _facts(run))
     return f"""# {run.name}
 
-A detector of fake images: {experiment.model.backbone}, head {experiment.model.head}, trained on
-{run.info["dataset"]["name"]}. {experiment.description}
+A detector of fake images: {_what(run)}.{about}
 
 Classes, in label order: {", ".join(run.classes)}. The first is authentic; P(fake) is one minus
-its probability. Images are brought to {" x ".join(map(str, run.info["image_size"]))} pixels
-(policy: {run.info["resize"]}).
+its probability. Images are brought to {brought}.
 
 ## Limits
 
@@ -277,7 +290,7 @@ answer["p_fake"], answer["probabilities"], answer["class_names"]
 ```
 
 The signature `serving_default` takes `images`, float32 [B, H, W, 3] in 0..255, any H and W.
-{_MASK_USE if experiment.model.mask_head else ""}"""
+{_MASK_USE if run.draws_masks else ""}"""
 
 
 _MASK_USE = """

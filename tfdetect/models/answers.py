@@ -1,18 +1,21 @@
 """What a detector says of images: class probabilities, and which pixels were altered."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from tfdetect.imaging.geometry import resize, restore, to_uint8
 from tfdetect.imaging.tiles import by_tiles
 from tfdetect.models.heads import TopPixels
+from tfdetect.run import View
 
 _BELOW = 0.499  # the highest P(altered) in what is called authentic
 
 
 def draws_masks(detector: keras.Model) -> bool:
     """Whether a detector says which pixels were altered."""
-    return "mask" in detector.output
+    return any(name.startswith("mask") for name in detector.output)
 
 
 def probabilities(logits: tf.Tensor) -> tf.Tensor:
@@ -23,15 +26,19 @@ def probabilities(logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax(logits)
 
 
-def of_windows(detector: keras.Model, windows: tf.Tensor) -> tf.Tensor:
-    """Class probabilities of images by the windows cut from them.
+def of_views(detector: keras.Model, views: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Class probabilities of images.
 
     Args:
-        windows: [B, windows, H, W, 3] of the detector's size, 0..255.
+        views: what the detector sees of them, [B, crops, H, W, 3] of each view's size, 0..255.
 
     Returns:
-        float32 [B, C], the mean over an image's windows.
+        float32 [B, C]; of one view the mean over an image's windows.
     """
+    if len(views) > 1:  # an ensemble, whose members join their own windows
+        parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
+        return probabilities(detector(parts, training=False)["label"])
+    [windows] = views
     _, count, *shape = windows.shape
     flat = tf.reshape(tf.cast(windows, tf.float32), [-1, *shape])
     table = probabilities(detector(flat, training=False)["label"])
@@ -39,7 +46,7 @@ def of_windows(detector: keras.Model, windows: tf.Tensor) -> tf.Tensor:
 
 
 def of_images(
-    detector: keras.Model, images: tf.Tensor, size: tuple[int, int], policy: str
+    detector: keras.Model, images: tf.Tensor, views: Sequence[View]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Class probabilities of images, and P(altered) of their pixels.
 
@@ -52,13 +59,15 @@ def of_images(
     Args:
         detector: one that draws masks.
         images: [B, H, W, 3], any size, 0..255.
-        size, policy: the detector's, as for `geometry.resize`.
+        views: what it sees of them; of several, none cuts windows.
 
     Returns:
         float32 [B, C] and float32 [B, H, W, 1]. With the policy "crop" what lies outside the
         crop has P(altered) 0.
     """
-
+    if len(views) > 1:
+        return _of_several(detector, images, views)
+    size, policy = views[0].size, views[0].policy
     agree = any(isinstance(layer, TopPixels) for layer in detector.layers)
 
     def look(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -76,3 +85,16 @@ def of_images(
     tables, masks = by_tiles(to_uint8(images), size, policy.removeprefix("window_"), look)
     surest = tf.argmin(tables[..., 0], axis=1)
     return tf.ensure_shape(tf.gather(tables, surest, batch_dims=1), [None, classes]), masks
+
+
+def _of_several(
+    detector: keras.Model, images: tf.Tensor, views: Sequence[View]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The same by an ensemble of several views: the mean of the masks it draws on them."""
+    parts = [tf.cast(resize(images, view.size, view.policy), tf.float32) for view in views]
+    logits = detector(parts, training=False)
+    maps = [
+        restore(tf.sigmoid(logits[f"mask_{number}"]), tf.shape(images)[1:3], view.policy)
+        for number, view in enumerate(views) if f"mask_{number}" in logits
+    ]  # fmt: skip
+    return probabilities(logits["label"]), tf.add_n(maps) / len(maps)

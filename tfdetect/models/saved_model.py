@@ -12,12 +12,13 @@ PNG of each image's size, 255 for 1.
 """
 
 import shutil
+from dataclasses import astuple
 
 import tensorflow as tf
 
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import windows
-from tfdetect.models.answers import draws_masks, of_images, of_windows
+from tfdetect.models.answers import draws_masks, of_images, of_views
 from tfdetect.models.detector import load_detector
 from tfdetect.run import Run
 
@@ -27,8 +28,7 @@ def export_saved_model(run: Run) -> None:
     import keras
 
     detector = load_detector(run)
-    names, policy = tf.constant(run.classes), run.info["resize"]
-    size, crops = tuple(run.info["image_size"]), run.info.get("crops", 1)
+    names, views = tf.constant(run.classes), run.views
     masked = draws_masks(detector)
 
     def named(table: tf.Tensor, **masks: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -41,16 +41,17 @@ def export_saved_model(run: Run) -> None:
 
     def images_endpoint(images: tf.Tensor) -> dict[str, tf.Tensor]:
         if masked:
-            table, masks = of_images(detector, images, size, policy)
+            table, masks = of_images(detector, images, views)
             return named(table, mask=masks)
-        return named(of_windows(detector, windows(images, size, policy, crops)))
+        return named(of_views(detector, [windows(images, *astuple(v)) for v in views]))
 
     def encoded_endpoint(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
-        def load(data: tf.Tensor) -> tf.Tensor:
-            return windows(decode(data), size, policy, crops)
+        def load(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            image = decode(data)
+            return tuple(windows(image, *astuple(view)) for view in views)
 
         def draw(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            table, masks = of_images(detector, decode(data)[None], size, policy)
+            table, masks = of_images(detector, decode(data)[None], views)
             grey = tf.cast(tf.round(masks[0] * 255), tf.uint8)
             return table[0], tf.io.encode_png(grey)
 
@@ -58,10 +59,8 @@ def export_saved_model(run: Run) -> None:
             specs = tf.TensorSpec([len(run.classes)], tf.float32), tf.TensorSpec([], tf.string)
             table, masks = tf.map_fn(draw, encoded_images, fn_output_signature=specs)
             return named(table, mask_png=masks)
-        spec = tf.TensorSpec([crops, *size, 3], tf.uint8)
-        return named(
-            of_windows(detector, tf.map_fn(load, encoded_images, fn_output_signature=spec))
-        )
+        specs = tuple(tf.TensorSpec([v.crops, *v.size, 3], tf.uint8) for v in views)
+        return named(of_views(detector, tf.map_fn(load, encoded_images, fn_output_signature=specs)))
 
     archive = keras.export.ExportArchive()
     archive.track(detector)

@@ -189,8 +189,13 @@ def save_detector(detector: keras.Model, path: Path) -> None:
     bare = keras.Model(detector.inputs[0], kept, name=detector.name)
     for layer in bare._flatten_layers():
         layer.dtype_policy = "float32"
+    write_model(bare, path)
+
+
+def write_model(model: keras.Model, path: Path) -> None:
+    """Writes a model's .keras file, whole or not at all."""
     temporary = path.with_name(f".{path.stem}.tmp.keras")
-    bare.save(temporary)
+    model.save(temporary)
     os.replace(temporary, path)
 
 

@@ -1,0 +1,330 @@
+"""Ensembles: how members are weighed, the fused network, the run it leaves."""
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import train_small, write_images
+from scipy.special import expit
+
+from tfdetect.cli import run_command
+from tfdetect.errors import UserError
+from tfdetect.fusion.fusions import FUSIONS, Scores, cross_fit, fit, log_loss, temperature, used
+from tfdetect.fusion.members import open_members
+from tfdetect.fusion.workflow import find_data
+from tfdetect.run import open_run
+
+
+def scores_of(odds, fake, groups=None, datasets=None, features=None):
+    count = len(fake)
+    return Scores(
+        np.asarray(odds, float), np.asarray(fake, bool),
+        np.array(groups if groups is not None else [f"g{n}" for n in range(count)], object),
+        np.array(datasets if datasets is not None else ["d"] * count, object),
+        np.zeros((count, 1)) if features is None else features,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def noisy():
+    """Two members with independent errors, the second three times too sure, and one of noise."""
+    rng = np.random.default_rng(0)
+    fake = rng.random(4000) < 0.5
+    signal = np.where(fake, 1.0, -1.0)
+    odds = np.stack([
+        2 * (signal + rng.normal(size=4000)), 6 * (signal + rng.normal(size=4000)),
+        3 * rng.normal(size=4000),
+    ], axis=1)  # fmt: skip
+    return scores_of(odds, fake)
+
+
+def loss_of(odds, scores):
+    return log_loss(odds, scores.fake, np.ones(len(odds)))
+
+
+def test_temperature_undoes_what_was_multiplied(noisy):
+    ones = np.ones(len(noisy.fake))
+    # Signal +-1 with deviation 1 has log-odds of twice the value.
+    assert temperature(noisy.odds[:, 0], noisy.fake, ones) == pytest.approx(1, abs=0.1)
+    assert temperature(noisy.odds[:, 1], noisy.fake, ones) == pytest.approx(3, abs=0.3)
+    assert temperature(noisy.odds[:, 2], noisy.fake, ones) > 20
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_every_fusion_beats_its_members_on_images_it_was_not_fitted_on(noisy, name):
+    half = np.arange(4000) < 2000
+    train, test = (noisy.take(np.flatnonzero(h)) for h in (half, ~half))
+    fusion = fit(name, train)
+    alone = min(loss_of(odds / t, test) for odds, t in zip(test.odds.T, fusion.temperatures))
+    fused = loss_of(fusion(test), test)
+    assert fused < alone - (0.05 if name != "gated" else 0.0), (fused, alone)  # not made for this
+    # The two good members weigh alike once they are calibrated.
+    if name not in ("gated", "mean"):
+        assert fusion.weights[0] == pytest.approx(fusion.weights[1], rel=0.35)
+    if name in ("weighted", "greedy"):
+        assert (fusion.weights >= 0).all() and fusion.weights[2] < 0.1 * fusion.weights[0]
+    if name == "greedy":
+        assert used(fusion).tolist() == [True, True, False]
+
+
+def test_stacked_is_the_maximum_of_the_likelihood(noisy):
+    fusion = fit("stacked", noisy)
+    weighed = noisy.weights()  # what it was fitted with
+    base = log_loss(fusion(noisy), noisy.fake, weighed)
+    for number in range(2):
+        for step in (-0.05, 0.05):
+            moved = noisy.odds / fusion.temperatures
+            weights = fusion.weights.copy()
+            weights[number] += step
+            assert log_loss(moved @ weights + fusion.bias, noisy.fake, weighed) > base
+
+
+def test_a_gate_joins_members_that_learnt_different_data():
+    rng = np.random.default_rng(1)
+    fake = rng.random(3000) < 0.5
+    signal = np.where(fake, 1.0, -1.0)[:, None]
+    first = rng.random(3000) < 0.9  # nine of ten images are of the first dataset
+    own = 3 * signal + rng.normal(size=(3000, 1))
+    foreign = 4 * rng.normal(size=(3000, 1))
+    odds = np.where(first[:, None], np.hstack([own, foreign]), np.hstack([foreign, own]))
+    features = np.where(first, 1.0, -1.0)[:, None] + 0.3 * rng.normal(size=(3000, 4))
+    scores = scores_of(odds, fake, datasets=np.where(first, "a", "b"), features=features)
+    for name, wanted in (("gated", 0.97), ("stacked", 0.5)):
+        fused = cross_fit(name, scores)
+        correct = (fused > 0) == fake
+        assert min(correct[first].mean(), correct[~first].mean()) > wanted, name
+    gated, stacked = (loss_of(cross_fit(name, scores), scores) for name in ("gated", "stacked"))
+    assert gated < 0.5 * stacked
+
+
+def test_cross_fitting_never_scores_a_group_by_itself():
+    """Features that name the group let the gate learn each by heart; unseen they say nothing."""
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(30), 10)
+    fake = rng.random(300) < 0.5
+    first_is_right = (np.arange(30) % 2 == 0)[groups]  # in every other group, else the second
+    says = np.where(fake, 2.0, -2.0)[:, None] + rng.normal(size=(300, 2))
+    odds = says * np.where(np.stack([first_is_right, ~first_is_right], axis=1), 1, -0.5)
+    scores = scores_of(odds, fake, [f"g{g}" for g in groups], features=np.eye(30)[groups])
+    fitted = fit("gated", scores)(scores)
+    crossed = cross_fit("gated", scores)
+    assert not np.isnan(crossed).any()
+    assert loss_of(fitted, scores) < 0.8 * loss_of(crossed, scores)
+
+
+def test_every_dataset_and_class_counts_the_same():
+    fake = np.array([True] * 90 + [False] * 10 + [True] * 5 + [False] * 20)
+    datasets = ["a"] * 100 + ["b"] * 25
+    weights = scores_of(np.zeros((125, 2)), fake, datasets=datasets).weights()
+    parts = [weights[:90], weights[90:100], weights[100:105], weights[105:]]
+    assert [round(part.sum(), 6) for part in parts] == [round(125 / 4, 6)] * 4
+
+
+# Of runs that were trained.
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "pictures"
+    for split, count in (("train", 60), ("test", 16)):
+        for name, fake in (("real", 0), ("fake", 1)):
+            write_images(root / split / name, count, fake, side=32, seed=len(split))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(pictures, tmp_path_factory):
+    """Three runs: 24 pixels; 32 pixels; and five windows of 16 pixels."""
+    output = tmp_path_factory.mktemp("runs")
+    many = {
+        "small": [],
+        "large": ["data.image_size=32", "seed=1", "model.front_end=srm", "training.epochs=1"],
+        "windows": ["data.image_size=16", "data.resize=window_tile", "data.test_crops=5"],
+    }
+    return {
+        name: train_small(pictures, output, overrides, name) for name, overrides in many.items()
+    }
+
+
+def fuse(runs, output, *arguments):
+    from tfdetect.ensemble import main
+
+    paths = [str(run.path) for run in runs]
+    code = run_command(main, [*paths, "--output", str(output), "--name", "e", *arguments])
+    assert code == 0
+    return open_run(output / "e")
+
+
+def images_of(folder):
+    paths = sorted(map(str, folder.rglob("*.png")))
+    return paths, tf.constant([Path(path).read_bytes() for path in paths])
+
+
+def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys):
+    from tfdetect import evaluate, export, predict
+    from tfdetect.models.detector import load_detector
+
+    run = fuse(trained.values(), tmp_path, "--fusion", "mean")
+    assert [v.size for v in run.views] == [(24, 24), (32, 32), (16, 16)]
+    assert [v.crops for v in run.views] == [1, 1, 5]
+    detector = load_detector(run)
+    assert [tuple(i.shape[1:]) for i in detector.inputs] == [
+        (24, 24, 3), (32, 32, 3), (5, 16, 16, 3)
+    ]  # fmt: skip
+    found = json.loads((run.path / "fusion.json").read_text())
+    # What was computed from the members' scores is what the one model says.
+    claimed = found["splits"]["test"]["all"]["fusion: mean"]
+    for key, metric in run.metrics()["test"]["metrics"].items():
+        assert claimed[key]["value"] == pytest.approx(metric["value"], abs=2e-5), key
+    assert found["best_member"] in trained and set(found["gains"]) == {"validation", "test"}
+    for name in ("report.html", "fusion.html", "model_card.md", "ensemble.yaml"):
+        assert (run.path / name).stat().st_size > 100
+
+    paths, data = images_of(pictures / "test")
+    assert run_command(predict.main, [str(run.path), str(pictures / "test"), "--output",
+                                      str(tmp_path / "p.jsonl")]) == 0  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    order = [row["path"] for row in rows]
+    served = tf.saved_model.load(str(run.path / "saved_model"))
+    answer = served.signatures["encoded"](encoded_images=data)["p_fake"].numpy()
+    np.testing.assert_allclose(
+        [rows[order.index(path)]["p_fake"] for path in paths], answer, atol=1e-5
+    )
+    pixels = tf.stack([tf.cast(tf.io.decode_png(d, 3), tf.float32) for d in data])
+    direct = served.signatures["serving_default"](images=pixels)["p_fake"].numpy()
+    np.testing.assert_allclose(direct, answer, atol=1e-5)
+    capsys.readouterr()
+    assert run_command(evaluate.main, [str(run.path), "--split", "test", "--output",
+                                       str(tmp_path / "again"), "--json"]) == 0  # fmt: skip
+    again = json.loads(capsys.readouterr().out)["test"]["metrics"]
+    assert again == run.metrics()["test"]["metrics"]
+    assert run_command(export.main, [str(run.path)]) == 0
+    assert run_command(evaluate.main, [str(run.path), "--crops", "5"]) == 2
+    assert "cut their own windows" in capsys.readouterr().err
+
+
+def test_members_say_in_the_fused_network_what_they_say_alone(trained, pictures):
+    from tfdetect.data.pipeline import view_dataset
+    from tfdetect.data.sources import Files
+    from tfdetect.evaluation.predictions import predict_files
+    from tfdetect.fusion.network import Network
+    from tfdetect.models.detector import load_detector
+
+    members = open_members([run.path for run in trained.values()])
+    network = Network(members)
+    paths, _ = images_of(pictures / "test")
+    [(_, views)] = list(view_dataset(Files(paths), members.views, len(paths)))
+    parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
+    odds = network.scores()(parts)["odds"].numpy()
+    for number, run in enumerate(members.runs):
+        table = predict_files(run, load_detector(run), paths, progress=False)
+        np.testing.assert_allclose(expit(odds[:, number]), table["p_fake"].to_numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_the_network_computes_the_fusion(trained, name):
+    from tfdetect.fusion.network import Network
+
+    members = open_members([run.path for run in trained.values()])
+    network = Network(members)
+    rng = np.random.default_rng(0)
+    images = [
+        tf.constant(rng.uniform(0, 255, (40, *(() if v.crops == 1 else (v.crops,)), *v.size, 3)),
+                    tf.float32) for v in members.views
+    ]  # fmt: skip
+    found = {k: v.numpy() for k, v in network.scores()(images).items()}
+    scores = scores_of(
+        found["odds"], rng.random(40) < 0.5, features=found["features"].astype(float)
+    )
+    fusion = fit(name, scores)
+    fused = network.fused(fusion, "e", members.place)(images)["label"].numpy()[:, 0]
+    np.testing.assert_allclose(fused, fusion(scores), rtol=1e-3, atol=1e-3)
+
+
+def test_shared_trunks_are_computed_once(trained, tmp_path):
+    from tfdetect.fusion.network import Network
+    from tfdetect.models.detector import load_detector
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained["small"].path, copy)
+    detector = load_detector(open_run(copy))
+    head = detector.get_layer("label")
+    head.set_weights([w + 1 for w in head.get_weights()])
+    detector.save(copy / "model.keras")
+    members = open_members([trained["small"].path, copy, trained["large"].path])
+    network = Network(members)
+    assert network.shared == [(0, 1)]
+    fused = network.fused(fit("mean", scores_of(np.random.default_rng(0).normal(size=(9, 3)),
+                                                [True, False, True] * 3)), "e",
+                          members.place)  # fmt: skip
+    alone = [load_detector(run).count_params() for run in members.runs]
+    assert fused.count_params() < sum(alone) - 0.9 * alone[0] + 20
+
+
+def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
+    root = tmp_path / "three"
+    for split, count in (("train", 60), ("test", 12)):
+        for name, fake in (("real", 0), ("generated", 1), ("edited", 2)):
+            write_images(root / split / name, count, fake, seed=len(split))
+    three = train_small(root, tmp_path, (), "three-run")
+    run = fuse([trained["small"], three], tmp_path, "--dataset", str(root), "--fusion", "mean")
+    assert run.classes == three.classes and len(run.classes) == 3
+    from tfdetect.models.answers import of_views
+    from tfdetect.models.detector import load_detector
+
+    images = np.random.default_rng(0).uniform(0, 255, (8, 1, 24, 24, 3)).astype(np.float32)
+    table = of_views(load_detector(run), [images]).numpy()
+    ours, theirs = (of_views(load_detector(r), [images]).numpy() for r in (run, three))
+    np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-5)
+    # Which fake it is only the three-class member can say.
+    np.testing.assert_allclose(
+        ours[:, 1:] / ours[:, 1:].sum(axis=1, keepdims=True),
+        theirs[:, 1:] / theirs[:, 1:].sum(axis=1, keepdims=True), atol=1e-4,
+    )  # fmt: skip
+    binary = open_members([trained["small"].path, trained["large"].path])
+    with pytest.raises(UserError, match="Name another --dataset"):
+        find_data(binary, str(root), None, None)
+
+
+def test_fine_tuning_keeps_the_best_epoch(trained, tmp_path, capsys):
+    run = fuse([trained["small"], trained["large"]], tmp_path, "--fine-tune", "2",
+               "--learning-rate", "0.001")  # fmt: skip
+    losses = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().out.splitlines()
+              if "validation log-loss" in line]  # fmt: skip
+    assert len(losses) == 3
+    assert run.metrics()["validation"]["metrics"]["log_loss"]["value"] < losses[0] + 0.02
+    assert "2 epochs more" in (run.path / "fusion.html").read_text()
+
+
+def test_members_that_do_not_go_together_are_refused(trained, tmp_path):
+    small = trained["small"].path
+    for paths, message in (
+        ([small], "at least two"),
+        ([small, small], "named twice"),
+        ([small, tmp_path / "no"], "no run folder"),
+        ([small, tmp_path], "not a run"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_members(paths)
+    copy = tmp_path / "copy"
+    shutil.copytree(small, copy)
+    info = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**info, "classes": ["fake", "real"]}))
+    with pytest.raises(UserError, match="contradict"):
+        open_members([small, copy])
+
+
+def test_an_ensemble_of_ensembles_is_refused(trained, tmp_path):
+    run = fuse([trained["small"], trained["large"]], tmp_path, "--fusion", "mean")
+    with pytest.raises(UserError, match="is an ensemble"):
+        open_members([run.path, trained["windows"].path])
+
+
+def test_the_model_file_needs_keras_alone(trained, tmp_path):
+    run = fuse([trained["small"], trained["windows"]], tmp_path, "--fusion", "gated")
+    model = keras.saving.load_model(run.model_path, compile=False)
+    rng = np.random.default_rng(0)
+    images = [rng.uniform(0, 255, (3, 24, 24, 3)), rng.uniform(0, 255, (3, 5, 16, 16, 3))]
+    assert model([tf.constant(i, tf.float32) for i in images])["label"].shape == (3, 1)

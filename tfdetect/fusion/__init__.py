@@ -1,0 +1,1 @@
+"""Fuses trained runs into one detector, and says what that gains."""

@@ -1,0 +1,243 @@
+"""Fits how members are fused, from what they said of validation images; no TensorFlow.
+
+A member's score is its log-odds of fake, ln P(fake) / P(authentic), over its temperature. Each
+fusion but `gated` is a weighted sum of scores. `gated` is a mean of the members' P(fake), whose
+weights depend on the image, by what the members' features and its colour and sharpness say: a
+mixture of experts (Jacobs et al., Neural Computation 1991), for members that learnt different data.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_expit, softmax
+from sklearn.linear_model import LogisticRegression
+
+FUSIONS = ("stacked", "mean", "weighted", "logistic", "greedy", "gated")
+_ROUNDS = 50  # of greedy selection
+_SMALLEST = 0.01  # a weight below is none
+_PENALTY = 0.01  # on the squares of the gate's kernel
+TINY = 1e-7  # of a probability, before its logarithm
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What members said of images.
+
+    Attributes:
+        odds: log-odds of fake, float [n, members].
+        fake: bool [n].
+        groups: names [n] that must not straddle folds.
+        datasets: names [n].
+        features: float [n, F], all members' features side by side.
+    """
+
+    odds: np.ndarray
+    fake: np.ndarray
+    groups: np.ndarray
+    datasets: np.ndarray
+    features: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Scores":
+        return Scores(*(getattr(self, f)[rows] for f in self.__dataclass_fields__))
+
+    def weights(self) -> np.ndarray:
+        """So that every dataset counts the same, and within it every class."""
+        weights = np.zeros(len(self.fake))
+        for name in np.unique(self.datasets):
+            for fake in (False, True):
+                rows = (self.datasets == name) & (self.fake == fake)
+                weights[rows] = 1 / max(1, rows.sum())
+        return weights * len(weights) / weights.sum()
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A fitted fusion: log-odds = sum over members of weight x odds / temperature, plus bias.
+
+    Attributes:
+        temperatures: of the members [M].
+        weights: [M]; of a gated fusion all the same, a factor on its log-odds.
+        bias: of the sum.
+        gate: None, or mean [F], deviation [F], kernel [F, M] and bias [M] of the gate.
+    """
+
+    name: str
+    temperatures: np.ndarray
+    weights: np.ndarray
+    bias: float
+    gate: tuple[np.ndarray, ...] | None = None
+
+    def __call__(self, scores: Scores) -> np.ndarray:
+        """Log-odds of fake, float [n]."""
+        odds = scores.odds / self.temperatures
+        if self.gate is None:
+            return odds @ self.weights + self.bias
+        mean, deviation, kernel, bias = self.gate
+        shares = softmax((scores.features - mean) / deviation @ kernel + bias, axis=1)
+        fake = np.clip((shares * expit(odds)).sum(axis=1), TINY, 1 - TINY)
+        return self.weights[0] * (np.log(fake) - np.log1p(-fake))
+
+
+def fit(name: str, scores: Scores) -> Fusion:
+    """Fits one of `FUSIONS`. Members are calibrated before, the fused score after."""
+    weights = scores.weights()
+    temperatures = np.array([
+        temperature(odds, scores.fake, weights) for odds in scores.odds.T
+    ])  # fmt: skip
+    odds = scores.odds / temperatures
+    gate, bias = None, 0.0
+    if name == "mean":
+        shares = np.full(odds.shape[1], 1 / odds.shape[1])
+    elif name == "weighted":
+        shares = _weighted(odds, scores.fake, weights)
+    elif name == "greedy":
+        shares = _greedy(odds, scores.fake, weights)
+    elif name == "gated":
+        shares = np.ones(odds.shape[1])
+        temperatures, gate = _gate(temperatures, scores, weights)
+    else:
+        shares, bias = _linear(odds, scores, weights, regular=name == "logistic")
+    fusion = Fusion(name, temperatures, shares, bias, gate)
+    if name in ("mean", "weighted", "greedy", "gated"):
+        last = temperature(fusion(scores), scores.fake, weights)
+        fusion = Fusion(name, temperatures, shares / last, bias, gate)
+    return fusion
+
+
+def cross_fit(name: str, scores: Scores, folds: int = 5) -> np.ndarray:
+    """Log-odds of each image by a fusion that was fitted without its group, float [n].
+
+    An image of a fold without both classes outside it keeps nan.
+    """
+    places = np.array([
+        int.from_bytes(hashlib.blake2b(g.encode(), digest_size=8).digest(), "big") % folds
+        for g in scores.groups
+    ])  # fmt: skip
+    found = np.full(len(places), np.nan)
+    for number in range(folds):
+        rest, held = np.flatnonzero(places != number), np.flatnonzero(places == number)
+        if len(held) and len(np.unique(scores.fake[rest])) == 2:
+            found[held] = fit(name, scores.take(rest))(scores.take(held))
+    return found
+
+
+def log_loss(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
+    """Mean weighted log-loss in nats."""
+    return float(-(weights * log_expit(np.where(fake, odds, -odds))).sum() / weights.sum())
+
+
+def temperature(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
+    """The T for which odds / T has the least log-loss (Guo et al., ICML 2017), 0.05 to 100."""
+    found = minimize_scalar(
+        lambda t: log_loss(odds / np.exp(t), fake, weights),
+        bounds=(np.log(0.05), np.log(100)), method="bounded",
+    )  # fmt: skip
+    return float(np.exp(found.x))
+
+
+def _weighted(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Shares that sum to 1, none below 0, of the least log-loss at its best temperature."""
+    count = odds.shape[1]
+
+    def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
+        shares, scale = softmax(free[:count]), np.exp(free[count])
+        fused = odds @ shares
+        error = weights * (expit(scale * fused) - fake) / weights.sum()
+        by_share = scale * (odds.T @ error)
+        gradient = shares * (by_share - shares @ by_share)
+        return (log_loss(scale * fused, fake, weights),
+                np.append(gradient, (error * fused).sum() * scale))  # fmt: skip
+
+    found = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B",
+                     bounds=[(-8, 8)] * count + [(-5, 5)])  # fmt: skip
+    return softmax(found.x[:count])
+
+
+def _greedy(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Selection with replacement (Caruana et al., ICML 2004), by log-loss."""
+    counts, total = np.zeros(odds.shape[1]), np.zeros(len(odds))
+    best = np.inf
+    for number in range(1, _ROUNDS + 1):
+        losses = [log_loss((total + member) / number, fake, weights) for member in odds.T]
+        chosen = int(np.argmin(losses))
+        if losses[chosen] >= best:
+            break
+        best = losses[chosen]
+        counts[chosen] += 1
+        total += odds[:, chosen]
+    return counts / counts.sum()
+
+
+def _linear(odds: np.ndarray, scores: Scores, weights: np.ndarray, regular: bool) -> tuple:
+    """Weights and bias of a logistic regression on the scores.
+
+    `stacked` is the plain maximum of the likelihood, what a dense layer on the members learns;
+    `logistic` is drawn towards 0, how strongly is chosen by five folds.
+    """
+    strength = np.inf
+    if regular:
+        strengths = 10.0 ** np.arange(-4, 3)
+        folds = np.arange(len(odds)) % 5
+        order = np.argsort(scores.groups, kind="stable")
+        places = np.empty(len(odds), int)
+        places[order] = folds
+        losses = []
+        for c in strengths:
+            fused = np.zeros(len(odds))
+            for number in range(5):
+                rest = places != number
+                if len(np.unique(scores.fake[rest])) < 2:
+                    continue
+                model = _regression(odds[rest], scores.fake[rest], weights[rest], c)
+                fused[~rest] = model.decision_function(odds[~rest])
+            losses.append(log_loss(fused, scores.fake, weights))
+        strength = strengths[int(np.argmin(losses))]
+    model = _regression(odds, scores.fake, weights, strength)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _regression(odds, fake, weights, strength: float) -> LogisticRegression:
+    model = LogisticRegression(C=strength if np.isfinite(strength) else 1e6, max_iter=1000)
+    return model.fit(odds, fake, sample_weight=weights)
+
+
+def _gate(start: np.ndarray, scores: Scores, weights: np.ndarray) -> tuple:
+    """Temperatures of the members, and mean, deviation, kernel and bias of the gate.
+
+    They maximise the likelihood of the mixture together, from the members' own temperatures on.
+    """
+    mean = scores.features.mean(axis=0)
+    deviation = scores.features.std(axis=0) + 1e-6
+    inputs = (scores.features - mean) / deviation
+    size, count = inputs.shape[1], scores.odds.shape[1]
+    sides = np.where(scores.fake, 1.0, -1.0)[:, None] * scores.odds
+    weights = weights / weights.sum()
+
+    def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
+        kernel, bias = free[: size * count].reshape(size, count), free[size * count :][:count]
+        scale = np.exp(free[-count:])
+        shares, right = softmax(inputs @ kernel + bias, axis=1), expit(scale * sides)
+        mixture = (shares * right).sum(axis=1) + TINY
+        error = (weights / mixture)[:, None] * shares
+        by_share = -error * (right - mixture[:, None])
+        by_scale = -(error * right * (1 - right) * sides).sum(axis=0) * scale
+        by_kernel = inputs.T @ by_share + 2 * _PENALTY * kernel
+        return (-(weights * np.log(mixture)).sum() + _PENALTY * (kernel**2).sum(),
+                np.concatenate([by_kernel.ravel(), by_share.sum(axis=0), by_scale]))  # fmt: skip
+
+    free = np.concatenate([np.zeros((size + 1) * count), -np.log(start)])
+    bounds = [(None, None)] * (size + 1) * count + [(np.log(0.01), np.log(20))] * count
+    found = minimize(loss, free, jac=True, method="L-BFGS-B", bounds=bounds,
+                     options={"maxiter": 300}).x  # fmt: skip
+    kernel, bias = found[: size * count].reshape(size, count), found[size * count :][:count]
+    return np.exp(-found[-count:]), (mean, deviation, kernel, bias)
+
+
+def used(fusion: Fusion) -> np.ndarray:
+    """Which members a fusion needs, bool [M]."""
+    if fusion.gate is not None:
+        return np.ones(len(fusion.weights), bool)
+    weights = np.abs(fusion.weights)
+    return weights > _SMALLEST * weights.max()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import train_small, write_images
+from PIL import Image, ImageOps
 from scipy.special import expit
 
 from tfdetect.cli import run_command
@@ -286,6 +287,29 @@ def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
     binary = open_members([trained["small"].path, trained["large"].path])
     with pytest.raises(UserError, match="Name another --dataset"):
         find_data(binary, str(root), None, None)
+
+
+def test_flips_average_an_image_and_its_mirror_image(trained, pictures, tmp_path):
+    from tfdetect import predict
+
+    flipped = tmp_path / "flipped"
+    flipped.mkdir()
+    paths = sorted((pictures / "test").rglob("*.png"))[:6]
+    for number, path in enumerate(paths):
+        with Image.open(path) as image:
+            ImageOps.mirror(image).save(flipped / f"{number}.png")
+
+    def scores(files, *arguments):
+        output = tmp_path / "rows.jsonl"
+        run = str(trained["small"].path)
+        assert run_command(predict.main, [run, *map(str, files), "--output", str(output),
+                                          *arguments]) == 0  # fmt: skip
+        return np.array([json.loads(line)["p_fake"] for line in output.read_text().splitlines()])
+
+    plain, mirrored = scores(paths), scores(sorted(flipped.iterdir()))
+    both = scores(paths, "--flips")
+    np.testing.assert_allclose(both, (plain + mirrored) / 2, atol=1e-5)
+    assert np.abs(plain - mirrored).max() > 1e-4
 
 
 def test_fine_tuning_keeps_the_best_epoch(trained, tmp_path, capsys):

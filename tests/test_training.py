@@ -96,8 +96,9 @@ def test_batch_must_divide_among_replicas(folder_dataset, tmp_path):
          "training.schedule={name: cosine, warmup_epochs: 1}"],
         ["training.schedule={name: plateau, patience: 0, factor: 0.5}",
          "training.early_stopping=3", "model.dropout=0.3"],
+        ["training.ema=0.9"],
     ],
-    ids=["cosine", "plateau"],
+    ids=["cosine", "plateau", "ema"],
 )  # fmt: skip
 @pytest.mark.parametrize("minutes", [0, 10], ids=["within", "after"])
 def test_resume_goes_on_to_the_same_weights(
@@ -365,6 +366,39 @@ def test_cosine_warms_up_and_falls():
     rate = build_optimizer(training, 10)._learning_rate
     values = [float(rate(tf.constant(step))) for step in (0, 10, 20, 60, 100)]
     np.testing.assert_allclose(values, [0, 0.25, 0.5, 0.25, 0], atol=1e-3)
+
+
+def test_the_average_of_the_weights_is_what_is_kept(folder_dataset, tmp_path):
+    """Against a plain sum: weights after each step, averaged by hand."""
+    from tfdetect.training import average as module
+
+    taken = []
+
+    class Watched(module.AverageWeights):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            taken.append([v.numpy() for v in self.model.trainable_variables])
+
+        def start(self, model):
+            super().start(model)
+            taken.append([v.numpy() for v in model.trainable_variables])
+
+    from tfdetect.training import fit as fitting
+
+    fitting.AverageWeights, before = Watched, fitting.AverageWeights
+    try:
+        detector, _ = fit_small(folder_dataset, tmp_path, ["training.ema=0.8", "training.epochs=1"])
+    finally:
+        fitting.AverageWeights = before
+    expected = taken[0]
+    for step, weights in enumerate(taken[1:], 1):
+        share = min(0.8, (1 + step) / (10 + step))
+        expected = [share * a + (1 - share) * w for a, w in zip(expected, weights)]
+    kept = [v.numpy() for v in detector.trainable_variables]
+    assert len(taken) > 8
+    for a, b in zip(expected, kept):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert any(not np.allclose(b, last, atol=1e-4) for b, last in zip(kept, taken[-1]))
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])

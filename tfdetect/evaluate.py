@@ -24,6 +24,8 @@ def parser() -> Parser:
                    help="keep images of the dataset out of the report")  # fmt: skip
     p.add_argument("--crops", type=int, choices=[1, 5, 9], help="windows of each image whose "
                    "probabilities are averaged (default: the run's)")  # fmt: skip
+    p.add_argument("--flips", action="store_true",
+                   help="look at each image's mirror image too, and average")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=64, metavar="N")
     p.add_argument("--json", action="store_true", help="print metrics.json, not a table")
     return p
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> None:
     from tfdetect import workflow
     from tfdetect.run import open_run
 
-    run = open_run(args.run).with_crops(args.crops)
+    run = open_run(args.run).with_crops(args.crops).with_flips(args.flips)
     spec, roots, output = workflow.evaluation_data(
         run, args.dataset, args.data_dir, args.authentic, args.output
     )

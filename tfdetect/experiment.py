@@ -242,6 +242,8 @@ class Training(Document):
             place of `epochs` and of `model.freeze`.
         cache_features: with the whole backbone frozen, compute its features once, of so many
             differently augmented passes over the training split, and train the head on them.
+        ema: momentum of a moving average of the weights, such as 0.999; the average is what is
+            validated and kept. 0 for none.
     """
 
     epochs: int = Field(10, gt=0)
@@ -252,6 +254,7 @@ class Training(Document):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema: float = Field(0.0, ge=0, lt=1)
     mask_loss: MaskLoss = MaskLoss()
     # Of validation, picks the best model; iou is the mask's.
     monitor: Literal["accuracy", "auc", "loss", "iou"] = "accuracy"

@@ -24,6 +24,8 @@ def parser() -> Parser:
                    "is fake (default: the run's)")  # fmt: skip
     p.add_argument("--crops", type=int, choices=[1, 5, 9], help="windows of each image whose "
                    "probabilities are averaged (default: the run's)")  # fmt: skip
+    p.add_argument("--flips", action="store_true",
+                   help="look at each image's mirror image too, and average")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=64, metavar="N")
     return p
 
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold lies between 0 and 1. Got {args.threshold}.")
-    run = open_run(args.run).with_crops(args.crops)
+    run = open_run(args.run).with_crops(args.crops).with_flips(args.flips)
     if args.threshold is not None:
         run.info["threshold"] = args.threshold
     if args.output:

@@ -123,6 +123,16 @@ class Run:
             )
         return replace(self, info={**self.info, "crops": crops})
 
+    def with_flips(self, flips: bool) -> "Run":
+        """The same run, to predict on each image and its mirror image; their mean counts.
+
+        Raises:
+            UserError: the run draws masks.
+        """
+        if flips and self.draws_masks:
+            raise UserError(f"{self.name} draws masks; leave out --flips.")
+        return replace(self, info={**self.info, "flips": flips}) if flips else self
+
     @property
     def model_path(self) -> Path:
         return self.path / "model.keras"

@@ -157,7 +157,7 @@ def _labels(run: Run, detector: keras.Model, source: Files | Records, size: int)
 
     @tf.function(reduce_retracing=True)
     def answer(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        return of_views(detector, views)
+        return of_views(detector, views, run.info.get("flips", False))
 
     for indices, images in view_dataset(source, run.views, size):
         yield indices.numpy(), answer(images).numpy()

@@ -26,15 +26,19 @@ def probabilities(logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax(logits)
 
 
-def of_views(detector: keras.Model, views: Sequence[tf.Tensor]) -> tf.Tensor:
+def of_views(detector: keras.Model, views: Sequence[tf.Tensor], flips: bool = False) -> tf.Tensor:
     """Class probabilities of images.
 
     Args:
         views: what the detector sees of them, [B, crops, H, W, 3] of each view's size, 0..255.
+        flips: whether to look at their mirror images too; the mean counts.
 
     Returns:
         float32 [B, C]; of one view the mean over an image's windows.
     """
+    if flips:
+        mirrored = [view[..., ::-1, :] for view in views]
+        return (of_views(detector, views) + of_views(detector, mirrored)) / 2
     if len(views) > 1:  # an ensemble, whose members join their own windows
         parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
         return probabilities(detector(parts, training=False)["label"])

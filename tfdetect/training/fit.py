@@ -12,6 +12,7 @@ from tfdetect.data.pipeline import TrainingData
 from tfdetect.errors import UserError
 from tfdetect.experiment import Experiment, Training
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
+from tfdetect.training.average import AverageWeights
 from tfdetect.training.callbacks import (
     ImagesPerSecond,
     PlainNames,
@@ -104,7 +105,8 @@ def fit(
         adapting.append(keras.callbacks.EarlyStopping(
             monitor=monitor, mode=mode, patience=training.early_stopping,
         ))  # fmt: skip
-    state = TrainState(folder / "state", monitor, adapting, training.state_minutes)
+    average = AverageWeights(training.ema) if training.ema else None
+    state = TrainState(folder / "state", monitor, adapting, training.state_minutes, average)
     state.read()
     if state.epoch or state.step:
         say(f"resuming after epoch {state.epoch}, step {state.step}")
@@ -120,6 +122,7 @@ def fit(
             )  # fmt: skip
     watch = Watch(monitor, tell or (lambda epoch, value: False))
     callbacks = [
+        *([average] if average else []),
         PlainNames(), ImagesPerSecond(training.batch_size), StopOnNonFinite(),
         WatchFiles(data, on_broken), *adapting, StopBelow(training.schedule.stop_below), watch,
         state,
@@ -144,6 +147,8 @@ def fit(
                     weighted_metrics=_metrics(classes, "mask" in losses),
                     jit_compile=_xla(experiment, devices),
                 )
+                if average:
+                    average.start(trained)
                 if state.stage_epochs < stage.epochs and not state.stopped:
                     state.restore(trained)
             title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""

@@ -5,12 +5,14 @@ import math
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from tfdetect.errors import UserError
+from tfdetect.training.average import AverageWeights
 
 # What Keras's callbacks learn while training, by class.
 _MEMORY = {
@@ -43,6 +45,7 @@ class TrainState(keras.callbacks.Callback):
         monitor: str,
         others: list[keras.callbacks.Callback],
         minutes: float = 10.0,
+        average: AverageWeights | None = None,
     ):
         super().__init__()
         self.folder = folder
@@ -50,6 +53,7 @@ class TrainState(keras.callbacks.Callback):
         self.maximise = "loss" not in monitor
         self.others = others
         self.minutes = minutes
+        self.average = average
         self.history: list[dict[str, float]] = []
         self.stage = self.stage_epochs = 0
         self.step = 0
@@ -114,15 +118,17 @@ class TrainState(keras.callbacks.Callback):
         self._write()
 
     def save_weights(self) -> None:
-        """Writes the model's present weights as the best ones."""
-        self._replace(self.best_weights, "new.weights.h5", self.model.save_weights)
+        """Writes the model's present weights, or their average, as the best ones."""
+        with self.average.in_place() if self.average else nullcontext():
+            self._replace(self.best_weights, "new.weights.h5", self.model.save_weights)
 
     def remove(self) -> None:
         """Deletes the state of a training that is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _variables(self) -> list:
-        return [*self.model.variables, *self.model.optimizer.variables]
+        averages = self.average.variables if self.average else []
+        return [*self.model.variables, *self.model.optimizer.variables, *averages]
 
     def _write(self) -> None:
         state = {

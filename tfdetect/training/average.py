@@ -1,0 +1,68 @@
+"""A moving average of the weights, validated and kept in place of the weights themselves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+import tensorflow as tf
+
+
+class AverageWeights(keras.callbacks.Callback):
+    """Averages the trainable weights over the steps (Polyak averaging, exponentially weighted).
+
+    Keras's optimizers can do so too, but put the average in the weights' place whenever a call of
+    fit ends, so that a resumed training would differ from one left alone.
+
+    Args:
+        momentum: of the average; less in the first steps, (1 + step) / (10 + step), so that it
+            forgets the first weights.
+    """
+
+    def __init__(self, momentum: float):
+        super().__init__()
+        self.momentum = momentum
+        self.variables: list[tf.Variable] = []
+        self._update = None
+
+    def start(self, model: keras.Model) -> None:
+        """Starts anew from the model's weights; a resumed average is put into `variables` then."""
+        self.set_model(model)
+        self.variables = [tf.Variable(_value(v)) for v in model.trainable_variables]
+        averages, weights = self.variables, model.trainable_variables
+
+        @tf.function
+        def update(momentum: tf.Tensor) -> None:
+            for average, weight in zip(averages, weights):
+                share = tf.cast(momentum, average.dtype)
+                average.assign(share * average + (1 - share) * _value(weight))
+
+        self._update = update
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        step = int(self.model.optimizer.iterations)
+        self._update(tf.constant(min(self.momentum, (1 + step) / (10 + step)), tf.float32))
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._swap()
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        self._swap()
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The average in the model for a while."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for average, weight in zip(self.variables, self.model.trainable_variables):
+            value = tf.identity(_value(weight))
+            weight.assign(average)
+            average.assign(value)
+
+
+def _value(variable) -> tf.Tensor:
+    return tf.convert_to_tensor(variable.value if hasattr(variable, "value") else variable)

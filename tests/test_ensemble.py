@@ -11,6 +11,7 @@ import tensorflow as tf
 from conftest import train_small, write_images
 from PIL import Image, ImageOps
 from scipy.special import expit
+from test_masks import LOCALISER, write_forged
 
 from tfdetect.cli import run_command
 from tfdetect.errors import UserError
@@ -287,6 +288,79 @@ def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
     binary = open_members([trained["small"].path, trained["large"].path])
     with pytest.raises(UserError, match="Name another --dataset"):
         find_data(binary, str(root), None, None)
+
+
+@pytest.fixture(scope="module")
+def localisers(tmp_path_factory):
+    """Runs that draw masks: two by tiles, and two of whole images in other sizes."""
+    base = tmp_path_factory.mktemp("localisers")
+    root = write_forged(base / "forged")
+    many = {
+        "tiles": ["seed=1"], "tiles2": ["seed=2"],
+        "whole": ["data.resize=stretch"],
+        "larger": ["data.resize=stretch", "data.image_size=48"],
+    }  # fmt: skip
+    return root, {
+        name: train_small(root, base / "runs", [*LOCALISER, "training.epochs=3",
+                          "training.optimizer.learning_rate=0.02", *overrides], name)
+        for name, overrides in many.items()
+    }  # fmt: skip
+
+
+def drawn(run, images):
+    from tfdetect.models.answers import of_images
+    from tfdetect.models.detector import load_detector
+
+    return of_images(load_detector(run), tf.constant(images), run.views)[1].numpy()
+
+
+def test_masks_of_one_view_are_fused_by_their_logits(localisers, tmp_path, capsys):
+    from tfdetect import predict
+
+    root, runs = localisers
+    pair = [runs["tiles"], runs["tiles2"]]
+    run = fuse(pair, tmp_path, "--fusion", "mean")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+
+    def logits(of):
+        from tfdetect.models.detector import load_detector
+
+        return load_detector(of)(np.round(images))["mask"].numpy()
+
+    expected = (logits(pair[0]) + logits(pair[1])) / 2
+    np.testing.assert_allclose(logits(run), expected, atol=1e-4)
+    assert run.metrics()["test"]["masks"]["altered"] > 0
+    out = tmp_path / "out"
+    assert run_command(predict.main, [str(run.path), str(root / "3.fake.png"), "--masks",
+                                      str(out)]) == 0  # fmt: skip
+    assert Image.open(out / "3.fake.mask.png").size == (40, 36)
+    served = tf.saved_model.load(str(run.path / "saved_model"))
+    answer = served.signatures["encoded"](
+        encoded_images=tf.constant([(root / "3.fake.png").read_bytes()])
+    )
+    mask = tf.io.decode_png(answer["mask_png"][0]).numpy()[..., 0]
+    written = np.asarray(Image.open(out / "3.fake.altered.png"))
+    assert np.abs(mask.astype(int) - written).max() <= 1
+    assert "middle windows" in (run.path / "fusion.html").read_text()
+
+
+def test_masks_of_several_views_are_joined_on_the_image(localisers, tmp_path):
+    _, runs = localisers
+    pair = [runs["whole"], runs["larger"]]
+    run = fuse(pair, tmp_path, "--fusion", "mean")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 36, 40, 3)).astype(np.float32)
+    expected = (drawn(pair[0], images) + drawn(pair[1], images)) / 2
+    # The verdict of a member alone may lower its mask; that of the fusion lowers none.
+    free = expected != np.clip(expected, 0, 0.499)
+    found = drawn(run, images)
+    assert found.shape == (2, 36, 40, 1)
+    np.testing.assert_allclose(found[free], expected[free], atol=0.3)
+    with pytest.raises(UserError, match="Masks are fused with members that read the same view"):
+        open_members([runs["tiles"].path, runs["whole"].path])
+    members = open_members([runs["tiles"].path, runs["whole"].path], masks=False)
+    assert len(members.views) == 2
+    labels = fuse([runs["tiles"], runs["whole"]], tmp_path / "labels", "--no-masks")
+    assert not labels.draws_masks and "masks" not in labels.metrics()["test"]
 
 
 def test_flips_average_an_image_and_its_mirror_image(trained, pictures, tmp_path):

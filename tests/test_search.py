@@ -1,5 +1,6 @@
 """Searches: spaces, suggestions, state that survives, trials in processes of their own."""
 
+import inspect
 import json
 import math
 import multiprocessing
@@ -17,9 +18,10 @@ import pytest
 import yaml
 from conftest import SMALL, write_images
 
+from tfdetect import registry
 from tfdetect.documents import shipped_names, validate
 from tfdetect.errors import UserError
-from tfdetect.experiment import load_experiment
+from tfdetect.experiment import load_experiment, override
 from tfdetect.tuning.objective import Objective
 from tfdetect.tuning.pruning import unpromising
 from tfdetect.tuning.search import best_trial, reason_of, share_out
@@ -109,8 +111,16 @@ def test_a_space_that_does_not_fit_is_refused_before_any_trial(base, parameters,
 
 @pytest.mark.parametrize("name", sorted(shipped_names("experiments/spaces")))
 def test_shipped_spaces_fit_their_experiments(name):
-    space = load_space(name)
-    space.check(load_experiment(space.experiment))
+    space, base = load_space(name), load_experiment(load_space(name).experiment)
+    space.check(base)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        model = override(base, space.overrides(space.sample(rng))).model
+        build = registry.resolve("backbone", registry.BACKBONES, model.backbone)
+        inspect.signature(build).bind((32, 32, 3), "none", **model.options)
+        if model.front_end != "pixels":
+            build = registry.resolve("front-end", registry.FRONT_ENDS, model.front_end)
+            inspect.signature(build).bind(None, **model.front_end_options)
 
 
 def toy(overrides):
@@ -504,6 +514,7 @@ def spark_cluster(tmp_path_factory):
     for one in running:
         one.terminate()
         one.wait(30)
+    log.close()
 
 
 @pytest.mark.slow

@@ -111,16 +111,19 @@ def cross_fit(name: str, scores: Scores, folds: int = 5) -> np.ndarray:
 
     An image of a fold without both classes outside it keeps nan.
     """
-    places = np.array([
-        int.from_bytes(hashlib.blake2b(g.encode(), digest_size=8).digest(), "big") % folds
-        for g in scores.groups
-    ])  # fmt: skip
+    places = _folds(scores.groups, folds, "outer")
     found = np.full(len(places), np.nan)
     for number in range(folds):
         rest, held = np.flatnonzero(places != number), np.flatnonzero(places == number)
         if len(held) and len(np.unique(scores.fake[rest])) == 2:
             found[held] = fit(name, scores.take(rest))(scores.take(held))
     return found
+
+
+def _folds(groups: np.ndarray, count: int, salt: str) -> np.ndarray:
+    """The fold of each image, by its group; another salt parts otherwise."""
+    digests = (hashlib.blake2b(f"{salt}\n{g}".encode(), digest_size=8).digest() for g in groups)
+    return np.array([int.from_bytes(digest, "big") % count for digest in digests])
 
 
 def log_loss(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
@@ -179,16 +182,13 @@ def _linear(odds: np.ndarray, scores: Scores, weights: np.ndarray, regular: bool
     strength = np.inf
     if regular:
         strengths = 10.0 ** np.arange(-4, 3)
-        folds = np.arange(len(odds)) % 5
-        order = np.argsort(scores.groups, kind="stable")
-        places = np.empty(len(odds), int)
-        places[order] = folds
+        places = _folds(scores.groups, 5, "inner")
         losses = []
         for c in strengths:
             fused = np.zeros(len(odds))
             for number in range(5):
                 rest = places != number
-                if len(np.unique(scores.fake[rest])) < 2:
+                if rest.all() or len(np.unique(scores.fake[rest])) < 2:
                     continue
                 model = _regression(odds[rest], scores.fake[rest], weights[rest], c)
                 fused[~rest] = model.decision_function(odds[~rest])

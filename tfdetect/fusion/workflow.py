@@ -156,6 +156,11 @@ def _warnings(members: Members, spec: DatasetSpec, kept: Members, epochs: int) -
             f"The best epochs of {', '.join(selected)} were chosen on images of this validation "
             "split, so that validation flatters them, and the weights may favour them a little."
         )
+    if members.masked and any(view.policy.startswith("window") for view in members.views):
+        found.append(
+            "Members read whole images by tiles, but the weights and these tables are of their "
+            "middle windows; report.html has the figures of whole images."
+        )
     if len(kept.runs) < len(members.runs):
         gone = [n for n in members.names if n not in kept.names]
         found.append(f"Left out, as their weight is next to nothing: {', '.join(gone)}.")

@@ -242,7 +242,7 @@ def _what(run: Run) -> str:
     data = run.info["dataset"]["name"]
     if run.is_ensemble:
         members = ", ".join(run.info["members"])
-        return f"A fusion ({run.info['fusion']}) of {members}, its weights from {data},"
+        return f"A fusion ({run.info['fusion']}) of {members} with weights from {data}"
     model = run.experiment().model
     masks = f" and the mask head {model.mask_head}" if model.mask_head else ""
     return f"{model.backbone} with the head {model.head}{masks}, trained on {data}"

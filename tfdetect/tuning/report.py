@@ -256,13 +256,15 @@ def _slices(search: Search, trials: list[Trial]) -> Figure:
             )
             names = [str(option.value)[:10] for option in parameter.choice]
             axes.set_xticks(range(len(names)), names, fontsize=6, rotation=20)
+            axes.set_xlim(-0.5, len(names) - 0.5)
         else:
             numbers = [grid_value(parameter, t.point[label]) for t in some]
             axes.plot(numbers, values, "o", color=_BLUE, markersize=3, alpha=0.6)
             if parameter.log_uniform:
                 axes.set_xscale("log")
+            axes.set_xlim(*parameter.range)
         axes.set_title(_short(label), fontsize=8)
-        axes.tick_params(labelsize=6)
+        axes.tick_params(which="both", labelsize=6)
         axes.grid(alpha=0.2)
     return figure
 

@@ -18,6 +18,7 @@ from tfdetect.tuning.settings import Search
 from tfdetect.tuning.store import FAILED, RUNNING, Trial
 from tfdetect.tuning.suggest import suggest
 
+_REFRESH = 2.0  # seconds between looks at the state, for the progress line
 _ALL_FAILED = 3  # so many trials, all failed: something is wrong with all of them
 
 
@@ -134,12 +135,12 @@ def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool
 
     with _progress(search, budget, progress) as show:
         try:
-            more = True
+            more, due = True, 0.0
             while more or running:
                 for slot in list(running):
                     if running[slot].ended():
                         del running[slot]
-                        more = True
+                        more, due = True, 0.0
                 for number in range(len(slots)):
                     if more and number not in running:
                         trial = store.claim(new)
@@ -147,9 +148,11 @@ def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool
                             more = False
                         else:
                             running[number] = _Child(search, trial, slots[number])
-                store.beat()
-                show([child.trial.number for child in running.values()])
-                time.sleep(0.2)
+                if time.monotonic() >= due:
+                    store.beat()
+                    show([child.trial.number for child in running.values()])
+                    due = time.monotonic() + _REFRESH
+                time.sleep(0.1)
         finally:
             for child in running.values():
                 child.end()

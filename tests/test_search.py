@@ -356,6 +356,7 @@ def test_a_search_none_of_whose_trials_run_ends(folder_dataset, tmp_path, space)
         (["--trial-set", "training.epoch=3"], "Did you mean 'epochs'"),
         (["--trial-set", "model.dropout=0.3"], "the space varies it"),
         (["--parallel", "0"], "takes a number above 0"),
+        (["--startup", "-1"], "greater than or equal to 0"),
         (["--gpu-memory-limit", "lots"], "takes a share"),
         (["--algorithm", "tpo"], "invalid choice"),
     ],

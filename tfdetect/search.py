@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
         raise
     print(workflow.finish(search))
     if args.retrain:
-        run = workflow.retrain(search, args.output, args.gpus, args.gpu_memory_limit)
+        run = workflow.retrain(search, args.output, args.data_dir, args.gpus, args.gpu_memory_limit)
         print(f"run {run}")
 
 

@@ -101,7 +101,7 @@ def score(
         scores[split] = Scores(
             np.concatenate(odds).astype(np.float64), table["label"].to_numpy() > 0,
             *(np.array(table[name].to_pylist(), object) for name in ("group", "dataset")),
-            np.concatenate(features).astype(np.float64),
+            np.concatenate(features),
         )  # fmt: skip
     return scores
 
@@ -124,7 +124,9 @@ def fuse(
 
     network = Network(members, masks)
     scores = score(network, members, catalogue, ("validation", "test"), batch_size)
-    fusions = {name: fit(name, scores["validation"]) for name in FUSIONS}
+    # A gate of many members takes long; it is fitted if it is asked for.
+    names = [n for n in FUSIONS if n != "gated" or n == wanted or len(members.runs) <= 4]
+    fusions = {name: fit(name, scores["validation"]) for name in names}
     measured = report.measure(scores, fusions, members.names, wanted)
     found = report.results(measured)
     kept, detector, fusion = build(members, network, fusions[wanted], path.name, masks)

@@ -168,7 +168,7 @@ class _Child:
         self._log.parent.mkdir(exist_ok=True)
         self._file = self._log.open("ab")
         command = [sys.executable, "-m", "tfdetect.tuning.trial", str(search.folder),
-                   str(trial.number), *slot.arguments]  # fmt: skip
+                   str(trial.number), "--parent", str(os.getpid()), *slot.arguments]  # fmt: skip
         # Ctrl-C is for the search; it ends its trials itself, which then go on later.
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._file, stderr=self._file,

@@ -48,7 +48,7 @@ class Settings(Document):
 
     objective: str
     algorithm: Literal["tpe", "random", "atpe"] = "tpe"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     startup: int = Field(10, ge=0)
     folds: int = Field(1, ge=1)
     prune: Literal["median", "halving", "none"] = "median"

@@ -30,10 +30,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("number", type=int)
     parser.add_argument("--gpus")
     parser.add_argument("--gpu-memory-limit")
+    parser.add_argument("--parent", type=int, default=os.getppid())
     parser.add_argument("--apart", action="store_true",
                         help="on another machine: leave the outcome in a file")  # fmt: skip
     args = parser.parse_args(argv)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(args.parent,), daemon=True).start()
 
     from tfdetect.quiet import import_tensorflow
     from tfdetect.training.devices import configure_devices, parse_gpus, parse_memory_limit

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tfdetect import workflow
+from tfdetect.documents import validate
 from tfdetect.errors import UserError
 from tfdetect.experiment import Experiment, load_experiment, override
 from tfdetect.run import PARTIAL, open_run, write_text
@@ -50,12 +51,9 @@ def make_search(
         raise UserError(f"--trial-set {', '.join(sorted(twice))}: the space varies it.")
     found.check(plan.experiment)
     catalogue = workflow.find_data(plan)
-    resolved = Settings(
-        objective=objective.name,
-        roots={name: str(root) for name, root in catalogue.roots.items()},
-        fingerprint=catalogue.fingerprint(),
-        **settings,
-    )
+    roots = {name: str(root) for name, root in catalogue.roots.items()}
+    known = {"objective": objective.name, "roots": roots, "fingerprint": catalogue.fingerprint()}
+    resolved = validate(Settings, {**settings, **known}, "the settings of the search")
     return resolved, found, plan.experiment, plan.spec
 
 
@@ -94,7 +92,9 @@ def finish(search: Search) -> str:
     return summary(search, trials)
 
 
-def retrain(search: Search, output: Path, gpus: str | None, limit: str | None) -> Path:
+def retrain(
+    search: Search, output: Path, data_dir: Path | None, gpus: str | None, limit: str | None
+) -> Path:
     """Trains the best experiment as a run of its own, beside the search; returns its folder.
 
     Raises:
@@ -112,8 +112,8 @@ def retrain(search: Search, output: Path, gpus: str | None, limit: str | None) -
         arguments = ["--resume", str(path)]
     else:
         roots = search.settings.roots
-        if len(roots) == 1:
-            arguments += ["--data-dir", next(iter(roots.values()))]
+        place = next(iter(roots.values())) if len(roots) == 1 else data_dir
+        arguments += ["--data-dir", str(place)] if place else []
     for flag, value in (("--gpus", gpus), ("--gpu-memory-limit", limit)):
         arguments += [flag, value] if value else []
     done = subprocess.run([sys.executable, "-m", "tfdetect.train", *arguments], check=False)

@@ -54,6 +54,11 @@ def test_temperature_undoes_what_was_multiplied(noisy):
     assert temperature(noisy.odds[:, 0], noisy.fake, ones) == pytest.approx(1, abs=0.1)
     assert temperature(noisy.odds[:, 1], noisy.fake, ones) == pytest.approx(3, abs=0.3)
     assert temperature(noisy.odds[:, 2], noisy.fake, ones) > 20
+    # A dozen images told apart say little about how sure one may be.
+    few = np.array([1.0, -1.0] * 6)
+    assert 0.2 < temperature(few, few > 0, np.ones(12)) < 1
+    many = np.tile(few, 1000)
+    assert temperature(many, many > 0, np.ones(12_000)) < 0.15
 
 
 @pytest.mark.parametrize("name", FUSIONS)
@@ -333,13 +338,15 @@ def test_masks_of_one_view_are_fused_by_their_logits(localisers, tmp_path, capsy
     out = tmp_path / "out"
     assert run_command(predict.main, [str(run.path), str(root / "3.fake.png"), "--masks",
                                       str(out)]) == 0  # fmt: skip
-    assert Image.open(out / "3.fake.mask.png").size == (40, 36)
+    with Image.open(out / "3.fake.mask.png") as image:
+        assert image.size == (40, 36)
     served = tf.saved_model.load(str(run.path / "saved_model"))
     answer = served.signatures["encoded"](
         encoded_images=tf.constant([(root / "3.fake.png").read_bytes()])
     )
     mask = tf.io.decode_png(answer["mask_png"][0]).numpy()[..., 0]
-    written = np.asarray(Image.open(out / "3.fake.altered.png"))
+    with Image.open(out / "3.fake.altered.png") as image:
+        written = np.asarray(image)
     assert np.abs(mask.astype(int) - written).max() <= 1
     assert "middle windows" in (run.path / "fusion.html").read_text()
 

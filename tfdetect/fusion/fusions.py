@@ -133,9 +133,13 @@ def log_loss(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
 
 
 def temperature(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
-    """The T for which odds / T has the least log-loss (Guo et al., ICML 2017), 0.05 to 100."""
+    """The T for which odds / T has the least log-loss (Guo et al., ICML 2017), 0.05 to 100.
+
+    Few images are not believed when they are told apart without a mistake: ln T is drawn towards 0
+    by a normal prior of deviation 1.
+    """
     found = minimize_scalar(
-        lambda t: log_loss(odds / np.exp(t), fake, weights),
+        lambda t: log_loss(odds / np.exp(t), fake, weights) + t * t / (2 * len(odds)),
         bounds=(np.log(0.05), np.log(100)), method="bounded",
     )  # fmt: skip
     return float(np.exp(found.x))

@@ -452,6 +452,8 @@ def test_ctrl_c_keeps_all_and_leaves_no_process(folder_dataset, tmp_path, space)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Jobs in the background of a shell are deaf to it otherwise.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 120
     while not list((tmp_path / "s" / "trials").glob("*.partial/state/*")):

@@ -270,6 +270,7 @@ def test_shared_trunks_are_computed_once(trained, tmp_path):
     assert fused.count_params() < sum(alone) - 0.9 * alone[0] + 20
 
 
+@pytest.mark.slow
 def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
     root = tmp_path / "three"
     for split, count in (("train", 60), ("test", 12)):
@@ -319,6 +320,7 @@ def drawn(run, images):
     return of_images(load_detector(run), tf.constant(images), run.views)[1].numpy()
 
 
+@pytest.mark.slow
 def test_masks_of_one_view_are_fused_by_their_logits(localisers, tmp_path, capsys):
     from tfdetect import predict
 
@@ -351,6 +353,7 @@ def test_masks_of_one_view_are_fused_by_their_logits(localisers, tmp_path, capsy
     assert "middle windows" in (run.path / "fusion.html").read_text()
 
 
+@pytest.mark.slow
 def test_masks_of_several_views_are_joined_on_the_image(localisers, tmp_path):
     _, runs = localisers
     pair = [runs["whole"], runs["larger"]]
@@ -393,6 +396,7 @@ def test_flips_average_an_image_and_its_mirror_image(trained, pictures, tmp_path
     assert np.abs(plain - mirrored).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_the_best_epoch(trained, tmp_path, capsys):
     run = fuse([trained["small"], trained["large"]], tmp_path, "--fine-tune", "2",
                "--learning-rate", "0.001")  # fmt: skip

@@ -222,6 +222,7 @@ def test_masks_move_with_their_images(forged, cache):
             assert jump[mask > 0].mean() > 2 * jump[mask == 0].mean()
 
 
+@pytest.mark.slow
 def test_memory_files_and_shards_give_the_same_masks(forged, tmp_path):
     done = prepare(*_described(forged), tmp_path / "shards", Copies(), 10_000, 1, False)
     one = {"image_size": (36, 40), "resize": "stretch", "augment": ()}
@@ -429,6 +430,7 @@ def test_a_set_without_masks_is_measured_by_labels(localiser, folder_dataset, tm
     assert found["altered"] == 0 and found["metrics"]["iou_altered"]["value"] is None
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch):
     """With an auxiliary mask too."""
     own = ["model.mask_head=fcn", "model.mask_options={aux: true, dropout: 0.0}"]
@@ -453,6 +455,7 @@ def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_masks(forged, tmp_path):
     own = ["training.epochs=1", "training.optimizer.learning_rate=0.0001"]
     one, alone = fit_small(forged, tmp_path / "one", [*LOCALISER, *own])
@@ -464,6 +467,7 @@ def test_two_replicas_train_masks(forged, tmp_path):
         np.testing.assert_allclose(a, b, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_three_classes_have_a_mask_and_a_kind(forged, tmp_path):
     """The label's P(fake) is the mask's, whatever the kind."""
     rows = (forged / "manifest.csv").read_text().splitlines()

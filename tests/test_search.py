@@ -339,6 +339,7 @@ def test_a_search_leaves_runs_a_report_and_the_best_experiment(folder_dataset, t
     assert other.returncode == 2 and "its seed is 0, now 1" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_search_none_of_whose_trials_run_ends(folder_dataset, tmp_path, space):
     done = run(space, folder_dataset, tmp_path, "--max-trials", "9", "--no-baseline",
                "--trial-set", "training.optimizer.clip_norm=1.0e-30",

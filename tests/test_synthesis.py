@@ -300,6 +300,7 @@ def test_fakefake_by_an_autoencoder_trained_here(photographs, tmp_path):
         autoencoder.Autoencoder.load(tmp_path / "one/manifest.csv")
 
 
+@pytest.mark.slow
 def test_the_autoencoder_learns():
     photos = [photo_of(70, 80, seed).pixels for seed in range(8)]
     losses = []
@@ -309,6 +310,7 @@ def test_the_autoencoder_learns():
         assert trained.reconstruct(photo_of(*shape).pixels).shape == (*shape, 3)
 
 
+@pytest.mark.slow
 def test_it_trains_a_detector(photographs, tmp_path):
     make(photographs, tmp_path / "forged", settings(variants=3, fills=("telea", "copy_move")))
     run = train_small(tmp_path / "forged", tmp_path / "runs", ["training.epochs=1"])

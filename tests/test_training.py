@@ -197,6 +197,7 @@ def kill_at_random(root, work, kills, devices=1):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_result_is_the_same(folder_dataset, tmp_path):
     found = kill_at_random(folder_dataset, tmp_path, 2)
     assert len(found) == 2 and all(f["weights"] and f["history"] for f in found), found
@@ -312,10 +313,11 @@ def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):
     catalogue = workflow.find_data(plan, progress=False)
     writer = runs.RunWriter(tmp_path / "run")
     writer.acquire()
-    workflow._begin(writer, plan, catalogue, configure_devices(virtual=1))
+    workflow._begin(writer, plan, catalogue, configure_devices(virtual=1), "command")
     (folder_dataset / "train" / "fake" / "000.png").unlink()
     with pytest.raises(UserError, match="changed since the run began"):
-        workflow._begin(writer, plan, workflow.find_data(plan, False), configure_devices(virtual=1))
+        changed = workflow.find_data(plan, False)
+        workflow._begin(writer, plan, changed, configure_devices(virtual=1), "command")
     with pytest.raises(UserError, match="Another process is writing"):
         runs.RunWriter(tmp_path / "run").acquire()
     writer.release()

@@ -9,7 +9,8 @@ import tensorflow as tf
 from tfdetect.data.catalogue import Catalogue
 from tfdetect.data.pipeline import view_dataset
 from tfdetect.data.sources import image_source
-from tfdetect.fusion.fusions import Scores, log_loss
+from tfdetect.experiment import Training
+from tfdetect.fusion.fusions import TINY, Scores, log_loss
 from tfdetect.models.answers import of_views
 from tfdetect.run import View
 from tfdetect.training.fit import losses_of
@@ -31,8 +32,6 @@ def fine_tune(
     Returns:
         The same detector.
     """
-    from tfdetect.experiment import Training
-
     for layer in detector._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
@@ -91,7 +90,7 @@ def _validation(
     weights, fake = _weights(rows), rows["label"].to_numpy() > 0
     total = share = 0.0
     for index, images in view_dataset(image_source(catalogue, rows), views, batch_size):
-        clipped = np.clip(1 - answer(images).numpy()[:, 0], 1e-7, 1 - 1e-7)
+        clipped = np.clip(1 - answer(images).numpy()[:, 0], TINY, 1 - TINY)
         odds = np.log(clipped) - np.log1p(-clipped)
         own = weights[index.numpy()]
         total += log_loss(odds, fake[index.numpy()], own) * own.sum()

@@ -6,13 +6,14 @@ weights depend on the image, by what the members' features and its colour and sh
 mixture of experts (Jacobs et al., Neural Computation 1991), for members that learnt different data.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_expit, softmax
 from sklearn.linear_model import LogisticRegression
+
+from tfdetect.data.catalogue import group_fraction
 
 FUSIONS = ("stacked", "mean", "weighted", "logistic", "greedy", "gated")
 _ROUNDS = 50  # of greedy selection
@@ -123,8 +124,7 @@ def cross_fit(name: str, scores: Scores, folds: int = 5) -> np.ndarray:
 
 def _folds(groups: np.ndarray, count: int, salt: str) -> np.ndarray:
     """The fold of each image, by its group; another salt parts otherwise."""
-    digests = (hashlib.blake2b(f"{salt}\n{g}".encode(), digest_size=8).digest() for g in groups)
-    return np.array([int.from_bytes(digest, "big") % count for digest in digests])
+    return np.array([int(count * group_fraction(salt, group)) for group in groups])
 
 
 def log_loss(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
@@ -184,7 +184,7 @@ def _linear(odds: np.ndarray, scores: Scores, weights: np.ndarray, regular: bool
     `stacked` is the plain maximum of the likelihood, what a dense layer on the members learns;
     `logistic` is drawn towards 0, how strongly is chosen by five folds.
     """
-    strength = np.inf
+    strength = 1e6  # as good as none
     if regular:
         strengths = 10.0 ** np.arange(-4, 3)
         places = _folds(scores.groups, 5, "inner")
@@ -204,7 +204,7 @@ def _linear(odds: np.ndarray, scores: Scores, weights: np.ndarray, regular: bool
 
 
 def _regression(odds, fake, weights, strength: float) -> LogisticRegression:
-    model = LogisticRegression(C=strength if np.isfinite(strength) else 1e6, max_iter=1000)
+    model = LogisticRegression(C=strength, max_iter=1000)
     return model.fit(odds, fake, sample_weight=weights)
 
 

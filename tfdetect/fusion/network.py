@@ -49,7 +49,6 @@ class Network:
             if crops > 1:
                 image = ops.reshape(image, (-1, *image.shape[2:]))
             self.parameters.append(detector.count_params())
-            key = None
             if draws_masks(detector):
                 answer = detector(image)
                 features = answer["label"]

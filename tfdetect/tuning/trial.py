@@ -82,7 +82,7 @@ def run_trial(search: Search, trial: Trial, devices, judged: bool = True) -> dic
     value, low, high = map(float, over_folds(values))
     if value != value:
         raise UserError(f"The objective {search.settings.objective} is not defined here.")
-    _log(search, trial, experiment, value)
+    _log(search, trial, value)
     return {
         "number": trial.number, "state": STOPPED if stopped else COMPLETE,
         "objective": (value, low, high), "epochs": sum(run.info["epochs"] for run in runs),
@@ -132,7 +132,7 @@ def _run(search: Search, plan, catalogue, path: Path, devices, judge: _Judge | N
     return run
 
 
-def _log(search: Search, trial: Trial, experiment, value: float) -> None:
+def _log(search: Search, trial: Trial, value: float) -> None:
     """Writes a trial's parameters and objective for TensorBoard's HParams."""
     import tensorflow as tf
     from tensorboard.plugins.hparams import api

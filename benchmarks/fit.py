@@ -28,6 +28,7 @@ from tfdetect.data.sources import Files
 from tfdetect.experiment import load_experiment
 from tfdetect.models.detector import build_detector
 from tfdetect.training.callbacks import ImagesPerSecond, StopOnNonFinite, WatchFiles
+from tfdetect.training.devices import configure_devices
 from tfdetect.training.fit import prepare
 from tfdetect.training.optimizer import build_optimizer
 
@@ -54,7 +55,7 @@ def main():
             0,
             size,
         )
-        prepare(experiment)
+        prepare(experiment, configure_devices())
         detector = build_detector(experiment, 2)
         detector.compile(
             build_optimizer(experiment.training, 1000),

@@ -43,7 +43,7 @@ def measure(args, count):
     ])  # fmt: skip
     gpus = None if args.virtual else list(range(count))
     devices = configure_devices(gpus=gpus, virtual=count if args.virtual else None)
-    prepare(experiment)
+    prepare(experiment, devices)
     size = experiment.data.image_size
     with tempfile.TemporaryDirectory() as root:
         rng, paths = np.random.default_rng(0), []

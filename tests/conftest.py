@@ -85,7 +85,8 @@ def fit_small(root, folder, overrides=(), devices=None, data_dir=None):
     plan = workflow.make_plan(str(root), None, [*SMALL, *overrides], data_dir)
     catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
     classes, masks = len(plan.spec.class_names), experiment.model.mask_head is not None
-    prepare(experiment)
+    devices = devices or configure_devices(virtual=1)
+    prepare(experiment, devices)
     folder.mkdir(exist_ok=True)
     train, held_out = catalogue.split("train"), catalogue.split("validation")
     data = training_data(catalogue, train, experiment.data, classes, 12, 0, masks)
@@ -93,7 +94,7 @@ def fit_small(root, folder, overrides=(), devices=None, data_dir=None):
     detector, state, _ = fit(
         experiment, classes, data, validation,
         lambda: untouched_images(catalogue, train, experiment.data, 12),
-        devices or configure_devices(virtual=1), folder,
+        devices, folder,
         on_broken=lambda paths: None, say=lambda text: None, verbose=0,
     )  # fmt: skip
     return detector, state

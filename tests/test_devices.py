@@ -5,7 +5,9 @@ import pytest
 from tfdetect.errors import UserError
 from tfdetect.training.devices import (
     MemoryLimit,
+    choose_precision,
     configure_devices,
+    cpu_computes_bfloat16,
     parse_gpus,
     parse_memory_limit,
 )
@@ -50,3 +52,23 @@ def test_one_device_needs_no_strategy():
     assert configure_devices(virtual=1).strategy is None
     three = configure_devices(virtual=3)
     assert three.strategy.num_replicas_in_sync == 3
+
+
+@pytest.mark.parametrize("capability, expected", [
+    ((9, 0), "mixed_bfloat16"), ((8, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16"),
+    ((6, 1), "float32"),
+])  # fmt: skip
+def test_half_precision_where_the_weakest_device_has_it(monkeypatch, capability, expected):
+    import tensorflow as tf
+
+    details = {"a": {"compute_capability": (9, 0)}, "b": {"compute_capability": capability}}
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["a", "b"])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details.get)
+    assert choose_precision("auto", 2) == expected
+    assert choose_precision("float32", 2) == "float32"
+
+
+def test_half_precision_on_this_processor(tmp_path):
+    has = cpu_computes_bfloat16()
+    assert choose_precision("auto", 0) == ("mixed_bfloat16" if has else "float32")
+    assert choose_precision("mixed_bfloat16", 0) == "mixed_bfloat16"

@@ -259,7 +259,8 @@ class Training(Document):
     # Of validation, picks the best model; iou is the mask's.
     monitor: Literal["accuracy", "auc", "loss", "iou"] = "accuracy"
     early_stopping: int | None = Field(None, ge=0)  # patience in epochs
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    # auto: half precision where the device computes in it, float32 elsewhere.
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     xla: Literal["auto", "on", "off"] = "auto"
     deterministic: bool = False
     state_minutes: float = Field(10.0, ge=0)  # between states to resume from within an epoch

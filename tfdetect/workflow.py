@@ -163,7 +163,7 @@ def train_run(
         _begin(writer, plan, catalogue, devices, trial or command_line("train"))
         skipped = _Skipped(writer, catalogue)
 
-        prepare(experiment)
+        writer.update_info(precision=prepare(experiment, devices, say))
         with_masks = experiment.model.mask_head is not None
         data = training_data(
             catalogue, catalogue.split("train"), experiment.data, classes,

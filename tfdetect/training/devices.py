@@ -145,6 +145,36 @@ def configure_devices(
     return Devices(strategy, len(chosen), len(chosen), f"GPU {','.join(map(str, chosen))}")
 
 
+def choose_precision(wanted: str, gpus: int) -> str:
+    """Keras's policy for `training.precision`, on so many of the visible GPUs or on the CPU.
+
+    `auto` takes half precision only where every device computes in it: elsewhere it is emulated,
+    about ten times as slow as float32.
+    """
+    import tensorflow as tf
+
+    if wanted != "auto":
+        return wanted
+    if not gpus:
+        return "mixed_bfloat16" if cpu_computes_bfloat16() else "float32"
+    found = tf.config.get_visible_devices("GPU")
+    details = map(tf.config.experimental.get_device_details, found)
+    capability = min(each.get("compute_capability", (0, 0)) for each in details)
+    if capability >= (8, 0):
+        return "mixed_bfloat16"
+    return "mixed_float16" if capability >= (7, 0) else "float32"
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Whether this processor says so; false where the system does not tell (not Linux)."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def _mebibytes(number: int, limit: MemoryLimit) -> int:
     """A limit in MiB, as TensorFlow takes it, checked against the GPU's memory."""
     import pynvml

@@ -21,7 +21,7 @@ from tfdetect.training.callbacks import (
     Watch,
     WatchFiles,
 )
-from tfdetect.training.devices import Devices
+from tfdetect.training.devices import Devices, choose_precision, cpu_computes_bfloat16
 from tfdetect.training.features import on_features
 from tfdetect.training.masks import MaskCriterion, MaskIoU
 from tfdetect.training.optimizer import build_optimizer, only_stage
@@ -31,12 +31,19 @@ MONITORS = {"accuracy": "val_accuracy", "auc": "val_auc", "loss": "val_log_loss"
             "iou": "val_mask_iou"}  # fmt: skip
 
 
-def prepare(experiment: Experiment) -> None:
-    """Sets seed, determinism and precision, before a model is built."""
+def prepare(experiment: Experiment, devices: Devices, say: Callable[[str], None] = print) -> str:
+    """Sets seed, determinism and precision, before a model is built; gives the precision."""
     keras.utils.set_random_seed(experiment.seed)
     if experiment.training.deterministic:
         tf.config.experimental.enable_op_determinism()
-    keras.mixed_precision.set_global_policy(experiment.training.precision)
+    precision = choose_precision(experiment.training.precision, devices.gpus)
+    if precision != "float32" and not devices.gpus and not cpu_computes_bfloat16():
+        say(
+            f"warning: this processor emulates {precision}, many times slower than float32: "
+            "--set training.precision=auto"
+        )
+    keras.mixed_precision.set_global_policy(precision)
+    return precision
 
 
 def fit(

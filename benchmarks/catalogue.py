@@ -49,13 +49,13 @@ def synthetic(count):
             place = f"{'train' if i % 10 else 'test'}/{'REAL' if i // 10 % 2 else 'FAKE'}"
             yield f"{place}/image_{i:07d}.jpg", 1000 + i % 97, 1_700_000_000_000_000_000 + i
 
-    def inspect(root, paths, *rest):
+    def inspect(read, paths, *rest):
         hashes = pa.array([f"{p[-11:-4]:0>32}" for p in paths])
         sides = pa.array([32] * len(paths), pa.int32())
         formats, errors = pa.array(["JPEG"] * len(paths)), pa.nulls(len(paths), pa.string())
         return pa.table([hashes, sides, sides, formats, errors], catalogues._CONTENT)
 
-    catalogues._walk, catalogues._inspect_files = walk, inspect
+    catalogues._walk, catalogues.read_all = walk, inspect
     result = {"rows": count, "MiB at start": memory()}
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as root:

@@ -96,16 +96,16 @@ def test_too_many_bad_files_stop(folder_dataset):
 def test_only_changed_files_are_inspected_again(folder_dataset, monkeypatch):
     first = build(folder_dataset)
     asked = []
-    real = catalogues._inspect_files
+    real = catalogues.read_all
     monkeypatch.setattr(
-        catalogues, "_inspect_files",
-        lambda root, paths, *rest: asked.extend(paths) or real(root, paths, *rest),
+        catalogues, "read_all",
+        lambda read, paths, *rest: asked.extend(paths) or real(read, paths, *rest),
     )  # fmt: skip
     assert build(folder_dataset).table.equals(first.table)
     assert asked == []
     write_images(folder_dataset / "train" / "fake", 1, 1, side=24, seed=7)
     second = build(folder_dataset)
-    assert asked == ["train/fake/000.png"]
+    assert asked == [str(folder_dataset.resolve() / "train/fake/000.png")]
     assert second.fingerprint() != first.fingerprint()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from tfdetect.errors import UserError, nearest
 
 COMMANDS = {
+    "audit": "look for what a dataset gives away, before training",
     "train": "train a detector and leave a run",
     "models": "list the published detectors that train --model knows",
     "search": "search for a better experiment",
@@ -77,6 +78,6 @@ def main(argv: list[str] | None = None) -> int:
               f"Commands: {', '.join(COMMANDS)}.", file=sys.stderr)  # fmt: skip
         return 2
     # Of the name of a room, the room's __main__.
-    name = "models.__main__" if argv[0] == "models" else argv[0].replace("-", "_")
+    name = argv[0].replace("-", "_") + (".__main__" if argv[0] in ("audit", "models") else "")
     module = importlib.import_module(f"tfdetect.{name}")
     return run_command(module.main, argv[1:])

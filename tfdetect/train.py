@@ -38,6 +38,8 @@ def parser() -> Parser:
                      help="keep images of the dataset out of the report")  # fmt: skip
     out.add_argument("--resume", nargs="?", const="", metavar="RUN", help="go on with an "
                      "interrupted run; without RUN, the latest one of this experiment")  # fmt: skip
+    out.add_argument("--strict", action="store_true", help="refuse data that a quick audit would "
+                     "not believe; without it, only warn")  # fmt: skip
     out.add_argument("--dry-run", action="store_true", help="print the resolved experiment, the "
                      "data and the parameter count, and stop")  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="one line an epoch, no progress bars")
@@ -83,6 +85,7 @@ def main(argv: list[str]) -> None:
     print(f"data {places}: {workflow.describe_data(plan, catalogue)}")
     for warning in catalogue.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    workflow.check_believable(plan, catalogue, args.strict)
     if args.dry_run:
         print(workflow.describe_plan(plan))
         return

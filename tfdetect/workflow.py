@@ -83,11 +83,40 @@ def find_data(plan: Plan, progress: bool = True) -> Catalogue:
     return catalogue
 
 
+def check_believable(plan: Plan, catalogue: Catalogue, strict: bool = False) -> None:
+    """Warns of what a quick audit finds wrong with the planned data.
+
+    Raises:
+        UserError: strict, and results from this data should not be believed.
+    """
+    from tfdetect.audit.findings import NOTE, REFUSE
+    from tfdetect.audit.workflow import quick_findings
+
+    found = [f for f in quick_findings(plan.spec, catalogue) if f.level != NOTE]
+    refused = [f.text for f in found if f.level == REFUSE]
+    whole = f"The whole audit: python -m tfdetect.audit --dataset {plan.experiment.data.dataset}"
+    if refused and strict:
+        lines = "".join(f"\n  {text}" for text in refused)
+        raise UserError(f"Results from {catalogue.name} should not be believed:{lines}\n{whole}")
+    for finding in found:
+        print(f"warning: {catalogue.name}: {finding.text}", file=sys.stderr)
+    if found:
+        print(f"{whole}", file=sys.stderr)
+
+
 def _local(dataset: str) -> str:
     """The same with what hubs hold brought into folders."""
     if not any(prefix in dataset for prefix in hubs.PREFIXES) or Path(dataset).exists():
         return dataset
     return "+".join(map(hubs.unpack, dataset.split("+")))
+
+
+def locate_dataset(
+    dataset: str, data_dir: Path | None = None, authentic: str | None = None
+) -> tuple[DatasetSpec, dict[str, Path]]:
+    """Resolves `--dataset`: its spec and its folder, or that of each part, by name."""
+    spec, folders = load_spec(_local(dataset), authentic)
+    return spec, _find_roots(spec, folders, data_dir)
 
 
 def roots_of(plan: Plan) -> dict[str, Path]:
@@ -402,9 +431,8 @@ def evaluation_data(
     on another machine, where it is found now.
     """
     if dataset is not None:
-        spec, folders = load_spec(_local(dataset), authentic)
+        spec, roots = locate_dataset(dataset, data_dir, authentic)
         check_classes_fit(run, spec)
-        roots = _find_roots(spec, folders, data_dir)
         return spec, roots, output or run.path / "evaluations" / spec.name
     file = run.path / "dataset.yaml"
     if not file.is_file():

@@ -12,10 +12,9 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
+from tfdetect.data.files import read_all, read_cache, write_cache
 from tfdetect.data.locate import cache_dir
 from tfdetect.errors import UserError
 from tfdetect.spec import SPLITS, DatasetSpec, read_manifest
@@ -333,7 +332,7 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
     key = hashlib.sha256(f"{root}\n{spec.max_pixels}".encode()).hexdigest()[:16]
     cache = cache_dir() / "catalogues" / f"{spec.name}-{key}.parquet"
     stamps = files.select(["path", "size", "mtime_ns"])
-    known = _read_cache(cache)
+    known = read_cache(cache, pa.schema([*stamps.schema, *_CONTENT_SCHEMA]))
     if known is not None and known.select(stamps.column_names).equals(stamps):
         return known.select(_CONTENT)
     row = pa.array(np.arange(files.num_rows))
@@ -346,12 +345,16 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
     missing = pc.and_(pc.is_null(found["format"]), pc.is_null(found["error"]))
     todo = found.filter(missing)
     if todo.num_rows:
-        new = _inspect_files(str(root), todo["path"].to_pylist(), spec.max_pixels, progress)
+        new = read_all(
+            partial(inspect_file, max_pixels=spec.max_pixels),
+            [f"{root}/{path}" for path in todo["path"].to_pylist()],
+            _CONTENT_SCHEMA, "inspecting files", progress,
+        )  # fmt: skip
         new = pa.table([*todo.select([*stamps.column_names, "row"]).columns, *new.columns],
                        [*stamps.column_names, "row", *_CONTENT])  # fmt: skip
         old = found.filter(pc.invert(missing)).select(new.column_names)
         found = pa.concat_tables([old, new]).sort_by("row")
-    _write_cache(cache, found.drop_columns("row").combine_chunks())
+    write_cache(cache, found.drop_columns("row").combine_chunks())
     return found.select(_CONTENT)
 
 
@@ -415,52 +418,6 @@ def inspect_bytes(data: bytes, max_pixels: int) -> tuple:
     except Exception as error:  # Pillow's plugins raise many kinds
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         return None, None, None, None, f"damaged: {reason}"
-
-
-def _inspect_chunk(task: tuple[str, list[str], int]) -> list[tuple]:
-    root, paths, max_pixels = task
-    return [inspect_file(f"{root}/{path}", max_pixels) for path in paths]
-
-
-def _inspect_files(root: str, paths: list[str], max_pixels: int, progress: bool) -> pa.Table:
-    size = max(1, min(500, len(paths) // 16 or 1))
-    tasks = ((root, paths[i : i + size], max_pixels) for i in range(0, len(paths), size))
-    chunks = []
-    bar = tqdm(total=len(paths), desc="inspecting files", unit=" files",
-               disable=None if progress else True, delay=1.0)  # fmt: skip
-
-    def take(results: Iterable[list[tuple]]) -> None:
-        for rows in results:
-            columns = [pa.array(c, f.type) for c, f in zip(zip(*rows), _CONTENT_SCHEMA)]
-            chunks.append(pa.record_batch(columns, schema=_CONTENT_SCHEMA))
-            bar.update(len(rows))
-
-    with bar:
-        if len(paths) < 500:  # not worth the processes
-            take(map(_inspect_chunk, tasks))
-        else:
-            with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-                take(pool.map(_inspect_chunk, tasks))
-    return pa.Table.from_batches(chunks, _CONTENT_SCHEMA)
-
-
-def _read_cache(path: Path) -> pa.Table | None:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException):
-        return None  # none yet, or a broken one: it is only a cache
-    wanted = ["path", "size", "mtime_ns", *_CONTENT]
-    return table if table.column_names == wanted else None
-
-
-def _write_cache(path: Path, table: pa.Table) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        pq.write_table(table, temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        warnings.warn(f"The catalogue could not be cached in {path.parent}: {error}", stacklevel=2)
 
 
 def _generator(spec: DatasetSpec, text: str | None) -> str | None:

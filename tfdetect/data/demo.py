@@ -81,8 +81,8 @@ def _write_pairs(folder: Path, stem: str, image: Image.Image, rng) -> None:
 
 
 def _crop(image: Image.Image, rng) -> Image.Image:
-    """A random square; flat ones (sky, black space) are drawn again, ten times at most."""
-    for _ in range(10):
+    """A random square; flat ones (sky, black space) are drawn again, a hundred times at most."""
+    for _ in range(100):
         x = int(rng.integers(image.width - SIDE + 1))
         y = int(rng.integers(image.height - SIDE + 1))
         crop = image.crop((x, y, x + SIDE, y + SIDE))

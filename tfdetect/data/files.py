@@ -1,0 +1,67 @@
+"""Reads many files in parallel processes into an Arrow table, and caches such tables."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+_FEW = 500  # files that are not worth the processes
+
+
+def read_all(
+    read: Callable[[str], tuple], paths: list[str], schema: pa.Schema, doing: str, progress: bool
+) -> pa.Table:
+    """One row a file, in order.
+
+    Args:
+        read: gives a file's row; a function of a module, or a partial of one.
+        doing: what the progress bar says.
+    """
+    size = max(1, min(500, len(paths) // 16 or 1))
+    tasks = (paths[i : i + size] for i in range(0, len(paths), size))
+    bar = tqdm(total=len(paths), desc=doing, unit=" files",
+               disable=None if progress else True, delay=1.0)  # fmt: skip
+
+    def batches(results: Iterable[list[tuple]]) -> Iterator[pa.RecordBatch]:
+        for rows in results:
+            columns = [pa.array(c, f.type) for c, f in zip(zip(*rows), schema)]
+            bar.update(len(rows))
+            yield pa.record_batch(columns, schema=schema)
+
+    some = partial(_read_some, read)
+    with bar:
+        if len(paths) < _FEW:
+            return pa.Table.from_batches(batches(map(some, tasks)), schema)
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            return pa.Table.from_batches(batches(pool.map(some, tasks)), schema)
+
+
+def _read_some(read: Callable[[str], tuple], paths: list[str]) -> list[tuple]:
+    return [read(path) for path in paths]
+
+
+def read_cache(path: Path, schema: pa.Schema) -> pa.Table | None:
+    """A cached table; None where there is none of this schema, or a broken one."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        return None
+    return table if table.schema.equals(schema) else None
+
+
+def write_cache(path: Path, table: pa.Table) -> None:
+    """Writes a table whole or not at all; where it cannot, warns."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        pq.write_table(table, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        warnings.warn(f"{path.parent} cannot hold what was read of files: {error}", stacklevel=2)

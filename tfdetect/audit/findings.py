@@ -85,7 +85,7 @@ def of_shortcuts(shortcuts: list[Shortcut], classes: tuple[str, ...]) -> Iterato
         if s.above_chance(_NAMED[s.group]):
             text = _told(s, subject, classes)
         else:
-            text = f"{s.name} tells the label of some images: {_valued(s, classes)}"
+            text = f"{s.name} tells the label of some images: {valued(s, classes)}"
         yield Finding(level, s.group, text, "formats" if s.group in _VISIBLE else None)
 
 
@@ -94,10 +94,11 @@ def _told(s: Shortcut, subject: str, classes: tuple[str, ...]) -> str:
         f"{subject} the label in {s.accuracy:.1%} of the images of each class "
         f"(chance {s.chance:.0%})"
     )
-    return f"{text}: {_valued(s, classes)}" if s.value else text
+    return f"{text}: {valued(s, classes)}" if s.value else text
 
 
-def _valued(s: Shortcut, classes: tuple[str, ...]) -> str:
+def valued(s: Shortcut, classes: tuple[str, ...]) -> str:
+    """The most telling value, and how many of each class have it."""
     shares = ", ".join(f"{share:.1%} of {name}" for name, share in zip(classes, s.value.shares))
     words = {"true": "present", "false": "absent"}.get(s.value.text, s.value.text)
     return f"{words} in {shares}"

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from tabulate import tabulate
 
-from tfdetect.audit.findings import CARE, REFUSE, REPAIRS
+from tfdetect.audit.findings import REPAIRS, valued
 from tfdetect.audit.shortcuts import Shortcut
 from tfdetect.audit.traits import BANDS
 from tfdetect.audit.workflow import Audit
@@ -21,16 +22,17 @@ from tfdetect.run import write_text
 
 SCHEMA = 1
 _COLOURS = ("#2166ac", "#b2182b", "#e08214", "#542788", "#1b7837", "#888888")
-_SAID = {REFUSE: "not to be believed", CARE: "care", "note": "note"}
 
 _PAGE = template(
     """<p class="verdict {{ level }}">{{ verdict }}</p>
 <p>{{ images }} images in {{ roots }}.</p>
 <h2>Why</h2>
-{{ findings }}
-{% if not findings %}<p>Nothing was found that should not be there.</p>{% endif %}
-{% if repairs %}<p>A copy without some of it, described by a new dataset spec:
-<code>python -m tfdetect.audit --dataset {{ name }} --repair FOLDER</code></p>{% endif %}
+{% for finding in findings %}<p class="finding {{ finding.level }}">{{ finding.text }}
+{% if finding.repair %}<br><small>can be mended: {{ mends[finding.repair] }}</small>{% endif %}</p>
+{% else %}<p>Nothing was found that should not be there.</p>{% endfor %}
+<p><small>Red: results should not be believed. Yellow: use with care. Green: worth knowing.
+{% if repairs %}The same command with <code>--repair FOLDER</code> writes a mended copy.{% endif %}
+</small></p>
 <h2>What tells the label, and should not</h2>
 {{ figures(drawn[:1]) }}
 {{ shortcuts }}
@@ -62,7 +64,7 @@ def terminal(audit: Audit) -> str:
         fill(f.text, 96, initial_indent=f"{f.level + ':':<8}", subsequent_indent=" " * 8)
         for f in audit.findings
     ]
-    told = tabulate(_shortcut_rows(audit.shortcuts), _HEADERS, disable_numparse=True)
+    told = tabulate(_shortcut_rows(audit), _HEADERS, disable_numparse=True)
     return "\n".join([told, "", *lines, "", f"verdict: {audit.verdict}"])
 
 
@@ -81,18 +83,15 @@ def write_report(audit: Audit, folder: Path) -> None:
     )]  # fmt: skip
     generators = sorted(audit.generators.items(), key=lambda pair: -pair[1].accuracy)
     write_text(folder / "audit.html", _PAGE.render(
-        title=f"Audit of {audit.spec.title or audit.spec.name}",
-        name=audit.spec.name,
+        title=f"Audit of {audit.spec.name}",
         verdict=audit.verdict,
         level=next(iter(f.level for f in audit.findings), "note"),
         images=f"{audit.traits.num_rows:,}",
         roots=", ".join(map(str, audit.catalogue.roots.values())),
-        findings=audit.findings and html_table(
-            ["", "", ""],
-            [[_SAID[f.level], f.text, REPAIRS.get(f.repair, "")] for f in audit.findings],
-        ),
+        findings=audit.findings,
+        mends=REPAIRS,
         repairs=any(f.repair for f in audit.findings),
-        shortcuts=html_table(_HEADERS, _shortcut_rows(audit.shortcuts)),
+        shortcuts=html_table(_HEADERS, _shortcut_rows(audit)),
         duplicates=html_table(["", "different images", "surplus", "of test, in train or validation",
                                "of validation, in train", "under several labels"],
                               _duplicate_rows(audit)),
@@ -111,13 +110,12 @@ def write_report(audit: Audit, folder: Path) -> None:
 _HEADERS = ["trait", "kind", "effect", "balanced accuracy", "most telling value"]
 
 
-def _shortcut_rows(shortcuts: list[Shortcut]) -> list[list[str]]:
+def _shortcut_rows(audit: Audit) -> list[list[str]]:
     return [
         [s.name, s.group, "" if s.effect is None else f"{s.effect:.2f}",
          f"{s.accuracy:.1%} (above {s.low:.1%})",
-         "" if s.value is None else f"{s.value.text}: "
-         + " / ".join(f"{share:.1%}" for share in s.value.shares)]
-        for s in sorted(shortcuts, key=lambda s: -s.accuracy)
+         valued(s, audit.spec.class_names) if s.value else ""]
+        for s in sorted(audit.shortcuts, key=lambda s: -s.accuracy)
     ]  # fmt: skip
 
 
@@ -182,7 +180,7 @@ def _shortcut_figure(shortcuts: list[Shortcut]) -> Figure:
     if ordered:
         axes.axvline(ordered[0].chance, color="#222222", linewidth=1, linestyle=":")
     axes.set(xlim=(0, 1), xlabel="balanced accuracy of a shallow tree (dotted: chance)")
-    handles = [axes.barh([], [], color=c, label=t) for c, t in (
+    handles = [Patch(color=c, label=t) for c, t in (
         (_COLOURS[1], "format, size"), (_COLOURS[2], "metadata, name"), (_COLOURS[0], "content"),
     )]  # fmt: skip
     axes.legend(handles=handles, fontsize=8, loc="lower right")

@@ -21,7 +21,8 @@ table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: a
 th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #eee; }
 th:first-child, td:first-child { text-align: left; }
 figure { display: inline-block; margin: .5rem; } img { max-width: 100%; }
-.verdict { padding: .6rem 1rem; font-size: 1.3rem; } .note { background: #d7ecd9; }
+.verdict, .finding { padding: .5rem 1rem; margin: .4rem 0; } .verdict { font-size: 1.3rem; }
+.note { background: #d7ecd9; }
 .care { background: #fff3cd; } .refuse { background: #f6d5d5; }
 .warning { background: #fff3cd; padding: .5rem 1rem; } pre { overflow-x: auto; background: #f6f6f6;
 padding: 1rem; } small { color: #666; }

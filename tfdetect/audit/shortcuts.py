@@ -13,7 +13,7 @@ from tfdetect.audit.traits import TRAITS, Trait
 
 DEPTH = 3
 FOLDS = 5
-ROWS = 60_000  # at most, for the trees: more says nothing more
+ROWS = 30_000  # at most, for the trees: more says nothing more
 _VALUES = 12  # of a category, that a tree knows apart
 _FEWEST = 10  # images of a class, below which nothing is said
 
@@ -98,7 +98,7 @@ def generators_told(table: pa.Table, seed: int = 0) -> dict[str, Shortcut]:
     authentic = pc.equal(table["label"], 0)
     for name in sorted(filter(None, pc.unique(generators).to_pylist())):
         fakes = pc.and_(pc.fill_null(pc.equal(generators, name), False), pc.invert(authentic))
-        some = sample(table.filter(pc.or_(fakes, authentic)), ROWS // 6, seed)
+        some = sample(table.filter(pc.or_(fakes, authentic)), ROWS // 3, seed)
         labels = (some["label"].to_numpy() > 0).astype(int)
         if np.bincount(labels, minlength=2).min() < _FEWEST:
             continue

@@ -15,7 +15,8 @@ from test_masks import LOCALISER, write_forged
 
 from tfdetect.cli import run_command
 from tfdetect.errors import UserError
-from tfdetect.fusion.fusions import FUSIONS, Scores, cross_fit, fit, log_loss, temperature, used
+from tfdetect.evaluation.calibration import log_loss, temperature
+from tfdetect.fusion.fusions import FUSIONS, Scores, cross_fit, fit, used
 from tfdetect.fusion.members import open_members
 from tfdetect.fusion.workflow import find_data
 from tfdetect.run import open_run

@@ -14,6 +14,7 @@ COMMANDS = {
     "models": "list the published detectors that train --model knows",
     "search": "search for a better experiment",
     "ensemble": "fuse trained runs into one detector",
+    "calibrate": "make a run's P(fake) a probability, and choose thresholds",
     "evaluate": "measure a run on its dataset or on another one",
     "predict": "give verdicts on files and folders",
     "synthesize": "make forgeries with masks out of photographs",

@@ -22,6 +22,11 @@ def parser() -> Parser:
                    "of each image as PNG; for runs with a mask head")  # fmt: skip
     p.add_argument("--threshold", type=float, metavar="P", help="P(fake) from which the verdict "
                    "is fake (default: the run's)")  # fmt: skip
+    p.add_argument("--at", metavar="POINT", help="the threshold of an operating point of the run, "
+                   "instead: fpr_1 and fpr_5 (so many percent false alarms on validation), eer, "
+                   "balanced, cost")  # fmt: skip
+    p.add_argument("--prior", type=float, metavar="P", help="share of fakes to expect among such "
+                   "images (default: as many as the run was calibrated on)")  # fmt: skip
     p.add_argument("--crops", type=int, choices=[1, 5, 9], help="windows of each image whose "
                    "probabilities are averaged (default: the run's)")  # fmt: skip
     p.add_argument("--flips", action="store_true",
@@ -35,13 +40,22 @@ def main(argv: list[str]) -> int:
 
     from tfdetect.errors import UserError
     from tfdetect.evaluation import tables
+    from tfdetect.evaluation.calibration import threshold_at, with_prior
     from tfdetect.run import check_writable, open_run
 
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold lies between 0 and 1. Got {args.threshold}.")
+    if args.threshold is not None and args.at:
+        raise UserError("--threshold and --at are two ways to choose one threshold. Give one.")
+    if args.prior is not None and not 0 < args.prior < 1:
+        raise UserError(f"--prior lies between 0 and 1. Got {args.prior}.")
     run = open_run(args.run).with_crops(args.crops).with_flips(args.flips)
     if args.threshold is not None:
         run.info["threshold"] = args.threshold
+    if args.prior is not None:
+        run.info.update(with_prior(run.info, args.prior, str(args.run)))
+    if args.at:
+        run.info["threshold"] = threshold_at(run.info, args.at, str(args.run))
     if args.output:
         tables.check_output(args.output)
     if args.masks:

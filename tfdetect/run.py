@@ -74,6 +74,22 @@ class Run:
         return self.info["classes"]
 
     @property
+    def threshold(self) -> float:
+        """P(fake) from which the verdict is fake."""
+        return self.info.get("threshold", 0.5)
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """How P(fake) is calibrated; see `evaluation.calibration.apply`."""
+        return self.info.get("calibration")
+
+    @property
+    def unsure(self) -> tuple[float, float]:
+        """P(fake) from which, and below which, a verdict is unsure; equal where none is."""
+        band = self.info.get("unsure") or {"low": self.threshold, "high": self.threshold}
+        return band["low"], band["high"]
+
+    @property
     def roots(self) -> dict[str, Path]:
         """Where each dataset lay when the run was trained."""
         return {name: Path(root) for name, root in self.info["dataset"]["roots"].items()}
@@ -103,6 +119,20 @@ class Run:
         """What the run was made by, as YAML: its experiment, or its members."""
         name = "ensemble" if self.is_ensemble else "experiment"
         return (self.path / f"{name}.yaml").read_text(encoding="utf-8")
+
+    def reread(self) -> "Run":
+        """The run as its run.json has it now."""
+        return Run(self.path, _read_info(self.path))
+
+    def saved_with(self, **values: Any) -> "Run":
+        """The same run after `values` were written into its run.json; those of None go."""
+        info = json.loads((self.path / "run.json").read_text())
+        for old in (info, self.info):
+            for name in values:
+                old.pop(name, None)
+        values = {name: value for name, value in values.items() if value is not None}
+        write_text(self.path / "run.json", json.dumps(info | values, indent=2))
+        return replace(self, info={**self.info, **values})
 
     def with_crops(self, crops: int | None) -> "Run":
         """The same run, to predict with another number of windows an image; None changes nothing.

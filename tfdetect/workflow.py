@@ -181,7 +181,7 @@ def train_run(
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
     """
     from tfdetect.data.pipeline import training_data, untouched_images, validation_data
-    from tfdetect.evaluation.evaluate import evaluate_run
+    from tfdetect.evaluation.evaluate import Calibrate, evaluate_run
     from tfdetect.models.saved_model import export_saved_model
     from tfdetect.training.fit import fit, prepare, save_detector
 
@@ -231,8 +231,8 @@ def train_run(
         )
         run = Run(writer.path, info)
         if trial is None:
-            export_saved_model(run)
-            evaluate_run(run, catalogue, pictures=pictures, say=say)
+            evaluate_run(run, catalogue, pictures=pictures, say=say, calibrate=Calibrate())
+            export_saved_model(run.reread())
         else:
             evaluate_run(run, catalogue, ("validation",), say=say, report=False)
         if not interrupted:

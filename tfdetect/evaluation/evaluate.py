@@ -1,16 +1,20 @@
 """Evaluates a run: predictions, metrics, figures, report, all inside its folder."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from scipy.stats import binomtest
 
 from tfdetect.data.catalogue import Catalogue
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.errors import UserError
+from tfdetect.evaluation import calibration
+from tfdetect.evaluation.calibration import METHODS
 from tfdetect.evaluation.masks import (
     BINS,
     batch_iou,
@@ -20,10 +24,27 @@ from tfdetect.evaluation.masks import (
     mask_metrics,
 )
 from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
-from tfdetect.evaluation.predictions import Drawn, Truth, predict_images
-from tfdetect.models.answers import draws_masks
+from tfdetect.evaluation.predictions import Drawn, Truth, calibrate_table, predict_images
+from tfdetect.models.answers import draws_masks, masks_decide
 from tfdetect.models.detector import load_detector
 from tfdetect.run import Run, write_text
+
+PRIORS = (0.1, 0.01, 0.001)  # shares of fakes among all images, for what precision is left
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """How to calibrate a run.
+
+    Attributes:
+        method: auto, none, or one of `calibration.METHODS`.
+        cost: of a false alarm, where a missed fake costs 1, for the operating point "cost".
+        unsure: share of each class that may get a wrong verdict outside the unsure band.
+    """
+
+    method: str = "auto"
+    cost: float | None = None
+    unsure: float | None = None
 
 
 def evaluate_run(
@@ -35,6 +56,7 @@ def evaluate_run(
     batch_size: int = 64,
     say=print,
     report: bool = True,
+    calibrate: Calibrate | None = None,
 ) -> dict:
     """Predicts splits of a dataset and writes what follows from the predictions.
 
@@ -43,6 +65,7 @@ def evaluate_run(
             the run's own by default.
         pictures: whether figures may show images of the dataset.
         report: whether to draw figures and write the report.
+        calibrate: calibrate the run anew on the first split, and write that into its run.json.
 
     Returns:
         The content of metrics.json.
@@ -57,6 +80,8 @@ def evaluate_run(
     own = catalogue.name == run.info["dataset"]["name"]
     seen = set(catalogue.split("train")["hash"].to_pylist()) if own else set()
     results, tables, shown = {}, {}, {}
+    if calibrate:
+        run = run.saved_with(calibration=None, points=None, unsure=None)
     for split in splits:
         rows = catalogue.split(split)
         if not rows.num_rows:
@@ -66,6 +91,9 @@ def evaluate_run(
         table = predict_images(
             run, detector, image_source(catalogue, rows), batch_size, truth=truth
         )
+        if calibrate and split == splits[0]:
+            run = _calibrate(run, detector, rows, table, calibrate, say)
+            table = calibrate_table(table, run)
         if own and split == "test":  # validation picked the best epoch
             seen |= set(catalogue.split("validation")["hash"].to_pylist())
         table = _complete(rows, table, seen)
@@ -82,6 +110,32 @@ def evaluate_run(
 
         write_report(run, results, tables, catalogue, pictures, output, shown)
     return results
+
+
+def _calibrate(run: Run, detector, rows: pa.Table, table: pa.Table, wanted: Calibrate, say) -> Run:
+    """The run, calibrated on what it says of images, with operating points and an unsure band."""
+    readable = table["error"].is_null().to_numpy()
+    fake = (rows["label"].to_numpy() > 0)[readable]
+    raw = table["p_fake"].to_numpy()[readable]
+    groups = np.array(rows["group"].to_pylist())[readable]
+    methods = METHODS[:1] if masks_decide(detector) else METHODS
+    if wanted.method not in ("auto", "none", *methods):
+        raise UserError(
+            f"{run.name} says fake where its mask has altered pixels, so P(fake) 0.5 must stay "
+            f"where it is: --method {methods[0]} or none."
+        )
+    scores = calibration.odds(raw)
+    found = None
+    if wanted.method != "none":
+        found = calibration.choose(scores, fake, groups, wanted.method, methods)
+        say("calibrated by {method}: log-loss {log_loss[0]:.4f}, after {log_loss[1]:.4f}".format(
+            **found) if found else "left uncalibrated: no calibration does better")  # fmt: skip
+    run = run.saved_with(calibration=found)
+    p = calibrate_table(table, run)["p_fake"].to_numpy()[readable]
+    return run.saved_with(
+        points=calibration.operating_points(p, fake, wanted.cost),
+        unsure=calibration.unsure_band(p, fake, wanted.unsure),
+    )
 
 
 def _truth(catalogue: Catalogue, rows: pa.Table) -> Truth:
@@ -132,6 +186,8 @@ def measure(table: pa.Table, run: Run) -> dict:
     readable = table.filter(pc.is_null(table["error"]))
     result = {"count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows}
     result |= _part(readable, run)
+    if readable.num_rows:
+        result |= _points(readable, run)
     seen = readable["in_train"].to_numpy(zero_copy_only=False)
     if seen.any():
         unseen = readable.filter(pa.array(~seen))
@@ -150,13 +206,53 @@ def measure(table: pa.Table, run: Run) -> dict:
     return result
 
 
+def _points(table: pa.Table, run: Run) -> dict:
+    """What the run's thresholds give on these images; nothing where a class is missing.
+
+    Returns:
+        points: {name: threshold, fpr, tpr (each value, low, high), precision {prior: value}};
+        unsure: low, high, coverage, and accuracy outside; uncalibrated: log_loss and ece.
+    """
+    fake, p = table["label"].to_numpy() > 0, table["p_fake"].to_numpy()
+    if fake.all() or not fake.any():
+        return {}
+    thresholds = {"default": run.threshold}
+    thresholds |= {name: point["threshold"] for name, point in run.info.get("points", {}).items()}
+    points = {}
+    for name, threshold in thresholds.items():
+        fpr, tpr = (_share(p[rows] >= threshold) for rows in (~fake, fake))
+        precision = {
+            str(prior): calibration.precision_at(tpr["value"], fpr["value"], prior)
+            for prior in PRIORS
+        }
+        points[name] = {"threshold": threshold, "fpr": fpr, "tpr": tpr, "precision": precision}
+    found = {"points": points}
+    if "unsure" in run.info:
+        sure = ~table["unsure"].to_numpy(zero_copy_only=False)
+        right = (p >= run.unsure[1]) == fake
+        found["unsure"] = run.info["unsure"] | {
+            "coverage": _share(sure), "accuracy": _share(right[sure]) if sure.any() else None
+        }  # fmt: skip
+    if run.calibration:
+        metrics = binary_metrics(fake, table["p_fake_raw"].to_numpy())(np.ones(len(fake)))
+        found["uncalibrated"] = {name: round(metrics[name], 6) for name in ("log_loss", "ece")}
+    return found
+
+
+def _share(true: np.ndarray) -> dict[str, float]:
+    """The share of true ones, with Wilson's 95% interval."""
+    found = binomtest(int(true.sum()), len(true))
+    low, high = found.proportion_ci(method="wilson")
+    return {"value": found.statistic, "low": low, "high": high}
+
+
 def _part(table: pa.Table, run: Run) -> dict:
     if not table.num_rows:
         return {"metrics": {}, "confusion": []}
     labels = table["label"].to_numpy()
     scores = table["p_fake"].to_numpy()
     predicted = np.array([run.classes.index(v) for v in table["verdict"].to_pylist()])
-    metrics = binary_metrics(labels > 0, scores, run.info.get("threshold", 0.5))
+    metrics = binary_metrics(labels > 0, scores, run.threshold)
     part = {
         "metrics": with_intervals(metrics, len(labels)),
         "confusion": confusion(labels, predicted, len(run.classes)),

@@ -38,16 +38,24 @@ def precision_recall(fake: np.ndarray, scores: np.ndarray) -> Figure:
     return figure
 
 
-def reliability(fake: np.ndarray, scores: np.ndarray) -> Figure:
-    """Share of fakes over P(fake) in bins; the bars below count the images."""
+def reliability(fake: np.ndarray, scores: np.ndarray, raw: np.ndarray | None = None) -> Figure:
+    """Share of fakes over P(fake) in bins; the bars below count the images.
+
+    Args:
+        raw: P(fake) before calibration, for a second line.
+    """
     figure, axes = _axes("P(fake)", "share of fakes", "Reliability")
-    bins = np.minimum((scores * BINS).astype(int), BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
-    used = count > 0
-    mean = np.bincount(bins, scores, BINS)[used] / count[used]
-    share = np.bincount(bins, fake, BINS)[used] / count[used]
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1)
-    axes.plot(mean, share, color=_BLUE, marker="o", markersize=4)
+    lines = [(scores, _BLUE, "calibrated")] + ([(raw, _GREY, "before")] if raw is not None else [])
+    for p, colour, label in reversed(lines):
+        bins = np.minimum((p * BINS).astype(int), BINS - 1)
+        count = np.bincount(bins, minlength=BINS)
+        used = count > 0
+        mean = np.bincount(bins, p, BINS)[used] / count[used]
+        share = np.bincount(bins, fake, BINS)[used] / count[used]
+        axes.plot(mean, share, color=colour, marker="o", markersize=4, label=label)
+    if raw is not None:
+        axes.legend(fontsize=8)
     centres = (np.arange(BINS) + 0.5) / BINS
     axes.bar(centres, 0.3 * count / count.max(), width=0.9 / BINS, color=_GREY, alpha=0.25)
     return figure

@@ -58,7 +58,10 @@ def binary_metrics(fake: np.ndarray, scores: np.ndarray, threshold: float = 0.5)
                 # Without authentic images it would be 1 whatever the scores.
                 "ap": float(np.sum(np.diff(tpr) * precisions)) if fps[-1] else np.nan,
                 "eer": _equal_error(tpr, fpr),
+                "tpr_at_fpr_1": _recall_at(tpr, fpr, 0.01),
+                "tpr_at_fpr_5": _recall_at(tpr, fpr, 0.05),
                 "log_loss": (w * losses).sum() / w.sum(),
+                "brier": (w * (scores - fake) ** 2).sum() / w.sum(),
                 "ece": np.abs(gap).sum() / count.sum(),
             }
 
@@ -75,6 +78,13 @@ def _equal_error(tpr: np.ndarray, fpr: np.ndarray) -> float:
     span = difference[after] - difference[before]
     share = -difference[before] / span if span > 0 else 0.0
     return float(fpr[before] + share * (fpr[after] - fpr[before]))
+
+
+def _recall_at(tpr: np.ndarray, fpr: np.ndarray, rate: float) -> float:
+    """The highest share of fakes found at a threshold with no more false alarms than that."""
+    if np.isnan(tpr).any() or np.isnan(fpr).any():
+        return float("nan")
+    return float(tpr[fpr <= rate].max())
 
 
 def with_intervals(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from tfdetect.data.pipeline import native_images, view_dataset
 from tfdetect.data.sources import Files, Records
 from tfdetect.evaluation.masks import BINS, count_pixels
-from tfdetect.models.answers import draws_masks, of_images, of_views
+from tfdetect.models.answers import calibrated, draws_masks, of_images, of_views
 from tfdetect.run import Run
 
 _PIXELS = 2**22  # of a batch of images at their own size, at most, where there are several
@@ -80,8 +80,9 @@ def predict_images(
 
     Returns:
         A table with one row an image, in order: p_fake (float32, null where it
-        cannot be read), probability_<class> for each class, verdict (class name),
-        error (null where it was read). If the detector draws masks, also altered_share, the
+        cannot be read), p_fake_raw (before calibration), probability_<class> for each class,
+        verdict (class name), unsure (bool: verdicts there are too often wrong), error (null where
+        it was read). If the detector draws masks, also altered_share, the
         share of pixels with P(altered) of at least 0.5; and with the truth altered_pixels and
         untouched_pixels: their counts by P(altered), int32 [BINS], null where not known.
     """
@@ -113,17 +114,35 @@ def predict_images(
         else None
         for i, m in enumerate(missing)
     ]
+    columns = _columns(run, table, missing)
+    columns |= masks.columns(missing) if masks else {}
+    return pa.table(columns | {"error": pa.array(errors, pa.string())})
+
+
+def calibrate_table(table: pa.Table, run: Run) -> pa.Table:
+    """A table of an uncalibrated run's predictions as the run, calibrated, would make it."""
+    names = [f"probability_{name}" for name in run.classes]
+    raw = np.stack([table[n].to_numpy(zero_copy_only=False) for n in names], 1)
+    missing = table["p_fake"].is_null().to_numpy(zero_copy_only=False)
+    for name, column in _columns(run, raw.astype(np.float32), missing).items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def _columns(run: Run, raw: np.ndarray, missing: np.ndarray) -> dict[str, pa.Array]:
+    """What follows from class probabilities before calibration, float32 [n, C]."""
+    table = calibrated(tf.constant(raw), run.calibration).numpy()
     fake = table[:, 1:].sum(axis=1)
     verdicts = [None if m else run.classes[c] for m, c in zip(missing, _choose(run, table, fake))]
-    columns = {
+    low, high = run.unsure
+    return {
         "p_fake": pa.array(fake, mask=missing),
+        "p_fake_raw": pa.array(raw[:, 1:].sum(axis=1), mask=missing),
         **{f"probability_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
            for i, name in enumerate(run.classes)},
         "verdict": pa.array(verdicts, pa.string()),
-        **(masks.columns(missing) if masks else {}),
-        "error": pa.array(errors, pa.string()),
+        "unsure": pa.array((fake >= low) & (fake < high), mask=missing),
     }  # fmt: skip
-    return pa.table(columns)
 
 
 class _Masks:
@@ -194,4 +213,4 @@ def _drawn(
 def _choose(run: Run, table: np.ndarray, fake: np.ndarray) -> np.ndarray:
     """The class of each row: the likeliest fake where P(fake) reaches the threshold."""
     best_fake = 1 + np.argmax(np.nan_to_num(table[:, 1:]), axis=1)
-    return np.where(np.nan_to_num(fake) >= run.info.get("threshold", 0.5), best_fake, 0)
+    return np.where(np.nan_to_num(fake) >= run.threshold, best_fake, 0)

@@ -12,13 +12,16 @@ from tabulate import tabulate
 from tfdetect.data.catalogue import Catalogue
 from tfdetect.data.sources import Files, Records, image_source
 from tfdetect.evaluation import figures
+from tfdetect.evaluation.calibration import POINTS
 from tfdetect.evaluation.page import html_table, save_figure, template
 from tfdetect.run import Run, write_text
 
 NAMES = {
     "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "precision": "precision",
     "recall": "recall", "f1": "F1", "auc": "AUC", "ap": "average precision",
-    "eer": "equal error rate", "log_loss": "log-loss", "ece": "calibration error (ECE)",
+    "eer": "equal error rate", "tpr_at_fpr_1": "recall at 1% false alarms",
+    "tpr_at_fpr_5": "recall at 5% false alarms", "log_loss": "log-loss", "brier": "Brier score",
+    "ece": "calibration error (ECE)",
 }  # fmt: skip
 
 MASK_NAMES = {
@@ -33,8 +36,8 @@ MASK_NAMES = {
 _PAGE = template(
     """<p>{{ what }} and evaluated on {{ dataset }}, images of {{ pixels }} pixels,
 classes {{ run.classes | join(", ") }}.
-P(fake) is 1 - P({{ run.classes[0] }}); the verdict is fake from
-{{ run.info.get("threshold", 0.5) }} on.{% if run.draws_masks %}
+P(fake) is 1 - P({{ run.classes[0] }}). {{ calibrated }} The verdict is fake from
+{{ run.threshold }} on.{% if run.draws_masks %}
 A pixel counts as altered from
 P(altered) 0.5 on, an empty mask for an untouched image as right (IoU 1).{% endif %}</p>
 {% for warning in warnings %}<p class="warning">{{ warning }}</p>{% endfor %}
@@ -101,6 +104,7 @@ def write_report(
     page = _PAGE.render(
         title=run.name, run=run, what=_what(run), pixels=_pixels(run), splits=splits,
         dataset=catalogue.name,
+        calibrated=_calibrated(run),
         warnings=_warnings(run, results, catalogue.warnings),
         training=[(name, save_figure(f, folder / f"{name}.png")) for name, f in curves],
         facts=_facts(run),
@@ -128,9 +132,12 @@ def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
         parts[f"not in train ({result['unseen']['count']:,})"] = result["unseen"]
     rows = [[title, *(_cell(p, key) for p in parts.values())] for key, title in NAMES.items()]
     tables = [(["metric", *parts], rows)]
+    if "points" in result:
+        tables += _point_tables(result)
     if "masks" in result:
         tables.append((["mask", *parts], _mask_rows(list(parts.values()))))
-    keys, mask_keys = ("accuracy", "recall", "auc", "ap"), ("iou_altered", "f1", "ap")
+    keys = ("accuracy", "recall", "auc", "ap", "tpr_at_fpr_5", "ece")
+    mask_keys = ("iou_altered", "f1", "ap")
     for kind in ("dataset", "generator"):
         named = result.get(f"{kind}s", {})
         rows = [
@@ -148,6 +155,38 @@ def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
             headers = ("IoU", "pixel F1", "pixel AP")
             tables.append(([f"masks of {kind}", "altered images", *headers], rows))
     return tables
+
+
+def _point_tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
+    """What thresholds give, and how much is unsure."""
+    rows = [
+        [name.replace("_", " ") + (f": {POINTS[name]}" if name in POINTS else ""),
+         f"{point['threshold']:.4f}", _interval(point["fpr"]), _interval(point["tpr"]),
+         *(("-" if p is None else f"{p:.3f}") for p in point["precision"].values())]
+        for name, point in result["points"].items()
+    ]  # fmt: skip
+    priors = [f"precision, 1 in {round(1 / float(p)):,} fake"
+              for p in next(iter(result["points"].values()))["precision"]]  # fmt: skip
+    tables = [(["threshold", "P(fake)", "false alarms", "recall", *priors], rows)]
+    if unsure := result.get("unsure"):
+        right = _interval(unsure["accuracy"]) if unsure["accuracy"] else "-"
+        tables.append((
+            ["unsure from P(fake)", "to", "verdicts given", "accuracy of those"],
+            [[f"{unsure['low']:.4f}", f"{unsure['high']:.4f}",
+              _interval(unsure["coverage"]), right]],
+        ))  # fmt: skip
+    if before := result.get("uncalibrated"):
+        after = result["metrics"]
+        tables.append((
+            ["calibration", "before", "after"],
+            [[NAMES[key], f"{before[key]:.4f}", f"{after[key]['value']:.4f}"]
+             for key in ("log_loss", "ece")],
+        ))  # fmt: skip
+    return tables
+
+
+def _interval(share: dict) -> str:
+    return f"{share['value']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
 
 
 def _mask_rows(parts: list[dict]) -> list[list[str]]:
@@ -168,7 +207,7 @@ def _cell(part: dict, key: str) -> str:
     metric = part["metrics"].get(key)
     if metric is None or metric["value"] is None:
         return "-"
-    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
+    return _interval(metric)
 
 
 def _html_tables(result: dict) -> Markup:
@@ -186,7 +225,8 @@ def _draw(
                   ("precision_recall", figures.precision_recall(fake, scores))]  # fmt: skip
     if len(fake):
         matrix = figures.confusion_matrix(result["confusion"], run.classes)
-        drawn += [("reliability", figures.reliability(fake, scores)), ("confusion", matrix)]
+        raw = readable["p_fake_raw"].to_numpy() if run.calibration else None
+        drawn += [("reliability", figures.reliability(fake, scores, raw)), ("confusion", matrix)]
     if source is not None:
         drawn.append(("mistakes", figures.surest_mistakes(table, source, run.classes)))
     return drawn
@@ -266,8 +306,7 @@ its probability. Images are brought to {brought}.
 ## Limits
 
 It was measured on images like those it was trained on. On other generators, cameras, sizes or
-compressions it can be wrong with high confidence. P(fake) is not calibrated beyond what the
-report shows. One verdict is no proof.
+compressions it can be wrong with high confidence. {_calibrated(run)} One verdict is no proof.
 
 ## Metrics
 
@@ -291,6 +330,16 @@ answer["p_fake"], answer["probabilities"], answer["class_names"]
 
 The signature `serving_default` takes `images`, float32 [B, H, W, 3] in 0..255, any H and W.
 {_MASK_USE if run.draws_masks else ""}"""
+
+
+def _calibrated(run: Run) -> str:
+    found = run.calibration
+    if not found:
+        return "P(fake) is not calibrated."
+    return (
+        f"P(fake) is calibrated ({found['method']}) on {found['images']:,} validation images, of "
+        f"which {found['fakes']:.0%} are fake; on other images it is not."
+    )
 
 
 _MASK_USE = """

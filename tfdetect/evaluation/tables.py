@@ -85,7 +85,8 @@ def terminal(table: pa.Table) -> str:
         else:
             numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
             numbers += [f"{row['altered_share']:.1%}"] if masks else []
-            rows.append([row["path"], row["verdict"], *numbers, ""])
+            verdict = f"unsure ({row['verdict']}?)" if row["unsure"] else row["verdict"]
+            rows.append([row["path"], verdict, *numbers, ""])
     headers = [
         "file",
         "verdict",

@@ -9,8 +9,9 @@ import tensorflow as tf
 from tfdetect.data.catalogue import Catalogue
 from tfdetect.data.pipeline import view_dataset
 from tfdetect.data.sources import image_source
+from tfdetect.evaluation.calibration import TINY, log_loss
 from tfdetect.experiment import Training
-from tfdetect.fusion.fusions import TINY, Scores, log_loss
+from tfdetect.fusion.fusions import Scores
 from tfdetect.models.answers import of_views
 from tfdetect.run import View
 from tfdetect.training.fit import losses_of

@@ -9,18 +9,18 @@ mixture of experts (Jacobs et al., Neural Computation 1991), for members that le
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit, log_expit, softmax
+from scipy.optimize import minimize
+from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 
 from tfdetect.data.catalogue import group_fraction
+from tfdetect.evaluation.calibration import TINY, log_loss, temperature
 
 FUSIONS = ("stacked", "mean", "weighted", "logistic", "greedy", "gated")
 _ROUNDS = 50  # of greedy selection
 _SMALLEST = 0.01  # a weight below is none
 _PENALTY = 0.01  # on the squares of the gate's kernel
 _GATE_IMAGES = 10_000  # that a gate is fitted on, at most
-TINY = 1e-7  # of a probability, before its logarithm
 
 
 @dataclass(frozen=True)
@@ -125,24 +125,6 @@ def cross_fit(name: str, scores: Scores, folds: int = 5) -> np.ndarray:
 def _folds(groups: np.ndarray, count: int, salt: str) -> np.ndarray:
     """The fold of each image, by its group; another salt parts otherwise."""
     return np.array([int(count * group_fraction(salt, group)) for group in groups])
-
-
-def log_loss(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
-    """Mean weighted log-loss in nats."""
-    return float(-(weights * log_expit(np.where(fake, odds, -odds))).sum() / weights.sum())
-
-
-def temperature(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
-    """The T for which odds / T has the least log-loss (Guo et al., ICML 2017), 0.05 to 100.
-
-    Few images are not believed when they are told apart without a mistake: ln T is drawn towards 0
-    by a normal prior of deviation 1.
-    """
-    found = minimize_scalar(
-        lambda t: log_loss(odds / np.exp(t), fake, weights) + t * t / (2 * len(odds)),
-        bounds=(np.log(0.05), np.log(100)), method="bounded",
-    )  # fmt: skip
-    return float(np.exp(found.x))
 
 
 def _weighted(odds: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.ndarray:

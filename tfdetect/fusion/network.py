@@ -11,7 +11,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfdetect.fusion.fusions import TINY, Fusion
+from tfdetect.evaluation.calibration import TINY
+from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
 from tfdetect.models.answers import draws_masks
 from tfdetect.models.detector import backbone_of, load_detector

@@ -201,7 +201,7 @@ def write_run(
     Args:
         report: called with the run's folder, to write the report on the fusion.
     """
-    from tfdetect.evaluation.evaluate import evaluate_run
+    from tfdetect.evaluation.evaluate import Calibrate, evaluate_run
     from tfdetect.models.saved_model import export_saved_model
     from tfdetect.training.fit import write_model
 
@@ -232,8 +232,8 @@ def write_run(
             seed=0, devices="-", command=workflow.command_line("ensemble"), **provenance(),
         )  # fmt: skip
         run = Run(writer.path, info)
-        export_saved_model(run)
-        evaluate_run(run, catalogue, say=say)
+        evaluate_run(run, catalogue, say=say, calibrate=Calibrate())
+        export_saved_model(run.reread())
         report(run)
         return writer.finish()
     except BaseException:

@@ -1,6 +1,7 @@
 """What a detector says of images: class probabilities, and which pixels were altered."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,7 @@ from tfdetect.imaging.tiles import by_tiles
 from tfdetect.models.heads import TopPixels
 from tfdetect.run import View
 
+_TINY = 1e-7  # of a probability, before its logarithm
 _BELOW = 0.499  # the highest P(altered) in what is called authentic
 
 
@@ -18,12 +20,41 @@ def draws_masks(detector: keras.Model) -> bool:
     return any(name.startswith("mask") for name in detector.output)
 
 
+def masks_decide(detector: keras.Model) -> bool:
+    """Whether the verdict is the mask's own: P(fake) 0.5 is P(altered) 0.5 of some pixels."""
+    return any(isinstance(layer, TopPixels) for layer in detector.layers)
+
+
 def probabilities(logits: tf.Tensor) -> tf.Tensor:
     """Class probabilities float32 [B, C] of logits [B, 1] (two classes) or [B, C]."""
     logits = tf.cast(logits, tf.float32)
     if logits.shape[-1] == 1:
         return tf.sigmoid(tf.concat([-logits, logits], axis=1))
     return tf.nn.softmax(logits)
+
+
+def calibrated(table: tf.Tensor, calibration: dict[str, Any] | None) -> tf.Tensor:
+    """Class probabilities [B, C] with P(fake) calibrated; which fake it is stays as likely.
+
+    Args:
+        calibration: of run.json; see `evaluation.calibration.apply`. None changes nothing.
+    """
+    if calibration is None:
+        return table
+    fakes = table[:, 1:]
+    fake = tf.reduce_sum(fakes, axis=1, keepdims=True)
+    odds = tf.math.log(tf.clip_by_value(fake, _TINY, 1.0))
+    odds -= tf.math.log(tf.clip_by_value(table[:, :1], _TINY, 1.0))
+    if "knots" in calibration:
+        x, y = (tf.constant(knots, tf.float32) for knots in calibration["knots"])
+        after = tf.clip_by_value(tf.searchsorted(x, odds[:, 0]), 1, len(x) - 1)
+        low, high = tf.gather(x, after - 1), tf.gather(x, after)
+        share = tf.clip_by_value((odds[:, 0] - low) / (high - low), 0.0, 1.0)
+        odds = (tf.gather(y, after - 1) * (1 - share) + tf.gather(y, after) * share)[:, None]
+    else:
+        odds = calibration["scale"] * odds + calibration["shift"]
+    now = tf.sigmoid(odds)
+    return tf.concat([tf.sigmoid(-odds), fakes / tf.maximum(fake, _TINY) * now], axis=1)
 
 
 def of_views(detector: keras.Model, views: Sequence[tf.Tensor], flips: bool = False) -> tf.Tensor:
@@ -72,7 +103,7 @@ def of_images(
     if len(views) > 1:
         return _of_several(detector, images, views)
     size, policy = views[0].size, views[0].policy
-    agree = any(isinstance(layer, TopPixels) for layer in detector.layers)
+    agree = masks_decide(detector)
 
     def look(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = detector(tf.cast(pixels, tf.float32), training=False)

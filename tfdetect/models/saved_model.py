@@ -6,7 +6,9 @@ Two signatures, whose names are stable:
     encoded           encoded_images: string [B], JPEG, PNG, WebP, BMP or GIF bytes
 
 Both return class_names: string [C], class 0 authentic; probabilities: float32
-[B, C]; p_fake: float32 [B], 1 - P(class 0). Detectors with a mask also return P(altered) of
+[B, C], calibrated as the run is; p_fake: float32 [B], 1 - P(class 0); verdict: string [B], a class
+name by the run's threshold; unsure: bool [B], whether p_fake lies where the run's verdicts are too
+often wrong. Detectors with a mask also return P(altered) of
 each pixel: serving_default as mask, float32 [B, H, W, 1]; encoded as mask_png, string [B], grey
 PNG of each image's size, 255 for 1.
 """
@@ -18,7 +20,7 @@ import tensorflow as tf
 
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import windows
-from tfdetect.models.answers import draws_masks, of_images, of_views
+from tfdetect.models.answers import calibrated, draws_masks, of_images, of_views
 from tfdetect.models.detector import load_detector
 from tfdetect.run import Run
 
@@ -31,11 +33,18 @@ def export_saved_model(run: Run) -> None:
     names, views = tf.constant(run.classes), run.views
     masked = draws_masks(detector)
 
+    low, high = run.unsure
+
     def named(table: tf.Tensor, **masks: tf.Tensor) -> dict[str, tf.Tensor]:
+        table = calibrated(table, run.calibration)
+        fake = tf.reduce_sum(table[:, 1:], axis=1)
+        likeliest = 1 + tf.argmax(table[:, 1:], axis=1)
         return {
             "class_names": tf.identity(names),
             "probabilities": table,
-            "p_fake": tf.reduce_sum(table[:, 1:], axis=1),
+            "p_fake": fake,
+            "verdict": tf.gather(names, tf.where(fake >= run.threshold, likeliest, 0)),
+            "unsure": (fake >= low) & (fake < high),
             **masks,
         }
 

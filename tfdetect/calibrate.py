@@ -32,6 +32,8 @@ def parser() -> Parser:
     p.add_argument("--unsure", type=float, metavar="SHARE", help="of each class that may get a "
                    "wrong verdict outside the unsure band (default: 0.01, of few images "
                    "0.05)")  # fmt: skip
+    p.add_argument("--no-pictures", action="store_true",
+                   help="keep images of the dataset out of the report")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=64, metavar="N")
     return p
 
@@ -66,7 +68,8 @@ def main(argv: list[str]) -> None:
 
     splits = (args.split,) if args.split == "all" else (args.split, "test")
     results = evaluate_run(
-        run, build_catalogue(spec, roots), splits, output, batch_size=args.batch_size,
+        run, build_catalogue(spec, roots), splits, output,
+        pictures=not args.no_pictures, batch_size=args.batch_size,
         calibrate=Calibrate(args.method, args.cost, args.unsure),
         say=lambda text: print(text, file=sys.stderr),
     )  # fmt: skip

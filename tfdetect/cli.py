@@ -16,6 +16,7 @@ COMMANDS = {
     "ensemble": "fuse trained runs into one detector",
     "calibrate": "make a run's P(fake) a probability, and choose thresholds",
     "evaluate": "measure a run on its dataset or on another one",
+    "compare": "tell whether one run is better than another, or was lucky",
     "predict": "give verdicts on files and folders",
     "synthesize": "make forgeries with masks out of photographs",
     "prepare": "write a dataset as shards, for fast training and for TensorFlow Datasets",

@@ -125,6 +125,32 @@ def terminal_table(results: dict) -> str:
     return "\n".join(lines)
 
 
+def comparison_tables(found: dict) -> str:
+    """What `paired.compare` found, as tables for the terminal."""
+    metrics = list(next(iter(found["runs"].values())))
+    rows = [
+        [NAMES[key], *(_cell({"metrics": m}, key) for m in found["runs"].values())]
+        for key in metrics
+    ]
+    lines = [f"{found['count']:,} images that all runs were shown (95% bootstrap intervals)",
+             tabulate(rows, ["metric", *found["runs"]], disable_numparse=True)]  # fmt: skip
+    pairs = [
+        [NAMES[key], *(_cell(pair, key) + _mark(pair["metrics"][key]) for pair in found["pairs"])]
+        for key in metrics
+    ]
+    for name, title in (("mcnemar", "McNemar, p"), ("delong", "DeLong (AUC), p")):
+        pairs.append([title, *(f"{pair[name]:.3g}" for pair in found["pairs"])])
+    headers = ["difference", *(f"{pair['one']} - {pair['other']}" for pair in found["pairs"])]
+    lines += ["", tabulate(pairs, headers, disable_numparse=True)]
+    note = "* the interval does not hold 0. p values are adjusted for their number (Holm)."
+    return "\n".join([*lines, "", note])
+
+
+def _mark(metric: dict) -> str:
+    apart = metric["low"] is not None and (metric["low"] > 0 or metric["high"] < 0)
+    return " *" if apart else ""
+
+
 def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
     """Headers and rows: all metrics of all images, and the main ones of each generator."""
     parts = {"all": result}

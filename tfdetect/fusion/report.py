@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from tfdetect.evaluation.metrics import binary_metrics, with_intervals
 from tfdetect.evaluation.page import html_table, save_figure, template
+from tfdetect.evaluation.paired import difference
 from tfdetect.fusion.fusions import Fusion, Scores, cross_fit
 from tfdetect.fusion.members import Members
 from tfdetect.run import View, write_text
@@ -110,13 +111,8 @@ def _metrics(odds: np.ndarray, fake: np.ndarray) -> dict:
 def _gain(one: np.ndarray, other: np.ndarray, fake: np.ndarray) -> dict:
     """The paired difference of metrics, with its interval."""
     known = ~np.isnan(one)
-    first, second = (binary_metrics(fake[known], expit(o[known])) for o in (one, other))
-
-    def difference(weights: np.ndarray) -> dict[str, float]:
-        a, b = first(weights), second(weights)
-        return {key: a[key] - b[key] for key in _SHOWN}
-
-    return with_intervals(difference, int(known.sum()), resamples=_RESAMPLES)
+    first, second = (expit(odds[known]) for odds in (one, other))
+    return difference(fake[known], first, second, list(_SHOWN), resamples=_RESAMPLES)
 
 
 def _alike(measured: Measured, split: str) -> dict:

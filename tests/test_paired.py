@@ -1,0 +1,81 @@
+"""Comparing runs on the same images."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from tfdetect.cli import run_command
+from tfdetect.compare import main as compare_command
+from tfdetect.evaluation.paired import delong, difference, holm, mcnemar
+
+
+def scores(rng, count, gap, shared=0.7):
+    """Labels, and scores of two detectors, correlated, the second worse by a gap."""
+    fake = rng.random(count) < 0.5
+    common = rng.normal(size=count) * shared
+    one = fake * 1.5 + common + rng.normal(size=count)
+    other = fake * (1.5 - gap) + common + rng.normal(size=count)
+    return fake, one, other
+
+
+def test_delong_has_the_error_rate_that_it_promises():
+    rng = np.random.default_rng(0)
+    p = [delong(*scores(rng, 150, 0.0)) for _ in range(400)]
+    assert 0.02 < np.mean(np.array(p) < 0.05) < 0.09
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+    assert np.mean([delong(*scores(rng, 400, 1.2)) < 0.05 for _ in range(50)]) > 0.9
+
+
+def test_delong_agrees_with_the_bootstrap():
+    fake, one, other = scores(np.random.default_rng(3), 500, 0.4)
+    scale = [(s - min(one.min(), other.min())) / 20 for s in (one, other)]
+    found = difference(fake, *scale, ["auc"], resamples=2000)["auc"]
+    error = (found["high"] - found["low"]) / 3.92
+    expected = 2 * stats.norm.sf(abs(found["value"]) / error)
+    assert np.log10(delong(fake, one, other)) == pytest.approx(np.log10(expected), abs=0.3)
+    assert delong(fake, one, one) == 1.0
+
+
+def test_mcnemar_and_holm():
+    one, other = np.ones(20, bool), np.ones(20, bool)
+    assert mcnemar(one, other) == 1.0
+    other[:8] = False
+    assert mcnemar(one, other) == pytest.approx(2 * 0.5**8)
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
+    run, _ = shared_run
+    one, other = tmp_path / "one", tmp_path / "other"
+    for copy in (one, other):
+        shutil.copytree(run.path, copy)
+    file = other / "predictions/test.parquet"
+    table = pq.read_table(file)
+    # The other is wrong about half of the images, knows fewer, and in another order.
+    p = table["p_fake"].to_numpy().copy()
+    p[::2] = 1 - p[::2]
+    table = table.set_column(table.column_names.index("p_fake"), "p_fake", pa.array(p))
+    order = np.random.default_rng(0).permutation(table.num_rows)[:-4]
+    pq.write_table(table.take(pa.array(order)), file)
+    assert run_command(compare_command, [str(one), str(other), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["count"] == table.num_rows - 4
+    [pair] = found["pairs"]
+    assert pair["metrics"]["accuracy"]["low"] > 0 and pair["mcnemar"] < 0.01 > pair["delong"]
+    assert run_command(compare_command, [str(one), str(other)]) == 0
+    said = capsys.readouterr().out
+    assert "one - other" in said and "] *" in said
+    for wrong, words in (
+        ([str(one)], "two runs or more"),
+        ([str(one), str(one)], "two runs or more"),
+        ([str(one), str(other), "--split", "train"], "has no predictions of train"),
+        ([str(one), str(other), "--dataset", "mine"], "of mine. Make them with"),
+        ([str(one), str(tmp_path / "none")], "There is no run folder"),
+    ):
+        assert run_command(compare_command, wrong) == 2
+        assert words in capsys.readouterr().err

@@ -1,0 +1,160 @@
+"""Compares detectors on the same images, so that "better" means something."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy import stats
+
+from tfdetect.errors import UserError
+from tfdetect.evaluation.metrics import binary_metrics, with_intervals
+from tfdetect.run import Run
+
+LEVEL = 0.05
+
+
+def difference(
+    fake: np.ndarray,
+    one: np.ndarray,
+    other: np.ndarray,
+    names: Sequence[str],
+    thresholds: tuple[float, float] = (0.5, 0.5),
+    resamples: int = 1000,
+) -> dict[str, dict[str, float | None]]:
+    """The first detector's metrics less the second's, with paired bootstrap intervals.
+
+    Args:
+        fake: bool [n].
+        one, other: P(fake) of the same images, [n].
+        names: of the metrics.
+    """
+    first, second = (binary_metrics(fake, p, t) for p, t in zip((one, other), thresholds))
+
+    def less(weights: np.ndarray) -> dict[str, float]:
+        a, b = first(weights), second(weights)
+        return {name: a[name] - b[name] for name in names}
+
+    return with_intervals(less, len(fake), resamples=resamples)
+
+
+def mcnemar(right_one: np.ndarray, right_other: np.ndarray) -> float:
+    """p of McNemar's exact test: are both detectors as often right on the same images?"""
+    only_one = int((right_one & ~right_other).sum())
+    only_other = int((~right_one & right_other).sum())
+    total = only_one + only_other
+    return float(stats.binomtest(only_one, total).pvalue) if total else 1.0
+
+
+def delong(fake: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+    """p of DeLong's test: have both the same AUC, on the same images?
+
+    Source: DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988), by the ranks of Sun & Xu, IEEE
+    Signal Processing Letters 21 (2014).
+    """
+    scores = np.stack([one, other])
+    positive, negative = scores[:, fake], scores[:, ~fake]
+    m, n = positive.shape[1], negative.shape[1]
+    whole = np.stack([stats.rankdata(np.concatenate(p)) for p in zip(positive, negative)])
+    inner = np.stack([stats.rankdata(p) for p in positive])
+    outer = np.stack([stats.rankdata(p) for p in negative])
+    auc = (whole[:, :m].sum(1) / m - (m + 1) / 2) / n
+    of_fakes = (whole[:, :m] - inner) / n
+    of_authentic = 1 - (whole[:, m:] - outer) / m
+    covariance = np.cov(of_fakes) / m + np.cov(of_authentic) / n
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    if variance <= 1e-18:
+        return 1.0 if np.isclose(auc[0], auc[1]) else 0.0
+    return float(2 * stats.norm.sf(abs(auc[0] - auc[1]) / np.sqrt(variance)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values adjusted for their number, after Holm."""
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(np.array(p)[order] * (len(p) - np.arange(len(p))))
+    found = np.empty(len(p))
+    found[order] = np.minimum(adjusted, 1)
+    return found.tolist()
+
+
+def compare(
+    runs: dict[str, Run], split: str, dataset: str | None, metrics: Sequence[str]
+) -> dict:  # fmt: skip
+    """Compares what runs said of the images that all of them were asked about.
+
+    Args:
+        runs: by the name to show.
+        dataset: of an evaluation on other images than the runs' own.
+        metrics: to show.
+
+    Returns:
+        count; runs {name: metrics with intervals}; pairs [{one, other, metrics (differences),
+        mcnemar, delong (p values, adjusted for their number after Holm), ahead}].
+
+    Raises:
+        UserError: a run was not evaluated there, or they have no images in common.
+    """
+    tables = {name: _predictions(run, split, dataset) for name, run in runs.items()}
+    common = set.intersection(*(set(_keys(t)) for t in tables.values()))
+    if not common:
+        raise UserError(f"No image of {split} was shown to all of {', '.join(runs)}.")
+    p, right, labels = {}, {}, {}
+    for name, table in tables.items():
+        keys = _keys(table)
+        order = [i for i, _ in sorted(enumerate(keys), key=lambda pair: pair[1])
+                 if keys[i] in common]  # fmt: skip
+        table = table.take(pa.array(order))
+        labels[name] = table["label"].to_numpy() > 0
+        p[name] = table["p_fake"].to_numpy()
+        right[name] = (p[name] >= runs[name].threshold) == labels[name]
+    fake = next(iter(labels.values()))
+    if any((other != fake).any() for other in labels.values()):
+        raise UserError(f"{', '.join(runs)} were evaluated with different labels of one image.")
+    if fake.all() or not fake.any():
+        raise UserError(f"Of the {len(fake):,} images that all runs have seen, all are of a class.")
+    found = {
+        "count": len(fake),
+        "runs": {
+            name: with_intervals(
+                _only(binary_metrics(fake, p[name], runs[name].threshold), metrics), len(fake)
+            )
+            for name in runs
+        },
+    }
+    pairs = []
+    for one, other in combinations(runs, 2):
+        thresholds = runs[one].threshold, runs[other].threshold
+        pairs.append({
+            "one": one, "other": other,
+            "metrics": difference(fake, p[one], p[other], metrics, thresholds),
+            "mcnemar": mcnemar(right[one], right[other]),
+            "delong": delong(fake, p[one], p[other]),
+        })  # fmt: skip
+    for test in ("mcnemar", "delong"):
+        for pair, value in zip(pairs, holm([pair[test] for pair in pairs])):
+            pair[test] = value
+    return found | {"pairs": pairs}
+
+
+def _only(metrics, names: Sequence[str]):
+    return lambda weights: {k: v for k, v in metrics(weights).items() if k in names}
+
+
+def _keys(table: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(table["path"].to_pylist(), table["hash"].to_pylist()))
+
+
+def _predictions(run: Run, split: str, dataset: str | None) -> pa.Table:
+    folder = run.path / "evaluations" / dataset if dataset else run.path
+    file = Path(folder) / "predictions" / f"{split}.parquet"
+    if not file.is_file():
+        more = f" --dataset {dataset}" if dataset else ""
+        raise UserError(
+            f"{run.name} has no predictions of {split}{' of ' + dataset if dataset else ''}. Make "
+            f"them with: python -m tfdetect.evaluate {run.path}{more} --split {split}"
+        )
+    table = pq.read_table(file)
+    return table.filter(pc.is_null(table["error"]))

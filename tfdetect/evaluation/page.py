@@ -20,6 +20,7 @@ h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
 th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #eee; }
 th:first-child, td:first-child { text-align: left; }
+td:not(:first-child):not(:last-child) { white-space: nowrap; }
 figure { display: inline-block; margin: .5rem; } img { max-width: 100%; }
 .verdict, .finding { padding: .5rem 1rem; margin: .4rem 0; } .verdict { font-size: 1.3rem; }
 .note { background: #d7ecd9; }

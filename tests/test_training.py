@@ -35,7 +35,7 @@ def test_intervals_hold_their_values(shared_run):
     run, _ = shared_run
     assert run.info["status"] == "complete"
     metrics = run.metrics()["test"]["metrics"]
-    assert len(metrics) == 10
+    assert len(metrics) == 13
     for name, m in metrics.items():
         if name != "ece":  # resampling adds to a calibration error
             assert m["low"] <= m["value"] <= m["high"], name

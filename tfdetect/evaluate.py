@@ -26,6 +26,9 @@ def parser() -> Parser:
                    "probabilities are averaged (default: the run's)")  # fmt: skip
     p.add_argument("--flips", action="store_true",
                    help="look at each image's mirror image too, and average")  # fmt: skip
+    p.add_argument("--degrade", metavar="NAME,NAME", help="score degraded images instead: genimage "
+                   "(its six), grid (all kinds, mild to strong), reencode, or such as "
+                   "jpeg:65,blur:3,social:2")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=64, metavar="N")
     p.add_argument("--json", action="store_true", help="print metrics.json, not a table")
     return p
@@ -49,6 +52,9 @@ def main(argv: list[str]) -> None:
     from tfdetect.evaluation.evaluate import evaluate_run
     from tfdetect.evaluation.report import terminal_table
 
+    if args.degrade:
+        _degrade(args, run, spec, roots, output)
+        return
     catalogue = build_catalogue(spec, roots)
     results = evaluate_run(
         run, catalogue, tuple(args.split or ("validation", "test")), output,
@@ -63,6 +69,28 @@ def main(argv: list[str]) -> None:
     else:
         print(terminal_table(results))
         print(f"report {output / 'report.html'}")
+
+
+def _degrade(args, run, spec, roots: dict[str, Path], output: Path) -> None:
+    from tfdetect.data.catalogue import build_catalogue
+    from tfdetect.errors import UserError
+    from tfdetect.evaluation.robustness import degrade, terminal
+    from tfdetect.imaging.degradations import parse_degradations
+
+    if args.split and len(args.split) > 1:
+        raise UserError("--degrade takes one --split.")
+    degradations = parse_degradations(args.degrade)
+    found = degrade(
+        run, build_catalogue(spec, roots), (args.split or ["test"])[0], degradations, output,
+        args.batch_size, say=lambda text: print(text, file=sys.stderr),
+    )  # fmt: skip
+    if args.json:
+        import json
+
+        print(json.dumps(found, indent=2))
+    else:
+        print(terminal(found))
+        print(f"report {output / 'degradations.html'}")
 
 
 if __name__ == "__main__":

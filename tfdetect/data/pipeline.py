@@ -6,6 +6,7 @@ go on from any step, and the number of workers changes nothing.
 
 import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,9 @@ _MEMORY_LIMIT = 4 * 2**30  # bytes
 _POOL = 128 * 2**20  # bytes of shards that images are drawn from at a time
 UNKNOWN = 255  # in masks, where nobody knows whether a pixel was altered
 _SHARDS = 2**31 - 2  # names the draws of the shards' order
+
+# Of a decoded image, uint8 [H, W, 3], and its number, int64.
+Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def load_image(data: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf.Tensor:
@@ -89,34 +93,46 @@ def image_dataset(
     return _fixed(images.ignore_errors().batch(batch_size).prefetch(_AHEAD))
 
 
-def view_dataset(source: Files | Records, views: list[View], batch_size: int) -> tf.data.Dataset:
+def view_dataset(
+    source: Files | Records, views: list[View], batch_size: int, change: Change | None = None
+) -> tf.data.Dataset:
     """Batches of (index int64 [b], images), in order; an image is decoded once for all views.
+
+    Args:
+        change: of each decoded image, before anything else.
 
     Images are a tuple of uint8 [b, crops, *size, 3], one for each view. An image that cannot be
     read is left out: its index does not appear.
     """
-    if len(views) == 1 and views[0].crops == 1:
+    if len(views) == 1 and views[0].crops == 1 and change is None:
         [view] = views
         images = image_dataset(source, view.size, view.policy, batch_size)
         return images.map(lambda index, image: (index, (image[:, None],)))
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple:
         image = decode(source.load(item))
+        image = change(image, index) if change else image
         return index, tuple(windows(image, v.size, v.policy, v.crops) for v in views)
 
     images = source.stream().map(read, WORKERS)
     return _fixed(images.ignore_errors().batch(batch_size).prefetch(_AHEAD))
 
 
-def native_images(source: Files | Records, masks: Files | Records | None) -> tf.data.Dataset:
+def native_images(
+    source: Files | Records, masks: Files | Records | None, change: Change | None = None
+) -> tf.data.Dataset:
     """(index int64, image uint8 [H, W, 3], mask uint8 [H, W, 1]) one by one, in order.
 
-    Without a source of masks they are empty.
+    Without a source of masks they are empty. `change` is of images without one.
     """
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
         mask = tf.constant("") if masks is None else masks.beside(index, item)
-        return index, *load_pair(source.load(item), mask)
+        image, mask = load_pair(source.load(item), mask)
+        if change:
+            image = change(image, index)
+            mask = tf.zeros_like(image[..., :1])
+        return index, image, mask
 
     return _fixed(source.stream().map(read, WORKERS).ignore_errors().prefetch(_AHEAD))
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdetect.data.pipeline import native_images, view_dataset
+from tfdetect.data.pipeline import Change, native_images, view_dataset
 from tfdetect.data.sources import Files, Records
 from tfdetect.evaluation.masks import BINS, count_pixels
 from tfdetect.models.answers import calibrated, draws_masks, of_images, of_views
@@ -71,12 +71,14 @@ def predict_images(
     progress: bool = True,
     truth: Truth | None = None,
     on_mask: Callable[[Drawn], None] | None = None,
+    change: Change | None = None,
 ) -> pa.Table:
     """Predicts every image of `source`.
 
     Args:
         truth: the true masks, to compare a detector's with.
         on_mask: called with each image's mask, if the detector draws masks.
+        change: of each decoded image, given its number; not together with `truth`.
 
     Returns:
         A table with one row an image, in order: p_fake (float32, null where it
@@ -97,11 +99,11 @@ def predict_images(
     )
     with bar:
         if masks is None:
-            for indices, answers in _labels(run, detector, source, batch_size):
+            for indices, answers in _labels(run, detector, source, batch_size, change):
                 table[indices] = answers
                 bar.update(len(indices))
         else:
-            for drawn, answer in _drawn(run, detector, source, batch_size, truth):
+            for drawn, answer in _drawn(run, detector, source, batch_size, truth, change):
                 table[drawn.index] = answer
                 masks.add(drawn)
                 if on_mask is not None:
@@ -171,19 +173,26 @@ class _Masks:
         return found
 
 
-def _labels(run: Run, detector: keras.Model, source: Files | Records, size: int) -> Iterator[tuple]:
+def _labels(
+    run: Run, detector: keras.Model, source: Files | Records, size: int, change: Change | None
+) -> Iterator[tuple]:
     """Indices and class probabilities of batches of images."""
 
     @tf.function(reduce_retracing=True)
     def answer(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
         return of_views(detector, views, run.info.get("flips", False))
 
-    for indices, images in view_dataset(source, run.views, size):
+    for indices, images in view_dataset(source, run.views, size, change):
         yield indices.numpy(), answer(images).numpy()
 
 
 def _drawn(
-    run: Run, detector: keras.Model, source: Files | Records, size: int, truth: Truth | None
+    run: Run,
+    detector: keras.Model,
+    source: Files | Records,
+    size: int,
+    truth: Truth | None,
+    change: Change | None,
 ) -> Iterator[tuple[Drawn, np.ndarray]]:
     """What is drawn on each image, and its class probabilities."""
 
@@ -197,7 +206,7 @@ def _drawn(
             yield Drawn(int(index), image.numpy(), drawn[..., 0], mask.numpy()[..., 0]), table
 
     batch = []
-    for item in native_images(source, truth.source if truth else None):
+    for item in native_images(source, truth.source if truth else None, change):
         image = item[1]
         pixels = image.shape[0] * image.shape[1] * (len(batch) + 1)
         if batch and (

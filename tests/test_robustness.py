@@ -1,0 +1,128 @@
+"""Degradations of fixed strength, and what evaluate makes of them."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageFilter
+
+from tfdetect.cli import run_command
+from tfdetect.data.sources import Files
+from tfdetect.errors import UserError
+from tfdetect.evaluate import main as evaluate_command
+from tfdetect.evaluation.predictions import predict_images
+from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
+from tfdetect.models.detector import load_detector
+
+
+def picture(height=60, width=90):
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(20, 235, (6, 9, 3), np.uint8))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def changed(name, image, number=0):
+    [degradation] = parse_degradations(name)
+    return degradation(tf.constant(image), tf.constant(number, tf.int64)).numpy()
+
+
+@pytest.mark.parametrize("name", SETS["grid"])
+def test_each_changes_the_image_alike_eagerly_and_in_a_pipeline(name):
+    image = picture(150, 200)
+    [degradation] = parse_degradations(name)
+    eager = changed(name, image, 3)
+    data = tf.data.Dataset.from_tensors(image).map(
+        lambda i: degradation(i, tf.constant(3, tf.int64))
+    )
+    inside = data.get_single_element().numpy()
+    assert eager.dtype == np.uint8 and eager.shape[2] == 3
+    # XLA-free graphs may round a filter's last bit otherwise.
+    assert np.abs(inside.astype(int) - eager).max() <= 1 and (inside != eager).mean() < 0.01
+    assert eager.shape != image.shape or (eager != image).any()
+
+
+def test_they_do_what_pillow_does():
+    image = picture()
+    for quality in (30, 65, 95):
+        data = io.BytesIO()
+        Image.fromarray(image).save(data, "JPEG", quality=quality)
+        theirs = np.asarray(Image.open(data)).astype(int)
+        assert np.abs(changed(f"jpeg:{quality}", image) - theirs).mean() < 1.0
+        data = io.BytesIO()
+        Image.fromarray(image).save(data, "WEBP", quality=quality)
+        assert (changed(f"webp:{quality}", image) == np.asarray(Image.open(data))).all()
+    blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(3))).astype(int)
+    middle = slice(12, -12)
+    ours = changed("blur:3", image)
+    assert np.abs(ours[middle, middle] - blurred[middle, middle]).mean() < 1.5
+    assert (changed("crop:0.5", image) == image[15:45, 22:67]).all()
+    assert (changed("darker:0.5", image) == np.round(image * 0.5)).mean() > 0.99
+
+
+def test_sizes_and_noise():
+    image = picture(60, 90)
+    assert changed("side:30", image).shape == (30, 45, 3)
+    assert (changed("side:112", image) == image).all()
+    assert changed("scale:0.5", image).shape == (30, 45, 3)
+    assert changed("screenshot:1.5", image).shape == (90, 135, 3)
+    assert changed("social:2", image).shape == (38, 58, 3)
+    one, same, other = (changed("noise:10", image, n) for n in (1, 1, 2))
+    assert (one == same).all() and (one != other).any()
+    assert 7 < (one.astype(float) - image)[image.min(2) > 40].std() < 12
+
+
+def test_names_and_mistakes():
+    names = [d.name for d in parse_degradations("genimage, jpeg:65.0,blur:3")]
+    assert names == list(SETS["genimage"])
+    assert len(parse_degradations("grid")) == sum(len(k.grid) for k in KINDS.values())
+    for wrong, words in (("jpg:30", "Did you mean 'jpeg'"), ("jpeg", "from 1 to 100"),
+                         ("blur:x", "Gaussian blur"), ("crop:1.5", "from 0.01 to 1"),
+                         ("jpeg:nan", "from 1 to 100"), ("", "degradation")):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            parse_degradations(wrong)
+
+
+def test_images_are_degraded_before_they_are_brought_to_size(shared_run, tmp_path):
+    run, root = shared_run
+    paths = sorted(map(str, root.glob("test/*/*.png")))
+    [jpeg] = parse_degradations("jpeg:40")
+    detector = load_detector(run)
+    found = predict_images(run, detector, Files(paths), change=jpeg)["p_fake"].to_numpy()
+    written = []
+    for number, path in enumerate(paths):
+        target = tmp_path / f"{number}.png"
+        Image.fromarray(changed("jpeg:40", np.asarray(Image.open(path)))).save(target)
+        written.append(str(target))
+    expected = predict_images(run, detector, Files(written))["p_fake"].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    untouched = predict_images(run, detector, Files(paths))["p_fake"].to_numpy()
+    assert np.abs(found - untouched).max() > 0.01
+
+
+def test_evaluate_draws_curves(shared_run, tmp_path, capsys):
+    run, root = shared_run
+    output = tmp_path / "out"
+    arguments = [str(run.path), "--output", str(output), "--data-dir", str(root)]
+    assert run_command(evaluate_command, [*arguments, "--degrade", "blur:0.3,blur:3,jpeg:20"]) == 0
+    assert "keep their verdict under all of them" in capsys.readouterr().out
+    found = json.loads((output / "degradations.json").read_text())
+    assert list(found["degradations"]) == ["none", "blur:0.3", "blur:3", "jpeg:20"]
+    none, strong = found["degradations"]["none"], found["degradations"]["blur:3"]
+    assert none["flipped"] == 0 and none["metrics"]["accuracy"]["value"] > 0.9
+    # The checkerboard of the fakes is gone after a blur.
+    assert strong["metrics"]["recall"]["value"] < 0.2 < strong["flipped"]
+    table = pq.read_table(output / "degradations.parquet")
+    assert table.num_rows == 32 and "blur:3" in table.column_names
+    verdicts = [table[n].to_numpy() >= 0.5 for n in found["degradations"]]
+    stable = np.all([v == verdicts[0] for v in verdicts], axis=0).mean()
+    assert found["stable"] == pytest.approx(stable)
+    assert "data:image/png" in (output / "degradations.html").read_text()
+    for wrong, words in (
+        (["--degrade", "fog:3"], "Unknown degradation 'fog'"),
+        (["--degrade", "jpeg:30", "--split", "test", "--split", "train"], "takes one --split"),
+    ):
+        assert run_command(evaluate_command, [*arguments, *wrong]) == 2
+        assert words in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -79,3 +81,13 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
     ):
         assert run_command(compare_command, wrong) == 2
         assert words in capsys.readouterr().err
+
+
+def test_comparing_needs_no_tensorflow(shared_run):
+    path = shared_run[0].path
+    twice = [str(path), f"{path}/../{path.name}"]
+    code = (
+        "import sys; from tfdetect.cli import run_command; from tfdetect.compare import main; "
+        f"assert run_command(main, {twice!r}) == 0; sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -38,11 +38,10 @@ def main(argv: list[str]) -> None:
         run = open_run(path)
         runs[run.name if run.name not in runs else str(path)] = run
 
-    from tfdetect.evaluation.paired import compare
-    from tfdetect.evaluation.report import comparison_tables
+    from tfdetect.evaluation.paired import compare, terminal
 
     found = compare(runs, args.split, args.dataset, METRICS)
-    print(json.dumps(found, indent=2) if args.json else comparison_tables(found))
+    print(json.dumps(found, indent=2) if args.json else terminal(found))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,14 @@ import numpy as np
 _TINY = float(np.finfo(np.float32).eps)
 BINS = 15  # of the reliability diagram and the calibration error
 
+NAMES = {
+    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "precision": "precision",
+    "recall": "recall", "f1": "F1", "auc": "AUC", "ap": "average precision",
+    "eer": "equal error rate", "tpr_at_fpr_1": "recall at 1% false alarms",
+    "tpr_at_fpr_5": "recall at 5% false alarms", "log_loss": "log-loss", "brier": "Brier score",
+    "ece": "calibration error (ECE)",
+}  # fmt: skip
+
 
 def binary_metrics(fake: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> Callable:
     """Prepares the metrics of P(fake) against is-fake.
@@ -115,6 +123,13 @@ def with_intervals(
         triple = {"value": value, "low": low, "high": high}
         result[name] = {k: None if np.isnan(v) else round(float(v), 6) for k, v in triple.items()}
     return result
+
+
+def shown(metric: dict[str, float | None]) -> str:
+    """A value with its interval, as text."""
+    if metric["value"] is None:
+        return "-"
+    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> list[list[int]]:

@@ -9,12 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import stats
+from tabulate import tabulate
 
 from tfdetect.errors import UserError
-from tfdetect.evaluation.metrics import binary_metrics, with_intervals
+from tfdetect.evaluation.metrics import NAMES, binary_metrics, shown, with_intervals
 from tfdetect.run import Run
-
-LEVEL = 0.05
 
 
 def difference(
@@ -137,6 +136,29 @@ def compare(
         for pair, value in zip(pairs, holm([pair[test] for pair in pairs])):
             pair[test] = value
     return found | {"pairs": pairs}
+
+
+def terminal(found: dict) -> str:
+    """What `compare` found, as tables for the terminal."""
+    metrics = list(next(iter(found["runs"].values())))
+    rows = [[NAMES[key], *(shown(m[key]) for m in found["runs"].values())] for key in metrics]
+    lines = [f"{found['count']:,} images that all runs were shown (95% bootstrap intervals)",
+             tabulate(rows, ["metric", *found["runs"]], disable_numparse=True)]  # fmt: skip
+    pairs = [
+        [NAMES[key], *(shown(p["metrics"][key]) + _mark(p["metrics"][key]) for p in found["pairs"])]
+        for key in metrics
+    ]
+    for name, title in (("mcnemar", "McNemar, p"), ("delong", "DeLong (AUC), p")):
+        pairs.append([title, *(f"{pair[name]:.3g}" for pair in found["pairs"])])
+    headers = ["difference", *(f"{pair['one']} - {pair['other']}" for pair in found["pairs"])]
+    lines += ["", tabulate(pairs, headers, disable_numparse=True)]
+    note = "* the interval does not hold 0. p values are adjusted for their number (Holm)."
+    return "\n".join([*lines, "", note])
+
+
+def _mark(metric: dict) -> str:
+    apart = metric["low"] is not None and (metric["low"] > 0 or metric["high"] < 0)
+    return " *" if apart else ""
 
 
 def _only(metrics, names: Sequence[str]):

@@ -13,16 +13,9 @@ from tfdetect.data.catalogue import Catalogue
 from tfdetect.data.sources import Files, Records, image_source
 from tfdetect.evaluation import figures
 from tfdetect.evaluation.calibration import POINTS
+from tfdetect.evaluation.metrics import NAMES, shown
 from tfdetect.evaluation.page import html_table, save_figure, template
 from tfdetect.run import Run, write_text
-
-NAMES = {
-    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "precision": "precision",
-    "recall": "recall", "f1": "F1", "auc": "AUC", "ap": "average precision",
-    "eer": "equal error rate", "tpr_at_fpr_1": "recall at 1% false alarms",
-    "tpr_at_fpr_5": "recall at 5% false alarms", "log_loss": "log-loss", "brier": "Brier score",
-    "ece": "calibration error (ECE)",
-}  # fmt: skip
 
 MASK_NAMES = {
     "iou_altered": "IoU, mean of altered images", "iou": "IoU, mean of all images",
@@ -125,32 +118,6 @@ def terminal_table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def comparison_tables(found: dict) -> str:
-    """What `paired.compare` found, as tables for the terminal."""
-    metrics = list(next(iter(found["runs"].values())))
-    rows = [
-        [NAMES[key], *(_cell({"metrics": m}, key) for m in found["runs"].values())]
-        for key in metrics
-    ]
-    lines = [f"{found['count']:,} images that all runs were shown (95% bootstrap intervals)",
-             tabulate(rows, ["metric", *found["runs"]], disable_numparse=True)]  # fmt: skip
-    pairs = [
-        [NAMES[key], *(_cell(pair, key) + _mark(pair["metrics"][key]) for pair in found["pairs"])]
-        for key in metrics
-    ]
-    for name, title in (("mcnemar", "McNemar, p"), ("delong", "DeLong (AUC), p")):
-        pairs.append([title, *(f"{pair[name]:.3g}" for pair in found["pairs"])])
-    headers = ["difference", *(f"{pair['one']} - {pair['other']}" for pair in found["pairs"])]
-    lines += ["", tabulate(pairs, headers, disable_numparse=True)]
-    note = "* the interval does not hold 0. p values are adjusted for their number (Holm)."
-    return "\n".join([*lines, "", note])
-
-
-def _mark(metric: dict) -> str:
-    apart = metric["low"] is not None and (metric["low"] > 0 or metric["high"] < 0)
-    return " *" if apart else ""
-
-
 def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
     """Headers and rows: all metrics of all images, and the main ones of each generator."""
     parts = {"all": result}
@@ -187,7 +154,7 @@ def _point_tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
     """What thresholds give, and how much is unsure."""
     rows = [
         [name.replace("_", " ") + (f": {POINTS[name]}" if name in POINTS else ""),
-         f"{point['threshold']:.4f}", _interval(point["fpr"]), _interval(point["tpr"]),
+         f"{point['threshold']:.4f}", shown(point["fpr"]), shown(point["tpr"]),
          *(("-" if p is None else f"{p:.3f}") for p in point["precision"].values())]
         for name, point in result["points"].items()
     ]  # fmt: skip
@@ -195,11 +162,11 @@ def _point_tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
               for p in next(iter(result["points"].values()))["precision"]]  # fmt: skip
     tables = [(["threshold", "P(fake)", "false alarms", "recall", *priors], rows)]
     if unsure := result.get("unsure"):
-        right = _interval(unsure["accuracy"]) if unsure["accuracy"] else "-"
+        right = shown(unsure["accuracy"]) if unsure["accuracy"] else "-"
         tables.append((
             ["unsure from P(fake)", "to", "verdicts given", "accuracy of those"],
             [[f"{unsure['low']:.4f}", f"{unsure['high']:.4f}",
-              _interval(unsure["coverage"]), right]],
+              shown(unsure["coverage"]), right]],
         ))  # fmt: skip
     if before := result.get("uncalibrated"):
         after = result["metrics"]
@@ -209,10 +176,6 @@ def _point_tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
              for key in ("log_loss", "ece")],
         ))  # fmt: skip
     return tables
-
-
-def _interval(share: dict) -> str:
-    return f"{share['value']:.4f} [{share['low']:.4f}, {share['high']:.4f}]"
 
 
 def _mask_rows(parts: list[dict]) -> list[list[str]]:
@@ -231,9 +194,7 @@ def _mask_rows(parts: list[dict]) -> list[list[str]]:
 
 def _cell(part: dict, key: str) -> str:
     metric = part["metrics"].get(key)
-    if metric is None or metric["value"] is None:
-        return "-"
-    return _interval(metric)
+    return "-" if metric is None else shown(metric)
 
 
 def _html_tables(result: dict) -> Markup:

@@ -213,7 +213,7 @@ def test_a_run_is_calibrated_and_all_roads_agree(shared_run, tmp_path, capsys):
     wishes = ["--method", "platt", "--cost", "5"]
     assert run_command(calibrate_command, [str(copy), *images, *wishes]) == 0
     said = capsys.readouterr().out
-    assert "unsure from P(fake)" in said and "lowest cost of mistakes" in said
+    assert "unsure from P(fake)" in said and "cost (least cost)" in said
     info = open_run(copy).info
     if info.get("calibration"):  # of so few images platt may do harm; then it is refused
         assert info["calibration"]["method"] == "platt"

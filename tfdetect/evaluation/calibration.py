@@ -16,12 +16,12 @@ from tfdetect.data.catalogue import group_fraction
 from tfdetect.errors import UserError
 
 METHODS = ("temperature", "platt", "isotonic")
-POINTS = {
-    "fpr_1": "at most 1% of authentic validation images called fake",
-    "fpr_5": "at most 5% of authentic validation images called fake",
-    "eer": "as large a share of fakes missed as of authentic images called fake",
-    "balanced": "highest balanced accuracy",
-    "cost": "lowest cost of mistakes",
+POINTS = {  # what each is chosen for, on validation
+    "fpr_1": "1% false alarms",
+    "fpr_5": "5% false alarms",
+    "eer": "equal error rates",
+    "balanced": "balanced accuracy",
+    "cost": "least cost",
 }
 TINY = 1e-7  # of a probability, before its logarithm
 _FOLDS = 5

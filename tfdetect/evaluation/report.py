@@ -153,12 +153,12 @@ def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
 def _point_tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
     """What thresholds give, and how much is unsure."""
     rows = [
-        [name.replace("_", " ") + (f": {POINTS[name]}" if name in POINTS else ""),
+        [name + (f" ({POINTS[name]})" if name in POINTS else ""),
          f"{point['threshold']:.4f}", shown(point["fpr"]), shown(point["tpr"]),
          *(("-" if p is None else f"{p:.3f}") for p in point["precision"].values())]
         for name, point in result["points"].items()
     ]  # fmt: skip
-    priors = [f"precision, 1 in {round(1 / float(p)):,} fake"
+    priors = [f"precision if 1 in {round(1 / float(p)):,}"
               for p in next(iter(result["points"].values()))["precision"]]  # fmt: skip
     tables = [(["threshold", "P(fake)", "false alarms", "recall", *priors], rows)]
     if unsure := result.get("unsure"):

@@ -22,6 +22,8 @@ def parser() -> Parser:
     p.add_argument("--output", type=Path, metavar="DIR", help="write there instead")
     p.add_argument("--no-pictures", action="store_true",
                    help="keep images of the dataset out of the report")  # fmt: skip
+    p.add_argument("--matrix", action="store_true", help="without a run: train on each generator "
+                   "of a dataset and test on all; see tfdetect matrix --help")  # fmt: skip
     p.add_argument("--crops", type=int, choices=[1, 5, 9], help="windows of each image whose "
                    "probabilities are averaged (default: the run's)")  # fmt: skip
     p.add_argument("--flips", action="store_true",
@@ -35,6 +37,10 @@ def parser() -> Parser:
 
 
 def main(argv: list[str]) -> None:
+    if "--matrix" in argv:  # trains before it evaluates, so it is a command of its own
+        from tfdetect import matrix
+
+        return matrix.main([each for each in argv if each != "--matrix"])
     args = parser().parse_args(argv)
 
     from tfdetect import workflow

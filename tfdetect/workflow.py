@@ -164,6 +164,7 @@ def train_run(
     say=print,
     tell: Callable[[int, float], bool] | None = None,
     trial: str | None = None,
+    command: str | None = None,
 ) -> Run:
     """Trains, saves, exports and evaluates; resumes where `path` has a state.
 
@@ -176,6 +177,7 @@ def train_run(
             true, the training ends.
         trial: of a search, the command that would repeat it: measured on validation alone,
             without report and SavedModel.
+        command: that would repeat it; by default the one that this process was started with.
 
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
@@ -189,7 +191,7 @@ def train_run(
     writer = RunWriter(path)
     writer.acquire()
     try:
-        _begin(writer, plan, catalogue, devices, trial or command_line("train"))
+        _begin(writer, plan, catalogue, devices, trial or command or command_line("train"))
         skipped = _Skipped(writer, catalogue)
 
         writer.update_info(precision=prepare(experiment, devices, say))

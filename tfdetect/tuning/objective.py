@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfdetect.errors import unknown
+from tfdetect.evaluation.metrics import NAMES
 from tfdetect.experiment import Experiment
 
-LABEL_METRICS = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "ap", "eer",
-                 "log_loss", "ece")  # fmt: skip
+LABEL_METRICS = tuple(NAMES)
 MASK_METRICS = ("iou_altered", "iou", "iou_data", "f1", "f1_data", "ap", "ap_data", "auc",
                 "auc_data", "mcc_data", "empty", "image_auc")  # fmt: skip
 OBJECTIVES = (*LABEL_METRICS, *(f"mask_{name}" for name in MASK_METRICS))
-_MINIMISED = ("eer", "log_loss", "ece")
+_MINIMISED = ("eer", "log_loss", "brier", "ece")
 _OF_MONITOR = {"accuracy": "accuracy", "auc": "auc", "loss": "log_loss", "iou": "mask_iou"}
 
 

@@ -1,0 +1,113 @@
+"""Trained on each generator, tested on all; and on all but each."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import SMALL, write_images
+from PIL import Image
+
+from tfdetect import workflow
+from tfdetect.cli import run_command
+from tfdetect.errors import UserError
+from tfdetect.evaluate import main as evaluate_command
+from tfdetect.generalisation.domains import find_domains, restrict
+from tfdetect.generalisation.report import read_published
+from tfdetect.matrix import main as matrix_command
+
+
+@pytest.fixture(scope="module")
+def generators(tmp_path_factory):
+    """As GenImage lies: two generators with checkerboards, one whose fakes are dark."""
+    root = tmp_path_factory.mktemp("matrix") / "genimage"
+    for number, name in enumerate(("biggan", "adm", "glide")):
+        for split, count in (("train", 40), ("val", 14)):
+            folder = root / name / split
+            write_images(folder / "nature", count, 0, seed=number * 2 + len(split))
+            write_images(folder / "ai", count, number < 2, seed=number * 2 + len(split) + 50)
+            if number == 2:
+                for path in (folder / "ai").iterdir():
+                    pixels = np.asarray(Image.open(path)).astype(int)
+                    Image.fromarray((pixels // 2).astype("u1")).save(path)
+    return root
+
+
+def arguments(root, output, *more):
+    sets = [part for text in SMALL for part in ("--set", text)]
+    return ["--dataset", "genimage", "--data-dir", str(root.parent), "--experiment",
+            "small_images", *sets, "--set", "training.epochs=6", "--output", str(output),
+            "--name", "m", "--quiet", *more]  # fmt: skip
+
+
+def test_each_generator_against_all(generators, tmp_path, capsys):
+    call = arguments(generators, tmp_path, "--published", "genimage_resnet50")
+    assert run_command(evaluate_command, ["--matrix", *call]) == 0
+    said = capsys.readouterr().out
+    folder = tmp_path / "m"
+    found = json.loads((folder / "matrix.json").read_text())
+    assert found["domains"] == ["ADM", "BigGAN", "GLIDE"]
+    value = {
+        (a, b): cell["metrics"]["accuracy"]["value"]
+        for a, row in found["cells"].items() for b, cell in row.items()
+    }  # fmt: skip
+    assert all(found["cells"][a][a]["seen"] for a in found["domains"])
+    # Checkerboards are found by whoever learnt checkerboards, who knows nothing of darkness.
+    assert min(value["ADM", "ADM"], value["ADM", "BigGAN"], value["BigGAN", "ADM"]) > 0.8
+    assert value["ADM", "GLIDE"] < 0.75
+    assert found["cells"]["ADM"]["GLIDE"]["count"] == 28
+    unseen = [v for (a, b), v in value.items() if a != b]
+    assert found["means"]["accuracy"]["unseen"] == pytest.approx(np.mean(unseen))
+    rows = list(csv.DictReader((folder / "matrix.csv").read_text().splitlines()))
+    assert len(rows) == 9 * 6
+    assert "textbf" in (folder / "matrix.tex").read_text()
+    page = (folder / "matrix.html").read_text()
+    assert "data:image/png" in page and "/ 99.9" in page and "mean: seen" in said
+    # The same command uses the runs that are there.
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("*/model.keras")}
+    assert len(before) == 3
+    assert run_command(matrix_command, call) == 0
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("*/model.keras")} == before
+    assert run_command(matrix_command, [*call, "--set", "seed=3"]) == 2
+    assert "by another experiment" in capsys.readouterr().err
+
+
+def test_domains_and_what_is_trained_on(generators):
+    plan = workflow.make_plan("genimage", "small_images", [], generators.parent)
+    catalogue = workflow.find_data(plan, progress=False)
+    domains = find_domains(catalogue, "generator")
+    part = restrict(catalogue, domains, {"ADM", "GLIDE"})
+    learnt = part.table.to_pylist()
+    assert {r["generator"] for r in learnt if r["split"] != "test"} == {"ADM", "GLIDE"}
+    assert {r["generator"] for r in learnt if r["split"] == "test"} == {"ADM", "BigGAN", "GLIDE"}
+    by_name = find_domains(catalogue, r"/0*(\d)\d\.png$")
+    assert set(by_name.names) == {"0", "1"} and set(by_name.left_out) <= {"2", "3"}
+    for wrong, words in (("(", "no regular expression"), ("dataset", "comparing takes two"),
+                         ("nowhere", "comparing takes two")):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            find_domains(catalogue, wrong)
+
+
+def test_published_tables(tmp_path):
+    name, table = read_published("genimage_resnet50")
+    assert table["Stable Diffusion 1.4"]["VQDM"] == 56.2 and len(table) == 8
+    columns = np.array([[row[k] for k in table] for row in table.values()]).mean(0)
+    # Table 4 of GenImage's README, its means over the eight trainings.
+    np.testing.assert_allclose(
+        columns, [59.0, 72.3, 72.4, 59.7, 73.1, 71.4, 60.9, 66.6], atol=0.1
+    )  # fmt: skip
+    (tmp_path / "mine.csv").write_text("trained on,a\na,many\n")
+    with pytest.raises(UserError, match="is no number"):
+        read_published(str(tmp_path / "mine.csv"))
+    with pytest.raises(UserError, match="no published table"):
+        read_published("genimage")
+
+
+@pytest.mark.slow
+def test_all_but_each(generators, tmp_path):
+    assert run_command(matrix_command, arguments(generators, tmp_path, "--leave-one-out")) == 0
+    found = json.loads((tmp_path / "m/matrix.json").read_text())
+    assert list(found["cells"]) == ["all but ADM", "all but BigGAN", "all but GLIDE"]
+    assert not found["cells"]["all but ADM"]["ADM"]["seen"]
+    assert found["cells"]["all but ADM"]["GLIDE"]["seen"]
+    assert found["cells"]["all but ADM"]["ADM"]["metrics"]["accuracy"]["value"] > 0.7

@@ -1,0 +1,1 @@
+"""What detectors give on generators that they were not trained on."""

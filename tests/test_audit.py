@@ -193,6 +193,31 @@ def test_generators_stored_otherwise_are_named(tmp_path):
                for f in found.findings)  # fmt: skip
 
 
+def test_parts_of_a_union_are_not_compared_with_each_other(tmp_path):
+    for name, side in (("one", 48), ("two", 64)):
+        make(tmp_path / name, lambda rng, fake, i, side=side: {"side": side}, seed=side)
+        rows = [{"path": str(p.relative_to(tmp_path / name)), "label": p.parent.name,
+                 "generator": f"g{side}" if p.parent.name == "fake" else ""}
+                for p in sorted((tmp_path / name).rglob("*.jpg"))]  # fmt: skip
+        write_manifest(tmp_path / name / "manifest.csv", rows)
+    found = audited(f"{tmp_path / 'one'}+{tmp_path / 'two'}")
+    assert set(found.generators) == {"g48", "g64"}
+    assert [f for f in found.findings if f.level != NOTE] == []
+
+
+def test_nothing_readable_and_a_class_without_images(tmp_path):
+    root = make(tmp_path / "set", CLEAN["jpeg"])
+    for path in root.rglob("fake/*.jpg"):
+        path.write_bytes(b"no image at all")
+    found = audited(root)
+    assert "there is no readable image of class fake" in [f.text for f in found.findings]
+    assert level_of(found.findings) == REFUSE
+    for path in root.rglob("real/*.jpg"):
+        path.write_bytes(b"no image at all")
+    with pytest.raises(UserError, match="None of the 120 images of set can be read"):
+        audited(root)
+
+
 def test_names_that_tell_the_label_are_a_note(tmp_path):
     root = make(tmp_path / "set", CLEAN["jpeg"])
     for path in sorted((root / "train/fake").iterdir()):

@@ -196,6 +196,9 @@ def of_groups(table: pa.Table) -> Iterator[Finding]:
 def of_balance(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Finding]:
     """Classes, generators and datasets that are rare, or that stand on one side alone."""
     labels, splits = table["label"].to_numpy(), table["split"].cast(pa.string()).to_numpy()
+    for label, name in enumerate(classes):
+        if not (labels == label).any():
+            yield Finding(REFUSE, "balance", f"there is no readable image of class {name}")
     for split in SPLITS:
         counts = np.bincount(labels[splits == split], minlength=len(classes))
         if counts.sum() and counts.min() * 5 < counts.max():

@@ -217,6 +217,8 @@ def _colour_figure(table: pa.Table, classes: tuple[str, ...]) -> Figure:
         numbers = table[column].to_numpy()
         edges = np.linspace(0, np.nanmax(numbers, initial=1.0), 41)
         for label, name in enumerate(classes):
+            if not (labels == label).any():
+                continue
             axes.hist(numbers[labels == label], edges, density=True, histtype="step",
                       color=_COLOURS[label % len(_COLOURS)], label=name)  # fmt: skip
         axes.set(title={"spread": "colourfulness"}.get(column, f"mean {column}"), yticks=[])

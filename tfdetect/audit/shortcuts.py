@@ -93,12 +93,19 @@ def find_shortcuts(table: pa.Table, classes: int, seed: int = 0) -> list[Shortcu
 
 
 def generators_told(table: pa.Table, seed: int = 0) -> dict[str, Shortcut]:
-    """How well format and size alone tell each generator's fakes from the authentic images."""
+    """How well format and size alone tell each generator's fakes from authentic images.
+
+    From those filed with it, if there are any, else from those of the same datasets.
+    """
     found, generators = {}, table["generator"].cast(pa.string())
     authentic = pc.equal(table["label"], 0)
     for name in sorted(filter(None, pc.unique(generators).to_pylist())):
         fakes = pc.and_(pc.fill_null(pc.equal(generators, name), False), pc.invert(authentic))
-        some = sample(table.filter(pc.or_(fakes, authentic)), ROWS // 3, seed)
+        own = pc.and_(pc.fill_null(pc.equal(generators, name), False), authentic)
+        if not pc.any(own).as_py():
+            datasets = pc.unique(table.filter(fakes)["dataset"].cast(pa.string()))
+            own = pc.and_(authentic, pc.is_in(table["dataset"].cast(pa.string()), datasets))
+        some = sample(table.filter(pc.or_(fakes, own)), ROWS // 3, seed)
         labels = (some["label"].to_numpy() > 0).astype(int)
         if np.bincount(labels, minlength=2).min() < _FEWEST:
             continue

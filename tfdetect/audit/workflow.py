@@ -59,6 +59,11 @@ def audit(spec: DatasetSpec, roots: dict[str, Path], progress: bool = True) -> A
             "the files that it was made from."
         )
     catalogue = build_catalogue(tolerant(spec), roots, progress)
+    if not catalogue.table.num_rows:
+        raise UserError(
+            f"None of the {catalogue.skipped.num_rows:,} images of {spec.name} can be read: "
+            + "; ".join(f"{r['path']}: {r['error']}" for r in catalogue.skipped.to_pylist()[:3])
+        )
     traits, names = read_traits(catalogue, progress), spec.class_names
     told = shortcuts.find_shortcuts(traits, len(names))
     generators = shortcuts.generators_told(traits)

@@ -421,6 +421,14 @@ def test_all_of_another_set_is_measured_in_one_command(localiser, tmp_path, caps
     assert "masks of generator" in capsys.readouterr().out
 
 
+def test_the_page_of_an_image_shows_its_mask_and_the_window_where_it_lies(localiser, tmp_path):
+    run, root = localiser
+    arguments = [str(run.path), str(root / "3.fake.png"), "--explain", str(tmp_path / "pages")]
+    assert run_command(predict, arguments) == 0
+    text = (tmp_path / "pages" / "3.fake.html").read_text()
+    assert "where it was altered" in text and "window where it drew most" in text
+
+
 def test_a_set_without_masks_is_measured_by_labels(localiser, folder_dataset, tmp_path):
     run, _ = localiser
     plan = workflow.make_plan(str(folder_dataset), None, [])

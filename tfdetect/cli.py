@@ -17,6 +17,7 @@ COMMANDS = {
     "calibrate": "make a run's P(fake) a probability, and choose thresholds",
     "evaluate": "measure a run on its dataset or on another one",
     "compare": "tell whether one run is better than another, or was lucky",
+    "explain": "what moves a run's verdicts on a set of images",
     "matrix": "train on each generator and test on all",
     "predict": "give verdicts on files and folders",
     "synthesize": "make forgeries with masks out of photographs",

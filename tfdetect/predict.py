@@ -20,6 +20,8 @@ def parser() -> Parser:
                    "or .parquet file instead of the terminal")  # fmt: skip
     p.add_argument("--masks", type=Path, metavar="DIR", help="write mask, P(altered) and overlay "
                    "of each image as PNG; for runs with a mask head")  # fmt: skip
+    p.add_argument("--explain", type=Path, metavar="DIR", help="write a page for each image: "
+                   "verdict, probability, maps, stability, the file's metadata")  # fmt: skip
     p.add_argument("--threshold", type=float, metavar="P", help="P(fake) from which the verdict "
                    "is fake (default: the run's)")  # fmt: skip
     p.add_argument("--at", metavar="POINT", help="the threshold of an operating point of the run, "
@@ -62,17 +64,20 @@ def main(argv: list[str]) -> int:
         if not run.draws_masks:
             raise UserError(f"{run.name} draws no masks: it was trained without model.mask_head.")
         check_writable(args.masks)
+    if args.explain:
+        check_writable(args.explain)
     paths = tables.collect(args.inputs)
 
     from tfdetect.quiet import import_tensorflow
 
     import_tensorflow()
-    from tfdetect.evaluation.overlays import MaskWriter
+    from tfdetect.evaluation.overlays import MaskWriter, output_names
     from tfdetect.evaluation.predictions import predict_files
     from tfdetect.models.detector import load_detector
 
     write = MaskWriter(args.masks, paths).write if args.masks else None
-    table = predict_files(run, load_detector(run), paths, args.batch_size, on_mask=write)
+    detector = load_detector(run)
+    table = predict_files(run, detector, paths, args.batch_size, on_mask=write)
     if args.output:
         tables.write(table, args.output)
         print(f"{table.num_rows} rows in {args.output}")
@@ -80,6 +85,12 @@ def main(argv: list[str]) -> int:
         print(tables.terminal(table))
     if args.masks:
         print(f"masks and overlays in {args.masks}")
+    if args.explain:
+        from tfdetect.explanation.page import explain_files
+
+        names = [args.explain / f"{name}.html" for name in output_names(paths)]
+        for page in explain_files(run, detector, table, names):
+            print(f"explained in {page}")
     unreadable = table.num_rows - table["error"].null_count
     if unreadable:
         print(f"{unreadable} of {table.num_rows} files could not be read", file=sys.stderr)

@@ -320,7 +320,7 @@ def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices, command
         dataset={
             "name": plan.spec.name, "fingerprint": fingerprint,
             "roots": {name: str(root) for name, root in catalogue.roots.items()},
-            "counts": catalogue.counts(plan.spec.class_names),
+            "counts": catalogue.counts(plan.spec.class_names), "seen": catalogue.seen("train"),
             "skipped": catalogue.skipped.num_rows, "warnings": list(catalogue.warnings),
         },
         seed=plan.experiment.seed,

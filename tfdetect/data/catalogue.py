@@ -89,6 +89,20 @@ class Catalogue:
                     separator = "\n"
         return digest.hexdigest()[:16]
 
+    def seen(self, split: str) -> dict[str, list]:
+        """What a split's images are: generators and formats, most frequent first, and shorter_side
+        (its least, median and largest number of pixels).
+        """
+        table, found = self.split(split), {}
+        for column in ("generator", "format"):
+            counts = table[column].cast(pa.string()).drop_null().value_counts().to_pylist()
+            counts.sort(key=lambda row: -row["counts"])
+            found[f"{column}s"] = [row["values"] for row in counts]
+        sides = pc.min_element_wise(table["width"], table["height"]).to_numpy()
+        if len(sides):
+            found["shorter_side"] = [int(f(sides)) for f in (np.min, np.median, np.max)]
+        return found
+
     def counts(self, classes: list[str] | tuple[str, ...]) -> dict[str, dict[str, int]]:
         """Number of files by split and class name."""
         groups = self.table.group_by(["split", "label"]).aggregate([([], "count_all")])

@@ -31,6 +31,18 @@ def overlay(image: np.ndarray, altered: np.ndarray) -> np.ndarray:
     return cv2.drawContours(tinted, outlines, -1, _RED.tolist(), width)
 
 
+def output_names(paths: list[str]) -> list[str]:
+    """A name for what is written of each image: its path relative to the folder that holds them
+    all, without extension unless two images differ in that alone.
+    """
+    paths = [os.path.abspath(path) for path in paths]
+    base = os.path.commonpath([os.path.dirname(path) for path in paths])
+    names = [os.path.relpath(path, base) for path in paths]
+    stems = [os.path.splitext(name)[0] for name in names]
+    times = Counter(stems)
+    return [n if times[s] > 1 else s for n, s in zip(names, stems)]
+
+
 class MaskWriter:
     """Writes <name>.mask.png, <name>.altered.png and <name>.overlay.png of each image.
 
@@ -40,13 +52,7 @@ class MaskWriter:
 
     def __init__(self, folder: Path, paths: list[str]):
         self.folder = folder
-        paths = [os.path.abspath(path) for path in paths]
-        base = os.path.commonpath([os.path.dirname(path) for path in paths])
-        names = [os.path.relpath(path, base) for path in paths]
-        stems = [os.path.splitext(name)[0] for name in names]
-        # Two images that differ in their extension alone keep it.
-        times = Counter(stems)
-        self._names = [n if times[s] > 1 else s for n, s in zip(names, stems)]
+        self._names = output_names(paths)
 
     def write(self, drawn) -> None:
         """Writes the pictures of a `predictions.Drawn`.

@@ -39,11 +39,12 @@ src="data:image/png;base64,{{ data }}"></figure>{% endfor %}
 """
 
 
-def template(body: str) -> jinja2.Template:
-    """A page with this body, which may call figures(pairs of name and data)."""
+def template(body: str, macros: str = "") -> jinja2.Template:
+    """A page with this body, which may call figures(pairs of name and data) and `macros`."""
+    body = _FIGURES + macros + body
     pages = {
         "base": _BASE,
-        "page": f'{{% extends "base" %}}{{% block body %}}{_FIGURES}{body}{{% endblock %}}',
+        "page": f'{{% extends "base" %}}{{% block body %}}{body}{{% endblock %}}',
     }
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(pages), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -53,9 +54,15 @@ def template(body: str) -> jinja2.Template:
 
 def save_figure(figure: Figure, path: Path) -> str:
     """Writes a figure as PNG and returns it in base64."""
+    data = figure_data(figure)
+    path.write_bytes(base64.b64decode(data))
+    return data
+
+
+def figure_data(figure: Figure) -> str:
+    """A figure as PNG in base64."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
-    path.write_bytes(data.getvalue())
     return base64.b64encode(data.getvalue()).decode()
 
 

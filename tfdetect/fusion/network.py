@@ -15,7 +15,7 @@ from tfdetect.evaluation.calibration import TINY
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
 from tfdetect.models.answers import draws_masks
-from tfdetect.models.detector import backbone_of, load_detector
+from tfdetect.models.detector import features_of, load_detector
 
 
 class Network:
@@ -56,7 +56,7 @@ class Network:
                 if masks:
                     self.masks[number] = answer["mask"]
             else:
-                inner = _features_of(detector)
+                inner = features_of(detector)
                 trunk = keras.Model(detector.inputs[0], inner, name=f"trunk_{number}")
                 head = keras.Model(inner, detector.output, name=f"head_{number}")
                 key = _fingerprint(trunk)
@@ -174,12 +174,6 @@ def _statistics(image):
     ):
         found.append(ops.log(ops.mean(ops.abs(rise), axis=(1, 2)) + 1e-3))
     return ops.concatenate(found, axis=1)
-
-
-def _features_of(detector: keras.Model):
-    """What a detector's backbone gives within the detector, as a symbolic tensor."""
-    node = backbone_of(detector)._inbound_nodes[-1]
-    return node.output_tensors[0]
 
 
 def _fingerprint(trunk: keras.Model) -> str:

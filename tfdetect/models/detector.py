@@ -167,6 +167,34 @@ def backbone_of(detector: keras.Model) -> keras.Model:
     return next(layer for layer in detector.layers if isinstance(layer, keras.Model))
 
 
+def features_of(detector: keras.Model) -> keras.KerasTensor:
+    """What a detector's backbone gives within the detector, as a symbolic tensor."""
+    return backbone_of(detector)._inbound_nodes[-1].output_tensors[0]
+
+
+def trunks_of(detector: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
+    """Names of a detector's backbones (an ensemble has several), and the maps of features they
+    give within it, [B, h, w, C]; those that keep no places, such as class tokens, are left out.
+    """
+    found = []
+    for layer in detector.layers:
+        if isinstance(layer, keras.Model):
+            features = layer._inbound_nodes[-1].output_tensors[0]
+            if len(features.shape) == 4 and 1 not in features.shape[1:3]:
+                found.append((layer.name, features))
+    return found
+
+
+def filtered_of(detector: keras.Model) -> keras.KerasTensor | None:
+    """What a detector's front-end gives within the detector; None if it sees pixels alone."""
+    names = {layer.name for layer in detector.layers}
+    if "pixels_and_filtered" in names:
+        return detector.get_layer("pixels_and_filtered").input[1]
+    if "preprocess" in names or not any(isinstance(v, keras.Model) for v in detector.layers):
+        return None
+    return backbone_of(detector)._inbound_nodes[-1].input_tensors[0]
+
+
 def backbone_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
     """The backbone's layers in order, those of models inside it in their place."""
     leaves = []

@@ -52,7 +52,9 @@ def _block(x, width: int, stride: int, name: str):
     y = _norm_relu(x, f"{name}_1")
     shortcut = x
     if stride > 1 or x.shape[-1] != width:
-        shortcut = _conv(y, width, 1, stride, f"{name}_shortcut")
+        # A slice and a plain convolution: with few channels oneDNN's kernels corrupt memory in
+        # the gradient of a 1x1 convolution with a stride.
+        shortcut = _conv(y[:, ::stride, ::stride], width, 1, 1, f"{name}_shortcut")
     y = _conv(y, width, 3, stride, f"{name}_1_conv")
     y = _conv(_norm_relu(y, f"{name}_2"), width, 3, 1, f"{name}_2_conv")
     return layers.Add(name=f"{name}_add")([shortcut, y])

@@ -1,0 +1,316 @@
+"""Explanations: the laws of the maps, what files say of themselves, the pages."""
+
+import io
+import json
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, PngImagePlugin
+
+from tfdetect.cli import run_command
+from tfdetect.experiment import Experiment
+from tfdetect.explain import main as explain_command
+from tfdetect.explanation.maps import (
+    FRONT_END,
+    Explainer,
+    cells,
+    feature_maps,
+    flattened,
+    shuffled,
+)
+from tfdetect.explanation.metadata import read_metadata
+from tfdetect.models.detector import build_detector, load_detector
+from tfdetect.predict import main as predict_command
+from tfdetect.run import open_run
+
+
+def detector_of(model: dict, size: int, classes: int = 2) -> keras.Model:
+    experiment = Experiment.model_validate({"name": "x", "data": {"image_size": size},
+                                            "model": model})  # fmt: skip
+    return build_detector(experiment, classes)
+
+
+def image_of(size: int, seed: int = 0) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    coarse = Image.fromarray(draw.integers(0, 255, (6, 6, 3), np.uint8))
+    image = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.float32)
+    return np.clip(image + draw.normal(0, 8, image.shape), 0, 255).astype(np.float32)[None]
+
+
+def linear(weights: np.ndarray, bias: float = 0.3) -> keras.Model:
+    """A detector whose log-odds are linear in its pixels."""
+    images = keras.Input(weights.shape, name="image")
+    x = keras.layers.Flatten()(images)
+    dense = keras.layers.Dense(1, name="logits")
+    model = keras.Model(images, {"label": dense(x)})
+    dense.set_weights([weights.reshape(-1, 1), np.array([bias])])
+    return model
+
+
+def test_integrated_gradients_of_a_linear_detector_are_weight_times_difference():
+    weights = np.random.default_rng(1).normal(0, 0.01, (12, 16, 3)).astype(np.float32)
+    image = image_of(16)[:, :12]
+    drawn, missed = Explainer(linear(weights)).integrated_gradients([image])
+    expected = (weights * (image[0] - image[0].mean((0, 1)))).sum(-1)
+    np.testing.assert_allclose(drawn, expected, atol=1e-4)
+    assert missed < 1e-4
+
+
+def test_integrated_gradients_sum_to_the_difference_of_scores():
+    explainer = Explainer(detector_of({"backbone": "small_resnet"}, 32))
+    _, missed = explainer.integrated_gradients([image_of(32)], steps=200)
+    assert missed < 0.02
+
+
+def test_occlusion_finds_the_only_place_that_counts():
+    weights = np.zeros((32, 32, 3), np.float32)
+    weights[8:12, 20:24] = np.random.default_rng(2).normal(0, 1, (4, 4, 3))
+    image = image_of(32)
+    drawn = Explainer(linear(weights)).occlusion([image])
+    y, x = np.unravel_index(np.abs(drawn).argmax(), drawn.shape)
+    assert 7 <= y <= 12 and 19 <= x <= 24
+    assert np.abs(drawn[16:]).max() < 1e-4
+
+
+def test_cells_cover_all_and_flattening_keeps_the_mean():
+    covered = np.zeros((37, 50), int)
+    for place in cells(37, 50, overlap=True):
+        covered[place] += 1
+    assert covered.min() >= 1
+    image = image_of(40)
+    place = next(iter(cells(40, 40)))
+    flat = flattened(image, [place])
+    assert np.ptp(flat[0, 0:5, 0:5, 0]) == 0 and not np.array_equal(flat, image)
+    assert flat.mean() == pytest.approx(image.mean(), rel=1e-5)
+
+
+def test_grad_cam_is_the_paper_s_without_its_relu():
+    """Against the formula, with the gradient by finite differences of a linear head."""
+    detector = detector_of({"backbone": "small_resnet"}, 32)
+    explainer, image = Explainer(detector), image_of(32)
+    drawn = explainer.grad_cam([image])["Grad-CAM"]
+    [features] = feature_maps(detector)(image).values()
+    dense = [layer for layer in detector.layers if isinstance(layer, keras.layers.Dense)][-1]
+    kernel = dense.get_weights()[0][:, 0]  # the mean over places is the head's pooling
+    small = (features[0] * kernel / features[0][..., 0].size).sum(-1)
+    big = np.asarray(keras.ops.image.resize(small[None, ..., None], (32, 32)))[0, ..., 0]
+    np.testing.assert_allclose(drawn, big, atol=1e-5)
+
+
+def test_shuffled_weights_destroy_the_maps_and_come_back(shared_run):
+    run = open_run(shared_run[0].path)
+    detector = load_detector(run)
+    before = [w.copy() for w in detector.get_weights()]
+    with shuffled(detector):
+        changed = detector.get_weights()
+        assert any(not np.array_equal(a, b) for a, b in zip(before, changed))
+        assert all(sorted(a.ravel()) == sorted(b.ravel()) for a, b in zip(before, changed))
+    assert all(np.array_equal(a, b) for a, b in zip(before, detector.get_weights()))
+    explainer = Explainer(detector)
+    found = []
+    for seed in range(6):
+        views = [image_of(run.views[0].size[0], seed)]
+        found.append(explainer.sanity(views, explainer.maps(views)))
+    for name in ("Grad-CAM", "occlusion"):
+        assert np.median([f[name] for f in found]) < 0.6, name
+    with pytest.raises(RuntimeError), shuffled(detector):
+        raise RuntimeError
+    assert all(np.array_equal(a, b) for a, b in zip(before, detector.get_weights()))
+
+
+@pytest.mark.parametrize("backbone, size", [("deit_t", 64), ("vit_b", 64), ("swin_t", 224),
+                                            ("segformer_b0", 64)])  # fmt: skip
+def test_attention_of_transformers(backbone, size):
+    options = {"num_layers": 2} if backbone in ("deit_t", "vit_b") else {}
+    options = {"depths": [1, 1, 1, 1]} if backbone == "swin_t" else options
+    detector = detector_of({"backbone": backbone, "options": options}, size)
+    explainer, image = Explainer(detector), image_of(size)
+    before = explainer.score([image])
+    drawn = explainer.attention([image])["attention"]
+    assert drawn.shape == (size, size) and drawn.min() >= 0
+    assert drawn.mean() == pytest.approx(1, rel=1e-3)
+    np.testing.assert_allclose(explainer.score([image]), before, atol=1e-6)  # nothing is left
+    if backbone in ("deit_t", "vit_b"):
+        assert not explainer.grad_cam([image])  # class tokens have no place
+
+
+def test_attention_rollout_is_the_product_of_the_mixed_layers():
+    """A transformer whose attention is even looks everywhere alike."""
+    detector = detector_of({"backbone": "deit_t", "options": {"num_layers": 2}}, 64)
+    for layer in detector._flatten_layers():
+        if isinstance(layer, keras.layers.MultiHeadAttention):
+            for dense in (layer.query_dense, layer.key_dense):
+                dense.set_weights([np.zeros_like(w) for w in dense.get_weights()])
+    drawn = Explainer(detector).attention([image_of(64)])["attention"]
+    np.testing.assert_allclose(drawn, 1, atol=1e-5)
+
+
+def test_convolutional_networks_have_no_attention():
+    explainer = Explainer(detector_of({"backbone": "small_resnet"}, 32))
+    assert set(explainer.maps([image_of(32)])) == {"Grad-CAM", "integrated gradients", "occlusion"}
+
+
+def test_front_ends_are_shown_and_those_that_move_places_have_no_grad_cam():
+    detector = detector_of({"backbone": "small_resnet", "front_end": "srm",
+                            "with_pixels": True}, 32)  # fmt: skip
+    found = feature_maps(detector)(image_of(32))
+    assert found[FRONT_END].shape == (1, 32, 32, 3) and np.abs(found[FRONT_END]).max() <= 1
+    assert "Grad-CAM" in Explainer(detector).maps([image_of(32)])
+    moved = detector_of({"backbone": "small_resnet", "front_end": "spectrum"}, 32)
+    assert "Grad-CAM" not in Explainer(moved).maps([image_of(32)])
+    plain = feature_maps(detector_of({"backbone": "small_resnet"}, 32))(image_of(32))
+    assert list(plain) == ["small_resnet"]
+
+
+def test_scores_of_three_classes_are_the_odds_of_any_fake():
+    detector = detector_of({"backbone": "small_resnet"}, 32, classes=3)
+    image = image_of(32)
+    logits = detector(image, training=False)["label"].numpy()[0].astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum()
+    expected = np.log(shares[1:].sum() / shares[0])
+    assert Explainer(detector).score([image])[0] == pytest.approx(expected, abs=1e-5)
+
+
+# ---- what files say of themselves
+
+
+def kinds(facts) -> set:
+    return {f.kind for f in facts} - {""}
+
+
+def test_notes_of_generators_in_png(tmp_path):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler a, Model: sd15")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=notes)
+    [fact] = [f for f in read_metadata(tmp_path / "a.png") if f.kind]
+    assert fact.kind == "generated" and "Stable Diffusion" in fact.meaning
+    assert "Steps: 20" in fact.value
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    assert not kinds(read_metadata(tmp_path / "b.png"))
+
+
+def test_exif_of_cameras_editors_and_generators(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = "Canon", "EOS 5D"
+    exif[ExifTags.Base.Software] = "Adobe Photoshop 25.0"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif, quality=83)
+    facts = read_metadata(tmp_path / "a.jpg")
+    assert kinds(facts) == {"camera", "edited"}
+    assert any(f.name == "JPEG quality" and f.value.startswith("83 (libjpeg") for f in facts)
+    exif[ExifTags.Base.Software] = "Midjourney v6"
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.jpg", exif=exif)
+    assert "generated" in kinds(read_metadata(tmp_path / "b.jpg"))
+
+
+def test_xmp_that_declares_a_trained_generator(tmp_path):
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description xmp:CreatorTool="DALL-E" '
+        b'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/'
+        b'trainedAlgorithmicMedia"/></x:xmpmeta>'
+    )
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", xmp=packet)
+    found = [f for f in read_metadata(tmp_path / "a.jpg") if f.kind == "generated"]
+    assert {f.value for f in found} == {"DALL-E", "trainedAlgorithmicMedia"}
+
+
+def test_damaged_metadata_is_reported_not_raised(tmp_path):
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(data, "JPEG", exif=b"Exif\0\0" + b"MM\0*" + b"\xff" * 60)
+    (tmp_path / "a.jpg").write_bytes(data.getvalue())
+    assert read_metadata(tmp_path / "a.jpg")[0].name == "format"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A certificate for signing, and the authority that vouches for it, made by openssl."""
+    folder = tmp_path_factory.mktemp("certificates")
+    (folder / "leaf.cnf").write_text(
+        "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+        "extendedKeyUsage=emailProtection\nsubjectKeyIdentifier=hash\n"
+        "authorityKeyIdentifier=keyid\n"
+    )
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    for name in ("ca", "leaf"):
+        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.raw")
+        openssl("pkcs8", "-topk8", "-nocrypt", "-in", f"{name}.raw", "-out", f"{name}.key")
+    openssl("req", "-x509", "-new", "-key", "ca.key", "-days", "30", "-out", "ca.pem",
+            "-subj", "/O=Test authority/CN=ca")  # fmt: skip
+    openssl("req", "-new", "-key", "leaf.key", "-subj", "/O=Test studio/CN=leaf", "-out",
+            "leaf.csr")  # fmt: skip
+    openssl("x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "20",
+            "-CAcreateserial", "-extfile", "leaf.cnf", "-out", "leaf.pem")  # fmt: skip
+    chain = (folder / "leaf.pem").read_bytes() + (folder / "ca.pem").read_bytes()
+    return chain, (folder / "leaf.key").read_bytes()
+
+
+def test_content_credentials(tmp_path, certificates):
+    c2pa = pytest.importorskip("c2pa")
+    chain, key = certificates
+    manifest = {
+        "claim_generator_info": [{"name": "Test studio", "version": "1"}],
+        "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [{
+            "action": "c2pa.created", "digitalSourceType":
+            "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"}]}}],
+    }  # fmt: skip
+    Image.fromarray(image_of(64)[0].astype(np.uint8)).save(tmp_path / "plain.jpg")
+    info = c2pa.C2paSignerInfo(c2pa.C2paSigningAlg.ES256, chain, key, b"")
+    with c2pa.Signer.from_info(info) as signer, c2pa.Builder(json.dumps(manifest)) as builder:
+        builder.sign_file(str(tmp_path / "plain.jpg"), str(tmp_path / "signed.jpg"), signer)
+    facts = [f for f in read_metadata(tmp_path / "signed.jpg") if "C2PA" in f.name]
+    assert "Test studio" in facts[0].value and "unchanged since it was signed" in facts[0].meaning
+    assert facts[1].value == "trainedAlgorithmicMedia" and facts[1].kind == "generated"
+    # One pixel's byte changed after signing.
+    data = bytearray((tmp_path / "signed.jpg").read_bytes())
+    data[-20] ^= 0x15
+    (tmp_path / "changed.jpg").write_bytes(data)
+    facts = [f for f in read_metadata(tmp_path / "changed.jpg") if "C2PA" in f.name]
+    assert "changed since it was signed" in facts[0].meaning and not kinds(facts)
+    assert not [f for f in read_metadata(tmp_path / "plain.jpg") if "C2PA" in f.name]
+
+
+# ---- pages
+
+
+def test_predict_explain_writes_a_page_that_names_what_it_found(shared_run, tmp_path, capsys):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("parameters", "<script>alert(1)</script> Steps: 20, Sampler: Euler")
+    image = Image.fromarray(image_of(90)[0].astype(np.uint8))
+    image.save(tmp_path / "suspect.png", pnginfo=notes)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    pages = tmp_path / "pages"
+    arguments = [
+        str(shared_run[0].path),
+        str(tmp_path / "suspect.png"),
+        str(tmp_path / "broken.png"),
+    ]
+    assert run_command(predict_command, [*arguments, "--explain", str(pages)]) == 0
+    assert "explained in" in capsys.readouterr().out
+    assert [p.name for p in pages.iterdir()] == ["suspect.html"]
+    text = (pages / "suspect.html").read_text()
+    assert "<script>alert" not in text and "&lt;script&gt;" in text
+    assert "Grad-CAM" in text and "occlusion" in text and "re-encodings" in text
+    assert "Stable Diffusion web UI notes its settings so" in text
+    assert "was shrunk" in text or "is shrunk" in text or "shorter side" in text
+    assert "http://" not in text and 'src="http' not in text  # self-contained
+
+
+def test_explain_a_set(shared_run, tmp_path, capsys):
+    output = tmp_path / "explained"
+    arguments = [str(shared_run[0].path), "--count", "8", "--output", str(output), "--json"]
+    assert run_command(explain_command, arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["count"] == 8 and set(found["maps"]) == {
+        "Grad-CAM", "integrated gradients", "occlusion",
+    }  # fmt: skip
+    for value in found["maps"].values():
+        assert value["gain"]["low"] <= value["gain"]["value"] <= value["gain"]["high"]
+        assert value["gain"]["value"] == pytest.approx(value["fall"] - value["random"], abs=2e-4)
+    assert (output / "figures" / "maps.png").is_file()
+    assert (output / "figures" / "features.png").is_file()
+    assert run_command(explain_command, [str(shared_run[0].path), "--count", "0"]) == 2
+    assert "--count" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""`python -m tfdetect.explain`: what moves a run's verdicts on a set of images."""
+
+import sys
+from pathlib import Path
+
+from tfdetect.cli import Parser, run_command
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="tfdetect explain",
+        description="Averages a run's maps (Grad-CAM, integrated gradients, occlusion, attention) "
+        "and features by class over images of a dataset, and tests whether the maps may be "
+        "believed. One image is explained by: tfdetect predict RUN IMAGE --explain DIR",
+    )
+    p.add_argument("run", type=Path, help="folder of a run")
+    p.add_argument("--dataset", metavar="NAME", help="another dataset: a shipped one, a spec "
+                   "file, or a folder of classes")  # fmt: skip
+    p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
+    p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
+    p.add_argument("--split", default="test", choices=["train", "validation", "test", "all"])
+    p.add_argument("--count", type=int, default=100, metavar="N",
+                   help="images, shared among the classes (default: 100)")  # fmt: skip
+    p.add_argument("--output", type=Path, metavar="DIR", help="write there instead")
+    p.add_argument("--json", action="store_true", help="print explanation.json, not a table")
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+
+    from tfdetect import workflow
+    from tfdetect.errors import UserError
+    from tfdetect.run import check_writable, open_run
+
+    if args.count < 1:
+        raise UserError(f"--count is at least 1. Got {args.count}.")
+    run = open_run(args.run)
+    spec, roots, output = workflow.evaluation_data(
+        run, args.dataset, args.data_dir, args.authentic, args.output
+    )
+    check_writable(output)
+
+    from tfdetect.quiet import import_tensorflow
+
+    import_tensorflow()
+    from tfdetect.data.catalogue import build_catalogue
+    from tfdetect.explanation.averages import explain_set, terminal
+
+    found = explain_set(
+        run, build_catalogue(spec, roots), args.split, args.count, output,
+        say=lambda text: print(text, file=sys.stderr),
+    )  # fmt: skip
+    if args.json:
+        import json
+
+        print(json.dumps(found, indent=2))
+    else:
+        print(terminal(found))
+        print(f"report {output / 'explanation.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,123 @@
+"""Where a transformer looks: the attention of its layers, brought onto the image."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def attention(
+    run: Callable[[], object], model: keras.Model, size: tuple[int, int]
+) -> np.ndarray | None:
+    """The attention of one image that `run` gives to the model.
+
+    Of a plain transformer it is attention rollout (Abnar & Zuidema, ACL 2020) from the class
+    tokens, or from the mean token where there is none; of one with windows or stages (Swin, MiT)
+    the attention that each place of the last stage receives.
+
+    Args:
+        run: calls the model eagerly, on one image.
+        size: (height, width) of the image.
+
+    Returns:
+        float32 [*size], mean 1; None if the model has no attention.
+    """
+    found: list[tf.Tensor] = []
+    with _recording(model, found):
+        run()
+    blocks = [a.numpy().astype(np.float64).mean(1) for a in found]  # over heads: [windows, q, k]
+    if not blocks:
+        return None
+    plain = all(b.shape == blocks[0].shape and b.shape[1] == b.shape[2] for b in blocks)
+    if plain and blocks[0].shape[0] == 1:
+        drawn = _rollout([b[0] for b in blocks], size)
+    else:
+        drawn = _received(blocks, size)
+    if drawn is None:
+        return None
+    drawn = tf.image.resize(drawn[..., None].astype(np.float32), size).numpy()[..., 0]
+    return drawn / max(drawn.mean(), 1e-12)
+
+
+def _rollout(blocks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
+    count = len(blocks[0])
+    joined = np.eye(count)
+    for block in blocks:
+        mixed = (block + np.eye(count)) / 2
+        joined = mixed / mixed.sum(1, keepdims=True) @ joined
+    grid = _grid(count, size)
+    if grid is None:
+        return None
+    rows, columns = grid
+    leading = count - rows * columns
+    seen = (joined[:leading] if leading else joined).mean(0)[leading:]
+    return seen.reshape(rows, columns)
+
+
+def _received(blocks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
+    """Of the first block of the last stage, whose windows are not shifted."""
+    last = blocks[-1].shape
+    block = next(b for b in blocks if b.shape == last)
+    seen = block.mean(1)  # [windows, keys]
+    windows = _grid(seen.shape[0], size, exact=True)
+    keys = _grid(seen.shape[1], size, exact=True)
+    if windows is None or keys is None:
+        return None
+    tiles = seen.reshape(*windows, *keys)
+    return tiles.transpose(0, 2, 1, 3).reshape(windows[0] * keys[0], windows[1] * keys[1])
+
+
+def _grid(count: int, size: tuple[int, int], exact: bool = False) -> tuple[int, int] | None:
+    """Rows and columns, of the image's aspect, that leave the fewest of so many tokens over."""
+    aspect = size[0] / size[1]
+    for left in range(1 if exact else min(8, count)):
+        rows = round(np.sqrt((count - left) * aspect))
+        if rows and (count - left) % rows == 0:
+            columns = (count - left) // rows
+            if abs(rows / columns - aspect) < 0.15 * aspect:
+                return rows, columns
+    return None
+
+
+@contextmanager
+def _recording(model: keras.Model, found: list[tf.Tensor]) -> Iterator[None]:
+    """Adds the attention [windows, heads, q, k] of every layer to `found` while it is open."""
+    changed = []
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.MultiHeadAttention):
+            changed.append((layer, "_compute_attention", _keeping_scores(layer, found)))
+        elif type(layer).__name__ == "WindowAttention":  # keras-hub's Swin
+            dropout = layer.attention_dropout_layer
+            changed.append((dropout, "call", _keeping_input(dropout, found)))
+    for layer, name, function in changed:
+        object.__setattr__(layer, name, function)
+    try:
+        yield
+    finally:
+        for layer, name, _ in changed:
+            object.__delattr__(layer, name)
+
+
+def _keeping_scores(layer: keras.layers.MultiHeadAttention, found: list[tf.Tensor]) -> Callable:
+    original = layer._compute_attention
+
+    def compute(query, key, value, attention_mask=None, training=None, **_):
+        output, scores = original(
+            query, key, value, attention_mask, training, return_attention_scores=True
+        )
+        found.append(scores)
+        return output, scores
+
+    return compute
+
+
+def _keeping_input(layer: keras.layers.Layer, found: list[tf.Tensor]) -> Callable:
+    original = layer.call
+
+    def call(inputs, *arguments, **options):
+        found.append(inputs)
+        return original(inputs, *arguments, **options)
+
+    return call

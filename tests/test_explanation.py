@@ -258,7 +258,7 @@ def test_content_credentials(tmp_path, certificates):
             "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"}]}}],
     }  # fmt: skip
     Image.fromarray(image_of(64)[0].astype(np.uint8)).save(tmp_path / "plain.jpg")
-    info = c2pa.C2paSignerInfo(c2pa.C2paSigningAlg.ES256, chain, key, b"")
+    info = c2pa.C2paSignerInfo(c2pa.C2paSigningAlg.ES256, chain, key, None)
     with c2pa.Signer.from_info(info) as signer, c2pa.Builder(json.dumps(manifest)) as builder:
         builder.sign_file(str(tmp_path / "plain.jpg"), str(tmp_path / "signed.jpg"), signer)
     facts = [f for f in read_metadata(tmp_path / "signed.jpg") if "C2PA" in f.name]

@@ -1,11 +1,15 @@
 """Where a transformer looks: the attention of its layers, brought onto the image."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+# Of keras-hub's own attention layers, what is given the attention itself.
+_DROPOUTS = {"WindowAttention": "attention_dropout_layer", "SegFormerMultiheadAttention": "dropout"}
 
 
 def attention(
@@ -88,8 +92,8 @@ def _recording(model: keras.Model, found: list[tf.Tensor]) -> Iterator[None]:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.MultiHeadAttention):
             changed.append((layer, "_compute_attention", _keeping_scores(layer, found)))
-        elif type(layer).__name__ == "WindowAttention":  # keras-hub's Swin
-            dropout = layer.attention_dropout_layer
+        elif type(layer).__name__ in _DROPOUTS:
+            dropout = getattr(layer, _DROPOUTS[type(layer).__name__])
             changed.append((dropout, "call", _keeping_input(dropout, found)))
     for layer, name, function in changed:
         object.__setattr__(layer, name, function)
@@ -102,11 +106,12 @@ def _recording(model: keras.Model, found: list[tf.Tensor]) -> Iterator[None]:
 
 def _keeping_scores(layer: keras.layers.MultiHeadAttention, found: list[tf.Tensor]) -> Callable:
     original = layer._compute_attention
+    signature = inspect.signature(original)
 
-    def compute(query, key, value, attention_mask=None, training=None, **_):
-        output, scores = original(
-            query, key, value, attention_mask, training, return_attention_scores=True
-        )
+    def compute(*arguments, **options):
+        given = signature.bind(*arguments, **options)
+        given.arguments["return_attention_scores"] = True
+        output, scores = original(*given.args, **given.kwargs)
         found.append(scores)
         return output, scores
 

@@ -336,7 +336,7 @@ def test_the_command_writes_a_report_and_says_so(tmp_path, capsys):
     assert document["verdict"] == "do not believe results from this"
     assert document["findings"][0]["text"].startswith("JPEG quality alone tells")
     page = (output / "audit.html").read_text()
-    assert "JPEG quality alone tells" in page and page.count("data:image/png;base64") == 3
+    assert "JPEG quality alone tells" in page and page.count("data:image/png;base64") == 4
     assert (output / "traits.parquet").is_file() and (output / "duplicates.csv").is_file()
     for wrong, words in (
         (["--repairs", "formats"], "--repairs needs --repair"),
@@ -440,3 +440,23 @@ def test_more_broken_files_than_allowed_are_audited_all_the_same(folder_dataset)
     with pytest.raises(UserError, match="max_bad_share"):
         build_catalogue(spec, roots, progress=False)
     assert build_catalogue(tolerant(spec), roots, progress=False).skipped.num_rows == 40
+
+
+def test_spectra_show_the_peaks_that_upsampling_leaves(tmp_path):
+    """Fakes enlarged by repeating pixels have peaks where the photographs have none."""
+    draw = np.random.default_rng(0)
+    for name in ("real", "fake"):
+        (tmp_path / "s" / name).mkdir(parents=True)
+        for number in range(24):
+            small = draw.integers(60, 190, (32, 32, 3), np.uint8)
+            pixels = np.kron(small, np.ones((2, 2, 1), np.uint8))
+            if name == "real":
+                pixels = draw.integers(60, 190, (64, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "s" / name / f"{number}.png")
+    found = audited(tmp_path / "s")
+    assert list(found.spectra) == ["real", "fake"]
+    (real, count), (fake, _) = found.spectra.values()
+    assert count == 24 and real.shape == (64, 64)
+    # Repeating pixels silences half a cycle a pixel: row and column 0 of the shifted spectrum.
+    assert (fake - real)[0, 1:].mean() < -0.5
+    assert np.abs((fake - real)[32, 20:28].mean() - (fake - real)[0, 20:28].mean()) > 0.5

@@ -77,7 +77,8 @@ def test_sizes_and_noise():
 def test_names_and_mistakes():
     names = [d.name for d in parse_degradations("genimage, jpeg:65.0,blur:3")]
     assert names == list(SETS["genimage"])
-    assert len(parse_degradations("grid")) == sum(len(k.grid) for k in KINDS.values())
+    others = [k for name, k in KINDS.items() if name != "band"]
+    assert len(parse_degradations("grid")) == sum(len(k.grid) for k in others) == 36
     for wrong, words in (("jpg:30", "Did you mean 'jpeg'"), ("jpeg", "from 1 to 100"),
                          ("blur:x", "Gaussian blur"), ("crop:1.5", "from 0.01 to 1"),
                          ("jpeg:nan", "from 1 to 100"), ("", "degradation")):  # fmt: skip
@@ -126,3 +127,26 @@ def test_evaluate_draws_curves(shared_run, tmp_path, capsys):
     ):
         assert run_command(evaluate_command, [*arguments, *wrong]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_bands_part_the_spectrum_and_leave_the_mean():
+    draw = np.random.default_rng(0)
+    image = np.clip(draw.normal(128, 12, (40, 56, 3)), 0, 255).astype(np.uint8)
+    parts = []
+    for band in parse_degradations("bands"):
+        without = band(tf.constant(image), tf.constant(0, tf.int64)).numpy()
+        assert without.dtype == np.uint8 and without.shape == image.shape
+        parts.append(image.astype(np.float64) - without)
+    # What the eight take away is all but the mean, up to eight roundings.
+    rest = image - np.sum(parts, axis=0)
+    assert np.abs(rest - image.mean((0, 1))).max() <= 4.5
+    power = [np.abs(np.fft.fft2(part[..., 0])) ** 2 for part in parts]
+    radius = np.hypot(np.fft.fftfreq(40)[:, None], np.fft.fftfreq(56))
+    for number, found in enumerate(power):
+        own = (radius * 16 >= number) & ((radius * 16 < number + 1) | (number == 7))
+        assert found[own].sum() > 0.95 * found.sum()
+
+
+def test_bands_are_no_part_of_the_grid():
+    assert not [d for d in parse_degradations("grid") if d.kind == "band"]
+    assert [d.name for d in parse_degradations("bands")] == [f"band:{n}" for n in range(1, 9)]

@@ -29,7 +29,8 @@ def parser() -> Parser:
     p.add_argument("--flips", action="store_true",
                    help="look at each image's mirror image too, and average")  # fmt: skip
     p.add_argument("--degrade", metavar="NAME,NAME", help="score degraded images instead: genimage "
-                   "(its six), grid (all kinds, mild to strong), reencode, or such as "
+                   "(its six), grid (all kinds, mild to strong), bands (without each band of "
+                   "frequencies), reencode, or such as "
                    "jpeg:65,blur:3,social:2")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=64, metavar="N")
     p.add_argument("--json", action="store_true", help="print metrics.json, not a table")

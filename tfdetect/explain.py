@@ -19,8 +19,8 @@ def parser() -> Parser:
     p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
     p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
     p.add_argument("--split", default="test", choices=["train", "validation", "test", "all"])
-    p.add_argument("--count", type=int, default=100, metavar="N",
-                   help="images, shared among the classes (default: 100)")  # fmt: skip
+    p.add_argument("--count", type=int, default=60, metavar="N",
+                   help="images, shared among the classes (default: 60)")  # fmt: skip
     p.add_argument("--output", type=Path, metavar="DIR", help="write there instead")
     p.add_argument("--json", action="store_true", help="print explanation.json, not a table")
     return p

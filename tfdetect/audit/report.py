@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from tfdetect.audit.findings import REPAIRS, valued
 from tfdetect.audit.shortcuts import Shortcut
+from tfdetect.audit.spectra import spectra_figure
 from tfdetect.audit.traits import BANDS
 from tfdetect.audit.workflow import Audit
 from tfdetect.evaluation.page import html_table, save_figure, template
@@ -41,7 +42,12 @@ group. A detector sees format and size through their traces in the pixels; metad
 does not see, but they say that the classes came by different ways. Content may be what a detector
 is meant to see, or not: whether fakes are bluer is a property of this dataset.</small>
 <h2>Content by class</h2>
-{{ figures(drawn[1:]) }}
+{{ figures(drawn[1:3]) }}
+<h2>Spectra of noise</h2>
+<p>Mean Fourier spectrum of what a median filter removes, by generator where it is known. Zero
+frequency is in the middle. Points, grids and crosses are left by upsampling and by JPEG's blocks of
+8 pixels: a class that alone has them is easily told.</p>
+{{ figures(drawn[3:]) }}
 <h2>Duplicates</h2>
 {{ duplicates }}
 <small>A copy is surplus where another image of its class, on the same side of the test split, is
@@ -80,6 +86,7 @@ def write_report(audit: Audit, folder: Path) -> None:
         ("shortcuts", _shortcut_figure(audit.shortcuts)),
         ("spectrum", _spectrum_figure(audit.traits, names)),
         ("colour", _colour_figure(audit.traits, names)),
+        ("spectra", spectra_figure(audit.spectra, names[0])),
     )]  # fmt: skip
     generators = sorted(audit.generators.items(), key=lambda pair: -pair[1].accuracy)
     write_text(folder / "audit.html", _PAGE.render(

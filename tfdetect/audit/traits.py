@@ -184,7 +184,7 @@ def traits_of(data: bytes) -> tuple:
     Raises:
         Exception: of many kinds, where Pillow cannot decode it.
     """
-    with _opened(io.BytesIO(data)) as image:
+    with opened(io.BytesIO(data)) as image:
         header = _header(data[:64], image)
         rgb = image.convert("RGBA") if image.mode == "P" else image
         rgb = rgb.convert("RGB")
@@ -192,7 +192,8 @@ def traits_of(data: bytes) -> tuple:
 
 
 @contextmanager
-def _opened(file: BinaryIO):
+def opened(file: BinaryIO):
+    """A Pillow image of any size, without warnings."""
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # the catalogue has checked it
@@ -280,7 +281,7 @@ def _read_header(path: str) -> tuple:
         with open(path, "rb") as file:
             start = file.read(64)
             file.seek(0)
-            with _opened(file) as image:
+            with opened(file) as image:
                 return _header(start, image)
     except Exception:  # as below
         return (None,) * len(_OF_HEADER)

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from tfdetect.audit import duplicates, findings, shortcuts
 from tfdetect.audit.duplicates import Duplicates
 from tfdetect.audit.findings import Finding
 from tfdetect.audit.shortcuts import Shortcut
+from tfdetect.audit.spectra import mean_spectra
 from tfdetect.audit.traits import name_traits, read_headers, read_traits
 from tfdetect.data.catalogue import Catalogue, build_catalogue
 from tfdetect.errors import UserError
@@ -26,6 +28,7 @@ class Audit:
         exact: duplicates by their decoded pixels.
         same_bytes: those that are equal byte for byte, among them.
         near: duplicates that only look alike.
+        spectra: of noise, by generator; see `mean_spectra`.
         findings: the worst first.
     """
 
@@ -37,6 +40,7 @@ class Audit:
     exact: Duplicates
     same_bytes: Duplicates
     near: Duplicates
+    spectra: dict[str, tuple[np.ndarray, int]]
     findings: list[Finding]
 
     @property
@@ -79,7 +83,8 @@ def audit(spec: DatasetSpec, roots: dict[str, Path], progress: bool = True) -> A
         *findings.of_files(catalogue),
     ]
     found = _sorted(found)
-    return Audit(spec, catalogue, traits, told, generators, exact, same_bytes, near, found)
+    spectra = mean_spectra(catalogue, traits, names)
+    return Audit(spec, catalogue, traits, told, generators, exact, same_bytes, near, spectra, found)
 
 
 def tolerant(spec: DatasetSpec) -> DatasetSpec:

@@ -66,8 +66,7 @@ _PAGE = template(
 .grid figure { margin: 0; display: block; } figcaption { font-size: .9rem; color: #444; }
 .grid img { width: 100%; image-rendering: {{ rendering }}; }
 td, th { white-space: normal !important; text-align: left !important;
-         overflow-wrap: anywhere; vertical-align: top; }
-td:first-child { min-width: 6.5rem; overflow-wrap: normal; }
+         overflow-wrap: break-word; vertical-align: top; }
 </style>
 <div class="banner {{ tone }}"><strong>{{ verdict }}</strong>
 <p>P({{ fakes }}) = {{ chance }}</p>
@@ -165,10 +164,11 @@ def write_page(run: Run, explainer: Explainer, subject: Subject, path: Path) -> 
     views, focus = _views(run, subject)
     maps = explainer.maps(views, focus)
     alike = explainer.sanity(views, maps, focus)
-    warnings = _warnings(run, subject, facts, held, alike)
+    unlike = _unlike(run, subject)
+    warnings = [*unlike, *_warnings(run, subject, facts, held, alike)]
     p = row["p_fake"]
     names = run.classes[1:]
-    tone, verdict = _verdict(run, row)
+    tone, verdict = _verdict(run, row, strange=bool(unlike))
     shown = _middle_view(views[focus])
     page = _PAGE.render(
         title=f"Is {subject.path.name} authentic?",
@@ -241,8 +241,10 @@ def _middle_view(view: np.ndarray) -> np.ndarray:
     return image.astype(np.uint8)
 
 
-def _verdict(run: Run, row: dict) -> tuple[str, str]:
+def _verdict(run: Run, row: dict, strange: bool) -> tuple[str, str]:
     """The banner's class and headline."""
+    if strange:
+        return "unsure", f"Judged {row['verdict']}, by a detector not made for such images"
     if row["unsure"]:
         return "unsure", f"Unsure, leaning to {row['verdict']}"
     if row["verdict"] == run.classes[0]:
@@ -282,10 +284,12 @@ def _of_hundred(p: float) -> str:
 
 
 def _percent(p: float) -> str:
-    """As a percentage that is neither 0% nor 100% unless it is."""
+    """As a percentage, never 0% or 100%."""
     if 0.001 <= p <= 0.999:
         return f"{p:.1%}"
-    return f"{max(p, _TINY):.2g}" if p < 0.5 else f"1 - {max(1 - p, _TINY):.2g}"
+    if p < 0.0001:
+        return "less than 0.01%"
+    return f"{p:.2%}" if p <= 0.9999 else "more than 99.99%"
 
 
 def _prior_text(run: Run) -> str:
@@ -439,7 +443,6 @@ def _warnings(
         f"The file's {f.name} says {f.value!r}: {f.meaning}."
         for f in facts if f.kind == "generated"
     ]  # fmt: skip
-    found += _unlike(run, subject)
     before = subject.row["p_fake"] >= run.threshold
     lost = sum((p >= run.threshold) != before for p in held.values())
     if 3 * lost > len(held):

@@ -16,6 +16,8 @@ from tfdetect.errors import UserError, unknown
 from tfdetect.imaging.degrade import gaussian_blur
 from tfdetect.imaging.geometry import to_uint8
 
+BANDS = 8  # of radial frequency, from 0 to half a cycle a pixel; the last has the corners too
+
 
 @dataclass(frozen=True)
 class Degradation:
@@ -110,6 +112,19 @@ def brightness(image: tf.Tensor, factor: float, _number: tf.Tensor) -> tf.Tensor
     return to_uint8(tf.cast(image, tf.float32) * factor)
 
 
+def band(image: tf.Tensor, number: float, _number: tf.Tensor) -> tf.Tensor:
+    height, width = tf.unstack(tf.shape(image)[:2])
+    pixels = tf.transpose(tf.cast(image, tf.float32), [2, 0, 1])
+    down = tf.abs((tf.range(height) + height // 2) % height - height // 2) / height
+    across = tf.range(width // 2 + 1) / width
+    radius = tf.sqrt(down[:, None] ** 2 + across[None] ** 2)  # cycles a pixel
+    which = tf.minimum(tf.cast(radius * 2 * BANDS, tf.int32), BANDS - 1) + 1
+    kept = (which != round(number)) | (radius == 0)
+    spectrum = tf.signal.rfft2d(pixels) * tf.cast(kept, tf.complex64)
+    without = tf.signal.irfft2d(spectrum, [height, width])
+    return to_uint8(tf.transpose(without, [1, 2, 0]))
+
+
 def social(image: tf.Tensor, times: float, number: tf.Tensor) -> tf.Tensor:
     for step in range(round(times)):
         image = jpeg(scale(image, 0.8, number), 85 - 10 * step, number)
@@ -129,11 +144,16 @@ KINDS = {
     "brighter": Kind("multiplied by that", 1, 10, (1.2, 1.5), brightness),
     "social": Kind("so many times shrunk to 0.8 and saved as JPEG (85, 75, ...)", 1, 5, (1, 2, 3),
                    social),
+    "band": Kind(f"without that one of {BANDS} bands of frequencies, low to high", 1, BANDS,
+                 tuple(range(1, BANDS + 1)), band),
 }  # fmt: skip
 
 SETS = {
     "genimage": ("side:112", "side:64", "jpeg:65", "jpeg:30", "blur:3", "blur:5"),
-    "grid": tuple(f"{kind}:{strength:g}" for kind, k in KINDS.items() for strength in k.grid),
+    "grid": tuple(
+        f"{kind}:{strength:g}" for kind, k in KINDS.items() for strength in k.grid if kind != "band"
+    ),
+    "bands": tuple(f"band:{number}" for number in KINDS["band"].grid),
     "reencode": ("jpeg:96",),
 }
 

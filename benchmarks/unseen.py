@@ -1,0 +1,116 @@
+"""What helps a detector of one set on generators that it never saw: one table, equal budgets.
+
+    python benchmarks/unseen.py --train cifake=DIR --test genimage=DIR --aligned DIR
+
+Every recipe changes one thing of an experiment and sees as many images. It is measured on the
+training set's own test split, and on the other set: `--choose` names the split that recipes are
+chosen by, and `--report` the one for the last look. `--aligned` is a folder for reals beside copies
+of themselves that went through an autoencoder, made here of the training set's reals.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import budget
+import numpy as np
+from budget import call, settings
+from tabulate import tabulate
+
+_AUGMENT = "data.augment=[{name: flip}, {name: shift, pixels: 2}%s]"
+RECIPES = {
+    "default": [],
+    "srm and pixels": ["model.front_end=srm", "model.with_pixels=true"],
+    "npr": ["model.front_end=npr"],
+    "residual": ["model.front_end=residual"],
+    "crops": [_AUGMENT % ", {name: crop, lowest: 0.4}"],
+    "degraded": [_AUGMENT % ", {name: downsample}, {name: blur, highest: 1.5}, {name: jpeg}, "
+                 "{name: noise}"],
+    "spectral": [_AUGMENT % ", {name: amplitude_mix}, {name: bands}, {name: spectral_noise}"],
+    "regularised": [_AUGMENT % ", {name: mixup}", "model.dropout=0.5",
+                    "training.label_smoothing=0.1"],
+}  # fmt: skip
+_PAIRED = ("aligned", "aligned, degraded")  # learn aligned pairs too
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", default="cifake=.", help="NAME=DIR")
+    parser.add_argument("--test", default="genimage=.", help="NAME=DIR")
+    parser.add_argument("--aligned", type=Path, metavar="DIR", help="for aligned pairs")
+    parser.add_argument("--pairs", type=int, default=4000, help="of them (4000)")
+    parser.add_argument("--experiment", default="cifake_small_resnet")
+    parser.add_argument("--steps", type=int, default=800, help="of 128 images (800)")
+    parser.add_argument("--recipes", help="these alone, as A;B")
+    parser.add_argument("--choose", default="train")
+    parser.add_argument("--report", default="test")
+    parser.add_argument("--output", type=Path, default=Path("unseen"), help="for the runs")
+    args = parser.parse_args()
+    (name, _, folder), (other, _, there) = (t.partition("=") for t in (args.train, args.test))
+    args.output.mkdir(parents=True, exist_ok=True)
+    recipes = dict(RECIPES)
+    if args.aligned:
+        make_pairs(name, folder, args.aligned, args.pairs)
+        recipes |= {"aligned": [], "aligned, degraded": RECIPES["degraded"]}
+    rows = []
+    for recipe in args.recipes.split(";") if args.recipes else recipes:
+        data = ["--dataset", name, "--data-dir", folder]
+        if recipe in _PAIRED:
+            data = ["--dataset", f"{folder}+{args.aligned}"]
+        common = [*data, "--experiment", args.experiment, "--no-pictures", *settings(
+            "training.batch_size=128", "training.optimizer.learning_rate=0.1", *recipes[recipe]
+        )]  # fmt: skip
+        run, _, seconds = budget.train(
+            args.output / recipe.replace(", ", "-").replace(" ", "-"), common, 0, args.steps
+        )
+        output = run.path / f"on-{other}"
+        if not (output / "metrics.json").is_file():
+            call("-m", "tfdetect.evaluate", str(run.path), "--dataset", other, "--data-dir", there,
+                 "--no-pictures", "--output", str(output), "--split", args.choose,
+                 "--split", args.report)  # fmt: skip
+        own = run.metrics()["test"]
+        own = own.get("parts", {}).get(name, own)["metrics"]["accuracy"]
+        found = json.loads((output / "metrics.json").read_text())
+        rows.append({
+            "recipe": recipe, "minutes": round(seconds / 60, 1), f"{name}, accuracy": shown(own),
+            f"{args.choose}, AUC": shown(found[args.choose]["metrics"]["auc"]),
+            f"{args.report}, AUC": shown(found[args.report]["metrics"]["auc"]),
+            "accuracy": shown(found[args.report]["metrics"]["accuracy"]),
+            "recall at fpr_5": shown(found[args.report]["points"]["fpr_5"]["tpr"]),
+            "false alarms there": shown(found[args.report]["points"]["fpr_5"]["fpr"]),
+        })  # fmt: skip
+        (args.output / "unseen.json").write_text(json.dumps(rows, indent=1))
+        print(tabulate(rows, "keys", "github"), flush=True)
+
+
+def make_pairs(name: str, folder: str, aligned: Path, count: int) -> None:
+    """Reals of the training split and what an autoencoder makes of them, encoded alike."""
+    from tfdetect import workflow
+
+    if (aligned / "manifest.csv").is_file():
+        return
+    plan = workflow.make_plan(name, data_dir=Path(folder))
+    catalogue = workflow.find_data(plan, progress=False)
+    rows = catalogue.split("train")
+    rows = rows.filter(np.equal(rows["label"].to_numpy(), 0))
+    source = aligned.with_name(f"{aligned.name}-source")
+    source.mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(catalogue.paths(rows).to_pylist()[:: rows.num_rows // count]):
+        shutil.copy(path, source / f"{number:05}.jpg")
+    subprocess.run([
+        sys.executable, "-m", "tfdetect.synthesize", "--source", str(source), "--output",
+        str(aligned), "--masks", "rectangle", "--coverage", "0.95,1", "--edge", "0", "--fill",
+        "autoencoder", "--encode", "jpeg", "--quality", "75", "--quiet",
+    ], check=True)  # fmt: skip
+
+
+def shown(metric: dict) -> str:
+    """A value with its interval."""
+    return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**metric)
+
+
+if __name__ == "__main__":
+    main()

@@ -72,7 +72,7 @@ def main():
                  "--no-pictures", "--output", str(output), "--split", args.choose,
                  "--split", args.report)  # fmt: skip
         own = run.metrics()["test"]
-        own = own.get("parts", {}).get(name, own)["metrics"]["accuracy"]
+        own = own.get("datasets", {}).get(name, own)["metrics"]["accuracy"]
         found = json.loads((output / "metrics.json").read_text())
         rows.append({
             "recipe": recipe, "minutes": round(seconds / 60, 1), f"{name}, accuracy": shown(own),

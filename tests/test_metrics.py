@@ -1,11 +1,17 @@
 """Metrics against scikit-learn, and their intervals."""
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.stats import norm
 from sklearn import metrics as sk
 
+from tfdetect.evaluation.evaluate import measure
 from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
+from tfdetect.evaluation.report import terminal_table
+from tfdetect.run import Run
 
 TINY = np.finfo(np.float32).eps
 
@@ -87,3 +93,26 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     for name, times in hits.items():
         # 95% intervals: within what 240 sets tell, three standard errors.
         assert 0.905 <= times / sets <= 0.993, (name, times / sets)
+
+
+def test_generators_that_were_never_trained_on_are_measured_together():
+    draw, names = np.random.default_rng(0), ["a", "b", "c"]
+    fake = np.arange(600) % 2 > 0
+    generators = np.array(names)[np.arange(600) // 200]  # authentic images are filed with one too
+    p = np.where(fake & (generators == "a"), 0.9, 0.1) + draw.uniform(-0.05, 0.05, 600)
+    table = pa.table({
+        "label": fake.astype(int), "p_fake": p, "generator": generators, "dataset": ["d"] * 600,
+        "verdict": np.array(["real", "fake"])[(p >= 0.5).astype(int)],
+        "in_train": np.zeros(600, bool), "error": pa.nulls(600, pa.string()),
+    })  # fmt: skip
+    info = {"classes": ["real", "fake"], "threshold": 0.5, "dataset": {
+        "seen": {"generators": ["a"]}}, "points": {"fpr_1": {"threshold": 0.3}}}  # fmt: skip
+    found = measure(table, Run(Path(), info))
+    assert found["generators"]["a"]["points"]["fpr_1"]["tpr"]["value"] == 1
+    others = found["never_seen"]
+    assert others["generators"] == ["b", "c"] and others["count"] == 400
+    assert others["points"]["fpr_1"]["tpr"]["value"] == 0
+    assert others["metrics"]["accuracy"]["value"] == 0.5
+    assert "b (never trained on)" in terminal_table({"test": found})
+    info["dataset"] = {}  # a run that does not know what it was shown claims nothing
+    assert "never_seen" not in measure(table, Run(Path(), info))

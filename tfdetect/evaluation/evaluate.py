@@ -181,7 +181,9 @@ def measure(table: pa.Table, run: Run) -> dict:
         count, unreadable, metrics (with intervals), confusion, and where it
         applies: masks (of the images whose masks are known), unseen (without
         images that stand in train too), datasets (of a union) and generators
-        ({name: metrics}), constant (a warning where every verdict is the same).
+        ({name: metrics, and the points at the run's thresholds}), never_seen (the same of all
+        generators that the run was not trained on), constant (a warning where every verdict is
+        the same).
     """
     readable = table.filter(pc.is_null(table["error"]))
     result = {"count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows}
@@ -201,9 +203,23 @@ def measure(table: pa.Table, run: Run) -> dict:
     generators = _by_generator(readable)
     if generators:
         result["generators"] = {
-            name: {"count": part.num_rows, **_part(part, run)} for name, part in generators.items()
+            name: {"count": part.num_rows, **_part(part, run), **_points(part, run)}
+            for name, part in generators.items()
         }
+    known = run.info["dataset"].get("seen", {}).get("generators", [])
+    others = [name for name in generators if name not in known]
+    if known and others:
+        part = _by_generator(readable.append_column("never", _never(readable, others)), "never")
+        [part] = part.values()
+        result["never_seen"] = {"generators": others, "count": part.num_rows, **_part(part, run),
+                                **_points(part, run)}  # fmt: skip
     return result
+
+
+def _never(table: pa.Table, others: list[str]) -> pa.Array:
+    """For rows filed with one of some generators, fakes and authentic ones: a name; else null."""
+    return pc.if_else(pc.is_in(table["generator"].cast(pa.string()), pa.array(others)), "never",
+                      None)  # fmt: skip
 
 
 def _points(table: pa.Table, run: Run) -> dict:
@@ -282,9 +298,9 @@ def _measure_masks(positive: np.ndarray, negative: np.ndarray) -> dict:
     return result
 
 
-def _by_generator(table: pa.Table) -> dict[str, pa.Table]:
+def _by_generator(table: pa.Table, column: str = "generator") -> dict[str, pa.Table]:
     """Each generator's fakes with the authentic images filed with it, or with all of them."""
-    names = np.array([n or "" for n in table["generator"].to_pylist()])
+    names = np.array([n or "" for n in table[column].to_pylist()])
     labels = table["label"].to_numpy()
     parts = {}
     for name in sorted(set(names[labels > 0]) - {""}):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
+from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from tfdetect.evaluation.metrics import BINS
@@ -58,6 +59,41 @@ def reliability(fake: np.ndarray, scores: np.ndarray, raw: np.ndarray | None = N
         axes.legend(fontsize=8)
     centres = (np.arange(BINS) + 0.5) / BINS
     axes.bar(centres, 0.3 * count / count.max(), width=0.9 / BINS, color=_GREY, alpha=0.25)
+    return figure
+
+
+def thresholds(
+    fake: np.ndarray, scores: np.ndarray, points: dict[str, float], unsure: tuple[float, float]
+) -> Figure:
+    """What each threshold gives: fakes found, false alarms, precision where few are fake.
+
+    Args:
+        points: operating points' thresholds of P(fake) by name.
+        unsure: the band, shaded.
+    """
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    ends = logit(np.clip([*scores.min(keepdims=True), *scores.max(keepdims=True)], 1e-4, 1 - 1e-4))
+    at = expit(np.linspace(*ends, 400))
+    found, alarms = ((s[:, None] >= at).mean(0) for s in (scores[fake], scores[~fake]))
+    with np.errstate(invalid="ignore"):
+        precise = 0.01 * found / (0.01 * found + 0.99 * alarms)
+    axes.plot(logit(at), found, color=_BLUE, label="fakes found")
+    axes.plot(logit(at), alarms, color=_RED, label="false alarms")
+    axes.plot(logit(at), precise, color=_GREY, label="precision, 1 fake in 100")
+    if unsure[0] < unsure[1]:
+        axes.axvspan(*logit(np.clip(unsure, 1e-6, 1 - 1e-6)), color="#fff3cd", label="unsure")
+    for threshold in sorted(set(points.values())):
+        name = ", ".join(n for n, other in points.items() if other == threshold)
+        x = float(logit(np.clip(threshold, 1e-6, 1 - 1e-6)))
+        axes.axvline(x, color="#444444", linewidth=0.8, linestyle=":")
+        axes.text(x, 1.03, name, fontsize=7, rotation=35, ha="left", va="bottom")
+    ticks = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999])
+    axes.set_xticks(logit(ticks), [f"{tick:g}" for tick in ticks])
+    axes.set(xlim=sorted(ends), ylim=(0, 1.02), xlabel="P(fake) from which the verdict is fake",
+             ylabel="share")  # fmt: skip
+    axes.legend(fontsize=8, loc="center left")
+    axes.grid(alpha=0.2)
     return figure
 
 

@@ -132,13 +132,27 @@ def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
     keys = ("accuracy", "recall", "auc", "ap", "tpr_at_fpr_5", "ece")
     mask_keys = ("iou_altered", "f1", "ap")
     for kind in ("dataset", "generator"):
-        named = result.get(f"{kind}s", {})
+        named = dict(result.get(f"{kind}s", {}))
+        if kind == "generator" and "never_seen" in result:
+            others = result["never_seen"]
+            named = {name + (" (never trained on)" if name in others["generators"] else ""): part
+                     for name, part in named.items()}  # fmt: skip
+            named[f"all {len(others['generators'])} never trained on"] = others
         rows = [
             [name, f"{part['count']:,}", *(_cell(part, key) for key in keys)]
             for name, part in named.items()
         ]
         if rows:
             tables.append(([kind, "images", *(NAMES[key] for key in keys)], rows))
+        rows = [
+            [name, *(shown(part["points"][point][rate])
+                     for point in ("fpr_1", "fpr_5") for rate in ("tpr", "fpr"))]
+            for name, part in named.items() if "fpr_1" in part.get("points", {})
+        ]  # fmt: skip
+        if rows:
+            headers = [f"{what} at {point}" for point in ("fpr_1", "fpr_5")
+                       for what in ("recall", "false alarms")]  # fmt: skip
+            tables.append(([f"{kind}, by thresholds of validation", *headers], rows))
         rows = [
             [name, f"{part['masks']['altered']:,}",
              *(_cell(part["masks"], key) for key in mask_keys)]
@@ -210,6 +224,9 @@ def _draw(
     if fake.any() and not fake.all():
         drawn += [("roc", figures.roc(fake, scores)),
                   ("precision_recall", figures.precision_recall(fake, scores))]  # fmt: skip
+        points = {name: point["threshold"] for name, point in run.info.get("points", {}).items()}
+        if run.calibration:
+            drawn.append(("thresholds", figures.thresholds(fake, scores, points, run.unsure)))
     if len(fake):
         matrix = figures.confusion_matrix(result["confusion"], run.classes)
         raw = readable["p_fake_raw"].to_numpy() if run.calibration else None

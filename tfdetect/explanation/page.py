@@ -466,9 +466,10 @@ def _unlike(run: Run, subject: Subject) -> list[str]:
     if "shorter_side" in seen:
         low, _, high = seen["shorter_side"]
         if not low / 1.5 <= side <= high * 1.5:
+            sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             found.append(
                 f"The image's shorter side has {side} pixels; those it was trained on have "
-                f"{low:,} to {high:,}. Traces of generators rarely survive such a difference: do "
+                f"{sizes}. Traces of generators rarely survive such a difference: do "
                 "not rely on the verdict."
             )
     with Image.open(subject.path) as image:
@@ -498,8 +499,8 @@ def _known(run: Run) -> Markup:
         rows.append(["their formats", ", ".join(seen["formats"])])
     if "shorter_side" in seen:
         low, middle, high = seen["shorter_side"]
-        rows.append(["their shorter side", f"{low:,} to {high:,} pixels, half of them below "
-                     f"{middle:,}"])  # fmt: skip
+        sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}, half of them up to {middle:,}"
+        rows.append(["their shorter side", f"{sizes} pixels"])
     test = run.metrics().get("test", {}).get("metrics", {})
     for name, text in (
         ("accuracy", "accuracy on its test images"),

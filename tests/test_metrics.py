@@ -105,8 +105,9 @@ def test_generators_that_were_never_trained_on_are_measured_together():
         "verdict": np.array(["real", "fake"])[(p >= 0.5).astype(int)],
         "in_train": np.zeros(600, bool), "error": pa.nulls(600, pa.string()),
     })  # fmt: skip
-    info = {"classes": ["real", "fake"], "threshold": 0.5, "dataset": {
-        "seen": {"generators": ["a"]}}, "points": {"fpr_1": {"threshold": 0.3}, "fpr_5": {"threshold": 0.2}}}  # fmt: skip
+    points = {"fpr_1": {"threshold": 0.3}, "fpr_5": {"threshold": 0.2}}
+    seen = {"seen": {"generators": ["a"]}}
+    info = {"classes": ["real", "fake"], "threshold": 0.5, "dataset": seen, "points": points}
     found = measure(table, Run(Path(), info))
     assert found["generators"]["a"]["points"]["fpr_1"]["tpr"]["value"] == 1
     others = found["never_seen"]

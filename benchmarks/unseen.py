@@ -4,7 +4,8 @@
 
 Every recipe changes one thing of an experiment and sees as many images. It is measured on the
 training set's own test split, and on the other set: `--choose` names the split that recipes are
-chosen by, and `--report` the one for the last look. `--aligned` is a folder for reals beside copies
+chosen by, and `--report` the one for the last look; there only generators count that were not
+trained on. `--aligned` is a folder for reals beside copies
 of themselves that went through an autoencoder, made here of the training set's reals.
 """
 
@@ -73,7 +74,10 @@ def main():
                  "--split", args.report)  # fmt: skip
         own = run.metrics()["test"]
         own = own.get("datasets", {}).get(name, own)["metrics"]["accuracy"]
-        found = json.loads((output / "metrics.json").read_text())
+        found = {
+            split: result.get("never_seen", result)
+            for split, result in json.loads((output / "metrics.json").read_text()).items()
+        }
         rows.append({
             "recipe": recipe, "minutes": round(seconds / 60, 1), f"{name}, accuracy": shown(own),
             f"{args.choose}, AUC": shown(found[args.choose]["metrics"]["auc"]),

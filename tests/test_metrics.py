@@ -114,6 +114,8 @@ def test_generators_that_were_never_trained_on_are_measured_together():
     assert others["generators"] == ["b", "c"] and others["count"] == 400
     assert others["points"]["fpr_1"]["tpr"]["value"] == 0
     assert others["metrics"]["accuracy"]["value"] == 0.5
+    recall = others["metrics"]["recall"]  # none of 200 was found; nobody knows that none is
+    assert recall["value"] == recall["low"] == 0 and 0.01 < recall["high"] < 0.03
     assert "b (never trained on)" in terminal_table({"test": found})
     info["dataset"] = {}  # a run that does not know what it was shown claims nothing
     assert "never_seen" not in measure(table, Run(Path(), info))

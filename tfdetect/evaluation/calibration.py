@@ -237,6 +237,7 @@ def with_prior(info: dict[str, Any], prior: float, name: str) -> dict[str, Any]:
         found = found | {"knots": [x, [value + more for value in y]]}
     else:
         found = found | {"shift": found["shift"] + more}
+    found = found | {"prior": prior}
     points = {
         key: point | {"threshold": moved(point["threshold"])}
         for key, point in info.get("points", {}).items()

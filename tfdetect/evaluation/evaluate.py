@@ -270,7 +270,7 @@ def _part(table: pa.Table, run: Run) -> dict:
     predicted = np.array([run.classes.index(v) for v in table["verdict"].to_pylist()])
     metrics = binary_metrics(labels > 0, scores, run.threshold)
     part = {
-        "metrics": with_intervals(metrics, len(labels)),
+        "metrics": _widened(with_intervals(metrics, len(labels)), labels > 0),
         "confusion": confusion(labels, predicted, len(run.classes)),
     }
     if "altered_pixels" in table.column_names:
@@ -282,6 +282,16 @@ def _part(table: pa.Table, run: Run) -> dict:
     if len(set(predicted.tolist())) == 1 and len(set(labels.tolist())) > 1:
         part["constant"] = f"every verdict is {run.classes[predicted[0]]!r}"
     return part
+
+
+def _widened(metrics: dict, fake: np.ndarray) -> dict:
+    """Shares that no resample changes, of all or none, with Wilson's interval instead of a point."""
+    for name, count in (("accuracy", len(fake)), ("recall", int(fake.sum()))):
+        metric = metrics[name]
+        if count and metric["value"] in (0.0, 1.0):
+            hits = np.arange(count) < round(metric["value"] * count)
+            metrics[name] = {key: round(value, 6) for key, value in _share(hits).items()}
+    return metrics
 
 
 def _measure_masks(positive: np.ndarray, negative: np.ndarray) -> dict:

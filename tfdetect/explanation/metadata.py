@@ -2,12 +2,11 @@
 
 import json
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfdetect.audit.traits import jpeg_quality
+from tfdetect.audit.traits import jpeg_quality, opened
 
 _LONGEST = 300  # characters of a value that are shown
 _CAMERA = ("Make", "Model", "LensModel", "DateTimeOriginal", "ExposureTime", "FNumber",
@@ -58,19 +57,24 @@ class Fact:
 
 
 def read_metadata(path: str | Path) -> list[Fact]:
-    """What a file says of itself. Nothing of it is proof: all but a signature can be rewritten.
-
-    Raises:
-        OSError: the file cannot be read, or is no image that Pillow knows.
-    """
-    from PIL import Image
-
-    path = Path(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata is what we look for
-        with Image.open(path) as image:
-            facts = [*_format(image, path), *_exif(image), *_notes(image), *_xmp(image)]
+    """What a file says of itself. Nothing of it is proof: all but a signature can be rewritten."""
+    path, facts = Path(path), []
+    try:
+        with path.open("rb") as file, opened(file) as image:
+            for read in (_format, _exif, _notes, _xmp):
+                facts += read(image, path)
+    except Exception as error:  # Pillow's plugins raise many kinds for damaged files
+        facts.append(_fact("metadata", f"cannot be read: {error}"))
     return [*facts, *_c2pa(path)]
+
+
+def format_of(path: str | Path) -> str:
+    """A file's format as Pillow calls it, such as JPEG; "" of one that it cannot read."""
+    try:
+        with Path(path).open("rb") as file, opened(file) as image:
+            return str(image.format)
+    except Exception:  # as above
+        return ""
 
 
 def _fact(name: str, value: Any, meaning: str = "", kind: str = "") -> Fact:
@@ -94,7 +98,7 @@ def _format(image, path: Path) -> list[Fact]:
     return facts
 
 
-def _exif(image) -> list[Fact]:
+def _exif(image, _path: Path) -> list[Fact]:
     from PIL import ExifTags
 
     try:
@@ -143,7 +147,7 @@ def _program(name: str, value: str) -> Fact:
     return _fact(name, value)
 
 
-def _notes(image) -> list[Fact]:
+def _notes(image, _path: Path) -> list[Fact]:
     facts = []
     for key, value in image.info.items():
         if key in _NOTES and isinstance(value, str):
@@ -155,7 +159,7 @@ def _notes(image) -> list[Fact]:
     return facts
 
 
-def _xmp(image) -> list[Fact]:
+def _xmp(image, _path: Path) -> list[Fact]:
     data = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
     facts = []

@@ -26,7 +26,7 @@ from tfdetect.evaluation.overlays import THRESHOLD, overlay
 from tfdetect.evaluation.page import figure_data, html_table, template
 from tfdetect.evaluation.predictions import predict_images
 from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, views_of
-from tfdetect.explanation.metadata import Fact, read_metadata
+from tfdetect.explanation.metadata import Fact, format_of, read_metadata
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import window, windows
@@ -259,9 +259,12 @@ def _words(run: Run, row: dict) -> list[str]:
             "The score was never calibrated: it orders images, and is no probability. "
             "(python -m tfdetect.calibrate makes one of it.)"
         ]
+    share = f"of which {found['fakes']:.0%} are fake"
+    if "prior" in found:
+        share = f"if {_percent(found['prior'])} of them were fake"
     lines = [
-        f"Of images like the {found['images']:,} it was calibrated on, of which "
-        f"{found['fakes']:.0%} are fake, {_of_hundred(p)} with such a score are fake."
+        f"Of images like the {found['images']:,} it was calibrated on, {share}, {_of_hundred(p)} "
+        "with such a score are fake."
     ]
     if row["unsure"]:
         low, high = run.unsure
@@ -304,7 +307,8 @@ def _prior_text(run: Run) -> str:
 def _chances(run: Run, p: float) -> Markup | str:
     if run.calibration is None:
         return ""
-    more = logit(np.clip(p, _TINY, 1 - _TINY)) - logit(run.calibration["fakes"])
+    share = run.calibration.get("prior", run.calibration["fakes"])
+    more = logit(np.clip(p, _TINY, 1 - _TINY)) - logit(share)
     names = {0.5: "one in two", 0.1: "one in ten", 0.01: "one in a hundred",
              0.001: "one in a thousand"}  # fmt: skip
     rows = [[names[prior], _percent(float(expit(more + logit(prior))))] for prior in _PRIORS]
@@ -472,9 +476,8 @@ def _unlike(run: Run, subject: Subject) -> list[str]:
                 f"{sizes}. Traces of generators rarely survive such a difference: do "
                 "not rely on the verdict."
             )
-    with Image.open(subject.path) as image:
-        kind = str(image.format)
-    if seen.get("formats") and kind.lower() not in map(str.lower, seen["formats"]):
+    kind = format_of(subject.path)
+    if kind and seen.get("formats") and kind not in seen["formats"]:
         found.append(
             f"The file is {kind}; the detector was trained on {', '.join(seen['formats'])} alone."
         )

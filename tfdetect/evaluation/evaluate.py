@@ -285,7 +285,7 @@ def _part(table: pa.Table, run: Run) -> dict:
 
 
 def _widened(metrics: dict, fake: np.ndarray) -> dict:
-    """Shares that no resample changes, of all or none, with Wilson's interval instead of a point."""
+    """Shares of all or none, which no resample changes, with Wilson's interval."""
     for name, count in (("accuracy", len(fake)), ("recall", int(fake.sum()))):
         metric = metrics[name]
         if count and metric["value"] in (0.0, 1.0):

@@ -251,6 +251,22 @@ def test_the_network_computes_the_fusion(trained, name):
     np.testing.assert_allclose(fused, fusion(scores), rtol=1e-3, atol=1e-3)
 
 
+def test_an_ensemble_is_explained_member_by_member(trained, pictures, tmp_path):
+    from tfdetect import explain, predict
+
+    run = fuse(trained.values(), tmp_path, "--fusion", "mean")
+    image = next((pictures / "test" / "fake").glob("*.png"))
+    arguments = [str(run.path), str(image), "--explain", str(tmp_path / "pages")]
+    assert run_command(predict.main, arguments) == 0
+    text = (tmp_path / "pages" / f"{image.stem}.html").read_text()
+    assert "Grad-CAM" in text and "integrated gradients" in text and "occlusion" in text
+    assert "The detector looks at 32 x 32 pixels" in text  # the largest view
+    found = tmp_path / "explained"
+    arguments = [str(run.path), "--count", "4", "--output", str(found)]
+    assert run_command(explain.main, arguments) == 0
+    assert "integrated gradients" in json.loads((found / "explanation.json").read_text())["maps"]
+
+
 def test_shared_trunks_are_computed_once(trained, tmp_path):
     from tfdetect.fusion.network import Network
     from tfdetect.models.detector import load_detector

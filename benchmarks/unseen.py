@@ -5,8 +5,8 @@
 Every recipe changes one thing of an experiment and sees as many images. It is measured on the
 training set's own test split, and on the other set: `--choose` names the split that recipes are
 chosen by, and `--report` the one for the last look; there only generators count that were not
-trained on. `--aligned` is a folder for reals beside copies
-of themselves that went through an autoencoder, made here of the training set's reals.
+trained on. `--aligned` is a folder for reals beside copies of themselves that went through an
+autoencoder, made here of the training set's reals.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import budget
-import numpy as np
+import pyarrow.compute as pc
 from budget import call, settings
 from tabulate import tabulate
 
@@ -99,7 +99,7 @@ def make_pairs(name: str, folder: str, aligned: Path, count: int) -> None:
     plan = workflow.make_plan(name, data_dir=Path(folder))
     catalogue = workflow.find_data(plan, progress=False)
     rows = catalogue.split("train")
-    rows = rows.filter(np.equal(rows["label"].to_numpy(), 0))
+    rows = rows.filter(pc.equal(rows["label"], 0))
     source = aligned.with_name(f"{aligned.name}-source")
     source.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(catalogue.paths(rows).to_pylist()[:: rows.num_rows // count]):

@@ -15,6 +15,7 @@ from tfdetect.evaluate import main as evaluate_command
 from tfdetect.generalisation.domains import find_domains, restrict
 from tfdetect.generalisation.report import read_published
 from tfdetect.matrix import main as matrix_command
+from tfdetect.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +42,15 @@ def arguments(root, output, *more):
 
 
 def test_each_generator_against_all(generators, tmp_path, capsys):
-    call = arguments(generators, tmp_path, "--published", "genimage_resnet50")
+    # No part has 500 images to fill a batch with.
+    call = arguments(generators, tmp_path, "--published", "genimage_resnet50",
+                     "--set", "training.batch_size=500", "--set", "training.epochs=30")  # fmt: skip
     assert run_command(evaluate_command, ["--matrix", *call]) == 0
     said = capsys.readouterr().out
     folder = tmp_path / "m"
+    runs = [open_run(path.parent) for path in folder.glob("*/run.json")]
+    [size] = {run.experiment().training.batch_size for run in runs}
+    assert 60 <= size <= 80 and f"batches of {size} images" in said
     found = json.loads((folder / "matrix.json").read_text())
     assert found["domains"] == ["ADM", "BigGAN", "GLIDE"]
     value = {

@@ -1,6 +1,7 @@
 """Trains on each domain, or on all but each, and tests on every one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tfdetect import workflow
 from tfdetect.data.catalogue import Catalogue, check_trainable
 from tfdetect.errors import UserError
 from tfdetect.evaluation.metrics import binary_metrics, with_intervals
+from tfdetect.experiment import override
 from tfdetect.generalisation.domains import Domains, restrict
 from tfdetect.run import Run, open_run
 
@@ -46,10 +48,16 @@ def train_all(
     """
     import keras
 
-    runs = {}
+    runs, parts = {}, {}
     for name, chosen in trained_on(domains, leave_one_out).items():
-        part = restrict(catalogue, domains, chosen)
-        check_trainable(plan.spec, part)
+        parts[name] = restrict(catalogue, domains, chosen)
+        check_trainable(plan.spec, parts[name])
+    fewest = min(part.split("train").num_rows for part in parts.values())
+    if fewest < plan.experiment.training.batch_size:  # the same for all, to be compared
+        say(f"batches of {fewest} images: the smallest training has no more")
+        experiment = override(plan.experiment, [f"training.batch_size={fewest}"])
+        plan = replace(plan, experiment=experiment)
+    for name, part in parts.items():
         path = folder / _file_name(name)
         if path.is_dir():
             run = open_run(path)

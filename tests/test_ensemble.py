@@ -259,7 +259,7 @@ def test_an_ensemble_is_explained_member_by_member(trained, pictures, tmp_path):
     arguments = [str(run.path), str(image), "--explain", str(tmp_path / "pages")]
     assert run_command(predict.main, arguments) == 0
     text = (tmp_path / "pages" / f"{image.stem}.html").read_text()
-    assert "Grad-CAM" in text and "integrated gradients" in text and "occlusion" in text
+    assert "Grad-CAM, large" in text and "integrated gradients" in text and "occlusion" in text
     assert "The detector looks at 32 x 32 pixels" in text  # the largest view
     found = tmp_path / "explained"
     arguments = [str(run.path), "--count", "4", "--output", str(found)]

@@ -120,6 +120,13 @@ class Run:
         name = "ensemble" if self.is_ensemble else "experiment"
         return (self.path / f"{name}.yaml").read_text(encoding="utf-8")
 
+    @property
+    def members(self) -> list[str]:
+        """Names of an ensemble's members; of another run none."""
+        if not self.is_ensemble:
+            return []
+        return [member["name"] for member in read_yaml(self.path / "ensemble.yaml")["members"]]
+
     def reread(self) -> "Run":
         """The run as its run.json has it now."""
         return Run(self.path, _read_info(self.path))

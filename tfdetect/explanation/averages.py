@@ -62,7 +62,7 @@ def explain_set(
         UserError: the split has no readable image.
     """
     detector = load_detector(run)
-    explainer, features = Explainer(detector), _Features(run, detector)
+    explainer, features = Explainer(detector, run.members), _Features(run, detector)
     rows = _choose(catalogue.split(split), count, len(run.classes))
     sums, told = _Sums(len(run.classes)), {}
     say(f"explaining {rows.num_rows:,} images of {split}")

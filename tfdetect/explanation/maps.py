@@ -6,7 +6,7 @@ xplique pins an older TensorFlow, tf-keras-vis and tf-explain precede Keras 3, a
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -32,11 +32,16 @@ class Explainer:
 
     Args:
         detector: what `load_detector` gives.
+        members: names of an ensemble's members.
     """
 
-    def __init__(self, detector: keras.Model):
+    def __init__(self, detector: keras.Model, members: Sequence[str] = ()):
         self.detector = detector
-        self.trunks = [] if _moves_places(detector) else trunks_of(detector)
+        named = {f"trunk_{number}": name for number, name in enumerate(members)}
+        self.trunks = [
+            (named.get(name, name), features) for name, features in trunks_of(detector)
+            if not _moves_places([*detector.layers, *detector.get_layer(name)._flatten_layers()])
+        ]  # fmt: skip
         outputs = {str(number): features for number, (_, features) in enumerate(self.trunks)}
         outputs["label"] = detector.output["label"]
         given = detector.inputs if len(detector.inputs) > 1 else detector.inputs[0]
@@ -258,8 +263,9 @@ def feature_maps(detector: keras.Model) -> Callable[[np.ndarray], dict[str, np.n
     return of
 
 
-def _moves_places(detector: keras.Model) -> bool:
-    return any(type(layer).__name__ in _NOT_IN_PLACE for layer in detector.layers)
+def _moves_places(layers: list[keras.layers.Layer]) -> bool:
+    """Whether features of these layers, an ensemble's trunk or all of a detector, lie elsewhere."""
+    return any(type(layer).__name__ in _NOT_IN_PLACE for layer in layers)
 
 
 def _sees(tape: tf.GradientTape, values: tf.Tensor, image: tf.Tensor) -> bool:

@@ -121,7 +121,7 @@ def explain_files(
     Raises:
         UserError: a page cannot be written.
     """
-    explainer = Explainer(detector)
+    explainer = Explainer(detector, run.members)
     for row, page in zip(table.to_pylist(), pages):
         if row["error"] is None:
             yield write_page(run, explainer, _subject(run, detector, row), page)

@@ -60,7 +60,7 @@ def main():
     for recipe in args.recipes.split(";") if args.recipes else recipes:
         data = ["--dataset", name, "--data-dir", folder]
         if recipe in _PAIRED:
-            data = ["--dataset", f"{folder}+{args.aligned}"]
+            data[1] = f"{name}+{args.aligned}"
         common = [*data, "--experiment", args.experiment, "--no-pictures", *settings(
             "training.batch_size=128", "training.optimizer.learning_rate=0.1", *recipes[recipe]
         )]  # fmt: skip

@@ -9,6 +9,7 @@ from scipy.stats import norm
 from sklearn import metrics as sk
 
 from tfdetect.evaluation.evaluate import measure
+from tfdetect.evaluation.figures import reliability_by_generator
 from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
 from tfdetect.evaluation.report import terminal_table
 from tfdetect.run import Run
@@ -119,3 +120,16 @@ def test_generators_that_were_never_trained_on_are_measured_together():
     assert "b (never trained on)" in terminal_table({"test": found})
     info["dataset"] = {}  # a run that does not know what it was shown claims nothing
     assert "never_seen" not in measure(table, Run(Path(), info))
+
+
+def test_reliability_is_drawn_for_each_generator():
+    draw = np.random.default_rng(0)
+    p = draw.random(400)
+    parts = {name: (draw.random(400) < p, p) for name in ("one", "two")}
+    [axes] = reliability_by_generator(parts).axes
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    for name, (fake, _) in parts.items():
+        x, y = lines[name].get_data()
+        first = p < 0.2
+        assert x[0] == pytest.approx(p[first].mean()) and y[0] == pytest.approx(fake[first].mean())
+        assert len(x) == 5

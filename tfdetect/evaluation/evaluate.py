@@ -25,6 +25,7 @@ from tfdetect.evaluation.masks import (
 )
 from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
 from tfdetect.evaluation.predictions import Drawn, Truth, calibrate_table, predict_images
+from tfdetect.evaluation.tables import by_generator
 from tfdetect.models.answers import draws_masks, masks_decide
 from tfdetect.models.detector import load_detector
 from tfdetect.run import Run, write_text
@@ -200,7 +201,7 @@ def measure(table: pa.Table, run: Run) -> dict:
         result["datasets"] = {
             name: {"count": part.num_rows, **_part(part, run)} for name, part in parts.items()
         }
-    generators = _by_generator(readable)
+    generators = by_generator(readable)
     if generators:
         result["generators"] = {
             name: {"count": part.num_rows, **_part(part, run), **_points(part, run)}
@@ -209,7 +210,7 @@ def measure(table: pa.Table, run: Run) -> dict:
     known = run.info["dataset"].get("seen", {}).get("generators", [])
     others = [name for name in generators if name not in known]
     if known and others:
-        part = _by_generator(readable.append_column("never", _never(readable, others)), "never")
+        part = by_generator(readable.append_column("never", _never(readable, others)), "never")
         [part] = part.values()
         result["never_seen"] = {"generators": others, "count": part.num_rows, **_part(part, run),
                                 **_points(part, run)}  # fmt: skip
@@ -306,19 +307,6 @@ def _measure_masks(positive: np.ndarray, negative: np.ndarray) -> dict:
         threshold, iou = best_threshold(positive, negative)
         result["best"] = {"threshold": round(threshold, 4), "iou_altered": round(iou, 6)}
     return result
-
-
-def _by_generator(table: pa.Table, column: str = "generator") -> dict[str, pa.Table]:
-    """Each generator's fakes with the authentic images filed with it, or with all of them."""
-    names = np.array([n or "" for n in table[column].to_pylist()])
-    labels = table["label"].to_numpy()
-    parts = {}
-    for name in sorted(set(names[labels > 0]) - {""}):
-        own = names == name
-        if not (own & (labels == 0)).any():
-            own |= labels == 0
-        parts[str(name)] = table.filter(pa.array(own))
-    return parts
 
 
 def _complete(rows: pa.Table, table: pa.Table, seen: set[str]) -> pa.Table:

@@ -62,6 +62,27 @@ def reliability(fake: np.ndarray, scores: np.ndarray, raw: np.ndarray | None = N
     return figure
 
 
+def reliability_by_generator(parts: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Share of fakes over P(fake) in fifths, a line a generator; larger points are more images.
+
+    Args:
+        parts: is-fake and P(fake) by generator, its own and authentic images; the first ten are
+            shown.
+    """
+    figure, axes = _axes("P(fake)", "share of fakes", "Reliability by generator")
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1)
+    for name, (fake, p) in list(parts.items())[:10]:
+        bins = np.minimum((p * 5).astype(int), 4)
+        count = np.bincount(bins, minlength=5)
+        used = count > 0
+        mean, share = (np.bincount(bins, v, 5)[used] / count[used] for v in (p, fake))
+        [line] = axes.plot(mean, share, linewidth=1, label=name)
+        axes.scatter(mean, share, 4 + 60 * count[used] / count.max(), color=line.get_color())
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes.legend(fontsize=7)
+    return figure
+
+
 def thresholds(
     fake: np.ndarray, scores: np.ndarray, points: dict[str, float], unsure: tuple[float, float]
 ) -> Figure:

@@ -15,6 +15,7 @@ from tfdetect.evaluation import figures
 from tfdetect.evaluation.calibration import POINTS
 from tfdetect.evaluation.metrics import NAMES, shown
 from tfdetect.evaluation.page import html_table, save_figure, template
+from tfdetect.evaluation.tables import by_generator
 from tfdetect.run import Run, write_text
 
 MASK_NAMES = {
@@ -231,6 +232,12 @@ def _draw(
         matrix = figures.confusion_matrix(result["confusion"], run.classes)
         raw = readable["p_fake_raw"].to_numpy() if run.calibration else None
         drawn += [("reliability", figures.reliability(fake, scores, raw)), ("confusion", matrix)]
+        parts = {
+            name: (part["label"].to_numpy() > 0, part["p_fake"].to_numpy())
+            for name, part in by_generator(readable).items()
+        }
+        if len(parts) > 1:
+            drawn.append(("generators", figures.reliability_by_generator(parts)))
     if source is not None:
         drawn.append(("mistakes", figures.surest_mistakes(table, source, run.classes)))
     return drawn

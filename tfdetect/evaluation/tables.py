@@ -1,10 +1,11 @@
-"""Which files to predict, and predictions as terminal table, CSV, JSON lines or Parquet."""
+"""Which files to predict, predictions by generator, and as terminal table, CSV, JSON or Parquet."""
 
 import glob
 import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
@@ -98,3 +99,16 @@ def terminal(table: pa.Table) -> str:
     if all(row[-1] == "" for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]
     return tabulate(rows, headers, disable_numparse=True)
+
+
+def by_generator(table: pa.Table, column: str = "generator") -> dict[str, pa.Table]:
+    """Each generator's fakes with the authentic images filed with it, or with all of them."""
+    names = np.array([n or "" for n in table[column].to_pylist()])
+    labels = table["label"].to_numpy()
+    parts = {}
+    for name in sorted(set(names[labels > 0]) - {""}):
+        own = names == name
+        if not (own & (labels == 0)).any():
+            own |= labels == 0
+        parts[str(name)] = table.filter(pa.array(own))
+    return parts

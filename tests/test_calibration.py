@@ -96,6 +96,12 @@ def test_tensorflow_does_what_numpy_does(method):
         expected = expit(apply(found, np.log(parts[0] / parts[1])))
         np.testing.assert_allclose(now[:, 1:].sum(1), expected, atol=2e-5)
         np.testing.assert_allclose(now.sum(1), 1, atol=1e-5)
+        exported = tf.function(
+            lambda t: calibrated(t, found),
+            autograph=False,
+            input_signature=[tf.TensorSpec([None, classes])],
+        )
+        np.testing.assert_allclose(exported(tf.constant(table)), now, atol=1e-6)
         if classes == 3:  # which fake it is stays as likely
             some = table[:, 1:].min(1) > 1e-3
             np.testing.assert_allclose((now[:, 1] / now[:, 2])[some],

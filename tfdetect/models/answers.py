@@ -47,7 +47,7 @@ def calibrated(table: tf.Tensor, calibration: dict[str, Any] | None) -> tf.Tenso
     odds -= tf.math.log(tf.clip_by_value(table[:, :1], _TINY, 1.0))
     if "knots" in calibration:
         x, y = (tf.constant(knots, tf.float32) for knots in calibration["knots"])
-        after = tf.clip_by_value(tf.searchsorted(x, odds[:, 0]), 1, len(x) - 1)
+        after = tf.clip_by_value(tf.searchsorted(x, odds[:, 0]), 1, x.shape[0] - 1)
         low, high = tf.gather(x, after - 1), tf.gather(x, after)
         share = tf.clip_by_value((odds[:, 0] - low) / (high - low), 0.0, 1.0)
         odds = (tf.gather(y, after - 1) * (1 - share) + tf.gather(y, after) * share)[:, None]

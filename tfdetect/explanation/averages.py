@@ -61,6 +61,8 @@ def explain_set(
     Raises:
         UserError: the split has no readable image.
     """
+    if not catalogue.split(split).num_rows:
+        raise UserError(f"The dataset has no images in {split}.")
     detector = load_detector(run)
     explainer, features = Explainer(detector, run.members), _Features(run, detector)
     rows = _choose(catalogue.split(split), count, len(run.classes))
@@ -82,7 +84,7 @@ def explain_set(
                 (alike[name], *_falls(explainer, views, focus, signed, called, draw))
             )
     if not told:
-        raise UserError(f"The dataset has no images in {split} that could be explained.")
+        raise UserError(f"None of the images of {split} can be read.")
     found = {"count": sum(sums.counts), "maps": {n: _judged(np.array(v)) for n, v in told.items()}}
     _write(found, run, catalogue, split, sums, features, output)
     return found

@@ -321,7 +321,7 @@ def _points(run: Run, p: float) -> Markup | str:
              "cost": "least cost of mistakes"}  # fmt: skip
     rows = [
         [texts.get(name, name), _percent(point["threshold"]), f"{point['tpr']:.1%}",
-         "fake" if p >= point["threshold"] else run.classes[0]]
+         "fake" if p >= point["threshold"] else "authentic"]
         for name, point in run.info.get("points", {}).items()
     ]  # fmt: skip
     return (

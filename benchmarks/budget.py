@@ -10,13 +10,18 @@ from tfdetect.run import open_run
 EPOCHS = 4  # in which the time is parted
 
 
+def rate(common: list[str]) -> float:
+    """Steps a second of a training with these arguments of `tfdetect.train`, by a few steps."""
+    return float(call(__file__, *common))
+
+
 def train(run: Path, common: list[str], minutes: float, steps: int | None = None) -> tuple:
     """Trains where there is no such run yet.
 
     Args:
         run: folder of the run.
         common: arguments of `tfdetect.train`.
-        minutes: how long, by the rate of a few steps; their schedule is parted accordingly.
+        minutes: how long, by its `rate`; the schedule is parted accordingly.
         steps: so many steps instead.
 
     Returns:
@@ -25,7 +30,8 @@ def train(run: Path, common: list[str], minutes: float, steps: int | None = None
     common = [*common, "--output", str(run.parent), "--quiet"]
     if not (run / "metrics.json").is_file():
         if steps is None:
-            steps = max(EPOCHS, round(60 * minutes * float(call(__file__, *common))))
+            steps = round(60 * minutes * rate(common))
+        steps = max(EPOCHS, steps)
         parts = settings(f"training.epochs={EPOCHS}", "training.early_stopping=null",
                          f"training.steps_per_epoch={max(1, steps // EPOCHS)}")  # fmt: skip
         call("-m", "tfdetect.train", *common, *parts, "--name", run.name)
@@ -58,7 +64,8 @@ def main() -> None:
     from tfdetect import workflow
     from tfdetect.data.pipeline import training_data
     from tfdetect.models.detector import build_detector
-    from tfdetect.training.fit import losses_of
+    from tfdetect.training.devices import configure_devices, parse_gpus
+    from tfdetect.training.fit import losses_of, prepare
 
     args = parser().parse_args()
     plan = workflow.make_plan(
@@ -66,6 +73,7 @@ def main() -> None:
     )
     catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
     training, classes = experiment.training, len(plan.spec.class_names)
+    prepare(experiment, configure_devices(parse_gpus(args.gpus), None, None), lambda text: None)
     stream = training_data(
         catalogue, catalogue.split("train"), experiment.data, classes, training.batch_size, 0,
         experiment.model.mask_head is not None,
@@ -75,9 +83,11 @@ def main() -> None:
     detector.compile("adam", losses, loss_weights=weights)
     batches = stream.batches()
     detector.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
-    start = time.perf_counter()
-    detector.fit(batches, steps_per_epoch=4, shuffle=False, verbose=0)
-    print(4 / (time.perf_counter() - start))
+    steps, start = 0, time.perf_counter()
+    while steps < 4 or time.perf_counter() - start < 5:
+        detector.fit(batches, steps_per_epoch=4, shuffle=False, verbose=0)
+        steps += 4
+    print(steps / (time.perf_counter() - start))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """One table of every classifier, trained for the same time on the same machine, from scratch.
 
-    python benchmarks/detectors.py --train cifake=DIR --across cifake:multigen32=DIR \\
-        --train faces=DIR
+    python benchmarks/detectors.py --train cifake=DIR --train genimage=DIR --train faces=DIR \\
+        --across cifake:genimage=DIR --side faces=64
 
 `--train NAME=DIR` learns a folder that `tfdetect.train --dataset DIR` would take, or, where NAME is
-a shipped dataset, that one. `--across NAME:OTHER=DIR` measures what learnt NAME on all of OTHER,
-by generator. Each detector has the optimizer of its own experiment and the smallest image size that
-it accepts and that is not below `--size`.
+a shipped dataset, that one. `--across NAME:OTHER=DIR` measures what learnt NAME on all of OTHER.
+Every set that has generators is measured by generator too. Speeds are measured first, one after the
+other: let the machine do nothing else until the trainings begin. They, the runs and the rows are
+kept in `--output`, where the same command goes on.
 """
 
 import argparse
 import csv
 import json
 import os
-import statistics
 from pathlib import Path
 
 import budget
@@ -22,10 +22,15 @@ from tabulate import tabulate
 
 from tfdetect.documents import shipped_names
 from tfdetect.errors import UserError
-from tfdetect.experiment import load_model, override, published
+from tfdetect.experiment import load_experiment, override, published
 
 # Three classes, or weights that must be downloaded.
-LEFT_OUT = ("f3net_faces", "f3net_faces_masks", "probe")
+LEFT_OUT = ("f3net_faces", "f3net_faces_masks", "graftnet", "graftnet_masks", "probe")
+OURS = "cifake_small_resnet"  # what they stand beside
+# The same for all; augmentation, front-end, head and dropout are each detector's own.
+RECIPE = ("training.optimizer={name: adamw, learning_rate: 0.0005, weight_decay: 0.01}",
+          "training.schedule={name: cosine, warmup_epochs: 0.25}", "training.monitor=auc",
+          "training.precision=auto", "data.resize=window_tile", "model.weights=none")  # fmt: skip
 
 
 def main():
@@ -33,95 +38,118 @@ def main():
     parser.add_argument("--train", action="append", required=True, help="NAME=DIR, repeatable")
     parser.add_argument("--across", action="append", default=[], help="NAME:OTHER=DIR, repeatable")
     parser.add_argument("--models", help="these alone, as A,B")
-    parser.add_argument("--size", type=int, default=32, help="pixels, at least (32)")
+    parser.add_argument("--side", action="append", default=[], help="PIXELS of a window, or "
+                        "NAME=PIXELS for one set, at least; a detector takes the next size that "
+                        "it accepts (32)")  # fmt: skip
     parser.add_argument("--batch", type=int, default=32, help="images (32)")
-    parser.add_argument("--minutes", type=float, default=3, help="of training each (3)")
-    parser.add_argument("--every", type=int, default=1, help="of validation and of what is "
-                        "measured, every N-th image of each kind (1)")  # fmt: skip
+    parser.add_argument("--minutes", type=float, default=2, help="of training each (2)")
+    parser.add_argument("--every", type=int, default=1, help="of what is learnt, validate and test "
+                        "on every N-th image of each kind (1)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("detectors"), help="for the runs")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    names = args.models.split(",") if args.models else [
+    names = args.models.split(",") if args.models else [OURS, *(
         name for name, e in published().items() if name not in LEFT_OUT and not e.model.mask_head
-    ]  # fmt: skip
-    sets = {}
+    )]  # fmt: skip
+    sides = {"": 32}
+    for text in args.side:
+        data, _, side = text.rpartition("=")
+        sides[data] = int(side)
+    sets, others = {}, {}
     for text in args.train:
-        name, _, folder = text.partition("=")
-        sets[name] = thinned(args, name, folder, ("train",))
-    others = {}
+        data, _, folder = text.partition("=")
+        sets[data] = thinned(args, data, folder, args.every, ("train",))
     for text in args.across:
         pair, _, folder = text.partition("=")
-        name, _, other = pair.partition(":")
-        others.setdefault(name, {})[other] = thinned(args, other, folder, ())
-    for data, manifest in sets.items():
-        for name in names:
-            for row in measured(args, name, data, manifest, others.get(data, {})):
-                print(tabulate([row], headers="keys", tablefmt="github"), flush=True)
-                with (args.output / "detectors.jsonl").open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+        data, _, other = pair.partition(":")
+        others.setdefault(data, {})[other] = thinned(args, other, folder)
+
+    recipes = {
+        (data, name): recipe(args, name, manifest, sides.get(data, sides[""]))
+        for data, manifest in sets.items() for name in names
+    }  # fmt: skip
+    rates = measured_rates(args.output / "rates.json", recipes)
+    rows = []
+    for (data, name), (side, common) in recipes.items():
+        speed = rates[f"{name} {side}"]
+        path = args.output / f"{data}-{name}"
+        steps = round(60 * args.minutes * speed)
+        run, steps, _ = budget.train(path, common, args.minutes, steps)
+        row = {"detector": name, "parameters": run.info["parameters"], "pixels": side,
+               "images/s": round(speed * args.batch), "learnt": data,
+               "images seen": steps * args.batch}  # fmt: skip
+        rows += [{**row, **part} for part in measured(run, path, data, others.get(data, {}))]
+        write(args.output, rows)
+    print(tabulate(rows, headers="keys", tablefmt="github"))
 
 
-def measured(args, name: str, data: str, manifest: Path, others: dict[str, Path]):
-    """The rows of one detector that learnt one set."""
-    size = legal_size(name, args.size)
-    common = ["--dataset", str(manifest), "--model", name, *settings(
-        f"data.image_size={size}", "data.resize=window_tile", "model.weights=none",
-        f"training.batch_size={args.batch}", "training.schedule={name: cosine}",
-        "training.monitor=auc",
-    )]  # fmt: skip
-    run, steps, seconds = budget.train(args.output / f"{data}-{name}", common, args.minutes)
-    with (run.path / "history.csv").open(newline="") as file:
-        rate = statistics.median(float(row["images_per_second"]) for row in csv.DictReader(file))
-    row = {"model": name, "parameters": load_model(name).published.parameters, "pixels": size,
-           "trained on": data, "images seen": steps * args.batch, "minutes": round(seconds / 60, 1),
-           "images/s": round(rate)}  # fmt: skip
-    yield {**row, "measured on": f"{data}, test", **figures(run.metrics()["test"])}
-    for other, path in others.items():
-        output = args.output / f"{data}-{name}-on-{other}"
-        if not (output / "metrics.json").is_file():
-            call("-m", "tfdetect.evaluate", str(run.path), "--dataset", str(path), "--split", "all",
-                 "--output", str(output), "--no-pictures")  # fmt: skip
-        results = json.loads((output / "metrics.json").read_text())["all"]
-        for part, result in {"all": results, **results.get("generators", {})}.items():
-            yield {**row, "measured on": f"{other}, {part}", **figures(result)}
-
-
-def figures(result: dict) -> dict:
-    """Accuracy with its interval, and average precision."""
-    accuracy, ap = (result["metrics"][key] for key in ("accuracy", "ap"))
-    return {
-        "images": result["count"],
-        "accuracy": f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]",
-        "AP": ap["value"] and round(ap["value"], 3),
-    }
-
-
-def legal_size(name: str, side: int) -> int:
-    """The smallest side, not below this one, that a detector accepts."""
+def recipe(args, name: str, manifest: Path, side: int) -> tuple[int, list[str]]:
+    """The smallest side, not below this one, that a detector accepts, and its training."""
     for size in range(side, 1024):
+        changes = [*RECIPE, f"data.image_size={size}", f"training.batch_size={args.batch}"]
         try:
-            override(load_model(name), [f"data.image_size={size}"])
+            override(load_experiment(name), changes)
         except UserError:
             continue
-        return size
+        return size, ["--dataset", str(manifest), "--experiment", name, *settings(*changes)]
     raise SystemExit(f"{name} takes no images of {side} to 1023 pixels.")
 
 
-def thinned(args, name: str, folder: str, whole: tuple[str, ...]) -> Path:
+def measured_rates(file: Path, recipes: dict) -> dict[str, float]:
+    """Steps a second in training, by detector and side; those in `file` are not measured again."""
+    rates = json.loads(file.read_text()) if file.is_file() else {}
+    for (_, name), (side, common) in recipes.items():
+        key = f"{name} {side}"
+        if key not in rates:
+            rates[key] = budget.rate([*common, "--quiet"])
+            print(f"{key} pixels: {rates[key]:.2f} steps a second", flush=True)
+            file.write_text(json.dumps(rates, indent=1))
+    return rates
+
+
+def measured(run, path: Path, data: str, others: dict[str, Path]):
+    """Accuracy and average precision of a run on its test split and on other sets."""
+    results = {f"{data}, test": run.metrics()["test"]}
+    for other, manifest in others.items():
+        output = path.with_name(f"{path.name}-on-{other}")
+        if not (output / "metrics.json").is_file():
+            call("-m", "tfdetect.evaluate", str(run.path), "--dataset", str(manifest), "--split",
+                 "all", "--output", str(output), "--no-pictures")  # fmt: skip
+        results[other] = json.loads((output / "metrics.json").read_text())["all"]
+    for title, result in results.items():
+        yield {"measured on": title, **figures(result)}
+        parts = result.get("generators", {})
+        for generator, part in parts.items() if len(parts) > 1 else ():
+            yield {"measured on": f"{title}, {generator}", **figures(part)}
+
+
+def figures(result: dict) -> dict:
+    """Accuracy and AUC with their intervals, and average precision."""
+    metrics = result["metrics"]
+    return {"images": result["count"], **{
+        title: metrics[key]["value"] is not None and
+        "{value:.3f} [{low:.3f}, {high:.3f}]".format(**metrics[key])
+        for title, key in (("accuracy", "accuracy"), ("AUC", "auc"), ("AP", "ap"))
+    }}  # fmt: skip
+
+
+def thinned(args, name: str, folder: str, every: int = 1, whole: tuple[str, ...] = ()) -> Path:
     """A manifest of a dataset with every N-th image of each kind, but for the splits `whole`."""
     from tfdetect import workflow
 
+    target = (args.output / f"data-{name}-{every}").resolve()
+    if (target / "manifest.csv").is_file():
+        return target / "manifest.csv"
     is_shipped = name in shipped_names("data_specs")
     plan = workflow.make_plan(name if is_shipped else folder,
                               data_dir=Path(folder) if is_shipped else None)  # fmt: skip
     catalogue = workflow.find_data(plan, progress=False)
-    target = (args.output / f"data-{name}").resolve()
     target.mkdir(exist_ok=True)
     kinds, rows = {}, []
     for row, path in zip(catalogue.table.to_pylist(), catalogue.paths(catalogue.table).to_pylist()):
         kind = (row["split"], row["label"], row["generator"])
         kinds[kind] = kinds.get(kind, -1) + 1
-        if row["split"] in whole or kinds[kind] % args.every == 0:
+        if row["split"] in whole or kinds[kind] % every == 0:
             rows.append({
                 "path": os.path.relpath(path, target), "label": plan.spec.class_names[row["label"]],
                 "generator": row["generator"] or "", "group": row["group"], "split": row["split"],
@@ -131,6 +159,15 @@ def thinned(args, name: str, folder: str, whole: tuple[str, ...]) -> Path:
         table.writeheader()
         table.writerows(rows)
     return target / "manifest.csv"
+
+
+def write(folder: Path, rows: list[dict]) -> None:
+    """The table so far, for people and for programs."""
+    (folder / "detectors.md").write_text(tabulate(rows, headers="keys", tablefmt="github") + "\n")
+    with (folder / "detectors.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -230,6 +230,7 @@ def train_run(
             epochs=state.epoch,
             best=state.best,
             training_seconds=round(state.seconds),
+            parameters=detector.count_params(),
         )
         run = Run(writer.path, info)
         if trial is None:

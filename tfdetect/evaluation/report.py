@@ -283,6 +283,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("dataset fingerprint", data["fingerprint"]), ("seed", str(info["seed"])),
         ("epochs", str(info.get("epochs"))), ("trained on", info["devices"]),
         ("seconds of training", str(info.get("training_seconds"))),
+        *([("parameters", f"{info['parameters']:,}")] if "parameters" in info else []),
         ("created", info["created"]), ("git revision", info["git_revision"] or "-"),
         ("versions", versions), ("command", info["command"]),
     ]  # fmt: skip

@@ -25,7 +25,7 @@ from tfdetect.errors import UserError
 from tfdetect.experiment import load_experiment, override, published
 
 # Three classes, or weights that must be downloaded.
-LEFT_OUT = ("f3net_faces", "f3net_faces_masks", "graftnet", "graftnet_masks", "probe")
+LEFT_OUT = ("f3net_faces", "f3net_faces_masks", "graftnet", "probe")
 OURS = "cifake_small_resnet"  # what they stand beside
 # The same for all; augmentation, front-end, head and dropout are each detector's own.
 RECIPE = ("training.optimizer={name: adamw, learning_rate: 0.0005, weight_decay: 0.01}",

@@ -13,8 +13,11 @@ def parser() -> Parser:
         'predict and export. Needs pip install "tfdetect[convert]".',
     )
     p.add_argument("weights", type=Path, help=".pth, .pt, .bin or .safetensors file")
-    p.add_argument("--model", required=True, metavar="NAME", help="cnnspot, npr, probe (the linear "
-                   "layer of UniversalFakeDetect), safe or spec")  # fmt: skip
+    p.add_argument("--model", required=True, metavar="NAME", help="cnnspot, f3net, gramnet, "
+                   "iidnet, npr, probe (UniversalFakeDetect's), safe or spec")  # fmt: skip
+    p.add_argument("--names", type=Path, metavar="CSV", help="what belongs where, as a run's "
+                   "conversion.csv says it; default: by names, and by order and shape where "
+                   "names are not known")  # fmt: skip
     p.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
                    help="override a key of the detector's experiment")  # fmt: skip
     p.add_argument("--output", type=Path, default=Path("saved_models"), metavar="DIR",
@@ -37,7 +40,14 @@ def main(argv: list[str]) -> None:
     from tfdetect.quiet import import_tensorflow
 
     import_tensorflow()
-    print(f"run {workflow.convert_run(args.weights, experiment, path).path}")
+    run = workflow.convert_run(args.weights, experiment, path, args.names)
+    print(f"run {run.path}; what went where: {run.path / 'conversion.csv'}")
+    if workflow.is_matched_by_order(run):
+        print(
+            "warning: some tensors were matched by order and shape, not by name. Try images whose "
+            "scores you know; if they differ, mend conversion.csv and give it as --names.",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

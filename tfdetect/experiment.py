@@ -25,6 +25,7 @@ INPUT_SIZES = {
     "small_resnet": (16, 1), "none": (8, 1), "frank_cnn": (16, 8),
     "clip": (28, 1), "siglip": (32, 16), "dinov2": (28, 14), "dinov3": (32, 16),
     "gramnet": (32, 1), "f3net": (142, 1), "iidnet": (64, 8), "nixnet": (32, 8),
+    "graftnet": (32, 32),
 }  # fmt: skip
 # Those that leave another side than the image's; `options` are the front-end's.
 FRONT_END_SIDES = {

@@ -58,6 +58,7 @@ BACKBONES = {
     "f3net": "tfdetect.models.networks.f3net:f3net",
     "iidnet": "tfdetect.models.networks.iidnet:iidnet",
     "nixnet": "tfdetect.models.networks.nixnet:nixnet",
+    "graftnet": "tfdetect.models.networks.graftnet:graftnet",
 }
 
 HEADS = {
@@ -76,6 +77,7 @@ MASK_HEADS = {
     "f3net": "tfdetect.models.networks.f3net:mask",
     "iidnet": "tfdetect.models.networks.iidnet:mask",
     "nixnet": "tfdetect.models.networks.nixnet:mask",
+    "graftnet": "tfdetect.models.networks.graftnet:mask",
 }
 
 AUGMENTATIONS = {

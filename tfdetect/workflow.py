@@ -246,13 +246,19 @@ def train_run(
         raise
 
 
-def convert_run(weights: Path, experiment: Experiment, path: Path) -> Run:
+def convert_run(
+    weights: Path, experiment: Experiment, path: Path, names: Path | None = None
+) -> Run:
     """Makes a run, of status "converted", of published PyTorch weights.
+
+    What went where is in the run's conversion.csv: ours, theirs, and whether it was matched by
+    its name or, where names are not known, by order and shape.
 
     Args:
         weights: their file.
         experiment: of the published detector.
         path: the run's folder.
+        names: such a table, to be followed instead.
 
     Raises:
         UserError: the file cannot be read, or holds other weights.
@@ -268,16 +274,23 @@ def convert_run(weights: Path, experiment: Experiment, path: Path) -> Run:
             f"The published weights of {name} cannot be converted. Those of "
             f"{', '.join(convertible())} can."
         )
+    wanted = _read_names(names) if names else {}
     state = read_state(weights)
-    if name != "probe":  # its file has the head alone
-        model = experiment.model.model_copy(update={"weights": "none"})
-        experiment = experiment.model_copy(update={"model": model})
+    changes = {} if name == "probe" else {"weights": "none"}  # its file has the head alone
+    if name == "f3net":
+        changes["options"] = {**experiment.model.options, "public_code": True}
+    model = experiment.model.model_copy(update=changes)
+    experiment = experiment.model_copy(update={"model": model})
     detector = build_detector(experiment, 2)
-    convert(detector, name, state)
+    matched = [
+        {"ours": ours, "theirs": theirs, "by": "name" if known else "order"}
+        for ours, theirs, known in convert(detector, name, state, wanted)
+    ]
     writer = RunWriter(path)
     writer.acquire()
     try:
         writer.write_text("experiment.yaml", experiment.to_yaml())
+        writer.write_text("conversion.csv", _csv(matched))
         save_detector(detector, writer.path / "model.keras")
         info = writer.update_info(
             schema=SCHEMA, status="converted", classes=["real", "fake"],
@@ -293,6 +306,23 @@ def convert_run(weights: Path, experiment: Experiment, path: Path) -> Run:
     except BaseException:
         writer.abandon()
         raise
+
+
+def is_matched_by_order(run: Run) -> bool:
+    """Whether some of a converted run's weights were matched by order and shape."""
+    return ",order\n" in (run.path / "conversion.csv").read_text(encoding="utf-8")
+
+
+def _read_names(file: Path) -> dict[str, str]:
+    """The published name of each of our variables, of a table as conversion.csv."""
+    try:
+        with file.open(newline="", encoding="utf-8") as text:
+            rows = list(csv.DictReader(text))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    if not rows or not {"ours", "theirs"} <= rows[0].keys():
+        raise UserError(f"{file} needs the columns ours and theirs, as a run's conversion.csv.")
+    return {row["ours"]: row["theirs"] for row in rows}
 
 
 def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices, command: str) -> None:

@@ -189,12 +189,13 @@ def _about_zero(side: int, first: int, end: int) -> np.ndarray:
 class FAD(layers.Layer):
     """Image in -1..1 [B, H, W, C] -> [B, H, W, 4 C]; see `fad`.
 
-    The bands are half open, so that low, middle and high sum to the image.
+    The bands are half open, so that low, middle and high sum to the image; `overlapping`, as in
+    the public code, the diagonals between them are in both.
     """
 
-    def __init__(self, learnable: bool = True, **kwargs):
+    def __init__(self, learnable: bool = True, overlapping: bool = False, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.learnable = learnable
+        self.learnable, self.overlapping = learnable, overlapping
 
     def build(self, shape):
         _, height, width, _ = shape
@@ -203,9 +204,10 @@ class FAD(layers.Layer):
         rows, columns = (np.arange(n) * side / n for n in (height, width))
         diagonal = rows[:, None] + columns
         first, second = side // 2.82, side // 2
+        above = np.greater_equal if self.overlapping else np.greater
         self._bands = np.stack([
-            diagonal <= first, (diagonal > first) & (diagonal <= second), diagonal > second,
-            np.ones_like(diagonal),
+            diagonal <= first, above(diagonal, first) & (diagonal <= second),
+            above(diagonal, second), np.ones_like(diagonal),
         ]).astype("float32")  # fmt: skip
         if self.learnable:
             self.filters = self.add_weight(
@@ -224,27 +226,34 @@ class FAD(layers.Layer):
         )
 
     def get_config(self):
-        return {**super().get_config(), "learnable": self.learnable}
+        own = {"learnable": self.learnable, "overlapping": self.overlapping}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("tfdetect")
 class LFS(layers.Layer):
     """Grey image in 0..255 [B, H, W, 1] -> [B, h, w, bands]; see `lfs`.
 
-    The paper's order: filter, amount, sum over the band, logarithm. (The implementations that
-    are public average logarithms, which their authors call wrong.)
+    The paper's order: filter, amount, sum over the band, logarithm. The implementations that
+    are public average filtered logarithms, over bands whose ends are in both, which their authors
+    call wrong: `mean_of_logs` does so for weights that were trained with it.
     """
 
-    def __init__(self, bands: int = 6, window: int = 10, learnable: bool = True, **kwargs):
+    def __init__(
+        self, bands: int = 6, window: int = 10, learnable: bool = True,
+        mean_of_logs: bool = False, **kwargs,
+    ):  # fmt: skip
         super().__init__(**{"dtype": "float32", **kwargs})
         self.bands, self.window, self.learnable = bands, window, learnable
+        self.mean_of_logs = mean_of_logs
         matrix = dct_matrix(window)
         kernels = np.einsum("ih,jw->hwij", matrix, matrix)
         self._kernels = kernels.reshape(window, window, 1, -1)
         diagonal = np.add.outer(np.arange(window), np.arange(window)).ravel()
         edges = np.linspace(0, 2 * window, bands + 1)
+        below = np.less_equal if mean_of_logs else np.less
         self._bands = np.stack(
-            [(diagonal >= a) & (diagonal < b) for a, b in pairwise(edges)], axis=-1
+            [(diagonal >= a) & below(diagonal, b) for a, b in pairwise(edges)], axis=-1
         ).astype("float32")
 
     def build(self, shape):
@@ -260,9 +269,12 @@ class LFS(layers.Layer):
         amounts = ops.abs(ops.conv(x, self._kernels, strides=2, padding="valid"))
         bands = self._bands
         if self.learnable:
-            bands = ops.abs(bands + 2 * ops.sigmoid(self.filters) - 1)
-        return ops.log10(ops.matmul(amounts, bands) + 1e-6)
+            bands = bands + 2 * ops.sigmoid(self.filters) - 1
+        if self.mean_of_logs:
+            return ops.matmul(ops.log10(amounts + 1e-15), bands / self._bands.sum(0))
+        return ops.log10(ops.matmul(amounts, ops.abs(bands)) + 1e-6)
 
     def get_config(self):
-        own = {"bands": self.bands, "window": self.window, "learnable": self.learnable}
+        own = {"bands": self.bands, "window": self.window, "learnable": self.learnable,
+               "mean_of_logs": self.mean_of_logs}  # fmt: skip
         return {**super().get_config(), **own}

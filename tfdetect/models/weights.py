@@ -1,29 +1,18 @@
 """Published PyTorch weights brought into our detectors, number by number."""
 
-from collections.abc import Callable
+import re
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers
 
 from tfdetect.errors import UserError
-from tfdetect.models.detector import backbone_layers, backbone_of
-
-# Of each detector: the name of its last layer there, which of two logits is fake's, and whether
-# it was trained on BGR.
-_PUBLISHED = {
-    "cnnspot": ("fc", 1, False),
-    "spec": ("fc", 0, True),
-    "npr": ("fc1", 1, False),
-    "safe": ("fc1", 1, False),
-    "probe": ("", 1, False),
-}
+from tfdetect.models.published_names import PUBLISHED, Slot, as_one, slots_of
 
 
 def convertible() -> list[str]:
     """Names of the detectors whose published weights can be brought in."""
-    return sorted(_PUBLISHED)
+    return sorted(PUBLISHED)
 
 
 def read_state(path: Path) -> dict[str, np.ndarray]:
@@ -58,70 +47,64 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     return {name.removeprefix("module."): np.asarray(value) for name, value in state.items()}
 
 
-def convert(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> None:
+def convert(
+    detector: keras.Model, name: str, state: dict[str, np.ndarray], names: dict[str, str]
+) -> list[tuple[str, str, bool]]:
     """Sets the detector's weights to published ones.
+
+    Tensors whose names there are not known to us are taken in their order, those of the same
+    shape and kind one after the other, as the network is written down.
 
     Args:
         detector: the one that `build_detector` makes of the experiment `name`.
-        state: tensors by the published names.
+        state: tensors by the published names, in the file's order.
+        names: by ours, "layer/variable", the published name, where it is to be another one.
+
+    Returns:
+        Our name, the published one, and whether it was known by its name, of each variable.
 
     Raises:
         UserError: the weights are another network's; names what is missing, of another shape or
             left over.
     """
-    head, fake, bgr = _PUBLISHED[name]
-    names = {} if name == "probe" else _resnet(backbone_of(detector))
-    left = {key for key in state if not key.endswith("num_batches_tracked")}
-    wrong = []
-
-    def take(variable: keras.Variable, key: str, change: Callable) -> None:
-        if key not in state:
-            wrong.append(f"{key} is missing")
-            return
-        left.discard(key)
-        value = change(state[key])
-        if value.shape != tuple(variable.shape):
-            wrong.append(f"{key} has the shape {state[key].shape}")
-        else:
-            variable.assign(value)
-
-    for layer, key in names.items():
-        if isinstance(layer, layers.BatchNormalization):
-            for variable, part in ((layer.gamma, "weight"), (layer.beta, "bias"),
-                                   (layer.moving_mean, "running_mean"),
-                                   (layer.moving_variance, "running_var")):  # fmt: skip
-                take(variable, f"{key}.{part}", np.asarray)
-        else:
-            order = slice(None, None, -1 if bgr and key == "conv1" else 1)
-            take(layer.kernel, f"{key}.weight",
-                 lambda w, order=order: w[:, order].transpose(2, 3, 1, 0))  # fmt: skip
-    dense = detector.get_layer("label")
-
-    def logit(w: np.ndarray) -> np.ndarray:
-        """Of two logits the difference, which is the same probability."""
-        return w[fake : fake + 1] - w[1 - fake : 2 - fake] if len(w) == 2 else w
-
-    prefix = f"{head}." if head else ""
-    take(dense.kernel, f"{prefix}weight", lambda w: logit(w).T)
-    take(dense.bias, f"{prefix}bias", logit)
-    wrong += [f"{key} belongs nowhere" for key in sorted(left)]
+    facts = PUBLISHED[name]
+    state = as_one(state)
+    slots = list(slots_of(detector, name, state))
+    unknown = sorted(set(names) - {slot.ours for slot in slots})
+    if unknown:
+        raise UserError(f"{unknown[0]!r} is no variable of {name}.")
+    left = {key: value for key, value in state.items() if not facts.is_spare(key, value)}
+    # Of what is named otherwise there, it is the order that tells.
+    hints = {slot.hint for slot in slots if slot.hint}
+    hints = {hint for hint in hints if any(re.search(hint, key) for key in left)}
+    wrong, taken = [], []
+    for slot in sorted(slots, key=lambda slot: not (slot.key or slot.ours in names)):
+        key = names.get(slot.ours, slot.key)
+        known = bool(key)
+        if not known:
+            key = next((key for key, value in left.items() if _fits(key, value, slot, hints)), "")
+        if key not in left:
+            wrong.append(
+                f"{key or f'a tensor of the shape {slot.shape} for {slot.ours}'} is missing"
+            )
+            continue
+        value = left.pop(key)
+        if value.shape != slot.shape:
+            wrong.append(f"{key} has the shape {value.shape}")
+            continue
+        if not np.isfinite(value).all():
+            wrong.append(f"{key} has numbers that are not finite")
+            continue
+        slot.variable.assign(slot.change(value))
+        taken.append((slot.ours, key, known))
+    wrong += [f"{key} belongs nowhere" for key in left]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise UserError(f"These are not the weights of {name}: {'; '.join(wrong[:5])}{more}.")
+    return taken
 
 
-def _resnet(backbone: keras.Model) -> dict[layers.Layer, str]:
-    """keras-hub's layers and torchvision's names of the same."""
-    names = {}
-    for layer in backbone_layers(backbone):
-        if isinstance(layer, (layers.Conv2D, layers.BatchNormalization)):
-            *place, number, kind = layer.name.split("_")
-            if place:
-                stack, block = (int("".join(filter(str.isdigit, part))) for part in place)
-                inner = f"{'conv' if kind == 'conv' else 'bn'}{number}"
-                if number == "0":
-                    inner = f"downsample.{0 if kind == 'conv' else 1}"
-                names[layer] = f"layer{stack + 1}.{block}.{inner}"
-            else:  # conv1_conv and conv1_bn
-                names[layer] = "conv1" if kind == "conv" else "bn1"
-    return names
+def _fits(key: str, value: np.ndarray, slot: Slot, hints: set[str]) -> bool:
+    if value.shape != slot.shape or not key.endswith(slot.suffix):
+        return False
+    return {hint for hint in hints if re.search(hint, key)} == {slot.hint} & hints

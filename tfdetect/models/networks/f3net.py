@@ -1,5 +1,7 @@
 """F3-Net (Qian et al., ECCV 2020): forgeries in frequencies, over one or two Xceptions."""
 
+from functools import partial
+
 import keras
 from keras import layers, ops
 
@@ -18,6 +20,7 @@ def f3net(
     middle_blocks: int = 8,
     mix_after: tuple[int, int] = (8, 13),
     learnable: bool = True,
+    public_code: bool = False,
 ) -> Backbone:
     """Xceptions on frequency-aware decomposition and on local frequency statistics.
 
@@ -34,6 +37,8 @@ def f3net(
         middle_blocks: of Xception's eight, the last so many.
         mix_after: blocks of Xception, as Keras counts them, after which the streams mix.
         learnable: learn the frequency filters.
+        public_code: compute as github.com/yyk-wew/F3Net does, for weights trained there: bands
+            that overlap, means of logarithms, and PyTorch's padding and epsilon in the Xceptions.
     """
     if mode not in _MODES:
         raise ValueError(f"mode is one of {', '.join(_MODES)}, not {mode!r}")
@@ -44,13 +49,15 @@ def f3net(
     if mode == "baseline":
         streams["image"] = inputs
     if mode in ("fad", "both", "mix"):
-        streams["fad"] = FAD(learnable, name="fad")(inputs)
+        streams["fad"] = FAD(learnable, public_code, name="fad")(inputs)
     if mode in ("lfs", "both", "mix"):
-        levels = layers.Rescaling(127.5, 127.5, dtype="float32", name="lfs_levels")(inputs)
-        streams["lfs"] = LFS(learnable=learnable, name="lfs")(Grey(name="lfs_grey")(levels))
+        half = 122.5 if public_code else 127.5
+        levels = layers.Rescaling(half, half, dtype="float32", name="lfs_levels")(inputs)
+        statistics = LFS(learnable=learnable, mean_of_logs=public_code, name="lfs")
+        streams["lfs"] = statistics(Grey(name="lfs_grey")(levels))
     cuts = tuple(mix_after) if mode == "mix" else ()
     parts = {
-        name: _parts(x.shape[1:], weights, name, 13 - middle_blocks, cuts)
+        name: _parts(x.shape[1:], weights, name, 13 - middle_blocks, cuts, public_code)
         for name, x in streams.items()
     }
     maps = None
@@ -110,14 +117,18 @@ def mix_block(first, second, name: str, names: list[str]):
     return add(first, second, names[0]), add(second, first, names[1])
 
 
-def _parts(shape: tuple, weights: str, name: str, first_middle: int, cuts: tuple) -> list:
+def _parts(
+    shape: tuple, weights: str, name: str, first_middle: int, cuts: tuple, public_code: bool
+) -> list:
     """An Xception as functions, parted after some of its blocks."""
     model = xception(shape, "none").model
     if weights != "none":
         inflate(model, xception((*shape[:2], 3), weights).model)
-    if name == "lfs":  # is at half the size already
+    if name == "lfs" or public_code:
+        # Local frequency statistics are at half the size already.
+        changes = partial(_changed, finer=name == "lfs", public_code=public_code)
         weights_before = model.get_weights()
-        model = keras.models.clone_model(model, clone_function=_finer)
+        model = keras.models.clone_model(model, clone_function=changes)
         model.set_weights(weights_before)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -147,11 +158,28 @@ def _chain(models: list, x):
     return x
 
 
-def _finer(layer: layers.Layer) -> layers.Layer:
+def _changed(layer: layers.Layer, finer: bool, public_code: bool) -> layers.Layer:
     config = layer.get_config()
-    if layer.name == "block1_conv1":
+    if finer and layer.name == "block1_conv1":
         config["strides"] = 1
+    if public_code and isinstance(layer, layers.BatchNormalization):
+        config["epsilon"] = 1e-5
+    if public_code and isinstance(layer, layers.MaxPooling2D):
+        return CentredMaxPooling(name=layer.name)
     return type(layer).from_config(config)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class CentredMaxPooling(layers.Layer):
+    """The largest of 3x3 pixels, every second one, padded on all sides as PyTorch pads.
+
+    Keras's "same" pads even sides below and on the right alone.
+    """
+
+    def call(self, x):
+        # The lowest number of half precision; none that is pooled is lower.
+        x = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-65504.0)
+        return ops.max_pool(x, 3, 2, padding="valid")
 
 
 @keras.saving.register_keras_serializable("tfdetect")

@@ -22,7 +22,7 @@ SEARCHED = (
     (256, 1, 2, ("separable5", "separable5", "fixed")),
     (256, 1, 2, ("fixed", "separable", "identity")),
 )
-_LOCAL = np.array([
+LOCAL = np.array([
     [0.03598, 0.03735, 0.03997, 0.03713, 0.03579], [0.03682, 0.03954, 0.04446, 0.03933, 0.03673],
     [0.03864, 0.04242, 0.07146, 0.04239, 0.03859], [0.03679, 0.03936, 0.04443, 0.03950, 0.03679],
     [0.03590, 0.03720, 0.04003, 0.03738, 0.03601],
@@ -161,7 +161,7 @@ class LocalAttention(layers.Layer):
     """A fixed 5x5 mean about each vector, nearer ones weighing more."""
 
     def call(self, x):
-        kernel = np.repeat(_LOCAL[:, :, None, None], x.shape[-1], axis=2)
+        kernel = np.repeat(LOCAL[:, :, None, None], x.shape[-1], axis=2)
         kernel = ops.convert_to_tensor(kernel, self.compute_dtype)
         return ops.depthwise_conv(x, kernel, padding="same")
 

@@ -1,0 +1,121 @@
+"""GraftNet (note 003): image, frequency bands and local statistics, joined by attention."""
+
+import keras
+from keras import layers, ops
+
+from tfdetect.models.backbones import Backbone
+from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
+from tfdetect.models.spectra import FAD, LFS, Grey
+
+_CHANNELS = {2: 24, 4: 32, 8: 32}  # of a stream, by stride
+
+
+def graftnet(
+    shape: tuple[int, int, int],
+    weights: str,
+    widths: tuple[int, ...] = (64, 128, 256, 256),
+    heads: int = 8,
+    learnable: bool = True,
+) -> Backbone:
+    """Three small streams of 32 maps at stride 8, attention between their maps, Xception blocks.
+
+    A map is a token, its places are the token's numbers; image maps ask, maps of local
+    statistics (LFS) are compared with them, maps of frequency bands (FAD) answer. With three
+    classes and the mask head `graftnet` it has 3.14 million parameters at 224 pixels, as
+    published. Note 003 names the parts; the channels of streams and decoder are ours.
+
+    Args:
+        shape: (height, width, 3), sides that divide by 32; 224 in the note.
+        weights: only "none" exists.
+        widths: channels of the Xception blocks; all but the first halve the sides.
+        heads: of the attention; they part the places of a map.
+        learnable: learn the frequency filters.
+    """
+    if shape[-1] != 3:
+        raise ValueError("graftnet has front-ends of its own: set model.front_end to pixels")
+    rows, columns = shape[0] // 8, shape[1] // 8
+    if rows * columns % heads:
+        raise ValueError(f"heads must divide {rows} x {columns} places, not {heads!r}")
+    inputs = keras.Input(shape)  # in -1..1
+    levels = layers.Rescaling(127.5, 127.5, dtype="float32", name="lfs_levels")(inputs)
+    streams = {
+        "image": inputs,
+        "lfs": LFS(learnable=learnable, name="lfs")(Grey(name="lfs_grey")(levels)),
+        "fad": FAD(learnable, name="fad")(inputs),
+    }
+    tokens, maps = [], {2: [], 4: []}
+    for name, x in streams.items():
+        for stride, channels in _CHANNELS.items():
+            if x.shape[1] == shape[0] // stride:  # LFS comes at half the size
+                continue
+            x = conv_norm_relu(x, channels, 3, f"{name}_{stride}", strides=2)
+            if stride in maps:
+                maps[stride].append(f"{name}_{stride}_relu")
+        x = layers.Reshape((rows * columns, x.shape[-1]), name=f"{name}_places")(x)
+        x = layers.Permute((2, 1), name=f"{name}_tokens")(x)
+        tokens.append(layers.Dense(rows * columns, name=f"{name}_project")(x))
+    x = MapTokens(heads, name="graft_attention")(tokens)
+    x = layers.Dense(rows * columns, name="graft_project")(x)
+    x = layers.Permute((2, 1), name="graft_places")(x)
+    x = layers.Reshape((rows, columns, x.shape[-1]), name="graft")(x)
+    for number, width in enumerate(widths):
+        x = _block(x, width, 2 if number else 1, f"block{number + 1}")
+    model = keras.Model(inputs, x, name="graftnet")
+    return Backbone(model, 1 / 127.5, -1.0, [*maps[2], *maps[4], "graft"])
+
+
+def mask(image, features, maps: list) -> dict:
+    """Decodes what the attention joined, beside the finer maps of the streams.
+
+    Args:
+        image: [B, H, W, C].
+        features: not used here.
+        maps: those at stride 2, at stride 4, and last the joined one at stride 8.
+
+    Returns:
+        {"mask": logits float32 [B, H, W, 1]}.
+    """
+    *finer, x = maps
+    for stride, width in ((4, 24), (2, 24), (1, 8)):
+        x = layers.Conv2DTranspose(width, 2, strides=2, name=f"mask_up{stride}")(x)
+        beside = [y for y in finer if y.shape[1] == x.shape[1]]
+        if beside:
+            x = layers.Concatenate(name=f"mask_join{stride}")([x, *beside])
+            x = conv_norm_relu(x, width, 3, f"mask_{stride}")
+    return {"mask": layers.Conv2D(1, 1, dtype="float32", name="mask")(x)}
+
+
+def _block(x, width: int, stride: int, name: str):
+    """Two separable convolutions beside a 1x1 one, as in Xception."""
+    skip = norm(conv(x, width, 1, f"{name}_skip", stride), f"{name}_skip_norm")
+    for number in (1, 2):
+        x = layers.ReLU(name=f"{name}_{number}_relu")(x)
+        x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False,
+                                   name=f"{name}_{number}")(x)  # fmt: skip
+        x = norm(x, f"{name}_{number}_norm")
+    if stride > 1:
+        x = layers.MaxPooling2D(3, stride, padding="same", name=f"{name}_pool")(x)
+    return layers.Add(name=f"{name}_add")([x, skip])
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class MapTokens(layers.Layer):
+    """Scaled dot-product attention [B, T, N] -> [B, T, N] that learns nothing, float32.
+
+    Heads part the N numbers of a token; queries, keys and values are taken as they are.
+    """
+
+    def __init__(self, heads: int = 8, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.heads = heads
+
+    def call(self, inputs):
+        _, count, width = inputs[0].shape
+        query, key, value = (
+            ops.reshape(x, (-1, count, self.heads, width // self.heads)) for x in inputs
+        )
+        answer = ops.dot_product_attention(query, key, value)
+        return ops.reshape(answer, (-1, count, width))
+
+    def get_config(self):
+        return {**super().get_config(), "heads": self.heads}

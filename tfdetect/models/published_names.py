@@ -1,0 +1,293 @@
+"""What published PyTorch networks call layers that we have too, and in which order they stand."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+from keras import layers
+
+from tfdetect.models.detector import backbone_layers, backbone_of
+from tfdetect.models.networks.iidnet import LOCAL
+from tfdetect.models.residuals import Bayar
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a project's file.
+
+    Attributes:
+        fake: which of two logits is fake's.
+        bgr: trained on BGR; the channels that layers read of the image are reversed.
+        spare: what tensors that nothing uses are called, as a regular expression.
+    """
+
+    fake: int = 1
+    bgr: bool = False
+    spare: str = r"num_batches_tracked$"
+
+    def is_spare(self, key: str, value: np.ndarray) -> bool:
+        """Whether our network has no place for a tensor because it is fixed or unused."""
+        fixed = value.shape == (256, 1, 5, 5) and np.allclose(value, LOCAL[None, None], atol=1e-3)
+        return fixed or re.search(self.spare, key) is not None
+
+
+PUBLISHED = {
+    "cnnspot": Published(),
+    "f3net": Published(
+        spare=r"num_batches_tracked$|_DCT_|\.base$|\.ft_num$|adjust_channel|"
+        r"_xcep\.(fc|last_linear)\."
+    ),
+    "gramnet": Published(fake=0, bgr=True),
+    "iidnet": Published(bgr=True, spare=r"num_batches_tracked$|bayar_(mask|final)$"),
+    "npr": Published(),
+    "probe": Published(),
+    "safe": Published(),
+    "spec": Published(fake=0, bgr=True),
+}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One of our variables, and what of a state dict belongs there.
+
+    Attributes:
+        ours: "layer/variable".
+        variable: to be set.
+        shape: of the tensor there.
+        change: that tensor as ours.
+        suffix: the end of its name there.
+        key: its whole name there, where that is known.
+        hint: what its name there must hold, a regular expression, where that is known.
+    """
+
+    ours: str
+    variable: keras.Variable
+    shape: tuple[int, ...]
+    change: Callable[[np.ndarray], np.ndarray]
+    suffix: str
+    key: str = ""
+    hint: str = ""
+
+
+def slots_of(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> Iterator[Slot]:
+    """All variables of a detector, in the order of the published network.
+
+    Args:
+        detector: of the experiment `name`.
+        state: what was published, whose names tell how an Xception is called there.
+    """
+    facts = PUBLISHED[name]
+    backbone = backbone_of(detector)
+    found = {layer.name: layer for layer in backbone_layers(backbone)}
+    if name in ("cnnspot", "npr", "safe", "spec", "gramnet"):
+        for layer, key in _resnet(backbone).items():
+            yield from _layer(layer, key=key, reverse=facts.bgr and key == "conv1")
+    if name == "gramnet":
+        yield Slot("texture_factor/factor", found["texture_factor"].factor, (1,), np.squeeze, "")
+        for layer in _ordered(found, r"gram(\d)_(\d)_(conv|norm)"):
+            yield from _layer(layer, reverse=layer.name == "gram0_1_conv")
+        yield from _layer(detector.get_layer("hidden"))
+    if name == "iidnet":
+        yield from _layer(found["ordinary"], reverse=True)
+        for slot in _layer(found["bayar"], reverse=True, hint="(?i)bayar"):
+            yield replace(slot, change=lambda w, change=slot.change: _as_computed(change(w)))
+        yield from _layer(found["differences"], reverse=True)
+        for layer in _ordered(found, r"enhance(\d)_(conv|norm)"):
+            yield from _layer(layer)
+        parts = ["skip", "skip_norm", "depthwise", "between", "pointwise", "plain", "norm"]
+        cells = r"cell(\d+)_(?:(\d)_)?(skip_norm|skip|depthwise|between|pointwise|plain|norm)"
+        for layer in _ordered(found, cells, parts):
+            yield from _layer(layer, hint="(?i)skip|shortcut" * ("_skip" in layer.name))
+        for layer in _ordered(found, r"decide(\d)_(\d)_(conv|norm)"):
+            yield from _layer(layer)
+        yield from _layer(detector.get_layer("mask_logits"))
+    elif name == "f3net":
+        yield from _f3net(backbone, state)
+    if name != "iidnet":  # its verdict is the mask's
+        yield from _head(detector.get_layer("label"), name, facts, state)
+
+
+def _as_computed(kernel: np.ndarray) -> np.ndarray:
+    """IID-Net's constrained kernels [h, w, in, out] as the public code computes with them.
+
+    It constrains those of the first output alone; the others it multiplies by 10,000.
+    """
+    first = np.asarray(Bayar()(kernel[..., :1]))
+    return np.concatenate([first, 1e4 * kernel[..., 1:]], axis=-1)
+
+
+def _head(
+    dense: layers.Dense, name: str, facts: Published, state: dict[str, np.ndarray]
+) -> Iterator[Slot]:
+    """The last layer, of one logit or of two."""
+    width = dense.kernel.shape[0]
+    key = {"cnnspot": "fc.", "spec": "fc.", "npr": "fc1.", "safe": "fc1.", "probe": ""}.get(name)
+    logits = 2 if name in ("gramnet", "safe", "spec") else 1
+    if name == "f3net":
+        ends = ("last_linear.weight", "last_linear.1.weight")
+        key = next(
+            (k[: -len("weight")] for k in state if k.endswith(ends) and "_xcep" not in k), "fc."
+        )
+        logits = len(state.get(f"{key}bias", [0]))
+
+    def logit(w: np.ndarray) -> np.ndarray:
+        """Of two logits the difference, which is the same probability."""
+        return (
+            w[facts.fake : facts.fake + 1] - w[1 - facts.fake : 2 - facts.fake]
+            if len(w) == 2
+            else w
+        )
+
+    for variable, part, shape in ((dense.kernel, "weight", (logits, width)),
+                                  (dense.bias, "bias", (logits,))):  # fmt: skip
+        yield Slot(f"label/{variable.name}", variable, shape,
+                    lambda w: logit(w).T, part, "" if key is None else f"{key}{part}")  # fmt: skip
+
+
+def as_one(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A state dict in which the learnt filters of each front-end, there one by one, are stacked."""
+    stacked, filters = {}, {}
+    for key, value in state.items():
+        head, found, _ = key.partition(".filters.")
+        if found and key.endswith(".learnable"):
+            filters.setdefault(f"{head}.filters", []).append(value)
+        else:
+            stacked[key] = value
+    return stacked | {key: np.stack(values) for key, values in filters.items()}
+
+
+def _f3net(backbone: keras.Model, state: dict[str, np.ndarray]) -> Iterator[Slot]:
+    """Front-ends, Xceptions by the names of Cadene's port, and what mixes them."""
+    found = {layer.name: layer for layer in backbone.layers}
+    streams = [name for name in ("fad", "lfs", "image")
+               if any(layer.startswith(f"{name}_blocks") for layer in found)]  # fmt: skip
+
+    def prefixes(end: str) -> list[str]:
+        return [key.removesuffix(end) for key in state if key.endswith(end)]
+
+    xceptions = prefixes("block1.skip.weight") or ["FAD_xcep.", "LFS_xcep."]
+    for stream, prefix in zip(streams, xceptions):
+        if stream != "image":
+            layer = found[stream]
+            shape = layer.filters.shape
+            if stream == "lfs":  # [bands, 10, 10] there
+                bands, side = shape[1], layer.window
+                shape = (bands, side, side)
+            yield Slot(f"{stream}/filters", layer.filters, tuple(shape),
+                        lambda w, flat=stream == "lfs": w.reshape(len(w), -1).T if flat else w,
+                        "", f"{stream.upper()}_head.filters")  # fmt: skip
+        skips = [f"block{block}.{part}" for block in (1, 2, 3, 12) for part in ("skip", "skipbn")]
+        parts = [layer for model in backbone.layers if model.name.startswith(f"{stream}_blocks")
+                 for layer in model.layers if layer.weights]  # fmt: skip
+        for layer in parts:
+            key = _xception_key(layer.name) or skips.pop(0)
+            yield from _layer(layer, f"{prefix}{key}", title=f"{stream}/")
+    for number, prefix in enumerate(
+        prefixes("FAD_query.weight") or ["mix_block7.", "mix_block12."], 1
+    ):
+        if f"mix{number}_query0" not in found:
+            continue
+        for own, theirs, other in (("0", "FAD", "LFS"), ("1", "LFS", "FAD")):
+            stream = streams[int(own)]
+            yield from _layer(found[f"mix{number}_query{own}"], f"{prefix}{theirs}_query")
+            yield from _layer(found[f"mix{number}_key{own}"], f"{prefix}{theirs}_key")
+            yield from _layer(found[f"mix{number}_{stream}_conv"], f"{prefix}{theirs}_conv")
+            yield from _layer(found[f"mix{number}_{stream}_norm"], f"{prefix}{theirs}_bn")
+            # A gate is on what comes from the other stream, and named after that one there.
+            gate = found[f"mix{number}_{stream}_gate"]
+            yield Slot(
+                f"{gate.name}/gate", gate.gate, (1,), np.squeeze, "", f"{prefix}{other}_gamma"
+            )
+
+
+def _xception_key(name: str) -> str:
+    """Cadene's name of a layer of keras.applications.Xception; none for the skips, which have no
+    names of their own."""
+    if match := re.fullmatch(r"block1_conv(\d)(_bn)?", name):
+        return f"{'bn' if match[2] else 'conv'}{match[1]}"
+    if match := re.fullmatch(r"block14_sepconv(\d)(_bn)?", name):
+        return f"{'bn' if match[2] else 'conv'}{int(match[1]) + 2}"
+    if match := re.fullmatch(r"block(\d+)_sepconv(\d)(_bn)?", name):
+        block, step = int(match[1]) - 1, int(match[2]) - 1
+        # Each step is a ReLU, a convolution and a normalisation; the first block has no first ReLU.
+        place = 3 * step + (block > 1) + (match[3] is not None)
+        return f"block{block}.rep.{place}"
+    return ""
+
+
+def _ordered(found: dict, pattern: str, parts: list[str] = ()) -> list[layers.Layer]:
+    """Layers whose names match a pattern, by its groups: numbers, then parts in their order."""
+
+    def place(match: re.Match) -> tuple:
+        return tuple(
+            -1 if group is None else int(group) if group.isdigit()
+            else parts.index(group) if parts else ["conv", "norm"].index(group)
+            for group in match.groups()
+        )  # fmt: skip
+
+    matches = [(match, layer) for name, layer in found.items()
+               if (match := re.fullmatch(pattern, name))]  # fmt: skip
+    return [layer for _, layer in sorted(matches, key=lambda pair: place(pair[0]))]
+
+
+def _layer(
+    layer: layers.Layer, key: str = "", reverse: bool = False, hint: str = "", title: str = ""
+) -> Iterator[Slot]:
+    """The variables of a layer of a kind that both have."""
+
+    def slot(variable: keras.Variable, part: str, change=np.asarray, shape=None, key=key) -> Slot:
+        return Slot(
+            f"{title}{layer.name}/{variable.name}", variable, tuple(shape or variable.shape),
+            change, part, f"{key}.{part}" if key else "", hint,
+        )  # fmt: skip
+
+    if isinstance(layer, layers.BatchNormalization):
+        if layer.scale:
+            yield slot(layer.gamma, "weight")
+            yield slot(layer.beta, "bias")
+        yield slot(layer.moving_mean, "running_mean")
+        yield slot(layer.moving_variance, "running_var")
+    elif isinstance(layer, layers.SeparableConv2D):
+        height, width, channels, _ = layer.depthwise_kernel.shape
+        yield slot(layer.depthwise_kernel, "weight", lambda w: w.transpose(2, 3, 0, 1),
+                   (channels, 1, height, width), f"{key}.conv1" if key else "")  # fmt: skip
+        yield slot(layer.pointwise_kernel, "weight", lambda w: w.transpose(2, 3, 1, 0),
+                   np.array(layer.pointwise_kernel.shape)[[3, 2, 0, 1]].tolist(),
+                   f"{key}.pointwise" if key else "")  # fmt: skip
+    elif isinstance(layer, layers.DepthwiseConv2D):
+        height, width, channels, _ = layer.kernel.shape
+        yield slot(layer.kernel, "weight", lambda w: w.transpose(2, 3, 0, 1),
+                   (channels, 1, height, width))  # fmt: skip
+        if layer.use_bias:
+            yield slot(layer.bias, "bias")
+    elif isinstance(layer, layers.Conv2D):
+        height, width, read, made = layer.kernel.shape
+        order = slice(None, None, -1 if reverse else 1)
+        yield slot(layer.kernel, "weight", lambda w: w[:, order].transpose(2, 3, 1, 0),
+                   (made, read, height, width))  # fmt: skip
+        if layer.use_bias:
+            yield slot(layer.bias, "bias")
+    elif isinstance(layer, layers.Dense):
+        yield slot(layer.kernel, "weight", np.transpose, layer.kernel.shape[::-1])
+        yield slot(layer.bias, "bias")
+
+
+def _resnet(backbone: keras.Model) -> dict[layers.Layer, str]:
+    """keras-hub's layers and torchvision's names of the same."""
+    names = {}
+    for layer in backbone_layers(backbone):
+        if re.match(r"conv1_(conv|bn)$|stack\d", layer.name) and isinstance(
+            layer, (layers.Conv2D, layers.BatchNormalization)
+        ):
+            *place, number, kind = layer.name.split("_")
+            if place:
+                stack, block = (int("".join(filter(str.isdigit, part))) for part in place)
+                inner = f"{'conv' if kind == 'conv' else 'bn'}{number}"
+                if number == "0":
+                    inner = f"downsample.{0 if kind == 'conv' else 1}"
+                names[layer] = f"layer{stack + 1}.{block}.{inner}"
+            else:  # conv1_conv and conv1_bn
+                names[layer] = "conv1" if kind == "conv" else "bn1"
+    return names

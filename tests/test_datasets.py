@@ -1,10 +1,12 @@
 """The shipped layouts, manifests and unions, on small trees shaped like the real ones."""
 
+import csv
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import fit_small, train_small, write_images
@@ -187,9 +189,9 @@ def manifest(tmp_path):
 def test_manifests(manifest, kind):
     name = manifest if kind == "folder" else manifest / f"manifest.{kind}"
     if kind == "parquet":
-        from pyarrow import csv
+        from pyarrow.csv import read_csv
 
-        pq.write_table(csv.read_csv(manifest / "manifest.csv"), name)
+        pq.write_table(read_csv(manifest / "manifest.csv"), name)
     spec, found = build(name)
     assert spec.name == "some_set" and spec.class_names == ("real", "fake")
     rows = found.table.to_pylist()
@@ -202,6 +204,21 @@ def test_manifests(manifest, kind):
         assert row["mask"] == (f"masks/{row['path'][2:]}" if fake else None)
         number = int(row["path"][2:-4])
         assert row["split"] == ("train", "train", "validation", "test")[number % 4]
+
+
+def test_a_manifest_of_absolute_paths(manifest, tmp_path):
+    table = csv.DictReader((manifest / "manifest.csv").read_text().splitlines())
+    (tmp_path / "elsewhere").mkdir()
+    with (tmp_path / "elsewhere" / "manifest.csv").open("w", newline="") as file:
+        rows = csv.DictWriter(file, table.fieldnames)
+        rows.writeheader()
+        for row in table:
+            rows.writerow({**row, "path": manifest / row["path"], "mask": manifest / row["mask"]})
+    _, found = build(tmp_path / "elsewhere" / "manifest.csv")
+    assert found.table.num_rows == 80 and not found.skipped.num_rows
+    assert all(Path(path).is_file() for path in found.paths(found.table).to_pylist())
+    fakes = found.table.filter(pc.equal(found.table["label"], 1))
+    assert all(Path(path).is_file() for path in found.paths(fakes, "mask").to_pylist())
 
 
 def test_a_manifest_that_lists_a_missing_file(manifest):

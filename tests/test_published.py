@@ -16,12 +16,15 @@ from tfdetect.models.networks.iidnet import SEARCHED
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.registry import BACKBONES, resolve
 from tfdetect.run import Run
+from tfdetect.training.devices import choose_precision
 from tfdetect.training.fit import save_detector
 from tfdetect.training.masks import MaskCriterion
 
 NAMES = sorted(published())
 # Sides that are quick, other than the native ones.
 SMALL = {"swin_t": 224, "f3net": 142, "f3net_faces": 142, "f3net_faces_masks": 142}
+# What makes learning quick.
+QUICK = {"ssp": ["model.front_end_options.output=64"]}
 
 
 def build(name, size=None, classes=None, overrides=()):
@@ -65,6 +68,8 @@ def test_nixnet_and_f3net_in_their_other_sizes():
         assert count(model) == parameters - unused * 6_147
     assert published()["f3net_faces"].published.parameters == 33_188_789 - 2 * 6_147
     assert published()["f3net_faces_masks"].published.parameters == 35_167_502 - 2 * 6_147
+    # Published as 3.14 million.
+    assert round(published()["graftnet"].published.parameters / 1e6, 2) == 3.14
 
 
 # --- laws
@@ -122,6 +127,25 @@ def test_iidnet_has_the_searched_cells():
     cells = "[[128, 2, 1, [fixed, fixed, fixed]], [256, 4, 1, [identity, separable, fixed]]]"
     fewer = build("iidnet", 64, overrides=[f"model.options.cells={cells}"])
     assert count(fewer) < 5_781_142
+
+
+@pytest.mark.slow
+def test_nixnet_overfits_eight_images():
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(choose_precision("auto", 0))
+    model = build("nixnet", 32, 2, ["model.options.size=40"])
+    x, label, where = planted(16, 32, True, 1)
+    x, where = x[1::2], where[1::2]  # the altered ones
+    losses = {"mask": MaskCriterion(load_model("nixnet").training.mask_loss)}
+    model.compile(keras.optimizers.Adam(1e-3), losses)
+    reached = 0.0
+    for _ in range(15):
+        model.fit(x, {"mask": where}, batch_size=8, epochs=20, verbose=0)
+        drawn, altered = model.predict(x, verbose=0)["mask"] > 0, where > 0
+        reached = (drawn & altered).sum() / (drawn | altered).sum()
+        if reached > 0.95:
+            break
+    assert reached > 0.95
 
 
 # --- the harness
@@ -193,11 +217,12 @@ def planted(number, side, masks, seed):
 @pytest.mark.parametrize("name", NAMES)
 def test_learns_what_is_planted_and_nothing_from_shuffled_labels(name, shuffled):
     keras.utils.set_random_seed(0)
-    keras.config.set_dtype_policy("float32")
+    keras.config.set_dtype_policy(choose_precision("auto", 0))  # it is long
     experiment = load_model(name)
-    side, masks = SMALL.get(name, 64), experiment.model.mask_head is not None
+    side = 32 if name == "nixnet" else SMALL.get(name, 64)
+    masks = experiment.model.mask_head is not None
     # The sizes, regularisation and rates of long trainings are not what is tested.
-    model = build(name, side, 2, ["model.dropout=0"])
+    model = build(name, side, 2, ["model.dropout=0", *QUICK.get(name, [])])
     x, label, where = planted(96, side, masks, 1)
     held_x, held_label, held_where = planted(64, side, masks, 2)
     if shuffled:

@@ -308,6 +308,12 @@ def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
     file = root / spec.manifest
     table = read_manifest(file, spec.columns)
     base = os.path.dirname(spec.manifest)
+
+    def place(path: str) -> str:
+        """The path from the root, as all others are; manifests may have absolute ones."""
+        path = os.path.normpath(os.path.join(base, path))
+        return os.path.relpath(path, root) if os.path.isabs(path) else path
+
     seen = set()
     rows = (row for batch in table.to_batches(10_000) for row in batch.to_pylist())
     for number, row in enumerate(rows, 1):
@@ -318,7 +324,7 @@ def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
             raise UserError(
                 f"{file}, row {number}: the label {text!r} is none of {', '.join(labels)}."
             )
-        path = os.path.normpath(os.path.join(base, path))
+        path = place(path)
         if path in seen:
             raise UserError(f"{file}, row {number}: {path} stands there twice.")
         seen.add(path)
@@ -332,7 +338,7 @@ def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
             status = None
         yield (path, label,
                _generator(spec, row.get("generator")) or spec.classes[label].generator,
-               os.path.normpath(os.path.join(base, mask)) if mask else None,
+               place(mask) if mask else None,
                row.get("group"), row.get("split"), status)  # fmt: skip
 
 

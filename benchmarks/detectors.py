@@ -1,7 +1,7 @@
 """One table of every classifier, trained for the same time on the same machine, from scratch.
 
     python benchmarks/detectors.py --train cifake=DIR --train genimage=DIR --train faces=DIR \\
-        --across cifake:genimage=DIR --side faces=64
+        --across cifake:genimage=DIR --side faces=64 --minutes faces=1
 
 `--train NAME=DIR` learns a folder that `tfdetect.train --dataset DIR` would take, or, where NAME is
 a shipped dataset, that one. `--across NAME:OTHER=DIR` measures what learnt NAME on all of OTHER.
@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import budget
@@ -42,7 +43,8 @@ def main():
                         "NAME=PIXELS for one set, at least; a detector takes the next size that "
                         "it accepts (32)")  # fmt: skip
     parser.add_argument("--batch", type=int, default=32, help="images (32)")
-    parser.add_argument("--minutes", type=float, default=2, help="of training each (2)")
+    parser.add_argument("--minutes", action="append", default=[], help="of training each, or "
+                        "NAME=MINUTES for one set (2)")  # fmt: skip
     parser.add_argument("--every", type=int, default=1, help="of what is learnt, validate and test "
                         "on every N-th image of each kind (1)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("detectors"), help="for the runs")
@@ -51,10 +53,7 @@ def main():
     names = args.models.split(",") if args.models else [OURS, *(
         name for name, e in published().items() if name not in LEFT_OUT and not e.model.mask_head
     )]  # fmt: skip
-    sides = {"": 32}
-    for text in args.side:
-        data, _, side = text.rpartition("=")
-        sides[data] = int(side)
+    sides, minutes = by_set(args.side, 32, int), by_set(args.minutes, 2, float)
     sets, others = {}, {}
     for text in args.train:
         data, _, folder = text.partition("=")
@@ -65,7 +64,7 @@ def main():
         others.setdefault(data, {})[other] = thinned(args, other, folder)
 
     recipes = {
-        (data, name): recipe(args, name, manifest, sides.get(data, sides[""]))
+        (data, name): recipe(args, name, manifest, sides(data))
         for data, manifest in sets.items() for name in names
     }  # fmt: skip
     rates = measured_rates(args.output / "rates.json", recipes)
@@ -73,14 +72,23 @@ def main():
     for (data, name), (side, common) in recipes.items():
         speed = rates[f"{name} {side}"]
         path = args.output / f"{data}-{name}"
-        steps = round(60 * args.minutes * speed)
-        run, steps, _ = budget.train(path, common, args.minutes, steps)
+        steps = round(60 * minutes(data) * speed)
+        run, steps, _ = budget.train(path, common, minutes(data), steps)
         row = {"detector": name, "parameters": run.info["parameters"], "pixels": side,
                "images/s": round(speed * args.batch), "learnt": data,
                "images seen": steps * args.batch}  # fmt: skip
         rows += [{**row, **part} for part in measured(run, path, data, others.get(data, {}))]
-        write(args.output, rows)
-    print(tabulate(rows, headers="keys", tablefmt="github"))
+        table = write(args.output, rows)
+    print(table)
+
+
+def by_set(texts: list[str], default: float, kind: Callable) -> Callable[[str], float]:
+    """What NUMBER and NAME=NUMBER arguments say of a set."""
+    found = {"": default}
+    for text in texts:
+        data, _, number = text.rpartition("=")
+        found[data] = kind(number)
+    return lambda data: found.get(data, found[""])
 
 
 def recipe(args, name: str, manifest: Path, side: int) -> tuple[int, list[str]]:
@@ -161,13 +169,29 @@ def thinned(args, name: str, folder: str, every: int = 1, whole: tuple[str, ...]
     return target / "manifest.csv"
 
 
-def write(folder: Path, rows: list[dict]) -> None:
-    """The table so far, for people and for programs."""
-    (folder / "detectors.md").write_text(tabulate(rows, headers="keys", tablefmt="github") + "\n")
+def write(folder: Path, rows: list[dict]) -> str:
+    """All rows as CSV, and returns and writes a table a set that was learnt, the best first."""
     with (folder / "detectors.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
+    tables = []
+    for data in dict.fromkeys(row["learnt"] for row in rows):
+        wide = {}
+        for row in rows:
+            if row["learnt"] == data:
+                facts = {key: row[key] for key in ("detector", "parameters", "pixels", "images/s",
+                                                   "images seen")}  # fmt: skip
+                line = wide.setdefault(row["detector"], facts)
+                if row["measured on"] == f"{data}, test":
+                    line |= {"accuracy": row["accuracy"], "AP": (row["AP"] or "").split()[0]}
+                else:
+                    line[f"AUC, {row['measured on']}"] = row["AUC"] or "-"
+        lines = sorted(wide.values(), key=lambda line: line["accuracy"], reverse=True)
+        tables.append(f"{data}\n\n{tabulate(lines, headers='keys', tablefmt='github')}\n")
+    text = "\n".join(tables)
+    (folder / "detectors.md").write_text(text)
+    return text
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ PUBLISHED = {
     "cnnspot": Published(),
     "f3net": Published(
         spare=r"num_batches_tracked$|_DCT_|\.base$|\.ft_num$|adjust_channel|"
-        r"_xcep\.(fc|last_linear)\."
+        r"xcep\.(fc|last_linear)\."
     ),
     "gramnet": Published(fake=0, bgr=True),
     "iidnet": Published(bgr=True, spare=r"num_batches_tracked$|bayar_(mask|final)$"),
@@ -128,7 +128,7 @@ def _head(
     if name == "f3net":
         ends = ("last_linear.weight", "last_linear.1.weight")
         key = next(
-            (k[: -len("weight")] for k in state if k.endswith(ends) and "_xcep" not in k), "fc."
+            (k[: -len("weight")] for k in state if k.endswith(ends) and "xcep" not in k), "fc."
         )
         logits = len(state.get(f"{key}bias", [0]))
 

@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import fit_small, train_small
+from conftest import SMALL, fit_small, train_small
 from test_models import detector
 
+from tfdetect import predict, train
+from tfdetect.cli import run_command
 from tfdetect.data.pipeline import training_data
 from tfdetect.errors import UserError
 from tfdetect.models.answers import probabilities
@@ -112,6 +114,23 @@ def test_neighbours_by_hand(outputs, k):
         Neighbours(1, 9, bank=10)
 
 
+def test_neighbours_of_authentic_images_alone():
+    layer = Neighbours(1, 2, bank=30, known="authentic")
+    layer.build((None, 5))
+    features = RNG.normal(size=(21, 1, 1, 5)).astype("float32")
+    labels = np.arange(21) % 2
+    layer.remember(features, labels[:, None])
+    x = RNG.normal(size=(4, 5)).astype("float32")
+    own = features[labels == 0, 0, 0]
+    unit = [v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (x, own)]
+    nearest = np.sort(unit[0] @ unit[1].T, axis=1)[:, -2:].mean(1, keepdims=True)
+    np.testing.assert_allclose(layer(x), -np.exp(3) * nearest, atol=1e-4)
+    assert type(layer).from_config(layer.get_config()).which == "authentic"
+    for outputs, known in ((3, "authentic"), (1, "fake")):
+        with pytest.raises(ValueError, match="known is all"):
+            Neighbours(outputs, known=known)
+
+
 def test_neighbours_tell_clusters_apart():
     label = np.arange(200) % 2
     x = (RNG.normal(0, 1, (200, 1, 1, 8)) + 2 * label[:, None, None, None]).astype("float32")
@@ -123,6 +142,35 @@ def test_neighbours_tell_clusters_apart():
     model.fit(x[:120], label[:120], epochs=20, verbose=0)
     assert ((model.predict(x[120:], verbose=0)[:, 0] > 0) == label[120:]).mean() > 0.85
     assert model.evaluate(x[120:], label[120:], verbose=0) < min(start, 0.4)
+
+
+def test_content_is_pretrained_and_gives_no_verdicts(folder_dataset, tmp_path, capsys):
+    """What photographs show, then what is unlike all of them."""
+    spec = tmp_path / "content.yaml"
+    spec.write_text(
+        "name: content\npattern: '(?P<split>train|test)/(?P<klass>real|fake)/.*'\n"
+        "splits: {train: train, test: test}\npretraining: true\n"
+        "classes: [{name: smooth, folders: [real]}, {name: checkered, folders: [fake]}]\n"
+    )
+    shared = [*(part for text in SMALL for part in ("--set", text)), "--quiet", "--output",
+              str(tmp_path)]  # fmt: skip
+    assert run_command(train.main, [
+        "--dataset", str(spec), "--data-dir", str(folder_dataset), "--experiment", "demo",
+        "--name", "content", *shared,
+    ]) == 0  # fmt: skip
+    out = capsys.readouterr()
+    assert "weights for other trainings: --set model.weights=" in out.out
+    assert "report" not in out.out and "audit" not in out.err
+    assert not {"report.html", "metrics.json", "saved_model", "predictions"} & {
+        path.name for path in (tmp_path / "content").iterdir()
+    }  # fmt: skip
+    assert run_command(predict.main, [str(tmp_path / "content"), str(folder_dataset)]) == 2
+    assert "learnt what photographs show" in capsys.readouterr().err
+    overrides = [*CACHED, "model.head=neighbours", "model.head_options={known: authentic}",
+                 f"model.weights={tmp_path / 'content'}", "training.cache_features=1"]  # fmt: skip
+    model, _ = fit_small(folder_dataset, tmp_path / "fit", overrides)
+    kernel = load_detector(Run(tmp_path / "content", {})).get_weights()[0]
+    np.testing.assert_array_equal(model.get_weights()[0], kernel)
 
 
 def test_neighbours_learn_and_save(folder_dataset, tmp_path):

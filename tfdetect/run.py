@@ -215,6 +215,11 @@ def open_run(path: str | Path) -> Run:
                     f"python -m tfdetect.train --resume {path}"
                 )
             raise UserError(f"Run {path} is corrupt: {needed} is missing.")
+    if run.info.get("pretraining"):
+        raise UserError(
+            f"Run {path} learnt what photographs show, not which are fake. It is for other "
+            f"trainings: --set model.weights={path}"
+        )
     return run
 
 

@@ -105,6 +105,8 @@ class DatasetSpec(Document):
             generator's name; the first that is contained wins.
         expected: number of files by split folder and class; another count warns.
         max_bad_share: share of unreadable files above which reading stops.
+        pretraining: the classes are what authentic images show, and none of them is fake: runs
+            are weights for other experiments and give no verdicts.
     """
 
     name: str
@@ -125,6 +127,7 @@ class DatasetSpec(Document):
     max_bad_share: float = Field(0.05, ge=0, le=1)
     max_pixels: int = Field(100_000_000, gt=0)
     experiment: str = "small_images"
+    pretraining: bool = False
 
     @field_validator("pattern")
     @classmethod

@@ -94,7 +94,8 @@ def main(argv: list[str]) -> None:
         plan, catalogue, path, devices, pictures=not args.no_pictures,
         verbose=2 if args.quiet or not sys.stdout.isatty() else 1,
     )  # fmt: skip
-    print(f"run {run.path} ({run.info['status']}); report {run.path / 'report.html'}")
+    report = run.path / "report.html"
+    print(f"run {run.path} ({run.info['status']})" + (f"; report {report}" * report.is_file()))
     if run.info["status"] == "interrupted":
         print(f"go on with: python -m tfdetect.train --resume {run.path}")
 

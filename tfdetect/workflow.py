@@ -92,6 +92,8 @@ def check_believable(plan: Plan, catalogue: Catalogue, strict: bool = False) -> 
     from tfdetect.audit.findings import NOTE, REFUSE
     from tfdetect.audit.workflow import quick_findings
 
+    if plan.spec.pretraining:  # no label that anything could give away
+        return
     found = [f for f in quick_findings(plan.spec, catalogue) if f.level != NOTE]
     refused = [f.text for f in found if f.level == REFUSE]
     whole = f"The whole audit: python -m tfdetect.audit --dataset {plan.experiment.data.dataset}"
@@ -233,11 +235,13 @@ def train_run(
             parameters=detector.count_params(),
         )
         run = Run(writer.path, info)
-        if trial is None:
+        if trial is not None:
+            evaluate_run(run, catalogue, ("validation",), say=say, report=False)
+        elif plan.spec.pretraining:
+            say(f"weights for other trainings: --set model.weights={writer.final}")
+        else:
             evaluate_run(run, catalogue, pictures=pictures, say=say, calibrate=Calibrate())
             export_saved_model(run.reread())
-        else:
-            evaluate_run(run, catalogue, ("validation",), say=say, report=False)
         if not interrupted:
             state.remove()
         return writer.finish()
@@ -354,6 +358,7 @@ def _begin(writer: RunWriter, plan: Plan, catalogue: Catalogue, devices, command
             "counts": catalogue.counts(plan.spec.class_names), "seen": catalogue.seen("train"),
             "skipped": catalogue.skipped.num_rows, "warnings": list(catalogue.warnings),
         },
+        **({"pretraining": True} if plan.spec.pretraining else {}),
         seed=plan.experiment.seed,
         devices=devices.text,
         command=command,

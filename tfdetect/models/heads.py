@@ -89,7 +89,13 @@ def hidden(features, outputs: int, dropout: float = 0.5, l2: float = 0.0, units:
 
 
 def neighbours(
-    features, outputs: int, dropout: float = 0.0, l2: float = 0.0, k: int = 1, bank: int = 20_000
+    features,
+    outputs: int,
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    k: int = 1,
+    bank: int = 20_000,
+    known: str = "all",
 ):
     """The class of the nearest training images, by the cosine of their features.
 
@@ -103,12 +109,14 @@ def neighbours(
         dropout, l2: not used here.
         k: number of neighbours of each class whose cosines are averaged.
         bank: number of training images that are remembered, as many of each class.
+        known: "all" classes, or "authentic": then what is far from every authentic image is fake,
+            whatever fakes were trained on; for two classes.
 
     Returns:
         Logits float32 [B, outputs].
     """
     x = layers.GlobalAveragePooling2D(name="pool")(features)
-    return Neighbours(outputs, k, bank, name="label")(x)
+    return Neighbours(outputs, k, bank, known, name="label")(x)
 
 
 def top_pixels(features, outputs: int, dropout: float = 0.0, l2: float = 0.0, *, mask):
@@ -172,10 +180,14 @@ class JoinKinds(layers.Layer):
 class Neighbours(layers.Layer):
     """Features [B, c] -> logits float32 [B, outputs]; see `neighbours`."""
 
-    def __init__(self, outputs: int, k: int = 1, bank: int = 20_000, **kwargs):
+    def __init__(
+        self, outputs: int, k: int = 1, bank: int = 20_000, known: str = "all", **kwargs
+    ):  # fmt: skip
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.outputs, self.k, self.bank = outputs, k, bank
-        self.classes = max(2, outputs)
+        self.outputs, self.k, self.bank, self.which = outputs, k, bank, known
+        if known not in ("all", "authentic") or (known == "authentic" and outputs > 1):
+            raise ValueError(f"known is all, or with two classes authentic, not {known!r}")
+        self.classes = 1 if known == "authentic" else max(2, outputs)
         if not 0 < k <= bank // self.classes:
             raise ValueError(f"k is from 1 to {bank // self.classes}, not {k!r}")
 
@@ -200,6 +212,8 @@ class Neighbours(layers.Layer):
             cosines = ops.where(cosines > 0.9999, -1.0, cosines)
         nearest, _ = ops.top_k(cosines, self.k)
         logits = ops.exp(self.scale) * ops.mean(nearest, axis=-1) + self.offset
+        if self.which == "authentic":
+            return -logits
         return logits[:, 1:] - logits[:, :1] if self.outputs == 1 else logits
 
     def remember(self, features, targets) -> None:
@@ -222,7 +236,7 @@ class Neighbours(layers.Layer):
         self.empty.assign(empty)
 
     def get_config(self):
-        own = {"outputs": self.outputs, "k": self.k, "bank": self.bank}
+        own = {"outputs": self.outputs, "k": self.k, "bank": self.bank, "known": self.which}
         return {**super().get_config(), **own}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfdetect.run import open_run
 
-EPOCHS = 4  # in which the time is parted
+EPOCHS, FEWEST = 4, 20  # into how many the time is parted, and of how many steps at least
 
 
 def rate(common: list[str]) -> float:
@@ -31,9 +31,9 @@ def train(run: Path, common: list[str], minutes: float, steps: int | None = None
     if not (run / "metrics.json").is_file():
         if steps is None:
             steps = round(60 * minutes * rate(common))
-        steps = max(EPOCHS, steps)
-        parts = settings(f"training.epochs={EPOCHS}", "training.early_stopping=null",
-                         f"training.steps_per_epoch={max(1, steps // EPOCHS)}")  # fmt: skip
+        epochs = max(1, min(EPOCHS, steps // FEWEST))
+        parts = settings(f"training.epochs={epochs}", "training.early_stopping=null",
+                         f"training.steps_per_epoch={max(1, steps // epochs)}")  # fmt: skip
         call("-m", "tfdetect.train", *common, *parts, "--name", run.name)
     done = open_run(run)
     steps = done.experiment().training.steps_per_epoch * done.info["epochs"]

@@ -1,7 +1,8 @@
 """One table of every classifier, trained for the same time on the same machine, from scratch.
 
-    python benchmarks/detectors.py --train cifake=DIR --train genimage=DIR --train faces=DIR \\
-        --across cifake:genimage=DIR --side faces=64 --minutes faces=1
+    python benchmarks/detectors.py --train cifake=DIR --train faces=DIR \\
+        --across cifake:genimage=DIR --side faces=64 --minutes faces=1 \\
+        --every cifake=4
 
 `--train NAME=DIR` learns a folder that `tfdetect.train --dataset DIR` would take, or, where NAME is
 a shipped dataset, that one. `--across NAME:OTHER=DIR` measures what learnt NAME on all of OTHER.
@@ -45,8 +46,8 @@ def main():
     parser.add_argument("--batch", type=int, default=32, help="images (32)")
     parser.add_argument("--minutes", action="append", default=[], help="of training each, or "
                         "NAME=MINUTES for one set (2)")  # fmt: skip
-    parser.add_argument("--every", type=int, default=1, help="of what is learnt, validate and test "
-                        "on every N-th image of each kind (1)")  # fmt: skip
+    parser.add_argument("--every", action="append", default=[], help="of what is learnt, validate "
+                        "and test on every N-th image of each kind, or NAME=N (1)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("detectors"), help="for the runs")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -54,10 +55,11 @@ def main():
         name for name, e in published().items() if name not in LEFT_OUT and not e.model.mask_head
     )]  # fmt: skip
     sides, minutes = by_set(args.side, 32, int), by_set(args.minutes, 2, float)
+    every = by_set(args.every, 1, int)
     sets, others = {}, {}
     for text in args.train:
         data, _, folder = text.partition("=")
-        sets[data] = thinned(args, data, folder, args.every, ("train",))
+        sets[data] = thinned(args, data, folder, every(data), ("train",))
     for text in args.across:
         pair, _, folder = text.partition("=")
         data, _, other = pair.partition(":")

@@ -202,7 +202,7 @@ def planted(number, side, masks, seed):
     x = tf.image.resize(coarse, (side, side), "bicubic").numpy()
     x += rng.normal(0, 4, x.shape)
     blocks = np.repeat(np.repeat(x[:, ::2, ::2], 2, axis=1), 2, axis=2)
-    blocks = blocks[:, :side, :side] + 6 * (np.indices((side, side)).sum(0) % 2 * 2 - 1)[..., None]
+    blocks = blocks[:, :side, :side] + 12 * (np.indices((side, side)).sum(0) % 2 * 2 - 1)[..., None]
     label = (np.arange(number) % 2).astype("float32")
     where = np.zeros((number, side, side, 1), "float32")
     for i in np.flatnonzero(label):

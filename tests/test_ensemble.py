@@ -18,8 +18,8 @@ from tfdetect.errors import UserError
 from tfdetect.evaluation.calibration import log_loss, temperature
 from tfdetect.fusion.fusions import FUSIONS, Scores, cross_fit, fit, used
 from tfdetect.fusion.members import open_members
-from tfdetect.fusion.workflow import find_data
-from tfdetect.run import open_run
+from tfdetect.fusion.workflow import find_data, seen_by
+from tfdetect.run import Run, open_run
 
 
 def scores_of(odds, fake, groups=None, datasets=None, features=None):
@@ -211,6 +211,18 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     assert run_command(export.main, [str(run.path)]) == 0
     assert run_command(evaluate.main, [str(run.path), "--crops", "5"]) == 2
     assert "cut their own windows" in capsys.readouterr().err
+
+
+def test_an_ensemble_was_shown_what_its_members_were(tmp_path):
+    def run(**seen):
+        return Run(tmp_path, {"dataset": {"seen": seen}})
+
+    one = run(generators=["A"], formats=["jpeg"], shorter_side=[20, 30, 40])
+    two = run(generators=["B", "A"], formats=["jpeg", "png"], shorter_side=[32, 32, 32])
+    assert seen_by([one, two]) == {
+        "generators": ["A", "B"], "formats": ["jpeg", "png"], "shorter_side": [20, 31, 40],
+    }  # fmt: skip
+    assert seen_by([one, Run(tmp_path, {"dataset": {}})]) == {}  # of an old one nobody knows
 
 
 def test_members_say_in_the_fused_network_what_they_say_alone(trained, pictures):

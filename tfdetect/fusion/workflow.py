@@ -226,7 +226,7 @@ def write_run(
             dataset={
                 "name": spec.name, "fingerprint": catalogue.fingerprint(),
                 "roots": {name: str(root) for name, root in catalogue.roots.items()},
-                "counts": catalogue.counts(spec.class_names),
+                "counts": catalogue.counts(spec.class_names), "seen": seen_by(members.runs),
                 "skipped": catalogue.skipped.num_rows, "warnings": list(catalogue.warnings),
             },
             seed=0, devices="-", command=workflow.command_line("ensemble"), **provenance(),
@@ -239,6 +239,21 @@ def write_run(
     except BaseException:
         writer.abandon()
         raise
+
+
+def seen_by(runs: list[Run]) -> dict[str, list]:
+    """What members were trained on, as `Catalogue.seen` says it; {} where one does not say."""
+    every = [run.info["dataset"].get("seen") for run in runs]
+    if not all(every):
+        return {}
+    found = {
+        key: list(dict.fromkeys(value for seen in every for value in seen[key]))
+        for key in ("generators", "formats")
+    }
+    if all("shorter_side" in seen for seen in every):
+        least, middle, most = zip(*(seen["shorter_side"] for seen in every))
+        found["shorter_side"] = [min(least), int(np.median(middle)), max(most)]
+    return found
 
 
 def _document(members: Members, fusion: Fusion) -> dict:

@@ -207,7 +207,10 @@ def _load_backbone(backbone: keras.Model, path: Path) -> None:
     """Copies the backbone's weights out of a run or a .keras file."""
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"model.weights: there is no run and no .keras file at {path}.")
+        raise UserError(
+            f"model.weights: there is no run and no .keras file at {path}. Train it first, or set "
+            "another path."
+        )
     try:
         source = keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras raises many kinds for a bad file

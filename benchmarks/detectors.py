@@ -186,7 +186,7 @@ def write(folder: Path, rows: list[dict]) -> str:
                                                    "images seen")}  # fmt: skip
                 line = wide.setdefault(row["detector"], facts)
                 if row["measured on"] == f"{data}, test":
-                    line |= {"accuracy": row["accuracy"], "AP": (row["AP"] or "").split()[0]}
+                    line |= {"accuracy": row["accuracy"], "AP": (row["AP"] or "-").split()[0]}
                 else:
                     line[f"AUC, {row['measured on']}"] = row["AUC"] or "-"
         lines = sorted(wide.values(), key=lambda line: line["accuracy"], reverse=True)

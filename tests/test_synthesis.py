@@ -154,6 +154,31 @@ def test_copies_come_from_elsewhere():
     assert not np.array_equal(patch, photo.pixels[10:26, 8:30])
 
 
+def test_copies_move_where_the_mask_leaves_no_room():
+    photo = photo_of(64, 48)
+    corners = np.zeros((64, 48), bool)
+    for rows in (slice(0, 9), slice(55, 64)):
+        corners[rows, :9] = corners[rows, 39:] = True
+    for mask in (corners, np.ones((64, 48), bool)):
+        for number in range(20):
+            fill = resolve("fill", FILLS, "copy_move")
+            filled = fill(photo.pixels, mask, generator(number))
+            assert (filled != photo.pixels)[mask].any(-1).mean() > 0.9
+
+
+def test_what_a_fill_leaves_as_it_was_is_no_forgery(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        flat = Image.new("RGB", (48, 48), (90, 90 + number, 90))
+        flat.save(tmp_path / "photos" / f"flat{number}.png")
+    Image.fromarray(photo_of(48, 48).pixels).save(tmp_path / "photos" / "other.png")
+    rows = make(tmp_path / "photos", tmp_path / "forged", settings(fills=("copy_move",)))
+    assert sum(row["error"] is None for row in rows) == 2
+    assert "changes nothing" in next(row["error"] for row in rows if row["error"])
+    listed = (tmp_path / "forged" / "manifest.csv").read_text()
+    assert listed.count("realfake") == 2 and "flat" not in listed
+
+
 def test_donors_of_any_size_are_brought_to_size():
     for shape in ((20, 300, 3), (100, 10, 3), (40, 56, 3)):
         donor = np.random.default_rng(0).integers(0, 255, shape, np.uint8)

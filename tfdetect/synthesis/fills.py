@@ -33,8 +33,11 @@ def biharmonic(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
 
 
 def copy_move(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
-    """The same photograph moved, mirrored half of the time; of 32 moves the one that overlaps
-    the mask least.
+    """The same photograph moved, mirrored half of the time; of 32 moves the one that takes the
+    fewest pixels from inside the mask.
+
+    The moves take from inside the photograph. Where the mask leaves them no room, 32 longer
+    ones are tried too, with the photograph mirrored beyond its border.
     """
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -42,16 +45,20 @@ def copy_move(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
         return image
     mirrored = rng.random() < 0.5 or bool(mask.all())
     source, taken = (image[:, ::-1], mask[:, ::-1]) if mirrored else (image, mask)
-    best, least = (0, 0), np.inf
-    for _ in range(32):
-        down = int(rng.integers(-rows[0], height - rows[-1]))
-        across = int(rng.integers(-columns[0], width - columns[-1]))
-        if down == across == 0 and not mirrored:
-            continue
-        overlap = np.count_nonzero(mask & _shifted(taken, down, across))
-        if overlap < least:
-            best, least = (down, across), overlap
-    return _shifted(source, *best)
+    inside = (-rows[0], height - rows[-1]), (-columns[0], width - columns[-1])
+    anywhere = (-height, height), (-width, width)
+    best, least = (0, 0), np.count_nonzero(mask)
+    for down_range, across_range in (inside, anywhere):
+        for _ in range(32):
+            down, across = int(rng.integers(*down_range)), int(rng.integers(*across_range))
+            if down == across == 0 and not mirrored:
+                continue
+            overlap = np.count_nonzero(mask & _moved(taken, down, across))
+            if overlap < least:
+                best, least = (down, across), overlap
+        if least <= np.count_nonzero(mask) / 2:
+            break
+    return _moved(source, *best)
 
 
 def splice(image: np.ndarray, mask: np.ndarray, rng, donor: np.ndarray) -> np.ndarray:
@@ -115,8 +122,11 @@ def _hole(mask: np.ndarray) -> np.ndarray:
     return mask.astype(np.uint8) * 255
 
 
-def _shifted(array: np.ndarray, down: int, across: int) -> np.ndarray:
-    return np.roll(array, (-down, -across), (0, 1))
+def _moved(array: np.ndarray, down: int, across: int) -> np.ndarray:
+    """What lies so far below and to the right, edges mirrored."""
+    height, width = array.shape[:2]
+    rows, columns = (np.pad(np.arange(side), side, "symmetric") for side in (height, width))
+    return array[rows[height + down :][:height]][:, columns[width + across :][:width]]
 
 
 def _padded(image: np.ndarray, multiple: int) -> np.ndarray:

@@ -168,6 +168,9 @@ def forge(
 
     Returns:
         The forgery uint8 [H, W, 3], its mask bool [H, W], and how it was made.
+
+    Raises:
+        UserError: no mask fits; the fill gives back what was there.
     """
     rng = random_generator(settings.seed, item.photo, item.variant)
     name = settings.masks[rng.integers(len(settings.masks))]
@@ -190,6 +193,8 @@ def forge(
         extra["autoencoder"] = autoencoder
     filled = fill(photo.pixels, mask, rng, **chosen, **extra)
     forged = paste(photo.pixels, filled, soften(mask, settings.edge))
+    if np.array_equal(forged, photo.pixels):
+        raise UserError(f"{item.photo}: the fill {item.fill!r} changes nothing inside the mask")
     return forged, mask, {
         "id": item.id, "kind": item.kind, "source": item.photo, "mask": name, "fill": item.fill,
         "options": json.dumps({"mask": options, "fill": chosen}),

@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from tfdetect.errors import UserError
+from tfdetect.experiment import load_experiment, override
 from tfdetect.run import open_run
 
 EPOCHS, FEWEST = 4, 20  # into how many the time is parted, and of how many steps at least
@@ -38,6 +40,17 @@ def train(run: Path, common: list[str], minutes: float, steps: int | None = None
     done = open_run(run)
     steps = done.experiment().training.steps_per_epoch * done.info["epochs"]
     return done, steps, done.info["training_seconds"]
+
+
+def smallest_side(experiment: str, side: int, changes: list[str]) -> int:
+    """The smallest side, not below this one, that an experiment with these changes accepts."""
+    for size in range(side, 1024):
+        try:
+            override(load_experiment(experiment), [*changes, f"data.image_size={size}"])
+        except UserError:
+            continue
+        return size
+    sys.exit(f"{experiment} takes no images of {side} to 1023 pixels.")
 
 
 def settings(*texts: str) -> list[str]:

@@ -23,16 +23,16 @@ from budget import call, settings
 from tabulate import tabulate
 
 from tfdetect.documents import shipped_names
-from tfdetect.errors import UserError
-from tfdetect.experiment import load_experiment, override, published
+from tfdetect.experiment import published
 
-# Three classes, or weights that must be downloaded.
-LEFT_OUT = ("f3net_faces", "f3net_faces_masks", "graftnet", "probe")
+# Verdicts from masks alone, a twin with masks, and weights that must be downloaded.
+LEFT_OUT = ("iidnet", "nixnet", "f3net_faces_masks", "probe")
 OURS = "cifake_small_resnet"  # what they stand beside
 # The same for all; augmentation, front-end, head and dropout are each detector's own.
 RECIPE = ("training.optimizer={name: adamw, learning_rate: 0.0005, weight_decay: 0.01}",
           "training.schedule={name: cosine, warmup_epochs: 0.25}", "training.monitor=auc",
-          "training.precision=auto", "data.resize=window_tile", "model.weights=none")  # fmt: skip
+          "training.precision=auto", "data.resize=window_tile", "model.weights=none",
+          "model.mask_head=null")  # fmt: skip
 
 
 def main():
@@ -51,9 +51,11 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("detectors"), help="for the runs")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    names = args.models.split(",") if args.models else [OURS, *(
-        name for name, e in published().items() if name not in LEFT_OUT and not e.model.mask_head
-    )]  # fmt: skip
+    names = (
+        args.models.split(",")
+        if args.models
+        else [OURS, *(name for name in published() if name not in LEFT_OUT)]
+    )
     sides, minutes = by_set(args.side, 32, int), by_set(args.minutes, 2, float)
     every = by_set(args.every, 1, int)
     sets, others = {}, {}
@@ -94,15 +96,11 @@ def by_set(texts: list[str], default: float, kind: Callable) -> Callable[[str], 
 
 
 def recipe(args, name: str, manifest: Path, side: int) -> tuple[int, list[str]]:
-    """The smallest side, not below this one, that a detector accepts, and its training."""
-    for size in range(side, 1024):
-        changes = [*RECIPE, f"data.image_size={size}", f"training.batch_size={args.batch}"]
-        try:
-            override(load_experiment(name), changes)
-        except UserError:
-            continue
-        return size, ["--dataset", str(manifest), "--experiment", name, *settings(*changes)]
-    raise SystemExit(f"{name} takes no images of {side} to 1023 pixels.")
+    """The side that a detector trains with, and its training."""
+    changes = [*RECIPE, f"training.batch_size={args.batch}"]
+    size = budget.smallest_side(name, side, changes)
+    return size, ["--dataset", str(manifest), "--experiment", name,
+                  *settings(*changes, f"data.image_size={size}")]  # fmt: skip
 
 
 def measured_rates(file: Path, recipes: dict) -> dict[str, float]:

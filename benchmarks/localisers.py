@@ -20,7 +20,7 @@ from budget import call, settings
 from tabulate import tabulate
 
 LOCALISERS = ("localiser", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
-              "f3net_faces_masks")  # fmt: skip
+              "graftnet", "f3net_faces_masks")  # fmt: skip
 
 
 def main():
@@ -30,7 +30,8 @@ def main():
     parser.add_argument("--train", help="for transfer: NAME=DIR, a dataset and where it lies")
     parser.add_argument("--test", action="append", default=[], help="NAME=DIR, repeatable")
     parser.add_argument("--experiments", default=",".join(LOCALISERS), help="for compare")
-    parser.add_argument("--size", type=int, default=256, help="pixels of a window (256)")
+    parser.add_argument("--size", type=int, default=256, help="pixels of a window (256), or "
+                        "the smallest above that the localiser takes")  # fmt: skip
     parser.add_argument("--batch", type=int, default=16, help="windows (16)")
     parser.add_argument("--minutes", type=float, default=10, help="of training each (10)")
     parser.add_argument("--steps", type=int, help="train so many steps instead")
@@ -101,11 +102,12 @@ def train(
     args, experiment: str, dataset: str, name: str, folder: str = "", steps: int | None = None
 ) -> tuple:
     """Trains for the wanted time, or steps; returns the run's folder, its steps and its seconds."""
+    changes = [f"training.batch_size={args.batch}", "model.weights=none"]
+    side = budget.smallest_side(experiment, args.size, changes)
     common = [
         "--dataset", dataset, "--experiment", experiment,
         *(["--data-dir", folder] if folder else []),
-        *settings(f"data.image_size={args.size}", f"training.batch_size={args.batch}",
-                  "model.weights=none"),
+        *settings(*changes, f"data.image_size={side}"),
     ]  # fmt: skip
     run, steps, seconds = budget.train(
         args.output / name, common, args.minutes, steps or args.steps

@@ -11,12 +11,13 @@ import tensorflow as tf
 from conftest import train_small, write_images
 from PIL import Image, ImageOps
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 from test_masks import LOCALISER, write_forged
 
 from tfdetect.cli import run_command
 from tfdetect.errors import UserError
 from tfdetect.evaluation.calibration import log_loss, temperature
-from tfdetect.fusion.fusions import FUSIONS, Scores, cross_fit, fit, used
+from tfdetect.fusion.fusions import FUSIONS, Scores, _evidence, cross_fit, fit, used
 from tfdetect.fusion.members import open_members
 from tfdetect.fusion.workflow import find_data, seen_by
 from tfdetect.run import Run, open_run
@@ -107,6 +108,29 @@ def test_a_gate_joins_members_that_learnt_different_data():
         assert min(correct[first].mean(), correct[~first].mean()) > wanted, name
     gated, stacked = (loss_of(cross_fit(name, scores), scores) for name in ("gated", "stacked"))
     assert gated < 0.5 * stacked
+
+
+def test_fisher_keeps_what_no_fake_of_validation_showed():
+    """One member finds the known fakes, the other those of a kind that comes later."""
+    rng = np.random.default_rng(4)
+    fake = np.arange(4000) % 2 == 1
+    odds = rng.normal(size=(4000, 2)) - [3, 1]
+    odds[fake, 0] += 6
+    scores = scores_of(odds, fake)
+    later = rng.normal(size=(4000, 2)) - [3, 1]
+    later[fake, 1] += 4
+    later = scores_of(later, fake)
+    stacked, fisher = fit("stacked", scores), fit("fisher", scores)
+    assert roc_auc_score(fake, stacked(later)) < 0.6
+    assert roc_auc_score(fake, fisher(later)) > 0.9
+    assert roc_auc_score(fake, fisher(scores)) > 0.99
+    # -ln p of authentic images is exponential: mean 1, a twentieth above ln 20.
+    evidence = _evidence((scores.odds / fisher.temperatures)[~fake], *fisher.tails)
+    np.testing.assert_allclose(evidence.mean(axis=0), 1, atol=0.05)
+    np.testing.assert_allclose((evidence > np.log(20)).mean(axis=0), 0.05, atol=0.005)
+    # The same scores over and over: no bend is infinitely sharp.
+    coarse = scores_of(np.round(odds / 3), fake)
+    assert np.isfinite(fit("fisher", coarse)(coarse)).all()
 
 
 def test_cross_fitting_never_scores_a_group_by_itself():

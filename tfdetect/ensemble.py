@@ -14,10 +14,11 @@ def parser() -> Parser:
     )
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
     p.add_argument("--fusion", default="stacked",
-                   choices=["stacked", "mean", "weighted", "logistic", "greedy", "gated"],
+                   choices=["stacked", "mean", "weighted", "logistic", "greedy", "gated", "fisher"],
                    help="stacked: a dense layer on the members' calibrated scores (default); mean, "
                    "weighted mean; logistic: regularised; greedy: selection from many runs; gated: "
-                   "weights by image, for members that learnt different data")  # fmt: skip
+                   "weights by image, for members that learnt different data; fisher: what is "
+                   "unusual to any member, for members that look for different things")  # fmt: skip
     p.add_argument("--dataset", metavar="NAME", help="what to fuse on (default: all that members "
                    "were trained on, a+b)")  # fmt: skip
     p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")

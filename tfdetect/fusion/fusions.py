@@ -1,9 +1,12 @@
 """Fits how members are fused, from what they said of validation images; no TensorFlow.
 
 A member's score is its log-odds of fake, ln P(fake) / P(authentic), over its temperature. Each
-fusion but `gated` is a weighted sum of scores. `gated` is a mean of the members' P(fake), whose
-weights depend on the image, by what the members' features and its colour and sharpness say: a
-mixture of experts (Jacobs et al., Neural Computation 1991), for members that learnt different data.
+fusion but `gated` and `fisher` is a weighted sum of scores. `gated` is a mean of the members'
+P(fake), whose weights depend on the image, by what the members' features and its colour and
+sharpness say: a mixture of experts (Jacobs et al., Neural Computation 1991), for members that
+learnt different data. `fisher` sums -ln p, where p is the share of authentic images with as high
+a score (Fisher, Statistical Methods for Research Workers, 1932): what is unusual to any member
+counts, also where no fake of validation showed it.
 """
 
 from dataclasses import dataclass
@@ -16,11 +19,13 @@ from sklearn.linear_model import LogisticRegression
 from tfdetect.data.catalogue import group_fraction
 from tfdetect.evaluation.calibration import TINY, log_loss, temperature
 
-FUSIONS = ("stacked", "mean", "weighted", "logistic", "greedy", "gated")
+FUSIONS = ("stacked", "mean", "weighted", "logistic", "greedy", "gated", "fisher")
 _ROUNDS = 50  # of greedy selection
 _SMALLEST = 0.01  # a weight below is none
+_FREE = 1e6  # so weak a penalty is none
 _PENALTY = 0.01  # on the squares of the gate's kernel
 _GATE_IMAGES = 10_000  # that a gate is fitted on, at most
+_TAIL = np.array([*np.arange(10, 0, -1) / 10, 0.05])  # the p at which -ln p bends
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Fusion:
         weights: [M]; of a gated fusion all the same, a factor on its log-odds.
         bias: of the sum.
         gate: None, or mean [F], deviation [F], kernel [F, M] and bias [M] of the gate.
+        tails: None, or where -ln p of each member bends [M, K], and by how much it then rises
+            more steeply [M, K]; it takes the odds' place in the sum.
     """
 
     name: str
@@ -70,10 +77,13 @@ class Fusion:
     weights: np.ndarray
     bias: float
     gate: tuple[np.ndarray, ...] | None = None
+    tails: tuple[np.ndarray, np.ndarray] | None = None
 
     def __call__(self, scores: Scores) -> np.ndarray:
         """Log-odds of fake, float [n]."""
         odds = scores.odds / self.temperatures
+        if self.tails is not None:
+            odds = _evidence(odds, *self.tails)
         if self.gate is None:
             return odds @ self.weights + self.bias
         mean, deviation, kernel, bias = self.gate
@@ -89,7 +99,7 @@ def fit(name: str, scores: Scores) -> Fusion:
         temperature(odds, scores.fake, weights) for odds in scores.odds.T
     ])  # fmt: skip
     odds = scores.odds / temperatures
-    gate, bias = None, 0.0
+    gate, tails, bias = None, None, 0.0
     if name == "mean":
         shares = np.full(odds.shape[1], 1 / odds.shape[1])
     elif name == "weighted":
@@ -99,9 +109,14 @@ def fit(name: str, scores: Scores) -> Fusion:
     elif name == "gated":
         shares = np.ones(odds.shape[1])
         temperatures, gate = _gate(temperatures, scores, weights)
+    elif name == "fisher":
+        tails = _tails(odds[~scores.fake], weights[~scores.fake])
+        total = _evidence(odds, *tails).sum(axis=1, keepdims=True)
+        line = _regression(total, scores.fake, weights, _FREE)
+        shares, bias = np.full(odds.shape[1], line.coef_[0, 0]), float(line.intercept_[0])
     else:
         shares, bias = _linear(odds, scores, weights, regular=name == "logistic")
-    fusion = Fusion(name, temperatures, shares, bias, gate)
+    fusion = Fusion(name, temperatures, shares, bias, gate, tails)
     if name in ("mean", "weighted", "greedy", "gated"):
         last = temperature(fusion(scores), scores.fake, weights)
         fusion = Fusion(name, temperatures, shares / last, bias, gate)
@@ -166,7 +181,7 @@ def _linear(odds: np.ndarray, scores: Scores, weights: np.ndarray, regular: bool
     `stacked` is the plain maximum of the likelihood, what a dense layer on the members learns;
     `logistic` is drawn towards 0, how strongly is chosen by five folds.
     """
-    strength = 1e6  # as good as none
+    strength = _FREE
     if regular:
         strengths = 10.0 ** np.arange(-4, 3)
         places = _folds(scores.groups, 5, "inner")
@@ -188,6 +203,32 @@ def _linear(odds: np.ndarray, scores: Scores, weights: np.ndarray, regular: bool
 def _regression(odds, fake, weights, strength: float) -> LogisticRegression:
     model = LogisticRegression(C=strength, max_iter=1000)
     return model.fit(odds, fake, sample_weight=weights)
+
+
+def _tails(odds: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-ln p of each member as a broken line: where it bends, and by how much [M, K].
+
+    p is the share of these authentic images with as high odds; above the highest twentieth it
+    falls as in an exponential distribution, so that the surest fakes still differ.
+    """
+    bends, turns = [], []
+    for member in odds.T:
+        places = np.quantile(member, 1 - _TAIL, method="inverted_cdf", weights=weights)
+        beyond = member > places[-1]
+        excess = (weights * beyond) @ (member - places[-1]) / max((weights * beyond).sum(), TINY)
+        heights = -np.log(_TAIL)
+        distinct = np.append(np.diff(places) > TINY, True)  # of equal places the last
+        places, heights = places[distinct], heights[distinct]
+        slopes = np.append(np.diff(heights) / np.diff(places), 1 / max(excess, 0.01))
+        missing = len(_TAIL) - len(places)
+        bends.append(np.pad(places, (0, missing)))
+        turns.append(np.pad(np.diff(slopes, prepend=0), (0, missing)))
+    return np.array(bends), np.array(turns)
+
+
+def _evidence(odds: np.ndarray, bends: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """-ln p of each member's odds [n, M]."""
+    return (np.maximum(odds[:, :, None] - bends, 0) * turns).sum(axis=2)
 
 
 def _gate(start: np.ndarray, scores: Scores, weights: np.ndarray) -> tuple:

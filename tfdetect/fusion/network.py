@@ -132,6 +132,13 @@ class Network:
             fake = ops.sum(shares * ops.sigmoid(joined), axis=1, keepdims=True)
             fake = ops.clip(fake, TINY, 1 - TINY)
             joined, kernel = ops.log(fake) - ops.log(1 - fake), fusion.weights[:1]
+        if fusion.tails is not None:
+            bends, turns = fusion.tails
+            bend = layers.Dense(bends.size, activation="relu", name="tails", dtype="float32")
+            joined = bend(joined)
+            members = np.repeat(np.eye(len(bends)), bends.shape[1], axis=1)
+            bend.set_weights([members, -bends.ravel()])
+            kernel = (kernel[:, None] * turns).ravel()
         last = layers.Dense(1, name="fusion", dtype="float32")
         odds = last(joined)
         scale.set_weights([np.diag(1 / fusion.temperatures)])

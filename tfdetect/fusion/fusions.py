@@ -112,7 +112,7 @@ def fit(name: str, scores: Scores) -> Fusion:
     elif name == "fisher":
         tails = _tails(odds[~scores.fake], weights[~scores.fake])
         total = _evidence(odds, *tails).sum(axis=1, keepdims=True)
-        line = _regression(total, scores.fake, weights, _FREE)
+        line = _regression(total, scores.fake, weights, 1.0)  # few images are not believed
         shares, bias = np.full(odds.shape[1], line.coef_[0, 0]), float(line.intercept_[0])
     else:
         shares, bias = _linear(odds, scores, weights, regular=name == "logistic")
@@ -214,12 +214,16 @@ def _tails(odds: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarra
     bends, turns = [], []
     for member in odds.T:
         places = np.quantile(member, 1 - _TAIL, method="inverted_cdf", weights=weights)
-        beyond = member > places[-1]
-        excess = (weights * beyond) @ (member - places[-1]) / max((weights * beyond).sum(), TINY)
         heights = -np.log(_TAIL)
         distinct = np.append(np.diff(places) > TINY, True)  # of equal places the last
         places, heights = places[distinct], heights[distinct]
-        slopes = np.append(np.diff(heights) / np.diff(places), 1 / max(excess, 0.01))
+        rises = np.diff(heights) / np.diff(places)
+        above = member > places[-1]
+        if above.any():
+            last = 1 / np.average(member[above] - places[-1], weights=weights[above])
+        else:  # too few images
+            last = rises[-1] if len(rises) else 1.0
+        slopes = np.append(rises, last)
         missing = len(_TAIL) - len(places)
         bends.append(np.pad(places, (0, missing)))
         turns.append(np.pad(np.diff(slopes, prepend=0), (0, missing)))

@@ -12,7 +12,7 @@ from tfdetect import workflow
 from tfdetect.cli import run_command
 from tfdetect.errors import UserError
 from tfdetect.evaluate import main as evaluate_command
-from tfdetect.generalisation.domains import find_domains, restrict
+from tfdetect.generalisation.domains import _by_number, find_domains, restrict
 from tfdetect.generalisation.report import read_published
 from tfdetect.matrix import main as matrix_command
 from tfdetect.run import open_run
@@ -88,6 +88,7 @@ def test_domains_and_what_is_trained_on(generators):
     assert {r["generator"] for r in learnt if r["split"] == "test"} == {"ADM", "BigGAN", "GLIDE"}
     by_name = find_domains(catalogue, r"/0*(\d)\d\.png$")
     assert set(by_name.names) == {"0", "1"} and set(by_name.left_out) <= {"2", "3"}
+    assert sorted(["sd10", "none", "sd2", "2"], key=_by_number) == ["2", "none", "sd2", "sd10"]
     for wrong, words in (("(", "no regular expression"), ("dataset", "comparing takes two"),
                          ("nowhere", "comparing takes two")):  # fmt: skip
         with pytest.raises(UserError, match=words):

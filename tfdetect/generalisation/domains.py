@@ -59,7 +59,7 @@ def find_domains(catalogue: Catalogue, by: str) -> Domains:
         found = np.array([_named(pattern, path) for path in table["path"].to_pylist()], object)
     splits = np.array(table["split"].to_pylist())
     names, few = [], []
-    for name in sorted({str(n) for n in found if n is not None}):
+    for name in sorted({str(n) for n in found if n is not None}, key=_by_number):
         fakes = (found == name) & (labels > 0)
         enough = min((fakes & (splits == split)).sum() for split in ("train", "test")) >= _FEWEST
         (names if enough else few).append(name)
@@ -76,6 +76,11 @@ def _named(pattern: re.Pattern, path: str) -> str | None:
     if match is None:
         return None
     return (match[1] if pattern.groups else match[0]) or "none"
+
+
+def _by_number(name: str) -> list:
+    """Orders 2 before 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def restrict(catalogue: Catalogue, domains: Domains, chosen: set[str]) -> Catalogue:

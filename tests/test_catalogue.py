@@ -65,15 +65,15 @@ def test_bad_files_are_skipped_and_named(folder_dataset):
     (folder / "empty.png").write_bytes(b"")
     data = (folder / "000.png").read_bytes()
     (folder / "cut.png").write_bytes(data[: len(data) // 2])
-    shutil.copy(folder / "000.png", folder / "picture.tif")
+    shutil.copy(folder / "000.png", folder / "picture.psd")
     (folder / "notes.txt").write_text("not an image by name: passed over")
     found = build(folder_dataset)
     errors = {os.path.basename(r["path"]): r["error"] for r in found.skipped.to_pylist()}
-    assert set(errors) == {"text.jpg", "empty.png", "cut.png", "picture.tif"}
+    assert set(errors) == {"text.jpg", "empty.png", "cut.png", "picture.psd"}
     assert errors["text.jpg"] == "not an image"
     assert errors["empty.png"] == "empty file"
     assert errors["cut.png"].startswith("damaged")
-    assert "not supported" in errors["picture.tif"]
+    assert "not supported" in errors["picture.psd"]
     assert not set(errors) & {os.path.basename(p) for p in found.table["path"].to_pylist()}
 
 

@@ -5,9 +5,14 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import train_small
 from PIL import Image, ImageOps
 
+from tfdetect.cli import run_command
+from tfdetect.data.catalogue import inspect_bytes
 from tfdetect.imaging.decode import decode
+from tfdetect.imaging.pillow import knows_heic
+from tfdetect.imaging.read import read_image
 
 GRAPH = tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)])
 
@@ -116,3 +121,71 @@ def test_refuses_truncated_files(format):
     data = encode(photograph(300, 200), format)
     with pytest.raises(tf.errors.InvalidArgumentError):
         GRAPH(tf.constant(data[: len(data) // 2]))
+
+
+READ = tf.function(
+    lambda path: decode(read_image(path)), input_signature=[tf.TensorSpec([], tf.string)]
+)
+BY_PILLOW = {
+    "tiff": lambda i: encode(i, "TIFF"),
+    "tiff_lzw": lambda i: encode(i, "TIFF", compression="tiff_lzw"),
+    "tiff_jpeg": lambda i: encode(i, "TIFF", compression="jpeg"),
+    "tiff_grey": lambda i: encode(i.convert("L"), "TIFF"),
+    "tiff_one_bit": lambda i: encode(i.convert("1"), "TIFF"),
+    "tiff_palette": lambda i: encode(i.convert("P"), "TIFF"),
+    "tiff_alpha": lambda i: encode(with_alpha(i), "TIFF"),
+    "tiff_cmyk": lambda i: encode(i.convert("CMYK"), "TIFF"),
+    "tiff_pages": lambda i: encode(i, "TIFF", save_all=True, append_images=[i.rotate(90)]),
+    "tiff_turned": lambda i: encode(i, "TIFF", tiffinfo={0x0112: 6}),
+    "avif": lambda i: encode(i, "AVIF", quality=90),
+    "heic": lambda i: encode(i, "HEIF", quality=90),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BY_PILLOW)
+def test_reads_what_tensorflow_does_not(case, tmp_path):
+    if case == "heic" and not knows_heic():
+        pytest.skip('pip install "tfdetect[heic]"')
+    data = BY_PILLOW[case](photograph())
+    path = tmp_path / f"image.{case.split('_')[0]}"
+    path.write_bytes(data)
+    ours = READ(tf.constant(str(path))).numpy()
+    np.testing.assert_array_equal(ours, pillow(data))
+    np.testing.assert_array_equal(decode(read_image(str(path))), ours)  # eagerly
+    assert ours.shape == ((61, 40, 3) if case == "tiff_turned" else (40, 61, 3))
+    kind = {"tiff": "TIFF", "avif": "AVIF", "heic": "HEIF"}[path.suffix[1:]]
+    assert inspect_bytes(data, 10**6)[3:] == (kind, None)
+    path.write_bytes(data[: len(data) // 3])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        READ(tf.constant(str(path)))
+    assert inspect_bytes(data[: len(data) // 3], 10**6)[4]
+
+
+def test_tiff_of_many_bits(tmp_path):
+    values = (np.arange(40 * 61, dtype=np.uint16).reshape(40, 61) * 26).astype(np.uint16)
+    path = tmp_path / "grey16.tif"
+    Image.fromarray(values).save(path)
+    upper = np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
+    np.testing.assert_array_equal(READ(tf.constant(str(path))), upper)
+    real = encode(Image.fromarray(values.astype(np.float32)), "TIFF")
+    assert "32 bits are not supported" in inspect_bytes(real, 10**6)[4]
+
+
+def test_a_set_of_tiff_trains_predicts_and_is_explained(folder_dataset, tmp_path, capsys):
+    from tfdetect import predict
+
+    for path in folder_dataset.rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".tif"))
+        path.unlink()
+    run = train_small(folder_dataset, tmp_path / "runs")
+    assert run.info["dataset"]["seen"]["formats"] == ["TIFF"]
+    assert run.info["dataset"]["counts"]["train"]["real"] > 0
+    (tmp_path / "cut.tif").write_bytes(next(folder_dataset.rglob("*.tif")).read_bytes()[:700])
+    call = [str(run.path), str(folder_dataset / "test"), str(tmp_path / "cut.tif"), "--output",
+            str(tmp_path / "rows.csv")]  # fmt: skip
+    assert run_command(predict.main, call) == 0
+    rows = (tmp_path / "rows.csv").read_text().splitlines()
+    assert len(rows) == 34 and sum("damaged" in row for row in rows) == 1
+    image = next((folder_dataset / "test" / "fake").glob("*.tif"))
+    assert run_command(predict.main, [str(run.path), str(image), "--explain", str(tmp_path)]) == 0
+    assert "TIFF" in (tmp_path / f"{image.stem}.html").read_text()

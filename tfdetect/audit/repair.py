@@ -20,6 +20,7 @@ from tfdetect.audit.workflow import Audit
 from tfdetect.data.catalogue import TRAIN, carve, group_fraction
 from tfdetect.data.files import read_all
 from tfdetect.errors import UserError
+from tfdetect.imaging.pillow import opened
 from tfdetect.run import write_text
 from tfdetect.spec import SPLITS, ClassSpec, DatasetSpec
 
@@ -245,11 +246,9 @@ def _write_images(
 
 def _encode(side: int | None, quality: int, item: str) -> tuple[str, bool]:
     """Crops one image, or mask, in its centre and writes it."""
-    from PIL import Image
-
     source, target = item.split("\n")
     try:
-        with Image.open(source) as image:
+        with opened(source) as image:
             mask = target.endswith(".png")
             picture = image.convert("L" if mask else "RGB")
         if side:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from tfdetect.audit.traits import opened
 from tfdetect.data.catalogue import Catalogue
+from tfdetect.imaging.pillow import opened
 
 _IMAGES = 200  # of each kind, at most
 _LARGEST = 256

@@ -5,10 +5,7 @@ import hashlib
 import io
 import os
 import re
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +14,7 @@ import pyarrow.compute as pc
 from tfdetect.data.catalogue import Catalogue
 from tfdetect.data.files import read_all, read_cache, write_cache
 from tfdetect.data.locate import cache_dir
+from tfdetect.imaging.pillow import opened
 
 BANDS = 16  # of the radial spectrum, from 0 to half a cycle a pixel
 GREY = 3.0  # mean spread of the channels, in grey levels, below which an image counts as grey
@@ -189,18 +187,6 @@ def traits_of(data: bytes) -> tuple:
         rgb = image.convert("RGBA") if image.mode == "P" else image
         rgb = rgb.convert("RGB")
     return (*header, *_pixels(rgb))
-
-
-@contextmanager
-def opened(file: BinaryIO):
-    """A Pillow image of any size, without warnings."""
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # the catalogue has checked it
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata is none of our business
-        with Image.open(file) as image:
-            yield image
 
 
 def _header(start: bytes, image) -> tuple:

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,13 +25,18 @@ import pyarrow.parquet as pq
 from tfdetect.data.files import read_all, read_cache, write_cache
 from tfdetect.data.locate import cache_dir
 from tfdetect.errors import UserError
+from tfdetect.imaging.pillow import knows_heic, opened, upright_rgb
 from tfdetect.spec import SPLITS, DatasetSpec, read_manifest
 
-EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif"}
+EXTENSIONS = {
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic",
+    ".heif",
+}  # fmt: skip
 SHARDS = "shards.jsonl"  # what is known of a prepared dataset's shards
-# Images by name that TensorFlow cannot decode: reported, not passed over in silence.
-UNSUPPORTED = {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".ico"}
-FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF"}
+# Images by name that nobody here decodes: reported, not passed over in silence.
+UNSUPPORTED = {".jp2", ".psd", ".ico", ".jxl", ".dng", ".cr2", ".nef", ".arw"}
+BY_PILLOW = {"TIFF", "AVIF", "HEIF"}  # TensorFlow does not decode them
+FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", *BY_PILLOW}
 
 _CONTENT_SCHEMA = pa.schema([
     ("hash", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("format", pa.string()),
@@ -236,7 +240,7 @@ def scan(spec: DatasetSpec, root: Path) -> tuple[pa.Table, pa.Table, Counter]:
             skipped.append((path, "no such file"))
         elif extension not in EXTENSIONS:
             kind = extension or "a name without extension"
-            skipped.append((path, f"{kind} is not supported: use JPEG, PNG, WebP, BMP or GIF"))
+            skipped.append((path, f"{kind} is not supported: use JPEG, PNG, WebP or TIFF"))
         elif status[0] == 0:
             skipped.append((path, "empty file"))
         elif mask and not os.path.exists(os.path.join(root, mask)):
@@ -415,26 +419,27 @@ def inspect_file(path: str, max_pixels: int) -> tuple:
 
 def inspect_bytes(data: bytes, max_pixels: int) -> tuple:
     """Hash, width, height, format and error of one encoded image."""
-    from PIL import Image
+    from PIL import UnidentifiedImageError
 
-    Image.MAX_IMAGE_PIXELS = None  # the limit is max_pixels, checked below
     if not data:
         return None, None, None, None, "empty file"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is none of our business
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if image.format not in FORMATS:
-                    return None, None, None, None, f"{image.format} is not supported"
-                if width * height > max_pixels:
-                    error = f"{width}x{height} pixels are more than {max_pixels}"
-                    return None, None, None, None, error
-                image.load()
-                kind = "JPEG" if image.format == "MPO" else image.format
+        with opened(io.BytesIO(data)) as image:
+            width, height = image.size
+            kind = "JPEG" if image.format == "MPO" else image.format
+            if kind not in FORMATS:
+                return None, None, None, None, f"{kind} is not supported"
+            if width * height > max_pixels:
+                error = f"{width}x{height} pixels are more than {max_pixels}"
+                return None, None, None, None, error
+            image.load()
+            if kind in BY_PILLOW:
+                upright_rgb(image)
         return hashlib.blake2b(data, digest_size=16).hexdigest(), width, height, kind, None
-    except Image.UnidentifiedImageError:
-        return None, None, None, None, "not an image"
+    except UnidentifiedImageError:
+        heic = data[4:8] == b"ftyp" and not knows_heic()
+        error = 'HEIC needs pip install "tfdetect[heic]"' if heic else "not an image"
+        return None, None, None, None, error
     except Exception as error:  # Pillow's plugins raise many kinds
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         return None, None, None, None, f"damaged: {reason}"

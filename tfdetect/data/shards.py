@@ -37,6 +37,7 @@ from tfdetect.data.sources import Files
 from tfdetect.errors import UserError
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import resize
+from tfdetect.imaging.read import read_image
 from tfdetect.journal import Journal, exclusive
 from tfdetect.run import PARTIAL, provenance, write_text
 from tfdetect.spec import CATALOGUE, PREPARED, SPLITS, DatasetSpec
@@ -267,7 +268,7 @@ class _Writer:
         return encoded.ignore_errors().batch(64).prefetch(1)
 
     def _encode_row(self, path: tf.Tensor, mask: tf.Tensor, as_it_is: tf.Tensor) -> tuple:
-        data = tf.io.read_file(path)
+        data = read_image(path)
         image = decode(data)  # in any case: what cannot be decoded is left out
         if self._copies.size:
             image = resize(image, self._copies.size, self._copies.resize)
@@ -284,7 +285,7 @@ class _Writer:
         drawn = tf.cond(
             mask == b"",
             lambda: tf.zeros_like(image)[..., :1],
-            lambda: load_mask(tf.io.read_file(mask), self._copies.size, self._copies.resize),
+            lambda: load_mask(read_image(mask), self._copies.size, self._copies.resize),
         )
         return tf.io.encode_png(drawn * 255)
 

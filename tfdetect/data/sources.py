@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfdetect.data.catalogue import Catalogue, inspect_bytes, inspect_file
+from tfdetect.imaging.read import read_image
 
 _ALL = 2**40  # more records than any shard holds
 _BUFFER = 2**20  # bytes read at a time
@@ -51,7 +52,7 @@ class Files:
     @staticmethod
     def load(item: tf.Tensor) -> tf.Tensor:
         """The encoded image, a scalar string, of an item of the stream."""
-        return tf.io.read_file(item)
+        return read_image(item)
 
     def beside(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """The encoded image that belongs to an item of another source's stream, or ""."""

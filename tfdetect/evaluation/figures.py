@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from tfdetect.evaluation.metrics import BINS
 from tfdetect.evaluation.overlays import overlay
+from tfdetect.imaging.pillow import opened, upright_rgb
 
 if TYPE_CHECKING:  # this room draws; it needs no TensorFlow
     from tfdetect.data.sources import Files, Records
@@ -171,8 +172,8 @@ def surest_mistakes(
     figure.suptitle("Surest mistakes" if rows else "No mistakes", fontsize=11)
     for place, row in enumerate(rows, 1):
         axes = figure.add_subplot(lines, columns, place)
-        with Image.open(io.BytesIO(source.read(row["place"]))) as image:
-            picture = ImageOps.exif_transpose(image).convert("RGB")
+        with opened(io.BytesIO(source.read(row["place"]))) as image:
+            picture = upright_rgb(image)
             picture.thumbnail((256, 256))
         axes.imshow(np.asarray(picture))
         axes.set_title(f"{classes[row['label']]}\nP(fake) {row['p_fake']:.3f}", fontsize=7)

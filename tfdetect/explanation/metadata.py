@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfdetect.audit.traits import jpeg_quality, opened
+from tfdetect.audit.traits import jpeg_quality
+from tfdetect.imaging.pillow import opened
 
 _LONGEST = 300  # characters of a value that are shown
 _CAMERA = ("Make", "Model", "LensModel", "DateTimeOriginal", "ExposureTime", "FNumber",

@@ -30,6 +30,7 @@ from tfdetect.explanation.metadata import Fact, format_of, read_metadata
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import window, windows
+from tfdetect.imaging.read import read_image
 from tfdetect.models.answers import draws_masks, of_images
 from tfdetect.run import Run, write_text
 
@@ -145,7 +146,7 @@ class Subject:
 
 
 def _subject(run: Run, detector: keras.Model, row: dict) -> Subject:
-    image = decode(tf.io.read_file(row["path"]))
+    image = decode(read_image(row["path"]))
     altered = None
     if draws_masks(detector):
         altered = of_images(detector, image[None], run.views)[1].numpy()[0, ..., 0]

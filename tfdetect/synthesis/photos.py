@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tfdetect.errors import UserError
+from tfdetect.imaging.pillow import opened, upright_rgb
 
 SMALLEST = 16  # pixels; below, masks and fills have no meaning
 
@@ -46,9 +46,8 @@ def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
         UserError: it cannot be read, or is smaller than 16 pixels.
     """
     try:
-        with warnings.catch_warnings(), Image.open(root / name) as image:
-            warnings.simplefilter("ignore")  # odd metadata is none of our business
-            image = ImageOps.exif_transpose(image).convert("RGB")
+        with opened(root / name) as image:
+            image = upright_rgb(image)
     except Exception as error:  # Pillow's plugins raise many kinds
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{name}: {reason}") from error

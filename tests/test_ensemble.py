@@ -290,7 +290,8 @@ def test_the_network_computes_the_fusion(trained, name):
 def test_an_ensemble_is_explained_member_by_member(trained, pictures, tmp_path):
     from tfdetect import explain, predict
 
-    run = fuse(trained.values(), tmp_path, "--fusion", "mean")
+    run = fuse(trained.values(), tmp_path, "--fusion", "fisher")
+    assert "kinds that this validation split lacks" in (run.path / "fusion.html").read_text()
     image = next((pictures / "test" / "fake").glob("*.png"))
     arguments = [str(run.path), str(image), "--explain", str(tmp_path / "pages")]
     assert run_command(predict.main, arguments) == 0

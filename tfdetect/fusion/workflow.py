@@ -138,15 +138,18 @@ def fuse(
     spent = report.cost(members, network.parameters, detector, kept.views)
     shared = ", ".join(f"{members.names[a]} and {members.names[b]}" for a, b in network.shared)
 
+    warnings = _warnings(members, spec, kept, wanted, epochs)
+
     def tell(run: Run) -> None:
-        report.write(run.path, found, measured, spent, _warnings(members, spec, kept, epochs),
-                     spec.name, shared)  # fmt: skip
+        report.write(run.path, found, measured, spent, warnings, spec.name, shared)
 
     run = write_run(path, kept, detector, fusion, spec, catalogue, masks, tell, say)
     return run, report.terminal(found, spent)
 
 
-def _warnings(members: Members, spec: DatasetSpec, kept: Members, epochs: int) -> list[str]:
+def _warnings(
+    members: Members, spec: DatasetSpec, kept: Members, wanted: str, epochs: int
+) -> list[str]:
     found = []
     own = {part.spec.name for part in spec.parts} or {spec.name}
     selected = [
@@ -166,6 +169,11 @@ def _warnings(members: Members, spec: DatasetSpec, kept: Members, epochs: int) -
     if len(kept.runs) < len(members.runs):
         gone = [n for n in members.names if n not in kept.names]
         found.append(f"Left out, as their weight is next to nothing: {', '.join(gone)}.")
+    if wanted == "fisher":
+        found.append(
+            "Fisher's method is for fakes of kinds that this validation split lacks. What it gains "
+            "there these tables cannot show; what it costs here they do. Evaluate it on such a set."
+        )
     if epochs:
         found.append(f"The tables are of the members as they were; the run was then trained for "
                      f"{epochs} epochs more. Its own figures stand in report.html.")  # fmt: skip

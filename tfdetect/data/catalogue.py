@@ -437,7 +437,7 @@ def inspect_bytes(data: bytes, max_pixels: int) -> tuple:
                 upright_rgb(image)
         return hashlib.blake2b(data, digest_size=16).hexdigest(), width, height, kind, None
     except UnidentifiedImageError:
-        heic = data[4:8] == b"ftyp" and not knows_heic()
+        heic = data[4:11] in (b"ftyphei", b"ftyphev", b"ftypmif") and not knows_heic()
         error = 'HEIC needs pip install "tfdetect[heic]"' if heic else "not an image"
         return None, None, None, None, error
     except Exception as error:  # Pillow's plugins raise many kinds

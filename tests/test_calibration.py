@@ -22,6 +22,7 @@ from tfdetect.evaluation.calibration import (
     operating_points,
     precision_at,
     threshold_at,
+    uneven_prior,
     unsure_band,
     with_prior,
 )
@@ -170,6 +171,8 @@ def test_a_prior_moves_probabilities_and_no_verdict_at_a_point():
     for name, point in info["points"].items():
         agree = (p >= point["threshold"]) == (q >= rare["points"][name]["threshold"])
         assert agree.mean() > 0.999
+    assert "supposes that 90%" in uneven_prior({"calibration": {"fakes": 0.9}})
+    assert uneven_prior(info) is None and uneven_prior({}) is None
     assert info["points"]["eer"]["threshold"] > rare["points"]["eer"]["threshold"]
     with pytest.raises(UserError, match="is not calibrated"):
         with_prior({}, 0.1, "r")

@@ -74,6 +74,8 @@ def check(model, size, classes, tmp_path):
     export_saved_model(run)
     served = tf.saved_model.load(str(tmp_path / "saved_model")).signatures["serving_default"]
     answer = served(images=x)
+    stored = (tmp_path / "saved_model/variables/variables.data-00000-of-00001").stat().st_size
+    assert stored < 4.1 * model.count_params() + 100_000  # each weight once
     # The detector sees whole levels of brightness.
     rounded = probabilities(model(tf.round(x), training=False)["label"])
     np.testing.assert_allclose(answer["probabilities"], rounded, atol=1e-5)

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
 
     from tfdetect.errors import UserError
     from tfdetect.evaluation import tables
-    from tfdetect.evaluation.calibration import threshold_at, with_prior
+    from tfdetect.evaluation.calibration import threshold_at, uneven_prior, with_prior
     from tfdetect.run import check_writable, open_run
 
     if args.threshold is not None and not 0 <= args.threshold <= 1:
@@ -83,6 +83,8 @@ def main(argv: list[str]) -> int:
         print(f"{table.num_rows} rows in {args.output}")
     else:
         print(tables.terminal(table))
+    if args.prior is None and (warning := uneven_prior(run.info)):
+        print(warning, file=sys.stderr)
     if args.masks:
         print(f"masks and overlays in {args.masks}")
     if args.explain:

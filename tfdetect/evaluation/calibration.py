@@ -247,6 +247,17 @@ def with_prior(info: dict[str, Any], prior: float, name: str) -> dict[str, Any]:
     return info | {"calibration": found, "points": points, "unsure": band}
 
 
+def uneven_prior(info: dict[str, Any]) -> str | None:
+    """A warning where P(fake) supposes far more, or fewer, fakes than authentic images."""
+    share = (info.get("calibration") or {}).get("fakes", 0.5)
+    if 1 / 3 <= share <= 2 / 3:
+        return None
+    return (
+        f"P(fake) supposes that {share:.0%} of the images are fake, as of those that it was "
+        "calibrated on. For another share, say a half: --prior 0.5"
+    )
+
+
 def precision_at(tpr: float, fpr: float, prior: float) -> float | None:
     """Share of fakes among what is called fake, where a share `prior` of all images is fake."""
     called = tpr * prior + fpr * (1 - prior)

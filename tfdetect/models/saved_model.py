@@ -72,7 +72,6 @@ def export_saved_model(run: Run) -> None:
         return named(of_views(detector, tf.map_fn(load, encoded_images, fn_output_signature=specs)))
 
     archive = keras.export.ExportArchive()
-    archive.track(detector)
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
     encoded = tf.TensorSpec([None], tf.string, name="encoded_images")
     archive.add_endpoint("serving_default", images_endpoint, input_signature=[images])

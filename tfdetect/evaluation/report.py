@@ -31,8 +31,7 @@ _PAGE = template(
     """<p>{{ what }} and evaluated on {{ dataset }}, images of {{ pixels }} pixels,
 classes {{ run.classes | join(", ") }}.
 P(fake) is 1 - P({{ run.classes[0] }}). {{ calibrated }} The verdict is fake from
-{{ run.threshold }} on.{% if run.draws_masks %}
-A pixel counts as altered from
+{{ run.threshold }} on.{% if run.draws_masks %} A pixel counts as altered from
 P(altered) 0.5 on, an empty mask for an untouched image as right (IoU 1).{% endif %}</p>
 {% for warning in warnings %}<p class="warning">{{ warning }}</p>{% endfor %}
 {% for split in splits %}

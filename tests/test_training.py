@@ -100,7 +100,9 @@ def test_batch_must_divide_among_replicas(folder_dataset, tmp_path):
     ],
     ids=["cosine", "plateau", "ema"],
 )  # fmt: skip
-@pytest.mark.parametrize("minutes", [0, 10], ids=["within", "after"])
+@pytest.mark.parametrize("minutes", [
+    pytest.param(0, id="within"), pytest.param(10, id="after", marks=pytest.mark.slow)
+])  # fmt: skip
 def test_resume_goes_on_to_the_same_weights(
     folder_dataset, tmp_path, overrides, minutes, monkeypatch
 ):

@@ -187,7 +187,9 @@ def fit(
     if not state.best_weights.is_file():  # stopped in the first epoch
         state.set_model(trained)
         state.save_weights()
-    trained.load_weights(state.best_weights)  # whose layers are the detector's
+    with warnings.catch_warnings():  # the optimizer's, of which a finished training needs none
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        trained.load_weights(state.best_weights)  # whose layers are the detector's
     return detector, state, interrupted
 
 

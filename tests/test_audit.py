@@ -14,7 +14,7 @@ from tfdetect.audit import duplicates, shortcuts
 from tfdetect.audit.__main__ import main as audit_command
 from tfdetect.audit.findings import CARE, NOTE, REFUSE
 from tfdetect.audit.findings import verdict as level_of
-from tfdetect.audit.repair import repair
+from tfdetect.audit.repair import _encode, repair
 from tfdetect.audit.traits import jpeg_quality, radial_spectrum, traits_of
 from tfdetect.audit.workflow import audit, quick_findings, tolerant
 from tfdetect.cli import run_command
@@ -385,6 +385,27 @@ def test_traits_of_odd_images():
         data = io.BytesIO()
         Image.new("RGB", size).save(data, "PNG")
         assert np.isfinite(traits_of(data.getvalue())[-16:]).all()
+
+
+def test_images_are_seen_as_the_detector_sees_them(tmp_path):
+    """Of 16 bits the upper 8, and turned as EXIF says: in the traits and in mended copies."""
+    deep = np.random.default_rng(3).integers(0, 65536, (48, 40), np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray((deep >> 8).astype(np.uint8)).save(tmp_path / "plain.png")
+    Image.fromarray((deep >> 8).astype(np.uint8)).save(tmp_path / "turned.png", exif=exif)
+    deep, plain, turned = (
+        traits_of((tmp_path / f"{name}.png").read_bytes()) for name in ("deep", "plain", "turned")
+    )
+    places = [n for n, (a, b) in enumerate(zip(deep, plain)) if a != b]
+    assert all(n < 9 for n in places)  # the header's traits alone
+    assert turned[9] != plain[9]  # the hash of the pixels
+    for name, size in (("deep", (40, 48)), ("turned", (48, 40))):
+        target = tmp_path / f"{name}.jpg"
+        assert _encode(None, 100, f"{tmp_path / name}.png\n{target}")[1]
+        with Image.open(target) as copy:
+            assert copy.size == size and 110 < np.asarray(copy).mean() < 145
 
 
 def test_the_spectrum_shows_where_power_is():

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tfdetect.data.catalogue import Catalogue
-from tfdetect.imaging.pillow import opened
+from tfdetect.imaging.pillow import opened, upright_rgb
 
 DISTANCE = 6  # bits of 64 in which perceptual hashes of near duplicates differ at most, below 8
 CORRELATION = 0.9  # of the pixels of near duplicates, at 32x32, at least
@@ -153,7 +153,7 @@ def _small(path: str) -> np.ndarray:
     try:
         with opened(path) as image:
             image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-            small = image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+            small = upright_rgb(image).resize((_SIDE, _SIDE), Image.Resampling.BOX)
     except Exception:  # broken since; Pillow's plugins raise many kinds
         return np.zeros(3 * _SIDE**2, np.float32)
     pixels = np.asarray(small, np.float32)

@@ -20,7 +20,7 @@ from tfdetect.audit.workflow import Audit
 from tfdetect.data.catalogue import TRAIN, carve, group_fraction
 from tfdetect.data.files import read_all
 from tfdetect.errors import UserError
-from tfdetect.imaging.pillow import opened
+from tfdetect.imaging.pillow import opened, upright_rgb
 from tfdetect.run import write_text
 from tfdetect.spec import SPLITS, ClassSpec, DatasetSpec
 
@@ -250,13 +250,13 @@ def _encode(side: int | None, quality: int, item: str) -> tuple[str, bool]:
     try:
         with opened(source) as image:
             mask = target.endswith(".png")
-            picture = image.convert("L" if mask else "RGB")
+            picture = upright_rgb(image)
         if side:
             left, top = ((length - side) // 2 // _BLOCK * _BLOCK for length in picture.size)
             picture = picture.crop((left, top, left + side, top + side))
         data = io.BytesIO()
         if mask:
-            picture.save(data, "PNG")
+            picture.convert("L").save(data, "PNG")
         else:
             picture.save(data, "JPEG", quality=quality)
         Path(target).write_bytes(data.getvalue())

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from tfdetect.data.catalogue import Catalogue
-from tfdetect.imaging.pillow import opened
+from tfdetect.imaging.pillow import opened, upright_rgb
 
 _IMAGES = 200  # of each kind, at most
 _LARGEST = 256
@@ -68,7 +68,7 @@ def _noise(path: str, side: int) -> np.ndarray | None:
     """The residual of the middle of an image, in grey levels; None of one too small or broken."""
     try:
         with open(path, "rb") as file, opened(io.BytesIO(file.read())) as image:
-            grey = np.asarray(image.convert("RGB").convert("L"))
+            grey = np.asarray(upright_rgb(image).convert("L"))
     except Exception:  # Pillow's plugins raise many kinds
         return None
     if min(grey.shape) < side:

@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 from tfdetect.data.catalogue import Catalogue
 from tfdetect.data.files import read_all, read_cache, write_cache
 from tfdetect.data.locate import cache_dir
-from tfdetect.imaging.pillow import opened
+from tfdetect.imaging.pillow import opened, upright_rgb
 
 BANDS = 16  # of the radial spectrum, from 0 to half a cycle a pixel
 GREY = 3.0  # mean spread of the channels, in grey levels, below which an image counts as grey
 _SPECTRUM = tuple(f"band_{i:02}" for i in range(1, BANDS + 1))
 
+_CACHE = "traits-2"  # another name when the same file gets other traits
 # The luminance table of the JPEG standard (ITU T.81, annex K), in natural order: the tables of
 # quality q in libjpeg are multiples of it.
 _LUMINANCE = np.array([
@@ -92,7 +93,7 @@ def read_traits(catalogue: Catalogue, progress: bool = True) -> pa.Table:
     """
     table = catalogue.table
     key = hashlib.sha256("\n".join(map(str, catalogue.roots.values())).encode()).hexdigest()[:16]
-    cache = cache_dir() / "traits" / f"{catalogue.name}-{key}.parquet"
+    cache = cache_dir() / _CACHE / f"{catalogue.name}-{key}.parquet"
     schema = pa.schema([("hash", pa.string()), *_OF_CONTENT])
     known = read_cache(cache, schema)
     known = schema.empty_table() if known is None else known
@@ -184,8 +185,7 @@ def traits_of(data: bytes) -> tuple:
     """
     with opened(io.BytesIO(data)) as image:
         header = _header(data[:64], image)
-        rgb = image.convert("RGBA") if image.mode == "P" else image
-        rgb = rgb.convert("RGB")
+        rgb = upright_rgb(image)
     return (*header, *_pixels(rgb))
 
 

@@ -19,16 +19,16 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from tfdetect.audit import duplicates, findings, shortcuts
-from tfdetect.audit.traits import TRAITS, _derived
-from tfdetect.audit.workflow import audit
-from tfdetect.spec import load_spec
+from tfdetect.auditing import duplicates, findings, shortcuts
+from tfdetect.auditing.audit_dataset import audit
+from tfdetect.auditing.traits import TRAITS, _derived
+from tfdetect.core.spec import load_spec
 
 CLASSES = ("real", "fake")
 
 
 def files(data: Path) -> dict:
-    from tfdetect.audit.report import write_report
+    from tfdetect.auditing.audit_report import write_report
 
     spec, _ = load_spec("cifake")
     with tempfile.TemporaryDirectory() as folder:
@@ -65,14 +65,14 @@ def synthetic(rows: int) -> pa.Table:
     flags = ("progressive", "exif", "icc")
     columns |= {name: pa.array(np.zeros(rows, bool)) for name in flags}
     columns |= {"bits": pa.array(np.full(rows, 8, np.int32))}
-    known = {"aspect", "bytes_per_pixel", "grey", "extension"}
+    known = {"aspect", "bytes_per_pixel", "gray", "extension"}
     for name in {c for trait in TRAITS for c in trait.columns} | {"contrast"}:
         if name not in columns and name not in known and not name.startswith("name_"):
             columns[name] = pa.array(rng.normal(60, 9, rows).astype(np.float32))
     return _derived(pa.table(columns))
 
 
-def analysed(table: pa.Table) -> float:
+def analyzed(table: pa.Table) -> float:
     """Seconds of everything that follows the reading of files."""
     start = time.perf_counter()
     told = shortcuts.find_shortcuts(table, 2)
@@ -96,10 +96,10 @@ def main():
         result = files(args.data)
         print(f"{result['files']:,} files audited in {result['seconds']} s, caches empty")
         print(json.dumps(result))
-    analysed(synthetic(20_000))  # imports
+    analyzed(synthetic(20_000))  # imports
     for rows in (args.rows // 8, args.rows // 4, args.rows // 2, args.rows):
         table = synthetic(rows)
-        seconds = analysed(table)
+        seconds = analyzed(table)
         result = {
             "rows": rows, "seconds": round(seconds, 1),
             "microseconds a row": round(seconds / rows * 1e6, 1),

@@ -8,7 +8,7 @@ Every step is applied to every image that its probability chooses by default.
 import argparse
 import time
 
-from tfdetect.quiet import import_tensorflow
+from tfdetect.core.quiet import import_tensorflow
 
 import_tensorflow()
 
@@ -16,9 +16,9 @@ import keras
 import tensorflow as tf
 from tabulate import tabulate
 
-from tfdetect.data.pipeline import augment
-from tfdetect.experiment import Augmentation
-from tfdetect.registry import AUGMENTATIONS
+from tfdetect.core.experiment import Augmentation
+from tfdetect.core.registry import AUGMENTATIONS
+from tfdetect.data.augmentation import augment
 
 
 def main():

@@ -5,9 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-from tfdetect.errors import UserError
-from tfdetect.experiment import load_experiment, override
-from tfdetect.run import open_run
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_experiment, override
+from tfdetect.core.run import open_run
 
 EPOCHS, FEWEST = 4, 20  # into how many the time is parted, and of how many steps at least
 
@@ -70,25 +70,26 @@ def call(*arguments: str) -> str:
 
 def main() -> None:
     """Prints steps a second of a training, without its validation."""
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
     from tfdetect.train import parser
 
     import_tensorflow()
-    from tfdetect import workflow
-    from tfdetect.data.pipeline import training_data
+    from tfdetect.data.plan import find_data, make_plan
+    from tfdetect.data.training_stream import training_data
     from tfdetect.models.detector import build_detector
     from tfdetect.training.devices import configure_devices, parse_gpus
-    from tfdetect.training.fit import losses_of, prepare
+    from tfdetect.training.fit import prepare
+    from tfdetect.training.losses import losses_of
 
     args = parser().parse_args()
-    plan = workflow.make_plan(
+    plan = make_plan(
         args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic, args.model
     )
-    catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
+    catalog, experiment = find_data(plan, progress=False), plan.experiment
     training, classes = experiment.training, len(plan.spec.class_names)
     prepare(experiment, configure_devices(parse_gpus(args.gpus), None, None), lambda text: None)
     stream = training_data(
-        catalogue, catalogue.split("train"), experiment.data, classes, training.batch_size, 0,
+        catalog, catalog.split("train"), experiment.data, classes, training.batch_size, 0,
         experiment.model.mask_head is not None,
     )  # fmt: skip
     detector = build_detector(experiment, classes)

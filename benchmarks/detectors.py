@@ -5,7 +5,7 @@
         --every cifake=4
 
 `--train NAME=DIR` learns a folder that `tfdetect.train --dataset DIR` would take, or, where NAME is
-a shipped dataset, that one. `--across NAME:OTHER=DIR` measures what learnt NAME on all of OTHER.
+a shipped dataset, that one. `--across NAME:OTHER=DIR` measures what learned NAME on all of OTHER.
 Every set that has generators is measured by generator too. Speeds are measured first, one after the
 other: let the machine do nothing else until the trainings begin. They, the runs and the rows are
 kept in `--output`, where the same command goes on.
@@ -22,8 +22,8 @@ import budget
 from budget import call, settings
 from tabulate import tabulate
 
-from tfdetect.documents import shipped_names
-from tfdetect.experiment import published
+from tfdetect.core.documents import shipped_names
+from tfdetect.core.experiment import published
 
 # Verdicts from masks alone, a twin with masks, and weights that must be downloaded.
 LEFT_OUT = ("iidnet", "nixnet", "f3net_faces_masks", "probe")
@@ -46,7 +46,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32, help="images (32)")
     parser.add_argument("--minutes", action="append", default=[], help="of training each, or "
                         "NAME=MINUTES for one set (2)")  # fmt: skip
-    parser.add_argument("--every", action="append", default=[], help="of what is learnt, validate "
+    parser.add_argument("--every", action="append", default=[], help="of what is learned, validate "
                         "and test on every N-th image of each kind, or NAME=N (1)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("detectors"), help="for the runs")
     args = parser.parse_args()
@@ -79,7 +79,7 @@ def main():
         steps = round(60 * minutes(data) * speed)
         run, steps, _ = budget.train(path, common, minutes(data), steps)
         row = {"detector": name, "parameters": run.info["parameters"], "pixels": side,
-               "images/s": round(speed * args.batch), "learnt": data,
+               "images/s": round(speed * args.batch), "learned": data,
                "images seen": steps * args.batch}  # fmt: skip
         rows += [{**row, **part} for part in measured(run, path, data, others.get(data, {}))]
         table = write(args.output, rows)
@@ -143,18 +143,18 @@ def figures(result: dict) -> dict:
 
 def thinned(args, name: str, folder: str, every: int = 1, whole: tuple[str, ...] = ()) -> Path:
     """A manifest of a dataset with every N-th image of each kind, but for the splits `whole`."""
-    from tfdetect import workflow
+    from tfdetect.data.plan import find_data, make_plan
 
     target = (args.output / f"data-{name}-{every}").resolve()
     if (target / "manifest.csv").is_file():
         return target / "manifest.csv"
     is_shipped = name in shipped_names("data_specs")
-    plan = workflow.make_plan(name if is_shipped else folder,
+    plan = make_plan(name if is_shipped else folder,
                               data_dir=Path(folder) if is_shipped else None)  # fmt: skip
-    catalogue = workflow.find_data(plan, progress=False)
+    catalog = find_data(plan, progress=False)
     target.mkdir(exist_ok=True)
     kinds, rows = {}, []
-    for row, path in zip(catalogue.table.to_pylist(), catalogue.paths(catalogue.table).to_pylist()):
+    for row, path in zip(catalog.table.to_pylist(), catalog.paths(catalog.table).to_pylist()):
         kind = (row["split"], row["label"], row["generator"])
         kinds[kind] = kinds.get(kind, -1) + 1
         if row["split"] in whole or kinds[kind] % every == 0:
@@ -170,16 +170,16 @@ def thinned(args, name: str, folder: str, every: int = 1, whole: tuple[str, ...]
 
 
 def write(folder: Path, rows: list[dict]) -> str:
-    """All rows as CSV, and returns and writes a table a set that was learnt, the best first."""
+    """All rows as CSV, and returns and writes a table a set that was learned, the best first."""
     with (folder / "detectors.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
     tables = []
-    for data in dict.fromkeys(row["learnt"] for row in rows):
+    for data in dict.fromkeys(row["learned"] for row in rows):
         wide = {}
         for row in rows:
-            if row["learnt"] == data:
+            if row["learned"] == data:
                 facts = {key: row[key] for key in ("detector", "parameters", "pixels", "images/s",
                                                    "images seen")}  # fmt: skip
                 line = wide.setdefault(row["detector"], facts)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tfdetect.quiet import import_tensorflow
+from tfdetect.core.quiet import import_tensorflow
 
 import_tensorflow()
 
@@ -23,9 +23,9 @@ import keras
 import numpy as np
 from PIL import Image
 
-from tfdetect.data.pipeline import TrainingData
+from tfdetect.core.experiment import load_experiment
 from tfdetect.data.sources import Files
-from tfdetect.experiment import load_experiment
+from tfdetect.data.training_stream import TrainingData
 from tfdetect.models.detector import build_detector
 from tfdetect.training.callbacks import ImagesPerSecond, StopOnNonFinite, WatchFiles
 from tfdetect.training.devices import configure_devices

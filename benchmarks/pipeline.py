@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tfdetect.quiet import import_tensorflow
+from tfdetect.core.quiet import import_tensorflow
 
 import_tensorflow()
 
@@ -30,9 +30,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.data.pipeline import TrainingData
+from tfdetect.core.experiment import Data
 from tfdetect.data.sources import Files
-from tfdetect.experiment import Data
+from tfdetect.data.training_stream import TrainingData
 
 SIZE, BATCH = (224, 224), 32
 POLICY = [{"name": "warp", "rotation": 20, "shift": 0.1, "shear": 0.2, "zoom": 0.2, "flip": True}]

@@ -22,16 +22,16 @@ from pathlib import Path
 
 def measure(args, count):
     """Trains in this process; prints images a second."""
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
     import keras
     import numpy as np
     from PIL import Image
 
-    from tfdetect.data.pipeline import TrainingData
+    from tfdetect.core.experiment import load_experiment
     from tfdetect.data.sources import Files
-    from tfdetect.experiment import load_experiment
+    from tfdetect.data.training_stream import TrainingData
     from tfdetect.models.detector import build_detector
     from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import prepare

@@ -14,14 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from tfdetect.quiet import import_tensorflow
+from tfdetect.core.quiet import import_tensorflow
 
 import_tensorflow()
 
-from tfdetect import workflow
-from tfdetect.data.pipeline import training_data
+from tfdetect.core.experiment import Data
+from tfdetect.data.plan import find_data, make_plan
+from tfdetect.data.prepare_dataset import prepare_shards
 from tfdetect.data.shards import Copies
-from tfdetect.experiment import Data
+from tfdetect.data.training_stream import training_data
 
 BATCH = 64
 
@@ -35,17 +36,17 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each (5)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        plan = workflow.make_plan(args.dataset, data_dir=args.data)
+        plan = make_plan(args.dataset, data_dir=args.data)
         start = time.perf_counter()
-        done = workflow.prepare_shards(plan, Path(folder), Copies(), 32 * 2**20, os.cpu_count())
+        done = prepare_shards(plan, Path(folder), Copies(), 32 * 2**20, os.cpu_count())
         print(f"prepared {done.images:,} images in {time.perf_counter() - start:.0f} s")
-        shards = workflow.make_plan(str(done.folder))
+        shards = make_plan(str(done.folder))
         streams = {}
         for name, found in (("files", plan), ("shards", shards)):
-            catalogue = workflow.find_data(found)
+            catalog = find_data(found)
             settings = Data(image_size=args.size, cache="none")
             streams[name] = training_data(
-                catalogue, catalogue.split("train"), settings, len(plan.spec.classes), BATCH, 0
+                catalog, catalog.split("train"), settings, len(plan.spec.classes), BATCH, 0
             )
         speeds = {name: [] for name in streams}
         for number in range(args.rounds):

@@ -14,7 +14,7 @@ import json
 import os
 import time
 
-from tfdetect.quiet import import_tensorflow
+from tfdetect.core.quiet import import_tensorflow
 
 import_tensorflow()
 
@@ -22,12 +22,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfdetect.data.pipeline import augment
-from tfdetect.experiment import Augmentation
-from tfdetect.registry import FILLS, resolve
+from tfdetect.core.experiment import Augmentation
+from tfdetect.core.registry import FILLS, resolve
+from tfdetect.data.augmentation import augment
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.forge import WITH_MODEL
-from tfdetect.synthesis.masks import draw_mask
+from tfdetect.synthesis.mask_makers import draw_mask
 from tfdetect.synthesis.photos import Photo, random_generator
 
 SIDE, BATCH = 256, 32

@@ -31,7 +31,7 @@ RECIPES = {
     "degraded": [_AUGMENT % ", {name: downsample}, {name: blur, highest: 1.5}, {name: jpeg}, "
                  "{name: noise}"],
     "spectral": [_AUGMENT % ", {name: amplitude_mix}, {name: bands}, {name: spectral_noise}"],
-    "regularised": [_AUGMENT % ", {name: mixup}", "model.dropout=0.5",
+    "regularized": [_AUGMENT % ", {name: mixup}", "model.dropout=0.5",
                     "training.label_smoothing=0.1"],
 }  # fmt: skip
 _PAIRED = ("aligned", "aligned, degraded")  # learn aligned pairs too
@@ -92,17 +92,17 @@ def main():
 
 def make_pairs(name: str, folder: str, aligned: Path, count: int) -> None:
     """Reals of the training split and what an autoencoder makes of them, encoded alike."""
-    from tfdetect import workflow
+    from tfdetect.data.plan import find_data, make_plan
 
     if (aligned / "manifest.csv").is_file():
         return
-    plan = workflow.make_plan(name, data_dir=Path(folder))
-    catalogue = workflow.find_data(plan, progress=False)
-    rows = catalogue.split("train")
+    plan = make_plan(name, data_dir=Path(folder))
+    catalog = find_data(plan, progress=False)
+    rows = catalog.split("train")
     rows = rows.filter(pc.equal(rows["label"], 0))
     source = aligned.with_name(f"{aligned.name}-source")
     source.mkdir(parents=True, exist_ok=True)
-    for number, path in enumerate(catalogue.paths(rows).to_pylist()[:: rows.num_rows // count]):
+    for number, path in enumerate(catalog.paths(rows).to_pylist()[:: rows.num_rows // count]):
         shutil.copy(path, source / f"{number:05}.jpg")
     subprocess.run([
         sys.executable, "-m", "tfdetect.synthesize", "--source", str(source), "--output",

@@ -5,7 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
 
-from tfdetect.quiet import import_tensorflow
+from tfdetect.core.quiet import import_tensorflow
 
 import_tensorflow()
 
@@ -63,37 +63,39 @@ SMALL = [
 
 def train_small(root, output, overrides=(), name="small", **kwargs):
     """Trains the small network on a folder; returns the run."""
-    from tfdetect import workflow
+    from tfdetect.data.plan import find_data, make_plan
+    from tfdetect.train_run import train_run
     from tfdetect.training.devices import Devices
 
     data_dir = kwargs.pop("data_dir", None)
-    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides], data_dir)
-    catalogue = workflow.find_data(plan, progress=False)
+    plan = make_plan(str(root), None, [*SMALL, *overrides], data_dir)
+    catalog = find_data(plan, progress=False)
     devices = kwargs.pop("devices", Devices(None, 1, 0, "CPU"))
-    return workflow.train_run(
-        plan, catalogue, output / name, devices, verbose=0, say=lambda text: None, **kwargs
+    return train_run(
+        plan, catalog, output / name, devices, verbose=0, say=lambda text: None, **kwargs
     )
 
 
 def fit_small(root, folder, overrides=(), devices=None, data_dir=None):
     """Fits without the rest of the run; returns the detector and its state."""
-    from tfdetect import workflow
-    from tfdetect.data.pipeline import training_data, untouched_images, validation_data
+    from tfdetect.data.plan import find_data, make_plan
+    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import fit, prepare
 
-    plan = workflow.make_plan(str(root), None, [*SMALL, *overrides], data_dir)
-    catalogue, experiment = workflow.find_data(plan, progress=False), plan.experiment
+    plan = make_plan(str(root), None, [*SMALL, *overrides], data_dir)
+    catalog, experiment = find_data(plan, progress=False), plan.experiment
     classes, masks = len(plan.spec.class_names), experiment.model.mask_head is not None
     devices = devices or configure_devices(virtual=1)
     prepare(experiment, devices)
     folder.mkdir(exist_ok=True)
-    train, held_out = catalogue.split("train"), catalogue.split("validation")
-    data = training_data(catalogue, train, experiment.data, classes, 12, 0, masks)
-    validation = validation_data(catalogue, held_out, experiment.data, classes, 12, masks)
+    train, held_out = catalog.split("train"), catalog.split("validation")
+    data = training_data(catalog, train, experiment.data, classes, 12, 0, masks)
+    validation = validation_data(catalog, held_out, experiment.data, classes, 12, masks)
     detector, state, _ = fit(
         experiment, classes, data, validation,
-        lambda: untouched_images(catalogue, train, experiment.data, 12),
+        lambda: unaugmented_images(catalog, train, experiment.data, 12),
         devices, folder,
         on_broken=lambda paths: None, say=lambda text: None, verbose=0,
     )  # fmt: skip

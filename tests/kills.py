@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from tfdetect.quiet import import_tensorflow
+from tfdetect.core.quiet import import_tensorflow
 
 import_tensorflow()
 
@@ -25,7 +25,7 @@ from test_training import fit_small
 from tfdetect.training.devices import configure_devices
 
 SETTINGS = [
-    "training.epochs=4", "training.state_minutes=0", "model.dropout=0.3",
+    "training.epochs=4", "training.checkpoint_minutes=0", "model.dropout=0.3",
     "training.schedule={name: plateau, patience: 0, factor: 0.5}", "training.early_stopping=3",
 ]  # fmt: skip
 

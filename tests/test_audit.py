@@ -10,19 +10,19 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from tfdetect.audit import duplicates, shortcuts
-from tfdetect.audit.__main__ import main as audit_command
-from tfdetect.audit.findings import CARE, NOTE, REFUSE
-from tfdetect.audit.findings import verdict as level_of
-from tfdetect.audit.repair import _encode, repair
-from tfdetect.audit.traits import jpeg_quality, radial_spectrum, traits_of
-from tfdetect.audit.workflow import audit, quick_findings, tolerant
-from tfdetect.cli import run_command
-from tfdetect.data.catalogue import build_catalogue
-from tfdetect.errors import UserError
-from tfdetect.spec import load_spec
+from tfdetect.audit import main as audit_command
+from tfdetect.auditing import duplicates, shortcuts
+from tfdetect.auditing.audit_dataset import audit, quick_findings, tolerant
+from tfdetect.auditing.findings import CARE, NOTE, REFUSE
+from tfdetect.auditing.findings import verdict as level_of
+from tfdetect.auditing.fixes import _encode, repair
+from tfdetect.auditing.traits import jpeg_quality, radial_spectrum, traits_of
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.spec import load_spec
+from tfdetect.data.catalog import build_catalog
+from tfdetect.data.plan import locate_dataset
 from tfdetect.train import main as train_command
-from tfdetect.workflow import locate_dataset
 
 COUNT = 60  # images a class, a third of them test
 
@@ -42,14 +42,14 @@ def exif():
 
 def make(root, how, seed=0, count=COUNT):
     """A folder dataset; `how(rng, fake, number)` gives an image's extension and save options,
-    and may give its side and whether it is grey."""
+    and may give its side and whether it is gray."""
     rng = np.random.default_rng(seed)
     for fake, name in enumerate(("real", "fake")):
         for number in range(count):
-            options = {"extension": "jpg", "side": 48, "grey": False} | how(rng, fake, number)
-            extension, side, grey = (options.pop(k) for k in ("extension", "side", "grey"))
+            options = {"extension": "jpg", "side": 48, "gray": False} | how(rng, fake, number)
+            extension, side, gray = (options.pop(k) for k in ("extension", "side", "gray"))
             image = picture(rng, side)
-            image = image.convert("L").convert("RGB") if grey else image
+            image = image.convert("L").convert("RGB") if gray else image
             split = "test" if number % 3 == 0 else "train"
             path = root / split / name / f"{rng.integers(10**8):08}.{extension}"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +81,8 @@ PLANTED = {
              REFUSE, "size", "width alone tells"),
     "exif": (lambda rng, fake, i: {} if fake else {"exif": exif()},
              CARE, "metadata", "EXIF alone tells"),
-    "some grey": (lambda rng, fake, i: {"grey": bool(fake and i % 3 == 0)},
-                  CARE, "content", "grey image tells the label of some"),
+    "some gray": (lambda rng, fake, i: {"gray": bool(fake and i % 3 == 0)},
+                  CARE, "content", "gray image tells the label of some"),
     "some png": (lambda rng, fake, i: {"extension": "png" if fake and i % 4 == 0 else "jpg"},
                  CARE, "format", "file format tells the label of some"),
     "a few small": (lambda rng, fake, i: {"side": 32 if fake and i % 4 else 48},
@@ -109,7 +109,7 @@ def test_planted_confounds_are_named(tmp_path, name):
 def test_the_quick_look_sees_what_headers_show(tmp_path):
     for name, (how, level, topic, words) in PLANTED.items():
         spec, roots = locate_dataset(str(make(tmp_path / name, how)))
-        found = quick_findings(spec, build_catalogue(spec, roots, progress=False))
+        found = quick_findings(spec, build_catalog(spec, roots, progress=False))
         seen = [f for f in found if f.topic == topic and words in f.text and f.level == level]
         assert bool(seen) == (topic != "content"), name
 
@@ -268,11 +268,11 @@ def test_mended_duplicates_splits_and_balance(tmp_path):
     mended = audited(done.folder)
     assert mended.exact.groups == 0
     assert sorted(root.rglob("*")) == before
-    kept = {p.name for p in map(type(root), mended.catalogue.table["path"].to_pylist())}
+    kept = {p.name for p in map(type(root), mended.catalog.table["path"].to_pylist())}
     # The copy of the test split stays; what stands under two labels goes.
     assert train[7].name not in kept and "contradiction.png" not in kept
     assert {f"copy{i}.png" for i in range(5)} & kept and train[0].name not in kept
-    for split in mended.catalogue.counts(("real", "fake")).values():
+    for split in mended.catalog.counts(("real", "fake")).values():
         assert split["real"] == split["fake"] > 0
     assert load_spec(str(done.folder))[0].name == "set_mended"
 
@@ -292,7 +292,7 @@ def test_mending_keeps_masks(tmp_path):
                          "mask": f"masks/{number}.png" if name == "fake" else ""})  # fmt: skip
     write_manifest(root / "manifest.csv", rows)
     done = repair(audited(root), tmp_path / "mended", ["formats"], progress=False)
-    table = audited(done.folder).catalogue.table
+    table = audited(done.folder).catalog.table
     masked = [row for row in table.to_pylist() if row["label"]]
     assert len(masked) == 24
     with Image.open(done.folder / masked[0]["mask"]) as mask:
@@ -441,7 +441,7 @@ def test_the_lower_end_of_an_accuracy_is_one(tmp_path):
 def test_candidates_are_those_of_a_search_through_all_pairs():
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, 400, np.uint64)
-    for i in range(0, 200, 2):  # neighbours in up to nine bits
+    for i in range(0, 200, 2):  # neighbors in up to nine bits
         bits = rng.choice(64, rng.integers(0, 10), replace=False)
         hashes[i + 1] = hashes[i] ^ np.bitwise_or.reduce(
             [np.uint64(1) << np.uint64(b) for b in bits] or [np.uint64(0)]
@@ -458,9 +458,9 @@ def test_more_broken_files_than_allowed_are_audited_all_the_same(folder_dataset)
     spec, roots = locate_dataset(str(folder_dataset))
     for number in range(40):
         (folder_dataset / f"train/real/x{number}.png").write_bytes(b"x")
-    with pytest.raises(UserError, match="max_bad_share"):
-        build_catalogue(spec, roots, progress=False)
-    assert build_catalogue(tolerant(spec), roots, progress=False).skipped.num_rows == 40
+    with pytest.raises(UserError, match="max_unreadable_fraction"):
+        build_catalog(spec, roots, progress=False)
+    assert build_catalog(tolerant(spec), roots, progress=False).skipped.num_rows == 40
 
 
 def test_spectra_show_the_peaks_that_upsampling_leaves(tmp_path):

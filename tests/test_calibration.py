@@ -10,8 +10,9 @@ from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss, roc_curve
 
 from tfdetect.calibrate import main as calibrate_command
-from tfdetect.cli import run_command
-from tfdetect.errors import UserError
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import open_run
 from tfdetect.evaluation import calibration
 from tfdetect.evaluation.calibration import (
     apply,
@@ -27,9 +28,8 @@ from tfdetect.evaluation.calibration import (
     with_prior,
 )
 from tfdetect.evaluation.metrics import binary_metrics
-from tfdetect.models.answers import calibrated
+from tfdetect.models.inference import calibrated
 from tfdetect.predict import main as predict_command
-from tfdetect.run import open_run
 
 
 def drawn(count=4000, scale=1.0, shift=0.0, seed=0):
@@ -202,8 +202,7 @@ def test_a_run_is_calibrated_and_all_roads_agree(shared_run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
     # Spoil its confidence: the head's weights four times as large.
-    from tfdetect.models.detector import load_detector
-    from tfdetect.training.fit import write_model
+    from tfdetect.models.saving import load_detector, write_model
 
     detector = load_detector(open_run(copy))
     head = [layer for layer in detector.layers if layer.weights][-1]

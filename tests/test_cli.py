@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tfdetect.core.errors import UserError
+from tfdetect.core.spec import load_spec
 from tfdetect.data import demo
 from tfdetect.data.locate import locate
-from tfdetect.errors import UserError
-from tfdetect.spec import load_spec
 
 
 def run(*arguments, cwd=None, **environment):
@@ -29,7 +29,7 @@ def test_help_and_mistakes_need_no_tensorflow(command):
     for flag, code in (("--help", 0), ("--halp", 2)):
         script = (
             "import sys; from importlib import import_module\n"
-            "from tfdetect.cli import run_command\n"
+            "from tfdetect.core.cli import run_command\n"
             f"main = import_module('tfdetect.{command}').main\n"
             f"try: code = run_command(main, ['{flag}'])\n"
             "except SystemExit as e: code = e.code\n"
@@ -56,10 +56,10 @@ MISTAKES = {
     "unknown experiment": (["--experiment", "dmo"], "Did you mean 'demo'"),
     "unknown backbone": (["--dataset", "demo", "--set", "model.backbone=densnet121"],
                          "Did you mean 'densenet121'"),
-    "misspelt key": (["--dataset", "demo", "--set", "training.epoch=1"], "Did you mean 'epochs'"),
+    "misspelled key": (["--dataset", "demo", "--set", "training.epoch=1"], "Did you mean 'epochs'"),
     "illegal size": (["--dataset", "demo", "--set", "data.image_size=8"],
                      "nearest legal size is 16"),
-    "misspelt flag": (["--dateset", "demo"], "Did you mean '--dataset'"),
+    "misspelled flag": (["--dateset", "demo"], "Did you mean '--dataset'"),
     "a GPU that is not there": (["--dataset", "demo", "--gpus", "7"], "GPU 7 was asked for"),
     "a bad limit": (["--dataset", "demo", "--gpu-memory-limit", "14"], "14GiB"),
     "no replica": (["--dataset", "demo", "--virtual-devices", "0"], "--virtual-devices"),
@@ -185,8 +185,8 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
     zipfile.ZipFile(wheel).extractall(site)
     script = (
         "import json, tfdetect\n"
-        "from tfdetect.spec import load_spec\n"
-        "from tfdetect.experiment import load_experiment\n"
+        "from tfdetect.core.spec import load_spec\n"
+        "from tfdetect.core.experiment import load_experiment\n"
         "spec = load_spec('cifake')[0]\n"
         "print(json.dumps([tfdetect.__file__, load_experiment(spec.experiment).name]))"
     )

@@ -9,14 +9,14 @@ import tensorflow as tf
 torch = pytest.importorskip("torch", reason='pip install "tfdetect[convert]"')
 F = torch.nn.functional
 
-from tfdetect import workflow
-from tfdetect.cli import run_command
 from tfdetect.convert import main
-from tfdetect.errors import UserError
-from tfdetect.experiment import load_model, override
-from tfdetect.models.detector import load_detector
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_model, override
+from tfdetect.core.run import Run
+from tfdetect.models.convert_run import convert_run, is_matched_by_order
+from tfdetect.models.saving import load_detector
 from tfdetect.models.weights import convertible
-from tfdetect.run import Run
 
 LAYOUT = {"cnnspot": ([3, 4, 6, 3], True, "fc", 1), "spec": ([3, 4, 6, 3], False, "fc", 2),
           "npr": ([3, 4], True, "fc1", 1), "safe": ([3, 4], True, "fc1", 2)}  # fmt: skip
@@ -205,10 +205,10 @@ def iidnet(state, images, skip_last=False):
     x = images.flip(1) / 127.5 - 1
     plain = state.conv(x, "ordinary", 3, 5)
     kernel = state.weight("bayar_layer.weight", 3, 3, 5, 5)
-    centre = torch.zeros(5, 5)
-    centre[2, 2] = 1
-    first = kernel[:1] * (1 - centre)
-    kernel = torch.cat([first / first.sum((2, 3), keepdim=True) - centre, 1e4 * kernel[1:]])
+    center = torch.zeros(5, 5)
+    center[2, 2] = 1
+    first = kernel[:1] * (1 - center)
+    kernel = torch.cat([first / first.sum((2, 3), keepdim=True) - center, 1e4 * kernel[1:]])
     bayar = F.conv2d(x, kernel, padding=2)
     x = torch.cat([plain, bayar, state.conv(x, "differences", 9, 3)], 1)
     x = F.relu(state.norm(state.conv(x, "en.0", 32, 3, stride=2), "en.1", gain=1.0))
@@ -256,7 +256,7 @@ def iidnet(state, images, skip_last=False):
     rows = """.03598 .03735 .03997 .03713 .03579 .03682 .03954 .04446 .03933 .03673 .03864 .04242
     .07146 .04239 .03859 .03679 .03936 .04443 .03950 .03679 .03590 .03720 .04003 .03738 .03601"""
     local = torch.tensor([float(v) for v in rows.split()]).reshape(1, 1, 5, 5).repeat(256, 1, 1, 1)
-    state["bayar_mask"], state["local_kernel"] = 1 - centre, local
+    state["bayar_mask"], state["local_kernel"] = 1 - center, local
     x = torch.cat([x, near, F.conv2d(x, local, padding=2, groups=256)], 1)
     for number in (1, 2):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
@@ -296,8 +296,8 @@ def f3net(state, images, mode="mix"):
             for k, pair in enumerate(ends)
         ], 1)  # fmt: skip
     if mode != "fad":
-        grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-        cut = F.unfold((grey + 1) * 122.5, 10, padding=4, stride=2)
+        gray = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+        cut = F.unfold((gray + 1) * 122.5, 10, padding=4, stride=2)
         cut = cut.transpose(1, 2).reshape(len(x), -1, 10, 10)
         logs = torch.log10((matrix(10) @ cut @ matrix(10).T).abs() + 1e-15)
         size = int(cut.shape[1] ** 0.5)
@@ -375,7 +375,7 @@ def converted(name, state, tmp_path, size=64, wrap="model", changes=(), names=No
     state = dict(state)
     torch.save({wrap: state, "total_steps": 3} if wrap else state, file)
     experiment = override(load_model(name), [f"data.image_size={size}", *changes])
-    return workflow.convert_run(file, experiment, tmp_path / "run", names)
+    return convert_run(file, experiment, tmp_path / "run", names)
 
 
 @pytest.mark.parametrize("name", LAYOUT)
@@ -428,7 +428,7 @@ def test_what_went_where_can_be_read_and_changed(tmp_path, capsys):
     # In this file branches stand in another order than in the network, under the same names.
     order = sorted(state, key=lambda key: (key.startswith(("inner_", "gram_")), key[::-1]))
     run = converted("gramnet", {key: state[key] for key in order}, tmp_path)
-    assert workflow.is_matched_by_order(run)
+    assert is_matched_by_order(run)
     table = (run.path / "conversion.csv").read_text()
     right = tmp_path / "right.csv"
     lines = [line.rsplit(",", 1)[0] for line in table.splitlines()]
@@ -466,7 +466,7 @@ def test_the_linear_layer_of_universal_fake_detect(tmp_path):
     experiment = override(load_model("probe"), [
         "model.weights=none", f"model.options={tiny}intermediate_dim: 32}}", "data.image_size=28",
     ])  # fmt: skip
-    run = workflow.convert_run(file, experiment, tmp_path / "run")
+    run = convert_run(file, experiment, tmp_path / "run")
     dense = load_detector(run).get_layer("label")
     np.testing.assert_allclose(dense.kernel.numpy()[:, 0], weight[0])
     np.testing.assert_allclose(dense.bias, bias)
@@ -498,7 +498,7 @@ def test_wrong_weights_are_explained(tmp_path, capsys):
         converted("npr", {**state, "conv1.weight": torch.zeros(8, 3, 3, 3)}, tmp_path)
     assert not list(tmp_path.glob("run*"))
     with pytest.raises(UserError, match="cannot be converted"):
-        workflow.convert_run(tmp_path / "weights.pth", load_model("swin_t"), tmp_path / "run")
+        convert_run(tmp_path / "weights.pth", load_model("swin_t"), tmp_path / "run")
     junk = tmp_path / "junk.pth"
     junk.write_bytes(b"nothing")
     for file, message in ((junk, "cannot be read as PyTorch"), (tmp_path / "no.pth", "no file")):
@@ -506,7 +506,7 @@ def test_wrong_weights_are_explained(tmp_path, capsys):
         assert message in capsys.readouterr().err
     torch.save([1, 2], junk)
     with pytest.raises(UserError, match="no dictionary of tensors"):
-        workflow.convert_run(junk, load_model("npr"), tmp_path / "run")
+        convert_run(junk, load_model("npr"), tmp_path / "run")
     assert set(convertible()) == {*LAYOUT, "f3net", "gramnet", "iidnet", "probe"}
     overflown = {**state, "conv1.weight": state["conv1.weight"] / 0}
     with pytest.raises(UserError, match=r"conv1.weight has numbers that are not finite"):

@@ -12,15 +12,15 @@ import pytest
 from conftest import fit_small, train_small, write_images
 from PIL import Image
 
-from tfdetect.data.catalogue import build_catalogue
+from tfdetect.core.errors import UserError
+from tfdetect.core.spec import load_spec
+from tfdetect.data.catalog import build_catalog
 from tfdetect.data.locate import locate
-from tfdetect.errors import UserError
-from tfdetect.spec import load_spec
 
 
 def build(name, root=None):
     spec, folders = load_spec(str(name))
-    return spec, build_catalogue(spec, folders or {spec.name: root}, progress=False)
+    return spec, build_catalog(spec, folders or {spec.name: root}, progress=False)
 
 
 def write_mask(path, side=24):
@@ -36,9 +36,9 @@ def one_image(path, seed, side=24):
     Image.fromarray(pixels).save(path)
 
 
-def splits_of(catalogue, key):
+def splits_of(catalog, key):
     found = {}
-    for row in catalogue.table.to_pylist():
+    for row in catalog.table.to_pylist():
         found.setdefault(key(row), set()).add(row["split"])
     return found
 
@@ -256,7 +256,7 @@ def test_a_spec_maps_a_manifests_columns(manifest, tmp_path):
         "splits: {train: train, val: validation, test: test}\n"
     )
     spec, _ = load_spec(str(file))
-    found = build_catalogue(spec, {"mine": locate(spec, manifest)}, progress=False)
+    found = build_catalog(spec, {"mine": locate(spec, manifest)}, progress=False)
     assert found.counts(("authentic", "altered"))["test"] == {"authentic": 10, "altered": 10}
     with pytest.raises(UserError, match="does not hold the dataset 'mine'.*manifest list.csv"):
         locate(spec, tmp_path)
@@ -301,7 +301,7 @@ def test_a_union_maps_classes(faces3, two_sets, tmp_path):
         "{name: edited, folders: []}]\n"
     )
     spec, folders = load_spec(str(file))
-    found = build_catalogue(spec, {**folders, "faces3": faces3}, progress=False)
+    found = build_catalog(spec, {**folders, "faces3": faces3}, progress=False)
     rows = found.table.to_pylist()
     assert {r["label"] for r in rows if r["dataset"] == "faces3"} == {0, 1, 2}
     assert {r["label"] for r in rows if r["dataset"] == "one" and "fake" in r["path"]} == {1}

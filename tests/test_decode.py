@@ -8,8 +8,8 @@ import tensorflow as tf
 from conftest import train_small
 from PIL import Image, ImageOps
 
-from tfdetect.cli import run_command
-from tfdetect.data.catalogue import inspect_bytes
+from tfdetect.core.cli import run_command
+from tfdetect.data.inspection import inspect_bytes
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.pillow import knows_heic
 from tfdetect.imaging.read import read_image
@@ -44,11 +44,11 @@ CASES = {
     "jpeg": lambda i: encode(i, "JPEG", quality=75),
     "jpeg_444": lambda i: encode(i, "JPEG", subsampling=0, quality=95),
     "jpeg_progressive": lambda i: encode(i, "JPEG", progressive=True),
-    "jpeg_grey": lambda i: encode(i.convert("L"), "JPEG"),
+    "jpeg_gray": lambda i: encode(i.convert("L"), "JPEG"),
     "jpeg_cmyk": lambda i: encode(i.convert("CMYK"), "JPEG"),
     "png": lambda i: encode(i, "PNG"),
-    "png_grey": lambda i: encode(i.convert("L"), "PNG"),
-    "png_grey_alpha": lambda i: encode(i.convert("LA"), "PNG"),
+    "png_gray": lambda i: encode(i.convert("L"), "PNG"),
+    "png_gray_alpha": lambda i: encode(i.convert("LA"), "PNG"),
     "png_palette": lambda i: encode(i.convert("P"), "PNG"),
     "png_one_bit": lambda i: encode(i.convert("1"), "PNG"),
     "png_alpha": lambda i: encode(with_alpha(i), "PNG"),
@@ -58,7 +58,7 @@ CASES = {
     "webp_frames": lambda i: encode(i, "WEBP", save_all=True, append_images=[i.rotate(90)],
                                     lossless=True),
     "bmp": lambda i: encode(i, "BMP"),
-    "bmp_grey": lambda i: encode(i.convert("L"), "BMP"),
+    "bmp_gray": lambda i: encode(i.convert("L"), "BMP"),
     "gif": lambda i: encode(i, "GIF"),
     "gif_frames": lambda i: encode(i, "GIF", save_all=True, append_images=[i.rotate(90)]),
 }  # fmt: skip
@@ -130,7 +130,7 @@ BY_PILLOW = {
     "tiff": lambda i: encode(i, "TIFF"),
     "tiff_lzw": lambda i: encode(i, "TIFF", compression="tiff_lzw"),
     "tiff_jpeg": lambda i: encode(i, "TIFF", compression="jpeg"),
-    "tiff_grey": lambda i: encode(i.convert("L"), "TIFF"),
+    "tiff_gray": lambda i: encode(i.convert("L"), "TIFF"),
     "tiff_one_bit": lambda i: encode(i.convert("1"), "TIFF"),
     "tiff_palette": lambda i: encode(i.convert("P"), "TIFF"),
     "tiff_alpha": lambda i: encode(with_alpha(i), "TIFF"),
@@ -163,7 +163,7 @@ def test_reads_what_tensorflow_does_not(case, tmp_path):
 
 def test_tiff_of_many_bits(tmp_path):
     values = (np.arange(40 * 61, dtype=np.uint16).reshape(40, 61) * 26).astype(np.uint16)
-    path = tmp_path / "grey16.tif"
+    path = tmp_path / "gray16.tif"
     Image.fromarray(values).save(path)
     upper = np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
     np.testing.assert_array_equal(READ(tf.constant(str(path))), upper)

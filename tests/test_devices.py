@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 from tfdetect.training.devices import (
     MemoryLimit,
     choose_precision,

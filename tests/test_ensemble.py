@@ -12,15 +12,15 @@ from conftest import train_small, write_images
 from PIL import Image, ImageOps
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
-from test_masks import LOCALISER, write_forged
+from test_masks import LOCALIZER, write_forged
 
-from tfdetect.cli import run_command
-from tfdetect.errors import UserError
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run, open_run
 from tfdetect.evaluation.calibration import log_loss, temperature
+from tfdetect.fusion.fuse import find_data, seen_by
 from tfdetect.fusion.fusions import FUSIONS, Scores, _evidence, cross_fit, fit, used
 from tfdetect.fusion.members import open_members
-from tfdetect.fusion.workflow import find_data, seen_by
-from tfdetect.run import Run, open_run
 
 
 def scores_of(odds, fake, groups=None, datasets=None, features=None):
@@ -92,7 +92,7 @@ def test_stacked_is_the_maximum_of_the_likelihood(noisy):
             assert log_loss(moved @ weights + fusion.bias, noisy.fake, weighed) > base
 
 
-def test_a_gate_joins_members_that_learnt_different_data():
+def test_a_gate_joins_members_that_learned_different_data():
     rng = np.random.default_rng(1)
     fake = rng.random(3000) < 0.5
     signal = np.where(fake, 1.0, -1.0)[:, None]
@@ -196,7 +196,7 @@ def images_of(folder):
 
 def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys):
     from tfdetect import evaluate, export, predict
-    from tfdetect.models.detector import load_detector
+    from tfdetect.models.saving import load_detector
 
     run = fuse(trained.values(), tmp_path, "--fusion", "mean")
     assert [v.size for v in run.views] == [(24, 24), (32, 32), (16, 16)]
@@ -250,11 +250,11 @@ def test_an_ensemble_was_shown_what_its_members_were(tmp_path):
 
 
 def test_members_say_in_the_fused_network_what_they_say_alone(trained, pictures):
-    from tfdetect.data.pipeline import view_dataset
+    from tfdetect.data.loading import view_dataset
     from tfdetect.data.sources import Files
     from tfdetect.evaluation.predictions import predict_files
     from tfdetect.fusion.network import Network
-    from tfdetect.models.detector import load_detector
+    from tfdetect.models.saving import load_detector
 
     members = open_members([run.path for run in trained.values()])
     network = Network(members)
@@ -306,7 +306,7 @@ def test_an_ensemble_is_explained_member_by_member(trained, pictures, tmp_path):
 
 def test_shared_trunks_are_computed_once(trained, tmp_path):
     from tfdetect.fusion.network import Network
-    from tfdetect.models.detector import load_detector
+    from tfdetect.models.saving import load_detector
 
     copy = tmp_path / "copy"
     shutil.copytree(trained["small"].path, copy)
@@ -333,12 +333,12 @@ def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
     three = train_small(root, tmp_path, (), "three-run")
     run = fuse([trained["small"], three], tmp_path, "--dataset", str(root), "--fusion", "mean")
     assert run.classes == three.classes and len(run.classes) == 3
-    from tfdetect.models.answers import of_views
-    from tfdetect.models.detector import load_detector
+    from tfdetect.models.inference import predict_views
+    from tfdetect.models.saving import load_detector
 
     images = np.random.default_rng(0).uniform(0, 255, (8, 1, 24, 24, 3)).astype(np.float32)
-    table = of_views(load_detector(run), [images]).numpy()
-    ours, theirs = (of_views(load_detector(r), [images]).numpy() for r in (run, three))
+    table = predict_views(load_detector(run), [images]).numpy()
+    ours, theirs = (predict_views(load_detector(r), [images]).numpy() for r in (run, three))
     np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-5)
     # Which fake it is only the three-class member can say.
     np.testing.assert_allclose(
@@ -351,9 +351,9 @@ def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def localisers(tmp_path_factory):
+def localizers(tmp_path_factory):
     """Runs that draw masks: two by tiles, and two of whole images in other sizes."""
-    base = tmp_path_factory.mktemp("localisers")
+    base = tmp_path_factory.mktemp("localizers")
     root = write_forged(base / "forged")
     many = {
         "tiles": ["seed=1"], "tiles2": ["seed=2"],
@@ -361,30 +361,30 @@ def localisers(tmp_path_factory):
         "larger": ["data.resize=stretch", "data.image_size=48"],
     }  # fmt: skip
     return root, {
-        name: train_small(root, base / "runs", [*LOCALISER, "training.epochs=3",
+        name: train_small(root, base / "runs", [*LOCALIZER, "training.epochs=3",
                           "training.optimizer.learning_rate=0.02", *overrides], name)
         for name, overrides in many.items()
     }  # fmt: skip
 
 
 def drawn(run, images):
-    from tfdetect.models.answers import of_images
-    from tfdetect.models.detector import load_detector
+    from tfdetect.models.inference import predict_images
+    from tfdetect.models.saving import load_detector
 
-    return of_images(load_detector(run), tf.constant(images), run.views)[1].numpy()
+    return predict_images(load_detector(run), tf.constant(images), run.views)[1].numpy()
 
 
 @pytest.mark.slow
-def test_masks_of_one_view_are_fused_by_their_logits(localisers, tmp_path, capsys):
+def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsys):
     from tfdetect import predict
 
-    root, runs = localisers
+    root, runs = localizers
     pair = [runs["tiles"], runs["tiles2"]]
     run = fuse(pair, tmp_path, "--fusion", "mean")
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
 
     def logits(of):
-        from tfdetect.models.detector import load_detector
+        from tfdetect.models.saving import load_detector
 
         return load_detector(of)(np.round(images))["mask"].numpy()
 
@@ -408,8 +408,8 @@ def test_masks_of_one_view_are_fused_by_their_logits(localisers, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_masks_of_several_views_are_joined_on_the_image(localisers, tmp_path):
-    _, runs = localisers
+def test_masks_of_several_views_are_joined_on_the_image(localizers, tmp_path):
+    _, runs = localizers
     pair = [runs["whole"], runs["larger"]]
     run = fuse(pair, tmp_path, "--fusion", "mean")
     images = np.random.default_rng(0).uniform(0, 255, (2, 36, 40, 3)).astype(np.float32)
@@ -424,7 +424,7 @@ def test_masks_of_several_views_are_joined_on_the_image(localisers, tmp_path):
     members = open_members([runs["tiles"].path, runs["whole"].path], masks=False)
     assert len(members.views) == 2
     labels = fuse([runs["tiles"], runs["whole"]], tmp_path / "labels", "--no-masks")
-    assert not labels.draws_masks and "masks" not in labels.metrics()["test"]
+    assert not labels.predicts_masks and "masks" not in labels.metrics()["test"]
 
 
 def test_flips_average_an_image_and_its_mirror_image(trained, pictures, tmp_path):

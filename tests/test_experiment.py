@@ -2,10 +2,10 @@
 
 import pytest
 
-from tfdetect.documents import shipped, shipped_names
-from tfdetect.errors import UserError
-from tfdetect.experiment import load_experiment
-from tfdetect.spec import load_spec
+from tfdetect.core.documents import shipped, shipped_names
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_experiment
+from tfdetect.core.spec import load_spec
 
 FILES = shipped_names("experiments")
 NAMES = sorted(FILES)
@@ -36,7 +36,7 @@ def test_yaml_round_trip(name, tmp_path):
 def test_overrides():
     changed = load_experiment("demo", [
         "training.epochs=3", "training.optimizer.learning_rate=1e-4", "model.weights=none",
-        "data.image_size=[48, 32]", "model.options.stem=4", "model.freeze.share=0.5",
+        "data.image_size=[48, 32]", "model.options.stem=4", "model.freeze.fraction=0.5",
         "data.augment=[flip, {name: jpeg, probability: 0.1}]",
     ])  # fmt: skip
     assert changed.training.epochs == 3
@@ -57,7 +57,7 @@ def test_overrides():
         ("model.backbone=densenet", "Did you mean|nearest|densenet121"),
         ("model.head=liner", "Did you mean 'linear'"),
         ("data.augment=[wrap]", "Did you mean 'warp'"),
-        ("model.freeze={first: 3, share: 0.5}", "use one of"),
+        ("model.freeze={first: 3, fraction: 0.5}", "use one of"),
         ("training.epochs=[", "is not YAML"),
     ],
 )
@@ -85,7 +85,7 @@ def test_another_backbone_drops_the_options_of_the_first():
     assert load_experiment("demo", ["model.backbone=densenet121"]).model.options == {}
 
 
-def test_misspelt_key_names_file_and_line(tmp_path):
+def test_misspelled_key_names_file_and_line(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\ntraining:\n  epochs: 2\n  batchsize: 4\n")
     with pytest.raises(UserError) as error:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from tfdetect.cli import run_command
-from tfdetect.experiment import Experiment
+from tfdetect.core.cli import run_command
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.run import open_run
 from tfdetect.explain import main as explain_command
+from tfdetect.explanation.file_metadata import read_metadata
 from tfdetect.explanation.maps import (
     FRONT_END,
     Explainer,
@@ -20,10 +22,9 @@ from tfdetect.explanation.maps import (
     flattened,
     shuffled,
 )
-from tfdetect.explanation.metadata import read_metadata
-from tfdetect.models.detector import build_detector, load_detector
+from tfdetect.models.detector import build_detector
+from tfdetect.models.saving import load_detector
 from tfdetect.predict import main as predict_command
-from tfdetect.run import open_run
 
 
 def detector_of(model: dict, size: int, classes: int = 2) -> keras.Model:

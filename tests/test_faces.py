@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 from skimage import data as pictures
 
-from tfdetect import cli, extract_faces
-from tfdetect.data.catalogue import scan
-from tfdetect.spec import load_spec
+from tfdetect import __main__ as cli
+from tfdetect import extract_faces
+from tfdetect.core.spec import load_spec
+from tfdetect.data.scan import scan
 
 
 def write_video(path, frames):

@@ -94,9 +94,9 @@ def test_spectral_noise_keeps_phases_and_the_mean():
     assert np.abs(np.angle(after / before)[strong]).mean() < 0.1
     spread = np.log(np.abs(after) / np.abs(before))[strong].std()
     assert 0.1 < spread < 0.6
-    # Colours alike: noise that differed would turn grey into colours.
-    grey = tf.repeat(IMAGES[..., :1], 3, axis=-1)
-    assert np.ptp(spectral_noise(grey, SEED, probability=1.0), axis=3).max() == 0
+    # Colors alike: noise that differed would turn gray into colors.
+    gray = tf.repeat(IMAGES[..., :1], 3, axis=-1)
+    assert np.ptp(spectral_noise(gray, SEED, probability=1.0), axis=3).max() == 0
 
 
 @pytest.mark.parametrize("size", [(24, 30), (32, 32)])
@@ -116,7 +116,7 @@ def test_outlines_are_those_of_keras_cv_but_for_its_parts(size):
         freqs = theirs._apply_fftfreq(*tf.constant(size))
         spectrum = theirs._get_spectrum(freqs, 3.0, 1, *tf.constant(size))[0]
         noise = tf.signal.irfft2d(tf.complex(spectrum[..., 0], spectrum[..., 1]), size)
-        expected = theirs._binarise_mask(noise[None], share[number], size)
+        expected = theirs._binarize_mask(noise[None], share[number], size)
         np.testing.assert_array_equal(ours[number], np.asarray(expected) > 0)
 
 

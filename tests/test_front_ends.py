@@ -8,14 +8,20 @@ import tensorflow as tf
 from scipy.signal import wiener
 from test_models import detector
 
-from tfdetect.errors import UserError
-from tfdetect.experiment import FRONT_END_SIDES
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import FRONT_END_SIDES
+from tfdetect.core.registry import FRONT_ENDS, resolve
 from tfdetect.models.detector import learn_statistics
 from tfdetect.models.networks.iidnet import Double, GlobalAttention, LocalAttention, Median
-from tfdetect.models.patches import SimplestPatch
-from tfdetect.models.residuals import SRM, Bayar, BayarInitializer, NoiseResidual, srm_kernels
-from tfdetect.models.spectra import FAD, LFS, LogDCT, dct_matrix
-from tfdetect.registry import FRONT_ENDS, resolve
+from tfdetect.models.patch_front_ends import SimplestPatch
+from tfdetect.models.residual_front_ends import (
+    SRM,
+    Bayar,
+    BayarInitializer,
+    NoiseResidual,
+    srm_kernels,
+)
+from tfdetect.models.spectral_front_ends import FAD, LFS, LogDCT, dct_matrix
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (2, 48, 64, 3)).astype("float32")
@@ -86,10 +92,10 @@ def test_srm_of_a_parabola_and_norms():
     np.testing.assert_allclose(inner, np.broadcast_to([0, 0, 1], inner.shape), atol=1e-2)
     np.testing.assert_allclose(np.abs(srm_kernels("three")).sum((0, 1, 2)), [4, 8, 2], rtol=1e-6)
     full = srm_kernels("full").reshape(25, 30)
-    assert (full[12] < 0).all()  # the centre counts against the others
+    assert (full[12] < 0).all()  # the center counts against the others
 
 
-def test_srm_clips_in_one_scale_and_separates_colours():
+def test_srm_clips_in_one_scale_and_separates_colors():
     together, apart = SRM(clip=3)(NOISE), SRM(clip=1e4, separate=True)(NOISE) * 1e4
     assert together.shape[-1] == 3 and apart.shape[-1] == 9
     assert np.abs(together).max() == 1
@@ -164,7 +170,7 @@ def test_npr_by_hand():
 
 @pytest.mark.parametrize("shape", [(48, 64), (33, 20), (16, 16)])
 def test_wavelet_is_pywavelets(shape):
-    from tfdetect.models.residuals import WaveletHH
+    from tfdetect.models.residual_front_ends import WaveletHH
 
     x = RNG.uniform(0, 255, (1, *shape, 1)).astype("float32")
     _, (_, _, diagonal) = pywt.dwt2(x[0, ..., 0] / 255, "bior1.3", mode="symmetric")
@@ -279,7 +285,7 @@ def test_simplest_patch_is_the_smoothest():
     texture = layer._texture(x).numpy()
     assert texture.shape == (2, 65, 81, 1)
     by_hand = sum(
-        np.abs(a - b).sum() for a, b in _neighbours(x[1, 7:23, 11:27])
+        np.abs(a - b).sum() for a, b in _neighbors(x[1, 7:23, 11:27])
     )  # fmt: skip
     assert abs(texture[1, 7, 11, 0] / by_hand - 1) < 1e-4
     assert texture.min() == 0
@@ -288,7 +294,7 @@ def test_simplest_patch_is_the_smoothest():
     assert any((draws[0] != other).any() for other in draws[1:])
 
 
-def _neighbours(x):
+def _neighbors(x):
     return [(x[:, 1:], x[:, :-1]), (x[1:], x[:-1]), (x[1:, 1:], x[:-1, :-1]),
             (x[1:, :-1], x[:-1, 1:])]  # fmt: skip
 

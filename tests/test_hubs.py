@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import SMALL, train_small, write_images
 
-from tfdetect import workflow
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
+from tfdetect.data.plan import find_data, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +69,14 @@ def prepare_hugging_face(source, target):
 )
 def test_prepared_sets_train_and_keep_their_bytes(prefix, prepare, pictures, tmp_path):
     name = f"{prefix}:{prepare(pictures, tmp_path / 'prepared')}"
-    plan = workflow.make_plan(name, None, SMALL)
-    catalogue = workflow.find_data(plan, progress=False)
+    plan = make_plan(name, None, SMALL)
+    catalog = find_data(plan, progress=False)
     assert plan.spec.class_names == ("real", "fake") and plan.experiment.data.dataset == name
-    counts = catalogue.counts(("real", "fake"))
+    counts = catalog.counts(("real", "fake"))
     assert counts["test"] == {"real": 16, "fake": 16}
     stored = {
         (r["label"], Path(p).read_bytes())
-        for r, p in zip(catalogue.table.to_pylist(), catalogue.paths(catalogue.table).to_pylist())
+        for r, p in zip(catalog.table.to_pylist(), catalog.paths(catalog.table).to_pylist())
     }
     given = {(int(p.parent.name == "fake"), p.read_bytes()) for p in pictures.rglob("*.png")}
     assert stored == given
@@ -90,4 +90,4 @@ def test_prepared_sets_train_and_keep_their_bytes(prefix, prepare, pictures, tmp
 def test_what_cannot_be_had_says_the_way_out(name, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="could not be brought.*\n.*give its folder"):
-        workflow.make_plan(name)
+        make_plan(name)

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.data.pipeline import augment, check_policy
-from tfdetect.errors import UserError
-from tfdetect.experiment import Augmentation
-from tfdetect.imaging import degrade, erase, forge, geometry
-from tfdetect.registry import AUGMENTATIONS
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Augmentation
+from tfdetect.core.registry import AUGMENTATIONS
+from tfdetect.data.augmentation import augment, check_policy
+from tfdetect.imaging import erase, geometry
+from tfdetect.imaging import random_degradations as degrade
+from tfdetect.imaging import random_forgery as forge
 
 SEED = tf.constant([3, 4])
 
@@ -124,9 +126,9 @@ def test_jpeg_changes_about_half_and_best_quality_little():
     squeezed = degrade.random_jpeg(images, SEED, 0.5, 30, 60).numpy()
     changed = [not np.array_equal(a, b) for a, b in zip(images, squeezed)]
     assert 30 < sum(changed) < 70
-    grey = images[..., :1].repeat(3, 3)  # so that the coarser colour planes play no part
-    best = degrade.random_jpeg(grey, SEED, 1.0, 100, 100).numpy().astype(int)
-    assert np.abs(best - grey).mean() < 2
+    gray = images[..., :1].repeat(3, 3)  # so that the coarser color planes play no part
+    best = degrade.random_jpeg(gray, SEED, 1.0, 100, 100).numpy().astype(int)
+    assert np.abs(best - gray).mean() < 2
 
 
 def test_jpeg_quality_orders_the_damage():
@@ -159,7 +161,7 @@ STEPS = {
     "rand_augment": {"magnitude": 0.9},
     "patches": {"patch": 5},
     **{name: {} for name in (
-        "flip", "shift", "crop", "jpeg", "webp", "blur", "noise", "downsample", "colour", "grey",
+        "flip", "shift", "crop", "jpeg", "webp", "blur", "noise", "downsample", "color", "gray",
         "erasing", "mixup", "cutmix", "forgery", "amplitude_mix", "phase_mix", "bands",
         "spectral_noise", "fourier_mix",
     )},
@@ -236,7 +238,7 @@ def test_randaugment_without_magnitude_changes_next_to_nothing():
     steps = (Augmentation(name="rand_augment", params={"magnitude": 0.0, "operations": 1}),)
     after, _, _ = augment(images, steps, (30, 30), 7, tf.constant(1, tf.int64))
     changed = np.abs(after.numpy().astype(int) - images.numpy()).max(axis=(1, 2, 3))
-    # Automatic contrast and equalisation have no magnitude.
+    # Automatic contrast and equalization have no magnitude.
     assert (changed <= 1).sum() >= 7
 
 

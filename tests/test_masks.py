@@ -12,26 +12,28 @@ import tensorflow as tf
 from conftest import SMALL, fit_small, train_small
 from PIL import Image
 
-from tfdetect import workflow
-from tfdetect.cli import run_command
-from tfdetect.data.pipeline import UNKNOWN, training_data, validation_data
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import MaskLoss, load_experiment
+from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.shards import Copies, prepare
-from tfdetect.errors import UserError
+from tfdetect.data.targets import UNKNOWN
+from tfdetect.data.training_stream import training_data
+from tfdetect.data.validation_stream import validation_data
 from tfdetect.evaluate import main as evaluate
-from tfdetect.evaluation import masks
-from tfdetect.evaluation.evaluate import evaluate_run
+from tfdetect.evaluation import mask_metrics as masks
+from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.evaluation.overlays import overlay
-from tfdetect.experiment import MaskLoss, load_experiment
 from tfdetect.imaging.geometry import resize, restore
 from tfdetect.imaging.tiles import by_tiles
 from tfdetect.models.detector import build_detector
 from tfdetect.predict import main as predict
 from tfdetect.train import main as train
 from tfdetect.training.devices import configure_devices
-from tfdetect.training.masks import MaskCriterion, MaskIoU, edges
+from tfdetect.training.mask_losses import MaskCriterion, MaskIoU, edges
 from tfdetect.training.state import TrainState
 
-LOCALISER = [
+LOCALIZER = [
     "data.image_size=32", "data.resize=window_tile",
     "model.options={widths: [8, 16], blocks: [1, 1], strides: [2, 2], stem: 8}",
     "model.head=top_pixels", "model.mask_head=decoder", "model.mask_options={width: 8}",
@@ -67,11 +69,11 @@ def forged(tmp_path):
 
 
 def stream(root, with_masks=True, **data):
-    plan = workflow.make_plan(str(root), None, LOCALISER)
-    catalogue = workflow.find_data(plan, progress=False)
+    plan = make_plan(str(root), None, LOCALIZER)
+    catalog = find_data(plan, progress=False)
     settings = plan.experiment.data.model_copy(update=data)
-    table = catalogue.split("train")
-    return training_data(catalogue, table, settings, 2, 8, 1, with_masks)
+    table = catalog.split("train")
+    return training_data(catalog, table, settings, 2, 8, 1, with_masks)
 
 
 # --- losses
@@ -208,7 +210,7 @@ def test_fcn_resnet50_has_the_published_size():
 def test_masks_move_with_their_images(forged, cache):
     """The forged region is the noisy one, wherever flips, warps and crops put it."""
     policy = [{"name": "flip", "probability": 1.0}, {"name": "warp", "shift": 0.1, "zoom": 0.1}]
-    plan = workflow.make_plan(str(forged), None, LOCALISER)
+    plan = make_plan(str(forged), None, LOCALIZER)
     settings = plan.experiment.data.model_validate(
         {"image_size": [36, 40], "resize": "stretch", "cache": cache, "augment": policy}
     )
@@ -241,8 +243,8 @@ def test_memory_files_and_shards_give_the_same_masks(forged, tmp_path):
 
 
 def _described(root):
-    plan = workflow.make_plan(str(root), None, [])
-    return workflow.find_data(plan, progress=False), plan.spec
+    plan = make_plan(str(root), None, [])
+    return find_data(plan, progress=False), plan.spec
 
 
 def test_a_window_beside_the_forgery_counts_as_authentic(forged):
@@ -267,7 +269,7 @@ def test_fakes_without_a_mask_are_unknown(forged):
 
 
 def test_a_broken_mask_is_named_and_does_not_end_training(forged):
-    stream(forged)  # the catalogue knows the masks as they are
+    stream(forged)  # the catalog knows the masks as they are
     for name in ("7.mask.png", "8.mask.png"):
         (forged / name).write_bytes(b"broken")
     data = stream(forged, cache="memory")
@@ -280,10 +282,10 @@ def test_a_broken_mask_is_named_and_does_not_end_training(forged):
 
 
 def test_validation_masks_are_padded_with_weight_0(forged):
-    plan = workflow.make_plan(str(forged), None, LOCALISER)
-    catalogue = workflow.find_data(plan, progress=False)
-    table = catalogue.split("validation")
-    batches = list(validation_data(catalogue, table, plan.experiment.data, 2, 7, True))
+    plan = make_plan(str(forged), None, LOCALIZER)
+    catalog = find_data(plan, progress=False)
+    table = catalog.split("validation")
+    batches = list(validation_data(catalog, table, plan.experiment.data, 2, 7, True))
     weights = np.concatenate([w["mask"].numpy() for _, _, w in batches])
     assert weights.sum() == table.num_rows and len(weights) % 7 == 0
     assert all(y["mask"].shape == (7, 32, 32, 1) for _, y, _ in batches)
@@ -354,19 +356,19 @@ def test_an_overlay_touches_the_altered_region_alone():
 
 
 @pytest.fixture(scope="module")
-def localiser(tmp_path_factory):
-    """A trained localiser and its data."""
-    base = tmp_path_factory.mktemp("localiser")
+def localizer(tmp_path_factory):
+    """A trained localizer and its data."""
+    base = tmp_path_factory.mktemp("localizer")
     root = write_forged(base / "forged")
     run = train_small(
         root, base / "runs",
-        [*LOCALISER, "training.epochs=14", "training.optimizer.learning_rate=0.02"],
+        [*LOCALIZER, "training.epochs=14", "training.optimizer.learning_rate=0.02"],
     )  # fmt: skip
     return run, root
 
 
-def test_a_localiser_finds_the_forged_region(localiser):
-    run, _ = localiser
+def test_a_localizer_finds_the_forged_region(localizer):
+    run, _ = localizer
     found = run.metrics()["test"]["masks"]
     assert found["metrics"]["iou_altered"]["value"] > 0.6
     assert found["metrics"]["ap"]["value"] > 0.85
@@ -376,8 +378,8 @@ def test_a_localiser_finds_the_forged_region(localiser):
     assert {"accuracy", "val_auc", "mask_iou", "val_mask_iou"} <= set(history)
 
 
-def test_the_verdict_agrees_with_the_mask(localiser):
-    run, _ = localiser
+def test_the_verdict_agrees_with_the_mask(localizer):
+    run, _ = localizer
     rows = pq.read_table(run.path / "predictions" / "test.parquet").to_pylist()
     assert {row["verdict"] for row in rows} == {"real", "fake"}
     for row in rows:
@@ -385,8 +387,8 @@ def test_the_verdict_agrees_with_the_mask(localiser):
         assert sum(row["altered_pixels"]) + sum(row["untouched_pixels"]) == 36 * 40
 
 
-def test_predict_writes_masks_and_overlays(localiser, tmp_path, capsys):
-    run, root = localiser
+def test_predict_writes_masks_and_overlays(localizer, tmp_path, capsys):
+    run, root = localizer
     paths = [str(root / "3.fake.png"), str(root / "3.real.png")]
     predict([str(run.path), *paths, "--masks", str(tmp_path / "out")])
     assert "altered" in capsys.readouterr().out
@@ -399,8 +401,8 @@ def test_predict_writes_masks_and_overlays(localiser, tmp_path, capsys):
     assert np.array_equal(mask > 0, altered >= 128)
 
 
-def test_the_saved_model_draws_the_same_mask(localiser):
-    run, root = localiser
+def test_the_saved_model_draws_the_same_mask(localizer):
+    run, root = localizer
     served = tf.saved_model.load(str(run.path / "saved_model")).signatures
     data = (root / "5.fake.png").read_bytes()
     encoded = served["encoded"](encoded_images=tf.constant([data]))
@@ -412,8 +414,8 @@ def test_the_saved_model_draws_the_same_mask(localiser):
     np.testing.assert_allclose(encoded["p_fake"], plain["p_fake"], atol=1e-5)
 
 
-def test_all_of_another_set_is_measured_in_one_command(localiser, tmp_path, capsys):
-    run, root = localiser
+def test_all_of_another_set_is_measured_in_one_command(localizer, tmp_path, capsys):
+    run, root = localizer
     where = tmp_path / "out"
     evaluate([str(run.path), "--dataset", str(root), "--split", "all", "--output", str(where)])
     results = json.loads((where / "metrics.json").read_text())
@@ -421,19 +423,19 @@ def test_all_of_another_set_is_measured_in_one_command(localiser, tmp_path, caps
     assert "masks of generator" in capsys.readouterr().out
 
 
-def test_the_page_of_an_image_shows_its_mask_and_the_window_where_it_lies(localiser, tmp_path):
-    run, root = localiser
+def test_the_page_of_an_image_shows_its_mask_and_the_window_where_it_lies(localizer, tmp_path):
+    run, root = localizer
     arguments = [str(run.path), str(root / "3.fake.png"), "--explain", str(tmp_path / "pages")]
     assert run_command(predict, arguments) == 0
     text = (tmp_path / "pages" / "3.fake.html").read_text()
     assert "where it was altered" in text and "window where it drew most" in text
 
 
-def test_a_set_without_masks_is_measured_by_labels(localiser, folder_dataset, tmp_path):
-    run, _ = localiser
-    plan = workflow.make_plan(str(folder_dataset), None, [])
-    catalogue = workflow.find_data(plan, progress=False)
-    results = evaluate_run(run, catalogue, ("test",), tmp_path / "out", say=lambda text: None)
+def test_a_set_without_masks_is_measured_by_labels(localizer, folder_dataset, tmp_path):
+    run, _ = localizer
+    plan = make_plan(str(folder_dataset), None, [])
+    catalog = find_data(plan, progress=False)
+    results = evaluate_run(run, catalog, ("test",), tmp_path / "out", say=lambda text: None)
     found = results["test"]["masks"]  # authentic images have a mask: an empty one
     assert found["altered"] == 0 and found["metrics"]["iou_altered"]["value"] is None
 
@@ -442,7 +444,7 @@ def test_a_set_without_masks_is_measured_by_labels(localiser, folder_dataset, tm
 def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch):
     """With an auxiliary mask too."""
     own = ["model.mask_head=fcn", "model.mask_options={aux: true, dropout: 0.0}"]
-    whole, _ = fit_small(forged, tmp_path / "whole", [*LOCALISER, *own])
+    whole, _ = fit_small(forged, tmp_path / "whole", [*LOCALIZER, *own])
 
     class Stop(Exception):
         pass
@@ -456,8 +458,8 @@ def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(TrainState, "_write", stop)
         with pytest.raises(Stop):
-            fit_small(forged, tmp_path / "parts", [*LOCALISER, *own])
-    parts, found = fit_small(forged, tmp_path / "parts", [*LOCALISER, *own])
+            fit_small(forged, tmp_path / "parts", [*LOCALIZER, *own])
+    parts, found = fit_small(forged, tmp_path / "parts", [*LOCALIZER, *own])
     assert found.epoch == 2 and "val_mask_iou" in found.history[1]
     for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -466,9 +468,9 @@ def test_it_resumes_to_the_same_weights(forged, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_replicas_train_masks(forged, tmp_path):
     own = ["training.epochs=1", "training.optimizer.learning_rate=0.0001"]
-    one, alone = fit_small(forged, tmp_path / "one", [*LOCALISER, *own])
+    one, alone = fit_small(forged, tmp_path / "one", [*LOCALIZER, *own])
     two, shared = fit_small(
-        forged, tmp_path / "two", [*LOCALISER, *own], configure_devices(virtual=2)
+        forged, tmp_path / "two", [*LOCALIZER, *own], configure_devices(virtual=2)
     )
     assert shared.history[0]["mask_loss"] == pytest.approx(alone.history[0]["mask_loss"], rel=1e-3)
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
@@ -483,7 +485,7 @@ def test_three_classes_have_a_mask_and_a_kind(forged, tmp_path):
         row.replace(",fake,", ",edited,") if int(row.split(".")[0]) % 2 else row for row in rows[1:]
     ]
     (forged / "manifest.csv").write_text("\n".join(rows))
-    detector, _ = fit_small(forged, tmp_path / "run", [*LOCALISER, "training.epochs=1"])
+    detector, _ = fit_small(forged, tmp_path / "run", [*LOCALIZER, "training.epochs=1"])
     logits = detector(tf.random.uniform([4, 32, 32, 3]) * 255, training=False)
     assert logits["label"].shape == (4, 3)
     top, _ = tf.math.top_k(tf.reshape(logits["mask"], [4, -1]), round(0.005 * 32 * 32))
@@ -509,14 +511,14 @@ def test_mistakes_in_the_experiment_are_named(override, said, capsys):
 
 @pytest.mark.parametrize("options", ["{widht: 8}", "{width: many}", "{finest: 3}"])
 def test_mistakes_in_the_options_of_a_mask_head_are_named(options):
-    overrides = [*SMALL, *LOCALISER, f"model.mask_options={options}"]
+    overrides = [*SMALL, *LOCALIZER, f"model.mask_options={options}"]
     with pytest.raises(UserError, match="mask_options"):
         build_detector(load_experiment("small_images", overrides), 2)
 
 
 def test_data_without_masks_are_refused(folder_dataset, tmp_path):
     with pytest.raises(UserError, match="synthesize"):
-        train_small(folder_dataset, tmp_path, LOCALISER)
+        train_small(folder_dataset, tmp_path, LOCALIZER)
 
 
 def test_masks_of_a_detector_of_labels_are_refused(shared_run, tmp_path):
@@ -525,7 +527,7 @@ def test_masks_of_a_detector_of_labels_are_refused(shared_run, tmp_path):
         predict([str(run.path), str(root), "--masks", str(tmp_path)])
 
 
-def test_a_run_that_reads_tiles_takes_no_crops(localiser):
-    run, _ = localiser
+def test_a_run_that_reads_tiles_takes_no_crops(localizer):
+    run, _ = localizer
     with pytest.raises(UserError, match="tiles"):
         dataclasses.replace(run).with_crops(5)

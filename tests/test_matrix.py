@@ -8,14 +8,14 @@ import pytest
 from conftest import SMALL, write_images
 from PIL import Image
 
-from tfdetect import workflow
-from tfdetect.cli import run_command
-from tfdetect.errors import UserError
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import open_run
+from tfdetect.data.plan import find_data, make_plan
 from tfdetect.evaluate import main as evaluate_command
-from tfdetect.generalisation.domains import _by_number, find_domains, restrict
-from tfdetect.generalisation.report import read_published
+from tfdetect.generalization.domains import _by_number, find_domains, restrict
+from tfdetect.generalization.matrix_report import read_published
 from tfdetect.matrix import main as matrix_command
-from tfdetect.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
         for a, row in found["cells"].items() for b, cell in row.items()
     }  # fmt: skip
     assert all(found["cells"][a][a]["seen"] for a in found["domains"])
-    # Checkerboards are found by whoever learnt checkerboards, who knows nothing of darkness.
+    # Checkerboards are found by whoever learned checkerboards, who knows nothing of darkness.
     assert min(value["ADM", "ADM"], value["ADM", "BigGAN"], value["BigGAN", "ADM"]) > 0.8
     assert value["ADM", "GLIDE"] < 0.75
     assert found["cells"]["ADM"]["GLIDE"]["count"] == 28
@@ -79,20 +79,20 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
 
 
 def test_domains_and_what_is_trained_on(generators):
-    plan = workflow.make_plan("genimage", "small_images", [], generators.parent)
-    catalogue = workflow.find_data(plan, progress=False)
-    domains = find_domains(catalogue, "generator")
-    part = restrict(catalogue, domains, {"ADM", "GLIDE"})
-    learnt = part.table.to_pylist()
-    assert {r["generator"] for r in learnt if r["split"] != "test"} == {"ADM", "GLIDE"}
-    assert {r["generator"] for r in learnt if r["split"] == "test"} == {"ADM", "BigGAN", "GLIDE"}
-    by_name = find_domains(catalogue, r"/0*(\d)\d\.png$")
+    plan = make_plan("genimage", "small_images", [], generators.parent)
+    catalog = find_data(plan, progress=False)
+    domains = find_domains(catalog, "generator")
+    part = restrict(catalog, domains, {"ADM", "GLIDE"})
+    learned = part.table.to_pylist()
+    assert {r["generator"] for r in learned if r["split"] != "test"} == {"ADM", "GLIDE"}
+    assert {r["generator"] for r in learned if r["split"] == "test"} == {"ADM", "BigGAN", "GLIDE"}
+    by_name = find_domains(catalog, r"/0*(\d)\d\.png$")
     assert set(by_name.names) == {"0", "1"} and set(by_name.left_out) <= {"2", "3"}
     assert sorted(["sd10", "none", "sd2", "2"], key=_by_number) == ["2", "none", "sd2", "sd10"]
     for wrong, words in (("(", "no regular expression"), ("dataset", "comparing takes two"),
                          ("nowhere", "comparing takes two")):  # fmt: skip
         with pytest.raises(UserError, match=words):
-            find_domains(catalogue, wrong)
+            find_domains(catalog, wrong)
 
 
 def test_published_tables(tmp_path):

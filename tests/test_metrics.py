@@ -8,11 +8,11 @@ import pytest
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from tfdetect.evaluation.evaluate import measure
+from tfdetect.core.run import Run
+from tfdetect.evaluation.evaluate_run import measure
 from tfdetect.evaluation.figures import reliability_by_generator
 from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
-from tfdetect.evaluation.report import terminal_table
-from tfdetect.run import Run
+from tfdetect.evaluation.run_report import terminal_table
 
 TINY = np.finfo(np.float32).eps
 

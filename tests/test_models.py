@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.errors import UserError
-from tfdetect.experiment import INPUT_SIZES, load_experiment
-from tfdetect.models.answers import probabilities
-from tfdetect.models.detector import build_detector, describe, load_detector
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import INPUT_SIZES, load_experiment
+from tfdetect.core.registry import AUGMENTATIONS, BACKBONES, FRONT_ENDS, HEADS, MASK_HEADS, resolve
+from tfdetect.core.run import Run
+from tfdetect.models.detector import build_detector, describe
+from tfdetect.models.inference import probabilities
 from tfdetect.models.pyramid import with_maps
 from tfdetect.models.saved_model import export_saved_model
-from tfdetect.registry import AUGMENTATIONS, BACKBONES, FRONT_ENDS, HEADS, MASK_HEADS, resolve
-from tfdetect.run import Run
-from tfdetect.training.fit import save_detector
+from tfdetect.models.saving import load_detector, save_detector
 
 # One reduced model a family; the rest of the registry, at full size, is marked slow.
 REDUCED = {
@@ -216,7 +216,7 @@ def test_preprocessing_is_that_of_the_weights(backbone):
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_fused_normalisation_is_keras_own(affine):
+def test_fused_normalization_is_keras_own(affine):
     from tfdetect.models.normalization import FusedBatchNormalization
 
     x = tf.random.stateless_normal([8, 5, 6, 4], [3, 4]) * 3 + 1
@@ -237,7 +237,7 @@ def test_freezing_by_number_share_and_name():
     free = detector("small_resnet", 16, options)
     layers = len(next(m for m in free.layers if isinstance(m, keras.Model)).layers)
     first = detector("small_resnet", 16, options, freeze="{first: 5}")
-    half = detector("small_resnet", 16, options, freeze="{share: 0.5}")
+    half = detector("small_resnet", 16, options, freeze="{fraction: 0.5}")
     stem = detector("small_resnet", 16, options, freeze="{names: [stem, stage1*]}")
     assert f"0 of {layers} backbone layers frozen" in describe(free)
     assert f"5 of {layers} backbone layers frozen" in describe(first)

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from tfdetect.cli import run_command
 from tfdetect.compare import main as compare_command
+from tfdetect.core.cli import run_command
 from tfdetect.evaluation.paired import delong, difference, holm, mcnemar
 
 
@@ -87,7 +87,7 @@ def test_comparing_needs_no_tensorflow(shared_run):
     path = shared_run[0].path
     twice = [str(path), f"{path}/../{path.name}"]
     code = (
-        "import sys; from tfdetect.cli import run_command; from tfdetect.compare import main; "
+        "import sys; from tfdetect.core.cli import run_command; from tfdetect.compare import main; "
         f"assert run_command(main, {twice!r}) == 0; sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,19 +7,21 @@ import pytest
 import tensorflow as tf
 from conftest import write_images
 
-from tfdetect.data.catalogue import build_catalogue
-from tfdetect.data.pipeline import image_dataset, load_image, training_data, validation_data
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Data
+from tfdetect.core.spec import load_spec
+from tfdetect.data.catalog import build_catalog
+from tfdetect.data.loading import image_dataset, load_image
 from tfdetect.data.sources import Files
-from tfdetect.errors import UserError
-from tfdetect.experiment import Data
-from tfdetect.spec import load_spec
+from tfdetect.data.training_stream import training_data
+from tfdetect.data.validation_stream import validation_data
 
 
 def stream(root, batch_size=8, seed=1, **data):
     spec, _ = load_spec(str(root))
-    catalogue = build_catalogue(spec, {spec.name: root}, progress=False)
+    catalog = build_catalog(spec, {spec.name: root}, progress=False)
     settings = Data(**{"image_size": 24, **data})
-    return training_data(catalogue, catalogue.split("train"), settings, 2, batch_size, seed)
+    return training_data(catalog, catalog.split("train"), settings, 2, batch_size, seed)
 
 
 def take(dataset, count):
@@ -48,10 +50,10 @@ def test_memory_and_files_give_the_same_batches(folder_dataset):
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_workers_change_nothing(folder_dataset, workers, monkeypatch):
-    from tfdetect.data import pipeline
 
     reference = take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 10)
-    monkeypatch.setattr(pipeline, "WORKERS", workers)
+    monkeypatch.setattr("tfdetect.data.loading.WORKERS", workers)
+    monkeypatch.setattr("tfdetect.data.training_stream.WORKERS", workers)
     changed = take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 10)
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(reference, changed))
 
@@ -96,7 +98,7 @@ def test_a_file_that_breaks_after_the_scan_ends_nothing(folder_dataset):
 
 def stream_of(data):
     """The same files again, cached in memory, without a new scan."""
-    from tfdetect.data.pipeline import TrainingData
+    from tfdetect.data.training_stream import TrainingData
 
     settings = data.data.model_copy(update={"cache": "memory"})
     return TrainingData(data.source, data.labels, settings, 2, 8, 1)
@@ -118,10 +120,10 @@ def test_fewer_images_than_a_batch_is_said(tmp_path):
 
 def test_validation_counts_each_image_once(folder_dataset):
     spec, folders = load_spec(str(folder_dataset))
-    catalogue = build_catalogue(spec, folders, progress=False)
-    table = catalogue.split("test")
+    catalog = build_catalog(spec, folders, progress=False)
+    table = catalog.split("test")
     labels = table["label"].to_numpy()
-    batches = list(validation_data(catalogue, table, Data(image_size=24), 2, 10))
+    batches = list(validation_data(catalog, table, Data(image_size=24), 2, 10))
     assert [x.shape[0] for x, _, _ in batches] == [10, 10, 10, 10]
     weights = np.concatenate([w["label"].numpy() for _, _, w in batches])
     assert weights.sum() == 32 and set(weights) == {0.0, 1.0}
@@ -176,10 +178,10 @@ def uneven(tmp_path):
 
 def uneven_stream(name, batch_size=16, **settings):
     spec, folders = load_spec(name)
-    catalogue = build_catalogue(spec, folders, progress=False)
-    table = catalogue.split("train")
+    catalog = build_catalog(spec, folders, progress=False)
+    table = catalog.split("train")
     data = Data(image_size=8, **settings)
-    return training_data(catalogue, table, data, 2, batch_size, 1), table
+    return training_data(catalog, table, data, 2, batch_size, 1), table
 
 
 def test_balanced_sampling_draws_classes_alike_and_every_image_once_a_pass(uneven):
@@ -199,10 +201,10 @@ def test_balanced_sampling_draws_classes_alike_and_every_image_once_a_pass(uneve
 
 
 def test_weights_fix_each_datasets_share(uneven):
-    stream, table = uneven_stream(uneven, weights={"one": 1, "two": 3})
+    stream, table = uneven_stream(uneven, dataset_weights={"one": 1, "two": 3})
     second = table["dataset"].to_numpy() == "two"
     assert (second[draws(stream, 50)].sum(axis=1) == 12).all()
-    both, table = uneven_stream(uneven, 15, weights={"one": 1, "two": 1}, balance="sample")
+    both, table = uneven_stream(uneven, 15, dataset_weights={"one": 1, "two": 1}, balance="sample")
     picked = draws(both, 40).ravel()
     keys = second.astype(int) * 2 + table["label"].to_numpy()
     shares = np.bincount(keys[picked]) / len(picked)
@@ -210,8 +212,8 @@ def test_weights_fix_each_datasets_share(uneven):
 
 
 def test_weights_of_unknown_datasets_are_refused(uneven):
-    with pytest.raises(UserError, match="Unknown dataset in data.weights 'ones'.*'one'"):
-        uneven_stream(uneven, weights={"ones": 2})
+    with pytest.raises(UserError, match="Unknown dataset in data.dataset_weights 'ones'.*'one'"):
+        uneven_stream(uneven, dataset_weights={"ones": 2})
 
 
 def test_class_weights_make_classes_count_alike(uneven):

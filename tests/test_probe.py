@@ -1,4 +1,4 @@
-"""Probes: frozen encoders, features computed once, linear and nearest-neighbour heads."""
+"""Probes: frozen encoders, features computed once, linear and nearest-neighbor heads."""
 
 import keras
 import numpy as np
@@ -8,14 +8,14 @@ from conftest import SMALL, fit_small, train_small
 from test_models import detector
 
 from tfdetect import predict, train
-from tfdetect.cli import run_command
-from tfdetect.data.pipeline import training_data
-from tfdetect.errors import UserError
-from tfdetect.models.answers import probabilities
-from tfdetect.models.detector import backbone_of, load_detector
-from tfdetect.models.heads import Neighbours, neighbours
-from tfdetect.run import Run
-from tfdetect.training.fit import save_detector
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run
+from tfdetect.data.training_stream import training_data
+from tfdetect.models.detector import backbone_of
+from tfdetect.models.heads import Neighbors, neighbors
+from tfdetect.models.inference import probabilities
+from tfdetect.models.saving import load_detector, save_detector
 
 TINY = "{hidden_dim: 32, num_layers: 1, num_heads: 2, intermediate_dim: 32}"
 SIDES = {"clip": 28, "siglip": 32, "dinov2": 28, "dinov3": 32}
@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize("encoder", SIDES)
 def test_encoders_build_freeze_and_save(encoder, tmp_path):
     side = SIDES[encoder]
-    model = detector(encoder, side, TINY, freeze="{share: 1}")
+    model = detector(encoder, side, TINY, freeze="{fraction: 1}")
     assert [v.path.split("/")[0] for v in model.trainable_variables] == ["label", "label"]
     x = RNG.uniform(0, 255, (2, side, side, 3)).astype("float32")
     run = Run(tmp_path, {"classes": ["real", "fake"], "image_size": [side, side],
@@ -50,7 +50,7 @@ def test_wrong_encoders_are_explained(encoder, options, message):
         detector(encoder, SIDES[encoder], options)
 
 
-CACHED = ["model.freeze={share: 1}", "training.cache_features=2", "training.epochs=12",
+CACHED = ["model.freeze={fraction: 1}", "training.cache_features=2", "training.epochs=12",
           "training.optimizer.learning_rate=0.05",
           "training.schedule={name: constant}"]  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
     )  # fmt: skip
     model, state = fit_small(folder_dataset, tmp_path / "fit", CACHED)
     assert loaded == [0]  # images were read once
-    assert state.best < 0.6 and state.epoch == 12  # log loss; of nothing learnt 0.69
+    assert state.best < 0.6 and state.epoch == 12  # log loss; of nothing learned 0.69
     fresh = detector("small_resnet", 24, "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], "
                      "stem: 8}")  # fmt: skip
     changed = [not v.path.startswith("label") for v in model.trainable_variables]
@@ -83,7 +83,7 @@ def test_a_cached_run_is_whole_and_resumes_alike(folder_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("change", [
-    "model.freeze={share: 0.5}", "model.mask_head=decoder", "training.stages=[{epochs: 1}]",
+    "model.freeze={fraction: 0.5}", "model.mask_head=decoder", "training.stages=[{epochs: 1}]",
 ])  # fmt: skip
 def test_features_are_cached_of_frozen_backbones_only(folder_dataset, tmp_path, change):
     with pytest.raises(UserError, match="cache_features needs"):
@@ -92,8 +92,8 @@ def test_features_are_cached_of_frozen_backbones_only(folder_dataset, tmp_path, 
 
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("k", [1, 2])
-def test_neighbours_by_hand(outputs, k):
-    layer = Neighbours(outputs, k, bank=30)
+def test_neighbors_by_hand(outputs, k):
+    layer = Neighbors(outputs, k, bank=30)
     layer.build((None, 5))
     classes = max(2, outputs)
     features = RNG.normal(size=(21, 1, 1, 5)).astype("float32")
@@ -111,11 +111,11 @@ def test_neighbours_by_hand(outputs, k):
     own = layer(features[:3, 0, 0], training=True)
     assert np.abs(own - layer(features[:3, 0, 0])).max() > 0.1
     with pytest.raises(ValueError, match="k is from"):
-        Neighbours(1, 9, bank=10)
+        Neighbors(1, 9, bank=10)
 
 
-def test_neighbours_of_authentic_images_alone():
-    layer = Neighbours(1, 2, bank=30, known="authentic")
+def test_neighbors_of_authentic_images_alone():
+    layer = Neighbors(1, 2, bank=30, known="authentic")
     layer.build((None, 5))
     features = RNG.normal(size=(21, 1, 1, 5)).astype("float32")
     labels = np.arange(21) % 2
@@ -128,14 +128,14 @@ def test_neighbours_of_authentic_images_alone():
     assert type(layer).from_config(layer.get_config()).which == "authentic"
     for outputs, known in ((3, "authentic"), (1, "fake")):
         with pytest.raises(ValueError, match="known is all"):
-            Neighbours(outputs, known=known)
+            Neighbors(outputs, known=known)
 
 
-def test_neighbours_tell_clusters_apart():
+def test_neighbors_tell_clusters_apart():
     label = np.arange(200) % 2
     x = (RNG.normal(0, 1, (200, 1, 1, 8)) + 2 * label[:, None, None, None]).astype("float32")
     features = keras.Input((1, 1, 8))
-    model = keras.Model(features, neighbours(features, 1, k=3, bank=100))
+    model = keras.Model(features, neighbors(features, 1, k=3, bank=100))
     model.get_layer("label").remember(x[:120].copy(), label[:120, None])
     model.compile(keras.optimizers.Adam(0.05), keras.losses.BinaryCrossentropy(from_logits=True))
     start = model.evaluate(x[120:], label[120:], verbose=0)
@@ -148,7 +148,7 @@ def test_content_is_pretrained_and_gives_no_verdicts(folder_dataset, tmp_path, c
     """What photographs show, then what is unlike all of them."""
     spec = tmp_path / "content.yaml"
     spec.write_text(
-        "name: content\npattern: '(?P<split>train|test)/(?P<klass>real|fake)/.*'\n"
+        "name: content\npattern: '(?P<split>train|test)/(?P<class>real|fake)/.*'\n"
         "splits: {train: train, test: test}\npretraining: true\n"
         "classes: [{name: smooth, folders: [real]}, {name: checkered, folders: [fake]}]\n"
     )
@@ -165,16 +165,16 @@ def test_content_is_pretrained_and_gives_no_verdicts(folder_dataset, tmp_path, c
         path.name for path in (tmp_path / "content").iterdir()
     }  # fmt: skip
     assert run_command(predict.main, [str(tmp_path / "content"), str(folder_dataset)]) == 2
-    assert "learnt what photographs show" in capsys.readouterr().err
-    overrides = [*CACHED, "model.head=neighbours", "model.head_options={known: authentic}",
+    assert "learned what photographs show" in capsys.readouterr().err
+    overrides = [*CACHED, "model.head=neighbors", "model.head_options={known: authentic}",
                  f"model.weights={tmp_path / 'content'}", "training.cache_features=1"]  # fmt: skip
     model, _ = fit_small(folder_dataset, tmp_path / "fit", overrides)
     kernel = load_detector(Run(tmp_path / "content", {})).get_weights()[0]
     np.testing.assert_array_equal(model.get_weights()[0], kernel)
 
 
-def test_neighbours_learn_and_save(folder_dataset, tmp_path):
-    overrides = [*CACHED, "model.head=neighbours", "model.head_options={bank: 60}",
+def test_neighbors_learn_and_save(folder_dataset, tmp_path):
+    overrides = [*CACHED, "model.head=neighbors", "model.head_options={bank: 60}",
                  "training.cache_features=1"]  # fmt: skip
     model, _ = fit_small(folder_dataset, tmp_path / "fit", overrides)
     assert float(model.get_layer("label").scale) != 3.0

@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect import workflow
-from tfdetect.errors import UserError
-from tfdetect.experiment import load_model, override, published
-from tfdetect.models.answers import draws_masks, probabilities
-from tfdetect.models.detector import build_detector, learn_statistics, load_detector
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_model, override, published
+from tfdetect.core.registry import BACKBONES, resolve
+from tfdetect.core.run import Run
+from tfdetect.data.plan import make_plan
+from tfdetect.models.detector import build_detector, learn_statistics
+from tfdetect.models.inference import predicts_masks, probabilities
 from tfdetect.models.networks.f3net import mix_block
 from tfdetect.models.networks.gramnet import Gram
 from tfdetect.models.networks.iidnet import SEARCHED
 from tfdetect.models.saved_model import export_saved_model
-from tfdetect.registry import BACKBONES, resolve
-from tfdetect.run import Run
+from tfdetect.models.saving import load_detector, save_detector
 from tfdetect.training.devices import choose_precision
-from tfdetect.training.fit import save_detector
-from tfdetect.training.masks import MaskCriterion
+from tfdetect.training.mask_losses import MaskCriterion
 
 NAMES = sorted(published())
 # Sides that are quick, other than the native ones.
@@ -48,13 +48,13 @@ def test_parameters_are_those_listed(name):
     own = count(head) * missing // model.output["label"].shape[-1] if missing else 0
     assert count(model) + own == facts.parameters
     side = load_model(name).data.image_size[0]
-    if draws_masks(model):
+    if predicts_masks(model):
         assert model.output["mask"].shape[1:] == (side, side, 1)
 
 
-def test_frank_in_grey_and_with_five_classes():
-    grey = ["model.front_end_options={colour: false}"]
-    assert count(build("frank_dct", overrides=grey)) == 38_831
+def test_frank_in_gray_and_with_five_classes():
+    gray = ["model.front_end_options={color: false}"]
+    assert count(build("frank_dct", overrides=gray)) == 38_831
     assert count(build("frank_dct", classes=5)) == 169_961
 
 
@@ -221,7 +221,7 @@ def test_learns_what_is_planted_and_nothing_from_shuffled_labels(name, shuffled)
     experiment = load_model(name)
     side = 32 if name == "nixnet" else SMALL.get(name, 64)
     masks = experiment.model.mask_head is not None
-    # The sizes, regularisation and rates of long trainings are not what is tested.
+    # The sizes, regularization and rates of long trainings are not what is tested.
     model = build(name, side, 2, ["model.dropout=0", *QUICK.get(name, [])])
     x, label, where = planted(96, side, masks, 1)
     held_x, held_label, held_where = planted(64, side, masks, 2)
@@ -257,32 +257,30 @@ def test_learns_what_is_planted_and_nothing_from_shuffled_labels(name, shuffled)
 
 
 def test_model_alone_brings_its_recipe_and_with_an_experiment_takes_that_one():
-    plan = workflow.make_plan("cifake", None, [], None, None, "npr")
+    plan = make_plan("cifake", None, [], None, None, "npr")
     assert plan.experiment.training == load_model("npr").training
     assert plan.experiment.data.image_size == (224, 224)
-    plan = workflow.make_plan(
-        "cifake", "cifake_small_resnet", ["data.image_size=32"], None, None, "npr"
-    )
+    plan = make_plan("cifake", "cifake_small_resnet", ["data.image_size=32"], None, None, "npr")
     assert plan.experiment.name == "npr"
     assert plan.experiment.model.front_end == "npr"
     assert plan.experiment.training.batch_size == 256
     assert plan.experiment.data.image_size == (32, 32)
     assert [step.name for step in plan.experiment.data.augment] == ["flip", "shift"]
     with pytest.raises(UserError, match="Unknown detector 'nrp'.*npr"):
-        workflow.make_plan("cifake", None, [], None, None, "nrp")
+        make_plan("cifake", None, [], None, None, "nrp")
     with pytest.raises(UserError, match="Unknown detector 'demo'"):
-        workflow.make_plan("cifake", None, [], None, None, "demo")
+        make_plan("cifake", None, [], None, None, "demo")
 
 
 def test_models_lists_them_without_tensorflow(capsys):
     import subprocess
     import sys
 
-    from tfdetect.cli import main
+    from tfdetect.__main__ import main
 
     assert main(["models"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in NAMES)
-    code = ("import sys; from tfdetect.cli import main; main(['models', '--json']); "
+    code = ("import sys; from tfdetect.core.cli import main; main(['models', '--json']); "
             "sys.exit('tensorflow' in sys.modules)")  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -9,13 +9,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageFilter
 
-from tfdetect.cli import run_command
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
 from tfdetect.data.sources import Files
-from tfdetect.errors import UserError
 from tfdetect.evaluate import main as evaluate_command
-from tfdetect.evaluation.predictions import predict_images
+from tfdetect.evaluation.predictions import predict_source
 from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
-from tfdetect.models.detector import load_detector
+from tfdetect.models.saving import load_detector
 
 
 def picture(height=60, width=90):
@@ -91,15 +91,15 @@ def test_images_are_degraded_before_they_are_brought_to_size(shared_run, tmp_pat
     paths = sorted(map(str, root.glob("test/*/*.png")))
     [jpeg] = parse_degradations("jpeg:40")
     detector = load_detector(run)
-    found = predict_images(run, detector, Files(paths), change=jpeg)["p_fake"].to_numpy()
+    found = predict_source(run, detector, Files(paths), change=jpeg)["p_fake"].to_numpy()
     written = []
     for number, path in enumerate(paths):
         target = tmp_path / f"{number}.png"
         Image.fromarray(changed("jpeg:40", np.asarray(Image.open(path)))).save(target)
         written.append(str(target))
-    expected = predict_images(run, detector, Files(written))["p_fake"].to_numpy()
+    expected = predict_source(run, detector, Files(written))["p_fake"].to_numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    untouched = predict_images(run, detector, Files(paths))["p_fake"].to_numpy()
+    untouched = predict_source(run, detector, Files(paths))["p_fake"].to_numpy()
     assert np.abs(found - untouched).max() > 0.01
 
 

@@ -18,13 +18,13 @@ import pytest
 import yaml
 from conftest import SMALL, write_images
 
-from tfdetect import registry
-from tfdetect.documents import shipped_names, validate
-from tfdetect.errors import UserError
-from tfdetect.experiment import load_experiment, override
+from tfdetect.core import registry
+from tfdetect.core.documents import shipped_names, validate
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_experiment, override
 from tfdetect.tuning.objective import Objective
 from tfdetect.tuning.pruning import unpromising
-from tfdetect.tuning.search import best_trial, reason_of, share_out
+from tfdetect.tuning.scheduler import best_trial, reason_of, share_out
 from tfdetect.tuning.settings import open_search
 from tfdetect.tuning.space import Space, load_space
 from tfdetect.tuning.store import COMPLETE, FAILED, Store, alive, this_process
@@ -282,7 +282,7 @@ TINY = {
 
 
 def command(space, root, output, *arguments):
-    overrides = [part for text in (*SMALL, "training.state_minutes=0") for part in ("--set", text)]
+    overrides = [part for text in (*SMALL, "training.checkpoint_minutes=0") for part in ("--set", text)]
     return [
         sys.executable, "-m", "tfdetect.search", "--space", str(space), "--dataset", str(root),
         "--output", str(output), "--name", "s", *overrides, *arguments,
@@ -364,7 +364,7 @@ def test_a_search_none_of_whose_trials_run_ends(folder_dataset, tmp_path, space)
 )
 def test_bad_arguments_are_refused_before_any_trial(folder_dataset, tmp_path, space, arguments,
                                                     message, capsys):  # fmt: skip
-    from tfdetect.cli import run_command
+    from tfdetect.core.cli import run_command
     from tfdetect.search import main
 
     assert run_command(main, command(space, folder_dataset, tmp_path, *arguments)[3:]) == 2
@@ -476,7 +476,7 @@ def test_the_best_is_retrained_with_one_flag(folder_dataset, tmp_path, space):
     arguments = ("--max-trials", "2", "--trial-set", "training.epochs=1", "--retrain")
     done = run(space, folder_dataset, tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
-    from tfdetect.run import open_run
+    from tfdetect.core.run import open_run
 
     retrained = open_run(tmp_path / "s-best")
     assert retrained.info["epochs"] == 2 and "test" in retrained.metrics()
@@ -546,18 +546,18 @@ def test_no_spark_cluster_is_a_clear_error(folder_dataset, tmp_path, space):
 
 
 def test_folds_part_by_group_and_leave_the_test_split_alone(tmp_path):
-    from tfdetect import workflow
-    from tfdetect.data.catalogue import fold
+    from tfdetect.data.catalog import fold
+    from tfdetect.data.plan import find_data, make_plan
 
     root = tmp_path / "pictures"
     for split, count in (("train", 30), ("test", 8)):
         for name, fake in (("real", 0), ("fake", 1)):
             write_images(root / split / name, count, fake, seed=len(split))
-    catalogue = workflow.find_data(workflow.make_plan(str(root), None, SMALL), progress=False)
+    catalog = find_data(make_plan(str(root), None, SMALL), progress=False)
     held = []
     for number in range(3):
-        part = fold(catalogue, 3, number)
-        kept = [c.split("test")["path"].to_pylist() for c in (part, catalogue)]
+        part = fold(catalog, 3, number)
+        kept = [c.split("test")["path"].to_pylist() for c in (part, catalog)]
         assert sorted(kept[0]) == sorted(kept[1])
         train, validation = (
             set(part.split(name)["group"].to_pylist()) for name in ("train", "validation")
@@ -565,7 +565,7 @@ def test_folds_part_by_group_and_leave_the_test_split_alone(tmp_path):
         assert train and validation and not train & validation
         held.append(validation)
     assert not held[0] & held[1] and not held[1] & held[2] and not held[0] & held[2]
-    outside = set(catalogue.table["group"].to_pylist()) - set(
-        catalogue.split("test")["group"].to_pylist()
+    outside = set(catalog.table["group"].to_pylist()) - set(
+        catalog.split("test")["group"].to_pylist()
     )
     assert set.union(*held) == outside

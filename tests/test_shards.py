@@ -9,13 +9,15 @@ import tensorflow as tf
 from conftest import train_small, write_images
 from PIL import Image
 
-from tfdetect import workflow
-from tfdetect.data import pipeline, shards
-from tfdetect.data.pipeline import load_images, training_data
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Data
+from tfdetect.data import shards
+from tfdetect.data.loading import load_image, load_images
+from tfdetect.data.plan import evaluation_data, find_data, make_plan
+from tfdetect.data.prepare_dataset import prepare_shards
 from tfdetect.data.shards import Copies
 from tfdetect.data.sources import image_source
-from tfdetect.errors import UserError
-from tfdetect.experiment import Data
+from tfdetect.data.training_stream import training_data
 
 pytestmark = pytest.mark.filterwarnings(  # tensorflow-datasets' own
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
@@ -23,24 +25,24 @@ pytestmark = pytest.mark.filterwarnings(  # tensorflow-datasets' own
 
 
 def prepare(root, output, copies=Copies(), shard_bytes=25_000):  # noqa: B008
-    plan = workflow.make_plan(str(root))
-    return workflow.prepare_shards(plan, output, copies, shard_bytes, 2, progress=False)
+    plan = make_plan(str(root))
+    return prepare_shards(plan, output, copies, shard_bytes, 2, progress=False)
 
 
-def catalogue_of(name):
-    return workflow.find_data(workflow.make_plan(str(name)), progress=False)
+def catalog_of(name):
+    return find_data(make_plan(str(name)), progress=False)
 
 
 def stream(name, batch_size=8, **settings):
-    catalogue = catalogue_of(name)
+    catalog = catalog_of(name)
     data = Data(**{"image_size": 24, "cache": "none", **settings})
-    return training_data(catalogue, catalogue.split("train"), data, 2, batch_size, 1)
+    return training_data(catalog, catalog.split("train"), data, 2, batch_size, 1)
 
 
 @pytest.fixture
 def small_pools(monkeypatch):
     """Several shards a pool, several pools a pass."""
-    monkeypatch.setattr(pipeline, "_POOL", 70_000)
+    monkeypatch.setattr("tfdetect.data.training_stream._POOL", 70_000)
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_tensorflow_datasets_reads_them(masked, tmp_path):
     import tensorflow_datasets as tfds
 
     done = prepare(masked, tmp_path / "out", shard_bytes=8_000)
-    found = catalogue_of(masked)
+    found = catalog_of(masked)
     counts = {s: found.split(s).num_rows for s in ("train", "validation", "test")}
     builder = tfds.builder_from_directory(str(done.folder))
     assert {s: i.num_examples for s, i in builder.info.splits.items()} == counts
@@ -92,12 +94,12 @@ def test_tensorflow_datasets_reads_them(masked, tmp_path):
 
 
 def decoded(path):
-    return pipeline.load_image(tf.io.read_file(str(path)), None, "stretch").numpy()
+    return load_image(tf.io.read_file(str(path)), None, "stretch").numpy()
 
 
 def test_our_reader_sees_what_files_show(masked, tmp_path):
     done = prepare(masked, tmp_path / "out", shard_bytes=8_000)
-    files, prepared = catalogue_of(masked), catalogue_of(done.folder.parent)
+    files, prepared = catalog_of(masked), catalog_of(done.folder.parent)
     assert prepared.table.num_rows == files.table.num_rows
     rows = {row["path"]: row for row in files.table.to_pylist()}
     for split in ("train", "validation", "test"):
@@ -107,7 +109,7 @@ def test_our_reader_sees_what_files_show(masked, tmp_path):
         for row, image in zip(table.to_pylist(), images):
             assert {k: row[k] for k in rows[row["path"]]} == rows[row["path"]]
             whole = tf.io.read_file(str(masked / row["path"]))
-            assert np.array_equal(image, pipeline.load_image(whole, (24, 24), "stretch"))
+            assert np.array_equal(image, load_image(whole, (24, 24), "stretch"))
         with_mask = table.filter(table["mask"].is_valid())
         source = image_source(prepared, with_mask, "mask")
         images = image_source(prepared, with_mask)
@@ -141,7 +143,7 @@ POLICY = [{"name": "flip"}, {"name": "warp", "rotation": 20}]
 def test_goes_on_from_any_step(folder_dataset, tmp_path, small_pools, settings, monkeypatch):
     data = stream(prepare(folder_dataset, tmp_path / "out").folder, **settings)
     whole = [x.numpy() for x, _ in data.batches().take(40)]
-    monkeypatch.setattr(pipeline, "WORKERS", 5)
+    monkeypatch.setattr("tfdetect.data.training_stream.WORKERS", 5)
     for start in (1, 11, 26, 37):
         rest = [x.numpy() for x, _ in data.batches(start).take(3)]
         assert all(np.array_equal(a, b) for a, b in zip(whole[start:], rest))
@@ -162,7 +164,7 @@ def test_a_run_on_shards_is_a_run(folder_dataset, tmp_path, small_pools):
     assert (run.path / "figures/test_mistakes.png").is_file()
     table = pq.read_table(run.path / "predictions/test.parquet")
     assert table.num_rows == 32 and table["error"].null_count == 32
-    spec, roots, _ = workflow.evaluation_data(run, None, None, None, None)
+    spec, roots, _ = evaluation_data(run, None, None, None, None)
     assert roots == {"pictures": done.folder} and spec.shards
 
 
@@ -204,7 +206,7 @@ def test_damaged_shards_are_refused_and_mended(folder_dataset, tmp_path):
         train_small(done.folder, tmp_path / "runs", ["data.cache=none"])
     short.write_bytes(before[short.name][:-9])
     with pytest.raises(UserError, match="has .* bytes, not"):
-        catalogue_of(done.folder)
+        catalog_of(done.folder)
     gone.unlink()
     again = prepare(folder_dataset, tmp_path / "out")
     assert again.written == 3 and bytes_of(again.folder) == before
@@ -224,7 +226,7 @@ def test_other_data_or_copies_do_not_mix(folder_dataset, tmp_path):
 
 def test_what_tensorflow_cannot_decode_is_left_out_and_named(folder_dataset, tmp_path):
     broken = sorted((folder_dataset / "train/fake").iterdir())[7]
-    workflow.find_data(workflow.make_plan(str(folder_dataset)), progress=False)
+    find_data(make_plan(str(folder_dataset)), progress=False)
     data = bytearray(broken.read_bytes())
     status = broken.stat()
     data[-30] ^= 255  # the scan is cached: it does not know
@@ -235,7 +237,7 @@ def test_what_tensorflow_cannot_decode_is_left_out_and_named(folder_dataset, tmp
     done = prepare(folder_dataset, tmp_path / "out")
     assert done.skipped == 1 and done.images == 151
     assert "fake/007.png,TensorFlow cannot decode" in (done.folder / "skipped.csv").read_text()
-    found = catalogue_of(done.folder)
+    found = catalog_of(done.folder)
     assert found.table.num_rows == 151 and found.skipped.num_rows == 1
     kept, _, _ = load_images(image_source(found, found.split("train")), (24, 24), "stretch")
     assert len(kept) == found.split("train").num_rows
@@ -244,14 +246,14 @@ def test_what_tensorflow_cannot_decode_is_left_out_and_named(folder_dataset, tmp
 @pytest.mark.parametrize(("encode", "kind"), [("keep", "PNG"), ("jpeg", "JPEG")])
 def test_copies(masked, tmp_path, encode, kind):
     done = prepare(masked, tmp_path / "out", Copies(size=(16, 20), resize="stretch", encode=encode))
-    found = catalogue_of(done.folder)
+    found = catalog_of(done.folder)
     source = image_source(found, found.table)
     for place, row in enumerate(found.table.to_pylist()):
         with Image.open(io.BytesIO(source.read(place))) as image:
             assert image.format == kind == row["format"]
             assert image.size == (20, 16) == (row["width"], row["height"])
             whole = tf.io.read_file(str(masked / row["path"]))
-            meant = pipeline.load_image(whole, (16, 20), "stretch").numpy()
+            meant = load_image(whole, (16, 20), "stretch").numpy()
             distance = np.abs(np.asarray(image, int) - meant).mean()
             assert distance == 0 if encode == "keep" else distance < 12
 
@@ -259,19 +261,19 @@ def test_copies(masked, tmp_path, encode, kind):
 def test_unions_of_prepared_sets(folder_dataset, masked, tmp_path, small_pools):
     one, two = prepare(folder_dataset, tmp_path / "out"), prepare(masked, tmp_path / "out")
     both = f"{one.folder}+{two.folder}"
-    counts = catalogue_of(both).table["dataset"].value_counts().to_pylist()
+    counts = catalog_of(both).table["dataset"].value_counts().to_pylist()
     assert {c["values"]: c["counts"] for c in counts} == {"pictures": 152, "masked": 40}
     shares = {"masked": 3.0, "pictures": 1.0}
-    catalogue = catalogue_of(both)
+    catalog = catalog_of(both)
     data = Data(image_size=24, cache="none", weights=shares)
-    batches = training_data(catalogue, catalogue.split("train"), data, 2, 8, 1).batches()
+    batches = training_data(catalog, catalog.split("train"), data, 2, 8, 1).batches()
     assert all(x.shape == (8, 24, 24, 3) for x, _ in batches.take(20))
     with pytest.raises(UserError, match="Prepare its other parts too"):
-        catalogue_of(f"{one.folder}+{masked}")
-    united = workflow.make_plan(f"{folder_dataset}+{masked}")
-    done = workflow.prepare_shards(united, tmp_path / "u", Copies(), 10**6, 1, progress=False)
+        catalog_of(f"{one.folder}+{masked}")
+    united = make_plan(f"{folder_dataset}+{masked}")
+    done = prepare_shards(united, tmp_path / "u", Copies(), 10**6, 1, progress=False)
     assert done.folder.parent.name == "pictures_masked" and done.images == 192
     with pytest.raises(UserError, match="holds a dataset twice"):
-        catalogue_of(f"{one.folder}+{done.folder}")
+        catalog_of(f"{one.folder}+{done.folder}")
     with pytest.raises(UserError, match="prepared already"):
         prepare(done.folder, tmp_path)

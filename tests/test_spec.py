@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from tfdetect.documents import shipped
-from tfdetect.errors import UserError
-from tfdetect.spec import load_spec
+from tfdetect.core.documents import shipped
+from tfdetect.core.errors import UserError
+from tfdetect.core.spec import load_spec
 
 
 @pytest.mark.parametrize("name", [p.stem for p in shipped("data_specs").glob("*.yaml")])
@@ -22,25 +22,25 @@ def test_unknown_dataset_names_the_nearest():
 
 def test_typo_names_key_file_line_and_nearest(tmp_path):
     data = yaml.safe_load((shipped("data_specs") / "cifake.yaml").read_text())
-    data["validation_shar"] = data.pop("validation_share")
+    data["validation_shar"] = data.pop("validation_fraction")
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(UserError) as error:
         load_spec(str(file))
     line = 1 + [t.startswith("validation_shar") for t in file.read_text().splitlines()].index(True)
     assert "'validation_shar' is not known" in str(error.value)
-    assert "Did you mean 'validation_share'" in str(error.value)
+    assert "Did you mean 'validation_fraction'" in str(error.value)
     assert f"{file}, line {line}" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pattern": "(?P<klass>a"}, "not a regular expression"),
+        ({"pattern": "(?P<class>a"}, "not a regular expression"),
         ({"pattern": "a/b"}, r"needs a group"),
         ({"splits": {"train": "training"}}, "is not a split"),
         ({"classes": [{"name": "a", "folders": ["x"]}]}, "at least 2"),
-        ({"validation_share": 0.9}, "less than 0.5"),
+        ({"validation_fraction": 0.9}, "less than 0.5"),
         ({"classes": [{"name": "a", "folder": ["x"]}, {"name": "b", "folders": ["y"]}]},
          "Did you mean 'folders'"),
     ],

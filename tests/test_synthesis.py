@@ -8,18 +8,18 @@ import pytest
 from conftest import SMALL, train_small
 from PIL import Image
 
-from tfdetect import synthesize, workflow
-from tfdetect.cli import run_command
-from tfdetect.data.catalogue import build_catalogue
-from tfdetect.errors import UserError
+from tfdetect import synthesize
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.journal import exclusive
+from tfdetect.core.registry import FILLS, MASKS, resolve
+from tfdetect.core.spec import load_spec
+from tfdetect.data.catalog import build_catalog
 from tfdetect.evaluation.figures import read_picture
-from tfdetect.journal import exclusive
-from tfdetect.registry import FILLS, MASKS, resolve
-from tfdetect.spec import load_spec
 from tfdetect.synthesis import autoencoder, forge
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.forge import Settings
-from tfdetect.synthesis.masks import draw_mask, pick_region
+from tfdetect.synthesis.mask_makers import draw_mask, pick_region
 from tfdetect.synthesis.photos import Photo, load_photo, random_generator, same_size
 
 DRAWN = ("brush", "polygon", "rectangle", "blob")
@@ -203,7 +203,7 @@ def settings(**changes):
 
 
 def make(source, output, asked, workers=1, steps=2):
-    return workflow.synthesize(source, output, asked, workers, steps, progress=False)
+    return synthesize(source, output, asked, workers, steps, progress=False)
 
 
 def pictures_of(output):
@@ -239,7 +239,7 @@ def test_a_forged_data_set(photographs, tmp_path, encode, ending):
     with open(output / "provenance.csv", newline="") as file:
         assert [r["id"] for r in csv.DictReader(file)] == [r["id"] for r in rows]
     spec, roots = load_spec(str(output))
-    found = build_catalogue(spec, roots, progress=False)
+    found = build_catalog(spec, roots, progress=False)
     assert spec.class_names == ("original", "inpainted")
     assert found.table.num_rows == 24 + 48 and found.skipped.num_rows == 0
     for row in found.table.to_pylist():

@@ -15,15 +15,16 @@ import pytest
 import tensorflow as tf
 from conftest import SMALL, fit_small, train_small
 
-from tfdetect import run as runs
-from tfdetect import workflow
-from tfdetect.data.pipeline import load_image
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_experiment
+from tfdetect.core.run import Run, find_unfinished, open_run
+from tfdetect.core.run_writer import RunWriter
+from tfdetect.data.loading import load_image
+from tfdetect.data.plan import find_data, load_plan, make_plan
 from tfdetect.evaluation.predictions import predict_files
-from tfdetect.experiment import load_experiment
-from tfdetect.models.detector import load_detector
+from tfdetect.models.saving import load_detector, save_detector
+from tfdetect.train_run import _begin
 from tfdetect.training.devices import configure_devices
-from tfdetect.training.fit import save_detector
 from tfdetect.training.optimizer import build_optimizer
 
 
@@ -70,7 +71,7 @@ def test_replicas_agree_with_one_device(folder_dataset, tmp_path):
         out, err = process.communicate()
         assert process.returncode == 0, err
         assert f"{replicas} virtual CPU devices" in out
-        found[replicas] = runs.open_run(output / "small_images")
+        found[replicas] = open_run(output / "small_images")
     history = {
         n: list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
         for n, run in found.items()
@@ -106,7 +107,7 @@ def test_batch_must_divide_among_replicas(folder_dataset, tmp_path):
 def test_resume_goes_on_to_the_same_weights(
     folder_dataset, tmp_path, overrides, minutes, monkeypatch
 ):
-    overrides = [*overrides, "training.epochs=4", f"training.state_minutes={minutes}"]
+    overrides = [*overrides, "training.epochs=4", f"training.checkpoint_minutes={minutes}"]
     whole, state = fit_small(folder_dataset, tmp_path / "whole", overrides)
 
     class Killed(Exception):
@@ -133,7 +134,7 @@ def test_resume_goes_on_to_the_same_weights(
 
 
 STAGES = (
-    "training.stages=[{epochs: 2, freeze: {share: 1.0}}, {epochs: 2, freeze: {share: 0.5}, "
+    "training.stages=[{epochs: 2, freeze: {fraction: 1.0}}, {epochs: 2, freeze: {fraction: 0.5}, "
     "rate: 0.5}, {epochs: 1, rate: 0.1}]"
 )
 
@@ -154,7 +155,7 @@ def test_stages_thaw_the_backbone_and_lower_the_rate(folder_dataset, tmp_path, m
     assert [round(rate, 6) for rate, _, _ in seen] == [0.01, 0.01, 0.005, 0.005, 0.001]
     counts = [count for _, count, _ in seen]
     assert counts[0] == counts[1] == 2 < counts[2] == counts[3] < counts[4]
-    # Only the head, which is last, learns at first; frozen normalisation does not move either.
+    # Only the head, which is last, learns at first; frozen normalization does not move either.
     first, second, third = (w for _, _, w in seen[:3])
     assert all(np.array_equal(a, b) for a, b in zip(first[:-2], second[:-2]))
     assert not np.array_equal(first[-2], second[-2])
@@ -168,7 +169,7 @@ def test_stages_thaw_the_backbone_and_lower_the_rate(folder_dataset, tmp_path, m
 def test_stages_resume_to_the_same_weights(folder_dataset, tmp_path, step, monkeypatch):
     from tfdetect.training import fit as module
 
-    overrides = [STAGES, "training.state_minutes=0", "training.optimizer.name=adam"]
+    overrides = [STAGES, "training.checkpoint_minutes=0", "training.optimizer.name=adam"]
     whole, _ = fit_small(folder_dataset, tmp_path / "whole", overrides)
     done = []
 
@@ -222,7 +223,7 @@ def test_a_full_disk_leaves_the_last_good_state(folder_dataset, tmp_path, monkey
 
     from tfdetect.training import fit as module
 
-    overrides = ["training.epochs=4", "training.state_minutes=0"]
+    overrides = ["training.epochs=4", "training.checkpoint_minutes=0"]
     whole, _ = fit_small(folder_dataset, tmp_path / "whole", overrides)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -273,7 +274,7 @@ def test_kill_9_and_resume_from_the_command(folder_dataset, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     with pytest.raises(UserError, match="not finished"):
-        runs.open_run(tmp_path / "killed" / "small_images")
+        open_run(tmp_path / "killed" / "small_images")
     resumed = command(*arguments, "--resume")
     out, err = resumed.communicate()
     assert resumed.returncode == 0, err
@@ -281,7 +282,7 @@ def test_kill_9_and_resume_from_the_command(folder_dataset, tmp_path):
     straight = command(*small_arguments(folder_dataset, tmp_path / "straight", 30))
     _, err = straight.communicate()
     assert straight.returncode == 0, err
-    pair = [weights(runs.open_run(tmp_path / f / "small_images")) for f in ("killed", "straight")]
+    pair = [weights(open_run(tmp_path / f / "small_images")) for f in ("killed", "straight")]
     assert all(np.array_equal(a, b) for a, b in zip(*pair))
 
 
@@ -292,10 +293,10 @@ def test_ctrl_c_leaves_a_usable_run_that_can_go_on(folder_dataset, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    run = runs.open_run(tmp_path / "small_images")
+    run = open_run(tmp_path / "small_images")
     assert run.info["status"] == "interrupted"
     assert run.metrics()["test"]["count"] == 32
-    plan = workflow.load_plan(tmp_path / "small_images")
+    plan = load_plan(tmp_path / "small_images")
     assert plan.experiment.training.epochs == 500
     assert "--resume" in out
 
@@ -303,25 +304,25 @@ def test_ctrl_c_leaves_a_usable_run_that_can_go_on(folder_dataset, tmp_path):
 def test_resuming_what_is_complete_or_absent(shared_run, tmp_path):
     run, _ = shared_run
     with pytest.raises(UserError, match="is complete"):
-        workflow.load_plan(run.path)
+        load_plan(run.path)
     with pytest.raises(UserError, match="no unfinished run"):
-        workflow.load_plan(tmp_path / "nothing")
+        load_plan(tmp_path / "nothing")
     with pytest.raises(UserError, match="no unfinished run of this experiment"):
-        runs.find_unfinished(tmp_path, run.experiment())
+        find_unfinished(tmp_path, run.experiment())
 
 
 def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):
-    plan = workflow.make_plan(str(folder_dataset), None, SMALL)
-    catalogue = workflow.find_data(plan, progress=False)
-    writer = runs.RunWriter(tmp_path / "run")
+    plan = make_plan(str(folder_dataset), None, SMALL)
+    catalog = find_data(plan, progress=False)
+    writer = RunWriter(tmp_path / "run")
     writer.acquire()
-    workflow._begin(writer, plan, catalogue, configure_devices(virtual=1), "command")
+    _begin(writer, plan, catalog, configure_devices(virtual=1), "command")
     (folder_dataset / "train" / "fake" / "000.png").unlink()
     with pytest.raises(UserError, match="changed since the run began"):
-        changed = workflow.find_data(plan, False)
-        workflow._begin(writer, plan, changed, configure_devices(virtual=1), "command")
+        changed = find_data(plan, False)
+        _begin(writer, plan, changed, configure_devices(virtual=1), "command")
     with pytest.raises(UserError, match="Another process is writing"):
-        runs.RunWriter(tmp_path / "run").acquire()
+        RunWriter(tmp_path / "run").acquire()
     writer.release()
 
 
@@ -349,7 +350,7 @@ def test_a_rate_below_its_limit_ends_the_training(folder_dataset, tmp_path):
     """CNNSpot's schedule: lowered by ten where validation stands still, at most twice."""
     _, state = fit_small(folder_dataset, tmp_path / "x", [
         "training.epochs=30", "training.monitor=loss", "training.optimizer.learning_rate=0.01",
-        "training.schedule={name: plateau, patience: 0, least: 10, floor: 0, stop_below: 0.0001}",
+        "training.schedule={name: plateau, patience: 0, least: 10, floor: 0, stop_below_lr: 0.0001}",
     ])  # fmt: skip
     rates = [row["learning_rate"] for row in state.history]
     np.testing.assert_allclose(rates, [1e-2, 1e-2, 1e-3, 1e-4], rtol=1e-5)
@@ -374,7 +375,7 @@ def test_cosine_warms_up_and_falls():
 
 def test_the_average_of_the_weights_is_what_is_kept(folder_dataset, tmp_path):
     """Against a plain sum: weights after each step, averaged by hand."""
-    from tfdetect.training import average as module
+    from tfdetect.training import weight_average as module
 
     taken = []
 
@@ -422,7 +423,7 @@ def test_weight_decay_spares_biases(name):
 
 def test_half_precision_trains_but_is_not_shipped(folder_dataset, tmp_path):
     trained, _ = fit_small(folder_dataset, tmp_path / "fit", ["training.precision=mixed_bfloat16"])
-    run = runs.Run(tmp_path, {"classes": ["real", "fake"], "image_size": [24, 24],
+    run = Run(tmp_path, {"classes": ["real", "fake"], "image_size": [24, 24],
                               "resize": "crop", "threshold": 0.5})  # fmt: skip
     save_detector(trained, run.model_path)
     model = load_detector(run)

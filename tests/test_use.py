@@ -16,13 +16,14 @@ import tensorflow as tf
 from conftest import train_small
 from PIL import Image
 
-from tfdetect import cli, evaluate, export, predict
-from tfdetect.data.pipeline import load_image
-from tfdetect.errors import UserError
-from tfdetect.evaluation import tables
+from tfdetect import __main__ as cli
+from tfdetect import evaluate, export, predict
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import open_run
+from tfdetect.data.loading import load_image
+from tfdetect.evaluation import prediction_tables as tables
 from tfdetect.evaluation.predictions import predict_files
-from tfdetect.models.detector import load_detector
-from tfdetect.run import open_run
+from tfdetect.models.saving import load_detector
 
 
 def files_of(root):
@@ -173,9 +174,9 @@ def test_evaluate_again_and_on_another_dataset(shared_run, folder_dataset, tmp_p
 
 
 def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
-    from tfdetect.data.catalogue import build_catalogue
-    from tfdetect.evaluation.evaluate import evaluate_run
-    from tfdetect.spec import load_spec
+    from tfdetect.core.spec import load_spec
+    from tfdetect.data.catalog import build_catalog
+    from tfdetect.evaluation.evaluate_run import evaluate_run
 
     run, root = shared_run
     copy = tmp_path / "pictures"
@@ -183,10 +184,10 @@ def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
     for number in range(5):
         shutil.copy(copy / f"train/fake/{number:03d}.png", copy / f"test/fake/copy{number}.png")
     spec, _ = load_spec(str(copy))
-    catalogue = build_catalogue(spec, {spec.name: copy}, progress=False)
+    catalog = build_catalog(spec, {spec.name: copy}, progress=False)
     copies = 5
     out = tmp_path / "out"
-    result = evaluate_run(run, catalogue, ("test",), out, pictures=True, say=lambda text: None)
+    result = evaluate_run(run, catalog, ("test",), out, pictures=True, say=lambda text: None)
     assert result["test"]["count"] == 37
     assert result["test"]["unseen"]["count"] == 37 - copies
     assert "stand byte for byte in train" in (out / "report.html").read_text()

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 METHODS = ("auto", "temperature", "platt", "isotonic", "none")
 
@@ -41,9 +41,10 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect import workflow
-    from tfdetect.errors import UserError
-    from tfdetect.run import check_writable, open_run
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.files import check_writable
+    from tfdetect.core.run import open_run
+    from tfdetect.data.plan import evaluation_data
 
     if args.cost is not None and args.cost <= 0:
         raise UserError(f"--cost takes a number above 0. Got {args.cost}.")
@@ -54,21 +55,19 @@ def main(argv: list[str]) -> None:
                         "trained on. Calibrate on validation, or give --dataset.")  # fmt: skip
     run = open_run(args.run)
     check_writable(run.path)
-    spec, roots, output = workflow.evaluation_data(
-        run, args.dataset, args.data_dir, args.authentic, None
-    )
+    spec, roots, output = evaluation_data(run, args.dataset, args.data_dir, args.authentic, None)
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    from tfdetect.data.catalogue import build_catalogue
-    from tfdetect.evaluation.evaluate import Calibrate, evaluate_run
-    from tfdetect.evaluation.report import terminal_table
+    from tfdetect.data.catalog import build_catalog
+    from tfdetect.evaluation.evaluate_run import Calibrate, evaluate_run
+    from tfdetect.evaluation.run_report import terminal_table
     from tfdetect.models.saved_model import export_saved_model
 
     splits = (args.split,) if args.split == "all" else (args.split, "test")
     results = evaluate_run(
-        run, build_catalogue(spec, roots), splits, output,
+        run, build_catalog(spec, roots), splits, output,
         pictures=not args.no_pictures, batch_size=args.batch_size,
         calibrate=Calibrate(args.method, args.cost, args.unsure),
         say=lambda text: print(text, file=sys.stderr),

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 METRICS = ("accuracy", "balanced_accuracy", "auc", "ap", "tpr_at_fpr_1", "tpr_at_fpr_5", "log_loss")
 
@@ -28,8 +28,8 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.errors import UserError
-    from tfdetect.run import open_run
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.run import open_run
 
     if len(set(args.runs)) < 2:
         raise UserError("Comparing takes two runs or more.")

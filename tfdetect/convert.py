@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -29,20 +29,21 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect import run as runs
-    from tfdetect import workflow
-    from tfdetect.experiment import load_model, override
+    from tfdetect.core.experiment import load_model, override
+    from tfdetect.core.files import check_writable
+    from tfdetect.core.run import new_run_path
+    from tfdetect.models.convert_run import convert_run, is_matched_by_order
 
     experiment = override(load_model(args.model), args.overrides)
-    path = runs.new_run_path(args.output, args.name or f"{args.model}_published")
-    runs.check_writable(args.output)
+    path = new_run_path(args.output, args.name or f"{args.model}_published")
+    check_writable(args.output)
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    run = workflow.convert_run(args.weights, experiment, path, args.names)
+    run = convert_run(args.weights, experiment, path, args.names)
     print(f"run {run.path}; what went where: {run.path / 'conversion.csv'}")
-    if workflow.is_matched_by_order(run):
+    if is_matched_by_order(run):
         print(
             "warning: some tensors were matched by order and shape, not by name. Try images whose "
             "scores you know; if they differ, mend conversion.csv and give it as --names.",

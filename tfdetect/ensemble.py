@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -16,8 +16,8 @@ def parser() -> Parser:
     p.add_argument("--fusion", default="stacked",
                    choices=["stacked", "mean", "weighted", "logistic", "greedy", "gated", "fisher"],
                    help="stacked: a dense layer on the members' calibrated scores (default); mean, "
-                   "weighted mean; logistic: regularised; greedy: selection from many runs; gated: "
-                   "weights by image, for members that learnt different data; fisher: what is "
+                   "weighted mean; logistic: regularized; greedy: selection from many runs; gated: "
+                   "weights by image, for members that learned different data; fisher: what is "
                    "unusual to any member, for members that look for different things")  # fmt: skip
     p.add_argument("--dataset", metavar="NAME", help="what to fuse on (default: all that members "
                    "were trained on, a+b)")  # fmt: skip
@@ -38,31 +38,32 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect import run as runs
-    from tfdetect.errors import UserError
-    from tfdetect.fusion import members as opening
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.files import check_writable
+    from tfdetect.core.run import new_run_path
+    from tfdetect.fusion.members import open_members
 
     if args.fine_tune < 0 or args.learning_rate <= 0 or args.batch_size < 1:
         raise UserError("--fine-tune takes a number from 0 on, --learning-rate and --batch-size "
                         "numbers above 0.")  # fmt: skip
-    members = opening.open_members(args.runs, masks=not args.no_masks)
+    members = open_members(args.runs, masks=not args.no_masks)
     if args.fine_tune and members.masked and not args.no_masks:
         raise UserError("--fine-tune trains labels alone, and masks would suffer. Give --no-masks.")
-    path = runs.new_run_path(args.output, args.name or "ensemble")
-    runs.check_writable(path.parent)
+    path = new_run_path(args.output, args.name or "ensemble")
+    check_writable(path.parent)
 
-    from tfdetect.fusion import workflow
+    from tfdetect.fusion.fuse import find_data, fuse
 
-    spec, catalogue = workflow.find_data(members, args.dataset, args.data_dir, args.authentic)
+    spec, catalog = find_data(members, args.dataset, args.data_dir, args.authentic)
     print(f"{args.fusion} fusion of {', '.join(members.names)} on {spec.name}")
-    for warning in catalogue.warnings:
+    for warning in catalog.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    run, text = workflow.fuse(
-        members, args.fusion, spec, catalogue, path, not args.no_masks, args.batch_size,
+    run, text = fuse(
+        members, args.fusion, spec, catalog, path, not args.no_masks, args.batch_size,
         args.fine_tune, args.learning_rate,
     )  # fmt: skip
     print(text)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -44,27 +44,27 @@ def main(argv: list[str]) -> None:
         return matrix.main([each for each in argv if each != "--matrix"])
     args = parser().parse_args(argv)
 
-    from tfdetect import workflow
-    from tfdetect.run import open_run
+    from tfdetect.core.run import open_run
+    from tfdetect.data.plan import evaluation_data
 
     run = open_run(args.run).with_crops(args.crops).with_flips(args.flips)
-    spec, roots, output = workflow.evaluation_data(
+    spec, roots, output = evaluation_data(
         run, args.dataset, args.data_dir, args.authentic, args.output
     )
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    from tfdetect.data.catalogue import build_catalogue
-    from tfdetect.evaluation.evaluate import evaluate_run
-    from tfdetect.evaluation.report import terminal_table
+    from tfdetect.data.catalog import build_catalog
+    from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.evaluation.run_report import terminal_table
 
     if args.degrade:
         _degrade(args, run, spec, roots, output)
         return
-    catalogue = build_catalogue(spec, roots)
+    catalog = build_catalog(spec, roots)
     results = evaluate_run(
-        run, catalogue, tuple(args.split or ("validation", "test")), output,
+        run, catalog, tuple(args.split or ("validation", "test")), output,
         pictures=not args.no_pictures,
         batch_size=args.batch_size,
         say=lambda text: print(text, file=sys.stderr),
@@ -79,8 +79,8 @@ def main(argv: list[str]) -> None:
 
 
 def _degrade(args, run, spec, roots: dict[str, Path], output: Path) -> None:
-    from tfdetect.data.catalogue import build_catalogue
-    from tfdetect.errors import UserError
+    from tfdetect.core.errors import UserError
+    from tfdetect.data.catalog import build_catalog
     from tfdetect.evaluation.robustness import degrade, terminal
     from tfdetect.imaging.degradations import parse_degradations
 
@@ -88,7 +88,7 @@ def _degrade(args, run, spec, roots: dict[str, Path], output: Path) -> None:
         raise UserError("--degrade takes one --split.")
     degradations = parse_degradations(args.degrade)
     found = degrade(
-        run, build_catalogue(spec, roots), (args.split or ["test"])[0], degradations, output,
+        run, build_catalog(spec, roots), (args.split or ["test"])[0], degradations, output,
         args.batch_size, say=lambda text: print(text, file=sys.stderr),
     )  # fmt: skip
     if args.json:

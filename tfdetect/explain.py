@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -29,26 +29,27 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect import workflow
-    from tfdetect.errors import UserError
-    from tfdetect.run import check_writable, open_run
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.files import check_writable
+    from tfdetect.core.run import open_run
+    from tfdetect.data.plan import evaluation_data
 
     if args.count < 1:
         raise UserError(f"--count is at least 1. Got {args.count}.")
     run = open_run(args.run)
-    spec, roots, output = workflow.evaluation_data(
+    spec, roots, output = evaluation_data(
         run, args.dataset, args.data_dir, args.authentic, args.output
     )
     check_writable(output)
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    from tfdetect.data.catalogue import build_catalogue
-    from tfdetect.explanation.averages import explain_set, terminal
+    from tfdetect.data.catalog import build_catalog
+    from tfdetect.explanation.explain_set import explain_set, terminal
 
     found = explain_set(
-        run, build_catalogue(spec, roots), args.split, args.count, output,
+        run, build_catalog(spec, roots), args.split, args.count, output,
         say=lambda text: print(text, file=sys.stderr),
     )  # fmt: skip
     if args.json:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -27,8 +27,8 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
 
-    from tfdetect.errors import UserError
-    from tfdetect.run import check_writable
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.files import check_writable
 
     if args.every < 1 or args.margin <= 0 or (args.size is not None and args.size < 1):
         raise UserError("--every, --margin and --size must be above 0.")

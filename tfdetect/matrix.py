@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -42,40 +42,41 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect import workflow
-    from tfdetect.run import check_writable
+    from tfdetect.core.files import check_writable
+    from tfdetect.data.plan import find_data, make_plan
     from tfdetect.training.devices import configure_devices, parse_gpus, parse_memory_limit
 
     gpus, limits = parse_gpus(args.gpus), parse_memory_limit(args.gpu_memory_limit)
-    plan = workflow.make_plan(
+    plan = make_plan(
         args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic, args.model
     )
     if args.published:
-        from tfdetect.generalisation.report import read_published
+        from tfdetect.generalization.matrix_report import read_published
 
         read_published(args.published)  # refused before any training
     kind = "matrix-leave-one-out" if args.leave_one_out else "matrix"
     folder = args.output / (args.name or f"{kind}-{plan.experiment.name}-{plan.spec.name}")
     check_writable(folder)
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    from tfdetect.generalisation import matrix, report
-    from tfdetect.generalisation.domains import find_domains
+    from tfdetect.generalization import matrix_report as report
+    from tfdetect.generalization import train_matrix as matrix
+    from tfdetect.generalization.domains import find_domains
 
     devices = configure_devices(gpus, limits)
-    catalogue = workflow.find_data(plan, progress=not args.quiet)
-    domains = find_domains(catalogue, args.by)
+    catalog = find_data(plan, progress=not args.quiet)
+    domains = find_domains(catalog, args.by)
     print(f"{len(domains.names)} trainings: {', '.join(domains.names)}; {folder}")
     if domains.left_out:
         print(f"left out, too few fakes: {', '.join(domains.left_out)}", file=sys.stderr)
     runs = matrix.train_all(
-        plan, catalogue, domains, args.leave_one_out, folder, devices, 0 if args.quiet else 2
+        plan, catalog, domains, args.leave_one_out, folder, devices, 0 if args.quiet else 2
     )
     found = {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": args.by,
-        "domains": list(domains.names), "cells": matrix.measure(runs, domains, catalogue),
+        "domains": list(domains.names), "cells": matrix.measure(runs, domains, catalog),
     }  # fmt: skip
     report.write(found, folder, args.published)
     for metric in ("accuracy", "auc"):

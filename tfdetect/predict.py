@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -40,10 +40,11 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
 
-    from tfdetect.errors import UserError
-    from tfdetect.evaluation import tables
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.files import check_writable
+    from tfdetect.core.run import open_run
+    from tfdetect.evaluation import prediction_tables as tables
     from tfdetect.evaluation.calibration import threshold_at, uneven_prior, with_prior
-    from tfdetect.run import check_writable, open_run
 
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold lies between 0 and 1. Got {args.threshold}.")
@@ -61,19 +62,19 @@ def main(argv: list[str]) -> int:
     if args.output:
         tables.check_output(args.output)
     if args.masks:
-        if not run.draws_masks:
+        if not run.predicts_masks:
             raise UserError(f"{run.name} draws no masks: it was trained without model.mask_head.")
         check_writable(args.masks)
     if args.explain:
         check_writable(args.explain)
     paths = tables.collect(args.inputs)
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
     from tfdetect.evaluation.overlays import MaskWriter, output_names
     from tfdetect.evaluation.predictions import predict_files
-    from tfdetect.models.detector import load_detector
+    from tfdetect.models.saving import load_detector
 
     write = MaskWriter(args.masks, paths).write if args.masks else None
     detector = load_detector(run)
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> int:
     if args.masks:
         print(f"masks and overlays in {args.masks}")
     if args.explain:
-        from tfdetect.explanation.page import explain_files
+        from tfdetect.explanation.image_page import explain_files
 
         names = [args.explain / f"{name}.html" for name in output_names(paths)]
         for page in explain_files(run, detector, table, names):

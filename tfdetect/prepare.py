@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from tfdetect.cli import Parser, run_command
-from tfdetect.experiment import Resize
+from tfdetect.core.cli import Parser, run_command
+from tfdetect.core.experiment import Resize
 
 
 def parser() -> Parser:
@@ -38,22 +38,23 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect import workflow
-    from tfdetect.errors import UserError
-    from tfdetect.run import check_writable
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.files import check_writable
+    from tfdetect.data.plan import make_plan
+    from tfdetect.data.prepare_dataset import prepare_shards
 
     if args.shard_size <= 0 or args.workers < 1 or not 1 <= args.quality <= 100:
         raise UserError("--shard-size and --workers must be above 0, --quality from 1 to 100.")
-    plan = workflow.make_plan(args.dataset, None, [], args.data_dir, args.authentic)
+    plan = make_plan(args.dataset, None, [], args.data_dir, args.authentic)
     check_writable(args.output)
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
     from tfdetect.data.shards import Copies
 
     copies = Copies(_size(args.size), args.resize, args.encode, args.quality)
-    done = workflow.prepare_shards(
+    done = prepare_shards(
         plan, args.output, copies, round(args.shard_size * 2**20), args.workers, not args.quiet
     )
     print(f"{done.images:,} images in {done.shards} shards, {done.written} of them written now, "
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
-    from tfdetect.errors import UserError
+    from tfdetect.core.errors import UserError
 
     if text is None:
         return None

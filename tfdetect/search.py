@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -70,11 +70,11 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.errors import UserError
-    from tfdetect.run import check_writable
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.files import check_writable
     from tfdetect.training.devices import parse_gpus, parse_memory_limit
-    from tfdetect.tuning import workflow
-    from tfdetect.tuning.search import Budget, run_search, share_out
+    from tfdetect.tuning.lifecycle import examples, finish, make_search, retrain
+    from tfdetect.tuning.scheduler import Budget, run_search, share_out
     from tfdetect.tuning.settings import create_search
 
     for name in ("parallel", "max_trials", "max_hours", "max_epochs", "folds", "first_epochs"):
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
     parse_memory_limit(args.gpu_memory_limit)  # refused before the first trial, not in each
     limits = args.max_trials, args.max_hours, args.max_epochs
     budget = Budget(*limits) if any(limits) else Budget(50)
-    parts = workflow.make_search(
+    parts = make_search(
         args.space, args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic,
         args.model,
         objective=args.objective, algorithm=args.algorithm, startup=args.startup, seed=args.seed,
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
           f"dataset {spec.name}, objective {settings.objective} of "
           + ("validation" if settings.folds == 1 else f"{settings.folds} folds"))  # fmt: skip
     if args.dry_run:
-        for overrides in workflow.examples(space, settings):
+        for overrides in examples(space, settings):
             print("  " + "  ".join(overrides))
         return
     check_writable(args.output)
@@ -114,9 +114,9 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on where it was", file=sys.stderr)
         raise
-    print(workflow.finish(search))
+    print(finish(search))
     if args.retrain:
-        run = workflow.retrain(search, args.output, args.data_dir, args.gpus, args.gpu_memory_limit)
+        run = retrain(search, args.output, args.data_dir, args.gpus, args.gpu_memory_limit)
         print(f"run {run}")
 
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -28,23 +28,22 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     if args.images < 1 or args.variants < 1:
-        from tfdetect.errors import UserError
+        from tfdetect.core.errors import UserError
 
         raise UserError("--images and --variants must be at least 1.")
 
-    from tfdetect import workflow
-    from tfdetect.run import check_writable
+    from tfdetect.core.files import check_writable
+    from tfdetect.data.plan import find_data, make_plan
+    from tfdetect.evaluation.augmentation_sheet import draw_augmentation
 
-    plan = workflow.make_plan(
-        args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic
-    )
+    plan = make_plan(args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic)
     check_writable(args.output.absolute().parent)
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    catalogue = workflow.find_data(plan)
-    sheet = workflow.draw_augmentation(plan, catalogue, args.images, args.variants)
+    catalog = find_data(plan)
+    sheet = draw_augmentation(plan, catalog, args.images, args.variants)
     sheet.save(args.output, "PNG")
     print(args.output)
 

@@ -4,11 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
-    from tfdetect.registry import FILLS, MASKS
+    from tfdetect.core.registry import FILLS, MASKS
 
     p = Parser(
         prog="tfdetect synthesize",
@@ -58,21 +58,21 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.errors import UserError
-    from tfdetect.run import check_writable
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.files import check_writable
 
     if not args.source.is_dir():
         raise UserError(f"There is no folder {args.source}.")
     settings = _settings(args)
     check_writable(args.output)
 
-    from tfdetect import workflow
+    from tfdetect.synthesis.contact_sheet import synthesize_with_sheet
 
     if needs_tensorflow(settings):
-        from tfdetect.quiet import import_tensorflow
+        from tfdetect.core.quiet import import_tensorflow
 
         import_tensorflow()
-    rows = workflow.synthesize(
+    rows = synthesize_with_sheet(
         args.source, args.output, settings, args.workers, args.steps, not args.quiet
     )
     failed = [row for row in rows if row["error"]]
@@ -97,8 +97,8 @@ def _settings(args):
     Raises:
         UserError: a name is not known, a number out of range, or an argument is missing.
     """
-    from tfdetect import registry
-    from tfdetect.errors import UserError, unknown
+    from tfdetect.core import registry
+    from tfdetect.core.errors import UserError, unknown
     from tfdetect.synthesis.forge import Settings, read_captions
     from tfdetect.synthesis.photos import SMALLEST
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tfdetect.cli import Parser, run_command
+from tfdetect.core.cli import Parser, run_command
 
 
 def parser() -> Parser:
@@ -49,49 +49,52 @@ def parser() -> Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.errors import UserError
+    from tfdetect.core.errors import UserError
     from tfdetect.training.devices import configure_devices, parse_gpus, parse_memory_limit
 
     gpus, limits = parse_gpus(args.gpus), parse_memory_limit(args.gpu_memory_limit)
     if args.virtual_devices is not None and args.virtual_devices < 1:
         raise UserError("--virtual-devices takes a number from 1 on.")
 
-    from tfdetect import run as runs
-    from tfdetect import workflow
+    from tfdetect.auditing.check_training_data import check_believable
+    from tfdetect.core.files import check_writable
+    from tfdetect.core.run import PARTIAL, find_unfinished, new_run_path
+    from tfdetect.data.plan import describe_data, find_data, load_plan, make_plan
+    from tfdetect.train_run import describe_plan, train_run
 
     if args.resume:
         path = Path(args.resume)
-        path = path.with_name(path.name.removesuffix(runs.PARTIAL))
-        plan = workflow.load_plan(path)
+        path = path.with_name(path.name.removesuffix(PARTIAL))
+        plan = load_plan(path)
     else:
-        plan = workflow.make_plan(
+        plan = make_plan(
             args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic,
             args.model,
         )  # fmt: skip
         if args.resume is None:
-            path = runs.new_run_path(args.output, args.name or plan.experiment.name)
+            path = new_run_path(args.output, args.name or plan.experiment.name)
         else:
-            path = runs.find_unfinished(args.output, plan.experiment)
+            path = find_unfinished(args.output, plan.experiment)
     if not args.dry_run:
-        runs.check_writable(path.parent)
+        check_writable(path.parent)
     print(f"experiment {plan.experiment.name} ({plan.chosen}), dataset {plan.spec.name}")
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
     devices = configure_devices(gpus, limits, args.virtual_devices)
-    catalogue = workflow.find_data(plan, progress=not args.quiet)
-    places = ", ".join(map(str, catalogue.roots.values()))
-    print(f"data {places}: {workflow.describe_data(plan, catalogue)}")
-    for warning in catalogue.warnings:
+    catalog = find_data(plan, progress=not args.quiet)
+    places = ", ".join(map(str, catalog.roots.values()))
+    print(f"data {places}: {describe_data(plan, catalog)}")
+    for warning in catalog.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    workflow.check_believable(plan, catalogue, args.strict)
+    check_believable(plan, catalog, args.strict)
     if args.dry_run:
-        print(workflow.describe_plan(plan))
+        print(describe_plan(plan))
         return
     print(f"training on {devices.text}, run {path}")
-    run = workflow.train_run(
-        plan, catalogue, path, devices, pictures=not args.no_pictures,
+    run = train_run(
+        plan, catalog, path, devices, pictures=not args.no_pictures,
         verbose=2 if args.quiet or not sys.stdout.isatty() else 1,
     )  # fmt: skip
     report = run.path / "report.html"

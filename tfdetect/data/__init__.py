@@ -1,1 +1,1 @@
-"""From a dataset spec to a catalogue of files and tf.data pipelines."""
+"""From a dataset spec to a catalog of files and tf.data pipelines."""

@@ -1,6 +1,6 @@
 """The embedded demonstration dataset: photographs that come inside Python packages.
 
-Eleven colour photographs of scikit-image, scikit-learn and matplotlib, split by
+Eleven color photographs of scikit-image, scikit-learn and matplotlib, split by
 photograph. Authentic images are 64x64 crops; altered ones are the same crops with
 a region upsampled, recompressed or noised. It shows that the whole road works; what a
 detector learns here says nothing about real forgeries.
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 
 SIDE = 64  # pixels
 PAIRS = 160  # crops of each photograph, each authentic and altered
@@ -94,9 +94,9 @@ def _crop(image: Image.Image, rng) -> Image.Image:
 def _mask(rng) -> Image.Image:
     """An ellipse over a quarter to nine tenths of the crop, with a soft edge."""
     radii = SIDE * rng.uniform(0.3, 0.6, 2)
-    centre = SIDE * rng.uniform(0.35, 0.65, 2)
+    center = SIDE * rng.uniform(0.35, 0.65, 2)
     mask = Image.new("L", (SIDE, SIDE))
-    ImageDraw.Draw(mask).ellipse([*(centre - radii), *(centre + radii)], fill=255)
+    ImageDraw.Draw(mask).ellipse([*(center - radii), *(center + radii)], fill=255)
     return mask.filter(ImageFilter.GaussianBlur(1))
 
 

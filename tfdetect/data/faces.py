@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 
 METHODS = {"Face2Face": "F2F", "FaceSwap": "FS"}  # the names of note 003; others keep theirs
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv")
@@ -175,10 +175,10 @@ def _frames(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
 def _surest_face(detector, frame: np.ndarray) -> tuple[int, int, int, int] | None:
     import cv2
 
-    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-    least = max(24, min(grey.shape) // 12)
+    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    least = max(24, min(gray.shape) // 12)
     boxes, _, weights = detector.detectMultiScale3(
-        grey, 1.1, 5, minSize=(least, least), outputRejectLevels=True
+        gray, 1.1, 5, minSize=(least, least), outputRejectLevels=True
     )
     return tuple(map(int, boxes[int(np.argmax(weights))])) if len(boxes) else None
 

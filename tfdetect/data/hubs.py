@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfdetect.core.errors import UserError
+from tfdetect.core.spec import SPLIT_FOLDERS
 from tfdetect.data.locate import cache_dir
-from tfdetect.errors import UserError
-from tfdetect.spec import SPLIT_FOLDERS
 
 PREFIXES = ("tfds:", "hf:")
 _MAGIC = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp", b"BM": "bmp", b"GI": "gif"}

@@ -5,8 +5,8 @@ import re
 import sys
 from pathlib import Path
 
-from tfdetect.errors import UserError
-from tfdetect.spec import PREPARED, DatasetSpec
+from tfdetect.core.errors import UserError
+from tfdetect.core.spec import PREPARED, DatasetSpec
 
 ENVIRONMENT = "TFDETECT_DATA"
 

@@ -1,11 +1,11 @@
-"""Writes a dataset as TensorFlow Datasets shards, with the catalogue beside them.
+"""Writes a dataset as TensorFlow Datasets shards, with the catalog beside them.
 
 The folder that is left, `<output>/<name>/1.0.0`, is what `tfds.load` and
 `tfds.builder_from_directory` read, and what tfdetect reads:
 
     <name>-<split>.tfrecord-00000-of-00004 ...   the records
     dataset_info.json features.json ...          what TensorFlow Datasets knows of them
-    catalogue.parquet                            one row a record
+    catalog.parquet                            one row a record
     dataset.yaml                                 the dataset spec
     prepared.json                                what it was made from
     shards.jsonl                                 records, bytes and checksum of each shard
@@ -31,16 +31,18 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdetect.data.catalogue import SHARDS, Catalogue
-from tfdetect.data.pipeline import WORKERS, load_mask
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import write_text
+from tfdetect.core.journal import Journal, exclusive
+from tfdetect.core.provenance import provenance
+from tfdetect.core.run import PARTIAL
+from tfdetect.core.spec import CATALOG, PREPARED, SPLITS, DatasetSpec
+from tfdetect.data.catalog import SHARDS, Catalog
+from tfdetect.data.loading import WORKERS, load_mask
 from tfdetect.data.sources import Files
-from tfdetect.errors import UserError
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import read_image
-from tfdetect.journal import Journal, exclusive
-from tfdetect.run import PARTIAL, provenance, write_text
-from tfdetect.spec import CATALOGUE, PREPARED, SPLITS, DatasetSpec
 
 _AS_THEY_ARE = ("JPEG", "PNG")  # other formats are stored as PNG: not every reader decodes them
 _CHANGES = {
@@ -79,7 +81,7 @@ class Prepared:
 
 
 def prepare(
-    catalogue: Catalogue,
+    catalog: Catalog,
     spec: DatasetSpec,
     output: Path,
     copies: Copies,
@@ -101,12 +103,12 @@ def prepare(
     name = name if name[0].isalpha() else f"set_{name}"
     final = output / name / PREPARED
     partial = final.with_name(f".{PREPARED}{PARTIAL}")
-    if final.parent.resolve() in catalogue.roots.values():
+    if final.parent.resolve() in catalog.roots.values():
         raise UserError(f"{final.parent} is the dataset's own folder. Choose another --output.")
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(final.parent):
-            return _prepare(catalogue, spec, name, final, partial, copies, shard_bytes, workers,
+            return _prepare(catalog, spec, name, final, partial, copies, shard_bytes, workers,
                             progress)  # fmt: skip
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
@@ -117,10 +119,10 @@ def prepare(
 
 
 def _prepare(
-    catalogue, spec, name, final, partial, copies, shard_bytes, workers, progress
+    catalog, spec, name, final, partial, copies, shard_bytes, workers, progress
 ) -> Prepared:
     made_from = {
-        "fingerprint": catalogue.fingerprint(), "shard_bytes": shard_bytes,
+        "fingerprint": catalog.fingerprint(), "shard_bytes": shard_bytes,
         "copies": json.loads(json.dumps(asdict(copies))),
     }  # fmt: skip
     folder = final if final.is_dir() else partial
@@ -135,7 +137,7 @@ def _prepare(
             )
     else:
         write_text(folder / "prepared.json", json.dumps(made_from, indent=2))
-    table = _assign(catalogue, name, shard_bytes)
+    table = _assign(catalog, name, shard_bytes)
     parts = _parts(table)
     done = journal.read()
     whole = {
@@ -149,7 +151,7 @@ def _prepare(
     )  # fmt: skip
     stop = threading.Event()
     with bar, ThreadPoolExecutor(workers) as pool:
-        write = _Writer(catalogue, folder, copies, bool(pc.any(table["mask"].is_valid()).as_py()))
+        write = _Writer(catalog, folder, copies, bool(pc.any(table["mask"].is_valid()).as_py()))
         tasks = [pool.submit(write, shard, part, bar, stop) for shard, part in todo.items()]
         try:
             for task in as_completed(tasks):
@@ -163,21 +165,21 @@ def _prepare(
     table = _complete(table, parts, done, copies)
     _check_share(spec, skipped, table)
     if todo or folder is partial:
-        _write_metadata(folder, name, spec, catalogue, table, done, skipped, write.masks)
+        _write_metadata(folder, name, spec, catalog, table, done, skipped, write.masks)
         write_text(folder / "prepared.json", json.dumps({**made_from, **provenance()}, indent=2))
     if folder is partial:
         partial.rename(final)
     return Prepared(final, table.num_rows, len(parts), len(todo), len(skipped))
 
 
-def _assign(catalogue: Catalogue, name: str, shard_bytes: int) -> pa.Table:
+def _assign(catalog: Catalog, name: str, shard_bytes: int) -> pa.Table:
     """The table in the order of the records, with the column shard.
 
     Rows of a split are shuffled, so that any shard is a sample of its split.
     """
     tables = []
     for number, split in enumerate(SPLITS):
-        rows = catalogue.split(split)
+        rows = catalog.split(split)
         if not rows.num_rows:
             continue
         rows = rows.take(np.random.default_rng(number).permutation(rows.num_rows))
@@ -216,9 +218,9 @@ def _checksum(path: Path) -> str:
 class _Writer:
     """Writes one shard; several threads may at a time."""
 
-    def __init__(self, catalogue: Catalogue, folder: Path, copies: Copies, masks: bool):
+    def __init__(self, catalog: Catalog, folder: Path, copies: Copies, masks: bool):
         self.masks = masks
-        self._catalogue, self._folder, self._copies = catalogue, folder, copies
+        self._catalog, self._folder, self._copies = catalog, folder, copies
         text = tf.TensorSpec([], tf.string)
         signature = [text, text, tf.TensorSpec([], tf.bool)]
         # Traced once, not for every shard.
@@ -255,9 +257,9 @@ class _Writer:
 
         The mask is "" in a dataset without masks.
         """
-        masks = pc.fill_null(self._catalogue.paths(rows, "mask"), "")
+        masks = pc.fill_null(self._catalog.paths(rows, "mask"), "")
         as_it_is = pc.is_in(rows["format"], pa.array(_AS_THEY_ARE))
-        files, masks = Files(self._catalogue.paths(rows)), Files(masks)
+        files, masks = Files(self._catalog.paths(rows)), Files(masks)
         as_it_is = tf.constant(np.asarray(as_it_is))
 
         def encode(number: tf.Tensor) -> tuple:
@@ -278,7 +280,7 @@ class _Writer:
             data = tf.io.encode_png(image)
         else:
             data = tf.cond(as_it_is, lambda: data, lambda: tf.io.encode_png(image))
-        # The shape is given so that decoding is not optimised away.
+        # The shape is given so that decoding is not optimized away.
         return data, tf.shape(image), self._draw(mask, image) if self.masks else tf.constant("")
 
     def _draw(self, mask: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
@@ -297,7 +299,7 @@ class _Writer:
         for column in ("path", "mask"):
             for number, path, file in zip(
                 lost.tolist(), rows["path"].to_pylist(),
-                self._catalogue.paths(rows, column).to_pylist(),
+                self._catalog.paths(rows, column).to_pylist(),
             ):  # fmt: skip
                 if file and not os.access(file, os.R_OK):
                     raise UserError(
@@ -320,7 +322,7 @@ def _number(value: int | np.bool_) -> tf.train.Feature:
 def _complete(
     table: pa.Table, parts: dict[str, pa.Table], done: dict[str, dict], copies: Copies
 ) -> pa.Table:
-    """The catalogue of what was written, with the column record: its number in the shard."""
+    """The catalog of what was written, with the column record: its number in the shard."""
     keep, start = np.ones(table.num_rows, bool), 0
     for shard, part in parts.items():
         keep[[start + number for number, *_ in done[shard]["skipped"]]] = False
@@ -344,16 +346,16 @@ def _complete(
 
 def _check_share(spec: DatasetSpec, skipped: list, table: pa.Table) -> None:
     total = table.num_rows + len(skipped)
-    if len(skipped) > max(2, spec.max_bad_share * total):
+    if len(skipped) > max(2, spec.max_unreadable_fraction * total):
         examples = "\n".join(f"  {path}: {error}" for path, error in skipped[:5])
         raise UserError(
             f"{len(skipped)} of {total} images cannot be decoded, more than the allowed share of "
-            f"{spec.max_bad_share:.0%} (max_bad_share in the dataset spec):\n{examples}"
+            f"{spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset spec):\n{examples}"
         )
 
 
 def _write_metadata(
-    folder: Path, name: str, spec: DatasetSpec, catalogue: Catalogue, table: pa.Table,
+    folder: Path, name: str, spec: DatasetSpec, catalog: Catalog, table: pa.Table,
     done: dict[str, dict], skipped: list, masks: bool,
 ) -> None:  # fmt: skip
     """Writes all but the shards."""
@@ -380,9 +382,9 @@ def _write_metadata(
         version=PREPARED, check_data=False, description=spec.title or spec.name,
         homepage=spec.source.homepage, license=spec.source.license,
     )  # fmt: skip
-    pq.write_table(table, folder / CATALOGUE)
+    pq.write_table(table, folder / CATALOG)
     written = DatasetSpec(
-        name=name, title=spec.title, source=spec.source, shards=CATALOGUE,
+        name=name, title=spec.title, source=spec.source, shards=CATALOG,
         classes=spec.classes, generators=spec.generators, max_pixels=spec.max_pixels,
         experiment=spec.experiment,
     )  # fmt: skip
@@ -390,5 +392,5 @@ def _write_metadata(
     with open(folder / "skipped.csv", "w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["path", "error"])
-        rows.writerows(zip(*(catalogue.skipped[c].to_pylist() for c in ("path", "error"))))
+        rows.writerows(zip(*(catalog.skipped[c].to_pylist() for c in ("path", "error"))))
         rows.writerows(skipped)

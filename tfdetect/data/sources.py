@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from tfdetect.data.catalogue import Catalogue, inspect_bytes, inspect_file
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.inspection import inspect_bytes, inspect_file
 from tfdetect.imaging.read import read_image
 
 _ALL = 2**40  # more records than any shard holds
@@ -165,17 +166,17 @@ def read_records(names: tf.Tensor) -> tf.Tensor:
     return records.batch(_ALL).get_single_element()
 
 
-def image_source(catalogue: Catalogue, table: pa.Table, column: str = "path") -> Files | Records:
+def image_source(catalog: Catalog, table: pa.Table, column: str = "path") -> Files | Records:
     """Where the images, or with column "mask" the masks, of a table's rows lie."""
     if "shard" in table.column_names:
         feature = "mask" if column == "mask" else "image"
-        return Records.of(catalogue.paths(table, "shard"), table["record"], feature)
-    if len(catalogue.roots) == 1:
-        (root,) = catalogue.roots.values()
+        return Records.of(catalog.paths(table, "shard"), table["record"], feature)
+    if len(catalog.roots) == 1:
+        (root,) = catalog.roots.values()
         return Files(pc.fill_null(table[column], ""), str(root))
-    return Files(pc.fill_null(catalogue.paths(table, column), ""))
+    return Files(pc.fill_null(catalog.paths(table, column), ""))
 
 
-def mask_source(catalogue: Catalogue, table: pa.Table) -> Files | Records:
+def mask_source(catalog: Catalog, table: pa.Table) -> Files | Records:
     """Where the masks of a table's rows lie; a row without one gives no bytes."""
-    return image_source(catalogue, table, "mask")
+    return image_source(catalog, table, "mask")

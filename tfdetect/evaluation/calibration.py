@@ -12,8 +12,8 @@ from scipy.special import expit, log_expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from tfdetect.data.catalogue import group_fraction
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
+from tfdetect.data.splits import group_fraction
 
 METHODS = ("temperature", "platt", "isotonic")
 POINTS = {  # what each is chosen for, on validation

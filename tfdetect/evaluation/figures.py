@@ -19,13 +19,13 @@ if TYPE_CHECKING:  # this room draws; it needs no TensorFlow
     from tfdetect.data.sources import Files, Records
     from tfdetect.evaluation.predictions import Drawn
 
-_BLUE, _GREY, _RED = "#2166ac", "#888888", "#b2182b"
+_BLUE, _GRAY, _RED = "#2166ac", "#888888", "#b2182b"
 
 
 def roc(fake: np.ndarray, scores: np.ndarray) -> Figure:
-    """Receiver operating characteristic of P(fake)."""
+    """Receiver operating characteriztic of P(fake)."""
     figure, axes = _axes("false positive rate", "true positive rate", "ROC")
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=_GRAY, linestyle=":", linewidth=1)
     axes.plot(*roc_curve(fake, scores)[:2], color=_BLUE)
     return figure
 
@@ -34,7 +34,7 @@ def precision_recall(fake: np.ndarray, scores: np.ndarray) -> Figure:
     """Precision over recall of the fakes; the dotted line is chance."""
     figure, axes = _axes("recall", "precision", "Precision and recall")
     precision, recall, _ = precision_recall_curve(fake, scores)
-    axes.plot([0, 1], [fake.mean()] * 2, color=_GREY, linestyle=":", linewidth=1)
+    axes.plot([0, 1], [fake.mean()] * 2, color=_GRAY, linestyle=":", linewidth=1)
     axes.plot(recall, precision, color=_BLUE, drawstyle="steps-post")
     axes.set_ylim(0, 1.02)
     return figure
@@ -47,19 +47,19 @@ def reliability(fake: np.ndarray, scores: np.ndarray, raw: np.ndarray | None = N
         raw: P(fake) before calibration, for a second line.
     """
     figure, axes = _axes("P(fake)", "share of fakes", "Reliability")
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1)
-    lines = [(scores, _BLUE, "calibrated")] + ([(raw, _GREY, "before")] if raw is not None else [])
-    for p, colour, label in reversed(lines):
+    axes.plot([0, 1], [0, 1], color=_GRAY, linestyle=":", linewidth=1)
+    lines = [(scores, _BLUE, "calibrated")] + ([(raw, _GRAY, "before")] if raw is not None else [])
+    for p, color, label in reversed(lines):
         bins = np.minimum((p * BINS).astype(int), BINS - 1)
         count = np.bincount(bins, minlength=BINS)
         used = count > 0
         mean = np.bincount(bins, p, BINS)[used] / count[used]
         share = np.bincount(bins, fake, BINS)[used] / count[used]
-        axes.plot(mean, share, color=colour, marker="o", markersize=4, label=label)
+        axes.plot(mean, share, color=color, marker="o", markersize=4, label=label)
     if raw is not None:
         axes.legend(fontsize=8)
-    centres = (np.arange(BINS) + 0.5) / BINS
-    axes.bar(centres, 0.3 * count / count.max(), width=0.9 / BINS, color=_GREY, alpha=0.25)
+    centers = (np.arange(BINS) + 0.5) / BINS
+    axes.bar(centers, 0.3 * count / count.max(), width=0.9 / BINS, color=_GRAY, alpha=0.25)
     return figure
 
 
@@ -71,7 +71,7 @@ def reliability_by_generator(parts: dict[str, tuple[np.ndarray, np.ndarray]]) ->
             shown.
     """
     figure, axes = _axes("P(fake)", "share of fakes", "Reliability by generator")
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=_GRAY, linestyle=":", linewidth=1)
     for name, (fake, p) in list(parts.items())[:10]:
         bins = np.minimum((p * 5).astype(int), 4)
         count = np.bincount(bins, minlength=5)
@@ -102,7 +102,7 @@ def thresholds(
         precise = 0.01 * found / (0.01 * found + 0.99 * alarms)
     axes.plot(logit(at), found, color=_BLUE, label="fakes found")
     axes.plot(logit(at), alarms, color=_RED, label="false alarms")
-    axes.plot(logit(at), precise, color=_GREY, label="precision, 1 fake in 100")
+    axes.plot(logit(at), precise, color=_GRAY, label="precision, 1 fake in 100")
     if unsure[0] < unsure[1]:
         axes.axvspan(*logit(np.clip(unsure, 1e-6, 1 - 1e-6)), color="#fff3cd", label="unsure")
     for threshold in sorted(set(points.values())):
@@ -127,9 +127,9 @@ def confusion_matrix(counts: list[list[int]], classes: list[str]) -> Figure:
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(table):
-        colour = "white" if shares[row, column] > 0.5 else "black"
+        color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{count:,}\n{shares[row, column]:.1%}", ha="center", va="center",
-                  color=colour)  # fmt: skip
+                  color=color)  # fmt: skip
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
     axes.set(xlabel="verdict", ylabel="truth", title="Confusion")
@@ -146,7 +146,7 @@ def training_curves(history: list[dict[str, float]]) -> Figure:
     for place, (name, title) in enumerate(shown, 1):
         axes = figure.add_subplot(1, len(shown), place)
         marker = "o" if len(epochs) < 3 else None
-        axes.plot(epochs, [row[name] for row in history], color=_GREY, marker=marker, label="train")
+        axes.plot(epochs, [row[name] for row in history], color=_GRAY, marker=marker, label="train")
         axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_BLUE, marker=marker,
                   label="validation")  # fmt: skip
         axes.set(xlabel="epoch", title=title)
@@ -156,7 +156,7 @@ def training_curves(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def surest_mistakes(
+def most_confident_errors(
     table: pa.Table, source: "Files | Records", classes: list[str], most: int = 16
 ) -> Figure:
     """The wrong verdicts with the highest confidence, as pictures; `source` holds the images."""
@@ -205,7 +205,7 @@ def forgeries(rows: list[tuple[list[np.ndarray], str]]) -> Figure:
     return figure
 
 
-def localisation(rows: "list[tuple[Drawn, float]]", title: str) -> Figure:
+def localization(rows: "list[tuple[Drawn, float]]", title: str) -> Figure:
     """Photographs, true masks, P(altered) and overlays, with each mask's IoU.
 
     Args:
@@ -221,9 +221,9 @@ def localisation(rows: "list[tuple[Drawn, float]]", title: str) -> Figure:
             ("P(altered)", drawn.altered, "magma"),
             (f"IoU {iou:.2f}", picture, None),
         )
-        for place, (name, pixels, colours) in enumerate(shown):
+        for place, (name, pixels, colors) in enumerate(shown):
             axes = figure.add_subplot(len(rows), 4, 4 * line + place + 1)
-            axes.imshow(pixels, cmap=colours, vmin=0, vmax=1 if colours else None)
+            axes.imshow(pixels, cmap=colors, vmin=0, vmax=1 if colors else None)
             axes.set_title(name, fontsize=8)
             axes.set_axis_off()
     return figure

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 
 THRESHOLD = 0.5  # P(altered) from which a pixel is shown as altered
 _RED = np.array([230, 30, 30], np.float32)

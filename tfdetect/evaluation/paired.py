@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from scipy import stats
 from tabulate import tabulate
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run
 from tfdetect.evaluation.metrics import NAMES, binary_metrics, shown, with_intervals
-from tfdetect.run import Run
 
 
 def difference(

@@ -9,11 +9,11 @@ import pyarrow as pa
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdetect.data.pipeline import Change, native_images, view_dataset
+from tfdetect.core.run import Run
+from tfdetect.data.loading import Change, native_images, view_dataset
 from tfdetect.data.sources import Files, Records
-from tfdetect.evaluation.masks import BINS, count_pixels
-from tfdetect.models.answers import calibrated, draws_masks, of_images, of_views
-from tfdetect.run import Run
+from tfdetect.evaluation.mask_metrics import BINS, count_pixels
+from tfdetect.models.inference import calibrated, predict_images, predict_views, predicts_masks
 
 _PIXELS = 2**22  # of a batch of images at their own size, at most, where there are several
 
@@ -56,14 +56,14 @@ def predict_files(
     progress: bool = True,
     on_mask: Callable[[Drawn], None] | None = None,
 ) -> pa.Table:
-    """Predicts every file of `paths`: the table of `predict_images` after a column path."""
-    table = predict_images(
+    """Predicts every file of `paths`: the table of `predict_source` after a column path."""
+    table = predict_source(
         run, detector, Files(paths), batch_size, progress, on_mask=on_mask
     )  # fmt: skip
     return table.add_column(0, "path", pa.array(paths, pa.string()))
 
 
-def predict_images(
+def predict_source(
     run: Run,
     detector: keras.Model,
     source: Files | Records,
@@ -89,7 +89,7 @@ def predict_images(
         untouched_pixels: their counts by P(altered), int32 [BINS], null where not known.
     """
     table = np.full((len(source), len(run.classes)), np.nan, np.float32)
-    masks = _Masks(len(source), truth) if draws_masks(detector) else None
+    masks = _Masks(len(source), truth) if predicts_masks(detector) else None
     bar = tqdm(
         total=len(source),
         desc="predicting",
@@ -180,7 +180,7 @@ def _labels(
 
     @tf.function(reduce_retracing=True)
     def answer(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        return of_views(detector, views, run.info.get("flips", False))
+        return predict_views(detector, views, run.info.get("flips", False))
 
     for indices, images in view_dataset(source, run.views, size, change):
         yield indices.numpy(), answer(images).numpy()
@@ -198,7 +198,7 @@ def _drawn(
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def answer(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return of_images(detector, images, run.views)
+        return predict_images(detector, images, run.views)
 
     def of(batch: list[tuple]) -> Iterator[tuple[Drawn, np.ndarray]]:
         tables, maps = answer(tf.stack([image for _, image, _ in batch]))

@@ -9,15 +9,16 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from tfdetect.data.catalogue import Catalogue
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import write_text
+from tfdetect.core.html import html_table, save_figure, template
+from tfdetect.core.run import Run
+from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
-from tfdetect.errors import UserError
 from tfdetect.evaluation.metrics import binary_metrics, with_intervals
-from tfdetect.evaluation.page import html_table, save_figure, template
-from tfdetect.evaluation.predictions import predict_images
+from tfdetect.evaluation.predictions import predict_source
 from tfdetect.imaging.degradations import KINDS, Degradation
-from tfdetect.models.detector import load_detector
-from tfdetect.run import Run, write_text
+from tfdetect.models.saving import load_detector
 
 _METRICS = {"accuracy": "accuracy", "recall": "recall", "false_alarms": "false alarms",
             "auc": "AUC", "ap": "average precision"}  # fmt: skip
@@ -38,7 +39,7 @@ it needs traces which the degradation removes.</small>
 
 
 def degrade(
-    run: Run, catalogue: Catalogue, split: str, degradations: list[Degradation], output: Path,
+    run: Run, catalog: Catalog, split: str, degradations: list[Degradation], output: Path,
     batch_size: int = 64, say=print,
 ) -> dict:  # fmt: skip
     """Scores a split untouched and under each degradation; writes what follows from it.
@@ -54,16 +55,16 @@ def degrade(
     Raises:
         UserError: the split is empty.
     """
-    rows = catalogue.split(split)
+    rows = catalog.split(split)
     if not rows.num_rows:
         raise UserError(f"The dataset has no images in {split}.")
     detector = load_detector(run)
-    source, fake = image_source(catalogue, rows), rows["label"].to_numpy() > 0
+    source, fake = image_source(catalog, rows), rows["label"].to_numpy() > 0
     scores, results = {}, {}
     for degradation in (None, *degradations):
         name = degradation.name if degradation else _NONE
         say(f"evaluating {rows.num_rows:,} images of {split}, degradation {name}")
-        table = predict_images(run, detector, source, batch_size, change=degradation)
+        table = predict_source(run, detector, source, batch_size, change=degradation)
         scores[name] = table["p_fake"].to_numpy(zero_copy_only=False)
     known = ~np.isnan(np.stack(list(scores.values()))).any(axis=0)
     verdicts = {name: p[known] >= run.threshold for name, p in scores.items()}
@@ -79,7 +80,7 @@ def degrade(
     steady = np.stack([verdicts[name] == verdicts[_NONE] for name in scores]).all(axis=0)
     found = {"count": int(known.sum()), "stable": round(float(steady.mean()), 6),
              "degradations": results}  # fmt: skip
-    _write(found, run, catalogue, split, rows, scores, output)
+    _write(found, run, catalog, split, rows, scores, output)
     return found
 
 
@@ -96,7 +97,7 @@ def _measured(fake: np.ndarray, p: np.ndarray, threshold: float):
     return some
 
 
-def _write(found, run, catalogue, split, rows, scores, output: Path) -> None:
+def _write(found, run, catalog, split, rows, scores, output: Path) -> None:
     figures = output / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     write_text(output / "degradations.json", json.dumps(found, indent=2) + "\n")
@@ -107,7 +108,7 @@ def _write(found, run, catalogue, split, rows, scores, output: Path) -> None:
     drawn = [("degradations", save_figure(_curves(found), figures / "degradations.png"))]
     page = _PAGE.render(
         title=f"{run.name} under degradations", count=f"{found['count']:,}", split=split,
-        dataset=catalogue.name, stable=f"{found['stable']:.1%}", drawn=drawn,
+        dataset=catalog.name, stable=f"{found['stable']:.1%}", drawn=drawn,
         table=html_table(headers, table),
     )  # fmt: skip
     write_text(output / "degradations.html", page)
@@ -150,15 +151,15 @@ def _curves(found: dict) -> Figure:
     for place, (kind, names) in enumerate(kinds.items(), 1):
         axes = figure.add_subplot(height, width, place)
         names = [_NONE, *names]
-        for key, colour in shown.items():
+        for key, color in shown.items():
             triples = [results[name]["metrics"][key] for name in names]
             if any(t["value"] is None for t in triples):
                 continue
             at = np.arange(len(names))
-            axes.plot(at, [t["value"] for t in triples], color=colour, marker="o", markersize=3,
+            axes.plot(at, [t["value"] for t in triples], color=color, marker="o", markersize=3,
                       label=_METRICS[key])  # fmt: skip
             axes.fill_between(at, [t["low"] for t in triples], [t["high"] for t in triples],
-                              color=colour, alpha=0.15, linewidth=0)  # fmt: skip
+                              color=color, alpha=0.15, linewidth=0)  # fmt: skip
         axes.set_xticks(range(len(names)), [n.partition(":")[2] or n for n in names], fontsize=8)
         axes.set(title=kind, ylim=(-0.02, 1.02))
         axes.set_xlabel(KINDS[kind].text, fontsize=7)

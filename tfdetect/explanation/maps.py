@@ -14,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 from scipy.stats import spearmanr
 
+from tfdetect.core.run import Run
 from tfdetect.explanation.attention import attention
-from tfdetect.models.detector import filtered_of, trunks_of
-from tfdetect.run import Run
+from tfdetect.models.detector import backbones_of, filtered_of
 
 STEPS = 48  # of the integral
 FRONT_END = "front-end"
 _BATCH = 32  # images a pass, at most
-_CELLS = 8  # patches of occlusion along a side; neighbours overlap by half
+_CELLS = 8  # patches of occlusion along a side; neighbors overlap by half
 _NOT_IN_PLACE = ("Spectrum", "LogDCT", "SimplestPatch")  # front-ends that move what they see
 
 Views = list[np.ndarray]
@@ -39,7 +39,7 @@ class Explainer:
         self.detector = detector
         named = {f"trunk_{number}": name for number, name in enumerate(members)}
         self.trunks = [
-            (named.get(name, name), features) for name, features in trunks_of(detector)
+            (named.get(name, name), features) for name, features in backbones_of(detector)
             if not _moves_places([*detector.layers, *detector.get_layer(name)._flatten_layers()])
         ]  # fmt: skip
         outputs = {str(number): features for number, (_, features) in enumerate(self.trunks)}
@@ -102,10 +102,10 @@ class Explainer:
     def integrated_gradients(
         self, views: Views, view: int = 0, steps: int = STEPS
     ) -> tuple[np.ndarray, float]:
-        """Integrated gradients (Sundararajan et al., ICML 2017) from the image's mean colour.
+        """Integrated gradients (Sundararajan et al., ICML 2017) from the image's mean color.
 
         Returns:
-            float32 [H, W], summed over colours, and how much of the difference of the scores
+            float32 [H, W], summed over colors, and how much of the difference of the scores
             the map's sum misses, as a share of it.
         """
         image = views[view].astype(np.float32)
@@ -129,7 +129,7 @@ class Explainer:
     def occlusion(self, views: Views, view: int = 0) -> np.ndarray:
         """How much P(fake)'s log-odds fall where a patch loses its texture (Zeiler & Fergus, 2014).
 
-        A patch is replaced by its mean colour: brightness stays, noise and detail go.
+        A patch is replaced by its mean color: brightness stays, noise and detail go.
 
         Returns:
             float32 [H, W], the mean over the patches that cover a pixel.
@@ -163,7 +163,7 @@ class Explainer:
     def sanity(self, views: Views, maps: dict[str, np.ndarray], view: int = 0) -> dict[str, float]:
         """How alike maps are to those of the same network with shuffled weights.
 
-        A map that survives that shows the image, not what was learnt (Adebayo et al., NeurIPS
+        A map that survives that shows the image, not what was learned (Adebayo et al., NeurIPS
         2018).
 
         Returns:
@@ -226,7 +226,7 @@ def shuffled(model: keras.Model, seed: int = 0) -> Iterator[None]:
 
 
 def cells(height: int, width: int, overlap: bool = False) -> Iterator[tuple[slice, slice]]:
-    """Patches, about an eighth of a side each, that cover an image; neighbours may overlap by
+    """Patches, about an eighth of a side each, that cover an image; neighbors may overlap by
     half.
     """
     for down in _spans(height, overlap):
@@ -235,7 +235,7 @@ def cells(height: int, width: int, overlap: bool = False) -> Iterator[tuple[slic
 
 
 def flattened(images: np.ndarray, places: list[tuple[slice, slice]]) -> np.ndarray:
-    """A copy of images [..., H, W, 3] whose patches at `places` have their mean colour alone."""
+    """A copy of images [..., H, W, 3] whose patches at `places` have their mean color alone."""
     images = images.copy()
     for down, across in places:
         patch = images[..., down, across, :]
@@ -250,7 +250,7 @@ def feature_maps(detector: keras.Model) -> Callable[[np.ndarray], dict[str, np.n
     """
     front = filtered_of(detector)
     found = {} if front is None or len(front.shape) != 4 else {FRONT_END: front}
-    found |= dict(trunks_of(detector))
+    found |= dict(backbones_of(detector))
     model = keras.Model(detector.inputs[0], list(found.values())) if found else None
 
     def of(images: np.ndarray) -> dict[str, np.ndarray]:

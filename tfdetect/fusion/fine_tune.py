@@ -6,22 +6,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.data.catalogue import Catalogue
-from tfdetect.data.pipeline import view_dataset
+from tfdetect.core.experiment import Training
+from tfdetect.core.run import View
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation.calibration import TINY, log_loss
-from tfdetect.experiment import Training
 from tfdetect.fusion.fusions import Scores
-from tfdetect.models.answers import of_views
-from tfdetect.run import View
-from tfdetect.training.fit import losses_of
+from tfdetect.models.inference import predict_views
+from tfdetect.training.losses import losses_of
 
 
 def fine_tune(
-    detector: keras.Model, views: list[View], classes: int, catalogue: Catalogue, epochs: int,
+    detector: keras.Model, views: list[View], classes: int, catalog: Catalog, epochs: int,
     rate: float, batch_size: int, say=print,
 ) -> keras.Model:  # fmt: skip
-    """Trains all layers but batch normalisation, whose statistics stay, with AdamW.
+    """Trains all layers but batch normalization, whose statistics stay, with AdamW.
 
     Images are mirrored at random. Every dataset counts the same. The epoch with the least log-loss
     of validation is kept; it may be the state before the first.
@@ -38,13 +38,13 @@ def fine_tune(
             layer.trainable = False
     losses, _ = losses_of(Training(), classes, ["label"])
     detector.compile(keras.optimizers.AdamW(rate), losses)
-    rows = catalogue.split("train")
+    rows = catalog.split("train")
     weights = tf.constant(_weights(rows), tf.float32)
     labels = tf.constant(rows["label"].to_numpy(), tf.float32)
     rng = np.random.default_rng(0)
     # Of batches whose number Keras does not know beforehand.
     warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
-    best, kept = _validation(detector, views, catalogue, batch_size), detector.get_weights()
+    best, kept = _validation(detector, views, catalog, batch_size), detector.get_weights()
     say(f"before fine-tuning: validation log-loss {best:.4f}")
     for epoch in range(epochs):
         order = rng.permutation(rows.num_rows)
@@ -58,9 +58,9 @@ def fine_tune(
                     {"label": tf.gather(labels, index)[:, None]},
                     {"label": tf.gather(weights, index)})  # fmt: skip
 
-        stream = view_dataset(image_source(catalogue, rows.take(order)), views, batch_size)
+        stream = view_dataset(image_source(catalog, rows.take(order)), views, batch_size)
         detector.fit(stream.map(batch), epochs=1, shuffle=False, verbose=0)
-        loss = _validation(detector, views, catalogue, batch_size)
+        loss = _validation(detector, views, catalog, batch_size)
         say(f"fine-tuning, epoch {epoch + 1} of {epochs}: validation log-loss {loss:.4f}")
         if loss < best:
             best, kept = loss, detector.get_weights()
@@ -83,14 +83,14 @@ def _weights(rows) -> np.ndarray:
 
 
 def _validation(
-    detector: keras.Model, views: list[View], catalogue: Catalogue, batch_size: int
+    detector: keras.Model, views: list[View], catalog: Catalog, batch_size: int
 ) -> float:
     """Log-loss of P(fake) on the validation split."""
-    rows = catalogue.split("validation")
-    answer = tf.function(lambda parts: of_views(detector, parts))
+    rows = catalog.split("validation")
+    answer = tf.function(lambda parts: predict_views(detector, parts))
     weights, fake = _weights(rows), rows["label"].to_numpy() > 0
     total = share = 0.0
-    for index, images in view_dataset(image_source(catalogue, rows), views, batch_size):
+    for index, images in view_dataset(image_source(catalog, rows), views, batch_size):
         clipped = np.clip(1 - answer(images).numpy()[:, 0], TINY, 1 - TINY)
         odds = np.log(clipped) - np.log1p(-clipped)
         own = weights[index.numpy()]

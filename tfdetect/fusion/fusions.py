@@ -2,9 +2,9 @@
 
 A member's score is its log-odds of fake, ln P(fake) / P(authentic), over its temperature. Each
 fusion but `gated` and `fisher` is a weighted sum of scores. `gated` is a mean of the members'
-P(fake), whose weights depend on the image, by what the members' features and its colour and
+P(fake), whose weights depend on the image, by what the members' features and its color and
 sharpness say: a mixture of experts (Jacobs et al., Neural Computation 1991), for members that
-learnt different data. `fisher` sums -ln p, where p is the share of authentic images with as high
+learned different data. `fisher` sums -ln p, where p is the share of authentic images with as high
 a score (Fisher, Statistical Methods for Research Workers, 1932): what is unusual to any member
 counts, also where no fake of validation showed it.
 """
@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 
-from tfdetect.data.catalogue import group_fraction
+from tfdetect.data.splits import group_fraction
 from tfdetect.evaluation.calibration import TINY, log_loss, temperature
 
 FUSIONS = ("stacked", "mean", "weighted", "logistic", "greedy", "gated", "fisher")
@@ -238,7 +238,7 @@ def _evidence(odds: np.ndarray, bends: np.ndarray, turns: np.ndarray) -> np.ndar
 def _gate(start: np.ndarray, scores: Scores, weights: np.ndarray) -> tuple:
     """Temperatures of the members, and mean, deviation, kernel and bias of the gate.
 
-    They maximise the likelihood of the mixture together, from the members' own temperatures on.
+    They maximize the likelihood of the mixture together, from the members' own temperatures on.
     """
     if len(weights) > _GATE_IMAGES:
         share = weights / weights.sum()  # so that small datasets keep their images

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfdetect.errors import UserError
-from tfdetect.run import Run, View, open_run
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run, View, open_run
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Members:
     @property
     def masked(self) -> list[int]:
         """The members that draw masks."""
-        return [number for number, run in enumerate(self.runs) if run.draws_masks]
+        return [number for number, run in enumerate(self.runs) if run.predicts_masks]
 
 
 def open_members(paths: list[Path], masks: bool = True) -> Members:

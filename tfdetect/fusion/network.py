@@ -14,8 +14,9 @@ from keras import layers, ops
 from tfdetect.evaluation.calibration import TINY
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
-from tfdetect.models.answers import draws_masks
-from tfdetect.models.detector import features_of, load_detector
+from tfdetect.models.detector import features_of
+from tfdetect.models.inference import predicts_masks
+from tfdetect.models.saving import load_detector
 
 
 class Network:
@@ -25,7 +26,7 @@ class Network:
         inputs: one for each view, float32 [B, H, W, 3] or [B, crops, H, W, 3], 0..255.
         odds: log-odds of fake, float32 [B, 1] each.
         kinds: of members with all classes, their fakes' log-probabilities [B, C - 1].
-        features: float32 [B, F] of each member, and of each view's colour and sharpness.
+        features: float32 [B, F] of each member, and of each view's color and sharpness.
         masks: of members that draw them, logits by member's number.
         parameters: of each member by itself.
         shared: pairs of members whose trunks are one.
@@ -50,7 +51,7 @@ class Network:
             if crops > 1:
                 image = ops.reshape(image, (-1, *image.shape[2:]))
             self.parameters.append(detector.count_params())
-            if draws_masks(detector):
+            if predicts_masks(detector):
                 answer = detector(image)
                 features = answer["label"]
                 if masks:
@@ -72,7 +73,7 @@ class Network:
         self._look([1 if single else view.crops for view in members.views])
 
     def _look(self, crops: list[int]) -> None:
-        """Adds what kind of image it is, by each view: members may have learnt to ignore it."""
+        """Adds what kind of image it is, by each view: members may have learned to ignore it."""
         for image, count in zip(self.inputs, crops):
             found = _statistics(image if count == 1 else ops.reshape(image, (-1, *image.shape[2:])))
             if count > 1:
@@ -170,7 +171,7 @@ class Network:
 
 
 def _statistics(image):
-    """Colour, contrast and sharpness of images [B, H, W, 3]: float32 [B, 15]."""
+    """Color, contrast and sharpness of images [B, H, W, 3]: float32 [B, 15]."""
     image = image / 255.0
     mean = ops.mean(image, axis=(1, 2))
     found = [mean, ops.std(image, axis=(1, 2))]

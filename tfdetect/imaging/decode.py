@@ -1,7 +1,7 @@
 """Decodes encoded images in the graph, alike in training, prediction and export.
 
 TensorFlow alone ignores EXIF orientation, refuses WebP with alpha or frames at
-three channels, and leaves grey BMP with one channel, so `decode` wraps it.
+three channels, and leaves gray BMP with one channel, so `decode` wraps it.
 """
 
 import tensorflow as tf
@@ -17,7 +17,7 @@ _TURNS = (
 def decode(data: tf.Tensor) -> tf.Tensor:
     """Decodes JPEG, PNG, WebP, BMP or GIF (first frame).
 
-    Grey and palette images become RGB, CMYK is converted, alpha is dropped, 16
+    Gray and palette images become RGB, CMYK is converted, alpha is dropped, 16
     bits are cut to their upper 8, EXIF orientation is applied.
 
     Args:
@@ -58,8 +58,8 @@ def _webp(data: tf.Tensor) -> tf.Tensor:
 
 def _bmp(data: tf.Tensor) -> tf.Tensor:
     image = tf.io.decode_bmp(data)
-    grey = tf.shape(image)[-1] == 1
-    return tf.cond(grey, lambda: tf.image.grayscale_to_rgb(image[..., :1]), lambda: image[..., :3])
+    gray = tf.shape(image)[-1] == 1
+    return tf.cond(gray, lambda: tf.image.grayscale_to_rgb(image[..., :1]), lambda: image[..., :3])
 
 
 def _orientation(data: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:

@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfdetect.errors import UserError, unknown
-from tfdetect.imaging.degrade import gaussian_blur
+from tfdetect.core.errors import UserError, unknown
 from tfdetect.imaging.geometry import to_uint8
+from tfdetect.imaging.random_degradations import gaussian_blur
 
 BANDS = 8  # of radial frequency, from 0 to half a cycle a pixel; the last has the corners too
 
@@ -138,7 +138,7 @@ KINDS = {
     "scale": Kind("resized by that factor", 0.01, 4, (0.9, 0.75, 0.5, 0.25), scale),
     "screenshot": Kind("resized up by that factor, as by a display", 1, 4, (1.25, 1.5), scale),
     "blur": Kind("Gaussian blur of that sigma in pixels", 0.01, 20, (1, 2, 3, 5), blur),
-    "noise": Kind("Gaussian noise of that sigma in grey levels", 0.01, 100, (2, 5, 10, 20), noise),
+    "noise": Kind("Gaussian noise of that sigma in gray levels", 0.01, 100, (2, 5, 10, 20), noise),
     "crop": Kind("the middle, of that share of each side", 0.01, 1, (0.9, 0.75, 0.5), crop),
     "darker": Kind("multiplied by that", 0.01, 1, (0.8, 0.6), brightness),
     "brighter": Kind("multiplied by that", 1, 10, (1.2, 1.5), brightness),

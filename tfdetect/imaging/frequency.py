@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.imaging.degrade import drawn, some
 from tfdetect.imaging.geometry import fold, to_uint8
 from tfdetect.imaging.mix import blend_targets, pairs
+from tfdetect.imaging.random_degradations import drawn, some
 
 
 def amplitude_mix(
@@ -116,7 +116,7 @@ def spectral_noise(
     highest: float = 0.3,
     blend: float = 1.0,
 ) -> tf.Tensor:
-    """Multiplies Fourier amplitudes by noise with `probability`, those of all colours alike.
+    """Multiplies Fourier amplitudes by noise with `probability`, those of all colors alike.
 
     Args:
         images: uint8 [B, H, W, 3].

@@ -20,7 +20,7 @@ def opened(file: str | Path | BinaryIO) -> Iterator:
     """
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # the catalogue checks it
+    Image.MAX_IMAGE_PIXELS = None  # the catalog checks it
     knows_heic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is none of our business

@@ -31,5 +31,5 @@ def read_image(path: tf.Tensor) -> tf.Tensor:
 def _as_bmp(data) -> bytes:
     try:
         return as_bmp(data if isinstance(data, bytes) else data.item())  # eagerly an array
-    except Exception:  # Pillow's plugins raise many kinds; the catalogue says which
+    except Exception:  # Pillow's plugins raise many kinds; the catalog says which
         return b""

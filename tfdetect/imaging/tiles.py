@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-_OVERLAP = 4  # neighbouring tiles share at least this part of a side
+_OVERLAP = 4  # neighboring tiles share at least this part of a side
 _CHUNK = 16  # tiles worked on at a time, so that memory does not grow with the image
 
 

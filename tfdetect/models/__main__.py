@@ -4,8 +4,8 @@ import sys
 
 from tabulate import tabulate
 
-from tfdetect.cli import Parser, run_command
-from tfdetect.experiment import published
+from tfdetect.core.cli import Parser, run_command
+from tfdetect.core.experiment import published
 
 
 def parser() -> Parser:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 from tfdetect.models.pyramid import Pyramid
 
 # ImageNet statistics of the weights, as x * scale + offset on 0..255.
@@ -22,7 +22,7 @@ class Backbone:
     """A feature extractor and the scaling of 0..255 that its weights expect.
 
     Attributes:
-        model: normalised image [B, H, W, 3] -> features [B, h, w, c].
+        model: normalized image [B, H, W, 3] -> features [B, h, w, c].
         scale: factor on 0..255, one number or one a channel.
         offset: added after scaling.
         maps: names of the layers whose outputs mask heads are to take, where those that

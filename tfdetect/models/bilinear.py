@@ -6,7 +6,7 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Bilinear(layers.Layer):
-    """[B, h, w, C] -> [B, height, width, C], with half-pixel centres.
+    """[B, h, w, C] -> [B, height, width, C], with half-pixel centers.
 
     Not Keras's Resizing: that is a layer of augmentation, and switches the layers after it to
     training where a model is called without saying which.

@@ -1,7 +1,6 @@
-"""`build_detector`: preprocessing, backbone and head as one functional Keras model."""
+"""`build_detector`: front-end, backbone and heads as one functional Keras model."""
 
 import fnmatch
-import importlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,13 +8,12 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from tfdetect import registry
-from tfdetect.errors import UserError
-from tfdetect.experiment import Experiment, Freeze, Model
-from tfdetect.models.backbones import Backbone, ignore_mask_warnings, inflate
+from tfdetect.core import registry
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment, Freeze, Model
+from tfdetect.models.backbones import Backbone, inflate
 from tfdetect.models.pyramid import with_maps
-from tfdetect.models.spectra import Standardise
-from tfdetect.run import Run
+from tfdetect.models.spectral_front_ends import Standardize
 
 
 def build_detector(experiment: Experiment, classes: int) -> keras.Model:
@@ -118,7 +116,7 @@ def learn_statistics(detector: keras.Model, images: Callable[[], Iterable]) -> N
         images: makes batches float32 [B, H, W, 3] in 0..255; called only if a layer needs them.
     """
     for layer in detector.layers:
-        if isinstance(layer, Standardise):
+        if isinstance(layer, Standardize):
             before = keras.Model(detector.inputs[0], layer.input)
             layer.learn(before.predict_on_batch(batch) for batch in images())
 
@@ -126,7 +124,7 @@ def learn_statistics(detector: keras.Model, images: Callable[[], Iterable]) -> N
 def freeze(detector: keras.Model, rule: Freeze) -> None:
     """Makes those layers of the backbone untrainable that the rule names, and no others.
 
-    Frozen batch normalisation uses its moving averages. A compiled detector must be
+    Frozen batch normalization uses its moving averages. A compiled detector must be
     compiled again.
     """
     leaves = backbone_layers(backbone_of(detector))
@@ -143,7 +141,7 @@ def freeze(detector: keras.Model, rule: Freeze) -> None:
             for leaf in chosen:
                 leaf.trainable = False
         return
-    count = rule.first if rule.first is not None else round((rule.share or 0) * len(leaves))
+    count = rule.first if rule.first is not None else round((rule.fraction or 0) * len(leaves))
     if count > len(leaves):
         raise UserError(f"model.freeze.first: {count}, but there are {len(leaves)} layers.")
     for leaf in leaves[:count]:
@@ -172,7 +170,7 @@ def features_of(detector: keras.Model) -> keras.KerasTensor:
     return backbone_of(detector)._inbound_nodes[-1].output_tensors[0]
 
 
-def trunks_of(detector: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
+def backbones_of(detector: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
     """Names of a detector's backbones (an ensemble has several), and the maps of features they
     give within it, [B, h, w, C]; those that keep no places, such as class tokens, are left out.
     """
@@ -222,24 +220,3 @@ def _load_backbone(backbone: keras.Model, path: Path) -> None:
             backbone.set_weights(candidate.get_weights())
             return
     raise UserError(f"model.weights: {file} holds another backbone than {backbone.name}.")
-
-
-def load_detector(run: Run) -> keras.Model:
-    """Loads a run's best model, to predict in float32.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    functions = {*registry.FRONT_ENDS.values(), *registry.BACKBONES.values(),
-                 *registry.HEADS.values(), *registry.MASK_HEADS.values()}  # fmt: skip
-    for module in {function.split(":")[0] for function in functions}:
-        importlib.import_module(module)  # registers its layers with Keras
-    ignore_mask_warnings()
-    keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
-    try:
-        return keras.saving.load_model(run.model_path, compile=False)
-    except Exception as error:  # Keras raises many kinds for a bad file
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(
-            f"Run {run.path} is corrupt: model.keras cannot be read: {reason}"
-        ) from error

@@ -88,7 +88,7 @@ def hidden(features, outputs: int, dropout: float = 0.5, l2: float = 0.0, units:
     return layers.Dense(outputs, dtype="float32", name="label")(x)
 
 
-def neighbours(
+def neighbors(
     features,
     outputs: int,
     dropout: float = 0.0,
@@ -100,14 +100,14 @@ def neighbours(
     """The class of the nearest training images, by the cosine of their features.
 
     UniversalFakeDetect's other head (Ojha et al., CVPR 2023). It needs
-    `training.cache_features`, which fills the bank. Only a scale and offsets are learnt, of each
+    `training.cache_features`, which fills the bank. Only a scale and offsets are learned, of each
     image's nearest others: with more than one pass its own other copies would be among them.
 
     Args:
         features: [B, h, w, c].
         outputs: number of logits.
         dropout, l2: not used here.
-        k: number of neighbours of each class whose cosines are averaged.
+        k: number of neighbors of each class whose cosines are averaged.
         bank: number of training images that are remembered, as many of each class.
         known: "all" classes, or "authentic": then what is far from every authentic image is fake,
             whatever fakes were trained on; for two classes.
@@ -116,7 +116,7 @@ def neighbours(
         Logits float32 [B, outputs].
     """
     x = layers.GlobalAveragePooling2D(name="pool")(features)
-    return Neighbours(outputs, k, bank, known, name="label")(x)
+    return Neighbors(outputs, k, bank, known, name="label")(x)
 
 
 def top_pixels(features, outputs: int, dropout: float = 0.0, l2: float = 0.0, *, mask):
@@ -177,8 +177,8 @@ class JoinKinds(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class Neighbours(layers.Layer):
-    """Features [B, c] -> logits float32 [B, outputs]; see `neighbours`."""
+class Neighbors(layers.Layer):
+    """Features [B, c] -> logits float32 [B, outputs]; see `neighbors`."""
 
     def __init__(
         self, outputs: int, k: int = 1, bank: int = 20_000, known: str = "all", **kwargs
@@ -208,7 +208,7 @@ class Neighbours(layers.Layer):
 
     def call(self, x, training=False):
         cosines = ops.einsum("bd,cnd->bcn", _unit(x), self.known) - 2 * self.empty
-        if training:  # an image is not its own neighbour
+        if training:  # an image is not its own neighbor
             cosines = ops.where(cosines > 0.9999, -1.0, cosines)
         nearest, _ = ops.top_k(cosines, self.k)
         logits = ops.exp(self.scale) * ops.mean(nearest, axis=-1) + self.offset

@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.normalization import FusedBatchNormalization
 
@@ -14,7 +14,7 @@ def decoder(image, features, maps: list, width: int = 64, finest: int = 2) -> di
     looks at the image itself.
 
     Args:
-        image: normalised image [B, H, W, 3].
+        image: normalized image [B, H, W, 3].
         features: the backbone's last features; not used here.
         maps: feature maps [B, h, w, c] from fine to coarse.
         width: channels at stride 4 and coarser; half of them at finer ones.
@@ -52,7 +52,7 @@ def fcn(image, features, maps: list, aux: bool = False, dropout: float = 0.1) ->
     head 35,306,818.
 
     Args:
-        image: normalised image [B, H, W, 3].
+        image: normalized image [B, H, W, 3].
         features: the backbone's last features.
         maps: its feature maps; the last but one is the auxiliary head's.
         aux: add the auxiliary head.
@@ -79,7 +79,7 @@ def linear(image, features, maps: list) -> dict:
     """One layer on the last features, for backbones that decode already.
 
     Args:
-        image: normalised image [B, H, W, 3].
+        image: normalized image [B, H, W, 3].
         features: [B, h, w, c].
         maps: not used here.
 
@@ -102,6 +102,6 @@ def _logits(x, image, name: str):
 
 
 def _enlarge(x, size: tuple[int, int], name: str):
-    """Bilinear with half-pixel centres."""
+    """Bilinear with half-pixel centers."""
     return Bilinear(*size, dtype="float32" if x.shape[-1] == 1
                            else None, name=name)(x)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Batch normalisation that is fast on CPUs."""
+"""Batch normalization that is fast on CPUs."""
 
 import keras
 import tensorflow as tf
@@ -10,7 +10,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
     """Keras's BatchNormalization over the last axis, through TensorFlow's fused kernel.
 
     Keras computes moments and scaling as separate ops; on a CPU the fused kernel
-    makes a whole training step up to twice as fast. Synchronised across replicas,
+    makes a whole training step up to twice as fast. Synchronized across replicas,
     it falls back to Keras's own.
     """
 

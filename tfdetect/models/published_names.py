@@ -10,7 +10,7 @@ from keras import layers
 
 from tfdetect.models.detector import backbone_layers, backbone_of
 from tfdetect.models.networks.iidnet import LOCAL
-from tfdetect.models.residuals import Bayar
+from tfdetect.models.residual_front_ends import Bayar
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _head(
 
 
 def as_one(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict in which the learnt filters of each front-end, there one by one, are stacked."""
+    """A state dict in which the learned filters of each front-end, there one by one, are stacked."""
     stacked, filters = {}, {}
     for key, value in state.items():
         head, found, _ = key.partition(".filters.")
@@ -211,7 +211,7 @@ def _xception_key(name: str) -> str:
         return f"{'bn' if match[2] else 'conv'}{int(match[1]) + 2}"
     if match := re.fullmatch(r"block(\d+)_sepconv(\d)(_bn)?", name):
         block, step = int(match[1]) - 1, int(match[2]) - 1
-        # Each step is a ReLU, a convolution and a normalisation; the first block has no first ReLU.
+        # Each step is a ReLU, a convolution and a normalization; the first block has no first ReLU.
         place = 3 * step + (block > 1) + (match[3] is not None)
         return f"block{block}.rep.{place}"
     return ""

@@ -9,7 +9,7 @@ Both return class_names: string [C], class 0 authentic; probabilities: float32
 [B, C], calibrated as the run is; p_fake: float32 [B], 1 - P(class 0); verdict: string [B], a class
 name by the run's threshold; unsure: bool [B], whether p_fake lies where the run's verdicts are too
 often wrong. Detectors with a mask also return P(altered) of
-each pixel: serving_default as mask, float32 [B, H, W, 1]; encoded as mask_png, string [B], grey
+each pixel: serving_default as mask, float32 [B, H, W, 1]; encoded as mask_png, string [B], gray
 PNG of each image's size, 255 for 1.
 """
 
@@ -18,11 +18,11 @@ from dataclasses import astuple
 
 import tensorflow as tf
 
+from tfdetect.core.run import Run
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import windows
-from tfdetect.models.answers import calibrated, draws_masks, of_images, of_views
-from tfdetect.models.detector import load_detector
-from tfdetect.run import Run
+from tfdetect.models.inference import calibrated, predict_images, predict_views, predicts_masks
+from tfdetect.models.saving import load_detector
 
 
 def export_saved_model(run: Run) -> None:
@@ -31,7 +31,7 @@ def export_saved_model(run: Run) -> None:
 
     detector = load_detector(run)
     names, views = tf.constant(run.classes), run.views
-    masked = draws_masks(detector)
+    masked = predicts_masks(detector)
 
     low, high = run.unsure
 
@@ -50,9 +50,9 @@ def export_saved_model(run: Run) -> None:
 
     def images_endpoint(images: tf.Tensor) -> dict[str, tf.Tensor]:
         if masked:
-            table, masks = of_images(detector, images, views)
+            table, masks = predict_images(detector, images, views)
             return named(table, mask=masks)
-        return named(of_views(detector, [windows(images, *astuple(v)) for v in views]))
+        return named(predict_views(detector, [windows(images, *astuple(v)) for v in views]))
 
     def encoded_endpoint(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
         def load(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -60,16 +60,18 @@ def export_saved_model(run: Run) -> None:
             return tuple(windows(image, *astuple(view)) for view in views)
 
         def draw(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            table, masks = of_images(detector, decode(data)[None], views)
-            grey = tf.cast(tf.round(masks[0] * 255), tf.uint8)
-            return table[0], tf.io.encode_png(grey)
+            table, masks = predict_images(detector, decode(data)[None], views)
+            gray = tf.cast(tf.round(masks[0] * 255), tf.uint8)
+            return table[0], tf.io.encode_png(gray)
 
         if masked:
             specs = tf.TensorSpec([len(run.classes)], tf.float32), tf.TensorSpec([], tf.string)
             table, masks = tf.map_fn(draw, encoded_images, fn_output_signature=specs)
             return named(table, mask_png=masks)
         specs = tuple(tf.TensorSpec([v.crops, *v.size, 3], tf.uint8) for v in views)
-        return named(of_views(detector, tf.map_fn(load, encoded_images, fn_output_signature=specs)))
+        return named(
+            predict_views(detector, tf.map_fn(load, encoded_images, fn_output_signature=specs))
+        )
 
     archive = keras.export.ExportArchive()
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")

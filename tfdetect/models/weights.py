@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 from tfdetect.models.published_names import PUBLISHED, Slot, as_one, slots_of
 
 

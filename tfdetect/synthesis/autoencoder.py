@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 
 _SIDE = 64  # of a training crop, pixels
 _BATCH = 16

@@ -31,14 +31,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tfdetect import registry
-from tfdetect.data.catalogue import carve, group_fraction
-from tfdetect.errors import UserError
-from tfdetect.journal import Journal, exclusive
-from tfdetect.run import write_text
-from tfdetect.spec import SPLITS, ClassSpec, DatasetSpec, folder_name
+from tfdetect.core import registry
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import write_text
+from tfdetect.core.journal import Journal, exclusive
+from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec, folder_name
+from tfdetect.data.splits import carve, group_fraction
 from tfdetect.synthesis.blend import paste, soften
-from tfdetect.synthesis.masks import draw_mask
+from tfdetect.synthesis.mask_makers import draw_mask
 from tfdetect.synthesis.photos import (
     Photo,
     find_photos,
@@ -111,7 +111,7 @@ COLUMNS = (
 
 
 def splits_of(name: str, photos: list[str]) -> dict[str, str]:
-    """The split of each photograph: by a hash of its name, as catalogues carve.
+    """The split of each photograph: by a hash of its name, as catalogs carve.
 
     Args:
         name: of the data set.
@@ -430,7 +430,7 @@ def _write_tables(source, output, settings, rows) -> None:
         classes=(ClassSpec(name="original", folders=("original",)),
                  ClassSpec(name="inpainted", folders=("inpainted",))),
         splits={split: split for split in ("train", "validation", "test")},
-        experiment="localiser",
+        experiment="localizer",
     )  # fmt: skip
     write_text(output / "dataset.yaml", spec.to_yaml())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 from tfdetect.imaging.pillow import opened, upright_rgb
 
 SMALLEST = 16  # pixels; below, masks and fills have no meaning
@@ -94,7 +94,7 @@ def find_photos(root: Path) -> list[str]:
     Raises:
         UserError: there is none.
     """
-    from tfdetect.data.catalogue import EXTENSIONS
+    from tfdetect.data.scan import EXTENSIONS
 
     found = [
         Path(parent, file).relative_to(root).as_posix()

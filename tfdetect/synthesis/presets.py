@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 
 
 @lru_cache(1)
@@ -26,6 +26,6 @@ def load_preset(kind: str, preset: str, flag: str, **options):
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
             f"The model {preset!r} cannot be loaded: {reason}\nFetch it on a machine with a "
-            "network, where its licence may have to be accepted, and give its folder: "
+            "network, where its license may have to be accepted, and give its folder: "
             f"{flag} FOLDER."
         ) from error

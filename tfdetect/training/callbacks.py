@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import keras
 
-from tfdetect.data.pipeline import TrainingData
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
+from tfdetect.data.training_stream import TrainingData
 
 
 class PlainNames(keras.callbacks.Callback):
@@ -88,7 +88,7 @@ class Watch(keras.callbacks.Callback):
 
 
 class WatchFiles(keras.callbacks.Callback):
-    """Reports, once, files that became unreadable after the catalogue was made."""
+    """Reports, once, files that became unreadable after the catalog was made."""
 
     def __init__(self, data: TrainingData, report):
         super().__init__()

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 
 _UNITS = {"MIB": 2**20, "MB": 10**6, "GIB": 2**30, "GB": 10**9}
 

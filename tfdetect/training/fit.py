@@ -1,6 +1,5 @@
 """Fits a detector: build, compile, fit, with everything that resumes."""
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +7,11 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfdetect.data.pipeline import TrainingData
-from tfdetect.errors import UserError
-from tfdetect.experiment import Experiment, Training
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment
+from tfdetect.data.training_stream import TrainingData
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
-from tfdetect.training.average import AverageWeights
+from tfdetect.training.cached_features import on_features
 from tfdetect.training.callbacks import (
     ImagesPerSecond,
     PlainNames,
@@ -22,10 +21,11 @@ from tfdetect.training.callbacks import (
     WatchFiles,
 )
 from tfdetect.training.devices import Devices, choose_precision, cpu_computes_bfloat16
-from tfdetect.training.features import on_features
-from tfdetect.training.masks import MaskCriterion, MaskIoU
+from tfdetect.training.losses import losses_of, with_aux_mask
+from tfdetect.training.metrics import build_metrics
 from tfdetect.training.optimizer import build_optimizer, only_stage
 from tfdetect.training.state import TrainState
+from tfdetect.training.weight_average import AverageWeights
 
 MONITORS = {"accuracy": "val_accuracy", "auc": "val_auc", "loss": "val_log_loss",
             "iou": "val_mask_iou"}  # fmt: skip
@@ -89,15 +89,15 @@ def fit(
     with devices.scope():
         detector = build_detector(experiment, classes)
         if devices.replicas > 1:
-            _synchronise(detector)
+            _synchronize(detector)
 
     losses, weights = losses_of(training, classes, list(detector.output))
     stream = data.batches
     if "mask_aux" in losses:  # learns the mask too
-        validation = validation.map(_with_aux)
+        validation = validation.map(with_aux_mask)
 
         def stream(start: int) -> tf.data.Dataset:
-            return data.batches(start).map(_with_aux)
+            return data.batches(start).map(with_aux_mask)
 
     monitor = MONITORS[training.monitor]
     mode = "min" if training.monitor == "loss" else "max"
@@ -105,15 +105,15 @@ def fit(
     if training.schedule.name == "plateau":
         adapting.append(keras.callbacks.ReduceLROnPlateau(
             monitor=monitor, mode=mode, factor=training.schedule.factor,
-            patience=training.schedule.patience, min_lr=training.schedule.floor,
-            min_delta=training.schedule.least,
+            patience=training.schedule.patience, min_lr=training.schedule.min_lr,
+            min_delta=training.schedule.min_delta,
         ))  # fmt: skip
     if training.early_stopping is not None:
         adapting.append(keras.callbacks.EarlyStopping(
             monitor=monitor, mode=mode, patience=training.early_stopping,
         ))  # fmt: skip
     average = AverageWeights(training.ema) if training.ema else None
-    state = TrainState(folder / "state", monitor, adapting, training.state_minutes, average)
+    state = TrainState(folder / "state", monitor, adapting, training.checkpoint_minutes, average)
     state.read()
     if state.epoch or state.step:
         say(f"resuming after epoch {state.epoch}, step {state.step}")
@@ -131,7 +131,7 @@ def fit(
     callbacks = [
         *([average] if average else []),
         PlainNames(), ImagesPerSecond(training.batch_size), StopOnNonFinite(),
-        WatchFiles(data, on_broken), *adapting, StopBelow(training.schedule.stop_below), watch,
+        WatchFiles(data, on_broken), *adapting, StopBelow(training.schedule.stop_below_lr), watch,
         state,
         keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
     ]  # fmt: skip
@@ -151,8 +151,8 @@ def fit(
                     loss=losses,
                     loss_weights=weights,
                     # Weighted, so that the padding of the last validation batch does not count.
-                    weighted_metrics=_metrics(classes, "mask" in losses),
-                    jit_compile=_xla(experiment, devices),
+                    weighted_metrics=build_metrics(classes, "mask" in losses),
+                    jit_compile=devices.gpus == 1 and not training.deterministic,
                 )
                 if average:
                     average.start(trained)
@@ -193,129 +193,8 @@ def fit(
     return detector, state, interrupted
 
 
-def save_detector(detector: keras.Model, path: Path) -> None:
-    """Writes the detector without its optimizer and in float32, atomically.
-
-    Half precision is for training: in float32 a score does not depend on the batch
-    it is computed in, nor on the machine.
-    """
-    kept = {name: x for name, x in detector.output.items() if name in ("label", "mask")}
-    bare = keras.Model(detector.inputs[0], kept, name=detector.name)
-    for layer in bare._flatten_layers():
-        layer.dtype_policy = "float32"
-    write_model(bare, path)
-
-
-def write_model(model: keras.Model, path: Path) -> None:
-    """Writes a model's .keras file, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.tmp.keras")
-    model.save(temporary)
-    os.replace(temporary, path)
-
-
-def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dict, dict]:
-    """Each output's loss, and its weight in the whole."""
-    settings = training.mask_loss
-    losses = {"label": _loss(classes, training.label_smoothing)}
-    losses |= {name: MaskCriterion(settings) for name in outputs if name != "label"}
-    if len(outputs) == 1:
-        return losses, {"label": 1.0}
-    weights = {"label": settings.label_weight, "mask": settings.mask_weight,
-               "mask_aux": settings.aux_weight}  # fmt: skip
-    return losses, {name: weights[name] for name in losses}
-
-
-def _with_aux(images: tf.Tensor, *rest: dict[str, tf.Tensor]) -> tuple:
-    """A batch whose targets and weights also serve an auxiliary mask."""
-    return images, *({**part, "mask_aux": part["mask"]} for part in rest)
-
-
-def _loss(classes: int, smoothing: float) -> keras.losses.Loss:
-    if classes == 2:
-        return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
-    return SoftCrossentropy(classes, smoothing)
-
-
-class SoftCrossentropy(keras.losses.Loss):
-    """Cross-entropy of class numbers or of mixed targets [B, C], with label smoothing."""
-
-    def __init__(self, classes: int, smoothing: float):
-        super().__init__(name="soft_crossentropy")
-        self.classes, self.smoothing = classes, smoothing
-
-    def call(self, y_true, y_pred):
-        if y_true.shape != y_pred.shape:
-            y_true = keras.ops.reshape(keras.ops.cast(y_true, "int32"), (-1,))
-            y_true = keras.ops.one_hot(y_true, self.classes)
-        return keras.losses.categorical_crossentropy(
-            y_true, y_pred, from_logits=True, label_smoothing=self.smoothing
-        )
-
-
-def hard_labels(y_true, y_pred):
-    """The class that has most of each target, int32 [B, 1]; mixed targets have several."""
-    if y_pred.shape[-1] > 1 and y_true.shape == y_pred.shape:
-        y_true = keras.ops.argmax(y_true, axis=-1)
-    return keras.ops.reshape(keras.ops.cast(keras.ops.round(y_true), "int32"), (-1, 1))
-
-
-class _OfHardLabels:
-    """Makes a metric count mixed targets as the class they have most of."""
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        return super().update_state(hard_labels(y_true, y_pred), y_pred, sample_weight)
-
-
-class _BinaryAccuracy(_OfHardLabels, keras.metrics.BinaryAccuracy):
-    pass
-
-
-class _ClassAccuracy(_OfHardLabels, keras.metrics.SparseCategoricalAccuracy):
-    pass
-
-
-class _ClassLogLoss(_OfHardLabels, keras.metrics.SparseCategoricalCrossentropy):
-    pass
-
-
-class _BinaryLogLoss(_OfHardLabels, keras.metrics.BinaryCrossentropy):
-    pass
-
-
-class FakeAUC(keras.metrics.AUC):
-    """Area under the ROC of P(fake) = 1 - P(class 0), from logits of two or more classes."""
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        y_true = keras.ops.reshape(hard_labels(y_true, y_pred) > 0, (-1,))
-        if y_pred.shape[-1] == 1:
-            fake = keras.ops.sigmoid(y_pred[:, 0])
-        else:
-            fake = 1.0 - keras.ops.softmax(y_pred)[:, 0]
-        return super().update_state(y_true, fake, sample_weight)
-
-
-def _metrics(classes: int, masks: bool) -> dict[str, list[keras.metrics.Metric]]:
-    if classes == 2:
-        accuracy = _BinaryAccuracy("accuracy", threshold=0.0)
-        log_loss = _BinaryLogLoss("log_loss", from_logits=True)
-    else:
-        accuracy = _ClassAccuracy("accuracy")
-        log_loss = _ClassLogLoss("log_loss", from_logits=True)
-    metrics = {"label": [accuracy, FakeAUC(name="auc"), log_loss]}
-    return metrics | {"mask": [MaskIoU(name="iou")]} if masks else metrics
-
-
-def _xla(experiment: Experiment, devices: Devices) -> bool:
-    wish = experiment.training.xla
-    if wish == "on" and devices.replicas > 1:
-        raise UserError("training.xla: on works on one device only; use auto or off.")
-    if wish == "auto":
-        return devices.gpus == 1 and not experiment.training.deterministic
-    return wish == "on"
-
-
-def _synchronise(detector: keras.Model) -> None:
-    """Makes batch normalisation use the moments of the global batch."""
+def _synchronize(detector: keras.Model) -> None:
+    """Makes batch normalization use the moments of the global batch."""
     for layer in detector._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True

@@ -2,13 +2,13 @@
 
 import keras
 
-from tfdetect.experiment import Stage, Training
+from tfdetect.core.experiment import Stage, Training
 
 
 def build_optimizer(
     training: Training, steps_per_epoch: int, stage: Stage | None = None
 ) -> keras.optimizers.Optimizer:
-    """Builds the optimizer of a stage; weight decay spares biases and normalisation."""
+    """Builds the optimizer of a stage; weight decay spares biases and normalization."""
     settings = training.optimizer
     common = {
         "learning_rate": _learning_rate(training, steps_per_epoch, stage or only_stage(training)),
@@ -34,10 +34,10 @@ def only_stage(training: Training) -> Stage:
 
 
 def _learning_rate(training: Training, steps_per_epoch: int, stage: Stage):
-    rate, schedule = training.optimizer.learning_rate * stage.rate, training.schedule
+    rate, schedule = training.optimizer.learning_rate * stage.lr_multiplier, training.schedule
     if schedule.name == "step":
         return keras.optimizers.schedules.ExponentialDecay(
-            rate, schedule.every * steps_per_epoch, schedule.factor, staircase=True
+            rate, schedule.step_epochs * steps_per_epoch, schedule.factor, staircase=True
         )
     if schedule.name != "cosine":
         return rate  # constant, or lowered by a callback

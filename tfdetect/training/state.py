@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfdetect.errors import UserError
-from tfdetect.training.average import AverageWeights
+from tfdetect.core.errors import UserError
+from tfdetect.training.weight_average import AverageWeights
 
 # What Keras's callbacks learn while training, by class.
 _MEMORY = {
@@ -50,7 +50,7 @@ class TrainState(keras.callbacks.Callback):
         super().__init__()
         self.folder = folder
         self.monitor = monitor
-        self.maximise = "loss" not in monitor
+        self.maximize = "loss" not in monitor
         self.others = others
         self.minutes = minutes
         self.average = average
@@ -106,7 +106,7 @@ class TrainState(keras.callbacks.Callback):
         self.step = 0
         self.stage_epochs += 1
         value = self.history[-1].get(self.monitor)
-        better = self.best is None or (value > self.best if self.maximise else value < self.best)
+        better = self.best is None or (value > self.best if self.maximize else value < self.best)
         if better and value is not None and math.isfinite(value):
             self.best = value
             self.save_weights()

@@ -1,18 +1,18 @@
-"""What a search maximises or minimises: a metric of the validation split."""
+"""What a search maximizes or minimizes: a metric of the validation split."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from tfdetect.errors import unknown
+from tfdetect.core.errors import unknown
+from tfdetect.core.experiment import Experiment
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.experiment import Experiment
 
 LABEL_METRICS = tuple(NAMES)
 MASK_METRICS = ("iou_altered", "iou", "iou_data", "f1", "f1_data", "ap", "ap_data", "auc",
                 "auc_data", "mcc_data", "empty", "image_auc")  # fmt: skip
 OBJECTIVES = (*LABEL_METRICS, *(f"mask_{name}" for name in MASK_METRICS))
-_MINIMISED = ("eer", "log_loss", "brier", "ece")
+_MINIMIZED = ("eer", "log_loss", "brier", "ece")
 _OF_MONITOR = {"accuracy": "accuracy", "auc": "auc", "loss": "log_loss", "iou": "mask_iou"}
 
 
@@ -23,8 +23,8 @@ class Objective:
     name: str
 
     @property
-    def maximised(self) -> bool:
-        return self.name not in _MINIMISED
+    def maximized(self) -> bool:
+        return self.name not in _MINIMIZED
 
     def of(self, results: dict) -> tuple[float, float, float]:
         """Value and interval in the metrics of a split; nan where not defined."""
@@ -37,8 +37,8 @@ class Objective:
         )
 
     def loss(self, value: float) -> float:
-        """What hyperopt minimises."""
-        return -value if self.maximised else value
+        """What hyperopt minimizes."""
+        return -value if self.maximized else value
 
 
 def objective_of(name: str | None, experiment: Experiment) -> Objective:

@@ -10,7 +10,7 @@ def unpromising(
     rule: str,
     curve: list[float],
     others: list[list[float]],
-    maximise: bool,
+    maximize: bool,
     first: int = 1,
     factor: int = 3,
 ) -> bool:
@@ -28,7 +28,7 @@ def unpromising(
     epoch = len(curve)
     if rule == "none" or epoch < first:
         return False
-    sign = 1 if maximise else -1
+    sign = 1 if maximize else -1
     mine = np.max(sign * np.array(curve))
     theirs = np.array([np.max(sign * np.array(c[:epoch])) for c in others if len(c) >= epoch])
     if rule == "median":

@@ -21,11 +21,11 @@ import yaml
 from filelock import FileLock
 from pydantic import Field
 
-from tfdetect.documents import Document, read_yaml, validate
-from tfdetect.errors import UserError
-from tfdetect.experiment import Experiment, override
-from tfdetect.run import write_text
-from tfdetect.spec import DatasetSpec
+from tfdetect.core.documents import Document, read_yaml, validate
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.files import write_text
+from tfdetect.core.spec import DatasetSpec
 from tfdetect.tuning.objective import Objective
 from tfdetect.tuning.space import Space
 from tfdetect.tuning.store import Store

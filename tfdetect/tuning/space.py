@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tfdetect.documents import Document, find, read_yaml, validate
-from tfdetect.errors import UserError
-from tfdetect.experiment import Experiment, override
+from tfdetect.core.documents import Document, find, read_yaml, validate
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment, override
 
 # Trials that differ in these cannot be compared.
 _FIXED = {"name", "data.dataset", "training.monitor"}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdetect.errors import UserError
-from tfdetect.tuning.search import Budget, next_point, reason_of, refuse_hopeless
+from tfdetect.core.errors import UserError
+from tfdetect.tuning.scheduler import Budget, next_point, reason_of, refuse_hopeless
 from tfdetect.tuning.settings import Search, open_search
 from tfdetect.tuning.store import FAILED, Trial
 

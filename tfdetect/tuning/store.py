@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 
 RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
 

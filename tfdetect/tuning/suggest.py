@@ -10,7 +10,7 @@ import numpy as np
 from hyperopt import STATUS_FAIL, STATUS_NEW, STATUS_OK, Trials, hp, rand, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_NEW, Domain
 
-from tfdetect.errors import UserError
+from tfdetect.core.errors import UserError
 from tfdetect.tuning.objective import Objective
 from tfdetect.tuning.space import Parameter, Space, prefix_of
 from tfdetect.tuning.store import FAILED, RUNNING, Trial

@@ -12,10 +12,11 @@ import threading
 import time
 from pathlib import Path
 
-from tfdetect.cli import run_command
-from tfdetect.errors import UserError
-from tfdetect.experiment import Experiment
-from tfdetect.run import Run, open_run, write_text
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.files import write_text
+from tfdetect.core.run import Run, open_run
 from tfdetect.tuning.objective import over_folds
 from tfdetect.tuning.pruning import unpromising
 from tfdetect.tuning.settings import Search, open_search
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     threading.Thread(target=_end_with, args=(args.parent,), daemon=True).start()
 
-    from tfdetect.quiet import import_tensorflow
+    from tfdetect.core.quiet import import_tensorflow
     from tfdetect.training.devices import configure_devices, parse_gpus, parse_memory_limit
 
     import_tensorflow()
@@ -58,20 +59,20 @@ def run_trial(search: Search, trial: Trial, devices, judged: bool = True) -> dic
     Returns:
         The arguments of `Store.end`.
     """
-    from tfdetect.data.catalogue import fold
-    from tfdetect.workflow import Plan, find_data
+    from tfdetect.data.catalog import fold
+    from tfdetect.data.plan import Plan, find_data
 
     roots = {name: Path(root) for name, root in search.settings.roots.items()}
     experiment = search.experiment_of(trial.overrides)
     plan = Plan(experiment, search.spec, roots, None, "of the search")
-    catalogue = find_data(plan, progress=False)
-    if catalogue.fingerprint() != search.settings.fingerprint:
-        raise UserError(f"The data of {catalogue.name} changed since the search began.")
+    catalog = find_data(plan, progress=False)
+    if catalog.fingerprint() != search.settings.fingerprint:
+        raise UserError(f"The data of {catalog.name} changed since the search began.")
     count, path, runs, stopped = search.settings.folds, search.path(trial.number), [], False
     for number in range(count):
         place = path if count == 1 else path / f"fold-{number}"
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = catalogue if count == 1 else fold(catalogue, count, number)
+        part = catalog if count == 1 else fold(catalog, count, number)
         # Judged by its first fold alone: the others' curves are of other data.
         judge = _Judge(search, trial.number, experiment) if judged and number == 0 else None
         runs.append(_run(search, plan, part, place, devices, judge))
@@ -97,7 +98,7 @@ class _Judge:
         self._search, self._number = search, number
         training = experiment.training
         self._last = sum(stage.epochs for stage in training.stages) or training.epochs
-        self._maximise = training.monitor != "loss"
+        self._maximize = training.monitor != "loss"
 
     def __call__(self, epoch: int, value: float) -> bool:
         store, settings = self._search.store, self._search.settings
@@ -107,14 +108,14 @@ class _Judge:
         # The experiment unchanged is what all others are compared with: it is trained to the end.
         spared = self._number == 0 and settings.baseline
         return not spared and epoch < self._last and unpromising(
-            settings.prune, mine[:epoch], list(curves.values()), self._maximise,
+            settings.prune, mine[:epoch], list(curves.values()), self._maximize,
             settings.first_epochs,
         )  # fmt: skip
 
 
-def _run(search: Search, plan, catalogue, path: Path, devices, judge: _Judge | None) -> Run:
+def _run(search: Search, plan, catalog, path: Path, devices, judge: _Judge | None) -> Run:
     """The finished run at a path, trained if it is not there yet."""
-    from tfdetect.workflow import train_run
+    from tfdetect.train_run import train_run
 
     if path.is_dir():
         return open_run(path)
@@ -122,7 +123,7 @@ def _run(search: Search, plan, catalogue, path: Path, devices, judge: _Judge | N
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            run = train_run(plan, catalogue, path, devices, pictures=False, verbose=2, tell=judge,
+            run = train_run(plan, catalog, path, devices, pictures=False, verbose=2, tell=judge,
                             trial=command)  # fmt: skip
             break
         except UserError as error:

@@ -22,13 +22,13 @@ def conv(x, filters: int, size: int, name: str, strides: int = 1, dilation: int 
 
 
 def norm(x, name: str, affine: bool = True):
-    """Batch normalisation with PyTorch's momentum and epsilon."""
+    """Batch normalization with PyTorch's momentum and epsilon."""
     return FusedBatchNormalization(
         momentum=0.9, epsilon=1e-5, scale=affine, center=affine, name=name
     )(x)  # fmt: skip
 
 
 def conv_norm_relu(x, filters: int, size: int, name: str, strides: int = 1, bias=False):
-    """Convolution, batch normalisation, ReLU."""
+    """Convolution, batch normalization, ReLU."""
     x = conv(x, filters, size, f"{name}_conv", strides, bias=bias)
     return layers.ReLU(name=f"{name}_relu")(norm(x, f"{name}_norm"))

@@ -8,7 +8,7 @@ from keras import layers, ops
 from tfdetect.models.backbones import Backbone, inflate, xception
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.networks.blocks import norm
-from tfdetect.models.spectra import FAD, LFS, Grey
+from tfdetect.models.spectral_front_ends import FAD, LFS, Gray
 
 _MODES = ("baseline", "fad", "lfs", "both", "mix")
 
@@ -54,7 +54,7 @@ def f3net(
         half = 122.5 if public_code else 127.5
         levels = layers.Rescaling(half, half, dtype="float32", name="lfs_levels")(inputs)
         statistics = LFS(learnable=learnable, mean_of_logs=public_code, name="lfs")
-        streams["lfs"] = statistics(Grey(name="lfs_grey")(levels))
+        streams["lfs"] = statistics(Gray(name="lfs_gray")(levels))
     cuts = tuple(mix_after) if mode == "mix" else ()
     parts = {
         name: _parts(x.shape[1:], weights, name, 13 - middle_blocks, cuts, public_code)
@@ -165,12 +165,12 @@ def _changed(layer: layers.Layer, finer: bool, public_code: bool) -> layers.Laye
     if public_code and isinstance(layer, layers.BatchNormalization):
         config["epsilon"] = 1e-5
     if public_code and isinstance(layer, layers.MaxPooling2D):
-        return CentredMaxPooling(name=layer.name)
+        return CenterdMaxPooling(name=layer.name)
     return type(layer).from_config(config)
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class CentredMaxPooling(layers.Layer):
+class CenterdMaxPooling(layers.Layer):
     """The largest of 3x3 pixels, every second one, padded on all sides as PyTorch pads.
 
     Keras's "same" pads even sides below and on the right alone.
@@ -196,7 +196,7 @@ class MapAttention(layers.Layer):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Gate(layers.Layer):
-    """Multiplies by 2 sigmoid(g) - 1, g learnt and 0 at first."""
+    """Multiplies by 2 sigmoid(g) - 1, g learned and 0 at first."""
 
     def build(self, shape):
         self.gate = self.add_weight(name="gate", shape=(), initializer="zeros")

@@ -5,7 +5,7 @@ from keras import layers, ops
 
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
-from tfdetect.models.spectra import FAD, LFS, Grey
+from tfdetect.models.spectral_front_ends import FAD, LFS, Gray
 
 _CHANNELS = {2: 24, 4: 32, 8: 32}  # of a stream, by stride
 
@@ -40,7 +40,7 @@ def graftnet(
     levels = layers.Rescaling(127.5, 127.5, dtype="float32", name="lfs_levels")(inputs)
     streams = {
         "image": inputs,
-        "lfs": LFS(learnable=learnable, name="lfs")(Grey(name="lfs_grey")(levels)),
+        "lfs": LFS(learnable=learnable, name="lfs")(Gray(name="lfs_gray")(levels)),
         "fad": FAD(learnable, name="fad")(inputs),
     }
     tokens, maps = [], {2: [], 4: []}

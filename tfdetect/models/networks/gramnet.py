@@ -54,7 +54,7 @@ class Gram(layers.Layer):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Factor(layers.Layer):
-    """Multiplies by one learnt number, 1 at first."""
+    """Multiplies by one learned number, 1 at first."""
 
     def build(self, shape):
         self.factor = self.add_weight(name="factor", shape=(), initializer="ones")

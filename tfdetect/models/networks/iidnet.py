@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
-from tfdetect.models.residuals import bayar_convolution
+from tfdetect.models.residual_front_ends import bayar_convolution
 
 # The cells that the search found: channels, stride, dilation, and the three operations.
 SEARCHED = (
@@ -113,7 +113,7 @@ def _operation(x, operation: str, width: int, stride: int, dilation: int, name: 
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Differences(keras.initializers.Initializer):
-    """Three first differences (below, right, below right), repeated, over all colours."""
+    """Three first differences (below, right, below right), repeated, over all colors."""
 
     def __call__(self, shape, dtype=None):
         kernel = np.zeros(shape)

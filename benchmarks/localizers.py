@@ -1,0 +1,181 @@
+"""Tables of localizers: one against another, fills never seen, and sets never seen.
+
+    python benchmarks/localizers.py compare --data forged --test splices=DIR
+    python benchmarks/localizers.py leave-one-out --data forged
+    python benchmarks/localizers.py transfer --train splices=DIR --test casia1_samples=DIR
+
+Every localizer trains for the same time on the same machine, from scratch, with the schedule of
+its experiment. `forged` is what `synthesize` wrote. IoU, F1 and AP are means over the altered
+images of the test split, or of all of a set that nothing was trained on.
+"""
+
+import argparse
+import csv
+import json
+import os
+from pathlib import Path
+
+import budget
+from budget import call, settings
+from tabulate import tabulate
+
+LOCALIZERS = ("localizer", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
+              "graftnet", "f3net_faces_masks")  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", choices=["compare", "leave-one-out", "transfer"])
+    parser.add_argument("--data", type=Path, help="what synthesize wrote")
+    parser.add_argument("--train", help="for transfer: NAME=DIR, a dataset and where it lies")
+    parser.add_argument("--test", action="append", default=[], help="NAME=DIR, repeatable")
+    parser.add_argument("--experiments", default=",".join(LOCALIZERS), help="for compare")
+    parser.add_argument("--size", type=int, default=256, help="pixels of a window (256), or "
+                        "the smallest above that the localizer takes")  # fmt: skip
+    parser.add_argument("--batch", type=int, default=16, help="windows (16)")
+    parser.add_argument("--minutes", type=float, default=10, help="of training each (10)")
+    parser.add_argument("--steps", type=int, help="train so many steps instead")
+    parser.add_argument("--fills", help="for leave-one-out: these alone, as A,B")
+    parser.add_argument("--every", type=int, default=1, help="measure on every N-th image of each "
+                        "kind, validate on every 4N-th (1)")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=Path("localizers"), help="for the runs")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    rows = {"compare": compare, "leave-one-out": leave_one_out, "transfer": transfer}[args.table]
+    for row in rows(args):
+        print(tabulate([row], headers="keys", tablefmt="github"), flush=True)
+        with (args.output / f"{args.table}.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def compare(args):
+    """Each localizer on each set."""
+    source = args.data / "manifest.csv"
+    learned = thinned(args, source, "learned", ("train", "validation"), whole=("train",))
+    tests = {"forged": thinned(args, source, "measured-forged", splits=("test",))}
+    for text in args.test:
+        name, _, folder = text.partition("=")
+        tests[name] = thinned(args, Path(folder) / "manifest.csv", f"measured-{name}")
+    for experiment in args.experiments.split(","):
+        run, steps, seconds = train(args, experiment, str(learned), experiment)
+        for name, manifest in tests.items():
+            results = evaluate(run, str(manifest), args.output / f"{experiment}-{name}")
+            parts = {"all": results, **results.get("generators", {})}
+            for part, result in parts.items():
+                yield {"localizer": experiment, "images seen": steps * args.batch,
+                       "minutes": round(seconds / 60, 1), "set": name, "fill": part,
+                       **figures(result)}  # fmt: skip
+
+
+def leave_one_out(args):
+    """Each fill measured by a localizer that saw it and by one that did not."""
+    rows = placed(args.data / "manifest.csv")
+    fills = sorted({row["generator"] for row in rows} - {""})
+    whole, steps, _ = train(args, "localizer", str(args.data), "all-fills")
+    for fill in args.fills.split(",") if args.fills else fills:
+        others = [name for name in fills if name != fill]
+        rest = write(args, f"others-than-{fill}", [r for r in rows if r["generator"] != fill])
+        only = write(args, f"only-{fill}", [
+            r for r in rows if r["split"] == "test" and r["generator"] not in others
+        ])  # fmt: skip
+        run, _, _ = train(args, "localizer", str(rest), f"without-{fill}", steps=steps)
+        for name, measured in (("seen", whole), ("never seen", run)):
+            result = evaluate(measured, str(only), args.output / f"{fill}-{name}")
+            yield {"fill": fill, "in training": name, **figures(result)}
+
+
+def transfer(args):
+    """One set learned, others measured."""
+    name, _, folder = args.train.partition("=")
+    run, steps, _ = train(args, "localizer", name, f"on-{name}", folder)
+    own = json.loads((run / "metrics.json").read_text())["test"]
+    yield {"trained on": name, "measured on": f"{name}, test", **figures(own)}
+    for text in args.test:
+        other, _, folder = text.partition("=")
+        manifest = thinned(args, Path(folder) / "manifest.csv", f"measured-{other}")
+        results = evaluate(run, str(manifest), args.output / f"on-{name}-{other}")
+        for part, result in {"all": results, **results.get("generators", {})}.items():
+            yield {"trained on": name, "measured on": f"{other}, {part}", **figures(result)}
+
+
+def train(
+    args, experiment: str, dataset: str, name: str, folder: str = "", steps: int | None = None
+) -> tuple:
+    """Trains for the wanted time, or steps; returns the run's folder, its steps and its seconds."""
+    changes = [f"training.batch_size={args.batch}", "model.weights=none"]
+    side = budget.smallest_side(experiment, args.size, changes)
+    common = [
+        "--dataset", dataset, "--experiment", experiment,
+        *(["--data-dir", folder] if folder else []),
+        *settings(*changes, f"data.image_size={side}"),
+    ]  # fmt: skip
+    run, steps, seconds = budget.train(
+        args.output / name, common, args.minutes, steps or args.steps
+    )
+    return run.path, steps, seconds
+
+
+def evaluate(run: Path, dataset: str, output: Path) -> dict:
+    """The metrics of a run on all of a set."""
+    output = output.with_name(output.name.replace(" ", "-"))
+    if not (output / "metrics.json").is_file():
+        call("-m", "tfdetect.evaluate", str(run), "--dataset", dataset, "--split", "all",
+             "--output", str(output), "--no-pictures")  # fmt: skip
+    return json.loads((output / "metrics.json").read_text())["all"]
+
+
+def figures(result: dict) -> dict:
+    """The row's numbers, with the interval of the IoU."""
+    metrics = result["masks"]["metrics"]
+    iou = metrics["iou_altered"]
+    return {
+        "altered images": result["masks"]["altered"],
+        "IoU": f"{iou['value']:.3f} [{iou['low']:.3f}, {iou['high']:.3f}]",
+        **{title: round(metrics[key]["value"], 3) for title, key in (("F1", "f1"), ("AP", "ap"))},
+        "image AUC": metrics["image_auc"]["value"] and round(metrics["image_auc"]["value"], 3),
+    }
+
+
+def thinned(args, source: Path, name: str, splits: tuple = (), whole: tuple[str, ...] = ()) -> Path:
+    """A manifest of every N-th image of each kind in all or some splits, of those `whole` all."""
+    kinds, rows = {}, []
+    for row in placed(source):
+        if not splits or row["split"] in splits:
+            kind = row.get("split"), row["label"], row["generator"]
+            kinds[kind] = kinds.get(kind, -1) + 1
+            every = args.every * (4 if kind[0] == "validation" and args.every > 1 else 1)
+            if kind[0] in whole or kinds[kind] % every == 0:
+                rows.append(row)
+    return write(args, name, rows)
+
+
+def placed(source: Path) -> list[dict]:
+    """A manifest's rows, with absolute paths."""
+    rows = read(source)
+    for row in rows:
+        for column in ("path", "mask"):
+            if row[column]:
+                row[column] = str(source.parent.resolve() / row[column])
+    return rows
+
+
+def write(args, name: str, rows: list[dict]) -> Path:
+    """A manifest, beside the runs, with paths relative to it."""
+    folder = (args.output / name).resolve()
+    folder.mkdir(exist_ok=True)
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        for row in rows:
+            paths = {c: os.path.relpath(row[c], folder) for c in ("path", "mask") if row[c]}
+            table.writerow({**row, **paths})
+    return folder / "manifest.csv"
+
+
+def read(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    main()

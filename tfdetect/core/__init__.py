@@ -1,0 +1,1 @@
+"""What every other room builds on: documents, runs, errors, files, the command-line base."""

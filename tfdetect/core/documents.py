@@ -1,0 +1,127 @@
+"""Reads YAML documents into frozen, validated models; errors name file, line and key."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tfdetect.core.errors import UserError, nearest, unknown
+
+
+class Document(BaseModel):
+    """Base of everything read from YAML: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+Model = TypeVar("Model", bound=Document)
+
+
+def shipped(folder: str) -> Path:
+    """The folder of shipped documents, in a checkout or in an installed wheel."""
+    here = Path(__file__).resolve().parents[1]  # the package
+    beside = here.parent / folder
+    if beside.is_dir() and (here.parent / "setup.py").is_file():
+        return beside
+    return here / folder
+
+
+def shipped_names(folder: str) -> dict[str, Path]:
+    """The shipped documents of a folder and of those in it, by name."""
+    top = shipped(folder)
+    return {
+        file.stem: file for file in sorted(top.rglob("*.yaml"))
+        if "spaces" not in file.relative_to(top).parts  # documents of another kind
+    }  # fmt: skip
+
+
+def find(kind: str, folder: str, name: str) -> Path:
+    """Finds the document `name`: a path to a YAML file, or the stem of a shipped one."""
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise UserError(f"There is no {kind} file {name!r}.")
+    choices = shipped_names(folder)
+    if name not in choices:
+        raise unknown(kind, name, choices)
+    return choices[name]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping.
+
+    Raises:
+        UserError: the file is not readable, not YAML, or not a mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {data!r}.")
+    return data
+
+
+def validate(model: type[Model], data: dict[str, Any], source: str, path: Path | None = None):
+    """Builds `model` from `data`; every mistake becomes one line of a `UserError`.
+
+    Args:
+        source: what the user would call this document, e.g. its path.
+        path: the YAML file the data came from, to name the line of a mistake.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(model, problem, source, path) for problem in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def _explain(model: type[Document], problem: dict, source: str, path: Path | None) -> str:
+    keys = [str(part) for part in problem["loc"]]
+    line = _line_of(path, keys) if path else None
+    where = f"{source}{f', line {line}' if line else ''}: key '{'.'.join(keys)}'"
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, keys[:-1])
+        return (
+            f"{where} is not known.{nearest(keys[-1], known)} "
+            f"Keys allowed here: {', '.join(known)}."
+        )
+    if problem["type"] == "missing":
+        return f"{where} is required."
+    message = problem["msg"].removeprefix("Value error, ")
+    if not keys:  # about several keys together, which the message names
+        return f"{source}: {message}."
+    return f"{where}: {message}. Received: {problem['input']!r:.80}."
+
+
+def _fields_at(model: type[Document], keys: list[str]) -> list[str]:
+    """The field names of the nested model that `keys` leads to."""
+    for key in keys:
+        field = model.model_fields.get(key)
+        if field is None:
+            continue  # a list index, a mapping's key or a union's tag
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        candidates += [a for c in candidates for a in getattr(c, "__args__", ())]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Document)]
+        if nested:
+            model = nested[0]
+    return list(model.model_fields)
+
+
+def _line_of(path: Path, keys: list[str]) -> int | None:
+    """The 1-based line of the deepest key of `keys` that the file has."""
+    node, line = yaml.compose(path.read_text(encoding="utf-8")), None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(k, v) for k, v in node.value if str(k.value) == key]
+            if not pairs:
+                break
+            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
+        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+    return line

@@ -1,0 +1,34 @@
+"""What made a run: versions, git revision, command line."""
+
+import datetime
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tfdetect
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, git revision, command and time, for run.json."""
+    packages = ("tensorflow", "keras", "keras-hub", "numpy", "pillow")
+    versions = {"tfdetect": tfdetect.__version__, "python": sys.version.split()[0]}
+    versions |= {p: metadata.version(p) for p in packages}
+    revision = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+        capture_output=True, text=True, check=False,
+    ).stdout.strip() if shutil.which("git") else ""  # fmt: skip
+    return {
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions,
+        "git_revision": revision or None,
+    }
+
+
+def command_line(name: str) -> str:
+    """The command line that this process, a command of that name, was started with."""
+    arguments = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
+    return shlex.join(["python", "-m", f"tfdetect.{name}", *arguments])

@@ -1,0 +1,259 @@
+"""`Catalog`: one Arrow table of every file with label, generator, group and split."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.spec import SPLITS, DatasetSpec
+from tfdetect.data.inspection import CONTENT, inspect
+from tfdetect.data.scan import scan
+from tfdetect.data.splits import assign_splits, group_fraction
+
+SHARDS = "shards.jsonl"  # what is known of a prepared dataset's shards
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The resolved table of a dataset's files.
+
+    Attributes:
+        name: of the dataset.
+        roots: folder that `path` and `mask` are relative to, by `dataset`.
+        table: sorted by split; columns dataset, path, label (int32, 0 authentic), generator, mask,
+            group, split, size (bytes), width, height, format, hash; of a prepared
+            dataset also shard (relative to the root) and record (its number there).
+        skipped: columns path, error: files that are not used, and why.
+        warnings: what the user should know, such as unexpected counts.
+    """
+
+    name: str
+    roots: dict[str, Path]
+    table: pa.Table
+    skipped: pa.Table
+    warnings: tuple[str, ...] = ()
+
+    def split(self, name: str) -> pa.Table:
+        """The rows of one split, or of "all", in the table's order; shares its memory."""
+        if name == "all":
+            return self.table
+        split = self.table["split"].cast(pa.string())
+        start = max(0, pc.index(split, name).as_py())
+        return self.table.slice(start, pc.sum(pc.equal(split, name)).as_py())
+
+    def paths(self, table: pa.Table, column: str = "path") -> pa.ChunkedArray:
+        """Absolute paths of a table's rows, as strings; null where `column` is."""
+        roots = pa.array([str(root) for root in self.roots.values()])
+        places = pc.index_in(table["dataset"], pa.array(list(self.roots)))
+        return pc.binary_join_element_wise(pc.take(roots, places), table[column], "/")
+
+    def fingerprint(self) -> str:
+        """Hex digest of every file's path, content, label and split."""
+        digest = hashlib.sha256()
+        sizes = ["width", "height", "format"] if "shard" in self.table.column_names else []
+        for column in ("path", "hash", "label", "split", *sizes):
+            separator = ""
+            for batch in self.table[column].chunks:  # however it is parted
+                if len(batch):
+                    text = separator + "\n".join(map(str, batch.to_pylist()))
+                    digest.update(text.encode())
+                    separator = "\n"
+        return digest.hexdigest()[:16]
+
+    def seen(self, split: str) -> dict[str, list]:
+        """What a split's images are: generators and formats, most frequent first, and shorter_side
+        (its least, median and largest number of pixels).
+        """
+        table, found = self.split(split), {}
+        for column in ("generator", "format"):
+            counts = table[column].cast(pa.string()).drop_null().value_counts().to_pylist()
+            counts.sort(key=lambda row: -row["counts"])
+            found[f"{column}s"] = [row["values"] for row in counts]
+        sides = pc.min_element_wise(table["width"], table["height"]).to_numpy()
+        if len(sides):
+            found["shorter_side"] = [int(f(sides)) for f in (np.min, np.median, np.max)]
+        return found
+
+    def counts(self, classes: list[str] | tuple[str, ...]) -> dict[str, dict[str, int]]:
+        """Number of files by split and class name."""
+        groups = self.table.group_by(["split", "label"]).aggregate([([], "count_all")])
+        pairs = {(r["split"], r["label"]): r["count_all"] for r in groups.to_pylist()}
+        return {
+            split: {name: pairs.get((split, label), 0) for label, name in enumerate(classes)}
+            for split in SPLITS
+            if any((split, label) in pairs for label in range(len(classes)))
+        }
+
+
+def build_catalog(spec: DatasetSpec, roots: dict[str, Path], progress: bool = True) -> Catalog:
+    """Scans, inspects and splits a dataset, or every part of a union.
+
+    Args:
+        roots: folder of the dataset, or of each part, by its name.
+
+    Raises:
+        UserError: no file matches, or too many files are unreadable.
+    """
+    if spec.parts:
+        catalog = _unite(spec, [_build(part.spec, roots, progress) for part in spec.parts])
+    else:
+        catalog = _build(spec, roots, progress)
+    catalog = replace(catalog, table=_compact(catalog.table))
+    pa.default_memory_pool().release_unused()
+    return catalog
+
+
+def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog:
+    root = roots[spec.name].resolve()
+    if spec.shards:
+        return _prepared(spec, root)
+    files, skipped, counts = scan(spec, root)
+    content = inspect(spec, root, files, progress)
+    for column in CONTENT:
+        files = files.append_column(column, content[column])
+    bad = pc.is_valid(files["error"])
+    skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
+    _check_share(spec, root, skipped, sum(counts.values()))
+    files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
+    files = assign_splits(spec, files)
+    names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
+    files = files.add_column(0, "dataset", names.cast(pa.string()))
+    return Catalog(spec.name, {spec.name: root}, files, skipped, _count_warnings(spec, counts))
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """The rows with those of each split together; texts that repeat are stored once."""
+    codes = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy()
+    order = None if (np.diff(codes) >= 0).all() else pa.array(np.argsort(codes, kind="stable"))
+    names, columns = table.column_names, {}
+    shared = table["group"].equals(table["hash"])  # where no group is named
+    for name in names:  # one by one, so that little is held twice
+        column = table[name]
+        table = table.drop_columns(name)
+        if name == "group" and shared:
+            continue
+        if name in ("dataset", "generator", "format", "split"):
+            column = column.cast(pa.string()).combine_chunks().dictionary_encode()
+        columns[name] = column if order is None else column.take(order)
+    if shared:
+        columns["group"] = columns["hash"]
+    return pa.table({name: columns[name] for name in names})
+
+
+def _prepared(spec: DatasetSpec, root: Path) -> Catalog:
+    """The catalog that `prepare` wrote; checks that every shard is there, in its size."""
+    try:
+        table = pq.read_table(root / spec.shards)
+        lines = (root / SHARDS).read_text().splitlines()
+        sizes = {row["shard"]: row["bytes"] for row in map(json.loads, filter(None, lines))}
+        skipped = pacsv.read_csv(root / "skipped.csv")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"The prepared dataset {root} cannot be read: {error}") from error
+    for shard in pc.unique(table["shard"]).to_pylist():
+        path = root / shard
+        size = path.stat().st_size if path.is_file() else None
+        if size != sizes.get(shard):
+            state = "is missing" if size is None else f"has {size:,} bytes, not {sizes[shard]:,}"
+            raise UserError(
+                f"The shard {path} {state}. The command that prepared the dataset mends it."
+            )
+    names = [spec.name, *pc.unique(table["dataset"]).to_pylist()]
+    skipped = skipped.cast(pa.schema([("path", pa.string()), ("error", pa.string())]))
+    return Catalog(spec.name, dict.fromkeys(names, root), table, skipped)
+
+
+def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
+    """One catalog of all parts, their labels mapped to the union's classes."""
+    tables, skipped = [], []
+    for part, found in zip(spec.parts, catalogs):
+        labels = [spec.class_names.index(part.classes.get(n, n)) for n in part.spec.class_names]
+        column = found.table.column_names.index("label")
+        mapped = pc.take(pa.array(labels, pa.int32()), found.table["label"])
+        tables.append(found.table.set_column(column, "label", mapped))
+        paths = pc.binary_join_element_wise(found.name, found.skipped["path"], "/")
+        skipped.append(found.skipped.set_column(0, "path", paths))
+    if len({"shard" in table.column_names for table in tables}) > 1:
+        raise UserError(
+            f"{spec.name} unites prepared datasets with files. Prepare its other parts too, or "
+            "the union as a whole: python -m tfdetect.prepare --dataset a+b"
+        )
+    if len(sets := [n for c in catalogs for n in pc.unique(c.table["dataset"]).to_pylist()]) > len(
+        set(sets)
+    ):
+        raise UserError(f"{spec.name} holds a dataset twice: {', '.join(sorted(sets))}.")
+    return Catalog(
+        spec.name,
+        {name: root for c in catalogs for name, root in c.roots.items()},
+        pa.concat_tables(tables).combine_chunks(),
+        pa.concat_tables(skipped),
+        tuple(w for c in catalogs for w in c.warnings),
+    )
+
+
+def fold(catalog: Catalog, count: int, number: int) -> Catalog:
+    """The same dataset with another part of train and validation together as validation.
+
+    Args:
+        count: number of parts, by a stable hash of the group.
+        number: which of them, from 0.
+    """
+    table = catalog.table
+    groups, names = table["group"].to_pylist(), table["dataset"].to_pylist()
+    part = {
+        pair: int(count * group_fraction(f"{pair[0]} in folds", pair[1]))
+        for pair in set(zip(names, groups))
+    }
+    splits = [
+        "test" if split == "test" else "validation" if part[pair] == number else "train"
+        for split, pair in zip(table["split"].to_pylist(), zip(names, groups))
+    ]
+    table = table.set_column(table.column_names.index("split"), "split", pa.array(splits))
+    return replace(catalog, table=_compact(table))
+
+
+def _check_share(spec: DatasetSpec, root: Path, skipped: pa.Table, total: int) -> None:
+    bad = skipped.num_rows
+    # One or two bad files say nothing about a small dataset, unless they are half of it.
+    if bad <= spec.max_unreadable_fraction * total or (bad <= 2 and 2 * bad < total):
+        return
+    examples = "\n".join(f"  {r['path']}: {r['error']}" for r in skipped.slice(0, 5).to_pylist())
+    raise UserError(
+        f"{bad} of {total} files in {root} cannot be used, more than the allowed share of "
+        f"{spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset spec):\n{examples}"
+    )
+
+
+def check_trainable(spec: DatasetSpec, catalog: Catalog) -> None:
+    """Refuses a dataset that lacks a class in train, or has no validation split.
+
+    Raises:
+        UserError: it does.
+    """
+    counts = catalog.counts(spec.class_names)
+    for split in ("train", "validation"):
+        empty = [n for n in spec.class_names if not counts.get(split, {}).get(n)]
+        if empty == list(spec.class_names) or (empty and split == "train"):
+            raise UserError(
+                f"The {split} split of {spec.name!r} has no image of class "
+                f"{', '.join(map(repr, empty))} in "
+                f"{', '.join(map(str, catalog.roots.values()))}. Counts: {counts}."
+            )
+
+
+def _count_warnings(spec: DatasetSpec, found: Counter) -> tuple[str, ...]:
+    """Compares the folders' counts with those the spec expects."""
+    labels = {name: label for label, name in enumerate(spec.class_names)}
+    return tuple(
+        f"{spec.name}: {found[split, labels[name]]:,} {name} files in {split}, expected {count:,}"
+        for split, classes in spec.expected_counts.items()
+        for name, count in classes.items()
+        if found[split, labels[name]] != count
+    )

@@ -1,0 +1,164 @@
+"""Random color changes and RandAugment: Keras's kernels, parameters by our seeds."""
+
+import functools
+import math
+
+import keras
+import tensorflow as tf
+
+from tfdetect.imaging.geometry import fold, to_uint8, warp
+from tfdetect.imaging.random_degradations import some
+
+
+@functools.cache
+def _layer(name: str, *arguments: float) -> keras.layers.Layer:
+    """A Keras layer for its kernel alone; its own random state, a variable, goes unused."""
+    with tf.init_scope():
+        return getattr(keras.layers, name)(*arguments, value_range=(0, 255), dtype="float32")
+
+
+def random_color(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    probability: float = 1.0,
+    brightness: float = 0.2,
+    contrast: float = 0.2,
+    saturation: float = 0.2,
+    hue: float = 0.02,
+) -> tf.Tensor:
+    """Changes brightness, contrast, saturation and hue of each image with `probability`.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        brightness: largest change, either way, as a share of 255.
+        contrast, saturation: largest relative change, either way.
+        hue: largest turn, either way, as a share of the circle.
+
+    Returns:
+        uint8 [B, H, W, 3], rounded.
+    """
+
+    def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        draws = tf.random.stateless_uniform([tf.shape(images)[0], 4], fold(seed, 1), -1.0, 1.0)
+        u = tf.gather(draws, rows)
+        x = _brightness(tf.cast(chosen, tf.float32), u[:, 0] * brightness)
+        x = _contrast(x, u[:, 1] * contrast)
+        x = _saturation(x, u[:, 2] * saturation)
+        return to_uint8(_hue(x, u[:, 3] * hue))
+
+    return some(images, seed, probability, change)
+
+
+def random_gray(images: tf.Tensor, seed: tf.Tensor, probability: float = 0.1) -> tf.Tensor:
+    """Takes the color out of each image with `probability`. uint8 [B, H, W, 3], seed int32 [2]."""
+
+    def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        return tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(chosen))
+
+    return some(images, seed, probability, change)
+
+
+def rand_augment(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    operations: int = 2,
+    magnitude: float = 0.3,
+    masks: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """RandAugment (Cubuk et al., NeurIPS 2020): some of twelve operations, one after another.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        operations: number applied to each image.
+        magnitude: 0 to 1, of each operation's range.
+        masks: uint8 [B, H, W, 1], or none; rotated, sheared and shifted with the images.
+
+    Returns:
+        Images and masks.
+    """
+    count, height, width, _ = images.shape
+    for number in range(operations):
+        own = fold(seed, number)
+        draws = tf.random.stateless_uniform([2, count], own)
+        kind = tf.cast(draws[0] * 12, tf.int32)
+        level = (draws[1] * 2 - 1) * magnitude
+
+        def where(place: int, scale: float, kind=kind, level=level) -> tf.Tensor:
+            return tf.where(kind == place, level * scale, 0.0)
+
+        images, masks = warp(
+            images, (height, width), where(0, math.pi / 6), where(1, 0.3),
+            where(2, 0.45 * height), where(3, 0.45 * width), tf.ones(count), tf.ones(count),
+            tf.zeros(count, tf.bool), masks,
+        )  # fmt: skip
+        for place, change in enumerate(_TONES, 4):
+            images = _where(images, kind == place, level, change)
+    return images, masks
+
+
+def _where(images: tf.Tensor, chosen: tf.Tensor, level: tf.Tensor, change) -> tf.Tensor:
+    """Applies `change(images float32, level float32 [n])` to the chosen images."""
+    rows = tf.cast(tf.where(chosen)[:, 0], tf.int32)
+
+    def changed() -> tf.Tensor:
+        picked = tf.cast(tf.gather(images, rows), tf.float32)
+        result = to_uint8(change(picked, tf.gather(level, rows)))
+        return tf.tensor_scatter_nd_update(images, rows[:, None], result)
+
+    result = tf.cond(tf.size(rows) > 0, changed, lambda: images)
+    result.set_shape(images.shape)
+    return result
+
+
+def _brightness(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    layer = _layer("RandomBrightness", 1.0)
+    return layer.transform_images(images, {"rgb_delta": level[:, None, None, None] * 255})
+
+
+def _contrast(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    layer = _layer("RandomContrast", 1.0)
+    return layer.transform_images(images, {"contrast_factor": 1 + level[:, None, None, None]})
+
+
+def _saturation(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    layer = _layer("RandomColorDegeneration", 1.0)
+    return layer.transform_images(images, {"factor": -level[:, None, None, None]})
+
+
+def _hue(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    layer = _layer("RandomHue", 1.0)
+    return layer.transform_images(images, {"factor": level})
+
+
+def _sharpness(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    # 0.5 changes nothing, 0 blurs, 1 sharpens.
+    layer = _layer("RandomSharpness", 1.0)
+    return layer.transform_images(images, {"factor": 0.5 + level / 2})
+
+
+def _posterize(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    layer = _layer("RandomPosterization", 8)
+    bits = tf.cast(tf.round(tf.abs(level) * 6), tf.uint8)
+    return layer.transform_images(images, {"shift_factor": bits})
+
+
+def _solarize(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    layer = _layer("Solarization")
+    thresholds = 255 * (1 - tf.abs(level))[:, None, None, None]
+    return layer.transform_images(
+        images, {"additions": tf.zeros_like(thresholds), "thresholds": thresholds}
+    )
+
+
+def _auto_contrast(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    return _layer("AutoContrast").transform_images(images)
+
+
+def _equalize(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    return _layer("Equalization").transform_images(images, None)
+
+
+_TONES = (_brightness, _contrast, _saturation, _sharpness, _posterize, _solarize, _auto_contrast,
+          _equalize)  # fmt: skip

@@ -1,0 +1,91 @@
+"""Makes a run of published PyTorch weights."""
+
+import csv
+import hashlib
+from pathlib import Path
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.files import csv_text
+from tfdetect.core.provenance import command_line, provenance
+from tfdetect.core.run import SCHEMA, Run
+from tfdetect.core.run_writer import RunWriter
+
+
+def convert_run(
+    weights: Path, experiment: Experiment, path: Path, names: Path | None = None
+) -> Run:
+    """Makes a run, of status "converted", of published PyTorch weights.
+
+    What went where is in the run's conversion.csv: ours, theirs, and whether it was matched by
+    its name or, where names are not known, by order and shape.
+
+    Args:
+        weights: their file.
+        experiment: of the published detector.
+        path: the run's folder.
+        names: such a table, to be followed instead.
+
+    Raises:
+        UserError: the file cannot be read, or holds other weights.
+    """
+    from tfdetect.models.detector import build_detector
+    from tfdetect.models.saved_model import export_saved_model
+    from tfdetect.models.saving import save_detector
+    from tfdetect.models.weights import convert, convertible, read_state
+
+    name = experiment.name
+    if name not in convertible():
+        raise UserError(
+            f"The published weights of {name} cannot be converted. Those of "
+            f"{', '.join(convertible())} can."
+        )
+    wanted = _read_names(names) if names else {}
+    state = read_state(weights)
+    changes = {} if name == "probe" else {"weights": "none"}  # its file has the head alone
+    if name == "f3net":
+        changes["options"] = {**experiment.model.options, "public_code": True}
+    model = experiment.model.model_copy(update=changes)
+    experiment = experiment.model_copy(update={"model": model})
+    detector = build_detector(experiment, 2)
+    matched = [
+        {"ours": ours, "theirs": theirs, "by": "name" if known else "order"}
+        for ours, theirs, known in convert(detector, name, state, wanted)
+    ]
+    writer = RunWriter(path)
+    writer.acquire()
+    try:
+        writer.write_text("experiment.yaml", experiment.to_yaml())
+        writer.write_text("conversion.csv", csv_text(matched))
+        save_detector(detector, writer.path / "model.keras")
+        info = writer.update_info(
+            schema=SCHEMA, status="converted", classes=["real", "fake"],
+            image_size=list(experiment.data.image_size), resize=experiment.data.resize,
+            crops=experiment.data.test_crops, threshold=0.5,
+            dataset={"name": f"published weights of {name}", "roots": {}, "counts": {},
+                     "fingerprint": hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
+                     "skipped": 0, "warnings": []},
+            seed=experiment.seed, devices="-", command=command_line("convert"), **provenance(),
+        )  # fmt: skip
+        export_saved_model(Run(writer.path, info))
+        return writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def is_matched_by_order(run: Run) -> bool:
+    """Whether some of a converted run's weights were matched by order and shape."""
+    return ",order\n" in (run.path / "conversion.csv").read_text(encoding="utf-8")
+
+
+def _read_names(file: Path) -> dict[str, str]:
+    """The published name of each of our variables, of a table as conversion.csv."""
+    try:
+        with file.open(newline="", encoding="utf-8") as text:
+            rows = list(csv.DictReader(text))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    if not rows or not {"ours", "theirs"} <= rows[0].keys():
+        raise UserError(f"{file} needs the columns ours and theirs, as a run's conversion.csv.")
+    return {row["ours"]: row["theirs"] for row in rows}

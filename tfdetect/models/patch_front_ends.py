@@ -1,0 +1,88 @@
+"""Front-ends that look at one patch of an image."""
+
+import keras
+import numpy as np
+from keras import layers, ops, random
+
+from tfdetect.models.bilinear import Bilinear
+from tfdetect.models.residual_front_ends import srm
+
+
+def simplest_patch(images, side: int = 32, count: int = 64, output: int = 256, clip: float = 3.0):
+    """The noise of the patch with the least texture (SSP; Chen et al., arXiv 2402.01123).
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+        side: of the patches in pixels, at most the image's.
+        count: number of patches to choose from: at random places in training, on a grid
+            elsewhere, so that a score is repeatable.
+        output: side to which the patch is enlarged.
+        clip: of `residuals.srm`.
+
+    Returns:
+        float32 [B, output, output, 3] in -1..1.
+    """
+    x = SimplestPatch(side, count, name="simplest_patch")(images)
+    x = Bilinear(output, output, dtype="float32",
+                        name="simplest_patch_resize")(x)  # fmt: skip
+    return srm(x, clip=clip)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class SimplestPatch(layers.Layer):
+    """[B, H, W, C] -> the patch [B, side, side, C] with the least texture.
+
+    Texture is the sum of absolute differences of neighbors in four directions.
+    """
+
+    def __init__(self, side: int = 32, count: int = 64, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.side, self.count = side, count
+        self.seeds = random.SeedGenerator(0)
+
+    def call(self, images, training=False):
+        batch, (height, width) = ops.shape(images)[0], images.shape[1:3]
+        side = self.side
+        if side > min(height, width):
+            raise ValueError(f"side {side} is larger than the image, {height} x {width}")
+        if training:
+            rows, columns = (
+                random.randint((batch, self.count), 0, length - side + 1, seed=self.seeds)
+                for length in (height, width)
+            )
+        else:
+            grid = round(self.count**0.5)
+            rows, columns = (
+                np.linspace(0, length - side, grid).round().astype("int32")
+                for length in (height, width)
+            )
+            rows, columns = (g.ravel() for g in np.meshgrid(rows, columns, indexing="ij"))
+            rows, columns = (ops.tile(ops.convert_to_tensor(g)[None], (batch, 1))
+                             for g in (rows, columns))  # fmt: skip
+        texture = self._texture(images)
+        places = rows * (width - side + 1) + columns
+        flat = ops.reshape(texture, (batch, -1))
+        best = ops.argmin(ops.take_along_axis(flat, places, axis=1), axis=1)[:, None]
+        row, column = (ops.take_along_axis(x, best, axis=1) for x in (rows, columns))
+        # Row by row, then column by column.
+        across = (row + np.arange(side))[:, :, None, None]
+        x = ops.take_along_axis(images, across, axis=1)
+        down = (column + np.arange(side))[:, None, :, None]
+        return ops.take_along_axis(x, down, axis=2)
+
+    def _texture(self, x):
+        """[B, H - side + 1, W - side + 1, 1]: of the patch that begins there."""
+        n = self.side
+        pairs = [  # neighbors, and the shape of their differences in a patch
+            (x[:, :, 1:], x[:, :, :-1], (n, n - 1)), (x[:, 1:], x[:, :-1], (n - 1, n)),
+            (x[:, 1:, 1:], x[:, :-1, :-1], (n - 1, n - 1)),
+            (x[:, 1:, :-1], x[:, :-1, 1:], (n - 1, n - 1)),
+        ]  # fmt: skip
+        total = 0.0
+        for a, b, shape in pairs:
+            differences = ops.sum(ops.abs(a - b), axis=-1, keepdims=True)
+            total += ops.average_pool(differences, shape, 1) * float(np.prod(shape))
+        return total
+
+    def get_config(self):
+        return {**super().get_config(), "side": self.side, "count": self.count}

@@ -1,0 +1,247 @@
+"""Front-ends that keep an image's noise and remove its content."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tfdetect.models.bilinear import Bilinear
+
+_STD = (0.229, 0.224, 0.225)  # of ImageNet
+
+
+def srm(images, bank: str = "three", clip: float = 3.0, separate: bool = False):
+    """High-pass filters of the spatial rich model (Fridrich & Kodovsky, TIFS 2012).
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+        bank: "three", those of RGB-N and SSP, or "full", the bank of 30.
+        clip: residuals in levels of brightness are clipped to this, and divided by it.
+        separate: filter each color by itself; otherwise the colors' residuals are summed.
+
+    Returns:
+        float32 [B, H, W, filters], or three times as many channels, in -1..1.
+    """
+    return SRM(bank, clip, separate, name="srm")(images)
+
+
+def bayar(images, filters: int = 3, size: int = 5):
+    """Constrained convolution, learned (Bayar & Stamm, IH&MMSec 2016).
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+        filters: number of channels to return.
+        size: of the kernels, odd.
+
+    Returns:
+        float32 [B, H, W, filters].
+    """
+    x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="bayar_scale")(images)
+    return bayar_convolution(filters, size, name="bayar")(x)
+
+
+def residual(images, denoiser: str = "wiener", clip: float = 10.0):
+    """What a denoiser removes.
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+        denoiser: "wiener" (local, as scipy.signal.wiener), "median" or "gaussian", all 3x3.
+        clip: the residual in levels of brightness is clipped to this, and divided by it.
+
+    Returns:
+        float32 [B, H, W, 3] in -1..1.
+    """
+    return NoiseResidual(denoiser, clip, name="residual")(images)
+
+
+def npr(images):
+    """Neighboring pixel relationships (Tan et al., CVPR 2024): differences within 2x2 blocks.
+
+    Args:
+        images: [B, H, W, 3], 0..255. An odd last row or column is left out.
+
+    Returns:
+        float32 [B, H, W, 3]: two thirds of the image, in ImageNet's standard deviations, less
+        the top left pixel of each block; 0 at that pixel.
+    """
+    return NPR(name="npr")(images)
+
+
+def wavelet(images):
+    """Diagonal details of the wavelet bior1.3 (SAFE; Li et al., KDD 2025), at full size.
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+
+    Returns:
+        float32 [B, H, W, 3]: the HH band of [0, 1] pixels, enlarged bilinearly.
+    """
+    x = WaveletHH(name="wavelet")(images)
+    return Bilinear(*images.shape[1:3], dtype="float32",
+                           name="wavelet_resize")(x)  # fmt: skip
+
+
+def srm_kernels(bank: str) -> np.ndarray:
+    """float32 [5, 5, 1, filters], each of sum 0.
+
+    Raises:
+        ValueError: no such bank.
+    """
+    square3 = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+    square5 = np.array([
+        [-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2],
+        [-1, 2, -2, 2, -1],
+    ]) / 12  # fmt: skip
+    second = np.zeros((3, 3))
+    second[1] = np.array([1, -2, 1]) / 2
+    if bank == "three":
+        kernels = [np.pad(square3, 1), square5, np.pad(second, 1)]
+    elif bank == "full":
+        around = [(-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1)]
+        line = {"first": {0: -1, 1: 1}, "second": {-1: 0.5, 0: -1, 1: 0.5},
+                "third": {-1: 1 / 3, 0: -1, 1: 1, 2: -1 / 3}}  # fmt: skip
+        kernels = []
+        for name, steps in (("first", around), ("second", around[:4]), ("third", around)):
+            for dy, dx in steps:
+                kernel = np.zeros((5, 5))
+                for distance, weight in line[name].items():
+                    kernel[2 + distance * dy, 2 + distance * dx] = weight
+                kernels.append(kernel)
+        edge3, edge5 = np.pad(square3, 1), square5.copy()
+        edge3[3:] = edge5[3:] = 0
+        kernels += [np.rot90(edge, k) for edge in (edge3, edge5) for k in range(4)]
+        kernels += [np.pad(square3, 1), square5]
+    else:
+        raise ValueError(f"bank is 'three' or 'full', not {bank!r}")
+    return np.stack(kernels, axis=-1)[:, :, None].astype("float32")
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class SRM(layers.Layer):
+    """[B, H, W, C] in 0..255 -> clipped residuals in -1..1; see `srm`."""
+
+    def __init__(self, bank: str = "three", clip: float = 3.0, separate: bool = False, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.bank, self.clip, self.separate = bank, clip, separate
+        self._kernels = srm_kernels(bank)
+
+    def call(self, images):
+        x = ops.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], mode="reflect")
+        channels = x.shape[-1]
+        if self.separate:
+            kernels = np.repeat(self._kernels, channels, axis=2)
+            x = ops.depthwise_conv(x, kernels, padding="valid")
+        else:  # the sum of the colors' residuals is the residual of their sum
+            x = ops.conv(ops.sum(x, axis=-1, keepdims=True), self._kernels, padding="valid")
+        return ops.clip(x, -self.clip, self.clip) / self.clip
+
+    def get_config(self):
+        own = {"bank": self.bank, "clip": self.clip, "separate": self.separate}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class Bayar(keras.constraints.Constraint):
+    """In each 2-D kernel the center is -1 and the other weights sum to 1."""
+
+    def __call__(self, w):
+        height, width = w.shape[:2]
+        center = np.zeros((height, width, 1, 1), "float32")
+        center[height // 2, width // 2] = 1
+        others = w * (1 - center)
+        total = ops.sum(others, axis=(0, 1), keepdims=True)
+        # Near 0 a division would blow the weights up; then they are shifted.
+        amount = ops.sum(ops.abs(others), axis=(0, 1), keepdims=True)
+        safe = ops.abs(total) > 0.05 * amount
+        divided = others / ops.where(safe, total, 1.0)
+        shifted = (others + (1 - total) / (height * width - 1)) * (1 - center)
+        return ops.where(safe, divided, shifted) - center
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class BayarInitializer(keras.initializers.GlorotUniform):
+    """Glorot's, constrained."""
+
+    def __call__(self, shape, dtype=None):
+        return Bayar()(super().__call__(shape, dtype))
+
+
+def bayar_convolution(filters: int, size: int, name: str) -> layers.Conv2D:
+    """A convolution whose kernels `Bayar` constrains after each update."""
+    return layers.Conv2D(
+        filters, size, padding="same", use_bias=False, dtype="float32", name=name,
+        kernel_initializer=BayarInitializer(), kernel_constraint=Bayar(),
+    )  # fmt: skip
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class NoiseResidual(layers.Layer):
+    """[B, H, W, C] in 0..255 -> what a denoiser removes, in -1..1; see `residual`."""
+
+    def __init__(self, denoiser: str = "wiener", clip: float = 10.0, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        if denoiser not in ("wiener", "median", "gaussian"):
+            raise ValueError(f"denoiser is wiener, median or gaussian, not {denoiser!r}")
+        self.denoiser, self.clip = denoiser, clip
+
+    def call(self, images):
+        height, width = images.shape[1:3]
+        x = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="reflect")
+        around = ops.stack(
+            [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=-1
+        )
+        if self.denoiser == "median":
+            smooth = ops.sort(around, axis=-1)[..., 4]
+        elif self.denoiser == "gaussian":
+            smooth = ops.sum(around * np.outer([1, 2, 1], [1, 2, 1]).ravel() / 16, axis=-1)
+        else:
+            mean, variance = ops.moments(around, axes=[-1])
+            noise = ops.mean(variance, axis=(1, 2), keepdims=True)
+            kept = ops.maximum(variance - noise, 0) / ops.maximum(variance, noise + 1e-6)
+            smooth = mean + kept * (images - mean)
+        return ops.clip(images - smooth, -self.clip, self.clip) / self.clip
+
+    def get_config(self):
+        return {**super().get_config(), "denoiser": self.denoiser, "clip": self.clip}
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class NPR(layers.Layer):
+    """See `npr`."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, images):
+        height, width = (side - side % 2 for side in images.shape[1:3])
+        x = images[:, :height, :width] / (255 * np.array(_STD, "float32"))
+        # A slice: Keras's nearest resize takes another pixel of each block.
+        corner = ops.repeat(ops.repeat(x[:, ::2, ::2], 2, axis=1), 2, axis=2)
+        return (x - corner) * (2 / 3)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class WaveletHH(layers.Layer):
+    """[B, H, W, C] in 0..255 -> its HH band [B, (H + 5) // 2, (W + 5) // 2, C]; see `wavelet`.
+
+    The edges are mirrored, as PyWavelets' mode "symmetric" does.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, images):
+        # The high-pass filter of bior1.3 has two taps that are not 0, 1/sqrt(2) and its negative.
+        x = images / 255
+        for axis in (1, 2):
+            side = x.shape[axis]
+            places = 2 * np.arange((side + 5) // 2) - 2
+            x = 0.5**0.5 * (
+                ops.take(x, _mirrored(places, side), axis=axis)
+                - ops.take(x, _mirrored(places + 1, side), axis=axis)
+            )
+        return x
+
+
+def _mirrored(places: np.ndarray, side: int) -> np.ndarray:
+    places = places % (2 * side)
+    return np.where(places < side, places, 2 * side - 1 - places)

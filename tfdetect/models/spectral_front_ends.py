@@ -1,0 +1,280 @@
+"""Front-ends that look at frequencies. They compute in float32."""
+
+from itertools import pairwise
+
+import keras
+import numpy as np
+from keras import layers, ops
+from scipy.fft import dct as _scipy_dct
+
+_GRAY = np.array([0.299, 0.587, 0.114], "float32")
+
+
+def dct(images, color: bool = True):
+    """Logarithms of an image's DCT, standardized (Frank et al., ICML 2020).
+
+    Mean and deviation of each coefficient are learned from the training split, before the first
+    step, and stored in the model.
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+        color: transform each color; otherwise the image in gray.
+
+    Returns:
+        float32 [B, H, W, 3 or 1].
+    """
+    if not color:
+        images = Gray(name="dct_gray")(images)
+    return Standardize(name="dct_statistics")(LogDCT(name="dct")(images))
+
+
+def spectrum(images, band: str = "all"):
+    """Logarithm of the Fourier spectrum of each color (Spec; Zhang et al., WIFS 2019).
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+        band: "all", "low", "mid" or "high"; the rest is 0. At 224 pixels "low" are the 120
+            frequencies about 0, "high" what lies outside the 182 about 0.
+
+    Returns:
+        float32 [B, H, W, 3] in -1..1, the 5th and 95th percentile of each image and color;
+        frequency 0 is in the corner.
+    """
+    return Spectrum(band, name="spectrum")(images)
+
+
+def fad(images, learnable: bool = True):
+    """Frequency-aware decomposition (F3-Net; Qian et al., ECCV 2020).
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+        learnable: learn what is added to the bands.
+
+    Returns:
+        float32 [B, H, W, 12]: the image in -1..1 through low, middle, high and all frequencies.
+    """
+    return FAD(learnable, name="fad")(_signed(images, "fad_scale"))
+
+
+def lfs(images, learnable: bool = True, bands: int = 6, window: int = 10):
+    """Local frequency statistics (F3-Net; Qian et al., ECCV 2020).
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+        learnable: learn what is added to the bands.
+        bands: number of bands.
+        window: side of the windows, 2 pixels apart.
+
+    Returns:
+        float32 [B, h, w, bands], about half the height and width: log10 of the amount of each
+        band in each window of the gray image.
+    """
+    return LFS(bands, window, learnable, name="lfs")(Gray(name="lfs_gray")(images))
+
+
+def _signed(images, name: str):
+    return layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name=name)(images)
+
+
+def dct_matrix(side: int) -> np.ndarray:
+    """The orthonormal DCT-II as a matrix D, float32 [side, side]: D x transforms columns."""
+    return _scipy_dct(np.eye(side), axis=0, norm="ortho").astype("float32")
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class _Float32(layers.Layer):
+    """A layer that computes in float32 whatever the policy, and has no arguments."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class Gray(_Float32):
+    """[B, H, W, 3] -> luma [B, H, W, 1]."""
+
+    def call(self, images):
+        return ops.sum(images * _GRAY, axis=-1, keepdims=True)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class LogDCT(_Float32):
+    """[B, H, W, C] -> log(|DCT| + 1e-12) of each channel, [B, H, W, C]."""
+
+    def call(self, images):
+        return ops.log(ops.abs(_transform(images, *images.shape[1:3])) + 1e-12)
+
+
+def _transform(x, height: int, width: int, inverse: bool = False):
+    """The DCT of each channel over height and width, or its inverse."""
+    rows, columns = dct_matrix(height), dct_matrix(width)
+    if inverse:
+        rows, columns = rows.T, columns.T
+    x = ops.einsum("ih,bhwc->biwc", rows, x)
+    return ops.einsum("jw,biwc->bijc", columns, x)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class Standardize(_Float32):
+    """Subtracts the mean of each element and divides by its deviation, both learned from data."""
+
+    def build(self, shape):
+        def weight(name: str, start: str):
+            return self.add_weight(name=name, shape=shape[1:], initializer=start, trainable=False)
+
+        self.mean, self.deviation = weight("mean", "zeros"), weight("deviation", "ones")
+
+    def call(self, x):
+        return (x - self.mean) / self.deviation
+
+    def learn(self, batches) -> None:
+        """Takes mean and deviation of the elements of batches, arrays [B, ...] (Welford)."""
+        count, mean, squares = 0, 0.0, 0.0
+        for batch in batches:
+            batch = np.asarray(batch, np.float64)
+            if not len(batch):
+                continue
+            here = batch.mean(0)
+            squares += ((batch - here) ** 2).sum(0)
+            squares += (here - mean) ** 2 * count * len(batch) / (count + len(batch))
+            mean += (here - mean) * len(batch) / (count + len(batch))
+            count += len(batch)
+        deviation = np.sqrt(squares / count)
+        self.mean.assign(mean)
+        # What never differs tells nothing; it stays finite.
+        self.deviation.assign(np.where(deviation > 1e-6, deviation, 1.0))
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class Spectrum(layers.Layer):
+    """See `spectrum`."""
+
+    def __init__(self, band: str = "all", **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        if band not in ("all", "low", "mid", "high"):
+            raise ValueError(f"band is all, low, mid or high, not {band!r}")
+        self.band = band
+
+    def call(self, images):
+        x = ops.transpose(images, (0, 3, 1, 2)) / 255
+        real, imaginary = ops.fft2((x, ops.zeros_like(x)))
+        x = ops.log(ops.sqrt(real**2 + imaginary**2) + 1e-3)
+        x = ops.transpose(x, (0, 2, 3, 1))
+        ends = ops.quantile(x, [0.05, 0.95], axis=(1, 2), keepdims=True)
+        low, span = ends[0], ends[1] - ends[0]
+        x = (x - low) / ops.where(span > 1e-6, span, 1.0)  # a flat image has none
+        return ops.clip(2 * x - 1, -1, 1) * self._kept(*images.shape[1:3])
+
+    def _kept(self, height: int, width: int) -> np.ndarray:
+        """[H, W, 1], 1 for the frequencies of the band."""
+        inner, outer = (
+            np.outer(*(_about_zero(side, *ends) for side in (height, width)))
+            for ends in ((57, 177), (21, 203))
+        )
+        kept = {"all": np.ones_like(inner), "low": inner, "mid": outer - inner, "high": 1 - outer}
+        return kept[self.band][..., None].astype("float32")
+
+    def get_config(self):
+        return {**super().get_config(), "band": self.band}
+
+
+def _about_zero(side: int, first: int, end: int) -> np.ndarray:
+    """1 for the published frequencies: of 224, with frequency 0 in the middle; here 0 is first."""
+    kept = np.zeros(side)
+    kept[round(first * side / 224) : round(end * side / 224)] = 1
+    return np.fft.ifftshift(kept)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class FAD(layers.Layer):
+    """Image in -1..1 [B, H, W, C] -> [B, H, W, 4 C]; see `fad`.
+
+    The bands are half open, so that low, middle and high sum to the image; `overlapping`, as in
+    the public code, the diagonals between them are in both.
+    """
+
+    def __init__(self, learnable: bool = True, overlapping: bool = False, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.learnable, self.overlapping = learnable, overlapping
+
+    def build(self, shape):
+        _, height, width, _ = shape
+        # The relative diagonal: at a square image, row plus column.
+        side = max(height, width)
+        rows, columns = (np.arange(n) * side / n for n in (height, width))
+        diagonal = rows[:, None] + columns
+        first, second = side // 2.82, side // 2
+        above = np.greater_equal if self.overlapping else np.greater
+        self._bands = np.stack([
+            diagonal <= first, above(diagonal, first) & (diagonal <= second),
+            above(diagonal, second), np.ones_like(diagonal),
+        ]).astype("float32")  # fmt: skip
+        if self.learnable:
+            self.filters = self.add_weight(
+                name="filters", shape=self._bands.shape,
+                initializer=keras.initializers.RandomNormal(0.0, 0.1),
+            )  # fmt: skip
+
+    def call(self, images):
+        _, height, width, _ = images.shape
+        bands = self._bands
+        if self.learnable:
+            bands = bands + 2 * ops.sigmoid(self.filters) - 1
+        x = _transform(images, height, width)
+        return ops.concatenate(
+            [_transform(x * bands[k][..., None], height, width, True) for k in range(4)], axis=-1
+        )
+
+    def get_config(self):
+        own = {"learnable": self.learnable, "overlapping": self.overlapping}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class LFS(layers.Layer):
+    """Gray image in 0..255 [B, H, W, 1] -> [B, h, w, bands]; see `lfs`.
+
+    The paper's order: filter, amount, sum over the band, logarithm. The implementations that
+    are public average filtered logarithms, over bands whose ends are in both, which their authors
+    call wrong: `mean_of_logs` does so for weights that were trained with it.
+    """
+
+    def __init__(
+        self, bands: int = 6, window: int = 10, learnable: bool = True,
+        mean_of_logs: bool = False, **kwargs,
+    ):  # fmt: skip
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.bands, self.window, self.learnable = bands, window, learnable
+        self.mean_of_logs = mean_of_logs
+        matrix = dct_matrix(window)
+        kernels = np.einsum("ih,jw->hwij", matrix, matrix)
+        self._kernels = kernels.reshape(window, window, 1, -1)
+        diagonal = np.add.outer(np.arange(window), np.arange(window)).ravel()
+        edges = np.linspace(0, 2 * window, bands + 1)
+        below = np.less_equal if mean_of_logs else np.less
+        self._bands = np.stack(
+            [(diagonal >= a) & below(diagonal, b) for a, b in pairwise(edges)], axis=-1
+        ).astype("float32")
+
+    def build(self, shape):
+        if self.learnable:
+            self.filters = self.add_weight(
+                name="filters", shape=self._bands.shape,
+                initializer=keras.initializers.RandomNormal(0.0, 0.1),
+            )  # fmt: skip
+
+    def call(self, gray):
+        pad = self.window // 2 - 1
+        x = ops.pad(gray, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+        amounts = ops.abs(ops.conv(x, self._kernels, strides=2, padding="valid"))
+        bands = self._bands
+        if self.learnable:
+            bands = bands + 2 * ops.sigmoid(self.filters) - 1
+        if self.mean_of_logs:
+            return ops.matmul(ops.log10(amounts + 1e-15), bands / self._bands.sum(0))
+        return ops.log10(ops.matmul(amounts, ops.abs(bands)) + 1e-6)
+
+    def get_config(self):
+        own = {"bands": self.bands, "window": self.window, "learnable": self.learnable,
+               "mean_of_logs": self.mean_of_logs}  # fmt: skip
+        return {**super().get_config(), **own}

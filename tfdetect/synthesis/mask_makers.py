@@ -1,0 +1,191 @@
+"""Mask makers: which pixels of a photograph are altered.
+
+Each is a function `(photo, rng, coverage, **options) -> bool [H, W]`; `coverage` is the
+wanted range of the altered share. `draw_mask` draws until a mask lies in it.
+"""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
+
+from tfdetect.core import registry
+from tfdetect.core.errors import UserError
+from tfdetect.synthesis.photos import Photo
+from tfdetect.synthesis.presets import load_preset
+
+_TRIES = 200
+
+
+def draw_mask(
+    name: str,
+    photo: Photo,
+    rng: np.random.Generator,
+    coverage: tuple[float, float] = (0.0, 1.0),
+    **options,
+) -> np.ndarray:
+    """A mask of the registered kind whose share of altered pixels lies in `coverage`.
+
+    Returns:
+        bool [H, W], True where the photograph is to be altered; never empty.
+
+    Raises:
+        UserError: none was found in 200 tries.
+    """
+    maker = registry.resolve("mask", registry.MASKS, name)
+    low, high = coverage
+    for _ in range(_TRIES):
+        mask = maker(photo, rng, coverage, **options)
+        if mask.any() and low <= mask.mean() <= high:
+            return mask
+    raise UserError(
+        f"{photo.name}: no mask {name!r} covers {low:.0%} to {high:.0%} of it in {_TRIES} tries"
+    )
+
+
+def brush(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float]) -> np.ndarray:
+    """Free-form strokes as DeepFillv2 draws them (Yu et al., ICCV 2019).
+
+    Widths, there 12 to 40 pixels, grow with the image, so that 256 pixels square are
+    covered as published (mean share 0.150) and other sizes alike.
+    """
+    height, width = photo.size
+    scale = math.sqrt(height * width) / 256
+    radius = math.hypot(height, width) / 8
+    image = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(image)
+    mean, spread = 2 * math.pi / 5, 2 * math.pi / 15
+    for _ in range(rng.integers(1, 4)):
+        lowest, highest = mean - rng.uniform(0, spread), mean + rng.uniform(0, spread)
+        points = [(rng.integers(width), rng.integers(height))]
+        for number in range(rng.integers(4, 12)):
+            angle = rng.uniform(lowest, highest)
+            angle = 2 * math.pi - angle if number % 2 == 0 else angle
+            length = np.clip(rng.normal(radius, radius // 2), 0, 2 * radius)
+            x = np.clip(points[-1][0] + length * math.cos(angle), 0, width)
+            y = np.clip(points[-1][1] + length * math.sin(angle), 0, height)
+            points.append((int(x), int(y)))
+        thickness = max(1, round(rng.uniform(12, 40) * scale))
+        draw.line(points, fill=1, width=thickness)
+        for x, y in points:
+            half = thickness // 2
+            draw.ellipse((x - half, y - half, x + half, y + half), fill=1)
+    return np.asarray(image, bool)
+
+
+def polygon(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float]) -> np.ndarray:
+    """A star-shaped polygon of three to eight corners; its size is drawn from `coverage`."""
+    height, width = photo.size
+    count = rng.integers(3, 9)
+    angles = np.sort(rng.uniform(0, 2 * math.pi, count))
+    radii = rng.uniform(0.5, 1.0, count)
+    area = rng.uniform(*coverage) * height * width
+    shape = 0.5 * np.sum(
+        radii * np.roll(radii, -1) * np.sin(np.diff(angles, append=angles[0] + 2 * math.pi))
+    )
+    scale = math.sqrt(area / max(shape, 0.2))
+    stretch = math.sqrt(width / height)
+    x = rng.uniform(0, width) + scale * stretch * radii * np.cos(angles)
+    y = rng.uniform(0, height) + scale / stretch * radii * np.sin(angles)
+    image = Image.new("L", (width, height))
+    ImageDraw.Draw(image).polygon([*zip(x.tolist(), y.tolist())], fill=1)
+    return np.asarray(image, bool)
+
+
+def rectangle(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float]) -> np.ndarray:
+    """An upright rectangle inside the image; its area is drawn from `coverage`."""
+    height, width = photo.size
+    share = rng.uniform(*coverage)
+    ratio = math.exp(rng.uniform(-math.log(3), math.log(3)) / 2)
+    tall = min(height, max(1, round(height * min(1.0, math.sqrt(share) * ratio))))
+    wide = min(width, max(1, round(share * height * width / tall)))
+    top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
+    mask = np.zeros((height, width), bool)
+    mask[top : top + tall, left : left + wide] = True
+    return mask
+
+
+def blob(
+    photo: Photo,
+    rng: np.random.Generator,
+    coverage: tuple[float, float],
+    smoothness: float = 0.08,
+) -> np.ndarray:
+    """Irregular blobs: smooth noise above the level that gives the drawn share.
+
+    Args:
+        smoothness: standard deviation of the smoothing as a share of the shorter side.
+    """
+    height, width = photo.size
+    noise = gaussian_filter(rng.normal(size=(height, width)), smoothness * min(height, width))
+    share = rng.uniform(*coverage)
+    return noise > np.quantile(noise, 1 - share)
+
+
+def segments(
+    photo: Photo, rng: np.random.Generator, coverage: tuple[float, float], segmentations: str
+) -> np.ndarray:
+    """A region of the photograph's segmentation, as those of BSDS500.
+
+    Args:
+        segmentations: folder with a PNG of region numbers for each photograph, of the
+            same stem; gray, palette or 16 bits, of the photograph's size.
+    """
+    found = _segmentations(segmentations).get(Path(photo.name).stem)
+    if found is None:
+        raise UserError(f"{photo.name}: no segmentation of that name in {segmentations}")
+    with Image.open(found) as image:
+        labels = photo.fit(image)
+    if labels.ndim != 2 or labels.shape != photo.size:
+        raise UserError(f"{photo.name}: its segmentation {found} is not one number a pixel")
+    return pick_region(labels, rng, coverage)
+
+
+def objects(
+    photo: Photo,
+    rng: np.random.Generator,
+    coverage: tuple[float, float],
+    preset: str = "deeplab_v3_plus_resnet50_pascalvoc",
+) -> np.ndarray:
+    """An object that a keras-hub segmenter finds.
+
+    Args:
+        preset: name, address or folder of a keras-hub image segmenter.
+    """
+    return pick_region(_label_map(preset, photo), rng, coverage)
+
+
+def pick_region(
+    labels: np.ndarray, rng: np.random.Generator, coverage: tuple[float, float]
+) -> np.ndarray:
+    """One region of a label map, of those in `coverage` where there are any; bool [H, W]."""
+    values, counts = np.unique(labels, return_counts=True)
+    shares = counts / labels.size
+    fitting = values[(shares >= coverage[0]) & (shares <= coverage[1])]
+    return labels == rng.choice(fitting if len(fitting) else values)
+
+
+@lru_cache(1)
+def _segmentations(folder: str) -> dict[str, Path]:
+    found = {path.stem: path for path in Path(folder).rglob("*.png")}
+    if not found:
+        raise UserError(f"There is no PNG in the folder of segmentations {folder}.")
+    return found
+
+
+@lru_cache(8)
+def _labels_of(preset: str, pixels: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    model = load_preset("ImageSegmenter", preset, "--segmenter")
+    image = np.frombuffer(pixels, np.uint8).reshape(shape)
+    side = model.backbone.image_shape[0] or 512
+    small = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+    scores = np.asarray(model.predict(small[None].astype(np.float32), verbose=0))[0]
+    labels = Image.fromarray(np.argmax(scores, axis=-1).astype(np.uint8))
+    return np.asarray(labels.resize(shape[1::-1], Image.Resampling.NEAREST))
+
+
+def _label_map(preset: str, photo: Photo) -> np.ndarray:
+    return _labels_of(preset, photo.pixels.tobytes(), photo.pixels.shape)

@@ -1,0 +1,66 @@
+"""Trains a head on features that a frozen backbone computes once."""
+
+from collections.abc import Callable, Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdetect.data.sampling import shuffle
+from tfdetect.models.detector import backbone_of
+
+
+def on_features(
+    detector: keras.Model,
+    batches: tf.data.Dataset,
+    count: int,
+    validation: tf.data.Dataset,
+    batch_size: int,
+    seed: int,
+) -> tuple[keras.Model, Callable[[int], tf.data.Dataset], tf.data.Dataset]:
+    """Computes the features of training and validation images.
+
+    Args:
+        detector: its backbone does not learn.
+        batches: training batches, augmented, endless.
+        count: number of them to take.
+        validation: batches of all validation images.
+        batch_size: of the stream that is returned.
+        seed: of its order.
+
+    Returns:
+        The head, of the detector's own layers: features -> logits; a function that makes
+        endless batches of training features, in a new order each pass, from a step on; and
+        batches of validation features.
+    """
+    # The head's first layer reads them.
+    features = detector.layers[detector.layers.index(backbone_of(detector)) + 1].input
+    encoder = keras.Model(detector.inputs[0], features)
+    head = keras.Model(features, detector.output, name="head")
+    encode = tf.function(lambda images: encoder(images, training=False), reduce_retracing=True)
+
+    def computed(source: Iterable) -> tuple:
+        parts = [
+            tf.nest.map_structure(lambda x: x.numpy(), (encode(images), *rest))
+            for images, *rest in source
+        ]
+        with tf.device("CPU:0"):  # where tf.data runs
+            return tf.nest.map_structure(lambda *x: tf.constant(np.concatenate(x)), *parts)
+
+    examples, held_out = computed(batches.take(count)), computed(validation)
+    for layer in head.layers:
+        if hasattr(layer, "remember"):
+            layer.remember(examples[0].numpy(), examples[1]["label"].numpy())
+    size = len(examples[0])
+
+    def stream(start_step: int) -> tf.data.Dataset:
+        def pick(step: tf.Tensor) -> tuple:
+            position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+            index = shuffle(position % size, [seed, position // size, 0], size)
+            return tf.nest.map_structure(lambda x: tf.gather(x, index), examples)
+
+        steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
+        return steps.map(pick).prefetch(2)
+
+    held_out = tf.data.Dataset.from_tensor_slices(held_out).batch(batch_size, drop_remainder=True)
+    return head, stream, held_out

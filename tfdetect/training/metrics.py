@@ -1,0 +1,58 @@
+"""Metrics that are computed while training."""
+
+import keras
+
+from tfdetect.training.mask_losses import MaskIoU
+
+
+def hard_labels(y_true, y_pred):
+    """The class that has most of each target, int32 [B, 1]; mixed targets have several."""
+    if y_pred.shape[-1] > 1 and y_true.shape == y_pred.shape:
+        y_true = keras.ops.argmax(y_true, axis=-1)
+    return keras.ops.reshape(keras.ops.cast(keras.ops.round(y_true), "int32"), (-1, 1))
+
+
+class _OfHardLabels:
+    """Makes a metric count mixed targets as the class they have most of."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(hard_labels(y_true, y_pred), y_pred, sample_weight)
+
+
+class _BinaryAccuracy(_OfHardLabels, keras.metrics.BinaryAccuracy):
+    pass
+
+
+class _ClassAccuracy(_OfHardLabels, keras.metrics.SparseCategoricalAccuracy):
+    pass
+
+
+class _ClassLogLoss(_OfHardLabels, keras.metrics.SparseCategoricalCrossentropy):
+    pass
+
+
+class _BinaryLogLoss(_OfHardLabels, keras.metrics.BinaryCrossentropy):
+    pass
+
+
+class FakeAUC(keras.metrics.AUC):
+    """Area under the ROC of P(fake) = 1 - P(class 0), from logits of two or more classes."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true = keras.ops.reshape(hard_labels(y_true, y_pred) > 0, (-1,))
+        if y_pred.shape[-1] == 1:
+            fake = keras.ops.sigmoid(y_pred[:, 0])
+        else:
+            fake = 1.0 - keras.ops.softmax(y_pred)[:, 0]
+        return super().update_state(y_true, fake, sample_weight)
+
+
+def build_metrics(classes: int, masks: bool) -> dict[str, list[keras.metrics.Metric]]:
+    if classes == 2:
+        accuracy = _BinaryAccuracy("accuracy", threshold=0.0)
+        log_loss = _BinaryLogLoss("log_loss", from_logits=True)
+    else:
+        accuracy = _ClassAccuracy("accuracy")
+        log_loss = _ClassLogLoss("log_loss", from_logits=True)
+    metrics = {"label": [accuracy, FakeAUC(name="auc"), log_loss]}
+    return metrics | {"mask": [MaskIoU(name="iou")]} if masks else metrics

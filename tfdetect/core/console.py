@@ -1,0 +1,315 @@
+"""Terminal output of all commands: messages, tables and progress.
+
+Results go to stdout; messages, warnings and progress go to stderr, so that
+`tfdetect ... --json | jq` and `> file` get the result alone. Colors, width, NO_COLOR and pipes
+are handled by rich, which is imported only when it is needed.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import ProgressColumn
+    from rich.table import Table
+
+Item = TypeVar("Item")
+
+PIPE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: lines are not wrapped
+LINE_SECONDS = 10  # where there is no terminal, progress lines are at least this far apart
+LONGEST_SILENCE = 60  # ... and at most this far apart
+
+_active = threading.Lock()  # a terminal shows one progress bar at a time
+
+
+def log(text: str) -> None:
+    """Print a progress message to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print `warning: text` to stderr."""
+    _labeled("warning:", text, "yellow")
+
+
+def error(text: str) -> None:
+    """Print `error: text` to stderr."""
+    _labeled("error:", text, "bold red")
+
+
+def result(text: str = "") -> None:
+    """Print a result to stdout."""
+    print(text, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document to stdout; dates, paths and the like become strings."""
+    import json
+
+    print(json.dumps(value, indent=2, default=str), flush=True)
+
+
+def table(
+    rows: Iterable[Mapping[str, Any] | Sequence[Any]],
+    columns: Sequence[str] | None = None,
+    title: str | None = None,
+    max_widths: Mapping[str, int] | None = None,
+) -> None:
+    """Print a table to stdout; see `format_table` for the arguments."""
+    _console().print(_build(rows, columns, title, max_widths), soft_wrap=False)
+
+
+def format_table(
+    rows: Iterable[Mapping[str, Any] | Sequence[Any]],
+    columns: Sequence[str] | None = None,
+    title: str | None = None,
+    max_widths: Mapping[str, int] | None = None,
+) -> str:
+    """Return a table as plain text, as wide as the terminal allows.
+
+    Args:
+        rows: mappings from column names to values, or sequences in the order of `columns`.
+            None becomes an empty cell; numbers are not formatted.
+        columns: the column headings; by default the keys of the first row.
+        title: a line above the table.
+        max_widths: the largest width of some columns, by heading; longer text is wrapped.
+    """
+    console = _console(no_color=True)
+    with console.capture() as capture:
+        console.print(_build(rows, columns, title, max_widths), soft_wrap=False)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+
+
+class Progress:
+    """How far a long piece of work has come. Made by `progress`; may be used by several threads."""
+
+    def __init__(self, total: int | None, description: str, unit: str, done: int):
+        self.total, self.description, self.unit = total, description, unit
+        self.done, self.note = done, ""
+        self._lock = threading.Lock()
+
+    def advance(self, count: int = 1) -> None:
+        """Count `count` more units as done."""
+        with self._lock:
+            self.done += count
+            self._show()
+
+    def set_note(self, text: str) -> None:
+        """Show `text` behind the bar, for example the best value so far."""
+        with self._lock:
+            self.note = text
+            self._show()
+
+    def _show(self) -> None:
+        """Update the display; the silent display does nothing."""
+
+    def _end(self) -> None:
+        """Close the display."""
+
+    def _count(self) -> str:
+        total = "" if self.total is None else f" of {self.total:,}"
+        return f"{self.done:,}{total} {self.unit}".rstrip()
+
+
+class _Lines(Progress):
+    """Progress as plain lines, at sensible intervals, for files, pipes and logs."""
+
+    def __init__(self, *args: Any, delay: float):
+        super().__init__(*args)
+        self._began = self._last = time.monotonic()
+        self._printed, self._delay, self._last_done = False, delay, self.done
+
+    def _show(self) -> None:
+        silent = time.monotonic() - self._last
+        wait = self._delay if not self._printed else LINE_SECONDS
+        if silent < max(wait, 0.0):
+            return
+        tenth = (self.total or 0) / 10
+        if self._printed and silent < LONGEST_SILENCE and self.done - self._last_done < tenth:
+            return
+        if self.done == self.total:  # `_end` prints the last line
+            return
+        self._print()
+
+    def _print(self, text: str = "") -> None:
+        note = f" ({self.note})" if self.note else ""
+        log(f"{self.description}: {self._count()}{note}{text}")
+        self._printed, self._last, self._last_done = True, time.monotonic(), self.done
+
+    def _end(self) -> None:
+        if self._printed and self.done != self._last_done:
+            self._print(f", {time.monotonic() - self._began:.0f} s")
+
+
+class _Bar(Progress):
+    """A progress bar in a terminal. It appears when the work has taken `delay` seconds."""
+
+    def __init__(self, *args: Any, delay: float):
+        super().__init__(*args)
+        self._began, self._delay, self._bar = time.monotonic(), delay, None
+        if delay <= 0:
+            self._start()
+
+    def _start(self) -> None:
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns: list[ProgressColumn | str] = [
+            TextColumn("{task.description}", markup=False), BarColumn(),
+            TextColumn("{task.fields[count]}", markup=False), TimeElapsedColumn(),
+            *([] if self.total is None else ["left", TimeRemainingColumn()]),
+            TextColumn("{task.fields[note]}", markup=False),
+        ]  # fmt: skip
+        # What is printed meanwhile appears above the bar, unless stdout goes elsewhere.
+        self._bar = Progress(*columns, console=_console(stderr=True),
+                             redirect_stdout=sys.stdout.isatty())  # fmt: skip
+        self._task = self._bar.add_task(
+            self.description, total=self.total, completed=self.done, count=self._count(),
+            note=self.note,
+        )  # fmt: skip
+        self._bar.start()
+
+    def _show(self) -> None:
+        if self._bar is None:
+            if time.monotonic() - self._began < self._delay or self.done == self.total:
+                return
+            self._start()
+            return
+        self._bar.update(self._task, completed=self.done, count=self._count(), note=self.note)
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def progress(
+    total: int | None,
+    description: str,
+    unit: str = "",
+    *,
+    initial: int = 0,
+    shown: bool = True,
+    delay: float = 1.0,
+) -> Iterator[Progress]:
+    """Show on stderr how far a long piece of work has come.
+
+    In a terminal it is a progress bar with the time left, elsewhere a plain line now and then.
+    A progress inside another one, and one of less than `delay` seconds, shows nothing.
+
+    Args:
+        total: the number of units of work; None where it is not known.
+        description: what is being done, for example "predicting".
+        unit: what is counted, in the plural, for example "images".
+        initial: how many units were done before.
+        shown: False shows nothing, as --quiet asks for.
+        delay: seconds after which the progress appears.
+
+    Yields:
+        The progress, whose `advance` is to be called.
+    """
+    parts = total, description, unit, initial
+    if not shown or not _active.acquire(blocking=False):
+        yield Progress(*parts)
+        return
+    display = (_Bar if _is_terminal() else _Lines)(*parts, delay=delay)
+    try:
+        yield display
+    finally:
+        display._end()
+        _active.release()
+
+
+def track(
+    items: Iterable[Item],
+    description: str,
+    total: int | None = None,
+    unit: str = "",
+    *,
+    shown: bool = True,
+) -> Iterator[Item]:
+    """Yield `items` and show the progress; see `progress`."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)  # type: ignore[arg-type]
+    with progress(total, description, unit, shown=shown) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+def _is_terminal() -> bool:
+    """Whether stderr is a terminal that can redraw a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+def _console(stderr: bool = False, no_color: bool | None = None) -> "Console":
+    from rich.console import Console
+
+    file = sys.stderr if stderr else sys.stdout
+    wide = not file.isatty() and "COLUMNS" not in os.environ
+    return Console(
+        stderr=stderr, width=PIPE_WIDTH if wide else None, markup=False, highlight=False,
+        emoji=False, force_jupyter=False, no_color=no_color or None,
+        force_terminal=False if no_color else None,
+    )  # fmt: skip
+
+
+def _labeled(label: str, text: str, style: str) -> None:
+    if not sys.stderr.isatty():  # without rich: mistakes are answered at once
+        return log(f"{label} {text}")
+    from rich.text import Text
+
+    line = Text.assemble((label, style), " ", text)
+    return _console(stderr=True).print(line, soft_wrap=True)
+
+
+def _build(
+    rows: Iterable[Mapping[str, Any] | Sequence[Any]],
+    columns: Sequence[str] | None,
+    title: str | None,
+    max_widths: Mapping[str, int] | None,
+) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = list(rows)
+    if columns is None:
+        columns = list(rows[0]) if rows and isinstance(rows[0], Mapping) else []
+    cells = [
+        [row.get(name) for name in columns] if isinstance(row, Mapping) else list(row)
+        for row in rows
+    ]
+    found = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        show_edge=False, pad_edge=False, header_style="bold",
+    )  # fmt: skip
+    for number, name in enumerate(columns):
+        numeric = [row[number] for row in cells if row[number] not in (None, "")]
+        found.add_column(
+            Text(str(name)), overflow="fold", max_width=(max_widths or {}).get(name),
+            justify="right" if numeric and all(map(_is_number, numeric)) else "left",
+        )  # fmt: skip
+    for row in cells:
+        found.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        value = value.replace(",", "").rstrip("%").split(" ")[0]
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True

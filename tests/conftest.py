@@ -72,7 +72,7 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     catalog = find_data(plan, progress=False)
     devices = kwargs.pop("devices", Devices(None, 1, 0, "CPU"))
     return train_run(
-        plan, catalog, output / name, devices, verbose=0, say=lambda text: None, **kwargs
+        plan, catalog, output / name, devices, verbose=0, log=lambda text: None, **kwargs
     )
 
 

@@ -1,43 +1,51 @@
 """One training, from a plan to a finished run, in the order in which things happen."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tfdetect.core.documents import read_yaml
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import csv_text
 from tfdetect.core.provenance import command_line, provenance
-from tfdetect.core.run import SCHEMA, Run
-from tfdetect.core.run_writer import RunWriter
+from tfdetect.core.run import Run, read_run
+from tfdetect.core.run_info import RunInfo, View
+from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.plan import Plan
+from tfdetect.data.plan import Plan, dataset_info
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from tfdetect.training.devices import Devices
 
 
 def train_run(
     plan: Plan,
     catalog: Catalog,
     path: Path,
-    devices,
-    pictures: bool = True,
+    devices: "Devices",
+    *,
+    images_in_report: bool = True,
     verbose: int = 1,
-    say=print,
-    tell: Callable[[int, float], bool] | None = None,
-    trial: str | None = None,
+    log: Callable[[str], None] = console.log,
+    pruner: Callable[[int, float], bool] | None = None,
+    trial: bool = False,
     command: str | None = None,
 ) -> Run:
-    """Trains, saves, exports and evaluates; resumes where `path` has a state.
+    """Train, evaluate, calibrate and export a detector; resume where `path` has a state.
 
     Args:
         path: the run's final folder.
         devices: from `configure_devices`.
-        pictures: whether the report may show images of the dataset.
+        images_in_report: whether the report may show images of the dataset.
         verbose: Keras's, 0 to 2.
-        tell: called after each epoch with its number and the monitored value; where it returns
-            true, the training ends.
-        trial: of a search, the command that would repeat it: measured on validation alone,
-            without report and SavedModel.
-        command: that would repeat it; by default the one that this process was started with.
+        log: called with each line of progress.
+        pruner: called after each epoch with its number and the value of the monitored metric;
+            where it returns true, the training ends.
+        trial: of a search: evaluated on validation alone, without report and SavedModel.
+        command: that repeats the training; by default the one that started this process.
 
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
@@ -47,62 +55,67 @@ def train_run(
     from tfdetect.evaluation.evaluate_run import Calibrate, evaluate_run
     from tfdetect.models.saved_model import export_saved_model
     from tfdetect.models.saving import save_detector
-    from tfdetect.training.fit import fit, prepare
+    from tfdetect.training.callbacks import Pruner, ReportBrokenFiles
+    from tfdetect.training.fit import fit, set_seed_and_precision
+    from tfdetect.training.monitor import monitor_of
 
     experiment, classes = plan.experiment, len(plan.spec.class_names)
     writer = RunWriter(path)
     writer.acquire()
     try:
-        _begin(writer, plan, catalog, devices, trial or command or command_line("train"))
-        skipped = _Skipped(writer, catalog)
+        # 1. What the run starts from.
+        _begin(writer, plan, catalog, devices, command or command_line("train"))
+        skipped = _SkippedFiles(writer, catalog)
+        writer.update(precision=set_seed_and_precision(experiment, devices, log))
 
-        writer.update_info(precision=prepare(experiment, devices, say))
+        # 2. Data.
+        batch_size = experiment.training.batch_size
         with_masks = experiment.model.mask_head is not None
-        data = training_data(
-            catalog, catalog.split("train"), experiment.data, classes,
-            experiment.training.batch_size, experiment.seed, with_masks,
+        train = training_data(
+            catalog, catalog.split("train"), experiment.data, classes, batch_size,
+            experiment.seed, with_masks,
         )  # fmt: skip
-        skipped.add(data.broken)
-        held_out = validation_data(
-            catalog, catalog.split("validation"), experiment.data, classes,
-            experiment.training.batch_size, with_masks,
+        skipped.add(train.broken)
+        validation = validation_data(
+            catalog, catalog.split("validation"), experiment.data, classes, batch_size, with_masks
+        )
+
+        # 3. Training.
+        callbacks: list[keras.callbacks.Callback] = [ReportBrokenFiles(train, skipped.add)]
+        if pruner is not None:
+            callbacks.append(Pruner(monitor_of(experiment.training), pruner))
+
+        def unaugmented() -> tf.data.Dataset:
+            return unaugmented_images(catalog, catalog.split("train"), experiment.data, batch_size)
+
+        fitted = fit(
+            experiment, classes, train, validation, unaugmented, devices, writer.path,
+            callbacks=callbacks, log=log, verbose=verbose,
         )  # fmt: skip
-
-        def untouched():
-            return unaugmented_images(
-                catalog, catalog.split("train"), experiment.data, experiment.training.batch_size
-            )
-
-        def told(epoch: int, value: float) -> bool:
-            stop = tell is not None and tell(epoch, value)
-            if stop:
-                writer.update_info(stopped_early=True)
-            return stop
-
-        detector, state, interrupted = fit(
-            experiment, classes, data, held_out, untouched, devices, writer.path, skipped.add, say,
-            verbose, told,
-        )  # fmt: skip
-
+        detector, state = fitted.detector, fitted.state
         save_detector(detector, writer.path / "model.keras")
         writer.write_text("history.csv", csv_text(state.history))
-        status = "interrupted" if interrupted else "complete"
-        info = writer.update_info(
-            status=status,
+        run = writer.update(
+            status="interrupted" if fitted.interrupted else "complete",
+            stopped_early=fitted.stopped_early,
             epochs=state.epoch,
             best=state.best,
             training_seconds=round(state.seconds),
             parameters=detector.count_params(),
         )
-        run = Run(writer.path, info)
-        if trial is not None:
-            evaluate_run(run, catalog, ("validation",), say=say, report=False)
+
+        # 4. Evaluation, calibration, report, export.
+        if trial:
+            evaluate_run(run, catalog, ("validation",), log=log, report=False)
         elif plan.spec.pretraining:
-            say(f"weights for other trainings: --set model.weights={writer.final}")
+            log(f"weights for other trainings: --set model.weights={writer.final}")
         else:
-            evaluate_run(run, catalog, pictures=pictures, say=say, calibrate=Calibrate())
-            export_saved_model(run.reread())
-        if not interrupted:
+            run = evaluate_run(
+                run, catalog, images_in_report=images_in_report, log=log, calibrate=Calibrate()
+            ).run
+            write_info(run)
+            export_saved_model(run)
+        if not fitted.interrupted:
             state.remove()
         return writer.finish()
     except BaseException:
@@ -110,44 +123,41 @@ def train_run(
         raise
 
 
-def _begin(writer: RunWriter, plan: Plan, catalog: Catalog, devices, command: str) -> None:
-    """Writes what the run starts from, or checks that a resumed one starts from the same."""
-    fingerprint = catalog.fingerprint()
-    if not writer.path.joinpath("run.json").exists() and (writer.final / "state").is_dir():
+def _begin(
+    writer: RunWriter, plan: Plan, catalog: Catalog, devices: "Devices", command: str
+) -> None:
+    """Write what the run starts from, or check that a resumed one starts from the same."""
+    info = dataset_info(plan.spec, catalog)
+    if not (writer.path / "run.json").exists() and (writer.final / "state").is_dir():
         writer.adopt()
     if (writer.path / "run.json").exists():
-        before = Run(writer.path, read_yaml(writer.path / "run.json")).info["dataset"]
-        if before["fingerprint"] != fingerprint:
+        before = read_run(writer.path).info.dataset
+        if before.fingerprint != info.fingerprint:
             raise UserError(
                 f"The data of {catalog.name} changed since the run began (fingerprint "
-                f"{before['fingerprint']}, now {fingerprint}). Start a new run."
+                f"{before.fingerprint}, now {info.fingerprint}). Start a new run."
             )
         return
     writer.write_text("experiment.yaml", plan.experiment.to_yaml())
     writer.write_text("dataset.yaml", plan.spec.to_yaml())
-    writer.update_info(
-        schema=SCHEMA,
-        status="training",
-        classes=list(plan.spec.class_names),
-        image_size=list(plan.experiment.data.image_size),
-        resize=plan.experiment.data.resize,
-        crops=plan.experiment.data.test_crops,
-        threshold=0.5,
-        dataset={
-            "name": plan.spec.name, "fingerprint": fingerprint,
-            "roots": {name: str(root) for name, root in catalog.roots.items()},
-            "counts": catalog.counts(plan.spec.class_names), "seen": catalog.seen("train"),
-            "skipped": catalog.skipped.num_rows, "warnings": list(catalog.warnings),
-        },
-        **({"pretraining": True} if plan.spec.pretraining else {}),
-        seed=plan.experiment.seed,
-        devices=devices.text,
-        command=command,
-        **provenance(),
-    )  # fmt: skip
+    data = plan.experiment.data
+    writer.begin(
+        RunInfo(
+            status="training",
+            class_names=plan.spec.class_names,
+            views=(View(size=data.image_size, policy=data.resize, crops=data.test_crops),),
+            predicts_masks=plan.experiment.model.mask_head is not None,
+            pretraining=plan.spec.pretraining,
+            dataset=info,
+            seed=plan.experiment.seed,
+            devices=devices.text,
+            command=command,
+            **provenance(),
+        )
+    )
 
 
-class _Skipped:
+class _SkippedFiles:
     """The run's list of files that could not be used, in skipped.csv."""
 
     def __init__(self, writer: RunWriter, catalog: Catalog):
@@ -156,13 +166,12 @@ class _Skipped:
         self._write()
 
     def add(self, broken: dict[str, str]) -> None:
-        """Lists files that broke after the scan, with the reasons."""
+        """List files that became unreadable after the scan, with the reasons."""
         if broken:
-            self._rows |= {name: f"broke after the scan: {e}" for name, e in broken.items()}
+            self._rows |= {name: f"unreadable after the scan: {e}" for name, e in broken.items()}
             self._write()
             names = ", ".join(list(broken)[:3])
-            print(f"\n{len(broken)} files became unreadable and are left out: {names}",
-                  file=sys.stderr)  # fmt: skip
+            console.warn(f"{len(broken)} files became unreadable and are skipped: {names}")
 
     def _write(self) -> None:
         rows = [{"path": path, "error": error} for path, error in self._rows.items()]
@@ -170,7 +179,7 @@ class _Skipped:
 
 
 def describe_plan(plan: Plan) -> str:
-    """The resolved experiment and the size of its detector, for --dry-run."""
+    """Return the resolved experiment and the size of its detector, for --dry-run."""
     from tfdetect.models.detector import build_detector, describe
 
     detector = build_detector(plan.experiment, len(plan.spec.class_names))

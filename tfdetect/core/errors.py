@@ -12,6 +12,10 @@ class UserError(Exception):
     """
 
 
+class RunLockedError(UserError):
+    """Another process is writing the same run."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the choice most like `name`, or ""."""
     lowered = {choice.lower(): choice for choice in choices}

@@ -1,6 +1,25 @@
-"""`Run`: the folder that one training leaves behind. Reading one needs no TensorFlow."""
+"""`Run`: the folder that one training leaves behind. Reading one needs no TensorFlow.
+
+Layout (schema 2):
+
+    run.json             `RunInfo`: status, classes, views, calibration, dataset, versions, ...
+    experiment.yaml      the resolved experiment; of an ensemble, ensemble.yaml: its members
+    dataset.yaml         the dataset spec
+    history.csv          one row an epoch
+    model.keras          the best model (Keras)
+    saved_model/         the same model for TensorFlow alone
+    predictions/         <split>.parquet, one row an image
+    metrics.json         metrics with intervals, by split
+    figures/ report.html model_card.md
+    skipped.csv          files that could not be read, with the reason
+    logs/                training log and TensorBoard events
+    state/               what --resume needs; gone when training is complete
+
+A run is written as `<name>.partial` and renamed when whole.
+"""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,77 +28,90 @@ import tfdetect
 from tfdetect.core.documents import read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
-from tfdetect.core.files import write_text
-
-SCHEMA = 1
-
+from tfdetect.core.files import recover
+from tfdetect.core.run_info import (
+    SCHEMA_VERSION,
+    AbstentionBand,
+    Calibration,
+    OperatingPoint,
+    RunInfo,
+    View,
+    migrate_info,
+)
+from tfdetect.core.run_migration import migrate_experiment
 
 PARTIAL = ".partial"
+EPSILON = 1e-7  # of a probability, before its logit
 
 
-_REQUIRED = ("schema", "status", "classes", "image_size", "resize", "dataset")
+class Metric(float):
+    """A metric's value with its 95% interval: a float with the attributes `low` and `high`."""
 
+    low: float
+    high: float
 
-@dataclass(frozen=True)
-class View:
-    """What a detector sees of an image.
+    def __new__(cls, value: float, low: float, high: float) -> "Metric":
+        metric = super().__new__(cls, value)
+        metric.low, metric.high = low, high
+        return metric
 
-    Attributes:
-        size: height and width in pixels.
-        policy: how the image is brought there; see `geometry.resize`.
-        crops: number of windows; see `geometry.windows`.
-    """
-
-    size: tuple[int, int]
-    policy: str
-    crops: int = 1
+    def __repr__(self) -> str:
+        return f"{float(self):.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and its `run.json`."""
+    """A run's folder and its `run.json`. Immutable: the `with_` methods return new ones.
+
+    Attributes:
+        migrated: whether the files in the folder are of schema 1.
+    """
 
     path: Path
-    info: dict[str, Any]
+    info: RunInfo
+    migrated: bool = False
 
     @property
     def name(self) -> str:
         return self.path.name.removesuffix(PARTIAL)
 
     @property
-    def classes(self) -> list[str]:
+    def class_names(self) -> tuple[str, ...]:
         """Class names in label order; index 0 is authentic."""
-        return self.info["classes"]
+        return self.info.class_names
 
     @property
     def threshold(self) -> float:
         """P(fake) from which the verdict is fake."""
-        return self.info.get("threshold", 0.5)
+        return self.info.threshold
 
     @property
-    def calibration(self) -> dict[str, Any] | None:
-        """How P(fake) is calibrated; see `evaluation.calibration.apply`."""
-        return self.info.get("calibration")
+    def calibration(self) -> Calibration | None:
+        """The calibration at the run's prior: what turns a raw logit into the reported one."""
+        fitted, prior = self.info.calibration, self.info.prior
+        if fitted is None or prior is None:
+            return fitted
+        more = logit(prior) - logit(fitted.fake_fraction)
+        if fitted.knots is None:
+            return fitted.model_copy(update={"shift": fitted.shift + more})
+        raw, calibrated = fitted.knots
+        return fitted.model_copy(update={"knots": (raw, tuple(v + more for v in calibrated))})
 
     @property
-    def unsure(self) -> tuple[float, float]:
-        """P(fake) from which, and below which, a verdict is unsure; equal where none is."""
-        band = self.info.get("unsure") or {"low": self.threshold, "high": self.threshold}
-        return band["low"], band["high"]
+    def abstention_band(self) -> tuple[float, float]:
+        """P(fake) from which, and below which, a verdict is inconclusive; equal where none is."""
+        band = self.info.abstention_band
+        return (band.low, band.high) if band else (self.threshold, self.threshold)
 
     @property
     def roots(self) -> dict[str, Path]:
-        """Where each dataset lay when the run was trained."""
-        return {name: Path(root) for name, root in self.info["dataset"]["roots"].items()}
+        """Directory of each dataset when the run was trained."""
+        return {name: Path(root) for name, root in self.info.dataset.roots.items()}
 
     @property
-    def views(self) -> list[View]:
+    def views(self) -> tuple[View, ...]:
         """What the detector sees of an image; an ensemble may have several views."""
-        found = self.info.get("views") or [
-            {"size": self.info["image_size"], "policy": self.info["resize"],
-             "crops": self.info.get("crops", 1)}
-        ]  # fmt: skip
-        return [View(tuple(v["size"]), v["policy"], v["crops"]) for v in found]
+        return self.info.views
 
     @property
     def is_ensemble(self) -> bool:
@@ -87,10 +119,8 @@ class Run:
 
     @property
     def predicts_masks(self) -> bool:
-        """Whether the detector says which pixels were altered."""
-        if "masks" in self.info:
-            return self.info["masks"]
-        return self.experiment().model.mask_head is not None
+        """Whether the detector predicts which pixels were altered."""
+        return self.info.predicts_masks
 
     @property
     def document(self) -> str:
@@ -99,101 +129,197 @@ class Run:
         return (self.path / f"{name}.yaml").read_text(encoding="utf-8")
 
     @property
-    def members(self) -> list[str]:
-        """Names of an ensemble's members; of another run none."""
-        if not self.is_ensemble:
-            return []
-        return [member["name"] for member in read_yaml(self.path / "ensemble.yaml")["members"]]
-
-    def reread(self) -> "Run":
-        """The run as its run.json has it now."""
-        return Run(self.path, read_info(self.path))
-
-    def saved_with(self, **values: Any) -> "Run":
-        """The same run after `values` were written into its run.json; those of None go."""
-        info = json.loads((self.path / "run.json").read_text())
-        for old in (info, self.info):
-            for name in values:
-                old.pop(name, None)
-        values = {name: value for name, value in values.items() if value is not None}
-        write_text(self.path / "run.json", json.dumps(info | values, indent=2))
-        return replace(self, info={**self.info, **values})
-
-    def with_crops(self, crops: int | None) -> "Run":
-        """The same run, to predict with another number of windows an image; None changes nothing.
-
-        Raises:
-            UserError: the run does not cut windows.
-        """
-        if crops is None:
-            return self
-        if len(self.views) > 1:
-            raise UserError(f"The members of {self.name} cut their own windows; leave out --crops.")
-        if crops > 1 and self.predicts_masks:
-            raise UserError(f"{self.name} draws masks and reads whole images by tiles; --crops 1.")
-        if crops > 1 and not self.info["resize"].startswith("window"):
-            raise UserError(
-                f"--crops works for runs that cut windows (data.resize: window_tile or "
-                f"window_pad); {self.name} was trained with {self.info['resize']}."
-            )
-        return replace(self, info={**self.info, "crops": crops})
-
-    def with_flips(self, flips: bool) -> "Run":
-        """The same run, to predict on each image and its mirror image; their mean counts.
-
-        Raises:
-            UserError: the run draws masks.
-        """
-        if flips and self.predicts_masks:
-            raise UserError(f"{self.name} draws masks; leave out --flips.")
-        return replace(self, info={**self.info, "flips": flips}) if flips else self
-
-    @property
     def model_path(self) -> Path:
         return self.path / "model.keras"
 
     def experiment(self) -> Experiment:
-        """What was trained.
+        """Return what was trained.
 
         Raises:
             UserError: the run is an ensemble, which has none of its own.
         """
         path = self.path / "experiment.yaml"
-        return validate(Experiment, read_yaml(path), str(path), path)
+        data = read_yaml(path)
+        if self.migrated:
+            return validate(Experiment, migrate_experiment(data), str(path))
+        return validate(Experiment, data, str(path), path)
 
-    def metrics(self) -> dict[str, Any]:
+    @property
+    def results(self) -> dict[str, Any]:
         """The content of metrics.json, {} before the first evaluation."""
         path = self.path / "metrics.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Metric]]:
+        """The metrics of each split by name: `run.metrics["test"]["auc"]`."""
+        return {
+            split: {
+                name: Metric(value["value"], value["low"], value["high"])
+                for name, value in part.get("metrics", {}).items()
+                if value["value"] is not None
+            }
+            for split, part in self.results.items()
+        }
+
+    def with_info(self, **changes: Any) -> "Run":
+        """Return the same run with other values in its `RunInfo`; nothing is written."""
+        data = self.info.model_dump() | changes
+        return replace(self, info=RunInfo.model_validate(data))
+
+    def with_threshold(self, threshold: float | str | None) -> "Run":
+        """Return the same run with another verdict threshold.
+
+        Args:
+            threshold: P(fake) in [0, 1], the name of an operating point, or none for no change.
+
+        Raises:
+            UserError: the run has no operating point of that name, or the number is out of range.
+        """
+        if threshold is None:
+            return self
+        if isinstance(threshold, str):
+            points = self.info.operating_points
+            if threshold not in points:
+                raise UserError(
+                    f"{self.name} has no operating point {threshold!r} (it has: "
+                    f"{', '.join(points) or 'none'}). Choose them on its validation split with: "
+                    f"python -m tfdetect.calibrate {self.path}"
+                )
+            threshold = points[threshold].threshold
+        elif not 0 <= threshold <= 1:
+            raise UserError(f"A threshold of P(fake) lies between 0 and 1. Received: {threshold}.")
+        return self.with_info(threshold=threshold)
+
+    def with_prior(self, prior: float | str | None) -> "Run":
+        """Return the same run for images of which a fraction `prior` is fake.
+
+        P(fake) moves, and with it the threshold, the operating points and the abstention band:
+        they separate the same images as before.
+
+        Args:
+            prior: fraction in (0, 1); "validation" for the fraction among the images that the
+                run was calibrated on; none for no change.
+
+        Raises:
+            UserError: the run is not calibrated, or the fraction is out of range.
+        """
+        if prior is None:
+            return self
+        fitted = self.info.calibration
+        if fitted is None or self.info.prior is None:
+            raise UserError(
+                f"{self.name} is not calibrated, so a prior has no meaning for it. Calibrate it "
+                f"with: python -m tfdetect.calibrate {self.path}"
+            )
+        if isinstance(prior, str):
+            if prior != "validation":
+                raise UserError(f"A prior is a number or 'validation'. Received: {prior!r}.")
+            prior = fitted.fake_fraction
+        if not 0 < prior < 1:
+            raise UserError(f"A prior lies between 0 and 1. Received: {prior}.")
+        more = logit(prior) - logit(self.info.prior)
+
+        def moved(p: float) -> float:
+            return expit(logit(p) + more)
+
+        band = self.info.abstention_band
+        return self.with_info(
+            prior=prior,
+            threshold=moved(self.threshold),
+            operating_points={
+                name: point.model_copy(update={"threshold": moved(point.threshold)})
+                for name, point in self.info.operating_points.items()
+            },
+            abstention_band=band
+            and band.model_copy(update={"low": moved(band.low), "high": moved(band.high)}),
+        )
+
+    def with_calibration(
+        self,
+        calibration: Calibration | None,
+        prior: float | None,
+        operating_points: dict[str, OperatingPoint],
+        abstention_band: AbstentionBand | None,
+        threshold: float,
+    ) -> "Run":
+        """Return the same run with another calibration and what was chosen with it."""
+        return self.with_info(
+            calibration=calibration,
+            prior=prior,
+            operating_points=operating_points,
+            abstention_band=abstention_band,
+            threshold=threshold,
+        )
+
+    def with_views(self, crops: int | None = None, flips: bool = False) -> "Run":
+        """Return the same run, to predict on other views of each image.
+
+        Args:
+            crops: number of windows of an image whose probabilities are averaged; none for no
+                change.
+            flips: average over the image and its mirror image.
+
+        Raises:
+            UserError: the run cannot do so.
+        """
+        changes: dict[str, Any] = {}
+        if crops is not None:
+            if len(self.views) > 1:
+                raise UserError(
+                    f"The members of {self.name} crop their own windows; leave out --crops."
+                )
+            [view] = self.views
+            if crops > 1 and self.predicts_masks:
+                raise UserError(
+                    f"{self.name} predicts masks and reads whole images in tiles; use --crops 1."
+                )
+            if crops > 1 and not view.policy.startswith("window"):
+                raise UserError(
+                    "--crops works for runs that crop windows (data.resize: window_tile or "
+                    f"window_pad); {self.name} was trained with {view.policy}."
+                )
+            changes["views"] = (view.model_copy(update={"crops": crops}),)
+        if flips:
+            if self.predicts_masks:
+                raise UserError(f"{self.name} predicts masks; leave out --flips.")
+            changes["flips"] = True
+        return self.with_info(**changes) if changes else self
+
+
+def logit(p: float) -> float:
+    """Return ln p / (1 - p), of a probability that is kept away from 0 and 1."""
+    p = min(max(p, EPSILON), 1 - EPSILON)
+    return math.log(p) - math.log1p(-p)
+
+
+def expit(x: float) -> float:
+    """Return the probability of a logit."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
 def open_run(path: str | Path) -> Run:
-    """Opens a finished run.
+    """Open a finished run.
 
     Raises:
-        UserError: no such folder, not a run, corrupt, of a newer schema, or
-            unfinished.
+        UserError: there is no such folder, or it is not a run, corrupt, of a newer schema,
+            unfinished, or without verdicts.
     """
     path = Path(path).expanduser()
+    recover(path)
     if not path.is_dir():
-        partial = path.with_name(path.name + PARTIAL)
-        if partial.is_dir():
-            raise UserError(
-                f"Run {path} is not finished. Go on with: python -m tfdetect.train --resume {path}"
-            )
+        if path.with_name(path.name + PARTIAL).is_dir():
+            raise _unfinished(path)
         raise UserError(f"There is no run folder {str(path)!r}.")
-    run = Run(path, read_info(path))
+    run = read_run(path)
     for needed in ("experiment.yaml", "model.keras"):
         if needed == "experiment.yaml" and run.is_ensemble:
             continue
         if not (path / needed).is_file():
             if path.name.endswith(PARTIAL):
-                raise UserError(
-                    f"Run {path} is not finished. Go on with: "
-                    f"python -m tfdetect.train --resume {path}"
-                )
+                raise _unfinished(path)
             raise UserError(f"Run {path} is corrupt: {needed} is missing.")
-    if run.info.get("pretraining"):
+    if run.info.pretraining:
         raise UserError(
             f"Run {path} learned what photographs show, not which are fake. It is for other "
             f"trainings: --set model.weights={path}"
@@ -201,27 +327,57 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
-def read_info(path: Path) -> dict[str, Any]:
+def _unfinished(path: Path) -> UserError:
+    return UserError(
+        f"Run {path} is not finished. Continue with: python -m tfdetect.train --resume {path}"
+    )
+
+
+def read_run(path: Path) -> Run:
+    """Read the run.json of a folder, finished or not; of schema 1 it is migrated in memory.
+
+    Raises:
+        UserError: there is none, or it is corrupt or of a newer schema.
+    """
     file = path / "run.json"
     if not file.is_file():
         raise UserError(f"{path} is not a run: it has no run.json.")
     try:
-        info = json.loads(file.read_text())
-        missing = [key for key in _REQUIRED if key not in info]
-    except (OSError, ValueError, TypeError) as error:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        version = data.get("schema_version", data.get("schema"))
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"Run {path} is corrupt: run.json cannot be read ({error}).") from error
-    if missing:
-        raise UserError(f"Run {path} is corrupt: run.json lacks {', '.join(missing)}.")
-    if info["schema"] > SCHEMA:
+    if not isinstance(version, int):
+        raise UserError(f"Run {path} is corrupt: run.json has no schema version.")
+    if version > SCHEMA_VERSION:
         raise UserError(
-            f"Run {path} has schema {info['schema']}, newer than {SCHEMA}, which this tfdetect "
+            f"Run {path} has schema {version}, newer than {SCHEMA_VERSION}, which this tfdetect "
             f"({tfdetect.__version__}) reads. Install a newer tfdetect."
         )
-    return info
+    if version == 1:
+        try:
+            data = migrate_info(data, _has_mask_head(path))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"Run {path} is corrupt: its run.json of schema 1 lacks {error}."
+            ) from error
+    try:
+        info = validate(RunInfo, data, str(file))
+    except UserError as error:
+        raise UserError(f"Run {path} is corrupt:\n{error}") from None
+    return Run(path, info, migrated=version == 1)
+
+
+def _has_mask_head(path: Path) -> bool:
+    file = path / "experiment.yaml"
+    if not file.is_file():
+        return False
+    model = read_yaml(file).get("model")
+    return isinstance(model, dict) and model.get("mask_head") is not None
 
 
 def new_run_path(output: Path, name: str) -> Path:
-    """A path below `output` that no run has yet: `name`, `name-2`, `name-3` ..."""
+    """Return a path below `output` that no run has yet: `name`, `name-2`, `name-3` ..."""
     number = 1
     while True:
         path = output / (name if number == 1 else f"{name}-{number}")
@@ -231,7 +387,7 @@ def new_run_path(output: Path, name: str) -> Path:
 
 
 def find_unfinished(output: Path, experiment: Experiment) -> Path:
-    """The latest unfinished or interrupted run below `output` of just this experiment.
+    """Return the latest unfinished or interrupted run of this very experiment below `output`.
 
     Raises:
         UserError: there is none.
@@ -244,7 +400,7 @@ def find_unfinished(output: Path, experiment: Experiment) -> Path:
     same = [
         folder for folder in found
         if (folder / "experiment.yaml").is_file()
-        and (folder / "experiment.yaml").read_text() == text
+        and (folder / "experiment.yaml").read_text(encoding="utf-8") == text
     ]  # fmt: skip
     if not same:
         others = ", ".join(str(f) for f in found) or "none"

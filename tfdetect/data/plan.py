@@ -6,7 +6,8 @@ from pathlib import Path
 from tfdetect.core.documents import read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, load_experiment, load_model, override, with_model
-from tfdetect.core.run import PARTIAL, Run
+from tfdetect.core.run import PARTIAL, Run, read_run
+from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.spec import DatasetSpec, load_spec
 from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, build_catalog, check_trainable
@@ -122,7 +123,7 @@ def load_plan(path: Path) -> Plan:
         name: validate(models[name], read_yaml(file), str(file), file)
         for name, file in files.items()
     }
-    roots = Run(folder, read_yaml(folder / "run.json")).roots
+    roots = read_run(folder).roots
     return Plan(parts["experiment"], parts["dataset"], roots, None, "of the run")
 
 
@@ -137,6 +138,25 @@ def describe_data(plan: Plan, catalog: Catalog) -> str:
         more = ", ..." if catalog.skipped.num_rows > 3 else ""
         parts.append(f"{catalog.skipped.num_rows} files skipped ({names}{more})")
     return "; ".join(parts)
+
+
+def dataset_info(
+    spec: DatasetSpec, catalog: Catalog, training_images: TrainingImages | None = None
+) -> DatasetInfo:
+    """Return what a run records of its data.
+
+    Args:
+        training_images: what its detector was trained on, where that is not the train split.
+    """
+    return DatasetInfo(
+        name=spec.name,
+        fingerprint=catalog.fingerprint(),
+        roots={name: str(root) for name, root in catalog.roots.items()},
+        counts=catalog.counts(spec.class_names),
+        skipped=catalog.skipped.num_rows,
+        warnings=tuple(catalog.warnings),
+        training_images=training_images or TrainingImages(**catalog.seen("train")),
+    )
 
 
 def evaluation_data(
@@ -166,8 +186,8 @@ def check_classes_fit(run: Run, spec: DatasetSpec) -> None:
     Raises:
         UserError: the numbers differ.
     """
-    if len(spec.class_names) != len(run.classes):
+    if len(spec.class_names) != len(run.class_names):
         raise UserError(
-            f"The run has the classes {', '.join(run.classes)}, but {spec.name} has "
+            f"The run has the classes {', '.join(run.class_names)}, but {spec.name} has "
             f"{', '.join(spec.class_names)}."
         )

@@ -9,11 +9,12 @@ import yaml
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.provenance import command_line, provenance
-from tfdetect.core.run import SCHEMA, Run
-from tfdetect.core.run_writer import RunWriter
+from tfdetect.core.run import Run
+from tfdetect.core.run_info import RunInfo, TrainingImages
+from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog, build_catalog
-from tfdetect.data.plan import make_plan, roots_of
+from tfdetect.data.plan import dataset_info, make_plan, roots_of
 from tfdetect.fusion.fusions import FUSIONS, Fusion, Scores, fit, used
 from tfdetect.fusion.members import Members, open_members
 
@@ -156,7 +157,7 @@ def _warnings(
     own = {part.spec.name for part in spec.parts} or {spec.name}
     selected = [
         name for name, run in zip(members.names, members.runs)
-        if run.info["dataset"]["name"] in own
+        if run.info.dataset.name in own
     ]  # fmt: skip
     if selected:
         found.append(
@@ -223,27 +224,23 @@ def write_run(
         )
         writer.write_text("dataset.yaml", spec.to_yaml())
         write_model(detector, writer.path / "model.keras")
-        first = members.views[0]
-        several = [
-            {"size": list(v.size), "policy": v.policy, "crops": v.crops} for v in members.views
-        ]
-        info = writer.update_info(
-            schema=SCHEMA, status="complete", classes=members.classes,
-            image_size=list(first.size), resize=first.policy, crops=first.crops,
-            **({"views": several} if len(several) > 1 else {}),
-            threshold=0.5, masks=bool(masks and members.masked), fusion=fusion.name,
-            members=members.names,
-            dataset={
-                "name": spec.name, "fingerprint": catalog.fingerprint(),
-                "roots": {name: str(root) for name, root in catalog.roots.items()},
-                "counts": catalog.counts(spec.class_names), "seen": seen_by(members.runs),
-                "skipped": catalog.skipped.num_rows, "warnings": list(catalog.warnings),
-            },
-            seed=0, devices="-", command=command_line("ensemble"), **provenance(),
-        )  # fmt: skip
-        run = Run(writer.path, info)
-        evaluate_run(run, catalog, say=say, calibrate=Calibrate())
-        export_saved_model(run.reread())
+        run = writer.begin(
+            RunInfo(
+                status="complete",
+                class_names=tuple(members.classes),
+                views=tuple(members.views),
+                predicts_masks=bool(masks and members.masked),
+                fusion=fusion.name,
+                members=tuple(members.names),
+                dataset=dataset_info(spec, catalog, training_images_of(members.runs)),
+                parameters=detector.count_params(),
+                command=command_line("ensemble"),
+                **provenance(),
+            )
+        )
+        run = evaluate_run(run, catalog, log=say, calibrate=Calibrate()).run
+        write_info(run)
+        export_saved_model(run)
         report(run)
         return writer.finish()
     except BaseException:
@@ -251,19 +248,21 @@ def write_run(
         raise
 
 
-def seen_by(runs: list[Run]) -> dict[str, list]:
-    """What members were trained on, as `Catalog.seen` says it; {} where one does not say."""
-    every = [run.info["dataset"].get("seen") for run in runs]
+def training_images_of(runs: list[Run]) -> TrainingImages:
+    """Return what the members were trained on; empty where one of them does not say."""
+    every = [run.info.dataset.training_images for run in runs]
     if not all(every):
-        return {}
-    found = {
-        key: list(dict.fromkeys(value for seen in every for value in seen[key]))
-        for key in ("generators", "formats")
-    }
-    if all("shorter_side" in seen for seen in every):
-        least, middle, most = zip(*(seen["shorter_side"] for seen in every))
-        found["shorter_side"] = [min(least), int(np.median(middle)), max(most)]
-    return found
+        return TrainingImages()
+    sides = [images.shorter_side for images in every]
+    side = None
+    if all(sides):
+        smallest, middle, largest = zip(*sides)
+        side = (min(smallest), int(np.median(middle)), max(largest))
+    return TrainingImages(
+        generators=tuple(dict.fromkeys(name for images in every for name in images.generators)),
+        formats=tuple(dict.fromkeys(name for images in every for name in images.formats)),
+        shorter_side=side,
+    )
 
 
 def _document(members: Members, fusion: Fusion) -> dict:
@@ -274,7 +273,7 @@ def _document(members: Members, fusion: Fusion) -> dict:
         "members": [
             {
                 "name": name, "run": str(run.path),
-                "dataset": run.info["dataset"]["name"],
+                "dataset": run.info.dataset.name,
                 "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
                 "temperature": round(float(t), 6), "weight": round(float(w), 6),
                 "view": {"size": list(view.size), "policy": view.policy, "crops": view.crops},

@@ -63,7 +63,7 @@ def train_all(
         path = folder / _file_name(name)
         if path.is_dir():
             run = open_run(path)
-            same = run.info["dataset"]["fingerprint"] == part.fingerprint()
+            same = run.info.dataset.fingerprint == part.fingerprint()
             if not same or run.document != plan.experiment.to_yaml():
                 raise UserError(
                     f"{path} was trained on other data or by another experiment. Name another "
@@ -72,7 +72,7 @@ def train_all(
         else:
             say(f"training on {name}: {describe_data(plan, part)}")
             run = train_run(
-                plan, part, path, devices, pictures=False, verbose=verbose, say=lambda text: None,
+                plan, part, path, devices, images_in_report=False, verbose=verbose, log=lambda text: None,
                 command=command_line("matrix"),
             )  # fmt: skip
             keras.backend.clear_session(free_memory=True)
@@ -121,13 +121,13 @@ def _seen(training: str, domains: Domains) -> set[str]:
 
 def _metrics(fake: np.ndarray, p: np.ndarray, run: Run):
     metrics = binary_metrics(fake, p, run.threshold)
-    points = run.info.get("points", {})
+    points = run.info.operating_points
 
     def some(weights: np.ndarray) -> dict[str, float]:
         values = metrics(weights)
         there = weights[fake].sum()
         for name in ("fpr_1", "fpr_5"):
-            called = p >= points[name]["threshold"] if name in points else None
+            called = p >= points[name].threshold if name in points else None
             found = weights[fake & called].sum() / there if called is not None and there else np.nan
             values[f"recall_at_{name}"] = found
         return {name: values[name] for name in METRICS}

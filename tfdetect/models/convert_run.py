@@ -8,7 +8,8 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import csv_text
 from tfdetect.core.provenance import command_line, provenance
-from tfdetect.core.run import SCHEMA, Run
+from tfdetect.core.run import Run
+from tfdetect.core.run_info import DatasetInfo, RunInfo, View
 from tfdetect.core.run_writer import RunWriter
 
 
@@ -58,16 +59,23 @@ def convert_run(
         writer.write_text("experiment.yaml", experiment.to_yaml())
         writer.write_text("conversion.csv", csv_text(matched))
         save_detector(detector, writer.path / "model.keras")
-        info = writer.update_info(
-            schema=SCHEMA, status="converted", classes=["real", "fake"],
-            image_size=list(experiment.data.image_size), resize=experiment.data.resize,
-            crops=experiment.data.test_crops, threshold=0.5,
-            dataset={"name": f"published weights of {name}", "roots": {}, "counts": {},
-                     "fingerprint": hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
-                     "skipped": 0, "warnings": []},
-            seed=experiment.seed, devices="-", command=command_line("convert"), **provenance(),
-        )  # fmt: skip
-        export_saved_model(Run(writer.path, info))
+        data = experiment.data
+        view = View(size=data.image_size, policy=data.resize, crops=data.test_crops)
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+        run = writer.begin(
+            RunInfo(
+                status="converted",
+                class_names=("real", "fake"),
+                views=(view,),
+                predicts_masks=experiment.model.mask_head is not None,
+                dataset=DatasetInfo(name=f"published weights of {name}", fingerprint=digest),
+                parameters=detector.count_params(),
+                seed=experiment.seed,
+                command=command_line("convert"),
+                **provenance(),
+            )
+        )
+        export_saved_model(run)
         return writer.finish()
     except BaseException:
         writer.abandon()

@@ -14,7 +14,6 @@ PNG of each image's size, 255 for 1.
 """
 
 import shutil
-from dataclasses import astuple
 
 import tensorflow as tf
 
@@ -30,10 +29,10 @@ def export_saved_model(run: Run) -> None:
     import keras
 
     detector = load_detector(run)
-    names, views = tf.constant(run.classes), run.views
+    names, views = tf.constant(list(run.class_names)), run.views
     masked = predicts_masks(detector)
 
-    low, high = run.unsure
+    low, high = run.abstention_band
 
     def named(table: tf.Tensor, **masks: tf.Tensor) -> dict[str, tf.Tensor]:
         table = calibrated(table, run.calibration)
@@ -52,12 +51,12 @@ def export_saved_model(run: Run) -> None:
         if masked:
             table, masks = predict_images(detector, images, views)
             return named(table, mask=masks)
-        return named(predict_views(detector, [windows(images, *astuple(v)) for v in views]))
+        return named(predict_views(detector, [windows(images, v.size, v.policy, v.crops) for v in views]))
 
     def encoded_endpoint(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
         def load(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
             image = decode(data)
-            return tuple(windows(image, *astuple(view)) for view in views)
+            return tuple(windows(image, view.size, view.policy, view.crops) for view in views)
 
         def draw(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             table, masks = predict_images(detector, decode(data)[None], views)
@@ -65,7 +64,7 @@ def export_saved_model(run: Run) -> None:
             return table[0], tf.io.encode_png(gray)
 
         if masked:
-            specs = tf.TensorSpec([len(run.classes)], tf.float32), tf.TensorSpec([], tf.string)
+            specs = tf.TensorSpec([len(run.class_names)], tf.float32), tf.TensorSpec([], tf.string)
             table, masks = tf.map_fn(draw, encoded_images, fn_output_signature=specs)
             return named(table, mask_png=masks)
         specs = tuple(tf.TensorSpec([v.crops, *v.size, 3], tf.uint8) for v in views)

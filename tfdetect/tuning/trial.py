@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tfdetect.core.cli import run_command
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import RunLockedError, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run, open_run
@@ -76,18 +76,18 @@ def run_trial(search: Search, trial: Trial, devices, judged: bool = True) -> dic
         # Judged by its first fold alone: the others' curves are of other data.
         judge = _Judge(search, trial.number, experiment) if judged and number == 0 else None
         runs.append(_run(search, plan, part, place, devices, judge))
-        stopped = runs[-1].info.get("stopped_early", False)
+        stopped = runs[-1].info.stopped_early
         if stopped:
             break
-    values = [search.objective.of(run.metrics()["validation"]) for run in runs]
+    values = [search.objective.of(run.results["validation"]) for run in runs]
     value, low, high = map(float, over_folds(values))
     if value != value:
         raise UserError(f"The objective {search.settings.objective} is not defined here.")
     _log(search, trial, value)
     return {
         "number": trial.number, "state": STOPPED if stopped else COMPLETE,
-        "objective": (value, low, high), "epochs": sum(run.info["epochs"] for run in runs),
-        "seconds": sum(run.info["training_seconds"] for run in runs),
+        "objective": (value, low, high), "epochs": sum(run.info.epochs for run in runs),
+        "seconds": sum(run.info.training_seconds for run in runs),
     }  # fmt: skip
 
 
@@ -123,11 +123,11 @@ def _run(search: Search, plan, catalog, path: Path, devices, judge: _Judge | Non
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            run = train_run(plan, catalog, path, devices, pictures=False, verbose=2, tell=judge,
-                            trial=command)  # fmt: skip
+            run = train_run(plan, catalog, path, devices, images_in_report=False, verbose=2,
+                            pruner=judge, trial=True, command=command)  # fmt: skip
             break
-        except UserError as error:
-            if "Another process is writing" not in str(error) or time.monotonic() > until:
+        except RunLockedError:
+            if time.monotonic() > until:
                 raise
             time.sleep(1)
     return run

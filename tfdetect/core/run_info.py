@@ -1,0 +1,185 @@
+"""`RunInfo`: the typed content of run.json, schema 2, and what schema 1 becomes in it."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tfdetect.core.documents import Document
+
+SCHEMA_VERSION = 2
+
+Status = Literal["training", "interrupted", "complete", "converted"]
+
+
+class View(Document):
+    """What a detector sees of an image.
+
+    Attributes:
+        size: height and width in pixels.
+        policy: how the image is brought to that size; see `imaging.geometry.resize`.
+        crops: number of windows of the image whose outputs are averaged.
+    """
+
+    size: tuple[int, int]
+    policy: str
+    crops: int = Field(1, ge=1)
+
+
+class Calibration(Document):
+    """A monotone map from the logit that a detector computes to a calibrated logit.
+
+    It is kept as it was fitted, so it supposes that `fake_fraction` of the images are fake;
+    `RunInfo.prior` says for which fraction the run reports probabilities.
+
+    Attributes:
+        method: how it was fitted.
+        scale, shift: calibrated logit = scale * logit + shift, for temperature and Platt.
+        knots: raw and calibrated logits between which isotonic regression interpolates.
+        images: number of images that it was fitted on.
+        fake_fraction: fraction of fakes among them.
+        log_loss: before and after the calibration, in nats, on these images.
+    """
+
+    method: Literal["temperature", "platt", "isotonic"]
+    scale: float = 1.0
+    shift: float = 0.0
+    knots: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    images: int = Field(ge=1)
+    fake_fraction: float = Field(gt=0, lt=1)
+    log_loss: tuple[float, float]
+
+
+class OperatingPoint(Document):
+    """A threshold of P(fake) chosen on validation, and the rates that it gives there."""
+
+    threshold: float
+    fpr: float = Field(ge=0, le=1)
+    tpr: float = Field(ge=0, le=1)
+
+
+class AbstentionBand(Document):
+    """P(fake) from `low` up to, not including, `high`: the verdict is "inconclusive".
+
+    Attributes:
+        error_rate: fraction of authentic images at or above `high`, and of fakes below `low`,
+            that was allowed on validation.
+        coverage: fraction of the validation images outside of the band.
+    """
+
+    low: float
+    high: float
+    error_rate: float = Field(gt=0, lt=1)
+    coverage: float = Field(ge=0, le=1)
+
+
+class TrainingImages(Document):
+    """What the training images are, so that unlike images can be told.
+
+    Attributes:
+        generators, formats: most frequent first.
+        shorter_side: smallest, median and largest, in pixels.
+    """
+
+    generators: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+    shorter_side: tuple[int, int, int] | None = None
+
+
+class DatasetInfo(Document):
+    """The data of a training.
+
+    Attributes:
+        roots: directory of the dataset, or of each part of a union, at that time.
+        fingerprint: hex digest of every file's path, content, label and split.
+        counts: number of images by split and class.
+        skipped: number of files that could not be used.
+    """
+
+    name: str
+    fingerprint: str
+    roots: dict[str, str] = {}
+    counts: dict[str, dict[str, int]] = {}
+    skipped: int = 0
+    warnings: tuple[str, ...] = ()
+    training_images: TrainingImages | None = None
+
+
+class RunInfo(Document):
+    """Everything that a run says of itself in run.json.
+
+    Attributes:
+        class_names: in label order; index 0 is the authentic class.
+        views: what the detector sees of an image; an ensemble may have several views.
+        flips: whether the outputs of an image and of its mirror image are averaged.
+        threshold: P(fake) from which the verdict is fake.
+        prior: fraction of fakes that P(fake), thresholds and band suppose; none if uncalibrated.
+        best: best value of the monitored metric on validation.
+        pretraining: the run knows what images show, not which are fake; it is for `model.weights`.
+        stopped_early: a search stopped this trial.
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    status: Status
+    class_names: tuple[str, ...] = Field(min_length=2)
+    views: tuple[View, ...] = Field(min_length=1)
+    predicts_masks: bool = False
+    flips: bool = False
+    pretraining: bool = False
+    threshold: float = 0.5
+    prior: float | None = Field(None, gt=0, lt=1)
+    calibration: Calibration | None = None
+    operating_points: dict[str, OperatingPoint] = {}
+    abstention_band: AbstentionBand | None = None
+    dataset: DatasetInfo
+    fusion: str | None = None
+    members: tuple[str, ...] = ()
+    epochs: int | None = None
+    best: float | None = None
+    training_seconds: int | None = None
+    parameters: int | None = None
+    precision: str | None = None
+    stopped_early: bool = False
+    seed: int = 0
+    devices: str = "-"
+    command: str = ""
+    created: str = ""
+    versions: dict[str, str] = {}
+    git_revision: str | None = None
+
+
+def migrate_info(data: dict[str, Any], predicts_masks: bool) -> dict[str, Any]:
+    """Return the content of a run.json of schema 1 as schema 2 has it.
+
+    Args:
+        predicts_masks: whether the run's experiment has a mask head; schema 1 says so for
+            ensembles only.
+    """
+    views = data.get("views") or [
+        {"size": data["image_size"], "policy": data["resize"], "crops": data.get("crops", 1)}
+    ]
+    dataset = dict(data["dataset"])
+    dataset["training_images"] = dataset.pop("seen", None) or None
+    calibration = data.get("calibration")
+    if calibration:
+        calibration = {key: value for key, value in calibration.items() if key != "fakes"}
+        calibration["fake_fraction"] = data["calibration"]["fakes"]
+    band = data.get("unsure")
+    if band:
+        band = {key: value for key, value in band.items() if key != "rate"}
+        band["error_rate"] = data["unsure"]["rate"]
+    same = ("status", "threshold", "fusion", "members", "epochs", "best", "training_seconds",
+            "parameters", "precision", "stopped_early", "pretraining", "flips", "seed", "devices",
+            "command", "created", "versions", "git_revision")  # fmt: skip
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "class_names": data["classes"],
+        "views": views,
+        "predicts_masks": data.get("masks", predicts_masks),
+        "dataset": dataset,
+        "calibration": calibration,
+        # Schema 1 reported probabilities for the fraction of fakes among the validation images.
+        "prior": calibration["fake_fraction"] if calibration else None,
+        "operating_points": data.get("points") or {},
+        "abstention_band": band,
+        **{name: data[name] for name in same if name in data},
+    }

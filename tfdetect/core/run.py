@@ -38,7 +38,8 @@ from tfdetect.core.run_info import (
     View,
     migrate_info,
 )
-from tfdetect.core.run_migration import migrate_experiment
+from tfdetect.core.run_migration import migrate_experiment, migrate_spec
+from tfdetect.core.spec import DatasetSpec
 
 PARTIAL = ".partial"
 EPSILON = 1e-7  # of a probability, before its logit
@@ -143,6 +144,22 @@ class Run:
         if self.migrated:
             return validate(Experiment, migrate_experiment(data), str(path))
         return validate(Experiment, data, str(path), path)
+
+    def dataset_spec(self) -> DatasetSpec:
+        """Return the spec of the dataset that the run was trained on.
+
+        Raises:
+            UserError: the run was trained on no dataset that is known here.
+        """
+        path = self.path / "dataset.yaml"
+        if not path.is_file():
+            raise UserError(
+                f"{self.name} was trained on no dataset that is known here. Give --dataset."
+            )
+        data = read_yaml(path)
+        if self.migrated:
+            return validate(DatasetSpec, migrate_spec(data), str(path))
+        return validate(DatasetSpec, data, str(path), path)
 
     @property
     def results(self) -> dict[str, Any]:

@@ -1,20 +1,26 @@
-"""What an experiment of a schema-1 run is called today."""
+"""What the documents of a schema-1 run are called today: experiment.yaml and dataset.yaml."""
 
 from typing import Any
 
-_RENAMED = {  # old key: new key, wherever it stands in an experiment
+_RENAMED = {  # by the key that holds them: old key, new key
     "data": {"weights": "dataset_weights"},
     "training": {"state_minutes": "checkpoint_minutes"},
     "schedule": {"every": "step_epochs", "least": "min_delta", "floor": "min_lr",
                  "stop_below": "stop_below_lr"},
     "stages": {"rate": "lr_multiplier"},
     "freeze": {"share": "fraction"},
+    "published": {"good_at": "use_case"},
 }  # fmt: skip
 _REMOVED = {"training": ("xla",), "mask_loss": ("edge_pixels", "aux_weight")}
-_NAMES = {  # old name of something registered: new name, by the key that holds it
+_NAMES = {  # by the key that holds them: old name of something registered, new name
     "head": {"neighbours": "nearest_neighbors"},
     "name": {"colour": "color", "grey": "gray", "localiser": "localizer"},
 }
+_SPEC = {
+    "validation_share": "validation_fraction", "test_share": "test_fraction",
+    "expected": "expected_counts", "max_bad_share": "max_unreadable_fraction",
+    "link": "group_separator",
+}  # fmt: skip
 
 
 def migrate_experiment(value: Any, key: str = "") -> Any:
@@ -34,3 +40,16 @@ def migrate_experiment(value: Any, key: str = "") -> Any:
         for name, item in value.items()
         if name not in removed
     }
+
+
+def migrate_spec(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the dataset spec of a schema-1 run with today's keys and names."""
+    spec = {_SPEC.get(key, key): item for key, item in value.items()}
+    if spec.get("pattern"):
+        spec["pattern"] = spec["pattern"].replace("(?P<klass>", "(?P<class>")
+    for part in spec.get("parts") or ():
+        if isinstance(part, dict) and isinstance(part.get("spec"), dict):
+            part["spec"] = migrate_spec(part["spec"])
+    if spec.get("experiment") == "localiser":
+        spec["experiment"] = "localizer"
+    return spec

@@ -1,10 +1,10 @@
-"""How long an audit takes, of files and of a growing table of their traits.
+"""Measures how long an audit takes, of real files and of a growing table of synthetic traits.
 
     python benchmarks/audit.py --data path/to/cifake --rows 1000000
 
-Of files: a whole audit with empty caches, into a folder that is thrown away. Of rows: everything
-after the files were read, on made-up traits of so many images, doubled from an eighth up; time and
-memory of each.
+With --data: a full audit with empty caches, into a temporary directory. With --rows: everything
+that follows the reading of files, on synthetic traits of an eighth of the rows up to all of them;
+time and memory of each size.
 """
 
 import argparse
@@ -20,28 +20,28 @@ import psutil
 import pyarrow as pa
 
 from tfdetect.auditing import duplicates, findings, shortcuts
-from tfdetect.auditing.audit_dataset import audit
-from tfdetect.auditing.traits import TRAITS, _derived
+from tfdetect.auditing.audit_dataset import audit_dataset
+from tfdetect.auditing.traits import TRAITS, add_derived_traits
 from tfdetect.core.spec import load_spec
 
 CLASSES = ("real", "fake")
 
 
-def files(data: Path) -> dict:
+def audit_files(data: Path) -> dict:
     from tfdetect.auditing.audit_report import write_report
 
     spec, _ = load_spec("cifake")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TFDETECT_CACHE"] = folder
         start = time.perf_counter()
-        found = audit(spec, {"cifake": data}, progress=False)
+        found = audit_dataset(spec, {"cifake": data}, progress=False)
         write_report(found, Path(folder) / "report")
         seconds = time.perf_counter() - start
     return {"files": found.traits.num_rows, "seconds": round(seconds, 1)}
 
 
-def synthetic(rows: int) -> pa.Table:
-    """Traits of images that differ in nothing, a thousandth of them copies."""
+def synthetic_traits(rows: int) -> pa.Table:
+    """Return traits of images without shortcuts, a thousandth of them duplicates."""
     rng = np.random.default_rng(rows)
     number = np.arange(rows)
     number[rng.integers(0, rows, rows // 1000)] = 0
@@ -69,42 +69,42 @@ def synthetic(rows: int) -> pa.Table:
     for name in {c for trait in TRAITS for c in trait.columns} | {"contrast"}:
         if name not in columns and name not in known and not name.startswith("name_"):
             columns[name] = pa.array(rng.normal(60, 9, rows).astype(np.float32))
-    return _derived(pa.table(columns))
+    return add_derived_traits(pa.table(columns))
 
 
-def analyzed(table: pa.Table) -> float:
-    """Seconds of everything that follows the reading of files."""
+def analysis_seconds(table: pa.Table) -> float:
+    """Return the seconds of everything that follows the reading of files."""
     start = time.perf_counter()
-    told = shortcuts.find_shortcuts(table, 2)
-    list(findings.of_shortcuts(told, CLASSES))
-    list(findings.of_generators(shortcuts.generators_told(table)))
+    found = shortcuts.find_shortcuts(table, 2)
+    list(findings.shortcut_findings(found, CLASSES))
+    list(findings.generator_findings(shortcuts.generator_shortcuts(table)))
     for column in ("pixels", "hash"):
-        found = duplicates.by_column(table, column, 2)
-        list(findings.of_duplicates("exact", found, table, CLASSES))
-    duplicates.candidates(table)
-    list(findings.of_groups(table))
-    list(findings.of_balance(table, CLASSES))
+        found = duplicates.exact_duplicates(table, column, 2)
+        list(findings.duplicate_findings("exact", found, table, CLASSES))
+    duplicates.candidate_pairs(table)
+    list(findings.group_findings(table))
+    list(findings.balance_findings(table, CLASSES))
     return time.perf_counter() - start
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="a folder like CIFAKE's")
+    parser.add_argument("--data", type=Path, help="directory of CIFAKE")
     parser.add_argument("--rows", type=int, default=1_000_000)
     args = parser.parse_args()
     if args.data:
-        result = files(args.data)
+        result = audit_files(args.data)
         print(f"{result['files']:,} files audited in {result['seconds']} s, caches empty")
         print(json.dumps(result))
-    analyzed(synthetic(20_000))  # imports
+    analysis_seconds(synthetic_traits(20_000))  # imports
     for rows in (args.rows // 8, args.rows // 4, args.rows // 2, args.rows):
-        table = synthetic(rows)
-        seconds = analyzed(table)
+        table = synthetic_traits(rows)
+        seconds = analysis_seconds(table)
         result = {
             "rows": rows, "seconds": round(seconds, 1),
-            "microseconds a row": round(seconds / rows * 1e6, 1),
-            "MiB now": psutil.Process().memory_info().rss >> 20,
-            "MiB at most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            "microseconds per row": round(seconds / rows * 1e6, 1),
+            "current MiB": psutil.Process().memory_info().rss >> 20,
+            "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         }  # fmt: skip
         print(json.dumps(result), flush=True)
         del table

@@ -1,4 +1,4 @@
-"""The audit: planted confounds are found, clean sets are not accused, repairs mend."""
+"""The audit: planted shortcuts are found, clean datasets are sound, fixes work."""
 
 import csv
 import io
@@ -12,11 +12,10 @@ from PIL import Image
 
 from tfdetect.audit import main as audit_command
 from tfdetect.auditing import duplicates, shortcuts
-from tfdetect.auditing.audit_dataset import audit, quick_findings, tolerant
-from tfdetect.auditing.findings import CARE, NOTE, REFUSE
-from tfdetect.auditing.findings import verdict as level_of
-from tfdetect.auditing.fixes import _encode, repair
-from tfdetect.auditing.traits import jpeg_quality, radial_spectrum, traits_of
+from tfdetect.auditing.audit_dataset import allow_unreadable, audit_dataset, quick_findings
+from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE
+from tfdetect.auditing.fixes import _encode, fix_dataset
+from tfdetect.auditing.traits import image_traits, jpeg_quality, radial_spectrum
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import load_spec
@@ -58,7 +57,7 @@ def make(root, how, seed=0, count=COUNT):
 
 
 def audited(root):
-    return audit(*locate_dataset(str(root)), progress=False)
+    return audit_dataset(*locate_dataset(str(root)), progress=False)
 
 
 CLEAN = {
@@ -69,44 +68,44 @@ CLEAN = {
     "formats": lambda rng, fake, i: {"extension": str(rng.choice(["jpg", "png", "webp"]))},
     "exif": lambda rng, fake, i: {"exif": exif()} if rng.random() < 0.5 else {},
 }
-# How, level, topic, and words of the finding.
+# How to make images, then level, topic and words of the finding.
 PLANTED = {
     "png fakes": (lambda rng, fake, i: {"extension": "png" if fake else "jpg"},
-                  REFUSE, "format", "file format alone tells"),
+                  UNRELIABLE, "format", "File format alone predicts"),
     "quality": (lambda rng, fake, i: {"quality": 90 if fake else 95},
-                REFUSE, "format", "JPEG quality alone tells"),
+                UNRELIABLE, "format", "JPEG quality alone predicts"),
     "subsampling": (lambda rng, fake, i: {"quality": 85, "subsampling": 0 if fake else 2},
-                    REFUSE, "format", "chroma subsampling alone tells"),
+                    UNRELIABLE, "format", "Chroma subsampling alone predicts"),
     "size": (lambda rng, fake, i: {"side": 64 if fake else int(rng.integers(50, 100))},
-             REFUSE, "size", "width alone tells"),
+             UNRELIABLE, "size", "Width alone predicts"),
     "exif": (lambda rng, fake, i: {} if fake else {"exif": exif()},
-             CARE, "metadata", "EXIF alone tells"),
+             CAUTION, "metadata", "EXIF alone predicts"),
     "some gray": (lambda rng, fake, i: {"gray": bool(fake and i % 3 == 0)},
-                  CARE, "content", "gray image tells the label of some"),
+                  CAUTION, "content", "Gray image predicts the label of some"),
     "some png": (lambda rng, fake, i: {"extension": "png" if fake and i % 4 == 0 else "jpg"},
-                 CARE, "format", "file format tells the label of some"),
+                 CAUTION, "format", "File format predicts the label of some"),
     "a few small": (lambda rng, fake, i: {"side": 32 if fake and i % 4 else 48},
-                    REFUSE, "size", "width alone tells"),
+                    UNRELIABLE, "size", "Width alone predicts"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CLEAN)
-def test_clean_sets_are_sound(tmp_path, name):
+def test_clean_datasets_are_sound(tmp_path, name):
     found = audited(make(tmp_path / "set", CLEAN[name]))
     assert [f for f in found.findings if f.level != NOTE] == []
     assert found.verdict == "sound"
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_planted_confounds_are_named(tmp_path, name):
+def test_planted_shortcuts_are_reported(tmp_path, name):
     how, level, topic, words = PLANTED[name]
     found = audited(make(tmp_path / "set", how))
     named = [f for f in found.findings if f.topic == topic and words in f.text]
     assert [f.level for f in named] == [level]
-    assert level_of(found.findings) == level
+    assert found.level == level
 
 
-def test_the_quick_look_sees_what_headers_show(tmp_path):
+def test_the_quick_audit_finds_what_headers_show(tmp_path):
     for name, (how, level, topic, words) in PLANTED.items():
         spec, roots = locate_dataset(str(make(tmp_path / name, how)))
         found = quick_findings(spec, build_catalog(spec, roots, progress=False))
@@ -126,16 +125,15 @@ def test_duplicates_are_counted_by_kind(tmp_path):
     found = audited(root)
     exact, same, near = found.exact, found.same_bytes, found.near
     assert (exact.groups, same.groups, near.groups) == (3, 2, 1)
-    assert exact.in_test == (2, 0) and same.in_test == (1, 0) and near.in_test == (1, 0)
-    assert exact.surplus_in_test == (1, 0) and exact.surplus == (0, 0)
-    assert exact.labels == 3 and same.labels == 0
+    assert exact.test_leaks == (2, 0) and same.test_leaks == (1, 0) and near.test_leaks == (1, 0)
+    assert exact.redundant_test == (1, 0) and exact.redundant == (0, 0)
+    assert exact.label_conflicts == 3 and same.label_conflicts == 0
     texts = [f.text for f in found.findings if f.topic == "duplicates"]
-    assert any("3 images with exactly the same pixels stand under different labels" in t
-               for t in texts)  # fmt: skip
-    assert level_of(found.findings) == REFUSE
+    assert "3 images have exact duplicates with another label." in texts
+    assert found.level == UNRELIABLE
 
 
-def test_near_duplicates_are_all_found_and_only_they(tmp_path):
+def test_all_near_duplicates_are_found_and_nothing_else(tmp_path):
     rng = np.random.default_rng(3)
     root = tmp_path / "set"
     for name in ("real", "fake"):
@@ -148,10 +146,10 @@ def test_near_duplicates_are_all_found_and_only_they(tmp_path):
             brighter.save(root / f"train/real/{number}_again.jpg", quality=85)
         picture(rng, 64).save(root / f"train/fake/{number}.png")
     near = audited(root).near
-    assert near.groups == 40 and sum(near.surplus) == 40
+    assert near.groups == 40 and sum(near.redundant) == 40
 
 
-def test_groups_that_straddle_splits(tmp_path):
+def test_groups_in_several_splits_are_reported(tmp_path):
     root = make(tmp_path / "set", CLEAN["jpeg"])
     rows = [
         {"path": str(p.relative_to(root)), "label": p.parent.name, "split": p.parts[-3],
@@ -160,7 +158,7 @@ def test_groups_that_straddle_splits(tmp_path):
     write_manifest(root / "manifest.csv", rows)
     found = audited(root)
     assert [f.text for f in found.findings if f.topic == "groups"] == [
-        "12 of 12 groups (100.0%) stand in several splits"
+        "12 of 12 groups (100.0%) occur in several splits."
     ]
     for row in rows:
         row["group"] = row["path"]
@@ -176,7 +174,7 @@ def write_manifest(path, rows):
     path.write_text(text.getvalue())
 
 
-def test_generators_stored_otherwise_are_named(tmp_path):
+def test_generators_with_another_format_or_size_are_reported(tmp_path):
     root = make(tmp_path / "set", lambda rng, fake, i: {"side": 64 if fake and i % 2 else 48})
     rows = []
     for path in sorted(root.rglob("*.jpg")):
@@ -193,7 +191,7 @@ def test_generators_stored_otherwise_are_named(tmp_path):
                for f in found.findings)  # fmt: skip
 
 
-def test_parts_of_a_union_are_not_compared_with_each_other(tmp_path):
+def test_generators_are_compared_with_authentic_images_of_their_dataset(tmp_path):
     for name, side in (("one", 48), ("two", 64)):
         make(tmp_path / name, lambda rng, fake, i, side=side: {"side": side}, seed=side)
         rows = [{"path": str(p.relative_to(tmp_path / name)), "label": p.parent.name,
@@ -205,20 +203,20 @@ def test_parts_of_a_union_are_not_compared_with_each_other(tmp_path):
     assert [f for f in found.findings if f.level != NOTE] == []
 
 
-def test_nothing_readable_and_a_class_without_images(tmp_path):
+def test_no_readable_image_and_a_class_without_images(tmp_path):
     root = make(tmp_path / "set", CLEAN["jpeg"])
     for path in root.rglob("fake/*.jpg"):
         path.write_bytes(b"no image at all")
     found = audited(root)
-    assert "there is no readable image of class fake" in [f.text for f in found.findings]
-    assert level_of(found.findings) == REFUSE
+    assert "Class fake has no readable image." in [f.text for f in found.findings]
+    assert found.level == UNRELIABLE
     for path in root.rglob("real/*.jpg"):
         path.write_bytes(b"no image at all")
     with pytest.raises(UserError, match="None of the 120 images of set can be read"):
         audited(root)
 
 
-def test_names_that_tell_the_label_are_a_note(tmp_path):
+def test_file_names_that_predict_the_label_are_a_note(tmp_path):
     root = make(tmp_path / "set", CLEAN["jpeg"])
     for path in sorted((root / "train/fake").iterdir()):
         path.rename(path.with_name(f"gen-{path.name}"))
@@ -229,7 +227,7 @@ def test_names_that_tell_the_label_are_a_note(tmp_path):
     assert found.verdict == "sound"
 
 
-def test_balance_and_broken_files(tmp_path):
+def test_imbalance_and_unreadable_files_are_reported(tmp_path):
     root = make(tmp_path / "set", CLEAN["jpeg"])
     for path in sorted((root / "test/fake").iterdir())[2:]:
         path.unlink()
@@ -237,26 +235,26 @@ def test_balance_and_broken_files(tmp_path):
         (root / f"train/real/broken{number}.jpg").write_bytes(b"no image at all")
     found = audited(root)
     texts = {f.topic: f for f in found.findings}
-    assert texts["files"].level == CARE and "20 files" in texts["files"].text
-    assert texts["balance"].text == "test is unbalanced: 20 real, 2 fake"
+    assert texts["files"].level == CAUTION and "20 files" in texts["files"].text
+    assert texts["balance"].text == "Split test is unbalanced: 20 real, 2 fake."
 
 
-def test_a_set_too_small_to_say_anything(tmp_path):
+def test_a_dataset_too_small_to_measure_shortcuts(tmp_path):
     found = audited(make(tmp_path / "set", PLANTED["png fakes"][0], count=6))
     assert found.shortcuts == [] and found.generators == {}
 
 
-def test_mended_formats_are_sound(tmp_path):
+def test_fixed_formats_are_sound(tmp_path):
     for name in ("png fakes", "quality", "size"):
         found = audited(make(tmp_path / name, PLANTED[name][0]))
-        done = repair(found, tmp_path / f"{name} mended", ["formats"], progress=False)
-        mended = audited(done.folder)
-        assert [f for f in mended.findings if f.topic in ("format", "size")] == [], name
-        assert mended.spec.class_names == ("real", "fake")
-        assert mended.traits.num_rows >= COUNT, done.steps
+        done = fix_dataset(found, tmp_path / f"{name} fixed", ["formats"], progress=False)
+        fixed_audit = audited(done.folder)
+        assert [f for f in fixed_audit.findings if f.topic in ("format", "size")] == [], name
+        assert fixed_audit.spec.class_names == ("real", "fake")
+        assert fixed_audit.traits.num_rows >= COUNT, done.steps
 
 
-def test_mended_duplicates_splits_and_balance(tmp_path):
+def test_fixed_duplicates_splits_and_balance(tmp_path):
     root = make(tmp_path / "set", CLEAN["png"])
     train = sorted((root / "train/real").iterdir())
     for number in range(5):
@@ -264,20 +262,22 @@ def test_mended_duplicates_splits_and_balance(tmp_path):
     shutil.copy(train[7], root / "train/fake/contradiction.png")
     before = sorted(root.rglob("*"))
     found = audited(root)
-    done = repair(found, tmp_path / "mended", ["duplicates", "balance", "splits"], progress=False)
-    mended = audited(done.folder)
-    assert mended.exact.groups == 0
+    done = fix_dataset(
+        found, tmp_path / "fixed", ["duplicates", "balance", "splits"], progress=False
+    )
+    fixed_audit = audited(done.folder)
+    assert fixed_audit.exact.groups == 0
     assert sorted(root.rglob("*")) == before
-    kept = {p.name for p in map(type(root), mended.catalog.table["path"].to_pylist())}
-    # The copy of the test split stays; what stands under two labels goes.
+    kept = {p.name for p in map(type(root), fixed_audit.catalog.table["path"].to_pylist())}
+    # The copy in the test split is kept; images with conflicting labels are removed.
     assert train[7].name not in kept and "contradiction.png" not in kept
     assert {f"copy{i}.png" for i in range(5)} & kept and train[0].name not in kept
-    for split in mended.catalog.counts(("real", "fake")).values():
+    for split in fixed_audit.catalog.counts(("real", "fake")).values():
         assert split["real"] == split["fake"] > 0
-    assert load_spec(str(done.folder))[0].name == "set_mended"
+    assert load_spec(str(done.folder))[0].name == "set_fixed"
 
 
-def test_mending_keeps_masks(tmp_path):
+def test_fixing_keeps_masks(tmp_path):
     root = tmp_path / "set"
     rng, rows = np.random.default_rng(0), []
     for number in range(24):
@@ -291,7 +291,7 @@ def test_mending_keeps_masks(tmp_path):
             rows.append({"path": f"{name}/{number}.png", "label": name,
                          "mask": f"masks/{number}.png" if name == "fake" else ""})  # fmt: skip
     write_manifest(root / "manifest.csv", rows)
-    done = repair(audited(root), tmp_path / "mended", ["formats"], progress=False)
+    done = fix_dataset(audited(root), tmp_path / "fixed", ["formats"], progress=False)
     table = audited(done.folder).catalog.table
     masked = [row for row in table.to_pylist() if row["label"]]
     assert len(masked) == 24
@@ -306,54 +306,54 @@ def tmp(path):
     return path
 
 
-def test_mending_refuses_what_it_cannot_do(tmp_path):
+def test_fixing_refuses_impossible_requests(tmp_path):
     found = audited(make(tmp_path / "set", CLEAN["png"], count=12))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
-        repair(found, tmp_path / "full", ["formats"], progress=False)
-    # All authentic images stand among the fakes too: nothing would be left of them.
+        fix_dataset(found, tmp_path / "full", ["formats"], progress=False)
+    # Every authentic image is also among the fakes: none would remain.
     for path in (tmp_path / "set/train/real").iterdir():
         shutil.copy(path, tmp_path / "set/train/fake" / f"copy{path.name}")
     for path in (tmp_path / "set/test/real").iterdir():
         shutil.copy(path, tmp_path / "set/train/fake" / f"copy{path.name}")
-    with pytest.raises(UserError, match="would leave no image of real"):
-        repair(audited(tmp_path / "set"), tmp_path / "new", ["duplicates"], progress=False)
+    with pytest.raises(UserError, match="would leave no image of class real"):
+        fix_dataset(audited(tmp_path / "set"), tmp_path / "new", ["duplicates"], progress=False)
     assert not (tmp_path / "new").exists()
 
 
-def test_the_command_writes_a_report_and_says_so(tmp_path, capsys):
+def test_the_command_writes_a_report_and_a_fixed_copy(tmp_path, capsys):
     root = make(tmp_path / "set", PLANTED["quality"][0])
     output = tmp_path / "out"
     arguments = ["--dataset", str(root), "--output", str(output), "--quiet"]
-    assert run_command(audit_command, [*arguments, "--repair", str(tmp_path / "mended")]) == 0
+    assert run_command(audit_command, [*arguments, "--fix", str(tmp_path / "fixed")]) == 0
     said = capsys.readouterr().out
-    assert "verdict: do not believe results from this" in said
-    # Compressed twice, the files of one class still are the larger ones.
-    assert "verdict: use with care" in said and (tmp_path / "out-mended/audit.html").is_file()
+    assert "verdict: unreliable" in said
+    # Compressed twice, the files of one class are still larger.
+    assert "verdict: caution" in said and (tmp_path / "out-fixed/audit.html").is_file()
     assert run_command(audit_command, arguments) == 1
     document = json.loads((output / "audit.json").read_text())
-    assert document["verdict"] == "do not believe results from this"
-    assert document["findings"][0]["text"].startswith("JPEG quality alone tells")
+    assert document["verdict"] == "unreliable"
+    assert document["findings"][0]["text"].startswith("JPEG quality alone predicts")
     page = (output / "audit.html").read_text()
-    assert "JPEG quality alone tells" in page and page.count("data:image/png;base64") == 4
+    assert "JPEG quality alone predicts" in page and page.count("data:image/png;base64") == 4
     assert (output / "traits.parquet").is_file() and (output / "duplicates.csv").is_file()
     for wrong, words in (
-        (["--repairs", "formats"], "--repairs needs --repair"),
-        (["--repair", str(tmp_path / "x"), "--repairs", "format"], "'format' is none of"),
+        (["--fixes", "formats"], "--fixes needs --fix"),
+        (["--fix", str(tmp_path / "x"), "--fixes", "format"], "Did you mean 'formats'"),
     ):
         assert run_command(audit_command, [*arguments, *wrong]) == 2
         assert words in capsys.readouterr().err
     assert run_command(audit_command, ["--dataset", str(tmp_path / "nowhere")]) == 2
 
 
-def test_training_warns_and_strictly_refuses(tmp_path, capsys):
+def test_training_warns_of_unreliable_data_and_strict_refuses_it(tmp_path, capsys):
     root = make(tmp_path / "set", PLANTED["quality"][0])
     arguments = ["--dataset", str(root), "--output", str(tmp_path / "runs"), "--dry-run"]
     assert run_command(train_command, arguments) == 0
-    assert "warning: set: JPEG quality alone tells the label" in capsys.readouterr().err
+    assert "warning: set: JPEG quality alone predicts the label" in capsys.readouterr().err
     assert run_command(train_command, [*arguments, "--strict"]) == 2
-    assert "should not be believed" in capsys.readouterr().err
+    assert "would be unreliable" in capsys.readouterr().err
     clean = make(tmp_path / "clean", CLEAN["jpeg"])
     assert run_command(train_command, ["--dataset", str(clean), *arguments[2:], "--strict"]) == 0
     assert "warning" not in capsys.readouterr().err
@@ -370,7 +370,7 @@ def test_jpeg_quality_is_that_of_libjpeg(quality):
     assert abs(jpeg_quality(tables)[0] - quality) <= 1
 
 
-def test_traits_of_odd_images():
+def test_traits_of_unusual_images():
     rng = np.random.default_rng(0)
     for mode in ("L", "LA", "P", "RGBA", "CMYK", "I;16", "1"):
         image = picture(rng)
@@ -380,15 +380,15 @@ def test_traits_of_odd_images():
             image = image.convert(mode)
         data = io.BytesIO()
         image.save(data, "TIFF" if mode == "CMYK" else "PNG")
-        assert len(traits_of(data.getvalue())) > 20, mode
+        assert len(image_traits(data.getvalue())) > 20, mode
     for size in ((1, 1), (1, 40), (3, 2)):
         data = io.BytesIO()
         Image.new("RGB", size).save(data, "PNG")
-        assert np.isfinite(traits_of(data.getvalue())[-16:]).all()
+        assert np.isfinite(image_traits(data.getvalue())[-16:]).all()
 
 
-def test_images_are_seen_as_the_detector_sees_them(tmp_path):
-    """Of 16 bits the upper 8, and turned as EXIF says: in the traits and in mended copies."""
+def test_images_are_decoded_as_the_detector_decodes_them(tmp_path):
+    """16-bit images keep their upper 8 bits, and EXIF orientation is applied."""
     deep = np.random.default_rng(3).integers(0, 65536, (48, 40), np.uint16)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -396,19 +396,20 @@ def test_images_are_seen_as_the_detector_sees_them(tmp_path):
     Image.fromarray((deep >> 8).astype(np.uint8)).save(tmp_path / "plain.png")
     Image.fromarray((deep >> 8).astype(np.uint8)).save(tmp_path / "turned.png", exif=exif)
     deep, plain, turned = (
-        traits_of((tmp_path / f"{name}.png").read_bytes()) for name in ("deep", "plain", "turned")
+        image_traits((tmp_path / f"{name}.png").read_bytes())
+        for name in ("deep", "plain", "turned")
     )
-    places = [n for n, (a, b) in enumerate(zip(deep, plain)) if a != b]
-    assert all(n < 9 for n in places)  # the header's traits alone
+    positions = [n for n, (a, b) in enumerate(zip(deep, plain)) if a != b]
+    assert all(n < 9 for n in positions)  # the header's traits alone
     assert turned[9] != plain[9]  # the hash of the pixels
     for name, size in (("deep", (40, 48)), ("turned", (48, 40))):
         target = tmp_path / f"{name}.jpg"
-        assert _encode(None, 100, f"{tmp_path / name}.png\n{target}")[1]
+        assert _encode(None, 100, (f"{tmp_path / name}.png", str(target)))[1]
         with Image.open(target) as copy:
             assert copy.size == size and 110 < np.asarray(copy).mean() < 145
 
 
-def test_the_spectrum_shows_where_power_is():
+def test_the_radial_spectrum_shows_where_power_is():
     y, x = np.indices((64, 64))
     low = radial_spectrum(np.cos(2 * np.pi * x / 32).astype(np.float32))
     high = radial_spectrum(np.cos(2 * np.pi * 0.45 * x).astype(np.float32))
@@ -426,19 +427,19 @@ def test_cramers_v_is_unbiased():
     assert shortcuts.cramers_v(np.array([[500, 0], [0, 500]])) > 0.99
 
 
-def test_the_lower_end_of_an_accuracy_is_one(tmp_path):
-    """Noise beats it in a few percent of all draws only."""
+def test_the_lower_bound_of_the_accuracy_holds(tmp_path):
+    """Noise is significantly above chance in only a few percent of all draws."""
     rng, beaten = np.random.default_rng(0), 0
     for _ in range(200):
         labels = rng.integers(0, 2, 120)
         table = pa.table({"label": labels, "group": [str(i) for i in range(120)]})
-        parts = shortcuts.folds(table, labels, 0)
+        parts = shortcuts.cross_validation_folds(table, labels, 0)
         matrix = rng.normal(size=(120, 1)).astype(np.float32)
-        beaten += shortcuts._tree(matrix, labels, 2, parts)[1] > 0.5
+        beaten += shortcuts.tree_accuracy(matrix, labels, 2, parts)[1] > 0.5
     assert beaten <= 0.08 * 200
 
 
-def test_candidates_are_those_of_a_search_through_all_pairs():
+def test_candidate_pairs_equal_an_exhaustive_search():
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, 400, np.uint64)
     for i in range(0, 200, 2):  # neighbors in up to nine bits
@@ -448,23 +449,24 @@ def test_candidates_are_those_of_a_search_through_all_pairs():
         )
     table = pa.table({"phash": hashes, "contrast": np.full(400, 50.0),
                       "pixels": [str(i) for i in range(400)]})  # fmt: skip
-    found = set(zip(*(side.tolist() for side in duplicates.candidates(table))))
+    found = set(zip(*(side.tolist() for side in duplicates.candidate_pairs(table))))
+    limit = duplicates.MAX_HASH_DISTANCE
     expected = {(i, j) for i in range(400) for j in range(i + 1, 400)
-                if int(hashes[i] ^ hashes[j]).bit_count() <= duplicates.DISTANCE}  # fmt: skip
+                if int(hashes[i] ^ hashes[j]).bit_count() <= limit}  # fmt: skip
     assert found == expected and len(expected) > 50
 
 
-def test_more_broken_files_than_allowed_are_audited_all_the_same(folder_dataset):
+def test_datasets_with_many_unreadable_files_can_be_audited(folder_dataset):
     spec, roots = locate_dataset(str(folder_dataset))
     for number in range(40):
         (folder_dataset / f"train/real/x{number}.png").write_bytes(b"x")
     with pytest.raises(UserError, match="max_unreadable_fraction"):
         build_catalog(spec, roots, progress=False)
-    assert build_catalog(tolerant(spec), roots, progress=False).skipped.num_rows == 40
+    assert build_catalog(allow_unreadable(spec), roots, progress=False).skipped.num_rows == 40
 
 
-def test_spectra_show_the_peaks_that_upsampling_leaves(tmp_path):
-    """Fakes enlarged by repeating pixels have peaks where the photographs have none."""
+def test_noise_spectra_show_the_peaks_of_upsampling(tmp_path):
+    """Fakes enlarged by repeating pixels have peaks where authentic images have none."""
     draw = np.random.default_rng(0)
     for name in ("real", "fake"):
         (tmp_path / "s" / name).mkdir(parents=True)

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     if args.virtual_devices is not None and args.virtual_devices < 1:
         raise UserError("--virtual-devices takes a number from 1 on.")
 
-    from tfdetect.auditing.check_training_data import check_believable
+    from tfdetect.auditing.check_training_data import check_training_data
     from tfdetect.core.files import check_writable
     from tfdetect.core.run import PARTIAL, find_unfinished, new_run_path
     from tfdetect.data.plan import describe_data, find_data, load_plan, make_plan
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
     print(f"data {places}: {describe_data(plan, catalog)}")
     for warning in catalog.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    check_believable(plan, catalog, args.strict)
+    check_training_data(plan, catalog, args.strict)
     if args.dry_run:
         print(describe_plan(plan))
         return

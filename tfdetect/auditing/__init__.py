@@ -1,1 +1,1 @@
-"""Audits a dataset before anybody believes a detector trained on it: no model, no TensorFlow."""
+"""Audits a dataset for shortcuts, duplicates and leaks; needs neither a model nor TensorFlow."""

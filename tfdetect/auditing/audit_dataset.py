@@ -1,4 +1,4 @@
-"""The road from a dataset to a verdict on it."""
+"""Audits a dataset: from its files to findings and a verdict."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,30 +6,34 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tfdetect.auditing import duplicates, findings, shortcuts
-from tfdetect.auditing.duplicates import Duplicates
+from tfdetect.auditing import findings, shortcuts
+from tfdetect.auditing.duplicates import Duplicates, exact_duplicates, near_duplicates
 from tfdetect.auditing.findings import Finding
-from tfdetect.auditing.noise_spectra import mean_spectra
+from tfdetect.auditing.noise_spectra import mean_noise_spectra
 from tfdetect.auditing.shortcuts import Shortcut
-from tfdetect.auditing.traits import name_traits, read_headers, read_traits
+from tfdetect.auditing.traits import add_name_traits, read_headers, read_traits
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog, build_catalog
 
-_HEADERS = 2_000  # files whose headers the quick look reads
+_QUICK_HEADERS = 2_000  # files whose headers the quick audit reads
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything that an audit found.
+    """The result of an audit.
 
     Attributes:
-        traits: of every file; see `read_traits`.
-        exact: duplicates by their decoded pixels.
-        same_bytes: those that are equal byte for byte, among them.
-        near: duplicates that only look alike.
-        spectra: of noise, by generator; see `mean_spectra`.
-        findings: the worst first.
+        spec: the dataset.
+        catalog: its files.
+        traits: one row per file; see `read_traits`.
+        shortcuts: how well each trait predicts the label.
+        generators: how well format and size separate each generator's fakes, by its name.
+        exact: duplicates by decoded pixels.
+        same_bytes: those among them that are equal byte for byte.
+        near: near duplicates.
+        spectra: noise spectra by generator; see `mean_noise_spectra`.
+        findings: the most severe first.
     """
 
     spec: DatasetSpec
@@ -44,73 +48,83 @@ class Audit:
     findings: list[Finding]
 
     @property
+    def level(self) -> str:
+        """The most severe level of the findings."""
+        return findings.worst_level(self.findings)
+
+    @property
     def verdict(self) -> str:
-        return findings.VERDICTS[findings.verdict(self.findings)]
+        """ "sound", "caution" or "unreliable"."""
+        return findings.VERDICTS[self.level]
 
 
-def audit(spec: DatasetSpec, roots: dict[str, Path], progress: bool = True) -> Audit:
-    """Audits a dataset.
+def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool = True) -> Audit:
+    """Audit a dataset.
 
     Args:
-        roots: folder of the dataset, or of each part of a union, by its name.
+        spec: the dataset.
+        roots: directory of the dataset, or of each part of a union, by name.
+        progress: whether to show progress.
 
     Raises:
-        UserError: no usable image of it is there, or it is prepared.
+        UserError: no image can be read, or the dataset consists of prepared shards.
     """
     if spec.shards or any(part.spec.shards for part in spec.parts):
         raise UserError(
-            f"{spec.name} is prepared: its images were read, and perhaps encoded, anew. Audit "
-            "the files that it was made from."
+            f"{spec.name} consists of prepared shards, whose images may have been encoded again. "
+            "Audit the original files instead."
         )
-    catalog = build_catalog(tolerant(spec), roots, progress)
+    catalog = build_catalog(allow_unreadable(spec), roots, progress)
     if not catalog.table.num_rows:
         raise UserError(
             f"None of the {catalog.skipped.num_rows:,} images of {spec.name} can be read: "
             + "; ".join(f"{r['path']}: {r['error']}" for r in catalog.skipped.to_pylist()[:3])
         )
     traits, names = read_traits(catalog, progress), spec.class_names
-    told = shortcuts.find_shortcuts(traits, len(names))
-    generators = shortcuts.generators_told(traits)
-    exact, same_bytes = (duplicates.by_column(traits, c, len(names)) for c in ("pixels", "hash"))
-    near = duplicates.near(catalog, traits, len(names))
-    found = [
-        *findings.of_shortcuts(told, names),
-        *findings.of_generators(generators),
-        *findings.of_duplicates("exact", exact, traits, names),
-        *findings.of_duplicates("near", near, traits, names),
-        *findings.of_groups(traits),
-        *findings.of_balance(traits, names),
-        *findings.of_files(catalog),
-    ]
-    found = _sorted(found)
-    spectra = mean_spectra(catalog, traits, names)
-    return Audit(spec, catalog, traits, told, generators, exact, same_bytes, near, spectra, found)
+    found = shortcuts.find_shortcuts(traits, len(names))
+    generators = shortcuts.generator_shortcuts(traits)
+    exact = exact_duplicates(traits, "pixels", len(names))
+    same_bytes = exact_duplicates(traits, "hash", len(names))
+    near = near_duplicates(catalog, traits, len(names))
+    ranked = _most_severe_first([
+        *findings.shortcut_findings(found, names),
+        *findings.generator_findings(generators),
+        *findings.duplicate_findings("exact", exact, traits, names),
+        *findings.duplicate_findings("near", near, traits, names),
+        *findings.group_findings(traits),
+        *findings.balance_findings(traits, names),
+        *findings.file_findings(catalog),
+    ])  # fmt: skip
+    spectra = mean_noise_spectra(catalog, traits, names)
+    return Audit(spec, catalog, traits, found, generators, exact, same_bytes, near, spectra, ranked)
 
 
-def tolerant(spec: DatasetSpec) -> DatasetSpec:
-    """The same spec, read however many of its files are broken."""
-    parts = tuple(part.model_copy(update={"spec": tolerant(part.spec)}) for part in spec.parts)
+def allow_unreadable(spec: DatasetSpec) -> DatasetSpec:
+    """Return the spec without its limit on unreadable files."""
+    parts = tuple(
+        part.model_copy(update={"spec": allow_unreadable(part.spec)}) for part in spec.parts
+    )
     return spec.model_copy(update={"max_unreadable_fraction": 1.0, "parts": parts})
 
 
 def quick_findings(spec: DatasetSpec, catalog: Catalog) -> list[Finding]:
-    """What can be told without decoding images: some headers, sizes, equal files, groups, balance.
+    """Return what an audit finds without decoding images, the most severe first.
 
-    Takes about a second, whatever the dataset's size.
+    It reads some headers, sizes, file hashes, groups and class counts, and takes about a second
+    whatever the dataset's size.
     """
     table, names = catalog.table, spec.class_names
-    some = shortcuts.sample(table, _HEADERS, seed=0)
-    traits = name_traits(some) if "shard" in table.column_names else read_headers(catalog, some)
-    same_bytes = duplicates.by_column(table, "hash", len(names))
-    return _sorted([
-        *findings.of_shortcuts(shortcuts.find_shortcuts(traits, len(names)), names),
-        *findings.of_duplicates("exact", same_bytes, table, names),
-        *findings.of_groups(table),
-        *findings.of_balance(table, names),
+    some = shortcuts.stratified_sample(table, _QUICK_HEADERS, seed=0)
+    prepared = "shard" in table.column_names  # no files whose headers could be read
+    traits = add_name_traits(some) if prepared else read_headers(catalog, some)
+    same_bytes = exact_duplicates(table, "hash", len(names))
+    return _most_severe_first([
+        *findings.shortcut_findings(shortcuts.find_shortcuts(traits, len(names)), names),
+        *findings.duplicate_findings("exact", same_bytes, table, names),
+        *findings.group_findings(table),
+        *findings.balance_findings(table, names),
     ])  # fmt: skip
 
 
-def _sorted(found: list[Finding]) -> list[Finding]:
-    """The worst first."""
-    levels = list(findings.VERDICTS)
-    return sorted(found, key=lambda f: -levels.index(f.level))
+def _most_severe_first(found: list[Finding]) -> list[Finding]:
+    return sorted(found, key=lambda f: -findings.LEVELS.index(f.level))

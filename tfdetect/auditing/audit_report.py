@@ -1,165 +1,254 @@
-"""What an audit leaves: audit.json, audit.html with figures, traits.parquet, duplicates.csv."""
+"""Writes the report of an audit: audit.json, audit.html, traits.parquet and duplicates.csv."""
 
 import json
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from tabulate import tabulate
 
 from tfdetect.auditing.audit_dataset import Audit
-from tfdetect.auditing.findings import REPAIRS, valued
+from tfdetect.auditing.duplicates import Duplicates
+from tfdetect.auditing.findings import CAUTION, FIXES, NOTE, UNRELIABLE, describe_value
 from tfdetect.auditing.noise_spectra import spectra_figure
-from tfdetect.auditing.shortcuts import Shortcut
+from tfdetect.auditing.shortcuts import COMBINED, Shortcut
 from tfdetect.auditing.traits import BANDS
+from tfdetect.core import console, html
 from tfdetect.core.files import write_text
-from tfdetect.core.html import html_table, save_figure, template
 
-SCHEMA = 1
+SCHEMA_VERSION = 2  # of audit.json
 _COLORS = ("#2166ac", "#b2182b", "#e08214", "#542788", "#1b7837", "#888888")
-
-_PAGE = template(
-    """<p class="verdict {{ level }}">{{ verdict }}</p>
-<p>{{ images }} images in {{ roots }}.</p>
-<h2>Why</h2>
-{% for finding in findings %}<p class="finding {{ finding.level }}">{{ finding.text }}
-{% if finding.repair %}<br><small>can be mended: {{ mends[finding.repair] }}</small>{% endif %}</p>
-{% else %}<p>Nothing was found that should not be there.</p>{% endfor %}
-<p><small>Red: results should not be believed. Yellow: use with care. Green: worth knowing.
-{% if repairs %}The same command with <code>--repair FOLDER</code> writes a mended copy.{% endif %}
-</small></p>
-<h2>What tells the label, and should not</h2>
-{{ figures(drawn[:1]) }}
-{{ shortcuts }}
-<small>A tree of depth 3 is asked for the label by this trait alone, five-fold cross-validated by
-group. A detector sees format and size through their traces in the pixels; metadata and names it
-does not see, but they say that the classes came by different ways. Content may be what a detector
-is meant to see, or not: whether fakes are bluer is a property of this dataset.</small>
-<h2>Content by class</h2>
-{{ figures(drawn[1:3]) }}
-<h2>Spectra of noise</h2>
-<p>Mean Fourier spectrum of what a median filter removes, by generator where it is known. Zero
-frequency is in the middle. Points, grids and crosses are left by upsampling and by JPEG's blocks of
-8 pixels: a class that alone has them is easily told.</p>
-{{ figures(drawn[3:]) }}
-<h2>Duplicates</h2>
-{{ duplicates }}
-<small>A copy is surplus where another image of its class, on the same side of the test split, is
-the same. The images are listed in duplicates.csv.</small>
-<h2>Numbers</h2>
-{{ counts }}
-{% if generators %}<h2>Generators</h2>
-{{ generators }}
-<small>How well format and size alone tell a generator's fakes from authentic images; 50% is
-chance.</small>{% endif %}
-"""
-)
+_TONES: dict[str, html.Tone] = {NOTE: "good", CAUTION: "caution", UNRELIABLE: "bad"}
+_MEANINGS = {
+    NOTE: "The audit found no problem that would make results from this dataset misleading.",
+    CAUTION: "Read the findings below before you trust results from this dataset.",
+    UNRELIABLE: "A detector can reach a high accuracy on this dataset without detecting fakes. "
+    "Fix the dataset before you train on it or report results from it.",
+}
+_SHORTCUT_COLUMNS = ["trait", "group", "effect", "balanced accuracy", "95% lower bound",
+                     "most predictive value"]  # fmt: skip
 
 
-def terminal(audit: Audit) -> str:
-    """The verdict, the findings and what told the label, for the terminal."""
-    from textwrap import fill
-
+def format_audit(audit: Audit) -> str:
+    """Return the verdict, the findings and the shortcuts as text for the terminal."""
     lines = [
-        fill(f.text, 96, initial_indent=f"{f.level + ':':<8}", subsequent_indent=" " * 8)
+        textwrap.fill(f.text, 96, initial_indent=f"{f.level + ':':<12}", subsequent_indent=" " * 12)
         for f in audit.findings
     ]
-    told = tabulate(_shortcut_rows(audit), _HEADERS, disable_numparse=True)
-    return "\n".join([told, "", *lines, "", f"verdict: {audit.verdict}"])
+    shortcuts = console.format_table(_shortcut_rows(audit), _SHORTCUT_COLUMNS)
+    findings = lines or ["The audit found no problem."]
+    return "\n".join([f"verdict: {audit.verdict}", "", *findings, "", shortcuts])
 
 
 def write_report(audit: Audit, folder: Path) -> None:
-    """Writes everything into a folder."""
-    figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
+    """Write all files of the report into a directory."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
     pq.write_table(audit.traits, folder / "traits.parquet")
     pacsv.write_csv(_duplicate_table(audit), folder / "duplicates.csv")
-    write_text(folder / "audit.json", json.dumps(_document(audit), indent=2) + "\n")
-    names = audit.spec.class_names
-    drawn = [(name, save_figure(figure, figures / f"{name}.png")) for name, figure in (
-        ("shortcuts", _shortcut_figure(audit.shortcuts)),
-        ("spectrum", _spectrum_figure(audit.traits, names)),
-        ("color", _color_figure(audit.traits, names)),
-        ("spectra", spectra_figure(audit.spectra, names[0])),
-    )]  # fmt: skip
-    generators = sorted(audit.generators.items(), key=lambda pair: -pair[1].accuracy)
-    write_text(folder / "audit.html", _PAGE.render(
-        title=f"Audit of {audit.spec.name}",
-        verdict=audit.verdict,
-        level=next(iter(f.level for f in audit.findings), "note"),
-        images=f"{audit.traits.num_rows:,}",
-        roots=", ".join(map(str, audit.catalog.roots.values())),
-        findings=audit.findings,
-        mends=REPAIRS,
-        repairs=any(f.repair for f in audit.findings),
-        shortcuts=html_table(_HEADERS, _shortcut_rows(audit)),
-        duplicates=html_table(["", "different images", "surplus", "of test, in train or validation",
-                               "of validation, in train", "under several labels"],
-                              _duplicate_rows(audit)),
-        counts=html_table(["split", *names], [
-            [split, *(f"{count:,}" for count in row.values())]
-            for split, row in audit.catalog.counts(names).items()
-        ]),
-        generators=generators and html_table(
-            ["generator", "told by format and size"],
-            [[name, f"{s.accuracy:.1%}"] for name, s in generators],
-        ),
-        drawn=drawn,
-    ))  # fmt: skip
+    write_text(folder / "audit.json", json.dumps(audit_document(audit), indent=2) + "\n")
+    write_text(folder / "audit.html", _page(audit, folder / "figures"))
 
 
-_HEADERS = ["trait", "kind", "effect", "balanced accuracy", "most telling value"]
+def audit_document(audit: Audit) -> dict[str, Any]:
+    """Return the content of audit.json."""
 
-
-def _shortcut_rows(audit: Audit) -> list[list[str]]:
-    return [
-        [s.name, s.group, "" if s.effect is None else f"{s.effect:.2f}",
-         f"{s.accuracy:.1%} (above {s.low:.1%})",
-         valued(s, audit.spec.class_names) if s.value else ""]
-        for s in sorted(audit.shortcuts, key=lambda s: -s.accuracy)
-    ]  # fmt: skip
-
-
-def _duplicate_rows(audit: Audit) -> list[list[str]]:
-    kinds = (("the same pixels", audit.exact), ("of them the same bytes", audit.same_bytes),
-             ("nearly the same", audit.near))  # fmt: skip
-    return [
-        [name, *(f"{number:,}" for number in (
-            d.groups, sum(d.surplus + d.surplus_in_test), sum(d.in_test), d.in_validation, d.labels
-        ))]
-        for name, d in kinds
-    ]  # fmt: skip
-
-
-def _document(audit: Audit) -> dict:
-    """The audit as JSON: findings, shortcuts, duplicates, counts."""
-
-    def numbers(d):
-        return {k: v for k, v in asdict(d).items() if k not in ("rows", "group")}
+    def counts(found: Duplicates) -> dict[str, Any]:
+        return {k: v for k, v in asdict(found).items() if k not in ("rows", "group")}
 
     return {
-        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
         "dataset": audit.spec.name,
         "fingerprint": audit.catalog.fingerprint(),
         "verdict": audit.verdict,
         "findings": [asdict(f) for f in audit.findings],
         "shortcuts": [asdict(s) for s in audit.shortcuts],
         "generators": {name: asdict(s) for name, s in audit.generators.items()},
-        "duplicates": {"exact": numbers(audit.exact), "same_bytes": numbers(audit.same_bytes),
-                       "near": numbers(audit.near)},
+        "duplicates": {
+            "exact": counts(audit.exact),
+            "same_bytes": counts(audit.same_bytes),
+            "near": counts(audit.near),
+        },
         "counts": audit.catalog.counts(audit.spec.class_names),
-        "skipped": audit.catalog.skipped.num_rows,
-    }  # fmt: skip
+        "unreadable": audit.catalog.skipped.num_rows,
+    }
+
+
+def _page(audit: Audit, folder: Path) -> str:
+    """Return the HTML report; writes its figures into `folder` as well."""
+    names, level = audit.spec.class_names, audit.level
+    strongest = max(
+        (s for s in audit.shortcuts if s.group not in COMBINED),
+        key=lambda s: s.accuracy, default=None,
+    )  # fmt: skip
+    leaks = sum(audit.exact.test_leaks) + sum(audit.near.test_leaks)
+    unreadable = audit.catalog.skipped.num_rows
+    cards = [
+        html.Card(f"{audit.traits.num_rows:,}", "images", f"{unreadable:,} unreadable"),
+        html.Card(f"{len(audit.findings):,}", "findings",
+                  f"{sum(f.level != NOTE for f in audit.findings):,} of them serious"),
+        *([html.Card(f"{strongest.accuracy:.1%}", "strongest single trait",
+                     f"{strongest.name}; chance {strongest.chance:.0%}")] if strongest else []),
+        html.Card(f"{audit.exact.groups:,}", "images with exact duplicates"),
+        html.Card(f"{leaks:,}", "test images with duplicates in train or validation",
+                  tone="caution" if leaks else "good"),
+    ]  # fmt: skip
+    return html.render_page(
+        f"Audit of {audit.spec.name}",
+        [
+            html.Section("Findings", _findings(audit)),
+            html.Section("Shortcuts: traits that predict the label", _shortcuts(audit, folder)),
+            html.Section("Duplicates", _duplicates(audit)),
+            html.Section("Generators", _generators(audit)),
+            html.Section("Images by class and split", html.table(
+                ["split", *names],
+                [[split, *(f"{count:,}" for count in row.values())]
+                 for split, row in audit.catalog.counts(names).items()],
+            )),
+            html.Section("Color and radial spectrum by class", _content(audit, folder)),
+            html.Section("Noise spectra by generator", _spectra(audit, folder)),
+        ],
+        subtitle="Dataset directory: " + ", ".join(map(str, audit.catalog.roots.values())),
+        verdict=html.Verdict(f"Verdict: {audit.verdict}", _MEANINGS[level], _TONES[level]),
+        cards=cards,
+        footer="Full data: audit.json, traits.parquet and duplicates.csv in the same directory.",
+    )  # fmt: skip
+
+
+def _findings(audit: Audit) -> Markup:
+    if not audit.findings:
+        return html.text("The audit found no problem.")
+    fixable = any(f.fix for f in audit.findings)
+    return html.join(
+        *(html.note(f.text, _TONES[f.level], f"Fix: {FIXES[f.fix]} (--fixes {f.fix})"
+                    if f.fix else "") for f in audit.findings),
+        html.text(
+            "Red findings make results unreliable, yellow ones call for caution, green ones are "
+            "notes." + (" To write a fixed copy of the dataset, run the same command with "
+                        "--fix DIR." if fixable else ""),
+            small=True,
+        ),
+    )  # fmt: skip
+
+
+def _shortcuts(audit: Audit, folder: Path) -> Markup:
+    if not audit.shortcuts:
+        return html.text("A class has too few images to measure shortcuts.")
+    strongest = max(audit.shortcuts, key=lambda s: s.accuracy)
+    picture = html.picture_of(
+        _shortcut_figure(audit.shortcuts),
+        f"Bar chart of the balanced accuracy with which each trait alone predicts the label. The "
+        f"highest is {strongest.name} with {strongest.accuracy:.1%}; chance is "
+        f"{strongest.chance:.0%}.",
+        "Balanced accuracy by trait", path=folder / "shortcuts.png",
+    )  # fmt: skip
+    return html.join(
+        html.text(
+            "A decision tree of depth 3 predicts the label from one trait alone (five-fold "
+            "cross-validation by group). A trait far above chance is a shortcut: a detector can "
+            "learn it instead of traces of generation."
+        ),
+        html.figures([picture]),
+        html.table(_SHORTCUT_COLUMNS, _shortcut_rows(audit)),
+        html.text(
+            "Effect: Cramer's V for categories, |2 AUC - 1| for numbers. Format and size leave "
+            "traces in the pixels, which a detector sees. It does not see metadata and file names, "
+            "but they show that the classes come from different sources. Content may be part of "
+            "the task: whether fakes are bluer is a property of this dataset.",
+            small=True,
+        ),
+    )  # fmt: skip
+
+
+def _shortcut_rows(audit: Audit) -> list[list[str]]:
+    return [
+        [s.name, "combined" if s.group in COMBINED else s.group,
+         "-" if s.effect is None else f"{s.effect:.2f}", f"{s.accuracy:.1%}", f"{s.low:.1%}",
+         describe_value(s, audit.spec.class_names) if s.value else ""]
+        for s in sorted(audit.shortcuts, key=lambda s: -s.accuracy)
+    ]  # fmt: skip
+
+
+def _duplicates(audit: Audit) -> Markup:
+    kinds = (("same pixels", audit.exact), ("of these, same bytes", audit.same_bytes),
+             ("nearly the same", audit.near))  # fmt: skip
+    rows = [
+        [name, *(f"{number:,}" for number in (
+            d.groups, sum(d.redundant + d.redundant_test), sum(d.test_leaks), d.validation_leaks,
+            d.label_conflicts,
+        ))]
+        for name, d in kinds
+    ]  # fmt: skip
+    return html.join(
+        html.table(
+            ["duplicates", "different images", "redundant", "test images in train or validation",
+             "validation images in train", "conflicting labels"], rows,
+        ),
+        html.text(
+            "An image is redundant if another one of its class on the same side of the test split "
+            "is its duplicate. duplicates.csv lists all of them.", small=True,
+        ),
+    )  # fmt: skip
+
+
+def _generators(audit: Audit) -> Markup:
+    if not audit.generators:
+        return Markup("")
+    ranked = sorted(audit.generators.items(), key=lambda pair: -pair[1].accuracy)
+    return html.join(
+        html.text(
+            "How well format and size alone separate each generator's fakes from authentic images; "
+            "50% is chance."
+        ),
+        html.table(["generator", "balanced accuracy", "95% lower bound"],
+                   [[name, f"{s.accuracy:.1%}", f"{s.low:.1%}"] for name, s in ranked]),
+    )  # fmt: skip
+
+
+def _content(audit: Audit, folder: Path) -> Markup:
+    names = audit.spec.class_names
+    classes = ", ".join(names)
+    spectrum = html.picture_of(
+        _spectrum_figure(audit.traits, names),
+        f"Line chart of the mean power by spatial frequency for the classes {classes}.",
+        "Mean radial spectrum (shaded: the middle half of the images)",
+        path=folder / "spectrum.png",
+    )
+    color = html.picture_of(
+        _color_figure(audit.traits, names),
+        f"Histograms of mean red, green and blue and of colorfulness for the classes {classes}.",
+        "Color distributions", path=folder / "color.png",
+    )  # fmt: skip
+    return html.join(html.figures([spectrum]), html.figures([color], "wide"))
+
+
+def _spectra(audit: Audit, folder: Path) -> Markup:
+    if not audit.spectra:
+        return Markup("")
+    picture = html.picture_of(
+        spectra_figure(audit.spectra, audit.spec.class_names[0]),
+        f"Mean noise spectra of {', '.join(audit.spectra)}, and below each its difference from "
+        "that of the authentic images.", path=folder / "spectra.png",
+    )  # fmt: skip
+    return html.join(
+        html.text(
+            "Mean Fourier spectrum of the noise that a median filter removes. Zero frequency is in "
+            "the center. Upsampling and JPEG's 8x8 blocks leave points, grids and crosses; if only "
+            "one class has them, it is easy to recognize."
+        ),
+        html.figures([picture], "wide"),
+    )  # fmt: skip
 
 
 def _duplicate_table(audit: Audit) -> pa.Table:
-    """kind, group, dataset, path, class, split of every image that stands more than once."""
+    """Return kind, group, dataset, path, class and split of every image with duplicates."""
     tables, names = [], pa.array(audit.spec.class_names)
     for kind, d in (("exact", audit.exact), ("near", audit.near)):
         order = np.argsort(d.group, kind="stable")
@@ -176,27 +265,27 @@ def _duplicate_table(audit: Audit) -> pa.Table:
 
 
 def _shortcut_figure(shortcuts: list[Shortcut]) -> Figure:
-    """Balanced accuracy of each trait, the strongest on top."""
+    """Draw the balanced accuracy of each trait, the highest at the top."""
     ordered = sorted(shortcuts, key=lambda s: s.accuracy)
-    figure = Figure(figsize=(7, 0.6 + 0.3 * max(1, len(ordered))), layout="constrained")
+    figure = Figure(figsize=(7, 1.2 + 0.27 * len(ordered)), layout="constrained")
     axes = figure.add_subplot()
-    colors = {"format": _COLORS[1], "size": _COLORS[1], "together": "#444444",
-               "metadata": _COLORS[2], "name": _COLORS[2]}  # fmt: skip
+    colors = {"format": _COLORS[1], "size": _COLORS[1], "metadata": _COLORS[2],
+              "name": _COLORS[2], "content": _COLORS[0]}  # fmt: skip
     axes.barh([s.name for s in ordered], [s.accuracy for s in ordered],
-              color=[colors.get(s.group, _COLORS[0]) for s in ordered])  # fmt: skip
-    if ordered:
-        axes.axvline(ordered[0].chance, color="#222222", linewidth=1, linestyle=":")
-    axes.set(xlim=(0, 1), xlabel="balanced accuracy of a shallow tree (dotted: chance)")
-    handles = [Patch(color=c, label=t) for c, t in (
-        (_COLORS[1], "format, size"), (_COLORS[2], "metadata, name"), (_COLORS[0], "content"),
+              color=[colors.get(s.group, "#444444") for s in ordered])  # fmt: skip
+    axes.axvline(ordered[0].chance, color="#222222", linewidth=1, linestyle=":")
+    axes.set(xlim=(0, 1), xlabel="balanced accuracy (dotted: chance)")
+    handles = [Patch(color=color, label=label) for color, label in (
+        (_COLORS[1], "format, size"), (_COLORS[2], "metadata, file name"),
+        (_COLORS[0], "content"), ("#444444", "combined"),
     )]  # fmt: skip
-    axes.legend(handles=handles, fontsize=8, loc="lower right")
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     return figure
 
 
 def _spectrum_figure(table: pa.Table, classes: tuple[str, ...]) -> Figure:
-    """Mean radial spectrum by class, with the spread of single images."""
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    """Draw the mean radial spectrum by class, with the middle half of the images."""
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.add_subplot()
     labels = table["label"].to_numpy()
     bands = np.stack([table[f"band_{i:02}"].to_numpy() for i in range(1, BANDS + 1)], 1)
@@ -209,25 +298,26 @@ def _spectrum_figure(table: pa.Table, classes: tuple[str, ...]) -> Figure:
             axes.plot(frequency, rows.mean(0), color=color, label=name)
             low, high = np.percentile(rows, [25, 75], axis=0)
             axes.fill_between(frequency, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.set(xlabel="cycles a pixel", ylabel="log10 of the share of power",
-             title="Mean radial spectrum (shaded: half of the images)")  # fmt: skip
-    axes.legend(fontsize=8)
+    axes.set(xlabel="cycles per pixel", ylabel="log10 fraction of power")
+    axes.legend(fontsize=9)
     return figure
 
 
 def _color_figure(table: pa.Table, classes: tuple[str, ...]) -> Figure:
-    """Distributions of mean color and of colorfulness by class."""
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    """Draw the distributions of mean color and of colorfulness by class."""
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
     labels = table["label"].to_numpy()
-    columns = ("red", "green", "blue", "spread")
-    for axes, column in zip(figure.subplots(1, 4), columns):
+    titles = {"red": "mean red", "green": "mean green", "blue": "mean blue",
+              "colorfulness": "colorfulness"}  # fmt: skip
+    for axes, (column, title) in zip(figure.subplots(1, 4), titles.items()):
         numbers = table[column].to_numpy()
         edges = np.linspace(0, np.nanmax(numbers, initial=1.0), 41)
         for label, name in enumerate(classes):
-            if not (labels == label).any():
-                continue
-            axes.hist(numbers[labels == label], edges, density=True, histtype="step",
-                      color=_COLORS[label % len(_COLORS)], label=name)  # fmt: skip
-        axes.set(title={"spread": "colorfulness"}.get(column, f"mean {column}"), yticks=[])
-    figure.axes[0].legend(fontsize=8)
+            if (labels == label).any():
+                axes.hist(numbers[labels == label], edges, density=True, histtype="step",
+                          color=_COLORS[label % len(_COLORS)], label=name)  # fmt: skip
+        axes.set(title=title, yticks=[])
+        axes.title.set_fontsize(10)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     return figure

@@ -2,29 +2,33 @@
 
 import sys
 
+from tfdetect.auditing.audit_dataset import quick_findings
+from tfdetect.auditing.findings import NOTE, UNRELIABLE
 from tfdetect.core.errors import UserError
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
 
 
-def check_believable(plan: Plan, catalog: Catalog, strict: bool = False) -> None:
-    """Warns of what a quick audit finds wrong with the planned data.
+def check_training_data(plan: Plan, catalog: Catalog, strict: bool = False) -> None:
+    """Print a warning for each problem that a quick audit finds in the planned data.
+
+    Args:
+        plan: what will be trained.
+        catalog: its files.
+        strict: whether to refuse unreliable data instead.
 
     Raises:
-        UserError: strict, and results from this data should not be believed.
+        UserError: strict, and results from this data would be unreliable.
     """
-    from tfdetect.auditing.audit_dataset import quick_findings
-    from tfdetect.auditing.findings import NOTE, REFUSE
-
-    if plan.spec.pretraining:  # no label that anything could give away
+    if plan.spec.pretraining:  # no label, so nothing can leak it
         return
-    found = [f for f in quick_findings(plan.spec, catalog) if f.level != NOTE]
-    refused = [f.text for f in found if f.level == REFUSE]
-    whole = f"The whole audit: python -m tfdetect.audit --dataset {plan.experiment.data.dataset}"
-    if refused and strict:
-        lines = "".join(f"\n  {text}" for text in refused)
-        raise UserError(f"Results from {catalog.name} should not be believed:{lines}\n{whole}")
-    for finding in found:
+    findings = [f for f in quick_findings(plan.spec, catalog) if f.level != NOTE]
+    if not findings:
+        return
+    hint = f"For the full audit: python -m tfdetect.audit --dataset {plan.experiment.data.dataset}"
+    if strict and (unreliable := [f.text for f in findings if f.level == UNRELIABLE]):
+        lines = "".join(f"\n  {text}" for text in unreliable)
+        raise UserError(f"Results from {catalog.name} would be unreliable:{lines}\n{hint}")
+    for finding in findings:
         print(f"warning: {catalog.name}: {finding.text}", file=sys.stderr)
-    if found:
-        print(f"{whole}", file=sys.stderr)
+    print(hint, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Images that stand in a dataset more than once: by bytes, by pixels, or nearly."""
+"""Finds duplicate images of a dataset: by bytes, by decoded pixels, and near duplicates."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,80 +12,89 @@ from scipy.sparse.csgraph import connected_components
 from tfdetect.data.catalog import Catalog
 from tfdetect.imaging.pillow import opened, upright_rgb
 
-DISTANCE = 6  # bits of 64 in which perceptual hashes of near duplicates differ at most, below 8
-CORRELATION = 0.9  # of the pixels of near duplicates, at 32x32, at least
-PAIRS = 50_000  # of candidates that are looked at
+MAX_HASH_DISTANCE = 6  # differing bits of 64 of perceptual hashes; below 8, see _hash_neighbors
+MIN_CORRELATION = 0.9  # of the pixels of near duplicates at 32x32
+MAX_PAIRS = 50_000  # candidates whose pixels are compared
 _SIDE = 32
-_AT_ONCE = 4_000_000  # pairs of hashes that are compared
-_FLAT = 4.0  # contrast below which a perceptual hash is noise
+_CHUNK_PAIRS = 4_000_000  # pairs of hashes that are compared at once
+_MIN_CONTRAST = 4.0  # below it a perceptual hash is noise
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What stands more than once, of one kind.
+    """Duplicates of one kind (same bytes, same pixels, or near).
 
     Attributes:
-        groups: number of different images that stand more than once.
-        surplus: images of train and validation that could go without an image being lost, by
-            class.
-        surplus_in_test: the same of the test split.
-        in_test: test images that stand in train or validation too, by class.
-        in_validation: validation images that stand in train too.
-        labels: images that stand under several labels.
-        rows: int [n], rows of the catalog in such groups.
-        group: int [n], which.
-        complete: False where there were more candidates than could be looked at.
+        groups: number of different images that occur more than once.
+        redundant: number of images of train and validation, by class, that could be removed
+            without losing a distinct image.
+        redundant_test: the same of the test split.
+        test_leaks: number of test images, by class, that also occur in train or validation.
+        validation_leaks: number of validation images that also occur in train.
+        label_conflicts: number of images that occur under several labels.
+        rows: int [n], rows of the catalog that belong to such groups.
+        group: int [n], the number of each row's group.
+        complete: False where there were more candidates than could be compared.
     """
 
     groups: int
-    surplus: tuple[int, ...]
-    surplus_in_test: tuple[int, ...]
-    in_test: tuple[int, ...]
-    in_validation: int
-    labels: int
+    redundant: tuple[int, ...]
+    redundant_test: tuple[int, ...]
+    test_leaks: tuple[int, ...]
+    validation_leaks: int
+    label_conflicts: int
     rows: np.ndarray
     group: np.ndarray
     complete: bool = True
 
 
-def by_column(table: pa.Table, column: str, classes: int) -> Duplicates:
-    """Duplicates by equal values of a column: hash (bytes) or pixels."""
+def exact_duplicates(table: pa.Table, column: str, classes: int) -> Duplicates:
+    """Return the duplicates by equal values of one column.
+
+    Args:
+        table: rows with label, split and `column`.
+        column: "hash" (equal bytes) or "pixels" (equal decoded pixels).
+        classes: number of classes.
+    """
     values = table[column].combine_chunks().dictionary_encode()
     codes = pc.fill_null(values.indices, -1).to_numpy()
     counts = np.bincount(codes[codes >= 0], minlength=len(values.dictionary))
     rows = np.flatnonzero((codes >= 0) & (counts[codes] > 1))
-    return _described(table, rows, codes[rows], classes)
+    return _summarize(table, rows, codes[rows], classes)
 
 
-def near(catalog: Catalog, table: pa.Table, classes: int) -> Duplicates:
-    """Images that look alike and are not equal: perceptual hashes first, then their pixels.
+def near_duplicates(catalog: Catalog, table: pa.Table, classes: int) -> Duplicates:
+    """Return images that look alike but differ in pixels.
+
+    Candidates come from perceptual hashes; their pixels decide.
 
     Args:
         table: the traits of the catalog's files.
+        classes: number of classes.
     """
-    first, second = candidates(table)
-    complete = len(first) <= PAIRS
+    first, second = candidate_pairs(table)
+    complete = len(first) <= MAX_PAIRS
     if not complete:
-        chosen = np.random.default_rng(0).choice(len(first), PAIRS, replace=False)
+        chosen = np.random.default_rng(0).choice(len(first), MAX_PAIRS, replace=False)
         first, second = first[np.sort(chosen)], second[np.sort(chosen)]
-    alike = _alike(catalog.paths(table), first, second)
-    first, second = first[alike], second[alike]
+    similar = _pixels_correlate(catalog.paths(table), first, second)
+    first, second = first[similar], second[similar]
     size = table.num_rows
     graph = coo_array((np.ones(len(first), bool), (first, second)), (size, size))
     component = connected_components(graph, directed=False)[1]
     rows = np.flatnonzero(np.bincount(component)[component] > 1)
-    return _described(table, rows, component[rows], classes, complete)
+    return _summarize(table, rows, component[rows], classes, complete)
 
 
-def candidates(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of pairs whose perceptual hashes are near and whose pixels differ.
+def candidate_pairs(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs of rows with similar perceptual hashes and different pixels.
 
-    Of images with equal hashes each is paired with the next one only.
+    Among images with equal hashes, each is paired only with the next one.
 
     Returns:
         Two arrays of row numbers, int [pairs].
     """
-    usable = pc.and_(pc.is_valid(table["phash"]), pc.greater(table["contrast"], _FLAT))
+    usable = pc.and_(pc.is_valid(table["phash"]), pc.greater(table["contrast"], _MIN_CONTRAST))
     rows = np.flatnonzero(pc.fill_null(usable, False).to_numpy())
     if not len(rows):
         return rows, rows
@@ -96,7 +105,7 @@ def candidates(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(rows[same], rows[same + 1])]
     starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
     unique, rows = hashes[starts], rows[starts]
-    pairs += [(rows[first], rows[second]) for first, second in _neighbors(unique)]
+    pairs += [(rows[first], rows[second]) for first, second in _hash_neighbors(unique)]
     first, second = (np.concatenate(side) for side in zip(*pairs))
     pixels = table["pixels"].combine_chunks().dictionary_encode().indices.to_numpy()
     differ = pixels[first] != pixels[second]
@@ -105,11 +114,12 @@ def candidates(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return pair[:, 0], pair[:, 1]
 
 
-def _neighbors(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places of different hashes that differ in at most `DISTANCE` bits; a pair may come twice.
+def _hash_neighbors(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield positions of unequal hashes that differ in at most `MAX_HASH_DISTANCE` bits.
 
-    Of two hashes that near, one of the four quarters differs in one bit at most: so only hashes
-    whose quarters do are compared (Norouzi et al., Fast Search in Hamming Space, CVPR 2012).
+    A pair may come twice. If two hashes differ in fewer than 8 bits, at least one of their four
+    quarters differs in at most one bit, so only hashes with such quarters are compared (Norouzi
+    et al., Fast Search in Hamming Space, CVPR 2012).
     """
     for band in range(4):
         quarter = (hashes >> np.uint64(16 * band)).astype(np.uint16)
@@ -122,60 +132,70 @@ def _neighbors(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             begin = starts[other] if flipped else mine + 1
             count = starts[other + 1] - begin
             ends = np.cumsum(count)
-            cuts = np.searchsorted(ends, np.arange(0, ends[-1] if len(ends) else 0, _AT_ONCE))
+            cuts = np.searchsorted(ends, np.arange(0, ends[-1] if len(ends) else 0, _CHUNK_PAIRS))
             for low, high in zip(cuts, [*cuts[1:], len(mine)]):
                 some = count[low:high]
                 first = np.repeat(mine[low:high], some)
                 within = np.arange(len(first)) - np.repeat(np.cumsum(some) - some, some)
                 second = np.repeat(begin[low:high], some) + within
                 first, second = order[first], order[second]
-                close = np.bitwise_count(hashes[first] ^ hashes[second]) <= DISTANCE
+                distance = np.bitwise_count(hashes[first] ^ hashes[second])
+                close = distance <= MAX_HASH_DISTANCE
                 yield first[close], second[close]
 
 
-def _alike(paths: pa.ChunkedArray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Whether the images of each pair of rows show the same, bool [pairs]."""
-    needed, places = np.unique(np.concatenate([first, second]), return_inverse=True)
-    pictures = np.stack([_small(path) for path in paths.take(pa.array(needed)).to_pylist()] or
-                        [np.zeros(3 * _SIDE**2, np.float32)])  # fmt: skip
-    one, other = places[: len(first)], places[len(first) :]
-    alike = np.zeros(len(first), bool)
+def _pixels_correlate(paths: pa.ChunkedArray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return whether the thumbnails of each pair of rows correlate, bool [pairs]."""
+    needed, positions = np.unique(np.concatenate([first, second]), return_inverse=True)
+    thumbnails = np.stack(
+        [_normalized_thumbnail(path) for path in paths.take(pa.array(needed)).to_pylist()]
+        or [np.zeros(3 * _SIDE**2, np.float32)]
+    )
+    one, other = positions[: len(first)], positions[len(first) :]
+    similar = np.zeros(len(first), bool)
     for start in range(0, len(first), 10_000):
         part = slice(start, start + 10_000)
-        alike[part] = (pictures[one[part]] * pictures[other[part]]).sum(1) > CORRELATION
-    return alike
+        correlation = (thumbnails[one[part]] * thumbnails[other[part]]).sum(1)
+        similar[part] = correlation > MIN_CORRELATION
+    return similar
 
 
-def _small(path: str) -> np.ndarray:
-    """An image's pixels at 32x32, centerd, of length one; zeros where it cannot be read."""
+def _normalized_thumbnail(path: str) -> np.ndarray:
+    """Return an image's 32x32 pixels, zero mean and unit norm; zeros if it cannot be read."""
     from PIL import Image
 
     try:
         with opened(path) as image:
             image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
             small = upright_rgb(image).resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    except Exception:  # broken since; Pillow's plugins raise many kinds
+    except Exception:  # broken since the catalog was built; Pillow's plugins raise many kinds
         return np.zeros(3 * _SIDE**2, np.float32)
     pixels = np.asarray(small, np.float32)
     pixels = (pixels - pixels.mean((0, 1))).ravel()
     return pixels / max(1e-6, float(np.linalg.norm(pixels)))
 
 
-def _described(
+def _summarize(
     table: pa.Table, rows: np.ndarray, group: np.ndarray, classes: int, complete: bool = True
 ) -> Duplicates:
+    """Count what the groups of duplicates mean for splits and labels.
+
+    Args:
+        rows: int [n], rows of `table` that belong to a group.
+        group: int [n], any number per group.
+    """
     group = np.unique(group, return_inverse=True)[1]
     count = int(group.max()) + 1 if len(group) else 0
     labels = table["label"].to_numpy()[rows]
     splits = table["split"].cast(pa.string()).to_numpy()[rows]
-    has = {
+    occurs_in = {
         name: np.bincount(group, splits == name, count) > 0
         for name in ("train", "validation", "test")
     }
-    learned = has["train"] | has["validation"]
+    learned = occurs_in["train"] | occurs_in["validation"]
     by_label = np.stack([np.bincount(group, labels == c, count) for c in range(classes)])
-    # One image of a group is no surplus, of each class and of each side of the test split.
-    surplus, surplus_in_test = (
+    # One image per group, class and side of the test split is not redundant.
+    redundant, redundant_test = (
         tuple(
             int(np.maximum(0, np.bincount(group, (labels == c) & part, count) - 1).sum())
             for c in range(classes)
@@ -184,13 +204,13 @@ def _described(
     )
     return Duplicates(
         groups=count,
-        surplus=surplus,
-        surplus_in_test=surplus_in_test,
-        in_test=tuple(
+        redundant=redundant,
+        redundant_test=redundant_test,
+        test_leaks=tuple(
             int(((splits == "test") & (labels == c) & learned[group]).sum()) for c in range(classes)
         ),
-        in_validation=int(((splits == "validation") & has["train"][group]).sum()),
-        labels=int(((by_label > 0).sum(0) > 1)[group].sum()),
+        validation_leaks=int(((splits == "validation") & occurs_in["train"][group]).sum()),
+        label_conflicts=int(((by_label > 0).sum(0) > 1)[group].sum()),
         rows=rows,
         group=group,
         complete=complete,

@@ -1,4 +1,4 @@
-"""How well traits that should not matter tell the label: effect sizes and shallow trees."""
+"""Measures how well file and image traits predict the label: effect sizes and shallow trees."""
 
 from dataclasses import dataclass
 
@@ -11,40 +11,51 @@ from sklearn.tree import DecisionTreeClassifier
 
 from tfdetect.auditing.traits import TRAITS, Trait
 
-DEPTH = 3
+TREE_DEPTH = 3
 FOLDS = 5
-ROWS = 30_000  # at most, for the trees: more says nothing more
-_VALUES = 12  # of a category, that a tree knows apart
-_FEWEST = 10  # images of a class, below which nothing is said
+MAX_ROWS = 30_000  # for the trees: more rows do not change the result
+_MAX_CATEGORIES = 12  # of a categorical trait, that a tree distinguishes
+_MIN_CLASS_IMAGES = 10  # below this, nothing is measured
+
+# Groups of `Shortcut`s that join several traits, and the groups of traits that they join.
+COMBINED = {
+    "combined_file": ("format, size and metadata together", ("format", "size", "metadata")),
+    "combined_all": (
+        "all traits but file names together", ("format", "size", "metadata", "content"),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Value:
-    """A value of a trait that stands almost only in one class.
+    """A value of a trait that occurs almost only in one class.
 
     Attributes:
-        shares: of each class's images that have it, in label order.
-        label: the class that has it most.
-        purity: the probability of that class where the value is seen, all classes equally likely.
+        text: the value.
+        fractions: fraction of each class's images that have it, in label order.
+        label: the class in which it is most frequent.
+        purity: probability of that class given the value, if all classes were equally frequent.
     """
 
     text: str
-    shares: tuple[float, ...]
+    fractions: tuple[float, ...]
     label: int
     purity: float
 
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one trait, or several together, tells the label.
+    """How well one trait, or several combined, predicts the label.
 
     Attributes:
-        effect: between 0 (none) and 1: Cramer's V of a category, |2 AUC - 1| of a number
-            (of the strongest pair of classes); None of several columns together.
-        accuracy: balanced, of a tree of depth 3, cross-validated.
+        name: of the trait, of a combination, or of an image generator.
+        group: the trait's group, a key of `COMBINED`, or "generator".
+        effect: effect size from 0 (none) to 1: Cramer's V of a category, |2 AUC - 1| of a number
+            (for the most different pair of classes); None for several columns.
+        accuracy: balanced accuracy of a tree of depth 3, cross-validated.
         low: lower end of its 95% interval.
         chance: 1 / number of classes.
-        value: the most telling one, if there is one.
+        value: the most predictive value, if one occurs almost only in one class.
     """
 
     name: str
@@ -55,88 +66,106 @@ class Shortcut:
     chance: float
     value: Value | None = None
 
-    def above_chance(self, accuracy: float) -> bool:
-        """Whether it surely beats that accuracy, or what corresponds to it with more classes."""
-        share = (accuracy - 0.5) / 0.5
-        return self.low > self.chance + share * (1 - self.chance)
+    def significantly_above(self, accuracy: float) -> bool:
+        """Return whether the interval lies above a balanced accuracy.
+
+        Args:
+            accuracy: of two classes, 0.5 to 1; converted for more classes.
+        """
+        skill = (accuracy - 0.5) / 0.5
+        return self.low > self.chance + skill * (1 - self.chance)
 
 
 def find_shortcuts(table: pa.Table, classes: int, seed: int = 0) -> list[Shortcut]:
-    """Of every trait, of all that tell how files were made, and of all but names.
+    """Measure every trait and the combinations of `COMBINED`.
 
     Args:
-        table: of `read_traits`, or of `read_headers`: traits without columns are left out.
-        classes: number of them.
+        table: from `read_traits` or `read_headers`; traits without columns are skipped.
+        classes: number of classes.
+        seed: of the sample and the folds.
+
+    Returns:
+        One entry per trait that varies; [] if a class has too few images.
     """
-    table = sample(table, ROWS, seed)
+    table = stratified_sample(table, MAX_ROWS, seed)
     labels = table["label"].to_numpy()
-    if np.bincount(labels, minlength=classes).min() < _FEWEST:
+    if np.bincount(labels, minlength=classes).min() < _MIN_CLASS_IMAGES:
         return []
-    parts, found = folds(table, labels, seed), []
+    folds, found = cross_validation_folds(table, labels, seed), []
     known = set(table.column_names)
     features = {t: _features(table, t) for t in TRAITS if known.issuperset(t.columns)}
     for trait, matrix in features.items():
         if (matrix == matrix[0]).all():
-            continue  # the same everywhere
-        accuracy, low = _tree(matrix, labels, classes, parts)
-        effect = _effect(table, trait, labels, classes) if len(trait.columns) == 1 else None
-        value = telling_value(table, trait, labels, classes) if len(trait.columns) == 1 else None
+            continue
+        accuracy, low = tree_accuracy(matrix, labels, classes, folds)
+        effect = value = None
+        if len(trait.columns) == 1:
+            effect = _effect_size(table, trait, labels, classes)
+            value = predictive_value(table, trait, labels, classes)
         found.append(Shortcut(trait.name, trait.group, effect, accuracy, low, 1 / classes, value))
-    for name, groups in (
-        ("format, size and metadata together", ("format", "size", "metadata")),
-        ("all but names together", ("format", "size", "metadata", "content")),
-    ):
-        chosen = [m for t, m in features.items() if t.group in groups]
-        accuracy, low = _tree(np.concatenate(chosen, 1), labels, classes, parts)
-        found.append(Shortcut(name, "together", None, accuracy, low, 1 / classes))
+    for group, (name, groups) in COMBINED.items():
+        matrices = [matrix for trait, matrix in features.items() if trait.group in groups]
+        accuracy, low = tree_accuracy(np.concatenate(matrices, 1), labels, classes, folds)
+        found.append(Shortcut(name, group, None, accuracy, low, 1 / classes))
     return found
 
 
-def generators_told(table: pa.Table, seed: int = 0) -> dict[str, Shortcut]:
-    """How well format and size alone tell each generator's fakes from authentic images.
+def generator_shortcuts(table: pa.Table, seed: int = 0) -> dict[str, Shortcut]:
+    """Measure how well format and size separate each generator's fakes from authentic images.
 
-    From those filed with it, if there are any, else from those of the same datasets.
+    The authentic images are those listed with the generator, if there are any, otherwise those of
+    the same datasets.
+
+    Args:
+        table: from `read_traits`.
+        seed: of the samples and the folds.
+
+    Returns:
+        By name of the generator; generators with too few images are left out.
     """
     found, generators = {}, table["generator"].cast(pa.string())
     authentic = pc.equal(table["label"], 0)
     for name in sorted(filter(None, pc.unique(generators).to_pylist())):
-        fakes = pc.and_(pc.fill_null(pc.equal(generators, name), False), pc.invert(authentic))
-        own = pc.and_(pc.fill_null(pc.equal(generators, name), False), authentic)
-        if not pc.any(own).as_py():
+        of_generator = pc.fill_null(pc.equal(generators, name), False)
+        fakes = pc.and_(of_generator, pc.invert(authentic))
+        reference = pc.and_(of_generator, authentic)
+        if not pc.any(reference).as_py():
             datasets = pc.unique(table.filter(fakes)["dataset"].cast(pa.string()))
-            own = pc.and_(authentic, pc.is_in(table["dataset"].cast(pa.string()), datasets))
-        some = sample(table.filter(pc.or_(fakes, own)), ROWS // 3, seed)
-        labels = (some["label"].to_numpy() > 0).astype(int)
-        if np.bincount(labels, minlength=2).min() < _FEWEST:
+            reference = pc.and_(authentic, pc.is_in(table["dataset"].cast(pa.string()), datasets))
+        rows = stratified_sample(table.filter(pc.or_(fakes, reference)), MAX_ROWS // 3, seed)
+        labels = (rows["label"].to_numpy() > 0).astype(int)
+        if np.bincount(labels, minlength=2).min() < _MIN_CLASS_IMAGES:
             continue
-        chosen = [_features(some, t) for t in TRAITS if t.group in ("format", "size")]
-        parts = folds(some, labels, seed)
-        accuracy, low = _tree(np.concatenate(chosen, 1), labels, 2, parts)
+        matrices = [_features(rows, t) for t in TRAITS if t.group in ("format", "size")]
+        folds = cross_validation_folds(rows, labels, seed)
+        accuracy, low = tree_accuracy(np.concatenate(matrices, 1), labels, 2, folds)
         found[name] = Shortcut(name, "generator", None, accuracy, low, 0.5)
     return found
 
 
-def sample(table: pa.Table, count: int, seed: int) -> pa.Table:
-    """At most that many rows, as many of each class as there are, drawn by the seed."""
+def stratified_sample(table: pa.Table, count: int, seed: int) -> pa.Table:
+    """Draw at most `count` rows, equally many of each class as far as there are enough."""
     if table.num_rows <= count:
         return table
     labels = table["label"].to_numpy()
     rng, chosen = np.random.default_rng(seed), []
     present, counts = np.unique(labels, return_counts=True)
     left = count
-    for place, index in enumerate(np.argsort(counts)):  # what a small class leaves, others take
-        take = min(counts[index], left // (len(present) - place))
+    for position, index in enumerate(np.argsort(counts)):  # small classes first
+        take = min(counts[index], left // (len(present) - position))
         rows = np.flatnonzero(labels == present[index])
         chosen.append(rng.choice(rows, take, replace=False))
         left -= take
     return table.take(pa.array(np.sort(np.concatenate(chosen))))
 
 
-def folds(table: pa.Table, labels: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Train and test rows of each fold; rows of one group stay together."""
+def cross_validation_folds(
+    table: pa.Table, labels: np.ndarray, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return train and test rows of each fold; rows of one group stay together."""
     groups = table["group"].combine_chunks().dictionary_encode().indices.to_numpy()
     count = min(FOLDS, np.bincount(labels)[np.unique(labels)].min())
-    if len(np.unique(groups)) == len(groups):  # many times as fast
+    if len(np.unique(groups)) == len(groups):  # many times faster
         kfold = StratifiedKFold(count, shuffle=True, random_state=seed)
         return list(kfold.split(labels, labels))
     kfold = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
@@ -144,7 +173,7 @@ def folds(table: pa.Table, labels: np.ndarray, seed: int) -> list[tuple[np.ndarr
 
 
 def _features(table: pa.Table, trait: Trait) -> np.ndarray:
-    """The trait's columns as numbers, float [n, f]; a category as its most frequent values."""
+    """Return a trait as numbers, float32 [n, f]; categories as one-hot of the most frequent."""
     matrices = []
     for name in trait.columns:
         column = table[name].combine_chunks()
@@ -153,7 +182,7 @@ def _features(table: pa.Table, trait: Trait) -> np.ndarray:
         if pa.types.is_string(column.type):
             column = pc.fill_null(column, "none").dictionary_encode()
             codes = column.indices.to_numpy()
-            common = np.argsort(-np.bincount(codes), kind="stable")[:_VALUES]
+            common = np.argsort(-np.bincount(codes), kind="stable")[:_MAX_CATEGORIES]
             matrices.append(codes[:, None] == common[None])
         else:
             numbers = pc.fill_null(column.cast(pa.float64(), safe=False), -1.0)
@@ -161,47 +190,64 @@ def _features(table: pa.Table, trait: Trait) -> np.ndarray:
     return np.concatenate(matrices, 1).astype(np.float32)
 
 
-def _tree(matrix: np.ndarray, labels: np.ndarray, classes: int, parts) -> tuple[float, float]:
-    """Balanced accuracy of a shallow tree on folds, and the lower end of its interval."""
-    said = np.empty_like(labels)
-    least = max(5, len(labels) // 500)
-    for train, test in parts:
+def tree_accuracy(
+    matrix: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    folds: list[tuple[np.ndarray, np.ndarray]],
+) -> tuple[float, float]:
+    """Return a shallow tree's cross-validated balanced accuracy and its lower 95% bound.
+
+    Args:
+        matrix: features, float [n, f].
+        labels: int [n].
+        classes: number of classes.
+        folds: train and test rows of each fold.
+    """
+    predicted = np.empty_like(labels)
+    min_leaf = max(5, len(labels) // 500)
+    for train, test in folds:
         tree = DecisionTreeClassifier(
-            max_depth=DEPTH, min_samples_leaf=least, class_weight="balanced", random_state=0
+            max_depth=TREE_DEPTH, min_samples_leaf=min_leaf, class_weight="balanced", random_state=0
         )
-        said[test] = tree.fit(matrix[train], labels[train]).predict(matrix[test])
+        predicted[test] = tree.fit(matrix[train], labels[train]).predict(matrix[test])
     recalls, counts = [], []
     for label in range(classes):
-        mine = labels == label
-        recalls.append((said[mine] == label).mean())
-        counts.append(mine.sum())
+        rows = labels == label
+        recalls.append((predicted[rows] == label).mean())
+        counts.append(rows.sum())
     accuracy = float(np.mean(recalls))
-    # Agresti and Coull's share, so that a recall of 1 of few images is not taken for certain.
-    shares = (np.array(recalls) * counts + 2) / (np.array(counts) + 4)
-    error = np.sqrt((shares * (1 - shares) / (np.array(counts) + 4)).sum()) / classes
+    # Agresti-Coull, so that a recall of 1 on few images does not count as certain.
+    adjusted = (np.array(recalls) * counts + 2) / (np.array(counts) + 4)
+    variance = adjusted * (1 - adjusted) / (np.array(counts) + 4)
+    error = np.sqrt(variance.sum()) / classes
     return accuracy, float(accuracy - 1.96 * error)
 
 
-def _effect(table: pa.Table, trait: Trait, labels: np.ndarray, classes: int) -> float:
+def _effect_size(table: pa.Table, trait: Trait, labels: np.ndarray, classes: int) -> float:
+    """Return |2 AUC - 1| of the most different pair of classes, or Cramer's V of a category."""
     column = table[trait.columns[0]].combine_chunks()
     if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-        there = pc.is_valid(column).to_numpy(zero_copy_only=False)
+        valid = pc.is_valid(column).to_numpy(zero_copy_only=False)
         numbers = pc.drop_null(column).to_numpy()
-        present = [numbers[labels[there] == label] for label in range(classes)]
+        by_class = [numbers[labels[valid] == label] for label in range(classes)]
         effects = [0.0]
-        for i, a in enumerate(present):
-            for b in present[i + 1 :]:
+        for i, a in enumerate(by_class):
+            for b in by_class[i + 1 :]:
                 if len(a) and len(b):
                     statistic = stats.mannwhitneyu(a, b).statistic
                     effects.append(abs(2 * statistic / (len(a) * len(b)) - 1))
         return float(max(effects))
-    return cramers_v(_counts(column, labels, classes)[0])
+    return cramers_v(_contingency(column, labels, classes)[0])
 
 
 def cramers_v(counts: np.ndarray) -> float:
-    """Cramer's V with Bergsma's correction of its bias, of a table of counts [values, classes].
+    """Return Cramer's V with Bergsma's bias correction, 0 to 1.
 
     Source: Bergsma, J. Korean Stat. Soc. 42 (2013).
+
+    Args:
+        counts: contingency table, int [values, classes].
     """
     counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
     rows, columns = counts.shape
@@ -215,31 +261,33 @@ def cramers_v(counts: np.ndarray) -> float:
     return float(min(1.0, np.sqrt(phi2 / (min(rows, columns) - 1))))
 
 
-def telling_value(table: pa.Table, trait: Trait, labels: np.ndarray, classes: int) -> Value | None:
-    """The most frequent value that surely stands at least four times as often in one class.
+def predictive_value(
+    table: pa.Table, trait: Trait, labels: np.ndarray, classes: int
+) -> Value | None:
+    """Return the most frequent value that is at least four times as frequent in one class.
 
-    A value must be that of ten images and of a twentieth of the class. None of a continuous trait.
+    The value must occur in at least ten images and 5% of the class. Continuous traits have none.
     """
     column = table[trait.columns[0]].combine_chunks()
     if pa.types.is_floating(column.type) and trait.columns != ("quality",):
         return None
-    counts, values = _counts(column, labels, classes)
+    counts, values = _contingency(column, labels, classes)
     totals = np.maximum(1, np.bincount(labels, minlength=classes))
     best = None
     for text, row in zip(values, counts):
-        shares = row / totals
-        label = int(shares.argmax())
-        rest = float(np.delete(shares, label).max())
-        error = np.sqrt((shares * (1 - shares) / totals).sum())
-        purity = float(shares[label] / max(shares.sum(), 1e-12))
-        telling = row[label] >= 10 and shares[label] >= max(0.05, 4 * rest + 3 * error)
-        if telling and (best is None or shares[label] > best.shares[best.label]):
-            best = Value(str(text), tuple(map(float, shares)), label, purity)
+        fractions = row / totals
+        label = int(fractions.argmax())
+        rest = float(np.delete(fractions, label).max())
+        error = np.sqrt((fractions * (1 - fractions) / totals).sum())
+        purity = float(fractions[label] / max(fractions.sum(), 1e-12))
+        predictive = row[label] >= 10 and fractions[label] >= max(0.05, 4 * rest + 3 * error)
+        if predictive and (best is None or fractions[label] > best.fractions[best.label]):
+            best = Value(str(text), tuple(map(float, fractions)), label, purity)
     return best
 
 
-def _counts(column: pa.Array, labels: np.ndarray, classes: int) -> tuple[np.ndarray, list]:
-    """Counts [values, classes] and the values of a column."""
+def _contingency(column: pa.Array, labels: np.ndarray, classes: int) -> tuple[np.ndarray, list]:
+    """Return counts, int [values, classes], and the values of a column."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(pa.string())
     encoded = pc.fill_null(column.cast(pa.string()), "none").dictionary_encode()

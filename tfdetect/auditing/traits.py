@@ -1,4 +1,4 @@
-"""What an image file tells beside what it shows: one Arrow row of traits for each file."""
+"""Reads traits of image files, such as format, size, metadata and color, into an Arrow table."""
 
 import functools
 import hashlib
@@ -16,13 +16,13 @@ from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
 from tfdetect.imaging.pillow import opened, upright_rgb
 
-BANDS = 16  # of the radial spectrum, from 0 to half a cycle a pixel
-GRAY = 3.0  # mean spread of the channels, in gray levels, below which an image counts as gray
+BANDS = 16  # of the radial spectrum, from 0 to 0.5 cycles per pixel
+MAX_GRAY_COLORFULNESS = 3.0  # mean difference of the channels, in 0..255, of a gray image
 _SPECTRUM = tuple(f"band_{i:02}" for i in range(1, BANDS + 1))
 
-_CACHE = "traits-2"  # another name when the same file gets other traits
-# The luminance table of the JPEG standard (ITU T.81, annex K), in natural order: the tables of
-# quality q in libjpeg are multiples of it.
+_CACHE = "traits-3"  # to be renamed whenever the same file would get other traits
+# The luminance table of the JPEG standard (ITU T.81, annex K), in natural order; libjpeg scales it
+# by the quality.
 _LUMINANCE = np.array([
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
     14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113,
@@ -32,12 +32,13 @@ _LUMINANCE = np.array([
 
 @dataclass(frozen=True)
 class Trait:
-    """Something that should not tell the label.
+    """A property of an image that should not predict its label.
 
     Attributes:
-        group: format and size leave traces in the pixels that a detector sees; metadata and
-            name do not, and content is what the picture shows.
-        columns: of the traits' table.
+        name: shown in reports.
+        group: "format" and "size" leave traces in the pixels, which a detector sees; "metadata"
+            and "name" do not; "content" describes what the image shows.
+        columns: columns of the table of traits.
     """
 
     name: str
@@ -64,37 +65,41 @@ TRAITS = (
     Trait("bytes per pixel", "content", ("bytes_per_pixel",)),
     Trait("mean color", "content", ("red", "green", "blue")),
     Trait("contrast", "content", ("contrast",)),
-    Trait("colorfulness", "content", ("spread",)),
+    Trait("colorfulness", "content", ("colorfulness",)),
     Trait("gray image", "content", ("gray",)),
     Trait("radial spectrum", "content", _SPECTRUM),
 )
 
-_OF_HEADER = pa.schema([
+_HEADER_SCHEMA = pa.schema([
     ("mode", pa.string()), ("bits", pa.int32()), ("quality", pa.float32()),
     ("tables", pa.string()), ("subsampling", pa.string()), ("progressive", pa.bool_()),
     ("exif", pa.bool_()), ("icc", pa.bool_()), ("software", pa.string()),
 ])  # fmt: skip
-_OF_PIXELS = pa.schema([
+_PIXEL_SCHEMA = pa.schema([
     ("pixels", pa.string()), ("phash", pa.uint64()), ("red", pa.float32()),
     ("green", pa.float32()), ("blue", pa.float32()), ("contrast", pa.float32()),
-    ("spread", pa.float32()), *((name, pa.float32()) for name in _SPECTRUM),
+    ("colorfulness", pa.float32()), *((name, pa.float32()) for name in _SPECTRUM),
 ])  # fmt: skip
-_OF_CONTENT = pa.schema([*_OF_HEADER, *_OF_PIXELS])
+_FILE_SCHEMA = pa.schema([*_HEADER_SCHEMA, *_PIXEL_SCHEMA])
 
 
 def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
-    """The traits of every file of a catalog, in its order.
+    """Read the traits of every file of a catalog, in its order.
 
-    Files are read in parallel processes; what was read once of a content is cached.
+    Files are read in parallel processes; results are cached by the files' content.
+
+    Args:
+        catalog: the files.
+        progress: whether to show progress.
 
     Returns:
-        The catalog's columns and those that `TRAITS` names, and `pixels` (a hash of the
-        decoded pixels) and `phash` (a perceptual hash, uint64). Null where a file broke since.
+        The catalog's columns, the columns that `TRAITS` names, `pixels` (a hash of the decoded
+        pixels) and `phash` (a perceptual hash, uint64). Null where a file became unreadable.
     """
     table = catalog.table
     key = hashlib.sha256("\n".join(map(str, catalog.roots.values())).encode()).hexdigest()[:16]
     cache = cache_dir() / _CACHE / f"{catalog.name}-{key}.parquet"
-    schema = pa.schema([("hash", pa.string()), *_OF_CONTENT])
+    schema = pa.schema([("hash", pa.string()), *_FILE_SCHEMA])
     known = read_cache(cache, schema)
     known = schema.empty_table() if known is None else known
     missing = pc.invert(pc.is_in(table["hash"], known["hash"].combine_chunks()))
@@ -103,35 +108,37 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
         first = np.unique(todo["hash"].to_numpy(), return_index=True)[1]
         todo = todo.take(pa.array(np.sort(first)))
         paths = catalog.paths(todo).to_pylist()
-        found = read_all(_read, paths, _OF_CONTENT, "auditing files", progress)
-        found = pa.table([todo["hash"], *found.columns], ["hash", *_OF_CONTENT.names])
+        found = read_all(_read_file, paths, _FILE_SCHEMA, "reading image traits", progress)
+        found = pa.table([todo["hash"], *found.columns], ["hash", *_FILE_SCHEMA.names])
         known = pa.concat_tables([known, found]).combine_chunks()
         known = known.filter(pc.is_in(known["hash"], table["hash"].combine_chunks()))
         write_cache(cache, known)
-    places = pc.index_in(table["hash"], known["hash"].combine_chunks())
-    for name in _OF_CONTENT.names:
-        table = table.append_column(name, known[name].take(places))
-    return _derived(table)
+    positions = pc.index_in(table["hash"], known["hash"].combine_chunks())
+    for name in _FILE_SCHEMA.names:
+        table = table.append_column(name, known[name].take(positions))
+    return add_derived_traits(table)
 
 
 def read_headers(catalog: Catalog, table: pa.Table) -> pa.Table:
-    """Some of a catalog's rows with the traits that need no pixels; reads files' headers."""
+    """Add the traits that need no decoded pixels to some rows of a catalog."""
     rows = [_read_header(path) for path in catalog.paths(table).to_pylist()]
-    for field, values in zip(_OF_HEADER, zip(*rows)):
+    for field, values in zip(_HEADER_SCHEMA, zip(*rows)):
         table = table.append_column(field, pa.array(values, field.type))
-    return name_traits(table)
+    return add_name_traits(table)
 
 
-def _derived(table: pa.Table) -> pa.Table:
-    """Adds what follows from a file's name and numbers."""
+def add_derived_traits(table: pa.Table) -> pa.Table:
+    """Add the traits that follow from the columns that were read and from file names."""
     area = pc.multiply(*(table[n].cast(pa.float64()) for n in ("width", "height")))
     density = pc.divide(table["size"].cast(pa.float64()), area)
     table = table.append_column("bytes_per_pixel", density)
-    return name_traits(table.append_column("gray", pc.less(table["spread"], GRAY)))
+    return add_name_traits(
+        table.append_column("gray", pc.less(table["colorfulness"], MAX_GRAY_COLORFULNESS))
+    )
 
 
-def name_traits(table: pa.Table) -> pa.Table:
-    """Adds to a catalog's rows what follows from their names and sizes."""
+def add_name_traits(table: pa.Table) -> pa.Table:
+    """Add the traits of file names and the aspect ratio to a catalog's rows."""
     paths = table["path"].to_pylist()
     stems = [os.path.splitext(path.rpartition("/")[2])[0] for path in paths]
     numbers = [re.search(r"\d+", stem) for stem in stems]
@@ -150,47 +157,55 @@ def name_traits(table: pa.Table) -> pa.Table:
 
 
 def name_shape(stem: str) -> str:
-    """A file name's pattern: runs of letters as a, of digits as 9; the rest as it is."""
+    """Return a file name's pattern: letters become a, digits 9, the rest is unchanged."""
     return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]+", "a", stem))[:40]
 
 
 def jpeg_quality(tables: dict[int, list[int]]) -> tuple[float | None, bool]:
-    """The libjpeg quality, 1 to 100, whose luminance table is nearest, and whether it is equal.
+    """Return the libjpeg quality, 1 to 100, with the nearest luminance table.
 
     Args:
         tables: quantization tables in natural order, as Pillow gives them.
+
+    Returns:
+        The quality, None without tables, and whether the table is exactly libjpeg's.
     """
     if not tables:
         return None, False
-    errors = ((_SCALED - np.asarray(tables[min(tables)])) ** 2).sum(1)
+    errors = ((_LIBJPEG_TABLES - np.asarray(tables[min(tables)])) ** 2).sum(1)
     best = int(errors.argmin())
     return float(best + 1), bool(errors[best] == 0)
 
 
-def _scaled() -> np.ndarray:
-    """libjpeg's luminance tables of the qualities 1 to 100, int [100, 64]."""
+def _libjpeg_tables() -> np.ndarray:
+    """Return libjpeg's luminance tables of the qualities 1 to 100, int [100, 64]."""
     q = np.arange(1, 101)[:, None]
     scale = np.where(q < 50, 5000 // q, 200 - 2 * q)
     return np.clip((_LUMINANCE * scale + 50) // 100, 1, 255)
 
 
-_SCALED = _scaled()
+_LIBJPEG_TABLES = _libjpeg_tables()
 
 
-def traits_of(data: bytes) -> tuple:
-    """The traits of one encoded image, in the order of the schema.
+def image_traits(data: bytes) -> tuple:
+    """Return the traits of one encoded image, in the order of the schema.
 
     Raises:
-        Exception: of many kinds, where Pillow cannot decode it.
+        Exception: of many kinds, if Pillow cannot decode it.
     """
     with opened(io.BytesIO(data)) as image:
-        header = _header(data[:64], image)
+        header = _header_traits(data[:64], image)
         rgb = upright_rgb(image)
-    return (*header, *_pixels(rgb))
+    return (*header, *_pixel_traits(rgb))
 
 
-def _header(start: bytes, image) -> tuple:
-    """What an image's header tells, and its first bytes; decodes nothing."""
+def _header_traits(start: bytes, image) -> tuple:
+    """Return the traits of an opened image's header; decodes nothing.
+
+    Args:
+        start: the first 64 bytes of the file.
+        image: a Pillow image.
+    """
     from PIL import ExifTags, JpegImagePlugin
 
     info, quality, tables, sampling = image.info, None, None, None
@@ -205,15 +220,15 @@ def _header(start: bytes, image) -> tuple:
     elif image.format == "WEBP":
         tables = "lossless" if b"VP8L" in start else "lossy"
     return (
-        image.mode, _bits(start, image), quality, tables, sampling,
+        image.mode, _bit_depth(start, image), quality, tables, sampling,
         bool(info.get("progressive") or info.get("interlace")), "exif" in info,
         "icc_profile" in info,
         str(exif.get(ExifTags.Base.Software, "") or info.get("Software", ""))[:40] or None,
     )  # fmt: skip
 
 
-def _pixels(rgb) -> tuple:
-    """What the pixels of a Pillow image in RGB tell."""
+def _pixel_traits(rgb) -> tuple:
+    """Return the traits of the pixels of a Pillow image in RGB."""
     import imagehash
 
     digest = hashlib.blake2b(repr(rgb.size).encode(), digest_size=16)
@@ -228,21 +243,24 @@ def _pixels(rgb) -> tuple:
     )  # fmt: skip
 
 
-def _bits(start: bytes, image) -> int:
-    """Bits a channel, of a PNG from its header: Pillow's mode does not tell."""
+def _bit_depth(start: bytes, image) -> int:
+    """Return the bits per channel; of a PNG from its header, as Pillow's mode does not say."""
     if image.format == "PNG":
         return start[24]
     return 16 if image.mode.startswith("I") else 8
 
 
 def radial_spectrum(gray: np.ndarray) -> np.ndarray:
-    """log10 of the share of power a band, of the largest power of two up to 256 in the center.
+    """Return the radial power spectrum of an image's center.
+
+    The center is a square whose side is the largest power of two that fits, at most 256.
 
     Args:
         gray: float [h, w].
 
     Returns:
-        float [BANDS], from low to high frequencies up to half a cycle a pixel.
+        float [BANDS], log10 of each band's fraction of the power, from low to high frequencies up
+        to 0.5 cycles per pixel.
     """
     side = 1 << min(8, int(min(gray.shape)).bit_length() - 1)
     y, x = (gray.shape[0] - side) // 2, (gray.shape[1] - side) // 2
@@ -255,7 +273,7 @@ def radial_spectrum(gray: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _rings(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A Hann window, float [side, side], and each frequency's band, int [side, side // 2 + 1]."""
+    """Return a Hann window, float [side, side], and the band of each frequency, int."""
     window = np.hanning(side + 1)[:side]
     vertical, horizontal = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     band = np.minimum(np.hypot(vertical, horizontal) * 2 * BANDS, BANDS).astype(int)
@@ -263,19 +281,21 @@ def _rings(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_header(path: str) -> tuple:
+    """Return the header traits of a file, all None if it cannot be read."""
     try:
         with open(path, "rb") as file:
             start = file.read(64)
             file.seek(0)
             with opened(file) as image:
-                return _header(start, image)
+                return _header_traits(start, image)
     except Exception:  # as below
-        return (None,) * len(_OF_HEADER)
+        return (None,) * len(_HEADER_SCHEMA)
 
 
-def _read(path: str) -> tuple:
+def _read_file(path: str) -> tuple:
+    """Return all traits of a file, all None if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return traits_of(file.read())
-    except Exception:  # it broke since the catalog was made, or one of Pillow's plugins fails
-        return (None,) * len(_OF_CONTENT)
+            return image_traits(file.read())
+    except Exception:  # broken since the catalog was built; Pillow's plugins raise many kinds
+        return (None,) * len(_FILE_SCHEMA)

@@ -60,6 +60,18 @@ class Metric(float):
         return f"{float(self):.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
+def metrics_of(results: dict[str, Any]) -> dict[str, dict[str, Metric]]:
+    """Return the metrics of each split by name, from the content of a metrics.json."""
+    return {
+        split: {
+            name: Metric(value["value"], value["low"], value["high"])
+            for name, value in part.get("metrics", {}).items()
+            if value["value"] is not None
+        }
+        for split, part in results.items()
+    }
+
+
 @dataclass(frozen=True)
 class Run:
     """A run's folder and its `run.json`. Immutable: the `with_` methods return new ones.
@@ -100,9 +112,15 @@ class Run:
 
     @property
     def abstention_band(self) -> tuple[float, float]:
-        """P(fake) from which, and below which, a verdict is inconclusive; equal where none is."""
+        """P(fake) from which, and below which, a verdict is inconclusive; equal where none is.
+
+        The band contains the threshold, also one that was chosen after it: no verdict is
+        conclusive between the two.
+        """
         band = self.info.abstention_band
-        return (band.low, band.high) if band else (self.threshold, self.threshold)
+        if band is None:
+            return self.threshold, self.threshold
+        return min(band.low, self.threshold), max(band.high, self.threshold)
 
     @property
     def roots(self) -> dict[str, Path]:
@@ -170,14 +188,7 @@ class Run:
     @property
     def metrics(self) -> dict[str, dict[str, Metric]]:
         """The metrics of each split by name: `run.metrics["test"]["auc"]`."""
-        return {
-            split: {
-                name: Metric(value["value"], value["low"], value["high"])
-                for name, value in part.get("metrics", {}).items()
-                if value["value"] is not None
-            }
-            for split, part in self.results.items()
-        }
+        return metrics_of(self.results)
 
     def with_info(self, **changes: Any) -> "Run":
         """Return the same run with other values in its `RunInfo`; nothing is written."""

@@ -113,7 +113,7 @@ def describe_value(s: Shortcut, classes: tuple[str, ...]) -> str:
     fractions = ", ".join(
         f"{fraction:.1%} of {name}" for name, fraction in zip(classes, s.value.fractions)
     )
-    words = {"true": "present", "false": "absent"}.get(s.value.text, s.value.text)
+    words = {"true": "present", "false": "absent"}.get(s.value.text, f"value {s.value.text}")
     return f"{words} in {fractions}"
 
 

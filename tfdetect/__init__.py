@@ -1,3 +1,83 @@
-"""tfdetect: train, compare and ship detectors of AI-generated and inpainted images."""
+"""Train, evaluate and deploy detectors of AI-generated and altered images.
 
-__version__ = "0.1.0"
+The Python API is documented in `tfdetect.api`. It is loaded when one of its names is first used,
+so that `import tfdetect` is fast and imports no TensorFlow.
+"""
+# ruff: noqa: F403, F405
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "Detector",
+    "EvaluationResults",
+    "Metric",
+    "Predictions",
+    "Results",
+    "Run",
+    "UserError",
+    "audit",
+    "calibrate",
+    "compare",
+    "convert",
+    "create_detector",
+    "ensemble",
+    "evaluate",
+    "explain",
+    "export",
+    "list_backbones",
+    "list_datasets",
+    "list_detectors",
+    "list_experiments",
+    "load",
+    "load_plugin",
+    "measure_robustness",
+    "register_augmentation",
+    "register_backbone",
+    "register_front_end",
+    "register_head",
+    "register_loss",
+    "register_mask_head",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from tfdetect.api import *
+
+
+class _ApiName:
+    """A name of the API, as an attribute of the package.
+
+    `tfdetect.train` is a function of the API and `tfdetect/train.py` a command. The import system
+    sets a package's attribute to each module that it imports; a data descriptor ignores that.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, package: ModuleType | None, owner: type) -> Any:
+        if package is None:
+            return self
+        return getattr(importlib.import_module("tfdetect.api"), self._name)
+
+    def __set__(self, package: ModuleType, value: Any) -> None:
+        if not isinstance(value, ModuleType):
+            raise AttributeError(f"tfdetect.{self._name} cannot be replaced.")
+
+
+class _Package(ModuleType):
+    """The package, with the names of the API."""
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+for _name in __all__:
+    _attribute = _ApiName()
+    setattr(_Package, _name, _attribute)
+    _attribute.__set_name__(_Package, _name)
+sys.modules[__name__].__class__ = _Package

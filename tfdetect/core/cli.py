@@ -1,41 +1,214 @@
-"""What all commands share: parsing, clear errors, exit codes."""
+"""What all commands share: the parser, common arguments, clear errors, exit codes."""
 
 import argparse
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError, nearest
+
+EXIT_ERROR = 2  # a mistake that the user can fix
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str, **kwargs: Any):
+        width = min(100, shutil.get_terminal_size().columns - 2)
+        super().__init__(prog, max_help_position=28, width=width, **kwargs)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wrap paragraphs; keep blocks that are indented, such as examples, as they are."""
+        wrap = argparse.HelpFormatter._fill_text
+        return "\n\n".join(
+            part if part.startswith(("examples:", " ")) else wrap(self, part, width, indent)
+            for part in text.split("\n\n")
+        )
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that names the nearest flag when one is misspelled."""
+    """An argument parser that names the nearest flag when one is misspelled.
 
-    def __init__(self, *args, **kwargs):
+    Args:
+        prog: the command, for example "tfdetect train".
+        description: what the command does and what it leaves; paragraphs are separated by an
+            empty line.
+        examples: (command line, what it does), shown after the arguments.
+    """
+
+    def __init__(
+        self, prog: str, description: str, examples: Sequence[tuple[str, str]] = (), **kwargs: Any
+    ):
         kwargs.setdefault("allow_abbrev", False)
-        super().__init__(*args, **kwargs)
+        shown = "\n".join(f"  # {text}\n  {command}" for command, text in examples)
+        super().__init__(
+            prog=prog, description=description, formatter_class=_Formatter,
+            epilog=f"examples:\n{shown}" if examples else None, **kwargs,
+        )  # fmt: skip
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             flags = [flag for action in self._actions for flag in action.option_strings]
             self.error(f"unknown argument {rest[0]!r}.{nearest(rest[0].split('=')[0], flags)}")
         return parsed
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}\nSee: {self.prog} --help")
 
 
-def run_command(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
-    """Runs a command; a `UserError` becomes one message and exit code 2."""
+Arguments = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def add_dataset(
+    p: Arguments, text: str = "", required: bool = False, names: str = "demo, cifake, genimage"
+) -> None:
+    """Add --dataset, --data-dir and --authentic.
+
+    Args:
+        text: what the dataset is for, and its default; empty for the training data.
+        names: some shipped datasets, as examples.
+    """
+    text = text or "The dataset"
+    p.add_argument("--dataset", metavar="NAME|PATH", required=required, help=f"{text}. NAME is a "
+                   f"shipped dataset ({names}, ...); PATH is a folder with one folder per class, "
+                   "a CSV manifest or a dataset spec (YAML). A+B joins two")  # fmt: skip
+    p.add_argument("--data-dir", type=Path, metavar="DIR", help="directory that contains the "
+                   "dataset's files (default: $TFDETECT_DATA, then the cache, then a "
+                   "download)")  # fmt: skip
+    p.add_argument("--authentic", metavar="CLASS", help="name of the class folder that holds the "
+                   "authentic images (default: a folder named real, authentic, original, "
+                   "nature, ...)")  # fmt: skip
+
+
+def add_experiment(p: Arguments) -> None:
+    """Add --experiment, --model and --set."""
+    p.add_argument("--experiment", metavar="NAME|FILE", help="training configuration: a shipped "
+                   "experiment or a YAML file (default: the dataset's own)")  # fmt: skip
+    p.add_argument("--model", metavar="NAME", help="a published detector, see 'tfdetect models'; "
+                   "trained by its own recipe or, with --experiment, by that one")  # fmt: skip
+    p.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+                   help="change one value of the experiment, for example training.epochs=5; may "
+                   "be given more than once")  # fmt: skip
+
+
+def add_devices(p: Arguments, each: str = "") -> None:
+    """Add --gpus and --gpu-memory-limit.
+
+    Args:
+        each: for whom the memory limit is, if not for the whole command.
+    """
+    p.add_argument("--gpus", metavar="N,N", help="numbers of the GPUs to use, for example 0,1, or "
+                   "none for the CPU (default: all GPUs)")  # fmt: skip
+    p.add_argument("--gpu-memory-limit", metavar="LIMIT", help=f"GPU memory to use{each}: a "
+                   "fraction (0.95), a size (14GiB), or one for each GPU (0=0.9,1=10GiB) "
+                   "(default: as much as needed)")  # fmt: skip
+
+
+def add_runs_folder(p: Arguments, name_default: str) -> None:
+    """Add --output, the folder for runs, and --name."""
+    p.add_argument("--output", type=Path, default=Path("saved_models"), metavar="DIR",
+                   help="folder for the new folder (default: saved_models)")  # fmt: skip
+    p.add_argument("--name", metavar="NAME",
+                   help=f"name of the new folder (default: {name_default})")  # fmt: skip
+
+
+def add_batch_size(p: Arguments) -> None:
+    """Add --batch-size, of predictions."""
+    p.add_argument("--batch-size", type=int, default=64, metavar="N",
+                   help="images per step; lower it when memory is short (default: 64)")  # fmt: skip
+
+
+def add_views(p: Arguments) -> None:
+    """Add --crops and --flips."""
+    p.add_argument("--crops", type=int, choices=[1, 5, 9], help="average the probabilities of so "
+                   "many crops of each image (default: as the run was trained)")  # fmt: skip
+    p.add_argument("--flips", action="store_true",
+                   help="average over each image and its mirror image")  # fmt: skip
+
+
+def add_verdict(p: Arguments) -> None:
+    """Add --threshold, --at and --prior."""
+    p.add_argument("--threshold", type=float, metavar="P", help="P(fake) from which the verdict "
+                   "is fake, 0 to 1 (default: the threshold of the run)")  # fmt: skip
+    p.add_argument("--at", metavar="POINT", help="use the threshold of one of the run's operating "
+                   "points instead: fpr_1 or fpr_5 (1%% or 5%% false positives on validation), "
+                   "eer, balanced, cost")  # fmt: skip
+    p.add_argument("--prior", metavar="P", help="fraction of fakes to expect among such images, "
+                   "0 to 1, or 'validation' for the fraction in the run's validation split "
+                   "(default: 0.5)")  # fmt: skip
+
+
+def add_no_images(p: Arguments) -> None:
+    """Add --no-images."""
+    p.add_argument("--no-images", action="store_true",
+                   help="keep images of the dataset out of the report")  # fmt: skip
+
+
+def add_json(p: Arguments) -> None:
+    """Add --json."""
+    p.add_argument("--json", action="store_true", help="print the result as one JSON document on "
+                   "stdout (messages stay on stderr)")  # fmt: skip
+
+
+def add_quiet(p: Arguments) -> None:
+    """Add --quiet."""
+    p.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def number_above(low: float, whole: bool = False) -> Callable[[str], float]:
+    """Return an argument type: a number above `low`, or a whole number from `low` + 1 on."""
+
+    def parse(text: str) -> float:
+        try:
+            value = int(text) if whole else float(text)
+        except ValueError:
+            value = low
+        if not value > low or value == float("inf"):
+            kind = f"a whole number of at least {low + 1:g}" if whole else f"a number above {low:g}"
+            raise argparse.ArgumentTypeError(f"expected {kind}, received {text!r}")
+        return value
+
+    return parse
+
+
+count = number_above(0, whole=True)
+positive = number_above(0)
+
+
+def fraction(text: str) -> float:
+    """Argument type: a number from 0 to 1."""
     try:
-        return main(sys.argv[1:] if argv is None else argv) or 0
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, received {text!r}")
+    return value
+
+
+def names(text: str) -> list[str]:
+    """Argument type: names separated by commas."""
+    return [name for each in text.split(",") if (name := each.strip())]
+
+
+def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    A `UserError` becomes one message on stderr and exit code 2.
+    """
+    try:
+        return main(list(sys.argv[1:] if argv is None else argv)) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        console.error(str(error))
+        return EXIT_ERROR
     except KeyboardInterrupt:
-        print("\nstopped.", file=sys.stderr)
-        return 130
+        console.log("\nStopped.")
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return EXIT_BROKEN_PIPE

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn
     from rich.table import Table
 
@@ -151,18 +152,14 @@ class _Bar(Progress):
 
     def __init__(self, *args: Any, delay: float):
         super().__init__(*args)
-        self._began, self._delay, self._bar = time.monotonic(), delay, None
+        self._began, self._delay = time.monotonic(), delay
+        self._bar: RichProgress | None = None
         if delay <= 0:
             self._start()
 
     def _start(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
 
         columns: list[ProgressColumn | str] = [
             TextColumn("{task.description}", markup=False), BarColumn(),
@@ -171,8 +168,8 @@ class _Bar(Progress):
             TextColumn("{task.fields[note]}", markup=False),
         ]  # fmt: skip
         # What is printed meanwhile appears above the bar, unless stdout goes elsewhere.
-        self._bar = Progress(*columns, console=_console(stderr=True),
-                             redirect_stdout=sys.stdout.isatty())  # fmt: skip
+        self._bar = RichProgress(*columns, console=_console(stderr=True),
+                                 redirect_stdout=sys.stdout.isatty())  # fmt: skip
         self._task = self._bar.add_task(
             self.description, total=self.total, completed=self.done, count=self._count(),
             note=self.note,

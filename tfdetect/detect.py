@@ -1,0 +1,320 @@
+"""`Detector`: a finished run that gives verdicts on images, and `Predictions`, what it returns."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run, open_run
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import pandas as pd
+    import PIL.Image
+    import pyarrow as pa
+
+    Image = str | Path | np.ndarray | PIL.Image.Image
+
+
+class Predictions(Sequence[dict[str, Any]]):
+    """Verdicts on images: one row per image, in the order of the images.
+
+    A row is a dict with these keys:
+
+    - `path`: the file, or "image N" for the N-th image that was given as pixels.
+    - `p_fake`: calibrated probability that the image is fake, 0 to 1; None where `error` is set.
+    - `p_fake_raw`: the same before calibration.
+    - `probability_<class>`: calibrated probability of each class.
+    - `verdict`: name of the class.
+    - `inconclusive`: whether P(fake) lies in the abstention band, where verdicts are often wrong.
+    - `altered_fraction`: fraction of pixels with P(altered) of at least 0.5; only from detectors
+      that predict masks.
+    - `error`: why the image could not be read, or None.
+
+    Attributes:
+        pages: HTML pages that explain the verdicts, if they were asked for.
+    """
+
+    def __init__(self, table: pa.Table, pages: Sequence[Path] = ()):
+        self._table = table
+        self.pages = list(pages)
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | Predictions:
+        if isinstance(index, slice):
+            return Predictions(self._table.take(list(range(len(self)))[index]))
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There are {len(self)} predictions. Received index: {index}.")
+        return self._table.slice(index % len(self), 1).to_pylist()[0]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._table.to_pylist())
+
+    def __repr__(self) -> str:
+        from tfdetect.evaluation.prediction_tables import terminal
+
+        return terminal(self._table)
+
+    @property
+    def unreadable(self) -> int:
+        """Number of images that could not be read."""
+        return len(self) - self._table["error"].null_count
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows as a pyarrow table."""
+        return self._table
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows as a pandas data frame.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: F401
+        except ImportError:
+            raise UserError(
+                'to_pandas() needs pandas: pip install "tfdetect[pandas]". Without pandas, iterate '
+                "over the predictions or use to_arrow()."
+            ) from None
+        return self._table.to_pandas()
+
+    def write(self, path: str | Path) -> Path:
+        """Write the rows to a .csv, .jsonl or .parquet file, by the name's ending.
+
+        Raises:
+            UserError: another ending, or the file cannot be written.
+        """
+        from tfdetect.evaluation import prediction_tables
+
+        path = Path(path)
+        prediction_tables.check_output(path)
+        prediction_tables.write(self._table, path)
+        return path
+
+
+class Detector:
+    """A finished run that gives verdicts on images. `tfdetect.load` returns one.
+
+    The model is loaded when it is first needed.
+
+    Attributes:
+        run: the run, for example for `run.metrics["test"]["auc"]`.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def __repr__(self) -> str:
+        return f"Detector({str(self.run.path)!r}, classes {', '.join(self.class_names)})"
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.run.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in label order; index 0 is authentic."""
+        return self.run.class_names
+
+    @property
+    def threshold(self) -> float:
+        """P(fake) from which the verdict is fake."""
+        return self.run.threshold
+
+    @cached_property
+    def keras_model(self) -> keras.Model:
+        """The Keras model: images float32 [B, H, W, 3] in 0..255 to a dict of logits.
+
+        Its inputs have the sizes of `run.views`; calibration and threshold are the run's and not
+        part of the model.
+        """
+        from tfdetect.core.quiet import import_tensorflow
+
+        import_tensorflow()
+        from tfdetect.models.saving import load_detector
+
+        return load_detector(self.run)
+
+    def with_options(
+        self,
+        *,
+        threshold: float | str | None = None,
+        prior: float | str | None = None,
+        crops: int | None = None,
+        flips: bool = False,
+    ) -> Detector:
+        """Return a detector with other settings that shares the model; the run on disk stays.
+
+        Args:
+            threshold: P(fake) from which the verdict is fake, 0 to 1, or the name of one of the
+                run's operating points, such as "fpr_1".
+            prior: fraction of fakes to expect among such images, 0 to 1, or "validation" for the
+                fraction in the run's validation split.
+            crops: average over so many crops of each image: 1, 5 or 9.
+            flips: average over each image and its mirror image.
+
+        Raises:
+            UserError: a value is out of range, or the run cannot do so.
+        """
+        run = self.run.with_views(crops=crops, flips=flips)
+        detector = Detector(run.with_prior(prior).with_threshold(threshold))
+        if "keras_model" in self.__dict__:
+            detector.__dict__["keras_model"] = self.keras_model
+        return detector
+
+    def predict(
+        self,
+        images: Image | Iterable[Image],
+        *,
+        batch_size: int = 64,
+        masks: str | Path | None = None,
+        pages: str | Path | None = None,
+        progress: bool = True,
+    ) -> Predictions:
+        """Return a verdict for each image.
+
+        Args:
+            images: one image or several. An image is the path of a file, of a folder (all images
+                below it) or a glob pattern; a uint8 array [H, W, 3] of RGB values (or [H, W] for
+                gray, [N, H, W, 3] for N images); or a PIL image.
+            batch_size: images per step.
+            masks: folder for three PNG files per image: mask, P(altered) and overlay; for
+                detectors that predict masks.
+            pages: folder for an HTML page per image that explains the verdict.
+            progress: whether to show progress on stderr.
+
+        Returns:
+            One row per image. A file that cannot be read has a row with its `error`.
+
+        Raises:
+            UserError: a path does not exist, or an array is not an image.
+        """
+        from tfdetect.core.files import check_writable
+
+        if masks is not None:
+            if not self.run.predicts_masks:
+                raise UserError(
+                    f"{self.name} predicts no masks. Choose a run that was trained with a "
+                    "model.mask_head, or leave the masks out."
+                )
+            check_writable(Path(masks))
+        if pages is not None:
+            check_writable(Path(pages))
+        with tempfile.TemporaryDirectory() as folder:
+            paths, names = _paths_of(images, Path(folder))
+            detector = self.keras_model
+
+            from tfdetect.evaluation.overlays import MaskWriter, output_names
+            from tfdetect.evaluation.predictions import predict_files
+
+            on_mask = MaskWriter(Path(masks), paths).write if masks is not None else None
+            table = predict_files(
+                self.run, detector, paths, batch_size, progress=progress, on_mask=on_mask
+            )
+            written = []
+            if pages is not None:
+                from tfdetect.explanation.image_page import explain_files
+
+                targets = [Path(pages) / f"{name}.html" for name in output_names(paths)]
+                written = list(explain_files(self.run, detector, table, targets))
+        return Predictions(_renamed(table, names), written)
+
+
+def load(run: str | Path | Run) -> Detector:
+    """Return the detector of a finished run.
+
+    Args:
+        run: the run's folder, for example "saved_models/cifake_small_resnet".
+
+    Raises:
+        UserError: there is no such run, or it is unfinished or corrupt.
+    """
+    return Detector(run if isinstance(run, Run) else open_run(run))
+
+
+def _renamed(table: pa.Table, names: list[str]) -> pa.Table:
+    import pyarrow as pa
+
+    return table.set_column(0, "path", pa.array(names, pa.string()))
+
+
+def _paths_of(images: Image | Iterable[Image], folder: Path) -> tuple[list[str], list[str]]:
+    """The files of the images and what to call them; pixels are written into `folder` as PNG."""
+    from tfdetect.evaluation.prediction_tables import collect
+
+    paths: list[str] = []
+    names: list[str] = []
+    for number, image in enumerate(_each(images), 1):
+        if isinstance(image, str | Path):
+            found = collect([str(image)])
+            paths += found
+            names += found
+        else:
+            file = folder / f"image_{number:04d}.png"
+            _as_pil(image, number).save(file, compress_level=1)
+            paths.append(str(file))
+            names.append(f"image {number}")
+    return paths, names
+
+
+def _each(images: Any) -> Iterator[Any]:
+    """The single images, whether one was given, a list, or an array of several."""
+    if isinstance(images, str | Path) or not isinstance(images, Iterable) or _is_pil(images):
+        yield images
+        return
+    shape = getattr(images, "shape", None)
+    if shape is not None and len(shape) in (2, 3):
+        yield images
+        return
+    yield from images
+
+
+def _is_pil(image: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(image, Image.Image)
+
+
+def _as_pil(image: Any, number: int) -> PIL.Image.Image:
+    """A PIL image that PNG can hold, upright.
+
+    Raises:
+        UserError: it is neither a PIL image nor a uint8 array of one.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    if isinstance(image, Image.Image):
+        upright = ImageOps.exif_transpose(image)
+        return upright if upright.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else (
+            upright.convert("RGB")
+        )  # fmt: skip
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.dtype != np.uint8:
+        raise UserError(
+            f"Image {number} has values of type {pixels.dtype}. Give uint8 values from 0 to 255; "
+            "values from 0 to 1 become such by: (image * 255).round().astype('uint8')"
+        )
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        raise UserError(
+            f"Image {number} has the shape {list(pixels.shape)}. Give [height, width, 3] (RGB), "
+            "[height, width, 4] (RGBA) or [height, width] (gray)."
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -152,6 +152,18 @@ class Training:
 
         return describe_plan(self.plan)
 
+    def document(self) -> dict[str, Any]:
+        """Return the same as plain data, with the number of images by split and class."""
+        from tfdetect.models.detector import build_detector
+
+        detector = build_detector(self.plan.experiment, len(self.plan.spec.class_names))
+        return {
+            "experiment": self.plan.experiment.as_data(),
+            "dataset": self.plan.spec.name,
+            "counts": self.catalog.counts(self.plan.spec.class_names),
+            "parameters": detector.count_params(),
+        }
+
 
 def prepare_training(
     dataset: str | Path | None = None,

@@ -1,81 +1,78 @@
-"""`python -m tfdetect.calibrate`: makes a run's P(fake) a probability, and chooses thresholds."""
+"""`tfdetect calibrate`: make P(fake) of a run a probability, and choose its thresholds."""
 
 import sys
 from pathlib import Path
 
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
 
 METHODS = ("auto", "temperature", "platt", "isotonic", "none")
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect calibrate",
-        description="Calibrates a run anew on its validation split, or on other images that it was "
-        "not trained on, chooses operating points and an unsure band, measures again and writes "
-        "the SavedModel again. Training does it by itself; this is for other images and wishes.",
-    )
-    p.add_argument("run", type=Path, help="folder of a run")
-    p.add_argument("--dataset", metavar="NAME", help="other images, as for evaluate")
-    p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
-    p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
-    p.add_argument(
-        "--split",
-        choices=["train", "validation", "all"],
-        default="validation",
-        help="default: validation; another only with --dataset",
-    )
-    p.add_argument("--method", choices=METHODS, default="auto", help="default: auto, the one that "
-                   "does best on folds it was not fitted on")  # fmt: skip
-    p.add_argument("--cost", type=float, metavar="C", help="what a false alarm costs, where a "
-                   "missed fake costs 1: for the operating point 'cost'")  # fmt: skip
-    p.add_argument("--unsure", type=float, metavar="SHARE", help="of each class that may get a "
-                   "wrong verdict outside the unsure band (default: 0.01, of few images "
-                   "0.05)")  # fmt: skip
-    p.add_argument("--no-pictures", action="store_true",
-                   help="keep images of the dataset out of the report")  # fmt: skip
-    p.add_argument("--batch-size", type=int, default=64, metavar="N")
+        description="Calibrate a run again: fit how scores become probabilities, choose the "
+        "verdict threshold, the operating points and the abstention band, measure the run again "
+        "and rewrite its SavedModel. Training does so by itself on the validation split; this is "
+        "for other images or other wishes. The run changes as a whole or not at all.",
+        examples=[
+            ("tfdetect calibrate saved_models/my_run --abstention-error 0.05",
+             "a narrower range of inconclusive verdicts"),
+            ("tfdetect calibrate saved_models/my_run --dataset path/to/folder",
+             "on images like those that you will judge (not used in training)"),
+            ("tfdetect calibrate saved_models/my_run --cost 10 --threshold cost",
+             "a false positive is ten times as bad as a missed fake"),
+        ],
+    )  # fmt: skip
+    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run; it is changed")
+    data = p.add_argument_group("images")
+    cli.add_dataset(data, "Images to calibrate on, which the run was not trained on (default: the "
+                    "run's own dataset)")  # fmt: skip
+    cli.add_split(data, "validation", "another split than validation needs --dataset",
+                  ("train", "validation", "all"))  # fmt: skip
+    how = p.add_argument_group("calibration")
+    how.add_argument("--method", choices=METHODS, default="auto", help="default: auto, the method "
+                     "that does best in cross-validation")  # fmt: skip
+    how.add_argument("--threshold", metavar="RULE", help="how to choose the verdict threshold: "
+                     "balanced (best balanced accuracy), eer, fpr_1, fpr_5, cost, or a number from "
+                     "0 to 1 (default: as the run's experiment says, else balanced)")  # fmt: skip
+    how.add_argument("--prior", default="0.5", metavar="P", help="fraction of fakes that P(fake) "
+                     "assumes, 0 to 1, or 'validation' for the fraction among the images that "
+                     "are calibrated on (default: 0.5)")  # fmt: skip
+    how.add_argument("--cost", type=cli.positive, metavar="C", help="what a false positive costs, "
+                     "where a missed fake costs 1; chooses the operating point 'cost'")  # fmt: skip
+    how.add_argument("--abstention-error", type=float, metavar="RATE", help="fraction of each "
+                     "class that may get a wrong verdict outside the abstention band; lower makes "
+                     "more verdicts inconclusive (default: 0.01, or 0.05 with few "
+                     "images)")  # fmt: skip
+    out = p.add_argument_group("output")
+    cli.add_no_images(out)
+    cli.add_batch_size(out)
+    cli.add_json(out)
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.core.errors import UserError
-    from tfdetect.core.files import check_writable
-    from tfdetect.core.run import open_run
-    from tfdetect.data.plan import evaluation_data
+    from tfdetect import api
 
-    if args.cost is not None and args.cost <= 0:
-        raise UserError(f"--cost takes a number above 0. Got {args.cost}.")
-    if args.unsure is not None and not 0 < args.unsure < 0.5:
-        raise UserError(f"--unsure lies between 0 and 0.5. Got {args.unsure}.")
-    if args.dataset is None and args.split != "validation":
-        raise UserError(f"--split {args.split} of the run's own dataset holds images that it was "
-                        "trained on. Calibrate on validation, or give --dataset.")  # fmt: skip
-    run = open_run(args.run)
-    check_writable(run.path)
-    spec, roots, output = evaluation_data(run, args.dataset, args.data_dir, args.authentic, None)
-
-    from tfdetect.core.quiet import import_tensorflow
-
-    import_tensorflow()
-    from tfdetect.data.catalog import build_catalog
-    from tfdetect.evaluation.evaluate_run import Calibrate, evaluate_run
-    from tfdetect.evaluation.run_report import terminal_table
-    from tfdetect.models.saved_model import export_saved_model
-
-    splits = (args.split,) if args.split == "all" else (args.split, "test")
-    results = evaluate_run(
-        run, build_catalog(spec, roots), splits, output,
-        pictures=not args.no_pictures, batch_size=args.batch_size,
-        calibrate=Calibrate(args.method, args.cost, args.unsure),
-        say=lambda text: print(text, file=sys.stderr),
+    results = api.calibrate(
+        args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
+        split=args.split, method=args.method, cost=args.cost,
+        abstention_error=args.abstention_error, threshold=cli.number_or_name(args.threshold),
+        prior=cli.chosen_prior(args) or 0.5, images_in_report=not args.no_images,
+        batch_size=args.batch_size,
     )  # fmt: skip
-    export_saved_model(run.reread())
-    print(terminal_table(results))
-    print(f"report {output / 'report.html'}; the run and its SavedModel are calibrated")
+    if args.json:
+        return console.print_json(results.values)
+
+    from tfdetect.evaluation.run_report import terminal_table
+
+    console.result(terminal_table(results.values))
+    console.result(f"\nrun     {results.run.path} (calibrated, SavedModel rewritten)")
+    console.result(f"report  {results.report}")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

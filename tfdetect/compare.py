@@ -1,48 +1,47 @@
-"""`python -m tfdetect.compare`: is one run better than another, or was it luck?"""
+"""`tfdetect compare`: is one run better than another, or was it chance?"""
 
-import json
 import sys
 from pathlib import Path
 
-from tfdetect.core.cli import Parser, run_command
-
-METRICS = ("accuracy", "balanced_accuracy", "auc", "ap", "tpr_at_fpr_1", "tpr_at_fpr_5", "log_loss")
+from tfdetect.core import cli, console
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect compare",
-        description="Compares evaluated runs on the images that all of them were asked about: "
-        "metrics, paired differences with bootstrap intervals, McNemar's test of verdicts and "
-        "DeLong's of AUC, adjusted for their number after Holm.",
-    )
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="two or more runs")
-    p.add_argument("--split", choices=["train", "validation", "test", "all"], default="test",
-                   help="default: test")  # fmt: skip
-    p.add_argument("--dataset", metavar="NAME", help="of an evaluation on other images: its name "
-                   "below evaluations/ in the runs")  # fmt: skip
-    p.add_argument("--json", action="store_true", help="print JSON, not tables")
+        description="Compare evaluated runs on the images that all of them were evaluated on: "
+        "metrics, paired differences with bootstrap intervals, McNemar's test of the verdicts and "
+        "DeLong's test of the AUC, with p-values adjusted by Holm's method.",
+        examples=[
+            ("tfdetect compare saved_models/run_a saved_models/run_b",
+             "on the test split of their dataset"),
+            ("tfdetect compare saved_models/run_a saved_models/run_b --dataset photos",
+             "after 'tfdetect evaluate RUN --dataset path/to/photos' of both"),
+        ],
+    )  # fmt: skip
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN",
+                   help="folders of two or more runs")  # fmt: skip
+    cli.add_split(p, "test")
+    p.add_argument("--dataset", metavar="NAME", help="compare evaluations on another dataset: the "
+                   "name of a folder below evaluations/ in each run (default: the runs' own "
+                   "dataset)")  # fmt: skip
+    cli.add_json(p)
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.core.errors import UserError
-    from tfdetect.core.run import open_run
+    from tfdetect import api
 
-    if len(set(args.runs)) < 2:
-        raise UserError("Comparing takes two runs or more.")
-    runs = {}
-    for path in args.runs:
-        run = open_run(path)
-        runs[run.name if run.name not in runs else str(path)] = run
+    found = api.compare(args.runs, split=args.split, dataset=args.dataset)
+    if args.json:
+        return console.print_json(found)
 
-    from tfdetect.evaluation.paired import compare, terminal
+    from tfdetect.evaluation.paired import terminal
 
-    found = compare(runs, args.split, args.dataset, METRICS)
-    print(json.dumps(found, indent=2) if args.json else terminal(found))
+    console.result(terminal(found))
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

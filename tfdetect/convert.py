@@ -1,55 +1,61 @@
-"""`python -m tfdetect.convert`: makes a run of published PyTorch weights."""
+"""`tfdetect convert`: make a run of published PyTorch weights."""
 
 import sys
 from pathlib import Path
 
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect convert",
-        description="Makes a run of the PyTorch weights that a project published, for evaluate, "
-        'predict and export. Needs pip install "tfdetect[convert]".',
-    )
-    p.add_argument("weights", type=Path, help=".pth, .pt, .bin or .safetensors file")
-    p.add_argument("--model", required=True, metavar="NAME", help="cnnspot, f3net, gramnet, "
-                   "iidnet, npr, probe (UniversalFakeDetect's), safe or spec")  # fmt: skip
-    p.add_argument("--names", type=Path, metavar="CSV", help="what belongs where, as a run's "
-                   "conversion.csv says it; default: by names, and by order and shape where "
-                   "names are not known")  # fmt: skip
-    p.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-                   help="override a key of the detector's experiment")  # fmt: skip
-    p.add_argument("--output", type=Path, default=Path("saved_models"), metavar="DIR",
-                   help="folder for runs (default: saved_models)")  # fmt: skip
-    p.add_argument("--name", help="name of the run (default: the model's, and published)")
+        description="Make a run of the PyTorch weights that a project published, for predict, "
+        'evaluate and export. Needs: pip install "tfdetect[convert]".',
+        examples=[
+            ("tfdetect convert NPR.pth --model npr",
+             "into saved_models/npr_published; NPR.pth is the project's file"),
+        ],
+    )  # fmt: skip
+    p.add_argument("weights", type=Path, metavar="FILE", help=".pth, .pt, .bin or .safetensors "
+                   "file")  # fmt: skip
+    p.add_argument("--model", required=True, metavar="NAME", help="the detector: cnnspot, f3net, "
+                   "gramnet, iidnet, npr, probe (UniversalFakeDetect's), safe or spec")  # fmt: skip
+    p.add_argument("--names", type=Path, metavar="CSV", help="which weight goes where, in the form "
+                   "of a run's conversion.csv (default: by their names, and by order and shape "
+                   "where the names are unknown)")  # fmt: skip
+    cli.add_set(p)
+    cli.add_runs_folder(p, "MODEL_published")
+    cli.add_json(p)
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.core.experiment import load_model, override
-    from tfdetect.core.files import check_writable
-    from tfdetect.core.run import new_run_path
-    from tfdetect.models.convert_run import convert_run, is_matched_by_order
+    from tfdetect import api
 
-    experiment = override(load_model(args.model), args.overrides)
-    path = new_run_path(args.output, args.name or f"{args.model}_published")
-    check_writable(args.output)
+    run = api.convert(
+        args.weights, args.model, overrides=args.overrides, names=args.names, output=args.output,
+        name=args.name,
+    )  # fmt: skip
 
-    from tfdetect.core.quiet import import_tensorflow
+    from tfdetect.models.convert_run import is_matched_by_order
 
-    import_tensorflow()
-    run = convert_run(args.weights, experiment, path, args.names)
-    print(f"run {run.path}; what went where: {run.path / 'conversion.csv'}")
-    if is_matched_by_order(run):
-        print(
-            "warning: some tensors were matched by order and shape, not by name. Try images whose "
-            "scores you know; if they differ, mend conversion.csv and give it as --names.",
-            file=sys.stderr,
+    by_order = is_matched_by_order(run)
+    if by_order:
+        console.warn(
+            "some weights were matched by order and shape, not by name. Predict images whose "
+            "scores you know; if they differ, correct conversion.csv and give it as --names."
         )
+    table = run.path / "conversion.csv"
+    if args.json:
+        return console.print_json(
+            {"run": run.path, "conversion": table, "matched_by_order": by_order}
+        )
+    console.result(f"run     {run.path}")
+    console.result(f"weights {table} (which weight went where)")
+    console.result(f"next    python -m tfdetect.predict {run.path} IMAGE_OR_FOLDER")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

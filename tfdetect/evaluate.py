@@ -1,104 +1,85 @@
-"""`python -m tfdetect.evaluate`: measures a run on its dataset or on another one."""
+"""`tfdetect evaluate`: measure a run on its dataset or on other images."""
 
 import sys
 from pathlib import Path
 
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect evaluate",
-        description="Measures a run: metrics with intervals, figures, one HTML page. On its own "
-        "dataset it writes into the run; on another one below evaluations/ in it.",
-    )
-    p.add_argument("run", type=Path, help="folder of a run")
-    p.add_argument("--dataset", metavar="NAME", help="another dataset: a shipped one, a spec "
-                   "file, or a folder of classes")  # fmt: skip
-    p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
-    p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
-    p.add_argument("--split", action="append", choices=["train", "validation", "test", "all"],
-                   help="may be given more than once; default: validation and test")  # fmt: skip
-    p.add_argument("--output", type=Path, metavar="DIR", help="write there instead")
-    p.add_argument("--no-pictures", action="store_true",
-                   help="keep images of the dataset out of the report")  # fmt: skip
-    p.add_argument("--matrix", action="store_true", help="without a run: train on each generator "
-                   "of a dataset and test on all; see tfdetect matrix --help")  # fmt: skip
-    p.add_argument("--crops", type=int, choices=[1, 5, 9], help="windows of each image whose "
-                   "probabilities are averaged (default: the run's)")  # fmt: skip
-    p.add_argument("--flips", action="store_true",
-                   help="look at each image's mirror image too, and average")  # fmt: skip
-    p.add_argument("--degrade", metavar="NAME,NAME", help="score degraded images instead: genimage "
-                   "(its six), grid (all kinds, mild to strong), bands (without each band of "
-                   "frequencies), reencode, or such as "
-                   "jpeg:65,blur:3,social:2")  # fmt: skip
-    p.add_argument("--batch-size", type=int, default=64, metavar="N")
-    p.add_argument("--json", action="store_true", help="print metrics.json, not a table")
+        description="Measure a run on images with known labels: accuracy, AUC, recall at few false "
+        "positives, calibration and more, with 95% intervals, figures and an HTML report.\n\n"
+        "A folder of authentic images alone gives the false positive rate, one of fakes alone the "
+        "recall. For images with unknown labels use 'tfdetect predict'.",
+        examples=[
+            ("tfdetect evaluate saved_models/cifake_small_resnet",
+             "again on the run's own validation and test split"),
+            ("tfdetect evaluate saved_models/my_run --dataset path/to/folder --split test",
+             "on other images: a folder with one folder per class"),
+            ("tfdetect evaluate saved_models/my_run --dataset path/to/photos --label authentic",
+             "false positives on a folder of photographs"),
+            ("tfdetect evaluate saved_models/my_run --degrade jpeg:65,blur:3",
+             "how well verdicts survive recompression and blur"),
+        ],
+    )  # fmt: skip
+    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run, e.g. saved_models/demo")
+    data = p.add_argument_group("images")
+    cli.add_dataset(data, "Other images to measure on (default: the run's own dataset)")
+    data.add_argument("--label", metavar="CLASS", help="class of all images of a --dataset folder "
+                      "without class folders: authentic, fake, or a class name of the "
+                      "run")  # fmt: skip
+    data.add_argument("--split", action="append", choices=["train", "validation", "test", "all"],
+                      metavar="SPLIT", help="train, validation, test or all; repeatable (default: "
+                      "validation and test)")  # fmt: skip
+    how = p.add_argument_group("verdicts")
+    cli.add_verdict(how)
+    cli.add_views(how)
+    how.add_argument("--degrade", metavar="NAME,NAME", help="measure on degraded images instead: "
+                     "genimage (that benchmark's six), grid (every kind, mild to strong), bands "
+                     "(without each band of frequencies), reencode, or single ones such as "
+                     "jpeg:65,blur:3,social:2")  # fmt: skip
+    out = p.add_argument_group("output")
+    out.add_argument("--output", type=Path, metavar="DIR", help="folder for the result (default: "
+                     "the run; for other images or settings RUN/evaluations/NAME)")  # fmt: skip
+    cli.add_no_images(out)
+    cli.add_batch_size(out)
+    cli.add_json(out)
     return p
 
 
 def main(argv: list[str]) -> None:
-    if "--matrix" in argv:  # trains before it evaluates, so it is a command of its own
-        from tfdetect import matrix
-
-        return matrix.main([each for each in argv if each != "--matrix"])
     args = parser().parse_args(argv)
+    threshold = cli.chosen_threshold(args)
 
-    from tfdetect.core.run import open_run
-    from tfdetect.data.plan import evaluation_data
-
-    run = open_run(args.run).with_crops(args.crops).with_flips(args.flips)
-    spec, roots, output = evaluation_data(
-        run, args.dataset, args.data_dir, args.authentic, args.output
-    )
-
-    from tfdetect.core.quiet import import_tensorflow
-
-    import_tensorflow()
-    from tfdetect.data.catalog import build_catalog
-    from tfdetect.evaluation.evaluate_run import evaluate_run
-    from tfdetect.evaluation.run_report import terminal_table
+    from tfdetect import api
+    from tfdetect.core.errors import UserError
 
     if args.degrade:
-        _degrade(args, run, spec, roots, output)
-        return
-    catalog = build_catalog(spec, roots)
-    results = evaluate_run(
-        run, catalog, tuple(args.split or ("validation", "test")), output,
-        pictures=not args.no_pictures,
-        batch_size=args.batch_size,
-        say=lambda text: print(text, file=sys.stderr),
-    )  # fmt: skip
-    if args.json:
-        import json
-
-        print(json.dumps(results, indent=2))
+        if args.split and len(args.split) > 1:
+            raise UserError("--degrade takes one --split.")
+        if args.label or threshold is not None or args.prior is not None:
+            raise UserError("--degrade takes no --label, --threshold, --at and --prior.")
+        results = api.measure_robustness(
+            args.run, args.degrade, args.dataset, data_dir=args.data_dir,
+            authentic=args.authentic, split=(args.split or ["test"])[0], output=args.output,
+            crops=args.crops, flips=args.flips, batch_size=args.batch_size,
+        )  # fmt: skip
+        from tfdetect.evaluation.robustness import terminal
     else:
-        print(terminal_table(results))
-        print(f"report {output / 'report.html'}")
-
-
-def _degrade(args, run, spec, roots: dict[str, Path], output: Path) -> None:
-    from tfdetect.core.errors import UserError
-    from tfdetect.data.catalog import build_catalog
-    from tfdetect.evaluation.robustness import degrade, terminal
-    from tfdetect.imaging.degradations import parse_degradations
-
-    if args.split and len(args.split) > 1:
-        raise UserError("--degrade takes one --split.")
-    degradations = parse_degradations(args.degrade)
-    found = degrade(
-        run, build_catalog(spec, roots), (args.split or ["test"])[0], degradations, output,
-        args.batch_size, say=lambda text: print(text, file=sys.stderr),
-    )  # fmt: skip
+        results = api.evaluate(
+            args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
+            label=args.label, splits=args.split or (), output=args.output, threshold=threshold,
+            prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
+            images_in_report=not args.no_images, batch_size=args.batch_size,
+        )  # fmt: skip
+        from tfdetect.evaluation.run_report import terminal_table as terminal
     if args.json:
-        import json
-
-        print(json.dumps(found, indent=2))
-    else:
-        print(terminal(found))
-        print(f"report {output / 'degradations.html'}")
+        return console.print_json(results.values)
+    console.result(terminal(results.values))
+    console.result(f"\nreport  {results.report}")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

@@ -1,65 +1,56 @@
-"""`python -m tfdetect.explain`: what moves a run's verdicts on a set of images."""
+"""`tfdetect explain`: what moves a run's verdicts on a set of images."""
 
 import sys
 from pathlib import Path
 
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect explain",
-        description="Averages a run's maps (Grad-CAM, integrated gradients, occlusion, attention) "
-        "and features by class over images of a dataset, and tests whether the maps may be "
-        "believed. One image is explained by: tfdetect predict RUN IMAGE --explain DIR",
-    )
-    p.add_argument("run", type=Path, help="folder of a run")
-    p.add_argument("--dataset", metavar="NAME", help="another dataset: a shipped one, a spec "
-                   "file, or a folder of classes")  # fmt: skip
-    p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
-    p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
-    p.add_argument("--split", default="test", choices=["train", "validation", "test", "all"])
-    p.add_argument("--count", type=int, default=60, metavar="N",
-                   help="images, shared among the classes (default: 60)")  # fmt: skip
-    p.add_argument("--output", type=Path, metavar="DIR", help="write there instead")
-    p.add_argument("--json", action="store_true", help="print explanation.json, not a table")
+        description="Show what moves a run's verdicts on a dataset: mean heat maps (Grad-CAM, "
+        "integrated gradients, occlusion, attention) and features by class, with tests of whether "
+        "the maps can be trusted.\n\n"
+        "A single image is explained by: tfdetect predict RUN IMAGE --explain DIR",
+        examples=[
+            ("tfdetect explain saved_models/cifake_small_resnet",
+             "on 60 images of the run's own test split"),
+            ("tfdetect explain saved_models/my_run --dataset path/to/folder --count 200",
+             "on other images"),
+        ],
+    )  # fmt: skip
+    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    data = p.add_argument_group("images")
+    cli.add_dataset(data, "Other images (default: the run's own dataset)")
+    cli.add_split(data, "test")
+    data.add_argument("--count", type=cli.count, default=60, metavar="N",
+                      help="number of images, the same of each class (default: 60)")  # fmt: skip
+    out = p.add_argument_group("output")
+    out.add_argument("--output", type=Path, metavar="DIR", help="folder for explanation.html and "
+                     "explanation.json (default: the run; for another dataset "
+                     "RUN/evaluations/NAME)")  # fmt: skip
+    cli.add_json(out)
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.core.errors import UserError
-    from tfdetect.core.files import check_writable
-    from tfdetect.core.run import open_run
-    from tfdetect.data.plan import evaluation_data
+    from tfdetect import api
 
-    if args.count < 1:
-        raise UserError(f"--count is at least 1. Got {args.count}.")
-    run = open_run(args.run)
-    spec, roots, output = evaluation_data(
-        run, args.dataset, args.data_dir, args.authentic, args.output
-    )
-    check_writable(output)
-
-    from tfdetect.core.quiet import import_tensorflow
-
-    import_tensorflow()
-    from tfdetect.data.catalog import build_catalog
-    from tfdetect.explanation.explain_set import explain_set, terminal
-
-    found = explain_set(
-        run, build_catalog(spec, roots), args.split, args.count, output,
-        say=lambda text: print(text, file=sys.stderr),
+    results = api.explain(
+        args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
+        split=args.split, count=args.count, output=args.output,
     )  # fmt: skip
     if args.json:
-        import json
+        return console.print_json(results.values)
 
-        print(json.dumps(found, indent=2))
-    else:
-        print(terminal(found))
-        print(f"report {output / 'explanation.html'}")
+    from tfdetect.explanation.explain_set import terminal
+
+    console.result(terminal(results.values))
+    console.result(f"\nreport  {results.report}")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

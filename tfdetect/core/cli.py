@@ -91,9 +91,26 @@ def add_experiment(p: Arguments) -> None:
                    "experiment or a YAML file (default: the dataset's own)")  # fmt: skip
     p.add_argument("--model", metavar="NAME", help="a published detector, see 'tfdetect models'; "
                    "trained by its own recipe or, with --experiment, by that one")  # fmt: skip
+    add_set(p)
+
+
+def add_set(p: Arguments) -> None:
+    """Add --set."""
     p.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-                   help="change one value of the experiment, for example training.epochs=5; may "
-                   "be given more than once")  # fmt: skip
+                   help="change one value of the experiment, for example training.epochs=5; "
+                   "repeatable")  # fmt: skip
+
+
+def add_split(
+    p: Arguments,
+    default: str,
+    note: str = "",
+    choices: Sequence[str] = ("train", "validation", "test", "all"),
+) -> None:
+    """Add --split, of one split."""
+    p.add_argument("--split", choices=choices, default=default, metavar="SPLIT",
+                   help=f"{', '.join(choices)} (default: {default}"
+                   f"{'; ' + note if note else ''})")  # fmt: skip
 
 
 def add_devices(p: Arguments, each: str = "") -> None:
@@ -141,6 +158,49 @@ def add_verdict(p: Arguments) -> None:
     p.add_argument("--prior", metavar="P", help="fraction of fakes to expect among such images, "
                    "0 to 1, or 'validation' for the fraction in the run's validation split "
                    "(default: 0.5)")  # fmt: skip
+
+
+def chosen_threshold(args: argparse.Namespace) -> float | str | None:
+    """Return what --threshold or --at asks for: a number, an operating point, or none.
+
+    Raises:
+        UserError: both were given, or the number is out of range.
+    """
+    if args.threshold is None:
+        return args.at
+    if args.at:
+        raise UserError("--threshold and --at both choose the threshold. Give one of them.")
+    if not 0 <= args.threshold <= 1:
+        raise UserError(f"--threshold must be from 0 to 1. Received: {args.threshold}.")
+    return args.threshold
+
+
+def number_or_name(text: str | None) -> float | str | None:
+    """Return a number where `text` is one, else the text."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def chosen_prior(args: argparse.Namespace) -> float | str | None:
+    """Return what --prior asks for: a fraction, "validation", or none.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if args.prior in (None, "validation"):
+        return args.prior
+    try:
+        value = float(args.prior)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise UserError(
+            "--prior must be a fraction above 0 and below 1, or 'validation'. "
+            f"Received: {args.prior}."
+        )
+    return value
 
 
 def add_no_images(p: Arguments) -> None:

@@ -16,9 +16,10 @@ and `progress=False` to silence them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,16 +51,24 @@ if TYPE_CHECKING:
     import keras
 
     from tfdetect.auditing.audit_dataset import Audit
+    from tfdetect.auditing.fixes import FixedDataset
+    from tfdetect.core.experiment import Experiment
+    from tfdetect.core.spec import DatasetSpec
     from tfdetect.data.catalog import Catalog
     from tfdetect.data.plan import Plan
+    from tfdetect.data.shards import Prepared
+    from tfdetect.synthesis.forge import Settings as SynthesisSettings
     from tfdetect.training.devices import Devices
+    from tfdetect.tuning.settings import Settings
+    from tfdetect.tuning.space import Space
 
 __all__ = [
-    "Detector", "EvaluationResults", "Metric", "Predictions", "Results", "Run", "UserError",
-    "audit", "calibrate", "compare", "convert", "create_detector", "ensemble", "evaluate",
-    "explain", "export", "list_backbones", "list_datasets", "list_detectors", "list_experiments",
-    "load", "load_plugin", "measure_robustness", "register_augmentation", "register_backbone",
-    "register_front_end", "register_head", "register_loss", "register_mask_head", "train",
+    "Detector", "EvaluationResults", "MatrixResults", "Metric", "Predictions", "Results", "Run",
+    "SearchResults", "UserError", "audit", "calibrate", "compare", "convert", "create_detector",
+    "ensemble", "evaluate", "explain", "export", "fix", "list_backbones", "list_datasets",
+    "list_detectors", "list_experiments", "load", "load_plugin", "matrix", "measure_robustness",
+    "prepare", "register_augmentation", "register_backbone", "register_front_end", "register_head",
+    "register_loss", "register_mask_head", "search", "synthesize", "train",
 ]  # fmt: skip
 
 Log = Callable[[str], None]
@@ -582,7 +591,7 @@ def audit(
     if output is not None:
         check_writable(Path(output).absolute().parent)
 
-    from tfdetect.auditing.audit_dataset import audit as audit_dataset
+    from tfdetect.auditing.audit_dataset import audit_dataset
 
     found = audit_dataset(spec, roots, progress=progress)
     if output is not None:
@@ -590,6 +599,126 @@ def audit(
 
         write_report(found, Path(output))
     return found
+
+
+def fix(
+    audit: Audit,
+    folder: str | Path,
+    fixes: Sequence[str] | None = None,
+    *,
+    progress: bool = True,
+) -> FixedDataset:
+    """Write a fixed copy of an audited dataset; the original stays unchanged.
+
+    Args:
+        audit: what `audit` returned.
+        folder: a new folder for the copy, which is a dataset of its own.
+        fixes: of "duplicates", "formats", "balance" and "splits"; by default those that the
+            findings call for.
+        progress: whether to show progress.
+
+    Returns:
+        The copy: its `folder` and what was done, `steps`.
+
+    Raises:
+        UserError: an unknown fix, a folder that is not empty, or nothing to fix.
+    """
+    from tfdetect.auditing.fixes import fix_dataset, select_fixes
+
+    chosen = select_fixes(audit, None if fixes is None else ",".join(fixes))
+    return fix_dataset(audit, Path(folder), chosen, progress)
+
+
+def prepare(
+    dataset: str | Path,
+    output: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    resize: str = "crop",
+    encode: str = "keep",
+    quality: int = 95,
+    shard_mebibytes: float = 32,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Prepared:
+    """Write a dataset as TFRecord shards, from which training reads faster than from files.
+
+    The same call continues an interrupted one.
+
+    Args:
+        dataset, data_dir, authentic: see `train`.
+        output: folder for datasets; NAME/1.0.0 is made in it, which `train` and TensorFlow
+            Datasets read.
+        size: store copies of this size in pixels, one number or (height, width).
+        resize: how to bring images to `size`: as data.resize of an experiment.
+        encode: "keep" the files' bytes, or store copies as "png" or "jpeg".
+        quality: of JPEG, 1 to 100.
+        shard_mebibytes: size of a shard.
+        workers: shards written at a time; by default one per core.
+        progress: whether to show progress.
+
+    Returns:
+        Number of images and shards, and the folder.
+
+    Raises:
+        UserError: the dataset cannot be read, or there is another one in the folder.
+    """
+    plan = _plan(dataset, None, None, (), data_dir, authentic)
+    check_writable(Path(output))
+    _import_tensorflow()
+    from tfdetect.data.prepare_dataset import prepare_shards
+    from tfdetect.data.shards import Copies
+
+    sides = (size, size) if isinstance(size, int) else size
+    return prepare_shards(
+        plan, Path(output), Copies(sides, resize, encode, quality),
+        round(shard_mebibytes * 2**20), workers or os.cpu_count() or 1, progress,
+    )  # fmt: skip
+
+
+def synthesize(
+    source: str | Path,
+    output: str | Path,
+    settings: SynthesisSettings | None = None,
+    *,
+    workers: int | None = None,
+    autoencoder_steps: int = 1500,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Make forgeries with masks out of photographs: a dataset to train and test localizers on.
+
+    The same call continues an interrupted one.
+
+    Args:
+        source: folder of photographs.
+        output: folder of the new dataset.
+        settings: masks, fills and more; a `tfdetect.synthesis.forge.Settings`.
+        workers: processes; by default one per core.
+        autoencoder_steps: training steps of the autoencoder, if a fill needs one.
+        progress: whether to show progress.
+
+    Returns:
+        One row per forgery, with its `error` if it could not be made.
+
+    Raises:
+        UserError: no photographs, or none that can be altered.
+    """
+    from tfdetect.synthesis.forge import WITH_MODEL, Settings
+
+    settings = settings or Settings()
+    if not Path(source).is_dir():
+        raise UserError(f"There is no folder {source}.")
+    check_writable(Path(output))
+    if set(WITH_MODEL) & {*settings.fills, *settings.masks}:
+        _import_tensorflow()
+    from tfdetect.synthesis.contact_sheet import synthesize_with_sheet
+
+    return synthesize_with_sheet(
+        Path(source), Path(output), settings, workers or os.cpu_count() or 1, autoencoder_steps,
+        progress,
+    )  # fmt: skip
 
 
 # ---- Several runs ---------------------------------------------------------------------------
@@ -655,6 +784,245 @@ def ensemble(
         log=log,
     )  # fmt: skip
     return run
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """What a search found.
+
+    Attributes:
+        folder: the search's folder; best.yaml in it is the best experiment.
+        objective: the metric of validation that was optimized.
+        best: the best trial: `number`, `objective`, `low`, `high`, `overrides`.
+        trials: every trial, in the same form, with its `state`, `epochs`, `seconds` and `reason`.
+        summary: the best trials as text.
+        run: the run that was trained from the best experiment, if it was asked for.
+    """
+
+    folder: Path
+    objective: str
+    best: dict[str, Any]
+    trials: list[dict[str, Any]]
+    summary: str
+    run: Run | None = None
+
+    @property
+    def experiment(self) -> Path:
+        """The best experiment, for `train(experiment=...)`."""
+        return self.folder / "best.yaml"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / "report.html"
+
+
+def prepare_search(
+    space: str | Path,
+    dataset: str | Path | None = None,
+    experiment: str | Path | None = None,
+    *,
+    model: str | None = None,
+    overrides: Overrides = (),
+    trial_overrides: Overrides = (),
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    objective: str | None = None,
+    algorithm: str = "tpe",
+    startup_trials: int = 10,
+    seed: int = 0,
+    folds: int = 1,
+    prune: str = "median",
+    first_epochs: int = 1,
+    baseline: bool = True,
+) -> tuple[Settings, Space, Experiment, DatasetSpec]:
+    """Resolve and check what `search` would do, with the same arguments; start nothing."""
+    from tfdetect.tuning.lifecycle import make_search
+
+    return make_search(
+        str(space), _text(dataset), _text(experiment), override_texts(overrides), _path(data_dir),
+        authentic, model,
+        objective=objective, algorithm=algorithm, startup=startup_trials, seed=seed, folds=folds,
+        prune=prune, first_epochs=first_epochs, baseline=baseline,
+        for_trials=tuple(override_texts(trial_overrides)),
+    )  # fmt: skip
+
+
+def search(
+    space: str | Path,
+    dataset: str | Path | None = None,
+    experiment: str | Path | None = None,
+    *,
+    max_trials: int | None = None,
+    max_hours: float | None = None,
+    max_epochs: int | None = None,
+    parallel: int = 1,
+    gpus: str | Sequence[int] | None = None,
+    gpu_memory_limit: str | None = None,
+    spark: str | None = None,
+    output: str | Path = "saved_models",
+    name: str | None = None,
+    retrain: bool = False,
+    progress: bool = True,
+    log: Log = console.log,
+    **settings: Any,
+) -> SearchResults:
+    """Search for a better experiment; each trial is a training in a process of its own.
+
+    The same call continues an interrupted search; several processes may work on one.
+
+    Args:
+        space: name of a shipped search space or path of a YAML file: what varies, and how.
+        dataset, experiment: see `train`; by default those of the space.
+        max_trials, max_hours, max_epochs: limits of the whole search; by default 50 trials.
+        parallel: trials at once.
+        gpus, gpu_memory_limit: see `train`; the limit is for each trial.
+        spark: a Spark master, such as "spark://host:7077", to run the trials on.
+        output: folder for the search's folder.
+        name: name of that folder; by default "search-SPACE-DATASET".
+        retrain: train the best experiment afterwards, as a run of its own.
+        progress: whether to show progress.
+        log: called with each message.
+        settings: `model`, `overrides`, `data_dir`, `authentic` as in `train`;
+            `trial_overrides`, for the trials alone; `objective`, a metric of validation;
+            `algorithm` ("tpe", "random", "atpe"); `startup_trials` drawn at random; `seed`;
+            `folds` of cross-validation; `prune` ("median", "halving", "none"); `first_epochs`
+            that every trial may train; `baseline`, whether to begin with the unchanged experiment.
+
+    Raises:
+        UserError: an unknown name, a space that does not fit, or no trial that ended well.
+    """
+    from tfdetect.training.devices import parse_gpus, parse_memory_limit
+    from tfdetect.tuning.lifecycle import finish
+    from tfdetect.tuning.lifecycle import retrain as train_best
+    from tfdetect.tuning.scheduler import Budget, best_trial, run_search, share_out
+    from tfdetect.tuning.settings import create_search
+
+    numbers = parse_gpus(_gpus(gpus))
+    parse_memory_limit(gpu_memory_limit)  # refused before the first trial, not in each
+    limits = max_trials, max_hours, max_epochs
+    budget = Budget(*limits) if any(limits) else Budget(50)
+    parts = prepare_search(space, dataset, experiment, **settings)
+    found, space_found, _, spec = parts
+    check_writable(Path(output))
+    folder = Path(output) / (name or f"search-{space_found.name}-{spec.name}")
+    searching = create_search(folder, *parts)
+    log(f"Search in {folder}")
+    if spark:
+        from tfdetect.tuning.spark import run_on_spark
+
+        run_on_spark(searching, budget, spark, parallel)
+    else:
+        slots = share_out(parallel, numbers, gpu_memory_limit)
+        run_search(searching, budget, slots, progress=progress)
+    summary = finish(searching)
+    trials = searching.store.trials()
+    best = best_trial(searching, trials)
+    assert best is not None  # `finish` refuses a search without one
+    run = None
+    if retrain:
+        path = train_best(
+            searching, Path(output), _path(settings.get("data_dir")), _gpus(gpus),
+            gpu_memory_limit,
+        )  # fmt: skip
+        run = open_run(path)
+    return SearchResults(
+        folder, found.objective, asdict(best), [asdict(t) for t in trials], summary, run
+    )
+
+
+def matrix(
+    dataset: str | Path | None = None,
+    experiment: str | Path | None = None,
+    *,
+    model: str | None = None,
+    overrides: Overrides = (),
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    by: str = "generator",
+    leave_one_out: bool = False,
+    published: str | Path | None = None,
+    gpus: str | Sequence[int] | None = None,
+    gpu_memory_limit: str | None = None,
+    output: str | Path = "saved_models",
+    name: str | None = None,
+    progress: bool = True,
+    log: Log = console.log,
+) -> MatrixResults:
+    """Train one detector on each generator of a dataset and test each on all generators.
+
+    The same call continues an interrupted one; finished runs are reused.
+
+    Args:
+        dataset, experiment, model, overrides, data_dir, authentic: see `train`.
+        by: what the parts are: "generator", "dataset" (the parts of a union), or a regular
+            expression on paths whose group names the part.
+        leave_one_out: train on all parts but one, instead.
+        published: a published table to show for comparison: "genimage_resnet50" or a CSV file.
+        gpus, gpu_memory_limit: see `train`.
+        output: folder for the matrix's folder.
+        name: name of that folder; by default "matrix-EXPERIMENT-DATASET".
+        progress: whether to show progress.
+        log: called with each message.
+
+    Returns:
+        Metrics with intervals of each training on each part.
+
+    Raises:
+        UserError: the data have fewer than two parts, or the folder holds other runs.
+    """
+    from tfdetect.training.devices import parse_gpus, parse_memory_limit
+
+    numbers, limits = parse_gpus(_gpus(gpus)), parse_memory_limit(gpu_memory_limit)
+    plan = _plan(dataset, experiment, model, overrides, data_dir, authentic)
+    if published:
+        from tfdetect.generalization.matrix_report import read_published
+
+        read_published(str(published))  # refused before any training
+    kind = "matrix-leave-one-out" if leave_one_out else "matrix"
+    folder = Path(output) / (name or f"{kind}-{plan.experiment.name}-{plan.spec.name}")
+    check_writable(folder)
+    _import_tensorflow()
+    from tfdetect.data.plan import find_data
+    from tfdetect.generalization import matrix_report, train_matrix
+    from tfdetect.generalization.domains import find_domains
+    from tfdetect.training.devices import configure_devices
+
+    devices = configure_devices(numbers, limits)
+    catalog = find_data(plan, progress=progress)
+    domains = find_domains(catalog, by)
+    log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
+    if domains.left_out:
+        console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
+    runs = train_matrix.train_all(
+        plan, catalog, domains, leave_one_out, folder, devices, int(progress), log=log
+    )
+    values = {
+        "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
+        "domains": list(domains.names), "cells": train_matrix.measure(runs, domains, catalog),
+    }  # fmt: skip
+    matrix_report.write(values, folder, None if published is None else str(published))
+    return MatrixResults(runs, values, folder)
+
+
+@dataclass(frozen=True)
+class MatrixResults:
+    """What the trainings of a matrix give on each part.
+
+    Attributes:
+        runs: the run of each training, by its name.
+        values: the content of matrix.json.
+        folder: with the runs, matrix.html, matrix.json, CSV and LaTeX tables.
+    """
+
+    runs: dict[str, Run]
+    values: dict[str, Any]
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / "matrix.html"
 
 
 # ---- Names and models -----------------------------------------------------------------------

@@ -1,75 +1,85 @@
-"""`python -m tfdetect.audit`: checks a dataset for shortcuts, duplicates and leaks."""
+"""`tfdetect audit`: check a dataset for shortcuts, duplicates and leaks before training."""
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tfdetect.core import console
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
+
+if TYPE_CHECKING:
+    from tfdetect.auditing.audit_dataset import Audit
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect audit",
         description="Check a dataset, without a model, for traits that predict the label "
-        "(shortcuts), duplicates, groups that leak between splits, imbalance and unreadable files. "
-        "The verdict is sound, caution or unreliable; the exit code is 1 if it is unreliable.",
-    )
-    p.add_argument("--dataset", metavar="NAME", required=True, help="a shipped dataset, a spec "
-                   "file, a manifest or a folder; a+b joins several")  # fmt: skip
-    p.add_argument("--data-dir", type=Path, metavar="DIR", help="directory that contains the "
-                   "dataset (default: $TFDETECT_DATA or the cache)")  # fmt: skip
-    p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a folder without "
-                   "a spec")  # fmt: skip
-    p.add_argument("--output", type=Path, metavar="DIR", help="directory for audit.html, "
-                   "audit.json, traits.parquet and duplicates.csv (default: "
-                   "saved_models/audit-NAME)")  # fmt: skip
-    p.add_argument("--json", action="store_true", help="print audit.json instead of tables")
-    p.add_argument("--quiet", action="store_true", help="show no progress")
-    fix = p.add_argument_group("fixing")
+        "(shortcuts, such as all fakes being PNG files), duplicates, groups that leak between "
+        "splits, imbalance and unreadable files. The verdict is sound, caution or unreliable; the "
+        "exit code is 1 if it is unreliable.",
+        examples=[
+            ("tfdetect audit --dataset path/to/folder", "before the first training"),
+            ("tfdetect audit --dataset path/to/folder --fix path/to/fixed",
+             "write a fixed copy and audit it"),
+        ],
+    )  # fmt: skip
+    cli.add_dataset(p.add_argument_group("dataset"), "Images to check", required=True)
+    fix = p.add_argument_group("fixes")
     fix.add_argument("--fix", type=Path, metavar="DIR", help="write a fixed copy of the dataset "
-                     "into a new directory and audit it; its verdict is the exit code")  # fmt: skip
-    fix.add_argument("--fixes", metavar="NAME,NAME", help="fixes to apply: duplicates, formats, "
-                     "balance, splits (default: those that the findings call for)")  # fmt: skip
+                     "into a new folder and audit it; its verdict decides the exit code")  # fmt: skip
+    fix.add_argument("--fixes", type=cli.names, metavar="NAME,NAME", help="fixes to apply: "
+                     "duplicates, formats, balance, splits (default: those that the findings call "
+                     "for)")  # fmt: skip
+    out = p.add_argument_group("output")
+    out.add_argument("--output", type=Path, metavar="DIR", help="folder for audit.html, "
+                     "audit.json, traits.parquet and duplicates.csv (default: "
+                     "saved_models/audit-NAME)")  # fmt: skip
+    cli.add_json(out)
+    cli.add_quiet(out)
     return p
 
 
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
 
+    from tfdetect import api
     from tfdetect.core.errors import UserError
     from tfdetect.core.files import check_writable
-    from tfdetect.data.plan import locate_dataset
 
     if args.fixes and not args.fix:
-        raise UserError("--fixes needs --fix DIR, the directory for the fixed copy.")
-    spec, roots = locate_dataset(args.dataset, args.data_dir, args.authentic)
-    output = args.output or Path("saved_models") / f"audit-{spec.name}"
-    check_writable(output.parent)
+        raise UserError("--fixes needs --fix DIR, the folder for the fixed copy.")
+    check_writable(args.output.absolute().parent if args.output else Path("saved_models"))
+    audit = api.audit(
+        args.dataset, data_dir=args.data_dir, authentic=args.authentic, progress=not args.quiet
+    )
+    output = args.output or Path("saved_models") / f"audit-{audit.spec.name}"
+    _report(audit, output, args.json)
+    if args.fix:
+        fixed = api.fix(audit, args.fix, args.fixes, progress=not args.quiet)
+        console.log(f"Fixed copy in {fixed.folder}: {'; '.join(fixed.steps)}")
+        audit = api.audit(fixed.folder, progress=not args.quiet)
+        _report(audit, output.with_name(f"{output.name}-fixed"), args.json)
 
-    from tfdetect.auditing.audit_dataset import audit_dataset
-    from tfdetect.auditing.audit_report import audit_document, format_audit, write_report
+    from tfdetect.auditing.audit_report import audit_document
     from tfdetect.auditing.findings import UNRELIABLE
-    from tfdetect.auditing.fixes import fix_dataset, select_fixes
-    from tfdetect.core.spec import load_spec
 
-    audit = audit_dataset(spec, roots, progress=not args.quiet)
-    while True:
-        write_report(audit, output)
-        if not args.json:
-            console.result(f"dataset {audit.spec.name}, {audit.traits.num_rows:,} images")
-            console.result(format_audit(audit))
-            console.result(f"\nreport {output / 'audit.html'}")
-        if not args.fix:
-            break
-        fixed = fix_dataset(audit, args.fix, select_fixes(audit, args.fixes), not args.quiet)
-        console.log(f"fixed copy {fixed.folder}: {'; '.join(fixed.steps)}")
-        spec, roots = load_spec(str(fixed.folder))
-        audit = audit_dataset(spec, roots, progress=not args.quiet)
-        output, args.fix = output.with_name(f"{output.name}-fixed"), None
     if args.json:
         console.print_json(audit_document(audit))
+    elif args.fix:
+        console.result(f"next    python -m tfdetect.train --dataset {args.fix}")
     return int(audit.verdict == UNRELIABLE)
 
 
+def _report(audit: "Audit", output: Path, silent: bool) -> None:
+    """Write the report of an audit and print its findings."""
+    from tfdetect.auditing.audit_report import format_audit, write_report
+
+    write_report(audit, output)
+    if not silent:
+        console.result(f"dataset {audit.spec.name}, {audit.traits.num_rows:,} images\n")
+        console.result(format_audit(audit))
+        console.result(f"\nreport  {output / 'audit.html'}")
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

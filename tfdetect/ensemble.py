@@ -1,74 +1,80 @@
-"""`python -m tfdetect.ensemble`: fuses trained runs into one detector."""
+"""`tfdetect ensemble`: fuse runs into one detector."""
 
+import json
 import sys
 from pathlib import Path
 
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
+
+FUSIONS = {
+    "stacked": "logistic regression on the members' calibrated scores",
+    "mean": "mean of the scores",
+    "weighted": "weighted mean of the scores",
+    "logistic": "stacked, with regularization",
+    "greedy": "greedy selection, from many runs",
+    "gated": "weights that depend on the image, for members trained on different data",
+    "fisher": "Fisher's method: what is unusual to any member, for members that look for "
+    "different traces",
+    "dense": "one dense unit on the members' P(fake), trained with Adam",
+}
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    fusions = "; ".join(f"{name}: {text}" for name, text in FUSIONS.items())
+    p = cli.Parser(
         prog="tfdetect ensemble",
-        description="Fuses trained runs into one detector, a run like any other, and reports what "
-        "that gains over its members. Weights come from validation; test is for the report.",
-    )
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
-    p.add_argument("--fusion", default="stacked",
-                   choices=["stacked", "mean", "weighted", "logistic", "greedy", "gated", "fisher"],
-                   help="stacked: a dense layer on the members' calibrated scores (default); mean, "
-                   "weighted mean; logistic: regularized; greedy: selection from many runs; gated: "
-                   "weights by image, for members that learned different data; fisher: what is "
-                   "unusual to any member, for members that look for different things")  # fmt: skip
-    p.add_argument("--dataset", metavar="NAME", help="what to fuse on (default: all that members "
-                   "were trained on, a+b)")  # fmt: skip
-    p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
-    p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
-    p.add_argument("--no-masks", action="store_true", help="fuse the labels alone")
-    p.add_argument("--fine-tune", type=int, default=0, metavar="N", help="then train all of it for "
-                   "N epochs (0: members stay as they are)")  # fmt: skip
-    p.add_argument("--learning-rate", type=float, default=1e-5, metavar="RATE",
-                   help="of fine-tuning (1e-5)")  # fmt: skip
-    p.add_argument("--output", type=Path, default=Path("saved_models"), metavar="DIR",
-                   help="folder for runs (default: saved_models)")  # fmt: skip
-    p.add_argument("--name", help="name of the run (default: ensemble)")
-    p.add_argument("--batch-size", type=int, default=64, metavar="N")
+        description="Fuse runs into one detector, which is a run like any other, and report what "
+        "that gains over its members. The fusion is fitted on the validation split and measured "
+        "on the test split.",
+        examples=[
+            ("tfdetect ensemble saved_models/run_a saved_models/run_b", "fuse two runs"),
+            ("tfdetect ensemble saved_models/run_* --fusion greedy --name best_of_all",
+             "choose from many runs"),
+        ],
+    )  # fmt: skip
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN",
+                   help="folders of two or more runs")  # fmt: skip
+    how = p.add_argument_group("fusion")
+    how.add_argument("--fusion", default="stacked", choices=list(FUSIONS), metavar="NAME",
+                     help=f"{fusions} (default: stacked)")  # fmt: skip
+    how.add_argument("--no-masks", action="store_true",
+                     help="fuse labels alone, of members that also predict masks")  # fmt: skip
+    how.add_argument("--fine-tune", type=cli.number_above(-1, whole=True), default=0, metavar="N",
+                     help="then train the fused detector as a whole for N epochs "
+                     "(default: 0)")  # fmt: skip
+    how.add_argument("--learning-rate", type=cli.positive, default=1e-5, metavar="RATE",
+                     help="learning rate of --fine-tune (default: 1e-5)")  # fmt: skip
+    cli.add_dataset(p.add_argument_group("dataset"), "Images to fit the fusion on (default: all "
+                    "datasets that the members were trained on)")  # fmt: skip
+    out = p.add_argument_group("output")
+    cli.add_runs_folder(out, "ensemble")
+    cli.add_batch_size(out)
+    cli.add_json(out)
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.core.errors import UserError
-    from tfdetect.core.files import check_writable
-    from tfdetect.core.run import new_run_path
-    from tfdetect.fusion.members import open_members
+    from tfdetect import api
 
-    if args.fine_tune < 0 or args.learning_rate <= 0 or args.batch_size < 1:
-        raise UserError("--fine-tune takes a number from 0 on, --learning-rate and --batch-size "
-                        "numbers above 0.")  # fmt: skip
-    members = open_members(args.runs, masks=not args.no_masks)
-    if args.fine_tune and members.masked and not args.no_masks:
-        raise UserError("--fine-tune trains labels alone, and masks would suffer. Give --no-masks.")
-    path = new_run_path(args.output, args.name or "ensemble")
-    check_writable(path.parent)
-
-    from tfdetect.fusion.fuse import find_data, fuse
-
-    spec, catalog = find_data(members, args.dataset, args.data_dir, args.authentic)
-    print(f"{args.fusion} fusion of {', '.join(members.names)} on {spec.name}")
-    for warning in catalog.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-
-    from tfdetect.core.quiet import import_tensorflow
-
-    import_tensorflow()
-    run, text = fuse(
-        members, args.fusion, spec, catalog, path, not args.no_masks, args.batch_size,
-        args.fine_tune, args.learning_rate,
+    run = api.ensemble(
+        args.runs, args.fusion, dataset=args.dataset, data_dir=args.data_dir,
+        authentic=args.authentic, masks=not args.no_masks, fine_tune_epochs=args.fine_tune,
+        learning_rate=args.learning_rate, output=args.output, name=args.name,
+        batch_size=args.batch_size,
     )  # fmt: skip
-    print(text)
-    print(f"run {run.path}; reports {run.path / 'fusion.html'}, {run.path / 'report.html'}")
+    found = json.loads((run.path / "fusion.json").read_text(encoding="utf-8"))
+    if args.json:
+        return console.print_json({"run": run.path, **found})
+
+    from tfdetect.fusion.fusion_report import terminal
+
+    console.result(terminal(found, found["cost"]))
+    console.result(f"\nrun      {run.path}")
+    console.result(f"reports  {run.path / 'fusion.html'}, {run.path / 'report.html'}")
+    console.result(f"next     python -m tfdetect.predict {run.path} IMAGE_OR_FOLDER")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

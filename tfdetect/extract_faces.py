@@ -1,26 +1,34 @@
-"""`python -m tfdetect.extract_faces`: faces and masks out of FaceForensics++ videos."""
+"""`tfdetect extract-faces`: faces and masks from FaceForensics++ videos."""
 
 import sys
 from pathlib import Path
 
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect extract-faces",
-        description="Cuts faces, and the masks of edited ones, out of FaceForensics++ videos "
-        "into the layout of the dataset faces3. Goes on where it stopped.",
-    )
-    p.add_argument("videos", type=Path, help="folder with original_sequences/ and "
+        description="Crop faces, and the masks of edited ones, from FaceForensics++ videos, in the "
+        "layout of the dataset faces3. The same command continues an interrupted one. Exit code 1 "
+        "if no video could be read.",
+        examples=[
+            ("tfdetect extract-faces FaceForensics++ --output faces",
+             "then: tfdetect train --dataset faces3 --data-dir faces"),
+        ],
+    )  # fmt: skip
+    p.add_argument("videos", type=Path, metavar="DIR", help="folder with original_sequences/ and "
                    "manipulated_sequences/")  # fmt: skip
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the "
                    "dataset; real/, edited/ and masks/ are made in it")  # fmt: skip
-    p.add_argument("--every", type=int, default=10, metavar="N", help="every N-th frame (10)")
-    p.add_argument("--margin", type=float, default=1.3, metavar="X",
-                   help="side of the cut as a multiple of the face (1.3)")  # fmt: skip
-    p.add_argument("--size", type=int, metavar="PIXELS",
-                   help="resize to this side (default: pixels as they are)")  # fmt: skip
+    p.add_argument("--every", type=cli.count, default=10, metavar="N",
+                   help="take every N-th frame (default: 10)")  # fmt: skip
+    p.add_argument("--margin", type=cli.positive, default=1.3, metavar="X",
+                   help="side of the crop as a multiple of the face's (default: 1.3)")  # fmt: skip
+    p.add_argument("--size", type=cli.count, metavar="PIXELS",
+                   help="resize crops to this side (default: the original pixels)")  # fmt: skip
+    cli.add_json(p)
+    cli.add_quiet(p)
     return p
 
 
@@ -30,8 +38,6 @@ def main(argv: list[str]) -> int:
     from tfdetect.core.errors import UserError
     from tfdetect.core.files import check_writable
 
-    if args.every < 1 or args.margin <= 0 or (args.size is not None and args.size < 1):
-        raise UserError("--every, --margin and --size must be above 0.")
     if not args.videos.is_dir():
         raise UserError(f"There is no folder {args.videos}.")
     check_writable(args.output)
@@ -39,17 +45,28 @@ def main(argv: list[str]) -> int:
     from tfdetect.data.faces import extract_faces, find_videos
 
     videos = find_videos(args.videos)
-    cuts = extract_faces(videos, args.output, args.every, args.margin, args.size)
+    cuts = extract_faces(
+        videos, args.output, args.every, args.margin, args.size, progress=not args.quiet
+    )
     failed = [cut for cut in cuts if cut.error]
     for cut in failed:
-        print(f"{cut.video.path}: {cut.error}", file=sys.stderr)
-    print(
-        f"{sum(c.faces for c in cuts):,} faces of {len(cuts) - len(failed)} videos in "
-        f"{args.output}; {len(videos) - len(cuts)} videos were done before, {len(failed)} failed, "
-        f"{sum(c.missed for c in cuts):,} frames showed no face"
-    )
-    return 1 if failed and len(failed) == len(videos) else 0
+        console.warn(f"{cut.video.path}: {cut.error}")
+    counts = {
+        "faces": sum(cut.faces for cut in cuts), "videos": len(cuts) - len(failed),
+        "videos_done_before": len(videos) - len(cuts), "videos_failed": len(failed),
+        "frames_without_face": sum(cut.missed for cut in cuts),
+    }  # fmt: skip
+    if args.json:
+        console.print_json({"dataset": args.output, **counts})
+    else:
+        console.result(
+            f"{counts['faces']:,} faces from {counts['videos']} videos in {args.output} "
+            f"({counts['videos_done_before']} videos were done before, "
+            f"{counts['videos_failed']} failed, {counts['frames_without_face']:,} frames without "
+            "a face)"
+        )
+    return int(bool(failed) and len(failed) == len(videos))
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

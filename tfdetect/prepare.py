@@ -1,79 +1,88 @@
-"""`python -m tfdetect.prepare`: writes a dataset as shards."""
+"""`tfdetect prepare`: write a dataset as TFRecord shards."""
 
-import os
+import argparse
 import sys
 from pathlib import Path
 from typing import get_args
 
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
 from tfdetect.core.experiment import Resize
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect prepare",
-        description="Writes a dataset as TFRecord shards, from which training is faster than from "
-        "files and which TensorFlow Datasets reads too. Goes on where it stopped; checks "
-        "and mends what is whole.",
-    )
-    p.add_argument("--dataset", metavar="NAME", required=True, help="as for train")
-    p.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
-    p.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
-    p.add_argument("--output", type=Path, required=True, metavar="DIR",
-                   help="folder for datasets; NAME/1.0.0 is made in it")  # fmt: skip
-    p.add_argument("--shard-size", type=float, default=32, metavar="MIB", help="of a shard (32)")
-    p.add_argument("--size", metavar="H,W", help="store copies of this size, or of N x N pixels")
-    p.add_argument("--resize", default="crop", choices=get_args(Resize),
-                   help="with --size, as data.resize of an experiment (crop)")  # fmt: skip
-    p.add_argument("--encode", default="keep", choices=("keep", "png", "jpeg"),
-                   help="keep the files' bytes, or store copies as png or jpeg (keep; copies of "
-                   "another size become png)")  # fmt: skip
-    p.add_argument("--quality", type=int, default=95, metavar="Q", help="of jpeg, 1 to 100 (95)")
-    p.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N",
-                   help="shards written at a time (one a core)")  # fmt: skip
-    p.add_argument("--quiet", action="store_true", help="no progress bars")
+        description="Write a dataset as TFRecord shards, from which training reads faster than "
+        "from single files and which TensorFlow Datasets reads too. The same command continues an "
+        "interrupted one, and checks and rewrites damaged shards of a finished one.",
+        examples=[
+            ("tfdetect prepare --dataset genimage --output prepared/",
+             "then: tfdetect train --dataset prepared/genimage"),
+            ("tfdetect prepare --dataset path/to/folder --output prepared/ --size 256",
+             "store smaller copies"),
+        ],
+    )  # fmt: skip
+    cli.add_dataset(p.add_argument_group("dataset"), "Images to write", required=True)
+    copies = p.add_argument_group("copies")
+    copies.add_argument("--size", type=_size, metavar="N|H,W", help="store copies of this size in "
+                        "pixels (default: the images' own size)")  # fmt: skip
+    copies.add_argument("--resize", default="crop", choices=get_args(Resize),
+                        help="how to bring images to --size, as data.resize of an experiment "
+                        "(default: crop)")  # fmt: skip
+    copies.add_argument("--encode", default="keep", choices=("keep", "png", "jpeg"),
+                        help="keep the files' bytes, or store copies as png or jpeg (default: "
+                        "keep; with --size png)")  # fmt: skip
+    copies.add_argument("--quality", type=_quality, default=95, metavar="Q",
+                        help="quality of jpeg, 1 to 100 (default: 95)")  # fmt: skip
+    out = p.add_argument_group("output")
+    out.add_argument("--output", type=Path, required=True, metavar="DIR",
+                     help="folder for datasets; NAME/1.0.0 is made in it")  # fmt: skip
+    out.add_argument("--shard-size", type=cli.positive, default=32, metavar="MIB",
+                     help="size of a shard in MiB (default: 32)")  # fmt: skip
+    out.add_argument("--workers", type=cli.count, metavar="N",
+                     help="shards written at a time (default: one per core)")  # fmt: skip
+    cli.add_json(out)
+    cli.add_quiet(out)
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.core.errors import UserError
-    from tfdetect.core.files import check_writable
-    from tfdetect.data.plan import make_plan
-    from tfdetect.data.prepare_dataset import prepare_shards
+    from tfdetect import api
 
-    if args.shard_size <= 0 or args.workers < 1 or not 1 <= args.quality <= 100:
-        raise UserError("--shard-size and --workers must be above 0, --quality from 1 to 100.")
-    plan = make_plan(args.dataset, None, [], args.data_dir, args.authentic)
-    check_writable(args.output)
-
-    from tfdetect.core.quiet import import_tensorflow
-
-    import_tensorflow()
-    from tfdetect.data.shards import Copies
-
-    copies = Copies(_size(args.size), args.resize, args.encode, args.quality)
-    done = prepare_shards(
-        plan, args.output, copies, round(args.shard_size * 2**20), args.workers, not args.quiet
-    )
-    print(f"{done.images:,} images in {done.shards} shards, {done.written} of them written now, "
-          f"{done.skipped} images left out: "
-          f"{done.folder}\nTrain on them with --dataset {done.folder.parent}")  # fmt: skip
+    done = api.prepare(
+        args.dataset, args.output, data_dir=args.data_dir, authentic=args.authentic,
+        size=args.size, resize=args.resize, encode=args.encode, quality=args.quality,
+        shard_mebibytes=args.shard_size, workers=args.workers, progress=not args.quiet,
+    )  # fmt: skip
+    dataset = done.folder.parent
+    if args.json:
+        return console.print_json({
+            "dataset": dataset, "images": done.images, "shards": done.shards,
+            "written": done.written, "skipped": done.skipped,
+        })  # fmt: skip
+    console.result(f"{done.images:,} images in {done.shards} shards in {done.folder} "
+                   f"({done.written} shards written now, {done.skipped} images skipped)")  # fmt: skip
+    console.result(f"next    python -m tfdetect.train --dataset {dataset}")
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    from tfdetect.core.errors import UserError
-
-    if text is None:
-        return None
-    sides = text.split(",")
-    if len(sides) > 2 or not all(side.strip().isdigit() and int(side) for side in sides):
-        raise UserError(
-            f"--size must be one or two whole numbers, as 256 or 240,320. Got {text!r}."
+def _size(text: str) -> tuple[int, int]:
+    sides = [side.strip() for side in text.split(",")]
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"expected one or two whole numbers, for example 256 or 240,320, received {text!r}"
         )
     return int(sides[0]), int(sides[-1])
 
 
+def _quality(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 1 to 100, received {text!r}"
+        )
+    return int(text)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

@@ -1,124 +1,133 @@
-"""`python -m tfdetect.search`: searches for a better experiment with hyperopt."""
+"""`tfdetect search`: search for a better experiment."""
 
 import sys
-from pathlib import Path
+from typing import Any
 
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect search",
-        description="Searches for a better experiment: hyperopt suggests, each trial is a run in a "
-        "process of its own, measured on validation. The same command goes on where an "
-        "interrupted search was; several at once work on one search.",
-    )
-    what = p.add_argument_group("what to search")
-    what.add_argument("--space", required=True, metavar="NAME", help="a shipped search space or a "
-                      "YAML file: which keys of the experiment vary, and how")  # fmt: skip
-    what.add_argument("--dataset", metavar="NAME", help="as for train")
-    what.add_argument("--experiment", metavar="NAME", help="what is varied (default: the space's, "
-                      "or the dataset's)")  # fmt: skip
-    what.add_argument("--model", metavar="NAME", help="as for train")
-    what.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-                      help="override a key of the experiment, in trials and result")  # fmt: skip
-    what.add_argument("--trial-set", dest="for_trials", action="append", default=[],
-                      metavar="KEY=VALUE", help="override a key in the trials alone, e.g. "
-                      "training.epochs=3; the result keeps the experiment's")  # fmt: skip
-    what.add_argument("--data-dir", type=Path, metavar="DIR", help="where the dataset lies")
-    what.add_argument("--authentic", metavar="CLASS", help="the authentic class of a bare folder")
-    how = p.add_argument_group("how")
-    how.add_argument("--objective", metavar="METRIC", help="of validation, e.g. auc, ap, log_loss, "
-                     "mask_iou_altered (default: what the experiment monitors)")  # fmt: skip
+        description="Search for better hyperparameters with hyperopt. Each trial is a training in "
+        "a process of its own, measured on the validation split; unpromising ones are stopped "
+        "early. Leaves a report, a table of the trials and best.yaml, an experiment.\n\n"
+        "The same command continues an interrupted search; several at once share one search.",
+        examples=[
+            ("tfdetect search --space optimizer --dataset cifake --max-hours 8 --retrain",
+             "one night, then train the best experiment"),
+            ("tfdetect search --space optimizer --dataset demo --max-trials 5 "
+             "--trial-set training.epochs=1", "a quick try with short trials"),
+        ],
+    )  # fmt: skip
+    what = p.add_argument_group("search space")
+    what.add_argument("--space", required=True, metavar="NAME|FILE", help="which values of the "
+                      "experiment vary, and how: a shipped search space or a YAML file")  # fmt: skip
+    cli.add_experiment(what)
+    what.add_argument("--trial-set", dest="trial_overrides", action="append", default=[],
+                      metavar="KEY=VALUE", help="change one value in the trials alone, for example "
+                      "training.epochs=3; the best experiment keeps its own; "
+                      "repeatable")  # fmt: skip
+    cli.add_dataset(p.add_argument_group("dataset"), "Images to train on (default: those of the "
+                    "experiment)")  # fmt: skip
+    how = p.add_argument_group("method")
+    how.add_argument("--objective", metavar="METRIC", help="metric of validation to optimize: "
+                     "accuracy, auc, ap, log_loss, mask_iou_altered, ... (default: what the "
+                     "experiment monitors)")  # fmt: skip
     how.add_argument("--algorithm", default="tpe", choices=["tpe", "random", "atpe"],
-                     help="default: tpe; atpe is adaptive TPE (tfdetect[search])")  # fmt: skip
-    how.add_argument("--startup", type=int, default=10, metavar="N",
-                     help="trials drawn at random before TPE begins (10)")  # fmt: skip
-    how.add_argument("--seed", type=int, default=0)
-    how.add_argument("--folds", type=int, default=1, metavar="N", help="validate each trial on N "
-                     "folds of train and validation, by group (1: the own validation)")  # fmt: skip
+                     help='default: tpe; atpe is adaptive TPE and needs pip install '
+                     '"tfdetect[search]"')  # fmt: skip
+    how.add_argument("--startup", type=cli.number_above(-1, whole=True), default=10, metavar="N",
+                     help="trials drawn at random before TPE begins (default: 10)")  # fmt: skip
+    how.add_argument("--seed", type=int, default=0, metavar="N",
+                     help="seed of the suggestions (default: 0)")  # fmt: skip
+    how.add_argument("--folds", type=cli.count, default=1, metavar="N", help="N-fold cross-"
+                     "validation of each trial on train and validation together (default: 1, the "
+                     "validation split)")  # fmt: skip
     how.add_argument("--prune", default="median", choices=["median", "halving", "none"],
-                     help="stop unpromising trials early (default: median)")  # fmt: skip
-    how.add_argument("--first-epochs", type=int, default=1, metavar="N",
-                     help="epochs that every trial may train (1)")  # fmt: skip
+                     help="rule that stops unpromising trials early (default: median)")  # fmt: skip
+    how.add_argument("--first-epochs", type=cli.count, default=1, metavar="N",
+                     help="epochs that no trial is stopped before (default: 1)")  # fmt: skip
     how.add_argument("--no-baseline", action="store_true",
-                     help="do not begin with the experiment unchanged")  # fmt: skip
-    budget = p.add_argument_group("how much")
-    budget.add_argument("--max-trials", type=int, metavar="N", help="default: 50, if there is no "
-                        "other limit")  # fmt: skip
-    budget.add_argument("--max-hours", type=float, metavar="H", help="begin no trial after that")
-    budget.add_argument("--max-epochs", type=int, metavar="N", help="the same, of all trials")
-    where = p.add_argument_group("where it runs")
-    where.add_argument("--parallel", type=int, default=1, metavar="N",
-                       help="trials at once; GPUs and CPU cores are shared out (1)")  # fmt: skip
-    where.add_argument("--gpus", metavar="N,N", help="GPUs to use; none for the CPU")
-    where.add_argument("--gpu-memory-limit", metavar="LIMIT", help="of each trial, as for train")
-    where.add_argument("--spark", metavar="MASTER", help="on a Spark cluster, as "
-                       "spark://host:7077, by SparkTrials (tfdetect[spark])")  # fmt: skip
-    out = p.add_argument_group("what it leaves")
-    out.add_argument("--output", type=Path, default=Path("saved_models"), metavar="DIR",
-                     help="folder for the search's folder (default: saved_models)")  # fmt: skip
-    out.add_argument("--name", help="of that folder (default: search-SPACE-DATASET)")
-    out.add_argument("--retrain", action="store_true", help="then train the best experiment as a "
-                     "run of its own")  # fmt: skip
-    out.add_argument("--dry-run", action="store_true", help="check space, experiment and data, "
+                     help="do not begin with the unchanged experiment")  # fmt: skip
+    budget = p.add_argument_group("budget")
+    budget.add_argument("--max-trials", type=cli.count, metavar="N",
+                        help="number of trials (default: 50, without another limit)")  # fmt: skip
+    budget.add_argument("--max-hours", type=cli.positive, metavar="H",
+                        help="start no trial after this time")  # fmt: skip
+    budget.add_argument("--max-epochs", type=cli.count, metavar="N",
+                        help="start no trial after so many epochs of all trials")  # fmt: skip
+    devices = p.add_argument_group("devices")
+    devices.add_argument("--parallel", type=cli.count, default=1, metavar="N", help="trials at "
+                         "once; they share GPUs and CPU cores (default: 1)")  # fmt: skip
+    cli.add_devices(devices, " by each trial")
+    devices.add_argument("--spark", metavar="MASTER", help="run the trials on a Spark cluster, for "
+                         'example spark://host:7077; needs pip install "tfdetect[spark]"')  # fmt: skip
+    out = p.add_argument_group("output")
+    cli.add_runs_folder(out, "search-SPACE-DATASET")
+    out.add_argument("--retrain", action="store_true",
+                     help="then train the best experiment as a run of its own")  # fmt: skip
+    out.add_argument("--dry-run", action="store_true", help="check space, experiment and dataset, "
                      "print some points of the space, and stop")  # fmt: skip
-    out.add_argument("--quiet", action="store_true", help="no progress line")
+    cli.add_json(out)
+    cli.add_quiet(out)
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.core.errors import UserError
-    from tfdetect.core.files import check_writable
-    from tfdetect.training.devices import parse_gpus, parse_memory_limit
-    from tfdetect.tuning.lifecycle import examples, finish, make_search, retrain
-    from tfdetect.tuning.scheduler import Budget, run_search, share_out
-    from tfdetect.tuning.settings import create_search
+    from tfdetect import api
 
-    for name in ("parallel", "max_trials", "max_hours", "max_epochs", "folds", "first_epochs"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise UserError(f"--{name.replace('_', '-')} takes a number above 0. Got {value}.")
-    gpus = parse_gpus(args.gpus)
-    parse_memory_limit(args.gpu_memory_limit)  # refused before the first trial, not in each
-    limits = args.max_trials, args.max_hours, args.max_epochs
-    budget = Budget(*limits) if any(limits) else Budget(50)
-    parts = make_search(
-        args.space, args.dataset, args.experiment, args.overrides, args.data_dir, args.authentic,
-        args.model,
-        objective=args.objective, algorithm=args.algorithm, startup=args.startup, seed=args.seed,
-        folds=args.folds, prune=args.prune, first_epochs=args.first_epochs,
-        baseline=not args.no_baseline, for_trials=tuple(args.for_trials),
+    what: dict[str, Any] = dict(
+        space=args.space, dataset=args.dataset, experiment=args.experiment, model=args.model,
+        overrides=args.overrides, trial_overrides=args.trial_overrides, data_dir=args.data_dir,
+        authentic=args.authentic, objective=args.objective, algorithm=args.algorithm,
+        startup_trials=args.startup, seed=args.seed, folds=args.folds, prune=args.prune,
+        first_epochs=args.first_epochs, baseline=not args.no_baseline,
     )  # fmt: skip
-    settings, space, experiment, spec = parts
-    print(f"space {space.name} ({len(space.labels())} parameters), experiment {experiment.name}, "
-          f"dataset {spec.name}, objective {settings.objective} of "
-          + ("validation" if settings.folds == 1 else f"{settings.folds} folds"))  # fmt: skip
     if args.dry_run:
-        for overrides in examples(space, settings):
-            print("  " + "  ".join(overrides))
-        return
-    check_writable(args.output)
-    search = create_search(args.output / (args.name or f"search-{space.name}-{spec.name}"), *parts)
-    print(f"search {search.folder}")
+        return _show_points(*api.prepare_search(**what), as_json=args.json)
     try:
-        if args.spark:
-            from tfdetect.tuning.spark import run_on_spark
-
-            run_on_spark(search, budget, args.spark, args.parallel)
-        else:
-            run_search(search, budget, share_out(args.parallel, gpus, args.gpu_memory_limit),
-                       progress=not args.quiet)  # fmt: skip
+        found = api.search(
+            **what, max_trials=args.max_trials, max_hours=args.max_hours,
+            max_epochs=args.max_epochs, parallel=args.parallel, gpus=args.gpus,
+            gpu_memory_limit=args.gpu_memory_limit, spark=args.spark, output=args.output,
+            name=args.name, retrain=args.retrain, progress=not args.quiet,
+        )  # fmt: skip
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        console.log("\nThe same command continues the search.")
         raise
-    print(finish(search))
-    if args.retrain:
-        run = retrain(search, args.output, args.data_dir, args.gpus, args.gpu_memory_limit)
-        print(f"run {run}")
+    run = found.run.path if found.run else None
+    if args.json:
+        return console.print_json({
+            "search": found.folder, "objective": found.objective, "best": found.best,
+            "experiment": found.experiment, "run": run, "trials": found.trials,
+        })  # fmt: skip
+    console.result(found.summary)
+    console.result(f"\nsearch  {found.folder}")
+    console.result(f"report  {found.report}")
+    if run:
+        console.result(f"run     {run}")
+        console.result(f"next    python -m tfdetect.predict {run} IMAGE_OR_FOLDER")
+    else:
+        console.result(f"next    python -m tfdetect.train --experiment {found.experiment}")
+
+
+def _show_points(settings, space, experiment, spec, as_json: bool) -> None:
+    from tfdetect.tuning.lifecycle import examples
+
+    points = examples(space, settings)
+    if as_json:
+        return console.print_json({
+            "space": space.name, "parameters": space.labels(), "experiment": experiment.name,
+            "dataset": spec.name, "objective": settings.objective, "points": points,
+        })  # fmt: skip
+    console.result(f"space {space.name} ({len(space.labels())} parameters), experiment "
+                   f"{experiment.name}, dataset {spec.name}, objective {settings.objective}")  # fmt: skip
+    for overrides in points:
+        console.result("  " + "  ".join(overrides))
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

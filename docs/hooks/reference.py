@@ -7,6 +7,7 @@ here imports TensorFlow: functions are read with `ast`, not called.
 
 import argparse
 import ast
+import html
 import importlib
 import inspect
 import re
@@ -28,6 +29,7 @@ if str(ROOT) not in sys.path:
 from tfdetect import __main__ as entry  # noqa: E402
 from tfdetect.core import registry  # noqa: E402
 from tfdetect.core.experiment import Experiment  # noqa: E402
+from tfdetect.core.run_info import RunInfo  # noqa: E402
 from tfdetect.core.spec import DatasetSpec  # noqa: E402
 
 # Files outside docs/ that pages show, by their address in the site.
@@ -73,6 +75,11 @@ def on_files(files, config):
             "[Training](../guides/training.md) explains the important ones.",
         ),
         "reference/search-space.md": space_page(),
+        "reference/run-info.md": model_page(
+            "Keys of run.json", RunInfo,
+            "`run.json` says everything about a run that commands need. In Python it is "
+            "`run.info`. Runs of schema 1 are migrated when they are opened.",
+        ),
         "reference/registry.md": registry_page(),
         "reference/datasets.md": shipped_page(
             "Shipped datasets", "data_specs", "*.yaml",
@@ -112,8 +119,10 @@ def escape(text: str) -> str:
 
 def code(text) -> str:
     """Return `text` as inline code in a table cell, or nothing for an empty text."""
-    text = str(text).replace("|", "\\|")
-    return f"`{text}`" if text else ""
+    text = str(text)
+    if "|" not in text:
+        return f"`{text}`" if text else ""
+    return f"<code>{html.escape(text).replace('|', '&#124;')}</code>"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -151,8 +160,8 @@ def commands_page() -> str:
 def command_page(name: str, summary: str) -> str:
     parser = parser_of(name)
     text = [f"# tfdetect {name}", escape(parser.description or summary)]
-    usage = parser.format_usage().removeprefix("usage: ")
-    text.append(f"```text\n{textwrap.dedent(usage).strip()}\n```")
+    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    text.append(f"```text\n{wrapped(usage, indent=4)}\n```")
     for group in parser._action_groups:
         rows = [action_row(parser, a) for a in group._group_actions if a.help != argparse.SUPPRESS]
         rows = [row for row in rows if row]
@@ -163,9 +172,20 @@ def command_page(name: str, summary: str) -> str:
                 text.append(escape(group.description))
             text.append(table(["Argument", "Description"], rows))
     if parser.epilog:
+        examples = textwrap.dedent(parser.epilog.removeprefix("examples:\n"))
         text.append("## Examples")
-        text.append(f"```text\n{textwrap.dedent(parser.epilog).strip()}\n```")
+        text.append(f"```bash\n{examples.strip()}\n```")
     return "\n\n".join(text) + "\n"
+
+
+def wrapped(usage: str, indent: int) -> str:
+    """Return a usage line broken at arguments."""
+    lines = [""]
+    for part in re.findall(r"\[(?:[^\[\]]|\[[^\]]*\])*\]|\S+", usage):
+        if len(lines[-1]) + len(part) > 76:
+            lines.append(" " * indent)
+        lines[-1] += ("" if lines[-1].isspace() or not lines[-1] else " ") + part
+    return "\n".join(lines)
 
 
 def action_row(parser, action) -> list[str] | None:
@@ -205,7 +225,8 @@ def model_page(title: str, model: type[BaseModel], intro: str) -> str:
             text.append(body)
         rows = []
         for name, field in nested.model_fields.items():
-            key = f"{prefix}.{name}" if prefix else name
+            written = field.alias or name
+            key = f"{prefix}.{written}" if prefix else written
             note = field.description or described.get(name) or comment(nested, name)
             rows.append([code(key), cell(kind(field)), default_of(field), cell(note)])
         text.append(table(["Key", "Type", "Default", "Meaning"], rows))
@@ -338,7 +359,7 @@ TITLES = {
     "BACKBONES": ("Backbones", "`model.backbone`"),
     "HEADS": ("Heads", "`model.head`"),
     "MASK_HEADS": ("Mask heads", "`model.mask_head`"),
-    "LOSSES": ("Losses", "`training.loss`"),
+    "LOSSES": ("Losses of the label", "`training.loss`"),
     "AUGMENTATIONS": ("Augmentation steps", "`data.augment`"),
     "MASKS": ("Mask makers", "`synthesize --masks`"),
     "FILLS": ("Fills", "`synthesize --fill`"),
@@ -360,8 +381,9 @@ def registry_page() -> str:
             continue
         rows = []
         for name in entries:
-            summary, options = function_facts(target(entries[name]))
-            rows.append([code(name), cell(facts(entries[name])), cell(summary), code(options)])
+            registered = entries.get_entry(name)
+            summary, options = described(registered)
+            rows.append([code(name), cell(facts(registered)), cell(summary), code(options)])
         header = ["Name", "Input", "What it is", "Options and defaults"]
         if not any(row[1] for row in rows):
             header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
@@ -369,25 +391,22 @@ def registry_page() -> str:
     return "\n\n".join(text) + "\n"
 
 
-def target(registered) -> str:
-    """Return the "module:function" text of a registry entry."""
-    if isinstance(registered, str):
-        return registered
-    for attribute in ("target", "builder", "build", "function", "path"):
-        value = getattr(registered, attribute, None)
-        if isinstance(value, str) and ":" in value:
-            return value
-    return ""
+def described(registered: registry.Entry) -> tuple[str, str]:
+    """Return what a registry entry is, in a line, and its options."""
+    if network := registered.arguments.get("network"):  # of a table of a library's networks
+        library = "keras.applications" if "application" in str(registered.target) else "keras-hub"
+        preset = registered.arguments.get("preset")
+        weights = f", preset `{preset}`" if preset else ""
+        return f"`{network}` of {library}{weights}", ""
+    return function_facts(str(registered.target))
 
 
-def facts(registered) -> str:
-    """Return what a registry entry says of the sizes that it accepts."""
-    smallest = getattr(registered, "min_side", getattr(registered, "minimum", None))
-    multiple = getattr(registered, "multiple", None)
-    if smallest is None:
+def facts(registered: registry.Entry) -> str:
+    """Return what a registry entry says of the image sizes that it accepts."""
+    if not isinstance(registered, registry.BackboneEntry):
         return ""
-    text = f"at least {smallest} px"
-    return text + (f", a multiple of {multiple}" if multiple and multiple > 1 else "")
+    text = f"at least {registered.min_size} px"
+    return text + (f", multiple of {registered.multiple}" if registered.multiple > 1 else "")
 
 
 def function_facts(where: str) -> tuple[str, str]:

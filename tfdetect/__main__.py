@@ -1,52 +1,80 @@
-"""`tfdetect <command>`, the console script, and `python -m tfdetect <command>`."""
+"""`tfdetect COMMAND`, the console script, and `python -m tfdetect COMMAND`."""
 
 import importlib
 import sys
 
-from tfdetect.core.cli import run_command
+from tfdetect.core import console
+from tfdetect.core.cli import EXIT_ERROR, run_command
 from tfdetect.core.errors import nearest
 
-COMMANDS = {
-    "audit": "look for what a dataset gives away, before training",
-    "train": "train a detector and leave a run",
-    "models": "list the published detectors that train --model knows",
-    "search": "search for a better experiment",
-    "ensemble": "fuse trained runs into one detector",
-    "calibrate": "make a run's P(fake) a probability, and choose thresholds",
-    "evaluate": "measure a run on its dataset or on another one",
-    "compare": "tell whether one run is better than another, or was lucky",
-    "explain": "what moves a run's verdicts on a set of images",
-    "matrix": "train on each generator and test on all",
-    "predict": "give verdicts on files and folders",
-    "synthesize": "make forgeries with masks out of photographs",
-    "prepare": "write a dataset as shards, for fast training and for TensorFlow Datasets",
-    "show-augment": "draw what an augmentation policy does to some images",
-    "extract-faces": "cut faces and masks out of FaceForensics++ videos",
-    "convert": "make a run of published PyTorch weights",
-    "export": "write a run's SavedModel again",
+# Commands by task: name and what it does.
+TASKS = {
+    "Use a detector": {
+        "predict": "verdicts on image files and folders",
+        "explain": "what moves a run's verdicts on a set of images",
+        "export": "write a run's SavedModel, for TensorFlow alone",
+    },
+    "Train a detector": {
+        "train": "train a detector on a dataset and leave a run",
+        "search": "search for better hyperparameters",
+        "ensemble": "fuse runs into one detector",
+        "models": "list the published detectors, for train --model",
+        "convert": "make a run of published PyTorch weights",
+    },
+    "Measure a detector": {
+        "evaluate": "measure a run on its dataset or on other images",
+        "calibrate": "make P(fake) a probability, and choose thresholds",
+        "compare": "is one run better than another, or was it chance?",
+        "matrix": "train on each generator and test on all",
+    },
+    "Prepare data": {
+        "audit": "check a dataset for shortcuts, duplicates and leaks",
+        "synthesize": "make forgeries with masks out of photographs",
+        "prepare": "write a dataset as shards, for fast training",
+        "show-augment": "draw what an augmentation does to images",
+        "extract-faces": "crop faces and masks from FaceForensics++ videos",
+    },
 }
+COMMANDS = {name: text for task in TASKS.values() for name, text in task.items()}
+
+
+def help_text() -> str:
+    """Return what `tfdetect --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        "usage: tfdetect COMMAND [...]", "",
+        "Train, evaluate and deploy detectors of AI-generated and altered images.",
+    ]  # fmt: skip
+    for task, commands in TASKS.items():
+        lines += ["", f"{task}:", *(f"  {name:<{width}}  {t}" for name, t in commands.items())]
+    lines += [
+        "", "examples:",
+        "  # first training, with embedded images; a minute on a laptop",
+        "  tfdetect train --dataset demo",
+        "  # a verdict on your own image",
+        "  tfdetect predict saved_models/cifake_small_resnet photo.jpg",
+        "",
+        "tfdetect COMMAND --help explains a command; python -m tfdetect.COMMAND runs it, too.",
+    ]  # fmt: skip
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The console script `tfdetect <command> ...`."""
+    """Run `tfdetect COMMAND ...` and return the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        print("usage: tfdetect COMMAND [...]\n\ncommands:")
-        for name, text in COMMANDS.items():
-            print(f"  {name:<{width}}  {text}")
-        print("\nEach has its own --help. python -m tfdetect.COMMAND does the same.")
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        console.result(help_text())
         return 0
     if argv[0] in ("-V", "--version"):
         from tfdetect import __version__
 
-        print(f"tfdetect {__version__}")
+        console.result(f"tfdetect {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        print(f"error: Unknown command {argv[0]!r}.{nearest(argv[0], COMMANDS)} "
-              f"Commands: {', '.join(COMMANDS)}.", file=sys.stderr)  # fmt: skip
-        return 2
-    # Of the name of a room, the room's __main__.
+        console.error(f"Unknown command {argv[0]!r}.{nearest(argv[0], COMMANDS)} "
+                      f"Commands: {', '.join(COMMANDS)}.\nSee: tfdetect --help")  # fmt: skip
+        return EXIT_ERROR
+    # The command `models` is the __main__ of the package of that name.
     name = argv[0].replace("-", "_") + (".__main__" if argv[0] == "models" else "")
     module = importlib.import_module(f"tfdetect.{name}")
     return run_command(module.main, argv[1:])

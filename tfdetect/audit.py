@@ -25,8 +25,13 @@ def parser() -> cli.Parser:
     )  # fmt: skip
     cli.add_dataset(p.add_argument_group("dataset"), "Images to check", required=True)
     fix = p.add_argument_group("fixes")
-    fix.add_argument("--fix", type=Path, metavar="DIR", help="write a fixed copy of the dataset "
-                     "into a new folder and audit it; its verdict decides the exit code")  # fmt: skip
+    fix.add_argument(
+        "--fix",
+        type=Path,
+        metavar="DIR",
+        help="write a fixed copy of the dataset "
+        "into a new folder and audit it; its verdict decides the exit code",
+    )
     fix.add_argument("--fixes", type=cli.names, metavar="NAME,NAME", help="fixes to apply: "
                      "duplicates, formats, balance, splits (default: those that the findings call "
                      "for)")  # fmt: skip

@@ -62,8 +62,10 @@ def main(argv: list[str]) -> None:
             "dataset": dataset, "images": done.images, "shards": done.shards,
             "written": done.written, "skipped": done.skipped,
         })  # fmt: skip
-    console.result(f"{done.images:,} images in {done.shards} shards in {done.folder} "
-                   f"({done.written} shards written now, {done.skipped} images skipped)")  # fmt: skip
+    console.result(
+        f"{done.images:,} images in {done.shards} shards in {done.folder} "
+        f"({done.written} shards written now, {done.skipped} images skipped)"
+    )
     console.result(f"next    python -m tfdetect.train --dataset {dataset}")
 
 
@@ -78,9 +80,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def _quality(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from 1 to 100, received {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100, received {text!r}")
     return int(text)
 
 

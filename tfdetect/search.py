@@ -21,8 +21,12 @@ def parser() -> cli.Parser:
         ],
     )  # fmt: skip
     what = p.add_argument_group("search space")
-    what.add_argument("--space", required=True, metavar="NAME|FILE", help="which values of the "
-                      "experiment vary, and how: a shipped search space or a YAML file")  # fmt: skip
+    what.add_argument(
+        "--space",
+        required=True,
+        metavar="NAME|FILE",
+        help="which values of the experiment vary, and how: a shipped search space or a YAML file",
+    )
     cli.add_experiment(what)
     what.add_argument("--trial-set", dest="trial_overrides", action="append", default=[],
                       metavar="KEY=VALUE", help="change one value in the trials alone, for example "
@@ -61,8 +65,12 @@ def parser() -> cli.Parser:
     devices.add_argument("--parallel", type=cli.count, default=1, metavar="N", help="trials at "
                          "once; they share GPUs and CPU cores (default: 1)")  # fmt: skip
     cli.add_devices(devices, " by each trial")
-    devices.add_argument("--spark", metavar="MASTER", help="run the trials on a Spark cluster, for "
-                         'example spark://host:7077; needs pip install "tfdetect[spark]"')  # fmt: skip
+    devices.add_argument(
+        "--spark",
+        metavar="MASTER",
+        help="run the trials on a Spark cluster, for "
+        'example spark://host:7077; needs pip install "tfdetect[spark]"',
+    )
     out = p.add_argument_group("output")
     cli.add_runs_folder(out, "search-SPACE-DATASET")
     out.add_argument("--retrain", action="store_true",
@@ -79,13 +87,14 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
-    what: dict[str, Any] = dict(
-        space=args.space, dataset=args.dataset, experiment=args.experiment, model=args.model,
-        overrides=args.overrides, trial_overrides=args.trial_overrides, data_dir=args.data_dir,
-        authentic=args.authentic, objective=args.objective, algorithm=args.algorithm,
-        startup_trials=args.startup, seed=args.seed, folds=args.folds, prune=args.prune,
-        first_epochs=args.first_epochs, baseline=not args.no_baseline,
-    )  # fmt: skip
+    what: dict[str, Any] = {
+        "space": args.space, "dataset": args.dataset, "experiment": args.experiment,
+        "model": args.model, "overrides": args.overrides, "trial_overrides": args.trial_overrides,
+        "data_dir": args.data_dir, "authentic": args.authentic, "objective": args.objective,
+        "algorithm": args.algorithm, "startup_trials": args.startup, "seed": args.seed,
+        "folds": args.folds, "prune": args.prune, "first_epochs": args.first_epochs,
+        "baseline": not args.no_baseline,
+    }  # fmt: skip
     if args.dry_run:
         return _show_points(*api.prepare_search(**what), as_json=args.json)
     try:
@@ -123,8 +132,10 @@ def _show_points(settings, space, experiment, spec, as_json: bool) -> None:
             "space": space.name, "parameters": space.labels(), "experiment": experiment.name,
             "dataset": spec.name, "objective": settings.objective, "points": points,
         })  # fmt: skip
-    console.result(f"space {space.name} ({len(space.labels())} parameters), experiment "
-                   f"{experiment.name}, dataset {spec.name}, objective {settings.objective}")  # fmt: skip
+    console.result(
+        f"space {space.name} ({len(space.labels())} parameters), experiment "
+        f"{experiment.name}, dataset {spec.name}, objective {settings.objective}"
+    )
     for overrides in points:
         console.result("  " + "  ".join(overrides))
 

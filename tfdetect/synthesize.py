@@ -1,136 +1,150 @@
-"""`python -m tfdetect.synthesize`: makes forgeries with masks out of photographs."""
+"""`tfdetect synthesize`: make forgeries with masks out of photographs."""
 
-import os
+import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
+from tfdetect.core.errors import UserError
+
+if TYPE_CHECKING:
+    from tfdetect.synthesis.forge import Settings
+
+DEFAULT_MASKS = "brush,polygon,blob"
+DEFAULT_FILLS = "telea,navier_stokes,copy_move,splice,autoencoder"
 
 
-def parser() -> Parser:
+def parser() -> cli.Parser:
     from tfdetect.core.registry import FILLS, MASKS
 
-    p = Parser(
+    p = cli.Parser(
         prog="tfdetect synthesize",
-        description="Alters regions of photographs and keeps the masks: a data set to train and "
-        "test detectors on. Goes on where it stopped.",
-    )
+        description="Alter regions of photographs and keep the masks: a dataset to train and test "
+        "detectors that localize forgeries. Leaves originals, forgeries, masks, a manifest, a "
+        "dataset spec and a contact sheet. The same command continues an interrupted one.",
+        examples=[
+            ("tfdetect synthesize --source photos/ --output forgeries/",
+             "then: tfdetect train --dataset forgeries --experiment localizer"),
+            ("tfdetect synthesize --source photos/ --output forgeries/ --size 256 --variants 4 "
+             "--fill copy_move,splice", "four forgeries of each photograph, by two methods"),
+        ],
+    )  # fmt: skip
     # fmt: off
-    p.add_argument("--source", type=Path, required=True, metavar="DIR", help="photographs")
-    p.add_argument("--output", type=Path, required=True, metavar="DIR", help="the data set")
-    p.add_argument("--masks", default="brush,polygon,blob", metavar="A,B",
-                   help=f"mask makers, of {', '.join(MASKS)} (brush,polygon,blob)")
-    p.add_argument("--fill", default="telea,navier_stokes,copy_move,splice,autoencoder",
-                   metavar="A,B", help=f"fills, of {', '.join(FILLS)} "
-                   "(telea,navier_stokes,copy_move,splice,autoencoder)")
-    p.add_argument("--variants", type=int, default=1, metavar="N",
-                   help="forgeries of each photograph (1)")
-    p.add_argument("--coverage", default="0.02,0.4", metavar="LOW,HIGH",
-                   help="share of the photograph that a mask covers (0.02,0.4)")
-    p.add_argument("--edge", type=float, default=2, metavar="PIXELS",
-                   help="soft edge, inside the mask (2)")
-    p.add_argument("--size", type=int, metavar="N",
-                   help="scale and cut photographs to N x N pixels (default: as they are)")
-    p.add_argument("--encode", default="webp", choices=("webp", "png", "jpeg"),
-                   help="of originals and forgeries alike; webp and png are lossless (webp)")
-    p.add_argument("--quality", type=int, default=95, metavar="Q", help="of jpeg (95)")
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (0)")
-    p.add_argument("--segmentations", metavar="DIR",
-                   help="for the mask segments: PNG of region numbers, named as the photographs")
-    p.add_argument("--segmenter", metavar="PRESET", help="for objects: a keras-hub segmenter")
-    p.add_argument("--autoencoder", metavar="FILE",
-                   help="a trained one (default: one is trained on the photographs)")
-    p.add_argument("--steps", type=int, default=1500, metavar="N",
-                   help="of training the autoencoder (1500)")
-    p.add_argument("--diffusion", metavar="PRESET",
-                   help="for vae and diffusion: a keras-hub Stable Diffusion 3 preset")
-    p.add_argument("--prompt", action="append", default=[], metavar="TEXT",
-                   help="for diffusion; {folder} and {stem} become the photograph's; repeatable")
-    p.add_argument("--captions", type=Path, metavar="FILE",
-                   help="for diffusion: CSV with the columns name and caption")
-    p.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N",
-                   help="processes (one a core)")
-    p.add_argument("--quiet", action="store_true", help="no progress bars")
+    files = p.add_argument_group("files")
+    files.add_argument("--source", type=Path, required=True, metavar="DIR",
+                       help="folder of photographs, with all folders below")
+    files.add_argument("--output", type=Path, required=True, metavar="DIR",
+                       help="folder of the new dataset")
+    files.add_argument("--size", type=cli.count, metavar="N",
+                       help="scale and crop photographs to N x N pixels (default: original size)")
+    files.add_argument("--encode", default="webp", choices=("webp", "png", "jpeg"),
+                       help="format of originals and forgeries alike; webp and png are lossless "
+                       "(default: webp)")
+    files.add_argument("--quality", type=int, default=95, metavar="Q",
+                       help="quality of jpeg, 1 to 100 (default: 95)")
+    what = p.add_argument_group("forgeries")
+    what.add_argument("--masks", type=cli.names, default=DEFAULT_MASKS, metavar="NAME,NAME",
+                      help=f"shapes of the altered region: {', '.join(MASKS)} "
+                      f"(default: {DEFAULT_MASKS})")
+    what.add_argument("--fill", type=cli.names, default=DEFAULT_FILLS, metavar="NAME,NAME",
+                      help=f"how the region is filled: {', '.join(FILLS)} "
+                      f"(default: {DEFAULT_FILLS})")
+    what.add_argument("--variants", type=cli.count, default=1, metavar="N",
+                      help="forgeries of each photograph (default: 1)")
+    what.add_argument("--coverage", type=_coverage, default="0.02,0.4", metavar="LOW,HIGH",
+                      help="fraction of the photograph that a mask covers, 0 to 1 "
+                      "(default: 0.02,0.4)")
+    what.add_argument("--edge", type=float, default=2, metavar="PIXELS",
+                      help="width of the soft edge inside the mask (default: 2)")
+    what.add_argument("--seed", type=cli.number_above(-1, whole=True), default=0, metavar="N",
+                      help="seed of all random choices (default: 0)")
+    models = p.add_argument_group("models and inputs of some masks and fills")
+    models.add_argument("--segmentations", metavar="DIR",
+                        help="mask 'segments': PNG files of region numbers, named like the "
+                        "photographs")
+    models.add_argument("--segmenter", metavar="PRESET",
+                        help="mask 'objects': a keras-hub segmentation preset")
+    models.add_argument("--autoencoder", metavar="FILE",
+                        help="fill 'autoencoder': a trained one (default: one is trained on the "
+                        "photographs)")
+    models.add_argument("--steps", type=cli.count, default=1500, metavar="N",
+                        help="steps of that training (default: 1500)")
+    models.add_argument("--diffusion", metavar="PRESET",
+                        help="fills 'vae' and 'diffusion': a keras-hub Stable Diffusion 3 preset")
+    models.add_argument("--prompt", action="append", default=[], metavar="TEXT",
+                        help="fill 'diffusion': what to draw; {folder} and {stem} become the "
+                        "photograph's; repeatable")
+    models.add_argument("--captions", type=Path, metavar="FILE",
+                        help="fill 'diffusion': CSV file with the columns name and caption")
+    run = p.add_argument_group("execution")
+    run.add_argument("--workers", type=cli.count, metavar="N",
+                     help="processes (default: one per core)")
+    cli.add_json(run)
+    cli.add_quiet(run)
     # fmt: on
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-
-    from tfdetect.core.errors import UserError
-    from tfdetect.core.files import check_writable
-
     if not args.source.is_dir():
         raise UserError(f"There is no folder {args.source}.")
-    settings = _settings(args)
-    check_writable(args.output)
+    settings = settings_of(args)
 
-    from tfdetect.synthesis.contact_sheet import synthesize_with_sheet
+    from tfdetect import api
 
-    if needs_tensorflow(settings):
-        from tfdetect.core.quiet import import_tensorflow
-
-        import_tensorflow()
-    rows = synthesize_with_sheet(
-        args.source, args.output, settings, args.workers, args.steps, not args.quiet
-    )
+    rows = api.synthesize(
+        args.source, args.output, settings, workers=args.workers, autoencoder_steps=args.steps,
+        progress=not args.quiet,
+    )  # fmt: skip
     failed = [row for row in rows if row["error"]]
     for row in failed[:5]:
-        print(f"left out: {row['error']}", file=sys.stderr)
+        console.warn(f"skipped: {row['error']}")
     if len(failed) > 5:
-        print(f"left out: {len(failed) - 5} more, see provenance.csv", file=sys.stderr)
-    print(f"{len(rows) - len(failed):,} forgeries in {args.output}, {len(failed)} left out")
-    print(f"Look at {args.output / 'contact_sheet.png'}; train with --dataset {args.output}")
+        console.warn(f"skipped: {len(failed) - 5} more, see provenance.csv")
+    sheet = args.output / "contact_sheet.png"
+    if args.json:
+        return console.print_json({
+            "dataset": args.output, "forgeries": len(rows) - len(failed), "skipped": len(failed),
+            "contact_sheet": sheet,
+        })  # fmt: skip
+    console.result(f"{len(rows) - len(failed):,} forgeries in {args.output}, {len(failed)} skipped")
+    console.result(f"look at  {sheet}")
+    console.result(f"next     python -m tfdetect.train --dataset {args.output} "
+                   "--experiment localizer")  # fmt: skip
 
 
-def needs_tensorflow(settings) -> bool:
-    """Whether a fill or mask of the settings holds a model."""
-    from tfdetect.synthesis.forge import WITH_MODEL
-
-    return bool(set(WITH_MODEL) & {*settings.fills, *settings.masks})
-
-
-def _settings(args):
-    """The settings that the arguments ask for.
+def settings_of(args: argparse.Namespace) -> "Settings":
+    """Return the settings that the arguments ask for.
 
     Raises:
-        UserError: a name is not known, a number out of range, or an argument is missing.
+        UserError: an unknown name, a number out of range, or a missing argument.
     """
-    from tfdetect.core import registry
-    from tfdetect.core.errors import UserError, unknown
+    from tfdetect.core.errors import unknown
+    from tfdetect.core.registry import FILLS, MASKS
     from tfdetect.synthesis.forge import Settings, read_captions
     from tfdetect.synthesis.photos import SMALLEST
 
-    masks, fills = (tuple(filter(None, text.split(","))) for text in (args.masks, args.fill))
-    for kind, names, known in (("mask", masks, registry.MASKS), ("fill", fills, registry.FILLS)):
-        if wrong := [name for name in names if name not in known]:
+    masks, fills = tuple(args.masks), tuple(args.fill)
+    for kind, chosen, known in (("mask", masks, MASKS), ("fill", fills, FILLS)):
+        if wrong := [name for name in chosen if name not in known]:
             raise unknown(kind, wrong[0], known)
     if not masks or not fills:
-        raise UserError("Name at least one mask and one fill.")
-    try:
-        low, high = map(float, args.coverage.split(","))
-    except ValueError:
-        raise UserError(
-            f"--coverage must be two shares, as 0.02,0.4. Got {args.coverage!r}."
-        ) from None
-    if not 0 <= low < high <= 1:
-        raise UserError("--coverage must be two shares from 0 to 1, the lower one first.")
-    if min(args.variants, args.workers, args.steps) < 1 or args.edge < 0 or args.seed < 0:
-        raise UserError(
-            "--variants, --workers and --steps must be at least 1, --edge and --seed 0."
-        )
+        raise UserError("Give at least one mask (--masks) and one fill (--fill).")
+    if args.edge < 0:
+        raise UserError(f"--edge must be at least 0. Received: {args.edge}.")
     if args.size is not None and args.size < SMALLEST:
-        raise UserError(f"--size must be at least {SMALLEST}.")
+        raise UserError(f"--size must be at least {SMALLEST}. Received: {args.size}.")
     if not 1 <= args.quality <= 100:
-        raise UserError("--quality must be from 1 to 100.")
+        raise UserError(f"--quality must be from 1 to 100. Received: {args.quality}.")
     if "segments" in masks and not args.segmentations:
-        raise UserError("The mask segments needs --segmentations DIR.")
+        raise UserError("The mask 'segments' needs --segmentations DIR.")
     prompts = {"": tuple(args.prompt)} if args.prompt else {}
     if args.captions:
         prompts |= read_captions(args.captions)
     if "diffusion" in fills and not prompts:
-        raise UserError("The fill diffusion needs --prompt TEXT or --captions FILE.")
+        raise UserError("The fill 'diffusion' needs --prompt TEXT or --captions FILE.")
     mask_options, fill_options = {}, {}
     if args.segmentations:
         mask_options["segments"] = {"segmentations": args.segmentations}
@@ -139,10 +153,23 @@ def _settings(args):
     if args.diffusion:
         fill_options = {name: {"preset": args.diffusion} for name in ("vae", "diffusion")}
     return Settings(
-        masks, fills, args.variants, (low, high), args.edge, args.size, args.encode, args.quality,
-        args.seed, mask_options, fill_options, prompts, args.autoencoder,
+        masks, fills, args.variants, args.coverage, args.edge, args.size, args.encode,
+        args.quality, args.seed, mask_options, fill_options, prompts, args.autoencoder,
     )  # fmt: skip
 
 
+def _coverage(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise argparse.ArgumentTypeError(
+            "expected two fractions from 0 to 1, the lower one first, for example 0.02,0.4, "
+            f"received {text!r}"
+        )
+    return low, high
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

@@ -1,20 +1,23 @@
-"""`python -m tfdetect.models`: lists the published detectors."""
+"""`tfdetect models`: list the published detectors."""
 
 import sys
 
-from tabulate import tabulate
-
-from tfdetect.core.cli import Parser, run_command
+from tfdetect.core import cli, console
 from tfdetect.core.experiment import published
 
 
-def parser() -> Parser:
-    p = Parser(
+def parser() -> cli.Parser:
+    p = cli.Parser(
         prog="tfdetect models",
-        description="Lists the published detectors, which train --model trains. Parameters are "
-        "trainable ones, with the published head.",
-    )
-    p.add_argument("--json", action="store_true", help="print JSON")
+        description="List the published detectors that 'tfdetect train --model NAME' trains: what "
+        "they take, how many trainable parameters they have (with the published head), where they "
+        "come from and what they are good at.",
+        examples=[
+            ("tfdetect models", "a table"),
+            ("tfdetect train --model npr --dataset path/to/folder", "train one of them"),
+        ],
+    )  # fmt: skip
+    cli.add_json(p)
     return p
 
 
@@ -27,27 +30,19 @@ def main(argv: list[str]) -> None:
             "front-end": experiment.model.front_end,
             "backbone": experiment.model.backbone,
             "output": "label" if experiment.model.mask_head is None else "label, mask",
-            "parameters": experiment.published.parameters,
-            "paper": experiment.published.paper,
-            "good at": experiment.published.good_at,
+            "parameters": about.parameters,
+            "paper": about.paper,
+            "good at": about.good_at,
         }
         for name, experiment in published().items()
+        if (about := experiment.published)
     ]
     if args.json:
-        import json
-
-        print(json.dumps(rows, indent=2))
-    else:
-        for row in rows:
-            row["parameters"] = f"{row['parameters']:,}"
-        columns = [None] * 6 + [28, 44]
-        print(
-            tabulate(
-                rows, headers="keys", maxcolwidths=columns, colalign=("left",) * 5 + ("right",)
-            )
-        )
-        print("\nTrain one: python -m tfdetect.train --model NAME --dataset DATASET")
+        return console.print_json(rows)
+    shown = [{**row, "parameters": f"{row['parameters']:,}"} for row in rows]
+    console.table(shown, max_widths={"paper": 28, "good at": 44})
+    console.result("\nnext    python -m tfdetect.train --model NAME --dataset DATASET")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli.run_command(main))

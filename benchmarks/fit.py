@@ -24,8 +24,9 @@ import numpy as np
 from PIL import Image
 
 from tfdetect.core.experiment import load_experiment
+from tfdetect.data.examples import Examples
 from tfdetect.data.sources import Files
-from tfdetect.data.training_stream import TrainingData
+from tfdetect.data.training_stream import stream_of
 from tfdetect.models.detector import build_detector
 from tfdetect.training.callbacks import ImagesPerSecond, StopOnNonFinite, WatchFiles
 from tfdetect.training.devices import configure_devices
@@ -46,15 +47,9 @@ def main():
         for number in range(4 * batch):
             paths.append(str(Path(root) / f"{number}.jpg"))
             Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(paths[-1])
-        data = TrainingData(
-            Files(paths),
-            np.arange(4 * batch) % 2,
-            experiment.data,
-            2,
-            batch,
-            0,
-            size,
-        )
+        labels = np.arange(4 * batch) % 2
+        examples = Examples(images=Files(paths), labels=labels, common_size=size)
+        data = stream_of(examples, data=experiment.data, classes=2, batch_size=batch, seed=0)
         prepare(experiment, configure_devices())
         detector = build_detector(experiment, 2)
         detector.compile(

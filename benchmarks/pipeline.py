@@ -31,8 +31,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.experiment import Data
+from tfdetect.data.examples import Examples
 from tfdetect.data.sources import Files
-from tfdetect.data.training_stream import TrainingData
+from tfdetect.data.training_stream import stream_of
 
 SIZE, BATCH = (224, 224), 32
 POLICY = [{"name": "warp", "rotation": 20, "shift": 0.1, "shear": 0.2, "zoom": 0.2, "flip": True}]
@@ -80,8 +81,8 @@ def ours(root, augment=POLICY, cache="none"):
     labels = np.array([int(Path(p).parent.name == "FAKE") for p in paths])
     side = tf.io.decode_jpeg(tf.io.read_file(paths[0])).shape[:2]
     data = Data(image_size=SIZE, augment=augment, cache=cache)
-    data = TrainingData(Files(paths), labels, data, 2, BATCH, 0, native=tuple(side))
-    return data.batches()
+    examples = Examples(images=Files(paths), labels=labels, common_size=tuple(side))
+    return stream_of(examples, data=data, classes=2, batch_size=BATCH, seed=0).batches()
 
 
 def rate(iterator, seconds):

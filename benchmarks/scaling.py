@@ -30,8 +30,9 @@ def measure(args, count):
     from PIL import Image
 
     from tfdetect.core.experiment import load_experiment
+    from tfdetect.data.examples import Examples
     from tfdetect.data.sources import Files
-    from tfdetect.data.training_stream import TrainingData
+    from tfdetect.data.training_stream import stream_of
     from tfdetect.models.detector import build_detector
     from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import prepare
@@ -51,7 +52,8 @@ def measure(args, count):
             paths.append(str(Path(root) / f"{number}.jpg"))
             Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(paths[-1])
         labels = np.arange(batch) % 2
-        data = TrainingData(Files(paths), labels, experiment.data, 2, batch, 0, size)
+        examples = Examples(images=Files(paths), labels=labels, common_size=size)
+        data = stream_of(examples, data=experiment.data, classes=2, batch_size=batch, seed=0)
         with devices.scope():
             detector = build_detector(experiment, 2)
             detector.compile(

@@ -273,12 +273,12 @@ def test_a_broken_mask_is_named_and_does_not_end_training(forged):
     for name in ("7.mask.png", "8.mask.png"):
         (forged / name).write_bytes(b"broken")
     data = stream(forged, cache="memory")
-    assert data.count == len(data.source) - len(data.broken)
-    assert all("its mask" in error for error in data.broken.values())
+    assert data.count == len(data.examples.images) - len(data.unreadable)
+    assert all("its mask" in error for error in data.unreadable.values())
     lost = stream(forged, cache="none")
     assert sum(1 for _ in lost.batches().take(20)) == 20
-    names = {name.split("/")[-1] for name in lost.find_broken()}
-    assert names <= {"7.fake.png", "8.fake.png"} and bool(names) == bool(lost.lost)
+    names = {name.split("/")[-1] for name in lost.examples.find_unreadable()}
+    assert names <= {"7.fake.png", "8.fake.png"} and bool(names) == bool(lost.skipped_count)
 
 
 def test_validation_masks_are_padded_with_weight_0(forged):
@@ -369,7 +369,7 @@ def localizer(tmp_path_factory):
 
 def test_a_localizer_finds_the_forged_region(localizer):
     run, _ = localizer
-    found = run.metrics()["test"]["masks"]
+    found = run.results["test"]["masks"]
     assert found["metrics"]["iou_altered"]["value"] > 0.6
     assert found["metrics"]["ap"]["value"] > 0.85
     assert "untouched images with an empty mask" in (run.path / "report.html").read_text()

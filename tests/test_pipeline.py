@@ -13,7 +13,7 @@ from tfdetect.core.spec import load_spec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.loading import image_dataset, load_image
 from tfdetect.data.sources import Files
-from tfdetect.data.training_stream import training_data
+from tfdetect.data.training_stream import stream_of, training_data
 from tfdetect.data.validation_stream import validation_data
 
 
@@ -86,22 +86,20 @@ def test_labels_and_range(folder_dataset):
 
 def test_a_file_that_breaks_after_the_scan_ends_nothing(folder_dataset):
     data = stream(folder_dataset, cache="none", batch_size=8)
-    broken = data.source.name(3)
+    broken = data.examples.images.name(3)
     Path(broken).write_bytes(b"broken now")
     passes = take(data.batches(), 3 * data.count // 8)
     assert all(x.shape == (8, 24, 24, 3) for x, _ in passes)
-    assert data.lost >= 2
-    cached = stream_of(data)
-    assert list(cached.broken) == [broken]
+    assert data.skipped_count >= 2
+    cached = cached_in_memory(data)
+    assert list(cached.unreadable) == [broken]
     assert cached.count == data.count - 1
 
 
-def stream_of(data):
-    """The same files again, cached in memory, without a new scan."""
-    from tfdetect.data.training_stream import TrainingData
-
-    settings = data.data.model_copy(update={"cache": "memory"})
-    return TrainingData(data.source, data.labels, settings, 2, 8, 1)
+def cached_in_memory(data):
+    """The stream of the same files, cached in memory, without a new scan."""
+    settings = Data(image_size=24, cache="memory")
+    return stream_of(data.examples, data=settings, classes=2, batch_size=8, seed=1)
 
 
 def test_small_images_are_enlarged_by_the_warp_itself(folder_dataset):
@@ -162,7 +160,8 @@ def draws(stream, steps):
     """Indices of the images of each batch, int64 [steps, batch]."""
     start = np.arange(steps) * stream.batch_size
     return np.array([
-        stream._order(tf.range(s, s + stream.batch_size, dtype=tf.int64))[1].numpy() for s in start
+        stream.sampler.indices(tf.range(s, s + stream.batch_size, dtype=tf.int64)).numpy()
+        for s in start
     ])  # fmt: skip
 
 

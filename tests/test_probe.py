@@ -11,7 +11,7 @@ from tfdetect import predict, train
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.data.training_stream import training_data
+from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.detector import backbone_of
 from tfdetect.models.heads import Neighbors, neighbors
 from tfdetect.models.inference import probabilities
@@ -57,9 +57,9 @@ CACHED = ["model.freeze={fraction: 1}", "training.cache_features=2", "training.e
 
 def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monkeypatch):
     loaded = []
-    batches = training_data.__globals__["TrainingData"].batches
+    batches = TrainingStream.batches
     monkeypatch.setattr(
-        training_data.__globals__["TrainingData"], "batches",
+        TrainingStream, "batches",
         lambda self, start=0: loaded.append(start) or batches(self, start),
     )  # fmt: skip
     model, state = fit_small(folder_dataset, tmp_path / "fit", CACHED)

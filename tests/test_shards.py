@@ -42,7 +42,7 @@ def stream(name, batch_size=8, **settings):
 @pytest.fixture
 def small_pools(monkeypatch):
     """Several shards a pool, several pools a pass."""
-    monkeypatch.setattr("tfdetect.data.training_stream._POOL", 70_000)
+    monkeypatch.setattr("tfdetect.data.sampling.POOL_BYTES", 70_000)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_balanced_sampling(tmp_path, small_pools):
 def test_a_run_on_shards_is_a_run(folder_dataset, tmp_path, small_pools):
     done = prepare(folder_dataset, tmp_path / "out")
     run = train_small(done.folder, tmp_path / "runs", ["data.cache=none", "training.epochs=4"])
-    assert run.metrics()["test"]["metrics"]["accuracy"]["value"] > 0.9
+    assert run.results["test"]["metrics"]["accuracy"]["value"] > 0.9
     assert (run.path / "figures/test_mistakes.png").is_file()
     table = pq.read_table(run.path / "predictions/test.parquet")
     assert table.num_rows == 32 and table["error"].null_count == 32

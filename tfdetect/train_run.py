@@ -75,7 +75,7 @@ def train_run(
             catalog, catalog.split("train"), experiment.data, classes, batch_size,
             experiment.seed, with_masks,
         )  # fmt: skip
-        skipped.add(train.broken)
+        skipped.add(train.unreadable)
         validation = validation_data(
             catalog, catalog.split("validation"), experiment.data, classes, batch_size, with_masks
         )

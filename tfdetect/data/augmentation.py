@@ -1,12 +1,18 @@
-"""Applies the augmentation policy of an experiment to batches."""
+"""Applies the augmentation policy of an experiment to batches of images."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from tfdetect.core import registry
-from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Augmentation
+from tfdetect.core.options import check_options
+
+# Arguments that the pipeline gives to an augmentation; all others are its parameters.
+_FROM_PIPELINE = ("images", "seed", "size", "targets", "masks")
 
 
 def augment(
@@ -18,76 +24,76 @@ def augment(
     targets: tf.Tensor | None = None,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
-    """Applies a policy's steps in order.
+    """Apply the steps of a policy in order.
 
-    Parameters are drawn from (seed, step's number, position of the batch in the
-    stream) alone, so that they repeat whatever the number of workers. What moves an
-    image moves its mask alike.
+    Random parameters depend on the seed, the number of the step and the position of the batch
+    in the stream alone, so that they repeat on any number of workers and after a resume. A
+    step that moves pixels moves those of the mask alike.
 
     Args:
         images: uint8 [B, h, w, 3].
-        size: (height, width) of the result.
-        position: int64 scalar, of the batch's first image.
-        targets: float32 [B, 1 or C], which mixing steps need.
-        masks: uint8 [B, h, w, 1], or none.
+        policy: the steps, checked by `check_policy`.
+        size: (height, width) of the result in pixels.
+        seed: integer that determines the augmentation.
+        position: int64 scalar, position of the batch's first image.
+        targets: float32 [B, 1 or C]; needed by steps that mix images.
+        masks: uint8 [B, h, w, 1], or None.
 
     Returns:
         Images uint8 [B, *size, 3], targets and masks.
-
-    Raises:
-        UserError: a step mixes what has masks and no mixed mask.
     """
     for number, step in enumerate(policy):
-        function = registry.resolve("augmentation", registry.AUGMENTATIONS, step.name)
-        known = inspect.signature(function).parameters
-        params = dict(step.params)
-        if "size" in known:
-            params["size"] = size
-        if "targets" in known:
-            params["targets"] = targets
-        if masks is not None and "targets" in known and "masks" not in known:
-            raise UserError(f"The augmentation {step.name!r} has no meaning for masks.")
-        if "masks" in known:
-            params["masks"] = masks
+        function = _function_of(step)
+        accepted = inspect.signature(function).parameters
+        offered = {"size": size, "targets": targets, "masks": masks}
+        given = {name: value for name, value in offered.items() if name in accepted}
         step_seed = tf.random.experimental.stateless_fold_in([seed, number], position)
-        result = function(images, step_seed, **params)
+        result = function(images, step_seed, **step.params, **given)
         images, *rest = result if isinstance(result, tuple) else (result,)
-        if "targets" in known:
+        if "targets" in accepted:
             targets, *rest = rest
-        if "masks" in known:
+        if "masks" in accepted:
             (masks,) = rest
     images.set_shape([images.shape[0], *size, 3])
     return images, targets, masks
 
 
-def check_policy(policy: tuple[Augmentation, ...]) -> None:
-    """Checks the names and kinds of a policy's parameters.
+def check_policy(policy: tuple[Augmentation, ...], with_masks: bool = False) -> None:
+    """Check the parameters of a policy's steps before any image is read.
+
+    An augmentation whose parameters need a closer look has an attribute `check`, a function of
+    the step's parameters and `with_masks` that raises `UserError`.
+
+    Args:
+        policy: the steps.
+        with_masks: whether the images have masks.
 
     Raises:
-        UserError: a step does not know a parameter, or takes another kind of value.
+        UserError: A step has an unknown or missing parameter, a value of the wrong type, or
+            cannot be used with masks.
     """
     for step in policy:
-        function = registry.resolve("augmentation", registry.AUGMENTATIONS, step.name)
-        known = {
-            name: parameter.default
-            for name, parameter in inspect.signature(function).parameters.items()
-            if name not in ("images", "seed", "size", "targets", "masks")
-        }
-        for name, value in step.params.items():
-            if name not in known:
-                raise unknown(f"parameter of the augmentation {step.name!r}", name, known)
-            kind = "true or false" if isinstance(known[name], bool) else "a number"
-            if isinstance(value, bool) != isinstance(known[name], bool) or isinstance(
-                value, (str, list)
-            ):
-                raise UserError(
-                    f"The augmentation {step.name!r} takes {kind} for {name!r}. Got {value!r}."
-                )
+        function = _function_of(step)
+        where = f"data.augment, {step.name}"
+        parameters = inspect.signature(function).parameters
+        if with_masks and "targets" in parameters and "masks" not in parameters:
+            raise UserError(
+                f"{where}: this augmentation mixes images, but cannot mix their masks. Remove "
+                "it from data.augment, or train without model.mask_head."
+            )
+        check_options(function, step.params, where, given=_FROM_PIPELINE)
+        for name, parameter in parameters.items():
+            required = parameter.default is parameter.empty and name not in _FROM_PIPELINE
+            if required and name not in step.params:
+                raise UserError(f"{where}: the parameter {name!r} is missing.")
+        if check := getattr(function, "check", None):
+            check(step.params, with_masks)
 
 
-def mixes(policy: tuple[Augmentation, ...]) -> bool:
-    """Whether a step of the policy mixes targets."""
-    functions = (
-        registry.resolve("augmentation", registry.AUGMENTATIONS, step.name) for step in policy
-    )
-    return any("targets" in inspect.signature(f).parameters for f in functions)
+def mixes_targets(policy: tuple[Augmentation, ...]) -> bool:
+    """Return whether a step of the policy changes targets."""
+    return any("targets" in inspect.signature(_function_of(step)).parameters for step in policy)
+
+
+def _function_of(step: Augmentation) -> Callable[..., Any]:
+    return registry.AUGMENTATIONS.load(step.name)

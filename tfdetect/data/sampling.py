@@ -1,22 +1,32 @@
-"""The order of training images: a pure function of seed and position."""
+"""The order of training images, as a pure function of the seed and the position in the stream."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
+
+from tfdetect.core.errors import unknown
+from tfdetect.imaging.geometry import fold_in
+
+POOL_BYTES = 128 * 2**20  # size of the shards from which images are drawn at a time
+# Number of the random draws that order the shards; augmentation steps have small numbers.
+SHARD_DRAWS = 2**31 - 2
+_BATCH_DRAWS = -1  # stands in place of a stratum's number in the seed that orders a batch
 
 
 @dataclass(frozen=True)
-class Strata:
-    """Draws from groups of images in fixed shares, each group reshuffled every pass over it.
+class StratifiedOrder:
+    """An endless order of images that takes a fixed fraction of every batch from each stratum.
 
-    Which image stands at a position of the stream is a pure function of the seed.
-    Every batch has each stratum's share, to one image.
+    Each stratum is reshuffled for every pass over it. The image at a position of the stream is
+    a pure function of the seed. Every batch has each stratum's fraction, to within one image.
 
     Attributes:
-        members: indices of images, stratum after stratum, int64 [n].
-        starts: where each stratum begins in `members`, int64 [s].
-        sizes: images of each, int64 [s].
-        bounds: cumulated shares, float64 [s + 1] from 0 to 1.
+        members: int64 [n], indices of images, stratum after stratum.
+        starts: int64 [s], where each stratum begins in `members`.
+        sizes: int64 [s], number of images in each stratum.
+        bounds: float64 [s + 1], cumulative fractions from 0 to 1.
     """
 
     members: tf.Tensor
@@ -25,44 +35,212 @@ class Strata:
     bounds: tf.Tensor
 
     @classmethod
-    def of(cls, keys: tf.Tensor, shares: tf.Tensor) -> "Strata":
-        """Strata of images by their key, int32 [n], and the share of each key, float64 [s].
+    def of(cls, strata: tf.Tensor, weights: tf.Tensor) -> "StratifiedOrder":
+        """Build the order of images from their strata.
 
-        The share of a key that no image has goes to the others.
+        Args:
+            strata: int32 [n], the stratum of each image.
+            weights: float64 [s], the relative weight of each stratum. Strata without an image
+                are left out, and the others share their weight.
         """
-        count = shares.shape[0]
-        sizes = tf.math.bincount(keys, None, count, count, tf.int64)
+        count = weights.shape[0]
+        sizes = tf.math.bincount(strata, None, count, count, tf.int64)
         sizes = tf.ensure_shape(sizes, [count])
-        shares = tf.where(sizes > 0, shares, tf.zeros_like(shares))
-        bounds = tf.cumsum(shares / tf.reduce_sum(shares))
+        weights = tf.where(sizes > 0, weights, tf.zeros_like(weights))
+        bounds = tf.cumsum(weights / tf.reduce_sum(weights))
         bounds = tf.where(bounds > 1 - 1e-12, tf.ones_like(bounds), bounds)
         bounds = tf.pad(bounds, [[1, 0]])
-        members = tf.argsort(keys, stable=True) if count > 1 else tf.range(tf.size(keys))
+        members = tf.argsort(strata, stable=True) if count > 1 else tf.range(tf.size(strata))
         return cls(tf.cast(members, tf.int64), tf.cumsum(sizes, exclusive=True), sizes, bounds)
 
-    def indices(self, positions: tf.Tensor, batch: int, seed: int | tf.Tensor) -> tf.Tensor:
-        """The images at positions of the stream, int64 [n], which begin with a batch."""
-        place = positions % batch
-        number = tf.cast(positions // batch, tf.float64)
-        if self.sizes.shape[0] > 1:  # so that no replica gets one stratum only
-            place = shuffle(place, [seed, positions // batch, -1], batch)
-        # Images of the strata up to each before this batch, and those up to it in this batch.
-        before = tf.cast(tf.floor(number[:, None] * batch * self.bounds), tf.int64)
-        inside = tf.cast(tf.floor((number[:, None] + 1) * batch * self.bounds), tf.int64) - before
-        stratum = tf.reduce_sum(tf.cast(place[:, None] >= inside[:, 1:], tf.int64), axis=1)
+    def indices(self, positions: tf.Tensor, batch_size: int, seed: int | tf.Tensor) -> tf.Tensor:
+        """Return the images at positions of the stream.
 
-        def at(table: tf.Tensor, offset: int = 0) -> tf.Tensor:
+        Args:
+            positions: int64 [n], whole batches, the first of which begins at a multiple of
+                `batch_size`.
+            batch_size: number of images in a batch.
+            seed: integer that determines the order.
+
+        Returns:
+            int64 [n], indices of images.
+        """
+        slot = positions % batch_size
+        batch = tf.cast(positions // batch_size, tf.float64)
+        if self.sizes.shape[0] > 1:  # so that no replica gets images of one stratum only
+            slot = permute(slot, [seed, positions // batch_size, _BATCH_DRAWS], batch_size)
+        # Images taken from the strata up to each one, before this batch and inside it.
+        before = tf.cast(tf.floor(batch[:, None] * batch_size * self.bounds), tf.int64)
+        until = tf.cast(tf.floor((batch[:, None] + 1) * batch_size * self.bounds), tf.int64)
+        inside = until - before
+        stratum = tf.reduce_sum(tf.cast(slot[:, None] >= inside[:, 1:], tf.int64), axis=1)
+
+        def of_stratum(table: tf.Tensor, offset: int = 0) -> tf.Tensor:
             return tf.gather(table, stratum + offset, batch_dims=1)
 
-        drawn = at(before, 1) - at(before) + place - at(inside)
+        # How many images of its stratum came earlier in the stream.
+        drawn = of_stratum(before, 1) - of_stratum(before) + slot - of_stratum(inside)
         size = tf.gather(self.sizes, stratum)
-        shuffled = shuffle(drawn % size, [seed, drawn // size, stratum], size)
-        start = tf.gather(self.starts, stratum)
-        return tf.gather(self.members, start + shuffled)
+        shuffled = permute(drawn % size, [seed, drawn // size, stratum], size)
+        return tf.gather(self.members, tf.gather(self.starts, stratum) + shuffled)
 
 
-def shuffle(index: tf.Tensor, seed: list, size: tf.Tensor | int) -> tf.Tensor:
-    """Where each index in [0, size) goes in the permutation that the seed names. int64 [n]."""
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Which image stands at which position of the training stream.
+
+    Attributes:
+        strata: int32 [n], the stratum of each image.
+        weights: float64 [s], the relative weight of each stratum.
+        batch_size: number of images in a batch.
+        seed: integer that determines the order.
+        whole: the order over all images.
+    """
+
+    strata: tf.Tensor
+    weights: tf.Tensor
+    batch_size: int
+    seed: int
+    whole: StratifiedOrder
+
+    @classmethod
+    def of(
+        cls, *, strata: np.ndarray, weights: np.ndarray, batch_size: int, seed: int
+    ) -> "Sampler":
+        """Build a sampler; see the class for the arguments."""
+        # Tensors made here are shared by the graphs, each of which would hold a copy otherwise.
+        keys, shares = tf.constant(strata), tf.constant(weights)
+        whole = StratifiedOrder.of(keys, shares)
+        return cls(strata=keys, weights=shares, batch_size=batch_size, seed=seed, whole=whole)
+
+    def indices(self, positions: tf.Tensor) -> tf.Tensor:
+        """Return the images, int64 [n], at positions int64 [n] that form whole batches."""
+        return self.whole.indices(positions, self.batch_size, self.seed)
+
+    def pool_order(self, rows: tf.Tensor, pool: tf.Tensor) -> tf.Tensor:
+        """Return the order in which the images of a pool of shards are taken, each once.
+
+        Args:
+            rows: int64 [m], the images of the pool.
+            pool: int64 scalar, the number of the pool in the stream.
+
+        Returns:
+            int64 [m], indices into `rows`.
+        """
+        order = StratifiedOrder.of(tf.gather(self.strata, rows), self.weights)
+        seed = tf.random.stateless_uniform(
+            [], fold_in([self.seed, SHARD_DRAWS], pool), None, None, tf.int64
+        )
+        return order.indices(tf.range(tf.size(rows, tf.int64)), self.batch_size, seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPools:
+    """The order in which shards are read: several at a time, shuffled anew for each pass.
+
+    Attributes:
+        lengths: int64 [s], number of images in each shard.
+        shards_per_pool: number of shards that are held at a time.
+        seed: integer that determines the order.
+    """
+
+    lengths: np.ndarray
+    shards_per_pool: int
+    seed: int
+
+    @classmethod
+    def of(cls, *, lengths: np.ndarray, largest_bytes: int, seed: int) -> "ShardPools":
+        """Build pools of at most `POOL_BYTES`, and at least one shard.
+
+        Args:
+            lengths: int64 [s], number of images in each shard.
+            largest_bytes: size of the largest shard.
+            seed: integer that determines the order.
+        """
+        fitting = max(1, min(len(lengths), POOL_BYTES // largest_bytes))
+        return cls(lengths=lengths, shards_per_pool=fitting, seed=seed)
+
+    @property
+    def pools_per_pass(self) -> int:
+        """Number of pools in one pass over all shards."""
+        return -(-len(self.lengths) // self.shards_per_pool)
+
+    def shards_in(self, pool: tf.Tensor) -> tf.Tensor:
+        """Return the indices of the shards, int64 [p], in pool number `pool` of the stream."""
+        count = len(self.lengths)
+        seed = [self.seed, pool // self.pools_per_pass, SHARD_DRAWS]
+        order = permute(tf.range(count, dtype=tf.int64), seed, count)
+        first = pool % self.pools_per_pass * self.shards_per_pool
+        return order[first:][: self.shards_per_pool]
+
+    def find(self, image: int) -> tuple[int, int]:
+        """Return the pool that holds the image at a position, and how many come before it there.
+
+        Pools before it are counted and not read.
+        """
+        passes, skip = divmod(image, int(self.lengths.sum()))
+        pool = passes * self.pools_per_pass
+        while True:
+            shards = self.shards_in(tf.constant(pool, tf.int64)).numpy()
+            size = int(self.lengths[shards].sum())
+            if skip < size:
+                return pool, skip
+            pool, skip = pool + 1, skip - size
+
+
+def find_strata(
+    labels: np.ndarray,
+    *,
+    classes: int,
+    balance_classes: bool = False,
+    datasets: np.ndarray | None = None,
+    dataset_weights: Mapping[str, float] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Group images into strata, each of which gives a fixed fraction of every batch.
+
+    Args:
+        labels: int [n], the class of each image.
+        classes: number of classes.
+        balance_classes: whether all classes of a dataset get the same weight.
+        datasets: str [n], the dataset of each image; needed with `dataset_weights`.
+        dataset_weights: the weight of each dataset by its name; 1 for those not named. By
+            default datasets count by their number of images.
+
+    Returns:
+        The stratum of each image, int32 [n], and the weight of each stratum, float64 [s].
+
+    Raises:
+        UserError: `dataset_weights` names a dataset that no image belongs to.
+    """
+    strata = np.zeros(len(labels), np.int32)
+    weights = np.ones(1)
+    if dataset_weights:
+        names, strata = np.unique(datasets, return_inverse=True)
+        _check_dataset_names(dataset_weights, names)
+        weights = np.array([dataset_weights.get(name, 1.0) for name in names])
+    if balance_classes:
+        pairs, codes = np.unique(strata * classes + labels, return_inverse=True)
+        dataset = pairs // classes
+        weights, strata = (weights / np.bincount(dataset))[dataset], codes
+    return strata.astype(np.int32), weights
+
+
+def _check_dataset_names(weights: Mapping[str, float], names: Sequence[str]) -> None:
+    if extra := sorted(set(weights) - set(names)):
+        raise unknown("dataset in data.dataset_weights", extra[0], names)
+
+
+def permute(index: tf.Tensor, seed: Sequence, size: tf.Tensor | int) -> tf.Tensor:
+    """Return where each index goes in the permutation that a seed determines.
+
+    Args:
+        index: int64 [n], from 0 to `size` - 1.
+        seed: three integers, or integer tensors that broadcast to [n].
+        size: length of the permutation, an integer or int64 [n].
+
+    Returns:
+        int64 [n], from 0 to `size` - 1.
+    """
     count = tf.shape(index)
     seeds = tf.stack([tf.broadcast_to(tf.cast(s, tf.int64), count) for s in seed], axis=1)
     last = tf.broadcast_to(tf.cast(size, tf.int64) - 1, count)

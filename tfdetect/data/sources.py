@@ -1,4 +1,4 @@
-"""Where encoded images lie: each in a file of its own, or as records of TFRecord shards."""
+"""Where encoded images are stored: one file each, or records of TFRecord shards."""
 
 import os
 from collections.abc import Sequence
@@ -13,18 +13,24 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.inspection import inspect_bytes, inspect_file
 from tfdetect.imaging.read import read_image
 
-_ALL = 2**40  # more records than any shard holds
-_BUFFER = 2**20  # bytes read at a time
+_MAX_RECORDS = 2**40  # more records than any shard holds
+_BUFFER_BYTES = 2**20  # bytes of a shard read at a time
+_NO_LIMIT = 10**12  # pixels
 
 
 class Files:
-    """Images that are files; an empty path stands for none.
+    """Images that are files; an empty path means that there is no image.
 
-    The paths are held as one text, so that a million take little memory.
+    The paths are held as one string, so that a million of them take little memory.
     """
 
     def __init__(self, paths: pa.ChunkedArray | Sequence[str], folder: str = ""):
-        """Takes paths, without a null, and the folder that they are relative to."""
+        """Store the paths.
+
+        Args:
+            paths: paths of the files, none of them null.
+            folder: folder to which the paths are relative; "" if they need none.
+        """
         if not isinstance(paths, pa.ChunkedArray):
             paths = pa.chunked_array([pa.array(paths, pa.string())])
         array = paths.combine_chunks()
@@ -38,43 +44,49 @@ class Files:
         self._folder = f"{folder}/" if folder else ""
 
     def __len__(self) -> int:
-        return self._ends.shape[0] - 1
+        return int(self._ends.shape[0]) - 1
 
     def stream(self) -> tf.data.Dataset:
-        """(index int64, what `load` takes) of every image, in order."""
+        """Return (index int64, item for `load`) of every image, in order."""
         return tf.data.Dataset.range(len(self)).map(lambda index: (index, self.path(index)))
 
     def path(self, index: tf.Tensor) -> tf.Tensor:
-        """The path of an image, scalar string."""
+        """Return the path of an image, a scalar string; "" if there is no image."""
         start, end = self._ends[index], self._ends[index + 1]
         name = tf.strings.substr(self._text, start, end - start)
         return tf.where(start == end, "", self._folder + name)
 
     @staticmethod
     def load(item: tf.Tensor) -> tf.Tensor:
-        """The encoded image, a scalar string, of an item of the stream."""
+        """Return the encoded image, a scalar string, of an item of the stream."""
         return read_image(item)
 
-    def beside(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """The encoded image that belongs to an item of another source's stream, or ""."""
+    def paired_with(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        """Return the encoded image for the same index of another source, or "".
+
+        Args:
+            index: int64 scalar.
+            item: item of the other source's stream; not needed for files.
+        """
         path = self.path(index)
         return tf.cond(path == "", lambda: "", lambda: self.load(path))
 
     def name(self, index: int) -> str:
+        """Return the path of an image."""
         return os.fsdecode(self.path(index).numpy())
 
     def read(self, index: int) -> bytes:
-        """The encoded image.
+        """Return the encoded image.
 
         Raises:
-            OSError: the file cannot be read.
+            OSError: The file cannot be read.
         """
         with open(self.name(index), "rb") as file:
             return file.read()
 
     def error(self, index: int) -> str | None:
-        """Why an image cannot be read; None where it can."""
-        return inspect_file(self.name(index), 10**12)[-1]
+        """Return why an image cannot be read, or None if it can."""
+        return inspect_file(self.name(index), _NO_LIMIT)[-1]
 
 
 @dataclass(frozen=True)
@@ -83,8 +95,8 @@ class Records:
 
     Attributes:
         shards: paths of the TFRecord files.
-        shard: index into `shards`, int64 [n], not decreasing.
-        record: number of the record in its shard, int64 [n].
+        shard: int64 [n], index into `shards`, in ascending order.
+        record: int64 [n], number of the record in its shard.
         feature: name of the records' feature that holds the image.
     """
 
@@ -94,12 +106,12 @@ class Records:
     feature: str = "image"
 
     @classmethod
-    def of(cls, column: pa.ChunkedArray, record: pa.ChunkedArray, feature: str) -> "Records":
-        """Records of Arrow columns: path of the shard and number in it."""
-        codes = column.combine_chunks().dictionary_encode()
-        shard = codes.indices.to_numpy().astype(np.int64)
+    def of(cls, shard: pa.ChunkedArray, record: pa.ChunkedArray, feature: str) -> "Records":
+        """Build the source from Arrow columns: path of the shard and number of the record."""
+        codes = shard.combine_chunks().dictionary_encode()
+        numbers = codes.indices.to_numpy().astype(np.int64)
         names = tuple(codes.dictionary.to_pylist())
-        return cls(names, shard, record.to_numpy().astype(np.int64), feature)
+        return cls(names, numbers, record.to_numpy().astype(np.int64), feature)
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -110,7 +122,7 @@ class Records:
         return np.bincount(self.shard, minlength=len(self.shards))
 
     def stream(self) -> tf.data.Dataset:
-        """(index int64, what `load` takes) of every image, in order; shards are read whole."""
+        """Return (index int64, item for `load`) of every image, in order, shard by shard."""
         starts = np.flatnonzero(np.diff(self.shard, prepend=-1))
         ends = np.append(starts, len(self))[1:]
         names = np.array(self.shards, str)[self.shard[starts]]
@@ -126,48 +138,56 @@ class Records:
         )  # fmt: skip
 
     def load(self, item: tf.Tensor) -> tf.Tensor:
-        """The encoded images, strings, of an item of the stream or of several."""
+        """Return the encoded images, strings, of one item of the stream or of several."""
         features = {self.feature: tf.io.FixedLenFeature([], tf.string, default_value="")}
         if item.shape.rank:
             return tf.io.parse_example(item, features)[self.feature]
         return tf.io.parse_single_example(item, features)[self.feature]
 
-    def beside(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """The same of an item of another source's stream over the same records."""
+    def paired_with(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        """Return the encoded image in the same record as an item of another source."""
         return self.load(item)
 
     def name(self, index: int) -> str:
+        """Return the shard and the number of an image, for messages."""
         return f"{self.shards[self.shard[index]]}, record {self.record[index]}"
 
     def read(self, index: int) -> bytes:
-        """The encoded image.
+        """Return the encoded image.
 
         Raises:
-            OSError: the shard cannot be read.
+            OSError: The shard cannot be read.
         """
+        shard = self.shards[self.shard[index]]
         try:
-            records = tf.data.TFRecordDataset(self.shards[self.shard[index]], buffer_size=_BUFFER)
+            records = tf.data.TFRecordDataset(shard, buffer_size=_BUFFER_BYTES)
             item = records.skip(int(self.record[index])).take(1).get_single_element()
         except tf.errors.OpError as error:
             raise OSError(error.message) from error
         return self.load(item).numpy()
 
     def error(self, index: int) -> str | None:
-        """Why an image cannot be read; None where it can."""
+        """Return why an image cannot be read, or None if it can."""
         try:
-            return inspect_bytes(self.read(index), 10**12)[-1]
+            return inspect_bytes(self.read(index), _NO_LIMIT)[-1]
         except OSError as error:
             return str(error)
 
 
 def read_records(names: tf.Tensor) -> tf.Tensor:
-    """Every record of TFRecord files, string [n], one file after the other."""
-    records = tf.data.TFRecordDataset(names, buffer_size=_BUFFER)
-    return records.batch(_ALL).get_single_element()
+    """Return every record of TFRecord files, string [n], one file after the other."""
+    records = tf.data.TFRecordDataset(names, buffer_size=_BUFFER_BYTES)
+    return records.batch(_MAX_RECORDS).get_single_element()
 
 
 def image_source(catalog: Catalog, table: pa.Table, column: str = "path") -> Files | Records:
-    """Where the images, or with column "mask" the masks, of a table's rows lie."""
+    """Return the source of the images of a table's rows.
+
+    Args:
+        catalog: the catalog that the table belongs to.
+        table: rows of the catalog's table.
+        column: "path" for the images, "mask" for their masks.
+    """
     if "shard" in table.column_names:
         feature = "mask" if column == "mask" else "image"
         return Records.of(catalog.paths(table, "shard"), table["record"], feature)
@@ -178,5 +198,5 @@ def image_source(catalog: Catalog, table: pa.Table, column: str = "path") -> Fil
 
 
 def mask_source(catalog: Catalog, table: pa.Table) -> Files | Records:
-    """Where the masks of a table's rows lie; a row without one gives no bytes."""
+    """Return the source of the masks of a table's rows; a row without a mask gives no bytes."""
     return image_source(catalog, table, "mask")

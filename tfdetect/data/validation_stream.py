@@ -1,21 +1,20 @@
-"""Every image of a split once, in full batches."""
+"""Streams that show every image of a split once, without augmentation."""
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import tensorflow as tf
 
 from tfdetect.core.experiment import Data
 from tfdetect.data.catalog import Catalog
+from tfdetect.data.examples import examples_of
 from tfdetect.data.loading import (
-    MEMORY_FRACTION,
-    MEMORY_LIMIT,
     PREFETCH,
     WORKERS,
+    fits_in_memory,
     image_dataset,
     without_autotuning,
 )
-from tfdetect.data.sources import image_source, mask_source
+from tfdetect.data.sources import image_source
 from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
 
 
@@ -27,16 +26,29 @@ def validation_data(
     batch_size: int,
     with_masks: bool = False,
 ) -> tf.data.Dataset:
-    """Full batches (image float32, targets, weights) of every image of a table once.
+    """Return full batches of every image of a table, each once.
 
-    Targets and weights are those of `TrainingData.batches`. The last batch is padded with
-    images of weight 0, so that each example counts exactly once on any number of devices.
+    The last batch is padded with images of weight 0, so that each example counts exactly once
+    on any number of devices.
+
+    Args:
+        catalog: the catalog that the table belongs to.
+        table: rows of the catalog's table.
+        data: the experiment's settings.
+        classes: number of classes.
+        batch_size: number of images in a batch.
+        with_masks: whether the detector predicts masks.
+
+    Returns:
+        Batches (image float32 [B, H, W, 3] in 0..255, targets, weights); targets and weights
+        are those of `TrainingStream.batches`.
     """
-    source = image_source(catalog, table)
-    masks = mask_source(catalog, table) if with_masks else None
-    images = image_dataset(source, data.image_size, data.resize, batch_size, masks=masks)
-    labels = tf.constant(table["label"].to_numpy().astype(np.int64))
-    masked = tf.constant(table["mask"].is_valid().to_numpy(zero_copy_only=False))
+    examples = examples_of(catalog, table, with_masks=with_masks)
+    images = image_dataset(
+        examples.images, data.image_size, data.resize, batch_size, masks=examples.masks
+    )
+    labels = tf.constant(examples.labels.astype(np.int64))
+    has_mask = tf.constant(examples.has_mask) if with_masks else None
 
     def pad(indices: tf.Tensor, *batch: tf.Tensor) -> tuple:
         missing = batch_size - tf.shape(indices)[0]
@@ -49,31 +61,37 @@ def validation_data(
         own = tf.gather(labels, indices)
         target = {"label": targets(own, classes)}
         if with_masks:
-            drawn = mark_unknown(batch[1], own, tf.gather(masked, indices))
-            target = {"label": empty_mask_is_authentic(target["label"], drawn), "mask": drawn}
+            masks = mark_unknown(batch[1], own, tf.gather(has_mask, indices))
+            target = {"label": empty_mask_is_authentic(target["label"], masks), "mask": masks}
         weight = full(tf.ones([batch_size - missing]))
         target = {name: full(x) for name, x in target.items()}
         return full(batch[0]), target, dict.fromkeys(target, weight)
 
     padded = images.map(pad, WORKERS)
-    size = len(source) * data.image_size[0] * data.image_size[1] * (4 if with_masks else 3)
-    if data.cache != "none" and size <= min(
-        MEMORY_LIMIT, MEMORY_FRACTION * psutil.virtual_memory().available
-    ):
+    if data.cache != "none" and fits_in_memory(len(examples), data.image_size, examples.channels):
         padded = padded.cache()
     floats = padded.map(lambda x, y, w: (tf.cast(x, tf.float32), y, w), WORKERS)
     return without_autotuning(floats.prefetch(PREFETCH))
 
 
 def unaugmented_images(
-    catalog: Catalog, table: pa.Table, data: Data, batch_size: int, most: int = 50_000
+    catalog: Catalog, table: pa.Table, data: Data, batch_size: int, max_images: int = 50_000
 ) -> tf.data.Dataset:
-    """Batches float32 [B, H, W, 3] of a table's images without augmentation, each once.
+    """Return batches of a table's images without augmentation, each once.
 
-    Of more than `most` images, so many at equal distances in the table.
+    Args:
+        catalog: the catalog that the table belongs to.
+        table: rows of the catalog's table.
+        data: the experiment's settings.
+        batch_size: number of images in a batch; the last one may be smaller.
+        max_images: of a larger table, this many images at equal distances are taken.
+
+    Returns:
+        Batches float32 [B, H, W, 3] in 0..255.
     """
-    if table.num_rows > most:
-        table = table.take(np.linspace(0, table.num_rows - 1, most).astype(np.int64))
+    if table.num_rows > max_images:
+        rows = np.linspace(0, table.num_rows - 1, max_images).astype(np.int64)
+        table = table.take(rows)
     source = image_source(catalog, table)
     images = image_dataset(source, data.image_size, data.resize, batch_size)
     return without_autotuning(

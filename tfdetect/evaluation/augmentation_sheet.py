@@ -27,7 +27,7 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int):
     from tfdetect.evaluation.figures import contact_sheet
 
     data, table = plan.experiment.data, catalog.split("train")
-    check_policy(data.augment)
+    check_policy(data.augment, with_masks=plan.experiment.model.mask_head is not None)
     picked = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
     table = table.take(np.sort(picked))
     drawn = mask_source(catalog, table) if table["mask"].null_count < len(table) else None

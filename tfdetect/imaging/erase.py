@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfdetect.imaging.geometry import fold
+from tfdetect.imaging.geometry import fold_in
 
 
 def random_erasing(
@@ -34,7 +34,7 @@ def random_erasing(
     inside_y = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
     inside_x = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
     inside = inside_y[:, :, None] & inside_x[:, None] & (u[0] < probability)[:, None, None]
-    noise = tf.random.stateless_uniform(images.shape, fold(seed, 1), 0, 256, tf.int32)
+    noise = tf.random.stateless_uniform(images.shape, fold_in(seed, 1), 0, 256, tf.int32)
     return tf.where(inside[..., None], tf.cast(noise, tf.uint8), images)
 
 
@@ -60,6 +60,6 @@ def random_patches(
     share = tf.random.stateless_uniform([2, count, 1, 1], seed)
     share = tf.where(share[0] < probability, share[1] * highest, 0.0)
     shape = [count, -(-height // patch), -(-width // patch)]
-    black = tf.random.stateless_uniform(shape, fold(seed, 1)) < share
+    black = tf.random.stateless_uniform(shape, fold_in(seed, 1)) < share
     black = tf.repeat(tf.repeat(black, patch, axis=1), patch, axis=2)[:, :height, :width]
     return tf.where(black[..., None], tf.constant(0, tf.uint8), images)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.imaging.geometry import fold, to_uint8
+from tfdetect.imaging.geometry import fold_in, to_uint8
 from tfdetect.imaging.mix import blend_targets, pairs
 from tfdetect.imaging.random_degradations import drawn, some
 
@@ -100,7 +100,7 @@ def random_bands(
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         factor = drawn(images, seed, rows, lowest, highest)[:, None, None, None]
-        start = drawn(images, fold(seed, 2), rows, 0.0, 1.0 - width)[:, None, None, None]
+        start = drawn(images, fold_in(seed, 2), rows, 0.0, 1.0 - width)[:, None, None, None]
         inside = (radius > start) & (radius <= start + width)
         return _changed(
             chosen, lambda x: x * tf.cast(tf.where(inside, factor, 1.0), x.dtype), blend
@@ -131,7 +131,7 @@ def spectral_noise(
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         sigma = drawn(images, seed, rows, 0.0, highest)[:, None, None, None]
-        noise = tf.random.stateless_normal([count, 1, height, width // 2 + 1], fold(seed, 2))
+        noise = tf.random.stateless_normal([count, 1, height, width // 2 + 1], fold_in(seed, 2))
         noise *= tf.cast(_radius(height, width) > 0, tf.float32)  # not of the mean
         factor = tf.exp(sigma * tf.gather(noise, rows))
         return _changed(chosen, lambda x: x * tf.cast(factor, x.dtype), blend)
@@ -165,7 +165,7 @@ def fourier_mix(
     """
     count, height, width, _ = images.shape
     other, share = pairs(images, seed, alpha)
-    normals = tf.random.stateless_normal([count, height, width // 2 + 1, 2], fold(seed, 4))
+    normals = tf.random.stateless_normal([count, height, width // 2 + 1, 2], fold_in(seed, 4))
     kept = outlines(normals, share, (height, width), decay)[..., None]
     mixed = tf.where(kept, images, tf.gather(images, other))
     if masks is not None:
@@ -202,7 +202,7 @@ def _mix(
     blend: float, change: Callable,
 ) -> tf.Tensor:  # fmt: skip
     """Applies `change(own spectrum, another's, its share)` to some images."""
-    partner = _of_same_class(targets, fold(seed, 3))
+    partner = _of_same_class(targets, fold_in(seed, 3))
 
     def mix(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         share = drawn(images, seed, rows, 0.0, highest)[:, None, None, None]

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-fold = tf.random.experimental.stateless_fold_in  # (seed, number): a seed for another draw
+fold_in = tf.random.experimental.stateless_fold_in  # (seed, number): a seed for another draw
 
 
 def resize(
@@ -150,7 +150,7 @@ def random_flip(
     columns = tf.range(width)
     rows = tf.tile(tf.range(height)[None], [count, 1])
     if vertical:
-        turned = tf.random.stateless_uniform([count, 1], fold(seed, 1)) < vertical
+        turned = tf.random.stateless_uniform([count, 1], fold_in(seed, 1)) < vertical
         rows = tf.where(turned, height - 1 - rows, rows)
     return _take_both(images, masks, rows, tf.where(chosen, width - 1 - columns, columns))
 

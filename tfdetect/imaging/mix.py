@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfdetect.imaging.geometry import fold, to_uint8
+from tfdetect.imaging.geometry import fold_in, to_uint8
 
 
 def mixup(
@@ -47,7 +47,7 @@ def cutmix(
     """
     count, height, width, _ = images.shape
     other, share = pairs(images, seed, alpha)
-    u = tf.random.stateless_uniform([2, count], fold(seed, 4))
+    u = tf.random.stateless_uniform([2, count], fold_in(seed, 4))
     side = tf.sqrt(1 - share)
     tall, wide = tf.round(side * height), tf.round(side * width)
     top, left = tf.floor(u[0] * (height - tall + 1)), tf.floor(u[1] * (width - wide + 1))
@@ -65,9 +65,9 @@ def cutmix(
 def pairs(images: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Whom each image is mixed with, int32 [B], and the share it keeps, float32 [B]."""
     count = images.shape[0]
-    other = tf.random.experimental.stateless_shuffle(tf.range(count), fold(seed, 1))
-    a = tf.random.stateless_gamma([count], fold(seed, 2), alpha)
-    b = tf.random.stateless_gamma([count], fold(seed, 3), alpha)
+    other = tf.random.experimental.stateless_shuffle(tf.range(count), fold_in(seed, 1))
+    a = tf.random.stateless_gamma([count], fold_in(seed, 2), alpha)
+    b = tf.random.stateless_gamma([count], fold_in(seed, 3), alpha)
     return other, tf.math.divide_no_nan(a, a + b)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfdetect.imaging.geometry import fold, to_uint8
+from tfdetect.imaging.geometry import fold_in, to_uint8
 
 
 def random_jpeg(
@@ -95,7 +95,7 @@ def random_noise(
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         sigmas = drawn(images, seed, rows, 0.0, highest)[:, None, None, None]
-        noise = tf.random.stateless_normal(tf.shape(images), fold(seed, 2))
+        noise = tf.random.stateless_normal(tf.shape(images), fold_in(seed, 2))
         return to_uint8(tf.cast(chosen, tf.float32) + tf.gather(noise, rows) * sigmas)
 
     return some(images, seed, probability, change)
@@ -186,7 +186,7 @@ def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Te
 
 def drawn(images: tf.Tensor, seed: tf.Tensor, rows: tf.Tensor, low, high, dtype=tf.float32):
     """Uniform draws of one number an image, those of the chosen rows: [n]."""
-    draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold(seed, 1), low, high, dtype)
+    draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold_in(seed, 1), low, high, dtype)
     return tf.gather(draws, rows)
 
 

@@ -9,7 +9,7 @@ import math
 
 import tensorflow as tf
 
-from tfdetect.imaging.geometry import _take, fold, to_uint8
+from tfdetect.imaging.geometry import _take, fold_in, to_uint8
 
 _STROKES, _SEGMENTS = 3, 11  # at most, in a mask and in a stroke
 _GRID = 64  # side of the small picture from which a blob's level is taken
@@ -42,12 +42,12 @@ def random_forgery(
     """
     count, height, width, _ = images.shape
     fake = targets[:, 0] if targets.shape[1] == 1 else 1 - targets[:, 0]
-    u = tf.random.stateless_uniform([2, count], fold(seed, 1))
+    u = tf.random.stateless_uniform([2, count], fold_in(seed, 1))
     chosen = (u[0] < probability) & (fake == 0)
-    holes = free_form_masks(fold(seed, 2), (count, height, width), lowest, highest)
+    holes = free_form_masks(fold_in(seed, 2), (count, height, width), lowest, highest)
     holes &= chosen[:, None, None, None]
     kinds = tf.stack([
-        _copied(images, fold(seed, 3)), _spliced(images, fold(seed, 4)), _smooth(images, holes),
+        _copied(images, fold_in(seed, 3)), _spliced(images, fold_in(seed, 4)), _smooth(images, holes),
         _resampled(images),
     ])  # fmt: skip
     kind = tf.cast(u[1] * kinds.shape[0], tf.int32)
@@ -80,24 +80,24 @@ def free_form_masks(
     masks = _strokes(seed, *shape)
     share = tf.reduce_mean(tf.cast(masks, tf.float32), [1, 2])[:, None, None]
     fits = (share >= lowest) & (share <= highest)
-    return tf.where(fits, masks, _blobs(fold(seed, 9), shape, lowest, highest))[..., None]
+    return tf.where(fits, masks, _blobs(fold_in(seed, 9), shape, lowest, highest))[..., None]
 
 
 @tf.function(jit_compile=True)
 def _strokes(seed: tf.Tensor, count: int, height: int, width: int) -> tf.Tensor:
     """The same distribution as `synthesis.masks.brush`. bool [B, H, W]."""
     radius, scale = math.hypot(height, width) / 8, math.sqrt(height * width) / 256
-    u = tf.random.stateless_uniform([6, count, _STROKES], fold(seed, 1))
+    u = tf.random.stateless_uniform([6, count, _STROKES], fold_in(seed, 1))
     strokes = tf.floor(1 + u[0, :, :1] * _STROKES)
     segments = tf.floor(4 + u[1] * (_SEGMENTS - 3))
     segments = tf.where(tf.range(_STROKES, dtype=tf.float32) < strokes, segments, 0.0)
     mean, spread = 2 * math.pi / 5, 2 * math.pi / 15
     low, high = mean - u[2] * spread, mean + u[3] * spread
-    place = tf.random.stateless_uniform([2, count, _STROKES], fold(seed, 2))
+    place = tf.random.stateless_uniform([2, count, _STROKES], fold_in(seed, 2))
     x, y = place[0] * width, place[1] * height
     half = (12 + u[4] * 28) * scale / 2
-    turn = tf.random.stateless_uniform([_SEGMENTS, count, _STROKES], fold(seed, 3))
-    length = tf.random.stateless_normal([_SEGMENTS, count, _STROKES], fold(seed, 4))
+    turn = tf.random.stateless_uniform([_SEGMENTS, count, _STROKES], fold_in(seed, 3))
+    length = tf.random.stateless_normal([_SEGMENTS, count, _STROKES], fold_in(seed, 4))
     length = tf.clip_by_value(radius + length * (radius // 2), 0.0, 2 * radius)
     rows = tf.range(height, dtype=tf.float32)[:, None]
     columns = tf.range(width, dtype=tf.float32)[None]
@@ -123,8 +123,8 @@ def _strokes(seed: tf.Tensor, count: int, height: int, width: int) -> tf.Tensor:
 def _blobs(seed: tf.Tensor, shape: tuple, lowest: float, highest: float) -> tf.Tensor:
     """Smooth noise above the level that gives a share. bool [B, H, W]."""
     count, height, width = shape
-    share = tf.random.stateless_uniform([count], fold(seed, 1), lowest, highest)
-    noise = tf.random.stateless_normal([count, 9, 9, 1], fold(seed, 2))
+    share = tf.random.stateless_uniform([count], fold_in(seed, 1), lowest, highest)
+    noise = tf.random.stateless_normal([count, 9, 9, 1], fold_in(seed, 2))
     small = tf.sort(tf.reshape(tf.image.resize(noise, [_GRID, _GRID], "bicubic"), [count, -1]))
     place = tf.cast((1 - share) * (_GRID * _GRID - 1), tf.int32)
     level = tf.gather(small, place, batch_dims=1)

@@ -463,4 +463,4 @@ def read_captions(file: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _fill(name: str) -> Callable:
-    return registry.resolve("fill", registry.FILLS, name)
+    return registry.FILLS.load(name)

@@ -35,7 +35,7 @@ def draw_mask(
     Raises:
         UserError: none was found in 200 tries.
     """
-    maker = registry.resolve("mask", registry.MASKS, name)
+    maker = registry.MASKS.load(name)
     low, high = coverage
     for _ in range(_TRIES):
         mask = maker(photo, rng, coverage, **options)

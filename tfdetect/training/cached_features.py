@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.data.sampling import shuffle
+from tfdetect.data.sampling import permute
 from tfdetect.models.detector import backbone_of
 
 
@@ -56,7 +56,7 @@ def on_features(
     def stream(start_step: int) -> tf.data.Dataset:
         def pick(step: tf.Tensor) -> tuple:
             position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-            index = shuffle(position % size, [seed, position // size, 0], size)
+            index = permute(position % size, [seed, position // size, 0], size)
             return tf.nest.map_structure(lambda x: tf.gather(x, index), examples)
 
         steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)

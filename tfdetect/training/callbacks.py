@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 
 from tfdetect.core.errors import UserError
-from tfdetect.data.training_stream import TrainingData
+from tfdetect.data.training_stream import TrainingStream
 
 
 class PlainNames(keras.callbacks.Callback):
@@ -90,13 +90,13 @@ class Watch(keras.callbacks.Callback):
 class WatchFiles(keras.callbacks.Callback):
     """Reports, once, files that became unreadable after the catalog was made."""
 
-    def __init__(self, data: TrainingData, report):
+    def __init__(self, data: TrainingStream, report):
         super().__init__()
         self.data = data
         self.report = report
         self._lost = 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if self.data.lost > self._lost:
-            self._lost = self.data.lost
-            self.report(self.data.find_broken())
+        if self.data.skipped_count > self._lost:
+            self._lost = self.data.skipped_count
+            self.report(self.data.examples.find_unreadable())

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
-from tfdetect.data.training_stream import TrainingData
+from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
 from tfdetect.training.cached_features import on_features
 from tfdetect.training.callbacks import (
@@ -49,7 +49,7 @@ def prepare(experiment: Experiment, devices: Devices, say: Callable[[str], None]
 def fit(
     experiment: Experiment,
     classes: int,
-    data: TrainingData,
+    data: TrainingStream,
     validation: tf.data.Dataset,
     untouched: Callable[[], tf.data.Dataset],
     devices: Devices,

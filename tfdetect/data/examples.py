@@ -1,0 +1,94 @@
+"""The examples of a split: where images and masks are stored, and what is known of each image."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.sources import Files, Records, image_source, mask_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Images of a split with their labels.
+
+    Attributes:
+        images: source of the encoded images.
+        labels: int32 [n], the class of each image.
+        masks: source of the encoded masks; None for detectors without masks.
+        has_mask: bool [n], which images have a mask; None without `masks`.
+        datasets: str [n], the dataset of each image; None if it is not needed.
+        common_size: (height, width) in pixels, if all images have the same size; else None.
+    """
+
+    images: Files | Records
+    labels: np.ndarray
+    masks: Files | Records | None = None
+    has_mask: np.ndarray | None = None
+    datasets: np.ndarray | None = None
+    common_size: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """Number of bytes of a decoded pixel: 3, and 1 more with a mask."""
+        return 3 if self.masks is None else 4
+
+    def describe(self, rows: np.ndarray) -> "Examples":
+        """Return the same sources with what is known of some rows, which are held elsewhere."""
+        return replace(
+            self,
+            labels=self.labels[rows],
+            has_mask=None if self.has_mask is None else self.has_mask[rows],
+            datasets=None if self.datasets is None else self.datasets[rows],
+        )
+
+    def find_unreadable(self, rows: Iterable[int] | None = None) -> dict[str, str]:
+        """Return the names of images that cannot be read, each with the reason.
+
+        Args:
+            rows: indices of the images to check; all by default.
+        """
+        rows = range(len(self.images)) if rows is None else rows
+        errors = ((self.images.name(row), self._error(row)) for row in rows)
+        return {name: error for name, error in errors if error}
+
+    def _error(self, row: int) -> str | None:
+        error = self.images.error(row)
+        if error is None and self.masks is not None and self.has_mask[row]:
+            error = self.masks.error(row)
+            return error and f"its mask: {error}"
+        return error
+
+
+def examples_of(
+    catalog: Catalog, table: pa.Table, *, with_masks: bool = False, with_datasets: bool = False
+) -> Examples:
+    """Return the examples that rows of a catalog describe.
+
+    Args:
+        catalog: the catalog that the table belongs to.
+        table: rows of the catalog's table.
+        with_masks: whether masks are wanted too.
+        with_datasets: whether the dataset of each image is needed.
+    """
+    heights, widths = pc.unique(table["height"]), pc.unique(table["width"])
+    one_size = len(heights) == len(widths) == 1
+    return Examples(
+        images=image_source(catalog, table),
+        labels=table["label"].to_numpy(),
+        masks=mask_source(catalog, table) if with_masks else None,
+        has_mask=has_mask(table) if with_masks else None,
+        datasets=table["dataset"].to_numpy() if with_datasets else None,
+        common_size=(heights[0].as_py(), widths[0].as_py()) if one_size else None,
+    )
+
+
+def has_mask(table: pa.Table) -> np.ndarray:
+    """Return which rows name a mask, bool [n]."""
+    return table["mask"].is_valid().to_numpy(zero_copy_only=False)

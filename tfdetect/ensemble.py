@@ -15,7 +15,7 @@ FUSIONS = {
     "gated": "weights that depend on the image, for members trained on different data",
     "fisher": "Fisher's method: what is unusual to any member, for members that look for "
     "different traces",
-    "dense": "one dense unit on the members' P(fake), trained with Adam",
+    "dense": "one dense unit on the members' P(fake), trained with Adam as in note 001",
 }
 
 
@@ -30,6 +30,8 @@ def parser() -> cli.Parser:
             ("tfdetect ensemble saved_models/run_a saved_models/run_b", "fuse two runs"),
             ("tfdetect ensemble saved_models/run_* --fusion greedy --name best_of_all",
              "choose from many runs"),
+            ("tfdetect ensemble saved_models/cifake_densenet121 saved_models/deepfakeart_xception "
+             "--fusion dense", "the ensemble of note 001"),
         ],
     )  # fmt: skip
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN",
@@ -68,9 +70,9 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json({"run": run.path, **found})
 
-    from tfdetect.fusion.fusion_report import terminal
+    from tfdetect.fusion.fusion_report import format_comparison
 
-    console.result(terminal(found, found["cost"]))
+    console.result(format_comparison(found))
     console.result(f"\nrun      {run.path}")
     console.result(f"reports  {run.path / 'fusion.html'}, {run.path / 'report.html'}")
     console.result(f"next     python -m tfdetect.predict {run.path} IMAGE_OR_FOLDER")

@@ -1,9 +1,15 @@
 """`tfdetect search`: search for a better experiment."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
+
+if TYPE_CHECKING:
+    from tfdetect.core.experiment import Experiment
+    from tfdetect.core.spec import DatasetSpec
+    from tfdetect.tuning.settings import Settings
+    from tfdetect.tuning.space import Space
 
 
 def parser() -> cli.Parser:
@@ -86,6 +92,7 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
     from tfdetect import api
+    from tfdetect.api.training_functions import prepare_search
 
     what: dict[str, Any] = {
         "space": args.space, "dataset": args.dataset, "experiment": args.experiment,
@@ -96,7 +103,7 @@ def main(argv: list[str]) -> None:
         "baseline": not args.no_baseline,
     }  # fmt: skip
     if args.dry_run:
-        return _show_points(*api.prepare_search(**what), as_json=args.json)
+        return _show_points(*prepare_search(**what), as_json=args.json)
     try:
         found = api.search(
             **what, max_trials=args.max_trials, max_hours=args.max_hours,
@@ -123,7 +130,11 @@ def main(argv: list[str]) -> None:
         console.result(f"next    python -m tfdetect.train --experiment {found.experiment}")
 
 
-def _show_points(settings, space, experiment, spec, as_json: bool) -> None:
+def _show_points(
+    settings: "Settings", space: "Space", experiment: "Experiment", spec: "DatasetSpec",
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print what would be searched, and some points of the space."""
     from tfdetect.tuning.lifecycle import examples
 
     points = examples(space, settings)

@@ -49,9 +49,9 @@ def parser() -> cli.Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect import api
+    from tfdetect.api.training_functions import prepare_training
 
-    training = api.prepare_training(
+    training = prepare_training(
         args.dataset, args.experiment, model=args.model, overrides=args.overrides,
         data_dir=args.data_dir, authentic=args.authentic, output=args.output, name=args.name,
         resume=args.resume, gpus=args.gpus, gpu_memory_limit=args.gpu_memory_limit,

@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
             epilog=f"examples:\n{shown}" if examples else None, **kwargs,
         )  # fmt: skip
 
-    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+    def parse_args(self, args=None, namespace=None):
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             flags = [flag for action in self._actions for flag in action.option_strings]

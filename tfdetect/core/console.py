@@ -164,9 +164,10 @@ class _Bar(Progress):
         columns: list[ProgressColumn | str] = [
             TextColumn("{task.description}", markup=False), BarColumn(),
             TextColumn("{task.fields[count]}", markup=False), TimeElapsedColumn(),
-            *([] if self.total is None else ["left", TimeRemainingColumn()]),
-            TextColumn("{task.fields[note]}", markup=False),
         ]  # fmt: skip
+        if self.total is not None:
+            columns += ["left", TimeRemainingColumn()]
+        columns.append(TextColumn("{task.fields[note]}", markup=False))
         # What is printed meanwhile appears above the bar, unless stdout goes elsewhere.
         self._bar = RichProgress(*columns, console=_console(stderr=True),
                                  redirect_stdout=sys.stdout.isatty())  # fmt: skip

@@ -11,7 +11,7 @@ def parser() -> cli.Parser:
         prog="tfdetect models",
         description="List the published detectors that 'tfdetect train --model NAME' trains: what "
         "they take, how many trainable parameters they have (with the published head), where they "
-        "come from and what they are good at.",
+        "come from and what they are for.",
         examples=[
             ("tfdetect models", "a table"),
             ("tfdetect train --model npr --dataset path/to/folder", "train one of them"),
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
             "output": "label" if experiment.model.mask_head is None else "label, mask",
             "parameters": about.parameters,
             "paper": about.paper,
-            "good at": about.good_at,
+            "use case": about.use_case,
         }
         for name, experiment in published().items()
         if (about := experiment.published)
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(rows)
     shown = [{**row, "parameters": f"{row['parameters']:,}"} for row in rows]
-    console.table(shown, max_widths={"paper": 28, "good at": 44})
+    console.table(shown, max_widths={"paper": 28, "use case": 44})
     console.result("\nnext    python -m tfdetect.train --model NAME --dataset DATASET")
 
 

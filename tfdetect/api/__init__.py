@@ -1,0 +1,95 @@
+"""The Python API: what `import tfdetect` offers, and what the commands call.
+
+    import tfdetect
+
+    detector = tfdetect.load("saved_models/cifake_small_resnet")
+    for row in detector.predict(["a.jpg", image_array]):
+        print(row["path"], row["verdict"], row["p_fake"])
+
+    run = tfdetect.train("path/to/folder", overrides={"training.epochs": 5})
+    print(run.metrics["test"]["auc"])
+
+Everything works without TensorFlow until a model is needed. A mistake of the caller raises
+`UserError`, whose message says what to do. Messages go to stderr; pass `log=lambda text: None`
+and `progress=False` to silence them.
+"""
+
+from tfdetect.api.data_functions import audit, fix, prepare, synthesize
+from tfdetect.api.detect import Detector, Predictions, load
+from tfdetect.api.model_functions import (
+    create_detector,
+    list_backbones,
+    list_datasets,
+    list_detectors,
+    list_experiments,
+)
+from tfdetect.api.run_functions import (
+    EvaluationResults,
+    Results,
+    calibrate,
+    compare,
+    evaluate,
+    explain,
+    export,
+    measure_robustness,
+)
+from tfdetect.api.training_functions import (
+    MatrixResults,
+    SearchResults,
+    convert,
+    ensemble,
+    matrix,
+    search,
+    train,
+)
+from tfdetect.core.errors import UserError
+from tfdetect.core.plugins import load_plugin
+from tfdetect.core.registry import (
+    register_augmentation,
+    register_backbone,
+    register_front_end,
+    register_head,
+    register_loss,
+    register_mask_head,
+)
+from tfdetect.core.run import Metric, Run
+
+__all__ = [
+    "Detector",
+    "EvaluationResults",
+    "MatrixResults",
+    "Metric",
+    "Predictions",
+    "Results",
+    "Run",
+    "SearchResults",
+    "UserError",
+    "audit",
+    "calibrate",
+    "compare",
+    "convert",
+    "create_detector",
+    "ensemble",
+    "evaluate",
+    "explain",
+    "export",
+    "fix",
+    "list_backbones",
+    "list_datasets",
+    "list_detectors",
+    "list_experiments",
+    "load",
+    "load_plugin",
+    "matrix",
+    "measure_robustness",
+    "prepare",
+    "register_augmentation",
+    "register_backbone",
+    "register_front_end",
+    "register_head",
+    "register_loss",
+    "register_mask_head",
+    "search",
+    "synthesize",
+    "train",
+]

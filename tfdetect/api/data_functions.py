@@ -1,0 +1,176 @@
+"""Functions of the Python API on datasets: audit, fix, prepare, synthesize."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdetect.api.arguments import path_of, plan_of
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import check_writable
+from tfdetect.core.quiet import import_tensorflow
+
+if TYPE_CHECKING:
+    from tfdetect.auditing.audit_dataset import Audit
+    from tfdetect.auditing.fixes import FixedDataset
+    from tfdetect.data.shards import Prepared
+    from tfdetect.synthesis.forge import Settings as SynthesisSettings
+
+
+def audit(
+    dataset: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    output: str | Path | None = None,
+    progress: bool = True,
+) -> Audit:
+    """Audit a dataset, without a model: label leakage, duplicates, leaks between splits, balance.
+
+    Args:
+        dataset, data_dir, authentic: see `train`.
+        output: folder for audit.html, audit.json, traits.parquet and duplicates.csv; by default
+            nothing is written.
+        progress: whether to show progress.
+
+    Returns:
+        The audit: `verdict` is "sound", "caution" or "unreliable"; `findings` says why.
+
+    Raises:
+        UserError: no usable image is there.
+    """
+    from tfdetect.data.plan import locate_dataset
+
+    spec, roots = locate_dataset(str(dataset), path_of(data_dir), authentic)
+    if output is not None:
+        check_writable(Path(output).absolute().parent)
+
+    from tfdetect.auditing.audit_dataset import audit_dataset
+
+    found = audit_dataset(spec, roots, progress=progress)
+    if output is not None:
+        from tfdetect.auditing.audit_report import write_report
+
+        write_report(found, Path(output))
+    return found
+
+
+def fix(
+    audit: Audit,
+    folder: str | Path,
+    fixes: Sequence[str] | None = None,
+    *,
+    progress: bool = True,
+) -> FixedDataset:
+    """Write a fixed copy of an audited dataset; the original stays unchanged.
+
+    Args:
+        audit: what `audit` returned.
+        folder: a new folder for the copy, which is a dataset of its own.
+        fixes: of "duplicates", "formats", "balance" and "splits"; by default those that the
+            findings call for.
+        progress: whether to show progress.
+
+    Returns:
+        The copy: its `folder` and what was done, `steps`.
+
+    Raises:
+        UserError: an unknown fix, a folder that is not empty, or nothing to fix.
+    """
+    from tfdetect.auditing.fixes import fix_dataset, select_fixes
+
+    return fix_dataset(audit, Path(folder), select_fixes(audit, fixes), progress)
+
+
+def prepare(
+    dataset: str | Path,
+    output: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    resize: str = "crop",
+    encode: str = "keep",
+    quality: int = 95,
+    shard_mebibytes: float = 32,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Prepared:
+    """Write a dataset as TFRecord shards, from which training reads faster than from files.
+
+    The same call continues an interrupted one.
+
+    Args:
+        dataset, data_dir, authentic: see `train`.
+        output: folder for datasets; NAME/1.0.0 is made in it, which `train` and TensorFlow
+            Datasets read.
+        size: store copies of this size in pixels, one number or (height, width).
+        resize: how to bring images to `size`: as data.resize of an experiment.
+        encode: "keep" the files' bytes, or store copies as "png" or "jpeg".
+        quality: of JPEG, 1 to 100.
+        shard_mebibytes: size of a shard.
+        workers: shards written at a time; by default one per core.
+        progress: whether to show progress.
+
+    Returns:
+        Number of images and shards, and the folder.
+
+    Raises:
+        UserError: the dataset cannot be read, or there is another one in the folder.
+    """
+    plan = plan_of(dataset, None, None, (), data_dir, authentic)
+    check_writable(Path(output))
+    import_tensorflow()
+    from tfdetect.data.prepare_dataset import prepare_shards
+    from tfdetect.data.shards import Copies
+
+    sides = (size, size) if isinstance(size, int) else size
+    return prepare_shards(
+        plan, Path(output), Copies(sides, resize, encode, quality),
+        round(shard_mebibytes * 2**20), workers or os.cpu_count() or 1, progress,
+    )  # fmt: skip
+
+
+def synthesize(
+    source: str | Path,
+    output: str | Path,
+    settings: SynthesisSettings | None = None,
+    *,
+    workers: int | None = None,
+    autoencoder_steps: int = 1500,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Make forgeries with masks out of photographs: a dataset to train and test localizers on.
+
+    The same call continues an interrupted one.
+
+    Args:
+        source: folder of photographs.
+        output: folder of the new dataset.
+        settings: masks, fills and more; a `tfdetect.synthesis.forge.Settings`.
+        workers: processes; by default one per core.
+        autoencoder_steps: training steps of the autoencoder, if a fill needs one.
+        progress: whether to show progress.
+
+    Returns:
+        One row per forgery, with its `error` if it could not be made.
+
+    Raises:
+        UserError: no photographs, or none that can be altered.
+    """
+    from tfdetect.synthesis.forge import WITH_MODEL, Settings
+
+    settings = settings or Settings()
+    if not Path(source).is_dir():
+        raise UserError(f"There is no folder {source}.")
+    check_writable(Path(output))
+    if set(WITH_MODEL) & {*settings.fills, *settings.masks}:
+        import_tensorflow()
+    from tfdetect.synthesis.contact_sheet import synthesize_with_sheet
+
+    return synthesize_with_sheet(
+        Path(source), Path(output), settings, workers or os.cpu_count() or 1, autoencoder_steps,
+        progress,
+    )  # fmt: skip

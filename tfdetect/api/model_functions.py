@@ -1,0 +1,86 @@
+"""Functions of the Python API that list names and build plain Keras models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tfdetect.api.arguments import Overrides, override_texts
+from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.quiet import import_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+
+def list_backbones() -> list[str]:
+    """Return the names of the backbones that `create_detector` and experiments know."""
+    from tfdetect.core.registry import BACKBONES
+
+    return sorted(BACKBONES)
+
+
+def list_experiments() -> list[str]:
+    """Return the names of the shipped experiments."""
+    from tfdetect.core.documents import shipped_names
+
+    return sorted(shipped_names("experiments"))
+
+
+def list_datasets() -> list[str]:
+    """Return the names of the shipped dataset specs."""
+    from tfdetect.core.documents import shipped_names
+
+    return sorted(shipped_names("data_specs"))
+
+
+def list_detectors() -> list[str]:
+    """Return the names of the published detectors, for `train(model=...)`."""
+    from tfdetect.core.experiment import published
+
+    return sorted(published())
+
+
+def create_detector(
+    name: str,
+    image_size: int | tuple[int, int] | None = None,
+    classes: int = 2,
+    *,
+    weights: str | None = None,
+    overrides: Overrides = (),
+) -> keras.Model:
+    """Return an untrained detector as a plain Keras model.
+
+    Args:
+        name: a backbone, of `list_backbones()`, or a published detector, of `list_detectors()`.
+        image_size: side in pixels, or height and width; by default 224, or what the published
+            detector takes.
+        classes: number of classes; two have one logit, the logit of fake.
+        weights: "none", "imagenet", a preset's name, or the path of a run or .keras file.
+        overrides: further values of the experiment, for example {"model.head": "hidden"}.
+
+    Returns:
+        A model from images float32 [B, H, W, 3] in 0..255 to a dict: "label", logits float32
+        [B, 1 or classes], and with a mask head "mask", logits float32 [B, H, W, 1].
+
+    Raises:
+        UserError: an unknown name, or an illegal size or value.
+    """
+    from tfdetect.core.experiment import Experiment, load_model, override
+
+    if name in list_backbones():
+        base = Experiment(name=name)
+        changes: dict[str, Any] = {"model.backbone": name, "data.image_size": image_size or 224}
+    elif name in list_detectors():
+        base = load_model(name)
+        changes = {} if image_size is None else {"data.image_size": image_size}
+    else:
+        raise unknown("backbone or detector", name, [*list_backbones(), *list_detectors()])
+    if weights is not None:
+        changes["model.weights"] = weights
+    if classes < 2:
+        raise UserError(f"A detector has at least 2 classes. Received: {classes}.")
+    experiment = override(base, [*override_texts(changes), *override_texts(overrides)])
+    import_tensorflow()
+    from tfdetect.models.detector import build_detector
+
+    return build_detector(experiment, classes)

@@ -1,0 +1,354 @@
+"""Functions of the Python API on finished runs: evaluate, calibrate, compare, explain, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdetect.api.arguments import Log, RunLike, path_of, run_of, text_of
+from tfdetect.api.detect import Detector
+from tfdetect.core import console
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import check_writable, staged
+from tfdetect.core.quiet import import_tensorflow
+from tfdetect.core.run import Metric, Run, metrics_of, open_run
+from tfdetect.core.run_writer import updating, write_info
+
+if TYPE_CHECKING:
+    from tfdetect.core.spec import DatasetSpec
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a command measured, and where it wrote it.
+
+    Attributes:
+        run: the run that was measured.
+        values: the results as plain dicts, lists and numbers, as in the JSON file in `output`.
+        output: folder with the JSON file, figures and the report.
+        report: the HTML page.
+    """
+
+    run: Run
+    values: dict[str, Any]
+    output: Path
+    report: Path
+
+
+@dataclass(frozen=True)
+class EvaluationResults(Results):
+    """The results of an evaluation; `values` is the content of metrics.json."""
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Metric]]:
+        """The metrics of each split by name: `results.metrics["test"]["auc"]`.
+
+        A metric is a float with the attributes `low` and `high`, its 95% interval.
+        """
+        return metrics_of(self.values)
+
+
+def evaluate(
+    run: RunLike,
+    dataset: str | Path | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    label: str | None = None,
+    splits: Sequence[str] = (),
+    output: str | Path | None = None,
+    threshold: float | str | None = None,
+    prior: float | str | None = None,
+    crops: int | None = None,
+    flips: bool = False,
+    images_in_report: bool = True,
+    batch_size: int = 64,
+    log: Log = console.log,
+) -> EvaluationResults:
+    """Measure a run on its own dataset or on another one; write metrics, figures and a report.
+
+    Args:
+        run: a run or its folder.
+        dataset: other images to measure it on, as for `train`; also a folder of authentic images
+            alone, of fakes alone, or with only test/. By default the run's own dataset.
+        data_dir, authentic: as for `train`.
+        label: class of all images of a folder without class folders: "authentic", "fake" or a
+            class name of the run.
+        splits: of "train", "validation", "test" and "all"; by default validation and test.
+        output: folder for the result. By default the run itself, or evaluations/<dataset> in it
+            for another dataset or other settings.
+        threshold, prior, crops, flips: see `Detector.with_options`.
+        images_in_report: whether the report may show images of the dataset.
+        batch_size: images per step.
+        log: called with each message.
+
+    Raises:
+        UserError: the data cannot be found, or its classes do not fit the run's.
+    """
+    run = run_of(run)
+    adjusted = Detector(run).with_options(
+        threshold=threshold, prior=prior, crops=crops, flips=flips
+    ).run  # fmt: skip
+    spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output, label)
+    if target == run.path and adjusted != run:  # other settings than those of the finished run
+        target = run.path / "evaluations" / spec.name
+    import_tensorflow()
+    from tfdetect.data.catalog import build_catalog
+    from tfdetect.evaluation.evaluate_run import evaluate_run
+
+    catalog = build_catalog(spec, roots)
+    with _writing(adjusted, target) as (staged, folder):
+        values = evaluate_run(
+            staged, catalog, tuple(splits or ("validation", "test")), folder,
+            images_in_report=images_in_report, batch_size=batch_size, log=log,
+        ).results  # fmt: skip
+    return EvaluationResults(run, values, target, target / "report.html")
+
+
+def measure_robustness(
+    run: RunLike,
+    degradations: str,
+    dataset: str | Path | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    split: str = "test",
+    output: str | Path | None = None,
+    crops: int | None = None,
+    flips: bool = False,
+    batch_size: int = 64,
+    log: Log = console.log,
+) -> Results:
+    """Measure a run on degraded images: recompressed, blurred, resized, without a frequency band.
+
+    Args:
+        degradations: "genimage", "grid", "bands", "reencode", or single ones such as
+            "jpeg:65,blur:3,social:2".
+        split: one split of the dataset.
+        run, dataset, data_dir, authentic, output, crops, flips, batch_size, log: see `evaluate`.
+
+    Returns:
+        The content of degradations.json as `values`.
+    """
+    from tfdetect.imaging.degradations import parse_degradations
+
+    run = run_of(run).with_views(crops=crops, flips=flips)
+    spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
+    wanted = parse_degradations(degradations)
+    import_tensorflow()
+    from tfdetect.data.catalog import build_catalog
+    from tfdetect.evaluation.robustness import degrade
+
+    catalog = build_catalog(spec, roots)
+    with _writing(run, target) as (staged, folder):
+        values = degrade(staged, catalog, split, wanted, folder, batch_size, log=log)
+    return Results(run, values, target, target / "degradations.html")
+
+
+def calibrate(
+    run: RunLike,
+    dataset: str | Path | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    split: str = "validation",
+    method: str = "auto",
+    cost: float | None = None,
+    abstention_error: float | None = None,
+    threshold: float | str | None = None,
+    prior: float | str = 0.5,
+    images_in_report: bool = True,
+    batch_size: int = 64,
+    log: Log = console.log,
+) -> EvaluationResults:
+    """Make P(fake) of a run a probability again and choose its thresholds; change the run.
+
+    Training does so by itself on the validation split. This is for other images or other wishes.
+
+    Args:
+        run: a run or its folder. It is changed as a whole, with its SavedModel and report.
+        dataset, data_dir, authentic: the images to calibrate on, which the run was not trained
+            on; by default its own validation split.
+        split: "validation"; of another dataset also "train" or "all".
+        method: "auto" (what does best in cross-validation), "temperature", "platt", "isotonic"
+            or "none".
+        cost: what a false positive costs, where a missed fake costs 1: chooses the operating
+            point "cost".
+        abstention_error: fraction of each class, below 0.5, that may get a wrong verdict outside
+            the abstention band; by default 0.01, or 0.05 with few images.
+        threshold: P(fake) from which the verdict is fake, 0 to 1, or how to choose it:
+            "balanced" (best balanced accuracy), "eer", "fpr_1", "fpr_5" or "cost"; by default
+            what the run's experiment says.
+        prior: fraction of fakes that P(fake) supposes, 0 to 1, or "validation" for the fraction
+            among the images it is calibrated on.
+        images_in_report, batch_size, log: see `evaluate`.
+
+    Returns:
+        The evaluation of the calibrated run, which is its `run`.
+
+    Raises:
+        UserError: an argument is out of range, or the images are of one class only.
+    """
+    if cost is not None and not cost > 0:
+        raise UserError(f"--cost must be above 0. Received: {cost}.")
+    if abstention_error is not None and not 0 < abstention_error < 0.5:
+        raise UserError(
+            f"--abstention-error must be above 0 and below 0.5. Received: {abstention_error}."
+        )
+    if dataset is None and split != "validation":
+        raise UserError(
+            f"--split {split} of the run's own dataset contains images that it was trained on. "
+            "Calibrate on validation, or give other images with --dataset."
+        )
+    run = run_of(run)
+    check_writable(run.path)
+    spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, None)
+    import_tensorflow()
+    from tfdetect.data.catalog import build_catalog
+    from tfdetect.evaluation.calibrate_run import CalibrationSettings
+    from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.models.saved_model import export_saved_model
+
+    settings = CalibrationSettings(
+        method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
+        required=True,
+    )  # fmt: skip
+    catalog = build_catalog(spec, roots)
+    with updating(run) as staged:
+        evaluation = evaluate_run(
+            staged, catalog, (split,) if split == "all" else (split, "test"),
+            None if dataset is None else staged.path / "evaluations" / spec.name,
+            images_in_report=images_in_report, batch_size=batch_size, calibrate=settings, log=log,
+        )  # fmt: skip
+        write_info(evaluation.run)
+        export_saved_model(evaluation.run)
+    return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
+
+
+COMPARED = (
+    "accuracy", "balanced_accuracy", "auc", "ap", "tpr_at_fpr_1", "tpr_at_fpr_5", "log_loss",
+)  # fmt: skip
+
+
+def compare(
+    runs: Sequence[RunLike],
+    *,
+    split: str = "test",
+    dataset: str | None = None,
+) -> dict[str, Any]:
+    """Compare evaluated runs on the images that all of them were evaluated on.
+
+    Args:
+        runs: two runs or more, or their folders.
+        split: "train", "validation", "test" or "all".
+        dataset: name of another dataset that each was evaluated on (a folder below evaluations/
+            in each run); by default their own.
+
+    Returns:
+        Metrics of each run, and for each pair the differences with intervals and p-values:
+        McNemar's test of the verdicts and DeLong's of the AUC, adjusted by Holm's method.
+
+    Raises:
+        UserError: fewer than two runs, or one was not evaluated so.
+    """
+    opened: dict[str, Run] = {}
+    for each in runs:
+        run = run_of(each)
+        if not any(run.path.resolve() == other.path.resolve() for other in opened.values()):
+            opened[run.name if run.name not in opened else str(run.path)] = run
+    if len(opened) < 2:
+        raise UserError("Give at least two different runs to compare.")
+
+    from tfdetect.evaluation.paired import compare as compare_runs
+
+    return compare_runs(opened, split, dataset, COMPARED)
+
+
+def explain(
+    run: RunLike,
+    dataset: str | Path | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    split: str = "test",
+    count: int = 60,
+    output: str | Path | None = None,
+    log: Log = console.log,
+) -> Results:
+    """Show what moves a run's verdicts on a set of images: mean maps and features by class.
+
+    A single image is explained by `load(run).predict(image, pages="pages")`.
+
+    Args:
+        run, dataset, data_dir, authentic: see `evaluate`.
+        split: the images to explain.
+        count: number of images, split evenly among the classes.
+        output: folder for explanation.html and explanation.json; by default as in `evaluate`.
+
+    Returns:
+        The content of explanation.json as `values`, with the sanity checks of the maps.
+    """
+    if count < 1:
+        raise UserError(f"--count must be at least 1. Received: {count}.")
+    run = run_of(run)
+    spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
+    check_writable(target)
+    import_tensorflow()
+    from tfdetect.data.catalog import build_catalog
+    from tfdetect.explanation.explain_set import explain_set
+
+    catalog = build_catalog(spec, roots)
+    with _writing(run, target) as (staged, folder):
+        values = explain_set(staged, catalog, split, count, folder, log=log)
+    return Results(run, values, target, target / "explanation.html")
+
+
+def export(run: RunLike) -> Path:
+    """Write the SavedModel of a run again from its Keras model; return its folder.
+
+    The SavedModel needs TensorFlow alone, not tfdetect.
+    """
+    run = run_of(run)
+    import_tensorflow()
+    from tfdetect.models.saved_model import export_saved_model
+
+    with updating(run) as staged:
+        export_saved_model(staged)
+    return run.path / "saved_model"
+
+
+def _evaluation_data(
+    run: Run,
+    dataset: str | Path | None,
+    data_dir: str | Path | None,
+    authentic: str | None,
+    output: str | Path | None,
+    label: str | None = None,
+) -> tuple[DatasetSpec, dict[str, Path], Path]:
+    from tfdetect.data.plan import evaluation_data
+
+    return evaluation_data(
+        run, text_of(dataset), path_of(data_dir), authentic, path_of(output), label=label
+    )
+
+
+@contextmanager
+def _writing(run: Run, target: Path) -> Iterator[tuple[Run, Path]]:
+    """Yield the run and the folder to write results into, which change in one swap at the end.
+
+    Args:
+        run: the run, with the settings that results are computed for.
+        target: the run's own folder, one below its evaluations/, or one that the user named,
+            which may hold other things and is written into as it is.
+    """
+    if target == run.path:
+        with updating(run) as copy:
+            yield copy, copy.path
+    elif target.parent == run.path / "evaluations":
+        with staged(target, copy=True) as folder:
+            yield run, folder
+    else:
+        yield run, target

@@ -1,0 +1,516 @@
+"""Functions of the Python API that make runs: train, search, ensemble, matrix, convert."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdetect.api.arguments import (
+    Log,
+    Overrides,
+    RunLike,
+    gpus_of,
+    override_texts,
+    path_of,
+    plan_of,
+    run_of,
+    text_of,
+)
+from tfdetect.core import console
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import check_writable
+from tfdetect.core.quiet import import_tensorflow
+from tfdetect.core.run import PARTIAL, Run, find_unfinished, new_run_path, open_run
+
+if TYPE_CHECKING:
+    from tfdetect.core.experiment import Experiment
+    from tfdetect.core.spec import DatasetSpec
+    from tfdetect.data.catalog import Catalog
+    from tfdetect.data.plan import Plan
+    from tfdetect.training.devices import Devices
+    from tfdetect.tuning.settings import Settings
+    from tfdetect.tuning.space import Space
+
+
+def train(
+    dataset: str | Path | None = None,
+    experiment: str | Path | None = None,
+    *,
+    model: str | None = None,
+    overrides: Overrides = (),
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    output: str | Path = "saved_models",
+    name: str | None = None,
+    resume: bool | str | Path = False,
+    gpus: str | Sequence[int] | None = None,
+    gpu_memory_limit: str | None = None,
+    virtual_devices: int | None = None,
+    strict: bool = False,
+    images_in_report: bool = True,
+    progress: bool = True,
+    log: Log = console.log,
+) -> Run:
+    """Train a detector; return the finished run, evaluated, calibrated and exported.
+
+    Args:
+        dataset: name of a shipped dataset, or path of a folder with one folder per class, of a
+            CSV manifest, or of a dataset spec. By default the experiment's.
+        experiment: name of a shipped experiment or path of a YAML file. By default the dataset's.
+        model: a published detector, of `list_detectors()`.
+        overrides: values of the experiment to change, for example {"training.epochs": 5}.
+        data_dir: directory that contains the dataset's files, if it is not where the dataset says.
+        authentic: the class of authentic images, where the name of its folder does not say so.
+        output: folder for runs.
+        name: name of the run; by default the experiment's. A number is added if it is taken.
+        resume: the unfinished run to continue, or True for the latest one of this experiment.
+        gpus: numbers of the GPUs to use, [] for the CPU; by default all.
+        gpu_memory_limit: fraction ("0.95"), size ("14GiB") or one per GPU ("0=0.9,1=10GiB").
+        virtual_devices: number of replicas to train on the CPU instead.
+        strict: refuse data whose quick audit says that results would be unreliable.
+        images_in_report: whether the report may show images of the dataset.
+        progress: whether to show progress.
+        log: called with each message.
+
+    Returns:
+        The run; its `info.status` is "interrupted" after Ctrl-C.
+
+    Raises:
+        UserError: an unknown name, an illegal value, or data that cannot be found or read.
+    """
+    return prepare_training(
+        dataset, experiment, model=model, overrides=overrides, data_dir=data_dir,
+        authentic=authentic, output=output, name=name, resume=resume, gpus=gpus,
+        gpu_memory_limit=gpu_memory_limit, virtual_devices=virtual_devices, strict=strict,
+        progress=progress, log=log,
+    ).run(images_in_report=images_in_report)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training whose experiment, data and devices are resolved and checked, not yet begun."""
+
+    plan: Plan
+    catalog: Catalog
+    devices: Devices
+    path: Path
+    progress: bool
+    log: Log
+
+    def run(self, images_in_report: bool = True) -> Run:
+        """Train; see `train`."""
+        from tfdetect.train_run import train_run
+
+        check_writable(self.path.parent)
+        self.log(f"Training on {self.devices.text}; run: {self.path}")
+        return train_run(
+            self.plan, self.catalog, self.path, self.devices, images_in_report=images_in_report,
+            verbose=int(self.progress), log=self.log,
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        """Return the resolved experiment and the size of its detector."""
+        from tfdetect.train_run import describe_plan
+
+        return describe_plan(self.plan)
+
+    def document(self) -> dict[str, Any]:
+        """Return the same as plain data, with the number of images by split and class."""
+        from tfdetect.models.detector import build_detector
+
+        detector = build_detector(self.plan.experiment, len(self.plan.spec.class_names))
+        return {
+            "experiment": self.plan.experiment.as_data(),
+            "dataset": self.plan.spec.name,
+            "counts": self.catalog.counts(self.plan.spec.class_names),
+            "parameters": detector.count_params(),
+        }
+
+
+def prepare_training(
+    dataset: str | Path | None = None,
+    experiment: str | Path | None = None,
+    *,
+    model: str | None = None,
+    overrides: Overrides = (),
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    output: str | Path = "saved_models",
+    name: str | None = None,
+    resume: bool | str | Path = False,
+    gpus: str | Sequence[int] | None = None,
+    gpu_memory_limit: str | None = None,
+    virtual_devices: int | None = None,
+    strict: bool = False,
+    progress: bool = True,
+    log: Log = console.log,
+) -> Training:
+    """Resolve and check everything that `train` needs, with the same arguments; start nothing."""
+    from tfdetect.auditing.check_training_data import check_training_data
+    from tfdetect.data.plan import describe_data, find_data, load_plan
+    from tfdetect.training.devices import parse_gpus, parse_memory_limit
+
+    numbers, limits = parse_gpus(gpus_of(gpus)), parse_memory_limit(gpu_memory_limit)
+    if virtual_devices is not None and virtual_devices < 1:
+        raise UserError(f"--virtual-devices must be at least 1. Received: {virtual_devices}.")
+    if resume and not isinstance(resume, bool):
+        path = Path(resume)
+        path = path.with_name(path.name.removesuffix(PARTIAL))
+        plan = load_plan(path)
+    else:
+        plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic)
+        if resume:
+            path = find_unfinished(Path(output), plan.experiment)
+        else:
+            path = new_run_path(Path(output), name or plan.experiment.name)
+    log(f"Experiment {plan.experiment.name} ({plan.chosen}), dataset {plan.spec.name}")
+
+    import_tensorflow()
+    from tfdetect.training.devices import configure_devices
+
+    devices = configure_devices(numbers, limits, virtual_devices)
+    catalog = find_data(plan, progress=progress)
+    log(f"Data in {', '.join(map(str, catalog.roots.values()))}: {describe_data(plan, catalog)}")
+    for warning in catalog.warnings:
+        console.warn(warning)
+    check_training_data(plan, catalog, strict)
+    return Training(plan, catalog, devices, path, progress, log)
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """What a search found.
+
+    Attributes:
+        folder: the search's folder; best.yaml in it is the best experiment.
+        objective: the metric of validation that was optimized.
+        best: the best trial: `number`, `objective`, `low`, `high`, `overrides`.
+        trials: every trial, in the same form, with its `state`, `epochs`, `seconds` and `reason`.
+        summary: the best trials as text.
+        run: the run that was trained from the best experiment, if it was asked for.
+    """
+
+    folder: Path
+    objective: str
+    best: dict[str, Any]
+    trials: list[dict[str, Any]]
+    summary: str
+    run: Run | None = None
+
+    @property
+    def experiment(self) -> Path:
+        """The best experiment, for `train(experiment=...)`."""
+        return self.folder / "best.yaml"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / "report.html"
+
+
+def prepare_search(
+    space: str | Path,
+    dataset: str | Path | None = None,
+    experiment: str | Path | None = None,
+    *,
+    model: str | None = None,
+    overrides: Overrides = (),
+    trial_overrides: Overrides = (),
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    objective: str | None = None,
+    algorithm: str = "tpe",
+    startup_trials: int = 10,
+    seed: int = 0,
+    folds: int = 1,
+    prune: str = "median",
+    first_epochs: int = 1,
+    baseline: bool = True,
+) -> tuple[Settings, Space, Experiment, DatasetSpec]:
+    """Resolve and check what `search` would do, with the same arguments; start nothing."""
+    from tfdetect.tuning.lifecycle import make_search
+
+    return make_search(
+        str(space), text_of(dataset), text_of(experiment), override_texts(overrides),
+        path_of(data_dir), authentic, model,
+        objective=objective, algorithm=algorithm, startup=startup_trials, seed=seed, folds=folds,
+        prune=prune, first_epochs=first_epochs, baseline=baseline,
+        for_trials=tuple(override_texts(trial_overrides)),
+    )  # fmt: skip
+
+
+def search(
+    space: str | Path,
+    dataset: str | Path | None = None,
+    experiment: str | Path | None = None,
+    *,
+    max_trials: int | None = None,
+    max_hours: float | None = None,
+    max_epochs: int | None = None,
+    parallel: int = 1,
+    gpus: str | Sequence[int] | None = None,
+    gpu_memory_limit: str | None = None,
+    spark: str | None = None,
+    output: str | Path = "saved_models",
+    name: str | None = None,
+    retrain: bool = False,
+    progress: bool = True,
+    log: Log = console.log,
+    **settings: Any,
+) -> SearchResults:
+    """Search for a better experiment; each trial is a training in a process of its own.
+
+    The same call continues an interrupted search; several processes may work on one.
+
+    Args:
+        space: name of a shipped search space or path of a YAML file: what varies, and how.
+        dataset, experiment: see `train`; by default those of the space.
+        max_trials, max_hours, max_epochs: limits of the whole search; by default 50 trials.
+        parallel: trials at once.
+        gpus, gpu_memory_limit: see `train`; the limit is for each trial.
+        spark: a Spark master, such as "spark://host:7077", to run the trials on.
+        output: folder for the search's folder.
+        name: name of that folder; by default "search-SPACE-DATASET".
+        retrain: train the best experiment afterwards, as a run of its own.
+        progress: whether to show progress.
+        log: called with each message.
+        settings: `model`, `overrides`, `data_dir`, `authentic` as in `train`;
+            `trial_overrides`, for the trials alone; `objective`, a metric of validation;
+            `algorithm` ("tpe", "random", "atpe"); `startup_trials` drawn at random; `seed`;
+            `folds` of cross-validation; `prune` ("median", "halving", "none"); `first_epochs`
+            that every trial may train; `baseline`, whether to begin with the unchanged experiment.
+
+    Raises:
+        UserError: an unknown name, a space that does not fit, or no trial that ended well.
+    """
+    from tfdetect.training.devices import parse_gpus, parse_memory_limit
+    from tfdetect.tuning.lifecycle import finish
+    from tfdetect.tuning.lifecycle import retrain as train_best
+    from tfdetect.tuning.scheduler import Budget, best_trial, run_search, share_out
+    from tfdetect.tuning.settings import create_search
+
+    numbers = parse_gpus(gpus_of(gpus))
+    parse_memory_limit(gpu_memory_limit)  # refused before the first trial, not in each
+    limits = max_trials, max_hours, max_epochs
+    budget = Budget(*limits) if any(limits) else Budget(50)
+    parts = prepare_search(space, dataset, experiment, **settings)
+    found, space_found, _, spec = parts
+    check_writable(Path(output))
+    folder = Path(output) / (name or f"search-{space_found.name}-{spec.name}")
+    searching = create_search(folder, *parts)
+    log(f"Search in {folder}")
+    if spark:
+        from tfdetect.tuning.spark import run_on_spark
+
+        run_on_spark(searching, budget, spark, parallel)
+    else:
+        slots = share_out(parallel, numbers, gpu_memory_limit)
+        run_search(searching, budget, slots, progress=progress)
+    summary = finish(searching)
+    trials = searching.store.trials()
+    best = best_trial(searching, trials)
+    assert best is not None  # `finish` refuses a search without one
+    run = None
+    if retrain:
+        path = train_best(
+            searching, Path(output), path_of(settings.get("data_dir")), gpus_of(gpus),
+            gpu_memory_limit,
+        )  # fmt: skip
+        run = open_run(path)
+    return SearchResults(
+        folder, found.objective, asdict(best), [asdict(t) for t in trials], summary, run
+    )
+
+
+def ensemble(
+    runs: Sequence[RunLike],
+    fusion: str = "stacked",
+    *,
+    dataset: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    masks: bool = True,
+    fine_tune_epochs: int = 0,
+    learning_rate: float = 1e-5,
+    output: str | Path = "saved_models",
+    name: str | None = None,
+    batch_size: int = 64,
+    log: Log = console.log,
+) -> Run:
+    """Fuse runs into one detector, and measure what that gains; return it as a new run.
+
+    Args:
+        runs: two runs or more, or their folders.
+        fusion: how; see `tfdetect ensemble --help`.
+        dataset, data_dir, authentic: what to fit the fusion on, as for `train`; by default all
+            that the members were trained on.
+        masks: whether to fuse predicted masks too.
+        fine_tune_epochs: epochs to train the fused detector as a whole afterwards.
+        learning_rate: of that training.
+        output: folder for runs.
+        name: name of the new run; by default "ensemble".
+        batch_size: images per step.
+        log: called with each message.
+
+    Returns:
+        The run; fusion.html in it compares the fusions and the members.
+
+    Raises:
+        UserError: the runs do not fit together.
+    """
+    from tfdetect.fusion.members import open_members
+
+    if fine_tune_epochs < 0 or learning_rate <= 0 or batch_size < 1:
+        raise UserError("--fine-tune must be at least 0, --learning-rate and --batch-size above 0.")
+    members = open_members([run_of(run).path for run in runs], masks=masks)
+    if fine_tune_epochs and members.mask_members and masks:
+        raise UserError(
+            "--fine-tune trains labels alone, which would harm the masks. Add --no-masks."
+        )
+    path = new_run_path(Path(output), name or "ensemble")
+    check_writable(path.parent)
+
+    from tfdetect.fusion.fusion_data import find_fusion_data
+
+    spec, catalog = find_fusion_data(members, text_of(dataset), path_of(data_dir), authentic)
+    log(f"{fusion} fusion of {', '.join(members.names)} on {spec.name}")
+    for warning in catalog.warnings:
+        console.warn(warning)
+    import_tensorflow()
+    from tfdetect.fusion.fuse import fuse
+
+    run, _ = fuse(
+        members, fusion, spec, catalog, path, masks, batch_size, fine_tune_epochs, learning_rate,
+        log=log,
+    )  # fmt: skip
+    return run
+
+
+@dataclass(frozen=True)
+class MatrixResults:
+    """What the trainings of a matrix give on each part.
+
+    Attributes:
+        runs: the run of each training, by its name.
+        values: the content of matrix.json.
+        folder: with the runs, matrix.html, matrix.json, CSV and LaTeX tables.
+    """
+
+    runs: dict[str, Run]
+    values: dict[str, Any]
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / "matrix.html"
+
+
+def matrix(
+    dataset: str | Path | None = None,
+    experiment: str | Path | None = None,
+    *,
+    model: str | None = None,
+    overrides: Overrides = (),
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    by: str = "generator",
+    leave_one_out: bool = False,
+    published: str | Path | None = None,
+    gpus: str | Sequence[int] | None = None,
+    gpu_memory_limit: str | None = None,
+    output: str | Path = "saved_models",
+    name: str | None = None,
+    progress: bool = True,
+    log: Log = console.log,
+) -> MatrixResults:
+    """Train one detector on each generator of a dataset and test each on all generators.
+
+    The same call continues an interrupted one; finished runs are reused.
+
+    Args:
+        dataset, experiment, model, overrides, data_dir, authentic: see `train`.
+        by: what the parts are: "generator", "dataset" (the parts of a union), or a regular
+            expression on paths whose group names the part.
+        leave_one_out: train on all parts but one, instead.
+        published: a published table to show for comparison: "genimage_resnet50" or a CSV file.
+        gpus, gpu_memory_limit: see `train`.
+        output: folder for the matrix's folder.
+        name: name of that folder; by default "matrix-EXPERIMENT-DATASET".
+        progress: whether to show progress.
+        log: called with each message.
+
+    Returns:
+        Metrics with intervals of each training on each part.
+
+    Raises:
+        UserError: the data have fewer than two parts, or the folder holds other runs.
+    """
+    from tfdetect.training.devices import parse_gpus, parse_memory_limit
+
+    numbers, limits = parse_gpus(gpus_of(gpus)), parse_memory_limit(gpu_memory_limit)
+    plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic)
+    if published:
+        from tfdetect.generalization.matrix_report import read_published
+
+        read_published(str(published))  # refused before any training
+    kind = "matrix-leave-one-out" if leave_one_out else "matrix"
+    folder = Path(output) / (name or f"{kind}-{plan.experiment.name}-{plan.spec.name}")
+    check_writable(folder)
+    import_tensorflow()
+    from tfdetect.data.plan import find_data
+    from tfdetect.generalization import matrix_report, train_matrix
+    from tfdetect.generalization.domains import find_domains
+    from tfdetect.training.devices import configure_devices
+
+    devices = configure_devices(numbers, limits)
+    catalog = find_data(plan, progress=progress)
+    domains = find_domains(catalog, by)
+    log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
+    if domains.left_out:
+        console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
+    runs = train_matrix.train_all(
+        plan, catalog, domains, leave_one_out, folder, devices, int(progress), log=log
+    )
+    values = {
+        "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
+        "domains": list(domains.names), "cells": train_matrix.measure(runs, domains, catalog),
+    }  # fmt: skip
+    matrix_report.write(values, folder, None if published is None else str(published))
+    return MatrixResults(runs, values, folder)
+
+
+def convert(
+    weights: str | Path,
+    model: str,
+    *,
+    overrides: Overrides = (),
+    names: str | Path | None = None,
+    output: str | Path = "saved_models",
+    name: str | None = None,
+) -> Run:
+    """Make a run of the PyTorch weights that a project published.
+
+    Args:
+        weights: a .pth, .pt, .bin or .safetensors file.
+        model: the detector, of `list_detectors()`.
+        overrides: values of the detector's experiment to change.
+        names: CSV file that says which weight goes where, in the form of a run's conversion.csv;
+            by default it follows from the names, and from order and shape where those are unknown.
+        output: folder for runs.
+        name: name of the run; by default `model` and "_published".
+
+    Raises:
+        UserError: the weights cannot be read, or belong to another detector.
+    """
+    from tfdetect.core.experiment import load_model, override
+
+    experiment = override(load_model(model), override_texts(overrides))
+    path = new_run_path(Path(output), name or f"{model}_published")
+    check_writable(Path(output))
+    import_tensorflow()
+    from tfdetect.models.convert_run import convert_run
+
+    return convert_run(Path(weights), experiment, path, None if names is None else Path(names))

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(results.values)
 
-    from tfdetect.evaluation.run_report import terminal_table
+    from tfdetect.evaluation.result_tables import terminal_table
 
     console.result(terminal_table(results.values))
     console.result(f"\nrun     {results.run.path} (calibrated, SavedModel rewritten)")

@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
             prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
             images_in_report=not args.no_images, batch_size=args.batch_size,
         )  # fmt: skip
-        from tfdetect.evaluation.run_report import terminal_table as terminal
+        from tfdetect.evaluation.result_tables import terminal_table as terminal
     if args.json:
         return console.print_json(results.values)
     console.result(terminal(results.values))

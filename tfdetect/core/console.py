@@ -62,7 +62,10 @@ def table(
     max_widths: Mapping[str, int] | None = None,
 ) -> None:
     """Print a table to stdout; see `format_table` for the arguments."""
-    _console().print(_build(rows, columns, title, max_widths), soft_wrap=False)
+    if sys.stdout.isatty():
+        _console().print(_build(rows, columns, title, max_widths), soft_wrap=False)
+    else:
+        result(format_table(rows, columns, title, max_widths))
 
 
 def format_table(

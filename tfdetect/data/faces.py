@@ -20,8 +20,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 
 METHODS = {"Face2Face": "F2F", "FaceSwap": "FS"}  # the names of note 003; others keep theirs
@@ -105,11 +105,11 @@ def extract_faces(
     results = []
     with (
         ProcessPoolExecutor(mp_context=get_context("spawn")) as pool,
-        tqdm(total=len(todo), unit=" videos", disable=None if progress else True) as bar,
+        console.progress(len(todo), "extracting faces", "videos", shown=progress) as bar,
     ):
         for cut in pool.map(_cut_video, todo):
             results.append(cut)
-            bar.update()
+            bar.advance()
     return results
 
 

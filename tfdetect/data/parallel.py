@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
+
+from tfdetect.core import console
 
 _FEW = 500  # files that are not worth the processes
 
@@ -26,21 +27,21 @@ def read_all(
     """
     size = max(1, min(500, len(paths) // 16 or 1))
     tasks = (paths[i : i + size] for i in range(0, len(paths), size))
-    bar = tqdm(total=len(paths), desc=doing, unit=" files",
-               disable=None if progress else True, delay=1.0)  # fmt: skip
 
-    def batches(results: Iterable[list[tuple]]) -> Iterator[pa.RecordBatch]:
+    def batches(
+        results: Iterable[list[tuple]], bar: console.Progress
+    ) -> Iterator[pa.RecordBatch]:
         for rows in results:
             columns = [pa.array(c, f.type) for c, f in zip(zip(*rows), schema)]
-            bar.update(len(rows))
+            bar.advance(len(rows))
             yield pa.record_batch(columns, schema=schema)
 
     some = partial(_read_some, read)
-    with bar:
+    with console.progress(len(paths), doing, "files", shown=progress) as bar:
         if len(paths) < _FEW:
-            return pa.Table.from_batches(batches(map(some, tasks)), schema)
+            return pa.Table.from_batches(batches(map(some, tasks), bar), schema)
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            return pa.Table.from_batches(batches(pool.map(some, tasks)), schema)
+            return pa.Table.from_batches(batches(pool.map(some, tasks), bar), schema)
 
 
 def _read_some(read: Callable[[str], tuple], paths: list[str]) -> list[tuple]:

@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
-from tqdm import tqdm
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.journal import Journal, exclusive
@@ -145,12 +145,12 @@ def _prepare(
         if _is_whole(folder / shard, row, check=folder is final)
     }  # fmt: skip
     todo = {shard: part for shard, part in parts.items() if shard not in whole}
-    bar = tqdm(
-        total=table.num_rows, initial=table.num_rows - sum(len(p) for p in todo.values()),
-        desc="writing shards", unit=" images", disable=None if progress else True, delay=1.0,
-    )  # fmt: skip
+    before = table.num_rows - sum(len(p) for p in todo.values())
+    progress_bar = console.progress(
+        table.num_rows, "writing shards", "images", initial=before, shown=progress
+    )
     stop = threading.Event()
-    with bar, ThreadPoolExecutor(workers) as pool:
+    with progress_bar as bar, ThreadPoolExecutor(workers) as pool:
         write = _Writer(catalog, folder, copies, bool(pc.any(table["mask"].is_valid()).as_py()))
         tasks = [pool.submit(write, shard, part, bar, stop) for shard, part in todo.items()]
         try:
@@ -226,7 +226,7 @@ class _Writer:
         # Traced once, not for every shard.
         self._encode = tf.function(self._encode_row, input_signature=signature)
 
-    def __call__(self, shard: str, rows: pa.Table, bar: tqdm, stop: threading.Event) -> dict:
+    def __call__(self, shard: str, rows: pa.Table, bar: console.Progress, stop: threading.Event) -> dict:
         """Returns the shard's name, records, bytes, sha256 and skipped (row, path, error)."""
         temporary = self._folder / f".{shard}{PARTIAL}"
         written = np.zeros(rows.num_rows, bool)
@@ -246,7 +246,7 @@ class _Writer:
                     example = tf.train.Example(features=tf.train.Features(feature=features))
                     writer.write(example.SerializeToString(deterministic=True))
                 written[numbers] = True
-                bar.update(len(numbers))
+                bar.advance(len(numbers))
         size, digest = temporary.stat().st_size, _checksum(temporary)
         os.replace(temporary, self._folder / shard)
         return {"shard": shard, "records": int(written.sum()), "bytes": size, "sha256": digest,

@@ -29,9 +29,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from tfdetect.core import registry
+from tfdetect.core import console, registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.journal import Journal, exclusive
@@ -71,8 +70,8 @@ class Settings:
             {folder} and {stem} in it become the photograph's, underscores spaces.
     """
 
-    masks: tuple[str, ...]
-    fills: tuple[str, ...]
+    masks: tuple[str, ...] = ("brush", "polygon", "blob")
+    fills: tuple[str, ...] = ("telea", "navier_stokes", "copy_move", "splice", "autoencoder")
     variants: int = 1
     coverage: tuple[float, float] = (0.02, 0.4)
     edge: float = 2.0
@@ -252,16 +251,15 @@ def _synthesize(
     if any(item.fill == "autoencoder" for item in todo):
         train = [p for p, split in splits.items() if split == "train"] or list(splits)
         autoencoder = _autoencoder(source, train, output, settings, steps, progress, say)
-    bar = tqdm(
-        total=len(items), initial=len(items) - len(todo), desc="forging", unit=" images",
-        disable=None if progress else True, delay=1.0,
-    )  # fmt: skip
-    with bar:
+    before = len(items) - len(todo)
+    with console.progress(
+        len(items), "making forgeries", "images", initial=before, shown=progress
+    ) as bar:
         for row in _make(source, output, settings, todo, workers, autoencoder):
             row["split"] = splits[row["source"]]
             journal.add(row)
             rows[row["id"]] = row
-            bar.update()
+            bar.advance()
     done = [rows[item.id] for item in items]
     made = [row for row in done if not row["error"]]
     if not made:
@@ -391,13 +389,12 @@ def _autoencoder(source, photos, output, settings, steps, progress, say):
     if not pixels:
         raise UserError(f"None of the photographs in {source} can be read.")
     say(f"training an autoencoder on {len(pixels)} photographs, {steps} steps")
-    with tqdm(total=steps, desc="autoencoder", unit=" steps",
-              disable=None if progress else True) as bar:  # fmt: skip
+    with console.progress(steps, "training the autoencoder", "steps", shown=progress) as bar:
 
         def show(step: int, loss: float) -> None:
-            bar.update()
+            bar.advance()
             if step % 50 == 0:
-                bar.set_postfix_str(f"{10 * np.log10(255**2 / loss):.1f} dB")
+                bar.set_note(f"{10 * np.log10(255**2 / loss):.1f} dB")
 
         trained = train(pixels, steps, settings.seed, show)
     temporary = file.with_name(".autoencoder.keras")

@@ -1,4 +1,4 @@
-"""Ensembles: how members are weighed, the fused network, the run it leaves."""
+"""Ensembles: fitting fusions, the fused network, and the run that it becomes."""
 
 import json
 import shutil
@@ -17,16 +17,21 @@ from test_masks import LOCALIZER, write_forged
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run, open_run
-from tfdetect.evaluation.calibration import log_loss, temperature
-from tfdetect.fusion.fuse import find_data, seen_by
-from tfdetect.fusion.fusions import FUSIONS, Scores, _evidence, cross_fit, fit, used
+from tfdetect.core.run_info import DatasetInfo, RunInfo, TrainingImages, View
+from tfdetect.evaluation.calibration import fit_temperature, log_loss
+from tfdetect.fusion.comparison import compare_fusions, measure_comparison
+from tfdetect.fusion.fisher_fusion import evidence
+from tfdetect.fusion.fused_run import training_images_of
+from tfdetect.fusion.fusion_data import find_fusion_data
+from tfdetect.fusion.fusions import FUSIONS, cross_fit, fit_fusion
 from tfdetect.fusion.members import open_members
+from tfdetect.fusion.scores import Scores
 
 
-def scores_of(odds, fake, groups=None, datasets=None, features=None):
+def scores_of(logits, fake, groups=None, datasets=None, features=None):
     count = len(fake)
     return Scores(
-        np.asarray(odds, float), np.asarray(fake, bool),
+        np.asarray(logits, float), np.asarray(fake, bool),
         np.array(groups if groups is not None else [f"g{n}" for n in range(count)], object),
         np.array(datasets if datasets is not None else ["d"] * count, object),
         np.zeros((count, 1)) if features is None else features,
@@ -35,73 +40,76 @@ def scores_of(odds, fake, groups=None, datasets=None, features=None):
 
 @pytest.fixture
 def noisy():
-    """Two members with independent errors, the second three times too sure, and one of noise."""
+    """Two members with independent errors, the second overconfident by 3, and one of noise."""
     rng = np.random.default_rng(0)
     fake = rng.random(4000) < 0.5
     signal = np.where(fake, 1.0, -1.0)
-    odds = np.stack([
+    logits = np.stack([
         2 * (signal + rng.normal(size=4000)), 6 * (signal + rng.normal(size=4000)),
         3 * rng.normal(size=4000),
     ], axis=1)  # fmt: skip
-    return scores_of(odds, fake)
+    return scores_of(logits, fake)
 
 
-def loss_of(odds, scores):
-    return log_loss(odds, scores.fake, np.ones(len(odds)))
+def loss_of(logits, scores):
+    return log_loss(logits, scores.fake, np.ones(len(logits)))
 
 
-def test_temperature_undoes_what_was_multiplied(noisy):
+def test_temperature_recovers_a_scale(noisy):
     ones = np.ones(len(noisy.fake))
-    # Signal +-1 with deviation 1 has log-odds of twice the value.
-    assert temperature(noisy.odds[:, 0], noisy.fake, ones) == pytest.approx(1, abs=0.1)
-    assert temperature(noisy.odds[:, 1], noisy.fake, ones) == pytest.approx(3, abs=0.3)
-    assert temperature(noisy.odds[:, 2], noisy.fake, ones) > 20
-    # A dozen images told apart say little about how sure one may be.
+    # Signal +-1 with deviation 1 has logits of twice the value.
+    assert fit_temperature(noisy.logits[:, 0], noisy.fake, ones) == pytest.approx(1, abs=0.1)
+    assert fit_temperature(noisy.logits[:, 1], noisy.fake, ones) == pytest.approx(3, abs=0.3)
+    assert fit_temperature(noisy.logits[:, 2], noisy.fake, ones) > 20
+    # A dozen separable images say little about how certain a member may be.
     few = np.array([1.0, -1.0] * 6)
-    assert 0.2 < temperature(few, few > 0, np.ones(12)) < 1
+    assert 0.2 < fit_temperature(few, few > 0, np.ones(12)) < 1
     many = np.tile(few, 1000)
-    assert temperature(many, many > 0, np.ones(12_000)) < 0.15
+    assert fit_temperature(many, many > 0, np.ones(12_000)) < 0.15
 
 
 @pytest.mark.parametrize("name", FUSIONS)
 def test_every_fusion_beats_its_members_on_images_it_was_not_fitted_on(noisy, name):
     half = np.arange(4000) < 2000
     train, test = (noisy.take(np.flatnonzero(h)) for h in (half, ~half))
-    fusion = fit(name, train)
-    alone = min(loss_of(odds / t, test) for odds, t in zip(test.odds.T, fusion.temperatures))
+    fusion = fit_fusion(name, train)
+    alone = min(loss_of(logits / t, test) for logits, t in zip(test.logits.T, fusion.temperatures))
+    if name == "dense":  # 630 steps from random weights; see its own test
+        assert loss_of(fusion(test), test) < np.log(2) - 0.1
+        return
     fused = loss_of(fusion(test), test)
     assert fused < alone - (0.05 if name != "gated" else 0.0), (fused, alone)  # not made for this
-    # The two good members weigh alike once they are calibrated.
-    if name not in ("gated", "mean"):
+    # The two good members get similar weights once they are calibrated.
+    if name not in ("gated", "mean", "dense"):
         assert fusion.weights[0] == pytest.approx(fusion.weights[1], rel=0.35)
     if name in ("weighted", "greedy"):
         assert (fusion.weights >= 0).all() and fusion.weights[2] < 0.1 * fusion.weights[0]
     if name == "greedy":
-        assert used(fusion).tolist() == [True, True, False]
+        assert fusion.used_members.tolist() == [True, True, False]
 
 
 def test_stacked_is_the_maximum_of_the_likelihood(noisy):
-    fusion = fit("stacked", noisy)
+    fusion = fit_fusion("stacked", noisy)
     weighed = noisy.weights()  # what it was fitted with
     base = log_loss(fusion(noisy), noisy.fake, weighed)
     for number in range(2):
         for step in (-0.05, 0.05):
-            moved = noisy.odds / fusion.temperatures
+            moved = noisy.logits / fusion.temperatures
             weights = fusion.weights.copy()
             weights[number] += step
             assert log_loss(moved @ weights + fusion.bias, noisy.fake, weighed) > base
 
 
-def test_a_gate_joins_members_that_learned_different_data():
+def test_a_gate_joins_members_trained_on_different_data():
     rng = np.random.default_rng(1)
     fake = rng.random(3000) < 0.5
     signal = np.where(fake, 1.0, -1.0)[:, None]
     first = rng.random(3000) < 0.9  # nine of ten images are of the first dataset
     own = 3 * signal + rng.normal(size=(3000, 1))
     foreign = 4 * rng.normal(size=(3000, 1))
-    odds = np.where(first[:, None], np.hstack([own, foreign]), np.hstack([foreign, own]))
+    logits = np.where(first[:, None], np.hstack([own, foreign]), np.hstack([foreign, own]))
     features = np.where(first, 1.0, -1.0)[:, None] + 0.3 * rng.normal(size=(3000, 4))
-    scores = scores_of(odds, fake, datasets=np.where(first, "a", "b"), features=features)
+    scores = scores_of(logits, fake, datasets=np.where(first, "a", "b"), features=features)
     for name, wanted in (("gated", 0.97), ("stacked", 0.5)):
         fused = cross_fit(name, scores)
         correct = (fused > 0) == fake
@@ -110,27 +118,27 @@ def test_a_gate_joins_members_that_learned_different_data():
     assert gated < 0.5 * stacked
 
 
-def test_fisher_keeps_what_no_fake_of_validation_showed():
+def test_fisher_detects_kinds_of_fakes_that_validation_lacks():
     """One member finds the known fakes, the other those of a kind that comes later."""
     rng = np.random.default_rng(4)
     fake = np.arange(4000) % 2 == 1
-    odds = rng.normal(size=(4000, 2)) - [3, 1]
-    odds[fake, 0] += 6
-    scores = scores_of(odds, fake)
+    logits = rng.normal(size=(4000, 2)) - [3, 1]
+    logits[fake, 0] += 6
+    scores = scores_of(logits, fake)
     later = rng.normal(size=(4000, 2)) - [3, 1]
     later[fake, 1] += 4
     later = scores_of(later, fake)
-    stacked, fisher = fit("stacked", scores), fit("fisher", scores)
+    stacked, fisher = fit_fusion("stacked", scores), fit_fusion("fisher", scores)
     assert roc_auc_score(fake, stacked(later)) < 0.6
     assert roc_auc_score(fake, fisher(later)) > 0.9
     assert roc_auc_score(fake, fisher(scores)) > 0.99
     # -ln p of authentic images is exponential: mean 1, a twentieth above ln 20.
-    evidence = _evidence((scores.odds / fisher.temperatures)[~fake], *fisher.tails)
-    np.testing.assert_allclose(evidence.mean(axis=0), 1, atol=0.05)
-    np.testing.assert_allclose((evidence > np.log(20)).mean(axis=0), 0.05, atol=0.005)
+    found = evidence((scores.logits / fisher.temperatures)[~fake], *fisher.tails)
+    np.testing.assert_allclose(found.mean(axis=0), 1, atol=0.05)
+    np.testing.assert_allclose((found > np.log(20)).mean(axis=0), 0.05, atol=0.005)
     # The same scores over and over: no bend is infinitely sharp.
-    coarse = scores_of(np.round(odds / 3), fake)
-    assert np.isfinite(fit("fisher", coarse)(coarse)).all()
+    coarse = scores_of(np.round(logits / 3), fake)
+    assert np.isfinite(fit_fusion("fisher", coarse)(coarse)).all()
 
 
 def test_cross_fitting_never_scores_a_group_by_itself():
@@ -140,15 +148,15 @@ def test_cross_fitting_never_scores_a_group_by_itself():
     fake = rng.random(300) < 0.5
     first_is_right = (np.arange(30) % 2 == 0)[groups]  # in every other group, else the second
     says = np.where(fake, 2.0, -2.0)[:, None] + rng.normal(size=(300, 2))
-    odds = says * np.where(np.stack([first_is_right, ~first_is_right], axis=1), 1, -0.5)
-    scores = scores_of(odds, fake, [f"g{g}" for g in groups], features=np.eye(30)[groups])
-    fitted = fit("gated", scores)(scores)
+    logits = says * np.where(np.stack([first_is_right, ~first_is_right], axis=1), 1, -0.5)
+    scores = scores_of(logits, fake, [f"g{g}" for g in groups], features=np.eye(30)[groups])
+    fitted = fit_fusion("gated", scores)(scores)
     crossed = cross_fit("gated", scores)
     assert not np.isnan(crossed).any()
     assert loss_of(fitted, scores) < 0.8 * loss_of(crossed, scores)
 
 
-def test_every_dataset_and_class_counts_the_same():
+def test_weights_balance_datasets_and_classes():
     fake = np.array([True] * 90 + [False] * 10 + [True] * 5 + [False] * 20)
     datasets = ["a"] * 100 + ["b"] * 25
     weights = scores_of(np.zeros((125, 2)), fake, datasets=datasets).weights()
@@ -156,7 +164,62 @@ def test_every_dataset_and_class_counts_the_same():
     assert [round(part.sum(), 6) for part in parts] == [round(125 / 4, 6)] * 4
 
 
-# Of runs that were trained.
+def test_dense_fusion_is_the_recipe_of_note_001(noisy, monkeypatch):
+    used = {}
+    fit = keras.Model.fit
+
+    def spy(model, data, **options):
+        used.update(model=model, batch=next(iter(data))[0].shape[0], **options)
+        return fit(model, data, **options)
+
+    monkeypatch.setattr(keras.Model, "fit", spy)
+    fusion = fit_fusion("dense", noisy)
+    assert [type(layer).__name__ for layer in used["model"].layers] == ["Dense"]
+    assert used["model"].count_params() == 3 + 1
+    optimizer = used["model"].optimizer
+    assert type(optimizer).__name__ == "Adam" and used["batch"] == 32 and used["epochs"] == 10
+    assert optimizer.get_config()["learning_rate"] in (pytest.approx(0.001), pytest.approx(1e-6))
+    plateau, stopping = used["callbacks"]
+    assert (plateau.monitor, plateau.factor, plateau.patience, plateau.min_lr) == (
+        "loss", 0.001, 2, 1e-6
+    )  # fmt: skip
+    assert (stopping.monitor, stopping.patience) == ("loss", 3)
+    # Logit of the fused P(fake): the dense unit on the members' sigmoids.
+    expected = expit(noisy.logits) @ fusion.weights + fusion.bias
+    np.testing.assert_allclose(fusion(noisy), expected)
+    assert np.array_equal(fit_fusion("dense", noisy).weights, fusion.weights)
+    many = noisy.take(np.tile(np.arange(4000), 4))
+    learned = fit_fusion("dense", many)
+    aucs = [roc_auc_score(noisy.fake, logits) for logits in noisy.logits.T]
+    assert roc_auc_score(noisy.fake, learned(noisy)) > max(aucs) + 0.02
+    assert learned.weights[:2].min() > 4 * abs(learned.weights[2])
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_two_groups_are_too_few_for_cross_fitting(name):
+    rng = np.random.default_rng(5)
+    fake = np.arange(40) % 2 == 1
+    logits = rng.normal(size=(40, 2)) + np.where(fake, 1, -1)[:, None]
+    scores = scores_of(logits, fake, groups=np.repeat(["photo 1", "photo 2"], 20))
+    assert cross_fit(name, scores) is None
+    assert np.isfinite(fit_fusion(name, scores)(scores)).all()
+
+
+def test_without_cross_fitting_validation_is_measured_and_called_optimistic():
+    rng = np.random.default_rng(5)
+    fake = np.arange(40) % 2 == 1
+    logits = rng.normal(size=(40, 2)) + np.where(fake, 1, -1)[:, None]
+    scores = scores_of(logits, fake, groups=np.repeat(["photo 1", "photo 2"], 20))
+    fusions = {name: fit_fusion(name, scores) for name in ("mean", "stacked")}
+    comparison = compare_fusions({"validation": scores}, fusions, ["a", "b"], "stacked")
+    values = measure_comparison(comparison)
+    assert values["cross_fitted"] is False
+    found = values["splits"]["validation"]["all"]["fusions"]["stacked"]
+    assert found["accuracy"]["value"] == ((fusions["stacked"](scores) >= 0) == fake).mean()
+    assert values["gains"]["validation"]["log_loss"]["value"] < 0
+
+
+# With trained runs.
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "pictures"
@@ -189,14 +252,38 @@ def fuse(runs, output, *arguments):
     return open_run(output / "e")
 
 
+@pytest.mark.parametrize("name", ["stacked", "fisher"])
+def test_an_ensemble_whose_validation_images_are_of_two_groups(tmp_path, capsys, name):
+    """As with the embedded demonstration, where two photographs validate."""
+    rows = []
+    for split, groups in (("train", 4), ("validation", 2), ("test", 2)):
+        for group in range(groups):
+            for fake, label in enumerate(("real", "fake")):
+                folder = f"{split}{group}/{label}"
+                write_images(tmp_path / "d" / folder, 12, fake, seed=group + len(split))
+                rows += [f"{folder}/{n:03d}.png,{label},{split},{split}{group}" for n in range(12)]
+    (tmp_path / "d" / "manifest.csv").write_text("\n".join(["path,label,split,group", *rows]))
+    runs = [
+        train_small(tmp_path / "d", tmp_path, ["training.epochs=1", f"seed={seed}"], f"run{seed}")
+        for seed in range(2)
+    ]
+    run = fuse(runs, tmp_path, "--fusion", name)
+    assert "too few groups" in capsys.readouterr().err
+    page = (run.path / "fusion.html").read_text()
+    assert "Results on validation (optimistic)" in page
+    assert not json.loads((run.path / "fusion.json").read_text())["cross_fitted"]
+
+
 def images_of(folder):
     paths = sorted(map(str, folder.rglob("*.png")))
     return paths, tf.constant([Path(path).read_bytes() for path in paths])
 
 
 def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys):
-    from tfdetect import evaluate, export, predict
+    from tfdetect.evaluate import main as evaluate_command
+    from tfdetect.export import main as export_command
     from tfdetect.models.saving import load_detector
+    from tfdetect.predict import main as predict_command
 
     run = fuse(trained.values(), tmp_path, "--fusion", "mean")
     assert [v.size for v in run.views] == [(24, 24), (32, 32), (16, 16)]
@@ -206,16 +293,16 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
         (24, 24, 3), (32, 32, 3), (5, 16, 16, 3)
     ]  # fmt: skip
     found = json.loads((run.path / "fusion.json").read_text())
-    # What was computed from the members' scores is what the one model says.
-    claimed = found["splits"]["test"]["all"]["fusion: mean"]
-    for key, metric in run.metrics()["test"]["metrics"].items():
+    # The figures computed from the members' scores are those of the fused model.
+    claimed = found["splits"]["test"]["all"]["fusions"]["mean"]
+    for key, metric in run.results["test"]["metrics"].items():
         assert claimed[key]["value"] == pytest.approx(metric["value"], abs=2e-5), key
     assert found["best_member"] in trained and set(found["gains"]) == {"validation", "test"}
     for name in ("report.html", "fusion.html", "model_card.md", "ensemble.yaml"):
         assert (run.path / name).stat().st_size > 100
 
     paths, data = images_of(pictures / "test")
-    assert run_command(predict.main, [str(run.path), str(pictures / "test"), "--output",
+    assert run_command(predict_command, [str(run.path), str(pictures / "test"), "--output",
                                       str(tmp_path / "p.jsonl")]) == 0  # fmt: skip
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     order = [row["path"] for row in rows]
@@ -228,84 +315,90 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     direct = served.signatures["serving_default"](images=pixels)["p_fake"].numpy()
     np.testing.assert_allclose(direct, answer, atol=1e-5)
     capsys.readouterr()
-    assert run_command(evaluate.main, [str(run.path), "--split", "test", "--output",
+    assert run_command(evaluate_command, [str(run.path), "--split", "test", "--output",
                                        str(tmp_path / "again"), "--json"]) == 0  # fmt: skip
     again = json.loads(capsys.readouterr().out)["test"]["metrics"]
-    assert again == run.metrics()["test"]["metrics"]
-    assert run_command(export.main, [str(run.path)]) == 0
-    assert run_command(evaluate.main, [str(run.path), "--crops", "5"]) == 2
+    assert again == run.results["test"]["metrics"]
+    assert run_command(export_command, [str(run.path)]) == 0
+    assert run_command(evaluate_command, [str(run.path), "--crops", "5"]) == 2
     assert "cut their own windows" in capsys.readouterr().err
 
 
-def test_an_ensemble_was_shown_what_its_members_were(tmp_path):
-    def run(**seen):
-        return Run(tmp_path, {"dataset": {"seen": seen}})
+def test_an_ensemble_records_what_its_members_were_trained_on(tmp_path):
+    def run(images):
+        data = DatasetInfo(name="d", fingerprint="", training_images=images)
+        view = View(size=(8, 8), policy="stretch")
+        return Run(tmp_path, RunInfo(
+            status="complete", class_names=("real", "fake"), views=(view,), dataset=data
+        ))  # fmt: skip
 
-    one = run(generators=["A"], formats=["jpeg"], shorter_side=[20, 30, 40])
-    two = run(generators=["B", "A"], formats=["jpeg", "png"], shorter_side=[32, 32, 32])
-    assert seen_by([one, two]) == {
-        "generators": ["A", "B"], "formats": ["jpeg", "png"], "shorter_side": [20, 31, 40],
-    }  # fmt: skip
-    assert seen_by([one, Run(tmp_path, {"dataset": {}})]) == {}  # of an old one nobody knows
+    one = run(TrainingImages(generators=("A",), formats=("jpeg",), shorter_side=(20, 30, 40)))
+    two = run(TrainingImages(generators=("B", "A"), formats=("jpeg", "png"),
+                             shorter_side=(32, 32, 32)))  # fmt: skip
+    assert training_images_of([one, two]) == TrainingImages(
+        generators=("A", "B"), formats=("jpeg", "png"), shorter_side=(20, 31, 40)
+    )
+    assert training_images_of([one, run(None)]) == TrainingImages()  # one does not say
 
 
-def test_members_say_in_the_fused_network_what_they_say_alone(trained, pictures):
+def test_members_predict_the_same_in_the_fused_network_as_alone(trained, pictures):
     from tfdetect.data.loading import view_dataset
     from tfdetect.data.sources import Files
     from tfdetect.evaluation.predictions import predict_files
-    from tfdetect.fusion.network import Network
+    from tfdetect.fusion.network import FusionNetwork
     from tfdetect.models.saving import load_detector
 
     members = open_members([run.path for run in trained.values()])
-    network = Network(members)
+    network = FusionNetwork(members)
     paths, _ = images_of(pictures / "test")
     [(_, views)] = list(view_dataset(Files(paths), members.views, len(paths)))
     parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
-    odds = network.scores()(parts)["odds"].numpy()
+    logits = network.score_model()(parts)["logits"].numpy()
     for number, run in enumerate(members.runs):
         table = predict_files(run, load_detector(run), paths, progress=False)
-        np.testing.assert_allclose(expit(odds[:, number]), table["p_fake"].to_numpy(), atol=1e-5)
+        np.testing.assert_allclose(expit(logits[:, number]), table["p_fake"].to_numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FUSIONS)
 def test_the_network_computes_the_fusion(trained, name):
-    from tfdetect.fusion.network import Network
+    from tfdetect.fusion.network import FusionNetwork
 
     members = open_members([run.path for run in trained.values()])
-    network = Network(members)
+    network = FusionNetwork(members)
     rng = np.random.default_rng(0)
     images = [
         tf.constant(rng.uniform(0, 255, (40, *(() if v.crops == 1 else (v.crops,)), *v.size, 3)),
                     tf.float32) for v in members.views
     ]  # fmt: skip
-    found = {k: v.numpy() for k, v in network.scores()(images).items()}
+    found = {k: v.numpy() for k, v in network.score_model()(images).items()}
     scores = scores_of(
-        found["odds"], rng.random(40) < 0.5, features=found["features"].astype(float)
+        found["logits"], rng.random(40) < 0.5, features=found["features"].astype(float)
     )
-    fusion = fit(name, scores)
-    fused = network.fused(fusion, "e", members.place)(images)["label"].numpy()[:, 0]
+    fusion = fit_fusion(name, scores)
+    fused = network.fused_model(fusion, "e", members.view_index)(images)["label"].numpy()[:, 0]
     np.testing.assert_allclose(fused, fusion(scores), rtol=1e-3, atol=1e-3)
 
 
 def test_an_ensemble_is_explained_member_by_member(trained, pictures, tmp_path):
-    from tfdetect import explain, predict
+    from tfdetect.explain import main as explain_command
+    from tfdetect.predict import main as predict_command
 
     run = fuse(trained.values(), tmp_path, "--fusion", "fisher")
     assert "kinds that this validation split lacks" in (run.path / "fusion.html").read_text()
     image = next((pictures / "test" / "fake").glob("*.png"))
     arguments = [str(run.path), str(image), "--explain", str(tmp_path / "pages")]
-    assert run_command(predict.main, arguments) == 0
+    assert run_command(predict_command, arguments) == 0
     text = (tmp_path / "pages" / f"{image.stem}.html").read_text()
     assert "Grad-CAM, large" in text and "integrated gradients" in text and "occlusion" in text
     assert "The detector looks at 32 x 32 pixels" in text  # the largest view
     found = tmp_path / "explained"
     arguments = [str(run.path), "--count", "4", "--output", str(found)]
-    assert run_command(explain.main, arguments) == 0
+    assert run_command(explain_command, arguments) == 0
     assert "integrated gradients" in json.loads((found / "explanation.json").read_text())["maps"]
 
 
-def test_shared_trunks_are_computed_once(trained, tmp_path):
-    from tfdetect.fusion.network import Network
+def test_shared_backbones_are_computed_once(trained, tmp_path):
+    from tfdetect.fusion.network import FusionNetwork
     from tfdetect.models.saving import load_detector
 
     copy = tmp_path / "copy"
@@ -315,11 +408,10 @@ def test_shared_trunks_are_computed_once(trained, tmp_path):
     head.set_weights([w + 1 for w in head.get_weights()])
     detector.save(copy / "model.keras")
     members = open_members([trained["small"].path, copy, trained["large"].path])
-    network = Network(members)
-    assert network.shared == [(0, 1)]
-    fused = network.fused(fit("mean", scores_of(np.random.default_rng(0).normal(size=(9, 3)),
-                                                [True, False, True] * 3)), "e",
-                          members.place)  # fmt: skip
+    network = FusionNetwork(members)
+    assert network.shared_backbones == [(0, 1)]
+    scores = scores_of(np.random.default_rng(0).normal(size=(9, 3)), [True, False, True] * 3)
+    fused = network.fused_model(fit_fusion("mean", scores), "e", members.view_index)
     alone = [load_detector(run).count_params() for run in members.runs]
     assert fused.count_params() < sum(alone) - 0.9 * alone[0] + 20
 
@@ -332,7 +424,7 @@ def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
             write_images(root / split / name, count, fake, seed=len(split))
     three = train_small(root, tmp_path, (), "three-run")
     run = fuse([trained["small"], three], tmp_path, "--dataset", str(root), "--fusion", "mean")
-    assert run.classes == three.classes and len(run.classes) == 3
+    assert run.class_names == three.class_names and len(run.class_names) == 3
     from tfdetect.models.inference import predict_views
     from tfdetect.models.saving import load_detector
 
@@ -340,19 +432,19 @@ def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
     table = predict_views(load_detector(run), [images]).numpy()
     ours, theirs = (predict_views(load_detector(r), [images]).numpy() for r in (run, three))
     np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-5)
-    # Which fake it is only the three-class member can say.
+    # Only the three-class member distinguishes the kinds of fakes.
     np.testing.assert_allclose(
         ours[:, 1:] / ours[:, 1:].sum(axis=1, keepdims=True),
         theirs[:, 1:] / theirs[:, 1:].sum(axis=1, keepdims=True), atol=1e-4,
     )  # fmt: skip
     binary = open_members([trained["small"].path, trained["large"].path])
-    with pytest.raises(UserError, match="Name another --dataset"):
-        find_data(binary, str(root), None, None)
+    with pytest.raises(UserError, match="Choose another --dataset"):
+        find_fusion_data(binary, str(root), None, None)
 
 
 @pytest.fixture(scope="module")
 def localizers(tmp_path_factory):
-    """Runs that draw masks: two by tiles, and two of whole images in other sizes."""
+    """Runs that predict masks: two in tiles, and two of whole images in other sizes."""
     base = tmp_path_factory.mktemp("localizers")
     root = write_forged(base / "forged")
     many = {
@@ -367,7 +459,7 @@ def localizers(tmp_path_factory):
     }  # fmt: skip
 
 
-def drawn(run, images):
+def predicted_masks(run, images):
     from tfdetect.models.inference import predict_images
     from tfdetect.models.saving import load_detector
 
@@ -376,7 +468,7 @@ def drawn(run, images):
 
 @pytest.mark.slow
 def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsys):
-    from tfdetect import predict
+    from tfdetect.predict import main as predict_command
 
     root, runs = localizers
     pair = [runs["tiles"], runs["tiles2"]]
@@ -390,9 +482,9 @@ def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsy
 
     expected = (logits(pair[0]) + logits(pair[1])) / 2
     np.testing.assert_allclose(logits(run), expected, atol=1e-4)
-    assert run.metrics()["test"]["masks"]["altered"] > 0
+    assert run.results["test"]["masks"]["altered"] > 0
     out = tmp_path / "out"
-    assert run_command(predict.main, [str(run.path), str(root / "3.fake.png"), "--masks",
+    assert run_command(predict_command, [str(run.path), str(root / "3.fake.png"), "--masks",
                                       str(out)]) == 0  # fmt: skip
     with Image.open(out / "3.fake.mask.png") as image:
         assert image.size == (40, 36)
@@ -404,7 +496,7 @@ def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsy
     with Image.open(out / "3.fake.altered.png") as image:
         written = np.asarray(image)
     assert np.abs(mask.astype(int) - written).max() <= 1
-    assert "middle windows" in (run.path / "fusion.html").read_text()
+    assert "central windows" in (run.path / "fusion.html").read_text()
 
 
 @pytest.mark.slow
@@ -413,10 +505,10 @@ def test_masks_of_several_views_are_joined_on_the_image(localizers, tmp_path):
     pair = [runs["whole"], runs["larger"]]
     run = fuse(pair, tmp_path, "--fusion", "mean")
     images = np.random.default_rng(0).uniform(0, 255, (2, 36, 40, 3)).astype(np.float32)
-    expected = (drawn(pair[0], images) + drawn(pair[1], images)) / 2
+    expected = (predicted_masks(pair[0], images) + predicted_masks(pair[1], images)) / 2
     # The verdict of a member alone may lower its mask; that of the fusion lowers none.
     free = expected != np.clip(expected, 0, 0.499)
-    found = drawn(run, images)
+    found = predicted_masks(run, images)
     assert found.shape == (2, 36, 40, 1)
     np.testing.assert_allclose(found[free], expected[free], atol=0.3)
     with pytest.raises(UserError, match="Masks are fused with members that read the same view"):
@@ -424,11 +516,11 @@ def test_masks_of_several_views_are_joined_on_the_image(localizers, tmp_path):
     members = open_members([runs["tiles"].path, runs["whole"].path], masks=False)
     assert len(members.views) == 2
     labels = fuse([runs["tiles"], runs["whole"]], tmp_path / "labels", "--no-masks")
-    assert not labels.predicts_masks and "masks" not in labels.metrics()["test"]
+    assert not labels.predicts_masks and "masks" not in labels.results["test"]
 
 
 def test_flips_average_an_image_and_its_mirror_image(trained, pictures, tmp_path):
-    from tfdetect import predict
+    from tfdetect.predict import main as predict_command
 
     flipped = tmp_path / "flipped"
     flipped.mkdir()
@@ -440,7 +532,7 @@ def test_flips_average_an_image_and_its_mirror_image(trained, pictures, tmp_path
     def scores(files, *arguments):
         output = tmp_path / "rows.jsonl"
         run = str(trained["small"].path)
-        assert run_command(predict.main, [run, *map(str, files), "--output", str(output),
+        assert run_command(predict_command, [run, *map(str, files), "--output", str(output),
                                           *arguments]) == 0  # fmt: skip
         return np.array([json.loads(line)["p_fake"] for line in output.read_text().splitlines()])
 
@@ -454,18 +546,18 @@ def test_flips_average_an_image_and_its_mirror_image(trained, pictures, tmp_path
 def test_fine_tuning_keeps_the_best_epoch(trained, tmp_path, capsys):
     run = fuse([trained["small"], trained["large"]], tmp_path, "--fine-tune", "2",
                "--learning-rate", "0.001")  # fmt: skip
-    losses = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().out.splitlines()
+    losses = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().err.splitlines()
               if "validation log-loss" in line]  # fmt: skip
     assert len(losses) == 3
-    assert run.metrics()["validation"]["metrics"]["log_loss"]["value"] < losses[0] + 0.02
-    assert "2 epochs more" in (run.path / "fusion.html").read_text()
+    assert run.results["validation"]["metrics"]["log_loss"]["value"] < losses[0] + 0.02
+    assert "fine-tuned for 2 epochs" in (run.path / "fusion.html").read_text()
 
 
 def test_members_that_do_not_go_together_are_refused(trained, tmp_path):
     small = trained["small"].path
     for paths, message in (
         ([small], "at least two"),
-        ([small, small], "named twice"),
+        ([small, small], "given twice"),
         ([small, tmp_path / "no"], "no run folder"),
         ([small, tmp_path], "not a run"),
     ):
@@ -474,7 +566,7 @@ def test_members_that_do_not_go_together_are_refused(trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(small, copy)
     info = json.loads((copy / "run.json").read_text())
-    (copy / "run.json").write_text(json.dumps({**info, "classes": ["fake", "real"]}))
+    (copy / "run.json").write_text(json.dumps({**info, "class_names": ["fake", "real"]}))
     with pytest.raises(UserError, match="contradict"):
         open_members([small, copy])
 

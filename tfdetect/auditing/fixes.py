@@ -6,6 +6,7 @@ never resized; JPEGs below the common quality are removed; all are encoded with 
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,30 +43,28 @@ class FixedDataset:
     steps: tuple[str, ...]
 
 
-def select_fixes(audit: Audit, names: str | None) -> list[str]:
-    """Return the fixes to apply.
+def select_fixes(audit: Audit, fixes: Sequence[str] | None) -> list[str]:
+    """Return the fixes to apply, in the order in which they are applied.
 
     Args:
         audit: of the dataset.
-        names: names of `FIXES`, separated by commas; None for those that the findings call for.
+        fixes: names of `FIXES`; None for those that the findings call for.
 
     Raises:
         UserError: an unknown name, or no finding that can be fixed.
     """
-    if names is None:
-        needed = {f.fix for f in audit.findings}
-        fixes = [name for name in FIXES if name in needed]
-        if not fixes:
+    if fixes is None:
+        needed = {finding.fix for finding in audit.findings}
+        if not needed - {None}:
             raise UserError(
                 f"The audit of {audit.spec.name} found nothing that can be fixed automatically. "
                 f"To apply fixes anyway, name them: --fixes {','.join(FIXES)}."
             )
-        return fixes
-    chosen = [name.strip() for name in names.split(",")]
-    for name in chosen:
+        return [name for name in FIXES if name in needed]
+    for name in fixes:
         if name not in FIXES:
             raise unknown("fix", name, FIXES)
-    return [name for name in FIXES if name in chosen]
+    return [name for name in FIXES if name in fixes]
 
 
 def fix_dataset(

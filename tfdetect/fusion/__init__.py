@@ -1,1 +1,1 @@
-"""Fuses trained runs into one detector, and says what that gains."""
+"""Fuses trained runs into one detector and measures what the fusion gains."""

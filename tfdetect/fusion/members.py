@@ -1,10 +1,11 @@
-"""Opens the runs that are to be fused, and refuses those that do not go together."""
+"""Opens the runs of an ensemble and refuses those that cannot be fused."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import Run, View, open_run
+from tfdetect.core.run import Run, open_run
+from tfdetect.core.run_info import View
 
 
 @dataclass(frozen=True)
@@ -12,73 +13,74 @@ class Members:
     """Runs that are to be fused.
 
     Attributes:
-        names: of the runs, each once.
-        views: what they see of an image, each once.
-        place: of each member its view's index.
-        classes: of the fusion: those of the members with most classes.
+        runs: the runs.
+        names: their names, made unique.
+        views: the different views of an image that they need.
+        view_index: for each member, the index of its view.
+        class_names: of the fused detector, those of the members with most classes.
     """
 
     runs: list[Run]
     names: list[str]
     views: list[View]
-    place: list[int]
-    classes: list[str]
+    view_index: list[int]
+    class_names: tuple[str, ...]
 
     @property
-    def masked(self) -> list[int]:
-        """The members that draw masks."""
-        return [number for number, run in enumerate(self.runs) if run.predicts_masks]
+    def mask_members(self) -> list[int]:
+        """Indices of the members that predict masks."""
+        return [index for index, run in enumerate(self.runs) if run.predicts_masks]
 
 
 def open_members(paths: list[Path], masks: bool = True) -> Members:
-    """Opens the members.
+    """Open the members of an ensemble.
 
     Args:
-        masks: whether masks are to be fused too.
+        paths: directories of at least two runs.
+        masks: whether their masks are to be fused too.
 
     Raises:
-        UserError: fewer than two, one twice, one that is no run or is an ensemble, classes that
-            contradict each other, or masks that cannot be fused.
+        UserError: fewer than two runs, one of them twice, a run that cannot be opened or is an
+            ensemble itself, contradicting classes, or masks that cannot be fused.
     """
     if len(paths) < 2:
-        raise UserError("An ensemble needs at least two runs.")
+        raise UserError(f"An ensemble needs at least two runs. Received: {len(paths)}.")
     runs = [open_run(path) for path in paths]
     resolved = [run.path.resolve() for run in runs]
-    if twice := [path for path in resolved if resolved.count(path) > 1]:
-        raise UserError(f"{twice[0]} is named twice.")
+    if repeated := [path for path in resolved if resolved.count(path) > 1]:
+        raise UserError(f"The run {repeated[0]} is given twice. Give each member once.")
     for run in runs:
         if run.is_ensemble:
-            raise UserError(f"{run.path} is an ensemble. Name its members instead.")
-    classes = max((run.classes for run in runs), key=len)
-    first = next(run for run in runs if run.classes == classes)
+            raise UserError(f"{run.path} is an ensemble itself. Give its members instead.")
+    names = max((run.class_names for run in runs), key=len)
+    reference = next(run for run in runs if run.class_names == names)
     for run in runs:
-        same = len(run.classes) == len(classes) and len(classes) > 2
-        if (same and run.classes != classes) or _upside_down(run.classes, classes):
+        same_count = len(run.class_names) == len(names) and len(names) > 2
+        if (same_count and run.class_names != names) or _opposite(run.class_names, names):
             raise UserError(
-                f"The classes of {run.path} ({', '.join(run.classes)}) contradict those of "
-                f"{first.path} ({', '.join(classes)}); the first is the authentic one."
+                f"The classes of {run.path} ({', '.join(run.class_names)}) contradict those of "
+                f"{reference.path} ({', '.join(names)}). The first class must be the authentic one."
             )
-    plain = [run.views for run in runs]
-    views = list(dict.fromkeys(view for [view] in plain))
-    members = Members(runs, _names(runs), views, [views.index(view) for [view] in plain], classes)
-    if masks and members.masked and len(views) > 1:
-        windows = [
-            runs[n].name for n in range(len(runs)) if plain[n][0].policy.startswith("window")
-        ]
-        if windows:
+    own = [run.views[0] for run in runs]  # only ensembles have several
+    views = list(dict.fromkeys(own))
+    members = Members(runs, _unique_names(runs), views, [views.index(view) for view in own], names)
+    if masks and members.mask_members and len(views) > 1:
+        windowed = [run.name for run, view in zip(runs, own) if view.policy.startswith("window")]
+        if windowed:
             raise UserError(
-                "Masks are fused with members that read the same view, or with none that cuts "
-                f"windows; {', '.join(windows)} does. Fuse the labels alone with --no-masks."
+                f"Masks cannot be fused if members need different views and one of them cuts "
+                f"windows ({', '.join(windowed)}). Fuse the labels alone with --no-masks."
             )
     return members
 
 
-def _upside_down(one: list[str], other: list[str]) -> bool:
+def _opposite(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Return whether the authentic class of one is a fake class of the other."""
     return one[0] in other[1:] or other[0] in one[1:]
 
 
-def _names(runs: list[Run]) -> list[str]:
-    """Names of the runs; where two are the same, with their folders'."""
+def _unique_names(runs: list[Run]) -> list[str]:
+    """Return the runs' names; equal ones get the name of their parent directory as a prefix."""
     names = [run.name for run in runs]
     return [
         name if names.count(name) == 1 else f"{run.path.resolve().parent.name}/{name}"

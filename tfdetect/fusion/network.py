@@ -1,7 +1,7 @@
-"""The fused detector as one functional Keras model.
+"""`FusionNetwork`: the members, and the fused detector, as one functional Keras model.
 
-Every view is one input; trunks that members share are computed once. A member whose run averages
-windows averages them inside.
+Each view of an image is one input. Backbones that several members share are computed once. The
+outputs for several windows of an image are averaged inside the model.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfdetect.evaluation.calibration import TINY
+from tfdetect.evaluation.calibration import EPSILON
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
 from tfdetect.models.detector import features_of
@@ -19,180 +19,209 @@ from tfdetect.models.inference import predicts_masks
 from tfdetect.models.saving import load_detector
 
 
-class Network:
-    """The members' graph, up to their log-odds.
+class FusionNetwork:
+    """The graph of all members, up to their logits.
 
     Attributes:
-        inputs: one for each view, float32 [B, H, W, 3] or [B, crops, H, W, 3], 0..255.
-        odds: log-odds of fake, float32 [B, 1] each.
-        kinds: of members with all classes, their fakes' log-probabilities [B, C - 1].
-        features: float32 [B, F] of each member, and of each view's color and sharpness.
-        masks: of members that draw them, logits by member's number.
-        parameters: of each member by itself.
-        shared: pairs of members whose trunks are one.
+        inputs: one per view, float32 [B, H, W, 3] or [B, crops, H, W, 3], values 0..255.
+        logits: of P(fake), one float32 [B, 1] per member.
+        fake_classes: log-probabilities of the classes of fakes [B, C - 1], of members that
+            distinguish all of them.
+        features: float32 [B, F] of each member, and color and sharpness of each view.
+        masks: mask logits, by index of the member.
+        parameters: number of parameters of each member on its own.
+        shared_backbones: pairs of members whose backbones are equal.
     """
 
     def __init__(self, members: Members, masks: bool = True):
+        """Load the members and connect them to common inputs.
+
+        Args:
+            members: the runs.
+            masks: whether to predict masks, if members do.
+        """
         single = len(members.views) == 1
         self.inputs = [
             keras.Input((*([] if single or v.crops == 1 else [v.crops]), *v.size, 3),
-                        name="image" if single else f"image_{number}")
-            for number, v in enumerate(members.views)
+                        name="image" if single else f"image_{index}")
+            for index, v in enumerate(members.views)
         ]  # fmt: skip
-        self.odds, self.kinds, self.features, self.masks = [], [], [], {}
-        self.parameters, self.shared = [], []
-        trunks: list[tuple] = []
-        for number, run in enumerate(members.runs):
+        self.logits, self.fake_classes, self.features, self.masks = [], [], [], {}
+        self.parameters: list[int] = []
+        self.shared_backbones: list[tuple[int, int]] = []
+        self._backbones: dict[tuple[int, str], tuple[int, keras.KerasTensor]] = {}
+        for index, run in enumerate(members.runs):
             detector = load_detector(run)
-            detector.name = f"member_{number}"
-            place = members.place[number]
-            crops = 1 if single else members.views[place].crops
-            image = self.inputs[place]
-            if crops > 1:
-                image = ops.reshape(image, (-1, *image.shape[2:]))
+            detector.name = f"member_{index}"
+            view = members.view_index[index]
+            crops = 1 if single else members.views[view].crops
+            image = _merge_crops(self.inputs[view], crops)
             self.parameters.append(detector.count_params())
             if predicts_masks(detector):
-                answer = detector(image)
-                features = answer["label"]
+                outputs = detector(image)
+                features = outputs["label"]
                 if masks:
-                    self.masks[number] = answer["mask"]
+                    self.masks[index] = outputs["mask"]
             else:
-                inner = features_of(detector)
-                trunk = keras.Model(detector.inputs[0], inner, name=f"trunk_{number}")
-                head = keras.Model(inner, detector.output, name=f"head_{number}")
-                key = _fingerprint(trunk)
-                known = [t for t in trunks if t[:2] == (place, key)]
-                if known:
-                    self.shared.append((known[0][3], number))
-                    features = known[0][2]
-                else:
-                    features = trunk(image)
-                    trunks.append((place, key, features, number))
-                answer = head(features)
-            self._add(answer["label"], features, crops, len(members.classes))
-        self._look([1 if single else view.crops for view in members.views])
+                features, outputs = self._connect(detector, index, view, image)
+            self._add_member(outputs["label"], features, crops, len(members.class_names))
+        for image, view in zip(self.inputs, members.views):
+            crops = 1 if single else view.crops
+            statistics = _image_statistics(_merge_crops(image, crops))
+            self.features.append(_mean_of_crops(statistics, crops))
 
-    def _look(self, crops: list[int]) -> None:
-        """Adds what kind of image it is, by each view: members may have learned to ignore it."""
-        for image, count in zip(self.inputs, crops):
-            found = _statistics(image if count == 1 else ops.reshape(image, (-1, *image.shape[2:])))
-            if count > 1:
-                found = ops.mean(ops.reshape(found, (-1, count, found.shape[-1])), axis=1)
-            self.features.append(found)
-
-    def _add(self, logits, features, crops: int, classes: int) -> None:
-        """A member's log-odds, of all its windows together."""
-        logits = ops.cast(logits, "float32")
-        if logits.shape[-1] == 1:
-            odds, kinds = logits, None
+    def _connect(self, detector: keras.Model, index: int, view: int, image) -> tuple:
+        """Return features and outputs of a member; an equal backbone before it is reused."""
+        inner = features_of(detector)
+        backbone = keras.Model(detector.inputs[0], inner, name=f"backbone_{index}")
+        head = keras.Model(inner, detector.output, name=f"head_{index}")
+        key = view, _digest(backbone)
+        if key in self._backbones:
+            first, features = self._backbones[key]
+            self.shared_backbones.append((first, index))
         else:
-            odds = ops.logsumexp(logits[:, 1:], axis=1, keepdims=True) - logits[:, :1]
-            kinds = ops.log_softmax(logits[:, 1:], axis=1) if classes > 2 else None
+            features = backbone(image)
+            self._backbones[key] = index, features
+        return features, head(features)
+
+    def _add_member(self, outputs, features, crops: int, classes: int) -> None:
+        """Add a member's logit, features and fake classes; averages its windows.
+
+        Args:
+            outputs: class logits [B * crops, 1 or C].
+            features: [B * crops, ..., F].
+            crops: windows per image.
+            classes: of the fused detector.
+        """
+        outputs = ops.cast(outputs, "float32")
+        fake_classes = None
+        if outputs.shape[-1] == 1:
+            logits = outputs
+        else:
+            logits = ops.logsumexp(outputs[:, 1:], axis=1, keepdims=True) - outputs[:, :1]
+            if classes > 2:
+                fake_classes = ops.log_softmax(outputs[:, 1:], axis=1)
         features = ops.cast(features, "float32")
-        if len(features.shape) == 4:
-            features = ops.mean(features, axis=(1, 2))
-        elif len(features.shape) == 3:
-            features = ops.mean(features, axis=1)
+        if len(features.shape) > 2:
+            features = ops.mean(features, axis=tuple(range(1, len(features.shape) - 1)))
         if crops > 1:
-            fake = ops.mean(ops.reshape(ops.sigmoid(odds), (-1, crops)), axis=1, keepdims=True)
-            fake = ops.clip(fake, TINY, 1 - TINY)
-            odds = ops.log(fake) - ops.log(1 - fake)
-            features = ops.mean(ops.reshape(features, (-1, crops, features.shape[-1])), axis=1)
-            if kinds is not None:
-                kinds = ops.log(ops.mean(
-                    ops.reshape(ops.exp(kinds), (-1, crops, kinds.shape[-1])), axis=1
-                ))  # fmt: skip
-        self.odds.append(odds)
+            logits = _logit(_mean_of_crops(ops.sigmoid(logits), crops))
+            features = _mean_of_crops(features, crops)
+            if fake_classes is not None:
+                fake_classes = ops.log(_mean_of_crops(ops.exp(fake_classes), crops))
+        self.logits.append(logits)
         self.features.append(features)
-        if kinds is not None:
-            self.kinds.append(kinds)
+        if fake_classes is not None:
+            self.fake_classes.append(fake_classes)
 
-    def scores(self) -> keras.Model:
-        """From the views to {"odds": [B, M], "features": [B, F]}."""
-        outputs = {"odds": layers.Concatenate()(self.odds),
+    def score_model(self) -> keras.Model:
+        """Return a model from the views to {"logits": [B, M], "features": [B, F]}."""
+        outputs = {"logits": layers.Concatenate()(self.logits),
                    "features": layers.Concatenate()(self.features)}  # fmt: skip
-        return keras.Model(self._given(), outputs)
+        return keras.Model(self._model_inputs(), outputs)
 
-    def fused(self, fusion: Fusion, name: str, places: list[int]) -> keras.Model:
-        """The detector: from the views to {"label"} and, where members draw them, masks.
+    def fused_model(self, fusion: Fusion, name: str, view_index: list[int]) -> keras.Model:
+        """Return the detector: from the views to {"label"} and, if members predict them, masks.
 
         Args:
             fusion: of these members.
-            places: of each member its view's index.
+            name: of the model.
+            view_index: for each member, the index of its view.
         """
-        joined = layers.Concatenate(name="members")(self.odds)
-        scale = layers.Dense(len(self.odds), use_bias=False, name="calibration", dtype="float32")
-        joined = scale(joined)
+        members = len(self.logits)
+        scale = layers.Dense(members, use_bias=False, name="calibration", dtype="float32")
+        inputs = scale(layers.Concatenate(name="members")(self.logits))
+        scale.set_weights([np.diag(1 / fusion.temperatures)])
         kernel = fusion.weights
         if fusion.gate is not None:
-            mean, deviation, gate, bias = fusion.gate
-            share = layers.Dense(len(self.odds), activation="softmax", name="gate", dtype="float32")
-            shares = share(layers.Concatenate(name="features")(self.features))
-            inner = gate / deviation[:, None]
-            share.set_weights([inner, bias - mean @ inner])
-            fake = ops.sum(shares * ops.sigmoid(joined), axis=1, keepdims=True)
-            fake = ops.clip(fake, TINY, 1 - TINY)
-            joined, kernel = ops.log(fake) - ops.log(1 - fake), fusion.weights[:1]
-        if fusion.tails is not None:
-            bends, turns = fusion.tails
-            bend = layers.Dense(bends.size, activation="relu", name="tails", dtype="float32")
-            joined = bend(joined)
-            members = np.repeat(np.eye(len(bends)), bends.shape[1], axis=1)
-            bend.set_weights([members, -bends.ravel()])
-            kernel = (kernel[:, None] * turns).ravel()
+            mean, deviation, gate_kernel, gate_bias = fusion.gate
+            gate = layers.Dense(members, activation="softmax", name="gate", dtype="float32")
+            gates = gate(layers.Concatenate(name="features")(self.features))
+            standardized = gate_kernel / deviation[:, None]
+            gate.set_weights([standardized, gate_bias - mean @ standardized])
+            inputs = _logit(ops.sum(gates * ops.sigmoid(inputs), axis=1, keepdims=True))
+            kernel = fusion.weights[:1]
+        elif fusion.tails is not None:
+            bends, slope_changes = fusion.tails
+            tails = layers.Dense(bends.size, activation="relu", name="tails", dtype="float32")
+            inputs = tails(inputs)
+            tails.set_weights([
+                np.repeat(np.eye(members), bends.shape[1], axis=1), -bends.ravel(),
+            ])  # fmt: skip
+            kernel = (kernel[:, None] * slope_changes).ravel()
+        elif fusion.on_probabilities:
+            inputs = ops.sigmoid(inputs)
         last = layers.Dense(1, name="fusion", dtype="float32")
-        odds = last(joined)
-        scale.set_weights([np.diag(1 / fusion.temperatures)])
+        logits = last(inputs)
         last.set_weights([kernel[:, None], np.array([fusion.bias])])
-        if self.kinds:  # 0 for the authentic class; the fakes' probabilities sum to P(fake)
-            kinds = ops.log_softmax(sum(self.kinds) / len(self.kinds), axis=1)
-            odds = layers.Concatenate(name="classes")([ops.zeros_like(odds), odds + kinds])
-        return keras.Model(self._given(), {"label": odds, **self._fused_masks(fusion, places)},
-                           name=name)  # fmt: skip
+        if self.fake_classes:  # 0 for the authentic class; the fakes' probabilities sum to P(fake)
+            mean = sum(self.fake_classes) / len(self.fake_classes)
+            classes = logits + ops.log_softmax(mean, axis=1)
+            logits = layers.Concatenate(name="classes")([ops.zeros_like(logits), classes])
+        outputs = {"label": logits, **self._fused_masks(fusion, view_index)}
+        return keras.Model(self._model_inputs(), outputs, name=name)
 
-    def _given(self):
+    def _model_inputs(self):
         return self.inputs[0] if len(self.inputs) == 1 else self.inputs
 
-    def _fused_masks(self, fusion: Fusion, places: list[int]) -> dict:
-        """The mean of mask logits on each view, by the members' weights where those are shares."""
-        found = {}
+    def _fused_masks(self, fusion: Fusion, view_index: list[int]) -> dict:
+        """Return the weighted mean of mask logits for each view; negative weights count as 0."""
+        masks = {}
         for view in range(len(self.inputs)):
-            own = [n for n in self.masks if places[n] == view]
-            if own:
-                shares = np.maximum(fusion.weights[own], 0)
-                shares = (
-                    shares / shares.sum() if shares.sum() > 0 else np.full(len(own), 1 / len(own))
-                )
+            indices = [index for index in self.masks if view_index[index] == view]
+            if indices:
+                weights = np.maximum(fusion.weights[indices], 0)
+                weights = weights if weights.sum() > 0 else np.ones(len(indices))
                 mask = sum(
-                    float(s) * ops.cast(self.masks[n], "float32") for s, n in zip(shares, own)
+                    float(weight) * ops.cast(self.masks[index], "float32")
+                    for weight, index in zip(weights / weights.sum(), indices)
                 )
-                found["mask" if len(self.inputs) == 1 else f"mask_{view}"] = mask
-        return found
+                masks["mask" if len(self.inputs) == 1 else f"mask_{view}"] = mask
+        return masks
 
 
-def _statistics(image):
-    """Color, contrast and sharpness of images [B, H, W, 3]: float32 [B, 15]."""
+def _merge_crops(image, crops: int):
+    """Move the windows of images [B, crops, H, W, 3] into the batch dimension."""
+    return image if crops == 1 else ops.reshape(image, (-1, *image.shape[2:]))
+
+
+def _mean_of_crops(values, crops: int):
+    """Average values [B * crops, F] over the windows of each image."""
+    if crops == 1:
+        return values
+    return ops.mean(ops.reshape(values, (-1, crops, values.shape[-1])), axis=1)
+
+
+def _logit(p):
+    p = ops.clip(p, EPSILON, 1 - EPSILON)
+    return ops.log(p) - ops.log(1 - p)
+
+
+def _image_statistics(image):
+    """Return color, contrast and sharpness of images [B, H, W, 3], float32 [B, 15].
+
+    The members may have learned to ignore these; a gate can use them.
+    """
     image = image / 255.0
-    mean = ops.mean(image, axis=(1, 2))
-    found = [mean, ops.std(image, axis=(1, 2))]
-    for rise in (
+    statistics = [ops.mean(image, axis=(1, 2)), ops.std(image, axis=(1, 2))]
+    for derivative in (
         image[:, 1:] - image[:, :-1],
         image[:, :, 1:] - image[:, :, :-1],
         image[:, 2:, 2:] - 2 * image[:, 1:-1, 1:-1] + image[:, :-2, :-2],
     ):
-        found.append(ops.log(ops.mean(ops.abs(rise), axis=(1, 2)) + 1e-3))
-    return ops.concatenate(found, axis=1)
+        statistics.append(ops.log(ops.mean(ops.abs(derivative), axis=(1, 2)) + 1e-3))
+    return ops.concatenate(statistics, axis=1)
 
 
-def _fingerprint(trunk: keras.Model) -> str:
-    """The same for trunks that compute the same."""
-    kinds = [type(layer).__name__ for layer in trunk._flatten_layers()]
+def _digest(model: keras.Model) -> str:
+    """Return a digest that is equal for models that compute the same."""
+    kinds = [type(layer).__name__ for layer in model._flatten_layers()]
     settings = json.dumps([
         {key: value for key, value in layer.get_config().items() if key != "name"}
-        for layer in trunk._flatten_layers() if not isinstance(layer, keras.Model)
+        for layer in model._flatten_layers() if not isinstance(layer, keras.Model)
     ], default=str)  # fmt: skip
     digest = hashlib.sha256(f"{kinds}{settings}".encode())
-    for weight in trunk.get_weights():
+    for weight in model.get_weights():
         digest.update(f"{weight.shape}".encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()

@@ -1,0 +1,151 @@
+"""Measures members and fusions on the same images, and what the chosen fusion gains."""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from tfdetect.evaluation.metrics import binary_metrics, with_intervals
+from tfdetect.fusion.fusions import Fusion, cross_fit
+from tfdetect.fusion.scores import Scores
+
+METRICS = ("accuracy", "ap", "auc", "log_loss", "ece")
+_PRIOR = 0.5  # fraction of fakes that fused P(fake) supposes, as `Scores.weights` are balanced
+_RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Logits of members and fusions for the images of one split.
+
+    Attributes:
+        members, fusions: logits by name, float [n].
+        scores: of the same images.
+    """
+
+    members: dict[str, np.ndarray]
+    fusions: dict[str, np.ndarray]
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Members and fusions side by side.
+
+    Attributes:
+        splits: predictions by split.
+        chosen: name of the fusion that becomes the detector.
+        cross_fitted: whether each validation image was scored by fusions that were fitted without
+            its group; otherwise the validation figures of fusions are optimistic.
+    """
+
+    splits: dict[str, Predicted]
+    chosen: str
+    cross_fitted: bool
+
+    @property
+    def last_split(self) -> str:
+        """ "test", or "validation" if there are no test images."""
+        return "test" if "test" in self.splits else "validation"
+
+
+def compare_fusions(
+    scores: dict[str, Scores], fusions: dict[str, Fusion], names: list[str], chosen: str
+) -> Comparison:
+    """Apply fusions to every split; validation is cross-fitted if there are enough groups.
+
+    Args:
+        scores: by split, with "validation".
+        fusions: fitted on all of validation, by name, with "mean" among them.
+        names: of the members.
+        chosen: name of the fusion that becomes the detector.
+    """
+    crossed = {name: cross_fit(name, scores["validation"]) for name in fusions}
+    cross_fitted = all(logits is not None for logits in crossed.values())
+    temperatures, splits = fusions["mean"].temperatures, {}
+    for split, own in scores.items():
+        use_crossed = cross_fitted and split == "validation"
+        splits[split] = Predicted(
+            {name: own.logits[:, n] / temperatures[n] for n, name in enumerate(names)},
+            {name: crossed[name] if use_crossed else fusion(own)
+             for name, fusion in fusions.items()},
+            own,
+        )  # fmt: skip
+    return Comparison(splits, chosen, cross_fitted)
+
+
+def measure_comparison(comparison: Comparison) -> dict[str, Any]:
+    """Return the metrics of members and fusions, gains and similarity, as fusion.json has them.
+
+    Returns:
+        "fusion"; "cross_fitted"; "best_member" (by validation log-loss); "splits": {split:
+        {dataset or "all": {"members" or "fusions": {name: metrics with intervals}}}}; "gains":
+        {split: {metric: the fusion's minus the best member's, paired}}; "similarity": one entry
+        for each pair of members.
+    """
+    splits: dict[str, Any] = {}
+    for split, predicted in comparison.splits.items():
+        fake, datasets = predicted.scores.fake, predicted.scores.datasets
+        parts = {"all": np.ones(len(fake), bool)}
+        if len(np.unique(datasets)) > 1:
+            parts |= {str(name): datasets == name for name in np.unique(datasets)}
+        splits[split] = {
+            part: {
+                kind: {name: _metrics(logits[rows], fake[rows]) for name, logits in found.items()}
+                for kind, found in (("members", predicted.members), ("fusions", predicted.fusions))
+            }
+            for part, rows in parts.items()
+        }
+    members = splits["validation"]["all"]["members"]
+    best = min(members, key=lambda name: members[name]["log_loss"]["value"])
+    gains = {
+        split: _gains(p.scores.fake, p.fusions[comparison.chosen], p.members[best])
+        for split, p in comparison.splits.items()
+    }
+    return {
+        "fusion": comparison.chosen,
+        "cross_fitted": comparison.cross_fitted,
+        "best_member": best,
+        "splits": splits,
+        "gains": gains,
+        "similarity": _similarity(comparison.splits[comparison.last_split]),
+    }
+
+
+def _metrics(logits: np.ndarray, fake: np.ndarray) -> dict[str, dict[str, float | None]]:
+    metrics = binary_metrics(fake, expit(logits), prior=_PRIOR)
+    return with_intervals(metrics, len(fake), resamples=_RESAMPLES)
+
+
+def _gains(
+    fake: np.ndarray, fused: np.ndarray, member: np.ndarray
+) -> dict[str, dict[str, float | None]]:
+    """Return the fusion's metrics minus the member's, with paired bootstrap intervals."""
+    of_fusion, of_member = (
+        binary_metrics(fake, expit(logits), prior=_PRIOR) for logits in (fused, member)
+    )
+
+    def differences(weights: np.ndarray) -> dict[str, float]:
+        a, b = of_fusion(weights), of_member(weights)
+        return {name: a[name] - b[name] for name in METRICS}
+
+    return with_intervals(differences, len(fake), resamples=_RESAMPLES)
+
+
+def _similarity(predicted: Predicted) -> list[dict[str, Any]]:
+    """Return correlation and common errors of each pair of members."""
+    fake, found = predicted.scores.fake, []
+    for one, other in combinations(predicted.members, 2):
+        a, b = predicted.members[one], predicted.members[other]
+        wrong = (a >= 0) != fake, (b >= 0) != fake
+        constant = np.ptp(a) == 0 or np.ptp(b) == 0
+        found.append({
+            "members": [one, other],
+            "correlation": None if constant else float(np.corrcoef(a, b)[0, 1]),
+            "disagreement": float(((a >= 0) != (b >= 0)).mean()),
+            "both_wrong": float((wrong[0] & wrong[1]).mean()),
+            "one_wrong": float((wrong[0] ^ wrong[1]).mean()),
+        })  # fmt: skip
+    return found

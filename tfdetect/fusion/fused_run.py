@@ -1,0 +1,120 @@
+"""Writes a fused detector as a run: model, SavedModel, predictions, metrics and reports."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import yaml
+
+from tfdetect.core import console
+from tfdetect.core.provenance import command_line, provenance
+from tfdetect.core.run import Run
+from tfdetect.core.run_info import RunInfo, TrainingImages
+from tfdetect.core.run_writer import RunWriter, write_info
+from tfdetect.core.spec import DatasetSpec
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.plan import dataset_info
+from tfdetect.evaluation.calibrate_run import CalibrationSettings
+from tfdetect.evaluation.evaluate_run import evaluate_run
+from tfdetect.fusion.fusions import Fusion
+from tfdetect.fusion.members import Members
+from tfdetect.models.saved_model import export_saved_model
+from tfdetect.models.saving import write_model
+
+
+def write_fused_run(
+    path: Path,
+    members: Members,
+    detector: keras.Model,
+    fusion: Fusion,
+    spec: DatasetSpec,
+    catalog: Catalog,
+    masks: bool,
+    write_report: Callable[[Path], None],
+    log: Callable[[str], None] = console.log,
+) -> Run:
+    """Write the run, calibrated and evaluated; a failure leaves nothing behind.
+
+    Args:
+        path: directory of the run.
+        members: the runs that were fused.
+        detector: the fused one.
+        fusion: of these members.
+        spec, catalog: the dataset that it was fitted on.
+        masks: whether masks were fused too.
+        write_report: called with the run's directory, to write the report on the fusion.
+        log: called with each message.
+    """
+    writer = RunWriter(path)
+    writer.acquire()
+    try:
+        document = yaml.safe_dump(_document(members, fusion), sort_keys=False)
+        writer.write_text("ensemble.yaml", document)
+        writer.write_text("dataset.yaml", spec.to_yaml())
+        write_model(detector, writer.path / "model.keras")
+        run = writer.begin(
+            RunInfo(
+                status="complete",
+                class_names=tuple(members.class_names),
+                views=tuple(members.views),
+                predicts_masks=bool(masks and members.mask_members),
+                fusion=fusion.name,
+                members=tuple(members.names),
+                dataset=dataset_info(spec, catalog, training_images_of(members.runs)),
+                parameters=detector.count_params(),
+                command=command_line("ensemble"),
+                **provenance(),
+            )
+        )
+        run = evaluate_run(run, catalog, log=log, calibrate=CalibrationSettings()).run
+        write_info(run)
+        export_saved_model(run)
+        write_report(run.path)
+        return writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def training_images_of(runs: list[Run]) -> TrainingImages:
+    """Return what all members were trained on; empty if one of them does not say."""
+    every = [run.info.dataset.training_images for run in runs]
+    known = [images for images in every if images is not None]
+    if len(known) < len(every):
+        return TrainingImages()
+    sides = [images.shorter_side for images in known if images.shorter_side is not None]
+    side = None
+    if len(sides) == len(known):
+        smallest, median, largest = zip(*sides)
+        side = (min(smallest), int(np.median(median)), max(largest))
+    return TrainingImages(
+        generators=tuple(dict.fromkeys(name for images in known for name in images.generators)),
+        formats=tuple(dict.fromkeys(name for images in known for name in images.formats)),
+        shorter_side=side,
+    )
+
+
+def _document(members: Members, fusion: Fusion) -> dict[str, Any]:
+    """Return the content of ensemble.yaml."""
+    views = [members.views[index] for index in members.view_index]
+    return {
+        "fusion": fusion.name,
+        "bias": round(float(fusion.bias), 6),
+        "members": [
+            {
+                "name": name,
+                "run": str(run.path),
+                "dataset": run.info.dataset.name,
+                "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
+                "temperature": round(float(temperature), 6),
+                "weight": round(float(weight), 6),
+                "view": {"size": list(view.size), "policy": view.policy, "crops": view.crops},
+            }
+            for name, run, temperature, weight, view in zip(
+                members.names, members.runs, fusion.temperatures, fusion.weights, views
+            )
+        ],
+    }

@@ -1,0 +1,61 @@
+"""Finds the dataset on which an ensemble is fitted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run
+from tfdetect.core.spec import DatasetSpec
+from tfdetect.data.catalog import Catalog, build_catalog
+from tfdetect.data.plan import make_plan, roots_of
+from tfdetect.fusion.members import Members
+
+
+def find_fusion_data(
+    members: Members, dataset: str | None, data_dir: Path | None, authentic: str | None
+) -> tuple[DatasetSpec, Catalog]:
+    """Return a dataset, by default the union of all that the members were trained on.
+
+    Args:
+        members: the runs.
+        dataset: as `--dataset` takes it; None for the members' training datasets.
+        data_dir: directory that contains it.
+        authentic: the authentic class of a folder without a spec.
+
+    Raises:
+        UserError: the dataset has other classes than the members, or its validation split has no
+            authentic images or no fakes.
+    """
+    if dataset is None:
+        dataset = "+".join(dict.fromkeys(map(_training_dataset, members.runs)))
+    plan = make_plan(dataset, None, [], data_dir, authentic)
+    roots = {name: root for run in members.runs for name, root in run.roots.items()
+             if root.is_dir() and not data_dir}  # fmt: skip
+    plan = replace(plan, folders={**roots, **plan.folders})
+    classes = plan.spec.class_names
+    if len(classes) != len(members.class_names):
+        raise UserError(
+            f"The members have the classes {', '.join(members.class_names)}, but the dataset "
+            f"{plan.spec.name} has {', '.join(classes)}. Choose another --dataset."
+        )
+    catalog = build_catalog(plan.spec, roots_of(plan))
+    fake = catalog.split("validation")["label"].to_numpy() > 0
+    if len(np.unique(fake)) < 2:
+        found = f"only {'fakes' if fake.all() else 'authentic images'}" if len(fake) else "no image"
+        raise UserError(
+            f"A fusion is fitted on authentic images and fakes, but the validation split of "
+            f"{plan.spec.name} has {found}. Choose another --dataset."
+        )
+    return plan.spec, catalog
+
+
+def _training_dataset(run: Run) -> str:
+    """Return the dataset of a run as `--dataset` takes it."""
+    name = run.experiment().data.dataset
+    if name is None or not (run.path / "dataset.yaml").is_file():
+        raise UserError(
+            f"The run {run.name} does not say which dataset it was trained on. Give --dataset."
+        )
+    return name

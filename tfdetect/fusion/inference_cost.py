@@ -1,0 +1,65 @@
+"""Measures the inference cost of members and of the fused detector: parameters and speed."""
+
+import time
+from collections.abc import Sequence
+from typing import TypedDict
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdetect.core.run_info import View
+from tfdetect.fusion.members import Members
+from tfdetect.models.inference import predict_views
+from tfdetect.models.saving import load_detector
+
+_BATCH_SIZE = 32
+_ROUNDS = 3  # the fastest one counts
+
+
+class InferenceCost(TypedDict):
+    """Number of parameters, and images per second of the network without decoding."""
+
+    parameters: int
+    images_per_second: float
+
+
+def measure_inference_cost(
+    members: Members, parameters: list[int], detector: keras.Model, views: Sequence[View]
+) -> dict[str, InferenceCost]:
+    """Return the cost of each member on its own, and as "fused" that of the fused detector.
+
+    Args:
+        members: the runs.
+        parameters: of each member.
+        detector: the fused one.
+        views: what the fused detector needs of an image.
+    """
+    cost: dict[str, InferenceCost] = {
+        name: {
+            "parameters": count,
+            "images_per_second": _images_per_second(load_detector(run), run.views),
+        }
+        for name, run, count in zip(members.names, members.runs, parameters)
+    }
+    cost["fused"] = {
+        "parameters": detector.count_params(),
+        "images_per_second": _images_per_second(detector, views),
+    }
+    return cost
+
+
+def _images_per_second(model: keras.Model, views: Sequence[View]) -> float:
+    noise = np.random.default_rng(0)
+    images = [
+        tf.constant(noise.integers(0, 256, (_BATCH_SIZE, v.crops, *v.size, 3)), tf.float32)
+        for v in views
+    ]
+    predict = tf.function(lambda *parts: predict_views(model, parts))
+    predict(*images)
+    seconds = []
+    for _ in range(_ROUNDS):
+        start = time.perf_counter()
+        predict(*images).numpy()
+        seconds.append(time.perf_counter() - start)
+    return round(_BATCH_SIZE / min(seconds), 1)

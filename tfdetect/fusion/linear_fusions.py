@@ -1,0 +1,101 @@
+"""Fits the weights of fusions that sum the members' calibrated logits."""
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, softmax
+from sklearn.linear_model import LogisticRegression
+
+from tfdetect.data.splits import group_fraction
+from tfdetect.evaluation.calibration import log_loss
+from tfdetect.fusion.scores import Scores
+
+_GREEDY_ROUNDS = 50
+_NO_PENALTY = 1e6  # inverse strength of an L2 penalty that has no effect
+_STRENGTHS = 10.0 ** np.arange(-4, 3)  # inverse strengths that cross-validation tries
+_FOLDS = 5
+
+
+def fit_weighted(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return non-negative weights with sum 1 that minimize the log-loss at the best temperature.
+
+    Args:
+        logits: float [n, M].
+        fake: bool [n].
+        weights: of the images, float [n].
+    """
+    count = logits.shape[1]
+
+    def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
+        kernel, scale = softmax(free[:count]), np.exp(free[count])
+        fused = logits @ kernel
+        error = weights * (expit(scale * fused) - fake) / weights.sum()
+        by_kernel = scale * (logits.T @ error)
+        gradient = kernel * (by_kernel - kernel @ by_kernel)
+        return (log_loss(scale * fused, fake, weights),
+                np.append(gradient, (error * fused).sum() * scale))  # fmt: skip
+
+    found = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B",
+                     bounds=[(-8, 8)] * count + [(-5, 5)])  # fmt: skip
+    return softmax(found.x[:count])
+
+
+def fit_greedy(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weights of a greedy selection with replacement that minimizes the log-loss.
+
+    Source: Caruana et al., Ensemble selection from libraries of models, ICML 2004.
+    """
+    counts, total = np.zeros(logits.shape[1]), np.zeros(len(logits))
+    best = np.inf
+    for number in range(1, _GREEDY_ROUNDS + 1):
+        losses = [log_loss((total + member) / number, fake, weights) for member in logits.T]
+        chosen = int(np.argmin(losses))
+        if losses[chosen] >= best:
+            break
+        best = losses[chosen]
+        counts[chosen] += 1
+        total += logits[:, chosen]
+    return counts / counts.sum()
+
+
+def fit_regression(logits: np.ndarray, scores: Scores, penalized: bool) -> tuple[np.ndarray, float]:
+    """Return the weights and the bias of a logistic regression on calibrated logits.
+
+    Args:
+        logits: float [n, M].
+        scores: of the same images.
+        penalized: whether to add an L2 penalty, whose strength cross-validation by group chooses.
+            Without it, the result is the maximum of the likelihood.
+    """
+    weights, strength = scores.weights(), _NO_PENALTY
+    if penalized:
+        strength = _choose_strength(logits, scores, weights)
+    model = logistic_regression(logits, scores.fake, weights, strength)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _choose_strength(logits: np.ndarray, scores: Scores, weights: np.ndarray) -> float:
+    """Return the inverse strength with the smallest log-loss on held-out groups."""
+    fold = np.array([int(_FOLDS * group_fraction("inner", group)) for group in scores.groups])
+    usable = [
+        number for number in np.unique(fold)
+        if len(np.unique(scores.fake[fold != number])) == 2
+    ]  # fmt: skip
+    if not usable:  # too few groups to choose
+        return 1.0
+    losses = []
+    for strength in _STRENGTHS:
+        fused = np.zeros(len(logits))
+        for number in usable:
+            rest = fold != number
+            model = logistic_regression(logits[rest], scores.fake[rest], weights[rest], strength)
+            fused[~rest] = model.decision_function(logits[~rest])
+        losses.append(log_loss(fused, scores.fake, weights))
+    return float(_STRENGTHS[int(np.argmin(losses))])
+
+
+def logistic_regression(
+    inputs: np.ndarray, fake: np.ndarray, weights: np.ndarray, strength: float
+) -> LogisticRegression:
+    """Return a fitted logistic regression; `strength` is the inverse of its L2 penalty."""
+    model = LogisticRegression(C=strength, max_iter=1000)
+    return model.fit(inputs, fake, sample_weight=weights)

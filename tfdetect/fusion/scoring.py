@@ -1,0 +1,77 @@
+"""Scores the images of a dataset with all members of an ensemble in one pass."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfdetect.core import console
+from tfdetect.core.errors import UserError
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.loading import view_dataset
+from tfdetect.data.sources import image_source
+from tfdetect.fusion.members import Members
+from tfdetect.fusion.network import FusionNetwork
+from tfdetect.fusion.scores import Scores
+
+
+def score_members(
+    network: FusionNetwork,
+    members: Members,
+    catalog: Catalog,
+    splits: tuple[str, ...],
+    batch_size: int = 64,
+    progress: bool = True,
+) -> dict[str, Scores]:
+    """Return the members' scores for each split's readable images.
+
+    Args:
+        network: of these members.
+        members: the runs.
+        catalog: the dataset.
+        splits: which splits; those without images are left out.
+        batch_size: images per step.
+        progress: whether to show progress.
+
+    Raises:
+        UserError: no image of a split can be read.
+    """
+    model = network.score_model()
+
+    @tf.function(reduce_retracing=True)
+    def predict(views: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+        if len(views) == 1:
+            [windows] = views
+            _, count, *shape = windows.shape
+            outputs = model(tf.reshape(tf.cast(windows, tf.float32), [-1, *shape]), training=False)
+            return tuple(
+                tf.reduce_mean(tf.reshape(outputs[key], [-1, count, outputs[key].shape[-1]]), 1)
+                for key in ("logits", "features")
+            )
+        parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
+        outputs = model(parts, training=False)
+        return outputs["logits"], outputs["features"]
+
+    scores = {}
+    for split in splits:
+        rows = catalog.split(split)
+        if not rows.num_rows:
+            continue
+        indices, logits, features = [], [], []
+        stream = view_dataset(image_source(catalog, rows), members.views, batch_size)
+        with console.progress(rows.num_rows, f"scoring {split}", "images", shown=progress) as bar:
+            for index, views in stream:
+                batch = predict(views)
+                indices.append(index.numpy())
+                logits.append(batch[0].numpy())
+                features.append(batch[1].numpy())
+                bar.advance(len(index))
+        if not indices:
+            raise UserError(f"No image of the {split} split can be read.")
+        table = rows.take(np.concatenate(indices))
+        scores[split] = Scores(
+            logits=np.concatenate(logits).astype(np.float64),
+            fake=table["label"].to_numpy() > 0,
+            groups=np.array(table["group"].to_pylist(), object),
+            datasets=np.array(table["dataset"].to_pylist(), object),
+            features=np.concatenate(features),
+        )
+    return scores

@@ -107,7 +107,7 @@ class Training:
         self.log(f"Training on {self.devices.text}; run: {self.path}")
         return train_run(
             self.plan, self.catalog, self.path, self.devices, images_in_report=images_in_report,
-            verbose=int(self.progress), log=self.log,
+            progress=self.progress, log=self.log,
         )  # fmt: skip
 
     def describe(self) -> str:
@@ -472,7 +472,7 @@ def matrix(
     if domains.left_out:
         console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
     runs = train_matrix.train_all(
-        plan, catalog, domains, leave_one_out, folder, devices, int(progress), log=log
+        plan, catalog, domains, leave_one_out, folder, devices, progress, log
     )
     values = {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,

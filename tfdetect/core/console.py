@@ -103,6 +103,12 @@ class Progress:
             self.done += count
             self._show()
 
+    def set_done(self, done: int) -> None:
+        """Set the number of units that are done."""
+        with self._lock:
+            self.done = done
+            self._show()
+
     def set_note(self, text: str) -> None:
         """Show `text` behind the bar, for example the best value so far."""
         with self._lock:
@@ -153,9 +159,9 @@ class _Lines(Progress):
 class _Bar(Progress):
     """A progress bar in a terminal. It appears when the work has taken `delay` seconds."""
 
-    def __init__(self, *args: Any, delay: float):
+    def __init__(self, *args: Any, delay: float, transient: bool):
         super().__init__(*args)
-        self._began, self._delay = time.monotonic(), delay
+        self._began, self._delay, self._transient = time.monotonic(), delay, transient
         self._bar: RichProgress | None = None
         if delay <= 0:
             self._start()
@@ -172,7 +178,7 @@ class _Bar(Progress):
             columns += ["left", TimeRemainingColumn()]
         columns.append(TextColumn("{task.fields[note]}", markup=False))
         # What is printed meanwhile appears above the bar, unless stdout goes elsewhere.
-        self._bar = RichProgress(*columns, console=_console(stderr=True),
+        self._bar = RichProgress(*columns, console=_console(stderr=True), transient=self._transient,
                                  redirect_stdout=sys.stdout.isatty())  # fmt: skip
         self._task = self._bar.add_task(
             self.description, total=self.total, completed=self.done, count=self._count(),
@@ -202,6 +208,7 @@ def progress(
     initial: int = 0,
     shown: bool = True,
     delay: float = 1.0,
+    transient: bool = False,
 ) -> Iterator[Progress]:
     """Show on stderr how far a long piece of work has come.
 
@@ -215,6 +222,7 @@ def progress(
         initial: how many units were done before.
         shown: False shows nothing, as --quiet asks for.
         delay: seconds after which the progress appears.
+        transient: whether a bar disappears at its end.
 
     Yields:
         The progress, whose `advance` is to be called.
@@ -223,7 +231,11 @@ def progress(
     if not shown or not _active.acquire(blocking=False):
         yield Progress(*parts)
         return
-    display = (_Bar if _is_terminal() else _Lines)(*parts, delay=delay)
+    display: Progress
+    if is_terminal():
+        display = _Bar(*parts, delay=delay, transient=transient)
+    else:
+        display = _Lines(*parts, delay=delay)
     try:
         yield display
     finally:
@@ -248,7 +260,7 @@ def track(
             bar.advance()
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
     """Whether stderr is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import override
 from tfdetect.core.provenance import command_line
@@ -36,8 +37,8 @@ def train_all(
     leave_one_out: bool,
     folder: Path,
     devices,
-    verbose: int,
-    say: Callable[[str], None] = print,
+    progress: bool = True,
+    log: Callable[[str], None] = console.log,
 ) -> dict[str, Run]:
     """One run for each training; finished ones are reused, an unfinished one is resumed.
 
@@ -56,7 +57,7 @@ def train_all(
         check_trainable(plan.spec, parts[name])
     fewest = min(part.split("train").num_rows for part in parts.values())
     if fewest < plan.experiment.training.batch_size:  # the same for all, to be compared
-        say(f"batches of {fewest} images: the smallest training has no more")
+        log(f"batches of {fewest} images: the smallest training has no more")
         experiment = override(plan.experiment, [f"training.batch_size={fewest}"])
         plan = replace(plan, experiment=experiment)
     for name, part in parts.items():
@@ -70,9 +71,9 @@ def train_all(
                     "folder with --name, or remove it."
                 )
         else:
-            say(f"training on {name}: {describe_data(plan, part)}")
+            log(f"training on {name}: {describe_data(plan, part)}")
             run = train_run(
-                plan, part, path, devices, images_in_report=False, verbose=verbose, log=lambda text: None,
+                plan, part, path, devices, images_in_report=False, progress=progress, log=log,
                 command=command_line("matrix"),
             )  # fmt: skip
             keras.backend.clear_session(free_memory=True)

@@ -123,7 +123,7 @@ def _run(search: Search, plan, catalog, path: Path, devices, judge: _Judge | Non
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            run = train_run(plan, catalog, path, devices, images_in_report=False, verbose=2,
+            run = train_run(plan, catalog, path, devices, images_in_report=False,
                             pruner=judge, trial=True, command=command)  # fmt: skip
             break
         except RunLockedError:

@@ -1,0 +1,73 @@
+"""`EpochLog`: what a training shows while it runs."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import keras
+
+from tfdetect.core import console
+from tfdetect.core.experiment import Training
+
+# Keys of Keras's logs, with their names in the line of an epoch.
+SHOWN = {
+    "loss": "loss",
+    "val_log_loss": "validation log-loss",
+    "val_accuracy": "accuracy",
+    "val_auc": "AUC",
+    "val_mask_iou": "mask IoU",
+}
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Logs one line per epoch; in a terminal, a progress bar shows the running epoch.
+
+    Args:
+        training: its number of epochs is shown.
+        log: called with each line.
+    """
+
+    def __init__(self, training: Training, log: Callable[[str], None] = console.log):
+        super().__init__()
+        self._epochs = sum(stage.epochs for stage in training.stages) or training.epochs
+        self._log = log
+        self._began = 0.0
+        self._stack: ExitStack | None = None
+        self._bar: console.Progress | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._began = time.monotonic()
+        self._close()
+        if console.is_terminal():
+            self._stack = ExitStack()
+            self._bar = self._stack.enter_context(
+                console.progress(
+                    self.params.get("steps"), self._title(epoch), "steps", transient=True
+                )
+            )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._bar is not None:
+            self._bar.note = f"loss {(logs or {}).get('loss', 0):.4f}"
+            self._bar.advance()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._close()
+        logs = logs or {}
+        parts = [f"{name} {logs[key]:.4f}" for key, name in SHOWN.items() if key in logs]
+        if "images_per_second" in logs:
+            parts.append(f"{logs['images_per_second']:,.0f} images/s")
+        seconds = time.monotonic() - self._began
+        self._log(f"{self._title(epoch)}: {', '.join(parts)}, {seconds:.0f} s")
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._close()
+
+    def _title(self, epoch: int) -> str:
+        return f"epoch {epoch + 1}/{self._epochs}"
+
+    def _close(self) -> None:
+        if self._stack is not None:
+            self._stack.close()
+        self._stack = self._bar = None

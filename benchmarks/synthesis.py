@@ -23,7 +23,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfdetect.core.experiment import Augmentation
-from tfdetect.core.registry import FILLS, resolve
+from tfdetect.core.registry import FILLS
 from tfdetect.data.augmentation import augment
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.forge import WITH_MODEL
@@ -70,7 +70,7 @@ def main():
     for name in FILLS:
         if name in WITH_MODEL:
             continue
-        fill = resolve("fill", FILLS, name)
+        fill = FILLS.load(name)
         extra = {"donor": images[1]} if "donor" in inspect.signature(fill).parameters else {}
         rng = random_generator(0, name)
         photo = Photo("made.png", images[0], np.asarray)

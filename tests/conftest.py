@@ -72,34 +72,48 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     catalog = find_data(plan, progress=False)
     devices = kwargs.pop("devices", Devices(None, 1, 0, "CPU"))
     return train_run(
-        plan, catalog, output / name, devices, verbose=0, log=lambda text: None, **kwargs
+        plan, catalog, output / name, devices, progress=False, log=lambda text: None, **kwargs
     )
 
 
-def fit_small(root, folder, overrides=(), devices=None, data_dir=None):
+def fit_small(root, folder, overrides=(), devices=None, data_dir=None, callbacks=()):
     """Fits without the rest of the run; returns the detector and its state."""
     from tfdetect.data.plan import find_data, make_plan
     from tfdetect.data.training_stream import training_data
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.devices import configure_devices
-    from tfdetect.training.fit import fit, prepare
+    from tfdetect.training.callbacks import ReportBrokenFiles
+    from tfdetect.training.fit import fit, set_seed_and_precision
 
     plan = make_plan(str(root), None, [*SMALL, *overrides], data_dir)
     catalog, experiment = find_data(plan, progress=False), plan.experiment
     classes, masks = len(plan.spec.class_names), experiment.model.mask_head is not None
     devices = devices or configure_devices(virtual=1)
-    prepare(experiment, devices)
+    set_seed_and_precision(experiment, devices)
     folder.mkdir(exist_ok=True)
     train, held_out = catalog.split("train"), catalog.split("validation")
     data = training_data(catalog, train, experiment.data, classes, 12, 0, masks)
     validation = validation_data(catalog, held_out, experiment.data, classes, 12, masks)
-    detector, state, _ = fit(
+    callbacks = [ReportBrokenFiles(data, lambda paths: None), *callbacks]
+    result = fit(
         experiment, classes, data, validation,
         lambda: unaugmented_images(catalog, train, experiment.data, 12),
-        devices, folder,
-        on_broken=lambda paths: None, say=lambda text: None, verbose=0,
+        devices, folder, callbacks, log=lambda text: None, verbose=0,
     )  # fmt: skip
-    return detector, state
+    return result.detector, result.state
+
+
+def run_at(path, class_names=("real", "fake"), side=24, policy="stretch"):
+    """A run with the least that its run.json may say, for a model that a test builds."""
+    from tfdetect.core.run import Run
+    from tfdetect.core.run_info import DatasetInfo, RunInfo, View
+
+    view = View(size=(side, side), policy=policy)
+    return Run(path, RunInfo(
+        status="complete", class_names=tuple(class_names), views=(view,), seed=0, devices="CPU",
+        command="-", created="2026-01-01", versions={}, git_revision=None,
+        dataset=DatasetInfo(name="none", fingerprint="0"),
+    ))  # fmt: skip
 
 
 @pytest.fixture(scope="session")

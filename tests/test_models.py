@@ -4,11 +4,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import run_at
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import INPUT_SIZES, load_experiment
-from tfdetect.core.registry import AUGMENTATIONS, BACKBONES, FRONT_ENDS, HEADS, MASK_HEADS, resolve
-from tfdetect.core.run import Run
+from tfdetect.core.experiment import load_experiment
+from tfdetect.core.registry import (
+    AUGMENTATIONS,
+    BACKBONES,
+    FILLS,
+    FRONT_ENDS,
+    HEADS,
+    LOSSES,
+    MASK_HEADS,
+    MASKS,
+)
+from tfdetect.models.backbones import build_backbone
 from tfdetect.models.detector import build_detector, describe
 from tfdetect.models.inference import probabilities
 from tfdetect.models.pyramid import with_maps
@@ -26,8 +36,8 @@ REDUCED = {
     "mobilenetv3_small": (32, {"alpha": 0.35, "minimalistic": True}),
 }  # fmt: skip
 # Those of one published detector each are tested with it, in test_published.py.
-NETWORKS = {name for name, function in BACKBONES.items() if ".networks." in function}
-FULL = {name: INPUT_SIZES[name][0] for name in BACKBONES if name not in {*REDUCED, *NETWORKS}}
+NETWORKS = {name for name, entry in BACKBONES.items() if ".networks." in entry.module}
+FULL = {name: BACKBONES[name].min_size for name in BACKBONES if name not in {*REDUCED, *NETWORKS}}
 HARNESS = [
     *(pytest.param(name, *case, id=name) for name, case in REDUCED.items()),
     *(pytest.param(name, size, {}, id=name, marks=pytest.mark.slow) for name, size in FULL.items()),
@@ -46,11 +56,15 @@ def images(count, size):
     return tf.random.stateless_uniform([count, size, size, 3], [1, 2], 0, 255)
 
 
-@pytest.mark.parametrize("kind", [FRONT_ENDS, BACKBONES, HEADS, MASK_HEADS, AUGMENTATIONS])
-def test_every_registered_name_resolves(kind):
-    for name in kind:
-        assert callable(resolve("name", kind, name))
-    assert set(INPUT_SIZES) == set(BACKBONES)
+REGISTRIES = [FRONT_ENDS, BACKBONES, HEADS, MASK_HEADS, LOSSES, AUGMENTATIONS, MASKS, FILLS]
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
+def test_every_registered_name_can_be_imported(registry):
+    for name in registry:
+        assert callable(registry.load(name))
+    with pytest.raises(UserError, match=f"Unknown {registry.kind} 'nothing-like-it'"):
+        registry.load("nothing-like-it")
 
 
 def check(model, size, classes, tmp_path):
@@ -65,8 +79,7 @@ def check(model, size, classes, tmp_path):
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     dead = [v.path for v, g in zip(model.trainable_variables, gradients) if g is None]
     assert dead == []
-    names = ["real", "fake", "edited"][:classes]
-    run = Run(tmp_path, {"classes": names, "image_size": [size, size], "resize": "stretch"})
+    run = run_at(tmp_path, ["real", "fake", "edited"][:classes], size)
     save_detector(model, run.model_path)
     expected = probabilities(model(x, training=False)["label"])
     again = probabilities(load_detector(run)(x, training=False)["label"])
@@ -102,8 +115,7 @@ MASK_HEAD_OF = {"resnet50_dilated": "fcn", "deeplabv3_resnet50": "linear", "segf
 def test_every_backbone_draws_masks(backbone, size, options, tmp_path):
     """A gradient for every weight, the backbone's own weights, the same mask after saving."""
     size = max(size, 64)
-    build = resolve("backbone", BACKBONES, backbone)
-    plain = build((size, size, 3), "none", **options)
+    plain = build_backbone(backbone, (size, size, 3), "none", options)
     shapes = [w.shape for w in with_maps(plain.model, plain.maps).weights]
     assert shapes == [w.shape for w in plain.model.weights]
     head = MASK_HEAD_OF.get(backbone, "decoder")
@@ -115,8 +127,7 @@ def test_every_backbone_draws_masks(backbone, size, options, tmp_path):
     assert logits["mask"].shape == (2, size, size, 1) and logits["mask"].dtype == tf.float32
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     assert [v.path for v, g in zip(model.trainable_variables, gradients) if g is None] == []
-    run = Run(tmp_path, {"classes": ["real", "fake"], "image_size": [size] * 2,
-                         "resize": "stretch"})  # fmt: skip
+    run = run_at(tmp_path, side=size)
     save_detector(model, run.model_path)
     again = load_detector(run)(x)["mask"]  # not training is what a model does unasked
     np.testing.assert_allclose(again, model(x, training=False)["mask"], atol=1e-4)

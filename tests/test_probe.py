@@ -4,17 +4,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMALL, fit_small, train_small
+from conftest import SMALL, fit_small, run_at, train_small
 from test_models import detector
 
 from tfdetect import predict, train
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import Run
+from tfdetect.core.run import open_run
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.detector import backbone_of
-from tfdetect.models.heads import Neighbors, neighbors
 from tfdetect.models.inference import probabilities
+from tfdetect.models.nearest_neighbors import NearestNeighbors, nearest_neighbors
 from tfdetect.models.saving import load_detector, save_detector
 
 TINY = "{hidden_dim: 32, num_layers: 1, num_heads: 2, intermediate_dim: 32}"
@@ -28,8 +28,7 @@ def test_encoders_build_freeze_and_save(encoder, tmp_path):
     model = detector(encoder, side, TINY, freeze="{fraction: 1}")
     assert [v.path.split("/")[0] for v in model.trainable_variables] == ["label", "label"]
     x = RNG.uniform(0, 255, (2, side, side, 3)).astype("float32")
-    run = Run(tmp_path, {"classes": ["real", "fake"], "image_size": [side, side],
-                         "resize": "stretch"})  # fmt: skip
+    run = run_at(tmp_path, side=side)
     save_detector(model, run.model_path)
     np.testing.assert_allclose(load_detector(run)(x)["label"], model(x)["label"], atol=1e-6)
     free = detector(encoder, side, TINY)
@@ -42,8 +41,8 @@ def test_encoders_build_freeze_and_save(encoder, tmp_path):
 
 
 @pytest.mark.parametrize(("encoder", "options", "message"), [
-    ("clip", "{size: xl}", "size is one of"),
-    ("dinov2", "{depth: 3}", "depth is none of"),
+    ("clip", "{size: xl}", "model.options.size.*'l14'.*Received: 'xl'"),
+    ("dinov2", "{depth: 3}", "unknown option 'depth'.*num_layers"),
 ])  # fmt: skip
 def test_wrong_encoders_are_explained(encoder, options, message):
     with pytest.raises(UserError, match=message):
@@ -73,7 +72,7 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
 
 def test_a_cached_run_is_whole_and_resumes_alike(folder_dataset, tmp_path):
     whole = train_small(folder_dataset, tmp_path / "a", CACHED)
-    assert whole.info["status"] == "complete"
+    assert whole.info.status == "complete"
     fit_small(folder_dataset, tmp_path / "b", [*CACHED, "training.epochs=5"])
     again, state = fit_small(folder_dataset, tmp_path / "b", CACHED)
     model = load_detector(whole)
@@ -93,13 +92,13 @@ def test_features_are_cached_of_frozen_backbones_only(folder_dataset, tmp_path, 
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("k", [1, 2])
 def test_neighbors_by_hand(outputs, k):
-    layer = Neighbors(outputs, k, bank=30)
+    layer = NearestNeighbors(outputs, k, bank_size=30)
     layer.build((None, 5))
     classes = max(2, outputs)
     features = RNG.normal(size=(21, 1, 1, 5)).astype("float32")
     labels = np.arange(21) % classes
     targets = labels[:, None] if outputs == 1 else np.eye(3)[labels]
-    layer.remember(features, targets)
+    layer.fill_bank(features, targets)
     x = RNG.normal(size=(4, 5)).astype("float32")
     unit = [v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (x, features[:, 0, 0])]
     cosines = unit[0] @ unit[1].T
@@ -110,33 +109,34 @@ def test_neighbors_by_hand(outputs, k):
     # In training an image does not find itself.
     own = layer(features[:3, 0, 0], training=True)
     assert np.abs(own - layer(features[:3, 0, 0])).max() > 0.1
-    with pytest.raises(ValueError, match="k is from"):
-        Neighbors(1, 9, bank=10)
+    with pytest.raises(UserError, match="k: at most bank_size / 2 = 5. Received: 9"):
+        nearest_neighbors(keras.Input((1, 1, 5)), 1, k=9, bank_size=10)
 
 
 def test_neighbors_of_authentic_images_alone():
-    layer = Neighbors(1, 2, bank=30, known="authentic")
+    layer = NearestNeighbors(1, 2, bank_size=30, reference="authentic")
     layer.build((None, 5))
     features = RNG.normal(size=(21, 1, 1, 5)).astype("float32")
     labels = np.arange(21) % 2
-    layer.remember(features, labels[:, None])
+    layer.fill_bank(features, labels[:, None])
     x = RNG.normal(size=(4, 5)).astype("float32")
     own = features[labels == 0, 0, 0]
     unit = [v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (x, own)]
     nearest = np.sort(unit[0] @ unit[1].T, axis=1)[:, -2:].mean(1, keepdims=True)
     np.testing.assert_allclose(layer(x), -np.exp(3) * nearest, atol=1e-4)
-    assert type(layer).from_config(layer.get_config()).which == "authentic"
-    for outputs, known in ((3, "authentic"), (1, "fake")):
-        with pytest.raises(ValueError, match="known is all"):
-            Neighbors(outputs, known=known)
+    assert type(layer).from_config(layer.get_config()).reference == "authentic"
+    with pytest.raises(UserError, match="authentic is for two classes"):
+        nearest_neighbors(keras.Input((1, 1, 5)), 3, reference="authentic")
+    with pytest.raises(UserError, match="head_options.reference.*Received: 'fake'"):
+        detector("small_resnet", 32, {}, "nearest_neighbors", head_options="{reference: fake}")
 
 
 def test_neighbors_tell_clusters_apart():
     label = np.arange(200) % 2
     x = (RNG.normal(0, 1, (200, 1, 1, 8)) + 2 * label[:, None, None, None]).astype("float32")
     features = keras.Input((1, 1, 8))
-    model = keras.Model(features, neighbors(features, 1, k=3, bank=100))
-    model.get_layer("label").remember(x[:120].copy(), label[:120, None])
+    model = keras.Model(features, nearest_neighbors(features, 1, k=3, bank_size=100))
+    model.get_layer("label").fill_bank(x[:120].copy(), label[:120, None])
     model.compile(keras.optimizers.Adam(0.05), keras.losses.BinaryCrossentropy(from_logits=True))
     start = model.evaluate(x[120:], label[120:], verbose=0)
     model.fit(x[:120], label[:120], epochs=20, verbose=0)
@@ -166,21 +166,21 @@ def test_content_is_pretrained_and_gives_no_verdicts(folder_dataset, tmp_path, c
     }  # fmt: skip
     assert run_command(predict.main, [str(tmp_path / "content"), str(folder_dataset)]) == 2
     assert "learned what photographs show" in capsys.readouterr().err
-    overrides = [*CACHED, "model.head=neighbors", "model.head_options={known: authentic}",
+    overrides = [*CACHED, "model.head=nearest_neighbors", "model.head_options={reference: authentic}",
                  f"model.weights={tmp_path / 'content'}", "training.cache_features=1"]  # fmt: skip
     model, _ = fit_small(folder_dataset, tmp_path / "fit", overrides)
-    kernel = load_detector(Run(tmp_path / "content", {})).get_weights()[0]
+    kernel = load_detector(open_run(tmp_path / "content")).get_weights()[0]
     np.testing.assert_array_equal(model.get_weights()[0], kernel)
 
 
 def test_neighbors_learn_and_save(folder_dataset, tmp_path):
-    overrides = [*CACHED, "model.head=neighbors", "model.head_options={bank: 60}",
+    overrides = [*CACHED, "model.head=nearest_neighbors", "model.head_options={bank_size: 60}",
                  "training.cache_features=1"]  # fmt: skip
     model, _ = fit_small(folder_dataset, tmp_path / "fit", overrides)
     assert float(model.get_layer("label").scale) != 3.0
     assert model.get_layer("label").empty.numpy().sum() == 0
     assert {v.path for v in model.trainable_variables} == {"label/scale", "label/offset"}
-    run = Run(tmp_path, {"classes": ["real", "fake"], "image_size": [24, 24], "resize": "stretch"})
+    run = run_at(tmp_path)
     save_detector(model, run.model_path)
     x = RNG.uniform(0, 255, (2, 24, 24, 3)).astype("float32")
     table = probabilities(model(x, training=False)["label"])

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import run_at
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_model, override, published
-from tfdetect.core.registry import BACKBONES, resolve
-from tfdetect.core.run import Run
 from tfdetect.data.plan import make_plan
+from tfdetect.models.backbones import build_backbone
 from tfdetect.models.detector import build_detector, learn_statistics
 from tfdetect.models.inference import predicts_masks, probabilities
 from tfdetect.models.networks.f3net import mix_block
@@ -105,8 +105,7 @@ def test_gram_matrices():
 
 
 def test_nixnet_reads_both_of_its_inputs():
-    build_backbone = resolve("backbone", BACKBONES, "nixnet")
-    network = build_backbone((32, 32, 6), "none", size=40).model
+    network = build_backbone("nixnet", (32, 32, 6), "none", {"size": 40}).model
     x = tf.random.stateless_normal((1, 32, 32, 6), [1, 2])
     swapped = tf.concat([x[..., 3:], x[..., :3]], axis=-1)
     assert np.abs(network(x) - network(swapped)).max() > 1e-3
@@ -118,7 +117,7 @@ def test_nixnet_reads_both_of_its_inputs():
 
 def test_iidnet_has_the_searched_cells():
     assert len(SEARCHED) == 10
-    network = resolve("backbone", BACKBONES, "iidnet")((64, 64, 3), "none").model
+    network = build_backbone("iidnet", (64, 64, 3), "none").model
     assert network.get_layer("cell10_add").output.shape[1:] == (8, 8, 256)
     assert network.get_layer("attention").output.shape[-1] == 768
     differences = network.get_layer("differences").kernel.numpy()
@@ -178,8 +177,7 @@ def test_gradients_and_round_trips_at_another_size(name, tmp_path):
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     assert [v.path for v, g in zip(model.trainable_variables, gradients) if g is None] == []
     classes = max(2, model.output["label"].shape[-1])
-    run = Run(tmp_path, {"classes": list("abc")[:classes], "image_size": [side, side],
-                         "resize": "stretch"})  # fmt: skip
+    run = run_at(tmp_path, list("abc")[:classes], side)
     save_detector(model, run.model_path)
     again = load_detector(run)
     export_saved_model(run)

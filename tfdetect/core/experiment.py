@@ -6,45 +6,21 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from tfdetect.core import registry
+from tfdetect.core import plugins, registry
 from tfdetect.core.documents import Document, find, read_yaml, shipped_names, validate
 from tfdetect.core.errors import UserError, nearest, unknown
-
-# What multiples of pixels a backbone accepts: (smallest side, side must divide by this).
-INPUT_SIZES = {
-    "densenet121": (32, 1), "densenet169": (32, 1), "densenet201": (32, 1),
-    "xception": (71, 1),
-    "efficientnetv2_b0": (32, 1), "efficientnetv2_s": (32, 1),
-    "convnext_tiny": (32, 1),
-    "mobilenetv3_small": (32, 1), "mobilenetv3_large": (32, 1),
-    "resnet18": (32, 1), "resnet34": (32, 1), "resnet50": (32, 1), "resnet101": (32, 1),
-    "resnet50_dilated": (32, 8), "deeplabv3_resnet50": (64, 32), "segformer_b0": (32, 32),
-    "swin_t": (224, 224), "swin_s": (224, 224), "swin_b": (224, 224),
-    "deit_t": (32, 16), "deit_s": (32, 16), "deit_b": (32, 16),
-    "vit_b": (32, 16),
-    "small_resnet": (16, 1), "none": (8, 1), "frank_cnn": (16, 8),
-    "clip": (28, 1), "siglip": (32, 16), "dinov2": (28, 14), "dinov3": (32, 16),
-    "gramnet": (32, 1), "f3net": (142, 1), "iidnet": (64, 8), "nixnet": (32, 8),
-    "graftnet": (32, 32),
-}  # fmt: skip
-# Those that leave another side than the image's; `options` are the front-end's.
-FRONT_END_SIDES = {
-    "lfs": lambda side, options: (side - 2) // 2 + 1,
-    "npr": lambda side, options: side - side % 2,
-    "simplest_patch": lambda side, options: options.get("output", 256),
-}
 
 
 class Augmentation(Document):
     """One step of an augmentation policy: a registered name and its parameters."""
 
     name: str
-    params: dict[str, float | int | str | bool | list[float]] = {}
+    params: dict[str, Any] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, value: Any) -> Any:
-        # Written flat in YAML: {name: warp, rotation: 20}.
+        # In YAML it is flat: {name: warp, rotation: 20}.
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, dict) and "params" not in value:
@@ -64,6 +40,7 @@ _FREE = (
     "model.head_options.",
     "model.options.",
     "model.mask_options.",
+    "training.loss_options.",
     "data.augment.",
 )
 
@@ -71,17 +48,30 @@ Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see g
 
 
 class Data(Document):
-    """What is read and how it reaches the detector."""
+    """Which images are read and how they reach the detector.
+
+    Attributes:
+        dataset: name of a shipped dataset spec, a path to one, or a folder.
+        image_size: (height, width) of the detector's input in pixels; one number for both.
+        resize: how an image becomes that size; the window policies take pixels as they are, at
+            random positions in training and in the center otherwise.
+        test_crops: windows per image whose probabilities are averaged at prediction.
+        augment: augmentation steps of training images, in order.
+        cache: keep decoded images in memory: "auto" where they fit, "memory" always, or "none".
+        balance: of the classes in training: "sample" draws them equally often, "weight" weights
+            the loss.
+        dataset_weights: how often the datasets of a union are drawn in training, by name; by
+            default in proportion to their sizes.
+    """
 
     dataset: str | None = None
-    image_size: tuple[int, int] = (224, 224)  # height, width in pixels
-    # The windows take pixels as they are: at random places in training, in the middle elsewhere.
+    image_size: tuple[int, int] = (224, 224)
     resize: Resize = "stretch"
-    test_crops: Literal[1, 5, 9] = 1  # windows of an image whose probabilities are averaged
+    test_crops: Literal[1, 5, 9] = 1
     augment: tuple[Augmentation, ...] = ()
     cache: Literal["auto", "memory", "none"] = "auto"
-    balance: Literal["none", "sample", "weight"] = "none"  # of the classes in training
-    dataset_weights: dict[str, float] = {}  # of a union's datasets in training; default: their sizes
+    balance: Literal["none", "sample", "weight"] = "none"
+    dataset_weights: dict[str, float] = {}
 
     @model_validator(mode="after")
     def _windows(self):
@@ -93,7 +83,7 @@ class Data(Document):
     @classmethod
     def _positive(cls, value: dict[str, float]) -> dict[str, float]:
         if any(weight <= 0 for weight in value.values()):
-            raise ValueError("weights must be above 0; to leave a dataset out, leave it out")
+            raise ValueError("weights must be above 0; to exclude a dataset, do not name it")
         return value
 
     @field_validator("image_size", mode="before")
@@ -103,11 +93,17 @@ class Data(Document):
 
 
 class Freeze(Document):
-    """Which backbone layers do not learn. Exactly one way, or none."""
+    """Which layers of the backbone are frozen; at most one of the three is set.
 
-    first: int | None = Field(None, ge=0)  # the first N layers
-    fraction: float | None = Field(None, ge=0, le=1)  # the first fraction of the layers
-    names: tuple[str, ...] = ()  # shell patterns on layer names
+    Attributes:
+        first: the first N layers.
+        fraction: the first fraction of the layers.
+        names: layers whose names match one of these shell patterns.
+    """
+
+    first: int | None = Field(None, ge=0)
+    fraction: float | None = Field(None, ge=0, le=1)
+    names: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one(self):
@@ -120,11 +116,19 @@ class Model(Document):
     """The detector: front-end, backbone, heads, weights.
 
     Attributes:
-        front_end: fixed or learned filters before the backbone; "pixels" is none.
+        front_end: fixed or learned filters before the backbone; "pixels" for none.
         front_end_options: keyword arguments of the front-end's function.
         with_pixels: give the backbone the image's own channels before those of the front-end.
+        backbone: feature extractor.
+        options: keyword arguments of the backbone's function.
+        weights: initial weights of the backbone: "none", "imagenet", a preset's name, or a path
+            to a run or a .keras file.
+        freeze: which layers of the backbone are not trained.
+        head: classifier on the features.
         head_options: keyword arguments of the head's function.
-        mask_head: draws which pixels were altered; none for a detector of labels alone.
+        dropout: fraction that the head drops in training.
+        l2: L2 regularization of the head's dense layers, where it has any.
+        mask_head: predicts which pixels were altered; null for a detector of labels alone.
         mask_options: keyword arguments of the mask head's function.
     """
 
@@ -132,13 +136,13 @@ class Model(Document):
     front_end_options: dict[str, Any] = {}
     with_pixels: bool = False
     backbone: str = "small_resnet"
-    options: dict[str, Any] = {}  # keyword arguments of the backbone's function
-    weights: str = "none"  # none, imagenet, a preset's name, or a path to a run or .keras file
+    options: dict[str, Any] = {}
+    weights: str = "none"
     freeze: Freeze = Freeze()
     head: str = "linear"
     head_options: dict[str, Any] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
-    l2: float = Field(0.01, ge=0)  # on the dense layers of conv_dense
+    l2: float = Field(0.01, ge=0)
     mask_head: str | None = None
     mask_options: dict[str, Any] = {}
 
@@ -186,14 +190,16 @@ class Schedule(Document):
     """Learning rate over time.
 
     Attributes:
-        name: "step" multiplies the rate by `factor` every `step_epochs` epochs; "plateau" does so
-            when the monitored metric has not improved by `min_delta` for `patience` epochs.
+        name: "cosine" decays to 0; "step" multiplies the rate by `factor` every `step_epochs`
+            epochs; "plateau" does so when the monitored metric has not improved by `min_delta` for
+            `patience` epochs.
+        warmup_epochs: epochs in which the rate of "cosine" rises from 0.
         min_lr: lowest learning rate of "plateau".
-        stop_below_lr: plateau ends the training instead of going below this rate.
+        stop_below_lr: training ends after an epoch whose learning rate is below this.
     """
 
     name: Literal["constant", "cosine", "step", "plateau"] = "constant"
-    warmup_epochs: float = Field(0.0, ge=0)  # cosine
+    warmup_epochs: float = Field(0.0, ge=0)
     factor: float = Field(0.1, gt=0, lt=1)
     step_epochs: int = Field(10, gt=0)
     patience: int = Field(2, ge=0)
@@ -203,7 +209,13 @@ class Schedule(Document):
 
 
 class Stage(Document):
-    """One stage of fine-tuning: what is frozen, for how long, at which share of the rate."""
+    """One stage of fine-tuning.
+
+    Attributes:
+        epochs: its length.
+        freeze: which layers of the backbone are frozen in it.
+        lr_multiplier: factor on the optimizer's learning rate.
+    """
 
     epochs: int = Field(gt=0)
     freeze: Freeze = Freeze()
@@ -211,17 +223,18 @@ class Stage(Document):
 
 
 class MaskLoss(Document):
-    """The loss of the mask, a mean over the pixels of each image whose truth is known.
+    """The loss of the mask: a mean over those pixels of each image whose truth is known.
 
     Attributes:
-        name: "bce"; "focal" (Lin et al., ICCV 2017); "dice", 1 - Dice; or the sum of two.
-        alpha: focal's weight of altered pixels, 1 - alpha that of the others; none for equal
+        name: "bce", binary cross-entropy; "focal" (Lin et al., ICCV 2017); "dice", 1 - Dice; or the
+            sum of two.
+        alpha: focal weight of altered pixels, 1 - alpha that of the others; null for equal
             weights. RetinaNet's 0.25 lowers the weight of altered pixels.
-        gamma: focal's exponent; 0 makes it BCE.
+        gamma: focal exponent; 0 makes it binary cross-entropy.
         edge: extra weight, in BCE and focal, of pixels within two pixels of the border of the
             altered region.
-        label_weight, mask_weight: factors on the losses of the label and of the mask; an auxiliary
-            mask counts half as much as the mask.
+        label_weight: factor on the loss of the label.
+        mask_weight: factor on the loss of the mask; an auxiliary mask has half of it.
     """
 
     name: Literal["bce", "focal", "dice", "bce_dice", "focal_dice", "focal_bce"] = "bce"
@@ -232,50 +245,82 @@ class MaskLoss(Document):
     mask_weight: float = Field(1.0, ge=0)
 
 
+THRESHOLD_RULES = ("balanced", "eer", "fpr_1", "fpr_5")
+
+
 class Training(Document):
-    """How the detector learns.
+    """How the detector is trained.
 
     Attributes:
+        epochs: number of epochs.
         stages: fine-tuning in several stages, each with a fresh optimizer and schedule:
-            the head first, then more and more layers with smaller rates. They take the
-            place of `epochs` and of `model.freeze`.
+            the head first, then more and more layers with smaller rates. They replace `epochs`
+            and `model.freeze`.
         cache_features: with the whole backbone frozen, compute its features once, of so many
             differently augmented passes over the training split, and train the head on them.
-        ema: momentum of a moving average of the weights, such as 0.999; the average is what is
-            validated and kept. 0 for none.
+        steps_per_epoch: batches per epoch; by default one pass over the training split.
+        batch_size: images per step, over all devices together.
+        loss: loss of the label; "cross_entropy", or one that is registered from outside.
+        loss_options: keyword arguments of the loss's function.
+        ema: momentum of an exponential moving average of the weights, such as 0.999; the average
+            is what is validated and kept. 0 for none.
+        monitor: metric of the validation split that picks the best epoch, and that early stopping
+            and the plateau schedule watch; "iou" is the mask's, "loss" the label's log loss.
+        early_stopping: end after so many epochs without improvement; null for never.
+        threshold: P(fake) from which the verdict is fake, chosen on the validation split: the
+            threshold of best "balanced" accuracy, of equal error rates ("eer"), of at most 1% or
+            5% false positives ("fpr_1", "fpr_5"), or a number.
+        precision: "auto" is half precision where the device computes in it, float32 elsewhere.
+        deterministic: use deterministic kernels only; slower.
+        checkpoint_minutes: minutes between the states that --resume needs, within an epoch.
+        tensorboard_histograms: epochs between histograms of the weights in TensorBoard; 0 for none.
     """
 
     epochs: int = Field(10, gt=0)
     stages: tuple[Stage, ...] = ()
     cache_features: int = Field(0, ge=0)
-    steps_per_epoch: int | None = Field(None, gt=0)  # default: one pass over train
-    batch_size: int = Field(32, gt=0)  # over all devices together
+    steps_per_epoch: int | None = Field(None, gt=0)
+    batch_size: int = Field(32, gt=0)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    loss: str = "cross_entropy"
+    loss_options: dict[str, Any] = {}
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     ema: float = Field(0.0, ge=0, lt=1)
     mask_loss: MaskLoss = MaskLoss()
-    # Of validation, picks the best model; iou is the mask's.
     monitor: Literal["accuracy", "auc", "loss", "iou"] = "accuracy"
-    early_stopping: int | None = Field(None, ge=0)  # patience in epochs
-    # auto: half precision where the device computes in it, float32 elsewhere.
+    early_stopping: int | None = Field(None, ge=0)
+    threshold: float | str = "balanced"
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     deterministic: bool = False
-    checkpoint_minutes: float = Field(10.0, ge=0)  # between states to resume from within an epoch
+    checkpoint_minutes: float = Field(10.0, ge=0)
+    tensorboard_histograms: int = Field(0, ge=0)
+
+    @field_validator("threshold")
+    @classmethod
+    def _threshold(cls, value: float | str) -> float | str:
+        if value in THRESHOLD_RULES or (isinstance(value, float) and 0 < value < 1):
+            return value
+        raise ValueError(f"must be {', '.join(THRESHOLD_RULES)} or a number between 0 and 1")
+
+    @field_validator("loss")
+    @classmethod
+    def _loss(cls, value: str) -> str:
+        return _registered(value, registry.LOSSES)
 
 
 class Published(Document):
-    """Of an experiment that is a detector somebody published.
+    """Facts about a detector that somebody published.
 
     Attributes:
-        paper: who, where, when.
-        good_at: what it is for, in some words.
-        parameters: trainable ones, of the whole network with its published head.
-        logits: of the published head.
+        paper: authors, venue and year.
+        use_case: what it is for, in a few words.
+        parameters: number of trainable parameters of the whole network with its published head.
+        logits: number of logits of the published head.
     """
 
     paper: str
-    good_at: str
+    use_case: str
     parameters: int
     logits: int = 1
 
@@ -284,26 +329,41 @@ class Experiment(Document):
     """A reproducible configuration of one training.
 
     Attributes:
-        name: what runs of it are called.
-        seed: fixes splits' order, shuffling, augmentation and initialization.
-        published: for those that `tfdetect models` lists.
+        name: default name of its runs.
+        description: one line for people.
+        published: facts about the detector, of those that `tfdetect models` lists.
+        plugins: Python files or modules that register parts of the user's own; see
+            `tfdetect.core.plugins`.
+        seed: fixes shuffling, augmentation and initialization.
+        data: which images are read.
+        model: the detector.
+        training: how it is trained.
     """
 
     name: str
     description: str = ""
     published: Published | None = None
+    plugins: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**31)
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins(cls, value: Any) -> Any:
+        # Before the names that they register are looked up.
+        if isinstance(value, dict) and isinstance(value.get("plugins"), list | tuple):
+            plugins.check_loaded(str(source) for source in value["plugins"])
+        return value
 
     @model_validator(mode="after")
     def _frozen(self):
         frozen = self.model.freeze.fraction == 1 and not self.training.stages
         if self.training.cache_features and (not frozen or self.model.mask_head):
             raise ValueError(
-                "training.cache_features needs model.freeze: {fraction: 1}, no training.stages and no "
-                "model.mask_head"
+                "training.cache_features needs model.freeze: {fraction: 1}, no training.stages and "
+                "no model.mask_head"
             )
         return self
 
@@ -317,28 +377,32 @@ class Experiment(Document):
 
     @model_validator(mode="after")
     def _legal_size(self):
-        smallest, multiple = INPUT_SIZES[self.model.backbone]
-        changed = FRONT_END_SIDES.get(self.model.front_end)
-        for side in self.data.image_size:
-            if changed is not None:
-                side = changed(side, self.model.front_end_options)
+        backbone = registry.BACKBONES[self.model.backbone]
+        assert isinstance(backbone, registry.BackboneEntry)
+        smallest, multiple = backbone.min_size, backbone.multiple
+        for size in self.data.image_size:
+            side = size
+            if self.model.front_end != "pixels":
+                front_end = registry.FRONT_ENDS[self.model.front_end]
+                assert isinstance(front_end, registry.FrontEndEntry)
+                side = front_end.output_side(size, self.model.front_end_options)
             if side < smallest or side % multiple:
                 below = max(smallest, side // multiple * multiple)
                 legal = sorted({below, max(smallest, -(-side // multiple) * multiple)})
                 raise ValueError(
                     f"{self.model.backbone} does not take images of {side} pixels a side"
-                    f"{' after the front-end' if changed else ''}; the "
+                    f"{' after the front-end' if side != size else ''}; the "
                     f"nearest legal {'sizes are' if len(legal) > 1 else 'size is'} "
                     f"{' and '.join(map(str, legal))} (data.image_size)"
                 )
         return self
 
     def to_yaml(self) -> str:
-        """The resolved experiment as YAML that `load_experiment` reads back."""
+        """Return the resolved experiment as YAML that `load_experiment` reads back."""
         return yaml.safe_dump(self.as_data(), sort_keys=False)
 
     def as_data(self) -> dict[str, Any]:
-        """The resolved experiment as it stands in YAML."""
+        """Return the resolved experiment as plain data, as YAML has it."""
         data = self.model_dump(mode="json")
         data["data"]["augment"] = [
             {"name": step["name"], **step["params"]} for step in data["data"]["augment"]
@@ -347,24 +411,33 @@ class Experiment(Document):
 
 
 def load_experiment(name: str, overrides: list[str] = ()) -> Experiment:
-    """Loads a shipped experiment by name, or a file by path, with `a.b=c` overrides.
+    """Load a shipped experiment by name, or a file by path.
+
+    The plug-ins that it names are loaded.
+
+    Args:
+        name: of a shipped experiment, or the path of a YAML file.
+        overrides: changes such as "training.epochs=5".
 
     Raises:
         UserError: unknown experiment, unknown key (names file, line and the
             nearest key) or illegal value.
     """
     path = find("experiment", "experiments", name)
-    return _with_overrides(read_yaml(path), overrides, str(path), path)
+    data = read_yaml(path)
+    if isinstance(data.get("plugins"), list):
+        data["plugins"] = [plugins.load_plugin(str(source)) for source in data["plugins"]]
+    return _with_overrides(data, overrides, str(path), path)
 
 
 def published() -> dict[str, Experiment]:
-    """The shipped experiments that are published detectors, by name."""
+    """Return the shipped experiments that are published detectors, by name."""
     found = map(load_experiment, shipped_names("experiments"))
     return {experiment.name: experiment for experiment in found if experiment.published}
 
 
 def load_model(name: str) -> Experiment:
-    """A published detector's own experiment.
+    """Return a published detector's own experiment.
 
     Raises:
         UserError: no such detector.
@@ -375,7 +448,7 @@ def load_model(name: str) -> Experiment:
 
 
 def with_model(experiment: Experiment, model: Experiment) -> Experiment:
-    """The same data and training with another detector, at its own image size."""
+    """Return the same data and training with another detector, at its own image size."""
     data = {"image_size": model.data.image_size, "resize": model.data.resize}
     return experiment.model_copy(update={
         "name": model.name, "description": model.description, "published": model.published,
@@ -384,7 +457,7 @@ def with_model(experiment: Experiment, model: Experiment) -> Experiment:
 
 
 def override(experiment: Experiment, overrides: list[str]) -> Experiment:
-    """Returns `experiment` with `a.b=c` overrides applied."""
+    """Return the experiment with changes such as "training.epochs=5" applied."""
     if not overrides:
         return experiment
     return _with_overrides(experiment.as_data(), overrides, experiment.name)
@@ -421,6 +494,8 @@ def _with_overrides(data: dict, overrides: list[str], source: str, path: Path | 
                     node[part] = _number(node[part])
             else:
                 node = node[part]
+    if any(text.startswith("plugins") for text in overrides) and isinstance(data["plugins"], list):
+        data["plugins"] = [plugins.load_plugin(str(source)) for source in data["plugins"]]
     return validate(Experiment, data, "--set " + " --set ".join(overrides))
 
 
@@ -432,7 +507,8 @@ def _number(text: str) -> str | float:
         return text
 
 
-def _registered(name: str, names: dict[str, str]) -> str:
+def _registered(name: str, names: registry.Registry) -> str:
+    plugins.load_listed()
     if name not in names:
         raise ValueError(f"no such name.{nearest(name, names)} Choices: {', '.join(sorted(names))}")
     return name

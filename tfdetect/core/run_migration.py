@@ -10,6 +10,7 @@ _RENAMED = {  # by the key that holds them: old key, new key
     "stages": {"rate": "lr_multiplier"},
     "freeze": {"share": "fraction"},
     "published": {"good_at": "use_case"},
+    "head_options": {"known": "reference", "bank": "bank_size"},
 }  # fmt: skip
 _REMOVED = {"training": ("xla",), "mask_loss": ("edge_pixels", "aux_weight")}
 _NAMES = {  # by the key that holds them: old name of something registered, new name

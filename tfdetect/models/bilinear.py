@@ -1,4 +1,4 @@
-"""Bilinear enlargement."""
+"""Bilinear resizing."""
 
 import keras
 from keras import layers, ops
@@ -6,10 +6,14 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Bilinear(layers.Layer):
-    """[B, h, w, C] -> [B, height, width, C], with half-pixel centers.
+    """Bilinear resizing with half-pixel centers: [B, h, w, C] -> [B, height, width, C].
 
-    Not Keras's Resizing: that is a layer of augmentation, and switches the layers after it to
-    training where a model is called without saying which.
+    Keras's Resizing is an augmentation layer: it would put the layers after it in training mode
+    wherever a model is called without the argument `training`. UpSampling2D takes whole factors.
+
+    Args:
+        height: of the result, in pixels.
+        width: of the result, in pixels.
     """
 
     def __init__(self, height: int, width: int, **kwargs):

@@ -1,9 +1,11 @@
 """`build_detector`: front-end, backbone and heads as one functional Keras model."""
 
 import fnmatch
+import inspect
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 from keras import layers
@@ -11,13 +13,14 @@ from keras import layers
 from tfdetect.core import registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, Freeze, Model
-from tfdetect.models.backbones import Backbone, inflate
+from tfdetect.core.options import check_options
+from tfdetect.models.backbones import Backbone, build_backbone, inflate
 from tfdetect.models.pyramid import with_maps
 from tfdetect.models.spectral_front_ends import Standardize
 
 
 def build_detector(experiment: Experiment, classes: int) -> keras.Model:
-    """Builds the detector of an experiment.
+    """Build the detector of an experiment.
 
     Args:
         experiment: its `model` and `data.image_size` are used.
@@ -27,42 +30,29 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     Returns:
         A model from images [B, H, W, 3] in 0..255 to {"label": logits float32
         [B, 1 or classes]} and, with a mask head, "mask": logits float32 [B, H, W, 1] of
-        altered pixels, and what else the mask head is trained by.
+        altered pixels, and any auxiliary output of the mask head.
 
     Raises:
-        UserError: weights cannot be had or do not fit, or an option is refused.
+        UserError: weights cannot be loaded or do not fit, or an option is refused.
     """
     model = experiment.model
-    shape = (*experiment.data.image_size, 3)
-    is_path = not model.weights.startswith(("kaggle://", "hf://")) and (
-        model.weights.endswith(".keras") or os.sep in model.weights or (
-            model.weights not in ("none", "imagenet") and Path(model.weights).is_dir()
-        )
-    )  # fmt: skip
-    images = keras.Input(shape, name="image")
-    filtered = None
-    if model.front_end != "pixels":
-        build = registry.resolve("front-end", registry.FRONT_ENDS, model.front_end)
-        filtered = _options("front-end", "front_end_options", model.front_end, build, images,
-                            **model.front_end_options)  # fmt: skip
-        if model.with_pixels and filtered.shape[1:3] != images.shape[1:3]:
-            raise UserError(
-                f"model.with_pixels: the front-end {model.front_end} changes the image's size."
-            )
+    images = keras.Input((*experiment.data.image_size, 3), name="image")
+
+    # 1. The front-end, and what the backbone will read.
+    filtered = _filter(model, images)
+    shape = images.shape[1:]
+    if filtered is not None:
         shape = (*filtered.shape[1:3], filtered.shape[3] + 3 * model.with_pixels)
+
+    # 2. The backbone with its initial weights.
+    is_path = _is_path(model.weights)
     backbone = _build_backbone(model, shape, "none" if is_path else model.weights)
     if is_path:
         _load_backbone(backbone.model, Path(model.weights).expanduser())
-    backbone.model.autocast = False  # its layers do that, those that want it
+    backbone.model.autocast = False  # its layers cast, those that should
+    x = _scale(model, images, filtered)
 
-    x = filtered
-    if filtered is None or model.with_pixels:
-        # In float32 also under mixed precision: half precision would round pixels.
-        x = layers.Rescaling(backbone.scale, backbone.offset, dtype="float32", name="preprocess")(
-            images
-        )
-        if filtered is not None:
-            x = layers.Concatenate(dtype="float32", name="pixels_and_filtered")([x, filtered])
+    # 3. The mask head, if any, and the head.
     outputs, mask = {}, {}
     if model.mask_head is None:
         features = backbone.model(x)
@@ -70,15 +60,15 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
         network = with_maps(backbone.model, backbone.maps)
         network.autocast = False
         features, *maps = network(x)
-        draw = registry.resolve("mask head", registry.MASK_HEADS, model.mask_head)
-        outputs = _options("mask head", "mask_options", model.mask_head, draw, x, features, maps,
-                           **model.mask_options)  # fmt: skip
+        outputs = _call(
+            registry.MASK_HEADS, model.mask_head, "model.mask_options", model.mask_options,
+            x, features, maps,
+        )  # fmt: skip
         if model.head == "top_pixels":
             mask["mask"] = outputs["mask"]
-    head = registry.resolve("head", registry.HEADS, model.head)
-    logits = _options(
-        "head", "head_options", model.head, head, features, 1 if classes == 2 else classes,
-        model.dropout, model.l2, **mask, **model.head_options,
+    logits = _call(
+        registry.HEADS, model.head, "model.head_options", model.head_options,
+        features, 1 if classes == 2 else classes, model.dropout, model.l2, **mask,
     )  # fmt: skip
     detector = keras.Model(
         images, {"label": logits, **outputs}, name=experiment.name.replace("/", "_")
@@ -87,12 +77,45 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     return detector
 
 
-def _build_backbone(model: Model, shape: tuple, weights: str) -> Backbone:
-    build = registry.resolve("backbone", registry.BACKBONES, model.backbone)
+def _filter(model: Model, images: keras.KerasTensor) -> keras.KerasTensor | None:
+    """Return the front-end's output, none without a front-end."""
+    if model.front_end == "pixels":
+        return None
+    filtered = _call(
+        registry.FRONT_ENDS, model.front_end, "model.front_end_options", model.front_end_options,
+        images,
+    )  # fmt: skip
+    if model.with_pixels and filtered.shape[1:3] != images.shape[1:3]:
+        raise UserError(
+            f"model.with_pixels: the front-end {model.front_end} changes the image's size from "
+            f"{images.shape[1]} x {images.shape[2]} to {filtered.shape[1]} x {filtered.shape[2]}."
+        )
+    return filtered
 
+
+def _scale(
+    model: Model, images: keras.KerasTensor, filtered: keras.KerasTensor | None
+) -> keras.KerasTensor:
+    """Return what the backbone reads: scaled pixels, the front-end's output, or both."""
+    if filtered is not None and not model.with_pixels:
+        return filtered
+    entry = registry.BACKBONES[model.backbone]
+    # float32 also under mixed precision: half precision would round pixels.
+    pixels = layers.Rescaling(
+        _plain(entry.scale), _plain(entry.offset), dtype="float32", name="preprocess"
+    )(images)
+    if filtered is None:
+        return pixels
+    return layers.Concatenate(dtype="float32", name="pixels_and_filtered")([pixels, filtered])
+
+
+def _plain(value: float | tuple[float, ...]) -> float | list[float]:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _build_backbone(model: Model, shape: tuple, weights: str) -> Backbone:
     def make(shape: tuple, weights: str) -> Backbone:
-        return _options("backbone", "options", model.backbone, build, shape, weights,
-                        **model.options)  # fmt: skip
+        return build_backbone(model.backbone, shape, weights, model.options)
 
     if shape[-1] == 3 or weights == "none":
         return make(shape, weights)
@@ -101,19 +124,38 @@ def _build_backbone(model: Model, shape: tuple, weights: str) -> Backbone:
     return backbone
 
 
-def _options(kind: str, key: str, name: str, build: Callable, *arguments, **options):
-    """What `build` makes; that it refuses an option is the user's mistake."""
-    try:
-        return build(*arguments, **options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The {kind} {name} refuses model.{key}: {error}") from error
+def _call(
+    known: registry.Registry, name: str, key: str, options: dict[str, Any], *arguments: Any,
+    **more: Any,
+) -> Any:  # fmt: skip
+    """Call a registered function with arguments and with options that are checked before.
+
+    Args:
+        known: where the function is registered.
+        name: its name there.
+        key: the experiment's key of the options.
+        options: of the experiment.
+        arguments: positional arguments.
+        more: keyword arguments that are no options.
+    """
+    function = known.load(name)
+    given = {*list(inspect.signature(function).parameters)[: len(arguments)], *more}
+    return function(*arguments, **more, **check_options(function, options, key, given))
+
+
+def _is_path(weights: str) -> bool:
+    """Whether `model.weights` is a path of a run or a .keras file, not a preset's name."""
+    if weights.startswith(("kaggle://", "hf://")) or weights in ("none", "imagenet"):
+        return False
+    return weights.endswith(".keras") or os.sep in weights or Path(weights).is_dir()
 
 
 def learn_statistics(detector: keras.Model, images: Callable[[], Iterable]) -> None:
-    """Learns what layers of a front-end take from training images before the first step.
+    """Compute the statistics of training images that layers of a front-end need.
 
     Args:
-        images: makes batches float32 [B, H, W, 3] in 0..255; called only if a layer needs them.
+        detector: its `Standardize` layers are set.
+        images: returns batches float32 [B, H, W, 3] in 0..255; called only if a layer needs them.
     """
     for layer in detector.layers:
         if isinstance(layer, Standardize):
@@ -122,10 +164,13 @@ def learn_statistics(detector: keras.Model, images: Callable[[], Iterable]) -> N
 
 
 def freeze(detector: keras.Model, rule: Freeze) -> None:
-    """Makes those layers of the backbone untrainable that the rule names, and no others.
+    """Freeze the layers of the backbone that the rule names, and unfreeze the others.
 
     Frozen batch normalization uses its moving averages. A compiled detector must be
     compiled again.
+
+    Raises:
+        UserError: a pattern matches no layer, or there are fewer layers than are to be frozen.
     """
     leaves = backbone_layers(backbone_of(detector))
     for leaf in leaves:
@@ -149,7 +194,7 @@ def freeze(detector: keras.Model, rule: Freeze) -> None:
 
 
 def describe(detector: keras.Model) -> str:
-    """One line on size and freezing, for the terminal and the run."""
+    """Return one line on a detector's size and frozen layers."""
     backbone = backbone_of(detector)
     leaves = backbone_layers(backbone)
     frozen = sum(not layer.trainable for layer in leaves)
@@ -161,18 +206,20 @@ def describe(detector: keras.Model) -> str:
 
 
 def backbone_of(detector: keras.Model) -> keras.Model:
-    """The backbone inside a detector."""
+    """Return the backbone inside a detector."""
     return next(layer for layer in detector.layers if isinstance(layer, keras.Model))
 
 
 def features_of(detector: keras.Model) -> keras.KerasTensor:
-    """What a detector's backbone gives within the detector, as a symbolic tensor."""
+    """Return the output of a detector's backbone within the detector, as a symbolic tensor."""
     return backbone_of(detector)._inbound_nodes[-1].output_tensors[0]
 
 
 def backbones_of(detector: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
-    """Names of a detector's backbones (an ensemble has several), and the maps of features they
-    give within it, [B, h, w, C]; those that keep no places, such as class tokens, are left out.
+    """Return name and feature map [B, h, w, C] of each backbone of a detector.
+
+    An ensemble has several. Backbones whose features have no positions, such as class tokens, are
+    left out.
     """
     found = []
     for layer in detector.layers:
@@ -184,7 +231,7 @@ def backbones_of(detector: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
 
 
 def filtered_of(detector: keras.Model) -> keras.KerasTensor | None:
-    """What a detector's front-end gives within the detector; None if it sees pixels alone."""
+    """Return the output of a detector's front-end, as a symbolic tensor; none without one."""
     names = {layer.name for layer in detector.layers}
     if "pixels_and_filtered" in names:
         return detector.get_layer("pixels_and_filtered").input[1]
@@ -194,7 +241,7 @@ def filtered_of(detector: keras.Model) -> keras.KerasTensor | None:
 
 
 def backbone_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
-    """The backbone's layers in order, those of models inside it in their place."""
+    """Return the layers of a backbone in order, with those of nested models in their position."""
     leaves = []
     for layer in backbone.layers:
         leaves += backbone_layers(layer) if isinstance(layer, keras.Model) else [layer]
@@ -202,12 +249,12 @@ def backbone_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _load_backbone(backbone: keras.Model, path: Path) -> None:
-    """Copies the backbone's weights out of a run or a .keras file."""
+    """Copy the backbone's weights from a run or a .keras file."""
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
         raise UserError(
-            f"model.weights: there is no run and no .keras file at {path}. Train it first, or set "
-            "another path."
+            f"model.weights: there is no run and no .keras file at {path}. Train one first, or "
+            "set another path."
         )
     try:
         source = keras.saving.load_model(file, compile=False)
@@ -219,4 +266,7 @@ def _load_backbone(backbone: keras.Model, path: Path) -> None:
         if shapes == [v.shape for v in backbone.weights]:
             backbone.set_weights(candidate.get_weights())
             return
-    raise UserError(f"model.weights: {file} holds another backbone than {backbone.name}.")
+    raise UserError(
+        f"model.weights: {file} contains no backbone of the same layers as {backbone.name}. Set "
+        "model.backbone and model.options to those of that run."
+    )

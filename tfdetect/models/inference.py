@@ -1,15 +1,14 @@
 """What a detector says of images: class probabilities, and which pixels were altered."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfdetect.core.run import View
+from tfdetect.core.run_info import Calibration, View
 from tfdetect.imaging.geometry import resize, restore, to_uint8
 from tfdetect.imaging.tiles import by_tiles
-from tfdetect.models.heads import TopPixels
+from tfdetect.models.top_pixels import TopPixels
 
 _TINY = 1e-7  # of a probability, before its logarithm
 _BELOW = 0.499  # the highest P(altered) in what is called authentic
@@ -33,11 +32,11 @@ def probabilities(logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax(logits)
 
 
-def calibrated(table: tf.Tensor, calibration: dict[str, Any] | None) -> tf.Tensor:
+def calibrated(table: tf.Tensor, calibration: Calibration | None) -> tf.Tensor:
     """Class probabilities [B, C] with P(fake) calibrated; which fake it is stays as likely.
 
     Args:
-        calibration: of run.json; see `evaluation.calibration.apply`. None changes nothing.
+        calibration: see `evaluation.calibration.apply_calibration`; None changes nothing.
     """
     if calibration is None:
         return table
@@ -45,14 +44,14 @@ def calibrated(table: tf.Tensor, calibration: dict[str, Any] | None) -> tf.Tenso
     fake = tf.reduce_sum(fakes, axis=1, keepdims=True)
     odds = tf.math.log(tf.clip_by_value(fake, _TINY, 1.0))
     odds -= tf.math.log(tf.clip_by_value(table[:, :1], _TINY, 1.0))
-    if "knots" in calibration:
-        x, y = (tf.constant(knots, tf.float32) for knots in calibration["knots"])
+    if calibration.knots is not None:
+        x, y = (tf.constant(knots, tf.float32) for knots in calibration.knots)
         after = tf.clip_by_value(tf.searchsorted(x, odds[:, 0]), 1, x.shape[0] - 1)
         low, high = tf.gather(x, after - 1), tf.gather(x, after)
         share = tf.clip_by_value((odds[:, 0] - low) / (high - low), 0.0, 1.0)
         odds = (tf.gather(y, after - 1) * (1 - share) + tf.gather(y, after) * share)[:, None]
     else:
-        odds = calibration["scale"] * odds + calibration["shift"]
+        odds = calibration.scale * odds + calibration.shift
     now = tf.sigmoid(odds)
     return tf.concat([tf.sigmoid(-odds), fakes / tf.maximum(fake, _TINY) * now], axis=1)
 

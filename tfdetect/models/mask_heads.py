@@ -1,4 +1,6 @@
-"""Segmentation heads: feature maps of a backbone to the logits of altered pixels."""
+"""Mask heads: feature maps of a backbone to the logits of altered pixels."""
+
+from typing import Literal
 
 from keras import layers
 
@@ -7,25 +9,23 @@ from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.normalization import FusedBatchNormalization
 
 
-def decoder(image, features, maps: list, width: int = 64, finest: int = 2) -> dict:
-    """From the coarsest map to the finest, each joined with the backbone's (U-Net's way).
+def decoder(image, features, maps: list, width: int = 64, finest: Literal[1, 2, 4] = 2) -> dict:
+    """Return mask logits of a U-Net decoder: from the coarsest map to the finest, with skips.
 
-    Beside backbones without maps of stride 4 or finer, a stem of two convolutions
-    looks at the image itself.
+    Where the backbone has no maps of stride 4 or finer, a stem of two strided convolutions on the
+    image provides them.
 
     Args:
         image: normalized image [B, H, W, 3].
-        features: the backbone's last features; not used here.
+        features: the backbone's last features; not used.
         maps: feature maps [B, h, w, c] from fine to coarse.
-        width: channels at stride 4 and coarser; half of them at finer ones.
-        finest: stride of the finest map used, if there is one so coarse; the logits are enlarged
+        width: channels at stride 4 and coarser; half of them at finer strides.
+        finest: stride of the finest map that is used, if there is one; the logits are upsampled
             from there.
 
     Returns:
         {"mask": logits float32 [B, H, W, 1]}.
     """
-    if finest not in (1, 2, 4):
-        raise UserError(f"model.mask_options.finest is 1, 2 or 4. Got {finest}.")
     height = image.shape[1]
     levels = {round(height / x.shape[1]): x for x in maps}
     if not levels or min(levels) > 4:
@@ -33,30 +33,30 @@ def decoder(image, features, maps: list, width: int = 64, finest: int = 2) -> di
         for stride in (2, 4):
             stem = _unit(stem, width // 2, f"stem{stride}", strides=2)
             levels[stride] = stem
-    finest = min(finest, max(levels))
-    chosen = sorted((stride for stride in levels if stride >= finest), reverse=True)
+    last = min(finest, max(levels))
+    chosen = sorted((stride for stride in levels if stride >= last), reverse=True)
     x = _unit(levels[chosen[0]], width, f"mask_{chosen[0]}", size=1)
     for stride in chosen[1:]:
         channels = width if stride >= 4 else width // 2
-        beside = _unit(levels[stride], channels // 2, f"mask_{stride}_beside", size=1)
-        x = _enlarge(x, beside.shape[1:3], f"mask_{stride}_up")
-        x = layers.Concatenate(name=f"mask_{stride}_join")([x, beside])
+        skip = _unit(levels[stride], channels // 2, f"mask_{stride}_skip", size=1)
+        x = _upsample(x, skip.shape[1:3], f"mask_{stride}_up")
+        x = layers.Concatenate(name=f"mask_{stride}_join")([x, skip])
         x = _unit(x, channels, f"mask_{stride}")
     return {"mask": _logits(x, image, "mask")}
 
 
 def fcn(image, features, maps: list, aux: bool = False, dropout: float = 0.1) -> dict:
-    """The head of torchvision's fcn_resnet50 (Long et al., CVPR 2015), with one channel.
+    """Return mask logits of torchvision's FCN head (Long et al., CVPR 2015), with one channel.
 
-    On `resnet50_dilated` the whole has 32,946,753 trainable parameters, with the auxiliary
+    On `resnet50_dilated` the detector has 32,946,753 trainable parameters, with the auxiliary
     head 35,306,818.
 
     Args:
         image: normalized image [B, H, W, 3].
         features: the backbone's last features.
-        maps: its feature maps; the last but one is the auxiliary head's.
+        maps: its feature maps; the auxiliary head reads the last but one.
         aux: add the auxiliary head.
-        dropout: share of features dropped before the last layer.
+        dropout: fraction of features dropped before the last layer.
 
     Returns:
         {"mask": logits float32 [B, H, W, 1]}, and with `aux` also "mask_aux".
@@ -70,18 +70,18 @@ def fcn(image, features, maps: list, aux: bool = False, dropout: float = 0.1) ->
     logits = {"mask": head(features, "mask")}
     if aux:
         if len(maps) < 2:
-            raise UserError("model.mask_options.aux: this backbone has no map for it.")
+            raise UserError("model.mask_options.aux: this backbone has no feature map for it.")
         logits["mask_aux"] = head(maps[-2], "mask_aux")
     return logits
 
 
 def linear(image, features, maps: list) -> dict:
-    """One layer on the last features, for backbones that decode already.
+    """Return mask logits of one layer on the last features, for backbones that decode already.
 
     Args:
         image: normalized image [B, H, W, 3].
         features: [B, h, w, c].
-        maps: not used here.
+        maps: not used.
 
     Returns:
         {"mask": logits float32 [B, H, W, 1]}.
@@ -98,10 +98,8 @@ def _unit(x, channels: int, name: str, size: int = 3, strides: int = 1):
 
 def _logits(x, image, name: str):
     x = layers.Conv2D(1, 1, dtype="float32", name=f"{name}_logits")(x)
-    return _enlarge(x, image.shape[1:3], name)
+    return _upsample(x, image.shape[1:3], name)
 
 
-def _enlarge(x, size: tuple[int, int], name: str):
-    """Bilinear with half-pixel centers."""
-    return Bilinear(*size, dtype="float32" if x.shape[-1] == 1
-                           else None, name=name)(x)  # fmt: skip
+def _upsample(x, size: tuple[int, int], name: str):
+    return Bilinear(*size, dtype="float32" if x.shape[-1] == 1 else None, name=name)(x)

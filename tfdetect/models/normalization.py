@@ -7,11 +7,10 @@ from keras import layers
 
 @keras.saving.register_keras_serializable("tfdetect")
 class FusedBatchNormalization(layers.BatchNormalization):
-    """Keras's BatchNormalization over the last axis, through TensorFlow's fused kernel.
+    """Batch normalization over the last axis by TensorFlow's fused kernel.
 
-    Keras computes moments and scaling as separate ops; on a CPU the fused kernel
-    makes a whole training step up to twice as fast. Synchronized across replicas,
-    it falls back to Keras's own.
+    Keras computes moments and scaling as separate operations; on a CPU the fused kernel makes a
+    whole training step up to twice as fast. When synchronized across replicas, it is Keras's own.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -27,10 +26,10 @@ class FusedBatchNormalization(layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
-        # The kernel returns the unbiased variance; Keras keeps the biased one.
+        # The kernel returns the unbiased variance; Keras averages the biased one.
         count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
         variance *= (count - 1) / count
-        keep = self.momentum
-        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
-        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
+        momentum = self.momentum
+        self.moving_mean.assign(self.moving_mean * momentum + mean * (1 - momentum))
+        self.moving_variance.assign(self.moving_variance * momentum + variance * (1 - momentum))
         return result

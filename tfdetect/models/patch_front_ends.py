@@ -1,38 +1,54 @@
 """Front-ends that look at one patch of an image."""
 
+from typing import Annotated
+
 import keras
 import numpy as np
 from keras import layers, ops, random
+from pydantic import Field
 
+from tfdetect.core.errors import UserError
 from tfdetect.models.bilinear import Bilinear
-from tfdetect.models.residual_front_ends import srm
+from tfdetect.models.residual_front_ends import Positive, srm
+
+Count = Annotated[int, Field(gt=0)]
 
 
-def simplest_patch(images, side: int = 32, count: int = 64, output: int = 256, clip: float = 3.0):
-    """The noise of the patch with the least texture (SSP; Chen et al., arXiv 2402.01123).
+def simplest_patch(
+    images, side: Count = 32, count: Count = 64, output: Count = 256, clip: Positive = 3.0
+):
+    """Return the noise of the patch with the least texture (SSP; Chen et al., arXiv 2402.01123).
 
     Args:
         images: [B, H, W, 3], 0..255.
         side: of the patches in pixels, at most the image's.
-        count: number of patches to choose from: at random places in training, on a grid
-            elsewhere, so that a score is repeatable.
-        output: side to which the patch is enlarged.
-        clip: of `residuals.srm`.
+        count: number of candidate patches: at random positions in training, on a grid otherwise,
+            so that a score is repeatable.
+        output: side to which the patch is resized, in pixels.
+        clip: residuals in gray levels are clipped to this; see `srm`.
 
     Returns:
         float32 [B, output, output, 3] in -1..1.
     """
+    if side > min(images.shape[1:3]):
+        raise UserError(
+            f"model.front_end_options.side: at most the image's side, {min(images.shape[1:3])}. "
+            f"Received: {side}."
+        )
     x = SimplestPatch(side, count, name="simplest_patch")(images)
-    x = Bilinear(output, output, dtype="float32",
-                        name="simplest_patch_resize")(x)  # fmt: skip
+    x = Bilinear(output, output, dtype="float32", name="simplest_patch_resize")(x)
     return srm(x, clip=clip)
 
 
 @keras.saving.register_keras_serializable("tfdetect")
 class SimplestPatch(layers.Layer):
-    """[B, H, W, C] -> the patch [B, side, side, C] with the least texture.
+    """Patch with the least texture: [B, H, W, C] -> [B, side, side, C].
 
-    Texture is the sum of absolute differences of neighbors in four directions.
+    Texture is the sum of absolute differences of neighboring pixels in four directions.
+
+    Args:
+        side: of the patch in pixels.
+        count: number of candidate patches.
     """
 
     def __init__(self, side: int = 32, count: int = 64, **kwargs):
@@ -43,8 +59,6 @@ class SimplestPatch(layers.Layer):
     def call(self, images, training=False):
         batch, (height, width) = ops.shape(images)[0], images.shape[1:3]
         side = self.side
-        if side > min(height, width):
-            raise ValueError(f"side {side} is larger than the image, {height} x {width}")
         if training:
             rows, columns = (
                 random.randint((batch, self.count), 0, length - side + 1, seed=self.seeds)
@@ -60,20 +74,20 @@ class SimplestPatch(layers.Layer):
             rows, columns = (ops.tile(ops.convert_to_tensor(g)[None], (batch, 1))
                              for g in (rows, columns))  # fmt: skip
         texture = self._texture(images)
-        places = rows * (width - side + 1) + columns
+        positions = rows * (width - side + 1) + columns
         flat = ops.reshape(texture, (batch, -1))
-        best = ops.argmin(ops.take_along_axis(flat, places, axis=1), axis=1)[:, None]
+        best = ops.argmin(ops.take_along_axis(flat, positions, axis=1), axis=1)[:, None]
         row, column = (ops.take_along_axis(x, best, axis=1) for x in (rows, columns))
-        # Row by row, then column by column.
+        # Gather the rows, then the columns.
         across = (row + np.arange(side))[:, :, None, None]
         x = ops.take_along_axis(images, across, axis=1)
         down = (column + np.arange(side))[:, None, :, None]
         return ops.take_along_axis(x, down, axis=2)
 
     def _texture(self, x):
-        """[B, H - side + 1, W - side + 1, 1]: of the patch that begins there."""
+        """Texture [B, H - side + 1, W - side + 1, 1] of the patch that begins at each pixel."""
         n = self.side
-        pairs = [  # neighbors, and the shape of their differences in a patch
+        pairs = [  # neighboring pixels, and the shape of their differences in a patch
             (x[:, :, 1:], x[:, :, :-1], (n, n - 1)), (x[:, 1:], x[:, :-1], (n - 1, n)),
             (x[:, 1:, 1:], x[:, :-1, :-1], (n - 1, n - 1)),
             (x[:, 1:, :-1], x[:, :-1, 1:], (n - 1, n - 1)),

@@ -147,7 +147,7 @@ def _head(
 
 
 def as_one(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict in which the learned filters of each front-end, there one by one, are stacked."""
+    """Return a state dict in which the separate learned filters of each front-end are stacked."""
     stacked, filters = {}, {}
     for key, value in state.items():
         head, found, _ = key.partition(".filters.")

@@ -1,22 +1,28 @@
 """Front-ends that keep an image's noise and remove its content."""
 
+from typing import Annotated, Literal
+
 import keras
 import numpy as np
 from keras import layers, ops
+from pydantic import Field
 
 from tfdetect.models.bilinear import Bilinear
 
 _STD = (0.229, 0.224, 0.225)  # of ImageNet
+Positive = Annotated[float, Field(gt=0)]
 
 
-def srm(images, bank: str = "three", clip: float = 3.0, separate: bool = False):
-    """High-pass filters of the spatial rich model (Fridrich & Kodovsky, TIFS 2012).
+def srm(
+    images, bank: Literal["three", "full"] = "three", clip: Positive = 3.0, separate: bool = False
+):
+    """Return residuals of the spatial rich model's filters (Fridrich & Kodovsky, TIFS 2012).
 
     Args:
         images: [B, H, W, 3], 0..255.
         bank: "three", those of RGB-N and SSP, or "full", the bank of 30.
-        clip: residuals in levels of brightness are clipped to this, and divided by it.
-        separate: filter each color by itself; otherwise the colors' residuals are summed.
+        clip: residuals in gray levels are clipped to this, and divided by it.
+        separate: filter each color separately; otherwise the residuals of the colors are summed.
 
     Returns:
         float32 [B, H, W, filters], or three times as many channels, in -1..1.
@@ -25,12 +31,12 @@ def srm(images, bank: str = "three", clip: float = 3.0, separate: bool = False):
 
 
 def bayar(images, filters: int = 3, size: int = 5):
-    """Constrained convolution, learned (Bayar & Stamm, IH&MMSec 2016).
+    """Return a constrained, learned convolution (Bayar & Stamm, IH&MMSec 2016).
 
     Args:
         images: [B, H, W, 3], 0..255.
-        filters: number of channels to return.
-        size: of the kernels, odd.
+        filters: number of output channels.
+        size: side of the kernels, odd.
 
     Returns:
         float32 [B, H, W, filters].
@@ -39,13 +45,15 @@ def bayar(images, filters: int = 3, size: int = 5):
     return bayar_convolution(filters, size, name="bayar")(x)
 
 
-def residual(images, denoiser: str = "wiener", clip: float = 10.0):
-    """What a denoiser removes.
+def residual(
+    images, denoiser: Literal["wiener", "median", "gaussian"] = "wiener", clip: Positive = 10.0
+):
+    """Return the noise that a denoiser removes.
 
     Args:
         images: [B, H, W, 3], 0..255.
         denoiser: "wiener" (local, as scipy.signal.wiener), "median" or "gaussian", all 3x3.
-        clip: the residual in levels of brightness is clipped to this, and divided by it.
+        clip: the residual in gray levels is clipped to this, and divided by it.
 
     Returns:
         float32 [B, H, W, 3] in -1..1.
@@ -54,34 +62,36 @@ def residual(images, denoiser: str = "wiener", clip: float = 10.0):
 
 
 def npr(images):
-    """Neighboring pixel relationships (Tan et al., CVPR 2024): differences within 2x2 blocks.
+    """Return neighboring pixel relationships (Tan et al., CVPR 2024): differences in 2x2 blocks.
 
     Args:
-        images: [B, H, W, 3], 0..255. An odd last row or column is left out.
+        images: [B, H, W, 3], 0..255. An odd last row or column is dropped.
 
     Returns:
-        float32 [B, H, W, 3]: two thirds of the image, in ImageNet's standard deviations, less
-        the top left pixel of each block; 0 at that pixel.
+        float32 [B, H, W, 3]: two thirds of each pixel, in ImageNet's standard deviations, minus
+        that of the top left pixel of its block.
     """
     return NPR(name="npr")(images)
 
 
 def wavelet(images):
-    """Diagonal details of the wavelet bior1.3 (SAFE; Li et al., KDD 2025), at full size.
+    """Return the diagonal details of the wavelet bior1.3 (SAFE; Li et al., KDD 2025), resized.
 
     Args:
         images: [B, H, W, 3], 0..255.
 
     Returns:
-        float32 [B, H, W, 3]: the HH band of [0, 1] pixels, enlarged bilinearly.
+        float32 [B, H, W, 3]: the HH band of pixels in 0..1, upsampled bilinearly.
     """
     x = WaveletHH(name="wavelet")(images)
-    return Bilinear(*images.shape[1:3], dtype="float32",
-                           name="wavelet_resize")(x)  # fmt: skip
+    return Bilinear(*images.shape[1:3], dtype="float32", name="wavelet_resize")(x)
 
 
 def srm_kernels(bank: str) -> np.ndarray:
-    """float32 [5, 5, 1, filters], each of sum 0.
+    """Return high-pass kernels float32 [5, 5, 1, filters], each of sum 0.
+
+    Args:
+        bank: "three" or "full".
 
     Raises:
         ValueError: no such bank.
@@ -141,7 +151,7 @@ class SRM(layers.Layer):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Bayar(keras.constraints.Constraint):
-    """In each 2-D kernel the center is -1 and the other weights sum to 1."""
+    """Constraint: in each 2-D kernel the center is -1 and the other weights sum to 1."""
 
     def __call__(self, w):
         height, width = w.shape[:2]
@@ -149,7 +159,7 @@ class Bayar(keras.constraints.Constraint):
         center[height // 2, width // 2] = 1
         others = w * (1 - center)
         total = ops.sum(others, axis=(0, 1), keepdims=True)
-        # Near 0 a division would blow the weights up; then they are shifted.
+        # Division by a sum near 0 would make the weights explode; then they are shifted.
         amount = ops.sum(ops.abs(others), axis=(0, 1), keepdims=True)
         safe = ops.abs(total) > 0.05 * amount
         divided = others / ops.where(safe, total, 1.0)
@@ -159,14 +169,14 @@ class Bayar(keras.constraints.Constraint):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class BayarInitializer(keras.initializers.GlorotUniform):
-    """Glorot's, constrained."""
+    """Glorot uniform, then the constraint `Bayar`."""
 
     def __call__(self, shape, dtype=None):
         return Bayar()(super().__call__(shape, dtype))
 
 
 def bayar_convolution(filters: int, size: int, name: str) -> layers.Conv2D:
-    """A convolution whose kernels `Bayar` constrains after each update."""
+    """Return a convolution whose kernels `Bayar` constrains after each update."""
     return layers.Conv2D(
         filters, size, padding="same", use_bias=False, dtype="float32", name=name,
         kernel_initializer=BayarInitializer(), kernel_constraint=Bayar(),
@@ -175,7 +185,7 @@ def bayar_convolution(filters: int, size: int, name: str) -> layers.Conv2D:
 
 @keras.saving.register_keras_serializable("tfdetect")
 class NoiseResidual(layers.Layer):
-    """[B, H, W, C] in 0..255 -> what a denoiser removes, in -1..1; see `residual`."""
+    """[B, H, W, C] in 0..255 -> noise residual in -1..1; see `residual`."""
 
     def __init__(self, denoiser: str = "wiener", clip: float = 10.0, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -230,18 +240,18 @@ class WaveletHH(layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, images):
-        # The high-pass filter of bior1.3 has two taps that are not 0, 1/sqrt(2) and its negative.
+        # The high-pass filter of bior1.3 has two taps other than 0: 1/sqrt(2) and its negative.
         x = images / 255
         for axis in (1, 2):
             side = x.shape[axis]
-            places = 2 * np.arange((side + 5) // 2) - 2
+            positions = 2 * np.arange((side + 5) // 2) - 2
             x = 0.5**0.5 * (
-                ops.take(x, _mirrored(places, side), axis=axis)
-                - ops.take(x, _mirrored(places + 1, side), axis=axis)
+                ops.take(x, _mirrored(positions, side), axis=axis)
+                - ops.take(x, _mirrored(positions + 1, side), axis=axis)
             )
         return x
 
 
-def _mirrored(places: np.ndarray, side: int) -> np.ndarray:
-    places = places % (2 * side)
-    return np.where(places < side, places, 2 * side - 1 - places)
+def _mirrored(positions: np.ndarray, side: int) -> np.ndarray:
+    positions = positions % (2 * side)
+    return np.where(positions < side, positions, 2 * side - 1 - positions)

@@ -51,7 +51,9 @@ def export_saved_model(run: Run) -> None:
         if masked:
             table, masks = predict_images(detector, images, views)
             return named(table, mask=masks)
-        return named(predict_views(detector, [windows(images, v.size, v.policy, v.crops) for v in views]))
+        return named(
+            predict_views(detector, [windows(images, v.size, v.policy, v.crops) for v in views])
+        )
 
     def encoded_endpoint(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
         def load(data: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -6,22 +6,24 @@ from pathlib import Path
 
 import keras
 
-from tfdetect.core import registry
+from tfdetect.core import plugins, registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.models.backbones import ignore_mask_warnings
 
 
 def load_detector(run: Run) -> keras.Model:
-    """Loads a run's best model, to predict in float32.
+    """Load a run's best model, in float32.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or a plug-in of the run is not loaded.
     """
-    functions = {*registry.FRONT_ENDS.values(), *registry.BACKBONES.values(),
-                 *registry.HEADS.values(), *registry.MASK_HEADS.values()}  # fmt: skip
-    for module in {function.split(":")[0] for function in functions}:
-        importlib.import_module(module)  # registers its layers with Keras
+    if (run.path / "experiment.yaml").is_file():
+        run.experiment()  # loads installed plug-ins; others must be loaded already
+    plugins.load_listed()
+    for known in (registry.FRONT_ENDS, registry.BACKBONES, registry.HEADS, registry.MASK_HEADS):
+        for name in known.built_in:
+            importlib.import_module(known[name].module)  # registers its layers with Keras
     ignore_mask_warnings()
     keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
     try:
@@ -34,10 +36,10 @@ def load_detector(run: Run) -> keras.Model:
 
 
 def save_detector(detector: keras.Model, path: Path) -> None:
-    """Writes the detector without its optimizer and in float32, atomically.
+    """Write the detector without its optimizer and in float32, atomically.
 
-    Half precision is for training: in float32 a score does not depend on the batch
-    it is computed in, nor on the machine.
+    Half precision is for training: in float32 a score depends neither on the batch in which it is
+    computed nor on the machine.
     """
     kept = {name: x for name, x in detector.output.items() if name in ("label", "mask")}
     bare = keras.Model(detector.inputs[0], kept, name=detector.name)
@@ -47,7 +49,7 @@ def save_detector(detector: keras.Model, path: Path) -> None:
 
 
 def write_model(model: keras.Model, path: Path) -> None:
-    """Writes a model's .keras file, whole or not at all."""
+    """Write a model's .keras file atomically."""
     temporary = path.with_name(f".{path.stem}.tmp.keras")
     model.save(temporary)
     os.replace(temporary, path)

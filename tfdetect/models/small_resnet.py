@@ -1,39 +1,49 @@
-"""A residual network of our own for small images, fast on CPUs."""
+"""A small residual network for small images, fast on CPUs."""
+
+from collections.abc import Sequence
 
 import keras
 from keras import layers
 
-from tfdetect.models.backbones import Backbone
+from tfdetect.core.errors import UserError
 from tfdetect.models.normalization import FusedBatchNormalization
 
 
 def small_resnet(
     shape: tuple[int, int, int],
     weights: str,
-    widths: list[int] = (32, 64, 128),
-    blocks: list[int] = (2, 2, 2),
-    strides: list[int] = (1, 2, 2),
+    widths: Sequence[int] = (32, 64, 128),
+    blocks: Sequence[int] = (2, 2, 2),
+    strides: Sequence[int] = (1, 2, 2),
     stem: int = 32,
-) -> Backbone:
-    """Pre-activation residual blocks (He et al., 2016) at the image's own resolution.
+) -> keras.Model:
+    """Return a network of pre-activation residual blocks (He et al., ECCV 2016).
 
     Args:
-        shape: (height, width, 3).
+        shape: (height, width, channels).
         weights: only "none" exists.
         widths: channels of each stage.
         blocks: number of blocks of each stage.
         strides: stride of each stage's first block.
         stem: channels of the first convolution.
+
+    Returns:
+        Images [B, H, W, channels] in -1..1 -> features [B, h, w, widths[-1]].
     """
+    if not len(widths) == len(blocks) == len(strides) > 0:
+        raise UserError(
+            "model.options: widths, blocks and strides need one number per stage. Received: "
+            f"{len(widths)}, {len(blocks)} and {len(strides)} numbers."
+        )
     inputs = keras.Input(shape)
-    # The stem sees raw pixels: in half precision it would round away fine traces.
+    # The stem reads pixels: half precision would round away fine traces.
     x = layers.Conv2D(stem, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
                       dtype="float32", name="stem")(inputs)  # fmt: skip
     for stage, (width, count, stride) in enumerate(zip(widths, blocks, strides, strict=True)):
         for block in range(count):
             x = _block(x, width, stride if block == 0 else 1, f"stage{stage + 1}_block{block + 1}")
     x = _norm_relu(x, "top")
-    return Backbone(keras.Model(inputs, x, name="small_resnet"), scale=1 / 127.5, offset=-1.0)
+    return keras.Model(inputs, x, name="small_resnet")
 
 
 def _norm_relu(x, name: str):

@@ -1,24 +1,26 @@
-"""Front-ends that look at frequencies. They compute in float32."""
+"""Front-ends in the frequency domain. They compute in float32."""
 
 from itertools import pairwise
+from typing import Annotated, Literal
 
 import keras
 import numpy as np
 from keras import layers, ops
+from pydantic import Field
 from scipy.fft import dct as _scipy_dct
 
 _GRAY = np.array([0.299, 0.587, 0.114], "float32")
 
 
 def dct(images, color: bool = True):
-    """Logarithms of an image's DCT, standardized (Frank et al., ICML 2020).
+    """Return the logarithm of the DCT, standardized (Frank et al., ICML 2020).
 
-    Mean and deviation of each coefficient are learned from the training split, before the first
-    step, and stored in the model.
+    Mean and standard deviation of each coefficient are computed on the training split before the
+    first step, and stored in the model.
 
     Args:
         images: [B, H, W, 3], 0..255.
-        color: transform each color; otherwise the image in gray.
+        color: transform each color; otherwise the gray image.
 
     Returns:
         float32 [B, H, W, 3 or 1].
@@ -28,45 +30,51 @@ def dct(images, color: bool = True):
     return Standardize(name="dct_statistics")(LogDCT(name="dct")(images))
 
 
-def spectrum(images, band: str = "all"):
-    """Logarithm of the Fourier spectrum of each color (Spec; Zhang et al., WIFS 2019).
+def spectrum(images, band: Literal["all", "low", "mid", "high"] = "all"):
+    """Return the logarithm of the Fourier spectrum of each color (Spec; Zhang et al., WIFS 2019).
 
     Args:
         images: [B, H, W, 3], 0..255.
-        band: "all", "low", "mid" or "high"; the rest is 0. At 224 pixels "low" are the 120
-            frequencies about 0, "high" what lies outside the 182 about 0.
+        band: frequencies that are kept; the others are set to 0. At 224 pixels "low" are the 120
+            frequencies around 0, "high" those outside the 182 around 0, "mid" those between.
 
     Returns:
-        float32 [B, H, W, 3] in -1..1, the 5th and 95th percentile of each image and color;
-        frequency 0 is in the corner.
+        float32 [B, H, W, 3], where -1 and 1 are the 5th and 95th percentile of each image and
+        color; frequency 0 is in the corner.
     """
     return Spectrum(band, name="spectrum")(images)
 
 
 def fad(images, learnable: bool = True):
-    """Frequency-aware decomposition (F3-Net; Qian et al., ECCV 2020).
+    """Return the frequency-aware decomposition (F3-Net; Qian et al., ECCV 2020).
 
     Args:
         images: [B, H, W, 3], 0..255.
-        learnable: learn what is added to the bands.
+        learnable: learn what is added to the band filters.
 
     Returns:
-        float32 [B, H, W, 12]: the image in -1..1 through low, middle, high and all frequencies.
+        float32 [B, H, W, 12]: the image in -1..1 filtered to low, middle, high and all
+        frequencies.
     """
     return FAD(learnable, name="fad")(_signed(images, "fad_scale"))
 
 
-def lfs(images, learnable: bool = True, bands: int = 6, window: int = 10):
-    """Local frequency statistics (F3-Net; Qian et al., ECCV 2020).
+def lfs(
+    images,
+    learnable: bool = True,
+    bands: Annotated[int, Field(gt=0)] = 6,
+    window: Annotated[int, Field(ge=2)] = 10,
+):
+    """Return local frequency statistics (F3-Net; Qian et al., ECCV 2020).
 
     Args:
         images: [B, H, W, 3], 0..255.
-        learnable: learn what is added to the bands.
+        learnable: learn what is added to the band filters.
         bands: number of bands.
-        window: side of the windows, 2 pixels apart.
+        window: side of the windows in pixels; they are 2 pixels apart.
 
     Returns:
-        float32 [B, h, w, bands], about half the height and width: log10 of the amount of each
+        float32 [B, h, w, bands], about half the height and width: log10 of the amplitude of each
         band in each window of the gray image.
     """
     return LFS(bands, window, learnable, name="lfs")(Gray(name="lfs_gray")(images))
@@ -77,13 +85,13 @@ def _signed(images, name: str):
 
 
 def dct_matrix(side: int) -> np.ndarray:
-    """The orthonormal DCT-II as a matrix D, float32 [side, side]: D x transforms columns."""
+    """Return the orthonormal DCT-II as a matrix D, float32 [side, side]; D x transforms columns."""
     return _scipy_dct(np.eye(side), axis=0, norm="ortho").astype("float32")
 
 
 @keras.saving.register_keras_serializable("tfdetect")
 class _Float32(layers.Layer):
-    """A layer that computes in float32 whatever the policy, and has no arguments."""
+    """Base of layers without arguments that compute in float32 under any policy."""
 
     def __init__(self, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -91,7 +99,7 @@ class _Float32(layers.Layer):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Gray(_Float32):
-    """[B, H, W, 3] -> luma [B, H, W, 1]."""
+    """Luma: [B, H, W, 3] -> [B, H, W, 1]."""
 
     def call(self, images):
         return ops.sum(images * _GRAY, axis=-1, keepdims=True)
@@ -99,14 +107,14 @@ class Gray(_Float32):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class LogDCT(_Float32):
-    """[B, H, W, C] -> log(|DCT| + 1e-12) of each channel, [B, H, W, C]."""
+    """log(|DCT| + 1e-12) of each channel: [B, H, W, C] -> [B, H, W, C]."""
 
     def call(self, images):
         return ops.log(ops.abs(_transform(images, *images.shape[1:3])) + 1e-12)
 
 
 def _transform(x, height: int, width: int, inverse: bool = False):
-    """The DCT of each channel over height and width, or its inverse."""
+    """Return the two-dimensional DCT of each channel, or its inverse."""
     rows, columns = dct_matrix(height), dct_matrix(width)
     if inverse:
         rows, columns = rows.T, columns.T
@@ -116,7 +124,7 @@ def _transform(x, height: int, width: int, inverse: bool = False):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Standardize(_Float32):
-    """Subtracts the mean of each element and divides by its deviation, both learned from data."""
+    """Standardize each element by a mean and a standard deviation that `learn` computes."""
 
     def build(self, shape):
         def weight(name: str, start: str):
@@ -128,7 +136,7 @@ class Standardize(_Float32):
         return (x - self.mean) / self.deviation
 
     def learn(self, batches) -> None:
-        """Takes mean and deviation of the elements of batches, arrays [B, ...] (Welford)."""
+        """Compute mean and standard deviation of batches, arrays [B, ...] (Welford's algorithm)."""
         count, mean, squares = 0, 0.0, 0.0
         for batch in batches:
             batch = np.asarray(batch, np.float64)
@@ -141,7 +149,7 @@ class Standardize(_Float32):
             count += len(batch)
         deviation = np.sqrt(squares / count)
         self.mean.assign(mean)
-        # What never differs tells nothing; it stays finite.
+        # A constant element has no deviation; it must stay finite.
         self.deviation.assign(np.where(deviation > 1e-6, deviation, 1.0))
 
 
@@ -162,11 +170,11 @@ class Spectrum(layers.Layer):
         x = ops.transpose(x, (0, 2, 3, 1))
         ends = ops.quantile(x, [0.05, 0.95], axis=(1, 2), keepdims=True)
         low, span = ends[0], ends[1] - ends[0]
-        x = (x - low) / ops.where(span > 1e-6, span, 1.0)  # a flat image has none
+        x = (x - low) / ops.where(span > 1e-6, span, 1.0)  # 0 for a constant image
         return ops.clip(2 * x - 1, -1, 1) * self._kept(*images.shape[1:3])
 
     def _kept(self, height: int, width: int) -> np.ndarray:
-        """[H, W, 1], 1 for the frequencies of the band."""
+        """Return [H, W, 1], 1 for the frequencies of the band."""
         inner, outer = (
             np.outer(*(_about_zero(side, *ends) for side in (height, width)))
             for ends in ((57, 177), (21, 203))
@@ -179,7 +187,7 @@ class Spectrum(layers.Layer):
 
 
 def _about_zero(side: int, first: int, end: int) -> np.ndarray:
-    """1 for the published frequencies: of 224, with frequency 0 in the middle; here 0 is first."""
+    """Return 1 for a published band of 224 frequencies, shifted so that frequency 0 is first."""
     kept = np.zeros(side)
     kept[round(first * side / 224) : round(end * side / 224)] = 1
     return np.fft.ifftshift(kept)
@@ -189,8 +197,11 @@ def _about_zero(side: int, first: int, end: int) -> np.ndarray:
 class FAD(layers.Layer):
     """Image in -1..1 [B, H, W, C] -> [B, H, W, 4 C]; see `fad`.
 
-    The bands are half open, so that low, middle and high sum to the image; `overlapping`, as in
-    the public code, the diagonals between them are in both.
+    The bands are half open, so that low, middle and high sum to the image.
+
+    Args:
+        learnable: learn what is added to the band filters.
+        overlapping: the diagonals between two bands belong to both, as in the public code.
     """
 
     def __init__(self, learnable: bool = True, overlapping: bool = False, **kwargs):
@@ -234,9 +245,14 @@ class FAD(layers.Layer):
 class LFS(layers.Layer):
     """Gray image in 0..255 [B, H, W, 1] -> [B, h, w, bands]; see `lfs`.
 
-    The paper's order: filter, amount, sum over the band, logarithm. The implementations that
-    are public average filtered logarithms, over bands whose ends are in both, which their authors
-    call wrong: `mean_of_logs` does so for weights that were trained with it.
+    The paper's order: filter, amplitude, sum over the band, logarithm. Public implementations
+    average filtered logarithms over bands that overlap, which their authors call wrong.
+
+    Args:
+        bands: number of bands.
+        window: side of the windows in pixels.
+        learnable: learn what is added to the band filters.
+        mean_of_logs: compute as public implementations do, for weights that were trained so.
     """
 
     def __init__(

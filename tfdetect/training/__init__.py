@@ -1,1 +1,1 @@
-"""Fitting a detector: devices, optimizer, state that survives, callbacks."""
+"""Training a detector: devices, losses, optimizer, callbacks, a state to resume from."""

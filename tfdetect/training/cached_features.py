@@ -1,4 +1,4 @@
-"""Trains a head on features that a frozen backbone computes once."""
+"""Computes the features of a frozen backbone once, to train a head on them."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfdetect.data.sampling import permute
 from tfdetect.models.detector import backbone_of
+from tfdetect.models.nearest_neighbors import NearestNeighbors
 
 
 def on_features(
@@ -18,22 +19,22 @@ def on_features(
     batch_size: int,
     seed: int,
 ) -> tuple[keras.Model, Callable[[int], tf.data.Dataset], tf.data.Dataset]:
-    """Computes the features of training and validation images.
+    """Compute the features of training and validation images.
 
     Args:
-        detector: its backbone does not learn.
+        detector: its backbone is frozen.
         batches: training batches, augmented, endless.
-        count: number of them to take.
+        count: number of batches to use.
         validation: batches of all validation images.
         batch_size: of the stream that is returned.
         seed: of its order.
 
     Returns:
-        The head, of the detector's own layers: features -> logits; a function that makes
-        endless batches of training features, in a new order each pass, from a step on; and
-        batches of validation features.
+        The head, made of the detector's own layers: features -> logits; a function that returns
+        endless batches of training features from a step on, in a new order each pass; and batches
+        of validation features.
     """
-    # The head's first layer reads them.
+    # What the first layer of the head reads.
     features = detector.layers[detector.layers.index(backbone_of(detector)) + 1].input
     encoder = keras.Model(detector.inputs[0], features)
     head = keras.Model(features, detector.output, name="head")
@@ -49,8 +50,8 @@ def on_features(
 
     examples, held_out = computed(batches.take(count)), computed(validation)
     for layer in head.layers:
-        if hasattr(layer, "remember"):
-            layer.remember(examples[0].numpy(), examples[1]["label"].numpy())
+        if isinstance(layer, NearestNeighbors):
+            layer.fill_bank(examples[0].numpy(), examples[1]["label"].numpy())
     size = len(examples[0])
 
     def stream(start_step: int) -> tf.data.Dataset:

@@ -1,4 +1,4 @@
-"""Callbacks that watch: speed, non-finite losses, files that break while training."""
+"""Callbacks of a training: metric names, speed, non-finite losses, early ends, broken files."""
 
 import math
 import time
@@ -8,31 +8,34 @@ import keras
 
 from tfdetect.core.errors import UserError
 from tfdetect.data.training_stream import TrainingStream
+from tfdetect.training.monitor import Monitor
 
 
 class PlainNames(keras.callbacks.Callback):
-    """Names the label's metrics alike with and without a mask, where Keras puts label_ before."""
+    """Gives the label's metrics the same names with a mask, where Keras adds the prefix label_."""
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        for key in list(logs or {}):
+        if logs is None:
+            return
+        for key in list(logs):
             if "label_" in key and not key.endswith("label_loss"):
                 logs[key.replace("label_", "")] = logs.pop(key)
 
 
 class ImagesPerSecond(keras.callbacks.Callback):
-    """Adds the epoch's images a second to the logs of each batch and epoch."""
+    """Adds `images_per_second` to the logs of each batch and epoch; validation is not included."""
 
     def __init__(self, batch_size: int):
         super().__init__()
         self.batch_size = batch_size
-        self._trained = 0.0
+        self._start, self._count, self._seconds = 0.0, 0, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._start, self._count, self._trained = time.monotonic(), 0, 0.0
+        self._start, self._count, self._seconds = time.monotonic(), 0, 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._count += 1
-        self._trained = time.monotonic() - self._start
+        self._seconds = time.monotonic() - self._start
         if logs is not None:
             logs["images_per_second"] = self._rate()
 
@@ -41,11 +44,11 @@ class ImagesPerSecond(keras.callbacks.Callback):
             logs["images_per_second"] = self._rate()
 
     def _rate(self) -> float:
-        return round(self._count * self.batch_size / max(self._trained, 1e-9), 1)
+        return round(self._count * self.batch_size / max(self._seconds, 1e-9), 1)
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Ends training at the first step whose loss is infinite or not a number."""
+    """Ends training with an error at the first step whose loss is infinite or not a number."""
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         loss = float((logs or {}).get("loss", 0.0))
@@ -58,45 +61,56 @@ class StopOnNonFinite(keras.callbacks.Callback):
             )
 
 
-class StopBelow(keras.callbacks.Callback):
-    """Ends training after the epoch in which the learning rate fell below a limit."""
+class StopBelowRate(keras.callbacks.Callback):
+    """Ends the stage after the epoch in which the learning rate fell below a limit."""
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # Rates are float32: a tenth of 1e-5 may lie just below 1e-6.
+        # Rates are float32: a tenth of 1e-5 may be just below 1e-6.
         if float(self.model.optimizer.learning_rate) < 0.999 * self.rate:
             self.model.stop_training = True
 
 
-class Watch(keras.callbacks.Callback):
-    """Tells of the monitored value after each epoch, and ends the training if asked to.
+class Pruner(keras.callbacks.Callback):
+    """Ends the training when a function of the monitored metric says so.
 
-    Attributes:
-        stopped: whether it did.
+    Args:
+        monitor: the metric.
+        should_stop: called after each epoch with its number, from 1, and the metric's value.
     """
 
-    def __init__(self, monitor: str, tell: Callable[[int, float], bool]):
+    def __init__(self, monitor: Monitor, should_stop: Callable[[int, float], bool]):
         super().__init__()
-        self.monitor, self.tell, self.stopped = monitor, tell, False
+        self.monitor, self.should_stop = monitor, should_stop
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if self.tell(epoch + 1, float((logs or {})[self.monitor])):
-            self.model.stop_training = self.stopped = True
+        if self.should_stop(epoch + 1, float((logs or {})[self.monitor.name])):
+            self.model.stop_training = True
 
 
-class WatchFiles(keras.callbacks.Callback):
-    """Reports, once, files that became unreadable after the catalog was made."""
+class ReportBrokenFiles(keras.callbacks.Callback):
+    """Reports files that became unreadable during the training, each once.
 
-    def __init__(self, data: TrainingStream, report):
+    Args:
+        data: the stream that skipped them.
+        report: called after an epoch with paths and reasons.
+    """
+
+    def __init__(self, data: TrainingStream, report: Callable[[dict[str, str]], None]):
         super().__init__()
-        self.data = data
-        self.report = report
-        self._lost = 0
+        self.data, self.report = data, report
+        self._skipped = 0
+        self._reported: set[str] = set()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if self.data.skipped_count > self._lost:
-            self._lost = self.data.skipped_count
-            self.report(self.data.examples.find_unreadable())
+        if self.data.skipped_count == self._skipped:
+            return
+        self._skipped = self.data.skipped_count
+        found = self.data.examples.find_unreadable()
+        new = {path: reason for path, reason in found.items() if path not in self._reported}
+        self._reported |= set(new)
+        if new:
+            self.report(new)

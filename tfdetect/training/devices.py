@@ -1,4 +1,4 @@
-"""Which devices train, with how much memory, and how many replicas."""
+"""Configures the devices that train, their memory, and the number of replicas."""
 
 import contextlib
 import re
@@ -12,14 +12,19 @@ _UNITS = {"MIB": 2**20, "MB": 10**6, "GIB": 2**30, "GB": 10**9}
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """A share of a GPU's memory (0 < share <= 1) or a size in bytes."""
+    """A memory limit of a GPU.
 
-    share: float | None = None
+    Attributes:
+        fraction: of its memory, above 0 and at most 1.
+        size: in bytes.
+    """
+
+    fraction: float | None = None
     size: int | None = None
 
 
 def parse_gpus(text: str | None) -> list[int] | None:
-    """Parses `--gpus 0,1`; None means all that are there, "none" means no GPU."""
+    """Parse `--gpus 0,1`. None means all available GPUs, "none" means no GPU."""
     if text is None:
         return None
     if text.lower() == "none":
@@ -27,14 +32,16 @@ def parse_gpus(text: str | None) -> list[int] | None:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--gpus takes numbers such as 0 or 0,1, or none. Got {text!r}.") from None
+        raise UserError(
+            f"--gpus takes numbers such as 0 or 0,1, or none. Received: {text!r}."
+        ) from None
     if len(set(numbers)) != len(numbers) or min(numbers) < 0:
         raise UserError(f"--gpus: {text!r} names a GPU twice or a negative number.")
     return numbers
 
 
 def parse_memory_limit(text: str | None) -> dict[int | None, MemoryLimit]:
-    """Parses `--gpu-memory-limit`: 0.95, 14GiB, or 0=0.9,1=10GiB; key None is every GPU."""
+    """Parse `--gpu-memory-limit`: 0.95, 14GiB, or 0=0.9,1=10GiB; key None is every other GPU."""
     if text is None:
         return {}
     limits = {}
@@ -49,17 +56,17 @@ def parse_memory_limit(text: str | None) -> dict[int | None, MemoryLimit]:
             match = None
         if match is None or (unit and unit not in _UNITS):
             raise UserError(
-                f"--gpu-memory-limit takes a share such as 0.95, a size such as 14GiB, or one "
-                f"per GPU such as 0=0.9,1=10GiB. Got {part!r}."
+                "--gpu-memory-limit takes a fraction such as 0.95, a size such as 14GiB, or one of "
+                f"them per GPU such as 0=0.9,1=10GiB. Received: {part!r}."
             )
         if unit:
             limit = MemoryLimit(size=int(number * _UNITS[unit]))
         elif 0 < number <= 1:
-            limit = MemoryLimit(share=number)
+            limit = MemoryLimit(fraction=number)
         else:
             raise UserError(
-                f"--gpu-memory-limit: a share lies between 0 and 1; a size needs a unit, "
-                f"for example {value.strip()}GiB. Got {part!r}."
+                "--gpu-memory-limit: a fraction is above 0 and at most 1; a size needs a unit, for "
+                f"example {value.strip()}GiB. Received: {part!r}."
             )
         limits[int(gpu) if equals else None] = limit
     return limits
@@ -70,10 +77,10 @@ class Devices:
     """The configured devices.
 
     Attributes:
-        strategy: MirroredStrategy for several devices, None for one.
+        strategy: MirroredStrategy for several devices, none for one.
         replicas: number of devices that train together.
         gpus: number of GPUs among them.
-        text: what to tell the user.
+        text: description for the user.
     """
 
     strategy: Any
@@ -90,16 +97,16 @@ def configure_devices(
     limits: dict[int | None, MemoryLimit] | None = None,
     virtual: int | None = None,
 ) -> Devices:
-    """Configures TensorFlow's devices; must come before its first op.
+    """Configure TensorFlow's devices; must be called before its first operation.
 
     Args:
-        gpus: numbers of the GPUs to use; None uses all.
-        limits: memory limit by GPU number, None for all others. TensorFlow takes
-            a limit or growth; GPUs without a limit get growth.
+        gpus: numbers of the GPUs to use; none for all.
+        limits: memory limit by GPU number, None for all others. GPUs without a limit allocate
+            memory as it is needed.
         virtual: number of logical CPU devices to train on instead.
 
     Raises:
-        UserError: a GPU that is not there, or a limit beyond its memory.
+        UserError: a GPU that does not exist, or a limit beyond its memory.
     """
     import tensorflow as tf
 
@@ -116,14 +123,14 @@ def configure_devices(
     chosen = list(range(len(found))) if gpus is None else gpus
     for number in [*chosen, *(n for n in limits if n is not None)]:
         if number >= len(found):
-            there = f"{len(found)} are there" if found else "no GPU is there"
+            there = f"there are {len(found)}" if found else "no GPU was found"
             hint = (
                 ""
                 if found
                 else " To use one, install tfdetect[gpu] and NVIDIA's driver; "
-                "without --gpus the CPU trains."
+                "without --gpus the CPU is used."
             )
-            raise UserError(f"GPU {number} was asked for, but {there}.{hint}")
+            raise UserError(f"GPU {number} was requested, but {there}.{hint}")
     if limits and not chosen:
         raise UserError("--gpu-memory-limit was given, but no GPU is used.")
     if not chosen:
@@ -146,10 +153,14 @@ def configure_devices(
 
 
 def choose_precision(wanted: str, gpus: int) -> str:
-    """Keras's policy for `training.precision`, on so many of the visible GPUs or on the CPU.
+    """Return Keras's policy for `training.precision`.
 
-    `auto` takes half precision only where every device computes in it: elsewhere it is emulated,
-    about ten times as slow as float32.
+    `auto` is half precision only where every device computes in it: elsewhere it is emulated, about
+    ten times slower than float32.
+
+    Args:
+        wanted: value of `training.precision`.
+        gpus: number of GPUs that train; 0 for the CPU.
     """
     import tensorflow as tf
 
@@ -166,7 +177,7 @@ def choose_precision(wanted: str, gpus: int) -> str:
 
 
 def cpu_computes_bfloat16() -> bool:
-    """Whether this processor says so; false where the system does not tell (not Linux)."""
+    """Whether this processor computes in bfloat16; false where that is unknown (not on Linux)."""
     try:
         with open("/proc/cpuinfo") as file:
             flags = next((line for line in file if line.startswith("flags")), "").split()
@@ -176,7 +187,7 @@ def cpu_computes_bfloat16() -> bool:
 
 
 def _mebibytes(number: int, limit: MemoryLimit) -> int:
-    """A limit in MiB, as TensorFlow takes it, checked against the GPU's memory."""
+    """Return a limit in MiB, as TensorFlow takes it, checked against the GPU's memory."""
     import pynvml
 
     try:
@@ -185,13 +196,13 @@ def _mebibytes(number: int, limit: MemoryLimit) -> int:
     except pynvml.NVMLError as error:
         if limit.size is None:
             raise UserError(
-                f"The memory of GPU {number} could not be asked of the driver ({error}). "
+                f"The driver does not report the memory of GPU {number} ({error}). "
                 "Give the limit as a size, for example 14GiB."
             ) from error
         return limit.size // 2**20
-    size = limit.size if limit.size is not None else int(limit.share * total)
+    size = limit.size if limit.size is not None else int((limit.fraction or 0) * total)
     if size > total:
-        raise UserError(f"--gpu-memory-limit: GPU {number} has {total / 2**30:.1f} GiB in all.")
+        raise UserError(f"--gpu-memory-limit: GPU {number} has {total / 2**30:.1f} GiB.")
     return size // 2**20
 
 
@@ -206,6 +217,6 @@ def _configure(change) -> None:
         change()
     except RuntimeError as error:
         raise UserError(
-            "Devices can only be configured before TensorFlow's first operation: "
+            "Devices can be configured only before TensorFlow's first operation: "
             "call configure_devices first, or start a new process."
         ) from error

@@ -1,44 +1,94 @@
-"""Fits a detector: build, compile, fit, with everything that resumes."""
+"""`fit`: one training of a detector, in stages, that resumes exactly where it was interrupted."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Experiment
+from tfdetect.core.experiment import Experiment, Stage
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
 from tfdetect.training.cached_features import on_features
 from tfdetect.training.callbacks import (
     ImagesPerSecond,
     PlainNames,
-    StopBelow,
+    StopBelowRate,
     StopOnNonFinite,
-    Watch,
-    WatchFiles,
 )
 from tfdetect.training.devices import Devices, choose_precision, cpu_computes_bfloat16
 from tfdetect.training.losses import losses_of, with_aux_mask
 from tfdetect.training.metrics import build_metrics
+from tfdetect.training.monitor import monitor_of
 from tfdetect.training.optimizer import build_optimizer, only_stage
-from tfdetect.training.state import TrainState
+from tfdetect.training.state import EndOfTraining, TrainState
 from tfdetect.training.weight_average import AverageWeights
 
-MONITORS = {"accuracy": "val_accuracy", "auc": "val_auc", "loss": "val_log_loss",
-            "iou": "val_mask_iou"}  # fmt: skip
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training returns.
+
+    Attributes:
+        detector: with the weights of the best epoch.
+        state: history, best value and time of the training.
+        interrupted: whether the user stopped it (Ctrl-C).
+    """
+
+    detector: keras.Model
+    state: TrainState
+    interrupted: bool
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether a callback of the caller ended the training."""
+        return self.state.ended
 
 
-def prepare(experiment: Experiment, devices: Devices, say: Callable[[str], None] = print) -> str:
-    """Sets seed, determinism and precision, before a model is built; gives the precision."""
+@dataclass(frozen=True)
+class _Job:
+    """What the stages of a training share.
+
+    Attributes:
+        detector: the whole model.
+        trained: the model that is fitted: the detector, or its head on cached features.
+        stream: step -> endless batches from that step on.
+        validation: batches of all validation images.
+        steps: per epoch.
+    """
+
+    experiment: Experiment
+    classes: int
+    devices: Devices
+    detector: keras.Model
+    trained: keras.Model
+    stream: Callable[[int], tf.data.Dataset]
+    validation: tf.data.Dataset
+    steps: int
+
+
+def set_seed_and_precision(
+    experiment: Experiment, devices: Devices, log: Callable[[str], None] = print
+) -> str:
+    """Set seed, determinism and precision, before a model is built.
+
+    Args:
+        experiment: its `seed` and `training` are used.
+        devices: that will train.
+        log: called with a warning where the precision is slow.
+
+    Returns:
+        The precision, as Keras's policies are called.
+    """
     keras.utils.set_random_seed(experiment.seed)
     if experiment.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     precision = choose_precision(experiment.training.precision, devices.gpus)
     if precision != "float32" and not devices.gpus and not cpu_computes_bfloat16():
-        say(
+        log(
             f"warning: this processor emulates {precision}, many times slower than float32: "
             "--set training.precision=auto"
         )
@@ -51,150 +101,248 @@ def fit(
     classes: int,
     data: TrainingStream,
     validation: tf.data.Dataset,
-    untouched: Callable[[], tf.data.Dataset],
+    unaugmented: Callable[[], tf.data.Dataset],
     devices: Devices,
     folder: Path,
-    on_broken: Callable[[dict[str, str]], None],
-    say: Callable[[str], None] = print,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    log: Callable[[str], None] = print,
     verbose: int = 1,
-    tell: Callable[[int, float], bool] | None = None,
-) -> tuple[keras.Model, TrainState, bool]:
-    """Trains, or goes on training, a detector.
+) -> FitResult:
+    """Train a detector, or continue a training that was interrupted.
 
     Args:
-        untouched: makes batches of training images without augmentation, for front-ends that
-            learn statistics of them.
-        folder: the run's folder; state/ and logs/ in it are used.
-        on_broken: called with names and reasons when files broke meanwhile.
-        tell: called after each epoch with its number and the monitored value; where it returns
-            true, the training ends.
-
-    Returns:
-        The detector with its best weights, the state, and whether the user
-        stopped it (Ctrl-C).
+        experiment: what is trained, and how.
+        classes: number of classes.
+        data: training batches.
+        validation: batches of all validation images.
+        unaugmented: returns batches of training images without augmentation, for front-ends that
+            compute statistics of them.
+        devices: that train.
+        folder: of the run; state/ and logs/ in it are used.
+        callbacks: of the caller. One that sets `model.stop_training` ends the training, whatever
+            stages remain.
+        log: called with lines on the progress.
+        verbose: Keras's, 0 to 2.
 
     Raises:
-        UserError: a non-finite loss, or a batch that does not divide.
+        UserError: a non-finite loss, a batch that cannot be divided among the devices, or data
+            that cannot be read.
     """
-    training = experiment.training
-    if training.batch_size % devices.replicas:
-        raise UserError(
-            f"training.batch_size {training.batch_size} does not divide among "
-            f"{devices.replicas} devices."
-        )
-    steps = training.steps_per_epoch or max(1, round(data.count / training.batch_size))
-    stages = training.stages or (
-        only_stage(training).model_copy(update={"freeze": experiment.model.freeze}),
-    )
-    with devices.scope():
-        detector = build_detector(experiment, classes)
-        if devices.replicas > 1:
-            _synchronize(detector)
-
-    losses, weights = losses_of(training, classes, list(detector.output))
-    stream = data.batches
-    if "mask_aux" in losses:  # learns the mask too
-        validation = validation.map(with_aux_mask)
-
-        def stream(start: int) -> tf.data.Dataset:
-            return data.batches(start).map(with_aux_mask)
-
-    monitor = MONITORS[training.monitor]
-    mode = "min" if training.monitor == "loss" else "max"
-    adapting = []
-    if training.schedule.name == "plateau":
-        adapting.append(keras.callbacks.ReduceLROnPlateau(
-            monitor=monitor, mode=mode, factor=training.schedule.factor,
-            patience=training.schedule.patience, min_lr=training.schedule.min_lr,
-            min_delta=training.schedule.min_delta,
-        ))  # fmt: skip
-    if training.early_stopping is not None:
-        adapting.append(keras.callbacks.EarlyStopping(
-            monitor=monitor, mode=mode, patience=training.early_stopping,
-        ))  # fmt: skip
-    average = AverageWeights(training.ema) if training.ema else None
-    state = TrainState(folder / "state", monitor, adapting, training.checkpoint_minutes, average)
-    state.read()
-    if state.epoch or state.step:
-        say(f"resuming after epoch {state.epoch}, step {state.step}")
-    if training.cache_features or not (state.epoch or state.step):
-        learn_statistics(detector, untouched)
-    trained = detector
-    if training.cache_features:
-        say(f"computing the features of {training.cache_features} passes")
-        with devices.scope():
-            trained, stream, validation = on_features(
-                detector, stream(0), training.cache_features * steps, validation,
-                training.batch_size, experiment.seed,
-            )  # fmt: skip
-    watch = Watch(monitor, tell or (lambda epoch, value: False))
-    callbacks = [
-        *([average] if average else []),
-        PlainNames(), ImagesPerSecond(training.batch_size), StopOnNonFinite(),
-        WatchFiles(data, on_broken), *adapting, StopBelow(training.schedule.stop_below_lr), watch,
-        state,
-        keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
-    ]  # fmt: skip
+    job = _prepare(experiment, classes, data, validation, devices)
+    adapting, average = _adapting(experiment), None
+    if experiment.training.ema:
+        average = AverageWeights(experiment.training.ema)
+    state = TrainState(
+        folder / "state", monitor_of(experiment.training), adapting,
+        experiment.training.checkpoint_minutes, average,
+    )  # fmt: skip
+    job = _resume(job, state, unaugmented, log)
+    every = _callbacks(experiment, state, adapting, average, callbacks, folder)
     interrupted = False
-    # Of the validation data, whose end Keras does not know beforehand.
-    warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
     try:
-        for number, stage in enumerate(stages):
-            if number < state.stage or watch.stopped:
-                continue
-            if number > state.stage:
-                state.next_stage(trained)
-            with devices.scope():
-                freeze(detector, stage.freeze)
-                trained.compile(
-                    optimizer=build_optimizer(training, steps, stage),
-                    loss=losses,
-                    loss_weights=weights,
-                    # Weighted, so that the padding of the last validation batch does not count.
-                    weighted_metrics=build_metrics(classes, "mask" in losses),
-                    jit_compile=devices.gpus == 1 and not training.deterministic,
-                )
-                if average:
-                    average.start(trained)
-                if state.stage_epochs < stage.epochs and not state.stopped:
-                    state.restore(trained)
-            title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""
-            say(title + describe(detector))
-            if state.step:
-                # Makes the metrics that are to be restored. Not with validation data: a cache
-                # that is being filled when its iterator ends may be taken for a full one.
-                trained.evaluate(stream(0), steps=1, verbose=0)
-            # An epoch that was begun before is ended first: Keras knows no shorter first one.
-            for count in [1] * bool(state.step) + [stage.epochs]:
-                if state.stage_epochs < stage.epochs and not state.stopped:
-                    trained.fit(
-                        stream(state.epoch * steps + state.step),
-                        validation_data=validation,
-                        initial_epoch=state.epoch,
-                        epochs=state.epoch + min(count, stage.epochs - state.stage_epochs),
-                        steps_per_epoch=steps - state.step,
-                        callbacks=callbacks,
-                        shuffle=False,  # the stream is shuffled already
-                        verbose=verbose,
-                    )
+        _run_stages(job, state, average, every, log, verbose)
     except KeyboardInterrupt:
         interrupted = True
     except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:  # of shards
         raise UserError(
-            f"The data cannot be read: {error.message.splitlines()[0]}. If they are shards, the "
-            "command that prepared them mends them; then go on with --resume."
+            f"The data cannot be read: {error.message.splitlines()[0]}. If they are shards, run "
+            "the command that prepared them again, which fixes them; then continue with --resume."
         ) from error
-    if not state.best_weights.is_file():  # stopped in the first epoch
-        state.set_model(trained)
-        state.save_weights()
-    with warnings.catch_warnings():  # the optimizer's, of which a finished training needs none
-        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-        trained.load_weights(state.best_weights)  # whose layers are the detector's
-    return detector, state, interrupted
+    _load_best(job.trained, state)
+    return FitResult(job.detector, state, interrupted)
+
+
+# --- prepare
+
+
+def _prepare(
+    experiment: Experiment,
+    classes: int,
+    data: TrainingStream,
+    validation: tf.data.Dataset,
+    devices: Devices,
+) -> _Job:
+    """Build the detector and the streams."""
+    training = experiment.training
+    if training.batch_size % devices.replicas:
+        raise UserError(
+            f"training.batch_size must be a multiple of the number of devices. Received: batch "
+            f"size {training.batch_size} for {devices.replicas} devices."
+        )
+    steps = training.steps_per_epoch or max(1, round(data.count / training.batch_size))
+    with devices.scope():
+        detector = build_detector(experiment, classes)
+        if devices.replicas > 1:
+            _synchronize(detector)
+    stream = data.batches
+    if "mask_aux" in detector.output:  # it learns the mask, too
+
+        def stream(start: int) -> tf.data.Dataset:
+            return data.batches(start).map(with_aux_mask)
+
+        validation = validation.map(with_aux_mask)
+    return _Job(experiment, classes, devices, detector, detector, stream, validation, steps)
 
 
 def _synchronize(detector: keras.Model) -> None:
-    """Makes batch normalization use the moments of the global batch."""
+    """Make batch normalization use the moments of the global batch."""
     for layer in detector._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
+
+
+def _adapting(experiment: Experiment) -> list[keras.callbacks.Callback]:
+    """Return the callbacks that follow the monitored metric and whose memory must be kept."""
+    training, monitor = experiment.training, monitor_of(experiment.training)
+    common = {"monitor": monitor.name, "mode": monitor.direction}
+    found: list[keras.callbacks.Callback] = []
+    if training.schedule.name == "plateau":
+        found.append(keras.callbacks.ReduceLROnPlateau(
+            factor=training.schedule.factor, patience=training.schedule.patience,
+            min_lr=training.schedule.min_lr, min_delta=training.schedule.min_delta, **common,
+        ))  # fmt: skip
+    if training.early_stopping is not None:
+        found.append(keras.callbacks.EarlyStopping(patience=training.early_stopping, **common))
+    return found
+
+
+def _callbacks(
+    experiment: Experiment,
+    state: TrainState,
+    adapting: list[keras.callbacks.Callback],
+    average: AverageWeights | None,
+    own: Sequence[keras.callbacks.Callback],
+    folder: Path,
+) -> list[keras.callbacks.Callback]:
+    """Return all callbacks, in the order in which Keras must call them."""
+    training = experiment.training
+    return [
+        *([average] if average else []),
+        PlainNames(), ImagesPerSecond(training.batch_size), StopOnNonFinite(),
+        *own,
+        EndOfTraining(state),  # after the caller's, before those that end a stage only
+        *adapting, StopBelowRate(training.schedule.stop_below_lr),
+        state,  # last, since it saves what the others did
+        keras.callbacks.TensorBoard(
+            str(folder / "logs"), write_graph=False,
+            histogram_freq=training.tensorboard_histograms,
+        ),
+    ]  # fmt: skip
+
+
+# --- resume
+
+
+def _resume(
+    job: _Job,
+    state: TrainState,
+    unaugmented: Callable[[], tf.data.Dataset],
+    log: Callable[[str], None],
+) -> _Job:
+    """Read the state of an interrupted training, and compute what precedes the first step."""
+    training = job.experiment.training
+    state.read()
+    has_begun = bool(state.epoch or state.step)
+    if has_begun:
+        log(f"resuming after epoch {state.epoch}, step {state.step}")
+    if training.cache_features or not has_begun:
+        learn_statistics(job.detector, unaugmented)
+    if not training.cache_features:
+        return job
+    log(f"computing the features of {training.cache_features} passes")
+    with job.devices.scope():
+        head, stream, validation = on_features(
+            job.detector, job.stream(0), training.cache_features * job.steps, job.validation,
+            training.batch_size, job.experiment.seed,
+        )  # fmt: skip
+    return replace(job, trained=head, stream=stream, validation=validation)
+
+
+# --- run the stages
+
+
+def _run_stages(
+    job: _Job,
+    state: TrainState,
+    average: AverageWeights | None,
+    callbacks: list[keras.callbacks.Callback],
+    log: Callable[[str], None],
+    verbose: int,
+) -> None:
+    """Train the stages that are not finished yet."""
+    training = job.experiment.training
+    stages = training.stages or (
+        only_stage(training).model_copy(update={"freeze": job.experiment.model.freeze}),
+    )
+    # The validation data end where Keras does not expect it.
+    warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+    for number, stage in enumerate(stages):
+        if number < state.stage or (state.ended and number > state.stage):
+            continue
+        if number > state.stage:
+            state.next_stage(job.trained)
+        _compile(job, stage, state, average)
+        title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""
+        log(title + describe(job.detector))
+        _run_stage(job, stage, state, callbacks, verbose)
+
+
+def _compile(job: _Job, stage: Stage, state: TrainState, average: AverageWeights | None) -> None:
+    """Compile the model for a stage, and restore what an interrupted one left."""
+    training, has_mask = job.experiment.training, "mask" in job.detector.output
+    losses, weights = losses_of(training, job.classes, list(job.detector.output))
+    with job.devices.scope():
+        freeze(job.detector, stage.freeze)
+        job.trained.compile(
+            optimizer=build_optimizer(training, job.steps, stage),
+            loss=losses,
+            loss_weights=weights,
+            # Weighted, so that the padding of the last validation batch does not count.
+            weighted_metrics=build_metrics(job.classes, has_mask),
+            jit_compile=job.devices.gpus == 1 and not training.deterministic,
+        )
+        if average:
+            average.start(job.trained)
+        if _goes_on(stage, state):
+            state.restore(job.trained)
+
+
+def _goes_on(stage: Stage, state: TrainState) -> bool:
+    return state.stage_epochs < stage.epochs and not state.stopped
+
+
+def _run_stage(
+    job: _Job,
+    stage: Stage,
+    state: TrainState,
+    callbacks: list[keras.callbacks.Callback],
+    verbose: int,
+) -> None:
+    """Train what remains of a stage: the rest of an interrupted epoch, then whole epochs."""
+    if state.step:
+        # Creates the metrics that are to be restored. Not on validation data: a cache that is
+        # being filled when its iterator ends may be taken for a complete one.
+        job.trained.evaluate(job.stream(0), steps=1, verbose=0)
+    # Keras cannot make the first epoch of a fit shorter, so an interrupted one has its own.
+    for epochs in [1] * bool(state.step) + [stage.epochs]:
+        if _goes_on(stage, state):
+            job.trained.fit(
+                job.stream(state.epoch * job.steps + state.step),
+                validation_data=job.validation,
+                initial_epoch=state.epoch,
+                epochs=state.epoch + min(epochs, stage.epochs - state.stage_epochs),
+                steps_per_epoch=job.steps - state.step,
+                callbacks=callbacks,
+                shuffle=False,  # the stream is shuffled already
+                verbose=verbose,
+            )
+
+
+def _load_best(trained: keras.Model, state: TrainState) -> None:
+    """Load the weights of the best epoch, or keep the present ones where no epoch is finished."""
+    if not state.best_weights.is_file():
+        state.set_model(trained)
+        state.save_weights()
+    with warnings.catch_warnings():  # about the optimizer, which a finished training does not need
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        trained.load_weights(state.best_weights)  # its layers are the detector's

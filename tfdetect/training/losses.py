@@ -1,18 +1,33 @@
-"""Losses of the label and of the mask."""
+"""Builds the losses of the label and of the mask."""
 
 import keras
 import tensorflow as tf
 
+from tfdetect.core import registry
 from tfdetect.core.experiment import Training
+from tfdetect.core.options import check_options
 from tfdetect.training.mask_losses import MaskCriterion
 
 AUX_WEIGHT = 0.5  # of an auxiliary mask, relative to the mask, as in torchvision's FCN
 
 
 def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dict, dict]:
-    """Each output's loss, and its weight in the whole."""
+    """Build the loss of each output.
+
+    Args:
+        training: its `loss`, `label_smoothing` and `mask_loss` are used.
+        classes: number of classes.
+        outputs: names of the detector's outputs.
+
+    Returns:
+        Losses and their weights in the sum, by output.
+    """
     settings = training.mask_loss
-    losses = {"label": _loss(classes, training.label_smoothing)}
+    build = registry.LOSSES.load(training.loss)
+    options = check_options(
+        build, training.loss_options, "training.loss_options", ("classes", "label_smoothing")
+    )
+    losses = {"label": build(classes, training.label_smoothing, **options)}
     losses |= {name: MaskCriterion(settings) for name in outputs if name != "label"}
     if len(outputs) == 1:
         return losses, {"label": 1.0}
@@ -22,18 +37,24 @@ def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dic
 
 
 def with_aux_mask(images: tf.Tensor, *rest: dict[str, tf.Tensor]) -> tuple:
-    """A batch whose targets and weights also serve an auxiliary mask."""
+    """Return a batch whose targets and weights also have an auxiliary mask."""
     return images, *({**part, "mask_aux": part["mask"]} for part in rest)
 
 
-def _loss(classes: int, smoothing: float) -> keras.losses.Loss:
+def cross_entropy(classes: int, label_smoothing: float = 0.0) -> keras.losses.Loss:
+    """Return binary cross-entropy for two classes, softmax cross-entropy for more.
+
+    Args:
+        classes: number of classes.
+        label_smoothing: fraction of the target that is spread over all classes.
+    """
     if classes == 2:
-        return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
-    return SoftCrossentropy(classes, smoothing)
+        return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+    return SoftCrossentropy(classes, label_smoothing)
 
 
 class SoftCrossentropy(keras.losses.Loss):
-    """Cross-entropy of class numbers or of mixed targets [B, C], with label smoothing."""
+    """Cross-entropy from class numbers or probabilities [B, C], with label smoothing."""
 
     def __init__(self, classes: int, smoothing: float):
         super().__init__(name="soft_crossentropy")

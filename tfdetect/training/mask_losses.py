@@ -1,4 +1,4 @@
-"""Loss and metric of a mask. Pixels marked `UNKNOWN` count in neither."""
+"""Loss and metric of a mask. Both ignore pixels marked `UNKNOWN`."""
 
 import keras
 from keras import ops
@@ -6,11 +6,13 @@ from keras import ops
 from tfdetect.core.experiment import MaskLoss
 from tfdetect.data.targets import UNKNOWN
 
-EDGE_PIXELS = 2  # how near to the border of the altered region a pixel is an edge pixel
+EDGE_PIXELS = 2  # distance to the border of the altered region within which a pixel is an edge
+
+EPSILON = 1e-7
 
 
 class MaskCriterion(keras.losses.Loss):
-    """The loss that an experiment's `training.mask_loss` describes, one value an image [B].
+    """The loss that `training.mask_loss` describes, one value per image [B].
 
     Args:
         settings: which loss, and its parameters.
@@ -21,7 +23,7 @@ class MaskCriterion(keras.losses.Loss):
         self.settings = settings
 
     def call(self, y_true, y_pred):
-        """Truth [B, H, W, 1] of 0, 1 and `UNKNOWN`, logits [B, H, W, 1] -> loss [B]."""
+        """Return the loss [B] of logits [B, H, W, 1] for truth [B, H, W, 1]: 0, 1 or `UNKNOWN`."""
         truth, known = _split(y_true)
         logits = ops.cast(y_pred, "float32")
         parts = self.settings.name.split("_")
@@ -29,7 +31,7 @@ class MaskCriterion(keras.losses.Loss):
         if "dice" in parts:
             loss += dice(truth, logits, known)
         if "bce" in parts:
-            pixels += bce(truth, logits)
+            pixels += ops.binary_crossentropy(truth, logits, from_logits=True)
         if "focal" in parts:
             pixels += focal(truth, logits, self.settings.alpha, self.settings.gamma)
         if parts != ["dice"]:
@@ -42,25 +44,32 @@ class MaskCriterion(keras.losses.Loss):
         return loss
 
 
-def bce(truth, logits):
-    """Binary cross-entropy of each pixel, from logits."""
-    return ops.maximum(logits, 0) - logits * truth + ops.log1p(ops.exp(-ops.abs(logits)))
-
-
 def focal(truth, logits, alpha: float | None, gamma: float):
-    """Focal loss of each pixel: -alpha_t (1 - p_t)^gamma log p_t (Lin et al., ICCV 2017)."""
+    """Return the focal loss of each pixel, -alpha_t (1 - p_t)^gamma log p_t.
+
+    Keras's own computes probabilities first and clips them, which loses the gradient of pixels
+    that are far off.
+
+    Source: Lin et al., ICCV 2017.
+
+    Args:
+        truth: 0 or 1, float32 [B, H, W, 1].
+        logits: float32 [B, H, W, 1].
+        alpha: weight of altered pixels; none for equal weights.
+        gamma: exponent.
+    """
     p = ops.sigmoid(logits)
     missed = p * (1 - truth) + (1 - p) * truth
-    loss = bce(truth, logits)
+    loss = ops.binary_crossentropy(truth, logits, from_logits=True)
     if gamma:
-        loss *= ops.power(ops.maximum(missed, 1e-7), gamma)  # 0's power has no gradient
+        loss *= ops.power(ops.maximum(missed, EPSILON), gamma)  # a power of 0 has no gradient
     if alpha is not None:
         loss *= alpha * truth + (1 - alpha) * (1 - truth)
     return loss
 
 
 def dice(truth, logits, known):
-    """1 - (2 TP + 1) / (P + T + 1) of each image's probabilities (Milletari et al., 2016)."""
+    """Return the Dice loss of each image, 1 - (2 TP + 1) / (P + T + 1) (Milletari et al., 2016)."""
     p = ops.sigmoid(logits) * known
     truth = truth * known
     both, either = (ops.sum(x, axis=(1, 2, 3)) for x in (p * truth, p + truth))
@@ -68,7 +77,7 @@ def dice(truth, logits, known):
 
 
 def edges(truth, pixels: int):
-    """1 where both an altered and an untouched pixel lie within so many pixels, else 0."""
+    """Return 1 where both altered and authentic pixels are within so many pixels, else 0."""
     size = 2 * pixels + 1
     highest = ops.max_pool(truth, size, strides=1, padding="same")
     lowest = -ops.max_pool(-truth, size, strides=1, padding="same")
@@ -78,14 +87,14 @@ def edges(truth, pixels: int):
 class MaskIoU(keras.metrics.Mean):
     """Mean over images of the intersection over union of the mask at P(altered) 0.5.
 
-    An empty mask for an untouched image counts 1; images of unknown masks do not count.
+    An empty mask of an unaltered image counts 1; images without a known mask do not count.
     """
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         truth, known = _split(y_true)
-        drawn = ops.cast(y_pred > 0, "float32") * known
+        predicted = ops.cast(y_pred > 0, "float32") * known
         both, either = (
-            ops.sum(x, axis=(1, 2, 3)) for x in (drawn * truth, ops.maximum(drawn, truth))
+            ops.sum(x, axis=(1, 2, 3)) for x in (predicted * truth, ops.maximum(predicted, truth))
         )
         iou = ops.where(either > 0, both / ops.maximum(either, 1), 1.0)
         counts = ops.cast(ops.any(known > 0, axis=(1, 2, 3)), "float32")
@@ -95,7 +104,7 @@ class MaskIoU(keras.metrics.Mean):
 
 
 def _split(y_true):
-    """Truth with 0 where it is not known, and 1 where it is known, both float32."""
+    """Return the truth, 0 where it is unknown, and where it is known, both float32."""
     truth = ops.cast(y_true, "float32")
     known = ops.cast(truth != UNKNOWN, "float32")
     return truth * known, known

@@ -6,14 +6,14 @@ from tfdetect.training.mask_losses import MaskIoU
 
 
 def hard_labels(y_true, y_pred):
-    """The class that has most of each target, int32 [B, 1]; mixed targets have several."""
+    """Return the most probable class of each target, int32 [B, 1]; mixed targets have several."""
     if y_pred.shape[-1] > 1 and y_true.shape == y_pred.shape:
         y_true = keras.ops.argmax(y_true, axis=-1)
     return keras.ops.reshape(keras.ops.cast(keras.ops.round(y_true), "int32"), (-1, 1))
 
 
 class _OfHardLabels:
-    """Makes a metric count mixed targets as the class they have most of."""
+    """Makes a metric count a mixed target as its most probable class."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         return super().update_state(hard_labels(y_true, y_pred), y_pred, sample_weight)
@@ -36,7 +36,7 @@ class _BinaryLogLoss(_OfHardLabels, keras.metrics.BinaryCrossentropy):
 
 
 class FakeAUC(keras.metrics.AUC):
-    """Area under the ROC of P(fake) = 1 - P(class 0), from logits of two or more classes."""
+    """ROC AUC of P(fake) = 1 - P(class 0), from logits of two or more classes."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = keras.ops.reshape(hard_labels(y_true, y_pred) > 0, (-1,))
@@ -48,6 +48,12 @@ class FakeAUC(keras.metrics.AUC):
 
 
 def build_metrics(classes: int, masks: bool) -> dict[str, list[keras.metrics.Metric]]:
+    """Build the metrics of each output of a detector.
+
+    Args:
+        classes: number of classes.
+        masks: whether the detector predicts masks.
+    """
     if classes == 2:
         accuracy = _BinaryAccuracy("accuracy", threshold=0.0)
         log_loss = _BinaryLogLoss("log_loss", from_logits=True)

@@ -1,4 +1,4 @@
-"""From an experiment to Keras's optimizer and learning-rate schedule."""
+"""Builds the optimizer and the learning-rate schedule of an experiment."""
 
 import keras
 
@@ -8,7 +8,7 @@ from tfdetect.core.experiment import Stage, Training
 def build_optimizer(
     training: Training, steps_per_epoch: int, stage: Stage | None = None
 ) -> keras.optimizers.Optimizer:
-    """Builds the optimizer of a stage; weight decay spares biases and normalization."""
+    """Build the optimizer of a stage; biases and normalization have no weight decay."""
     settings = training.optimizer
     common = {
         "learning_rate": _learning_rate(training, steps_per_epoch, stage or only_stage(training)),
@@ -29,7 +29,7 @@ def build_optimizer(
 
 
 def only_stage(training: Training) -> Stage:
-    """A training without stages, as one."""
+    """Return a training without stages as one stage."""
     return Stage(epochs=training.epochs)
 
 
@@ -40,7 +40,7 @@ def _learning_rate(training: Training, steps_per_epoch: int, stage: Stage):
             rate, schedule.step_epochs * steps_per_epoch, schedule.factor, staircase=True
         )
     if schedule.name != "cosine":
-        return rate  # constant, or lowered by a callback
+        return rate  # constant, or reduced by a callback
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     total = stage.epochs * steps_per_epoch
     if not warmup:

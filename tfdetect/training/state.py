@@ -1,7 +1,6 @@
 """`TrainState`: everything that must survive an interruption, in one file."""
 
 import json
-import math
 import os
 import shutil
 import time
@@ -12,9 +11,10 @@ import keras
 import numpy as np
 
 from tfdetect.core.errors import UserError
+from tfdetect.training.monitor import Monitor
 from tfdetect.training.weight_average import AverageWeights
 
-# What Keras's callbacks learn while training, by class.
+# What Keras's callbacks remember between epochs, by class.
 _MEMORY = {
     "EarlyStopping": ("wait", "best", "best_epoch"),
     "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
@@ -24,25 +24,33 @@ _MEMORY = {
 class TrainState(keras.callbacks.Callback):
     """Keeps the best weights, the history, and a state to resume from.
 
-    The state holds the variables of the model, the optimizer and the metrics, the random
+    The state contains the variables of the model, the optimizer and the metrics, the random
     state of the layers (part of the model), epoch and step, the history, the best value and
     the memory of the other callbacks. The position in the data follows from epoch and step.
-    It is written at each epoch's end, and within an epoch when `minutes` have passed, to
-    a new file that then takes the old one's place: a kill at any moment leaves a whole one.
+    It is written at the end of each epoch, and within an epoch when `minutes` have passed, to
+    a new file that then replaces the old one: a kill at any moment leaves a complete file.
+
+    Args:
+        folder: of the state's files.
+        monitor: metric that picks the best weights.
+        others: callbacks whose memory is kept, those of `_MEMORY`.
+        minutes: between states within an epoch.
+        average: moving average of the weights that is saved in their place.
 
     Attributes:
         history: logs of the finished epochs.
-        stage: number of the stage of fine-tuning, from 0.
+        stage: number of the current stage, from 0.
         stage_epochs: finished epochs of that stage.
-        step: steps of the unfinished epoch that the restored state has behind it.
+        step: finished steps of the current epoch.
         best: best value of the monitored metric so far.
         stopped: whether a callback ended the stage.
+        ended: whether a callback of the caller ended the training.
     """
 
     def __init__(
         self,
         folder: Path,
-        monitor: str,
+        monitor: Monitor,
         others: list[keras.callbacks.Callback],
         minutes: float = 10.0,
         average: AverageWeights | None = None,
@@ -50,7 +58,6 @@ class TrainState(keras.callbacks.Callback):
         super().__init__()
         self.folder = folder
         self.monitor = monitor
-        self.maximize = "loss" not in monitor
         self.others = others
         self.minutes = minutes
         self.average = average
@@ -58,10 +65,10 @@ class TrainState(keras.callbacks.Callback):
         self.stage = self.stage_epochs = 0
         self.step = 0
         self.best: float | None = None
-        self.stopped = False
+        self.stopped = self.ended = False
         self._memory: dict[str, dict[str, float]] = {}
         self._metrics: list[np.ndarray] = []
-        self._values: list[np.ndarray] = []  # of variables, read and not yet put back
+        self._values: list[np.ndarray] = []  # of variables, read and not yet restored
         self._started = self._written = time.monotonic()
         self._seconds_before = 0.0
 
@@ -80,7 +87,7 @@ class TrainState(keras.callbacks.Callback):
         return self.folder / "best.weights.h5"
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        # Keras's callbacks reset themselves here; this one comes after them.
+        # Keras's callbacks reset themselves here; this one is called after them.
         for callback in self.others:
             for key, value in self._memory.get(type(callback).__name__, {}).items():
                 setattr(callback, key, float(value) if key == "best" else int(value))
@@ -99,15 +106,14 @@ class TrainState(keras.callbacks.Callback):
             self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # Keras's val_loss counts the padding of the last batch, and how much of it depends on
-        # chance on several devices; val_log_loss is exact.
+        # Keras's val_loss includes the padding of the last batch, whose amount is not fixed on
+        # several devices; val_log_loss is exact.
         kept = {k: float(v) for k, v in (logs or {}).items() if k != "val_loss"}
         self.history.append({"epoch": epoch + 1, **kept})
         self.step = 0
         self.stage_epochs += 1
-        value = self.history[-1].get(self.monitor)
-        better = self.best is None or (value > self.best if self.maximize else value < self.best)
-        if better and value is not None and math.isfinite(value):
+        value = self.history[-1].get(self.monitor.name)
+        if value is not None and self.monitor.is_better(value, self.best):
             self.best = value
             self.save_weights()
         self.stopped = bool(self.model.stop_training)
@@ -118,12 +124,12 @@ class TrainState(keras.callbacks.Callback):
         self._write()
 
     def save_weights(self) -> None:
-        """Writes the model's present weights, or their average, as the best ones."""
+        """Write the current weights of the model, or their average, as the best ones."""
         with self.average.in_place() if self.average else nullcontext():
             self._replace(self.best_weights, "new.weights.h5", self.model.save_weights)
 
     def remove(self) -> None:
-        """Deletes the state of a training that is complete."""
+        """Delete the state, once the training is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _variables(self) -> list:
@@ -134,7 +140,7 @@ class TrainState(keras.callbacks.Callback):
         state = {
             "history": self.history, "stage": self.stage, "stage_epochs": self.stage_epochs,
             "step": self.step, "best": self.best, "callbacks": self._memory,
-            "stopped": self.stopped, "seconds": self.seconds,
+            "stopped": self.stopped, "ended": self.ended, "seconds": self.seconds,
         }  # fmt: skip
         arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables())}
         if self.step:
@@ -147,10 +153,10 @@ class TrainState(keras.callbacks.Callback):
         self._written = time.monotonic()
 
     def _replace(self, path: Path, name: str, write) -> None:
-        """Writes a new file and puts it in the old one's place.
+        """Write a new file, then replace the old one with it.
 
         Raises:
-            UserError: it cannot be written; the old one is as it was.
+            UserError: it cannot be written; the old one is unchanged.
         """
         temporary = self.folder / name
         try:
@@ -161,11 +167,11 @@ class TrainState(keras.callbacks.Callback):
             temporary.unlink(missing_ok=True)
             raise UserError(
                 f"The training state could not be written to {self.folder}: {error}. The last one "
-                "is kept. Make room or give write permission, then go on with --resume."
+                "is kept. Free disk space or allow writing, then continue with --resume."
             ) from error
 
     def read(self) -> None:
-        """Reads the state that was written last, if there is one."""
+        """Read the state that was written last, if there is one."""
         file = self.folder / "last.npz"
         if not file.exists():
             return
@@ -176,20 +182,18 @@ class TrainState(keras.callbacks.Callback):
                 values += [saved[f"{kind}_{i}"] for i in range(count)]
         self.history, self.step, self.best = state["history"], state["step"], state["best"]
         self.stage, self.stage_epochs = state["stage"], state["stage_epochs"]
-        self.stopped = state["stopped"]
+        self.stopped, self.ended = state["stopped"], state["ended"]
         self._seconds_before = state["seconds"]
         self._memory = state["callbacks"]
 
     def next_stage(self, model: keras.Model) -> None:
-        """Goes on to the next stage: model as it is, everything else anew."""
+        """Begin the next stage: the model is kept, everything else starts fresh."""
         self._assign(model.variables, self._values[: len(model.variables)])
         self.stage, self.stage_epochs, self.stopped = self.stage + 1, 0, False
         self._memory, self._values = {}, []
 
     def restore(self, model: keras.Model) -> None:
-        """Puts a compiled model and its optimizer back to what was read.
-
-        Does nothing where nothing was.
+        """Restore a compiled model and its optimizer from what was read, if anything was.
 
         Raises:
             UserError: the state belongs to another model.
@@ -202,6 +206,20 @@ class TrainState(keras.callbacks.Callback):
 
     def _assign(self, variables: list, values: list[np.ndarray]) -> None:
         if values and [v.shape for v in values] != [tuple(v.shape) for v in variables]:
-            raise UserError(f"The state in {self.folder} belongs to another model.")
+            raise UserError(
+                f"The training state in {self.folder} belongs to another model. Resume with the "
+                "experiment that began it, or start a new run."
+            )
         for variable, value in zip(variables, values):
             variable.assign(value)
+
+
+class EndOfTraining(keras.callbacks.Callback):
+    """Notes that a callback before it ended the training; those after it end a stage only."""
+
+    def __init__(self, state: TrainState):
+        super().__init__()
+        self.state = state
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.state.ended = bool(self.model.stop_training)

@@ -1,4 +1,4 @@
-"""A moving average of the weights, validated and kept in place of the weights themselves."""
+"""An exponential moving average of the weights, validated and saved instead of the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,12 @@ import tensorflow as tf
 class AverageWeights(keras.callbacks.Callback):
     """Averages the trainable weights over the steps (Polyak averaging, exponentially weighted).
 
-    Keras's optimizers can do so too, but put the average in the weights' place whenever a call of
-    fit ends, so that a resumed training would differ from one left alone.
+    Keras's optimizers can do so, too, but overwrite the weights with the average whenever a call
+    of fit ends, so that a resumed training would differ from an uninterrupted one.
 
     Args:
-        momentum: of the average; less in the first steps, (1 + step) / (10 + step), so that it
-            forgets the first weights.
+        momentum: of the average; lower in the first steps, (1 + step) / (10 + step), so that it
+            forgets the initial weights.
     """
 
     def __init__(self, momentum: float):
@@ -25,7 +25,7 @@ class AverageWeights(keras.callbacks.Callback):
         self._update = None
 
     def start(self, model: keras.Model) -> None:
-        """Starts anew from the model's weights; a resumed average is put into `variables` then."""
+        """Start from the model's weights; a resumed average is then restored into `variables`."""
         self.set_model(model)
         self.variables = [tf.Variable(_value(v)) for v in model.trainable_variables]
         averages, weights = self.variables, model.trainable_variables
@@ -33,8 +33,8 @@ class AverageWeights(keras.callbacks.Callback):
         @tf.function
         def update(momentum: tf.Tensor) -> None:
             for average, weight in zip(averages, weights):
-                share = tf.cast(momentum, average.dtype)
-                average.assign(share * average + (1 - share) * _value(weight))
+                keep = tf.cast(momentum, average.dtype)
+                average.assign(keep * average + (1 - keep) * _value(weight))
 
         self._update = update
 
@@ -50,7 +50,7 @@ class AverageWeights(keras.callbacks.Callback):
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The average in the model for a while."""
+        """Put the average into the model within a `with` block."""
         self._swap()
         try:
             yield

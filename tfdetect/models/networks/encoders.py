@@ -1,13 +1,14 @@
-"""Encoders that were trained on very many images, of keras-hub: features for a probe."""
+"""Large pretrained image encoders of keras-hub: CLIP, SigLIP, DINOv2, DINOv3."""
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import layers
 
-from tfdetect.models.backbones import IMAGENET_OFFSET, IMAGENET_SCALE, Backbone, fetch
+from tfdetect.core.errors import UserError
+from tfdetect.core.options import check_options
+from tfdetect.models.backbones import load_weights
 
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # Preset; then patch, width, layers, heads and width of the MLP.
 _CLIP = {
     "b32": ("clip_vit_base_patch32", 32, 768, 12, 12, 3072),
@@ -31,37 +32,47 @@ _DINOV3 = {
 }
 
 
-def clip(shape: tuple[int, int, int], weights: str, size: str = "l14", **layout: Any) -> Backbone:
-    """CLIP's image embedding (Radford et al., ICML 2021): [B, 1, 1, 768] for l14.
+def clip(
+    shape: tuple[int, int, int],
+    weights: str,
+    size: Literal["b32", "b16", "l14"] = "l14",
+    **layout: Any,
+) -> keras.Model:
+    """Return CLIP's image encoder (Radford et al., ICML 2021): [B, 1, 1, 768] for l14.
 
     Args:
-        shape: (height, width, 3), square; 224 pixels with weights.
-        weights: "none", "imagenet" for those of OpenAI that belong to `size`, or a preset.
-        size: "b32", "b16" or "l14".
-        layout: without weights, other patch_size, hidden_dim, num_layers, num_heads or
-            intermediate_dim than those of `size`.
+        shape: (height, width, 3), square; 224 pixels with pretrained weights.
+        weights: "none", "imagenet" for OpenAI's weights of `size`, or a preset's name.
+        size: of the vision transformer.
+        layout: without weights, patch_size, hidden_dim, num_layers, num_heads or
+            intermediate_dim that replace those of `size`.
     """
     import keras_hub
 
     preset, layout = _layout(_CLIP, size, layout)
     if weights == "none":
         encoder = keras_hub.models.CLIPVisionEncoder(**layout, image_shape=shape, name="clip")
-        project = layers.Dense({"l14": 768}.get(size, 512), use_bias=False, name="projection")
+        project = layers.Dense(768 if size == "l14" else 512, use_bias=False, name="projection")
     else:
         whole = _load(keras_hub.models.CLIPBackbone, preset, weights)
         encoder, project = whole.vision_encoder, whole.vision_projection
-    scale = [1 / (255 * s) for s in _CLIP_STD]
-    offset = [-m / s for m, s in zip(_CLIP_MEAN, _CLIP_STD)]
-    return _embedding(encoder, shape, "clip", scale, offset, project)
+    return _embedding(encoder, shape, "clip", project)
 
 
-def siglip(shape: tuple[int, int, int], weights: str, size: str = "b16", **layout: Any) -> Backbone:
-    """SigLIP's image embedding (Zhai et al., ICCV 2023): [B, 1, 1, 768] for b16.
+def siglip(
+    shape: tuple[int, int, int],
+    weights: str,
+    size: Literal["b16", "b16_2", "l16_2"] = "b16",
+    **layout: Any,
+) -> keras.Model:
+    """Return SigLIP's image encoder (Zhai et al., ICCV 2023): [B, 1, 1, 768] for b16.
 
     Args:
-        shape: (height, width, 3), square; 224 pixels with weights.
-        weights, layout: as for `clip`.
-        size: "b16", "b16_2" or "l16_2", the latter two SigLIP 2's; l16_2 takes 256 pixels.
+        shape: (height, width, 3), square; with pretrained weights 224 pixels, l16_2 256.
+        weights: "none", "imagenet" for Google's weights of `size`, or a preset's name.
+        size: b16_2 and l16_2 are SigLIP 2.
+        layout: without weights, patch_size, hidden_dim, num_layers, num_heads or
+            intermediate_dim that replace those of `size`.
     """
     import keras_hub
 
@@ -70,16 +81,20 @@ def siglip(shape: tuple[int, int, int], weights: str, size: str = "b16", **layou
         encoder = keras_hub.models.SigLIPVisionEncoder(**layout, image_shape=shape, name="siglip")
     else:
         encoder = _load(keras_hub.models.SigLIPBackbone, preset, weights).vision_encoder
-    return _embedding(encoder, shape, "siglip", 1 / 127.5, -1.0)
+    return _embedding(encoder, shape, "siglip")
 
 
-def dinov2(shape: tuple[int, int, int], weights: str, size: str = "b", **layout: Any) -> Backbone:
-    """DINOv2's class token (Oquab et al., TMLR 2024), with registers: [B, 1, 1, 768] for b.
+def dinov2(
+    shape: tuple[int, int, int], weights: str, size: Literal["s", "b", "l"] = "b", **layout: Any
+) -> keras.Model:
+    """Return DINOv2 with registers (Oquab et al., TMLR 2024): class token [B, 1, 1, 768] for b.
 
     Args:
-        shape: (height, width, 3), square, sides that divide by 14.
-        weights, layout: as for `clip`.
-        size: "s", "b" or "l".
+        shape: (height, width, 3), square, multiples of 14.
+        weights: "none", "imagenet" for Meta's weights of `size`, or a preset's name.
+        size: small, base or large.
+        layout: without weights, patch_size, hidden_dim, num_layers, num_heads or
+            intermediate_dim that replace those of `size`.
     """
     import keras_hub
 
@@ -87,52 +102,65 @@ def dinov2(shape: tuple[int, int, int], weights: str, size: str = "b", **layout:
     return _dino(build, "dinov2", _DINOV2, shape, weights, size, layout, num_register_tokens=4)
 
 
-def dinov3(shape: tuple[int, int, int], weights: str, size: str = "b", **layout: Any) -> Backbone:
-    """DINOv3's class token (Siméoni et al., arXiv 2508.10104): [B, 1, 1, 768] for b.
+def dinov3(
+    shape: tuple[int, int, int], weights: str, size: Literal["s", "b", "l"] = "b", **layout: Any
+) -> keras.Model:
+    """Return DINOv3 (Simeoni et al., arXiv 2508.10104): class token [B, 1, 1, 768] for b.
 
     Args:
-        shape: (height, width, 3), square, sides that divide by 16.
-        weights, layout: as for `clip`.
-        size: "s", "b" or "l".
+        shape: (height, width, 3), square, multiples of 16.
+        weights: "none", "imagenet" for Meta's weights of `size`, or a preset's name.
+        size: small, base or large.
+        layout: without weights, patch_size, hidden_dim, num_layers, num_heads or
+            intermediate_dim that replace those of `size`.
     """
     import keras_hub
 
-    build = keras_hub.models.DINOV3Backbone
-    return _dino(build, "dinov3", _DINOV3, shape, weights, size, layout)
+    return _dino(keras_hub.models.DINOV3Backbone, "dinov3", _DINOV3, shape, weights, size, layout)
 
 
 def _dino(
-    build, name: str, sizes: dict, shape: tuple, weights: str, size: str, layout: dict, **more
-):
+    build: Any, name: str, sizes: dict, shape: tuple, weights: str, size: str, layout: dict,
+    **more: Any,
+) -> keras.Model:  # fmt: skip
     preset, layout = _layout(sizes, size, layout)
     if weights == "none":
         encoder = build(**layout, **more, image_shape=shape, name=name)
     else:
         encoder = _load(build, preset, weights, image_shape=shape)
-    return _embedding(encoder, shape, name, IMAGENET_SCALE, IMAGENET_OFFSET)
+    return _embedding(encoder, shape, name)
 
 
 def _layout(sizes: dict, size: str, changes: dict) -> tuple[str, dict]:
-    """The preset of a size, and keras-hub's arguments for it."""
-    if size not in sizes:
-        raise ValueError(f"size is one of {', '.join(sizes)}, not {size!r}")
-    keys = ("patch_size", "hidden_dim", "num_layers", "num_heads", "intermediate_dim")
+    """Return the preset of a size, and keras-hub's arguments for it."""
     preset, *values = sizes[size]
-    if extra := set(changes) - set(keys):
-        raise ValueError(f"{', '.join(sorted(extra))} is none of size, {', '.join(keys)}")
-    return preset, dict(zip(keys, values)) | changes
+    return preset, _transformer(*values) | check_options(_transformer, changes, "model.options")
 
 
-def _load(build, preset: str, weights: str, **arguments) -> keras.Model:
+def _transformer(
+    patch_size: int, hidden_dim: int, num_layers: int, num_heads: int, intermediate_dim: int
+) -> dict[str, int]:
+    return {
+        "patch_size": patch_size, "hidden_dim": hidden_dim, "num_layers": num_layers,
+        "num_heads": num_heads, "intermediate_dim": intermediate_dim,
+    }  # fmt: skip
+
+
+def _load(build: Any, preset: str, weights: str, **arguments: Any) -> keras.Model:
     name = preset if weights == "imagenet" else weights
-    return fetch(name, lambda: build.from_preset(name, **arguments))
+    return load_weights(name, lambda: build.from_preset(name, **arguments))
 
 
-def _embedding(encoder: keras.Model, shape: tuple, name: str, scale, offset, project=None):
-    """The encoder's embedding, or its first token, as features [B, 1, 1, C]."""
+def _embedding(
+    encoder: keras.Model, shape: tuple, name: str, project: layers.Layer | None = None
+) -> keras.Model:
+    """Return the encoder's embedding, or its class token, as features [B, 1, 1, C]."""
     (key, image), *_ = encoder.input.items()
     if tuple(image.shape[1:]) != tuple(shape):
-        raise ValueError(f"these weights take images of {image.shape[1]} pixels (data.image_size)")
+        raise UserError(
+            f"model.weights: these weights take images of {image.shape[1]} pixels. Received: "
+            f"data.image_size {shape[0]} x {shape[1]}."
+        )
     inputs = keras.Input(shape)
     x = encoder({key: inputs})
     if len(x.shape) == 3:
@@ -140,4 +168,4 @@ def _embedding(encoder: keras.Model, shape: tuple, name: str, scale, offset, pro
     x = layers.Reshape((1, 1, x.shape[-1]), name="grid")(x)
     if project is not None:
         x = project(x)
-    return Backbone(keras.Model(inputs, x, name=f"{name}_embedding"), scale, offset)
+    return keras.Model(inputs, x, name=f"{name}_embedding")

@@ -1,49 +1,51 @@
 """F3-Net (Qian et al., ECCV 2020): forgeries in frequencies, over one or two Xceptions."""
 
 from functools import partial
+from typing import Annotated, Literal
 
 import keras
 from keras import layers, ops
+from pydantic import Field
 
-from tfdetect.models.backbones import Backbone, inflate, xception
+from tfdetect.core.errors import UserError
+from tfdetect.models.backbones import Backbone, build_backbone, inflate
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.networks.blocks import norm
 from tfdetect.models.spectral_front_ends import FAD, LFS, Gray
-
-_MODES = ("baseline", "fad", "lfs", "both", "mix")
 
 
 def f3net(
     shape: tuple[int, int, int],
     weights: str,
-    mode: str = "mix",
-    middle_blocks: int = 8,
+    mode: Literal["baseline", "fad", "lfs", "both", "mix"] = "mix",
+    middle_blocks: Annotated[int, Field(ge=1, le=8)] = 8,
     mix_after: tuple[int, int] = (8, 13),
     learnable: bool = True,
     public_code: bool = False,
 ) -> Backbone:
-    """Xceptions on frequency-aware decomposition and on local frequency statistics.
+    """Return Xceptions on frequency-aware decomposition and on local frequency statistics.
 
-    At 299 pixels, with one logit, the whole network has 48,314,929 trainable parameters. Note
-    003's has 224 pixels, middle_blocks 4 and mix_after [9, 12]; its published counts hold a
-    layer more in each Xception, of 6,147 parameters, that nothing uses.
+    At 299 pixels, with one logit, the whole network has 48,314,929 trainable parameters. Note 003
+    uses 224 pixels, middle_blocks 4 and mix_after [9, 12]; its published counts include a layer
+    of 6,147 parameters in each Xception that nothing uses.
 
     Args:
         shape: (height, width, 3).
-        weights: of the Xceptions, as for `backbones.xception`; their first kernels are repeated
-            for 12 and 6 channels.
-        mode: "baseline" (Xception alone), "fad", "lfs", "both" side by side, or "mix", where
-            they also look at each other.
-        middle_blocks: of Xception's eight, the last so many.
+        weights: of the Xceptions: "none" or "imagenet", whose first kernels are repeated for 12 and
+            6 channels.
+        mode: "baseline" (Xception alone), "fad", "lfs", "both" side by side, or "mix", with
+            cross-attention between the two.
+        middle_blocks: number of Xception's eight middle blocks that are kept, the last ones.
         mix_after: blocks of Xception, as Keras counts them, after which the streams mix.
         learnable: learn the frequency filters.
         public_code: compute as github.com/yyk-wew/F3Net does, for weights trained there: bands
             that overlap, means of logarithms, and PyTorch's padding and epsilon in the Xceptions.
     """
-    if mode not in _MODES:
-        raise ValueError(f"mode is one of {', '.join(_MODES)}, not {mode!r}")
-    if not 1 <= middle_blocks <= 8:
-        raise ValueError(f"middle_blocks is from 1 to 8, not {middle_blocks!r}")
+    if not 0 < mix_after[0] < mix_after[1] < 14:
+        raise UserError(
+            "model.options.mix_after: two blocks of Xception, from 1 to 13 and rising. Received: "
+            f"{mix_after}."
+        )
     inputs = keras.Input(shape)  # in -1..1
     streams = {}
     if mode == "baseline":
@@ -69,17 +71,17 @@ def f3net(
             streams, maps = dict(zip(streams, pair)), names
     features = list(streams.values())
     x = layers.Concatenate(name="streams")(features) if len(features) > 1 else features[0]
-    return Backbone(keras.Model(inputs, x, name="f3net"), 1 / 127.5, -1.0, maps)
+    return Backbone(keras.Model(inputs, x, name="f3net"), maps)
 
 
 def mask(image, features, maps: list, linear: bool = True) -> dict:
-    """Note 003's decoder of both streams after their second mixing.
+    """Return mask logits: note 003's decoder of both streams after their second mixing.
 
     Args:
         image: [B, H, W, C].
-        features: not used here.
-        maps: two maps of one size.
-        linear: as published, without activations between the transposed convolutions.
+        features: not used.
+        maps: feature maps; the last two, of the same size, are used.
+        linear: no activations between the transposed convolutions, as published.
 
     Returns:
         {"mask": logits float32 [B, H, W, 1]}.
@@ -91,12 +93,11 @@ def mask(image, features, maps: list, linear: bool = True) -> dict:
             x = layers.ReLU(name=f"mask_relu{number}")(x)
         x = layers.Conv2DTranspose(width, 2, strides=2, name=f"mask_up{number}")(x)
     x = layers.Conv2D(1, 1, dtype="float32", name="mask_logits")(x)
-    return {"mask": Bilinear(*image.shape[1:3], dtype="float32",
-                                    name="mask")(x)}  # fmt: skip
+    return {"mask": Bilinear(*image.shape[1:3], dtype="float32", name="mask")(x)}
 
 
 def mix_block(first, second, name: str, names: list[str]):
-    """Cross-stream attention of two maps [B, s, s, C]; at first it changes nothing."""
+    """Return two maps [B, s, s, C] with attention to each other; initially the identity."""
     channels = first.shape[-1]
 
     def both(axis: int, key: str):
@@ -120,10 +121,10 @@ def mix_block(first, second, name: str, names: list[str]):
 def _parts(
     shape: tuple, weights: str, name: str, first_middle: int, cuts: tuple, public_code: bool
 ) -> list:
-    """An Xception as functions, parted after some of its blocks."""
-    model = xception(shape, "none").model
+    """Return an Xception as functions, split after some of its blocks."""
+    model = build_backbone("xception", shape, "none").model
     if weights != "none":
-        inflate(model, xception((*shape[:2], 3), weights).model)
+        inflate(model, build_backbone("xception", (*shape[:2], 3), weights).model)
     if name == "lfs" or public_code:
         # Local frequency statistics are at half the size already.
         changes = partial(_changed, finer=name == "lfs", public_code=public_code)
@@ -165,26 +166,26 @@ def _changed(layer: layers.Layer, finer: bool, public_code: bool) -> layers.Laye
     if public_code and isinstance(layer, layers.BatchNormalization):
         config["epsilon"] = 1e-5
     if public_code and isinstance(layer, layers.MaxPooling2D):
-        return CenterdMaxPooling(name=layer.name)
+        return CenteredMaxPooling(name=layer.name)
     return type(layer).from_config(config)
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class CenterdMaxPooling(layers.Layer):
-    """The largest of 3x3 pixels, every second one, padded on all sides as PyTorch pads.
+class CenteredMaxPooling(layers.Layer):
+    """3x3 max pooling with stride 2 and padding on all sides, as in PyTorch.
 
-    Keras's "same" pads even sides below and on the right alone.
+    Keras's "same" pads images of even sides on the bottom and on the right only.
     """
 
     def call(self, x):
-        # The lowest number of half precision; none that is pooled is lower.
+        # The lowest number of half precision: no padding is ever the maximum.
         x = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-65504.0)
         return ops.max_pool(x, 3, 2, padding="valid")
 
 
 @keras.saving.register_keras_serializable("tfdetect")
 class MapAttention(layers.Layer):
-    """Queries [B, h, 2 w, C] and keys [B, 2 h, w, C] -> attention of each channel [B, h, w, C]."""
+    """Attention of each channel [B, h, w, C] from queries [B, h, 2 w, C], keys [B, 2 h, w, C]."""
 
     def __init__(self, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -196,7 +197,7 @@ class MapAttention(layers.Layer):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Gate(layers.Layer):
-    """Multiplies by 2 sigmoid(g) - 1, g learned and 0 at first."""
+    """Multiply by 2 sigmoid(g) - 1, where g is learned and initially 0."""
 
     def build(self, shape):
         self.gate = self.add_weight(name="gate", shape=(), initializer="zeros")

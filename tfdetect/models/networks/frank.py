@@ -3,11 +3,9 @@
 import keras
 from keras import layers
 
-from tfdetect.models.backbones import Backbone
 
-
-def frank_cnn(shape: tuple[int, int, int], weights: str) -> Backbone:
-    """The small CNN of Frank et al. (ICML 2020); with the head `flatten` the published one.
+def frank_cnn(shape: tuple[int, int, int], weights: str) -> keras.Model:
+    """Return the small CNN of Frank et al. (ICML 2020); the head `flatten` completes it.
 
     Args:
         shape: (height, width, channels); 128 pixels a side in the paper.
@@ -18,16 +16,15 @@ def frank_cnn(shape: tuple[int, int, int], weights: str) -> Backbone:
         x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{number}")(x)
         if pool:
             x = layers.AveragePooling2D(2, name=f"pool{number}")(x)
-    return Backbone(keras.Model(inputs, x, name="frank_cnn"), 1 / 127.5, -1.0)
+    return keras.Model(inputs, x, name="frank_cnn")
 
 
-def none(shape: tuple[int, int, int], weights: str) -> Backbone:
-    """No backbone: the head sees the front-end, as Frank et al.'s linear classifiers do.
+def none(shape: tuple[int, int, int], weights: str) -> keras.Model:
+    """Return the input unchanged: the head reads the front-end, as a linear classifier.
 
     Args:
         shape: (height, width, channels).
         weights: only "none" exists.
     """
     inputs = keras.Input(shape)
-    model = keras.Model(inputs, layers.Identity(name="identity")(inputs), name="none")
-    return Backbone(model, 1 / 127.5, -1.0)
+    return keras.Model(inputs, layers.Identity(name="identity")(inputs), name="none")

@@ -3,6 +3,7 @@
 import keras
 from keras import layers, ops
 
+from tfdetect.core.errors import UserError
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
 from tfdetect.models.spectral_front_ends import FAD, LFS, Gray
@@ -17,25 +18,29 @@ def graftnet(
     heads: int = 8,
     learnable: bool = True,
 ) -> Backbone:
-    """Three small streams of 32 maps at stride 8, attention between their maps, Xception blocks.
+    """Return three streams of 32 maps at stride 8, joined by attention, and Xception blocks.
 
-    A map is a token, its places are the token's numbers; image maps ask, maps of local
-    statistics (LFS) are compared with them, maps of frequency bands (FAD) answer. With three
-    classes and the mask head `graftnet` it has 3.14 million parameters at 224 pixels, as
-    published. Note 003 names the parts; the channels of streams and decoder are ours.
+    A token is a flattened map: image maps are the queries, maps of local statistics (LFS) the keys,
+    maps of frequency bands (FAD) the values. With three classes and the mask head `graftnet` it has
+    3.14 million parameters at 224 pixels, as published. Note 003 names the parts; the channels of
+    streams and decoder are ours.
 
     Args:
-        shape: (height, width, 3), sides that divide by 32; 224 in the note.
+        shape: (height, width, 3), multiples of 32; 224 in the note.
         weights: only "none" exists.
         widths: channels of the Xception blocks; all but the first halve the sides.
-        heads: of the attention; they part the places of a map.
+        heads: of the attention; they split the positions of a map.
         learnable: learn the frequency filters.
     """
     if shape[-1] != 3:
-        raise ValueError("graftnet has front-ends of its own: set model.front_end to pixels")
+        raise UserError(
+            "The backbone graftnet has its own front-ends: set model.front_end to pixels."
+        )
     rows, columns = shape[0] // 8, shape[1] // 8
     if rows * columns % heads:
-        raise ValueError(f"heads must divide {rows} x {columns} places, not {heads!r}")
+        raise UserError(
+            f"model.options.heads: must divide {rows} x {columns} positions. Received: {heads}."
+        )
     inputs = keras.Input(shape)  # in -1..1
     levels = layers.Rescaling(127.5, 127.5, dtype="float32", name="lfs_levels")(inputs)
     streams = {
@@ -51,25 +56,25 @@ def graftnet(
             x = conv_norm_relu(x, channels, 3, f"{name}_{stride}", strides=2)
             if stride in maps:
                 maps[stride].append(f"{name}_{stride}_relu")
-        x = layers.Reshape((rows * columns, x.shape[-1]), name=f"{name}_places")(x)
+        x = layers.Reshape((rows * columns, x.shape[-1]), name=f"{name}_positions")(x)
         x = layers.Permute((2, 1), name=f"{name}_tokens")(x)
         tokens.append(layers.Dense(rows * columns, name=f"{name}_project")(x))
     x = MapTokens(heads, name="graft_attention")(tokens)
     x = layers.Dense(rows * columns, name="graft_project")(x)
-    x = layers.Permute((2, 1), name="graft_places")(x)
+    x = layers.Permute((2, 1), name="graft_positions")(x)
     x = layers.Reshape((rows, columns, x.shape[-1]), name="graft")(x)
     for number, width in enumerate(widths):
         x = _block(x, width, 2 if number else 1, f"block{number + 1}")
     model = keras.Model(inputs, x, name="graftnet")
-    return Backbone(model, 1 / 127.5, -1.0, [*maps[2], *maps[4], "graft"])
+    return Backbone(model, [*maps[2], *maps[4], "graft"])
 
 
 def mask(image, features, maps: list) -> dict:
-    """Decodes what the attention joined, beside the finer maps of the streams.
+    """Return mask logits, decoded from the joined maps and the finer maps of the streams.
 
     Args:
         image: [B, H, W, C].
-        features: not used here.
+        features: not used.
         maps: those at stride 2, at stride 4, and last the joined one at stride 8.
 
     Returns:
@@ -78,15 +83,15 @@ def mask(image, features, maps: list) -> dict:
     *finer, x = maps
     for stride, width in ((4, 24), (2, 24), (1, 8)):
         x = layers.Conv2DTranspose(width, 2, strides=2, name=f"mask_up{stride}")(x)
-        beside = [y for y in finer if y.shape[1] == x.shape[1]]
-        if beside:
-            x = layers.Concatenate(name=f"mask_join{stride}")([x, *beside])
+        skips = [y for y in finer if y.shape[1] == x.shape[1]]
+        if skips:
+            x = layers.Concatenate(name=f"mask_join{stride}")([x, *skips])
             x = conv_norm_relu(x, width, 3, f"mask_{stride}")
     return {"mask": layers.Conv2D(1, 1, dtype="float32", name="mask")(x)}
 
 
 def _block(x, width: int, stride: int, name: str):
-    """Two separable convolutions beside a 1x1 one, as in Xception."""
+    """Two separable convolutions with a 1x1 convolution as shortcut, as in Xception."""
     skip = norm(conv(x, width, 1, f"{name}_skip", stride), f"{name}_skip_norm")
     for number in (1, 2):
         x = layers.ReLU(name=f"{name}_{number}_relu")(x)
@@ -100,9 +105,9 @@ def _block(x, width: int, stride: int, name: str):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class MapTokens(layers.Layer):
-    """Scaled dot-product attention [B, T, N] -> [B, T, N] that learns nothing, float32.
+    """Scaled dot-product attention [B, T, N] -> float32 [B, T, N] without weights.
 
-    Heads part the N numbers of a token; queries, keys and values are taken as they are.
+    Heads split the N numbers of a token; queries, keys and values are not projected.
     """
 
     def __init__(self, heads: int = 8, **kwargs):
@@ -114,8 +119,8 @@ class MapTokens(layers.Layer):
         query, key, value = (
             ops.reshape(x, (-1, count, self.heads, width // self.heads)) for x in inputs
         )
-        answer = ops.dot_product_attention(query, key, value)
-        return ops.reshape(answer, (-1, count, width))
+        attended = ops.dot_product_attention(query, key, value)
+        return ops.reshape(attended, (-1, count, width))
 
     def get_config(self):
         return {**super().get_config(), "heads": self.heads}

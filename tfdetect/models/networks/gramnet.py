@@ -3,28 +3,28 @@
 import keras
 from keras import layers, ops
 
-from tfdetect.models.backbones import Backbone, resnet18
+from tfdetect.models.backbones import build_backbone
 from tfdetect.models.networks.blocks import conv_norm_relu
 
 _TAPS = ("conv1_relu", "pool1_pool", "stack0_block1_out", "stack1_block1_out", "stack2_block1_out")
 
 
-def gramnet(shape: tuple[int, int, int], weights: str, width: int = 32) -> Backbone:
-    """ResNet-18's pooled features beside the texture of the image and of five of its maps.
+def gramnet(shape: tuple[int, int, int], weights: str, width: int = 32) -> keras.Model:
+    """Return ResNet-18 whose pooled features are joined by texture features of six maps.
 
     With the head `hidden` of 512 units and two logits it has the published 11,734,723
-    trainable parameters.
+    trainable parameters. Input is 0..255 as RGB; the published network reads BGR.
 
     Args:
-        shape: (height, width, channels), any size from 32.
+        shape: (height, width, channels), at least 32 pixels.
         weights: of the ResNet-18.
-        width: channels of which Gram matrices are taken.
+        width: channels from which Gram matrices are computed.
     """
-    trunk = resnet18(shape, weights).model
-    image = trunk.inputs[0]
-    maps = [image, *(trunk.get_layer(name).output for name in _TAPS)]
+    resnet = build_backbone("resnet18", shape, weights).model
+    image = resnet.inputs[0]
+    maps = [image, *(resnet.get_layer(name).output for name in _TAPS)]
     factor = Factor(name="texture_factor")
-    parts = [layers.GlobalAveragePooling2D(name="trunk_pool")(trunk.output)]
+    parts = [layers.GlobalAveragePooling2D(name="resnet_pool")(resnet.output)]
     for number, x in enumerate(maps):
         name = f"gram{number}"
         x = conv_norm_relu(x, width, 3, f"{name}_1")
@@ -34,8 +34,7 @@ def gramnet(shape: tuple[int, int, int], weights: str, width: int = 32) -> Backb
         parts.append(factor(layers.GlobalAveragePooling2D(name=f"{name}_pool")(x)))
     x = layers.Concatenate(name="texture")(parts)
     x = layers.Reshape((1, 1, x.shape[-1]), name="grid")(x)
-    # The published network reads 0..255 as they are (and as BGR, which ours does not).
-    return Backbone(keras.Model(image, x, name="gramnet"), 1.0, 0.0)
+    return keras.Model(image, x, name="gramnet")
 
 
 @keras.saving.register_keras_serializable("tfdetect")
@@ -54,7 +53,7 @@ class Gram(layers.Layer):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Factor(layers.Layer):
-    """Multiplies by one learned number, 1 at first."""
+    """Multiply by one learned number, initially 1."""
 
     def build(self, shape):
         self.factor = self.add_weight(name="factor", shape=(), initializer="ones")

@@ -1,4 +1,7 @@
-"""IID-Net (Wu & Zhou, TCSVT 2022): inpainting traces, found by a searched network."""
+"""IID-Net (Wu & Zhou, TCSVT 2022): inpainting traces, by cells from architecture search."""
+
+from collections.abc import Sequence
+from typing import Literal
 
 import keras
 import numpy as np
@@ -22,6 +25,8 @@ SEARCHED = (
     (256, 1, 2, ("separable5", "separable5", "fixed")),
     (256, 1, 2, ("fixed", "separable", "identity")),
 )
+Operation = Literal["identity", "fixed", "separable", "separable5"]
+Cells = Sequence[tuple[int, int, int, Sequence[Operation]]]
 LOCAL = np.array([
     [0.03598, 0.03735, 0.03997, 0.03713, 0.03579], [0.03682, 0.03954, 0.04446, 0.03933, 0.03673],
     [0.03864, 0.04242, 0.07146, 0.04239, 0.03859], [0.03679, 0.03936, 0.04443, 0.03950, 0.03679],
@@ -29,16 +34,16 @@ LOCAL = np.array([
 ])  # fmt: skip
 
 
-def iidnet(shape: tuple[int, int, int], weights: str, cells: list | None = None) -> Backbone:
-    """Enhancement, extraction and decision blocks; features at stride 2.
+def iidnet(shape: tuple[int, int, int], weights: str, cells: Cells | None = None) -> Backbone:
+    """Return enhancement, extraction and decision blocks; features at stride 2.
 
     With the mask head `iidnet` it has the published 5,781,142 trainable parameters. The
     published figure shows transposed convolutions; this follows the published code.
 
     Args:
-        shape: (height, width, 3), sides that divide by 8; 256 in the paper.
+        shape: (height, width, 3), multiples of 8; 256 in the paper.
         weights: only "none" exists.
-        cells: as `SEARCHED`, to try others.
+        cells: (channels, stride, dilation, three operations) of each cell, instead of `SEARCHED`.
     """
     inputs = keras.Input(shape)
     x = layers.Concatenate(name="enhanced")([
@@ -58,16 +63,16 @@ def iidnet(shape: tuple[int, int, int], weights: str, cells: list | None = None)
         x = Double(name=f"decide{number}_up")(x)
         x = conv_norm_relu(x, 256, 3, f"decide{number}_1", bias=True)
         x = conv_norm_relu(x, 256, 3, f"decide{number}_2", bias=True)
-    return Backbone(keras.Model(inputs, x, name="iidnet"), 1 / 127.5, -1.0, [""])
+    return Backbone(keras.Model(inputs, x, name="iidnet"), [""])
 
 
 def mask(image, features, maps: list) -> dict:
-    """IID-Net's last layers: enlarged, one convolution, the median of 3x3 pixels.
+    """Return mask logits: upsampling, one convolution, the median of 3x3 pixels.
 
     Args:
         image: [B, H, W, C].
         features: [B, H / 2, W / 2, c].
-        maps: not used here.
+        maps: not used.
 
     Returns:
         {"mask": logits float32 [B, H, W, 1]}.
@@ -113,22 +118,26 @@ def _operation(x, operation: str, width: int, stride: int, dilation: int, name: 
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Differences(keras.initializers.Initializer):
-    """Three first differences (below, right, below right), repeated, over all colors."""
+    """First differences in three directions (down, right, diagonal), repeated, of all colors."""
 
     def __call__(self, shape, dtype=None):
         kernel = np.zeros(shape)
         kernel[1, 1] = -1
-        for number, place in enumerate(((2, 1), (1, 2), (2, 2))):
-            kernel[(*place, slice(None), slice(number, None, 3))] = 1
+        for number, (row, column) in enumerate(((2, 1), (1, 2), (2, 2))):
+            kernel[row, column, :, number::3] = 1
         return ops.convert_to_tensor(kernel, dtype or "float32")
 
 
 @keras.saving.register_keras_serializable("tfdetect")
 class GlobalAttention(layers.Layer):
-    """Each vector of [B, h, w, C] averaged with those most like it, float32.
+    """Average each vector of [B, h, w, C] with the most similar ones, in float32.
 
-    How many is decided for each image; the published code decides it for a batch, so that
-    there a score depends on what else is in the batch.
+    Their number is chosen for each image; the published code chooses it for a batch, so that a
+    score depends on the other images of the batch.
+
+    Args:
+        most: largest number of vectors that are averaged.
+        alike: lowest mean cosine similarity of a rank that is included.
     """
 
     def __init__(self, most: int = 15, alike: float = 0.5, **kwargs):
@@ -141,14 +150,14 @@ class GlobalAttention(layers.Layer):
         most = min(self.most, height * width)
         unit = ops.stop_gradient(flat)
         unit = unit / ops.maximum(ops.norm(unit, axis=-1, keepdims=True), 1e-8)
-        cosines, places = ops.top_k(ops.matmul(unit, ops.transpose(unit, (0, 2, 1))), most)
+        cosines, positions = ops.top_k(ops.matmul(unit, ops.transpose(unit, (0, 2, 1))), most)
         # Ranks up to the last that is alike enough on average; rank 0 is the vector itself.
         enough = ops.cast(ops.mean(cosines, axis=1) >= self.alike, "int32")
         last = ops.max(enough * np.arange(most), axis=1)
         count = ops.maximum(last, 2)[:, None, None]
         total = flat
         for rank in range(1, most):
-            like = ops.take_along_axis(flat, places[..., rank : rank + 1], axis=1)
+            like = ops.take_along_axis(flat, positions[..., rank : rank + 1], axis=1)
             total = total + like * ops.cast(rank < count, "float32")
         return ops.reshape(total / ops.cast(count, "float32"), ops.shape(x))
 
@@ -158,7 +167,7 @@ class GlobalAttention(layers.Layer):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class LocalAttention(layers.Layer):
-    """A fixed 5x5 mean about each vector, nearer ones weighing more."""
+    """A fixed, center-weighted 5x5 average of each channel."""
 
     def call(self, x):
         kernel = np.repeat(LOCAL[:, :, None, None], x.shape[-1], axis=2)
@@ -168,7 +177,7 @@ class LocalAttention(layers.Layer):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Double(layers.Layer):
-    """Twice the height and width, bilinear with the corners in place (align_corners)."""
+    """Bilinear upsampling by 2 with aligned corners."""
 
     def call(self, x):
         size = [2 * x.shape[1], 2 * x.shape[2]]
@@ -178,7 +187,7 @@ class Double(layers.Layer):
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Median(layers.Layer):
-    """The median of 3x3 pixels without padding, enlarged again to [B, H, W, 1] by nearest."""
+    """The median of 3x3 pixels without padding, resized to [B, H, W, 1] by nearest neighbor."""
 
     def __init__(self, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -187,6 +196,6 @@ class Median(layers.Layer):
         height, width = (side - 2 for side in x.shape[1:3])
         around = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
         inner = ops.sort(ops.concatenate(around, axis=-1), axis=-1)[..., 4:5]
-        # As nearest enlarges by two pixels.
+        # Nearest-neighbor resizing by two pixels.
         rows, columns = (np.arange(side + 2) * side // (side + 2) for side in (height, width))
         return ops.take(ops.take(inner, rows, axis=1), columns, axis=2)

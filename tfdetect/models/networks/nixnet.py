@@ -1,33 +1,34 @@
-"""NIX-Net (Li et al., IJCAI 2021), after note 000's account of it: noise and image side by side."""
+"""NIX-Net (Li et al., IJCAI 2021), as note 000 describes it: an image and a noise stream."""
+
+from typing import Literal
 
 import keras
 from keras import layers
 
+from tfdetect.core.errors import UserError
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
 
-# Channels of the fused maps at strides 2, 4 and 8, and whether coarse maps are narrowed.
+# By size: channels of the fused maps at strides 2, 4 and 8, and whether coarse maps are narrowed.
 _SIZES = {40: ((128, 256, 512), True), 60: ((256, 512, 1024), True), 85: ((256, 512, 1024), False)}
 _STREAM = (128, 256, 512)
 
 
-def nixnet(shape: tuple[int, int, int], weights: str, size: int = 60) -> Backbone:
-    """Two streams with exchange between their scales, fused; features at stride 2.
+def nixnet(shape: tuple[int, int, int], weights: str, size: Literal[40, 60, 85] = 60) -> Backbone:
+    """Return two streams that exchange scales and are fused; features at stride 2.
 
-    Note 000's parameter counts with the mask head `nixnet`: 39,442,053, 60,046,853 and
+    With the mask head `nixnet` it has note 000's parameter counts: 39,442,053, 60,046,853 and
     85,226,501.
 
     Args:
-        shape: (height, width, 6): the image and its noise residual. Sides divide by 8.
+        shape: (height, width, 6): the image and its noise residual; sides are multiples of 8.
         weights: only "none" exists.
         size: 40, 60 or 85, about the number of parameters in millions.
     """
-    if size not in _SIZES:
-        raise ValueError(f"size is 40, 60 or 85, not {size!r}")
     if shape[-1] != 6:
-        raise ValueError(
-            "nixnet takes an image and three channels of noise: set model.front_end to srm or "
-            "another residual, and model.with_pixels"
+        raise UserError(
+            "The backbone nixnet takes an image and three channels of noise: set model.front_end "
+            f"to srm or another residual, and model.with_pixels. Received: {shape[-1]} channels."
         )
     widths, narrow = _SIZES[size]
     inputs = keras.Input(shape)
@@ -50,18 +51,18 @@ def nixnet(shape: tuple[int, int, int], weights: str, size: int = 60) -> Backbon
             x = _up(x, widths[step - 1] if narrow else widths[level], f"finest{level}_{step}")
         finest.append(x)
     x = layers.Concatenate(name="finest")(finest)
-    return Backbone(keras.Model(inputs, x, name="nixnet"), 1 / 255, 0.0, [""])
+    return Backbone(keras.Model(inputs, x, name="nixnet"), [""])
 
 
 def mask(image, features, maps: list) -> dict:
-    """NIX-Net's last block.
+    """Return mask logits: NIX-Net's last block.
 
-    Its last activation is left out: behind it no logit could fall below the bias.
+    Its last activation is omitted: after it no logit could fall below the bias.
 
     Args:
         image: [B, H, W, C].
         features: [B, H / 2, W / 2, c].
-        maps: not used here.
+        maps: not used.
 
     Returns:
         {"mask": logits float32 [B, H, W, 1]}.
@@ -80,7 +81,7 @@ def _residual(x, width: int, name: str):
 
 
 def _exchange(maps: list, name: str) -> list:
-    """Each map plus the others brought to its scale step by step, as in HRNet."""
+    """Return each map plus the others resampled to its scale step by step, as in HRNet."""
     outputs = []
     for target, own in enumerate(maps):
         total = [own]

@@ -1,0 +1,41 @@
+"""Which validation metric decides what the best epoch is. No TensorFlow in it."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tfdetect.core.experiment import Training
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A metric of the training history, and whether higher or lower is better.
+
+    Attributes:
+        name: column of the history, such as "val_accuracy".
+        direction: "max" where higher is better, "min" where lower is; Keras calls it `mode`.
+    """
+
+    name: str
+    direction: Literal["max", "min"] = "max"
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether a value is finite and better than the best one so far; none is no value yet."""
+        if not math.isfinite(value):
+            return False
+        if best is None:
+            return True
+        return value > best if self.direction == "max" else value < best
+
+
+_MONITORS = {
+    "accuracy": Monitor("val_accuracy"),
+    "auc": Monitor("val_auc"),
+    "loss": Monitor("val_log_loss", "min"),
+    "iou": Monitor("val_mask_iou"),
+}
+
+
+def monitor_of(training: Training) -> Monitor:
+    """Return the metric that `training.monitor` names."""
+    return _MONITORS[training.monitor]

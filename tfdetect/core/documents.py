@@ -1,4 +1,4 @@
-"""Reads YAML documents into frozen, validated models; errors name file, line and key."""
+"""Read YAML documents into frozen, validated models; errors name file, line and key."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,30 +19,43 @@ Model = TypeVar("Model", bound=Document)
 
 
 def shipped(folder: str) -> Path:
-    """The folder of shipped documents, in a checkout or in an installed wheel."""
-    here = Path(__file__).resolve().parents[1]  # the package
-    beside = here.parent / folder
-    if beside.is_dir() and (here.parent / "setup.py").is_file():
-        return beside
-    return here / folder
+    """Return the folder of shipped documents, in a checkout or in an installed wheel.
+
+    Args:
+        folder: "data_specs" or "experiments".
+    """
+    package = Path(__file__).resolve().parents[1]
+    in_checkout = package.parent / folder
+    if in_checkout.is_dir() and (package.parent / "setup.py").is_file():
+        return in_checkout
+    return package / folder
 
 
 def shipped_names(folder: str) -> dict[str, Path]:
-    """The shipped documents of a folder and of those in it, by name."""
+    """Return the shipped documents of a folder and of all folders below, by name."""
     top = shipped(folder)
     return {
         file.stem: file for file in sorted(top.rglob("*.yaml"))
-        if "spaces" not in file.relative_to(top).parts  # documents of another kind
+        if "spaces" not in file.relative_to(top).parts  # search spaces are of another kind
     }  # fmt: skip
 
 
 def find(kind: str, folder: str, name: str) -> Path:
-    """Finds the document `name`: a path to a YAML file, or the stem of a shipped one."""
+    """Return the file of a document.
+
+    Args:
+        kind: what messages call it, for example "experiment".
+        folder: where the shipped ones are; see `shipped`.
+        name: path of a YAML file, or the name of a shipped one.
+
+    Raises:
+        UserError: there is no such file or name.
+    """
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml"):
         if path.is_file():
             return path
-        raise UserError(f"There is no {kind} file {name!r}.")
+        raise UserError(f"There is no {kind} file {name!r}. Check the path.")
     choices = shipped_names(folder)
     if name not in choices:
         raise unknown(kind, name, choices)
@@ -50,7 +63,7 @@ def find(kind: str, folder: str, name: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML mapping.
+    """Return the content of a YAML file that holds a mapping.
 
     Raises:
         UserError: the file is not readable, not YAML, or not a mapping.
@@ -66,12 +79,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def validate(model: type[Model], data: dict[str, Any], source: str, path: Path | None = None):
-    """Builds `model` from `data`; every mistake becomes one line of a `UserError`.
+def validate(
+    model: type[Model], data: dict[str, Any], source: str, path: Path | None = None
+) -> Model:
+    """Return `model` built from `data`.
 
     Args:
+        model: the class of the document.
+        data: its content.
         source: what the user would call this document, e.g. its path.
-        path: the YAML file the data came from, to name the line of a mistake.
+        path: the YAML file that the data came from, to name the line of a mistake.
+
+    Raises:
+        UserError: the data are not valid; every mistake is one line of the message.
     """
     try:
         return model.model_validate(data)
@@ -99,7 +119,7 @@ def _explain(model: type[Document], problem: dict, source: str, path: Path | Non
 
 
 def _fields_at(model: type[Document], keys: list[str]) -> list[str]:
-    """The field names of the nested model that `keys` leads to."""
+    """Return the field names of the nested model that `keys` leads to."""
     for key in keys:
         field = model.model_fields.get(key)
         if field is None:
@@ -113,7 +133,7 @@ def _fields_at(model: type[Document], keys: list[str]) -> list[str]:
 
 
 def _line_of(path: Path, keys: list[str]) -> int | None:
-    """The 1-based line of the deepest key of `keys` that the file has."""
+    """Return the line, from 1 on, of the deepest key of `keys` that the file has."""
     node, line = yaml.compose(path.read_text(encoding="utf-8")), None
     for key in keys:
         if isinstance(node, yaml.MappingNode):

@@ -1,14 +1,14 @@
-"""The one exception that means: the user can mend this."""
+"""`UserError`: the exception for mistakes that the user can fix."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake or a missing thing outside the program.
+    """A mistake of the user, or something that is missing on the machine.
 
-    The message says what was wrong, where, and what to do. Commands print it
-    without a traceback and end with exit code 2.
+    The message says what happened, what was received, what is allowed and what to do. Commands
+    print it without a traceback and end with exit code 2.
     """
 
 
@@ -17,15 +17,15 @@ class RunLockedError(UserError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the choice most like `name`, or ""."""
+    """Return " Did you mean 'x'?" for the choice most similar to `name`, or ""."""
     lowered = {choice.lower(): choice for choice in choices}
     match = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     return f" Did you mean {lowered[match[0]]!r}?" if match else ""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
-    """The error for a name that is not among `choices`."""
+    """Return the error for a name that is not among `choices`; `kind` is what it names."""
     choices = sorted(choices)
     return UserError(
-        f"Unknown {kind} {name!r}.{nearest(name, choices)} Choices: {', '.join(choices)}."
+        f"Unknown {kind} {name!r}.{nearest(name, choices)} Available: {', '.join(choices)}."
     )

@@ -1,4 +1,4 @@
-"""`Journal`: what a long command has done, kept so that it can go on where it stopped."""
+"""`Journal`: a record of what a long command has done, so that it can be continued."""
 
 import json
 import os
@@ -14,16 +14,19 @@ from tfdetect.core.errors import UserError
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keeps other processes from writing into a folder meanwhile.
+    """Lock a folder, so that no other process writes into it meanwhile.
 
     Raises:
-        UserError: another one is.
+        UserError: another process holds the lock.
     """
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"Another process is writing into {folder}.") from None
+        raise UserError(
+            f"Another process is writing into {folder}. Wait until it is finished, or choose "
+            "another folder."
+        ) from None
     try:
         yield
     finally:
@@ -32,17 +35,20 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 class Journal:
-    """Rows of what is done, a line of JSON each, added when it is whole.
+    """A file of rows, one line of JSON each, added as the work proceeds.
 
-    A line that a kill cut off is passed over. Needs no lock: one process adds.
+    A line that was cut off when the process was killed is ignored. One process at a time may add.
+
+    Args:
+        path: the file.
+        key: the column that identifies a row.
     """
 
     def __init__(self, path: Path, key: str):
-        """Takes the file and the column that names a row."""
         self._path, self._key = path, key
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """The rows by name; of several of one name, the last."""
+        """Return the rows by their key; of several rows with the same key, the last one."""
         rows = {}
         if self._path.is_file():
             for line in self._path.read_text(encoding="utf-8").splitlines():
@@ -54,8 +60,8 @@ class Journal:
         return rows
 
     def add(self, row: dict[str, Any]) -> None:
-        """Adds a row; it is on the disk when this returns."""
-        # A line break first: the line before may have been cut off.
+        """Add a row; it is on the disk when this returns."""
+        # Begins with a line break, because the line before may have been cut off.
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(f"\n{json.dumps(row)}\n")
             file.flush()

@@ -1,0 +1,149 @@
+"""The example notebooks and scripts run, on small data."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+NOTEBOOKS = sorted(path.name for path in EXAMPLES.glob("*.ipynb"))
+
+needs_nbclient = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("nbclient", "nbformat", "ipykernel")),
+    reason="nbclient, nbformat or ipykernel is not installed (pip install 'tfdetect[test]')",
+)
+
+_EXECUTE = """
+import sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+nbclient.NotebookClient(
+    notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": "."}}
+).execute()
+nbformat.write(notebook, "executed.ipynb")
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, tmp_path_factory):
+    """An empty folder examples/ next to the shipped runs, as in a clone."""
+    (tmp_path / "saved_models").symlink_to(ROOT / "saved_models")
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    return folder
+
+
+def execute(arguments, folder, **environment):
+    """Run Python with arguments; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=folder, capture_output=True, text=True,
+        timeout=900, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+def shortened(name: str, folder: Path) -> Path:
+    """A copy of a notebook that trains for one short epoch, so that it takes seconds."""
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    settings = [
+        '\\"training.epochs\\": 3',
+        '\\"training.epochs\\": 1, \\"training.steps_per_epoch\\": 8',
+    ]
+    text = text.replace(', \\"training.steps_per_epoch\\": 40', "").replace(*settings)
+    assert settings[1] in text
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@needs_nbclient
+def test_notebook_uses_a_saved_model_in_plain_tensorflow(workplace):
+    name = "2_saved_model_in_tensorflow.ipynb"
+    execute(["-c", _EXECUTE, EXAMPLES / name], workplace)
+    cells = json.loads((workplace / "executed.ipynb").read_text(encoding="utf-8"))["cells"]
+    source = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert "tfdetect" not in source
+    printed = json.dumps([cell.get("outputs", []) for cell in cells])
+    assert "p_fake" in printed and "probabilities" in printed
+
+
+@needs_nbclient
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if not name.startswith("2_")])
+def test_notebook_runs(name, workplace):
+    execute(["-c", _EXECUTE, shortened(name, workplace)], workplace)
+    assert (workplace / "executed.ipynb").is_file()
+
+
+def test_notebooks_are_stored_without_outputs():
+    assert len(NOTEBOOKS) == 3
+    for name in NOTEBOOKS:
+        cells = json.loads((EXAMPLES / name).read_text(encoding="utf-8"))["cells"]
+        assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+
+
+def test_script_trains_with_keras_alone(workplace):
+    printed = execute([EXAMPLES / "keras_training_loop.py"], workplace)
+    accuracy = float(printed.rsplit(":", 1)[1])
+    assert accuracy > 0.9
+
+
+def test_script_predicts(workplace):
+    from skimage import io
+
+    pixels = io.imread(ROOT / "docs" / "images" / "localized.jpg")[:64, :64]
+    io.imsave(workplace / "photo.png", pixels, check_contrast=False)
+    run = workplace.parent / "saved_models" / "cifake_small_resnet"
+    printed = execute([EXAMPLES / "predict.py", run, "photo.png"], workplace)
+    assert "photo.png" in printed and "P(fake)" in printed
+
+
+def test_plugin_backbone_is_built_from_a_separate_file(workplace):
+    program = (
+        "import sys, tfdetect\n"
+        "tfdetect.load_plugin(sys.argv[1])\n"
+        "assert 'tiny_convnet' in tfdetect.list_backbones()\n"
+        "model = tfdetect.create_detector('tiny_convnet', image_size=32,"
+        " overrides={'model.options.width': 4})\n"
+        "print(list(model(__import__('numpy').zeros([1, 32, 32, 3]))))\n"
+    )
+    printed = execute(["-c", program, EXAMPLES / "plugin_backbone.py"], workplace)
+    assert "label" in printed
+
+
+def test_plugin_parts_are_built_from_a_separate_file(workplace):
+    program = (
+        "import sys, tfdetect\n"
+        "tfdetect.load_plugin(sys.argv[1])\n"
+        "model = tfdetect.create_detector('small_resnet', image_size=32, overrides={\n"
+        "    'model.front_end': 'laplacian', 'model.head': 'two_layers',\n"
+        "    'data.augment': [{'name': 'salt', 'fraction': 0.02}]})\n"
+        "print(list(model(__import__('numpy').zeros([1, 32, 32, 3]))))\n"
+    )
+    printed = execute(["-c", program, EXAMPLES / "plugin_parts.py"], workplace)
+    assert "label" in printed
+
+
+@pytest.mark.slow
+def test_plugin_experiment_trains_and_its_run_predicts(workplace):
+    plugin = EXAMPLES / "plugin_backbone.py"
+    text = (EXAMPLES / "plugin_experiment.yaml").read_text(encoding="utf-8")
+    text = text.replace("examples/plugin_backbone.py", str(plugin)).replace(
+        "epochs: 6", "epochs: 1"
+    )
+    (workplace / "plugin.yaml").write_text(text, encoding="utf-8")
+    execute(["-m", "tfdetect.train", "--experiment", "plugin.yaml", "--set",
+             "training.steps_per_epoch=4", "--output", "runs", "--quiet"], workplace)  # fmt: skip
+    image = next((workplace / "runs" / "plugin").rglob("*.png"))
+    command = ["-m", "tfdetect.predict", "runs/plugin", image]
+    execute(command, workplace, TFDETECT_PLUGINS=str(plugin))
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=workplace, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2 and "TFDETECT_PLUGINS" in done.stderr

@@ -1,0 +1,43 @@
+"""pyproject.toml, CITATION.cff, the changelog and the workflow agree with the package."""
+
+import tomllib
+from pathlib import Path
+
+import yaml
+
+import tfdetect
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_every_package_is_in_the_wheel():
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "tfdetect").rglob("__init__.py")
+    }
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    assert found == listed - {"tfdetect.data_specs", "tfdetect.experiments"}
+
+
+def test_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == tfdetect.__version__
+    assert f"## {tfdetect.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_workflow_runs_the_readme_command_on_every_supported_python():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    tests = workflow["jobs"]["tests"]
+    versions = tests["strategy"]["matrix"]["python-version"]
+    assert [step["run"] for step in tests["steps"] if "run" in step] == [".ci/run"]
+    listed = {text.rsplit(" ", 1)[1] for text in PROJECT["project"]["classifiers"]
+              if "Python :: 3." in text}  # fmt: skip
+    assert {text.rsplit(":: ", 1)[-1] for text in listed} == set(versions)
+
+
+def test_extras_of_the_tests_are_extras_of_their_own():
+    extras = PROJECT["project"]["optional-dependencies"]
+    tested = set(extras["test"])
+    for name in ("docs", "keras-cv", "pandas", "c2pa", "heic", "search"):
+        assert set(extras[name]) <= tested, name

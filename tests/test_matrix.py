@@ -1,4 +1,4 @@
-"""Trained on each generator, tested on all; and on all but each."""
+"""Matrices: trained on each generator and tested on all; and trained on all but one."""
 
 import csv
 import json
@@ -12,15 +12,14 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
 from tfdetect.data.plan import find_data, make_plan
-from tfdetect.evaluate import main as evaluate_command
-from tfdetect.generalization.domains import _by_number, find_domains, restrict
+from tfdetect.generalization.domains import _natural_order, find_domains, restrict
 from tfdetect.generalization.matrix_report import read_published
 from tfdetect.matrix import main as matrix_command
 
 
 @pytest.fixture(scope="module")
 def generators(tmp_path_factory):
-    """As GenImage lies: two generators with checkerboards, one whose fakes are dark."""
+    """GenImage's layout: two generators with checkerboards, one whose fakes are dark."""
     root = tmp_path_factory.mktemp("matrix") / "genimage"
     for number, name in enumerate(("biggan", "adm", "glide")):
         for split, count in (("train", 40), ("val", 14)):
@@ -45,20 +44,20 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
     # No part has 500 images to fill a batch with.
     call = arguments(generators, tmp_path, "--published", "genimage_resnet50",
                      "--set", "training.batch_size=500", "--set", "training.epochs=30")  # fmt: skip
-    assert run_command(evaluate_command, ["--matrix", *call]) == 0
-    said = capsys.readouterr().out
+    assert run_command(matrix_command, call) == 0
+    said = capsys.readouterr()
     folder = tmp_path / "m"
     runs = [open_run(path.parent) for path in folder.glob("*/run.json")]
     [size] = {run.experiment().training.batch_size for run in runs}
-    assert 60 <= size <= 80 and f"batches of {size} images" in said
+    assert 60 <= size <= 80 and f"batches of {size} images" in said.err
     found = json.loads((folder / "matrix.json").read_text())
     assert found["domains"] == ["ADM", "BigGAN", "GLIDE"]
     value = {
         (a, b): cell["metrics"]["accuracy"]["value"]
         for a, row in found["cells"].items() for b, cell in row.items()
     }  # fmt: skip
-    assert all(found["cells"][a][a]["seen"] for a in found["domains"])
-    # Checkerboards are found by whoever learned checkerboards, who knows nothing of darkness.
+    assert all(found["cells"][a][a]["in_training"] for a in found["domains"])
+    # Detectors of checkerboards find both kinds of them, but not dark fakes.
     assert min(value["ADM", "ADM"], value["ADM", "BigGAN"], value["BigGAN", "ADM"]) > 0.8
     assert value["ADM", "GLIDE"] < 0.75
     assert found["cells"]["ADM"]["GLIDE"]["count"] == 28
@@ -68,29 +67,33 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
     assert len(rows) == 9 * 6
     assert "textbf" in (folder / "matrix.tex").read_text()
     page = (folder / "matrix.html").read_text()
-    assert "data:image/png" in page and "/ 99.9" in page and "mean: seen" in said
-    # The same command uses the runs that are there.
+    assert (
+        "data:image/png" in page
+        and "/ 99.9" in page
+        and "mean over domains: in training" in said.out
+    )
+    # The same command reuses the runs.
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/model.keras")}
     assert len(before) == 3
     assert run_command(matrix_command, call) == 0
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/model.keras")} == before
     assert run_command(matrix_command, [*call, "--set", "seed=3"]) == 2
-    assert "by another experiment" in capsys.readouterr().err
+    assert "with another experiment" in capsys.readouterr().err
 
 
-def test_domains_and_what_is_trained_on(generators):
+def test_domains_restrict_training_but_not_test(generators):
     plan = make_plan("genimage", "small_images", [], generators.parent)
     catalog = find_data(plan, progress=False)
     domains = find_domains(catalog, "generator")
-    part = restrict(catalog, domains, {"ADM", "GLIDE"})
+    part = restrict(catalog, domains, frozenset({"ADM", "GLIDE"}))
     learned = part.table.to_pylist()
     assert {r["generator"] for r in learned if r["split"] != "test"} == {"ADM", "GLIDE"}
     assert {r["generator"] for r in learned if r["split"] == "test"} == {"ADM", "BigGAN", "GLIDE"}
     by_name = find_domains(catalog, r"/0*(\d)\d\.png$")
     assert set(by_name.names) == {"0", "1"} and set(by_name.left_out) <= {"2", "3"}
-    assert sorted(["sd10", "none", "sd2", "2"], key=_by_number) == ["2", "none", "sd2", "sd10"]
-    for wrong, words in (("(", "no regular expression"), ("dataset", "comparing takes two"),
-                         ("nowhere", "comparing takes two")):  # fmt: skip
+    assert sorted(["sd10", "none", "sd2", "2"], key=_natural_order) == ["2", "none", "sd2", "sd10"]
+    for wrong, words in (("(", "not a regular expression"), ("dataset", "at least two domains"),
+                         ("nowhere", "at least two domains")):  # fmt: skip
         with pytest.raises(UserError, match=words):
             find_domains(catalog, wrong)
 
@@ -104,17 +107,17 @@ def test_published_tables(tmp_path):
         columns, [59.0, 72.3, 72.4, 59.7, 73.1, 71.4, 60.9, 66.6], atol=0.1
     )  # fmt: skip
     (tmp_path / "mine.csv").write_text("trained on,a\na,many\n")
-    with pytest.raises(UserError, match="is no number"):
+    with pytest.raises(UserError, match="is not a number"):
         read_published(str(tmp_path / "mine.csv"))
     with pytest.raises(UserError, match="no published table"):
         read_published("genimage")
 
 
 @pytest.mark.slow
-def test_all_but_each(generators, tmp_path):
+def test_leave_one_out(generators, tmp_path):
     assert run_command(matrix_command, arguments(generators, tmp_path, "--leave-one-out")) == 0
     found = json.loads((tmp_path / "m/matrix.json").read_text())
     assert list(found["cells"]) == ["all but ADM", "all but BigGAN", "all but GLIDE"]
-    assert not found["cells"]["all but ADM"]["ADM"]["seen"]
-    assert found["cells"]["all but ADM"]["GLIDE"]["seen"]
+    assert not found["cells"]["all but ADM"]["ADM"]["in_training"]
+    assert found["cells"]["all but ADM"]["GLIDE"]["in_training"]
     assert found["cells"]["all but ADM"]["ADM"]["metrics"]["accuracy"]["value"] > 0.7

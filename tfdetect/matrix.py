@@ -53,10 +53,10 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(results.values)
 
-    from tfdetect.generalization.matrix_report import terminal
+    from tfdetect.generalization.matrix_report import format_matrix
 
     for metric in ("accuracy", "auc"):
-        console.result(terminal(results.values, metric) + "\n")
+        console.result(format_matrix(results.values, metric) + "\n")
     console.result(f"report  {results.report}")
 
 

@@ -471,15 +471,15 @@ def matrix(
     log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
     if domains.left_out:
         console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
-    runs = train_matrix.train_all(
+    rows = train_matrix.train_all(
         plan, catalog, domains, leave_one_out, folder, devices, progress, log
     )
     values = {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
-        "domains": list(domains.names), "cells": train_matrix.measure(runs, domains, catalog),
+        "domains": list(domains.names), "cells": train_matrix.measure(rows, domains, catalog),
     }  # fmt: skip
-    matrix_report.write(values, folder, None if published is None else str(published))
-    return MatrixResults(runs, values, folder)
+    matrix_report.write_report(values, folder, None if published is None else str(published))
+    return MatrixResults({row.name: row.run for row in rows}, values, folder)
 
 
 def convert(

@@ -1,1 +1,1 @@
-"""What detectors give on generators that they were not trained on."""
+"""Measures how detectors generalize to image generators that they were not trained on."""

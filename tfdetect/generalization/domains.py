@@ -1,4 +1,4 @@
-"""Parts of a dataset to train on and to test on: generators, datasets of a union, or by name."""
+"""Divides a dataset into domains: by generator, by dataset of a union, or by path."""
 
 import re
 from dataclasses import dataclass, replace
@@ -9,38 +9,40 @@ import pyarrow as pa
 from tfdetect.core.errors import UserError
 from tfdetect.data.catalog import Catalog
 
-_FEWEST = 5  # fakes of a domain in train, or in test, below which it is left out
+_MIN_FAKES = 5  # in train and in test, below which a domain is left out
 
 
 @dataclass(frozen=True)
 class Domains:
-    """Which domain each image of a catalog is of.
+    """The domain of each image of a catalog.
 
     Attributes:
-        names: of the domains that have fakes to train on and to test on, sorted.
-        of_rows: the name of each row's domain, None where it serves all of them.
-        left_out: names of those with too few fakes.
+        names: names of the domains with enough fakes, sorted.
+        row_names: name of each row's domain; None for images that belong to every domain.
+        left_out: names of the domains with too few fakes.
     """
 
     names: tuple[str, ...]
-    of_rows: np.ndarray
+    row_names: np.ndarray
     left_out: tuple[str, ...]
 
-    def rows(self, chosen: set[str]) -> np.ndarray:
-        """Whether an image is of one of the chosen domains, or serves all, bool [n]."""
-        return np.array([name is None or name in chosen for name in self.of_rows])
+    def rows(self, chosen: frozenset[str]) -> np.ndarray:
+        """Return whether each image belongs to one of the chosen domains, bool [n]."""
+        return np.array([name is None or name in chosen for name in self.row_names])
 
 
 def find_domains(catalog: Catalog, by: str) -> Domains:
-    """The domains of a catalog.
+    """Return the domains of a catalog.
 
     Args:
-        by: "generator" (authentic images filed with one are that one's, the others serve all),
-            "dataset" (parts of a union), or a regular expression searched in paths, whose first
-            group, or else the whole match, names the domain; images without a match serve all.
+        catalog: the images.
+        by: "generator" (authentic images without a generator belong to every domain), "dataset"
+            (the datasets of a union), or a regular expression that is searched in paths; its first
+            group, or the whole match without one, is the domain's name, and images without a
+            match belong to every domain.
 
     Raises:
-        UserError: a mistaken expression, or fewer than two domains.
+        UserError: an invalid expression, fakes without a generator, or fewer than two domains.
     """
     table = catalog.table
     labels = table["label"].to_numpy()
@@ -50,41 +52,45 @@ def find_domains(catalog: Catalog, by: str) -> Domains:
             of_fakes = {name for name, label in zip(found, labels) if label and name}
             found = np.array([name if name in of_fakes else None for name in found], object)
             if orphans := int(((labels > 0) & (found == None)).sum()):  # noqa: E711
-                raise UserError(f"{orphans:,} fakes of {catalog.name} have no known generator.")
+                raise UserError(
+                    f"{orphans:,} fakes of {catalog.name} have no known generator. Name the "
+                    "generators in the dataset's spec or manifest, or use --by REGEX."
+                )
     else:
         try:
             pattern = re.compile(by)
         except re.error as error:
-            raise UserError(f"--by: {by!r} is no regular expression: {error}") from error
-        found = np.array([_named(pattern, path) for path in table["path"].to_pylist()], object)
+            raise UserError(f"--by: {by!r} is not a regular expression: {error}") from error
+        found = np.array([_domain_of(pattern, path) for path in table["path"].to_pylist()], object)
     splits = np.array(table["split"].to_pylist())
     names, few = [], []
-    for name in sorted({str(n) for n in found if n is not None}, key=_by_number):
+    for name in sorted({str(n) for n in found if n is not None}, key=_natural_order):
         fakes = (found == name) & (labels > 0)
-        enough = min((fakes & (splits == split)).sum() for split in ("train", "test")) >= _FEWEST
+        enough = min((fakes & (splits == split)).sum() for split in ("train", "test")) >= _MIN_FAKES
         (names if enough else few).append(name)
     if len(names) < 2:
         raise UserError(
-            f"{catalog.name} has {len(names)} parts by {by!r} with at least {_FEWEST} fakes in "
-            f"train and in test; comparing takes two. Too few: {', '.join(few) or 'none'}."
+            f"A matrix needs at least two domains with {_MIN_FAKES} fakes each in train and in "
+            f"test. By {by!r}, {catalog.name} has {len(names)} (too few fakes: "
+            f"{', '.join(few) or 'none'})."
         )
     return Domains(tuple(names), found, tuple(few))
 
 
-def _named(pattern: re.Pattern, path: str) -> str | None:
+def _domain_of(pattern: re.Pattern, path: str) -> str | None:
     match = pattern.search(path)
     if match is None:
         return None
     return (match[1] if pattern.groups else match[0]) or "none"
 
 
-def _by_number(name: str) -> list:
-    """Orders 2 before 10."""
+def _natural_order(name: str) -> list:
+    """Return a sort key that orders 2 before 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def restrict(catalog: Catalog, domains: Domains, chosen: set[str]) -> Catalog:
-    """The same catalog with the train and validation images of some domains alone."""
+def restrict(catalog: Catalog, domains: Domains, chosen: frozenset[str]) -> Catalog:
+    """Return the catalog with train and validation images of some domains only."""
     learned = np.array(catalog.table["split"].to_pylist()) != "test"
     keep = domains.rows(chosen) | ~learned
     return replace(catalog, table=catalog.table.filter(pa.array(keep)))

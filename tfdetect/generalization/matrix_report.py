@@ -1,205 +1,268 @@
-"""The matrix as a page with a heat map, JSON, CSV, LaTeX and a terminal table."""
+"""Writes the report of a matrix: HTML with a heat map, JSON, CSV, LaTeX and a terminal table."""
 
 import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
+from tfdetect.core import console, html
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
-from tfdetect.core.html import html_table, save_figure, template
+from tfdetect.evaluation.metrics import NAMES, format_interval
 from tfdetect.generalization.train_matrix import METRICS
 
 _PUBLISHED = Path(__file__).parent / "published"
-_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC",
-           "ap": "average precision", "recall_at_fpr_1": "recall at 1% false alarms",
-           "recall_at_fpr_5": "recall at 5% false alarms"}  # fmt: skip
+_TITLES = {name: NAMES.get(name, name) for name in METRICS} | {
+    "recall_at_fpr_1": "recall at the operating point of 1% FPR",
+    "recall_at_fpr_5": "recall at the operating point of 5% FPR",
+}
+_IN_TRAINING, _UNSEEN = "in_training", "unseen"
 
-_PAGE = template(
-    """<p>Experiment {{ experiment }}, dataset {{ dataset }}. Rows: what was trained on; columns:
-test images of what. {{ summary }}</p>
-{{ figures(drawn) }}
-{% for title, table in tables %}
-<h2>{{ title }}</h2>
-{{ table }}
-{% endfor %}
-<small>Brackets: 95% bootstrap intervals over test images. Recall at 1% and 5% false alarms is at
-the threshold that was chosen on the training's own validation split: on another generator the false
-alarms may be others.</small>
-{% if published %}<h2>Beside {{ published[0] }}</h2>
-{{ published[1] }}
-<small>Accuracy in percent, ours / theirs. Other data, sizes and trainings: only the pattern can be
-compared.</small>{% endif %}
-"""
-)
+Table = dict[str, dict[str, float]]
 
 
-def read_published(name: str) -> tuple[str, dict[str, dict[str, float]]]:
-    """A published table of accuracies in percent, by training and test.
+def read_published(name: str) -> tuple[str, Table]:
+    """Return the name and the accuracies, in percent, of a published table.
 
     Args:
-        name: of a shipped one, or a CSV file: the first column names what was trained on, the
-            others are headed by what was tested on.
+        name: of a shipped table, or a CSV file: the first column names what a detector was
+            trained on, the other columns are headed by what it was tested on.
 
     Raises:
-        UserError: no such table, or a cell is no number.
+        UserError: no such table, or a cell that is not a number.
     """
     shipped = {file.stem: file for file in sorted(_PUBLISHED.glob("*.csv"))}
     path = shipped.get(name, Path(name))
     if not path.is_file():
-        raise UserError(f"There is no published table {name!r}. Shipped: {', '.join(shipped)}; or "
-                        "a CSV file.")  # fmt: skip
+        raise UserError(
+            f"There is no published table {name!r}. Available: {', '.join(shipped)}; or give a CSV "
+            "file."
+        )
     with path.open(newline="", encoding="utf-8") as file:
         [headers, *rows] = csv.reader(file)
     try:
         table = {row[0]: dict(zip(headers[1:], map(float, row[1:]))) for row in rows if row}
     except ValueError as error:
-        raise UserError(f"{path}: a cell is no number: {error}") from error
+        raise UserError(f"{path}: a cell is not a number: {error}") from error
     return path.stem, table
 
 
-def summary(found: dict) -> dict[str, dict[str, float | None]]:
-    """Of each metric the mean over cells seen in training, and over those not seen."""
+def mean_metrics(values: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Return each metric's mean over domains in training and over unseen ones."""
     means = {}
-    for name in METRICS:
-        cells = {True: [], False: []}
-        for row in found["cells"].values():
+    for metric in METRICS:
+        cells: dict[str, list[float]] = {_IN_TRAINING: [], _UNSEEN: []}
+        for row in values["cells"].values():
             for cell in row.values():
-                value = cell["metrics"][name]["value"]
+                value = cell["metrics"][metric]["value"]
                 if value is not None:
-                    cells[cell["seen"]].append(value)
-        means[name] = {
-            "seen": float(np.mean(cells[True])) if cells[True] else None,
-            "unseen": float(np.mean(cells[False])) if cells[False] else None,
-        }
+                    cells[_IN_TRAINING if cell["in_training"] else _UNSEEN].append(value)
+        means[metric] = {kind: float(np.mean(v)) if v else None for kind, v in cells.items()}
     return means
 
 
-def terminal(found: dict, metric: str) -> str:
-    """One metric's matrix for the terminal, and the means."""
-    means = summary(found)[metric]
-    text = ", ".join(f"{kind} {value:.3f}" for kind, value in means.items() if value is not None)
-    headers, rows = _table(found, metric)
-    return f"{_TITLES[metric]}\n{tabulate(rows, headers, disable_numparse=True)}\nmean: {text}"
+def format_matrix(values: dict[str, Any], metric: str) -> str:
+    """Return the matrix of one metric, and its means, as text for the terminal."""
+    means = mean_metrics(values)[metric]
+    titles = {_IN_TRAINING: "in training", _UNSEEN: "unseen"}
+    text = ", ".join(
+        f"{titles[kind]} {value:.3f}" for kind, value in means.items() if value is not None
+    )
+    columns, rows = _metric_table(values, metric)
+    table = console.format_table(rows, columns, title=_TITLES[metric])
+    return f"{table}\nmean over domains: {text}"
 
 
-def write(found: dict, folder: Path, published: str | None = None) -> None:
-    """Writes matrix.html, .json, .csv, .tex and figures/matrix.png."""
-    figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    document = found | {"means": summary(found)}
+def write_report(values: dict[str, Any], folder: Path, published: str | None = None) -> None:
+    """Write matrix.html, matrix.json, matrix.csv, matrix.tex and figures/matrix.png.
+
+    Args:
+        values: "experiment", "dataset", "by", "domains", and "cells" from `measure`.
+        folder: where to write.
+        published: a table to compare with, as `read_published` takes it.
+    """
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    document = values | {"means": mean_metrics(values)}
     write_text(folder / "matrix.json", json.dumps(document, indent=2) + "\n")
-    write_text(folder / "matrix.csv", _csv(found))
-    write_text(folder / "matrix.tex", _latex(found))
-    means = summary(found)["accuracy"]
-    said = "; ".join(
-        f"mean accuracy on what was {'seen' if kind == 'seen' else 'not seen'} in training "
-        f"{value:.3f}" for kind, value in means.items() if value is not None
+    write_text(folder / "matrix.csv", _csv(values))
+    write_text(folder / "matrix.tex", _latex(values))
+    write_text(folder / "matrix.html", _page(values, folder, published))
+
+
+def _page(values: dict[str, Any], folder: Path, published: str | None) -> str:
+    picture = html.picture_of(
+        _heat_map(values),
+        "Heat maps of accuracy and AUC. Rows: training domains; columns: test domains. The tables "
+        "below hold the values.",
+        "Accuracy and AUC in percent", path=folder / "figures" / "matrix.png",
     )  # fmt: skip
-    beside = None
-    if published:
-        name, theirs = read_published(published)
-        beside = name, html_table(*_beside(found, theirs))
-    tables = [(title, html_table(*_table(found, name))) for name, title in _TITLES.items()]
-    write_text(folder / "matrix.html", _PAGE.render(
-        title=f"Generalization of {found['experiment']}", experiment=found["experiment"],
-        dataset=found["dataset"], summary=said, tables=tables, published=beside,
-        drawn=[("matrix", save_figure(_heat_map(found), figures / "matrix.png"))],
-    ))  # fmt: skip
+    tables = [
+        html.join(html.heading(_capitalized(_TITLES[metric])),
+                  html.table(*_metric_table(values, metric)))
+        for metric in METRICS
+    ]  # fmt: skip
+    return html.render_page(
+        f"Generalization of {values['experiment']}",
+        [
+            html.Section("Heat map", html.figures([picture], "wide")),
+            html.Section("Results by training and test domain", html.join(
+                html.text(
+                    "Rows: what a detector was trained on. Columns: the test images of what domain "
+                    "it was measured on. Brackets: 95% bootstrap intervals over test images."
+                ),
+                *tables,
+                html.text(
+                    "Recall at 1% and 5% FPR uses the threshold that was chosen on the training's "
+                    "own validation split: on an unseen generator the false positive rate may "
+                    "differ.", small=True,
+                ),
+            )),
+            html.Section("Comparison with published results", _comparison(values, published)),
+        ],
+        subtitle=f"Dataset {values['dataset']}, divided by {values['by']} into "
+        f"{len(values['domains'])} domains: {', '.join(values['domains'])}",
+        verdict=_verdict(values),
+        cards=_cards(values),
+        footer="Full data: matrix.json, matrix.csv and matrix.tex in the same directory.",
+    )  # fmt: skip
 
 
-def _table(found: dict, metric: str) -> tuple[list[str], list[list[str]]]:
-    """Cells with intervals, with the means of rows and columns."""
-    names = found["domains"]
-    rows, columns = [], {name: [] for name in names}
-    for training, row in found["cells"].items():
-        values = [row[name]["metrics"][metric] for name in names]
-        for name, value in zip(names, values):
-            columns[name].append(value["value"])
-        rows.append([training, *map(_cell, values), _mean([v["value"] for v in values])])
-    rows.append(["mean", *(_mean(columns[name]) for name in names),
-                 _mean([v for values in columns.values() for v in values])])  # fmt: skip
+def _verdict(values: dict[str, Any]) -> html.Verdict:
+    means = mean_metrics(values)["auc"]
+    own, unseen = means[_IN_TRAINING], means[_UNSEEN]
+    if own is None or unseen is None:
+        return html.Verdict("Generalization could not be measured", "", "neutral")
+    return html.Verdict(
+        f"AUC {own:.3f} on domains in training, {unseen:.3f} on unseen ones",
+        "The difference is what a detector loses on a generator that it was not trained on.",
+        "neutral",
+    )
+
+
+def _cards(values: dict[str, Any]) -> list[html.Card]:
+    means = mean_metrics(values)
+    return [
+        html.Card(f"{value:.1%}", f"mean {_TITLES[metric]}, {title}")
+        for metric in ("accuracy", "balanced_accuracy", "ap")
+        for kind, title in ((_IN_TRAINING, "in training"), (_UNSEEN, "unseen"))
+        if (value := means[metric][kind]) is not None
+    ]
+
+
+def _comparison(values: dict[str, Any], published: str | None) -> Markup:
+    if not published:
+        return Markup("")
+    name, table = read_published(published)
+    return html.join(
+        html.text(
+            f"Accuracy in percent: here / {name}. Data, image sizes and trainings differ, so only "
+            "the pattern can be compared."
+        ),
+        html.table(*_comparison_table(values, table)),
+    )
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _metric_table(values: dict[str, Any], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of one metric, with the means of rows and columns."""
+    names = values["domains"]
+    rows: list[list[str]] = []
+    columns: dict[str, list[float | None]] = {name: [] for name in names}
+    for training, row in values["cells"].items():
+        cells = [row[name]["metrics"][metric] for name in names]
+        for name, cell in zip(names, cells):
+            columns[name].append(cell["value"])
+        rows.append([training, *(format_interval(cell, 3) for cell in cells),
+                     _mean([cell["value"] for cell in cells])])  # fmt: skip
+    every = [value for column in columns.values() for value in column]
+    rows.append(["mean", *(_mean(columns[name]) for name in names), _mean(every)])
     return ["trained on", *names, "mean"], rows
 
 
-def _cell(metric: dict) -> str:
-    if metric["value"] is None:
-        return "-"
-    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
-
-
 def _mean(values: list[float | None]) -> str:
-    known = [v for v in values if v is not None]
+    known = [value for value in values if value is not None]
     return f"{np.mean(known):.3f}" if known else "-"
 
 
-def _csv(found: dict) -> str:
+def _csv(values: dict[str, Any]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["trained_on", "tested_on", "seen", "images", "metric", "value", "low", "high"])
-    for training, row in found["cells"].items():
+    table.writerow(
+        ["trained_on", "tested_on", "in_training", "images", "metric", "value", "low", "high"]
+    )
+    for training, row in values["cells"].items():
         for name, cell in row.items():
             for metric, value in cell["metrics"].items():
-                table.writerow([training, name, cell["seen"], cell["count"], metric,
+                table.writerow([training, name, cell["in_training"], cell["count"], metric,
                                 *(value[key] for key in ("value", "low", "high"))])  # fmt: skip
     return text.getvalue()
 
 
-def _latex(found: dict) -> str:
-    """Accuracies in percent; what was seen in training in bold."""
-    names = found["domains"]
-    rows = []
-    for training, row in found["cells"].items():
+def _latex(values: dict[str, Any]) -> str:
+    """Return accuracies in percent as a LaTeX table; domains in training are bold."""
+    names = values["domains"]
+    lines = [["", *map(_escape_latex, names)]]
+    for training, row in values["cells"].items():
         cells = []
         for name in names:
             value = row[name]["metrics"]["accuracy"]["value"]
             text = "-" if value is None else f"{100 * value:.1f}"
-            cells.append(f"\\textbf{{{text}}}" if row[name]["seen"] else text)
-        rows.append([training, *cells])
-    return tabulate(_escaped(rows), _escaped([["", *names]])[0], tablefmt="latex_raw") + "\n"
+            cells.append(f"\\textbf{{{text}}}" if row[name]["in_training"] else text)
+        lines.append([_escape_latex(training), *cells])
+    [head, *body] = [" & ".join(line) + r" \\" for line in lines]
+    return "\n".join([
+        rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\hline", head, r"\hline", *body, r"\hline",
+        r"\end{tabular}", "",
+    ])  # fmt: skip
 
 
-def _escaped(rows: list[list[str]]) -> list[list[str]]:
-    return [[cell.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&") for cell in row]
-            for row in rows]  # fmt: skip
+def _escape_latex(text: str) -> str:
+    for character in "_%&#$":
+        text = text.replace(character, f"\\{character}")
+    return text
 
 
-def _beside(found: dict, theirs: dict) -> tuple[list[str], list[list[str]]]:
-    """Ours and theirs, where both have the training and the test."""
+def _comparison_table(values: dict[str, Any], table: Table) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of our accuracies and the published ones."""
     rows = []
-    for training, row in found["cells"].items():
+    for training, row in values["cells"].items():
         cells = []
-        for name in found["domains"]:
-            value = row[name]["metrics"]["accuracy"]["value"]
-            other = theirs.get(training, {}).get(name)
-            cells.append(f"{'-' if value is None else f'{100 * value:.1f}'} / "
+        for name in values["domains"]:
+            own = row[name]["metrics"]["accuracy"]["value"]
+            other = table.get(training, {}).get(name)
+            cells.append(f"{'-' if own is None else f'{100 * own:.1f}'} / "
                          f"{'-' if other is None else f'{other:.1f}'}")  # fmt: skip
         rows.append([training, *cells])
-    return ["trained on", *found["domains"]], rows
+    return ["trained on", *values["domains"]], rows
 
 
-def _heat_map(found: dict) -> Figure:
-    """Accuracy and AUC, from red (chance) to blue."""
-    names, trainings = found["domains"], list(found["cells"])
-    side = 0.55 * len(names) + 2
-    figure = Figure(figsize=(2 * side, 0.45 * len(trainings) + 1.8), layout="constrained")
+def _heat_map(values: dict[str, Any]) -> Figure:
+    """Draw accuracy and AUC, from red (0) to blue (1)."""
+    names, trainings = values["domains"], list(values["cells"])
+    width, height = 0.75 * len(names) + 2.2, 0.55 * len(trainings) + 1.8
+    figure = Figure(figsize=(2 * width, height), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("accuracy", "auc")):
-        values = np.array([
+        cells = np.array([
             [np.nan if (v := row[n]["metrics"][metric]["value"]) is None else v for n in names]
-            for row in found["cells"].values()
+            for row in values["cells"].values()
         ], float)  # fmt: skip
-        image = axes.imshow(values, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
-        for (i, j), value in np.ndenumerate(values):
+        image = axes.imshow(cells, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
+        for (i, j), value in np.ndenumerate(cells):
             if np.isfinite(value):
-                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8,
+                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=10,
                           color="white" if abs(value - 0.5) > 0.32 else "black")  # fmt: skip
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
-        axes.set_yticks(range(len(trainings)), trainings, fontsize=8)
-        axes.set(title=f"{_TITLES[metric]}, percent", xlabel="tested on")
-    figure.axes[0].set_ylabel("trained on")
-    figure.colorbar(image, ax=figure.axes, shrink=0.8)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=9)
+        axes.set_yticks(range(len(trainings)), trainings, fontsize=9)
+        axes.set_title(_TITLES[metric], fontsize=10)
+        axes.set_xlabel("tested on", fontsize=9)
+    figure.axes[0].set_ylabel("trained on", fontsize=9)
+    figure.colorbar(image, ax=figure.axes[:2], shrink=0.8)
     return figure

@@ -1,8 +1,9 @@
-"""Trains on each domain, or on all but each, and tests on every one."""
+"""Trains a detector on each domain, or on all but one, and measures it on every domain."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +16,37 @@ from tfdetect.core.provenance import command_line
 from tfdetect.core.run import Run, open_run
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.plan import Plan, describe_data
-from tfdetect.evaluation.metrics import binary_metrics, with_intervals
+from tfdetect.evaluation.metrics import Metrics, binary_metrics, with_intervals
 from tfdetect.generalization.domains import Domains, restrict
 from tfdetect.train_run import train_run
+
+if TYPE_CHECKING:
+    from tfdetect.training.devices import Devices
 
 METRICS = ("accuracy", "balanced_accuracy", "auc", "ap", "recall_at_fpr_1", "recall_at_fpr_5")
 _RESAMPLES = 500
 
 
-def trained_on(domains: Domains, leave_one_out: bool) -> dict[str, set[str]]:
-    """The domains that each training sees, by its name."""
+@dataclass(frozen=True)
+class MatrixRow:
+    """One training of a matrix.
+
+    Attributes:
+        name: of the training, shown in reports.
+        domains: what it was trained on.
+        run: its run.
+    """
+
+    name: str
+    domains: frozenset[str]
+    run: Run
+
+
+def plan_trainings(domains: Domains, leave_one_out: bool) -> dict[str, frozenset[str]]:
+    """Return the domains that each training is trained on, by the training's name."""
     if not leave_one_out:
-        return {name: {name} for name in domains.names}
-    return {f"all but {name}": set(domains.names) - {name} for name in domains.names}
+        return {name: frozenset({name}) for name in domains.names}
+    return {f"all but {name}": frozenset(domains.names) - {name} for name in domains.names}
 
 
 def train_all(
@@ -36,106 +55,125 @@ def train_all(
     domains: Domains,
     leave_one_out: bool,
     folder: Path,
-    devices,
+    devices: "Devices",
     progress: bool = True,
     log: Callable[[str], None] = console.log,
-) -> dict[str, Run]:
-    """One run for each training; finished ones are reused, an unfinished one is resumed.
+) -> list[MatrixRow]:
+    """Train one run per domain; finished runs are reused, an unfinished one is resumed.
 
     Args:
-        folder: for the runs.
+        plan: of the trainings. All use the same batch size, at most the images of the smallest.
+        catalog: all images.
+        domains: of the catalog.
+        leave_one_out: whether to train on all domains but one, instead of on one.
+        folder: directory of the runs.
+        devices: from `configure_devices`.
+        progress: whether to log the progress of each training.
+        log: called with each message.
 
     Raises:
-        UserError: a run there is of other data or another experiment, or a training has no image
-            of a class.
+        UserError: the folder holds a run of other data or another experiment, or a training has
+            no image of a class.
     """
     import keras
 
-    runs, parts = {}, {}
-    for name, chosen in trained_on(domains, leave_one_out).items():
-        parts[name] = restrict(catalog, domains, chosen)
-        check_trainable(plan.spec, parts[name])
-    fewest = min(part.split("train").num_rows for part in parts.values())
-    if fewest < plan.experiment.training.batch_size:  # the same for all, to be compared
-        log(f"batches of {fewest} images: the smallest training has no more")
-        experiment = override(plan.experiment, [f"training.batch_size={fewest}"])
+    trainings = plan_trainings(domains, leave_one_out)
+    parts = {name: restrict(catalog, domains, chosen) for name, chosen in trainings.items()}
+    for part in parts.values():
+        check_trainable(plan.spec, part)
+    smallest = min(part.split("train").num_rows for part in parts.values())
+    if smallest < plan.experiment.training.batch_size:
+        log(f"The smallest training has {smallest} images; all use batches of {smallest} images.")
+        experiment = override(plan.experiment, [f"training.batch_size={smallest}"])
         plan = replace(plan, experiment=experiment)
+    rows = []
     for name, part in parts.items():
-        path = folder / _file_name(name)
+        path = folder / _directory_name(name)
         if path.is_dir():
             run = open_run(path)
-            same = run.info.dataset.fingerprint == part.fingerprint()
-            if not same or run.document != plan.experiment.to_yaml():
+            same_data = run.info.dataset.fingerprint == part.fingerprint()
+            if not same_data or run.document != plan.experiment.to_yaml():
                 raise UserError(
-                    f"{path} was trained on other data or by another experiment. Name another "
-                    "folder with --name, or remove it."
+                    f"{path} was trained on other data or with another experiment. Choose another "
+                    "directory with --name, or remove this one."
                 )
         else:
             log(f"training on {name}: {describe_data(plan, part)}")
             run = train_run(
-                plan, part, path, devices, images_in_report=False, progress=progress, log=log,
-                command=command_line("matrix"),
+                plan, part, path, devices, images_in_report=False, progress=progress,
+                log=log if progress else lambda text: None, command=command_line("matrix"),
             )  # fmt: skip
             keras.backend.clear_session(free_memory=True)
-        runs[name] = run
-    return runs
+        rows.append(MatrixRow(name, trainings[name], run))
+    return rows
 
 
-def measure(runs: dict[str, Run], domains: Domains, catalog: Catalog) -> dict:
-    """Metrics of each run on each domain's test images.
+def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[str, Any]:
+    """Measure each run on each domain's test images, from the predictions in the runs.
+
+    Args:
+        rows: the trainings.
+        domains: of the catalog.
+        catalog: all images.
 
     Returns:
-        {name of the training: {domain: {count, seen, metrics}}}; recall_at_fpr_1 and _5 are at
-        the thresholds that were chosen on the run's own validation split, null where it had too
-        few images for them.
+        {training: {domain: {"count", "in_training", "metrics"}}}. recall_at_fpr_1 and _5 are at
+        the operating points that were chosen on the run's own validation split; None if it has
+        none.
     """
-    tests = {}
     split = np.array(catalog.table["split"].to_pylist()) == "test"
     keys = [key for key, test in zip(_keys(catalog.table), split) if test]
     fakes = catalog.table["label"].to_numpy()[split] > 0
-    for training, run in runs.items():
-        predicted = pq.read_table(run.path / "predictions" / "test.parquet")
-        said = dict(zip(_keys(predicted), predicted["p_fake"].to_pylist()))
-        scores = np.array([said[key] for key in keys], np.float32)  # nan where it broke since
-        tests[training] = {}
+    cells: dict[str, Any] = {}
+    for row in rows:
+        predicted = pq.read_table(row.run.path / "predictions" / "test.parquet")
+        p_fake = dict(zip(_keys(predicted), predicted["p_fake"].to_pylist()))
+        scores = np.array([p_fake[key] for key in keys], np.float32)  # nan if unreadable
+        cells[row.name] = {}
         for name in domains.names:
-            mine = domains.rows({name})[split] & np.isfinite(scores)
+            mine = domains.rows(frozenset({name}))[split] & np.isfinite(scores)
             fake, p = fakes[mine], scores[mine]
-            seen = name in _seen(training, domains)
-            tests[training][name] = {
-                "count": len(p), "seen": seen,
-                "metrics": with_intervals(_metrics(fake, p, run), len(p), resamples=_RESAMPLES),
-            }  # fmt: skip
-    return tests
+            cells[row.name][name] = {
+                "count": len(p),
+                "in_training": name in row.domains,
+                "metrics": with_intervals(
+                    _cell_metrics(fake, p, row.run), len(p), resamples=_RESAMPLES
+                ),
+            }
+    return cells
 
 
 def _keys(table: pa.Table) -> list[tuple[str, str]]:
+    """Return dataset and path of each row."""
     names = table["dataset"].cast(pa.string()).to_pylist()
     return list(zip(names, table["path"].to_pylist()))
 
 
-def _seen(training: str, domains: Domains) -> set[str]:
-    if training in domains.names:
-        return {training}
-    return set(domains.names) - {training.removeprefix("all but ")}
+def _cell_metrics(fake: np.ndarray, p: np.ndarray, run: Run) -> Metrics:
+    """Prepare `METRICS` of P(fake) on some images.
 
-
-def _metrics(fake: np.ndarray, p: np.ndarray, run: Run):
+    Args:
+        fake: bool [n].
+        p: P(fake), float [n].
+        run: its threshold and operating points are used.
+    """
     metrics = binary_metrics(fake, p, run.threshold)
     points = run.info.operating_points
 
-    def some(weights: np.ndarray) -> dict[str, float]:
+    def measured(weights: np.ndarray) -> dict[str, float]:
         values = metrics(weights)
-        there = weights[fake].sum()
+        total = weights[fake].sum()
         for name in ("fpr_1", "fpr_5"):
-            called = p >= points[name].threshold if name in points else None
-            found = weights[fake & called].sum() / there if called is not None and there else np.nan
-            values[f"recall_at_{name}"] = found
+            recall = np.nan
+            if name in points and total:
+                recall = weights[fake & (p >= points[name].threshold)].sum() / total
+            values[f"recall_at_{name}"] = recall
         return {name: values[name] for name in METRICS}
 
-    return some
+    return measured
 
 
-def _file_name(name: str) -> str:
-    text = "".join(c if c.isalnum() else "_" for c in name.lower())
+def _directory_name(training: str) -> str:
+    """Return the name of a training's directory: letters, digits and underscores."""
+    text = "".join(c if c.isalnum() else "_" for c in training.lower())
     return text.strip("_") or "none"

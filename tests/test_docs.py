@@ -64,6 +64,14 @@ def test_reference_has_every_command_and_every_name(site):
         assert not [key for key in model.model_fields if f"<code>{key}</code>" not in text]
 
 
+@needs_mkdocs
+def test_python_api_documents_every_public_name(site):
+    import tfdetect
+
+    text = (site / "reference" / "python-api.html").read_text(encoding="utf-8")
+    assert not [name for name in tfdetect.__all__ if f'id="tfdetect.{name}"' not in text]
+
+
 def test_site_build_imports_no_tensorflow():
     if importlib.util.find_spec("mkdocs") is None:
         pytest.skip("mkdocs is not installed (pip install 'tfdetect[docs]')")

@@ -228,8 +228,8 @@ def model_page(title: str, model: type[BaseModel], intro: str) -> str:
             written = field.alias or name
             key = f"{prefix}.{written}" if prefix else written
             note = field.description or described.get(name) or comment(nested, name)
-            rows.append([code(key), cell(kind(field)), default_of(field), cell(note)])
-        text.append(table(["Key", "Type", "Default", "Meaning"], rows))
+            rows.append([code(key), cell(note), cell(kind(field)), default_of(field)])
+        text.append(table(["Key", "Meaning", "Type", "Default"], rows))
     return "\n\n".join(text) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Calibration, operating points and the unsure band: their laws, and that all roads agree."""
+"""Calibration, operating points, prior and abstention: their laws, and that all paths agree."""
 
 import json
 import shutil
@@ -6,34 +6,36 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.metrics import brier_score_loss, roc_curve
 
 from tfdetect.calibrate import main as calibrate_command
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import open_run
+from tfdetect.core.run import Run, open_run
+from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluation import calibration
+from tfdetect.evaluation.calibrate_run import CalibrationSettings, calibrate_run
 from tfdetect.evaluation.calibration import (
-    apply,
-    choose,
-    fit,
+    apply_calibration,
+    choose_calibration,
+    fit_calibration,
     log_loss,
-    odds,
-    operating_points,
-    precision_at,
-    threshold_at,
-    uneven_prior,
-    unsure_band,
-    with_prior,
+    logit,
 )
 from tfdetect.evaluation.metrics import binary_metrics
+from tfdetect.evaluation.operating_points import (
+    abstention_band,
+    choose_threshold,
+    operating_points,
+    precision_at,
+)
 from tfdetect.models.inference import calibrated
 from tfdetect.predict import main as predict_command
 
 
 def drawn(count=4000, scale=1.0, shift=0.0, seed=0):
-    """True log-odds' images, and scores that are wrong by a scale and a shift."""
+    """Images with true logits, and logits that are wrong by a scale and a shift."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(0, 2.5, count)
     fake = rng.random(count) < expit(truth)
@@ -42,22 +44,22 @@ def drawn(count=4000, scale=1.0, shift=0.0, seed=0):
 
 def test_temperature_finds_the_scale_and_platt_the_shift_too():
     scores, fake, groups = drawn(scale=0.25)
-    found = choose(scores, fake, groups)
-    assert found["method"] == "temperature" and found["scale"] == pytest.approx(0.25, rel=0.08)
+    found = choose_calibration(scores, fake, groups)
+    assert found.method == "temperature" and found.scale == pytest.approx(0.25, rel=0.08)
     scores, fake, groups = drawn(scale=0.5, shift=1.5)
-    found = choose(scores, fake, groups)
-    assert found["method"] == "platt"
-    assert found["scale"] == pytest.approx(0.5, rel=0.08)
-    assert found["shift"] == pytest.approx(1.5, abs=0.15)
+    found = choose_calibration(scores, fake, groups)
+    assert found.method == "platt"
+    assert found.scale == pytest.approx(0.5, rel=0.08)
+    assert found.shift == pytest.approx(1.5, abs=0.15)
 
 
-def test_isotonic_where_no_line_will_do():
+def test_isotonic_regression_where_no_line_fits():
     scores, fake, groups = drawn(12_000)
     bent = np.where(scores > 0, scores * 0.2, scores * 3)
-    found = choose(bent, fake, groups)
-    assert found["method"] == "isotonic"
-    assert log_loss(apply(found, bent), fake) < log_loss(scores, fake) + 0.01
-    assert (np.diff(apply(found, np.linspace(-9, 9, 400))) >= 0).all()
+    found = choose_calibration(bent, fake, groups)
+    assert found.method == "isotonic"
+    assert log_loss(apply_calibration(found, bent), fake) < log_loss(scores, fake) + 0.01
+    assert (np.diff(apply_calibration(found, np.linspace(-9, 9, 400))) >= 0).all()
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -68,33 +70,41 @@ def test_it_never_worsens_the_validation_loss_and_seldom_the_test_loss(seed):
     fresh, truth, _ = drawn(20_000, seed=seed + 100)
     scores = scores + rng.normal(0, 0.1, count)
     for method in ("auto", *calibration.METHODS):
-        found = choose(scores, fake, groups, method)
-        before, after = log_loss(scores, fake), log_loss(apply(found, scores), fake)
+        found = choose_calibration(scores, fake, groups, method)
+        before, after = log_loss(scores, fake), log_loss(apply_calibration(found, scores), fake)
         assert after <= before
         if found:
-            assert found["log_loss"] == [round(before, 6), round(after, 6)]
-            assert log_loss(apply(fit("temperature", fresh, truth), fresh), truth) < 1
+            assert found.log_loss == (round(before, 6), round(after, 6))
+            assert (
+                log_loss(
+                    apply_calibration(fit_calibration("temperature", fresh, truth), fresh), truth
+                )
+                < 1
+            )
 
 
 def test_nothing_is_fitted_on_too_few_or_upside_down():
     scores, fake, groups = drawn(30)
-    assert choose(scores, fake, groups) is None
+    assert choose_calibration(scores, fake, groups) is None
     scores, fake, groups = drawn()
-    assert fit("platt", -scores, fake) is None and fit("isotonic", -scores, fake) is None
-    assert choose(-scores, fake, groups, "platt") is None
-    assert choose(scores, np.ones(len(fake), bool), groups) is None
+    assert (
+        fit_calibration("platt", -scores, fake) is None
+        and fit_calibration("isotonic", -scores, fake) is None
+    )
+    assert choose_calibration(-scores, fake, groups, "platt") is None
+    assert choose_calibration(scores, np.ones(len(fake), bool), groups) is None
 
 
 @pytest.mark.parametrize("method", calibration.METHODS)
 def test_tensorflow_does_what_numpy_does(method):
     scores, fake, _ = drawn(3000, scale=0.4, shift=0.7)
-    found = fit(method, scores, fake)
+    found = fit_calibration(method, scores, fake)
     rng = np.random.default_rng(1)
     for classes in (2, 3):
         table = rng.dirichlet(np.ones(classes) * 0.4, 500).astype(np.float32)
         now = calibrated(tf.constant(table), found).numpy()
         parts = np.clip(np.stack([table[:, 1:].sum(1), table[:, 0]]), 1e-7, 1).astype(np.float64)
-        expected = expit(apply(found, np.log(parts[0] / parts[1])))
+        expected = expit(apply_calibration(found, np.log(parts[0] / parts[1])))
         np.testing.assert_allclose(now[:, 1:].sum(1), expected, atol=2e-5)
         np.testing.assert_allclose(now.sum(1), 1, atol=1e-5)
         exported = tf.function(
@@ -114,70 +124,166 @@ def test_tensorflow_does_what_numpy_does(method):
 def test_operating_points_keep_what_they_promise():
     scores, fake, _ = drawn(3000)
     p = expit(scores).astype(np.float32)
-    points = operating_points(p, fake, cost=10)
+    points = operating_points(p, fake, cost=10, prior=float(fake.mean()))
     for name, rate in (("fpr_1", 0.01), ("fpr_5", 0.05)):
-        said = p >= points[name]["threshold"]
-        assert (
-            said[~fake].mean() == pytest.approx(points[name]["fpr"]) and said[~fake].mean() <= rate
-        )
-        assert said[fake].mean() == pytest.approx(points[name]["tpr"])
+        said = p >= points[name].threshold
+        assert said[~fake].mean() == pytest.approx(points[name].fpr) and said[~fake].mean() <= rate
+        assert said[fake].mean() == pytest.approx(points[name].tpr)
         fpr, tpr, _ = roc_curve(fake, p)
-        assert points[name]["tpr"] == pytest.approx(tpr[fpr <= rate].max())
+        assert points[name].tpr == pytest.approx(tpr[fpr <= rate].max())
     eer = points["eer"]
-    assert abs(eer["fpr"] - (1 - eer["tpr"])) < 2 / min(fake.sum(), (~fake).sum())
+    assert abs(eer.fpr - (1 - eer.tpr)) < 2 / min(fake.sum(), (~fake).sum())
 
     def spent(threshold):
         said = p >= threshold
         return 10 * (said & ~fake).sum() + (~said & fake).sum()
 
-    assert spent(points["cost"]["threshold"]) == min(spent(t) for t in np.append(np.unique(p), 2))
+    assert spent(points["cost"].threshold) == min(spent(t) for t in np.append(np.unique(p), 2))
 
 
 def test_operating_points_of_equal_scores_and_of_few_images():
     p, fake = np.full(400, 0.5, np.float32), np.arange(400) % 2 == 0
-    assert operating_points(p, fake)["fpr_1"]["tpr"] == 0
+    assert operating_points(p, fake)["fpr_1"].tpr == 0
     few = operating_points(np.linspace(0, 1, 40, dtype=np.float32), np.arange(40) >= 20)
-    assert "fpr_1" not in few and few["fpr_5"]["tpr"] == 1
+    assert "fpr_1" not in few and few["fpr_5"].tpr == 1
     assert operating_points(p, np.ones(400, bool)) == {}
 
 
-def test_the_unsure_band_leaves_few_mistakes_outside():
+def test_thresholds_lie_halfway_between_scores():
+    p = np.array([0.1, 0.2, 0.8, 0.9], np.float32)
+    points = operating_points(p, p > 0.5)
+    assert points["balanced"].threshold == pytest.approx(0.5, abs=1e-6)  # logits of 0.2 and 0.8
+    assert points["eer"].threshold == points["balanced"].threshold
+    assert choose_threshold("balanced", points) == points["balanced"].threshold
+    assert choose_threshold("fpr_1", points) == points["balanced"].threshold  # too few images
+    assert choose_threshold(0.7, points) == 0.7 and choose_threshold("eer", {}) == 0.5
+    for seed in range(5):  # the same verdicts as at a score
+        scores, fake, _ = drawn(300, seed=seed)
+        p = expit(scores).astype(np.float32)
+        point = operating_points(p, fake)["balanced"]
+        assert (p[fake] >= np.float32(point.threshold)).mean() == pytest.approx(point.tpr)
+        assert (p[~fake] >= np.float32(point.threshold)).mean() == pytest.approx(point.fpr)
+
+
+def test_few_mistakes_lie_outside_the_abstention_band():
     scores, fake, _ = drawn(5000)
     p = expit(scores).astype(np.float32)
     for rate in (None, 0.02, 0.05):
-        band = unsure_band(p, fake, rate)
-        assert (p[~fake] >= band["high"]).mean() <= band["rate"]
-        assert (p[fake] < band["low"]).mean() <= band["rate"]
-        outside = (p < band["low"]) | (p >= band["high"])
-        assert band["coverage"] == pytest.approx(outside.mean())
-        assert band["rate"] == (rate or 0.01) and 0 < outside.mean() < 1
-    perfect = unsure_band(np.where(fake, 0.9, 0.1).astype(np.float32), fake)
-    assert perfect["coverage"] == 1
-    assert unsure_band(p[:10], fake[:10]) is None
+        for threshold in (0.5, 0.02, 0.98):
+            band = abstention_band(p, fake, threshold, rate)
+            assert (p[~fake] >= band.high).mean() <= band.error_rate
+            assert (p[fake] < band.low).mean() <= band.error_rate
+            outside = (p < band.low) | (p >= band.high)
+            assert band.coverage == pytest.approx(outside.mean())
+            assert band.error_rate == (rate or 0.01) and 0 < outside.mean() < 1
+            assert band.low <= threshold <= band.high
+    perfect = np.where(fake, 0.9, 0.1).astype(np.float32)
+    band = abstention_band(perfect, fake, 0.5)
+    assert band.coverage == 1 and band.low == band.high == 0.5
+    band = abstention_band(perfect, fake, 0.95)  # a threshold above all fakes
+    assert band.low <= 0.9 < band.high == 0.95
+    assert abstention_band(p[:10], fake[:10], 0.5) is None
 
 
-def test_a_prior_moves_probabilities_and_no_verdict_at_a_point():
-    scores, fake, groups = drawn(scale=0.5, shift=1.0)
-    found = choose(scores, fake, groups)
-    p = expit(apply(found, scores)).astype(np.float32)
-    info = {
-        "calibration": found,
-        "points": operating_points(p, fake),
-        "unsure": unsure_band(p, fake),
-    }
-    rare = with_prior(info, 0.001, "r")
-    q = expit(apply(rare["calibration"], scores))
-    np.testing.assert_allclose(logit(q) - odds(p), logit(0.001) - logit(fake.mean()), atol=1e-3)
-    for name, point in info["points"].items():
-        agree = (p >= point["threshold"]) == (q >= rare["points"][name]["threshold"])
-        assert agree.mean() > 0.999
-    assert "supposes that 90%" in uneven_prior({"calibration": {"fakes": 0.9}})
-    assert uneven_prior(info) is None and uneven_prior({}) is None
-    assert info["points"]["eer"]["threshold"] > rare["points"]["eer"]["threshold"]
-    with pytest.raises(UserError, match="is not calibrated"):
-        with_prior({}, 0.1, "r")
-    with pytest.raises(UserError, match="no operating point 'fpr_2'"):
-        threshold_at(info, "fpr_2", "r")
+def test_the_band_of_a_run_contains_its_threshold(calibrated_run):
+    run, _, _ = calibrated_run
+    low, high = run.abstention_band
+    assert low <= run.threshold <= high
+    for threshold in (low / 2, (1 + high) / 2):
+        moved = run.with_threshold(threshold)
+        assert moved.abstention_band[0] <= threshold <= moved.abstention_band[1]
+
+
+@pytest.fixture(scope="module")
+def calibrated_run(tmp_path_factory):
+    """A run calibrated on logits of which 80% are of fakes, with these logits and labels."""
+    from tfdetect.evaluation.predictions import predict_source  # noqa: F401  imports TensorFlow
+
+    logits, fake, _ = drawn(6000, scale=0.5, shift=0.0)
+    kept = fake | (np.random.default_rng(1).random(len(fake)) < 0.25)
+    logits, fake = logits[kept], fake[kept]
+    info = RunInfo.model_validate({
+        "status": "complete", "class_names": ["real", "fake"],
+        "views": [{"size": [8, 8], "policy": "stretch"}], "fusion": "mean",
+        "dataset": {"name": "d", "fingerprint": "0"},
+    })  # fmt: skip
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "ensemble.yaml").write_text("members: []")
+    run = Run(folder, info)
+    found = calibrate_run(
+        run, fake.astype(int), [str(n) for n in range(len(fake))], raw_table(logits),
+        CalibrationSettings(), log=lambda text: None,
+    )  # fmt: skip
+    return found, logits, fake
+
+
+def raw_table(logits):
+    """Predictions of a run without calibration."""
+    import pyarrow as pa
+
+    p = expit(logits).astype(np.float32)
+    return pa.table({
+        "p_fake": p, "p_fake_raw": p, "probability_real": expit(-logits).astype(np.float32),
+        "probability_fake": p, "verdict": np.where(p >= 0.5, "fake", "real"),
+        "inconclusive": np.zeros(len(p), bool), "error": pa.nulls(len(p), pa.string()),
+    })  # fmt: skip
+
+
+def test_p_fake_supposes_that_half_of_the_images_are_fake(calibrated_run):
+    run, logits, fake = calibrated_run
+    fitted = run.info.calibration
+    assert fitted.fake_fraction == pytest.approx(0.8, abs=0.01) and run.info.prior == 0.5
+    shift = logit(0.5) - logit(fitted.fake_fraction)
+    p = expit(apply_calibration(run.calibration, logits))
+    np.testing.assert_allclose(logit(p), apply_calibration(fitted, logits) + shift, atol=1e-4)
+    # It is calibrated where half are fake, and is not where they are as frequent as here.
+    at_half = binary_metrics(fake, p, prior=0.5)(np.ones(len(p)))
+    as_they_are = binary_metrics(fake, p)(np.ones(len(p)))
+    assert at_half["ece"] < 0.03 < 0.08 < as_they_are["ece"]
+    own = run.with_prior("validation")
+    p = expit(apply_calibration(own.calibration, logits))
+    assert binary_metrics(fake, p)(np.ones(len(p)))["ece"] < 0.03
+    assert run.threshold == run.info.operating_points["balanced"].threshold
+    # Few authentic images no longer make everything fake.
+    assert abs((p[~fake] >= own.threshold).mean() - (1 - (p[fake] >= own.threshold).mean())) < 0.1
+
+
+def test_a_prior_moves_probabilities_and_no_verdict(calibrated_run):
+    run, logits, _ = calibrated_run
+    rare = run.with_prior(0.001)
+    p, q = (expit(apply_calibration(r.calibration, logits)) for r in (run, rare))
+    np.testing.assert_allclose(logit(q) - logit(p), logit(0.001) - logit(0.5), atol=1e-3)
+    for one, other in ((run.threshold, rare.threshold),
+                       *zip(run.abstention_band, rare.abstention_band),
+                       *((point.threshold, rare.info.operating_points[name].threshold)
+                         for name, point in run.info.operating_points.items())):  # fmt: skip
+        assert other < one and ((p >= one) == (q >= other)).mean() > 0.999
+
+
+def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
+    run, logits, fake = calibrated_run
+    table, groups = raw_table(logits), [str(n) for n in range(len(fake))]
+
+    def calibrated_with(**settings):
+        return calibrate_run(run, fake.astype(int), groups, table, CalibrationSettings(**settings),
+                             log=lambda text: None)  # fmt: skip
+
+    own = calibrated_with(prior="validation", threshold="fpr_5")
+    assert own.info.prior == own.info.calibration.fake_fraction
+    assert own.threshold == own.info.operating_points["fpr_5"].threshold
+    assert calibrated_with(threshold=0.7).threshold == 0.7
+    raw = calibrated_with(method="none")
+    assert raw.calibration is None and raw.info.prior is None
+    assert raw.threshold == raw.info.operating_points["balanced"].threshold
+    assert raw.threshold != pytest.approx(run.threshold, abs=1e-3)
+    said = []
+    few = calibrate_run(run, fake[:30].astype(int), groups[:30], table.slice(0, 30),
+                        CalibrationSettings(), log=said.append)  # fmt: skip
+    assert few.calibration is None and "uncalibrated score" in said[0]
+    assert few.threshold == few.info.operating_points["balanced"].threshold
+    with pytest.raises(UserError, match="all are fakes"):
+        calibrate_run(run, np.ones(len(fake), int), groups, table,
+                      CalibrationSettings(required=True))  # fmt: skip
 
 
 def test_precision_by_bayes():
@@ -197,11 +303,11 @@ def test_metrics_agree_with_scikit_learn():
         assert values["brier"] == pytest.approx(brier_score_loss(fake, p), abs=1e-9)
 
 
-def test_a_run_is_calibrated_and_all_roads_agree(shared_run, tmp_path, capsys):
+def test_a_run_is_calibrated_and_all_paths_agree(shared_run, tmp_path, capsys):
     run, root = shared_run
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)
-    # Spoil its confidence: the head's weights four times as large.
+    # Make it overconfident: multiply the weights of the head by four.
     from tfdetect.models.saving import load_detector, write_model
 
     detector = load_detector(open_run(copy))
@@ -221,14 +327,15 @@ def test_a_run_is_calibrated_and_all_roads_agree(shared_run, tmp_path, capsys):
     wishes = ["--method", "platt", "--cost", "5"]
     assert run_command(calibrate_command, [str(copy), *images, *wishes]) == 0
     said = capsys.readouterr().out
-    assert "unsure from P(fake)" in said and "cost (least cost)" in said
+    assert "inconclusive from P(fake)" in said and "lowest cost (cost)" in said
     info = open_run(copy).info
-    if info.get("calibration"):  # of so few images platt may do harm; then it is refused
-        assert info["calibration"]["method"] == "platt"
-        assert info["calibration"]["log_loss"][1] <= info["calibration"]["log_loss"][0]
-    assert {"eer", "balanced", "cost"} <= set(info["points"])
-    rows = predicted("--at", "balanced")
-    limit = info["points"]["balanced"]["threshold"]
+    if info.calibration:  # on so few images Platt may do harm; then it is refused
+        assert info.calibration.method == "platt"
+        assert info.calibration.log_loss[1] <= info.calibration.log_loss[0]
+    assert {"eer", "balanced", "cost"} <= set(info.operating_points)
+    assert info.threshold == info.operating_points["balanced"].threshold
+    rows = predicted("--at", "cost")
+    limit = np.float32(info.operating_points["cost"].threshold)
     assert [r["verdict"] for r in rows] == [
         "fake" if r["p_fake"] >= limit else "real" for r in rows
     ]
@@ -239,11 +346,11 @@ def test_a_run_is_calibrated_and_all_roads_agree(shared_run, tmp_path, capsys):
     )
     np.testing.assert_allclose(answer["p_fake"], [r["p_fake"] for r in rows], atol=1e-5)
     assert [v.decode() for v in answer["verdict"].numpy()] == [r["verdict"] for r in rows]
-    assert answer["unsure"].numpy().tolist() == [r["unsure"] for r in rows]
+    assert answer["unsure"].numpy().tolist() == [r["inconclusive"] for r in rows]
     for wrong, words in (
         (["--method", "none", "--split", "all"], "images that it was trained on"),
-        (["--cost", "-1"], "--cost takes a number above 0"),
-        (["--unsure", "0.7"], "--unsure lies between"),
+        (["--cost", "-1"], "expected a number above 0"),
+        (["--abstention-error", "0.7"], "--abstention-error"),
     ):
         assert run_command(calibrate_command, [str(copy), *wrong]) == 2
         assert words in capsys.readouterr().err
@@ -264,5 +371,5 @@ def test_calibrated_on_other_images_as_a_platform_would(shared_run, tmp_path):
     arguments = [str(copy), "--dataset", str(other), "--split", "all"]
     assert run_command(calibrate_command, arguments) == 0
     info = open_run(copy).info
-    assert info["points"]["fpr_5"]["fpr"] <= 0.05
+    assert info.operating_points["fpr_5"].fpr <= 0.05
     assert (copy / "evaluations/mine/metrics.json").is_file()

@@ -5,14 +5,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.text import Text
 from scipy.stats import norm
 from sklearn import metrics as sk
 
 from tfdetect.core.run import Run
-from tfdetect.evaluation.evaluate_run import measure
-from tfdetect.evaluation.figures import reliability_by_generator
-from tfdetect.evaluation.metrics import binary_metrics, confusion, with_intervals
-from tfdetect.evaluation.run_report import terminal_table
+from tfdetect.core.run_info import RunInfo
+from tfdetect.evaluation.figures import reliability_by_generator, thresholds
+from tfdetect.evaluation.measure import measure
+from tfdetect.evaluation.metrics import (
+    binary_metrics,
+    class_weights,
+    confusion,
+    proportion,
+    with_intervals,
+)
+from tfdetect.evaluation.result_tables import metric_table, terminal_table
+from tfdetect.evaluation.summary import summary, summary_rows
 
 TINY = np.finfo(np.float32).eps
 
@@ -96,39 +105,133 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
         assert 0.905 <= times / sets <= 0.993, (name, times / sets)
 
 
-def test_generators_that_were_never_trained_on_are_measured_together():
+def test_a_prior_weights_the_classes_for_what_asks_whether_p_is_a_probability():
+    """A calibrated detector is not called miscalibrated because most of a set is fake."""
+    draw = np.random.default_rng(0)
+    p = draw.random(100_000)  # half of such images are fake, and P(fake) says so
+    fake = draw.random(len(p)) < p
+    kept = fake | (draw.random(len(p)) < 0.25)  # three quarters of the authentic images are lost
+    fake, p = fake[kept], p[kept]
+    ones = np.ones(len(p))
+    assert fake.mean() == pytest.approx(0.8, abs=0.01)
+    natural, weighted = binary_metrics(fake, p)(ones), binary_metrics(fake, p, prior=0.5)(ones)
+    assert natural["ece"] > 0.1 > 0.02 > weighted["ece"]
+    assert weighted["brier"] == pytest.approx(1 / 6, abs=0.01)
+    w = class_weights(fake, 0.5)
+    assert weighted["log_loss"] == pytest.approx(sk.log_loss(fake, p, sample_weight=w))
+    assert weighted["brier"] == pytest.approx(sk.brier_score_loss(fake, p, sample_weight=w))
+    for name in set(natural) - {"ece", "brier", "log_loss"}:
+        assert natural[name] == weighted[name], name
+    alone = binary_metrics(np.ones(9, bool), p[:9], prior=0.5)(np.ones(9))
+    assert np.isnan(alone["log_loss"])
+
+
+def predictions(fake, p, generators=None, classes=("real", "fake"), threshold=0.5, band=None):
+    """A table of predictions and the run that made them."""
+    low, high = band or (threshold, threshold)
+    table = pa.table({
+        "label": fake.astype(int), "p_fake": p, "dataset": ["d"] * len(p),
+        "generator": pa.nulls(len(p), pa.string()) if generators is None else generators,
+        "verdict": np.array(classes)[(p >= threshold).astype(int)],
+        "inconclusive": (p >= low) & (p < high),
+        "duplicate_of_train": np.zeros(len(p), bool), "error": pa.nulls(len(p), pa.string()),
+    })  # fmt: skip
+    info = RunInfo.model_validate({
+        "status": "complete", "class_names": classes, "threshold": threshold,
+        "views": [{"size": [8, 8], "policy": "stretch"}],
+        "dataset": {"name": "d", "fingerprint": "0"},
+        "abstention_band": band and {
+            "low": low, "high": high, "error_rate": 0.05, "coverage": 0.9},
+        "operating_points": {
+            "fpr_1": {"threshold": 0.3, "fpr": 0.01, "tpr": 0.5},
+            "fpr_5": {"threshold": 0.2, "fpr": 0.05, "tpr": 0.5},
+        },
+    })  # fmt: skip
+    return table, Run(Path(), info)
+
+
+def test_unseen_generators_are_measured_together():
     draw, names = np.random.default_rng(0), ["a", "b", "c"]
     fake = np.arange(600) % 2 > 0
-    generators = np.array(names)[np.arange(600) // 200]  # authentic images are filed with one too
+    generators = np.array(names)[np.arange(600) // 200]  # authentic images carry a name too
     p = np.where(fake & (generators == "a"), 0.9, 0.1) + draw.uniform(-0.05, 0.05, 600)
-    table = pa.table({
-        "label": fake.astype(int), "p_fake": p, "generator": generators, "dataset": ["d"] * 600,
-        "verdict": np.array(["real", "fake"])[(p >= 0.5).astype(int)],
-        "in_train": np.zeros(600, bool), "error": pa.nulls(600, pa.string()),
-    })  # fmt: skip
-    points = {"fpr_1": {"threshold": 0.3}, "fpr_5": {"threshold": 0.2}}
-    seen = {"seen": {"generators": ["a"]}}
-    info = {"classes": ["real", "fake"], "threshold": 0.5, "dataset": seen, "points": points}
-    found = measure(table, Run(Path(), info))
-    assert found["generators"]["a"]["points"]["fpr_1"]["tpr"]["value"] == 1
-    others = found["never_seen"]
-    assert others["generators"] == ["b", "c"] and others["count"] == 400
-    assert others["points"]["fpr_1"]["tpr"]["value"] == 0
-    assert others["metrics"]["accuracy"]["value"] == 0.5
-    recall = others["metrics"]["recall"]  # none of 200 was found; nobody knows that none is
+    table, run = predictions(fake, p, generators)
+    assert "unseen_generators" not in measure(table, run)  # what it was trained on is not known
+    run = run.with_info(dataset={"name": "d", "fingerprint": "0",
+                                 "training_images": {"generators": ["a"]}})  # fmt: skip
+    found = measure(table, run)
+    assert found["generators"]["a"]["operating_points"]["fpr_1"]["tpr"]["value"] == 1
+    unseen = found["unseen_generators"]
+    assert unseen["generators"] == ["b", "c"] and unseen["count"] == 400
+    assert unseen["operating_points"]["fpr_1"]["tpr"]["value"] == 0
+    assert unseen["metrics"]["accuracy"]["value"] == 0.5
+    recall = unseen["metrics"]["recall"]  # none of 200 was found; that does not mean 0 for sure
     assert recall["value"] == recall["low"] == 0 and 0.01 < recall["high"] < 0.03
-    assert "b (never trained on)" in terminal_table({"test": found})
-    info["dataset"] = {}  # a run that does not know what it was shown claims nothing
-    assert "never_seen" not in measure(table, Run(Path(), info))
+    assert "b (unseen)" in terminal_table({"test": found})
+
+
+def test_authentic_images_alone_tell_the_false_positive_rate_and_nothing_else():
+    p = np.linspace(0, 1, 200)
+    table, run = predictions(np.zeros(200, bool), p, band=(0.4, 0.6))
+    found = measure(table, run)
+    assert found["metrics"] == {"fpr": proportion(p >= 0.5)}
+    assert found["metrics"]["fpr"]["value"] == 0.5 and found["metrics"]["fpr"]["low"] > 0.4
+    point = found["operating_points"]["fpr_5"]
+    assert point["fpr"]["value"] == 0.8 and point["tpr"] is None
+    assert found["abstention"]["coverage"]["value"] == pytest.approx(0.8)
+    assert metric_table(found).rows == [["false positive rate", "0.5000 [0.4314, 0.5686]"]]
+    shown = terminal_table({"test": found})
+    assert "false positive rate" in shown and "AUC" not in shown and "recall" not in shown
+    assert list(summary({"test": found})) == ["fpr"]
+
+
+def test_fakes_alone_tell_the_recall_and_nothing_else():
+    table, run = predictions(np.ones(100, bool), np.linspace(0, 1, 100))
+    found = measure(table, run)
+    assert found["metrics"] == {"recall": proportion(np.arange(100) >= 50)}
+    assert found["operating_points"]["fpr_1"]["fpr"] is None
+    shown = terminal_table({"all": found})
+    assert "recall" in shown and "false positive" not in shown.replace("false positives", "")
+    assert "precision" not in shown
+
+
+def test_the_summary_is_what_a_training_ends_with():
+    draw = np.random.default_rng(0)
+    fake = draw.random(300) < 0.5
+    table, run = predictions(fake, np.clip(draw.normal(0.3 + 0.4 * fake, 0.2), 0, 1))
+    results = {"validation": measure(table, run), "test": measure(table, run)}
+    names = ["accuracy", "auc", "tpr_at_fpr_1", "tpr_at_fpr_5", "ece"]
+    assert list(summary(results)) == names
+    assert summary(results)["auc"] == results["test"]["metrics"]["auc"]
+    rows = summary_rows(results)
+    assert [row["metric"] for row in rows][2] == "recall at 1% FPR" and "[" in rows[0]["value"]
+    assert summary({}) == {} and summary_rows(results, "train") == []
+
+
+def test_labels_of_the_threshold_figure_do_not_overlap():
+    draw = np.random.default_rng(0)
+    fake = draw.random(500) < 0.5
+    p = np.clip(draw.normal(0.3 + 0.4 * fake, 0.2), 0.01, 0.99)
+    points = {"verdict": 0.5, "balanced": 0.5, "eer": 0.505, "fpr_5": 0.51, "fpr_1": 0.52}
+    figure = thresholds(fake, p, points, (0.45, 0.55))
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    boxes = [Text.get_window_extent(t) for t in axes.texts]  # without the leader lines
+    assert sorted(t.get_text() for t in axes.texts) == [
+        "eer", "fpr_1", "fpr_5", "verdict, balanced"
+    ]  # fmt: skip
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+        assert box.y0 > axes.get_window_extent().y1 and box.x1 < figure.bbox.x1
 
 
 def test_reliability_is_drawn_for_each_generator():
     draw = np.random.default_rng(0)
     p = draw.random(400)
-    parts = {name: (draw.random(400) < p, p) for name in ("one", "two")}
+    parts = {name: (draw.random(400) < p, p, None) for name in ("one", "two")}
     [axes] = reliability_by_generator(parts).axes
     lines = {line.get_label(): line for line in axes.get_lines()}
-    for name, (fake, _) in parts.items():
+    for name, (fake, _, _) in parts.items():
         x, y = lines[name].get_data()
         first = p < 0.2
         assert x[0] == pytest.approx(p[first].mean()) and y[0] == pytest.approx(fake[first].mean())

@@ -44,7 +44,7 @@ def test_each_changes_the_image_alike_eagerly_and_in_a_pipeline(name):
     assert eager.shape != image.shape or (eager != image).any()
 
 
-def test_they_do_what_pillow_does():
+def test_degradations_do_what_pillow_does():
     image = picture()
     for quality in (30, 65, 95):
         data = io.BytesIO()
@@ -74,7 +74,7 @@ def test_sizes_and_noise():
     assert 7 < (one.astype(float) - image)[image.min(2) > 40].std() < 12
 
 
-def test_names_and_mistakes():
+def test_names_of_degradations():
     names = [d.name for d in parse_degradations("genimage, jpeg:65.0,blur:3")]
     assert names == list(SETS["genimage"])
     others = [k for name, k in KINDS.items() if name != "band"]
@@ -129,7 +129,7 @@ def test_evaluate_draws_curves(shared_run, tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_bands_part_the_spectrum_and_leave_the_mean():
+def test_bands_partition_the_spectrum_and_leave_the_mean():
     draw = np.random.default_rng(0)
     image = np.clip(draw.normal(128, 12, (40, 56, 3)), 0, 255).astype(np.uint8)
     parts = []

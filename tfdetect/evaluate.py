@@ -1,7 +1,9 @@
 """`tfdetect evaluate`: measure a run on its dataset or on other images."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tfdetect.core import cli, console
 
@@ -56,6 +58,8 @@ def main(argv: list[str]) -> None:
     from tfdetect import api
     from tfdetect.core.errors import UserError
 
+    results: api.Results
+    format_results: Callable[[dict[str, Any]], str]
     if args.degrade:
         if args.split and len(args.split) > 1:
             raise UserError("--degrade takes one --split.")
@@ -66,7 +70,9 @@ def main(argv: list[str]) -> None:
             authentic=args.authentic, split=(args.split or ["test"])[0], output=args.output,
             crops=args.crops, flips=args.flips, batch_size=args.batch_size,
         )  # fmt: skip
-        from tfdetect.evaluation.robustness import terminal
+        from tfdetect.evaluation import robustness
+
+        format_results = robustness.terminal
     else:
         results = api.evaluate(
             args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
@@ -74,10 +80,12 @@ def main(argv: list[str]) -> None:
             prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
             images_in_report=not args.no_images, batch_size=args.batch_size,
         )  # fmt: skip
-        from tfdetect.evaluation.result_tables import terminal_table as terminal
+        from tfdetect.evaluation import result_tables
+
+        format_results = result_tables.terminal_table
     if args.json:
         return console.print_json(results.values)
-    console.result(terminal(results.values))
+    console.result(format_results(results.values))
     console.result(f"\nreport  {results.report}")
 
 

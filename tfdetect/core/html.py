@@ -31,8 +31,10 @@ Tone = Literal["good", "caution", "bad", "neutral"]
 
 _DPI = 150  # of a figure's file; it is shown at CSS pixels, so it stays sharp when enlarged
 _CSS_DPI = 96
-# A number with its sign, unit and interval, as "12,345", "+0.4%", "0.91 [0.90, 0.92]" or "-".
-_NUMBER = re.compile(r"^[-+<>]?\s?\d[\d.,]*(e[-+]?\d+)?\s?%?( s)?( [\[(].*[\])])?( \*)?$|^-?$")
+# A number with sign, unit and interval: "12,345", "+0.4%", "0.91 [0.90, 0.92]", "0.6 at 0.3", "-".
+_NUMBER = re.compile(
+    r"^[-+<>]?\s?\d[\d.,]*(e[-+]?\d+)?\s?%?( s)?( [\[(].*[\])]| at \d[\d.]*)?( \*)?$|^-?$"
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --text: #1d232b; --muted: #57606a;
@@ -80,24 +82,26 @@ section { margin-top: 1.8rem; min-width: 0; }
 .scroll { overflow-x: auto; margin: .8rem 0; max-width: 100%; }
 .scroll:focus-visible, a:focus-visible, summary:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: collapse; font-size: .9375rem; }
-caption { text-align: left; padding: 0 0 .4rem; }
+caption { text-align: left; padding: .6rem 0 .4rem; color: var(--text); font-weight: 600; }
 th, td { padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; font-weight: normal; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { font-weight: 600; vertical-align: bottom; }
-td.wide { min-width: min(18rem, 60vw); } tbody th { min-width: 6rem; }
+td.wide { min-width: min(18rem, 60vw); } th.name { min-width: min(14rem, 42vw); }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 thead th.number { white-space: normal; }
 .figures { display: grid; gap: 1rem; margin: 1rem 0; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), max-content)); }
 .figures.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
+.figures.thumbnails { grid-template-columns: repeat(auto-fill, minmax(min(48%, 9rem), 1fr)); }
 .figures.wide { grid-template-columns: 100%; }
 figure { margin: 0; min-width: 0; max-width: 100%; }
 figure .image { background: #ffffff; border: 1px solid var(--line); border-radius: .35rem;
   padding: .4rem; overflow-x: auto; width: fit-content; max-width: 100%; }
 figure img { display: block; max-width: 100%; height: auto; }
 .wide figure img { min-width: min(36rem, var(--width)); }
-.small figure .image, .small figure img { width: 100%; }
+.small figure .image, .small figure img, .thumbnails figure .image, .thumbnails figure img {
+  width: 100%; }
 .pixelated img { image-rendering: pixelated; }
 figcaption { margin-top: .35rem; max-width: 46rem; }
 figcaption b { color: var(--text); }
@@ -156,7 +160,8 @@ _TABLE = """<div class="scroll" role="region" tabindex="0" aria-label="{{ label 
 {% for header in headers %}<th scope="col"{% if kinds[loop.index0] == "number" %} class="number"\
 {% endif %}>{{ header }}</th>{% endfor %}</tr></thead>{% endif %}
 <tbody>
-{% for row in rows %}<tr>{% for cell in row %}{% if loop.first %}<th scope="row">{{ cell }}</th>\
+{% for row in rows %}<tr>{% for cell in row %}{% if loop.first %}<th scope="row"\
+{% if long %} class="name"{% endif %}>{{ cell }}</th>\
 {% else %}<td{% if kinds[loop.index0] %} class="{{ kinds[loop.index0] }}"{% endif %}>\
 {{ cell }}</td>\
 {% endif %}{% endfor %}</tr>
@@ -167,7 +172,8 @@ _FIGURES = """<div class="figures {{ layout }}">
 {% for picture in pictures %}<figure{% if picture.pixelated %} class="pixelated"{% endif %}>\
 <div class="image"{% if layout == "wide" %} tabindex="0"{% endif %}>\
 <img style="--width: {{ picture.size[0] }}px" alt="{{ picture.alt }}" \
-width="{{ picture.size[0] }}" height="{{ picture.size[1] }}" src="data:image/png;base64,{{ picture.data }}"></div>
+width="{{ picture.size[0] }}" height="{{ picture.size[1] }}" \
+src="data:image/png;base64,{{ picture.data }}"></div>
 {% if picture.title or picture.caption %}<figcaption>{% if picture.title %}<b>{{ picture.title }}\
 </b>{% if picture.caption %}: {% endif %}{% endif %}{{ picture.caption }}</figcaption>{% endif %}
 </figure>
@@ -344,20 +350,26 @@ def table(
     cells = [[cell if isinstance(cell, Markup) else str(cell) for cell in row] for row in rows]
     if not cells:
         return Markup("")
-    kinds = [_kind([row[i] for row in cells if i < len(row)]) for i in range(len(cells[0]))]
+    kinds = [
+        "",
+        *(_kind([row[i] for row in cells if i < len(row)]) for i in range(1, len(cells[0]))),
+    ]
     label = label or caption or next((h for h in headers if h), "table")
     return Markup(_TEMPLATES["table"].render(
-        headers=headers, rows=cells, caption=caption, kinds=kinds, label=label
+        headers=headers, rows=cells, caption=caption, kinds=kinds, label=label,
+        long=max(len(row[0]) for row in cells) > 14,
     ))  # fmt: skip
 
 
-def figures(pictures: Sequence[Picture], layout: Literal["", "small", "wide"] = "") -> Markup:
+def figures(
+    pictures: Sequence[Picture], layout: Literal["", "small", "thumbnails", "wide"] = ""
+) -> Markup:
     """Return figures in white frames, which are readable in dark mode too.
 
     Args:
         pictures: the figures.
-        layout: "" beside each other at their own size, "small" in a grid of equal columns,
-            "wide" one below the other; wide figures scroll on a small screen.
+        layout: "" beside each other at their own size, "small" or "thumbnails" in a grid of equal
+            columns, "wide" one below the other; wide figures scroll on a small screen.
 
     Returns:
         The figures; nothing where there are none.

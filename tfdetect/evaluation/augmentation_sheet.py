@@ -1,22 +1,29 @@
-"""Draws what an augmentation policy does to some images."""
+"""Shows what an augmentation policy does to some images."""
+
+from typing import TYPE_CHECKING
 
 from tfdetect.core.errors import UserError
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int):
-    """A sheet of training images: each as loaded, then as the policy changes it.
+
+def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int) -> "Image.Image":
+    """Return a sheet of training images: each as loaded, then as the policy changes it.
 
     Args:
-        count: number of images, rows of the sheet.
-        variants: number of changed pictures in each row.
+        plan: the experiment and its data.
+        catalog: the dataset.
+        count: number of images, the rows of the sheet.
+        variants: number of augmented versions in each row.
 
     Returns:
-        A PIL image. Masks are drawn in red where the dataset has any.
+        The sheet. Masks are shown in red where the dataset has any.
 
     Raises:
-        UserError: none of the images can be read, or a step refuses.
+        UserError: none of the images can be read, or an augmentation refuses them.
     """
     import numpy as np
     import tensorflow as tf
@@ -28,24 +35,24 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int):
 
     data, table = plan.experiment.data, catalog.split("train")
     check_policy(data.augment, with_masks=plan.experiment.model.mask_head is not None)
-    picked = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
-    table = table.take(np.sort(picked))
-    drawn = mask_source(catalog, table) if table["mask"].null_count < len(table) else None
+    chosen = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
+    table = table.take(np.sort(chosen))
+    source = mask_source(catalog, table) if table["mask"].null_count < len(table) else None
     kept, images, masks = load_images(
-        image_source(catalog, table), data.image_size, data.resize, drawn
+        image_source(catalog, table), data.image_size, data.resize, source
     )
     if not len(kept):
-        raise UserError(f"None of {len(table)} images of {catalog.name} can be read.")
+        raise UserError(f"None of the {len(table)} images of {catalog.name} can be read.")
     if masks is not None:
         masks = tf.constant(masks)
     targets = tf.one_hot(table["label"].to_numpy()[kept], len(plan.spec.class_names))
     columns = [(images, masks)]
     for number in range(variants):
         position = tf.constant(number * len(kept), tf.int64)
-        changed, _, moved = augment(
+        changed, _, changed_masks = augment(
             tf.constant(images), data.augment, data.image_size, plan.experiment.seed, position,
             targets, masks,
         )  # fmt: skip
-        columns.append((changed.numpy(), moved))
-    drawn = None if masks is None else np.stack([m for _, m in columns], axis=1)
-    return contact_sheet(np.stack([i for i, _ in columns], axis=1), drawn)
+        columns.append((changed.numpy(), changed_masks))
+    sheet_masks = None if masks is None else np.stack([m for _, m in columns], axis=1)
+    return contact_sheet(np.stack([i for i, _ in columns], axis=1), sheet_masks)

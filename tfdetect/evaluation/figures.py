@@ -1,155 +1,227 @@
-"""Figures of a report, as matplotlib figures; nothing here needs a display."""
+"""Figures of a report, as matplotlib figures; nothing here needs a display.
 
+Figures have no titles of their own: the page gives each a title and a text alternative.
+"""
+
+import base64
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from tfdetect.core.html import Picture
+from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import BINS
 from tfdetect.evaluation.overlays import overlay
 from tfdetect.imaging.pillow import opened, upright_rgb
 
-if TYPE_CHECKING:  # this room draws; it needs no TensorFlow
+if TYPE_CHECKING:  # drawing needs no TensorFlow
     from tfdetect.data.sources import Files, Records
-    from tfdetect.evaluation.predictions import Drawn
+    from tfdetect.evaluation.predictions import MaskPrediction
 
-_BLUE, _GRAY, _RED = "#2166ac", "#888888", "#b2182b"
+BLUE, GRAY, RED, GREEN = "#2166ac", "#767676", "#b2182b", "#1b7837"
+# Ten colors and two line styles that can be told apart on white, also by the color-blind.
+_COLORS = ("#2166ac", "#b2182b", "#1b7837", "#b35806", "#762a83", "#01665e", "#c51b7d", "#525252")
+MAX_GENERATORS = 10
+EDGE = 1e-6  # how far a probability is kept from 0 and 1 on a logit axis
+_LETTER = 0.075  # inches that a letter of a label takes
 
 
 def roc(fake: np.ndarray, scores: np.ndarray) -> Figure:
-    """Receiver operating characteriztic of P(fake)."""
-    figure, axes = _axes("false positive rate", "true positive rate", "ROC")
-    axes.plot([0, 1], [0, 1], color=_GRAY, linestyle=":", linewidth=1)
-    axes.plot(*roc_curve(fake, scores)[:2], color=_BLUE)
+    """Draw the receiver operating characteristic of P(fake); the dotted line is chance."""
+    figure, axes = _square("false positive rate", "recall (true positive rate)")
+    axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
+    axes.plot(*roc_curve(fake, scores)[:2], color=BLUE)
+    axes.set(xlim=(-0.01, 1), ylim=(0, 1.01))
     return figure
 
 
 def precision_recall(fake: np.ndarray, scores: np.ndarray) -> Figure:
-    """Precision over recall of the fakes; the dotted line is chance."""
-    figure, axes = _axes("recall", "precision", "Precision and recall")
+    """Draw precision over recall of the fakes; the dotted line is chance."""
+    figure, axes = _square("recall", "precision")
     precision, recall, _ = precision_recall_curve(fake, scores)
-    axes.plot([0, 1], [fake.mean()] * 2, color=_GRAY, linestyle=":", linewidth=1)
-    axes.plot(recall, precision, color=_BLUE, drawstyle="steps-post")
+    axes.plot([0, 1], [fake.mean()] * 2, color=GRAY, linestyle=":", linewidth=1)
+    axes.plot(recall, precision, color=BLUE, drawstyle="steps-post")
     axes.set_ylim(0, 1.02)
     return figure
 
 
-def reliability(fake: np.ndarray, scores: np.ndarray, raw: np.ndarray | None = None) -> Figure:
-    """Share of fakes over P(fake) in bins; the bars below count the images.
+def reliability(
+    fake: np.ndarray,
+    scores: np.ndarray,
+    raw: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> Figure:
+    """Draw the fraction of fakes over P(fake) in bins; the bars below count the images.
 
     Args:
-        raw: P(fake) before calibration, for a second line.
+        fake: bool [n].
+        scores: P(fake), [n].
+        raw: P(fake) before calibration, [n], for a second line.
+        weights: of the images, [n], so that the classes are as frequent as P(fake) supposes.
     """
-    figure, axes = _axes("P(fake)", "share of fakes", "Reliability")
-    axes.plot([0, 1], [0, 1], color=_GRAY, linestyle=":", linewidth=1)
-    lines = [(scores, _BLUE, "calibrated")] + ([(raw, _GRAY, "before")] if raw is not None else [])
-    for p, color, label in reversed(lines):
+    figure, axes = _square("P(fake)", "fraction of fakes")
+    axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
+    weights = np.ones(len(fake)) if weights is None else weights
+    lines = [(scores, BLUE, "-", "calibrated" if raw is not None else "P(fake)")]
+    lines += [(raw, GRAY, "--", "before calibration")] if raw is not None else []
+    for p, color, style, label in reversed(lines):
         bins = np.minimum((p * BINS).astype(int), BINS - 1)
-        count = np.bincount(bins, minlength=BINS)
+        count = np.bincount(bins, weights, BINS)
         used = count > 0
-        mean = np.bincount(bins, p, BINS)[used] / count[used]
-        share = np.bincount(bins, fake, BINS)[used] / count[used]
-        axes.plot(mean, share, color=color, marker="o", markersize=4, label=label)
-    if raw is not None:
-        axes.legend(fontsize=8)
+        mean = np.bincount(bins, weights * p, BINS)[used] / count[used]
+        fraction = np.bincount(bins, weights * fake, BINS)[used] / count[used]
+        axes.plot(mean, fraction, style, color=color, marker="o", markersize=4, label=label)
+    count = np.bincount(bins, minlength=BINS)
     centers = (np.arange(BINS) + 0.5) / BINS
-    axes.bar(centers, 0.3 * count / count.max(), width=0.9 / BINS, color=_GRAY, alpha=0.25)
+    axes.bar(centers, 0.3 * count / count.max(), width=0.9 / BINS, color=GRAY, alpha=0.25)
+    axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.02))
+    if raw is not None:
+        _legend_below(figure)
     return figure
 
 
-def reliability_by_generator(parts: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Share of fakes over P(fake) in fifths, a line a generator; larger points are more images.
+def reliability_by_generator(
+    parts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+) -> Figure:
+    """Draw the fraction of fakes over P(fake) in fifths; larger points are more images.
 
     Args:
-        parts: is-fake and P(fake) by generator, its own and authentic images; the first ten are
-            shown.
+        parts: is-fake, P(fake) and weights (or None) of each generator's fakes and its authentic
+            images; the first ten are drawn.
     """
-    figure, axes = _axes("P(fake)", "share of fakes", "Reliability by generator")
-    axes.plot([0, 1], [0, 1], color=_GRAY, linestyle=":", linewidth=1)
-    for name, (fake, p) in list(parts.items())[:10]:
+    figure, axes = _square("P(fake)", "fraction of fakes", extra=0.25 * (len(parts) > 2))
+    axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
+    for number, (name, (fake, p, weights)) in enumerate(list(parts.items())[:MAX_GENERATORS]):
+        weights = np.ones(len(p)) if weights is None else weights
         bins = np.minimum((p * 5).astype(int), 4)
-        count = np.bincount(bins, minlength=5)
+        count = np.bincount(bins, weights, 5)
         used = count > 0
-        mean, share = (np.bincount(bins, v, 5)[used] / count[used] for v in (p, fake))
-        [line] = axes.plot(mean, share, linewidth=1, label=name)
-        axes.scatter(mean, share, 4 + 60 * count[used] / count.max(), color=line.get_color())
+        mean, fraction = (np.bincount(bins, weights * v, 5)[used] / count[used] for v in (p, fake))
+        color = _COLORS[number % len(_COLORS)]
+        style = "-" if number < len(_COLORS) else "--"
+        axes.plot(mean, fraction, style, color=color, linewidth=1.2, label=name)
+        axes.scatter(mean, fraction, 4 + 60 * count[used] / count.max(), color=color)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    axes.legend(fontsize=7)
+    _legend_below(figure, columns=2)
     return figure
 
 
 def thresholds(
-    fake: np.ndarray, scores: np.ndarray, points: dict[str, float], unsure: tuple[float, float]
+    fake: np.ndarray,
+    scores: np.ndarray,
+    points: dict[str, float],
+    band: tuple[float, float],
 ) -> Figure:
-    """What each threshold gives: fakes found, false alarms, precision where few are fake.
+    """Draw what each threshold gives: recall, false positives, precision where few are fake.
 
     Args:
-        points: operating points' thresholds of P(fake) by name.
-        unsure: the band, shaded.
+        fake: bool [n].
+        scores: P(fake), [n].
+        points: thresholds of P(fake) by name.
+        band: the abstention band, which is shaded.
     """
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    ends = logit(np.clip([*scores.min(keepdims=True), *scores.max(keepdims=True)], 1e-4, 1 - 1e-4))
-    at = expit(np.linspace(*ends, 400))
-    found, alarms = ((s[:, None] >= at).mean(0) for s in (scores[fake], scores[~fake]))
+    positions = {name: float(_logit(p)) for name, p in points.items()}
+    ends = _logit(np.quantile(scores, [0.001, 0.999]), 1e-3)
+    low = min([ends[0], *positions.values()]) - 0.3
+    high = max([ends[1], *positions.values()]) + 0.3
+    at = expit(np.linspace(low, high, 400))
+    recall, fpr = ((s[:, None] >= at).mean(0) for s in (scores[fake], scores[~fake]))
     with np.errstate(invalid="ignore"):
-        precise = 0.01 * found / (0.01 * found + 0.99 * alarms)
-    axes.plot(logit(at), found, color=_BLUE, label="fakes found")
-    axes.plot(logit(at), alarms, color=_RED, label="false alarms")
-    axes.plot(logit(at), precise, color=_GRAY, label="precision, 1 fake in 100")
-    if unsure[0] < unsure[1]:
-        axes.axvspan(*logit(np.clip(unsure, 1e-6, 1 - 1e-6)), color="#fff3cd", label="unsure")
-    for threshold in sorted(set(points.values())):
-        name = ", ".join(n for n, other in points.items() if other == threshold)
-        x = float(logit(np.clip(threshold, 1e-6, 1 - 1e-6)))
-        axes.axvline(x, color="#444444", linewidth=0.8, linestyle=":")
-        axes.text(x, 1.03, name, fontsize=7, rotation=35, ha="left", va="bottom")
+        precision = 0.01 * recall / (0.01 * recall + 0.99 * fpr)
+    precision[fpr == 0] = np.nan  # too few images to tell
+    axes.plot(logit(at), recall, color=BLUE, label="recall")
+    axes.plot(logit(at), fpr, color=RED, linestyle="--", label="false positive rate")
+    axes.plot(logit(at), precision, color=GRAY, linestyle="-.", label="precision, 1 in 100 fake")
+    if band[0] < band[1]:
+        axes.axvspan(*_logit(np.array(band)), color="#fdf0c4", label="inconclusive", zorder=0)
     ticks = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999])
+    ticks = ticks[(logit(ticks) >= low) & (logit(ticks) <= high)]
+    if len(ticks) < 3:
+        ticks = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+        ticks = ticks[(logit(ticks) >= low) & (logit(ticks) <= high)]
     axes.set_xticks(logit(ticks), [f"{tick:g}" for tick in ticks])
-    axes.set(xlim=sorted(ends), ylim=(0, 1.02), xlabel="P(fake) from which the verdict is fake",
-             ylabel="share")  # fmt: skip
-    axes.legend(fontsize=8, loc="center left")
+    axes.set(xlim=(low, high), ylim=(0, 1.02), xlabel="threshold of P(fake)", ylabel="rate")
     axes.grid(alpha=0.2)
+    _label_lines(axes, positions, width=6.2)
+    _legend_below(figure, columns=4)
     return figure
 
 
-def confusion_matrix(counts: list[list[int]], classes: list[str]) -> Figure:
-    """Counts by true and predicted class, shaded by share of the true class."""
-    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+def _label_lines(axes: Axes, positions: dict[str, float], width: float) -> None:
+    """Draw vertical lines with labels above the axes, in as many rows as keep them apart.
+
+    Args:
+        positions: names and x of the lines.
+        width: of the axes in inches.
+    """
+    together: dict[float, list[str]] = {}
+    for name, x in sorted(positions.items(), key=lambda pair: pair[1]):
+        near = next((other for other in together if abs(other - x) < 1e-9), x)
+        together.setdefault(near, []).append(name)
+    low, high = axes.get_xlim()
+    ends: list[float] = []  # right end of the last label of each row, in inches
+    for x, names in together.items():
+        label = ", ".join(names)
+        middle = (x - low) / (high - low) * width
+        half = len(label) * _LETTER / 2
+        middle = min(max(middle, half), width - half)
+        row = next((i for i, end in enumerate(ends) if end < middle - half), len(ends))
+        ends[row:] = [middle + half + 0.12, *ends[row + 1 :]]
+        axes.axvline(x, color="#444444", linewidth=0.9, linestyle=":")
+        axes.annotate(
+            label, (x, 1.0), (low + middle / width * (high - low), 1.04 + 0.075 * row),
+            xycoords=("data", "axes fraction"), textcoords=("data", "axes fraction"),
+            ha="center", va="bottom", fontsize=9, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 1,
+                        "shrinkB": 0},
+        )  # fmt: skip
+
+
+def confusion_matrix(counts: list[list[int]], classes: tuple[str, ...]) -> Figure:
+    """Draw counts by true class and verdict, shaded by their fraction of the true class."""
+    side = max(4.2, 0.9 * len(classes) + 1.6)
+    figure = Figure(figsize=(side, side - 0.4), layout="constrained")
     axes = figure.add_subplot()
     table = np.array(counts)
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    fractions = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(table):
-        color = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{count:,}\n{shares[row, column]:.1%}", ha="center", va="center",
-                  color=color)  # fmt: skip
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
-    axes.set(xlabel="verdict", ylabel="truth", title="Confusion")
+        color = "white" if fractions[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{count:,}\n{fractions[row, column]:.1%}", ha="center",
+                  va="center", color=color)  # fmt: skip
+    long = max(map(len, classes)) > 12 or len(classes) > 4
+    axes.set_xticks(range(len(classes)), classes, rotation=30 if long else 0,
+                    ha="right" if long else "center")  # fmt: skip
+    axes.set_yticks(range(len(classes)), classes, rotation=0 if long else 90, va="center")
+    axes.set(xlabel="verdict", ylabel="true class")
     return figure
 
 
 def training_curves(history: list[dict[str, float]]) -> Figure:
-    """Loss, accuracy and, where there are masks, IoU of train and validation, by epoch."""
-    shown = [("log_loss", "Log-loss"), ("accuracy", "Accuracy")]
+    """Draw loss, accuracy and, where there are masks, their IoU, by epoch."""
+    shown = [("log_loss", "log-loss"), ("accuracy", "accuracy")]
     if "mask_iou" in history[0]:
         shown.append(("mask_iou", "IoU of the masks"))
-    figure = Figure(figsize=(4.2 * len(shown), 3.4), layout="constrained")
+    figure = Figure(figsize=(4.0 * len(shown), 3.4), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for place, (name, title) in enumerate(shown, 1):
-        axes = figure.add_subplot(1, len(shown), place)
+    for position, (name, title) in enumerate(shown, 1):
+        axes = figure.add_subplot(1, len(shown), position)
         marker = "o" if len(epochs) < 3 else None
-        axes.plot(epochs, [row[name] for row in history], color=_GRAY, marker=marker, label="train")
-        axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_BLUE, marker=marker,
+        axes.plot(epochs, [row[name] for row in history], color=GRAY, linestyle="--",
+                  marker=marker, label="training")  # fmt: skip
+        axes.plot(epochs, [row[f"val_{name}"] for row in history], color=BLUE, marker=marker,
                   label="validation")  # fmt: skip
-        axes.set(xlabel="epoch", title=title)
+        axes.set(xlabel="epoch", ylabel=title)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
         axes.grid(alpha=0.2)
@@ -157,38 +229,47 @@ def training_curves(history: list[dict[str, float]]) -> Figure:
 
 
 def most_confident_errors(
-    table: pa.Table, source: "Files | Records", classes: list[str], most: int = 16
-) -> Figure:
-    """The wrong verdicts with the highest confidence, as pictures; `source` holds the images."""
-    rows = [
-        {**row, "place": place} for place, row in enumerate(table.to_pylist())
+    table: pa.Table, source: "Files | Records", classes: tuple[str, ...], count: int = 16
+) -> list[Picture]:
+    """Return the wrongly judged images with the highest confidence, the worst first.
+
+    Args:
+        table: predictions with labels.
+        source: the encoded images, in the table's order.
+        classes: their names.
+        count: how many, at most.
+    """
+    wrong = [
+        (position, row) for position, row in enumerate(table.to_pylist())
         if row["error"] is None and row["verdict"] != classes[row["label"]]
     ]  # fmt: skip
-    rows.sort(key=lambda row: -abs(row["p_fake"] - 0.5))
-    rows = rows[:most]
-    columns = min(8, max(1, len(rows)))
-    lines = max(1, -(-len(rows) // columns))
-    figure = Figure(figsize=(max(4.2, 1.5 * columns), 1.9 * lines + 0.4), layout="constrained")
-    figure.suptitle("Surest mistakes" if rows else "No mistakes", fontsize=11)
-    for place, row in enumerate(rows, 1):
-        axes = figure.add_subplot(lines, columns, place)
-        with opened(io.BytesIO(source.read(row["place"]))) as image:
-            picture = upright_rgb(image)
-            picture.thumbnail((256, 256))
-        axes.imshow(np.asarray(picture))
-        axes.set_title(f"{classes[row['label']]}\nP(fake) {row['p_fake']:.3f}", fontsize=7)
-        axes.set_axis_off()
-    return figure
+    wrong.sort(key=lambda pair: -abs(pair[1]["p_fake"] - 0.5))
+    pictures = []
+    for position, row in wrong[:count]:
+        with opened(io.BytesIO(source.read(position))) as image:
+            thumbnail = upright_rgb(image)
+            thumbnail.thumbnail((256, 256))
+        data = io.BytesIO()
+        thumbnail.save(data, "PNG")
+        truth = classes[row["label"]]
+        pictures.append(Picture(
+            base64.b64encode(data.getvalue()).decode(),
+            f"An image of the class {truth} that was judged {row['verdict']}",
+            title=f"{truth}, judged {row['verdict']}",
+            caption=f"P(fake) {row['p_fake']:.3f}",
+            pixelated=max(thumbnail.size) < 100,
+        ))  # fmt: skip
+    return pictures
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture's pixels, uint8 [H, W, 3]."""
+    """Return the pixels of an image file, uint8 [H, W, 3]."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def forgeries(rows: list[tuple[list[np.ndarray], str]]) -> Figure:
-    """Photographs, masks, forgeries and what changed.
+    """Draw photographs, masks, forgeries and what changed.
 
     Args:
         rows: photograph, mask and forgery, uint8 [H, W, 3] each, and the fill's name.
@@ -197,34 +278,33 @@ def forgeries(rows: list[tuple[list[np.ndarray], str]]) -> Figure:
     for line, ((photo, mask, forged), fill) in enumerate(rows):
         change = np.abs(photo.astype(int) - forged).max(axis=-1)
         shown = ("original", photo), ("mask", mask), (fill, forged), ("largest change", change)
-        for place, (title, picture) in enumerate(shown):
-            axes = figure.add_subplot(len(rows), 4, 4 * line + place + 1)
+        for column, (title, picture) in enumerate(shown):
+            axes = figure.add_subplot(len(rows), 4, 4 * line + column + 1)
             axes.imshow(picture, cmap="magma")
-            axes.set_title(title, fontsize=8)
+            axes.set_title(title, fontsize=9)
             axes.set_axis_off()
     return figure
 
 
-def localization(rows: "list[tuple[Drawn, float]]", title: str) -> Figure:
-    """Photographs, true masks, P(altered) and overlays, with each mask's IoU.
+def localization(rows: "list[tuple[MaskPrediction, float]]") -> Figure:
+    """Draw images, true masks, P(altered) and overlays, with each mask's IoU.
 
     Args:
-        rows: what was drawn on each image, and its IoU.
+        rows: predicted masks with their IoU.
     """
-    figure = Figure(figsize=(9.6, 2.0 * len(rows) + 0.4), layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    for line, (drawn, iou) in enumerate(sorted(rows, key=lambda row: -row[1])):
-        picture = overlay(drawn.image, drawn.altered >= 0.5)
+    figure = Figure(figsize=(9.6, 2.1 * len(rows)), layout="constrained")
+    for line, (mask, iou) in enumerate(sorted(rows, key=lambda row: -row[1])):
+        marked = overlay(mask.image, mask.altered >= THRESHOLD)
         shown = (
-            ("photograph", drawn.image, None),
-            ("truth", drawn.truth, "gray"),
-            ("P(altered)", drawn.altered, "magma"),
-            (f"IoU {iou:.2f}", picture, None),
+            ("image", mask.image, None),
+            ("true mask", mask.truth, "gray"),
+            ("P(altered)", mask.altered, "magma"),
+            (f"predicted, IoU {iou:.2f}", marked, None),
         )
-        for place, (name, pixels, colors) in enumerate(shown):
-            axes = figure.add_subplot(len(rows), 4, 4 * line + place + 1)
+        for column, (name, pixels, colors) in enumerate(shown):
+            axes = figure.add_subplot(len(rows), 4, 4 * line + column + 1)
             axes.imshow(pixels, cmap=colors, vmin=0, vmax=1 if colors else None)
-            axes.set_title(name, fontsize=8)
+            axes.set_title(name, fontsize=9)
             axes.set_axis_off()
     return figure
 
@@ -232,12 +312,13 @@ def localization(rows: "list[tuple[Drawn, float]]", title: str) -> Figure:
 def contact_sheet(
     images: np.ndarray, masks: np.ndarray | None = None, side: int = 128, gap: int = 4
 ) -> Image.Image:
-    """A sheet of pictures, whose pixels are shown as they are or enlarged whole.
+    """Return a sheet of images, enlarged by a whole factor where they are small.
 
     Args:
         images: uint8 [rows, columns, H, W, 3].
-        masks: uint8 [rows, columns, H, W, 1], drawn in red where 1; or none.
-        side: wanted size of one picture in pixels.
+        masks: uint8 [rows, columns, H, W, 1], shown in red where 1; or None.
+        side: wanted size of one image in pixels.
+        gap: pixels between images.
     """
     rows, columns, height, width, _ = images.shape
     if masks is not None:
@@ -253,9 +334,19 @@ def contact_sheet(
     return Image.fromarray(np.pad(sheet, [(0, gap), (0, gap), (0, 0)], constant_values=255))
 
 
-def _axes(xlabel: str, ylabel: str, title: str) -> tuple:
-    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+def _square(xlabel: str, ylabel: str, extra: float = 0.0) -> tuple[Figure, Axes]:
+    """Return a figure with one axes from 0 to 1; `extra` inches are for a legend."""
+    figure = Figure(figsize=(4.2, 3.9 + extra), layout="constrained")
     axes = figure.add_subplot()
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.2)
     return figure, axes
+
+
+def _legend_below(figure: Figure, columns: int = 2) -> None:
+    """Put the legend below the axes, where it hides nothing."""
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+
+
+def _logit(p: np.ndarray | float, edge: float = EDGE) -> np.ndarray:
+    return logit(np.clip(p, edge, 1 - edge))

@@ -1,52 +1,54 @@
 """Metrics of predicted masks, from counts of each image's pixels by their P(altered)."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-BINS = 200  # of the logit of P(altered), from -_LIMIT to _LIMIT; the middle is P 0.5
-_LIMIT = 10.0
-_BATCH = 8  # images, of the IoU that note 000 reports
-_SCORE = 0.005  # share of the pixels that must reach a P(altered) for it to be the image's score
+from tfdetect.evaluation.metrics import Metrics
+
+THRESHOLD = 0.5  # P(altered) from which a pixel counts as altered
+BINS = 200  # of the logit of P(altered), from -LOGIT_LIMIT to LOGIT_LIMIT; the middle is P 0.5
+LOGIT_LIMIT = 10.0
+BATCH = 8  # images, of the IoU that note 000 reports
+SCORE_FRACTION = 0.005  # of the pixels must reach a P(altered) for it to be the image's score
 
 
 def count_pixels(altered: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts pixels by P(altered).
+    """Count pixels by P(altered).
 
     Args:
         altered: float32 [H, W], P(altered).
         truth: bool [H, W].
 
     Returns:
-        Altered and untouched pixels in each bin, int32 [BINS] each.
+        Numbers of truly altered and of authentic pixels in each bin, int32 [BINS] each.
     """
     p = np.clip(altered.astype(np.float32), 1e-7, 1 - 1e-7)
-    bins = ((np.log(p / (1 - p)) + _LIMIT) * (BINS / (2 * _LIMIT))).astype(np.int32)
+    bins = ((np.log(p / (1 - p)) + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))).astype(np.int32)
     bins = np.clip(bins, 0, BINS - 1)
     counts = np.bincount((bins + BINS * truth).ravel(), minlength=2 * BINS).astype(np.int32)
     return counts[BINS:], counts[:BINS]
 
 
-def threshold_of(place: int) -> float:
-    """P(altered) at a bin's lower edge."""
-    return float(1 / (1 + np.exp(_LIMIT - place * 2 * _LIMIT / BINS)))
+def threshold_of(number: int) -> float:
+    """Return P(altered) at a bin's lower edge."""
+    return float(1 / (1 + np.exp(LOGIT_LIMIT - number * 2 * LOGIT_LIMIT / BINS)))
 
 
-def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Callable:
-    """Prepares the metrics of masks.
+def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Metrics:
+    """Prepare the metrics of masks.
 
-    A pixel counts as altered from P(altered) 0.5 on. An empty mask for an untouched image has
+    A pixel counts as altered from P(altered) 0.5 on. An empty mask for an authentic image has
     IoU 1 and any other IoU 0.
 
     Args:
-        positive, negative: int [n, BINS], of `count_pixels`.
+        positive, negative: histograms of truly altered and authentic pixels, int [n, BINS], of
+            `count_pixels`.
 
     Returns:
         A function from weights of the images, float [n], to a dict of metrics; nan where one is
         not defined. iou: mean over all images; iou_altered, f1, ap, auc: means over the images
-        with altered pixels; empty: share of the untouched images whose mask is empty; iou_data,
-        f1_data, ap_data, auc_data, mcc_data: of all pixels together; image_auc: of the image's
-        score, the P(altered) that half a percent of its pixels reach, for the image being
+        with altered pixels; empty: fraction of the authentic images whose mask is empty;
+        iou_data, f1_data, ap_data, auc_data, mcc_data: of all pixels together; image_auc: of the
+        image's score (the P(altered) that half a percent of its pixels reach) for the image being
         altered.
     """
     positive, negative = positive.astype(np.float64), negative.astype(np.float64)
@@ -57,7 +59,7 @@ def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Callable:
     with np.errstate(invalid="ignore", divide="ignore"):
         f1s = 2 * tp / (2 * tp + fp + fn)
     mixed = altered & (negative.sum(axis=1) > 0)
-    aps, aucs = _ranked(positive, negative)
+    aps, aucs = _ap_and_auc(positive, negative)
     scores = image_scores(positive, negative)
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
@@ -67,7 +69,7 @@ def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Callable:
         pixels = w @ positive, w @ negative
         tps, fps = (x[middle:].sum() for x in pixels)
         fns, tns = (x[:middle].sum() for x in pixels)
-        ap, auc = _ranked(*(x[None] for x in pixels))
+        ap, auc = _ap_and_auc(*(x[None] for x in pixels))
         marks = np.cumsum((w * altered)[order])[ends], np.cumsum((w * ~altered)[order])[ends]
         with np.errstate(invalid="ignore", divide="ignore"):
             tpr, fpr = (np.r_[0, x / x[-1]] for x in marks)
@@ -91,29 +93,29 @@ def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Callable:
 
 
 def confusions(positive: np.ndarray, negative: np.ndarray) -> tuple:
-    """True positive, false positive and false negative pixels at P(altered) 0.5, [n] each."""
+    """Return true positive, false positive and false negative pixels, [n] each."""
     middle = BINS // 2
-    drawn, missed = positive[:, middle:], positive[:, :middle]
-    return drawn.sum(axis=1), negative[:, middle:].sum(axis=1), missed.sum(axis=1)
+    found, missed = positive[:, middle:], positive[:, :middle]
+    return found.sum(axis=1), negative[:, middle:].sum(axis=1), missed.sum(axis=1)
 
 
 def iou_of(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
-    """Intersection over union; 1 where both are empty."""
+    """Return the intersection over union; 1 where both are empty."""
     union = tp + fp + fn
     return np.where(union > 0, tp / np.maximum(union, 1), 1.0)
 
 
 def batch_iou(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Mean over consecutive batches of 8 images of the IoU of their pixels (note 000)."""
-    starts = np.arange(0, len(positive), _BATCH)
+    """Return the mean IoU of the pixels of consecutive batches of 8 images (note 000)."""
+    starts = np.arange(0, len(positive), BATCH)
     sums = [np.add.reduceat(x, starts) for x in confusions(positive, negative)]
     return float(iou_of(*sums).mean())
 
 
 def best_threshold(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
-    """The threshold with the highest mean IoU over the altered images, and that IoU.
+    """Return the threshold with the highest mean IoU over the altered images, and that IoU.
 
-    It is chosen on the images it is measured on, so it flatters.
+    It is chosen on the images that it is measured on, so it is optimistic.
     """
     altered = positive.sum(axis=1) > 0
     positive, negative = positive[altered], negative[altered]
@@ -124,13 +126,13 @@ def best_threshold(positive: np.ndarray, negative: np.ndarray) -> tuple[float, f
 
 
 def image_scores(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """The highest bin that half a percent of an image's pixels reach, int [n]."""
+    """Return the highest bin that half a percent of an image's pixels reach, int [n]."""
     reached = np.cumsum((positive + negative)[:, ::-1], axis=1)[:, ::-1]
-    return (reached >= _SCORE * reached[:, :1]).sum(axis=1) - 1
+    return (reached >= SCORE_FRACTION * reached[:, :1]).sum(axis=1) - 1
 
 
-def _ranked(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and area under the ROC of each row; nan without both kinds."""
+def _ap_and_auc(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return average precision and area under the ROC of each row; nan without both kinds."""
     p, n = positive[:, ::-1], negative[:, ::-1]
     tp, fp = np.cumsum(p, axis=1), np.cumsum(n, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -142,5 +144,6 @@ def _ranked(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the weighted mean; nan without weight."""
     total = weights.sum()
     return float((np.where(weights > 0, values, 0) * weights).sum() / total) if total else np.nan

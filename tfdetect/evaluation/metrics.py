@@ -1,52 +1,61 @@
 """Metrics of a detector, each with a bootstrap interval.
 
-All take sample weights, so that one bootstrap resample is a vector of counts and
-nothing is copied or sorted twice.
+All take sample weights, so that a bootstrap resample is a vector of counts and nothing is copied
+or sorted twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
-# P(fake) is clipped here before its logarithm is taken, as scikit-learn does.
-_TINY = float(np.finfo(np.float32).eps)
+# P(fake) is kept this far from 0 and 1 before its logarithm is taken, as scikit-learn does.
+EPSILON = float(np.finfo(np.float32).eps)
 BINS = 15  # of the reliability diagram and the calibration error
 
 NAMES = {
     "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "precision": "precision",
-    "recall": "recall", "f1": "F1", "auc": "AUC", "ap": "average precision",
-    "eer": "equal error rate", "tpr_at_fpr_1": "recall at 1% false alarms",
-    "tpr_at_fpr_5": "recall at 5% false alarms", "log_loss": "log-loss", "brier": "Brier score",
+    "recall": "recall", "fpr": "false positive rate", "f1": "F1", "auc": "AUC",
+    "ap": "average precision", "eer": "equal error rate", "tpr_at_fpr_1": "recall at 1% FPR",
+    "tpr_at_fpr_5": "recall at 5% FPR", "log_loss": "log-loss", "brier": "Brier score",
     "ece": "calibration error (ECE)",
 }  # fmt: skip
 
+Metrics = Callable[[np.ndarray], dict[str, float]]
+Interval = dict[str, float | None]
 
-def binary_metrics(fake: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> Callable:
-    """Prepares the metrics of P(fake) against is-fake.
+
+def binary_metrics(
+    fake: np.ndarray, scores: np.ndarray, threshold: float = 0.5, prior: float | None = None
+) -> Metrics:
+    """Prepare the metrics of P(fake).
 
     Args:
         fake: bool [n], whether an image is some kind of fake.
         scores: float [n], P(fake).
-        threshold: at which P(fake) becomes the verdict fake.
+        threshold: P(fake) from which the verdict is fake.
+        prior: fraction of fakes that P(fake) supposes. Log-loss, Brier score and ECE ask whether
+            P(fake) is a probability, so for them the classes are weighted to that fraction: a set
+            with 80% fakes does not make a detector miscalibrated. None weights every image alike.
 
     Returns:
-        A function from weights float [n] to a dict of metrics; a metric that
-        needs both classes is nan where one is missing.
+        A function from weights float [n] to a dict of metrics, with the keys of `NAMES`. A metric
+        that needs a class that is missing is nan.
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores, np.float64)
     order = np.argsort(-scores, kind="stable")
     sorted_fake, sorted_scores = fake[order], scores[order]
     # The last of each run of equal scores: only there is a threshold possible.
     ends = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)
-    verdict = scores >= threshold
-    clipped = np.clip(scores, _TINY, 1 - _TINY)
+    called_fake = scores >= threshold
+    clipped = np.clip(scores, EPSILON, 1 - EPSILON)
     losses = -np.where(fake, np.log(clipped), np.log1p(-clipped))
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
 
     def metrics(weights: np.ndarray) -> dict[str, float]:
         w = weights.astype(np.float64)
-        tp, fp = w[verdict & fake].sum(), w[verdict & ~fake].sum()
-        fn, tn = w[~verdict & fake].sum(), w[~verdict & ~fake].sum()
+        tp, fp = w[called_fake & fake].sum(), w[called_fake & ~fake].sum()
+        fn, tn = w[~called_fake & fake].sum(), w[~called_fake & ~fake].sum()
         with np.errstate(invalid="ignore", divide="ignore"):
             recall, specificity = tp / (tp + fn), tn / (tn + fp)
             sorted_w = w[order]
@@ -54,59 +63,81 @@ def binary_metrics(fake: np.ndarray, scores: np.ndarray, threshold: float = 0.5)
             fps = np.cumsum(sorted_w * ~sorted_fake)[ends]
             tpr, fpr = np.r_[0, tps / tps[-1]], np.r_[0, fps / fps[-1]]
             precisions = np.where(tps + fps > 0, tps / (tps + fps), 1.0)
-            count = np.bincount(bins, w, BINS)
-            gap = np.bincount(bins, w * scores, BINS) - np.bincount(bins, w * fake, BINS)
+            # To the prior: each class weighs as much as it is expected to be frequent.
+            v = w if prior is None else w * class_weights(fake, prior, w)
+            gap = np.bincount(bins, v * scores, BINS) - np.bincount(bins, v * fake, BINS)
             return {
                 "accuracy": (tp + tn) / w.sum(),
                 "balanced_accuracy": (recall + specificity) / 2,
                 "precision": tp / (tp + fp) if tp + fp else 0.0,
                 "recall": recall,
+                "fpr": 1 - specificity,
                 "f1": 2 * tp / (2 * tp + fp + fn),
                 "auc": float(np.trapezoid(tpr, fpr)),
                 # Without authentic images it would be 1 whatever the scores.
                 "ap": float(np.sum(np.diff(tpr) * precisions)) if fps[-1] else np.nan,
-                "eer": _equal_error(tpr, fpr),
-                "tpr_at_fpr_1": _recall_at(tpr, fpr, 0.01),
-                "tpr_at_fpr_5": _recall_at(tpr, fpr, 0.05),
-                "log_loss": (w * losses).sum() / w.sum(),
-                "brier": (w * (scores - fake) ** 2).sum() / w.sum(),
-                "ece": np.abs(gap).sum() / count.sum(),
+                "eer": _equal_error_rate(tpr, fpr),
+                "tpr_at_fpr_1": _recall_at_fpr(tpr, fpr, 0.01),
+                "tpr_at_fpr_5": _recall_at_fpr(tpr, fpr, 0.05),
+                "log_loss": (v * losses).sum() / v.sum(),
+                "brier": (v * (scores - fake) ** 2).sum() / v.sum(),
+                "ece": np.abs(gap).sum() / v.sum(),
             }
 
     return metrics
 
 
-def _equal_error(tpr: np.ndarray, fpr: np.ndarray) -> float:
-    """Where the false positive and the false negative rate are equal, by interpolation."""
+def class_weights(fake: np.ndarray, prior: float, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return weights with which a fraction `prior` of the images is fake.
+
+    Args:
+        fake: bool [n].
+        prior: in (0, 1).
+        weights: float [n] that the images have already; by default all the same.
+
+    Returns:
+        float [n], to be multiplied with `weights`; nan where a class is missing.
+    """
+    weights = np.ones(len(fake)) if weights is None else weights
+    total, fakes = weights.sum(), weights[fake].sum()
+    if not 0 < fakes < total:
+        return np.full(len(fake), np.nan)
+    return np.where(fake, prior * total / fakes, (1 - prior) * total / (total - fakes))
+
+
+def _equal_error_rate(tpr: np.ndarray, fpr: np.ndarray) -> float:
+    """Return where the false positive and the false negative rate are equal, by interpolation."""
     if np.isnan(tpr).any() or np.isnan(fpr).any():
         return float("nan")
     difference = fpr - (1 - tpr)  # rises from -1 to 1
     after = int(np.argmax(difference >= 0))
     before = max(after - 1, 0)
     span = difference[after] - difference[before]
-    share = -difference[before] / span if span > 0 else 0.0
-    return float(fpr[before] + share * (fpr[after] - fpr[before]))
+    fraction = -difference[before] / span if span > 0 else 0.0
+    return float(fpr[before] + fraction * (fpr[after] - fpr[before]))
 
 
-def _recall_at(tpr: np.ndarray, fpr: np.ndarray, rate: float) -> float:
-    """The highest share of fakes found at a threshold with no more false alarms than that."""
+def _recall_at_fpr(tpr: np.ndarray, fpr: np.ndarray, rate: float) -> float:
+    """Return the highest recall of a threshold whose false positive rate is at most `rate`."""
     if np.isnan(tpr).any() or np.isnan(fpr).any():
         return float("nan")
     return float(tpr[fpr <= rate].max())
 
 
 def with_intervals(
-    metrics: Callable, count: int, seed: int = 0, resamples: int = 1000, level: float = 0.95
-) -> dict[str, dict[str, float | None]]:
-    """Evaluates metrics on all images and on bootstrap resamples of them.
+    metrics: Metrics, count: int, seed: int = 0, resamples: int = 1000, level: float = 0.95
+) -> dict[str, Interval]:
+    """Evaluate metrics on all images and on bootstrap resamples of them.
 
     Args:
         metrics: from `binary_metrics`.
         count: number of images.
+        seed: of the resamples.
+        resamples: their number.
+        level: the interval holds the middle `level` of the resamples.
 
     Returns:
-        {metric: {"value", "low", "high"}}; the interval holds the middle `level`
-        of the resamples. None where a metric is not defined.
+        {metric: {"value", "low", "high"}}, rounded to six digits; None where not defined.
     """
     point = metrics(np.ones(count))
     rng = np.random.default_rng(seed)
@@ -125,14 +156,25 @@ def with_intervals(
     return result
 
 
-def shown(metric: dict[str, float | None]) -> str:
-    """A value with its interval, as text."""
-    if metric["value"] is None:
+def proportion(hits: np.ndarray) -> dict[str, float]:
+    """Return the fraction of true values in bool [n], n > 0, with Wilson's 95% interval."""
+    test = binomtest(int(hits.sum()), len(hits))
+    low, high = test.proportion_ci(method="wilson")
+    triple = {"value": test.statistic, "low": low, "high": high}
+    return {name: round(float(value), 6) for name, value in triple.items()}
+
+
+def format_interval(metric: Mapping[str, float | None] | None, digits: int = 4) -> str:
+    """Return a metric as text, "0.9123 [0.9050, 0.9190]"; "-" where it is not defined."""
+    if metric is None or metric["value"] is None:
         return "-"
-    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
+    value, low, high = (f"{metric[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> list[list[int]]:
-    """Counts [true class][predicted class]."""
+def confusion(
+    labels: Sequence[int] | np.ndarray, predicted: Sequence[int] | np.ndarray, classes: int
+) -> list[list[int]]:
+    """Return the counts [true class][predicted class]."""
     pairs = np.asarray(labels) * classes + np.asarray(predicted)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).tolist()

@@ -1,28 +1,32 @@
-"""Pictures of where an image was altered, as PNG files."""
+"""Writes where images were altered, as PNG files."""
 
 import os
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from tfdetect.core.errors import UserError
+from tfdetect.evaluation.mask_metrics import THRESHOLD
 
-THRESHOLD = 0.5  # P(altered) from which a pixel is shown as altered
+if TYPE_CHECKING:  # writing needs no TensorFlow
+    from tfdetect.evaluation.predictions import MaskPrediction
+
 _RED = np.array([230, 30, 30], np.float32)
 
 
 def overlay(image: np.ndarray, altered: np.ndarray) -> np.ndarray:
-    """The image with its altered region tinted and outlined in red.
+    """Return the image with its altered region tinted and outlined in red.
 
     Args:
         image: uint8 [H, W, 3].
         altered: bool [H, W].
 
     Returns:
-        uint8 [H, W, 3]; untouched pixels as they are, but for the outline.
+        uint8 [H, W, 3]; pixels that are not altered are unchanged, except for the outline.
     """
     tinted = image.copy()
     tinted[altered] = 0.6 * image[altered] + 0.4 * _RED
@@ -32,8 +36,10 @@ def overlay(image: np.ndarray, altered: np.ndarray) -> np.ndarray:
 
 
 def output_names(paths: list[str]) -> list[str]:
-    """A name for what is written of each image: its path relative to the folder that holds them
-    all, without extension unless two images differ in that alone.
+    """Return a name for what is written about each image.
+
+    It is the image's path relative to the folder that holds them all, without the extension unless
+    two images differ in that alone.
     """
     paths = [os.path.abspath(path) for path in paths]
     base = os.path.commonpath([os.path.dirname(path) for path in paths])
@@ -44,34 +50,34 @@ def output_names(paths: list[str]) -> list[str]:
 
 
 class MaskWriter:
-    """Writes <name>.mask.png, <name>.altered.png and <name>.overlay.png of each image.
+    """Writes <name>.mask.png, <name>.altered.png and <name>.overlay.png for each image.
 
-    Names are the images' paths relative to the folder that holds them all. The mask is 255
-    where P(altered) is at least 0.5 and 0 elsewhere; altered is P(altered) from 0 to 255.
+    Names are made by `output_names`. The mask is 255 where P(altered) is at least 0.5 and 0
+    elsewhere; altered is P(altered) from 0 to 255.
     """
 
     def __init__(self, folder: Path, paths: list[str]):
         self.folder = folder
         self._names = output_names(paths)
 
-    def write(self, drawn) -> None:
-        """Writes the pictures of a `predictions.Drawn`.
+    def write(self, mask: "MaskPrediction") -> None:
+        """Write the files of one image.
 
         Raises:
-            UserError: they cannot be written.
+            UserError: a file cannot be written.
         """
         try:
-            self._write(drawn, self.folder / self._names[drawn.index])
+            self._write(mask, self.folder / self._names[mask.index])
         except OSError as error:
             raise UserError(f"Writing masks to {self.folder} failed: {error}.") from error
 
     @staticmethod
-    def _write(drawn, path: Path) -> None:
+    def _write(mask: "MaskPrediction", path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        altered = drawn.altered >= THRESHOLD
+        altered = mask.altered >= THRESHOLD
         for kind, pixels in (
             ("mask", altered.astype(np.uint8) * 255),
-            ("altered", np.rint(drawn.altered * 255).astype(np.uint8)),
-            ("overlay", overlay(drawn.image, altered)),
+            ("altered", np.rint(mask.altered * 255).astype(np.uint8)),
+            ("overlay", overlay(mask.image, altered)),
         ):
             Image.fromarray(pixels).save(f"{path}.{kind}.png")

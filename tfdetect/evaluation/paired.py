@@ -1,4 +1,4 @@
-"""Compares detectors on the same images, so that "better" means something."""
+"""Compares detectors on the same images, with paired intervals and tests."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -9,11 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import stats
-from tabulate import tabulate
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.evaluation.metrics import NAMES, binary_metrics, shown, with_intervals
+from tfdetect.evaluation.metrics import (
+    NAMES,
+    Metrics,
+    binary_metrics,
+    format_interval,
+    with_intervals,
+)
 
 
 def difference(
@@ -24,24 +30,33 @@ def difference(
     thresholds: tuple[float, float] = (0.5, 0.5),
     resamples: int = 1000,
 ) -> dict[str, dict[str, float | None]]:
-    """The first detector's metrics less the second's, with paired bootstrap intervals.
+    """Return the differences of two detectors' metrics, with paired bootstrap intervals.
 
     Args:
         fake: bool [n].
-        one, other: P(fake) of the same images, [n].
-        names: of the metrics.
+        one, other: P(fake) of the same images by the two detectors, [n].
+        names: which metrics; see `metrics.NAMES`.
+        thresholds: of the two detectors.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        {metric: {"value", "low", "high"}} of the first detector minus the second.
     """
     first, second = (binary_metrics(fake, p, t) for p, t in zip((one, other), thresholds))
 
-    def less(weights: np.ndarray) -> dict[str, float]:
+    def subtract(weights: np.ndarray) -> dict[str, float]:
         a, b = first(weights), second(weights)
         return {name: a[name] - b[name] for name in names}
 
-    return with_intervals(less, len(fake), resamples=resamples)
+    return with_intervals(subtract, len(fake), resamples=resamples)
 
 
 def mcnemar(right_one: np.ndarray, right_other: np.ndarray) -> float:
-    """p of McNemar's exact test: are both detectors as often right on the same images?"""
+    """Return the p-value of McNemar's exact test that both detectors have the same accuracy.
+
+    Args:
+        right_one, right_other: whether each verdict is right, on the same images, bool [n].
+    """
     only_one = int((right_one & ~right_other).sum())
     only_other = int((~right_one & right_other).sum())
     total = only_one + only_other
@@ -49,7 +64,11 @@ def mcnemar(right_one: np.ndarray, right_other: np.ndarray) -> float:
 
 
 def delong(fake: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
-    """p of DeLong's test: have both the same AUC, on the same images?
+    """Return the p-value of DeLong's test that both detectors have the same AUC.
+
+    Args:
+        fake: bool [n].
+        one, other: their scores of the same images, [n].
 
     Source: DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988), by the ranks of Sun & Xu, IEEE
     Signal Processing Letters 21 (2014).
@@ -71,7 +90,7 @@ def delong(fake: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted for their number, after Holm."""
+    """Return p-values adjusted for their number by Holm's method."""
     order = np.argsort(p)
     adjusted = np.maximum.accumulate(np.array(p)[order] * (len(p) - np.arange(len(p))))
     found = np.empty(len(p))
@@ -82,24 +101,29 @@ def holm(p: Sequence[float]) -> list[float]:
 def compare(
     runs: dict[str, Run], split: str, dataset: str | None, metrics: Sequence[str]
 ) -> dict:  # fmt: skip
-    """Compares what runs said of the images that all of them were asked about.
+    """Compare the predictions of runs on the images that all of them were evaluated on.
 
     Args:
         runs: by the name to show.
-        dataset: of an evaluation on other images than the runs' own.
-        metrics: to show.
+        split: of the dataset.
+        dataset: name of an evaluation on other images than the runs' own; None for their own.
+        metrics: which to compare.
 
     Returns:
-        count; runs {name: metrics with intervals}; pairs [{one, other, metrics (differences),
-        mcnemar, delong (p values, adjusted for their number after Holm), ahead}].
+        count: number of images; runs: {name: metrics with intervals}; pairs: for each two runs
+        one, other, metrics (differences with intervals) and the p-values mcnemar and delong,
+        which are adjusted for their number by Holm's method.
 
     Raises:
-        UserError: a run was not evaluated there, or they have no images in common.
+        UserError: a run was not evaluated so, or the runs have no images in common.
     """
     tables = {name: _predictions(run, split, dataset) for name, run in runs.items()}
     common = set.intersection(*(set(_keys(t)) for t in tables.values()))
     if not common:
-        raise UserError(f"No image of {split} was shown to all of {', '.join(runs)}.")
+        raise UserError(
+            f"No image of {split} was evaluated by all of {', '.join(runs)}. Evaluate them on one "
+            "dataset with: python -m tfdetect.evaluate RUN --dataset NAME"
+        )
     p, right, labels = {}, {}, {}
     for name, table in tables.items():
         keys = _keys(table)
@@ -111,14 +135,17 @@ def compare(
         right[name] = (p[name] >= runs[name].threshold) == labels[name]
     fake = next(iter(labels.values()))
     if any((other != fake).any() for other in labels.values()):
-        raise UserError(f"{', '.join(runs)} were evaluated with different labels of one image.")
+        raise UserError(f"{', '.join(runs)} were evaluated with different labels of an image.")
     if fake.all() or not fake.any():
-        raise UserError(f"Of the {len(fake):,} images that all runs have seen, all are of a class.")
+        raise UserError(
+            f"The {len(fake):,} images that all runs were evaluated on are of one class; a "
+            "comparison needs authentic images and fakes."
+        )
     found = {
         "count": len(fake),
         "runs": {
             name: with_intervals(
-                _only(binary_metrics(fake, p[name], runs[name].threshold), metrics), len(fake)
+                _selected(binary_metrics(fake, p[name], runs[name].threshold), metrics), len(fake)
             )
             for name in runs
         },
@@ -139,29 +166,33 @@ def compare(
 
 
 def terminal(found: dict) -> str:
-    """What `compare` found, as tables for the terminal."""
+    """Return what `compare` found as tables for the terminal."""
     metrics = list(next(iter(found["runs"].values())))
-    rows = [[NAMES[key], *(shown(m[key]) for m in found["runs"].values())] for key in metrics]
-    lines = [f"{found['count']:,} images that all runs were shown (95% bootstrap intervals)",
-             tabulate(rows, ["metric", *found["runs"]], disable_numparse=True)]  # fmt: skip
-    pairs = [
-        [NAMES[key], *(shown(p["metrics"][key]) + _mark(p["metrics"][key]) for p in found["pairs"])]
-        for key in metrics
+    rows = [
+        [NAMES[key], *(format_interval(m[key]) for m in found["runs"].values())] for key in metrics
     ]
-    for name, title in (("mcnemar", "McNemar, p"), ("delong", "DeLong (AUC), p")):
-        pairs.append([title, *(f"{pair[name]:.3g}" for pair in found["pairs"])])
+    differences = [
+        [NAMES[key], *(format_interval(p["metrics"][key]) + _star(p["metrics"][key])
+                       for p in found["pairs"])]
+        for key in metrics
+    ]  # fmt: skip
+    for name, title in (("mcnemar", "McNemar, p-value"), ("delong", "DeLong (AUC), p-value")):
+        differences.append([title, *(f"{pair[name]:.3g}" for pair in found["pairs"])])
     headers = ["difference", *(f"{pair['one']} - {pair['other']}" for pair in found["pairs"])]
-    lines += ["", tabulate(pairs, headers, disable_numparse=True)]
-    note = "* the interval does not hold 0. p values are adjusted for their number (Holm)."
-    return "\n".join([*lines, "", note])
+    return "\n".join([
+        f"{found['count']:,} images that all runs were evaluated on (brackets: 95% intervals)", "",
+        console.format_table(rows, ["metric", *found["runs"]]), "",
+        console.format_table(differences, headers), "",
+        "* the interval does not contain 0. p-values are adjusted for their number (Holm).",
+    ])  # fmt: skip
 
 
-def _mark(metric: dict) -> str:
-    apart = metric["low"] is not None and (metric["low"] > 0 or metric["high"] < 0)
-    return " *" if apart else ""
+def _star(metric: dict) -> str:
+    differs = metric["low"] is not None and (metric["low"] > 0 or metric["high"] < 0)
+    return " *" if differs else ""
 
 
-def _only(metrics, names: Sequence[str]):
+def _selected(metrics: Metrics, names: Sequence[str]) -> Metrics:
     return lambda weights: {k: v for k, v in metrics(weights).items() if k in names}
 
 

@@ -1,4 +1,4 @@
-"""Which files to predict, predictions by generator, and as terminal table, CSV, JSON or Parquet."""
+"""Predictions as terminal table, CSV, JSON or Parquet, by generator, and which files to predict."""
 
 import glob
 import json
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.data.scan import EXTENSIONS, UNSUPPORTED
 
@@ -17,12 +18,14 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 def collect(inputs: list[str]) -> list[str]:
-    """Files to predict, in order, each once.
+    """Return the files to predict, in order, each once.
 
-    A file is taken whatever its name; folders are searched for image extensions.
+    Args:
+        inputs: files, which are taken whatever their names; folders, which are searched for files
+            with an image extension; glob patterns.
 
     Raises:
-        UserError: an input that does not exist, or a folder or glob without images.
+        UserError: an input does not exist, or a folder or pattern has no image.
     """
     paths = []
     for text in inputs:
@@ -36,14 +39,16 @@ def collect(inputs: list[str]) -> list[str]:
                 if Path(name).suffix.lower() in wanted and not name.startswith(".")
             )
             if not found:
-                raise UserError(f"The folder {text!r} has no images "
-                                f"({', '.join(sorted(EXTENSIONS))}).")  # fmt: skip
+                raise UserError(
+                    f"The folder {text!r} contains no images (files that end in "
+                    f"{', '.join(sorted(EXTENSIONS))})."
+                )
         elif path.exists():
             found = [str(path)]
         elif glob.has_magic(text):
             found = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
             if not found:
-                raise UserError(f"Nothing matches {text!r}.")
+                raise UserError(f"No file matches {text!r}.")
         else:
             raise UserError(f"There is no file or folder {text!r}.")
         paths += found
@@ -51,15 +56,20 @@ def collect(inputs: list[str]) -> list[str]:
 
 
 def check_output(path: Path) -> None:
-    """Refuses, before any work, an output file that could not be written."""
+    """Fail early where an output file could not be written.
+
+    Raises:
+        UserError: the format is unknown, or the directory is missing or read-only.
+    """
     if path.suffix.lower() not in FORMATS:
         raise unknown("output format", path.suffix or path.name, FORMATS)
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"Cannot write {path}: {path.parent} is no folder that can be written.")
+        raise UserError(f"Cannot write {path}: the directory {path.parent} does not exist or is "
+                        "read-only.")  # fmt: skip
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """Writes predictions in the format of the path's extension, whole or not at all."""
+    """Write predictions in the format of the path's extension, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     suffix = path.suffix.lower()
     if suffix == ".csv":
@@ -73,36 +83,38 @@ def write(table: pa.Table, path: Path) -> None:
 
 
 def terminal(table: pa.Table) -> str:
-    """Predictions as a table for the terminal."""
-    from tabulate import tabulate
-
+    """Return predictions as a table for the terminal."""
     classes = [c for c in table.column_names if c.startswith("probability_")]
     classes = classes if len(classes) > 2 else []  # P(fake) says all about two
-    masks = "altered_share" in table.column_names
+    masks = "altered_fraction" in table.column_names
     rows = []
     for row in table.to_pylist():
         if row["error"] is not None:
-            rows.append([row["path"], *["-"] * (2 + len(classes) + masks), row["error"]])
-        else:
-            numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
-            numbers += [f"{row['altered_share']:.1%}"] if masks else []
-            verdict = f"unsure ({row['verdict']}?)" if row["unsure"] else row["verdict"]
-            rows.append([row["path"], verdict, *numbers, ""])
-    headers = [
-        "file",
-        "verdict",
-        "P(fake)",
-        *(f"P({c.removeprefix('probability_')})" for c in classes),
-        *(["altered"] if masks else []),
-        "error",
-    ]
-    if all(row[-1] == "" for row in rows):
+            rows.append([row["path"], *[None] * (2 + len(classes) + masks), row["error"]])
+            continue
+        numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
+        numbers += [f"{row['altered_fraction']:.1%}"] if masks else []
+        verdict = f"inconclusive ({row['verdict']}?)" if row["inconclusive"] else row["verdict"]
+        rows.append([row["path"], verdict, *numbers, None])
+    headers = ["file", "verdict", "P(fake)"]
+    headers += [f"P({name.removeprefix('probability_')})" for name in classes]
+    headers += (["altered"] if masks else []) + ["error"]
+    if all(row[-1] is None for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]
-    return tabulate(rows, headers, disable_numparse=True)
+    return console.format_table(rows, headers)
 
 
 def by_generator(table: pa.Table, column: str = "generator") -> dict[str, pa.Table]:
-    """Each generator's fakes with the authentic images filed with it, or with all of them."""
+    """Return the images of each generator: its fakes and authentic images to compare them with.
+
+    Args:
+        table: with the columns label and `column`.
+        column: the name of the generator, or null.
+
+    Returns:
+        By name, in alphabetical order. Authentic images that carry a generator's name are its
+        own; a generator without any is compared with all authentic images.
+    """
     names = np.array([n or "" for n in table[column].to_pylist()])
     labels = table["label"].to_numpy()
     parts = {}

@@ -1,4 +1,4 @@
-"""Runs a detector over images: one row each, unreadable ones included."""
+"""Runs a detector over images: one row for each, also for those that cannot be read."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,23 +7,23 @@ import keras
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
-from tqdm import tqdm
 
-from tfdetect.core.run import Run
+from tfdetect.core import console
+from tfdetect.core.run import EPSILON, Run
 from tfdetect.data.loading import Change, native_images, view_dataset
 from tfdetect.data.sources import Files, Records
-from tfdetect.evaluation.mask_metrics import BINS, count_pixels
+from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels
 from tfdetect.models.inference import calibrated, predict_images, predict_views, predicts_masks
 
-_PIXELS = 2**22  # of a batch of images at their own size, at most, where there are several
+MAX_PIXELS = 2**22  # of a batch of several images at their own size
 
 
 @dataclass(frozen=True)
-class Truth:
+class MaskTruth:
     """The true masks of images.
 
     Attributes:
-        source: where they lie; an image without one is untouched, if known.
+        source: the masks; of a known image without one the mask is empty.
         known: bool [n], whether an image's mask is known.
     """
 
@@ -32,11 +32,11 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What a detector drew on one image.
+class MaskPrediction:
+    """The mask that a detector predicts for one image.
 
     Attributes:
-        index: of the image in its source.
+        index: number of the image in its source.
         image: uint8 [H, W, 3].
         altered: P(altered), float32 [H, W].
         truth: uint8 [H, W], 1 where altered; all 0 where no truth was given.
@@ -54,12 +54,10 @@ def predict_files(
     paths: list[str],
     batch_size: int = 64,
     progress: bool = True,
-    on_mask: Callable[[Drawn], None] | None = None,
+    on_mask: Callable[[MaskPrediction], None] | None = None,
 ) -> pa.Table:
-    """Predicts every file of `paths`: the table of `predict_source` after a column path."""
-    table = predict_source(
-        run, detector, Files(paths), batch_size, progress, on_mask=on_mask
-    )  # fmt: skip
+    """Return the table of `predict_source` for files, with the column path first."""
+    table = predict_source(run, detector, Files(paths), batch_size, progress, on_mask=on_mask)
     return table.add_column(0, "path", pa.array(paths, pa.string()))
 
 
@@ -69,157 +67,178 @@ def predict_source(
     source: Files | Records,
     batch_size: int = 64,
     progress: bool = True,
-    truth: Truth | None = None,
-    on_mask: Callable[[Drawn], None] | None = None,
+    truth: MaskTruth | None = None,
+    on_mask: Callable[[MaskPrediction], None] | None = None,
     change: Change | None = None,
 ) -> pa.Table:
-    """Predicts every image of `source`.
+    """Predict every image of a source.
 
     Args:
-        truth: the true masks, to compare a detector's with.
-        on_mask: called with each image's mask, if the detector draws masks.
-        change: of each decoded image, given its number; not together with `truth`.
+        run: says how images are viewed, calibrated and judged.
+        detector: the run's model.
+        source: the encoded images.
+        batch_size: images a batch, at most.
+        progress: whether to show a progress bar.
+        truth: true masks, to compare the predicted ones with.
+        on_mask: called with each predicted mask, if the detector predicts masks.
+        change: applied to each decoded image, given its number; not together with `truth`.
 
     Returns:
-        A table with one row an image, in order: p_fake (float32, null where it
-        cannot be read), p_fake_raw (before calibration), probability_<class> for each class,
-        verdict (class name), unsure (bool: verdicts there are too often wrong), error (null where
-        it was read). If the detector draws masks, also altered_share, the
-        share of pixels with P(altered) of at least 0.5; and with the truth altered_pixels and
-        untouched_pixels: their counts by P(altered), int32 [BINS], null where not known.
+        A table with one row for each image, in order:
+
+        - p_fake: float32, P(fake); null where the image cannot be read
+        - p_fake_raw: float32, P(fake) before calibration
+        - probability_<class>: float32, for each class
+        - verdict: a class name
+        - inconclusive: bool, whether P(fake) is inside the abstention band
+        - error: the reason why the image cannot be read, or null
+
+        If the detector predicts masks also altered_fraction, the fraction of pixels with
+        P(altered) of at least 0.5; with the truth also altered_histogram and
+        authentic_histogram, the numbers of truly altered and authentic pixels by P(altered),
+        int32 [BINS], null where the truth is not known.
     """
-    table = np.full((len(source), len(run.classes)), np.nan, np.float32)
-    masks = _Masks(len(source), truth) if predicts_masks(detector) else None
-    bar = tqdm(
-        total=len(source),
-        desc="predicting",
-        unit=" images",
-        disable=None if progress else True,
-        delay=1,
-    )
-    with bar:
+    raw = np.full((len(source), len(run.class_names)), np.nan, np.float32)
+    masks = _MaskColumns(len(source), truth) if predicts_masks(detector) else None
+    with console.progress(len(source), "predicting", "images", shown=progress) as bar:
         if masks is None:
-            for indices, answers in _labels(run, detector, source, batch_size, change):
-                table[indices] = answers
-                bar.update(len(indices))
+            for indices, rows in _predict_labels(run, detector, source, batch_size, change):
+                raw[indices] = rows
+                bar.advance(len(indices))
         else:
-            for drawn, answer in _drawn(run, detector, source, batch_size, truth, change):
-                table[drawn.index] = answer
-                masks.add(drawn)
+            for mask, row in _predict_masks(run, detector, source, batch_size, truth, change):
+                raw[mask.index] = row
+                masks.add(mask)
                 if on_mask is not None:
-                    on_mask(drawn)
-                bar.update()
-    missing = np.isnan(table[:, 0])
-    errors = [
-        (source.error(i) or f"TensorFlow cannot decode it{' or its mask' if truth else ''}")
-        if m
-        else None
-        for i, m in enumerate(missing)
-    ]
-    columns = _columns(run, table, missing)
+                    on_mask(mask)
+                bar.advance()
+    missing = np.isnan(raw[:, 0])
+    unknown_reason = f"TensorFlow cannot decode it{' or its mask' if truth else ''}"
+    errors = [(source.error(i) or unknown_reason) if m else None for i, m in enumerate(missing)]
+    columns = _label_columns(run, raw, missing)
     columns |= masks.columns(missing) if masks else {}
     return pa.table(columns | {"error": pa.array(errors, pa.string())})
 
 
-def calibrate_table(table: pa.Table, run: Run) -> pa.Table:
-    """A table of an uncalibrated run's predictions as the run, calibrated, would make it."""
-    names = [f"probability_{name}" for name in run.classes]
-    raw = np.stack([table[n].to_numpy(zero_copy_only=False) for n in names], 1)
-    missing = table["p_fake"].is_null().to_numpy(zero_copy_only=False)
-    for name, column in _columns(run, raw.astype(np.float32), missing).items():
+def recalibrate(table: pa.Table, run: Run) -> pa.Table:
+    """Return the predictions of a run without calibration as the same run, calibrated, makes them.
+
+    Args:
+        table: from `predict_source`, by `uncalibrated(run)`.
+        run: with the calibration, threshold and abstention band that are wanted.
+    """
+    raw, missing = _class_probabilities(table, run)
+    for name, column in _label_columns(run, raw, missing).items():
         table = table.set_column(table.column_names.index(name), name, column)
     return table
 
 
-def _columns(run: Run, raw: np.ndarray, missing: np.ndarray) -> dict[str, pa.Array]:
-    """What follows from class probabilities before calibration, float32 [n, C]."""
+def uncalibrated(run: Run) -> Run:
+    """Return the run without calibration, so that P(fake) is the detector's own score."""
+    return run.with_calibration(None, None, {}, None, run.threshold)
+
+
+def raw_logits(table: pa.Table, run: Run) -> np.ndarray:
+    """Return the logits of P(fake) in predictions of a run without calibration, float64 [n]."""
+    raw, _ = _class_probabilities(table, run)
+    fake, authentic = raw[:, 1:].sum(axis=1), raw[:, 0]
+    fake, authentic = (np.clip(p.astype(np.float64), EPSILON, 1) for p in (fake, authentic))
+    return np.log(fake) - np.log(authentic)
+
+
+def _class_probabilities(table: pa.Table, run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 [n, C] and which rows are missing."""
+    columns = [table[f"probability_{name}"] for name in run.class_names]
+    raw = np.stack([column.to_numpy(zero_copy_only=False) for column in columns], 1)
+    return raw.astype(np.float32), table["p_fake"].is_null().to_numpy(zero_copy_only=False)
+
+
+def _label_columns(run: Run, raw: np.ndarray, missing: np.ndarray) -> dict[str, pa.Array]:
+    """Return the columns that follow from class probabilities before calibration, [n, C]."""
     table = calibrated(tf.constant(raw), run.calibration).numpy()
-    fake = table[:, 1:].sum(axis=1)
-    verdicts = [None if m else run.classes[c] for m, c in zip(missing, _choose(run, table, fake))]
-    low, high = run.unsure
+    p_fake = table[:, 1:].sum(axis=1)
+    likeliest_fake = 1 + np.argmax(np.nan_to_num(table[:, 1:]), axis=1)
+    labels = np.where(np.nan_to_num(p_fake) >= run.threshold, likeliest_fake, 0)
+    verdicts = [None if m else run.class_names[label] for m, label in zip(missing, labels)]
+    low, high = run.abstention_band
     return {
-        "p_fake": pa.array(fake, mask=missing),
+        "p_fake": pa.array(p_fake, mask=missing),
         "p_fake_raw": pa.array(raw[:, 1:].sum(axis=1), mask=missing),
         **{f"probability_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
-           for i, name in enumerate(run.classes)},
+           for i, name in enumerate(run.class_names)},
         "verdict": pa.array(verdicts, pa.string()),
-        "unsure": pa.array((fake >= low) & (fake < high), mask=missing),
+        "inconclusive": pa.array((p_fake >= low) & (p_fake < high), mask=missing),
     }  # fmt: skip
 
 
-class _Masks:
-    """Collects the columns on masks."""
+class _MaskColumns:
+    """Collects the columns about masks."""
 
-    def __init__(self, count: int, truth: Truth | None):
-        self._shares = np.zeros(count, np.float32)
+    def __init__(self, count: int, truth: MaskTruth | None):
+        self._fractions = np.zeros(count, np.float32)
         self._truth = truth
-        if truth is not None:
-            self._counts = np.zeros((2, count, BINS), np.int32)
+        self._histograms = np.zeros((2, count if truth else 0, BINS), np.int32)
 
-    def add(self, drawn: Drawn) -> None:
-        self._shares[drawn.index] = (drawn.altered >= 0.5).mean()
-        if self._truth is not None and self._truth.known[drawn.index]:
-            self._counts[:, drawn.index] = count_pixels(drawn.altered, drawn.truth > 0)
+    def add(self, mask: MaskPrediction) -> None:
+        self._fractions[mask.index] = (mask.altered >= THRESHOLD).mean()
+        if self._truth is not None and self._truth.known[mask.index]:
+            self._histograms[:, mask.index] = count_pixels(mask.altered, mask.truth > 0)
 
     def columns(self, missing: np.ndarray) -> dict[str, pa.Array]:
-        found = {"altered_share": pa.array(self._shares, mask=missing)}
+        found = {"altered_fraction": pa.array(self._fractions, mask=missing)}
         if self._truth is None:
             return found
         unknown = pa.array(missing | ~self._truth.known)
-        for name, counts in zip(("altered_pixels", "untouched_pixels"), self._counts):
+        for name, counts in zip(("altered_histogram", "authentic_histogram"), self._histograms):
             found[name] = pa.FixedSizeListArray.from_arrays(
                 pa.array(counts.ravel()), BINS, mask=unknown
             )
         return found
 
 
-def _labels(
+def _predict_labels(
     run: Run, detector: keras.Model, source: Files | Records, size: int, change: Change | None
-) -> Iterator[tuple]:
-    """Indices and class probabilities of batches of images."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the indices and the class probabilities of batches of images."""
 
     @tf.function(reduce_retracing=True)
-    def answer(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        return predict_views(detector, views, run.info.get("flips", False))
+    def predict(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        return predict_views(detector, views, run.info.flips)
 
     for indices, images in view_dataset(source, run.views, size, change):
-        yield indices.numpy(), answer(images).numpy()
+        yield indices.numpy(), predict(images).numpy()
 
 
-def _drawn(
+def _predict_masks(
     run: Run,
     detector: keras.Model,
     source: Files | Records,
     size: int,
-    truth: Truth | None,
+    truth: MaskTruth | None,
     change: Change | None,
-) -> Iterator[tuple[Drawn, np.ndarray]]:
-    """What is drawn on each image, and its class probabilities."""
+) -> Iterator[tuple[MaskPrediction, np.ndarray]]:
+    """Yield the mask and the class probabilities of each image."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
-    def answer(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def predict(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return predict_images(detector, images, run.views)
 
-    def of(batch: list[tuple]) -> Iterator[tuple[Drawn, np.ndarray]]:
-        tables, maps = answer(tf.stack([image for _, image, _ in batch]))
-        for (index, image, mask), table, drawn in zip(batch, tables.numpy(), maps.numpy()):
-            yield Drawn(int(index), image.numpy(), drawn[..., 0], mask.numpy()[..., 0]), table
+    def predict_batch(batch: list[tuple]) -> Iterator[tuple[MaskPrediction, np.ndarray]]:
+        rows, maps = predict(tf.stack([image for _, image, _ in batch]))
+        for (index, image, mask), row, altered in zip(batch, rows.numpy(), maps.numpy()):
+            yield (
+                MaskPrediction(int(index), image.numpy(), altered[..., 0], mask.numpy()[..., 0]),
+                row,
+            )
 
-    batch = []
+    batch: list[tuple] = []  # neighbors of the same size
     for item in native_images(source, truth.source if truth else None, change):
         image = item[1]
         pixels = image.shape[0] * image.shape[1] * (len(batch) + 1)
-        if batch and (
-            batch[0][1].shape != image.shape or len(batch) >= size or pixels > _PIXELS
-        ):  # fmt: skip
-            yield from of(batch)
+        fits = batch and batch[0][1].shape == image.shape
+        if batch and (not fits or len(batch) >= size or pixels > MAX_PIXELS):
+            yield from predict_batch(batch)
             batch = []
         batch.append(item)
     if batch:
-        yield from of(batch)
-
-
-def _choose(run: Run, table: np.ndarray, fake: np.ndarray) -> np.ndarray:
-    """The class of each row: the likeliest fake where P(fake) reaches the threshold."""
-    best_fake = 1 + np.argmax(np.nan_to_num(table[:, 1:]), axis=1)
-    return np.where(np.nan_to_num(fake) >= run.threshold, best_fake, 0)
+        yield from predict_batch(batch)

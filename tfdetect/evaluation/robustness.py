@@ -1,168 +1,216 @@
-"""How a run's verdicts hold when images are degraded: metrics, flips and curves."""
+"""Measures how verdicts hold when images are degraded: metrics, changed verdicts and curves."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
-from tfdetect.core.html import html_table, save_figure, template
+from tfdetect.core.html import (
+    Card,
+    Section,
+    figures,
+    join,
+    picture_of,
+    render_page,
+    table,
+    text,
+)
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
-from tfdetect.evaluation.metrics import binary_metrics, with_intervals
+from tfdetect.evaluation import prediction_tables
+from tfdetect.evaluation.figures import BLUE, GREEN, RED
+from tfdetect.evaluation.metrics import NAMES, binary_metrics, format_interval, with_intervals
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.imaging.degradations import KINDS, Degradation
 from tfdetect.models.saving import load_detector
 
-_METRICS = {"accuracy": "accuracy", "recall": "recall", "false_alarms": "false alarms",
-            "auc": "AUC", "ap": "average precision"}  # fmt: skip
-_NONE = "none"
-_RESAMPLES = 500
-
-_PAGE = template(
-    """<p>{{ count }} images of {{ split }} of {{ dataset }}, both classes degraded alike. Flipped:
-the share of verdicts that are not those on the untouched images.</p>
-<p>{{ stable }} of the images keep their verdict under every degradation.</p>
-{{ figures(drawn) }}
-{{ table }}
-<small>Brackets: 95% bootstrap interval over images. An accuracy that falls while false alarms rise
-means that the detector takes the degradation for a fake's trace; one that falls with recall, that
-it needs traces which the degradation removes.</small>
-"""
-)
+METRICS = ("accuracy", "recall", "fpr", "auc", "ap")
+UNDEGRADED = "none"
+RESAMPLES = 500
 
 
 def degrade(
-    run: Run, catalog: Catalog, split: str, degradations: list[Degradation], output: Path,
-    batch_size: int = 64, say=print,
-) -> dict:  # fmt: skip
-    """Scores a split untouched and under each degradation; writes what follows from it.
+    run: Run,
+    catalog: Catalog,
+    split: str,
+    degradations: list[Degradation],
+    output: Path,
+    batch_size: int = 64,
+    log: Callable[[str], None] = console.log,
+) -> dict[str, Any]:
+    """Measure a split without and with each degradation; write what was found.
 
     Args:
-        output: folder for degradations.json, .html, .parquet (P(fake) of each image, one column
-            each) and figures/degradations.png.
+        run: the run.
+        catalog: the dataset.
+        split: of the dataset.
+        degradations: both classes are degraded alike.
+        output: folder for degradations.json, .html, .parquet (P(fake) of each image, a column for
+            each degradation) and figures/degradations.png.
+        batch_size: images a batch.
+        log: called with each line of progress.
 
     Returns:
-        count, stable (share of images whose verdict never changes) and degradations {name:
-        metrics with intervals, flipped}; "none" first.
+        count: number of images; stable: fraction of the images whose verdict never changes;
+        degradations: {name: metrics with intervals, flipped (fraction of changed verdicts)},
+        "none" first.
 
     Raises:
         UserError: the split is empty.
     """
     rows = catalog.split(split)
     if not rows.num_rows:
-        raise UserError(f"The dataset has no images in {split}.")
+        raise UserError(f"The dataset {catalog.name} has no images in {split}.")
     detector = load_detector(run)
     source, fake = image_source(catalog, rows), rows["label"].to_numpy() > 0
-    scores, results = {}, {}
+    scores: dict[str, np.ndarray] = {}
     for degradation in (None, *degradations):
-        name = degradation.name if degradation else _NONE
-        say(f"evaluating {rows.num_rows:,} images of {split}, degradation {name}")
-        table = predict_source(run, detector, source, batch_size, change=degradation)
-        scores[name] = table["p_fake"].to_numpy(zero_copy_only=False)
+        name = degradation.name if degradation else UNDEGRADED
+        log(f"evaluating {rows.num_rows:,} images of {split}, degradation {name}")
+        predictions = predict_source(run, detector, source, batch_size, change=degradation)
+        scores[name] = predictions["p_fake"].to_numpy(zero_copy_only=False)
     known = ~np.isnan(np.stack(list(scores.values()))).any(axis=0)
     verdicts = {name: p[known] >= run.threshold for name, p in scores.items()}
-    for name, p in scores.items():
-        changed = verdicts[name] != verdicts[_NONE]
-        results[name] = {
+    results = {
+        name: {
             "metrics": with_intervals(
-                _measured(fake[known], p[known], run.threshold), int(known.sum()),
-                resamples=_RESAMPLES,
+                _selected_metrics(fake[known], p[known], run), int(known.sum()),
+                resamples=RESAMPLES,
             ),
-            "flipped": round(float(changed.mean()), 6),
-        }  # fmt: skip
-    steady = np.stack([verdicts[name] == verdicts[_NONE] for name in scores]).all(axis=0)
-    found = {"count": int(known.sum()), "stable": round(float(steady.mean()), 6),
+            "flipped": round(float((verdicts[name] != verdicts[UNDEGRADED]).mean()), 6),
+        }
+        for name, p in scores.items()
+    }  # fmt: skip
+    unchanged = np.stack([verdicts[name] == verdicts[UNDEGRADED] for name in scores]).all(axis=0)
+    found = {"count": int(known.sum()), "stable": round(float(unchanged.mean()), 6),
              "degradations": results}  # fmt: skip
-    _write(found, run, catalog, split, rows, scores, output)
+    _write(found, run, catalog.name, split, rows, scores, output)
     return found
 
 
-def _measured(fake: np.ndarray, p: np.ndarray, threshold: float):
-    metrics = binary_metrics(fake, p, threshold)
-    authentic, called = ~fake, p >= threshold
+def _selected_metrics(fake: np.ndarray, p: np.ndarray, run: Run):
+    metrics = binary_metrics(fake, p, run.threshold)
 
-    def some(weights: np.ndarray) -> dict[str, float]:
+    def selected(weights: np.ndarray) -> dict[str, float]:
         values = metrics(weights)
-        there = weights[authentic].sum()
-        alarms = weights[authentic & called].sum() / there if there else np.nan
-        return {name: alarms if name == "false_alarms" else values[name] for name in _METRICS}
+        return {name: values[name] for name in METRICS}
 
-    return some
+    return selected
 
 
-def _write(found, run, catalog, split, rows, scores, output: Path) -> None:
-    figures = output / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
+def _write(
+    found: dict[str, Any],
+    run: Run,
+    dataset: str,
+    split: str,
+    rows: pa.Table,
+    scores: dict[str, np.ndarray],
+    output: Path,
+) -> None:
+    (output / "figures").mkdir(parents=True, exist_ok=True)
+    (output / "figures" / "degradations.png").unlink(missing_ok=True)
     write_text(output / "degradations.json", json.dumps(found, indent=2) + "\n")
     columns = {"path": rows["path"], "label": rows["label"]}
     columns |= {name: pa.array(p, mask=np.isnan(p)) for name, p in scores.items()}
-    pq.write_table(pa.table(columns), output / "degradations.parquet")
-    headers, table = _rows(found)
-    drawn = [("degradations", save_figure(_curves(found), figures / "degradations.png"))]
-    page = _PAGE.render(
-        title=f"{run.name} under degradations", count=f"{found['count']:,}", split=split,
-        dataset=catalog.name, stable=f"{found['stable']:.1%}", drawn=drawn,
-        table=html_table(headers, table),
+    prediction_tables.write(pa.table(columns), output / "degradations.parquet")
+    write_text(
+        output / "degradations.html", _page(found, run, dataset, split, output / "figures")
     )  # fmt: skip
-    write_text(output / "degradations.html", page)
 
 
-def terminal(found: dict) -> str:
-    """The degradations as a table for the terminal."""
+def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Path) -> str:
+    results = found["degradations"]
+    accuracies = {
+        name: value["metrics"]["accuracy"]["value"] for name, value in results.items()
+    }  # fmt: skip
+    worst = min(accuracies, key=lambda name: accuracies[name])
+    curves = picture_of(
+        _curves(found),
+        "Accuracy, recall and false positive rate over the strength of each degradation",
+        path=folder / "degradations.png",
+    )
+    return render_page(
+        f"{run.name}: robustness to degradations",
+        [
+            Section("Results by degradation", join(
+                text("The verdict's threshold is that of the run. Changed verdicts are those that "
+                     "differ from the verdict on the undegraded image. Brackets hold the 95% "
+                     "interval (bootstrap over images)."),
+                table(*_rows(found)),
+            )),
+            Section("Metrics by strength", join(
+                text("Where accuracy falls and the false positive rate rises, the detector takes "
+                     "the degradation for a trace of a fake. Where accuracy falls with recall, it "
+                     "needs traces that the degradation removes."),
+                figures([curves], "wide"),
+            )),
+        ],
+        subtitle=f"{found['count']:,} images of {split} of {dataset}; authentic images and fakes "
+        "are degraded alike.",
+        cards=[
+            Card(f"{accuracies[UNDEGRADED]:.1%}", "accuracy without degradation"),
+            Card(f"{accuracies[worst]:.1%}", "lowest accuracy", f"degradation {worst}"),
+            Card(f"{found['stable']:.1%}", "stable images",
+                 "the same verdict under every degradation"),
+        ],
+    )  # fmt: skip
+
+
+def terminal(found: dict[str, Any]) -> str:
+    """Return the results as a table for the terminal."""
     headers, rows = _rows(found)
     return "\n".join([
-        tabulate(rows, headers, disable_numparse=True),
+        console.format_table(rows, headers), "",
         f"{found['stable']:.1%} of {found['count']:,} images keep their verdict under all of them",
     ])  # fmt: skip
 
 
-def _rows(found: dict) -> tuple[list[str], list[list[str]]]:
+def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, result in found["degradations"].items():
-        cells = [_cell(result["metrics"][key]) for key in _METRICS]
+        cells = [format_interval(result["metrics"][key], 3) for key in METRICS]
         rows.append([name, *cells, f"{result['flipped']:.1%}"])
-    return ["degradation", *_METRICS.values(), "flipped"], rows
+    return ["degradation", *(NAMES[key] for key in METRICS), "changed verdicts"], rows
 
 
-def _cell(metric: dict) -> str:
-    if metric["value"] is None:
-        return "-"
-    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
-
-
-def _curves(found: dict) -> Figure:
-    """Accuracy, recall and false alarms over the strength, one picture a kind."""
+def _curves(found: dict[str, Any]) -> Figure:
+    """Draw accuracy, recall and false positive rate over the strength, one axes for each kind."""
     results = found["degradations"]
-    kinds = {}
+    kinds: dict[str, list[str]] = {}
     for name in results:
-        if name != _NONE:
+        if name != UNDEGRADED:
             kinds.setdefault(name.partition(":")[0], []).append(name)
-    width = min(4, max(1, len(kinds)))
-    height = -(-max(1, len(kinds)) // width)
-    figure = Figure(figsize=(3.2 * width, 2.8 * height), layout="constrained")
-    shown = {"accuracy": "#2166ac", "recall": "#1b7837", "false_alarms": "#b2182b"}
-    for place, (kind, names) in enumerate(kinds.items(), 1):
-        axes = figure.add_subplot(height, width, place)
-        names = [_NONE, *names]
-        for key, color in shown.items():
-            triples = [results[name]["metrics"][key] for name in names]
-            if any(t["value"] is None for t in triples):
+    columns = min(3, max(1, len(kinds)))
+    lines = -(-max(1, len(kinds)) // columns)
+    figure = Figure(figsize=(max(4.2, 3.2 * columns), 3.0 * lines + 0.3), layout="constrained")
+    styles = {"accuracy": (BLUE, "-"), "recall": (GREEN, "-."), "fpr": (RED, "--")}
+    handles: dict[str, Any] = {}
+    for position, (kind, names) in enumerate(kinds.items(), 1):
+        axes = figure.add_subplot(lines, columns, position)
+        names = [UNDEGRADED, *names]
+        at = np.arange(len(names))
+        for key, (color, style) in styles.items():
+            intervals = [results[name]["metrics"][key] for name in names]
+            if any(value["value"] is None for value in intervals):
                 continue
-            at = np.arange(len(names))
-            axes.plot(at, [t["value"] for t in triples], color=color, marker="o", markersize=3,
-                      label=_METRICS[key])  # fmt: skip
-            axes.fill_between(at, [t["low"] for t in triples], [t["high"] for t in triples],
-                              color=color, alpha=0.15, linewidth=0)  # fmt: skip
-        axes.set_xticks(range(len(names)), [n.partition(":")[2] or n for n in names], fontsize=8)
-        axes.set(title=kind, ylim=(-0.02, 1.02))
-        axes.set_xlabel(KINDS[kind].text, fontsize=7)
-    if kinds:
-        figure.axes[0].legend(fontsize=7)
+            value, low, high = ([i[part] for i in intervals] for part in ("value", "low", "high"))
+            [handles[NAMES[key]]] = axes.plot(at, value, style, color=color, marker="o",
+                                              markersize=3)  # fmt: skip
+            axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.set_xticks(at, [n.partition(":")[2] or n for n in names], fontsize=8)
+        axes.set(ylim=(-0.02, 1.02))
+        axes.set_title(kind, fontsize=10)
+        axes.set_xlabel(KINDS[kind].text, fontsize=8, wrap=True)
+        axes.grid(alpha=0.2)
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3,
+                      fontsize=9, frameon=False)  # fmt: skip
     return figure

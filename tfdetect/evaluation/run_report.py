@@ -1,360 +1,356 @@
-"""One self-contained HTML page, a model card and a terminal table from metrics.json."""
+"""The report of a run: one HTML page, its figures, and a model card."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
 from tfdetect.core.files import write_text
-from tfdetect.core.html import html_table, save_figure, template
+from tfdetect.core.html import (
+    Card,
+    Picture,
+    Section,
+    code,
+    figures,
+    heading,
+    join,
+    note,
+    picture_of,
+    render_page,
+    table,
+    text,
+)
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.sources import Files, Records, image_source
-from tfdetect.evaluation import figures
-from tfdetect.evaluation.calibration import POINTS
-from tfdetect.evaluation.metrics import NAMES, shown
+from tfdetect.data.sources import image_source
+from tfdetect.evaluation import figures as draw
+from tfdetect.evaluation import result_tables
+from tfdetect.evaluation.metrics import class_weights
+from tfdetect.evaluation.model_card import model_card
 from tfdetect.evaluation.prediction_tables import by_generator
-
-MASK_NAMES = {
-    "iou_altered": "IoU, mean of altered images", "iou": "IoU, mean of all images",
-    "iou_data": "IoU of all pixels", "f1": "pixel F1, mean of altered images",
-    "f1_data": "pixel F1 of all pixels", "ap": "pixel AP, mean of altered images",
-    "ap_data": "pixel AP of all pixels", "auc": "pixel AUC, mean of altered images",
-    "auc_data": "pixel AUC of all pixels", "mcc_data": "MCC of all pixels",
-    "empty": "untouched images with an empty mask", "image_auc": "image AUC from the mask",
-}  # fmt: skip
-
-_PAGE = template(
-    """<p>{{ what }} and evaluated on {{ dataset }}, images of {{ pixels }} pixels,
-classes {{ run.classes | join(", ") }}.
-P(fake) is 1 - P({{ run.classes[0] }}). {{ calibrated }} The verdict is fake from
-{{ run.threshold }} on.{% if run.predicts_masks %} A pixel counts as altered from
-P(altered) 0.5 on, an empty mask for an untouched image as right (IoU 1).{% endif %}</p>
-{% for warning in warnings %}<p class="warning">{{ warning }}</p>{% endfor %}
-{% for split in splits %}
-<h2>{{ split.title }}</h2>
-<p>{{ "{:,}".format(split.count) }} images{% if split.unreadable %}, {{ split.unreadable }} more
-could not be read{% endif %}.
-<small>Brackets: 95% bootstrap interval over images.</small></p>
-{{ split.table }}
-{{ figures(split.figures) }}
-{% endfor %}
-<h2>{{ "Ensemble" if run.is_ensemble else "Training" }}</h2>
-{{ figures(training) }}
-<table>
-{% for key, value in facts %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}
-</table>
-<h2>{{ "Members" if run.is_ensemble else "Experiment" }}</h2>
-<pre>{{ run.document }}</pre>
-"""
+from tfdetect.evaluation.result_tables import ResultTable, constant_verdicts, ordered
+from tfdetect.evaluation.run_description import (
+    calibration_sentence,
+    describe_detector,
+    facts,
+    pixel_sizes,
+    threshold_sentence,
 )
+from tfdetect.evaluation.summary import TITLES, summary
+
+CARD_TITLES = {"ece": "calibration error", "mask_iou": "mask IoU", "mask_f1": "pixel F1"}
+Examples = dict[str, list]  # "best" and "worst": predicted masks with their IoU
 
 
 def write_report(
     run: Run,
-    results: dict,
+    results: dict[str, Any],
     tables: dict[str, pa.Table],
-    catalog: Catalog,
-    pictures: bool,
+    catalog: Catalog | None,
     output: Path,
-    drawn: dict[str, dict],
+    examples: dict[str, Examples] | None = None,
+    *,
+    dataset: str,
+    data_warnings: Sequence[str] = (),
 ) -> None:
-    """Writes figures/, report.html and, into the run itself, model_card.md.
+    """Write figures/, report.html and, into the run itself, model_card.md.
 
     Args:
+        run: the run.
         results: the content of metrics.json.
         tables: predictions by split.
-        catalog: of the images.
-        pictures: whether to show the surest mistakes.
+        catalog: of the images; None shows none of them.
         output: folder to write into.
-        drawn: by split, what was drawn on the images whose masks are best and worst.
+        examples: by split, the masks to show.
+        dataset: name of the evaluated dataset.
+        data_warnings: about the dataset.
     """
     folder = output / "figures"
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):  # of an earlier evaluation
         old.unlink()
-    splits = []
-    for split, table in tables.items():
-        source = image_source(catalog, catalog.split(split)) if pictures else None
-        pages = _draw(run, results[split], table, source)
-        pages += [
-            (f"masks_{name}", figures.localization(rows, f"{name.capitalize()} masks"))
-            for name, rows in drawn.get(split, {}).items() if rows
-        ]  # fmt: skip
-        splits.append({
-            "title": split.capitalize(), "count": results[split]["count"],
-            "unreadable": results[split]["unreadable"],
-            "table": _html_tables(results[split]),
-            "figures": [
-                (name, save_figure(f, folder / f"{split}_{name}.png")) for name, f in pages
-            ],
-        })  # fmt: skip
-    history = _history(run)
-    curves = [("training", figures.training_curves(history))] if history else []
-    page = _PAGE.render(
-        title=run.name, run=run, what=_what(run), pixels=_pixels(run), splits=splits,
-        dataset=catalog.name,
-        calibrated=_calibrated(run),
-        warnings=_warnings(run, results, catalog.warnings),
-        training=[(name, save_figure(f, folder / f"{name}.png")) for name, f in curves],
-        facts=_facts(run),
-    )  # fmt: skip
+    parts = {
+        split: _SplitReport(run, split, results[split], tables[split], catalog, folder,
+                            (examples or {}).get(split, {}))
+        for split in ordered(results)
+    }  # fmt: skip
+    first, *others = parts.values()
+    sections = [
+        Section(f"{first.title} results", first.metrics()),
+        Section("Thresholds and calibration", join(
+            text(calibration_sentence(run), threshold_sentence(run)), first.thresholds()
+        )),
+        Section("ROC, precision and confusion matrix", first.curves()),
+        Section("Masks", first.masks()),
+        Section("Results by dataset", first.by_part("dataset")),
+        Section("Results by generator", first.by_part("generator")),
+        Section("Most confident errors", first.errors()),
+        *(Section(f"{part.title} results", part.everything()) for part in others),
+        Section("Ensemble" if run.is_ensemble else "Training", _training(run, folder)),
+        Section("Members" if run.is_ensemble else "Experiment", join(
+            text("The resolved configuration, which trains the same detector again."),
+            code(run.document),
+        )),
+    ]  # fmt: skip
+    page = render_page(
+        run.name,
+        sections,
+        subtitle=f"{describe_detector(run)}; evaluated on {dataset}, images of "
+        f"{pixel_sizes(run)} pixels, classes {', '.join(run.class_names)}.",
+        cards=_cards(first),
+        notes=[note(warning) for warning in _warnings(run, results, data_warnings)],
+        lead=text(
+            f"Figures are of the {first.split} split unless the heading names another. Brackets "
+            "hold the 95% interval (bootstrap over images). P(fake) is "
+            f"1 - P({run.class_names[0]}).",
+            small=True,
+        ),
+    )
     write_text(output / "report.html", page)
     if output == run.path:
-        write_text(output / "model_card.md", _model_card(run, results))
+        write_text(output / "model_card.md", model_card(run, results))
 
 
-def terminal_table(results: dict) -> str:
-    """metrics.json as tables for the terminal."""
-    lines = []
-    for split, result in results.items():
-        lines.append(f"{split}: {result['count']:,} images (95% bootstrap intervals)")
-        for headers, rows in _tables(result):
-            lines += [tabulate(rows, headers, disable_numparse=True, tablefmt="simple"), ""]
-        lines += [f"warning: {split}: {w}" for w in _constants(result)]
-    return "\n".join(lines)
+class _SplitReport:
+    """The tables and figures of one split, as parts of the page."""
 
+    def __init__(
+        self,
+        run: Run,
+        split: str,
+        result: dict[str, Any],
+        predictions: pa.Table,
+        catalog: Catalog | None,
+        folder: Path,
+        examples: Examples,
+    ):
+        self.run, self.split, self.result = run, split, result
+        self.title = "All images:" if split == "all" else split.capitalize()
+        self.predictions = predictions
+        self._readable = predictions.filter(pc.is_null(predictions["error"]))
+        self._fake = self._readable["label"].to_numpy() > 0
+        self._scores = self._readable["p_fake"].to_numpy()
+        self._mixed = bool(self._fake.any() and not self._fake.all())
+        self._catalog, self._folder, self._examples = catalog, folder, examples
 
-def _tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
-    """Headers and rows: all metrics of all images, and the main ones of each generator."""
-    parts = {"all": result}
-    if "unseen" in result:
-        parts[f"not in train ({result['unseen']['count']:,})"] = result["unseen"]
-    rows = [[title, *(_cell(p, key) for p in parts.values())] for key, title in NAMES.items()]
-    tables = [(["metric", *parts], rows)]
-    if "points" in result:
-        tables += _point_tables(result)
-    if "masks" in result:
-        tables.append((["mask", *parts], _mask_rows(list(parts.values()))))
-    keys = ("accuracy", "recall", "auc", "ap", "tpr_at_fpr_5", "ece")
-    mask_keys = ("iou_altered", "f1", "ap")
-    for kind in ("dataset", "generator"):
-        named = dict(result.get(f"{kind}s", {}))
-        if kind == "generator" and "never_seen" in result:
-            others = result["never_seen"]
-            named = {name + (" (never trained on)" if name in others["generators"] else ""): part
-                     for name, part in named.items()}  # fmt: skip
-            named[f"all {len(others['generators'])} never trained on"] = others
-        rows = [
-            [name, f"{part['count']:,}", *(_cell(part, key) for key in keys)]
-            for name, part in named.items()
+    def metrics(self) -> Markup:
+        """Return the number of images and the table of metrics."""
+        images = f"{self.result['count']:,} images"
+        if self.result["unreadable"]:
+            images += f"; {self.result['unreadable']:,} more could not be read"
+        alone = ""
+        if not self._mixed and len(self._fake):
+            kind, rate = ("fakes", "recall") if self._fake.any() else (
+                "authentic images", "false positive rate")  # fmt: skip
+            alone = (
+                f"All of them are {kind}, which tells the {rate} and nothing about the other class."
+            )
+        found = result_tables.metric_table(self.result)
+        return join(text(f"{images}. {alone}"), _html(found, caption=False))
+
+    def thresholds(self) -> Markup:
+        """Return operating points, abstention, calibration and their figures."""
+        found = [
+            _html(result_tables.operating_point_table(self.result)),
+            _html(result_tables.abstention_table(self.result)),
+            _html(result_tables.calibration_table(self.result)),
         ]
-        if rows:
-            tables.append(([kind, "images", *(NAMES[key] for key in keys)], rows))
-        rows = [
-            [name, *(shown(part["points"][point][rate])
-                     for point in ("fpr_1", "fpr_5") for rate in ("tpr", "fpr"))]
-            for name, part in named.items() if "fpr_1" in part.get("points", {})
+        if not self._mixed:
+            return join(*found)
+        points = {"verdict": self.run.threshold}
+        points |= {n: p.threshold for n, p in self.run.info.operating_points.items()}
+        effect = self._save(
+            "thresholds",
+            draw.thresholds(self._fake, self._scores, points, self.run.abstention_band),
+            "Recall, false positive rate and precision for every threshold of P(fake), with the "
+            "operating points as vertical lines",
+            "Effect of the threshold",
+            "The verdict is fake from its threshold on; in the shaded band it is inconclusive.",
+        )
+        raw = self._readable["p_fake_raw"].to_numpy() if self.run.calibration else None
+        prior = self.run.info.prior
+        weighted = f" The classes are weighted to {prior:.0%} fakes." if prior is not None else ""
+        reliability = self._save(
+            "reliability",
+            draw.reliability(self._fake, self._scores, raw, _weights(self._readable, self.run)),
+            "Fraction of fakes among images by P(fake); a calibrated detector follows the diagonal",
+            "Reliability",
+            "A calibrated detector follows the dotted diagonal. The gray bars count the images."
+            + weighted,
+        )
+        return join(*found, figures([effect], "wide"), figures([reliability]))
+
+    def curves(self) -> Markup:
+        """Return the figures of ranking and of confusion."""
+        pictures = []
+        if self._mixed:
+            auc = self.result["metrics"]["auc"]["value"]
+            pictures += [
+                self._save("roc", draw.roc(self._fake, self._scores),
+                           f"ROC curve with an area of {auc:.4f}", "ROC",
+                           "The dotted line is chance."),
+                self._save("precision_recall", draw.precision_recall(self._fake, self._scores),
+                           "Precision over recall of the fakes", "Precision and recall",
+                           "The dotted line is the fraction of fakes."),
+            ]  # fmt: skip
+        if len(self._fake):
+            counts = self.result["confusion"]
+            pictures.append(self._save(
+                "confusion", draw.confusion_matrix(counts, self.run.class_names),
+                "Number of images by true class and verdict", "Confusion matrix",
+                "Percentages are of the true class.",
+            ))  # fmt: skip
+        return figures(pictures)
+
+    def masks(self) -> Markup:
+        """Return the metrics of masks, and the best and worst of them."""
+        pictures = [
+            self._save(f"masks_{name}", draw.localization(rows),
+                       f"The {name} predicted masks of altered images, beside the true masks",
+                       f"{name.capitalize()} masks", "By IoU, among the altered images.")
+            for name, rows in self._examples.items() if rows
         ]  # fmt: skip
-        if rows:
-            headers = [f"{what} at {point}" for point in ("fpr_1", "fpr_5")
-                       for what in ("recall", "false alarms")]  # fmt: skip
-            tables.append(([f"{kind}, by thresholds of validation", *headers], rows))
-        rows = [
-            [name, f"{part['masks']['altered']:,}",
-             *(_cell(part["masks"], key) for key in mask_keys)]
-            for name, part in named.items() if part.get("masks", {}).get("altered")
-        ]  # fmt: skip
-        if rows:
-            headers = ("IoU", "pixel F1", "pixel AP")
-            tables.append(([f"masks of {kind}", "altered images", *headers], rows))
-    return tables
+        found = result_tables.mask_table(self.result)
+        return join(_html(found, caption=False), figures(pictures, "wide"))
 
+    def by_part(self, kind: str) -> Markup:
+        """Return the metrics of each dataset or generator."""
+        found = result_tables.part_tables(self.result, kind)
+        pictures = []
+        if kind == "generator":
+            parts = {}
+            for name, part in by_generator(self._readable).items():
+                fake = part["label"].to_numpy() > 0
+                if fake.any() and not fake.all():
+                    parts[name] = fake, part["p_fake"].to_numpy(), _weights(part, self.run)
+            if len(parts) > 1:
+                names = list(parts)[: draw.MAX_GENERATORS]
+                pictures.append(self._save(
+                    "generators", draw.reliability_by_generator(parts),
+                    f"Fraction of fakes by P(fake) for {', '.join(names)}",
+                    "Reliability by generator",
+                    "A detector that is calibrated for a generator follows the dotted diagonal.",
+                ))  # fmt: skip
+        return join(*map(_html, found), figures(pictures))
 
-def _point_tables(result: dict) -> list[tuple[list[str], list[list[str]]]]:
-    """What thresholds give, and how much is unsure."""
-    rows = [
-        [name + (f" ({POINTS[name]})" if name in POINTS else ""),
-         f"{point['threshold']:.4f}", shown(point["fpr"]), shown(point["tpr"]),
-         *(("-" if p is None else f"{p:.3f}") for p in point["precision"].values())]
-        for name, point in result["points"].items()
-    ]  # fmt: skip
-    priors = [f"precision if 1 in {round(1 / float(p)):,}"
-              for p in next(iter(result["points"].values()))["precision"]]  # fmt: skip
-    tables = [(["threshold", "P(fake)", "false alarms", "recall", *priors], rows)]
-    if unsure := result.get("unsure"):
-        right = shown(unsure["accuracy"]) if unsure["accuracy"] else "-"
-        tables.append((
-            ["unsure from P(fake)", "to", "verdicts given", "accuracy of those"],
-            [[f"{unsure['low']:.4f}", f"{unsure['high']:.4f}",
-              shown(unsure["coverage"]), right]],
-        ))  # fmt: skip
-    if before := result.get("uncalibrated"):
-        after = result["metrics"]
-        tables.append((
-            ["calibration", "before", "after"],
-            [[NAMES[key], f"{before[key]:.4f}", f"{after[key]['value']:.4f}"]
-             for key in ("log_loss", "ece")],
-        ))  # fmt: skip
-    return tables
+    def errors(self) -> Markup:
+        """Return the images that were judged wrongly with the highest confidence."""
+        if self._catalog is None:
+            return Markup("")
+        source = image_source(self._catalog, self._catalog.split(self.split))
+        pictures = draw.most_confident_errors(self.predictions, source, self.run.class_names)
+        if not pictures:
+            return text("Every verdict is right.")
+        return join(
+            text("Wrong verdicts, the most confident first. Wrong labels often show here."),
+            figures(pictures, "thumbnails"),
+        )
 
-
-def _mask_rows(parts: list[dict]) -> list[list[str]]:
-    """The metrics of masks, and what has no interval."""
-    masks = [part.get("masks") for part in parts]
-    rows = [[title, *(_cell(m, key) if m else "-" for m in masks)]
-            for key, title in MASK_NAMES.items()]  # fmt: skip
-    rows.append(["IoU, mean of batches of 8 (note 000's)",
-                 *(f"{m['batch_iou']:.4f}" if m else "-" for m in masks)])  # fmt: skip
-    best = [m.get("best") if m else None for m in masks]
-    rows.append(["IoU of altered images at its best threshold (flatters)", *(
-        f"{b['iou_altered']:.4f} at {b['threshold']:.2f}" if b else "-" for b in best
-    )])  # fmt: skip
-    return rows
-
-
-def _cell(part: dict, key: str) -> str:
-    metric = part["metrics"].get(key)
-    return "-" if metric is None else shown(metric)
-
-
-def _html_tables(result: dict) -> Markup:
-    return Markup("\n").join(html_table(headers, rows) for headers, rows in _tables(result))
-
-
-def _draw(
-    run: Run, result: dict, table: pa.Table, source: Files | Records | None
-) -> list[tuple[str, Figure]]:
-    readable = table.filter(pc.is_null(table["error"]))
-    fake, scores = readable["label"].to_numpy() > 0, readable["p_fake"].to_numpy()
-    drawn = []
-    if fake.any() and not fake.all():
-        drawn += [("roc", figures.roc(fake, scores)),
-                  ("precision_recall", figures.precision_recall(fake, scores))]  # fmt: skip
-        points = {name: point["threshold"] for name, point in run.info.get("points", {}).items()}
-        if run.calibration:
-            drawn.append(("thresholds", figures.thresholds(fake, scores, points, run.unsure)))
-    if len(fake):
-        matrix = figures.confusion_matrix(result["confusion"], run.classes)
-        raw = readable["p_fake_raw"].to_numpy() if run.calibration else None
-        drawn += [("reliability", figures.reliability(fake, scores, raw)), ("confusion", matrix)]
+    def everything(self) -> Markup:
+        """Return all parts below one heading, for a split that is not the main one."""
         parts = {
-            name: (part["label"].to_numpy() > 0, part["p_fake"].to_numpy())
-            for name, part in by_generator(readable).items()
+            "Thresholds and calibration": self.thresholds(),
+            "ROC, precision and confusion matrix": self.curves(),
+            "Masks": self.masks(),
+            "Results by dataset": self.by_part("dataset"),
+            "Results by generator": self.by_part("generator"),
+            "Most confident errors": self.errors(),
         }
-        if len(parts) > 1:
-            drawn.append(("generators", figures.reliability_by_generator(parts)))
-    if source is not None:
-        drawn.append(("mistakes", figures.most_confident_errors(table, source, run.classes)))
-    return drawn
+        titles = {
+            "validation": "The validation split selected the best epoch, the calibration and the "
+            "thresholds, so its figures are optimistic.",
+            "train": "The detector was trained on these images, so the figures are optimistic.",
+        }
+        return join(
+            text(titles.get(self.split, "")), self.metrics(),
+            *(join(heading(f"{self.title}: {title[0].lower() + title[1:]}" if title[:3] != "ROC"
+                           else f"{self.title}: {title}"), body)
+              for title, body in parts.items() if body),
+        )  # fmt: skip
+
+    def _save(self, name: str, figure: Figure, alt: str, title: str, caption: str = "") -> Picture:
+        return picture_of(figure, alt, title, caption, self._folder / f"{self.split}_{name}.png")
+
+
+def _weights(part: pa.Table, run: Run) -> np.ndarray | None:
+    """Return the weights with which the classes are as frequent as P(fake) supposes."""
+    prior = run.info.prior
+    return None if prior is None else class_weights(part["label"].to_numpy() > 0, prior)
+
+
+def _cards(first: "_SplitReport") -> list[Card]:
+    """Return the headline figures: what matters most, of the most important split."""
+    cards = []
+    for name, value in summary({first.split: first.result}).items():
+        if name == "mask_ap":
+            continue
+        percent = name in ("accuracy", "fpr", "recall", "tpr_at_fpr_1", "tpr_at_fpr_5")
+        form = "{:.1%}" if percent else "{:.3f}"
+        low, high = form.format(value["low"]), form.format(value["high"])
+        cards.append(
+            Card(
+                form.format(value["value"]),
+                f"{first.split} {CARD_TITLES.get(name, TITLES[name])}",
+                f"{low} to {high}",
+            )
+        )
+    band = first.result.get("abstention")
+    if band:
+        cards.append(Card(
+            f"{1 - band['coverage']['value']:.1%}", f"{first.split} images inconclusive",
+            "their P(fake) is inside the abstention band",
+        ))  # fmt: skip
+    return cards
+
+
+def _html(found: ResultTable | None, caption: bool = True) -> Markup:
+    if found is None or not found.rows:
+        return Markup("")
+    return join(
+        table(found.headers, found.rows, found.title if caption else "", found.title),
+        text(found.explanation, small=True) if found.explanation else None,
+    )
+
+
+def _training(run: Run, folder: Path) -> Markup:
+    history = _history(run)
+    pictures = []
+    if history:
+        last = history[-1]
+        pictures.append(picture_of(
+            draw.training_curves(history),
+            f"Training and validation metrics by epoch; the last validation accuracy is "
+            f"{last['val_accuracy']:.4f}",
+            "Training curves", path=folder / "training.png",
+        ))  # fmt: skip
+    return join(figures(pictures, "wide"), table(["", ""], facts(run), label="training facts"))
 
 
 def _history(run: Run) -> list[dict[str, float]]:
     path = run.path / "history.csv"
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-def _constants(result: dict) -> list[str]:
-    parts = {
-        "all images": result, **result.get("datasets", {}), **result.get("generators", {})
-    }  # fmt: skip
-    return [f"{part['constant']} ({name})" for name, part in parts.items() if "constant" in part]
-
-
-def _warnings(run: Run, results: dict, of_data: tuple[str, ...]) -> list[str]:
-    found = list(of_data)
-    found += [f"{split}: {text}" for split, r in results.items() for text in _constants(r)]
-    for split, result in results.items():
-        if "unseen" in result:
-            copies = result["count"] - result["unseen"]["count"]
-            found.append(f"{split}: {copies} images stand byte for byte in train too; "
-                         "the column 'not in train' leaves them out.")  # fmt: skip
-    if run.info["status"] == "interrupted":
-        found.append(f"Training was interrupted after epoch {run.info['epochs']}.")
+def _warnings(run: Run, results: dict[str, Any], data_warnings: Sequence[str]) -> list[str]:
+    found = list(data_warnings)
+    for split in ordered(results):
+        result = results[split]
+        found += [f"{split}: {message}" for message in constant_verdicts(result)]
+        if "without_duplicates" in result:
+            copies = result["count"] - result["without_duplicates"]["count"]
+            found.append(
+                f"{split}: {copies:,} images are exact duplicates of training images; the column "
+                "'without duplicates' leaves them out."
+            )
+    if run.info.status == "interrupted":
+        found.append(f"Training was interrupted after epoch {run.info.epochs}.")
     return found
-
-
-def _facts(run: Run) -> list[tuple[str, str]]:
-    info, data = run.info, run.info["dataset"]
-    counts = "; ".join(
-        f"{split} {', '.join(f'{n:,} {c}' for c, n in classes.items())}"
-        for split, classes in data["counts"].items()
-    )
-    versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
-    return [
-        ("images", counts), ("files skipped", str(data["skipped"])),
-        ("dataset fingerprint", data["fingerprint"]), ("seed", str(info["seed"])),
-        ("epochs", str(info.get("epochs"))), ("trained on", info["devices"]),
-        ("seconds of training", str(info.get("training_seconds"))),
-        *([("parameters", f"{info['parameters']:,}")] if "parameters" in info else []),
-        ("created", info["created"]), ("git revision", info["git_revision"] or "-"),
-        ("versions", versions), ("command", info["command"]),
-    ]  # fmt: skip
-
-
-def _what(run: Run) -> str:
-    """What the detector is, and what it learned from."""
-    data = run.info["dataset"]["name"]
-    if run.is_ensemble:
-        members = ", ".join(run.info["members"])
-        return f"A fusion ({run.info['fusion']}) of {members} with weights from {data}"
-    model = run.experiment().model
-    masks = f" and the mask head {model.mask_head}" if model.mask_head else ""
-    return f"{model.backbone} with the head {model.head}{masks}, trained on {data}"
-
-
-def _pixels(run: Run) -> str:
-    return " and of ".join(f"{v.size[0]} x {v.size[1]}" for v in run.views)
-
-
-def _model_card(run: Run, results: dict) -> str:
-    brought = "; ".join(f"{v.size[0]} x {v.size[1]} pixels (policy: {v.policy})" for v in run.views)
-    about = "" if run.is_ensemble else f" {run.experiment().description}"
-    facts = "\n".join(f"- {key}: {value}" for key, value in _facts(run))
-    return f"""# {run.name}
-
-A detector of fake images: {_what(run)}.{about}
-
-Classes, in label order: {", ".join(run.classes)}. The first is authentic; P(fake) is one minus
-its probability. Images are brought to {brought}.
-
-## Limits
-
-It was measured on images like those it was trained on. On other generators, cameras, sizes or
-compressions it can be wrong with high confidence. {_calibrated(run)} One verdict is no proof.
-
-## Metrics
-
-```
-{terminal_table(results)}```
-
-## Training
-
-{facts}
-
-## Use from TensorFlow
-
-```python
-import tensorflow as tf
-
-detector = tf.saved_model.load("{run.name}/saved_model")
-files = [tf.io.read_file(path) for path in paths]
-answer = detector.signatures["encoded"](encoded_images=tf.stack(files))
-answer["p_fake"], answer["probabilities"], answer["class_names"]
-```
-
-The signature `serving_default` takes `images`, float32 [B, H, W, 3] in 0..255, any H and W.
-{_MASK_USE if run.predicts_masks else ""}"""
-
-
-def _calibrated(run: Run) -> str:
-    found = run.calibration
-    if not found:
-        return "P(fake) is not calibrated."
-    return (
-        f"P(fake) is calibrated ({found['method']}) on {found['images']:,} validation images, of "
-        f"which {found['fakes']:.0%} are fake; on other images it is not."
-    )
-
-
-_MASK_USE = """
-Where an image was altered: `serving_default` also returns `mask`, P(altered) float32 [B, H, W, 1];
-`encoded` returns `mask_png`, a gray PNG of each image's size, 255 for P(altered) 1.
-"""

@@ -1,0 +1,203 @@
+"""Measures a table of predictions: the content of metrics.json for one split."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfdetect.core.run import Run
+from tfdetect.evaluation.mask_metrics import (
+    BINS,
+    batch_iou,
+    best_threshold,
+    mask_metrics,
+)
+from tfdetect.evaluation.metrics import (
+    binary_metrics,
+    class_weights,
+    confusion,
+    proportion,
+    with_intervals,
+)
+from tfdetect.evaluation.operating_points import precision_at
+from tfdetect.evaluation.prediction_tables import by_generator
+
+# Fractions of fakes among all images, for which the precision is told.
+PRIORS = (0.1, 0.01, 0.001)
+
+
+def measure(table: pa.Table, run: Run) -> dict[str, Any]:
+    """Return the metrics of all images and of parts of them.
+
+    Args:
+        table: predictions with the columns of `evaluate_run.complete`.
+        run: with the threshold, band and prior that the predictions follow.
+
+    Returns:
+        count and unreadable: numbers of images.
+        metrics: {name: value, low, high}; of images of one class alone only what they can tell.
+        confusion: counts [true class][verdict].
+        operating_points: {name: threshold, fpr, tpr, precision {prior: value}}; None for the
+            rate of a class that is missing.
+        abstention: low, high, coverage and accuracy of the verdicts outside of the band.
+        uncalibrated: log_loss and ece of the raw scores, where the run is calibrated.
+        prior: fraction of fakes to which log-loss, Brier score and ECE are weighted.
+        masks: of the images whose true masks are known.
+        without_duplicates: the same without exact duplicates of training images.
+        datasets, generators: the same for each dataset of a union and each image generator.
+        unseen_generators: the same of all generators that the run was not trained on.
+        constant: a warning where every verdict is the same.
+
+        All but the first three are there only where they apply.
+    """
+    readable = table.filter(pc.is_null(table["error"]))
+    result: dict[str, Any] = {
+        "count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows
+    }  # fmt: skip
+    result |= _measure_verdicts(readable, run) | _measure_thresholds(readable, run)
+    duplicate = readable["duplicate_of_train"].to_numpy(zero_copy_only=False)
+    if duplicate.any():
+        rest = readable.filter(pa.array(~duplicate))
+        result["without_duplicates"] = {"count": rest.num_rows, **_measure_verdicts(rest, run)}
+    datasets = sorted(set(readable["dataset"].to_pylist()))
+    if len(datasets) > 1:
+        parts = {d: readable.filter(pc.equal(readable["dataset"], d)) for d in datasets}
+        result["datasets"] = {
+            name: {"count": part.num_rows, **_measure_verdicts(part, run)}
+            for name, part in parts.items()
+        }
+    generators = by_generator(readable)
+    if generators:
+        result["generators"] = {name: _measure_part(part, run) for name, part in generators.items()}
+    training = run.info.dataset.training_images
+    known = training.generators if training else ()
+    unseen = [name for name in generators if name not in known]
+    if known and unseen:
+        column = pc.if_else(
+            pc.is_in(readable["generator"].cast(pa.string()), pa.array(unseen)), "unseen", None
+        )
+        [part] = by_generator(readable.append_column("seen", column), "seen").values()
+        result["unseen_generators"] = {"generators": unseen, **_measure_part(part, run)}
+    return result
+
+
+def _measure_part(table: pa.Table, run: Run) -> dict[str, Any]:
+    return {
+        "count": table.num_rows, **_measure_verdicts(table, run), **_measure_thresholds(table, run)
+    }  # fmt: skip
+
+
+def _measure_verdicts(table: pa.Table, run: Run) -> dict[str, Any]:
+    """Return metrics, confusion, masks, class_accuracy and constant."""
+    if not table.num_rows:
+        return {"metrics": {}, "confusion": []}
+    labels = table["label"].to_numpy()
+    fake = labels > 0
+    predicted = np.array([run.class_names.index(v) for v in table["verdict"].to_pylist()])
+    part: dict[str, Any] = {
+        "metrics": _label_metrics(fake, table["p_fake"].to_numpy(), run),
+        "confusion": confusion(labels, predicted, len(run.class_names)),
+    }
+    if "altered_histogram" in table.column_names:
+        _, altered, authentic = pixel_histograms(table)
+        if len(altered):
+            part["masks"] = _measure_masks(altered, authentic)
+    if len(run.class_names) > 2:
+        part["class_accuracy"] = round(float((labels == predicted).mean()), 6)
+    if len(set(predicted.tolist())) == 1 and len(set(labels.tolist())) > 1:
+        part["constant"] = f"every verdict is {run.class_names[predicted[0]]!r}"
+    return part
+
+
+def _label_metrics(fake: np.ndarray, p_fake: np.ndarray, run: Run) -> dict[str, dict]:
+    """Return the metrics that these images can tell, with intervals."""
+    if not fake.any():
+        return {"fpr": proportion(p_fake >= run.threshold)}
+    if fake.all():
+        return {"recall": proportion(p_fake >= run.threshold)}
+    metrics = binary_metrics(fake, p_fake, run.threshold, run.info.prior)
+    found = with_intervals(metrics, len(fake))
+    called_fake = p_fake >= run.threshold
+    hits = {
+        "accuracy": called_fake == fake, "recall": called_fake[fake], "fpr": called_fake[~fake]
+    }  # fmt: skip
+    for name, values in hits.items():
+        if found[name]["value"] in (0.0, 1.0):  # all or none: no resample differs
+            found[name] = proportion(values)
+    return found
+
+
+def _measure_thresholds(table: pa.Table, run: Run) -> dict[str, Any]:
+    """Return operating_points, abstention, uncalibrated and prior."""
+    if not table.num_rows:
+        return {}
+    fake, p = table["label"].to_numpy() > 0, table["p_fake"].to_numpy()
+    mixed = fake.any() and not fake.all()
+    thresholds = {"verdict": run.threshold}
+    thresholds |= {name: point.threshold for name, point in run.info.operating_points.items()}
+    points = {}
+    for name, threshold in thresholds.items():
+        fpr, tpr = (
+            proportion(p[rows] >= threshold) if rows.any() else None for rows in (~fake, fake)
+        )
+        precision = {
+            str(prior): precision_at(tpr["value"], fpr["value"], prior) if fpr and tpr else None
+            for prior in PRIORS
+        }
+        points[name] = {"threshold": threshold, "fpr": fpr, "tpr": tpr, "precision": precision}
+    found: dict[str, Any] = {"operating_points": points}
+    if run.info.abstention_band is not None:
+        low, high = run.abstention_band
+        conclusive = ~table["inconclusive"].to_numpy(zero_copy_only=False)
+        right = ((p >= run.threshold) == fake)[conclusive]
+        found["abstention"] = {
+            "low": low, "high": high, "error_rate": run.info.abstention_band.error_rate,
+            "coverage": proportion(conclusive),
+            "accuracy": proportion(right) if conclusive.any() else None,
+        }  # fmt: skip
+    if run.info.prior is not None:
+        found["prior"] = run.info.prior
+    if run.calibration is not None and mixed:
+        raw = binary_metrics(fake, table["p_fake_raw"].to_numpy(), prior=run.info.prior)
+        values = raw(np.ones(len(fake)))
+        found["uncalibrated"] = {name: round(values[name], 6) for name in ("log_loss", "ece")}
+    return found
+
+
+def pixel_histograms(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what is known about the pixels of the images whose true masks are known.
+
+    Args:
+        table: predictions with true masks.
+
+    Returns:
+        The rows, int [m], and the numbers of truly altered and of authentic pixels by P(altered),
+        int32 [m, BINS] each.
+    """
+    known = table["altered_histogram"].is_valid().to_numpy(zero_copy_only=False)
+    altered, authentic = (
+        table[name].combine_chunks().drop_null().flatten().to_numpy().reshape(-1, BINS)
+        for name in ("altered_histogram", "authentic_histogram")
+    )
+    return np.flatnonzero(known), altered, authentic
+
+
+def _measure_masks(altered: np.ndarray, authentic: np.ndarray) -> dict[str, Any]:
+    """Return count, altered, metrics, batch_iou and, where images are altered, best."""
+    count = int((altered.sum(axis=1) > 0).sum())
+    result: dict[str, Any] = {
+        "count": len(altered), "altered": count,
+        "metrics": with_intervals(mask_metrics(altered, authentic), len(altered)),
+        "batch_iou": round(batch_iou(altered, authentic), 6),
+    }  # fmt: skip
+    if count:
+        threshold, iou = best_threshold(altered, authentic)
+        result["best"] = {"threshold": round(threshold, 4), "iou_altered": round(iou, 6)}
+    return result
+
+
+def reliability_weights(table: pa.Table, run: Run) -> np.ndarray | None:
+    """Return the weights of the images for a reliability figure; None weights them alike."""
+    fake = table["label"].to_numpy() > 0
+    return None if run.info.prior is None else class_weights(fake, run.info.prior)

@@ -1,0 +1,121 @@
+"""The model card of a run, in Markdown."""
+
+from typing import Any
+
+from tfdetect.core.run import Run
+from tfdetect.evaluation.metrics import format_interval
+from tfdetect.evaluation.result_tables import ordered, tables_of
+from tfdetect.evaluation.run_description import (
+    calibration_sentence,
+    describe_detector,
+    facts,
+    threshold_sentence,
+)
+from tfdetect.evaluation.summary import TITLES, summary
+
+
+def model_card(run: Run, results: dict[str, Any]) -> str:
+    """Return the model card.
+
+    Args:
+        run: the run.
+        results: the content of metrics.json.
+    """
+    views = "; ".join(f"{v.size[0]} x {v.size[1]} pixels (policy: {v.policy})" for v in run.views)
+    about = "" if run.is_ensemble else run.experiment().description
+    masks = " It also predicts which pixels of an image were altered." if run.predicts_masks else ""
+    parts = [
+        f"# {run.name}",
+        f"{describe_detector(run)}. {about}".strip(),
+        "## Intended use",
+        f"The detector estimates whether an image is one of: {', '.join(run.class_names)}. The "
+        f"first class is authentic; P(fake) is one minus its probability.{masks} It is meant as "
+        "one piece of evidence beside others (provenance, metadata, context), and for images like "
+        "its training data. It is not meant to decide alone about a person or a publication.",
+        "## Training data",
+        _training_data(run),
+        "## Evaluation",
+        _evaluation(results),
+        "## Limitations",
+        "- It was measured on images like those it was trained on. On images of other generators, "
+        "cameras, sizes or compressions it can be wrong with high confidence.\n"
+        f"- {calibration_sentence(run)}\n- {threshold_sentence(run)}\n"
+        f"- Every image is brought to {views}.",
+        "## How to use",
+        _usage(run),
+        "## Training details",
+        "\n".join(f"- {name}: {value}" for name, value in facts(run)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _training_data(run: Run) -> str:
+    data = run.info.dataset
+    counts = data.counts.get("train", {})
+    lines = [f"- dataset: {data.name}"]
+    if counts:
+        lines.append("- images: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    images = data.training_images
+    if images and images.generators:
+        lines.append(f"- image generators: {', '.join(images.generators)}")
+    if images and images.formats:
+        lines.append(f"- file formats: {', '.join(images.formats)}")
+    if images and images.shorter_side:
+        low, middle, high = images.shorter_side
+        lines.append(f"- shorter side: {low} to {high} pixels, median {middle}")
+    lines += [f"- warning: {warning}" for warning in data.warnings]
+    return "\n".join(lines)
+
+
+def _evaluation(results: dict[str, Any]) -> str:
+    """Return the summary of every split, and all tables of the first one."""
+    splits = ordered(results)
+    if not splits:
+        return "The detector was not evaluated."
+    parts = ["Brackets hold the 95% interval."]
+    names = list(dict.fromkeys(name for split in splits for name in summary(results, split)))
+    rows = [
+        [TITLES[name], *(format_interval(summary(results, split).get(name)) for split in splits)]
+        for name in names
+    ]
+    parts.append(_markdown(["metric", *splits], rows))
+    for found in tables_of(results[splits[0]]):
+        parts += [f"### {found.title} ({splits[0]})", _markdown(found.headers, found.rows)]
+        if found.explanation:
+            parts.append(found.explanation)
+    return "\n\n".join(parts)
+
+
+def _usage(run: Run) -> str:
+    masks = ""
+    if run.predicts_masks:
+        masks = (
+            "\n\n`serving_default` also returns `mask`, P(altered) float32 [B, H, W, 1]; `encoded` "
+            "returns `mask_png`, a gray PNG of each image's size, 255 for P(altered) 1."
+        )
+    return f"""With tfdetect:
+
+```bash
+python -m tfdetect.predict {run.name} image.jpg
+```
+
+With TensorFlow alone:
+
+```python
+import tensorflow as tf
+
+detector = tf.saved_model.load("{run.name}/saved_model")
+files = [tf.io.read_file(path) for path in paths]
+outputs = detector.signatures["encoded"](encoded_images=tf.stack(files))
+outputs["p_fake"], outputs["verdict"], outputs["unsure"], outputs["class_names"]
+```
+
+The signature `serving_default` takes `images`, float32 [B, H, W, 3] in 0..255, any H and W. \
+`unsure` is true where the verdict is inconclusive.{masks}"""
+
+
+def _markdown(headers: list[str], rows: list[list[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+    )

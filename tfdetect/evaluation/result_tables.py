@@ -1,0 +1,250 @@
+"""The content of metrics.json as tables, for the report, the model card and the terminal."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tfdetect.core import console
+from tfdetect.evaluation.metrics import NAMES, format_interval
+from tfdetect.evaluation.operating_points import POINTS
+
+MASK_NAMES = {
+    "iou_altered": "IoU, mean of altered images", "iou": "IoU, mean of all images",
+    "iou_data": "IoU of all pixels", "f1": "pixel F1, mean of altered images",
+    "f1_data": "pixel F1 of all pixels", "ap": "pixel AP, mean of altered images",
+    "ap_data": "pixel AP of all pixels", "auc": "pixel AUC, mean of altered images",
+    "auc_data": "pixel AUC of all pixels", "mcc_data": "MCC of all pixels",
+    "empty": "authentic images with an empty mask", "image_auc": "image AUC from the mask",
+}  # fmt: skip
+_PART_METRICS = ("accuracy", "recall", "fpr", "auc", "ap", "tpr_at_fpr_5", "ece")
+_PART_MASK_METRICS = {"iou_altered": "IoU", "f1": "pixel F1", "ap": "pixel AP"}
+_POINT_RATES = (("fpr_1", "tpr"), ("fpr_1", "fpr"), ("fpr_5", "tpr"), ("fpr_5", "fpr"))
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table of results.
+
+    Attributes:
+        title: what it tells.
+        headers: of the columns.
+        rows: of texts.
+        explanation: how to read it.
+    """
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+    explanation: str = ""
+
+
+def metric_table(result: dict[str, Any]) -> ResultTable:
+    """Return all metrics of all images that are defined."""
+    parts = _columns(result)
+    rows = [
+        [title, *(_cell(part, key) for part in parts.values())]
+        for key, title in NAMES.items()
+        if any(_cell(part, key) != "-" for part in parts.values())
+    ]
+    return ResultTable("Metrics", ["metric", *parts], rows, _prior_sentence(result))
+
+
+def operating_point_table(result: dict[str, Any]) -> ResultTable | None:
+    """Return what the verdict's threshold and each operating point give."""
+    points = result.get("operating_points")
+    if not points:
+        return None
+    mixed = all(point["fpr"] and point["tpr"] for point in points.values())
+    priors = list(next(iter(points.values()))["precision"]) if mixed else []
+    rates = [(rate, title) for rate, title in (("fpr", "false positive rate"), ("tpr", "recall"))
+             if all(point[rate] for point in points.values())]  # fmt: skip
+    rows = [
+        [_point_name(name), f"{point['threshold']:.4f}",
+         *(format_interval(point[rate]) for rate, _ in rates),
+         *("-" if point["precision"][p] is None else f"{point['precision'][p]:.3f}"
+           for p in priors)]
+        for name, point in points.items()
+    ]  # fmt: skip
+    headers = ["threshold chosen for", "P(fake)", *(title for _, title in rates),
+               *(f"precision if 1 in {round(1 / float(p)):,} is fake" for p in priors)]  # fmt: skip
+    return ResultTable(
+        "Operating points", headers, rows,
+        "Thresholds are chosen on validation; the rates are those of these images, with Wilson's "
+        "95% interval. The precision is what is left where few images are fake.",
+    )  # fmt: skip
+
+
+def abstention_table(result: dict[str, Any]) -> ResultTable | None:
+    """Return how many verdicts are inconclusive, and how good the others are."""
+    band = result.get("abstention")
+    if not band:
+        return None
+    return ResultTable(
+        "Abstention",
+        ["inconclusive from P(fake)", "up to", "images with a verdict", "accuracy of the verdicts"],
+        [[f"{band['low']:.4f}", f"{band['high']:.4f}", format_interval(band["coverage"]),
+          format_interval(band["accuracy"])]],
+        "Inside the band a verdict would be wrong too often: outside of it at most "
+        f"{band['error_rate']:.0%} of each class were wrong on validation.",
+    )  # fmt: skip
+
+
+def calibration_table(result: dict[str, Any]) -> ResultTable | None:
+    """Return what the calibration changed."""
+    before = result.get("uncalibrated")
+    if not before:
+        return None
+    rows = [
+        [NAMES[key], f"{before[key]:.4f}", f"{result['metrics'][key]['value']:.4f}"]
+        for key in ("log_loss", "ece")
+    ]
+    return ResultTable(
+        "Calibration", ["metric", "before calibration", "after"], rows,
+        "Lower is better.",
+    )  # fmt: skip
+
+
+def mask_table(result: dict[str, Any]) -> ResultTable | None:
+    """Return the metrics of the masks."""
+    if "masks" not in result:
+        return None
+    parts = _columns(result)
+    masks = [part.get("masks") for part in parts.values()]
+    rows = [
+        [title, *(_cell(m, key) if m else "-" for m in masks)] for key, title in MASK_NAMES.items()
+    ]
+    rows.append(["IoU, mean of batches of 8 (note 000)",
+                 *(f"{m['batch_iou']:.4f}" if m else "-" for m in masks)])  # fmt: skip
+    best = [m.get("best") if m else None for m in masks]
+    rows.append([
+        "IoU of altered images at its best threshold (optimistic)",
+        *(f"{b['iou_altered']:.4f} at {b['threshold']:.2f}" if b else "-" for b in best),
+    ])  # fmt: skip
+    return ResultTable(
+        "Masks", ["metric", *parts], [row for row in rows if set(row[1:]) != {"-"}],
+        "A pixel counts as altered from P(altered) 0.5 on. The empty mask of an authentic image "
+        "has IoU 1. The best threshold is chosen on these very images, so it is optimistic.",
+    )  # fmt: skip
+
+
+def part_tables(result: dict[str, Any], kind: str) -> list[ResultTable]:
+    """Return the main metrics of each part.
+
+    Args:
+        kind: "dataset" or "generator".
+    """
+    parts = dict(result.get(f"{kind}s", {}))
+    if not parts:
+        return []
+    unseen = result.get("unseen_generators") if kind == "generator" else None
+    if unseen:
+        parts = {
+            name + (" (unseen)" if name in unseen["generators"] else ""): part
+            for name, part in parts.items()
+        }
+        parts[f"all {len(unseen['generators'])} unseen generators"] = unseen
+    tables = [_part_metric_table(parts, kind)]
+    rows = [
+        [name, *(format_interval(part["operating_points"][p][rate]) for p, rate in _POINT_RATES)]
+        for name, part in parts.items()
+        if {"fpr_1", "fpr_5"} <= set(part.get("operating_points", {}))
+    ]
+    if rows:
+        titles = {"tpr": "recall", "fpr": "false positive rate"}
+        headers = [f"{titles[rate]} at {point}" for point, rate in _POINT_RATES]
+        tables.append(ResultTable(
+            f"Operating points by {kind}", [kind, *headers], rows,
+            "At the thresholds that gave 1% and 5% false positives on validation.",
+        ))  # fmt: skip
+    rows = [
+        [name, f"{part['masks']['altered']:,}",
+         *(_cell(part["masks"], key) for key in _PART_MASK_METRICS)]
+        for name, part in parts.items() if part.get("masks", {}).get("altered")
+    ]  # fmt: skip
+    if rows:
+        headers = [kind, "altered images", *_PART_MASK_METRICS.values()]
+        tables.append(ResultTable(f"Masks by {kind}", headers, rows))
+    return tables
+
+
+def _part_metric_table(parts: dict[str, Any], kind: str) -> ResultTable:
+    shown = [key for key in _PART_METRICS
+             if any(_cell(part, key) != "-" for part in parts.values())]  # fmt: skip
+    rows = [
+        [name, f"{part['count']:,}", *(_cell(part, key) for key in shown)]
+        for name, part in parts.items()
+    ]
+    explanation = (
+        "Each generator's fakes with the authentic images that belong to it, or with all of them "
+        "where none do. Unseen generators made no training image."
+        if kind == "generator"
+        else ""
+    )
+    headers = [kind, "images", *(NAMES[key] for key in shown)]
+    return ResultTable(f"Metrics by {kind}", headers, rows, explanation)
+
+
+def tables_of(result: dict[str, Any]) -> list[ResultTable]:
+    """Return every table of one split."""
+    single = (metric_table(result), operating_point_table(result), abstention_table(result),
+              calibration_table(result), mask_table(result))  # fmt: skip
+    return [
+        *(table for table in single if table and table.rows),
+        *part_tables(result, "dataset"),
+        *part_tables(result, "generator"),
+    ]
+
+
+def terminal_table(results: dict[str, Any]) -> str:
+    """Return metrics.json as tables for the terminal, test before validation."""
+    lines = []
+    for split in ordered(results):
+        result = results[split]
+        lines.append(f"{split}: {result['count']:,} images (brackets: 95% intervals)\n")
+        for table in tables_of(result):
+            lines += [console.format_table(table.rows, table.headers), ""]
+        lines += [f"warning: {split}: {w}" for w in constant_verdicts(result)]
+    return "\n".join(lines)
+
+
+def ordered(splits: Iterable[str]) -> list[str]:
+    """Return the splits, those that matter most first."""
+    order = ("test", "all", "validation", "train")
+    return sorted(splits, key=lambda s: order.index(s) if s in order else len(order))
+
+
+def constant_verdicts(result: dict[str, Any]) -> list[str]:
+    """Return a warning for each part in which every verdict is the same."""
+    parts = {
+        "all images": result, **result.get("datasets", {}), **result.get("generators", {})
+    }  # fmt: skip
+    return [f"{part['constant']} ({name})" for name, part in parts.items() if "constant" in part]
+
+
+def _columns(result: dict[str, Any]) -> dict[str, dict]:
+    """Return the columns: all images, and those that are no duplicates of training images."""
+    parts = {"all images": result}
+    if "without_duplicates" in result:
+        rest = result["without_duplicates"]
+        parts[f"without duplicates of training images ({rest['count']:,})"] = rest
+    return parts
+
+
+def _prior_sentence(result: dict[str, Any]) -> str:
+    if "prior" not in result or "log_loss" not in result["metrics"]:
+        return ""
+    return (
+        "Log-loss, Brier score and calibration error weight the classes so that "
+        f"{result['prior']:.0%} of the images are fake, which is what P(fake) supposes. The other "
+        "metrics count every image once."
+    )
+
+
+def _point_name(name: str) -> str:
+    if name == "verdict":
+        return "the verdict (default)"
+    return f"{POINTS[name]} ({name})" if name in POINTS else name
+
+
+def _cell(part: dict[str, Any], key: str) -> str:
+    return format_interval(part["metrics"].get(key))

@@ -1,0 +1,75 @@
+"""What a run is, in sentences, for reports and model cards."""
+
+from tfdetect.core.run import Run
+
+
+def describe_detector(run: Run) -> str:
+    """Return what the detector is, and what it was trained on."""
+    data = run.info.dataset.name
+    if run.is_ensemble:
+        members = ", ".join(run.info.members)
+        return f"Ensemble ({run.info.fusion}) of {members}, fused on {data}"
+    model = run.experiment().model
+    front_end = "" if model.front_end == "pixels" else f"front-end {model.front_end}, "
+    masks = f", mask head {model.mask_head}" if model.mask_head else ""
+    return f"{front_end}{model.backbone} with head {model.head}{masks}, trained on {data}"
+
+
+def pixel_sizes(run: Run) -> str:
+    """Return the size of the detector's input, such as "224 x 224"."""
+    return " and ".join(f"{view.size[0]} x {view.size[1]}" for view in run.views)
+
+
+def calibration_sentence(run: Run) -> str:
+    """Return what P(fake) means."""
+    fitted, prior = run.info.calibration, run.info.prior
+    if fitted is None or prior is None:
+        return (
+            "P(fake) is not calibrated: it orders images, but it is no probability. A calibration "
+            "needs at least 20 validation images of each class, and must improve the log-loss."
+        )
+    return (
+        f"P(fake) is calibrated ({fitted.method}) on {fitted.images:,} validation images and "
+        f"supposes that {prior:.0%} of all images are fake; among the validation images "
+        f"{fitted.fake_fraction:.0%} are. On images unlike those it is not calibrated."
+    )
+
+
+def threshold_sentence(run: Run) -> str:
+    """Return when the verdict is fake, and when it is inconclusive."""
+    chosen = [
+        name for name, point in run.info.operating_points.items()
+        if abs(point.threshold - run.threshold) < 1e-9
+    ]  # fmt: skip
+    why = f", chosen on validation ({', '.join(chosen)})" if chosen else ""
+    low, high = run.abstention_band
+    inconclusive = (
+        f" From {low:.3f} up to {high:.3f} the verdict is inconclusive." if low < high else ""
+    )
+    return f"The verdict is fake from P(fake) {run.threshold:.3f} on{why}.{inconclusive}"
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Return facts about the training, as pairs of name and value."""
+    info, data = run.info, run.info.dataset
+    counts = "; ".join(
+        f"{split} {', '.join(f'{n:,} {c}' for c, n in classes.items())}"
+        for split, classes in data.counts.items()
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
+    found = {
+        "images": counts,
+        "files skipped": f"{data.skipped:,}",
+        "dataset fingerprint": data.fingerprint,
+        "seed": str(info.seed),
+        "epochs": "" if info.epochs is None else str(info.epochs),
+        "devices": info.devices,
+        "training time": "" if info.training_seconds is None else f"{info.training_seconds:,} s",
+        "parameters": "" if info.parameters is None else f"{info.parameters:,}",
+        "precision": info.precision or "",
+        "created": info.created,
+        "git revision": info.git_revision or "",
+        "versions": versions,
+        "command": info.command,
+    }  # fmt: skip
+    return [(name, value) for name, value in found.items() if value]

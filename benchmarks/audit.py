@@ -22,7 +22,7 @@ import pyarrow as pa
 from tfdetect.auditing import duplicates, findings, shortcuts
 from tfdetect.auditing.audit_dataset import audit_dataset
 from tfdetect.auditing.traits import TRAITS, add_derived_traits
-from tfdetect.core.spec import load_spec
+from tfdetect.core.load_spec import load_spec
 
 CLASSES = ("real", "fake")
 

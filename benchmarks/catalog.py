@@ -21,9 +21,11 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 
-import tfdetect.data.catalog as catalogs
 from tfdetect.core.experiment import Data
-from tfdetect.core.spec import load_spec
+from tfdetect.core.load_spec import load_spec
+from tfdetect.data import inspection, scan
+from tfdetect.data.catalog import build_catalog
+from tfdetect.data.inspection import CONTENT_COLUMNS
 
 
 def memory():
@@ -34,7 +36,7 @@ def real(data):
     spec, _ = load_spec("cifake")
     for name in ("cold or warm", "warm"):
         start = time.perf_counter()
-        catalog = catalogs.build_catalog(spec, {"cifake": data}, progress=False)
+        catalog = build_catalog(spec, {"cifake": data}, progress=False)
         seconds = time.perf_counter() - start
         print(f"{name}: {catalog.table.num_rows:,} files in {seconds:.1f} s")
     return {"files": catalog.table.num_rows, "seconds": round(seconds, 2)}
@@ -53,13 +55,13 @@ def synthetic(count):
         hashes = pa.array([f"{p[-11:-4]:0>32}" for p in paths])
         sides = pa.array([32] * len(paths), pa.int32())
         formats, errors = pa.array(["JPEG"] * len(paths)), pa.nulls(len(paths), pa.string())
-        return pa.table([hashes, sides, sides, formats, errors], catalogs._CONTENT)
+        return pa.table([hashes, sides, sides, formats, errors], CONTENT_COLUMNS)
 
-    catalogs._walk, catalogs.read_all = walk, inspect
+    scan._walk, inspection.read_all = walk, inspect
     result = {"rows": count, "MiB at start": memory()}
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as root:
-        found = catalogs.build_catalog(spec, {"cifake": Path(root)}, progress=False)
+        found = build_catalog(spec, {"cifake": Path(root)}, progress=False)
     result["MiB with the catalog"] = memory()
     from tfdetect.core.quiet import import_tensorflow
 
@@ -84,7 +86,7 @@ def stream(data, steps):
     from tfdetect.data.training_stream import training_data
 
     spec, _ = load_spec("cifake")
-    found = catalogs.build_catalog(spec, {"cifake": data}, progress=False)
+    found = build_catalog(spec, {"cifake": data}, progress=False)
     settings = Data(image_size=32, cache="none", augment=({"name": "flip"}, {"name": "shift"}))
     batches = iter(training_data(found, found.split("train"), settings, 2, 256, 0).batches())
     sizes, start = [], time.perf_counter()

@@ -18,7 +18,7 @@ from tfdetect.auditing.fixes import _encode, fix_dataset
 from tfdetect.auditing.traits import image_traits, jpeg_quality, radial_spectrum
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.spec import load_spec
+from tfdetect.core.load_spec import load_spec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.plan import locate_dataset
 from tfdetect.train import main as train_command

@@ -9,8 +9,8 @@ import pytest
 from conftest import write_images
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.spec import load_spec
-from tfdetect.data import catalog as catalogs
+from tfdetect.core.load_spec import load_spec
+from tfdetect.data import inspection
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.locate import cache_dir
 
@@ -88,7 +88,7 @@ def test_huge_images_are_skipped_unread(folder_dataset):
 def test_too_many_bad_files_stop(folder_dataset):
     for number in range(20):
         (folder_dataset / "train" / "real" / f"x{number}.jpg").write_text("no image")
-    with pytest.raises(UserError, match=r"20 of 172 files .* more than the allowed share of 5%"):
+    with pytest.raises(UserError, match=r"20 of 172 files .* more than the allowed fraction of 5%"):
         build(folder_dataset)
     assert build(folder_dataset, max_unreadable_fraction=0.2).skipped.num_rows == 20
 
@@ -96,9 +96,9 @@ def test_too_many_bad_files_stop(folder_dataset):
 def test_only_changed_files_are_inspected_again(folder_dataset, monkeypatch):
     first = build(folder_dataset)
     asked = []
-    real = catalogs.read_all
+    real = inspection.read_all
     monkeypatch.setattr(
-        catalogs, "read_all",
+        inspection, "read_all",
         lambda read, paths, *rest: asked.extend(paths) or real(read, paths, *rest),
     )  # fmt: skip
     assert build(folder_dataset).table.equals(first.table)
@@ -140,7 +140,7 @@ def test_unexpected_counts_warn(tmp_path):
         for name, fake in (("REAL", 0), ("FAKE", 1)):
             write_images(tmp_path / split / name, 40, fake, seed=len(split), extension="jpg")
     found = build(tmp_path, "cifake", validation_fraction=0.3)
-    assert "cifake: 40 real files in train, expected 50,000" in found.warnings
+    assert "cifake: expected 50,000 real files in train, found 40" in found.warnings
     assert len(found.warnings) == 4
 
 

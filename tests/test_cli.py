@@ -1,7 +1,10 @@
 """The commands as a user types them: help, mistakes, speed, the demo."""
 
+import importlib
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tfdetect.__main__ import COMMANDS, main
 from tfdetect.core.errors import UserError
-from tfdetect.core.spec import load_spec
+from tfdetect.core.load_spec import load_spec
 from tfdetect.data import demo
 from tfdetect.data.locate import locate
 
@@ -24,21 +28,48 @@ def run(*arguments, cwd=None, **environment):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export"])
-def test_help_and_mistakes_need_no_tensorflow(command):
-    for flag, code in (("--help", 0), ("--halp", 2)):
-        script = (
-            "import sys; from importlib import import_module\n"
-            "from tfdetect.core.cli import run_command\n"
-            f"main = import_module('tfdetect.{command}').main\n"
-            f"try: code = run_command(main, ['{flag}'])\n"
-            "except SystemExit as e: code = e.code\n"
-            "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
-            "sys.exit(code)"
-        )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
+def test_help_and_mistakes_need_no_tensorflow():
+    """Asks every command for its help, and misspells a flag of it, in one process."""
+    script = """
+import contextlib, io, sys
+from tfdetect.__main__ import COMMANDS, main
+for command in COMMANDS:
+    for flag, wanted in (("--help", 0), ("--halp", 2)):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            try:
+                code = main([command, flag])
+            except SystemExit as end:
+                code = end.code
+        assert code == wanted, (command, flag, code)
+assert not {"tensorflow", "keras", "rich", "matplotlib"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_stands_alone(command, capsys, monkeypatch):
+    """Every help has examples that parse, names defaults, and refers to no other help."""
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert "examples:" in text and f"tfdetect {command}" in text.partition("examples:")[2]
+    assert not re.search(r"as for \w+|see \w+ --help", text)
+    module = command.replace("-", "_") + (".__main__" if command == "models" else "")
+    parser = importlib.import_module(f"tfdetect.{module}").parser()
+    for action in parser._actions:
+        assert action.help, f"{action.dest} has no help"
+        takes_value = action.option_strings and action.nargs != 0 and action.default not in (
+            None, [], False
+        )  # fmt: skip
+        assert not takes_value or "default" in action.help, f"{action.dest} names no default"
+    examples = [line for line in parser.epilog.splitlines() if line.startswith("  tfdetect ")]
+    assert examples
+    for example in examples:
+        _, name, *arguments = shlex.split(example)
+        if name == command:
+            parser.parse_args(arguments)
 
 
 def test_help_is_fast():
@@ -122,18 +153,17 @@ def test_dry_run_shows_and_starts_nothing(tmp_path):
                cwd=tmp_path, TFDETECT_CACHE=str(tmp_path / "c"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "epochs: 3" in done.stdout
-    assert "960 authentic + 960 altered" in done.stdout
+    assert "960 authentic + 960 altered" in done.stderr
     assert "parameters" in done.stdout
     assert not (tmp_path / "saved_models").exists()
-    # None of TensorFlow's noise, only our own progress bar.
-    assert all(
-        not line.strip() or line.startswith("inspecting files")
-        for line in done.stderr.replace("\r", "\n").splitlines()
-    ), done.stderr
+    # None of TensorFlow's messages, only our own.
+    ours = ("Experiment demo", "Data in", "inspecting files", "warning: demo", "For the full audit")
+    assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr
 
 
 def test_console_script():
-    assert "commands:" in run("tfdetect", "--help").stdout
+    shown = run("tfdetect", "--help").stdout
+    assert all(f"  {name} " in shown for name in COMMANDS)
     assert run("tfdetect", "--version").stdout.startswith("tfdetect ")
     wrong = run("tfdetect", "trian")
     assert wrong.returncode == 2 and "Did you mean 'train'" in wrong.stderr
@@ -152,7 +182,7 @@ def test_data_are_looked_for_in_order(tmp_path, monkeypatch, folder_dataset):
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "pictures").symlink_to(folder_dataset)
     assert locate(spec) == tmp_path / "datasets" / "pictures"
-    with pytest.raises(UserError, match="does not hold the dataset"):
+    with pytest.raises(UserError, match="does not contain the dataset"):
         locate(spec, tmp_path / "datasets" / "pictures" / "test" / "real")
 
 
@@ -185,7 +215,7 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
     zipfile.ZipFile(wheel).extractall(site)
     script = (
         "import json, tfdetect\n"
-        "from tfdetect.core.spec import load_spec\n"
+        "from tfdetect.core.load_spec import load_spec\n"
         "from tfdetect.core.experiment import load_experiment\n"
         "spec = load_spec('cifake')[0]\n"
         "print(json.dumps([tfdetect.__file__, load_experiment(spec.experiment).name]))"
@@ -195,3 +225,20 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
     assert done.returncode == 0, done.stderr
     file, experiment = json.loads(done.stdout)
     assert file.startswith(str(site)) and experiment == "cifake_small_resnet"
+
+
+def test_output_goes_where_scripts_expect_it(tmp_path):
+    """Results to stdout, messages to stderr; --json is one document; pipes get no colors."""
+    arguments = ("--dataset", "demo", "--dry-run", "--json")
+    done = run("tfdetect.train", *arguments, cwd=tmp_path, TFDETECT_CACHE=str(tmp_path / "c"),
+               FORCE_COLOR="1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["counts"]["train"] == {"authentic": 960, "altered": 960}
+    assert found["parameters"] > 0 and found["experiment"]["name"] == "demo"
+    assert "Experiment demo" in done.stderr and "\x1b" not in done.stderr
+    models = run("tfdetect", "models").stdout
+    assert "npr" in models and "\x1b" not in models
+    assert all(line == line.rstrip() for line in models.splitlines())
+    assert {"model", "parameters", "paper"} <= set(json.loads(run("tfdetect", "models",
+                                                                  "--json").stdout)[0])  # fmt: skip

@@ -13,7 +13,7 @@ from conftest import fit_small, train_small, write_images
 from PIL import Image
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.spec import load_spec
+from tfdetect.core.load_spec import load_spec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.locate import locate
 
@@ -132,8 +132,8 @@ def test_three_classes_reach_the_report(faces3, tmp_path_factory):
     spec, _ = load_spec("faces3")
     folder, overrides = tmp_path_factory.mktemp("runs"), ["training.label_smoothing=0.1"]
     run = train_small("faces3", folder, overrides, data_dir=faces3)
-    assert run.classes == ["real", "generated", "edited"]
-    result = run.metrics()["test"]
+    assert run.class_names == ("real", "generated", "edited")
+    result = run.results["test"]
     assert np.array(result["confusion"]).shape == (3, 3) and 0 <= result["class_accuracy"] <= 1
     predictions = pq.read_table(run.path / "predictions" / "test.parquet")
     assert {"probability_edited", "mask", "dataset"} < set(predictions.column_names)
@@ -232,9 +232,9 @@ def test_a_manifest_that_lists_a_missing_file(manifest):
     [
         ("file,label\na/0.png,real\n", r"no column 'path'.* It has: file, label"),
         ("path,lable\na/0.png,real\n", r"no column 'label'. Did you mean 'lable'"),
-        ("path,label\na/0.png,real\n", "one label only"),
+        ("path,label\na/0.png,real\n", "only one label"),
         ("path,label\na/0.png,x\nb/0.png,y\n", "--authentic"),
-        ("path,label\na/0.png,real\nb/0.png,fake\na/0.png,fake\n", "row 3: a/0.png stands there"),
+        ("path,label\na/0.png,real\nb/0.png,fake\na/0.png,fake\n", "row 3: a/0.png is listed twice"),
         ("path,label,split\na/0.png,real,train\nb/0.png,fake,trian\n", "split 'trian'"),
         ("path,label\n", "lists no files"),
         ("path,label\n,real\nb/0.png,fake\n", "row 1: no path"),
@@ -258,7 +258,7 @@ def test_a_spec_maps_a_manifests_columns(manifest, tmp_path):
     spec, _ = load_spec(str(file))
     found = build_catalog(spec, {"mine": locate(spec, manifest)}, progress=False)
     assert found.counts(("authentic", "altered"))["test"] == {"authentic": 10, "altered": 10}
-    with pytest.raises(UserError, match="does not hold the dataset 'mine'.*manifest list.csv"):
+    with pytest.raises(UserError, match="does not contain the dataset 'mine'.*manifest list.csv"):
         locate(spec, tmp_path)
 
 
@@ -312,7 +312,7 @@ def test_unions_that_cannot_be_are_explained(two_sets, tmp_path):
         load_spec("cifake+cifake")
     with pytest.raises(UserError, match="Did you mean 'cifake'"):
         load_spec("cifaek+genimage")
-    with pytest.raises(UserError, match="class fake of cifake is none of faces3's"):
+    with pytest.raises(UserError, match="class fake of cifake is not among faces3's"):
         load_spec("faces3+cifake")
     file = tmp_path / "bad.yaml"
     file.write_text(

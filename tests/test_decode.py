@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from tfdetect.core.cli import run_command
 from tfdetect.data.inspection import inspect_bytes
 from tfdetect.imaging.decode import decode
-from tfdetect.imaging.pillow import knows_heic
+from tfdetect.imaging.pillow import register_heic
 from tfdetect.imaging.read import read_image
 
 GRAPH = tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)])
@@ -144,7 +144,7 @@ BY_PILLOW = {
 
 @pytest.mark.parametrize("case", BY_PILLOW)
 def test_reads_what_tensorflow_does_not(case, tmp_path):
-    if case == "heic" and not knows_heic():
+    if case == "heic" and not register_heic():
         pytest.skip('pip install "tfdetect[heic]"')
     data = BY_PILLOW[case](photograph())
     path = tmp_path / f"image.{case.split('_')[0]}"

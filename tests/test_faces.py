@@ -8,7 +8,7 @@ from skimage import data as pictures
 
 from tfdetect import __main__ as cli
 from tfdetect import extract_faces
-from tfdetect.core.spec import load_spec
+from tfdetect.core.load_spec import load_spec
 from tfdetect.data.scan import scan
 
 

@@ -9,7 +9,7 @@ from conftest import write_images
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Data
-from tfdetect.core.spec import load_spec
+from tfdetect.core.load_spec import load_spec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.loading import image_dataset, load_image
 from tfdetect.data.sources import Files

@@ -202,7 +202,7 @@ def test_damaged_shards_are_refused_and_mended(folder_dataset, tmp_path):
     data = bytearray(flipped.read_bytes())
     data[len(data) // 2] ^= 255
     flipped.write_bytes(data)
-    with pytest.raises(UserError, match="mends"):
+    with pytest.raises(UserError, match="it fixes the shard"):
         train_small(done.folder, tmp_path / "runs", ["data.cache=none"])
     short.write_bytes(before[short.name][:-9])
     with pytest.raises(UserError, match="has .* bytes, not"):
@@ -273,7 +273,7 @@ def test_unions_of_prepared_sets(folder_dataset, masked, tmp_path, small_pools):
     united = make_plan(f"{folder_dataset}+{masked}")
     done = prepare_shards(united, tmp_path / "u", Copies(), 10**6, 1, progress=False)
     assert done.folder.parent.name == "pictures_masked" and done.images == 192
-    with pytest.raises(UserError, match="holds a dataset twice"):
+    with pytest.raises(UserError, match="contains a dataset twice"):
         catalog_of(f"{one.folder}+{done.folder}")
     with pytest.raises(UserError, match="prepared already"):
         prepare(done.folder, tmp_path)

@@ -2,10 +2,13 @@
 
 import pytest
 import yaml
+from conftest import write_images
 
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
-from tfdetect.core.spec import load_spec
+from tfdetect.core.folder_spec import Evaluation
+from tfdetect.core.load_spec import load_spec
+from tfdetect.data.catalog import build_catalog
 
 
 @pytest.mark.parametrize("name", [p.stem for p in shipped("data_specs").glob("*.yaml")])
@@ -96,7 +99,7 @@ def test_several_authentic_names_are_asked_for(tmp_path):
     ("folders", "message"),
     [
         ((), "no class folders"),
-        (("real",), "one class only"),
+        (("real",), "only one class"),
         (("test/real", "test/fake"), "train"),
     ],
 )
@@ -110,3 +113,105 @@ def test_unusable_folders_are_explained(tmp_path, folders, message):
 def test_missing_folder_is_said(tmp_path):
     with pytest.raises(UserError, match="There is no folder"):
         load_spec(str(tmp_path / "nowhere"))
+
+
+def images_in(root, *folders):
+    for folder in folders:
+        write_images(root / folder, 6, "fake" in folder)
+    return root
+
+
+def evaluation_catalog(root, *, authentic=None, label=None, class_names=("real", "fake")):
+    spec, folders = load_spec(str(root), authentic, Evaluation(class_names, label))
+    return spec, build_catalog(spec, folders, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("folder", "authentic", "class_names", "expected"),
+    [
+        ("real", None, ("real", "fake"), 0),
+        ("nature", None, ("authentic", "altered"), 0),
+        ("fake", None, ("real", "fake"), 1),
+        ("generated", None, ("nature", "ai"), 1),
+        ("altered", None, ("authentic", "altered"), 1),
+        ("holiday", "holiday", ("real", "fake"), 0),
+        ("edited", None, ("real", "generated", "edited"), 2),
+    ],
+)
+def test_one_class_is_enough_to_evaluate(tmp_path, folder, authentic, class_names, expected):
+    images_in(tmp_path, folder)
+    with pytest.raises(UserError, match="has only one class"):
+        load_spec(str(tmp_path), authentic)
+    spec, found = evaluation_catalog(tmp_path, authentic=authentic, class_names=class_names)
+    assert spec.class_names == class_names
+    assert set(found.table["label"].to_pylist()) == {expected}
+    assert found.split("test").num_rows == found.table.num_rows > 0
+
+
+def test_a_test_split_alone_is_enough_to_evaluate(tmp_path):
+    images_in(tmp_path, "test/real", "test/fake")
+    with pytest.raises(UserError, match="no train folder"):
+        load_spec(str(tmp_path))
+    spec, found = evaluation_catalog(tmp_path)
+    assert found.counts(spec.class_names) == {"test": {"real": 6, "fake": 6}}
+
+
+def test_folders_that_train_are_split_alike_for_evaluation(tmp_path):
+    write_images(tmp_path / "real", 40, 0)
+    write_images(tmp_path / "fake", 40, 1)
+    spec, folders = load_spec(str(tmp_path))
+    training = build_catalog(spec, folders, progress=False)
+    assert evaluation_catalog(tmp_path)[1].table.equals(training.table)
+
+
+def test_an_unlabeled_folder_is_refused_and_predict_is_named(tmp_path):
+    images_in(tmp_path, ".")
+    with pytest.raises(UserError, match=r"tfdetect.predict RUN .*--label authentic"):
+        evaluation_catalog(tmp_path)
+
+
+@pytest.mark.parametrize(("label", "expected"), [("authentic", 0), ("fake", 1), ("real", 0)])
+def test_a_label_states_the_class_of_all_images(tmp_path, label, expected):
+    images_in(tmp_path, ".", "holiday/2024")
+    spec, found = evaluation_catalog(tmp_path, label=label)
+    assert found.table["label"].to_pylist() == [expected] * 12
+    assert found.split("test").num_rows == 12
+
+
+@pytest.mark.parametrize(
+    ("label", "class_names", "message"),
+    [
+        ("faek", ("real", "fake"), "class for --label 'faek'. Did you mean 'fake'"),
+        ("fake", ("real", "generated", "edited"), "--label generated or --label edited"),
+    ],
+)
+def test_labels_that_are_not_clear_are_explained(tmp_path, label, class_names, message):
+    images_in(tmp_path, ".")
+    with pytest.raises(UserError, match=message):
+        evaluation_catalog(tmp_path, label=label, class_names=class_names)
+
+
+def test_a_label_needs_a_folder_without_labels(tmp_path):
+    images_in(tmp_path, ".")
+    with pytest.raises(UserError, match="either --label.*or --authentic"):
+        evaluation_catalog(tmp_path, label="fake", authentic="real")
+    (tmp_path / "manifest.csv").write_text("path,label\n000.png,real\n")
+    with pytest.raises(UserError, match="has labels in manifest.csv"):
+        evaluation_catalog(tmp_path, label="fake")
+    with pytest.raises(UserError, match="not a folder"):
+        evaluation_catalog("cifake", label="fake")
+
+
+def test_one_class_with_an_unknown_name_needs_a_label(tmp_path):
+    images_in(tmp_path, "holiday")
+    with pytest.raises(UserError, match="'holiday'.*--label authentic or --label fake"):
+        evaluation_catalog(tmp_path)
+
+
+def test_a_manifest_with_one_label_is_enough_to_evaluate(tmp_path):
+    images_in(tmp_path, "any")
+    (tmp_path / "manifest.csv").write_text("path,label\nany/000.png,fake\nany/001.png,fake\n")
+    with pytest.raises(UserError, match="has only one label"):
+        load_spec(str(tmp_path))
+    _, found = evaluation_catalog(tmp_path)
+    assert found.split("test")["label"].to_pylist() == [1, 1]

@@ -12,8 +12,8 @@ from tfdetect import synthesize
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.journal import exclusive
-from tfdetect.core.registry import FILLS, MASKS, resolve
-from tfdetect.core.spec import load_spec
+from tfdetect.core.load_spec import load_spec
+from tfdetect.core.registry import FILLS, MASKS
 from tfdetect.data.catalog import build_catalog
 from tfdetect.evaluation.figures import read_picture
 from tfdetect.synthesis import autoencoder, forge
@@ -53,7 +53,7 @@ def test_masks_keep_their_coverage_and_repeat(name, size):
 @pytest.mark.parametrize("size", [(256, 256), (512, 512)])
 def test_brush_covers_what_is_published(size):
     """At 256 pixels: mean 0.150, quantiles 5, 50 and 95% 0.036, 0.141, 0.290."""
-    maker, photo, rng = resolve("mask", MASKS, "brush"), photo_of(*size), generator("brush")
+    maker, photo, rng = MASKS.load("brush"), photo_of(*size), generator("brush")
     shares = np.array([maker(photo, rng, (0, 1)).mean() for _ in range(800)])
     assert abs(shares.mean() - 0.150) < 0.015
     assert np.allclose(np.quantile(shares, [0.05, 0.5, 0.95]), [0.036, 0.141, 0.290], atol=0.03)
@@ -91,7 +91,7 @@ def test_objects_come_from_a_keras_hub_segmenter(tmp_path):
         low_level_feature_key="P2",
     )  # fmt: skip
     keras_hub.models.DeepLabV3ImageSegmenter(deeplab, 5).save_to_preset(str(tmp_path / "preset"))
-    maker, photo = resolve("mask", MASKS, "objects"), photo_of(60, 90)
+    maker, photo = MASKS.load("objects"), photo_of(60, 90)
     mask = maker(photo, generator(), (0, 1), preset=str(tmp_path / "preset"))
     assert mask.shape == (60, 90) and mask.any()
     with pytest.raises(UserError, match="cannot be loaded.*\n.*--segmenter"):
@@ -100,7 +100,7 @@ def test_objects_come_from_a_keras_hub_segmenter(tmp_path):
 
 def fill_with(name, photo, mask, seed=0):
     extra = {"donor": photo_of(*photo.size, seed=5).pixels} if name == "splice" else {}
-    return resolve("fill", FILLS, name)(photo.pixels, mask, generator(seed), **extra)
+    return FILLS.load(name)(photo.pixels, mask, generator(seed), **extra)
 
 
 @pytest.mark.parametrize("edge", [0, 2, 7.5])
@@ -161,7 +161,7 @@ def test_copies_move_where_the_mask_leaves_no_room():
         corners[rows, :9] = corners[rows, 39:] = True
     for mask in (corners, np.ones((64, 48), bool)):
         for number in range(20):
-            fill = resolve("fill", FILLS, "copy_move")
+            fill = FILLS.load("copy_move")
             filled = fill(photo.pixels, mask, generator(number))
             assert (filled != photo.pixels)[mask].any(-1).mean() > 0.9
 
@@ -339,8 +339,8 @@ def test_the_autoencoder_learns():
 def test_it_trains_a_detector(photographs, tmp_path):
     make(photographs, tmp_path / "forged", settings(variants=3, fills=("telea", "copy_move")))
     run = train_small(tmp_path / "forged", tmp_path / "runs", ["training.epochs=1"])
-    assert set(run.metrics()["test"]["generators"]) <= {"telea", "copy_move"}
-    assert SMALL and run.classes == ["original", "inpainted"]
+    assert set(run.results["test"]["generators"]) <= {"telea", "copy_move"}
+    assert SMALL and run.class_names == ("original", "inpainted")
 
 
 @pytest.fixture(scope="module")
@@ -377,7 +377,7 @@ def small_diffusion(tmp_path_factory):
 def test_diffusion_models_of_keras_hub(small_diffusion, name):
     photo = photo_of(50, 70)
     mask = draw_mask("blob", photo, generator(), (0.2, 0.3))
-    fill = resolve("fill", FILLS, name)
+    fill = FILLS.load(name)
     extra = {"prompt": "an air", "steps": 2} if name == "diffusion" else {}
     one = fill(photo.pixels, mask, generator(), preset=small_diffusion, **extra)
     again = fill(photo.pixels, mask, generator(), preset=small_diffusion, **extra)

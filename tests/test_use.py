@@ -13,11 +13,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from commands import call
 from conftest import train_small
 from PIL import Image
 
-from tfdetect import __main__ as cli
-from tfdetect import evaluate, export, predict
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
 from tfdetect.data.loading import load_image
@@ -85,12 +84,6 @@ def test_saved_model_in_a_process_with_tensorflow_alone(shared_run, tmp_path):
     )
 
 
-def run_main(module, arguments, capsys):
-    code = cli.run_command(module.main, [str(a) for a in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_predict_writes_rows_and_names_broken_files(shared_run, tmp_path, capsys, suffix):
     run, root = shared_run
@@ -99,7 +92,7 @@ def test_predict_writes_rows_and_names_broken_files(shared_run, tmp_path, capsys
     (folder / "text.jpg").write_text("no image")
     (folder / "empty.png").write_bytes(b"")
     output = tmp_path / f"rows{suffix}"
-    code, out, err = run_main(predict, [run.path, folder, "--output", output], capsys)
+    code, out, err = call("predict", [run.path, folder, "--output", output], capsys)
     assert code == 0
     assert "2 of 18 files could not be read" in err
     if suffix == ".csv":
@@ -118,9 +111,9 @@ def test_predict_writes_rows_and_names_broken_files(shared_run, tmp_path, capsys
 def test_predict_in_the_terminal_and_by_threshold(shared_run, capsys):
     run, root = shared_run
     one = files_of(root)[0]
-    code, out, _ = run_main(predict, [run.path, one, "--threshold", "0"], capsys)
+    code, out, _ = call("predict", [run.path, one, "--threshold", "0"], capsys)
     assert code == 0 and " fake " in out and one in out
-    code, out, _ = run_main(predict, [run.path, one, "--threshold", "1"], capsys)
+    code, out, _ = call("predict", [run.path, one, "--threshold", "1"], capsys)
     assert code == 0 and " real " in out
 
 
@@ -142,14 +135,18 @@ def test_collect(tmp_path):
         (["*.nothing"], "Nothing matches"),
         ([".", "--output", "rows.xlsx"], "Unknown output format '.xlsx'"),
         ([".", "--output", "no/such/folder/rows.csv"], "Cannot write"),
-        ([".", "--threshold", "2"], "--threshold"),
+        ([".", "--threshold", "2"], "--threshold must be from 0 to 1"),
+        ([".", "--threshold", "0.5", "--at", "eer"], "Give one of them"),
+        ([".", "--prior", "1"], "--prior must be a fraction"),
+        ([".", "--prior", "validaton"], "--prior must be a fraction"),
+        ([".", "--at", "fpr_2"], "no operating point 'fpr_2'"),
         ([".", "--treshold", "0.2"], "Did you mean '--threshold'"),
         ([], "required"),
     ],
 )
 def test_mistakes_in_predict(shared_run, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    code, _, err = run_main(predict, [shared_run[0].path, *arguments], capsys)
+    code, _, err = call("predict", [shared_run[0].path, *arguments], capsys)
     assert code == 2 and message in err and "Traceback" not in err
 
 
@@ -158,12 +155,12 @@ def test_evaluate_again_and_on_another_dataset(shared_run, folder_dataset, tmp_p
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)
     before = json.loads((copy / "metrics.json").read_text())
-    code, out, _ = run_main(evaluate, [copy], capsys)
+    code, out, _ = call("evaluate", [copy], capsys)
     assert code == 0 and "accuracy" in out
     again = json.loads((copy / "metrics.json").read_text())
     assert again == before
-    code, out, _ = run_main(
-        evaluate, [copy, "--dataset", folder_dataset, "--split", "test", "--no-pictures", "--json"],
+    code, out, _ = call(
+        "evaluate", [copy, "--dataset", folder_dataset, "--split", "test", "--no-images", "--json"],
         capsys,
     )  # fmt: skip
     assert code == 0 and json.loads(out)["test"]["count"] == 32
@@ -174,7 +171,7 @@ def test_evaluate_again_and_on_another_dataset(shared_run, folder_dataset, tmp_p
 
 
 def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
-    from tfdetect.core.spec import load_spec
+    from tfdetect.core.load_spec import load_spec
     from tfdetect.data.catalog import build_catalog
     from tfdetect.evaluation.evaluate_run import evaluate_run
 
@@ -187,10 +184,11 @@ def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
     catalog = build_catalog(spec, {spec.name: copy}, progress=False)
     copies = 5
     out = tmp_path / "out"
-    result = evaluate_run(run, catalog, ("test",), out, pictures=True, say=lambda text: None)
+    result = evaluate_run(run, catalog, ("test",), out, images_in_report=True,
+                          log=lambda text: None).results  # fmt: skip
     assert result["test"]["count"] == 37
-    assert result["test"]["unseen"]["count"] == 37 - copies
-    assert "stand byte for byte in train" in (out / "report.html").read_text()
+    assert result["test"]["without_duplicates"]["count"] == 37 - copies
+    assert "exact duplicate" in (out / "report.html").read_text()
 
 
 def test_export_again_gives_the_same(shared_run, tmp_path, capsys):
@@ -198,7 +196,7 @@ def test_export_again_gives_the_same(shared_run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)
     shutil.rmtree(copy / "saved_model")
-    assert run_main(export, [copy], capsys)[0] == 0
+    assert call("export", [copy], capsys)[0] == 0
     data = tf.stack([tf.io.read_file(p) for p in files_of(root)[:4]])
     one, two = (
         tf.saved_model.load(str(p / "saved_model")).signatures["encoded"](encoded_images=data)
@@ -214,15 +212,16 @@ def damaged(run, tmp_path, change):
     return copy
 
 
+CUT = '{"schema_version": 2'
 DAMAGE = {
     "no run.json": (lambda p: (p / "run.json").unlink(), "it has no run.json"),
-    "cut run.json": (lambda p: (p / "run.json").write_text('{"schema": 1'), "cannot be read"),
-    "list": (lambda p: (p / "run.json").write_text("[1]"), "lacks schema"),
+    "cut run.json": (lambda p: (p / "run.json").write_text(CUT), "cannot be read"),
+    "list": (lambda p: (p / "run.json").write_text("[1]"), "cannot be read"),
     "newer": (lambda p: (p / "run.json").write_text(
-        json.dumps({**json.loads((p / "run.json").read_text()), "schema": 99})), "newer"),
+        json.dumps({**json.loads((p / "run.json").read_text()), "schema_version": 99})), "newer"),
     "no model": (lambda p: (p / "model.keras").unlink(), "model.keras is missing"),
     "cut model": (lambda p: (p / "model.keras").write_bytes(b"PK garbage"), "cannot be read"),
-    "keys": (lambda p: (p / "run.json").write_text('{"schema": 1}'), "lacks status"),
+    "keys": (lambda p: (p / "run.json").write_text(CUT + "}"), "'status' is required"),
 }  # fmt: skip
 
 
@@ -231,7 +230,7 @@ def test_corrupt_runs_are_explained(shared_run, tmp_path, capsys, name):
     change, message = DAMAGE[name]
     run, root = shared_run
     copy = damaged(run, tmp_path, change)
-    code, _, err = run_main(predict, [copy, files_of(root)[0]], capsys)
+    code, _, err = call("predict", [copy, files_of(root)[0]], capsys)
     assert code == 2 and message in err and "Traceback" not in err
 
 
@@ -246,14 +245,14 @@ def test_other_number_of_classes_is_refused(shared_run, folder_dataset, capsys):
     run, _ = shared_run
     for split in ("train", "test"):
         shutil.copytree(folder_dataset / split / "fake", folder_dataset / split / "edited")
-    code, _, err = run_main(evaluate, [run.path, "--dataset", folder_dataset], capsys)
+    code, _, err = call("evaluate", [run.path, "--dataset", folder_dataset], capsys)
     assert code == 2 and "The run has the classes real, fake" in err
 
 
 def test_several_windows_are_averaged(folder_dataset, tmp_path, capsys):
     settings = ["data.image_size=16", "data.resize=window_pad", "data.test_crops=5"]
     run = train_small(folder_dataset, tmp_path, settings)
-    assert run.info["crops"] == 5
+    assert run.views[0].crops == 5
     paths = files_of(folder_dataset)[:6]
     detector = load_detector(run)
     found = predict_files(run, detector, paths)["p_fake"].to_numpy()
@@ -269,13 +268,13 @@ def test_several_windows_are_averaged(folder_dataset, tmp_path, capsys):
     pixels = tf.stack([tf.io.decode_png(d) for d in data])
     answer = served["serving_default"](tf.cast(pixels, tf.float32))
     np.testing.assert_allclose(answer["p_fake"], found, atol=1e-5)
-    one = predict_files(run.with_crops(1), detector, paths)["p_fake"].to_numpy()
+    one = predict_files(run.with_views(crops=1), detector, paths)["p_fake"].to_numpy()
     assert not np.allclose(one, found, atol=1e-7)
-    code, out, err = run_main(predict, [run.path, paths[0], "--crops", "9"], capsys)
+    code, out, err = call("predict", [run.path, paths[0], "--crops", "9"], capsys)
     assert code == 0, err
 
 
 def test_crops_of_a_run_that_resizes_are_refused(shared_run, capsys):
     run, root = shared_run
-    code, _, err = run_main(predict, [run.path, files_of(root)[0], "--crops", "5"], capsys)
-    assert code == 2 and "cut windows" in err
+    code, _, err = call("predict", [run.path, files_of(root)[0], "--crops", "5"], capsys)
+    assert code == 2 and "crop windows" in err

@@ -1,4 +1,4 @@
-"""`Catalog`: one Arrow table of every file with label, generator, group and split."""
+"""`Catalog`: one Arrow table with a row for every file: label, generator, group and split."""
 
 import hashlib
 import json
@@ -14,25 +14,26 @@ import pyarrow.parquet as pq
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import SPLITS, DatasetSpec
-from tfdetect.data.inspection import CONTENT, inspect
+from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.scan import scan
 from tfdetect.data.splits import assign_splits, group_fraction
 
-SHARDS = "shards.jsonl"  # what is known of a prepared dataset's shards
+SHARDS = "shards.jsonl"  # records, bytes and checksum of each shard of a prepared dataset
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """The resolved table of a dataset's files.
+    """The files of a dataset.
 
     Attributes:
-        name: of the dataset.
-        roots: folder that `path` and `mask` are relative to, by `dataset`.
-        table: sorted by split; columns dataset, path, label (int32, 0 authentic), generator, mask,
-            group, split, size (bytes), width, height, format, hash; of a prepared
-            dataset also shard (relative to the root) and record (its number there).
-        skipped: columns path, error: files that are not used, and why.
-        warnings: what the user should know, such as unexpected counts.
+        name: name of the dataset.
+        roots: by `dataset`, the folder to which `path` and `mask` are relative.
+        table: rows sorted by split, with the columns dataset, path, label (int32, 0 authentic),
+            generator, mask, group, split, size (bytes), width, height, format and hash. A
+            prepared dataset also has shard (path relative to the root) and record (number of
+            the record in the shard).
+        skipped: files that are not used, with the columns path and error.
+        warnings: what the user should know, such as unexpected numbers of files.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Catalog:
     warnings: tuple[str, ...] = ()
 
     def split(self, name: str) -> pa.Table:
-        """The rows of one split, or of "all", in the table's order; shares its memory."""
+        """Return the rows of one split, or of "all"; they share the table's memory."""
         if name == "all":
             return self.table
         split = self.table["split"].cast(pa.string())
@@ -50,29 +51,33 @@ class Catalog:
         return self.table.slice(start, pc.sum(pc.equal(split, name)).as_py())
 
     def paths(self, table: pa.Table, column: str = "path") -> pa.ChunkedArray:
-        """Absolute paths of a table's rows, as strings; null where `column` is."""
+        """Return the absolute paths of a table's rows; null where `column` is."""
         roots = pa.array([str(root) for root in self.roots.values()])
-        places = pc.index_in(table["dataset"], pa.array(list(self.roots)))
-        return pc.binary_join_element_wise(pc.take(roots, places), table[column], "/")
+        numbers = pc.index_in(table["dataset"], pa.array(list(self.roots)))
+        return pc.binary_join_element_wise(pc.take(roots, numbers), table[column], "/")
 
     def fingerprint(self) -> str:
-        """Hex digest of every file's path, content, label and split."""
+        """Return a hex digest of every file's path, content, label and split."""
         digest = hashlib.sha256()
         sizes = ["width", "height", "format"] if "shard" in self.table.column_names else []
         for column in ("path", "hash", "label", "split", *sizes):
             separator = ""
-            for batch in self.table[column].chunks:  # however it is parted
+            for batch in self.table[column].chunks:  # their number does not matter
                 if len(batch):
                     text = separator + "\n".join(map(str, batch.to_pylist()))
                     digest.update(text.encode())
                     separator = "\n"
         return digest.hexdigest()[:16]
 
-    def seen(self, split: str) -> dict[str, list]:
-        """What a split's images are: generators and formats, most frequent first, and shorter_side
-        (its least, median and largest number of pixels).
+    def describe_images(self, split: str) -> dict[str, list]:
+        """Return what kind of images a split has.
+
+        Returns:
+            generators and formats, the most frequent first; and shorter_side, its minimum,
+            median and maximum in pixels.
         """
-        table, found = self.split(split), {}
+        table = self.split(split)
+        found: dict[str, list] = {}
         for column in ("generator", "format"):
             counts = table[column].cast(pa.string()).drop_null().value_counts().to_pylist()
             counts.sort(key=lambda row: -row["counts"])
@@ -83,7 +88,7 @@ class Catalog:
         return found
 
     def counts(self, classes: list[str] | tuple[str, ...]) -> dict[str, dict[str, int]]:
-        """Number of files by split and class name."""
+        """Return the number of files by split and class name."""
         groups = self.table.group_by(["split", "label"]).aggregate([([], "count_all")])
         pairs = {(r["split"], r["label"]): r["count_all"] for r in groups.to_pylist()}
         return {
@@ -94,13 +99,15 @@ class Catalog:
 
 
 def build_catalog(spec: DatasetSpec, roots: dict[str, Path], progress: bool = True) -> Catalog:
-    """Scans, inspects and splits a dataset, or every part of a union.
+    """Scan, inspect and split a dataset, or every part of a union.
 
     Args:
+        spec: the dataset.
         roots: folder of the dataset, or of each part, by its name.
+        progress: whether to show progress bars.
 
     Raises:
-        UserError: no file matches, or too many files are unreadable.
+        UserError: No file matches, or too many files are unreadable.
     """
     if spec.parts:
         catalog = _unite(spec, [_build(part.spec, roots, progress) for part in spec.parts])
@@ -114,14 +121,14 @@ def build_catalog(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
 def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog:
     root = roots[spec.name].resolve()
     if spec.shards:
-        return _prepared(spec, root)
+        return _read_prepared(spec, root)
     files, skipped, counts = scan(spec, root)
     content = inspect(spec, root, files, progress)
-    for column in CONTENT:
+    for column in CONTENT_COLUMNS:
         files = files.append_column(column, content[column])
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
-    _check_share(spec, root, skipped, sum(counts.values()))
+    _check_unreadable(spec, root, skipped, sum(counts.values()))
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
     files = assign_splits(spec, files)
     names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
@@ -130,11 +137,11 @@ def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog
 
 
 def _compact(table: pa.Table) -> pa.Table:
-    """The rows with those of each split together; texts that repeat are stored once."""
+    """Return the rows with each split together, and with repeated texts stored once."""
     codes = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy()
     order = None if (np.diff(codes) >= 0).all() else pa.array(np.argsort(codes, kind="stable"))
     names, columns = table.column_names, {}
-    shared = table["group"].equals(table["hash"])  # where no group is named
+    shared = table["group"].equals(table["hash"])  # so it is if no group is named
     for name in names:  # one by one, so that little is held twice
         column = table[name]
         table = table.drop_columns(name)
@@ -148,8 +155,8 @@ def _compact(table: pa.Table) -> pa.Table:
     return pa.table({name: columns[name] for name in names})
 
 
-def _prepared(spec: DatasetSpec, root: Path) -> Catalog:
-    """The catalog that `prepare` wrote; checks that every shard is there, in its size."""
+def _read_prepared(spec: DatasetSpec, root: Path) -> Catalog:
+    """Return the catalog that `prepare` wrote, and check that every shard has its size."""
     try:
         table = pq.read_table(root / spec.shards)
         lines = (root / SHARDS).read_text().splitlines()
@@ -163,7 +170,8 @@ def _prepared(spec: DatasetSpec, root: Path) -> Catalog:
         if size != sizes.get(shard):
             state = "is missing" if size is None else f"has {size:,} bytes, not {sizes[shard]:,}"
             raise UserError(
-                f"The shard {path} {state}. The command that prepared the dataset mends it."
+                f"The shard {path} {state}. Run the command that prepared the dataset again; "
+                "it fixes the shard."
             )
     names = [spec.name, *pc.unique(table["dataset"]).to_pylist()]
     skipped = skipped.cast(pa.schema([("path", pa.string()), ("error", pa.string())]))
@@ -171,7 +179,7 @@ def _prepared(spec: DatasetSpec, root: Path) -> Catalog:
 
 
 def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
-    """One catalog of all parts, their labels mapped to the union's classes."""
+    """Return one catalog of all parts, their labels mapped to the union's classes."""
     tables, skipped = [], []
     for part, found in zip(spec.parts, catalogs):
         labels = [spec.class_names.index(part.classes.get(n, n)) for n in part.spec.class_names]
@@ -182,13 +190,13 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
         skipped.append(found.skipped.set_column(0, "path", paths))
     if len({"shard" in table.column_names for table in tables}) > 1:
         raise UserError(
-            f"{spec.name} unites prepared datasets with files. Prepare its other parts too, or "
+            f"{spec.name} combines prepared datasets and files. Prepare its other parts too, or "
             "the union as a whole: python -m tfdetect.prepare --dataset a+b"
         )
     if len(sets := [n for c in catalogs for n in pc.unique(c.table["dataset"]).to_pylist()]) > len(
         set(sets)
     ):
-        raise UserError(f"{spec.name} holds a dataset twice: {', '.join(sorted(sets))}.")
+        raise UserError(f"{spec.name} contains a dataset twice: {', '.join(sorted(sets))}.")
     return Catalog(
         spec.name,
         {name: root for c in catalogs for name, root in c.roots.items()},
@@ -199,43 +207,45 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
 
 
 def fold(catalog: Catalog, count: int, number: int) -> Catalog:
-    """The same dataset with another part of train and validation together as validation.
+    """Return the dataset with one fold of train and validation together as validation.
 
     Args:
-        count: number of parts, by a stable hash of the group.
-        number: which of them, from 0.
+        catalog: the dataset.
+        count: number of folds; a stable hash of its group decides which one a file is in.
+        number: which fold validates, from 0.
     """
     table = catalog.table
     groups, names = table["group"].to_pylist(), table["dataset"].to_pylist()
-    part = {
+    fold_of = {
         pair: int(count * group_fraction(f"{pair[0]} in folds", pair[1]))
         for pair in set(zip(names, groups))
     }
     splits = [
-        "test" if split == "test" else "validation" if part[pair] == number else "train"
+        "test" if split == "test" else "validation" if fold_of[pair] == number else "train"
         for split, pair in zip(table["split"].to_pylist(), zip(names, groups))
     ]
     table = table.set_column(table.column_names.index("split"), "split", pa.array(splits))
     return replace(catalog, table=_compact(table))
 
 
-def _check_share(spec: DatasetSpec, root: Path, skipped: pa.Table, total: int) -> None:
+def _check_unreadable(spec: DatasetSpec, root: Path, skipped: pa.Table, total: int) -> None:
     bad = skipped.num_rows
     # One or two bad files say nothing about a small dataset, unless they are half of it.
     if bad <= spec.max_unreadable_fraction * total or (bad <= 2 and 2 * bad < total):
         return
     examples = "\n".join(f"  {r['path']}: {r['error']}" for r in skipped.slice(0, 5).to_pylist())
     raise UserError(
-        f"{bad} of {total} files in {root} cannot be used, more than the allowed share of "
-        f"{spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset spec):\n{examples}"
+        f"{bad} of {total} files in {root} cannot be used, more than the allowed fraction of "
+        f"{spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset spec):\n"
+        f"{examples}"
     )
 
 
 def check_trainable(spec: DatasetSpec, catalog: Catalog) -> None:
-    """Refuses a dataset that lacks a class in train, or has no validation split.
+    """Check that a dataset has every class in train, and a validation split.
 
     Raises:
-        UserError: it does.
+        UserError: It does not.
     """
     counts = catalog.counts(spec.class_names)
     for split in ("train", "validation"):
@@ -249,10 +259,11 @@ def check_trainable(spec: DatasetSpec, catalog: Catalog) -> None:
 
 
 def _count_warnings(spec: DatasetSpec, found: Counter) -> tuple[str, ...]:
-    """Compares the folders' counts with those the spec expects."""
+    """Return a warning for each count that is not the one that the spec expects."""
     labels = {name: label for label, name in enumerate(spec.class_names)}
     return tuple(
-        f"{spec.name}: {found[split, labels[name]]:,} {name} files in {split}, expected {count:,}"
+        f"{spec.name}: expected {count:,} {name} files in {split}, found "
+        f"{found[split, labels[name]]:,}"
         for split, classes in spec.expected_counts.items()
         for name, count in classes.items()
         if found[split, labels[name]] != count

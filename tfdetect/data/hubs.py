@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.spec import SPLIT_FOLDERS
+from tfdetect.core.folder_spec import SPLIT_FOLDERS
 from tfdetect.data.locate import cache_dir
 
 PREFIXES = ("tfds:", "hf:")

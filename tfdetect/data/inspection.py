@@ -1,4 +1,4 @@
-"""Reads the content of image files: hash, size, format, and whether they decode."""
+"""Reads image files: content hash, size, format, and whether they can be decoded."""
 
 import hashlib
 import io
@@ -12,40 +12,42 @@ import pyarrow.compute as pc
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
-from tfdetect.imaging.pillow import knows_heic, opened, upright_rgb
+from tfdetect.imaging.pillow import opened, register_heic, upright_rgb
 
-BY_PILLOW = {"TIFF", "AVIF", "HEIF"}  # TensorFlow does not decode them
-
-
-FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", *BY_PILLOW}
-
-
-_CONTENT_SCHEMA = pa.schema([
+_BY_PILLOW = {"TIFF", "AVIF", "HEIF"}  # formats that TensorFlow does not decode
+_FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", *_BY_PILLOW}
+_HEIC_BRANDS = (b"ftyphei", b"ftyphev", b"ftypmif")
+_SCHEMA = pa.schema([
     ("hash", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("format", pa.string()),
     ("error", pa.string()),
 ])  # fmt: skip
+CONTENT_COLUMNS = _SCHEMA.names
 
-
-CONTENT = _CONTENT_SCHEMA.names
+Content = tuple[str | None, int | None, int | None, str | None, str | None]
 
 
 def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = True) -> pa.Table:
-    """Reads every file's content, in parallel; unchanged files come from the cache.
+    """Read the content of every file in parallel; unchanged files come from the cache.
+
+    Args:
+        spec: the dataset.
+        root: folder to which the paths are relative.
+        files: columns path, size and mtime_ns.
+        progress: whether to show a progress bar.
 
     Returns:
-        hash, width, height, format (null where unreadable) and error (null where
-        readable), one row a file, in the order of `files`.
+        Columns hash, width, height, format (null if unreadable) and error (null if readable),
+        in the order of `files`.
     """
     key = hashlib.sha256(f"{root}\n{spec.max_pixels}".encode()).hexdigest()[:16]
     cache = cache_dir() / "catalogs" / f"{spec.name}-{key}.parquet"
     stamps = files.select(["path", "size", "mtime_ns"])
-    known = read_cache(cache, pa.schema([*stamps.schema, *_CONTENT_SCHEMA]))
+    known = read_cache(cache, pa.schema([*stamps.schema, *_SCHEMA]))
     if known is not None and known.select(stamps.column_names).equals(stamps):
-        return known.select(CONTENT)
-    row = pa.array(np.arange(files.num_rows))
-    found = stamps.append_column("row", row)
+        return known.select(CONTENT_COLUMNS)
+    found = stamps.append_column("row", pa.array(np.arange(files.num_rows)))
     if known is None:
-        for field in _CONTENT_SCHEMA:
+        for field in _SCHEMA:
             found = found.append_column(field, pa.nulls(files.num_rows, field.type))
     else:
         found = found.join(known, ["path", "size", "mtime_ns"]).sort_by("row")
@@ -55,49 +57,57 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
         new = read_all(
             partial(inspect_file, max_pixels=spec.max_pixels),
             [f"{root}/{path}" for path in todo["path"].to_pylist()],
-            _CONTENT_SCHEMA, "inspecting files", progress,
+            _SCHEMA, "inspecting files", progress,
         )  # fmt: skip
         new = pa.table([*todo.select([*stamps.column_names, "row"]).columns, *new.columns],
-                       [*stamps.column_names, "row", *CONTENT])  # fmt: skip
+                       [*stamps.column_names, "row", *CONTENT_COLUMNS])  # fmt: skip
         old = found.filter(pc.invert(missing)).select(new.column_names)
         found = pa.concat_tables([old, new]).sort_by("row")
     write_cache(cache, found.drop_columns("row").combine_chunks())
-    return found.select(CONTENT)
+    return found.select(CONTENT_COLUMNS)
 
 
-def inspect_file(path: str, max_pixels: int) -> tuple:
-    """Hash, width, height, format and error of one image file."""
+def inspect_file(path: str, max_pixels: int) -> Content:
+    """Return hash, width, height, format and error of one image file.
+
+    Args:
+        path: the file.
+        max_pixels: images with more pixels are an error.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        return None, None, None, None, error.strerror or type(error).__name__
+        return _failed(error.strerror or type(error).__name__)
     return inspect_bytes(data, max_pixels)
 
 
-def inspect_bytes(data: bytes, max_pixels: int) -> tuple:
-    """Hash, width, height, format and error of one encoded image."""
+def inspect_bytes(data: bytes, max_pixels: int) -> Content:
+    """Return hash, width, height, format and error of one encoded image; see `inspect_file`."""
     from PIL import UnidentifiedImageError
 
     if not data:
-        return None, None, None, None, "empty file"
+        return _failed("empty file")
     try:
         with opened(io.BytesIO(data)) as image:
             width, height = image.size
             kind = "JPEG" if image.format == "MPO" else image.format
-            if kind not in FORMATS:
-                return None, None, None, None, f"{kind} is not supported"
+            if kind not in _FORMATS:
+                return _failed(f"{kind} is not supported")
             if width * height > max_pixels:
-                error = f"{width}x{height} pixels are more than {max_pixels}"
-                return None, None, None, None, error
+                return _failed(f"{width}x{height} pixels are more than {max_pixels}")
             image.load()
-            if kind in BY_PILLOW:
+            if kind in _BY_PILLOW:
                 upright_rgb(image)
         return hashlib.blake2b(data, digest_size=16).hexdigest(), width, height, kind, None
     except UnidentifiedImageError:
-        heic = data[4:11] in (b"ftyphei", b"ftyphev", b"ftypmif") and not knows_heic()
-        error = 'HEIC needs pip install "tfdetect[heic]"' if heic else "not an image"
-        return None, None, None, None, error
+        if data[4:11] in _HEIC_BRANDS and not register_heic():
+            return _failed('HEIC needs pip install "tfdetect[heic]"')
+        return _failed("not an image")
     except Exception as error:  # Pillow's plugins raise many kinds
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        return None, None, None, None, f"damaged: {reason}"
+        return _failed(f"damaged: {reason}")
+
+
+def _failed(error: str) -> Content:
+    return None, None, None, None, error

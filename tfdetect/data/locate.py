@@ -1,10 +1,10 @@
-"""Finds a dataset's folder: --data-dir, the environment, the cache, then a download."""
+"""Finds a dataset's folder: --data-dir, the environment, the cache, or else a download."""
 
 import os
 import re
-import sys
 from pathlib import Path
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import PREPARED, DatasetSpec
 
@@ -12,55 +12,61 @@ ENVIRONMENT = "TFDETECT_DATA"
 
 
 def cache_dir() -> Path:
-    """The folder for caches: $TFDETECT_CACHE, else ~/.cache/tfdetect."""
+    """Return the folder for caches: $TFDETECT_CACHE, or else ~/.cache/tfdetect."""
     return Path(os.environ.get("TFDETECT_CACHE", "~/.cache/tfdetect")).expanduser()
 
 
 def locate(spec: DatasetSpec, data_dir: Path | None = None) -> Path:
-    """Returns the folder that holds the dataset, downloading it if need be.
+    """Return the folder that contains the dataset; it is downloaded if necessary and possible.
+
+    Args:
+        spec: the dataset.
+        data_dir: folder that must contain the dataset; by default $TFDETECT_DATA and the cache
+            are searched.
 
     Raises:
-        UserError: it is nowhere and cannot be had; the message says what to
-            fetch and where to put it.
+        UserError: The dataset was not found; the message says what to download and where to
+            put it.
     """
     if data_dir is not None:
         for folder in (data_dir / spec.name / PREPARED, data_dir / spec.name, data_dir):
             if folder.is_dir() and _holds(spec, folder):
                 return folder
         raise UserError(
-            f"--data-dir {data_dir} does not hold the dataset {spec.name!r}: "
+            f"--data-dir {data_dir} does not contain the dataset {spec.name!r}: "
             + ("no file there matches its layout" if data_dir.is_dir() else "no such folder")
             + f" ({_layout(spec)})."
         )
-    places = [cache_dir() / "datasets" / spec.name, cache_dir() / "datasets" / spec.name / PREPARED]
+    cached = cache_dir() / "datasets" / spec.name
+    folders = [cached, cached / PREPARED]
     if root := os.environ.get(ENVIRONMENT):
-        places = [Path(root) / spec.name, Path(root) / spec.name / PREPARED, Path(root), *places]
-    for folder in places:
+        folders = [Path(root) / spec.name, Path(root) / spec.name / PREPARED, Path(root), *folders]
+    for folder in folders:
         if folder.is_dir() and _holds(spec, folder):
             return folder
     if spec.source.builtin:
         from tfdetect.data import demo
 
-        return demo.build(cache_dir() / "datasets" / spec.name)
+        return demo.build(cached)
     if spec.source.kaggle:
         return _download(spec)
-    raise UserError(f"The dataset {spec.name!r} was not found. {_way_out(spec)}")
+    raise UserError(f"The dataset {spec.name!r} was not found. {_what_to_do(spec)}")
 
 
 def _holds(spec: DatasetSpec, folder: Path) -> bool:
-    """Whether some file below `folder` has the spec's layout; stops at the first."""
+    """Return whether some file below `folder` has the spec's layout."""
     if table := spec.manifest or spec.shards:
         return (folder / table).is_file()
     pattern = re.compile(spec.pattern)
     for parent, _, files in os.walk(folder):
-        relative = Path(parent).relative_to(folder).as_posix()
-        if any(pattern.fullmatch(f"{relative}/{name}") for name in files[:20]):
+        inside = Path(parent).relative_to(folder)
+        if any(pattern.fullmatch((inside / name).as_posix()) for name in files[:20]):
             return True
     return False
 
 
 def _download(spec: DatasetSpec) -> Path:
-    print(f"Downloading {spec.name} from Kaggle ({spec.source.kaggle}) ...", file=sys.stderr)
+    console.log(f"Downloading {spec.name} from Kaggle ({spec.source.kaggle}) ...")
     try:
         import kagglehub
 
@@ -69,11 +75,13 @@ def _download(spec: DatasetSpec) -> Path:
         raise
     except Exception as error:  # kagglehub raises what its HTTP library raises
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"Downloading {spec.name!r} failed: {reason}\n{_way_out(spec)}") from error
+        raise UserError(
+            f"Downloading {spec.name!r} failed: {reason}\n{_what_to_do(spec)}"
+        ) from error
     if not _holds(spec, folder):
         raise UserError(
-            f"What Kaggle sent for {spec.name!r} ({folder}) has another layout than "
-            f"{_layout(spec)}. {_way_out(spec)}"
+            f"The download of {spec.name!r} from Kaggle ({folder}) does not have the "
+            f"{_layout(spec)}. {_what_to_do(spec)}"
         )
     return folder
 
@@ -87,10 +95,10 @@ def _layout(spec: DatasetSpec) -> str:
     return f"layout {spec.pattern}, class folders {classes}"
 
 
-def _way_out(spec: DatasetSpec) -> str:
+def _what_to_do(spec: DatasetSpec) -> str:
     what = spec.source.homepage or "the dataset"
     size = f" ({spec.source.size})" if spec.source.size else ""
     return (
-        f"Fetch {what}{size} and unpack it into {cache_dir() / 'datasets' / spec.name}, or "
-        f"anywhere else and say where with --data-dir FOLDER or {ENVIRONMENT}=FOLDER."
+        f"Download {what}{size} and unpack it into {cache_dir() / 'datasets' / spec.name}, or "
+        f"into another folder that you name with --data-dir FOLDER or {ENVIRONMENT}=FOLDER."
     )

@@ -13,32 +13,37 @@ import pyarrow.parquet as pq
 
 from tfdetect.core import console
 
-_FEW = 500  # files that are not worth the processes
+_MIN_FILES = 500  # fewer files are read in this process
 
 
 def read_all(
-    read: Callable[[str], tuple], paths: list[str], schema: pa.Schema, doing: str, progress: bool
+    read: Callable[[str], tuple],
+    paths: list[str],
+    schema: pa.Schema,
+    description: str,
+    progress: bool,
 ) -> pa.Table:
-    """One row a file, in order.
+    """Return one row for each file, in order.
 
     Args:
-        read: gives a file's row; a function of a module, or a partial of one.
-        doing: what the progress bar says.
+        read: returns a file's row; a function of a module, or a partial of one.
+        paths: the files.
+        schema: columns of the rows.
+        description: text of the progress bar.
+        progress: whether to show the progress bar.
     """
     size = max(1, min(500, len(paths) // 16 or 1))
     tasks = (paths[i : i + size] for i in range(0, len(paths), size))
 
-    def batches(
-        results: Iterable[list[tuple]], bar: console.Progress
-    ) -> Iterator[pa.RecordBatch]:
+    def batches(results: Iterable[list[tuple]], bar: console.Progress) -> Iterator[pa.RecordBatch]:
         for rows in results:
             columns = [pa.array(c, f.type) for c, f in zip(zip(*rows), schema)]
             bar.advance(len(rows))
             yield pa.record_batch(columns, schema=schema)
 
     some = partial(_read_some, read)
-    with console.progress(len(paths), doing, "files", shown=progress) as bar:
-        if len(paths) < _FEW:
+    with console.progress(len(paths), description, "files", shown=progress) as bar:
+        if len(paths) < _MIN_FILES:
             return pa.Table.from_batches(batches(map(some, tasks), bar), schema)
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
             return pa.Table.from_batches(batches(pool.map(some, tasks), bar), schema)
@@ -49,7 +54,7 @@ def _read_some(read: Callable[[str], tuple], paths: list[str]) -> list[tuple]:
 
 
 def read_cache(path: Path, schema: pa.Schema) -> pa.Table | None:
-    """A cached table; None where there is none of this schema, or a broken one."""
+    """Return a cached table, or None if there is none of this schema."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException):
@@ -58,11 +63,14 @@ def read_cache(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 
 def write_cache(path: Path, table: pa.Table) -> None:
-    """Writes a table whole or not at all; where it cannot, warns."""
+    """Write a table whole or not at all; warn if that is not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         pq.write_table(table, temporary)
         os.replace(temporary, path)
     except OSError as error:
-        warnings.warn(f"{path.parent} cannot hold what was read of files: {error}", stacklevel=2)
+        warnings.warn(
+            f"Cannot write the cache {path}: {error}. The files will be read again next time.",
+            stacklevel=2,
+        )

@@ -1,14 +1,17 @@
-"""`Plan`: a training or an evaluation, resolved and checked before anything starts."""
+"""`Plan`: a training, resolved and checked before it starts; and the data of an evaluation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfdetect.core.documents import read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, load_experiment, load_model, override, with_model
+from tfdetect.core.folder_spec import Evaluation
+from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
-from tfdetect.core.spec import DatasetSpec, load_spec
+from tfdetect.core.spec import DatasetSpec
 from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, build_catalog, check_trainable
 from tfdetect.data.locate import locate
@@ -19,9 +22,11 @@ class Plan:
     """What a training will do: resolved and checked, nothing started.
 
     Attributes:
+        experiment: the resolved experiment.
+        spec: the dataset.
         folders: folder of each dataset that was named by its path, or is known.
-        data_dir: where else to look, from --data-dir.
-        chosen: how the experiment was chosen, to tell the user.
+        data_dir: the folder of --data-dir, where datasets are looked for first.
+        chosen: how the experiment was chosen, for the user.
     """
 
     experiment: Experiment
@@ -34,32 +39,37 @@ class Plan:
 def make_plan(
     dataset: str | None = None,
     experiment: str | None = None,
-    overrides: list[str] = (),
+    overrides: Sequence[str] = (),
     data_dir: Path | None = None,
     authentic: str | None = None,
     model: str | None = None,
 ) -> Plan:
-    """Resolves names and overrides; imports no TensorFlow.
+    """Resolve names and overrides; TensorFlow is not imported.
 
     Args:
-        model: a published detector: with its own experiment, or in that of `experiment`.
+        dataset: a shipped dataset's name or a path; by default the experiment's own.
+        experiment: a shipped experiment's name or a path; by default the dataset's own.
+        overrides: settings `KEY=VALUE` of the experiment.
+        data_dir: folder in which datasets are looked for first.
+        authentic: name of the authentic class of a folder, if the folder names do not tell.
+        model: a published detector, trained by its own experiment or in that of `experiment`.
 
     Raises:
-        UserError: an unknown dataset, experiment or key, or an illegal value.
+        UserError: A dataset, experiment or key is unknown, or a value is not allowed.
     """
     if experiment is None and dataset is None:
         raise UserError("Give --dataset, --experiment or both. For a first try: --dataset demo")
     published = load_model(model) if model else None
     if experiment is not None and dataset is None:
         dataset = load_experiment(experiment).data.dataset
-        if dataset is None:
-            raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
-    spec, folders = load_spec(_local(dataset), authentic)
-    if published is None:
-        chosen = "as asked" if experiment else f"the default of {spec.name}"
+    if dataset is None:
+        raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
+    spec, folders = load_spec(_unpacked(dataset), authentic)
+    if published is None or model is None:
+        chosen = "as requested" if experiment else f"the default of {spec.name}"
         resolved = load_experiment(experiment or spec.experiment, overrides)
     elif experiment is None:
-        chosen, resolved = "its own recipe", load_experiment(model, overrides)
+        chosen, resolved = "the detector's own recipe", load_experiment(model, overrides)
     else:
         chosen = f"in the experiment {experiment}"
         resolved = override(with_model(load_experiment(experiment), published), overrides)
@@ -70,46 +80,14 @@ def make_plan(
     return Plan(resolved.model_copy(update={"data": data}), spec, folders, data_dir, chosen)
 
 
-def find_data(plan: Plan, progress: bool = True) -> Catalog:
-    """Locates the planned dataset, downloading it if need be, and builds its catalog."""
-    catalog = build_catalog(plan.spec, roots_of(plan), progress)
-    check_trainable(plan.spec, catalog)
-    return catalog
-
-
-def _local(dataset: str) -> str:
-    """The same with what hubs hold brought into folders."""
-    if not any(prefix in dataset for prefix in hubs.PREFIXES) or Path(dataset).exists():
-        return dataset
-    return "+".join(map(hubs.unpack, dataset.split("+")))
-
-
-def locate_dataset(
-    dataset: str, data_dir: Path | None = None, authentic: str | None = None
-) -> tuple[DatasetSpec, dict[str, Path]]:
-    """Resolves `--dataset`: its spec and its folder, or that of each part, by name."""
-    spec, folders = load_spec(_local(dataset), authentic)
-    return spec, find_roots(spec, folders, data_dir)
-
-
-def roots_of(plan: Plan) -> dict[str, Path]:
-    """The folder of the planned dataset, or of each part of a union, by its name."""
-    return find_roots(plan.spec, plan.folders, plan.data_dir)
-
-
-def find_roots(
-    spec: DatasetSpec, folders: dict[str, Path], data_dir: Path | None
-) -> dict[str, Path]:
-    """The folder of a dataset, or of each part of a union, by its name."""
-    specs = [part.spec for part in spec.parts] or [spec]
-    return {s.name: folders.get(s.name) or locate(s, data_dir) for s in specs}
-
-
 def load_plan(path: Path) -> Plan:
-    """The plan of an unfinished or interrupted run, to resume it.
+    """Return the plan of an unfinished or interrupted run, to resume it.
+
+    Args:
+        path: folder of the run, with or without the ending of unfinished ones.
 
     Raises:
-        UserError: nothing there to resume.
+        UserError: There is nothing to resume.
     """
     partial = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
     folder = partial if partial.is_dir() else path
@@ -117,18 +95,73 @@ def load_plan(path: Path) -> Plan:
         raise UserError(f"There is no unfinished run at {path}.")
     if folder is path and not (folder / "state").is_dir():
         raise UserError(f"The run {path} is complete; there is nothing to resume.")
-    files = {name: folder / f"{name}.yaml" for name in ("experiment", "dataset")}
-    models = {"experiment": Experiment, "dataset": DatasetSpec}
-    parts = {
-        name: validate(models[name], read_yaml(file), str(file), file)
-        for name, file in files.items()
-    }
-    roots = read_run(folder).roots
-    return Plan(parts["experiment"], parts["dataset"], roots, None, "of the run")
+    experiment, dataset = folder / "experiment.yaml", folder / "dataset.yaml"
+    return Plan(
+        validate(Experiment, read_yaml(experiment), str(experiment), experiment),
+        validate(DatasetSpec, read_yaml(dataset), str(dataset), dataset),
+        read_run(folder).roots,
+        None,
+        "of the run",
+    )
+
+
+def find_data(plan: Plan, progress: bool = True) -> Catalog:
+    """Locate the planned dataset, download it if necessary, and build its catalog.
+
+    Args:
+        plan: what to train on.
+        progress: whether to show progress bars.
+
+    Raises:
+        UserError: The dataset is not available, or cannot be trained on.
+    """
+    catalog = build_catalog(plan.spec, roots_of(plan), progress)
+    check_trainable(plan.spec, catalog)
+    return catalog
+
+
+def locate_dataset(
+    dataset: str,
+    data_dir: Path | None = None,
+    authentic: str | None = None,
+    evaluation: Evaluation | None = None,
+) -> tuple[DatasetSpec, dict[str, Path]]:
+    """Resolve `--dataset` and find its data.
+
+    Args:
+        dataset: a shipped dataset's name or a path.
+        data_dir: folder in which datasets are looked for first.
+        authentic: name of the authentic class of a folder, if the folder names do not tell.
+        evaluation: given if the data are to evaluate a run; see `load_spec`.
+
+    Returns:
+        The spec, and the folder of the dataset, or of each part of a union, by its name.
+    """
+    spec, folders = load_spec(_unpacked(dataset), authentic, evaluation)
+    return spec, find_roots(spec, folders, data_dir)
+
+
+def roots_of(plan: Plan) -> dict[str, Path]:
+    """Return the folder of the planned dataset, or of each part of a union, by its name."""
+    return find_roots(plan.spec, plan.folders, plan.data_dir)
+
+
+def find_roots(
+    spec: DatasetSpec, folders: dict[str, Path], data_dir: Path | None
+) -> dict[str, Path]:
+    """Return the folder of a dataset, or of each part of a union, by its name.
+
+    Args:
+        spec: the dataset.
+        folders: those that are known.
+        data_dir: folder in which the others are looked for first.
+    """
+    specs = [part.spec for part in spec.parts] or [spec]
+    return {s.name: folders.get(s.name) or locate(s, data_dir) for s in specs}
 
 
 def describe_data(plan: Plan, catalog: Catalog) -> str:
-    """One line on splits, classes and skipped files."""
+    """Return one line on splits, classes and skipped files."""
     parts = [
         f"{split} {' + '.join(f'{count:,} {name}' for name, count in classes.items())}"
         for split, classes in catalog.counts(plan.spec.class_names).items()
@@ -146,7 +179,9 @@ def dataset_info(
     """Return what a run records of its data.
 
     Args:
-        training_images: what its detector was trained on, where that is not the train split.
+        spec: the dataset.
+        catalog: its catalog.
+        training_images: what the detector was trained on, if that is not the train split.
     """
     return DatasetInfo(
         name=spec.name,
@@ -155,39 +190,62 @@ def dataset_info(
         counts=catalog.counts(spec.class_names),
         skipped=catalog.skipped.num_rows,
         warnings=tuple(catalog.warnings),
-        training_images=training_images or TrainingImages(**catalog.seen("train")),
+        training_images=training_images or TrainingImages(**catalog.describe_images("train")),
     )
 
 
 def evaluation_data(
-    run: Run, dataset: str | None, data_dir: Path | None, authentic: str | None,
+    run: Run,
+    dataset: str | None,
+    data_dir: Path | None,
+    authentic: str | None,
     output: Path | None,
-) -> tuple[DatasetSpec, dict[str, Path], Path]:  # fmt: skip
-    """What to evaluate a run on: the spec, its folders by name, and where to write.
+    label: str | None = None,
+) -> tuple[DatasetSpec, dict[str, Path], Path]:
+    """Return what to evaluate a run on: the spec, its folders by name, and where to write.
 
-    Without `dataset` it is what the run was trained on: where it lay then, or,
-    on another machine, where it is found now.
+    Args:
+        run: the run to evaluate.
+        dataset: a shipped dataset's name or a path. By default the run's own dataset, in the
+            folder where it was during training, or else where it is found now. A folder may
+            have one class alone, or a test split alone.
+        data_dir: folder in which datasets are looked for first.
+        authentic: name of the authentic class of a folder, if the folder names do not tell.
+        output: folder for results; by default the run's own, or one below it for other data.
+        label: class of all images of a folder without class folders: "authentic", "fake" or
+            one of the run's class names.
+
+    Raises:
+        UserError: The dataset is not available, its labels are not known, or its classes are
+            not those of the run.
     """
     if dataset is not None:
-        spec, roots = locate_dataset(dataset, data_dir, authentic)
+        evaluation = Evaluation(tuple(run.class_names), label)
+        spec, roots = locate_dataset(dataset, data_dir, authentic, evaluation)
         check_classes_fit(run, spec)
         return spec, roots, output or run.path / "evaluations" / spec.name
-    file = run.path / "dataset.yaml"
-    if not file.is_file():
-        raise UserError(f"{run.name} was trained on no dataset that is known here. Give --dataset.")
-    spec = validate(DatasetSpec, read_yaml(file), str(file), file)
-    there = {name: root for name, root in run.roots.items() if root.is_dir() and not data_dir}
-    return spec, find_roots(spec, there, data_dir), output or run.path
+    if label is not None:
+        raise UserError("--label is for a folder of images. Give the folder: --dataset FOLDER")
+    spec = run.dataset_spec()
+    known = {name: root for name, root in run.roots.items() if root.is_dir() and not data_dir}
+    return spec, find_roots(spec, known, data_dir), output or run.path
 
 
 def check_classes_fit(run: Run, spec: DatasetSpec) -> None:
-    """Refuses a dataset whose number of classes is not the run's; names may differ.
+    """Check that a dataset has as many classes as a run; their names may differ.
 
     Raises:
-        UserError: the numbers differ.
+        UserError: The numbers differ.
     """
     if len(spec.class_names) != len(run.class_names):
         raise UserError(
-            f"The run has the classes {', '.join(run.class_names)}, but {spec.name} has "
-            f"{', '.join(spec.class_names)}."
+            f"The run has {len(run.class_names)} classes ({', '.join(run.class_names)}), but "
+            f"{spec.name} has {len(spec.class_names)} ({', '.join(spec.class_names)})."
         )
+
+
+def _unpacked(dataset: str) -> str:
+    """Return the dataset with what TensorFlow Datasets or Hugging Face hold put into folders."""
+    if not any(prefix in dataset for prefix in hubs.PREFIXES) or Path(dataset).exists():
+        return dataset
+    return "+".join(map(hubs.unpack, dataset.split("+")))

@@ -1,65 +1,101 @@
-"""Lists the files of a dataset by the pattern or manifest of its spec; opens none."""
+"""Lists the files of a dataset by the pattern or manifest of its spec, without opening them."""
 
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.spec import DatasetSpec, read_manifest
+from tfdetect.core.folder_spec import read_manifest
+from tfdetect.core.spec import DatasetSpec
 
 EXTENSIONS = {
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic",
     ".heif",
 }  # fmt: skip
-
-
-# Images by name that nobody here decodes: reported, not passed over in silence.
+# Image formats that are not decoded: their files are reported as skipped.
 UNSUPPORTED = {".jp2", ".psd", ".ico", ".jxl", ".dng", ".cr2", ".nef", ".arw"}
 
 
 def scan(spec: DatasetSpec, root: Path) -> tuple[pa.Table, pa.Table, Counter]:
-    """Lists the files that match the spec's pattern or stand in its manifest; opens none.
+    """List the files that match the spec's pattern or that its manifest names.
+
+    Args:
+        spec: the dataset.
+        root: its folder.
 
     Returns:
-        The files (path, label, generator, mask, group, folder_split, size,
-        mtime_ns), sorted by path, the skipped ones (path, error), and the number of
-        files, usable or not, by split's text and label.
+        The files, sorted by path (columns path, label, generator, mask, group, folder_split,
+        size in bytes, mtime_ns); the skipped files (columns path, error); and the number of
+        files, usable or not, by the text of their split and their label.
+
+    Raises:
+        UserError: No file can be used, or the manifest has a mistake.
     """
     rows, skipped, counts = _Rows(), [], Counter()
     candidates = _from_manifest(spec, root) if spec.manifest else _from_pattern(spec, root)
-    for path, label, generator, mask, group, split, status in candidates:
-        counts[split, label] += 1
-        extension = os.path.splitext(path)[1].lower()
-        if status is None:
-            skipped.append((path, "no such file"))
-        elif extension not in EXTENSIONS:
-            kind = extension or "a name without extension"
-            skipped.append((path, f"{kind} is not supported: use JPEG, PNG, WebP or TIFF"))
-        elif status[0] == 0:
-            skipped.append((path, "empty file"))
-        elif mask and not os.path.exists(os.path.join(root, mask)):
-            skipped.append((path, f"its mask {mask} is missing"))
+    for found in candidates:
+        counts[found.split, found.label] += 1
+        if error := _error(found, root):
+            skipped.append((found.path, error))
         else:
-            rows.append((path, label, generator, mask, group, split, *status))
+            rows.append((*found[:-1], *found.status))
     files = rows.table()
     if not files.num_rows:
         raise UserError(
             f"No images of {spec.name!r} in {root}: expected "
-            + (f"those of {spec.manifest}" if spec.manifest else f"files like {spec.pattern}")
+            + (f"those of {spec.manifest}" if spec.manifest else f"paths like {spec.pattern}")
             + f" with the extensions {', '.join(sorted(EXTENSIONS))}."
             + (f" {len(skipped)} files there cannot be used." if skipped else "")
         )
     order = pc.sort_indices(files, [("path", "ascending")])
-    return files.take(order).combine_chunks(), skipped_table(skipped), counts
+    return files.take(order).combine_chunks(), _skipped_table(skipped), counts
+
+
+class _File(NamedTuple):
+    """A file that the pattern or the manifest names.
+
+    Attributes:
+        path: path relative to the root.
+        label: its class.
+        generator: name of its generator, if known.
+        mask: path of its mask relative to the root, if it has one.
+        group: name of its group, if known.
+        split: text of its split, if the folder or the manifest names one.
+        status: size in bytes and time of the last change in ns; None if there is no such file.
+    """
+
+    path: str
+    label: int
+    generator: str | None
+    mask: str | None
+    group: str | None
+    split: str | None
+    status: tuple[int, int] | None
+
+
+def _error(file: _File, root: Path) -> str | None:
+    """Return why a file cannot be used, as far as can be told without opening it."""
+    extension = os.path.splitext(file.path)[1].lower()
+    if file.status is None:
+        return "no such file"
+    if extension not in EXTENSIONS:
+        kind = extension or "a name without extension"
+        return f"{kind} is not supported: use JPEG, PNG, WebP or TIFF"
+    if file.status[0] == 0:
+        return "empty file"
+    if file.mask and not os.path.exists(os.path.join(root, file.mask)):
+        return f"its mask {file.mask} is missing"
+    return None
 
 
 class _Rows:
-    """Rows of scanned files, kept as Arrow batches: a million take little memory."""
+    """Rows of scanned files, kept as Arrow batches, so that a million take little memory."""
 
     SCHEMA = pa.schema([
         ("path", pa.string()), ("label", pa.int32()), ("generator", pa.string()),
@@ -86,8 +122,8 @@ class _Rows:
         return pa.Table.from_batches(self._batches, self.SCHEMA)
 
 
-def _from_pattern(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
-    """Yields path, label, generator, mask, group, split and (size, mtime) of matching files."""
+def _from_pattern(spec: DatasetSpec, root: Path) -> Iterator[_File]:
+    """Yield the files whose paths match the pattern."""
     pattern = re.compile(spec.pattern)
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
     for path, size, mtime in _walk(str(root)):
@@ -102,18 +138,19 @@ def _from_pattern(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
         kind = spec.classes[label]
         mask = kind.mask.format(**found) if kind.mask else None
         generator = _generator(spec, found.get("generator")) or kind.generator
-        yield path, label, generator, mask, found.get("group"), found.get("split"), (size, mtime)
+        yield _File(path, label, generator, mask, found.get("group"), found.get("split"),
+                    (size, mtime))  # fmt: skip
 
 
-def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
-    """Yields the same of a manifest's rows; (size, mtime) is None where there is no file."""
+def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[_File]:
+    """Yield the files that the rows of the manifest name."""
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
     file = root / spec.manifest
     table = read_manifest(file, spec.columns)
     base = os.path.dirname(spec.manifest)
 
-    def place(path: str) -> str:
-        """The path from the root, as all others are; manifests may have absolute ones."""
+    def relative(path: str) -> str:
+        """Return the path relative to the root; manifests may have absolute paths."""
         path = os.path.normpath(os.path.join(base, path))
         return os.path.relpath(path, root) if os.path.isabs(path) else path
 
@@ -125,11 +162,11 @@ def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
             raise UserError(f"{file}, row {number}: no path.")
         if text not in labels:
             raise UserError(
-                f"{file}, row {number}: the label {text!r} is none of {', '.join(labels)}."
+                f"{file}, row {number}: unknown label {text!r}. Known: {', '.join(labels)}."
             )
-        path = place(path)
+        path = relative(path)
         if path in seen:
-            raise UserError(f"{file}, row {number}: {path} stands there twice.")
+            raise UserError(f"{file}, row {number}: {path} is listed twice.")
         seen.add(path)
         label = labels[text]
         # Masks of authentic images mark objects, not alterations.
@@ -139,14 +176,13 @@ def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[tuple]:
             status = (found.st_size, found.st_mtime_ns)
         except OSError:
             status = None
-        yield (path, label,
-               _generator(spec, row.get("generator")) or spec.classes[label].generator,
-               place(mask) if mask else None,
-               row.get("group"), row.get("split"), status)  # fmt: skip
+        generator = _generator(spec, row.get("generator")) or spec.classes[label].generator
+        yield _File(path, label, generator, relative(mask) if mask else None,
+                    row.get("group"), row.get("split"), status)  # fmt: skip
 
 
 def _walk(root: str):
-    """Yields (path relative to root, size, mtime in ns) of every file below `root`."""
+    """Yield (path relative to root, size, mtime in ns) of every file below `root`."""
     stack = [""]
     while stack:
         folder = stack.pop()
@@ -171,6 +207,7 @@ def _walk(root: str):
 
 
 def _generator(spec: DatasetSpec, text: str | None) -> str | None:
+    """Return the name of the generator that a text means, or None."""
     if not text:
         return None
     for piece, name in spec.generators.items():
@@ -179,7 +216,7 @@ def _generator(spec: DatasetSpec, text: str | None) -> str | None:
     return text.strip("/")
 
 
-def skipped_table(rows: list[tuple[str, str]]) -> pa.Table:
+def _skipped_table(rows: list[tuple[str, str]]) -> pa.Table:
     return pa.table(
         {"path": pa.array([r[0] for r in rows], pa.string()),
          "error": pa.array([r[1] for r in rows], pa.string())}

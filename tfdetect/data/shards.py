@@ -226,7 +226,9 @@ class _Writer:
         # Traced once, not for every shard.
         self._encode = tf.function(self._encode_row, input_signature=signature)
 
-    def __call__(self, shard: str, rows: pa.Table, bar: console.Progress, stop: threading.Event) -> dict:
+    def __call__(
+        self, shard: str, rows: pa.Table, bar: console.Progress, stop: threading.Event
+    ) -> dict:
         """Returns the shard's name, records, bytes, sha256 and skipped (row, path, error)."""
         temporary = self._folder / f".{shard}{PARTIAL}"
         written = np.zeros(rows.num_rows, bool)

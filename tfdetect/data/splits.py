@@ -1,4 +1,4 @@
-"""Splits a dataset by group, through a stable hash, so that nothing leaks."""
+"""Splits a dataset by group through a stable hash, so that no group is in two splits."""
 
 import hashlib
 
@@ -13,70 +13,92 @@ TRAIN = SPLITS.index("train")
 
 
 def assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
-    """Adds group and split: from folder or manifest, or carved from train by group."""
+    """Add the columns group and split.
+
+    The split is the one that the folder or the manifest names. If no file is in validation or
+    test, groups of train are moved there.
+
+    Args:
+        spec: the dataset.
+        files: columns group, hash and folder_split; the latter is dropped.
+
+    Raises:
+        UserError: A file names a split that the spec does not know.
+    """
     groups = pc.coalesce(files["group"], files["hash"]).combine_chunks().dictionary_encode()
     codes, names = codes_of(groups), groups.dictionary
     grouped = files["group"].null_count < files.num_rows
     if grouped:
-        names = pa.array(_linked(names.to_pylist(), spec.group_separator, codes, files["hash"]))
-        linked = names.dictionary_encode()
+        first_names = _linked_groups(names.to_pylist(), spec.group_separator, codes, files["hash"])
+        linked = pa.array(first_names).dictionary_encode()
         names, codes = linked.dictionary, codes_of(linked)[codes]
     texts = files["folder_split"].combine_chunks().dictionary_encode()
-    meant = {
+    meanings = {
         t: spec.splits.get(t, spec.splits.get(t.lower())) for t in texts.dictionary.to_pylist()
     }
-    if strange := [text for text, split in meant.items() if split is None]:
+    if unknown := [text for text, split in meanings.items() if split is None]:
         raise UserError(
-            f"{spec.name}: the split {strange[0]!r} is none of {', '.join(spec.splits)}."
+            f"{spec.name}: unknown split {unknown[0]!r}. Known: {', '.join(spec.splits)}."
         )
-    numbers = np.array([SPLITS.index(s) for s in (*meant.values(), "train")], np.int8)
+    numbers = np.array([SPLITS.index(s) for s in (*meanings.values(), spec.default_split)], np.int8)
     given = numbers[codes_of(texts)]  # the last where the text is null
-    test = 0.0 if meant else spec.test_fraction
-    validation = 0.0 if "validation" in meant.values() else spec.validation_fraction
-    places = np.fromiter((group_fraction(spec.name, name.as_py()) for name in names), float)
-    places[np.bincount(codes[given == TRAIN], minlength=len(names)) == 0] = 2  # nothing to carve
-    splits = np.where(given == TRAIN, carve(places, test, validation)[codes], given)
+    test = 0.0 if meanings else spec.test_fraction
+    validation = 0.0 if "validation" in meanings.values() else spec.validation_fraction
+    fractions = np.fromiter((group_fraction(spec.name, name.as_py()) for name in names), float)
+    # Groups without a file in train have nothing to give.
+    fractions[np.bincount(codes[given == TRAIN], minlength=len(names)) == 0] = 2
+    splits = np.where(given == TRAIN, carve(fractions, test, validation)[codes], given)
     files = files.drop_columns(["group", "folder_split"])
     group = pc.take(names, pa.array(codes)) if grouped else files["hash"]  # no second copy
     files = files.append_column("group", group)
     return files.append_column("split", pc.take(pa.array(SPLITS), pa.array(splits)))
 
 
-def carve(places: np.ndarray, test: float, validation: float) -> np.ndarray:
-    """The split of each group as an index into `SPLITS`, by its place in [0, 1).
+def carve(fractions: np.ndarray, test: float, validation: float) -> np.ndarray:
+    """Return the split of each group.
 
-    In a small dataset no group may lie in a split's range; the nearest ones fill it then.
+    Args:
+        fractions: float [g], the number of each group from `group_fraction`, in [0, 1); groups
+            of 1 and above stay in train.
+        test: fraction of the groups that goes to test.
+        validation: fraction of the groups that goes to validation.
+
+    Returns:
+        int8 [g], index into `SPLITS`. In a small dataset no group may fall into the range of a
+        split; then the nearest ones fill it.
     """
-    splits = np.full(len(places), TRAIN, np.int8)
+    splits = np.full(len(fractions), TRAIN, np.int8)
     start = 0.0
-    for split, share in (("test", test), ("validation", validation)):
-        if not share:
+    for split, wanted in (("test", test), ("validation", validation)):
+        if not wanted:
             continue
-        free = np.where((splits == TRAIN) & (places < 1), places, 2)
-        chosen = free < start + share
+        free = np.where((splits == TRAIN) & (fractions < 1), fractions, 2)
+        chosen = free < start + wanted
         if not chosen.any():
-            count = max(1, round(share * len(places)))
+            count = max(1, round(wanted * len(fractions)))
             chosen = np.argsort(free)[:count]
         splits[chosen] = SPLITS.index(split)
-        start += share
+        start += wanted
     return splits
 
 
 def codes_of(column: pa.DictionaryArray) -> np.ndarray:
-    """Indices into a column's dictionary, -1 where null."""
+    """Return the indices into a column's dictionary, -1 where null."""
     return pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False)
 
 
-def _linked(names: list[str], link: str, codes: np.ndarray, hashes: pa.ChunkedArray) -> list[str]:
-    """The first name of each group's connected component.
+def _linked_groups(
+    names: list[str], separator: str, codes: np.ndarray, hashes: pa.ChunkedArray
+) -> list[str]:
+    """Return the first name of each group's connected component.
 
     Groups that share a piece of their names, or a file of the same content, are connected.
 
     Args:
-        names: of the groups.
-        link: text between the pieces of a name; empty where names are whole.
-        codes: the group of each file, int [n], as an index into `names`.
-        hashes: the content of each file, string [n].
+        names: names of the groups.
+        separator: text between the pieces of a name; "" if names have no pieces.
+        codes: int [n], the group of each file as an index into `names`.
+        hashes: string [n], the content of each file.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -86,7 +108,7 @@ def _linked(names: list[str], link: str, codes: np.ndarray, hashes: pa.ChunkedAr
     size = len(contents.dictionary)
     pieces: dict[str, int] = {}
     for group, name in enumerate(names):
-        for piece in name.split(link) if link else ():
+        for piece in name.split(separator) if separator else ():
             rows.append([group])
             columns.append([size + pieces.setdefault(piece, len(pieces))])
     rows, columns = np.concatenate(rows), np.concatenate(columns) + len(names)
@@ -99,7 +121,7 @@ def _linked(names: list[str], link: str, codes: np.ndarray, hashes: pa.ChunkedAr
     return [first[number] for number in component[: len(names)]]
 
 
-def group_fraction(name: str, group: str) -> float:
-    """A stable number in [0, 1) for a group; adding files moves no old one."""
-    digest = hashlib.blake2b(f"{name}\n{group}".encode(), digest_size=8).digest()
+def group_fraction(dataset: str, group: str) -> float:
+    """Return a number in [0, 1) that depends on the names of the dataset and the group alone."""
+    digest = hashlib.blake2b(f"{dataset}\n{group}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

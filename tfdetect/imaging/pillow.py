@@ -1,4 +1,4 @@
-"""Opens image files with Pillow, of any size and without warnings; no TensorFlow."""
+"""Opens image files with Pillow, of any size and without warnings. It needs no TensorFlow."""
 
 import io
 import warnings
@@ -6,33 +6,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @contextmanager
-def opened(file: str | Path | BinaryIO) -> Iterator:
-    """A Pillow image, its pixels not yet decoded; HEIC too where pillow-heif is installed.
+def opened(file: str | Path | BinaryIO) -> Iterator["Image.Image"]:
+    """Open an image; its pixels are not decoded yet. HEIC needs pillow-heif.
+
+    Args:
+        file: path or open binary file.
+
+    Yields:
+        A Pillow image.
 
     Raises:
-        PIL.UnidentifiedImageError: not an image.
-        OSError: the file cannot be read.
-        Exception: of many kinds, of a damaged image.
+        PIL.UnidentifiedImageError: The file is not an image.
+        OSError: The file cannot be read.
+        Exception: The image is damaged; Pillow's plugins raise many kinds.
     """
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # the catalog checks it
-    knows_heic()
+    register_heic()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata is none of our business
+        warnings.simplefilter("ignore")  # odd metadata does no harm
         with Image.open(file) as image:
             yield image
 
 
-def upright_rgb(image):
-    """A Pillow image turned as its EXIF says, in RGB: alpha dropped, of 16 bits the upper 8.
+def upright_rgb(image: "Image.Image") -> "Image.Image":
+    """Return a Pillow image as upright RGB.
+
+    EXIF orientation is applied, alpha is dropped, and 16-bit pixels keep their upper 8 bits.
+
+    Args:
+        image: a Pillow image.
 
     Raises:
-        ValueError: its pixels have 32 bits.
+        ValueError: The pixels have 32 bits.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -46,7 +60,7 @@ def upright_rgb(image):
 
 
 def as_bmp(data: bytes) -> bytes:
-    """An encoded image as BMP, by `upright_rgb`; raises what `opened` does."""
+    """Return an encoded image re-encoded as upright RGB BMP; raises what `opened` raises."""
     result = io.BytesIO()
     with opened(io.BytesIO(data)) as image:
         upright_rgb(image).save(result, "BMP")
@@ -54,8 +68,8 @@ def as_bmp(data: bytes) -> bytes:
 
 
 @cache
-def knows_heic() -> bool:
-    """Teaches Pillow HEIC, in which telephones photograph; False without pillow-heif."""
+def register_heic() -> bool:
+    """Register the HEIC format with Pillow; return False without pillow-heif."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:

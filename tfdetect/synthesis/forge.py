@@ -34,7 +34,8 @@ from tfdetect.core import console, registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.journal import Journal, exclusive
-from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec, folder_name
+from tfdetect.core.folder_spec import folder_name
+from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec
 from tfdetect.data.splits import carve, group_fraction
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.mask_makers import draw_mask

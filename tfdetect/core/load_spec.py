@@ -1,0 +1,131 @@
+"""Resolves `--dataset`: a shipped spec's name, a spec file, a manifest, a folder, or a union."""
+
+from pathlib import Path
+from typing import Any
+
+from tfdetect.core.documents import find, read_yaml, validate
+from tfdetect.core.errors import UserError
+from tfdetect.core.folder_spec import (
+    MANIFEST_SUFFIXES,
+    Evaluation,
+    spec_for_folder,
+    spec_for_manifest,
+)
+from tfdetect.core.spec import PREPARED, ClassSpec, DatasetSpec, Part
+
+_DESCRIPTIONS = ("dataset.yaml", *(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES))
+SpecAndFolders = tuple[DatasetSpec, dict[str, Path]]
+
+
+def load_spec(
+    name: str, authentic: str | None = None, evaluation: Evaluation | None = None
+) -> SpecAndFolders:
+    """Resolve a dataset's name or path.
+
+    A folder is described by the dataset.yaml in it, as `prepare` and `synthesize` write one, by
+    the manifest.csv or manifest.parquet in it, or else by its class folders.
+
+    Args:
+        name: a shipped spec's name, a path to a spec file, a manifest or a folder, or several of
+            these joined by "+".
+        authentic: name of the authentic class, if the folder names do not tell.
+        evaluation: given if the data are to evaluate a run, not to train one; then one class
+            alone, or a test split alone, is enough.
+
+    Returns:
+        The spec, and the data folder of each dataset that was named by a path.
+
+    Raises:
+        UserError: There is no such dataset, or it cannot be described.
+    """
+    path = Path(name).expanduser()
+    if evaluation and evaluation.label is not None and not path.is_dir():
+        raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
+    if "+" in name and not path.exists():
+        return _union(name.split("+"), authentic)
+    if path.suffix in MANIFEST_SUFFIXES:
+        return _at(spec_for_manifest(path, authentic, evaluation), path.parent)
+    if path.is_dir():
+        return _described_folder(path, authentic, evaluation)
+    if path.suffix not in (".yaml", ".yml") and ("/" in name or "\\" in name):
+        raise UserError(f"There is no folder {name!r}.")
+    try:
+        file = find("dataset", "data_specs", name)
+    except UserError as error:
+        raise UserError(f"{error} A path to a folder with class folders works too.") from None
+    data, folders = _with_parts(read_yaml(file))
+    return validate(DatasetSpec, data, str(file), file), folders
+
+
+def _described_folder(
+    folder: Path, authentic: str | None, evaluation: Evaluation | None
+) -> SpecAndFolders:
+    labeled = evaluation is not None and evaluation.label is not None
+    described = (f"{place}{name}" for place in ("", f"{PREPARED}/") for name in _DESCRIPTIONS)
+    if labeled and (found := [name for name in described if (folder / name).is_file()]):
+        raise UserError(
+            f"--label is for a folder of images without labels, and {folder} has labels in "
+            f"{found[0]}. Leave --label out."
+        )
+    for place in (folder, folder / PREPARED):
+        if (file := place / "dataset.yaml").is_file():
+            data, folders = _with_parts(read_yaml(file))
+            spec, own = _at(validate(DatasetSpec, data, str(file), file), place)
+            return spec, {**folders, **own}
+    for suffix in MANIFEST_SUFFIXES:
+        if (manifest := folder / f"manifest{suffix}").is_file():
+            return _at(spec_for_manifest(manifest, authentic, evaluation), folder)
+    return _at(spec_for_folder(folder, authentic, evaluation), folder)
+
+
+def _at(spec: DatasetSpec, folder: Path) -> SpecAndFolders:
+    return spec, {spec.name: folder.resolve()}
+
+
+def _with_parts(data: dict[str, Any]) -> SpecAndFolders:
+    """Return a spec's document with the specs of its parts, and the folders of these."""
+    parts, folders = [], {}
+    listed = data.get("parts")
+    for part in listed if isinstance(listed, list) else []:
+        part = {"dataset": part} if isinstance(part, str) else part
+        if isinstance(part, dict) and isinstance(part.get("dataset"), str) and "spec" not in part:
+            spec, found = load_spec(part["dataset"])
+            part = {**part, "spec": spec}
+            folders |= found
+        parts.append(part)
+    return ({**data, "parts": parts} if parts else data), folders
+
+
+def _union(names: list[str], authentic: str | None) -> SpecAndFolders:
+    """Return the union of datasets, whose classes are matched by name.
+
+    Two-class datasets are matched whatever their fake class is called.
+
+    Raises:
+        UserError: A dataset is named twice, or classes do not match by name.
+    """
+    loaded = [load_spec(name, authentic) for name in names]
+    specs = [spec for spec, _ in loaded]
+    if len({s.name for s in specs}) < len(specs):
+        raise UserError(f"{'+'.join(names)} names one dataset twice.")
+    first = max(specs, key=lambda s: len(s.class_names))
+    parts = []
+    for name, spec in zip(names, specs):
+        fakes = {f: f for f in spec.class_names[1:]}
+        if len(first.class_names) == 2:
+            fakes = {spec.class_names[1]: first.class_names[1]}
+        elif missing := [f for f in fakes if f not in first.class_names]:
+            raise UserError(
+                f"The class {', '.join(missing)} of {spec.name} is not among {first.name}'s "
+                f"({', '.join(first.class_names)}). Describe the union in a YAML file whose "
+                "parts map their classes."
+            )
+        classes = {spec.class_names[0]: first.class_names[0], **fakes}
+        parts.append(Part(dataset=name, spec=spec, classes=classes))
+    return DatasetSpec(
+        name="+".join(s.name for s in specs),
+        title="Union of " + ", ".join(s.name for s in specs),
+        parts=tuple(parts),
+        classes=tuple(ClassSpec(name=n, folders=(n,)) for n in first.class_names),
+        experiment=specs[0].experiment,
+    ), {name: folder for _, folders in loaded for name, folder in folders.items()}

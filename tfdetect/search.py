@@ -20,9 +20,9 @@ def parser() -> cli.Parser:
         "early. Leaves a report, a table of the trials and best.yaml, an experiment.\n\n"
         "The same command continues an interrupted search; several at once share one search.",
         examples=[
-            ("tfdetect search --space optimizer --dataset cifake --max-hours 8 --retrain",
+            ("tfdetect search --space small_resnet --dataset cifake --max-hours 8 --retrain",
              "one night, then train the best experiment"),
-            ("tfdetect search --space optimizer --dataset demo --max-trials 5 "
+            ("tfdetect search --space small_resnet --dataset demo --max-trials 5 "
              "--trial-set training.epochs=1", "a quick try with short trials"),
         ],
     )  # fmt: skip

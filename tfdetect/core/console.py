@@ -129,20 +129,17 @@ class Progress:
 class _Lines(Progress):
     """Progress as plain lines, at sensible intervals, for files, pipes and logs."""
 
-    def __init__(self, *args: Any, delay: float):
+    def __init__(self, *args: Any):
         super().__init__(*args)
         self._began = self._last = time.monotonic()
-        self._printed, self._delay, self._last_done = False, delay, self.done
+        self._printed, self._last_done = False, self.done
 
     def _show(self) -> None:
         silent = time.monotonic() - self._last
-        wait = self._delay if not self._printed else LINE_SECONDS
-        if silent < max(wait, 0.0):
-            return
         tenth = (self.total or 0) / 10
-        if self._printed and silent < LONGEST_SILENCE and self.done - self._last_done < tenth:
+        if silent < LINE_SECONDS or self.done == self.total:  # `_end` prints the last line
             return
-        if self.done == self.total:  # `_end` prints the last line
+        if silent < LONGEST_SILENCE and self.done - self._last_done < tenth:
             return
         self._print()
 
@@ -213,7 +210,7 @@ def progress(
     """Show on stderr how far a long piece of work has come.
 
     In a terminal it is a progress bar with the time left, elsewhere a plain line now and then.
-    A progress inside another one, and one of less than `delay` seconds, shows nothing.
+    A progress inside another one shows nothing, and neither does a short one.
 
     Args:
         total: the number of units of work; None where it is not known.
@@ -221,7 +218,7 @@ def progress(
         unit: what is counted, in the plural, for example "images".
         initial: how many units were done before.
         shown: False shows nothing, as --quiet asks for.
-        delay: seconds after which the progress appears.
+        delay: seconds after which a bar appears; a plain line appears after 10 seconds.
         transient: whether a bar disappears at its end.
 
     Yields:
@@ -235,7 +232,7 @@ def progress(
     if is_terminal():
         display = _Bar(*parts, delay=delay, transient=transient)
     else:
-        display = _Lines(*parts, delay=delay)
+        display = _Lines(*parts)
     try:
         yield display
     finally:

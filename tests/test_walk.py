@@ -1,0 +1,105 @@
+"""Every command on the embedded demonstration, as a newcomer tries them after the first one."""
+
+import json
+import shutil
+from pathlib import Path
+
+from commands import call
+
+from tfdetect.__main__ import COMMANDS
+
+SHORT = ("--set", "training.epochs=1", "--set", "training.steps_per_epoch=4", "--quiet")
+# Small networks that train in seconds on forgeries of 64 pixels.
+LOCALIZER = (
+    "data.image_size=64", "training.batch_size=8",
+    "model.options={widths: [8, 16], blocks: [1, 1], strides: [2, 2], stem: 8}",
+    "model.mask_options={width: 8, finest: 4}",
+)  # fmt: skip
+
+
+class Walk:
+    """Calls commands and remembers which were called."""
+
+    def __init__(self, capsys):
+        self.capsys, self.called = capsys, set()
+
+    def __call__(self, command, *arguments, code=0):
+        self.called.add(command)
+        found, out, err = call(command, arguments, self.capsys)
+        assert found == code, f"{command} {arguments}: {err}"
+        assert "Traceback" not in err
+        return out
+
+    def json(self, command, *arguments):
+        return json.loads(self(command, *arguments, "--json"))
+
+
+def test_every_command_on_the_demonstration(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path / "cache"))
+    walk = Walk(capsys)
+
+    # The first command, and the next one that it names.
+    out = walk("train", "--dataset", "demo", *SHORT)
+    assert "accuracy" in out and "report  saved_models/demo/report.html" in out
+    assert "next    python -m tfdetect.predict saved_models/demo" in out
+    demo = tmp_path / "cache" / "datasets" / "demo"
+    image = next((demo / "test" / "authentic").glob("*.png"))
+    out = walk("predict", "saved_models/demo", image, "--explain", "pages")
+    assert image.name in out
+    assert len(list(Path("pages").glob("*.html"))) == 1
+    rows = walk.json("predict", "saved_models/demo", image, "--at", "balanced", "--prior", "0.1")
+    assert 0 <= rows[0]["p_fake"] <= 1
+
+    # A second run, compared and fused with the first.
+    second = walk.json("train", "--dataset", "demo", "--name", "second", "--set", "seed=1", *SHORT)
+    assert second["status"] == "complete" and 0 <= second["test"]["auc"]["value"] <= 1
+    found = walk.json("evaluate", "saved_models/second", "--split", "test", "--no-images")
+    assert found["test"]["count"] == 960
+    assert walk("compare", "saved_models/demo", "saved_models/second")
+    found = walk.json("calibrate", "saved_models/second", "--abstention-error", "0.2")
+    assert "test" in found
+    walk("ensemble", "saved_models/demo", "saved_models/second", "--fusion", "mean")
+    assert Path("saved_models/ensemble/fusion.html").is_file()
+    walk("predict", "saved_models/ensemble", image)
+    walk("explain", "saved_models/demo", "--count", "2")
+    walk("export", "saved_models/demo")
+
+    # Other images: authentic ones alone, and a folder whose labels are unknown.
+    out = walk("evaluate", "saved_models/demo", "--dataset", demo / "test" / "authentic",
+               "--label", "authentic", "--no-images")  # fmt: skip
+    assert "false positive" in out.lower()
+    walk("evaluate", "saved_models/demo", "--dataset", image.parent, code=2)
+
+    # Data.
+    found = walk.json("audit", "--dataset", "demo")
+    assert found["verdict"] in ("sound", "caution", "unreliable")
+    walk("prepare", "--dataset", "demo", "--output", "prepared")
+    walk("show-augment", "--dataset", "prepared/demo", "--images", "2", "--variants", "2")
+    assert Path("augment.png").is_file()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, photo in enumerate(sorted((demo / "train" / "authentic").glob("*.png"))[::24]):
+        shutil.copy(photo, photos / f"{number}.png")
+    out = walk("synthesize", "--source", photos, "--output", "forgeries",
+               "--fill", "telea,copy_move", "--workers", "1")  # fmt: skip
+    assert "40 forgeries" in out
+
+    # Where an image was altered.
+    settings = [part for text in LOCALIZER for part in ("--set", text)]
+    walk("train", "--dataset", "forgeries", *settings, *SHORT)
+    forged = next(Path("forgeries/images").rglob("*realfake*"))
+    walk("predict", "saved_models/localizer", forged, "--masks", "masks", "--explain", "pages")
+    assert len(list(Path("masks").rglob("*.png"))) == 3
+
+    # Many trainings.
+    walk("search", "--space", "small_resnet", "--dataset", "demo", "--max-trials", "1",
+         "--trial-set", "training.epochs=1", "--trial-set", "training.steps_per_epoch=2",
+         "--quiet")  # fmt: skip
+    walk("matrix", "--dataset", "demo", *SHORT)
+
+    # What needs files from elsewhere says so.
+    assert walk.json("models")
+    walk("convert", "weights.pth", "--model", "npr", code=2)
+    walk("extract-faces", "videos", "--output", "faces", code=2)
+    assert walk.called == set(COMMANDS)

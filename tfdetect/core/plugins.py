@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.quiet import import_tensorflow
 
 VARIABLE = "TFDETECT_PLUGINS"
 
@@ -101,6 +102,7 @@ def _module_name(path: Path) -> str:
 
 
 def _import(identity: str) -> ModuleType:
+    import_tensorflow()  # quietly, and with the backend that is needed: a plug-in imports Keras
     if not identity.endswith(".py"):
         try:
             return importlib.import_module(identity)

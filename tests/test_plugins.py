@@ -1,0 +1,275 @@
+"""Parts that are registered from outside the package, and options checked before building."""
+
+import os
+import subprocess
+import sys
+from typing import Annotated, Literal
+
+import keras
+import numpy as np
+import pytest
+from conftest import fit_small
+from pydantic import Field
+
+from tfdetect.core import plugins, registry
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_experiment
+from tfdetect.core.options import check_options
+from tfdetect.core.run import open_run
+from tfdetect.models.detector import build_detector
+
+PLUGIN = """
+import keras
+import tensorflow as tf
+from keras import layers
+import tfdetect
+
+
+@keras.saving.register_keras_serializable("mine")
+class Twice(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+@tfdetect.register_front_end("mine_half", output_side=lambda side, options: side // 2)
+def half(images):
+    return layers.AveragePooling2D(2, dtype="float32", name="half")(images)
+
+
+@tfdetect.register_backbone("mine_cnn", min_size=8, multiple=2, scale=1 / 255, offset=0.0)
+def cnn(shape, weights, width: int = 8):
+    inputs = keras.Input(shape)
+    x = layers.Conv2D(width, 3, 2, padding="same", activation="relu", name="first")(inputs)
+    return keras.Model(inputs, x, name="mine_cnn")
+
+
+@tfdetect.register_head("mine_twice")
+def twice(features, outputs, dropout, l2):
+    x = layers.GlobalMaxPooling2D(name="pool")(features)
+    return layers.Dense(outputs, dtype="float32", name="label")(Twice(name="twice")(x))
+
+
+@tfdetect.register_mask_head("mine_mask")
+def mask(image, features, maps, width: int = 4):
+    x = layers.Conv2DTranspose(width, 2, 2, activation="relu", name="up")(features)
+    return {"mask": layers.Conv2D(1, 1, dtype="float32", name="mask")(x)}
+
+
+@tfdetect.register_loss("mine_squared")
+def squared(classes, label_smoothing, factor: float = 1.0):
+    class Squared(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            error = keras.ops.sigmoid(y_pred) - keras.ops.cast(y_true, "float32")
+            return factor * keras.ops.mean(error**2, axis=-1)
+
+    return Squared()
+
+
+@tfdetect.register_augmentation("mine_invert")
+def invert(images, seed, probability: float = 0.5):
+    chosen = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < probability
+    return tf.where(chosen, 255 - images, images)
+"""
+EXPERIMENT = """
+name: mine
+plugins: [{plugin}]
+data:
+  image_size: 24
+  augment: [flip, {{name: mine_invert, probability: 0.1}}]
+model: {{backbone: mine_cnn, options: {{width: 6}}, head: mine_twice}}
+training:
+  epochs: 1
+  batch_size: 12
+  loss: mine_squared
+  loss_options: {{factor: 2.0}}
+"""
+SCRIPT = """
+import json, sys
+import tfdetect
+assert "tensorflow" not in sys.modules
+folder, experiment, output = sys.argv[1:]
+run = tfdetect.train(folder, experiment, output=output, progress=False)
+detector = tfdetect.load(run)
+[row] = detector.predict([f"{folder}/test/fake/000.png"])
+print(json.dumps([str(run.path), row["p_fake"], detector.keras_model.get_layer("twice").name]))
+"""
+
+
+@pytest.fixture
+def registries(monkeypatch):
+    """Registers nothing beyond a test."""
+    for known in (
+        registry.FRONT_ENDS, registry.BACKBONES, registry.HEADS, registry.MASK_HEADS,
+        registry.LOSSES, registry.AUGMENTATIONS,
+    ):  # fmt: skip
+        monkeypatch.setattr(known, "_entries", dict(known._entries))
+        monkeypatch.setattr(known, "_offered", None)
+    before = set(sys.modules)
+    monkeypatch.delenv(plugins.VARIABLE, raising=False)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(("tfdetect_plugin_", "outside_")):
+            del sys.modules[name]
+    os.environ.pop(plugins.VARIABLE, None)
+
+
+def test_a_separate_script_trains_saves_loads_and_predicts(folder_dataset, tmp_path, registries):
+    """All six kinds at once, in a process of its own; then a process without the plug-in."""
+    plugin, script = tmp_path / "my_layers.py", tmp_path / "script.py"
+    plugin.write_text(PLUGIN)
+    script.write_text(SCRIPT)
+    experiment = tmp_path / "mine.yaml"
+    experiment.write_text(EXPERIMENT.format(plugin=plugin))
+    done = subprocess.run(
+        [sys.executable, script, folder_dataset, experiment, tmp_path / "runs"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    path, p_fake, layer = eval(done.stdout.splitlines()[-1])
+    assert 0 <= p_fake <= 1 and layer == "twice"
+    # A run may be a stranger's: its plug-in is executed only if the user asks for it.
+    run = open_run(path)
+    with pytest.raises(UserError, match=f"needed and not loaded.*{plugins.VARIABLE}={plugin}"):
+        run.experiment()
+    os.environ[plugins.VARIABLE] = str(plugin)
+    assert run.experiment().training.loss == "mine_squared"
+
+
+def test_all_parts_work_together_and_facts_are_checked(folder_dataset, tmp_path, registries):
+    plugin = tmp_path / "my_layers.py"
+    plugin.write_text(PLUGIN)
+    chosen = [
+        f"plugins=[{plugin}]", "model.backbone=mine_cnn", "model.front_end=mine_half",
+        "model.head=mine_twice", "model.mask_head=mine_mask",
+    ]  # fmt: skip
+    experiment = load_experiment("demo", [*chosen, "data.image_size=32"])
+    detector = build_detector(experiment, 2)
+    assert detector.get_layer("mine_cnn").input_shape == (None, 16, 16, 3)
+    assert detector.output["mask"].shape == (None, 16, 16, 1)
+    scaled = [*chosen[:2], "data.image_size=32"]
+    rescaling = build_detector(load_experiment("demo", scaled), 2).get_layer("preprocess")
+    assert (rescaling.scale, rescaling.offset) == (1 / 255, 0.0)
+    with pytest.raises(UserError, match="mine_cnn does not take images of 15 pixels"):
+        load_experiment("demo", [*chosen, "data.image_size=30"])
+    with pytest.raises(UserError, match="model.options: unknown option 'widht'.*'width'"):
+        build_detector(load_experiment("demo", [*scaled, "model.options={widht: 3}"]), 2)
+    with pytest.raises(UserError, match="There is no plug-in file"):
+        load_experiment("demo", [f"plugins=[{tmp_path / 'none.py'}]"])
+    with pytest.raises(UserError, match="There is no plug-in module 'no_such_module'"):
+        load_experiment("demo", ["plugins=[no_such_module]"])
+
+
+def test_an_installed_package_offers_a_backbone(tmp_path, monkeypatch, registries):
+    """As an entry point, found without importing it."""
+    info = tmp_path / "outside_backbones-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-backbones\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[tfdetect.backbones]\noutside_plain = outside_module:plain\n"
+        "outside_cnn = outside_module:cnn\n"
+    )
+    (tmp_path / "outside_module.py").write_text(
+        PLUGIN.replace("mine_", "outside_").replace('"mine"', '"outside"')
+        + "\n\ndef plain(shape, weights):\n    return cnn(shape, weights, 4)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {"outside_plain", "outside_cnn"} <= set(registry.BACKBONES)
+    assert "outside_module" not in sys.modules
+    facts = registry.BACKBONES["outside_cnn"]
+    assert (facts.min_size, facts.multiple) == (8, 2)  # of its decorator
+    assert registry.BACKBONES["outside_plain"].min_size == 1  # by default
+    chosen = load_experiment("demo", ["model.backbone=outside_plain", "data.image_size=32"])
+    assert build_detector(chosen, 2).get_layer("outside_cnn").output_shape[-1] == 4
+
+
+def test_names_are_registered_once(registries):
+    def build(shape, weights):
+        return None
+
+    registry.register_backbone("mine")(build)
+    registry.register_backbone("mine", min_size=9)(build)  # the same again, as in a notebook
+    assert registry.BACKBONES["mine"].min_size == 9
+    for name in ("mine", "resnet50"):
+        with pytest.raises(UserError, match=f"backbone '{name}' is already registered"):
+            registry.register_backbone(name)(lambda shape, weights: None)
+    with pytest.raises(UserError, match="Unknown kind 'bakcbone'. Did you mean 'backbone'"):
+        registry.register("bakcbone", "mine")
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+def test_a_fault_of_a_builder_is_no_mistake_of_the_user(kind, registries):
+    @registry.register_backbone("faulty")
+    def faulty(shape, weights, width: int = 3):
+        raise kind("a bug")
+
+    experiment = load_experiment("demo", ["model.backbone=faulty"])
+    with pytest.raises(kind, match="a bug"):
+        build_detector(experiment, 2)
+
+
+def test_a_loss_of_the_users_own_is_what_is_trained(folder_dataset, tmp_path, registries):
+    @registry.register_loss("constant")
+    def constant(classes, label_smoothing, value: float = 1.0):
+        class Constant(keras.losses.Loss):
+            def call(self, y_true, y_pred):
+                return 0 * y_pred[:, 0] + value
+
+        return Constant()
+
+    chosen = ["training.loss=constant", "training.loss_options={value: 3}", "training.epochs=1"]
+    _, state = fit_small(folder_dataset, tmp_path / "fit", chosen)
+    np.testing.assert_allclose(state.history[0]["loss"], 3.0, rtol=1e-6)
+    with pytest.raises(UserError, match="training.loss_options: unknown option 'valeu'"):
+        fit_small(folder_dataset, tmp_path / "x", [*chosen, "training.loss_options={valeu: 3}"])
+    with pytest.raises(UserError, match="Did you mean 'cross_entropy'"):
+        load_experiment("demo", ["training.loss=crossentropy"])
+
+
+def test_a_callback_that_stops_ends_all_stages(folder_dataset, tmp_path):
+    """Also after a resume; early stopping ends its own stage only."""
+    from tfdetect.training.callbacks import Pruner
+    from tfdetect.training.monitor import Monitor
+
+    seen = []
+
+    def should_stop(epoch, value):
+        seen.append((epoch, value))
+        return epoch == 2
+
+    stages = ["training.stages=[{epochs: 3}, {epochs: 2}]"]
+    pruner = Pruner(Monitor("val_auc"), should_stop)
+    _, state = fit_small(folder_dataset, tmp_path / "fit", stages, callbacks=[pruner])
+    assert state.ended and [epoch for epoch, _ in seen] == [1, 2]
+    assert [value for _, value in seen] == [row["val_auc"] for row in state.history]
+    _, again = fit_small(folder_dataset, tmp_path / "fit", stages)
+    assert again.ended and again.epoch == 2
+    stopping = [*stages, "training.early_stopping=0", "training.optimizer.learning_rate=1e-12"]
+    _, state = fit_small(folder_dataset, tmp_path / "early", stopping)
+    assert not state.ended and state.stage == 1 and state.epoch < 5
+
+
+def options(number: int = 1, part: float = 0.5, names: list[str] = (), flag: bool = False,
+            kind: Literal["a", "b"] = "a", positive: Annotated[int, Field(gt=0)] = 1,
+            plain=1.0):  # fmt: skip
+    """Every kind of option."""
+
+
+def test_options_are_converted_where_nothing_is_lost():
+    given = {"number": 2.0, "part": 1, "names": ("x",), "flag": True, "kind": "b", "plain": 2}
+    expected = {"number": 2, "part": 1.0, "names": ["x"], "flag": True, "kind": "b", "plain": 2.0}
+    assert check_options(options, given, "key") == expected
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"nubmer": 1}, "key: unknown option 'nubmer'. Did you mean 'number'"),
+    ({"number": 1.5}, "key.number.*Received: 1.5"),
+    ({"number": "many"}, "key.number.*Received: 'many'"),
+    ({"number": True}, "key.number: takes a number"),
+    ({"names": 3}, "key.names.*Received: 3"),
+    ({"kind": "c"}, "key.kind.*'a' or 'b'.*Received: 'c'"),
+    ({"positive": 0}, "key.positive.*greater than 0"),
+    ({"plain": "x"}, "key.plain.*Received: 'x'"),
+])  # fmt: skip
+def test_mistaken_options_are_explained(given, message):
+    with pytest.raises(UserError, match=message):
+        check_options(options, given, "key")

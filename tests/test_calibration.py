@@ -356,8 +356,8 @@ def test_a_run_is_calibrated_and_all_paths_agree(shared_run, tmp_path, capsys):
         assert words in capsys.readouterr().err
     for wrong, words in (
         (["--at", "fpr_2"], "no operating point 'fpr_2'"),
-        (["--at", "eer", "--threshold", "0.3"], "two ways to choose"),
-        (["--prior", "1.5"], "--prior lies between"),
+        (["--at", "eer", "--threshold", "0.3"], "both choose the threshold"),
+        (["--prior", "1.5"], "--prior"),
     ):
         assert run_command(predict_command, [str(copy), files[0], *wrong]) == 2
         assert words in capsys.readouterr().err

@@ -73,8 +73,8 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "one - other" in said and "] *" in said
     for wrong, words in (
-        ([str(one)], "two runs or more"),
-        ([str(one), str(one)], "two runs or more"),
+        ([str(one)], "at least two different runs"),
+        ([str(one), str(one)], "at least two different runs"),
         ([str(one), str(other), "--split", "train"], "has no predictions of train"),
         ([str(one), str(other), "--dataset", "mine"], "of mine. Make them with"),
         ([str(one), str(tmp_path / "none")], "There is no run folder"),
@@ -83,9 +83,10 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_comparing_needs_no_tensorflow(shared_run):
+def test_comparing_needs_no_tensorflow(shared_run, tmp_path):
     path = shared_run[0].path
-    twice = [str(path), f"{path}/../{path.name}"]
+    shutil.copytree(path, tmp_path / "copy")
+    twice = [str(path), str(tmp_path / "copy")]
     code = (
         "import sys; from tfdetect.core.cli import run_command; from tfdetect.compare import main; "
         f"assert run_command(main, {twice!r}) == 0; sys.exit('tensorflow' in sys.modules)"

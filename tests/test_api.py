@@ -18,6 +18,7 @@ import tfdetect.api
 from tfdetect.api.arguments import override_texts
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.run_info import Calibration
 
 
 def run_python(script, *arguments):
@@ -117,7 +118,8 @@ def test_options_change_verdicts_and_not_the_run(shared_run):
     run, root = shared_run
     path = sorted(Path(root, "test", "fake").glob("*.png"))[0]
     before = (run.path / "run.json").read_bytes()
-    detector = tfdetect.load(run)
+    fitted = Calibration(method="temperature", images=10, fake_fraction=0.5, log_loss=(1, 1))
+    detector = tfdetect.load(run.with_calibration(fitted, 0.5, {}, None, 0.5))
     usual = detector.predict(path, progress=False)[0]
     never, rare = detector.with_options(threshold=1.0), detector.with_options(prior=0.01)
     assert never.keras_model is detector.keras_model
@@ -144,15 +146,9 @@ def test_metrics_have_intervals(shared_run):
 
 
 def test_train_and_evaluate(folder_dataset, tmp_path, capfd):
-    changes = {
-        text.partition("=")[0]: value
-        for text, value in ((text, text.partition("=")[2]) for text in SMALL)
-        if "{" not in text
-    }
     run = tfdetect.train(
-        folder_dataset, overrides=[*override_texts(changes), *(t for t in SMALL if "{" in t)],
-        output=tmp_path / "runs", name="mine", progress=False, log=lambda text: None,
-        images_in_report=False,
+        folder_dataset, overrides=SMALL, output=tmp_path / "runs", name="mine", progress=False,
+        log=lambda text: None, images_in_report=False,
     )  # fmt: skip
     assert run.path == tmp_path / "runs" / "mine" and run.info.status == "complete"
     assert 0 <= run.metrics["test"]["auc"] <= 1

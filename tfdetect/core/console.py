@@ -228,11 +228,8 @@ def progress(
     if not shown or not _active.acquire(blocking=False):
         yield Progress(*parts)
         return
-    display: Progress
-    if is_terminal():
-        display = _Bar(*parts, delay=delay, transient=transient)
-    else:
-        display = _Lines(*parts)
+    bar = is_terminal()
+    display = _Bar(*parts, delay=delay, transient=transient) if bar else _Lines(*parts)
     try:
         yield display
     finally:

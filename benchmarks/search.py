@@ -1,10 +1,10 @@
-"""What a search costs beside its trials, and whether its memory stays flat.
+"""Measures the overhead of a search between its trials, and whether its memory stays constant.
 
     python benchmarks/search.py --trials 50
 
-Trials are trainings of two steps on the embedded demo, so that the machinery weighs as much as it
-can. Overhead is the time between trials: from the first one's start to the last one's end, without
-the time that their processes ran. Imports of a trial's process are counted with the trial.
+Trials are trainings of two steps on the embedded demonstration, so that the overhead is as visible
+as possible. Overhead is the time from the first trial's start to the last trial's end without the
+time that the trials' processes ran; the imports of such a process count as part of its trial.
 """
 
 import argparse
@@ -47,14 +47,14 @@ def main():
         trials = open_search(Path(folder) / "s").store.trials()
         busy = sum(t.ended - t.started for t in trials)
         between = trials[-1].ended - trials[0].started - busy
-        print(f"{len(trials)} trials of {busy / len(trials):.1f} s each; between them "
-              f"{between:.1f} s in all, {between / busy:.2%} of the trials' time")  # fmt: skip
+        print(f"{len(trials)} trials of {busy / len(trials):.1f} s each; overhead between them "
+              f"{between:.1f} s in total, {between / busy:.2%} of the trials' time")  # fmt: skip
         for count, size in memory.items():
             print(f"search process after {count:3} trials: {size / 2**20:.0f} MiB")
 
 
 def watch(process: subprocess.Popen, folder: Path, count: int) -> dict[int, int]:
-    """Resident bytes of the search's process each time a tenth of the trials ended."""
+    """Return the resident bytes of the search's process after each tenth of the trials."""
     found, step = {}, max(1, count // 10)
     while process.poll() is None:
         time.sleep(1)

@@ -1,4 +1,4 @@
-"""Searches: spaces, suggestions, state that survives, trials in processes of their own."""
+"""Searches: spaces, suggestions, durable state, and trials in processes of their own."""
 
 import inspect
 import json
@@ -22,13 +22,15 @@ from tfdetect.core import registry
 from tfdetect.core.documents import shipped_names, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment, override
-from tfdetect.tuning.objective import Objective
-from tfdetect.tuning.pruning import unpromising
-from tfdetect.tuning.scheduler import best_trial, reason_of, share_out
+from tfdetect.tuning.objective import objective_named
+from tfdetect.tuning.pruning import should_prune
+from tfdetect.tuning.resources import allocate_slots
+from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.settings import open_search
 from tfdetect.tuning.space import Space, load_space
-from tfdetect.tuning.store import COMPLETE, FAILED, Store, alive, this_process
+from tfdetect.tuning.store import COMPLETE, FAILED, PRUNED, NewTrial, Store, is_alive, process_name
 from tfdetect.tuning.suggest import ALGORITHMS, suggest
+from tfdetect.tuning.trial_process import failure_reason
 
 BRANCHED = {
     "training.optimizer.name": {"choice": [
@@ -83,14 +85,14 @@ def test_every_point_of_a_space_is_a_legal_experiment(base):
     [
         ({"model.backbon": {"choice": ["a"]}}, "Did you mean 'backbone'"),
         ({"model.dropout": {"uniform": [0, 1.5]}}, "key 'model.dropout' at 1.5"),
-        ({"model.head": {"choice": []}}, "empty choice"),
+        ({"model.head": {"choice": []}}, "choice is empty"),
         ({"model.head": {"choice": ["linear", "nope"]}}, "'nope'"),
         ({"model.dropout": {"unifrm": [0, 0.5]}}, "Did you mean 'uniform'"),
-        ({"model.dropout": {"uniform": [0.5, 0.2]}}, "lowest value comes first"),
+        ({"model.dropout": {"uniform": [0.5, 0.2]}}, "lowest value first"),
         ({"training.optimizer.learning_rate": {"log_uniform": [0, 1]}}, "above 0"),
-        ({"model.dropout": {"uniform": [0, 0.5], "choice": [1]}}, "give one of"),
+        ({"model.dropout": {"uniform": [0, 0.5], "choice": [1]}}, "exactly one of"),
         ({"model.dropout": {"uniform": [0, 0.5], "step": 2}}, "larger than the whole range"),
-        ({"model.dropout": {"step": 2}}, "give one of"),
+        ({"model.dropout": {"step": 2}}, "exactly one of"),
         ({}, "at least one parameter"),
         ({"training.monitor": {"choice": ["auc", "loss"]}}, "must be the same in all trials"),
         ({"data.image_size": {"choice": [32, 48]},
@@ -116,10 +118,10 @@ def test_shipped_spaces_fit_their_experiments(name):
     rng = np.random.default_rng(0)
     for _ in range(30):
         model = override(base, space.overrides(space.sample(rng))).model
-        build = registry.resolve("backbone", registry.BACKBONES, model.backbone)
+        build = registry.BACKBONES.load(model.backbone)
         inspect.signature(build).bind((32, 32, 3), "none", **model.options)
         if model.front_end != "pixels":
-            build = registry.resolve("front-end", registry.FRONT_ENDS, model.front_end)
+            build = registry.FRONT_ENDS.load(model.front_end)
             inspect.signature(build).bind(None, **model.front_end_options)
 
 
@@ -132,23 +134,23 @@ def toy(overrides):
 
 def simulate(folder, space, algorithm, seed, trials, startup=8):
     """A search without trainings; returns its trials."""
-    store, objective = Store(folder), Objective("accuracy")
+    store, objective = Store(folder), objective_named("accuracy")
 
     def new(before):
         point = suggest(space, objective, algorithm, seed, startup, before)
-        return point, space.overrides(point)
+        return NewTrial(point, space.overrides(point))
 
     for _ in range(trials):
         trial = store.claim(new)
         value = toy(trial.overrides)
         failed = trial.number == 2
-        store.end(trial.number, FAILED if failed else COMPLETE,
+        store.finish(trial.number, FAILED if failed else COMPLETE,
                   (None,) * 3 if failed else (value,) * 3, 1, 1.0)  # fmt: skip
     return store.trials()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_suggestions_go_on_as_if_never_interrupted(tmp_path, algorithm):
+def test_suggestions_do_not_depend_on_interruptions(tmp_path, algorithm):
     pytest.importorskip("lightgbm" if algorithm == "atpe" else "hyperopt")
     space = make_space(BRANCHED)
     whole = simulate(tmp_path, space, algorithm, 3, 14)
@@ -161,7 +163,7 @@ def test_suggestions_go_on_as_if_never_interrupted(tmp_path, algorithm):
     assert len({json.dumps(t.point) for t in whole}) == 14
 
 
-def test_tpe_finds_more_than_chance(tmp_path):
+def test_tpe_is_better_than_random_search(tmp_path):
     space, best = make_space(BRANCHED), {}
     for algorithm in ("tpe", "random"):
         found = []
@@ -176,28 +178,28 @@ def test_tpe_finds_more_than_chance(tmp_path):
 
 def test_the_median_rule_and_halving():
     others = [[0.5, 0.6], [0.6, 0.7], [0.7, 0.8], [0.8, 0.9]]
-    assert unpromising("median", [0.55, 0.6], others, True)
-    assert not unpromising("median", [0.75, 0.7], others, True)  # its best so far counts
-    assert not unpromising("median", [0.1], others[:3], True)  # too few to say
-    assert unpromising("median", [0.9], others, False)
-    assert not unpromising("median", [0.1], others, True, first=2)
-    assert not unpromising("none", [0.0, 0.0], others, True)
+    assert should_prune("median", [0.55, 0.6], others, "max")
+    assert not should_prune("median", [0.75, 0.7], others, "max")  # its best so far counts
+    assert not should_prune("median", [0.1], others[:3], "max")  # too few to say
+    assert should_prune("median", [0.9], others, "min")
+    assert not should_prune("median", [0.1], others, "max", first_epochs=2)
+    assert not should_prune("none", [0.0, 0.0], others, "max")
     many = [[v] * 9 for v in np.linspace(0, 1, 9)]
-    assert unpromising("halving", [0.5], many, True)  # of ten, the best three go on
-    assert not unpromising("halving", [0.9], many, True)
-    assert not unpromising("halving", [0.5] * 2, many, True)  # no rung: 1, 3, 9
-    assert unpromising("halving", [0.5] * 3, many, True)
+    assert should_prune("halving", [0.5], many, "max")  # of ten, the best three go on
+    assert not should_prune("halving", [0.9], many, "max")
+    assert not should_prune("halving", [0.5] * 2, many, "max")  # no rung: 1, 3, 9
+    assert should_prune("halving", [0.5] * 3, many, "max")
 
 
 def claim_many(folder, count, queue):
     store = Store(folder)
     for _ in range(count):
-        trial = store.claim(lambda trials: ({"x": len(trials)}, []))
+        trial = store.claim(lambda trials: NewTrial({"x": len(trials)}, []))
         queue.put((trial.number, trial.point["x"]))
-        store.end(trial.number, COMPLETE, (0.5, 0.4, 0.6))
+        store.finish(trial.number, COMPLETE, (0.5, 0.4, 0.6))
 
 
-def test_processes_never_share_a_trial(tmp_path):
+def test_each_trial_is_claimed_by_one_process(tmp_path):
     Store(tmp_path)
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
@@ -214,23 +216,23 @@ def test_processes_never_share_a_trial(tmp_path):
 def test_a_trial_whose_process_died_is_taken_over(tmp_path):
     store = Store(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from tfdetect.tuning.store import Store\n"
-        "print(Store(Path(sys.argv[1])).claim(lambda trials: ({'x': 1}, ['a=1'])).worker)"
+        "import sys; from pathlib import Path; from tfdetect.tuning.store import NewTrial, Store\n"
+        "print(Store(Path(sys.argv[1])).claim(lambda trials: NewTrial({'x': 1}, ['a=1'])).worker)"
     )
     dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True,
                           text=True, check=True).stdout.strip()  # fmt: skip
-    assert alive(this_process()) and not alive(dead)
-    assert alive(f"elsewhere:{os.getpid()}:1.0")  # of another machine nothing is known
-    assert not alive(f"{socket.gethostname()}:{os.getpid()}:1.0")  # the number was given again
+    assert is_alive(process_name()) and not is_alive(dead)
+    assert is_alive(f"elsewhere:{os.getpid()}:1.0")  # of another machine nothing is known
+    assert not is_alive(f"{socket.gethostname()}:{os.getpid()}:1.0")  # the process id was reused
     taken = store.claim(lambda trials: pytest.fail("a new one instead"))
-    assert (taken.number, taken.point, taken.worker) == (0, {"x": 1}, this_process())
+    assert (taken.number, taken.point, taken.worker) == (0, {"x": 1}, process_name())
     assert store.claim(lambda trials: None) is None
-    store.end(0, COMPLETE, (0.5, 0.4, 0.6))
-    store.end(0, FAILED, reason="later")  # what ended well stays so
+    store.finish(0, COMPLETE, (0.5, 0.4, 0.6))
+    store.finish(0, FAILED, reason="later")  # a result is not changed
     assert store.trial(0).state == COMPLETE
 
 
-def test_a_damaged_state_is_named(tmp_path):
+def test_a_damaged_state_is_an_error_that_names_the_file(tmp_path):
     (tmp_path / "search.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(UserError, match=r"search\.sqlite"):
         Store(tmp_path).trials()
@@ -246,32 +248,32 @@ def test_time_of_several_processes_counts_once(tmp_path):
     assert store.seconds() == pytest.approx(13)
 
 
-def test_the_machine_is_shared_out_evenly(monkeypatch):
+def test_slots_divide_the_machine_evenly(monkeypatch):
     cores = sorted(os.sched_getaffinity(0))
-    slots = share_out(2, [0, 1, 2, 3], None)
+    slots = allocate_slots(2, [0, 1, 2, 3], None)
     assert [s.arguments for s in slots] == [("--gpus", "0,1"), ("--gpus", "2,3")]
     if len(cores) > 1:
         assert set(slots[0].cores) | set(slots[1].cores) == set(cores)
         assert not set(slots[0].cores) & set(slots[1].cores)
-    crowded = share_out(4, [0, 1], None)
+    crowded = allocate_slots(4, [0, 1], None)
     assert [s.arguments[1] for s in crowded] == ["0", "1", "0", "1"]
     assert crowded[0].arguments[2:] == ("--gpu-memory-limit", "0.475")
-    assert share_out(1, [], None)[0].arguments == ("--gpus", "none")
+    assert allocate_slots(1, [], None)[0].arguments == ("--gpus", "none")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert [s.arguments[1] for s in share_out(2, None, "0.5")] == ["0", "1"]
+    assert [s.arguments[1] for s in allocate_slots(2, None, "0.5")] == ["0", "1"]
     threads = slots[0].environment()["TF_NUM_INTRAOP_THREADS"]
     assert int(threads) == len(slots[0].cores)
 
 
-def test_the_reason_of_a_failure(tmp_path):
+def test_failure_reasons(tmp_path):
     log = tmp_path / "log"
     log.write_text("Epoch 1\nerror: The loss became nan at step 3.\n")
-    assert reason_of(2, log) == "The loss became nan at step 3."
+    assert failure_reason(2, log) == "The loss became nan at step 3."
     log.write_text("Traceback\nResourceExhaustedError: OOM when allocating\nmore\n")
-    assert "out of memory" in reason_of(1, log)
-    assert "SIGKILL" in reason_of(-9, log) and "memory" in reason_of(-9, log)
+    assert "out of memory" in failure_reason(1, log)
+    assert "SIGKILL" in failure_reason(-9, log) and "memory" in failure_reason(-9, log)
     log.write_text("")
-    assert reason_of(7, log) == "exit code 7"
+    assert failure_reason(7, log) == "exit code 7"
 
 
 # Searches that train. The second optimizer's rate makes the loss infinite.
@@ -282,7 +284,9 @@ TINY = {
 
 
 def command(space, root, output, *arguments):
-    overrides = [part for text in (*SMALL, "training.checkpoint_minutes=0") for part in ("--set", text)]
+    overrides = [
+        part for text in (*SMALL, "training.checkpoint_minutes=0") for part in ("--set", text)
+    ]
     return [
         sys.executable, "-m", "tfdetect.search", "--space", str(space), "--dataset", str(root),
         "--output", str(output), "--name", "s", *overrides, *arguments,
@@ -301,7 +305,7 @@ def space(tmp_path):
     return path
 
 
-def test_a_search_leaves_runs_a_report_and_the_best_experiment(folder_dataset, tmp_path, space):
+def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, tmp_path, space):
     data = yaml.safe_load(space.read_text())
     data["parameters"]["training.optimizer.learning_rate"] = {"choice": [0.01, 1e30]}
     space.write_text(yaml.safe_dump(data))
@@ -317,7 +321,7 @@ def test_a_search_leaves_runs_a_report_and_the_best_experiment(folder_dataset, t
     for trial in trials:
         if trial.state == FAILED:
             continue
-        folder = search.path(trial.number)
+        folder = search.run_path(trial.number)
         results = json.loads((folder / "metrics.json").read_text())
         assert list(results) == ["validation"]  # the test split is not looked at
         assert not list(folder.glob("predictions/test*"))
@@ -336,11 +340,11 @@ def test_a_search_leaves_runs_a_report_and_the_best_experiment(folder_dataset, t
     assert again.returncode == 0 and len(search.store.trials()) == 4
     other = run(space, folder_dataset, tmp_path, "--max-trials", "4", "--seed", "1",
                 "--prune", "none", "--trial-set", "training.epochs=1")  # fmt: skip
-    assert other.returncode == 2 and "its seed is 0, now 1" in other.stderr
+    assert other.returncode == 2 and "its seed is 0, received 1" in other.stderr
 
 
 @pytest.mark.slow
-def test_a_search_none_of_whose_trials_run_ends(folder_dataset, tmp_path, space):
+def test_a_search_whose_trials_all_fail_ends(folder_dataset, tmp_path, space):
     done = run(space, folder_dataset, tmp_path, "--max-trials", "9", "--no-baseline",
                "--trial-set", "training.optimizer.clip_norm=1.0e-30",
                "--trial-set", "model.weights=/no/such/run.keras")  # fmt: skip
@@ -353,9 +357,9 @@ def test_a_search_none_of_whose_trials_run_ends(folder_dataset, tmp_path, space)
     [
         (["--max-trials", "0"], "takes a number above 0"),
         (["--objective", "acuracy"], "Did you mean 'accuracy'"),
-        (["--objective", "mask_iou"], "needs a model.mask_head"),
+        (["--objective", "mask_iou"], "has no model.mask_head"),
         (["--trial-set", "training.epoch=3"], "Did you mean 'epochs'"),
-        (["--trial-set", "model.dropout=0.3"], "the space varies it"),
+        (["--trial-set", "model.dropout=0.3"], "varies this value"),
         (["--parallel", "0"], "takes a number above 0"),
         (["--startup", "-1"], "greater than or equal to 0"),
         (["--gpu-memory-limit", "lots"], "takes a share"),
@@ -374,19 +378,21 @@ def test_bad_arguments_are_refused_before_any_trial(folder_dataset, tmp_path, sp
 
 
 @pytest.mark.slow
-def test_unpromising_trials_stop_early_and_folds_are_averaged(folder_dataset, tmp_path, space):
+def test_trials_are_pruned_and_folds_are_averaged(folder_dataset, tmp_path, space):
     done = run(space, folder_dataset, tmp_path, "--max-trials", "9", "--folds", "2",
                "--set", "training.epochs=4")  # fmt: skip
     assert done.returncode == 0, done.stderr
     search = open_search(tmp_path / "s")
     trials = search.store.trials()
-    stopped = [t for t in trials if t.state == "stopped"]
+    stopped = [t for t in trials if t.state == PRUNED]
     assert stopped, [t.state for t in trials]
     assert all(0 < t.epochs < 4 for t in stopped)
     for trial in trials:
         if trial.state == COMPLETE:
             parts = [
-                json.loads((search.path(trial.number) / f"fold-{n}" / "metrics.json").read_text())
+                json.loads(
+                    (search.run_path(trial.number) / f"fold-{n}" / "metrics.json").read_text()
+                )
                 for n in range(2)
             ]
             values = [part["validation"]["metrics"]["auc"]["value"] for part in parts]
@@ -395,7 +401,7 @@ def test_unpromising_trials_stop_early_and_folds_are_averaged(folder_dataset, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0])
-def test_killed_ten_times_it_finds_the_same(folder_dataset, tmp_path, space, seed):
+def test_a_search_killed_ten_times_has_the_same_result(folder_dataset, tmp_path, space, seed):
     """Serial, with every process killed at random moments."""
     arguments = ("--max-trials", "5", "--startup", "2", "--prune", "median")
     whole = run(space, folder_dataset, tmp_path / "whole", *arguments)
@@ -444,7 +450,7 @@ def test_two_processes_and_two_slots_work_on_one_search(folder_dataset, tmp_path
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_all_and_leaves_no_process(folder_dataset, tmp_path, space):
+def test_ctrl_c_keeps_the_state_and_ends_all_processes(folder_dataset, tmp_path, space):
     import psutil
 
     arguments = ("--max-trials", "3", "--prune", "none")
@@ -472,14 +478,14 @@ def test_ctrl_c_keeps_all_and_leaves_no_process(folder_dataset, tmp_path, space)
 
 
 @pytest.mark.slow
-def test_the_best_is_retrained_with_one_flag(folder_dataset, tmp_path, space):
+def test_the_best_experiment_is_retrained(folder_dataset, tmp_path, space):
     arguments = ("--max-trials", "2", "--trial-set", "training.epochs=1", "--retrain")
     done = run(space, folder_dataset, tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     from tfdetect.core.run import open_run
 
     retrained = open_run(tmp_path / "s-best")
-    assert retrained.info["epochs"] == 2 and "test" in retrained.metrics()
+    assert retrained.info["epochs"] == 2 and "test" in retrained.results
     again = run(space, folder_dataset, tmp_path, *arguments)
     assert again.returncode == 0 and "s-best" in again.stdout
 
@@ -531,7 +537,7 @@ def test_a_spark_cluster_runs_the_trials(spark_cluster, folder_dataset, tmp_path
     trials = search.store.trials()
     assert [t.state for t in trials] == [COMPLETE] * 4
     for trial in trials:
-        metrics = json.loads((search.path(trial.number) / "metrics.json").read_text())
+        metrics = json.loads((search.run_path(trial.number) / "metrics.json").read_text())
         assert metrics["validation"]["metrics"]["auc"]["value"] == trial.objective
     more = run(space, folder_dataset, tmp_path, "--max-trials", "5", "--parallel", "2", "--spark",
                spark_cluster, env=environment)  # fmt: skip
@@ -539,13 +545,13 @@ def test_a_spark_cluster_runs_the_trials(spark_cluster, folder_dataset, tmp_path
     assert len(search.store.trials()) == 5
 
 
-def test_no_spark_cluster_is_a_clear_error(folder_dataset, tmp_path, space):
+def test_an_unreachable_spark_cluster_is_an_error(folder_dataset, tmp_path, space):
     pytest.importorskip("pyspark")
     done = run(space, folder_dataset, tmp_path, "--spark", "spark:/nowhere", "--max-trials", "1")
     assert done.returncode == 2 and "Spark" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_folds_part_by_group_and_leave_the_test_split_alone(tmp_path):
+def test_folds_divide_by_group_without_the_test_split(tmp_path):
     from tfdetect.data.catalog import fold
     from tfdetect.data.plan import find_data, make_plan
 

@@ -135,9 +135,9 @@ def _show_points(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Print what would be searched, and some points of the space."""
-    from tfdetect.tuning.lifecycle import examples
+    from tfdetect.tuning.make_search import example_overrides
 
-    points = examples(space, settings)
+    points = example_overrides(space, settings)
     if as_json:
         return console.print_json({
             "space": space.name, "parameters": space.labels(), "experiment": experiment.name,

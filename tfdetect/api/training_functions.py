@@ -230,14 +230,14 @@ def prepare_search(
     baseline: bool = True,
 ) -> tuple[Settings, Space, Experiment, DatasetSpec]:
     """Resolve and check what `search` would do, with the same arguments; start nothing."""
-    from tfdetect.tuning.lifecycle import make_search
+    from tfdetect.tuning.make_search import make_search
 
     return make_search(
         str(space), text_of(dataset), text_of(experiment), override_texts(overrides),
         path_of(data_dir), authentic, model,
-        objective=objective, algorithm=algorithm, startup=startup_trials, seed=seed, folds=folds,
-        prune=prune, first_epochs=first_epochs, baseline=baseline,
-        for_trials=tuple(override_texts(trial_overrides)),
+        objective=objective, algorithm=algorithm, startup_trials=startup_trials, seed=seed,
+        folds=folds, prune=prune, first_epochs=first_epochs, baseline=baseline,
+        trial_overrides=tuple(override_texts(trial_overrides)),
     )  # fmt: skip
 
 
@@ -286,9 +286,11 @@ def search(
         UserError: an unknown name, a space that does not fit, or no trial that ended well.
     """
     from tfdetect.training.devices import parse_gpus, parse_memory_limit
-    from tfdetect.tuning.lifecycle import finish
-    from tfdetect.tuning.lifecycle import retrain as train_best
-    from tfdetect.tuning.scheduler import Budget, best_trial, run_search, share_out
+    from tfdetect.tuning.budget import Budget
+    from tfdetect.tuning.finish_search import finish_search
+    from tfdetect.tuning.finish_search import retrain as train_best
+    from tfdetect.tuning.resources import allocate_slots
+    from tfdetect.tuning.scheduler import best_trial, run_search
     from tfdetect.tuning.settings import create_search
 
     numbers = parse_gpus(gpus_of(gpus))
@@ -306,12 +308,12 @@ def search(
 
         run_on_spark(searching, budget, spark, parallel)
     else:
-        slots = share_out(parallel, numbers, gpu_memory_limit)
+        slots = allocate_slots(parallel, numbers, gpu_memory_limit)
         run_search(searching, budget, slots, progress=progress)
-    summary = finish(searching)
+    summary = finish_search(searching)
     trials = searching.store.trials()
     best = best_trial(searching, trials)
-    assert best is not None  # `finish` refuses a search without one
+    assert best is not None  # `finish_search` refuses a search without one
     run = None
     if retrain:
         path = train_best(

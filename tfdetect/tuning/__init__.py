@@ -1,1 +1,1 @@
-"""Searches for better experiments: spaces, trials that survive, suggestions by hyperopt."""
+"""Searches for better experiments with hyperopt: search spaces, durable trials, pruning."""

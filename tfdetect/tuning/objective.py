@@ -1,62 +1,70 @@
-"""What a search maximizes or minimizes: a metric of the validation split."""
+"""`Objective`: the validation metric that a search maximizes or minimizes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tfdetect.core.errors import unknown
 from tfdetect.core.experiment import Experiment
 from tfdetect.evaluation.metrics import NAMES
+from tfdetect.training.monitor import Monitor
 
-LABEL_METRICS = tuple(NAMES)
-MASK_METRICS = ("iou_altered", "iou", "iou_data", "f1", "f1_data", "ap", "ap_data", "auc",
-                "auc_data", "mcc_data", "empty", "image_auc")  # fmt: skip
-OBJECTIVES = (*LABEL_METRICS, *(f"mask_{name}" for name in MASK_METRICS))
-_MINIMIZED = ("eer", "log_loss", "brier", "ece")
-_OF_MONITOR = {"accuracy": "accuracy", "auc": "auc", "loss": "log_loss", "iou": "mask_iou"}
+MASK_PREFIX = "mask_"
+_MASK_METRICS = ("iou_altered", "iou", "iou_data", "f1", "f1_data", "ap", "ap_data", "auc",
+                 "auc_data", "mcc_data", "empty", "image_auc")  # fmt: skip
+OBJECTIVES = (*NAMES, *(MASK_PREFIX + name for name in _MASK_METRICS))
+_MINIMIZED = ("fpr", "eer", "log_loss", "brier", "ece")
+# By `training.monitor` of the experiment.
+_DEFAULTS = {"accuracy": "accuracy", "auc": "auc", "loss": "log_loss", "iou": "mask_iou"}
+
+Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Objective:
-    """A metric by its name in metrics.json, those of masks with mask_ before."""
-
-    name: str
+class Objective(Monitor):
+    """A metric by its name in metrics.json, with the prefix mask_ if it is one of masks."""
 
     @property
-    def maximized(self) -> bool:
-        return self.name not in _MINIMIZED
+    def is_of_masks(self) -> bool:
+        return self.name.startswith(MASK_PREFIX)
 
-    def of(self, results: dict) -> tuple[float, float, float]:
-        """Value and interval in the metrics of a split; nan where not defined."""
-        is_mask = self.name.startswith("mask_")
-        part = results.get("masks", {}) if is_mask else results
-        found = part.get("metrics", {}).get(self.name.removeprefix("mask_"))
-        return tuple(
-            np.nan if found is None or found[key] is None else found[key]
-            for key in ("value", "low", "high")
-        )
+    def read(self, results: dict[str, Any]) -> Interval:
+        """Return value, low and high of the metric; nan where it is not defined.
+
+        Args:
+            results: the content of metrics.json for one split.
+        """
+        part = results.get("masks", {}) if self.is_of_masks else results
+        metric = part.get("metrics", {}).get(self.name.removeprefix(MASK_PREFIX)) or {}
+        value, low, high = (metric.get(key) for key in ("value", "low", "high"))
+        return tuple(np.nan if number is None else number for number in (value, low, high))
 
     def loss(self, value: float) -> float:
-        """What hyperopt minimizes."""
-        return -value if self.maximized else value
+        """Return what hyperopt minimizes."""
+        return -value if self.direction == "max" else value
 
 
-def objective_of(name: str | None, experiment: Experiment) -> Objective:
-    """The objective of that name; by default what the experiment monitors.
+def objective_named(name: str) -> Objective:
+    """Return the objective of that name.
 
     Raises:
-        UserError: no such metric.
+        UserError: there is none.
     """
-    name = name or _OF_MONITOR[experiment.training.monitor]
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
-    return Objective(name)
+    return Objective(name, "min" if name in _MINIMIZED else "max")
 
 
-def over_folds(values: list[tuple[float, float, float]]) -> tuple[float, float, float]:
-    """The mean of folds, with the 95% interval of a normal mean; of one fold its own."""
+def default_objective(experiment: Experiment) -> Objective:
+    """Return the objective that corresponds to what an experiment monitors."""
+    return objective_named(_DEFAULTS[experiment.training.monitor])
+
+
+def mean_of_folds(values: list[Interval]) -> Interval:
+    """Return the mean over folds with its 95% interval; a single fold keeps its own interval."""
     if len(values) == 1:
         return values[0]
     means = np.array([value for value, _, _ in values])
     half = 1.96 * means.std(ddof=1) / np.sqrt(len(means))
-    return means.mean(), means.mean() - half, means.mean() + half
+    return float(means.mean()), float(means.mean() - half), float(means.mean() + half)

@@ -1,41 +1,46 @@
-"""When a trial's validation curve is unpromising: the median rule, and successive halving."""
+"""Rules that stop a trial early: the median rule, and successive halving."""
+
+from typing import Literal
 
 import numpy as np
 
-RULES = ("median", "halving", "none")
-_FEW = 4  # others that the median rule wants to have seen
+Rule = Literal["median", "halving", "none"]
+_MIN_TRIALS = 4  # other trials that the median rule needs
 
 
-def unpromising(
-    rule: str,
+def should_prune(
+    rule: Rule,
     curve: list[float],
     others: list[list[float]],
-    maximize: bool,
-    first: int = 1,
+    direction: Literal["max", "min"],
+    first_epochs: int = 1,
     factor: int = 3,
 ) -> bool:
-    """Whether to stop a trial after its latest epoch.
+    """Return whether to stop a trial after its latest epoch.
 
     Args:
-        rule: "median" (Golovin et al., KDD 2017): its best value so far is worse than the median
-            of the others' best up to this epoch; "halving" (asynchronous successive halving, Li
-            et al., MLSys 2020): at the epochs first * factor^k it is not among the best 1/factor
-            of all that came so far; "none".
-        curve: its monitored value, epoch by epoch.
+        rule: "median" (Golovin et al., KDD 2017) prunes if the trial's best value so far is worse
+            than the median of the others' best values up to this epoch; "halving" (asynchronous
+            successive halving, Li et al., MLSys 2020) prunes at epochs first_epochs * factor^k
+            unless the trial is among the best 1/factor of all that reached this epoch; "none"
+            never prunes.
+        curve: the trial's monitored value by epoch.
         others: those of the other trials.
-        first: epochs that every trial may train.
+        direction: whether higher ("max") or lower ("min") values are better.
+        first_epochs: epochs that no trial is stopped before.
+        factor: of "halving".
     """
     epoch = len(curve)
-    if rule == "none" or epoch < first:
+    if rule == "none" or epoch < first_epochs:
         return False
-    sign = 1 if maximize else -1
-    mine = np.max(sign * np.array(curve))
-    theirs = np.array([np.max(sign * np.array(c[:epoch])) for c in others if len(c) >= epoch])
+    sign = 1 if direction == "max" else -1
+    own = np.max(sign * np.array(curve))
+    best = np.array([np.max(sign * np.array(c[:epoch])) for c in others if len(c) >= epoch])
     if rule == "median":
-        return len(theirs) >= _FEW and bool(mine < np.median(theirs))
-    rung = first
+        return len(best) >= _MIN_TRIALS and bool(own < np.median(best))
+    rung = first_epochs
     while rung < epoch:
         rung *= factor
     if rung != epoch:
         return False
-    return bool((theirs > mine).sum() >= max(1, (len(theirs) + 1) // factor))
+    return bool((best > own).sum() >= max(1, (len(best) + 1) // factor))

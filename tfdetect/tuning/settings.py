@@ -1,14 +1,14 @@
-"""`Search`: the folder of a search, and what was settled when it began.
+"""`Search`: the directory of a search, with the settings that it was started with.
 
 Layout:
 
-    search.json      how it searches: objective, algorithm, seed, ...
-    space.yaml       the space
-    experiment.yaml  what is changed
+    search.json      settings: objective, algorithm, seed, ...
+    space.yaml       the search space
+    experiment.yaml  the experiment that is varied
     dataset.yaml     the dataset spec
     search.sqlite    trials and curves; see `store`
-    trials/0000 ...  an ordinary run each, and what it printed in 0000.log
-    logs/            of each trial, for TensorBoard's HParams
+    trials/0000 ...  an ordinary run per trial, and its output in 0000.log
+    logs/            for TensorBoard's HParams
     best.yaml        the best experiment, with trials.csv and report.html
 """
 
@@ -26,42 +26,55 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
 from tfdetect.core.files import write_text
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.tuning.objective import Objective
+from tfdetect.tuning.objective import Objective, objective_named
+from tfdetect.tuning.pruning import Rule
 from tfdetect.tuning.space import Space
 from tfdetect.tuning.store import Store
 
 
 class Settings(Document):
-    """How a search searches.
+    """How a search works.
 
     Attributes:
-        objective: what it is for; a metric of validation.
-        startup: trials drawn at random before TPE begins.
-        folds: parts of train and validation that each trial is validated on, one after another;
-            1 for the dataset's own validation split.
-        prune: rule for stopping trials early; `first_epochs` every trial may train.
-        baseline: whether trial 0 is the experiment unchanged.
-        for_trials: overrides that hold in trials alone.
-        roots: folder of each dataset.
+        objective: a metric of validation.
+        algorithm: that suggests points of the space.
+        seed: of the suggestions.
+        startup_trials: drawn at random before TPE begins.
+        folds: of the cross-validation of each trial on train and validation together; 1 for the
+            dataset's validation split.
+        prune: rule that stops trials early.
+        first_epochs: epochs that no trial is stopped before.
+        baseline: whether trial 0 is the unchanged experiment.
+        trial_overrides: overrides that hold in the trials alone.
+        roots: directory of each dataset.
         fingerprint: of the data.
     """
 
     objective: str
     algorithm: Literal["tpe", "random", "atpe"] = "tpe"
     seed: int = Field(0, ge=0)
-    startup: int = Field(10, ge=0)
+    startup_trials: int = Field(10, ge=0)
     folds: int = Field(1, ge=1)
-    prune: Literal["median", "halving", "none"] = "median"
+    prune: Rule = "median"
     first_epochs: int = Field(1, ge=1)
     baseline: bool = True
-    for_trials: tuple[str, ...] = ()
+    trial_overrides: tuple[str, ...] = ()
     roots: dict[str, str] = {}
     fingerprint: str = ""
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search's folder, opened."""
+    """An opened search.
+
+    Attributes:
+        folder: its directory.
+        settings: how it works.
+        space: what varies.
+        experiment: what is varied.
+        spec: the dataset.
+        store: its state.
+    """
 
     folder: Path
     settings: Settings
@@ -72,33 +85,38 @@ class Search:
 
     @property
     def objective(self) -> Objective:
-        return Objective(self.settings.objective)
+        return objective_named(self.settings.objective)
 
-    def path(self, number: int) -> Path:
-        """Of a trial's run."""
+    def run_path(self, number: int) -> Path:
+        """Return the directory of a trial's run."""
         return self.folder / "trials" / f"{number:04d}"
 
-    def outcome(self, number: int) -> Path:
-        """Of how a trial ended, if it ran on another machine."""
+    def result_path(self, number: int) -> Path:
+        """Return the file with the result of a trial that ran on another machine."""
         return self.folder / "trials" / f"{number:04d}.json"
 
-    def log(self, number: int) -> Path:
-        """Of what a trial printed."""
+    def log_path(self, number: int) -> Path:
+        """Return the file with the output of a trial."""
         return self.folder / "trials" / f"{number:04d}.log"
 
     def experiment_of(self, overrides: list[str], trial: bool = True) -> Experiment:
-        """The experiment of a point of the space; with what holds in trials alone, or without."""
-        extra = self.settings.for_trials if trial else ()
+        """Return the experiment of a point of the space.
+
+        Args:
+            overrides: of the point.
+            trial: whether to apply the overrides that hold in trials alone.
+        """
+        extra = self.settings.trial_overrides if trial else ()
         return override(self.experiment, [*overrides, *extra])
 
 
 def create_search(
     folder: Path, settings: Settings, space: Space, experiment: Experiment, spec: DatasetSpec
 ) -> Search:
-    """Makes a search's folder, or opens it if it is the same search.
+    """Create a search's directory, or open it if it holds the same search.
 
     Raises:
-        UserError: there is another search, or something else.
+        UserError: the directory holds another search or something else.
     """
     parts = {
         "search.json": settings.model_dump_json(indent=2),
@@ -112,18 +130,18 @@ def create_search(
             _check_same(folder, parts)
             return open_search(folder)
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "space.yaml").is_file():
-            raise UserError(f"{folder} is there and is no search. Choose another --name.")
+            raise UserError(f"{folder} exists and is not a search. Choose another --name.")
         (folder / "trials").mkdir(parents=True, exist_ok=True)
-        for name in reversed(parts):  # search.json last: with it the folder is whole
+        for name in reversed(parts):  # search.json last: it marks the directory as complete
             write_text(folder / name, parts[name])
     return open_search(folder)
 
 
 def open_search(folder: Path) -> Search:
-    """Opens a search's folder.
+    """Open a search's directory.
 
     Raises:
-        UserError: it is none, or damaged.
+        UserError: there is no search, or its files are invalid.
     """
     if not (folder / "search.json").is_file():
         raise UserError(f"There is no search in {folder}.")
@@ -137,11 +155,13 @@ def open_search(folder: Path) -> Search:
 
 
 def _yaml(space: Space) -> str:
+    """Return a space as it is written in YAML."""
     data = space.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return yaml.safe_dump(data, sort_keys=False)
 
 
 def _check_same(folder: Path, parts: dict[str, str]) -> None:
+    """Refuse a search whose files differ from the given ones."""
     for name, text in parts.items():
         try:
             before = (folder / name).read_text(encoding="utf-8")
@@ -149,12 +169,12 @@ def _check_same(folder: Path, parts: dict[str, str]) -> None:
             raise UserError(f"The search {folder} is damaged: {error}.") from error
         if before == text:
             continue
-        what = f"its {name.partition('.')[0]} is another one"
+        what = f"its {name.partition('.')[0]} differs"
         if name == "search.json":
             old, new = json.loads(before), json.loads(text)
             key = next(key for key in new if old.get(key) != new[key])
-            what = f"its {key} is {old.get(key)!r}, now {new[key]!r}"
+            what = f"its {key} is {old.get(key)!r}, received {new[key]!r}"
         raise UserError(
-            f"{folder} holds a search begun otherwise: {what}. To go on with it, give the same "
-            "settings; for a new one, another --name."
+            f"{folder} holds a search with other settings: {what}. To continue it, give the same "
+            "settings; to start a new one, give another --name."
         )

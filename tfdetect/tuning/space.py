@@ -1,4 +1,4 @@
-"""`Space`: which keys of an experiment a search may change, and how; read from YAML."""
+"""`Space`: which values of an experiment a search varies, and how; read from YAML."""
 
 import json
 import math
@@ -12,24 +12,24 @@ from tfdetect.core.documents import Document, find, read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
 
-# Trials that differ in these cannot be compared.
+# Trials that differ in these values cannot be compared.
 _FIXED = {"name", "data.dataset", "training.monitor"}
-_TRIES = 200  # random points that are checked before the first trial
+_RANDOM_CHECKS = 200  # random points that are checked before the first trial
 
 
 class Option(Document):
-    """One of a choice: a value, and the parameters that exist only with it."""
+    """One option of a choice: a value, and parameters that exist only if it is chosen."""
 
     value: Any
     inside: dict[str, "Parameter"] = Field({}, alias="with")
 
 
 class Parameter(Document):
-    """How one key may vary: exactly one of three ways.
+    """How one value varies: exactly one of uniform, log_uniform and choice.
 
     Attributes:
         uniform, log_uniform: lowest and highest value.
-        step: of uniform and log_uniform, the distance of allowed values from the lowest.
+        step: of uniform and log_uniform: allowed are the lowest value plus multiples of it.
         choice: plain values, or {value: ..., with: {key: parameter}}.
     """
 
@@ -43,7 +43,7 @@ class Parameter(Document):
     def _ordered(cls, value: tuple[float, float] | None, info: ValidationInfo):
         if value is not None:
             if not value[0] < value[1] or not all(map(math.isfinite, value)):
-                raise ValueError("the lowest value comes first, then a higher one")
+                raise ValueError("give the lowest value first, then a higher one")
             if info.field_name == "log_uniform" and value[0] <= 0:
                 raise ValueError("log_uniform needs values above 0")
         return value
@@ -54,16 +54,16 @@ class Parameter(Document):
         if not isinstance(value, list | tuple):
             return value
         if not value:
-            raise ValueError("an empty choice; give at least one value")
+            raise ValueError("the choice is empty; give at least one value")
         return [v if isinstance(v, dict) and "value" in v else {"value": v} for v in value]
 
     @model_validator(mode="after")
-    def _one(self):
-        ways = [self.uniform, self.log_uniform, self.choice]
-        if sum(way is not None for way in ways) != 1:
-            raise ValueError("give one of uniform, log_uniform and choice")
+    def _exactly_one(self):
+        kinds = [self.uniform, self.log_uniform, self.choice]
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError("give exactly one of uniform, log_uniform and choice")
         if self.step is not None and self.choice is not None:
-            raise ValueError("step goes with uniform and log_uniform")
+            raise ValueError("step needs uniform or log_uniform")
         if self.step is not None and self.step > self.range[1] - self.range[0]:
             raise ValueError("step is larger than the whole range")
         return self
@@ -74,11 +74,12 @@ class Parameter(Document):
 
 
 class Space(Document):
-    """What a search may change.
+    """A search space.
 
     Attributes:
-        name: what searches of it are called.
-        experiment: the one that is changed, if none is named on the command line.
+        name: of the space.
+        description: for people.
+        experiment: the one that is varied if the command line names none.
         parameters: by key of the experiment, such as training.optimizer.learning_rate.
     """
 
@@ -89,100 +90,108 @@ class Space(Document):
 
     @field_validator("parameters")
     @classmethod
-    def _some(cls, value: dict[str, Parameter]) -> dict[str, Parameter]:
+    def _not_empty(cls, value: dict[str, Parameter]) -> dict[str, Parameter]:
         if not value:
             raise ValueError("a space needs at least one parameter")
         return value
 
     def labels(self) -> dict[str, Parameter]:
-        """Every parameter by its label: its key after those of the options it depends on."""
-        return {label: parameter for label, _, parameter in _walk(self.parameters, "")}
+        """Return every parameter by its label: its key after those of the options it needs."""
+        return {label: parameter for label, _, parameter in _iterate(self.parameters, "")}
 
     def overrides(self, values: dict[str, float | int]) -> list[str]:
-        """A point of the space as overrides of an experiment.
+        """Return a point of the space as overrides of an experiment.
 
         Args:
-            values: by label, a number in the parameter's range or a choice's index.
+            values: by label, a number in the parameter's range or the index of an option.
         """
         return [f"{key}={json.dumps(value)}" for key, value in self.chosen(values)]
 
     def chosen(self, values: dict[str, float | int]) -> list[tuple[str, Any]]:
-        """Keys and values of a point, those of an option after the option's own."""
+        """Return keys and values of a point; those within an option follow the option."""
         return [(key, value) for _, key, value in _chosen(self.parameters, values, "")]
 
-    def within(self, values: dict[str, float | int]) -> dict[str, float | int]:
-        """A point without the values of options that are not taken."""
+    def active_values(self, values: dict[str, float | int]) -> dict[str, float | int]:
+        """Return a point without the values within options that are not chosen."""
         return {label: values[label] for label, _, _ in _chosen(self.parameters, values, "")}
 
     def sample(self, rng: np.random.Generator) -> dict[str, float | int]:
-        """A random point, for checks; a search's points are drawn by hyperopt."""
+        """Return a random point, for checks; hyperopt draws the points of a search."""
         return dict(_sample(self.parameters, rng, ""))
 
     def check(self, experiment: Experiment) -> None:
-        """Refuses a space that the experiment does not fit, before any trial.
+        """Refuse a space that does not fit the experiment, before any trial.
 
         Raises:
-            UserError: a key that is not there, an illegal value at the end of a range or in a
-                choice, a key set twice, or an illegal combination among some random ones.
+            UserError: a key that the experiment lacks, an illegal value at the end of a range or
+                in a choice, a key that is set twice, or an illegal combination among some random
+                points.
         """
-        keys = {key for _, key, _ in _walk(self.parameters, "")}
+        keys = {key for _, key, _ in _iterate(self.parameters, "")}
         if fixed := keys & _FIXED:
             raise UserError(
-                f"space {self.name}: {', '.join(sorted(fixed))} must be the same in all trials."
+                f"search space {self.name}: {', '.join(sorted(fixed))} must be the same in all "
+                "trials. Remove it from the space."
             )
         for text, point in self._corners():
             self._apply(experiment, point, text)
         rng = np.random.default_rng(0)
-        for _ in range(_TRIES):
+        for _ in range(_RANDOM_CHECKS):
             self._apply(experiment, self.sample(rng), "")
 
     def _apply(self, experiment: Experiment, point: dict, text: str) -> Experiment:
         keys = [key for key, _ in self.chosen(point)]
         twice = {key for key in keys if keys.count(key) > 1}
         if twice:
-            raise UserError(f"space {self.name}: {', '.join(sorted(twice))} is set twice at once.")
+            raise UserError(
+                f"search space {self.name}: {', '.join(sorted(twice))} is set twice at one point."
+            )
         try:
             return override(experiment, self.overrides(point))
         except UserError as error:
-            place = text or "together, " + ", ".join(self.overrides(point))
+            where = text or "combination " + ", ".join(self.overrides(point))
             message = str(error).replace("--set ", "")
-            raise UserError(f"space {self.name}, {place}: {message}") from None
+            raise UserError(f"search space {self.name}, {where}: {message}") from None
 
     def _corners(self) -> Iterator[tuple[str, dict]]:
-        """Each end of each range and each option, the rest at its first or lowest."""
-        for label, key, parameter in _walk(self.parameters, ""):
-            way = _way_to(self.parameters, label)
-            lowest = _First(way)
+        """Yield each end of each range and each option, other values at their first or lowest."""
+        for label, key, parameter in _iterate(self.parameters, ""):
+            needed = _options_for(self.parameters, label)
+            lowest = _FirstValues(needed)
             if parameter.choice is None:
                 for end in parameter.range:
                     point = dict(_sample(self.parameters, lowest, ""))
                     yield f"key {key!r} at {end:g}", {**point, label: end}
             else:
                 for number in range(len(parameter.choice)):
-                    point = _First({**way, label: number})
+                    point = _FirstValues({**needed, label: number})
                     value = parameter.choice[number].value
                     yield f"key {key!r} = {value!r}", dict(_sample(self.parameters, point, ""))
 
 
-class _First:
-    """Draws the lowest value or first option, but that of some labels."""
+class _FirstValues:
+    """Stands for a random generator that draws the lowest value or the first option.
+
+    Attributes:
+        fixed: options to draw instead, by label of their choice.
+    """
 
     def __init__(self, fixed: dict[str, int]):
         self.fixed = fixed
 
 
 def load_space(name: str) -> Space:
-    """Loads a shipped space by name, or a file by path.
+    """Load a shipped search space by name, or a file by path.
 
     Raises:
-        UserError: no such space, an unknown key (names file and line) or a bad range.
+        UserError: no such space, an unknown key (with file and line) or an invalid range.
     """
     path = find("space", "experiments/spaces", name)
     return validate(Space, read_yaml(path), str(path), path)
 
 
 def grid_value(parameter: Parameter, value: float) -> float | int:
-    """The nearest allowed value: within the range, a whole number where range and step are."""
+    """Return the nearest allowed value, a whole number if lowest value and step are."""
     low, high = parameter.range
     if parameter.step is None:
         return float(min(max(value, low), high))
@@ -192,32 +201,32 @@ def grid_value(parameter: Parameter, value: float) -> float | int:
     return round(value) if whole else float(f"{value:.12g}")
 
 
-def _walk(parameters: dict[str, Parameter], prefix: str) -> Iterator[tuple[str, str, Parameter]]:
-    """Label, key and parameter of all, those within options included."""
+def _iterate(parameters: dict[str, Parameter], prefix: str) -> Iterator[tuple[str, str, Parameter]]:
+    """Yield label, key and parameter, those within options included."""
     for key, parameter in parameters.items():
         yield prefix + key, key, parameter
         for number, option in enumerate(parameter.choice or ()):
-            yield from _walk(option.inside, prefix_of(prefix + key, number, option))
+            yield from _iterate(option.inside, prefix_of(prefix + key, number, option))
 
 
 def prefix_of(label: str, number: int, option: Option) -> str:
-    """What the labels of the parameters within an option begin with."""
+    """Return the prefix of the labels of parameters within an option."""
     plain = isinstance(option.value, str | int | float) and "/" not in str(option.value)
     return f"{label}={option.value if plain else number}/"
 
 
-def _way_to(parameters: dict[str, Parameter], label: str, prefix: str = "") -> dict[str, int]:
-    """The options to take, by label of their choice, so that `label` exists."""
+def _options_for(parameters: dict[str, Parameter], label: str, prefix: str = "") -> dict[str, int]:
+    """Return the options, by label of their choice, that must be chosen for `label` to exist."""
     for key, parameter in parameters.items():
         for number, option in enumerate(parameter.choice or ()):
             within = prefix_of(prefix + key, number, option)
             if label.startswith(within):
-                return {prefix + key: number, **_way_to(option.inside, label, within)}
+                return {prefix + key: number, **_options_for(option.inside, label, within)}
     return {}
 
 
 def _chosen(parameters: dict[str, Parameter], values: dict, prefix: str) -> Iterator[tuple]:
-    """Label, key and value of what a point sets."""
+    """Yield label, key and value of what a point sets."""
     for key, parameter in parameters.items():
         value = values[prefix + key]
         if parameter.choice is None:
@@ -228,8 +237,11 @@ def _chosen(parameters: dict[str, Parameter], values: dict, prefix: str) -> Iter
             yield from _chosen(option.inside, values, prefix_of(prefix + key, int(value), option))
 
 
-def _sample(parameters: dict[str, Parameter], draw, prefix: str) -> Iterator[tuple]:
-    first = isinstance(draw, _First)
+def _sample(
+    parameters: dict[str, Parameter], draw: "np.random.Generator | _FirstValues", prefix: str
+) -> Iterator[tuple[str, float | int]]:
+    """Yield label and drawn value of each parameter that exists."""
+    first = isinstance(draw, _FirstValues)
     for key, parameter in parameters.items():
         label = prefix + key
         if parameter.choice is not None:

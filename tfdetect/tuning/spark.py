@@ -1,7 +1,7 @@
-"""Runs a search's trials on a Spark cluster, by hyperopt's own SparkTrials.
+"""Runs the trials of a search on a Spark cluster with hyperopt's SparkTrials.
 
-The search's folder and the data must lie where every worker sees them under the same path. The
-driver alone keeps the search's state; trials leave their runs and outcomes in the folder.
+The search's directory and the data must be visible to every worker under the same path. Only the
+driver changes the search's state; trials leave their runs and results in the directory.
 """
 
 import json
@@ -11,48 +11,57 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfdetect.core.errors import UserError
-from tfdetect.tuning.scheduler import Budget, next_point, reason_of, refuse_hopeless
+from tfdetect.tuning.budget import Budget
+from tfdetect.tuning.resources import thread_limits
+from tfdetect.tuning.scheduler import check_progress, proposer
 from tfdetect.tuning.settings import Search, open_search
-from tfdetect.tuning.store import FAILED, Trial
+from tfdetect.tuning.store import FAILED
+from tfdetect.tuning.trial_process import failure_reason
+
+_RECORD_SECONDS = 1.0  # between looks at the results of trials
 
 
 def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> None:
-    """Runs trials until the budget is spent; goes on where the search was. None stops early.
+    """Run trials until the budget is exhausted; an interrupted search is continued.
+
+    Trials are not pruned.
 
     Args:
+        search: the search.
+        budget: its limits.
         master: of the cluster, such as spark://host:7077.
         parallel: trials at once.
 
     Raises:
-        UserError: Spark is not installed or the cluster does not answer; all trials failed.
+        UserError: Spark is not installed, the cluster does not answer, or all trials failed.
     """
     try:
         from hyperopt import STATUS_NEW, SparkTrials, fmin, hp
         from pyspark.sql import SparkSession
     except ImportError as error:
-        raise UserError("--spark needs pyspark: pip install 'tfdetect[spark]'.") from error
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # the workers' must have tfdetect too
+        raise UserError(
+            "--spark needs pyspark. Install it with: pip install 'tfdetect[spark]'"
+        ) from error
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers need tfdetect as well
     logging.getLogger("hyperopt-spark").setLevel(logging.ERROR)
     try:
         session = SparkSession.builder.master(master).appName(search.folder.name).getOrCreate()
     except Exception as error:  # py4j raises many kinds
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"No Spark cluster answers at {master}: {line}") from error
+        raise UserError(f"The Spark cluster at {master} does not answer: {line}") from error
     folder, store = str(search.folder.resolve()), search.store
+    propose = proposer(search, budget)
 
-    def new(trials: list[Trial]) -> tuple | None:
-        refuse_hopeless(search, trials)
-        return None if budget.spent(search, trials) else next_point(search, trials)
-
-    def suggest_numbers(ids: list[int], domain, trials, seed: int) -> list[dict]:
-        """What hyperopt hands out are numbers of our trials, whose points we asked it for."""
+    def suggest_numbers(ids: list[int], domain: Any, trials: Any, seed: int) -> list[dict]:
+        """Return numbers of claimed trials to hyperopt, which suggested their points before."""
         documents = []
         for tid in ids:
-            claimed = store.claim(new)
+            claimed = store.claim(propose)
             if claimed is None:
                 break
             misc = {"tid": tid, "cmd": domain.cmd, "workdir": None,
@@ -62,25 +71,25 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
 
     threads = int(session.conf.get("spark.task.cpus", "1"))
 
-    def objective(parameters: dict) -> dict:
-        return run_remotely(folder, int(parameters["number"]), threads)
+    def objective(parameters: dict[str, float]) -> dict[str, Any]:
+        return run_remote_trial(folder, int(parameters["number"]), threads)
 
-    recorded, over = set(), threading.Event()
+    recorded, finished = set(), threading.Event()
     trials = SparkTrials(parallelism=parallel, spark_session=session)
 
-    def record() -> None:
+    def record_results() -> None:
         for document in list(trials._dynamic_trials):
-            outcome = document["result"].get("outcome")
-            if outcome is not None and outcome["number"] not in recorded:
-                recorded.add(outcome["number"])
-                store.end(**outcome)
+            result = document["result"].get("trial_result")
+            if result is not None and result["number"] not in recorded:
+                recorded.add(result["number"])
+                store.finish(**result)
 
     def watch() -> None:
-        while not over.wait(1.0):
-            record()
-            store.beat()
+        while not finished.wait(_RECORD_SECONDS):
+            record_results()
+            store.heartbeat()
 
-    store.beat()
+    store.heartbeat()
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -88,30 +97,32 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
              max_evals=sys.maxsize, trials=trials, rstate=np.random.default_rng(0),
              show_progressbar=False, verbose=False, return_argmin=False)  # fmt: skip
     finally:
-        over.set()
+        finished.set()
         watcher.join()
-        record()
+        record_results()
         session.stop()
-    refuse_hopeless(search, store.trials())
+    check_progress(search, store.trials())
 
 
-def run_remotely(folder: str, number: int, threads: int) -> dict:
-    """On a worker: runs a trial in a process of its own; returns hyperopt's result."""
+def run_remote_trial(folder: str, number: int, threads: int) -> dict[str, Any]:
+    """Run a trial in a process of its own on a worker; return hyperopt's result.
+
+    Args:
+        folder: of the search.
+        number: of the trial.
+        threads: that it may use.
+    """
     search = open_search(Path(folder))
-    log, file = search.log(number), search.outcome(number)
-    environment = {
-        **os.environ, "TF_NUM_INTRAOP_THREADS": str(threads), "OMP_NUM_THREADS": str(threads),
-        "TF_NUM_INTEROP_THREADS": str(threads),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "tfdetect.tuning.trial", folder, str(number), "--apart"]
-    with log.open("ab") as printed:
+    log = search.log_path(number)
+    command = [sys.executable, "-m", "tfdetect.tuning.trial", folder, str(number), "--remote"]
+    with log.open("ab") as output:
         code = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=printed, stderr=printed, env=environment,
-            check=False,
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            env=os.environ | thread_limits(threads), check=False,
         ).returncode  # fmt: skip
     if code == 0:
-        outcome = json.loads(file.read_text(encoding="utf-8"))
-        loss = search.objective.loss(outcome["objective"][0])
-        return {"status": "ok", "loss": loss, "outcome": outcome}
-    outcome = {"number": number, "state": FAILED, "reason": reason_of(code, log)}
-    return {"status": "fail", "outcome": outcome}
+        result = json.loads(search.result_path(number).read_text(encoding="utf-8"))
+        loss = search.objective.loss(result["objective"][0])
+        return {"status": "ok", "loss": loss, "trial_result": result}
+    result = {"number": number, "state": FAILED, "reason": failure_reason(code, log)}
+    return {"status": "fail", "trial_result": result}

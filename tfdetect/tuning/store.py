@@ -1,8 +1,9 @@
 """`Store`: the durable state of a search, one SQLite file that several processes share.
 
-Tables: trials (a row each) and curve (their monitored value, epoch by epoch). Every change is one
-transaction, so that a kill at any moment leaves a whole state. The processes must run on one
-machine: a trial whose process died is taken over by another.
+Tables: trials (one row each), curve (their monitored value by epoch) and work (when each process
+worked on the search). Every change is one transaction, so the state is consistent if a process is
+killed at any moment. The processes must run on one machine: a trial whose process died is taken
+over by another process.
 """
 
 import contextlib
@@ -11,28 +12,29 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from tfdetect.core.errors import UserError
 
-RUNNING, COMPLETE, STOPPED, FAILED = "running", "complete", "stopped", "failed"
+RUNNING, COMPLETE, PRUNED, FAILED = "running", "complete", "pruned", "failed"
 
 _TABLES = """
 create table if not exists trials (
     number integer primary key,
-    state text not null,            -- running, complete, stopped (early) or failed
-    worker text not null,           -- host:process:start of who runs it
-    point text,                     -- JSON: the point of the space, by label; null: no change
+    state text not null,            -- running, complete, pruned or failed
+    worker text not null,           -- name of the process that runs it
+    point text,                     -- JSON: point of the space by label; null: unchanged
     overrides text not null,        -- JSON: the same as overrides of the experiment
     objective real, low real, high real,
     epochs integer not null default 0,
     seconds real not null default 0,
     started real not null, ended real,
-    reason text                     -- why it failed
+    reason text                     -- of a failure
 );
 create table if not exists curve (
     trial integer, epoch integer, value real,
@@ -49,8 +51,16 @@ class Trial:
     """A row of the table trials.
 
     Attributes:
-        point: of the space, by label; None for the experiment unchanged.
-        objective: the objective's value with its interval; None until it ended well.
+        number: from 0.
+        state: RUNNING, COMPLETE, PRUNED or FAILED.
+        worker: name of the process that runs it, see `process_name`.
+        point: of the space, by label; None for the unchanged experiment.
+        overrides: the same as overrides of the experiment.
+        objective, low, high: value and interval of the objective; None until it succeeded.
+        epochs: that were trained.
+        seconds: of training.
+        started, ended: Unix times.
+        reason: of a failure.
     """
 
     number: int
@@ -68,122 +78,149 @@ class Trial:
     reason: str | None
 
     @property
-    def ended_well(self) -> bool:
-        return self.state in (COMPLETE, STOPPED)
+    def succeeded(self) -> bool:
+        return self.state in (COMPLETE, PRUNED)
+
+
+class NewTrial(NamedTuple):
+    """What a new trial is to try: a point of the space, and the same as overrides."""
+
+    point: dict[str, float] | None
+    overrides: list[str]
 
 
 class Store:
     """The search's state in `search.sqlite`."""
 
     def __init__(self, folder: Path):
-        """Opens or makes it.
+        """Open the state, or create it.
+
+        Args:
+            folder: of the search.
 
         Raises:
             UserError: the file cannot be read.
         """
         self._path = folder / "search.sqlite"
-        with self._connect() as base:
-            base.executescript(_TABLES)
+        with self._connect() as database:
+            database.executescript(_TABLES)
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        # Opened anew each time: connections must not be shared among processes or threads.
+        # A new connection each time: processes and threads must not share one.
         try:
-            base = sqlite3.connect(self._path, timeout=60, isolation_level=None)
-            base.row_factory = sqlite3.Row
+            database = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+            database.row_factory = sqlite3.Row
             try:
-                yield base
+                yield database
             finally:
-                base.close()
+                database.close()
         except sqlite3.DatabaseError as error:
             raise UserError(
-                f"The state of the search cannot be used: {self._path}: {error}."
+                f"The state of the search, {self._path}, cannot be used: {error}."
             ) from error
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that no other process's change comes between."""
-        with self._connect() as base:
-            base.execute("begin immediate")
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; other processes wait until it ends."""
+        with self._connect() as database:
+            database.execute("begin immediate")
             try:
-                yield base
-                base.execute("commit")
+                yield database
+                database.execute("commit")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
-                    base.execute("rollback")
+                    database.execute("rollback")
                 raise
 
     def trials(self) -> list[Trial]:
-        """All trials, by number."""
-        with self._connect() as base:
-            return _trials(base)
+        """Return all trials, by number."""
+        with self._connect() as database:
+            return _trials(database)
 
     def trial(self, number: int) -> Trial:
+        """Return one trial."""
         return next(trial for trial in self.trials() if trial.number == number)
 
-    def claim(self, suggest: Callable[[list[Trial]], tuple | None]) -> Trial | None:
-        """Takes a trial to run: one whose process died, or a new one.
+    def claim(self, propose: Callable[[list[Trial]], NewTrial | None]) -> Trial | None:
+        """Return a trial for this process to run: one whose process died, or a new one.
 
         Args:
-            suggest: makes point and overrides of a new trial from all trials so far; None where
-                there is to be no more. No other process changes the state meanwhile.
+            propose: called with all trials so far; returns a new one, or None if there is to be
+                none. Other processes wait meanwhile.
         """
-        with self._alone() as base:
-            trials = _trials(base)
+        with self._transaction() as database:
+            trials = _trials(database)
             for trial in trials:
-                if trial.state == RUNNING and not alive(trial.worker):
-                    base.execute("update trials set worker = ? where number = ?",
-                                 (this_process(), trial.number))  # fmt: skip
-                    return next(t for t in _trials(base) if t.number == trial.number)
-            new = suggest(trials)
+                if trial.state == RUNNING and not is_alive(trial.worker):
+                    database.execute("update trials set worker = ? where number = ?",
+                                 (process_name(), trial.number))  # fmt: skip
+                    return next(t for t in _trials(database) if t.number == trial.number)
+            new = propose(trials)
             if new is None:
                 return None
-            point, overrides = new
-            base.execute(
+            database.execute(
                 "insert into trials (number, state, worker, point, overrides, started) "
                 "values (?, ?, ?, ?, ?, ?)",
-                (len(trials), RUNNING, this_process(), point and json.dumps(point),
-                 json.dumps(overrides), time.time()),
+                (len(trials), RUNNING, process_name(), new.point and json.dumps(new.point),
+                 json.dumps(new.overrides), time.time()),
             )  # fmt: skip
-            return _trials(base)[-1]
+            return _trials(database)[-1]
 
-    def end(self, number: int, state: str, objective: tuple = (None,) * 3, epochs: int = 0,
-            seconds: float = 0.0, reason: str | None = None) -> None:  # fmt: skip
-        """Records how a trial ended; of one that ended already nothing is changed."""
-        with self._alone() as base:
-            base.execute(
+    def finish(
+        self,
+        number: int,
+        state: str,
+        objective: Sequence[float | None] = (None, None, None),
+        epochs: int = 0,
+        seconds: float = 0.0,
+        reason: str | None = None,
+    ) -> None:
+        """Record the result of a running trial; does nothing if it has one already.
+
+        Args:
+            number: of the trial.
+            state: COMPLETE, PRUNED or FAILED.
+            objective: value, low and high.
+            epochs, seconds: of training.
+            reason: of a failure.
+        """
+        with self._transaction() as database:
+            database.execute(
                 "update trials set state = ?, objective = ?, low = ?, high = ?, epochs = ?, "
                 "seconds = ?, ended = ?, reason = ? where number = ? and state = ?",
                 (state, *objective, epochs, seconds, time.time(), reason, number, RUNNING),
             )
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """Records a trial's monitored value after an epoch."""
-        with self._alone() as base:
-            base.execute("insert or replace into curve values (?, ?, ?)", (number, epoch, value))
+        """Record a trial's monitored value after an epoch."""
+        with self._transaction() as database:
+            row = number, epoch, value
+            database.execute("insert or replace into curve values (?, ?, ?)", row)
 
     def curves(self) -> dict[int, list[float]]:
-        """The monitored values of each trial, epoch by epoch."""
-        with self._connect() as base:
-            rows = base.execute("select trial, value from curve order by trial, epoch").fetchall()
+        """Return the monitored values of each trial by epoch."""
+        with self._connect() as database:
+            query = "select trial, value from curve order by trial, epoch"
+            rows = database.execute(query).fetchall()
         curves: dict[int, list[float]] = {}
         for row in rows:
             curves.setdefault(row["trial"], []).append(row["value"])
         return curves
 
-    def beat(self) -> None:
-        """Notes that this process works on the search now."""
-        with self._alone() as base:
+    def heartbeat(self) -> None:
+        """Record that this process works on the search now."""
+        with self._transaction() as database:
             now = time.time()
-            base.execute(
+            database.execute(
                 "insert into work values (?, ?, ?) on conflict (worker) do update set seen = ?",
-                (this_process(), now, now, now),
+                (process_name(), now, now, now),
             )
 
     def seconds(self) -> float:
-        """How long the search was worked on, by one process or by several at once."""
-        with self._connect() as base:
-            spans = base.execute("select began, seen from work order by began").fetchall()
+        """Return how long at least one process worked on the search."""
+        with self._connect() as database:
+            spans = database.execute("select began, seen from work order by began").fetchall()
         total, until = 0.0, 0.0
         for span in spans:
             total += max(0.0, span["seen"] - max(span["began"], until))
@@ -191,8 +228,8 @@ class Store:
         return total
 
 
-def _trials(base: sqlite3.Connection) -> list[Trial]:
-    rows = map(dict, base.execute("select * from trials order by number").fetchall())
+def _trials(database: sqlite3.Connection) -> list[Trial]:
+    rows = map(dict, database.execute("select * from trials order by number").fetchall())
     return [
         Trial(**{
             **row, "point": row["point"] and json.loads(row["point"]),
@@ -202,14 +239,14 @@ def _trials(base: sqlite3.Connection) -> list[Trial]:
     ]  # fmt: skip
 
 
-def this_process() -> str:
-    """A name of this process that no other one ever has."""
+def process_name() -> str:
+    """Return a unique name of this process: host, process id and start time."""
     started = psutil.Process(os.getpid()).create_time()
     return f"{socket.gethostname()}:{os.getpid()}:{started}"
 
 
-def alive(worker: str) -> bool:
-    """Whether the process of that name still runs; one on another machine counts as alive."""
+def is_alive(worker: str) -> bool:
+    """Return whether a process still runs; one on another machine counts as alive."""
     host, number, started = worker.rsplit(":", 2)
     if host != socket.gethostname():
         return True

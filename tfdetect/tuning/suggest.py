@@ -1,4 +1,4 @@
-"""The next point of a search, by hyperopt; the same for the same trials before."""
+"""Suggests the next point of a search with hyperopt; equal histories give equal points."""
 
 import hashlib
 import math
@@ -19,21 +19,21 @@ ALGORITHMS = ("tpe", "random", "atpe")
 
 
 def expression(space: Space) -> dict:
-    """The space as hyperopt's expression: a dict of what `Space.overrides` takes."""
+    """Return the space as hyperopt's expression: a dict of what `Space.overrides` takes."""
     return _expression(space.parameters, "")
 
 
 def _expression(parameters: dict[str, Parameter], prefix: str) -> dict:
     found = {}
     for key, parameter in parameters.items():
-        inner, label = prefix + key, _plain(prefix + key)
+        inner, label = prefix + key, _hyperopt_label(prefix + key)
         if parameter.choice is not None:
             found[label] = hp.choice(label, [
                 _expression(option.inside, prefix_of(inner, number, option))
                 for number, option in enumerate(parameter.choice)
             ])  # fmt: skip
         elif parameter.uniform and parameter.step:
-            # In steps from the lowest: hyperopt's own grid starts at 0.
+            # Steps are counted from the lowest value: hyperopt's own grid starts at 0.
             low, high = parameter.uniform
             found[label] = hp.quniform(label, 0, math.floor((high - low) / parameter.step), 1)
         elif parameter.uniform:
@@ -43,28 +43,31 @@ def _expression(parameters: dict[str, Parameter], prefix: str) -> dict:
     return found
 
 
-def _plain(label: str) -> str:
-    return label.replace(".", "/")  # adaptive TPE takes points for structure
+def _hyperopt_label(label: str) -> str:
+    return label.replace(".", "/")  # adaptive TPE treats dots as structure
 
 
 def suggest(
-    space: Space, objective: Objective, algorithm: str, seed: int, startup: int,
+    space: Space, objective: Objective, algorithm: str, seed: int, startup_trials: int,
     trials: list[Trial],
 ) -> dict[str, float]:  # fmt: skip
-    """The point of the next trial.
+    """Return the point of the next trial.
 
     Args:
+        space: the search space.
+        objective: of the search.
         algorithm: one of `ALGORITHMS`.
-        startup: how many trials are drawn at random before TPE begins.
-        trials: all so far. Failed ones count as bad, running ones too, so that several at once
-            keep apart.
+        seed: of the search.
+        startup_trials: how many trials are drawn at random before TPE begins.
+        trials: all so far. Failed and running ones are known to hyperopt too, so that parallel
+            trials differ.
     """
     number = len(trials)
     domain = Domain(None, expression(space), pass_expr_memo_ctrl=False)
     digest = hashlib.sha256(f"{seed}\n{number}".encode()).digest()
     drawn = int.from_bytes(digest[:4], "big") % (2**31 - 1)
     history = Trials()
-    known = [t for t in trials if t.point and (t.ended_well or algorithm != "atpe")]
+    known = [t for t in trials if t.point and (t.succeeded or algorithm != "atpe")]
     history.insert_trial_docs([_document(t, space, objective) for t in known])
     history.refresh()
     with warnings.catch_warnings():
@@ -73,26 +76,26 @@ def suggest(
             documents = rand.suggest([number], domain, history, drawn)
         elif algorithm == "tpe":
             documents = tpe.suggest(
-                [number], domain, history, drawn, n_startup_jobs=startup, verbose=False
+                [number], domain, history, drawn, n_startup_jobs=startup_trials, verbose=False
             )
         else:
-            documents = _adaptive()([number], domain, history, drawn)
+            documents = _adaptive_tpe()([number], domain, history, drawn)
     values = documents[0]["misc"]["vals"]
     point = {
-        label: _from_hyperopt(parameter, values[_plain(label)][0])
-        for label, parameter in space.labels().items() if values[_plain(label)]
+        label: _from_hyperopt(parameter, values[_hyperopt_label(label)][0])
+        for label, parameter in space.labels().items() if values[_hyperopt_label(label)]
     }  # fmt: skip
-    return space.within(point)
+    return space.active_values(point)
 
 
-def _adaptive():
-    """Adaptive TPE, which draws from the global random states."""
+def _adaptive_tpe():
+    """Return adaptive TPE with seeded global random states, from which it draws."""
     try:
         import lightgbm  # noqa: F401
         from hyperopt import atpe
     except ImportError as error:
         raise UserError(
-            "The algorithm atpe needs lightgbm: pip install 'tfdetect[search]'."
+            "The algorithm atpe needs lightgbm. Install it with: pip install 'tfdetect[search]'"
         ) from error
 
     def seeded(numbers: list[int], domain: Domain, history: Trials, seed: int) -> list[dict]:
@@ -104,6 +107,7 @@ def _adaptive():
 
 
 def _from_hyperopt(parameter: Parameter, value: float) -> float | int:
+    """Return the value of a point from hyperopt's, which counts steps from 0."""
     if parameter.choice is not None:
         return int(value)
     if parameter.uniform and parameter.step:
@@ -112,18 +116,19 @@ def _from_hyperopt(parameter: Parameter, value: float) -> float | int:
 
 
 def _to_hyperopt(parameter: Parameter, value: float) -> float | int:
+    """Return hyperopt's value from that of a point."""
     if parameter.uniform and parameter.step:
         return (value - parameter.uniform[0]) / parameter.step
     return value
 
 
 def _document(trial: Trial, space: Space, objective: Objective) -> dict:
-    """A trial as hyperopt keeps it."""
-    labels = {_plain(label): (label, p) for label, p in space.labels().items()}
+    """Return a trial in hyperopt's format."""
+    labels = {_hyperopt_label(label): (label, p) for label, p in space.labels().items()}
     result = {"status": STATUS_NEW}
     if trial.state == FAILED:
         result = {"status": STATUS_FAIL}
-    elif trial.ended_well:
+    elif trial.succeeded:
         result = {"status": STATUS_OK, "loss": objective.loss(trial.objective)}
     number = trial.number
     return {

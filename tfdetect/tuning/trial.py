@@ -1,7 +1,7 @@
-"""One trial, in a process of its own: `python -m tfdetect.tuning.trial FOLDER NUMBER ...`.
+"""Runs one trial in a process of its own: `python -m tfdetect.tuning.trial FOLDER NUMBER ...`.
 
-It is an ordinary run, measured on validation alone, or one run for each fold. It ends itself when
-the process that started it is gone, and goes on where it was when it is started again.
+A trial is an ordinary run that is evaluated on validation only, or one run per fold. The process
+ends itself when the process that started it is gone; started again, it resumes.
 """
 
 import argparse
@@ -11,18 +11,26 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import RunLockedError, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run, open_run
-from tfdetect.tuning.objective import over_folds
-from tfdetect.tuning.pruning import unpromising
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.plan import Plan
+from tfdetect.training.monitor import monitor_of
+from tfdetect.tuning.objective import mean_of_folds
+from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.settings import Search, open_search
-from tfdetect.tuning.store import COMPLETE, STOPPED, Trial
+from tfdetect.tuning.store import COMPLETE, PRUNED, Trial
 
-_PATIENCE = 30.0  # seconds that a process before this one may take to end
+if TYPE_CHECKING:
+    from tfdetect.training.devices import Devices
+
+_LOCK_SECONDS = 30.0  # that a previous process of the same trial may take to end
+_PARENT_SECONDS = 0.2  # between looks at the parent process
 
 
 def main(argv: list[str]) -> None:
@@ -32,10 +40,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--gpus")
     parser.add_argument("--gpu-memory-limit")
     parser.add_argument("--parent", type=int, default=os.getppid())
-    parser.add_argument("--apart", action="store_true",
-                        help="on another machine: leave the outcome in a file")  # fmt: skip
+    parser.add_argument("--remote", action="store_true",
+                        help="on another machine: write the result into a file")  # fmt: skip
     args = parser.parse_args(argv)
-    threading.Thread(target=_end_with, args=(args.parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(args.parent,), daemon=True).start()
 
     from tfdetect.core.quiet import import_tensorflow
     from tfdetect.training.devices import configure_devices, parse_gpus, parse_memory_limit
@@ -43,98 +51,122 @@ def main(argv: list[str]) -> None:
     import_tensorflow()
     devices = configure_devices(parse_gpus(args.gpus), parse_memory_limit(args.gpu_memory_limit))
     search = open_search(args.folder)
-    outcome = run_trial(search, search.store.trial(args.number), devices, judged=not args.apart)
-    if args.apart:
-        write_text(search.outcome(args.number), json.dumps(outcome))
+    result = run_trial(search, search.store.trial(args.number), devices, prune=not args.remote)
+    if args.remote:
+        write_text(search.result_path(args.number), json.dumps(result))
     else:
-        search.store.end(**outcome)
+        search.store.finish(**result)
 
 
-def run_trial(search: Search, trial: Trial, devices, judged: bool = True) -> dict:
-    """Trains what is not trained yet.
+def run_trial(
+    search: Search, trial: Trial, devices: "Devices", prune: bool = True
+) -> dict[str, Any]:
+    """Train and evaluate a trial; finished folds are reused.
 
     Args:
-        judged: whether it is stopped early by the search's rule.
+        search: the search.
+        trial: one of its trials.
+        devices: from `configure_devices`.
+        prune: whether the search's rule may stop it early.
 
     Returns:
-        The arguments of `Store.end`.
+        The arguments of `Store.finish`.
+
+    Raises:
+        UserError: the data changed since the search began, or the objective is not defined.
     """
     from tfdetect.data.catalog import fold
-    from tfdetect.data.plan import Plan, find_data
+    from tfdetect.data.plan import find_data
 
     roots = {name: Path(root) for name, root in search.settings.roots.items()}
     experiment = search.experiment_of(trial.overrides)
     plan = Plan(experiment, search.spec, roots, None, "of the search")
     catalog = find_data(plan, progress=False)
     if catalog.fingerprint() != search.settings.fingerprint:
-        raise UserError(f"The data of {catalog.name} changed since the search began.")
-    count, path, runs, stopped = search.settings.folds, search.path(trial.number), [], False
-    for number in range(count):
-        place = path if count == 1 else path / f"fold-{number}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = catalog if count == 1 else fold(catalog, count, number)
-        # Judged by its first fold alone: the others' curves are of other data.
-        judge = _Judge(search, trial.number, experiment) if judged and number == 0 else None
-        runs.append(_run(search, plan, part, place, devices, judge))
-        stopped = runs[-1].info.stopped_early
-        if stopped:
+        raise UserError(
+            f"The data of {catalog.name} changed since the search began, so that trials cannot be "
+            "compared. Start a new search with another --name."
+        )
+    folds, path = search.settings.folds, search.run_path(trial.number)
+    runs: list[Run] = []
+    for number in range(folds):
+        own_path = path if folds == 1 else path / f"fold-{number}"
+        own_path.parent.mkdir(parents=True, exist_ok=True)
+        part = catalog if folds == 1 else fold(catalog, folds, number)
+        # Only the first fold can be pruned: the curves of the others are of other data.
+        pruner = TrialPruner(search, trial.number, experiment) if prune and number == 0 else None
+        runs.append(_train_or_open(plan, part, own_path, devices, pruner))
+        if runs[-1].info.stopped_early:
             break
-    values = [search.objective.of(run.results["validation"]) for run in runs]
-    value, low, high = map(float, over_folds(values))
+    values = [search.objective.read(run.results["validation"]) for run in runs]
+    value, low, high = map(float, mean_of_folds(values))
     if value != value:
-        raise UserError(f"The objective {search.settings.objective} is not defined here.")
-    _log(search, trial, value)
+        raise UserError(
+            f"The objective {search.objective.name} is not defined on this validation split."
+        )
+    _log_hyperparameters(search, trial, value)
     return {
-        "number": trial.number, "state": STOPPED if stopped else COMPLETE,
-        "objective": (value, low, high), "epochs": sum(run.info.epochs for run in runs),
-        "seconds": sum(run.info.training_seconds for run in runs),
-    }  # fmt: skip
+        "number": trial.number,
+        "state": PRUNED if runs[-1].info.stopped_early else COMPLETE,
+        "objective": (value, low, high),
+        "epochs": sum(run.info.epochs or 0 for run in runs),
+        "seconds": sum(run.info.training_seconds or 0 for run in runs),
+    }
 
 
-class _Judge:
-    """Reports a trial's curve and says when to stop."""
+class TrialPruner:
+    """Records a trial's monitored values and decides when to stop it."""
 
     def __init__(self, search: Search, number: int, experiment: Experiment):
-        self._search, self._number = search, number
+        """Prepare the pruner.
+
+        Args:
+            search: the search, whose settings hold the rule.
+            number: of the trial.
+            experiment: of the trial.
+        """
+        self._store, self._settings, self._number = search.store, search.settings, number
         training = experiment.training
-        self._last = sum(stage.epochs for stage in training.stages) or training.epochs
-        self._maximize = training.monitor != "loss"
+        self._last_epoch = sum(stage.epochs for stage in training.stages) or training.epochs
+        self._direction = monitor_of(training).direction
+        # The unchanged experiment is what others are compared with: it is trained to the end.
+        self._exempt = number == 0 and search.settings.baseline
 
     def __call__(self, epoch: int, value: float) -> bool:
-        store, settings = self._search.store, self._search.settings
-        store.report(self._number, epoch, value)
-        curves = store.curves()
-        mine = curves.pop(self._number)
-        # The experiment unchanged is what all others are compared with: it is trained to the end.
-        spared = self._number == 0 and settings.baseline
-        return not spared and epoch < self._last and unpromising(
-            settings.prune, mine[:epoch], list(curves.values()), self._maximize,
-            settings.first_epochs,
+        """Record the value after an epoch, from 1; return whether to stop the trial."""
+        self._store.report(self._number, epoch, value)
+        if self._exempt or epoch >= self._last_epoch:
+            return False
+        curves = self._store.curves()
+        own = curves.pop(self._number)
+        return should_prune(
+            self._settings.prune, own[:epoch], list(curves.values()), self._direction,
+            self._settings.first_epochs,
         )  # fmt: skip
 
 
-def _run(search: Search, plan, catalog, path: Path, devices, judge: _Judge | None) -> Run:
-    """The finished run at a path, trained if it is not there yet."""
+def _train_or_open(
+    plan: Plan, catalog: Catalog, path: Path, devices: "Devices", pruner: TrialPruner | None
+) -> Run:
+    """Return the finished run at a path; trains it first if there is none."""
     from tfdetect.train_run import train_run
 
     if path.is_dir():
         return open_run(path)
     command = f"python -m tfdetect.train --experiment {path / 'experiment.yaml'}"
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            run = train_run(plan, catalog, path, devices, images_in_report=False,
-                            pruner=judge, trial=True, command=command)  # fmt: skip
-            break
+            return train_run(plan, catalog, path, devices, images_in_report=False,
+                             pruner=pruner, trial=True, command=command)  # fmt: skip
         except RunLockedError:
             if time.monotonic() > until:
                 raise
             time.sleep(1)
-    return run
 
 
-def _log(search: Search, trial: Trial, value: float) -> None:
-    """Writes a trial's parameters and objective for TensorBoard's HParams."""
+def _log_hyperparameters(search: Search, trial: Trial, value: float) -> None:
+    """Write a trial's parameters and objective for TensorBoard's HParams."""
     import tensorflow as tf
     from tensorboard.plugins.hparams import api
 
@@ -144,13 +176,13 @@ def _log(search: Search, trial: Trial, value: float) -> None:
         str(search.folder / "logs" / f"{trial.number:04d}")
     ).as_default():
         api.hparams(plain, trial_id=f"{trial.number:04d}")
-        tf.summary.scalar(search.settings.objective, value, step=1)
+        tf.summary.scalar(search.objective.name, value, step=1)
 
 
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent has ended."""
+def _exit_with_parent(parent: int) -> None:
+    """End this process when its parent has ended."""
     while os.getppid() == parent:
-        time.sleep(0.2)
+        time.sleep(_PARENT_SECONDS)
     os._exit(3)
 
 
@@ -158,4 +190,4 @@ if __name__ == "__main__":
     code = run_command(main)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # all is written; to take TensorFlow down in order costs a second
+    os._exit(code)  # everything is written; an orderly exit of TensorFlow takes a second

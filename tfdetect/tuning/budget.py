@@ -1,0 +1,33 @@
+"""`Budget`: when a search starts no more trials."""
+
+from dataclasses import dataclass
+
+from tfdetect.tuning.store import Store, Trial
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a search; None is no limit.
+
+    Attributes:
+        trials: number of trials.
+        hours: time that processes worked on the search.
+        epochs: of all trials together.
+    """
+
+    trials: int | None = None
+    hours: float | None = None
+    epochs: int | None = None
+
+    def is_exhausted(self, store: Store, trials: list[Trial]) -> bool:
+        """Return whether a limit is reached.
+
+        Args:
+            store: of the search.
+            trials: all of them.
+        """
+        return (
+            (self.trials is not None and len(trials) >= self.trials)
+            or (self.hours is not None and store.seconds() >= 3600 * self.hours)
+            or (self.epochs is not None and sum(t.epochs for t in trials) >= self.epochs)
+        )

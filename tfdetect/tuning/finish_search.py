@@ -1,0 +1,80 @@
+"""Finishes a search: writes the best experiment and the report, and trains that experiment."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_experiment
+from tfdetect.core.files import write_text
+from tfdetect.core.run import PARTIAL, open_run
+from tfdetect.tuning.scheduler import best_trial
+from tfdetect.tuning.search_report import format_summary, write_report
+from tfdetect.tuning.settings import Search
+
+
+def finish_search(search: Search) -> str:
+    """Write best.yaml, trials.csv and report.html; return a summary for the terminal.
+
+    Raises:
+        UserError: no trial succeeded.
+    """
+    trials = search.store.trials()
+    best = best_trial(search, trials)
+    if best is None:
+        raise UserError(
+            f"None of the {len(trials)} trials succeeded. Their logs are in "
+            f"{search.folder / 'trials'}."
+        )
+    experiment = search.experiment_of(best.overrides, trial=False)
+    experiment = experiment.model_copy(update={
+        "name": f"{search.experiment.name}-best",
+        "description": f"Trial {best.number} of {search.folder.name}: {search.objective.name} "
+        f"{best.objective:.4f} on validation",
+        "published": None,
+    })  # fmt: skip
+    write_text(search.folder / "best.yaml", experiment.to_yaml())
+    write_report(search, trials)
+    return format_summary(search, trials)
+
+
+def retrain(
+    search: Search, output: Path, data_dir: Path | None, gpus: str | None, memory_limit: str | None
+) -> Path:
+    """Train the best experiment as a run of its own, in a process of its own.
+
+    Args:
+        search: a finished search.
+        output: directory of runs.
+        data_dir: directory that contains the datasets, if they are several.
+        gpus, memory_limit: as `tfdetect train` takes them.
+
+    Returns:
+        The run's directory. An existing run of the same experiment is reused.
+
+    Raises:
+        UserError: the training failed, or another run has that name.
+    """
+    path = output / f"{search.folder.name}-best"
+    best = (search.folder / "best.yaml").resolve()
+    if path.is_dir():
+        if open_run(path).experiment() == load_experiment(str(best)):
+            return path
+        raise UserError(f"{path} exists and is another run. Rename it, or choose another --name.")
+    if path.with_name(path.name + PARTIAL).is_dir():
+        arguments = ["--resume", str(path)]
+    else:
+        arguments = ["--experiment", str(best), "--output", str(output), "--name", path.name]
+        roots = list(search.settings.roots.values())
+        directory = roots[0] if len(roots) == 1 else data_dir
+        arguments += ["--data-dir", str(directory)] if directory else []
+    for flag, value in (("--gpus", gpus), ("--gpu-memory-limit", memory_limit)):
+        arguments += [flag, value] if value else []
+    command = [sys.executable, "-m", "tfdetect.train", *arguments]
+    done = subprocess.run(command, stdout=2, check=False)  # stdout is for the search's own result
+    if done.returncode:
+        raise UserError(
+            f"The training of the best experiment ended with exit code {done.returncode}. The "
+            f"search itself is complete. To try again: python -m tfdetect.train --experiment {best}"
+        )
+    return path

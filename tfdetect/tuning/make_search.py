@@ -1,0 +1,83 @@
+"""Resolves and checks everything that a search needs before its first trial."""
+
+from pathlib import Path
+from typing import Any
+
+from tfdetect.core.documents import validate
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.spec import DatasetSpec
+from tfdetect.data.plan import find_data, make_plan
+from tfdetect.tuning.objective import default_objective, objective_named
+from tfdetect.tuning.settings import Settings
+from tfdetect.tuning.space import Space, load_space
+from tfdetect.tuning.suggest import suggest
+
+
+def make_search(
+    space: str,
+    dataset: str | None,
+    experiment: str | None,
+    overrides: list[str],
+    data_dir: Path | None,
+    authentic: str | None,
+    model: str | None,
+    objective: str | None = None,
+    **settings: Any,
+) -> tuple[Settings, Space, Experiment, DatasetSpec]:
+    """Resolve names and check that space, experiment and data fit together.
+
+    Args:
+        space: name or file of a search space.
+        dataset, experiment, overrides, data_dir, authentic, model: see `make_plan`; by default
+            the experiment is that of the space.
+        objective: a metric of validation; by default what the experiment monitors.
+        settings: the other fields of `Settings`.
+
+    Raises:
+        UserError: an unknown name, or a space that does not fit the experiment.
+    """
+    found = load_space(space)
+    plan = make_plan(
+        dataset, experiment or (None if model else found.experiment), overrides, data_dir,
+        authentic, model,
+    )  # fmt: skip
+    goal = objective_named(objective) if objective else default_objective(plan.experiment)
+    if goal.is_of_masks and plan.experiment.model.mask_head is None:
+        raise UserError(
+            f"The objective {goal.name} is a metric of masks, but the experiment "
+            f"{plan.experiment.name} has no model.mask_head."
+        )
+    trial_overrides = list(settings.get("trial_overrides", ()))
+    override(plan.experiment, trial_overrides)  # refuses unknown keys before the space is checked
+    both = {text.partition("=")[0] for text in trial_overrides} & {
+        label.rpartition("/")[2] for label in found.labels()
+    }
+    if both:
+        raise UserError(
+            f"--trial-set {', '.join(sorted(both))}: the search space {found.name} varies this "
+            "value. Remove it from one of the two."
+        )
+    found.check(plan.experiment)
+    catalog = find_data(plan)
+    resolved = validate(
+        Settings,
+        {
+            **settings,
+            "objective": goal.name,
+            "roots": {name: str(root) for name, root in catalog.roots.items()},
+            "fingerprint": catalog.fingerprint(),
+        },
+        "the settings of the search",
+    )
+    return resolved, found, plan.experiment, plan.spec
+
+
+def example_overrides(space: Space, settings: Settings, count: int = 5) -> list[list[str]]:
+    """Return the overrides of some random points of a space."""
+    objective = objective_named(settings.objective)
+    points = (
+        suggest(space, objective, "random", settings.seed + number, 0, [])
+        for number in range(count)
+    )
+    return [space.overrides(point) for point in points]

@@ -1,0 +1,83 @@
+"""`TrialProcess`: the child process of one trial, and why it failed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from tfdetect.tuning.resources import Slot
+from tfdetect.tuning.settings import Search
+from tfdetect.tuning.store import FAILED, Trial
+
+_TERMINATION_SECONDS = 10
+
+
+class TrialProcess:
+    """A running trial. Its output goes into the trial's log file."""
+
+    def __init__(self, search: Search, trial: Trial, slot: Slot):
+        """Start the process.
+
+        Args:
+            search: the search.
+            trial: one that was claimed from its store.
+            slot: GPUs and CPU cores to use.
+        """
+        self.trial = trial
+        self._search = search
+        self._log = search.log_path(trial.number)
+        self._log.parent.mkdir(exist_ok=True)
+        self._file = self._log.open("ab")
+        command = [sys.executable, "-m", "tfdetect.tuning.trial", str(search.folder),
+                   str(trial.number), "--parent", str(os.getpid()), *slot.arguments]  # fmt: skip
+        # In a session of its own: the search handles Ctrl-C and terminates its trials itself.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self._file, stderr=self._file,
+            env=slot.environment(), start_new_session=True,
+        )  # fmt: skip
+        # Not every system has CPU affinity; the environment limits the threads there.
+        with contextlib.suppress(AttributeError, OSError, psutil.Error):
+            psutil.Process(self._process.pid).cpu_affinity(list(slot.cores))
+
+    def poll(self) -> bool:
+        """Return whether the process has ended; a failure is recorded in the store."""
+        code = self._process.poll()
+        if code is None:
+            return False
+        self._file.close()
+        # A trial that succeeded has recorded its result itself; this does not change it.
+        self._search.store.finish(self.trial.number, FAILED, reason=failure_reason(code, self._log))
+        return True
+
+    def terminate(self) -> None:
+        """End the process; its trial can be resumed later."""
+        self._process.terminate()
+        try:
+            self._process.wait(_TERMINATION_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._file.close()
+
+
+def failure_reason(code: int, log: Path) -> str:
+    """Return in one line why a trial's process failed.
+
+    Args:
+        code: its exit code, negative for a signal.
+        log: what it printed.
+    """
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
+        return f"killed by {name}{hint}"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ") or "Error" in line.split(":")[0]]
+    memory = [line for line in lines if "ResourceExhausted" in line or "OOM when" in line]
+    if memory:
+        return f"out of memory: {memory[-1].strip()[:200]}"
+    return (errors or lines or [f"exit code {code}"])[-1].strip().removeprefix("error: ")[:300]

@@ -132,7 +132,7 @@ def test_collect(tmp_path):
     ("arguments", "message"),
     [
         (["nowhere.jpg"], "no file or folder 'nowhere.jpg'"),
-        (["*.nothing"], "Nothing matches"),
+        (["*.nothing"], "No file matches"),
         ([".", "--output", "rows.xlsx"], "Unknown output format '.xlsx'"),
         ([".", "--output", "no/such/folder/rows.csv"], "Cannot write"),
         ([".", "--threshold", "2"], "--threshold must be from 0 to 1"),
@@ -246,7 +246,7 @@ def test_other_number_of_classes_is_refused(shared_run, folder_dataset, capsys):
     for split in ("train", "test"):
         shutil.copytree(folder_dataset / split / "fake", folder_dataset / split / "edited")
     code, _, err = call("evaluate", [run.path, "--dataset", folder_dataset], capsys)
-    assert code == 2 and "The run has the classes real, fake" in err
+    assert code == 2 and "The run has 2 classes (real, fake)" in err
 
 
 def test_several_windows_are_averaged(folder_dataset, tmp_path, capsys):

@@ -1,12 +1,15 @@
 """The documentation site builds without warnings and loads nothing from other hosts."""
 
+import importlib
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,3 +102,86 @@ def test_links_between_files_lead_somewhere(name):
     links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", text)
     assert not [link for link in links
                 if "://" not in link and not (page.parent / link).exists()]  # fmt: skip
+
+
+TEXTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+NAMES = [str(path.relative_to(ROOT)) for path in TEXTS]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The code blocks of a language in a Markdown file, without indentation."""
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words of each command line in the bash blocks of a Markdown file, and in its tables."""
+    lines = [line for block in blocks(path, "bash")
+             for line in block.replace("\\\n", " ").splitlines()]  # fmt: skip
+    lines += re.findall(r"`(python (?:-m tfdetect|benchmarks)[^`]*)`", path.read_text())
+    found = []
+    for line in lines:
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            while words and ("=" in words[0] or words[0] in ("export", "source")):
+                words = words[1:]
+            if words:
+                found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=NAMES)
+def test_commands_in_the_documentation_are_accepted(path):
+    """Every flag and choice exists, and so does every shipped dataset, experiment and space."""
+    from tfdetect.core.documents import shipped_names
+    from tfdetect.core.experiment import Experiment, load_experiment, override
+
+    for words in commands(path):
+        if words[0].endswith("python") and words[1].startswith("benchmarks/"):
+            assert (ROOT / words[1]).is_file(), words
+        if not (words[0].endswith("python") and words[1:2] == ["-m"]):
+            continue
+        if not words[2].startswith("tfdetect."):
+            continue
+        module = importlib.import_module(words[2])
+        if not hasattr(module, "parser"):
+            module = importlib.import_module(f"{words[2]}.__main__")
+        if "--help" in words:
+            continue
+        args = vars(module.parser().parse_args(words[3:]))
+        experiment = Experiment(name="any")
+        if (name := args.get("experiment")) and name.islower() and "my_" not in name:
+            known = name in shipped_names("experiments") or (ROOT / name).is_file()
+            assert known or name == "mine", words
+            experiment = load_experiment(str(ROOT / name) if "/" in name else name) if (
+                known and "plugin" not in name
+            ) else experiment  # fmt: skip
+        if name := args.get("model"):
+            assert name in shipped_names("experiments"), words
+            experiment = load_experiment(name)
+        overrides = [text for text in args.get("overrides") or [] if "..." not in text]
+        if not any("plain_cnn" in text for text in overrides):
+            override(experiment, overrides)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=NAMES)
+def test_yaml_in_the_documentation_is_valid(path, tmp_path):
+    from tfdetect.core.documents import validate
+    from tfdetect.core.experiment import Experiment
+    from tfdetect.core.load_spec import load_spec
+    from tfdetect.tuning.space import Space
+
+    for block in blocks(path, "yaml"):
+        document = yaml.safe_load(block)
+        if "parameters" in document:
+            validate(Space, document, block)
+        elif "classes" in document:
+            file = tmp_path / "spec.yaml"
+            file.write_text(block, encoding="utf-8")
+            load_spec(str(file))
+        else:
+            validate(Experiment, {"name": "any", **document}, block)

@@ -313,11 +313,11 @@ def test_noise_and_downsampling_do_what_they_say():
 )
 def test_unknown_parameters_are_explained(step, message):
     with pytest.raises(UserError, match=message):
-        check_policy((Augmentation(**step),))
+        check_policy((Augmentation(**step),), (30, 30))
 
 
 def test_mixup_is_refused_with_masks():
     policy = (Augmentation(name="mixup"),)
-    check_policy(policy)
+    check_policy(policy, (30, 30))
     with pytest.raises(UserError, match="mixup: .*cannot mix their masks"):
-        check_policy(policy, with_masks=True)
+        check_policy(policy, (30, 30), with_masks=True)

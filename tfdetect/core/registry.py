@@ -394,6 +394,7 @@ AUGMENTATIONS = Registry(
         "bands": Entry("tfdetect.imaging.frequency:random_bands"),
         "spectral_noise": Entry("tfdetect.imaging.frequency:spectral_noise"),
         "fourier_mix": Entry("tfdetect.imaging.frequency:fourier_mix"),
+        "keras_cv": Entry("tfdetect.imaging.keras_cv_layers:keras_cv_layer"),
     },
     group="tfdetect.augmentations",
 )

@@ -58,14 +58,17 @@ def augment(
     return images, targets, masks
 
 
-def check_policy(policy: tuple[Augmentation, ...], with_masks: bool = False) -> None:
+def check_policy(
+    policy: tuple[Augmentation, ...], size: tuple[int, int], with_masks: bool = False
+) -> None:
     """Check the parameters of a policy's steps before any image is read.
 
     An augmentation whose parameters need a closer look has an attribute `check`, a function of
-    the step's parameters and `with_masks` that raises `UserError`.
+    the step's parameters, `size` and `with_masks` that raises `UserError`.
 
     Args:
         policy: the steps.
+        size: (height, width) of the augmented images in pixels.
         with_masks: whether the images have masks.
 
     Raises:
@@ -87,7 +90,7 @@ def check_policy(policy: tuple[Augmentation, ...], with_masks: bool = False) -> 
             if required and name not in step.params:
                 raise UserError(f"{where}: the parameter {name!r} is missing.")
         if check := getattr(function, "check", None):
-            check(step.params, with_masks)
+            check(step.params, size, with_masks)
 
 
 def mixes_targets(policy: tuple[Augmentation, ...]) -> bool:

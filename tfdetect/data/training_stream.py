@@ -84,7 +84,7 @@ def stream_of(
             batch.
     """
     with_masks = examples.masks is not None
-    check_policy(data.augment, with_masks=with_masks)
+    check_policy(data.augment, data.image_size, with_masks)
     size = _load_size(examples, data)
     decoded, unreadable = None, {}
     if _is_cached(examples, data, size):

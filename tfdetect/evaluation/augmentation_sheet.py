@@ -34,7 +34,7 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int) -
     from tfdetect.evaluation.figures import contact_sheet
 
     data, table = plan.experiment.data, catalog.split("train")
-    check_policy(data.augment, with_masks=plan.experiment.model.mask_head is not None)
+    check_policy(data.augment, data.image_size, plan.experiment.model.mask_head is not None)
     chosen = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
     table = table.take(np.sort(chosen))
     source = mask_source(catalog, table) if table["mask"].null_count < len(table) else None

@@ -120,7 +120,7 @@ def evaluate(run: Path, dataset: str, output: Path) -> dict:
     output = output.with_name(output.name.replace(" ", "-"))
     if not (output / "metrics.json").is_file():
         call("-m", "tfdetect.evaluate", str(run), "--dataset", dataset, "--split", "all",
-             "--output", str(output), "--no-pictures")  # fmt: skip
+             "--output", str(output), "--no-images")  # fmt: skip
     return json.loads((output / "metrics.json").read_text())["all"]
 
 

@@ -91,7 +91,7 @@ MISTAKES = {
     "illegal size": (["--dataset", "demo", "--set", "data.image_size=8"],
                      "nearest legal size is 16"),
     "misspelled flag": (["--dateset", "demo"], "Did you mean '--dataset'"),
-    "a GPU that is not there": (["--dataset", "demo", "--gpus", "7"], "GPU 7 was asked for"),
+    "a GPU that is not there": (["--dataset", "demo", "--gpus", "7"], "GPU 7 was requested"),
     "a bad limit": (["--dataset", "demo", "--gpu-memory-limit", "14"], "14GiB"),
     "no replica": (["--dataset", "demo", "--virtual-devices", "0"], "--virtual-devices"),
     "no such folder": (["--dataset", "./nowhere/at/all"], "There is no folder"),
@@ -119,7 +119,7 @@ def test_folder_mistakes_end_with_code_2(tmp_path):
     pair = tmp_path / "pair"
     for name in ("cats", "dogs"):
         (pair / name).mkdir(parents=True)
-    for folder, message in ((empty, "no class folders"), (one, "one class only"),
+    for folder, message in ((empty, "no class folders"), (one, "only one class"),
                             (pair, "--authentic")):  # fmt: skip
         done = run("tfdetect.train", "--dataset", folder, cwd=tmp_path)
         assert done.returncode == 2 and message in done.stderr, done.stderr

@@ -475,14 +475,15 @@ def test_the_linear_layer_of_universal_fake_detect(tmp_path):
 def test_a_converted_run_predicts_and_is_evaluated(tmp_path, folder_dataset, capsys):
     run = converted("npr", random_state("npr"), tmp_path, wrap="state_dict")
     assert run.info["status"] == "converted"
-    from tfdetect import evaluate, predict
+    from tfdetect.evaluate import main as evaluate
+    from tfdetect.predict import main as predict
 
     picture = next((folder_dataset / "test" / "fake").glob("*.png"))
-    assert run_command(predict.main, [str(run.path), str(picture)]) == 0
-    assert run_command(evaluate.main, [str(run.path)]) == 2
+    assert run_command(predict, [str(run.path), str(picture)]) == 0
+    assert run_command(evaluate, [str(run.path)]) == 2
     assert "Give --dataset" in capsys.readouterr().err
-    assert run_command(evaluate.main, [
-        str(run.path), "--dataset", str(folder_dataset), "--split", "test", "--no-pictures",
+    assert run_command(evaluate, [
+        str(run.path), "--dataset", str(folder_dataset), "--split", "test", "--no-images",
     ]) == 0  # fmt: skip
     metrics = next((run.path / "evaluations").glob("*/metrics.json"))
     assert "accuracy" in json.loads(metrics.read_text())["test"]["metrics"]

@@ -172,7 +172,7 @@ def test_tiff_of_many_bits(tmp_path):
 
 
 def test_a_set_of_tiff_trains_predicts_and_is_explained(folder_dataset, tmp_path, capsys):
-    from tfdetect import predict
+    from tfdetect.predict import main as predict
 
     for path in folder_dataset.rglob("*.png"):
         Image.open(path).save(path.with_suffix(".tif"))
@@ -183,9 +183,9 @@ def test_a_set_of_tiff_trains_predicts_and_is_explained(folder_dataset, tmp_path
     (tmp_path / "cut.tif").write_bytes(next(folder_dataset.rglob("*.tif")).read_bytes()[:700])
     call = [str(run.path), str(folder_dataset / "test"), str(tmp_path / "cut.tif"), "--output",
             str(tmp_path / "rows.csv")]  # fmt: skip
-    assert run_command(predict.main, call) == 0
+    assert run_command(predict, call) == 0
     rows = (tmp_path / "rows.csv").read_text().splitlines()
     assert len(rows) == 34 and sum("damaged" in row for row in rows) == 1
     image = next((folder_dataset / "test" / "fake").glob("*.tif"))
-    assert run_command(predict.main, [str(run.path), str(image), "--explain", str(tmp_path)]) == 0
+    assert run_command(predict, [str(run.path), str(image), "--explain", str(tmp_path)]) == 0
     assert "TIFF" in (tmp_path / f"{image.stem}.html").read_text()

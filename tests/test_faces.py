@@ -7,9 +7,9 @@ from PIL import Image
 from skimage import data as pictures
 
 from tfdetect import __main__ as cli
-from tfdetect import extract_faces
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.scan import scan
+from tfdetect.extract_faces import main as extract_faces
 
 
 def write_video(path, frames):
@@ -50,7 +50,7 @@ def videos(tmp_path_factory):
 
 
 def run(arguments, capsys):
-    code = cli.run_command(extract_faces.main, [str(a) for a in arguments])
+    code = cli.run_command(extract_faces, [str(a) for a in arguments])
     return code, *capsys.readouterr()
 
 

@@ -7,7 +7,6 @@ import tensorflow as tf
 from conftest import SMALL, fit_small, run_at, train_small
 from test_models import detector
 
-from tfdetect import predict, train
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
@@ -16,6 +15,8 @@ from tfdetect.models.detector import backbone_of
 from tfdetect.models.inference import probabilities
 from tfdetect.models.nearest_neighbors import NearestNeighbors, nearest_neighbors
 from tfdetect.models.saving import load_detector, save_detector
+from tfdetect.predict import main as predict
+from tfdetect.train import main as train
 
 TINY = "{hidden_dim: 32, num_layers: 1, num_heads: 2, intermediate_dim: 32}"
 SIDES = {"clip": 28, "siglip": 32, "dinov2": 28, "dinov3": 32}
@@ -154,7 +155,7 @@ def test_content_is_pretrained_and_gives_no_verdicts(folder_dataset, tmp_path, c
     )
     shared = [*(part for text in SMALL for part in ("--set", text)), "--quiet", "--output",
               str(tmp_path)]  # fmt: skip
-    assert run_command(train.main, [
+    assert run_command(train, [
         "--dataset", str(spec), "--data-dir", str(folder_dataset), "--experiment", "demo",
         "--name", "content", *shared,
     ]) == 0  # fmt: skip
@@ -164,9 +165,10 @@ def test_content_is_pretrained_and_gives_no_verdicts(folder_dataset, tmp_path, c
     assert not {"report.html", "metrics.json", "saved_model", "predictions"} & {
         path.name for path in (tmp_path / "content").iterdir()
     }  # fmt: skip
-    assert run_command(predict.main, [str(tmp_path / "content"), str(folder_dataset)]) == 2
+    assert run_command(predict, [str(tmp_path / "content"), str(folder_dataset)]) == 2
     assert "learned what photographs show" in capsys.readouterr().err
-    overrides = [*CACHED, "model.head=nearest_neighbors", "model.head_options={reference: authentic}",
+    overrides = [*CACHED, "model.head=nearest_neighbors",
+                 "model.head_options={reference: authentic}",
                  f"model.weights={tmp_path / 'content'}", "training.cache_features=1"]  # fmt: skip
     model, _ = fit_small(folder_dataset, tmp_path / "fit", overrides)
     kernel = load_detector(open_run(tmp_path / "content")).get_weights()[0]

@@ -8,7 +8,6 @@ import pytest
 from conftest import SMALL, train_small
 from PIL import Image
 
-from tfdetect import synthesize
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.journal import exclusive
@@ -21,6 +20,7 @@ from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.forge import Settings
 from tfdetect.synthesis.mask_makers import draw_mask, pick_region
 from tfdetect.synthesis.photos import Photo, load_photo, random_generator, same_size
+from tfdetect.synthesize import main as synthesize
 
 DRAWN = ("brush", "polygon", "rectangle", "blob")
 CLASSICAL = ("telea", "navier_stokes", "biharmonic", "copy_move", "splice")
@@ -398,9 +398,9 @@ def test_diffusion_models_that_cannot_be_had_say_the_way_out(photographs, tmp_pa
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--fill", "telae"], "Unknown fill 'telae'. Did you mean 'telea'"),
     (["--masks", "brusch"], "Unknown mask 'brusch'. Did you mean 'brush'"),
-    (["--coverage", "0.5"], "--coverage must be two shares"),
+    (["--coverage", "0.5"], "argument --coverage: expected two fractions"),
     (["--coverage", "0.5,0.2"], "the lower one first"),
-    (["--variants", "0"], "at least 1"),
+    (["--variants", "0"], "argument --variants: expected a whole number of at least 1"),
     (["--size", "4"], "--size must be at least 16"),
     (["--masks", "segments"], "needs --segmentations"),
     (["--fill", "diffusion"], "needs --prompt"),
@@ -408,7 +408,7 @@ def test_diffusion_models_that_cannot_be_had_say_the_way_out(photographs, tmp_pa
 ])  # fmt: skip
 def test_mistakes_are_told(photographs, tmp_path, capsys, arguments, message):
     base = ["--source", str(photographs), "--output", str(tmp_path / "out")]
-    assert run_command(synthesize.main, [*base, *arguments]) == 2
+    assert run_command(synthesize, [*base, *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

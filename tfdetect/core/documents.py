@@ -1,12 +1,15 @@
 """Read YAML documents into frozen, validated models; errors name file, line and key."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tfdetect.core.errors import UserError, nearest, unknown
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Document(BaseModel):
@@ -100,7 +103,7 @@ def validate(
         raise UserError("\n".join(lines)) from None
 
 
-def _explain(model: type[Document], problem: dict, source: str, path: Path | None) -> str:
+def _explain(model: type[Document], problem: "ErrorDetails", source: str, path: Path | None) -> str:
     keys = [str(part) for part in problem["loc"]]
     line = _line_of(path, keys) if path else None
     where = f"{source}{f', line {line}' if line else ''}: key '{'.'.join(keys)}'"

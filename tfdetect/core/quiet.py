@@ -55,7 +55,8 @@ def import_tensorflow() -> None:
 def _without_optional() -> Iterator[None]:
     """Make the optional packages seem absent meanwhile; a later import finds them."""
     hidden = [name for name in _OPTIONAL if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # makes its import fail
     try:
         yield
     finally:

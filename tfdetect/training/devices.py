@@ -142,7 +142,9 @@ def configure_devices(
     for number, device in zip(chosen, visible):
         limit = limits.get(number, limits.get(None))
         if limit is None:
-            _configure(lambda d=device: tf.config.experimental.set_memory_growth(d, True))
+            # Best effort: a program that has predicted before it trains is past the choice.
+            with contextlib.suppress(RuntimeError):
+                tf.config.experimental.set_memory_growth(device, True)
         else:
             config = tf.config.LogicalDeviceConfiguration(memory_limit=_mebibytes(number, limit))
             _configure(

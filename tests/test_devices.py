@@ -26,11 +26,11 @@ def test_mistaken_gpus(text):
 
 
 def test_memory_limits():
-    assert parse_memory_limit("0.95") == {None: MemoryLimit(share=0.95)}
+    assert parse_memory_limit("0.95") == {None: MemoryLimit(fraction=0.95)}
     assert parse_memory_limit("14GiB") == {None: MemoryLimit(size=14 * 2**30)}
     assert parse_memory_limit("512MiB") == {None: MemoryLimit(size=2**29)}
     assert parse_memory_limit("0=0.9,1=10GiB") == {
-        0: MemoryLimit(share=0.9), 1: MemoryLimit(size=10 * 2**30)
+        0: MemoryLimit(fraction=0.9), 1: MemoryLimit(size=10 * 2**30)
     }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_mistaken_memory_limits(text):
 
 
 def test_a_gpu_that_is_not_there():
-    with pytest.raises(UserError, match="GPU 0 was asked for, but no GPU is there"):
+    with pytest.raises(UserError, match="GPU 0 was requested, but no GPU was found"):
         configure_devices([0])
     with pytest.raises(UserError, match="no GPU is used"):
         configure_devices(None, parse_memory_limit("0.5"))

@@ -160,7 +160,7 @@ def test_content_is_pretrained_and_gives_no_verdicts(folder_dataset, tmp_path, c
         "--name", "content", *shared,
     ]) == 0  # fmt: skip
     out = capsys.readouterr()
-    assert "weights for other trainings: --set model.weights=" in out.out
+    assert "python -m tfdetect.train --set model.weights=" in out.out
     assert "report" not in out.out and "audit" not in out.err
     assert not {"report.html", "metrics.json", "saved_model", "predictions"} & {
         path.name for path in (tmp_path / "content").iterdir()

@@ -1,4 +1,4 @@
-"""Trains for a wanted time, for the tables of detectors; not a benchmark of its own."""
+"""Trains for a given time, for the tables of detectors; not a benchmark by itself."""
 
 import subprocess
 import sys
@@ -9,22 +9,22 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment, override
 from tfdetect.core.run import open_run
 
-EPOCHS, FEWEST = 4, 20  # into how many the time is parted, and of how many steps at least
+EPOCHS, MIN_STEPS = 4, 20  # epochs that the time is divided into, and steps of each at least
 
 
 def rate(common: list[str]) -> float:
-    """Steps a second of a training with these arguments of `tfdetect.train`, by a few steps."""
+    """Return steps per second of a training with these arguments of `tfdetect.train`."""
     return float(call(__file__, *common))
 
 
 def train(run: Path, common: list[str], minutes: float, steps: int | None = None) -> tuple:
-    """Trains where there is no such run yet.
+    """Train, if there is no such run yet.
 
     Args:
         run: folder of the run.
         common: arguments of `tfdetect.train`.
-        minutes: how long, by its `rate`; the schedule is parted accordingly.
-        steps: so many steps instead.
+        minutes: how long, by its `rate`; the schedule is scaled accordingly.
+        steps: number of steps instead.
 
     Returns:
         The run, its steps and its seconds.
@@ -33,17 +33,17 @@ def train(run: Path, common: list[str], minutes: float, steps: int | None = None
     if not (run / "metrics.json").is_file():
         if steps is None:
             steps = round(60 * minutes * rate(common))
-        epochs = max(1, min(EPOCHS, steps // FEWEST))
+        epochs = max(1, min(EPOCHS, steps // MIN_STEPS))
         parts = settings(f"training.epochs={epochs}", "training.early_stopping=null",
                          f"training.steps_per_epoch={max(1, steps // epochs)}")  # fmt: skip
         call("-m", "tfdetect.train", *common, *parts, "--name", run.name)
     done = open_run(run)
-    steps = done.experiment().training.steps_per_epoch * done.info["epochs"]
-    return done, steps, done.info["training_seconds"]
+    steps = done.experiment().training.steps_per_epoch * done.info.epochs
+    return done, steps, done.info.training_seconds
 
 
 def smallest_side(experiment: str, side: int, changes: list[str]) -> int:
-    """The smallest side, not below this one, that an experiment with these changes accepts."""
+    """Return the smallest side, from this one on, that an experiment with these changes accepts."""
     for size in range(side, 1024):
         try:
             override(load_experiment(experiment), [*changes, f"data.image_size={size}"])
@@ -54,12 +54,12 @@ def smallest_side(experiment: str, side: int, changes: list[str]) -> int:
 
 
 def settings(*texts: str) -> list[str]:
-    """Overrides of an experiment as arguments."""
+    """Return overrides of an experiment as arguments."""
     return [part for text in texts for part in ("--set", text)]
 
 
 def call(*arguments: str) -> str:
-    """Runs Python on arguments; returns the last line it printed."""
+    """Run Python with arguments; return the last line that it printed."""
     done = subprocess.run(
         [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=False
     )
@@ -69,7 +69,7 @@ def call(*arguments: str) -> str:
 
 
 def main() -> None:
-    """Prints steps a second of a training, without its validation."""
+    """Print steps per second of a training, without its validation."""
     from tfdetect.core.quiet import import_tensorflow
     from tfdetect.train import parser
 
@@ -78,7 +78,7 @@ def main() -> None:
     from tfdetect.data.training_stream import training_data
     from tfdetect.models.detector import build_detector
     from tfdetect.training.devices import configure_devices, parse_gpus
-    from tfdetect.training.fit import prepare
+    from tfdetect.training.fit import set_seed_and_precision
     from tfdetect.training.losses import losses_of
 
     args = parser().parse_args()
@@ -87,7 +87,8 @@ def main() -> None:
     )
     catalog, experiment = find_data(plan, progress=False), plan.experiment
     training, classes = experiment.training, len(plan.spec.class_names)
-    prepare(experiment, configure_devices(parse_gpus(args.gpus), None, None), lambda text: None)
+    devices = configure_devices(parse_gpus(args.gpus), None, None)
+    set_seed_and_precision(experiment, devices, lambda text: None)
     stream = training_data(
         catalog, catalog.split("train"), experiment.data, classes, training.batch_size, 0,
         experiment.model.mask_head is not None,

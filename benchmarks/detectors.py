@@ -1,14 +1,14 @@
-"""One table of every classifier, trained for the same time on the same machine, from scratch.
+"""Table of all classifiers, trained from scratch for the same time on the same machine.
 
     python benchmarks/detectors.py --train cifake=DIR --train faces=DIR \\
         --across cifake:genimage=DIR --side faces=64 --minutes faces=1 \\
         --every cifake=4
 
-`--train NAME=DIR` learns a folder that `tfdetect.train --dataset DIR` would take, or, where NAME is
-a shipped dataset, that one. `--across NAME:OTHER=DIR` measures what learned NAME on all of OTHER.
-Every set that has generators is measured by generator too. Speeds are measured first, one after the
-other: let the machine do nothing else until the trainings begin. They, the runs and the rows are
-kept in `--output`, where the same command goes on.
+`--train NAME=DIR` trains on a folder that `tfdetect train --dataset DIR` takes, or on the shipped
+dataset NAME in DIR. `--across NAME:OTHER=DIR` evaluates the detectors trained on NAME on all images
+of OTHER. Datasets with several generators are also evaluated by generator. Speeds are measured
+first, one after the other: keep the machine idle until the trainings begin. Speeds, runs and rows
+are kept in `--output`; the same command continues there.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from tabulate import tabulate
 from tfdetect.core.documents import shipped_names
 from tfdetect.core.experiment import published
 
-# Verdicts from masks alone, a twin with masks, and weights that must be downloaded.
-LEFT_OUT = ("iidnet", "nixnet", "f3net_faces_masks", "probe")
-OURS = "cifake_small_resnet"  # what they stand beside
-# The same for all; augmentation, front-end, head and dropout are each detector's own.
+# Verdicts from masks, a variant with masks, and weights that must be downloaded.
+EXCLUDED = ("iidnet", "nixnet", "f3net_faces_masks", "probe")
+OURS = "cifake_small_resnet"  # the baseline
+# The same for all; augmentation, front-end, head and dropout are those of each detector.
 RECIPE = ("training.optimizer={name: adamw, learning_rate: 0.0005, weight_decay: 0.01}",
           "training.schedule={name: cosine, warmup_epochs: 0.25}", "training.monitor=auc",
           "training.precision=auto", "data.resize=window_tile", "model.weights=none",
@@ -39,33 +39,38 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train", action="append", required=True, help="NAME=DIR, repeatable")
     parser.add_argument("--across", action="append", default=[], help="NAME:OTHER=DIR, repeatable")
-    parser.add_argument("--models", help="these alone, as A,B")
-    parser.add_argument("--side", action="append", default=[], help="PIXELS of a window, or "
-                        "NAME=PIXELS for one set, at least; a detector takes the next size that "
-                        "it accepts (32)")  # fmt: skip
-    parser.add_argument("--batch", type=int, default=32, help="images (32)")
-    parser.add_argument("--minutes", action="append", default=[], help="of training each, or "
-                        "NAME=MINUTES for one set (2)")  # fmt: skip
-    parser.add_argument("--every", action="append", default=[], help="of what is learned, validate "
-                        "and test on every N-th image of each kind, or NAME=N (1)")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=Path("detectors"), help="for the runs")
+    parser.add_argument("--models", help="detectors, A,B (default: all)")
+    parser.add_argument("--side", action="append", default=[], help="smallest side of a window in "
+                        "pixels, or NAME=PIXELS for one dataset; a detector takes the next size "
+                        "that it accepts (default: 32)")  # fmt: skip
+    parser.add_argument("--batch", type=int, default=32, help="images per step (default: 32)")
+    parser.add_argument("--minutes", action="append", default=[], help="of each training, or "
+                        "NAME=MINUTES for one dataset (default: 2)")  # fmt: skip
+    parser.add_argument("--every", action="append", default=[], help="validate and test on every "
+                        "N-th image of each class and generator, or NAME=N (default: 1)")  # fmt: skip
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("detectors"),
+        help="folder for the runs (default: detectors)",
+    )
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     names = (
         args.models.split(",")
         if args.models
-        else [OURS, *(name for name in published() if name not in LEFT_OUT)]
+        else [OURS, *(name for name in published() if name not in EXCLUDED)]
     )
     sides, minutes = by_set(args.side, 32, int), by_set(args.minutes, 2, float)
     every = by_set(args.every, 1, int)
     sets, others = {}, {}
     for text in args.train:
         data, _, folder = text.partition("=")
-        sets[data] = thinned(args, data, folder, every(data), ("train",))
+        sets[data] = subsampled(args, data, folder, every(data), ("train",))
     for text in args.across:
         pair, _, folder = text.partition("=")
         data, _, other = pair.partition(":")
-        others.setdefault(data, {})[other] = thinned(args, other, folder)
+        others.setdefault(data, {})[other] = subsampled(args, other, folder)
 
     recipes = {
         (data, name): recipe(args, name, manifest, sides(data))
@@ -78,7 +83,7 @@ def main():
         path = args.output / f"{data}-{name}"
         steps = round(60 * minutes(data) * speed)
         run, steps, _ = budget.train(path, common, minutes(data), steps)
-        row = {"detector": name, "parameters": run.info["parameters"], "pixels": side,
+        row = {"detector": name, "parameters": run.info.parameters, "pixels": side,
                "images/s": round(speed * args.batch), "learned": data,
                "images seen": steps * args.batch}  # fmt: skip
         rows += [{**row, **part} for part in measured(run, path, data, others.get(data, {}))]
@@ -87,7 +92,7 @@ def main():
 
 
 def by_set(texts: list[str], default: float, kind: Callable) -> Callable[[str], float]:
-    """What NUMBER and NAME=NUMBER arguments say of a set."""
+    """Return the function from a dataset to its value in NUMBER and NAME=NUMBER arguments."""
     found = {"": default}
     for text in texts:
         data, _, number = text.rpartition("=")
@@ -96,7 +101,7 @@ def by_set(texts: list[str], default: float, kind: Callable) -> Callable[[str], 
 
 
 def recipe(args, name: str, manifest: Path, side: int) -> tuple[int, list[str]]:
-    """The side that a detector trains with, and its training."""
+    """Return the side of a detector's images, and the arguments of its training."""
     changes = [*RECIPE, f"training.batch_size={args.batch}"]
     size = budget.smallest_side(name, side, changes)
     return size, ["--dataset", str(manifest), "--experiment", name,
@@ -104,25 +109,25 @@ def recipe(args, name: str, manifest: Path, side: int) -> tuple[int, list[str]]:
 
 
 def measured_rates(file: Path, recipes: dict) -> dict[str, float]:
-    """Steps a second in training, by detector and side; those in `file` are not measured again."""
+    """Return steps per second by detector and side; those in `file` are not measured again."""
     rates = json.loads(file.read_text()) if file.is_file() else {}
     for (_, name), (side, common) in recipes.items():
         key = f"{name} {side}"
         if key not in rates:
             rates[key] = budget.rate([*common, "--quiet"])
-            print(f"{key} pixels: {rates[key]:.2f} steps a second", flush=True)
+            print(f"{key} pixels: {rates[key]:.2f} steps per second", flush=True)
             file.write_text(json.dumps(rates, indent=1))
     return rates
 
 
 def measured(run, path: Path, data: str, others: dict[str, Path]):
-    """Accuracy and average precision of a run on its test split and on other sets."""
-    results = {f"{data}, test": run.metrics()["test"]}
+    """Yield accuracy, AUC and average precision of a run on its test split and other datasets."""
+    results = {f"{data}, test": run.results["test"]}
     for other, manifest in others.items():
         output = path.with_name(f"{path.name}-on-{other}")
         if not (output / "metrics.json").is_file():
             call("-m", "tfdetect.evaluate", str(run.path), "--dataset", str(manifest), "--split",
-                 "all", "--output", str(output), "--no-pictures")  # fmt: skip
+                 "all", "--output", str(output), "--no-images")  # fmt: skip
         results[other] = json.loads((output / "metrics.json").read_text())["all"]
     for title, result in results.items():
         yield {"measured on": title, **figures(result)}
@@ -132,7 +137,7 @@ def measured(run, path: Path, data: str, others: dict[str, Path]):
 
 
 def figures(result: dict) -> dict:
-    """Accuracy and AUC with their intervals, and average precision."""
+    """Return accuracy, AUC and average precision with their intervals."""
     metrics = result["metrics"]
     return {"images": result["count"], **{
         title: metrics[key]["value"] is not None and
@@ -141,8 +146,8 @@ def figures(result: dict) -> dict:
     }}  # fmt: skip
 
 
-def thinned(args, name: str, folder: str, every: int = 1, whole: tuple[str, ...] = ()) -> Path:
-    """A manifest of a dataset with every N-th image of each kind, but for the splits `whole`."""
+def subsampled(args, name: str, folder: str, every: int = 1, whole: tuple[str, ...] = ()) -> Path:
+    """Write a manifest with every N-th image of each kind, and all images of the splits `whole`."""
     from tfdetect.data.plan import find_data, make_plan
 
     target = (args.output / f"data-{name}-{every}").resolve()
@@ -170,7 +175,7 @@ def thinned(args, name: str, folder: str, every: int = 1, whole: tuple[str, ...]
 
 
 def write(folder: Path, rows: list[dict]) -> str:
-    """All rows as CSV, and returns and writes a table a set that was learned, the best first."""
+    """Write all rows as CSV, and a table per training dataset, the best first; return the tables."""
     with (folder / "detectors.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()

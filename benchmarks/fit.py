@@ -1,10 +1,9 @@
-"""Images a second of `fit` through our road against a bare train_on_batch loop.
+"""Images per second of `fit` with data pipeline and callbacks, against a bare train_on_batch loop.
 
     python benchmarks/fit.py
 
-Both train the default CIFAKE detector at the default batch size on the same number
-of steps. The bare loop repeats one batch that lies in memory: no data pipeline, no
-callbacks, no validation.
+Both train the default CIFAKE detector at the default batch size for the same number of steps. The
+bare loop repeats one batch in memory: no data pipeline, no callbacks, no validation.
 """
 
 import argparse
@@ -28,17 +27,17 @@ from tfdetect.data.examples import Examples
 from tfdetect.data.sources import Files
 from tfdetect.data.training_stream import stream_of
 from tfdetect.models.detector import build_detector
-from tfdetect.training.callbacks import ImagesPerSecond, StopOnNonFinite, WatchFiles
+from tfdetect.training.callbacks import ImagesPerSecond, ReportBrokenFiles, StopOnNonFinite
 from tfdetect.training.devices import configure_devices
-from tfdetect.training.fit import prepare
+from tfdetect.training.fit import set_seed_and_precision
 from tfdetect.training.optimizer import build_optimizer
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiment", default="cifake_small_resnet")
-    parser.add_argument("--steps", type=int, default=50, help="a measurement (50)")
-    parser.add_argument("--rounds", type=int, default=6, help="measurements of each (6)")
+    parser.add_argument("--steps", type=int, default=50, help="steps per measurement (default: 50)")
+    parser.add_argument("--rounds", type=int, default=6, help="measurements of each (default: 6)")
     args = parser.parse_args()
     experiment = load_experiment(args.experiment)
     batch, size = experiment.training.batch_size, experiment.data.image_size
@@ -50,7 +49,7 @@ def main():
         labels = np.arange(4 * batch) % 2
         examples = Examples(images=Files(paths), labels=labels, common_size=size)
         data = stream_of(examples, data=experiment.data, classes=2, batch_size=batch, seed=0)
-        prepare(experiment, configure_devices())
+        set_seed_and_precision(experiment, configure_devices())
         detector = build_detector(experiment, 2)
         detector.compile(
             build_optimizer(experiment.training, 1000),
@@ -58,7 +57,7 @@ def main():
         )  # fmt: skip
         x, y = next(iter(data.batches()))
         x, y = x.numpy(), {"label": y["label"].numpy()}
-        callbacks = [ImagesPerSecond(batch), StopOnNonFinite(), WatchFiles(data, print)]
+        callbacks = [ImagesPerSecond(batch), StopOnNonFinite(), ReportBrokenFiles(data, print)]
 
         def bare(steps):
             for _ in range(steps):

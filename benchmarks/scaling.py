@@ -1,12 +1,12 @@
-"""Images a second of a real experiment on 1, 2, ... devices, against one.
+"""Images per second of an experiment on 1, 2, ... devices, relative to one.
 
     python benchmarks/scaling.py --devices 1 2 4            # GPUs
     python benchmarks/scaling.py --virtual --devices 1 2    # replicas on the CPU
 
-Each count is a process of its own, since TensorFlow keeps one layout of devices. The
-global batch grows with the devices (--batch-size is each one's), the data are noise in
-memory. On virtual devices the replicas share the cores, so the ratio there shows the cost
-of replication, not a gain. The result names the hardware; so must any table made of it.
+Each count has its own process, since TensorFlow configures devices once per process. The global
+batch grows with the devices (--batch-size is per device); the images are noise in memory. Virtual
+devices share the cores, so their ratio shows the cost of replication, not a gain. The result names
+the hardware; any table made of it must, too.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 
 
 def measure(args, count):
-    """Trains in this process; prints images a second."""
+    """Train in this process and print images per second."""
     from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
@@ -35,7 +35,7 @@ def measure(args, count):
     from tfdetect.data.training_stream import stream_of
     from tfdetect.models.detector import build_detector
     from tfdetect.training.devices import configure_devices
-    from tfdetect.training.fit import prepare
+    from tfdetect.training.fit import set_seed_and_precision
     from tfdetect.training.optimizer import build_optimizer
 
     batch = args.batch_size * count
@@ -44,7 +44,7 @@ def measure(args, count):
     ])  # fmt: skip
     gpus = None if args.virtual else list(range(count))
     devices = configure_devices(gpus=gpus, virtual=count if args.virtual else None)
-    prepare(experiment, devices)
+    set_seed_and_precision(experiment, devices)
     size = experiment.data.image_size
     with tempfile.TemporaryDirectory() as root:
         rng, paths = np.random.default_rng(0), []
@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--experiment", default="cifake_small_resnet")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--virtual", action="store_true", help="replicas on the CPU")
-    parser.add_argument("--batch-size", type=int, default=64, help="of each device (64)")
+    parser.add_argument("--batch-size", type=int, default=64, help="per device (default: 64)")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()

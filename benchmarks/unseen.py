@@ -27,8 +27,8 @@ RECIPES = {
     "srm and pixels": ["model.front_end=srm", "model.with_pixels=true"],
     "npr": ["model.front_end=npr"],
     "residual": ["model.front_end=residual"],
-    "crops": [_AUGMENT % ", {name: crop, lowest: 0.4}"],
-    "degraded": [_AUGMENT % ", {name: downsample}, {name: blur, highest: 1.5}, {name: jpeg}, "
+    "crops": [_AUGMENT % ", {name: crop, min_area: 0.4}"],
+    "degraded": [_AUGMENT % ", {name: downsample}, {name: blur, max_sigma: 1.5}, {name: jpeg}, "
                  "{name: noise}"],
     "spectral": [_AUGMENT % ", {name: amplitude_mix}, {name: bands}, {name: spectral_noise}"],
     "regularized": [_AUGMENT % ", {name: mixup}", "model.dropout=0.5",
@@ -61,7 +61,7 @@ def main():
         data = ["--dataset", name, "--data-dir", folder]
         if recipe in _PAIRED:
             data[1] = f"{name}+{args.aligned}"
-        common = [*data, "--experiment", args.experiment, "--no-pictures", *settings(
+        common = [*data, "--experiment", args.experiment, "--no-images", *settings(
             "training.batch_size=128", "training.optimizer.learning_rate=0.1", *recipes[recipe]
         )]  # fmt: skip
         run, _, seconds = budget.train(
@@ -70,9 +70,9 @@ def main():
         output = run.path / f"on-{other}"
         if not (output / "metrics.json").is_file():
             call("-m", "tfdetect.evaluate", str(run.path), "--dataset", other, "--data-dir", there,
-                 "--no-pictures", "--output", str(output), "--split", args.choose,
+                 "--no-images", "--output", str(output), "--split", args.choose,
                  "--split", args.report)  # fmt: skip
-        own = run.metrics()["test"]
+        own = run.results["test"]
         own = own.get("datasets", {}).get(name, own)["metrics"]["accuracy"]
         found = {
             split: result.get("never_seen", result)

@@ -9,7 +9,7 @@ from test_models import detector
 
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import open_run
+from tfdetect.core.run import read_run
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.detector import backbone_of
 from tfdetect.models.inference import probabilities
@@ -171,7 +171,7 @@ def test_content_is_pretrained_and_gives_no_verdicts(folder_dataset, tmp_path, c
                  "model.head_options={reference: authentic}",
                  f"model.weights={tmp_path / 'content'}", "training.cache_features=1"]  # fmt: skip
     model, _ = fit_small(folder_dataset, tmp_path / "fit", overrides)
-    kernel = load_detector(open_run(tmp_path / "content")).get_weights()[0]
+    kernel = load_detector(read_run(tmp_path / "content")).get_weights()[0]
     np.testing.assert_array_equal(model.get_weights()[0], kernel)
 
 

@@ -175,7 +175,7 @@ def subsampled(args, name: str, folder: str, every: int = 1, whole: tuple[str, .
 
 
 def write(folder: Path, rows: list[dict]) -> str:
-    """Write all rows as CSV, and a table per training dataset, the best first; return the tables."""
+    """Write all rows as CSV, and a sorted table per training dataset; return the tables."""
     with (folder / "detectors.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()

@@ -15,7 +15,6 @@ from tfdetect.evaluation.mask_metrics import (
 )
 from tfdetect.evaluation.metrics import (
     binary_metrics,
-    class_weights,
     confusion,
     proportion,
     with_intervals,
@@ -195,9 +194,3 @@ def _measure_masks(altered: np.ndarray, authentic: np.ndarray) -> dict[str, Any]
         threshold, iou = best_threshold(altered, authentic)
         result["best"] = {"threshold": round(threshold, 4), "iou_altered": round(iou, 6)}
     return result
-
-
-def reliability_weights(table: pa.Table, run: Run) -> np.ndarray | None:
-    """Return the weights of the images for a reliability figure; None weights them alike."""
-    fake = table["label"].to_numpy() > 0
-    return None if run.info.prior is None else class_weights(fake, run.info.prior)

@@ -1,4 +1,4 @@
-"""Where a transformer looks: the attention of its layers, brought onto the image."""
+"""Where a transformer looks: the attention of its layers, mapped onto the image."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -8,21 +8,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Of keras-hub's own attention layers, what is given the attention itself.
+# The dropout layers that receive the attention inside keras-hub's own attention layers.
 _DROPOUTS = {"WindowAttention": "attention_dropout_layer", "SegFormerMultiheadAttention": "dropout"}
 
 
 def attention(
     run: Callable[[], object], model: keras.Model, size: tuple[int, int]
 ) -> np.ndarray | None:
-    """The attention of one image that `run` gives to the model.
+    """Return the attention of a transformer for one image.
 
-    Of a plain transformer it is attention rollout (Abnar & Zuidema, ACL 2020) from the class
-    tokens, or from the mean token where there is none; of one with windows or stages (Swin, MiT)
-    the attention that each place of the last stage receives.
+    For a plain transformer it is attention rollout (Abnar & Zuidema, ACL 2020) from the class
+    tokens, or from the mean token where there is none; for one with windows or stages (Swin, MiT)
+    the attention that each position of the last stage receives.
 
     Args:
-        run: calls the model eagerly, on one image.
+        run: calls the model eagerly on one image.
+        model: the model.
         size: (height, width) of the image.
 
     Returns:
@@ -36,16 +37,17 @@ def attention(
         return None
     plain = all(b.shape == blocks[0].shape and b.shape[1] == b.shape[2] for b in blocks)
     if plain and blocks[0].shape[0] == 1:
-        drawn = _rollout([b[0] for b in blocks], size)
+        attended = _rollout([b[0] for b in blocks], size)
     else:
-        drawn = _received(blocks, size)
-    if drawn is None:
+        attended = _received(blocks, size)
+    if attended is None:
         return None
-    drawn = tf.image.resize(drawn[..., None].astype(np.float32), size).numpy()[..., 0]
-    return drawn / max(drawn.mean(), 1e-12)
+    attended = tf.image.resize(attended[..., None].astype(np.float32), size).numpy()[..., 0]
+    return attended / max(attended.mean(), 1e-12)
 
 
 def _rollout(blocks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
+    """Return attention rollout from the leading (class) tokens to the grid of patches."""
     count = len(blocks[0])
     joined = np.eye(count)
     for block in blocks:
@@ -56,25 +58,25 @@ def _rollout(blocks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray | No
         return None
     rows, columns = grid
     leading = count - rows * columns
-    seen = (joined[:leading] if leading else joined).mean(0)[leading:]
-    return seen.reshape(rows, columns)
+    received = (joined[:leading] if leading else joined).mean(0)[leading:]
+    return received.reshape(rows, columns)
 
 
 def _received(blocks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
-    """Of the first block of the last stage, whose windows are not shifted."""
+    """Return the attention received in the first block of the last stage (no shifted windows)."""
     last = blocks[-1].shape
     block = next(b for b in blocks if b.shape == last)
-    seen = block.mean(1)  # [windows, keys]
-    windows = _grid(seen.shape[0], size, exact=True)
-    keys = _grid(seen.shape[1], size, exact=True)
+    received = block.mean(1)  # [windows, keys]
+    windows = _grid(received.shape[0], size, exact=True)
+    keys = _grid(received.shape[1], size, exact=True)
     if windows is None or keys is None:
         return None
-    tiles = seen.reshape(*windows, *keys)
+    tiles = received.reshape(*windows, *keys)
     return tiles.transpose(0, 2, 1, 3).reshape(windows[0] * keys[0], windows[1] * keys[1])
 
 
 def _grid(count: int, size: tuple[int, int], exact: bool = False) -> tuple[int, int] | None:
-    """Rows and columns, of the image's aspect, that leave the fewest of so many tokens over."""
+    """Return rows and columns with the image's aspect that leave the fewest of `count` tokens."""
     aspect = size[0] / size[1]
     for left in range(1 if exact else min(8, count)):
         rows = round(np.sqrt((count - left) * aspect))
@@ -87,14 +89,14 @@ def _grid(count: int, size: tuple[int, int], exact: bool = False) -> tuple[int, 
 
 @contextmanager
 def _recording(model: keras.Model, found: list[tf.Tensor]) -> Iterator[None]:
-    """Adds the attention [windows, heads, q, k] of every layer to `found` while it is open."""
+    """Add the attention [windows, heads, q, k] of every layer to `found` while it is open."""
     changed = []
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.MultiHeadAttention):
-            changed.append((layer, "_compute_attention", _keeping_scores(layer, found)))
+            changed.append((layer, "_compute_attention", _record_scores(layer, found)))
         elif type(layer).__name__ in _DROPOUTS:
             dropout = getattr(layer, _DROPOUTS[type(layer).__name__])
-            changed.append((dropout, "call", _keeping_input(dropout, found)))
+            changed.append((dropout, "call", _record_input(dropout, found)))
     for layer, name, function in changed:
         object.__setattr__(layer, name, function)
     try:
@@ -104,7 +106,8 @@ def _recording(model: keras.Model, found: list[tf.Tensor]) -> Iterator[None]:
             object.__delattr__(layer, name)
 
 
-def _keeping_scores(layer: keras.layers.MultiHeadAttention, found: list[tf.Tensor]) -> Callable:
+def _record_scores(layer: keras.layers.MultiHeadAttention, found: list[tf.Tensor]) -> Callable:
+    """Return the layer's attention function, which also records the attention."""
     original = layer._compute_attention
     signature = inspect.signature(original)
 
@@ -118,7 +121,8 @@ def _keeping_scores(layer: keras.layers.MultiHeadAttention, found: list[tf.Tenso
     return compute
 
 
-def _keeping_input(layer: keras.layers.Layer, found: list[tf.Tensor]) -> Callable:
+def _record_input(layer: keras.layers.Layer, found: list[tf.Tensor]) -> Callable:
+    """Return the layer's call function, which also records its input."""
     original = layer.call
 
     def call(inputs, *arguments, **options):

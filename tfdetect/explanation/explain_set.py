@@ -1,106 +1,122 @@
-"""What moves a detector on a set of images: maps averaged by class, and whether to believe them."""
+"""Explains a detector on a set of images: maps averaged by class, and whether to trust them."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
-from tabulate import tabulate
-from tqdm import tqdm
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
-from tfdetect.core.html import html_table, save_figure, template
+from tfdetect.core.html import (
+    Card,
+    Section,
+    figures,
+    join,
+    picture_of,
+    render_page,
+    table,
+    text,
+)
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source
-from tfdetect.explanation.maps import Explainer, cells, feature_maps, flattened, views_of
+from tfdetect.explanation.maps import (
+    ATTENTION,
+    Explainer,
+    Views,
+    cells,
+    feature_maps,
+    flattened,
+    views_of,
+)
 from tfdetect.models.saving import load_detector
 
-_SHARE = 0.1  # of the cells, that are flattened to test a map
-_RESAMPLES = 1000
-
-_PAGE = template(
-    """<p>{{ run }} on {{ count }} images of {{ split }} of {{ dataset }}, as many of each class as
-there are; the maps are of the {{ size }} pixels that the detector looks at.</p>
-<h2>Where the classes are told apart</h2>
-<p>Mean image of each class, and each map averaged over the class: red speaks for fake, blue for
-authentic. Attention has no sign: red is more than evenly. An even map says that the place does not
-matter; a bright frame or corner that the set has something there that it should not.</p>
-{{ figures([maps]) }}
-{% if features %}<h2>Mean maps of features</h2>
-<p>The mean over channels of what the front-end and the backbone leave, by class, and the
-difference of each fake class from {{ authentic }}. The channels that part the classes best, by
-Cohen's d of their mean:</p>
-{{ channels }}
-{{ figures([features]) }}{% endif %}
-<h2>May the maps be believed?</h2>
-<p>Shuffled: rank correlation with the map of the same network with shuffled weights; a map near 1
-shows the image, not the detector (Adebayo et al., 2018). Fall: how far the log-odds of the verdict
-fall where the tenth of the patches that the map names lose their texture; beside it the same for
-random patches. A map that tells no more than chance has an interval of the difference around 0.</p>
-{{ table }}
-"""
-)
+FLATTENED_FRACTION = 0.1  # of the patches lose their texture to test a map
+RESAMPLES = 1000
+CHANNELS = 5  # that are listed for each class
 
 
 def explain_set(
-    run: Run, catalog: Catalog, split: str, count: int, output: Path, say=print
-) -> dict:  # fmt: skip
-    """Maps of some images of a split, averaged; writes explanation.json, .html and figures.
+    run: Run,
+    catalog: Catalog,
+    split: str,
+    count: int,
+    output: Path,
+    log: Callable[[str], None] = console.log,
+) -> dict[str, Any]:
+    """Average the maps of some images of a split; write explanation.json, .html and figures.
 
     Args:
-        count: images at most, shared among the classes; which ones follows from their content.
+        run: the run.
+        catalog: the dataset.
+        split: of the dataset.
+        count: images at most, split evenly among the classes; which ones follows from their
+            content.
+        output: folder to write into.
+        log: called with each line of progress.
 
     Returns:
-        count and, by map, shuffled (median correlation), fall, random and gain (with an
-        interval).
+        count: number of images; maps: by name, shuffled (median correlation with the map of the
+        network with shuffled weights), fall and random (how far the verdict's logit falls without
+        the patches that the map names, and without random ones), and gain (their difference, with
+        an interval).
 
     Raises:
         UserError: the split has no readable image.
     """
     if not catalog.split(split).num_rows:
-        raise UserError(f"The dataset has no images in {split}.")
+        raise UserError(f"The dataset {catalog.name} has no images in {split}.")
     detector = load_detector(run)
-    explainer, features = Explainer(detector, run.members), _Features(run, detector)
-    rows = _choose(catalog.split(split), count, len(run.classes))
-    sums, told = _Sums(len(run.classes)), {}
-    say(f"explaining {rows.num_rows:,} images of {split}")
-    draw = np.random.default_rng(0)
+    classes = len(run.class_names)
+    explainer, features = Explainer(detector, run.info.members), _FeatureSums(run, detector)
+    rows = _choose_images(catalog.split(split), count, classes)
+    sums = _MapSums(classes)
+    tests: dict[str, list[tuple[float, float, float]]] = {}
+    log(f"explaining {rows.num_rows:,} images of {split}")
+    rng = np.random.default_rng(0)
     images = view_dataset(image_source(catalog, rows), run.views, 1)
-    for index, parts in tqdm(images, "explaining", rows.num_rows, unit=" images", disable=None):
+    for index, parts in console.track(images, "explaining", rows.num_rows, "images"):
         label = rows["label"][int(index[0])].as_py()
-        views, focus = views_of(run, [part.numpy() for part in parts])
-        maps = explainer.maps(views, focus)
-        alike = explainer.sanity(views, maps, focus)
-        sums.add(label, views[focus], maps)
+        views, view = views_of(run, [part.numpy() for part in parts])
+        maps = explainer.maps(views, view)
+        sanity = explainer.sanity(views, maps, view)
+        sums.add(label, views[view], maps)
         features.add(label, views)
-        called = 1 if explainer.score(views)[0] > 0 else -1
-        for name, drawn in maps.items():
-            signed = drawn if name == "attention" else called * drawn
-            told.setdefault(name, []).append(
-                (alike[name], *_falls(explainer, views, focus, signed, called, draw))
-            )
-    if not told:
+        sign = 1 if explainer.score(views)[0] > 0 else -1
+        for name, values in maps.items():
+            signed = values if name == ATTENTION else sign * values
+            falls = _logit_falls(explainer, views, view, signed, sign, rng)
+            tests.setdefault(name, []).append((sanity[name], *falls))
+    if not tests:
         raise UserError(f"None of the images of {split} can be read.")
-    found = {"count": sum(sums.counts), "maps": {n: _judged(np.array(v)) for n, v in told.items()}}
-    _write(found, run, catalog, split, sums, features, output)
+    found = {
+        "count": sum(sums.counts),
+        "maps": {name: _summarize_tests(np.array(values)) for name, values in tests.items()},
+    }
+    (output / "figures").mkdir(parents=True, exist_ok=True)
+    page = _page(found, run, catalog.name, split, sums, features, output / "figures")
+    write_text(output / "explanation.json", json.dumps(found, indent=2) + "\n")
+    write_text(output / "explanation.html", page)
     return found
 
 
-def _choose(rows: pa.Table, count: int, classes: int) -> pa.Table:
-    """As many rows of each class as there are, up to `count` in all."""
+def _choose_images(rows: pa.Table, count: int, classes: int) -> pa.Table:
+    """Return equally many rows of each class, up to `count` in all."""
     labels = rows["label"].to_numpy()
     order = np.argsort(rows["hash"].to_numpy(zero_copy_only=False), kind="stable")
-    share = max(1, count // classes)
-    chosen = [order[labels[order] == label][:share] for label in range(classes)]
+    each = max(1, count // classes)
+    chosen = [order[labels[order] == label][:each] for label in range(classes)]
     return rows.take(pa.array(np.concatenate(chosen)))
 
 
-class _Sums:
+class _MapSums:
     """Sums of images and maps by class."""
 
     def __init__(self, classes: int):
@@ -112,71 +128,83 @@ class _Sums:
         self.counts[label] += 1
         image = view[0] if view.ndim == 4 else view[0, view.shape[1] // 2]
         self.images[label] = self.images[label] + image
-        for name, drawn in maps.items():
-            drawn = drawn - 1 if name == "attention" else drawn
-            size = np.abs(drawn).mean() or 1.0  # no image counts more than another
-            of = self.maps.setdefault(name, [0.0] * len(self.counts))
-            of[label] = of[label] + drawn / size
+        for name, values in maps.items():
+            values = values - 1 if name == ATTENTION else values
+            scale = np.abs(values).mean() or 1.0  # every image counts the same
+            totals = self.maps.setdefault(name, [0.0] * len(self.counts))
+            totals[label] = totals[label] + values / scale
 
 
-class _Features:
-    """Sums of maps of features by class; of detectors with one view."""
+class _FeatureSums:
+    """Sums of feature maps by class, for detectors with one view."""
 
-    def __init__(self, run: Run, detector):
-        self._of: Callable = (lambda _: {}) if len(run.views) > 1 else feature_maps(detector)
-        self._classes = len(run.classes)
+    def __init__(self, run: Run, detector: keras.Model):
+        self._compute: Callable = (lambda _: {}) if len(run.views) > 1 else feature_maps(detector)
+        self._classes = len(run.class_names)
         self.sums: dict[str, list] = {}
         self.means: dict[str, list[list]] = {}
 
-    def add(self, label: int, views: list[np.ndarray]) -> None:
-        for name, values in self._of(views[0]).items():
+    def add(self, label: int, views: Views) -> None:
+        for name, values in self._compute(views[0]).items():
             sums = self.sums.setdefault(name, [0.0] * self._classes)
             sums[label] = sums[label] + values[0].mean(-1)
             means = self.means.setdefault(name, [[] for _ in range(self._classes)])
             means[label].append(values[0].mean((0, 1)))
 
-    def channels(self, classes: list[str]) -> list[list[str]]:
-        """Rows of the channels with the largest Cohen's d between class 0 and each other."""
+    def channels(self, classes: tuple[str, ...]) -> list[list[str]]:
+        """Return rows with the channels that separate each fake class from class 0 best."""
         rows = []
         for name, means in self.means.items():
             for label in range(1, self._classes):
                 if min(len(means[0]), len(means[label])) < 2:
                     continue
-                d = _cohen(np.array(means[0]), np.array(means[label]))
-                best = np.argsort(-np.abs(d))[:5]
-                text = ", ".join(f"{channel} ({d[channel]:+.2f})" for channel in best)
-                rows.append([name, classes[label], text])
+                d = _cohens_d(np.array(means[0]), np.array(means[label]))
+                best = np.argsort(-np.abs(d))[:CHANNELS]
+                listed = ", ".join(f"{channel} ({d[channel]:+.2f})" for channel in best)
+                rows.append([name, classes[label], listed])
         return rows
 
 
-def _cohen(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cohen's d of each column, positive where `other` is larger."""
+def _cohens_d(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return Cohen's d of each column, positive where `other` is larger."""
     deviation = np.sqrt((one.var(0, ddof=1) + other.var(0, ddof=1)) / 2)
     return (other.mean(0) - one.mean(0)) / np.maximum(deviation, 1e-9)
 
 
-def _falls(
-    explainer: Explainer, views: list, focus: int, signed: np.ndarray, called: int,
-    draw: np.random.Generator,
-) -> tuple[float, float]:  # fmt: skip
-    """How far the verdict's log-odds fall without the cells a map names, and without others."""
-    places = list(cells(*signed.shape))
-    few = max(1, round(_SHARE * len(places)))
-    best = np.argsort([-signed[place].mean() for place in places])[:few]
-    others = draw.choice(len(places), few, replace=False)
+def _logit_falls(
+    explainer: Explainer,
+    views: Views,
+    view: int,
+    signed: np.ndarray,
+    sign: int,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Return how far the verdict's logit falls when patches lose their texture.
+
+    Args:
+        signed: the map, positive where it supports the verdict, [H, W].
+        sign: 1 for the verdict fake, -1 for authentic.
+
+    Returns:
+        The fall without the patches that the map names, and without random patches.
+    """
+    patches = list(cells(*signed.shape))
+    count = max(1, round(FLATTENED_FRACTION * len(patches)))
+    named = np.argsort([-signed[patch].mean() for patch in patches])[:count]
+    random = rng.choice(len(patches), count, replace=False)
     before, falls = explainer.score(views)[0], []
-    for chosen in (best, others):
-        changed = flattened(views[focus], [places[i] for i in chosen])
-        after = explainer.score([changed if n == focus else v for n, v in enumerate(views)])[0]
-        falls.append(float(called * (before - after)))
-    return tuple(falls)
+    for chosen in (named, random):
+        changed = flattened(views[view], [patches[i] for i in chosen])
+        after = explainer.score([changed if n == view else v for n, v in enumerate(views)])[0]
+        falls.append(float(sign * (before - after)))
+    return falls[0], falls[1]
 
 
-def _judged(values: np.ndarray) -> dict:
-    """What is known of a map, from rows of (correlation, fall, random fall)."""
+def _summarize_tests(values: np.ndarray) -> dict[str, Any]:
+    """Return the summary of rows of (correlation, fall, random fall)."""
     gains = values[:, 1] - values[:, 2]
-    draw = np.random.default_rng(0)
-    means = gains[draw.integers(0, len(gains), (_RESAMPLES, len(gains)))].mean(1)
+    rng = np.random.default_rng(0)
+    means = gains[rng.integers(0, len(gains), (RESAMPLES, len(gains)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return {
         "shuffled": round(float(np.median(values[:, 0])), 4),
@@ -187,33 +215,79 @@ def _judged(values: np.ndarray) -> dict:
     }  # fmt: skip
 
 
-def _write(found, run, catalog, split, sums, features, output: Path) -> None:
-    figures = output / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    write_text(output / "explanation.json", json.dumps(found, indent=2) + "\n")
-    headers, rows = _rows(found)
-    drawn = save_figure(_maps(run, sums), figures / "maps.png")
-    shown = None
-    if features.sums:
-        shown = save_figure(_feature_figure(run, sums, features), figures / "features.png")
-    size = max(run.views, key=lambda view: np.prod(view.size)).size
-    page = _PAGE.render(
-        title=f"What moves {run.name}", run=run.name, count=f"{found['count']:,}", split=split,
-        dataset=catalog.name, size=f"{size[1]} x {size[0]}", authentic=run.classes[0],
-        maps=("maps by class", drawn), features=shown and ("mean maps of features", shown),
-        channels=html_table(["features", "class", "channels (d)"], features.channels(run.classes)),
-        table=html_table(headers, rows),
+def _page(
+    found: dict[str, Any],
+    run: Run,
+    dataset: str,
+    split: str,
+    sums: _MapSums,
+    features: _FeatureSums,
+    folder: Path,
+) -> str:
+    for name in ("maps.png", "features.png"):
+        (folder / name).unlink(missing_ok=True)
+    size = max(run.views, key=lambda view: view.size[0] * view.size[1]).size
+    classes = ", ".join(run.class_names)
+    maps = picture_of(
+        _map_figure(run, sums), f"Mean image and mean maps of the classes {classes}",
+        path=folder / "maps.png",
     )  # fmt: skip
-    write_text(output / "explanation.html", page)
+    feature_body = None
+    if features.sums:
+        shown = picture_of(
+            _feature_figure(run, sums, features),
+            f"Mean feature maps of the classes {classes} and their differences",
+            path=folder / "features.png",
+        )
+        feature_body = join(
+            text("The mean over the channels of the front-end's and the backbone's output, by "
+                 f"class, and the difference of each fake class from {run.class_names[0]}. The "
+                 "table lists the channels whose means differ most (Cohen's d)."),
+            table(["features", "class", "channels (Cohen's d)"],
+                  features.channels(run.class_names)),
+            figures([shown], "wide"),
+        )  # fmt: skip
+    reliable = [n for n, v in found["maps"].items() if v["gain"]["low"] > 0]
+    return render_page(
+        f"{run.name}: explanation maps",
+        [
+            Section("Mean maps by class", join(
+                text("The mean image of each class, and each map averaged over the class: red "
+                     "supports fake, blue authentic. Attention has no sign: red is more than on "
+                     "average. An even map means that the position does not matter. A bright "
+                     "border or corner means that the dataset has something there that separates "
+                     "the classes, and should not."),
+                figures([maps], "wide"),
+            )),
+            Section("Mean feature maps", feature_body or text("")),
+            Section("Can the maps be trusted?", join(
+                text("Correlation: rank correlation with the map of the same network with shuffled "
+                     "weights; near 1 the map shows the image, not the detector (Adebayo et al., "
+                     "2018). Fall: how far the logit of the verdict falls when the tenth of the "
+                     "patches that the map names lose their texture, and when random patches do. "
+                     "A map whose difference has an interval that contains 0 tells no more than "
+                     "chance."),
+                table(*_rows(found)),
+            )),
+        ],
+        subtitle=f"{found['count']:,} images of {split} of {dataset}, equally many of each class "
+        f"where there are enough; the maps are of the {size[1]} x {size[0]} pixels that the "
+        "detector sees.",
+        cards=[
+            Card(f"{found['count']:,}", "images"),
+            Card(f"{len(reliable)} of {len(found['maps'])}", "maps better than chance",
+                 ", ".join(reliable) or "none"),
+        ],
+    )  # fmt: skip
 
 
-def terminal(found: dict) -> str:
-    """What is known of the maps as a table for the terminal."""
+def terminal(found: dict[str, Any]) -> str:
+    """Return the tests of the maps as a table for the terminal."""
     headers, rows = _rows(found)
-    return tabulate(rows, headers, disable_numparse=True)
+    return console.format_table(rows, headers)
 
 
-def _rows(found: dict) -> tuple[list[str], list[list[str]]]:
+def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, value in found["maps"].items():
         gain = value["gain"]
@@ -221,10 +295,12 @@ def _rows(found: dict) -> tuple[list[str], list[list[str]]]:
             name, f"{value['shuffled']:.2f}", f"{value['fall']:.2f}", f"{value['random']:.2f}",
             f"{gain['value']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]",
         ])  # fmt: skip
-    return ["map", "shuffled", "fall", "fall, random", "difference"], rows
+    headers = ["map", "correlation when shuffled", "fall", "fall, random patches", "difference"]
+    return headers, rows
 
 
-def _maps(run: Run, sums: _Sums) -> Figure:
+def _map_figure(run: Run, sums: _MapSums) -> Figure:
+    """Draw the mean image and the mean maps of each class."""
     labels = [label for label, n in enumerate(sums.counts) if n]
     rows = 1 + len(sums.maps)
     figure = Figure(figsize=(2.6 * len(labels) + 1, 2.5 * rows), layout="constrained")
@@ -232,35 +308,39 @@ def _maps(run: Run, sums: _Sums) -> Figure:
     for column, label in enumerate(labels):
         count = sums.counts[label]
         axes[0, column].imshow(np.clip(sums.images[label] / count / 255, 0, 1))
-        axes[0, column].set_title(f"{run.classes[label]} ({count})")
+        axes[0, column].set_title(f"{run.class_names[label]} ({count})", fontsize=10)
         for row, maps in enumerate(sums.maps.values(), 1):
-            size = max(np.abs(maps[other] / sums.counts[other]).max() for other in labels) or 1.0
-            axes[row, column].imshow(maps[label] / count, cmap="RdBu_r", vmin=-size, vmax=size)
-    for row, name in enumerate(["mean image", *sums.maps]):
-        axes[row, 0].set_ylabel(name)
-    for place in axes.ravel():
-        place.set(xticks=[], yticks=[])
+            limit = max(np.abs(maps[other] / sums.counts[other]).max() for other in labels) or 1.0
+            axes[row, column].imshow(maps[label] / count, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    _label_rows(axes, ["mean image", *sums.maps])
     return figure
 
 
-def _feature_figure(run: Run, sums: _Sums, features: _Features) -> Figure:
+def _feature_figure(run: Run, sums: _MapSums, features: _FeatureSums) -> Figure:
+    """Draw the mean feature maps of each class, and their differences from class 0."""
     labels = [label for label, n in enumerate(sums.counts) if n]
     fakes = [label for label in labels if label and 0 in labels]
     rows, columns = len(features.sums), len(labels) + len(fakes)
     figure = Figure(figsize=(2.6 * columns + 1, 2.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    for row, (name, totals) in enumerate(features.sums.items()):
+    for row, totals in enumerate(features.sums.values()):
         means = {label: totals[label] / sums.counts[label] for label in labels}
-        low, high = (f(list(means.values())) for f in (np.min, np.max))
+        low, high = (function(list(means.values())) for function in (np.min, np.max))
         for column, label in enumerate(labels):
             axes[row, column].imshow(means[label], cmap="viridis", vmin=low, vmax=high)
-            axes[row, column].set_title(run.classes[label])
+            axes[row, column].set_title(run.class_names[label], fontsize=10)
         for column, label in enumerate(fakes, len(labels)):
             difference = means[label] - means[0]
-            size = np.abs(difference).max() or 1.0
-            axes[row, column].imshow(difference, cmap="RdBu_r", vmin=-size, vmax=size)
-            axes[row, column].set_title(f"{run.classes[label]} - {run.classes[0]}")
-        axes[row, 0].set_ylabel(name)
-    for place in axes.ravel():
-        place.set(xticks=[], yticks=[])
+            limit = np.abs(difference).max() or 1.0
+            axes[row, column].imshow(difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            title = f"{run.class_names[label]} - {run.class_names[0]}"
+            axes[row, column].set_title(title, fontsize=10)
+    _label_rows(axes, list(features.sums))
     return figure
+
+
+def _label_rows(axes: np.ndarray, names: list[str]) -> None:
+    for row, name in enumerate(names):
+        axes[row, 0].set_ylabel(name, fontsize=10)
+    for each in axes.ravel():
+        each.set(xticks=[], yticks=[])

@@ -1,4 +1,4 @@
-"""What an image file says of itself: format, EXIF, generators' notes, XMP, C2PA manifest."""
+"""Reads what an image file says about itself: format, EXIF, notes of generators, XMP, C2PA."""
 
 import json
 import re
@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from tfdetect.auditing.traits import jpeg_quality
 from tfdetect.imaging.pillow import opened
 
-_LONGEST = 300  # characters of a value that are shown
+MAX_LENGTH = 300  # characters of a value that are shown
 _CAMERA = ("Make", "Model", "LensModel", "DateTimeOriginal", "ExposureTime", "FNumber",
            "ISOSpeedRatings", "FocalLength")  # fmt: skip
-# Keys of PNG text chunks, in which programs note how they generated an image.
+# Keys of PNG text chunks in which programs store how they generated an image.
 _NOTES = {
     "parameters": "Stable Diffusion web UI", "prompt": "ComfyUI", "workflow": "ComfyUI",
     "invokeai_metadata": "InvokeAI", "invokeai_graph": "InvokeAI", "sd-metadata": "InvokeAI",
@@ -42,13 +44,13 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that a file says.
+    """One statement of a file about itself.
 
     Attributes:
-        name: what, such as "software".
+        name: of the statement, such as "software".
         value: as the file has it, shortened.
-        meaning: in words; "" where it speaks for itself.
-        kind: "generated", "edited", "camera" where the file declares that; else "".
+        meaning: in words; "" where the value needs no explanation.
+        kind: "generated", "edited" or "camera" where the file declares that; else "".
     """
 
     name: str
@@ -58,7 +60,7 @@ class Fact:
 
 
 def read_metadata(path: str | Path) -> list[Fact]:
-    """What a file says of itself. Nothing of it is proof: all but a signature can be rewritten."""
+    """Return what a file says about itself. Everything except a signature can be rewritten."""
     path, facts = Path(path), []
     try:
         with path.open("rb") as file, opened(file) as image:
@@ -70,21 +72,23 @@ def read_metadata(path: str | Path) -> list[Fact]:
 
 
 def format_of(path: str | Path) -> str:
-    """A file's format as Pillow calls it, such as JPEG; "" of one that it cannot read."""
+    """Return a file's format as Pillow calls it, such as JPEG; "" if Pillow cannot read it."""
     try:
         with Path(path).open("rb") as file, opened(file) as image:
             return str(image.format)
-    except Exception:  # as above
+    except Exception:  # Pillow's plugins raise many kinds for damaged files
         return ""
 
 
 def _fact(name: str, value: Any, meaning: str = "", kind: str = "") -> Fact:
+    """Return a fact with a value of one line, shortened."""
     text = " ".join(str(value).split())
-    text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    text = text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 3] + "..."
     return Fact(name, text, meaning, kind)
 
 
-def _format(image, path: Path) -> list[Fact]:
+def _format(image: Image.Image, path: Path) -> list[Fact]:
+    """Return format, size and JPEG quality."""
     facts = [
         _fact("format", f"{image.format}, {image.mode}"),
         _fact("size", f"{image.width} x {image.height} pixels, {path.stat().st_size:,} bytes"),
@@ -92,14 +96,16 @@ def _format(image, path: Path) -> list[Fact]:
     tables = getattr(image, "quantization", None)
     if tables:
         quality, standard = jpeg_quality(tables)
-        how = "libjpeg's tables" if standard else "nearest; the tables are another program's"
-        facts.append(_fact("JPEG quality", f"{quality:.0f} ({how})"))
+        how = "tables of libjpeg" if standard else "nearest; the tables are of another program"
+        if quality is not None:
+            facts.append(_fact("JPEG quality", f"{quality:.0f} ({how})"))
     if "icc_profile" in image.info:
         facts.append(_fact("color profile", f"{len(image.info['icc_profile']):,} bytes"))
     return facts
 
 
-def _exif(image, _path: Path) -> list[Fact]:
+def _exif(image: Image.Image, _path: Path) -> list[Fact]:
+    """Return camera, location, software and comments in EXIF."""
     from PIL import ExifTags
 
     try:
@@ -113,7 +119,7 @@ def _exif(image, _path: Path) -> list[Fact]:
     facts = []
     if camera:
         text = ", ".join(f"{key} {value}" for key, value in camera.items())
-        meaning = "as cameras write it; easily copied into another file"
+        meaning = "cameras write this; it is easily copied into another file"
         facts.append(_fact("camera (EXIF)", text, meaning, "camera" if "Make" in camera else ""))
     if location:
         facts.append(_fact("location (EXIF)", "present"))
@@ -127,13 +133,17 @@ def _exif(image, _path: Path) -> list[Fact]:
     if isinstance(comment, bytes) and len(comment) > 8:
         text = _comment(comment)
         sampled = "Steps:" in text and "Sampler" in text
-        note = ("Stable Diffusion web UI notes its settings so", "generated") if sampled else ()
+        note = (
+            ("the form in which Stable Diffusion web UI stores its settings", "generated")
+            if sampled
+            else ()
+        )
         facts.append(_fact("comment (EXIF)", text, *note))
     return facts
 
 
 def _comment(data: bytes) -> str:
-    """A user's comment of EXIF, whose first eight bytes name the encoding."""
+    """Return an EXIF user comment, whose first eight bytes name the encoding, as text."""
     if data.startswith(b"UNICODE"):
         order = "utf-16-be" if data[8:9] == b"\0" else "utf-16-le"
         return data[8:].decode(order, "replace")
@@ -141,6 +151,7 @@ def _comment(data: bytes) -> str:
 
 
 def _program(name: str, value: str) -> Fact:
+    """Return the name of a program, with what kind of program it is."""
     if _GENERATORS.search(value):
         return _fact(name, value, "names an image generator", "generated")
     if _EDITORS.search(value):
@@ -148,19 +159,21 @@ def _program(name: str, value: str) -> Fact:
     return _fact(name, value)
 
 
-def _notes(image, _path: Path) -> list[Fact]:
+def _notes(image: Image.Image, _path: Path) -> list[Fact]:
+    """Return text chunks and comments."""
     facts = []
     for key, value in image.info.items():
         if key in _NOTES and isinstance(value, str):
-            facts.append(_fact(f"text {key!r}", value, f"{_NOTES[key]} notes its settings so",
-                               "generated"))  # fmt: skip
+            meaning = f"the form in which {_NOTES[key]} stores its settings"
+            facts.append(_fact(f"text {key!r}", value, meaning, "generated"))
         elif key in ("Software", "Comment", "comment", "Description", "Source", "Title"):
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
             facts.append(_program(f"text {key!r}", text))
     return facts
 
 
-def _xmp(image, _path: Path) -> list[Fact]:
+def _xmp(image: Image.Image, _path: Path) -> list[Fact]:
+    """Return programs and digital source type in XMP."""
     data = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
     facts = []
@@ -174,6 +187,7 @@ def _xmp(image, _path: Path) -> list[Fact]:
 
 
 def _sources(text: str, name: str) -> list[Fact]:
+    """Return the digital source types of IPTC that a text names."""
     facts = []
     for source in dict.fromkeys(re.findall(r"digitalsourcetype/(\w+)", text)):
         kind, meaning = _SOURCES.get(source, ("", ""))
@@ -182,7 +196,7 @@ def _sources(text: str, name: str) -> list[Fact]:
 
 
 def _c2pa(path: Path) -> list[Fact]:
-    """The content credentials, by the project's own library (c2pa-python)."""
+    """Return the content credentials, read by the C2PA project's own library (c2pa-python)."""
     name = "content credentials (C2PA)"
     try:
         import c2pa
@@ -202,9 +216,9 @@ def _c2pa(path: Path) -> list[Fact]:
     manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
     state = store.get("validation_state", "unknown")
     meanings = {
-        "Trusted": "signed by one whom the trust list knows, and unchanged since",
-        "Valid": "unchanged since it was signed; the signer is on no trust list that we have",
-        "Invalid": "changed since it was signed, or wrongly signed",
+        "Trusted": "signed by somebody on the trust list, and unchanged since",
+        "Valid": "unchanged since it was signed; the signer is not on the trust list",
+        "Invalid": "changed since it was signed, or not signed correctly",
     }
     generators = [str(g.get("name", "")) for g in manifest.get("claim_generator_info", [])]
     generator = " ".join(generators) or str(manifest.get("claim_generator", "unknown"))

@@ -1,0 +1,181 @@
+"""Computes what the page of one image shows: verdict, re-encodings, maps and metadata."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdetect.core.run import Run
+from tfdetect.data.sources import Files
+from tfdetect.evaluation.predictions import predict_source
+from tfdetect.explanation.file_metadata import Fact, format_of, read_metadata
+from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, views_of
+from tfdetect.imaging.decode import decode
+from tfdetect.imaging.degradations import parse_degradations
+from tfdetect.imaging.geometry import window, windows
+from tfdetect.imaging.read import read_image
+from tfdetect.models.inference import predict_images, predicts_masks
+
+REENCODINGS = (
+    "jpeg:95,jpeg:75,jpeg:50,webp:75,scale:0.9,scale:0.75,scale:0.5,screenshot:1.25,"
+    "blur:1,noise:3,crop:0.9,darker:0.8,brighter:1.2,social:1,social:2"
+)
+SIZE_TOLERANCE = 1.5  # factor on the training images' sides, within which an image is alike
+SHRINK_TOLERANCE = 1.5  # factor of shrinking from which the page says that detail is lost
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is known about one image.
+
+    Attributes:
+        path: of the file.
+        image: uint8 [H, W, 3].
+        row: of `predict_files`: p_fake, verdict, inconclusive, ...
+        altered: P(altered), float32 [H, W]; None if the detector predicts no masks.
+        reencoded: P(fake) after each re-encoding, by the name of the degradation.
+        facts: what the file says about itself.
+        differences: how the image differs from the training images.
+        shrunk: a sentence where the detector sees a much smaller copy; else "".
+        view_image: what the detector sees and the maps lie on, uint8 [h, w, 3].
+        view: number of that view in the run.
+        front_end: what the front-end leaves of it, float [h, w, C]; None without a front-end.
+        maps: explanation maps by name, float32 [h, w].
+        sanity: correlation of each map with that of the network with shuffled weights.
+    """
+
+    path: Path
+    image: np.ndarray
+    row: dict[str, Any]
+    altered: np.ndarray | None
+    reencoded: dict[str, float]
+    facts: list[Fact]
+    differences: list[str]
+    shrunk: str
+    view_image: np.ndarray
+    view: int
+    front_end: np.ndarray | None
+    maps: dict[str, np.ndarray]
+    sanity: dict[str, float]
+
+    def changed_by(self, threshold: float) -> list[str]:
+        """Return the re-encodings that change the verdict."""
+        before = self.row["p_fake"] >= threshold
+        return [name for name, p in self.reencoded.items() if (p >= threshold) != before]
+
+
+def examine(run: Run, explainer: Explainer, row: dict[str, Any]) -> Examination:
+    """Examine one image.
+
+    Args:
+        run: the run.
+        explainer: of its detector.
+        row: of `predict_files`, of a file that could be read.
+    """
+    path = Path(row["path"])
+    image = decode(read_image(row["path"]))
+    detector, altered = explainer.detector, None
+    if predicts_masks(detector):
+        altered = predict_images(detector, image[None], run.views)[1].numpy()[0, ..., 0]
+    image = image.numpy()
+    views, view = _views(run, image, altered)
+    view_image = _middle_window(views[view])
+    maps = explainer.maps(views, view)
+    front_end = None
+    if len(run.views) == 1:
+        features = feature_maps(detector)(view_image[None].astype(np.float32))
+        front_end = features[FRONT_END][0] if FRONT_END in features else None
+    differences = training_differences(run, path, image.shape[:2])
+    return Examination(
+        path=path, image=image, row=row, altered=altered, reencoded=_reencode(run, detector, path),
+        facts=read_metadata(path), differences=differences,
+        shrunk="" if differences else _shrunk(run, image.shape[:2]), view_image=view_image,
+        view=view, front_end=front_end, maps=maps, sanity=explainer.sanity(views, maps, view),
+    )  # fmt: skip
+
+
+def training_differences(run: Run, path: Path, size: tuple[int, int]) -> list[str]:
+    """Return how an image differs from the images that a run was trained on.
+
+    Args:
+        path: of the file.
+        size: height and width in pixels.
+
+    Returns:
+        Sentences; none where nothing is known to differ.
+    """
+    training, found = run.info.dataset.training_images, []
+    if training is None:
+        return []
+    side = min(size)
+    if training.shorter_side:
+        low, _, high = training.shorter_side
+        if not low / SIZE_TOLERANCE <= side <= high * SIZE_TOLERANCE:
+            sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+            found.append(
+                f"The image's shorter side has {side:,} pixels; the training images have {sizes}. "
+                "Traces of image generators rarely survive such a difference: do not rely on the "
+                "verdict."
+            )
+    kind = format_of(path)
+    if kind and training.formats and kind not in training.formats:
+        found.append(
+            f"The file is a {kind}; the detector was trained only on {', '.join(training.formats)}."
+        )
+    return found
+
+
+def _shrunk(run: Run, size: tuple[int, int]) -> str:
+    view = run.views[0]
+    if view.policy.startswith("window") or min(size) <= SHRINK_TOLERANCE * max(view.size):
+        return ""
+    return (
+        f"The image is shrunk from {size[1]:,} x {size[0]:,} to the detector's "
+        f"{view.size[1]:,} x {view.size[0]:,} pixels: it does not see any finer detail."
+    )
+
+
+def _reencode(run: Run, detector: keras.Model, path: Path) -> dict[str, float]:
+    """Return P(fake) of the image after each re-encoding."""
+    changes = parse_degradations(REENCODINGS)
+
+    def change(image: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        branches = [lambda c=c: tf.ensure_shape(c(image, index), [None, None, 3]) for c in changes]
+        return tf.switch_case(tf.cast(index, tf.int32), branches)
+
+    source = Files([str(path)] * len(changes))
+    table = predict_source(run, detector, source, len(changes), progress=False, change=change)
+    return {c.name: p for c, p in zip(changes, table["p_fake"].to_pylist()) if p is not None}
+
+
+def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[list[np.ndarray], int]:
+    """Return what the detector sees, float32 [1, (crops,) H, W, 3] each, and which view to map.
+
+    A detector that predicts masks on windows is mapped on the window with the largest mask.
+    """
+    view = run.views[0]
+    if altered is not None and view.policy.startswith("window"):
+        sides = [min(a, b) for a, b in zip(view.size, image.shape)]
+        mean = cv2.blur(altered, sides[::-1])
+        middle = np.unravel_index(int(mean.argmax()), mean.shape)
+        position = [  # of a window around it, from 0 to 1
+            float(np.clip((m - s / 2) / max(n - s, 1), 0, 1))
+            for m, s, n in zip(middle, view.size, image.shape)
+        ]
+        policy = view.policy.removeprefix("window_")
+        cut = window(tf.constant(image), view.size, policy, position)
+        return [cut.numpy()[None].astype(np.float32)], 0
+    parts = [
+        windows(tf.constant(image[None]), v.size, v.policy, v.crops).numpy() for v in run.views
+    ]
+    return views_of(run, parts)
+
+
+def _middle_window(view: np.ndarray) -> np.ndarray:
+    """Return the image that maps of a view lie on, uint8 [H, W, 3]."""
+    image = view[0] if view.ndim == 4 else view[0, view.shape[1] // 2]
+    return image.astype(np.uint8)

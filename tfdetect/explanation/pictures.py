@@ -1,0 +1,60 @@
+"""Turns pixels and maps into pictures for a page."""
+
+import base64
+import io
+import math
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from tfdetect.core.html import Picture
+
+MAX_SIDE = 1024  # pixels of a picture's longer side; larger ones are shrunk
+MIN_SIDE = 256  # smaller ones are enlarged without smoothing
+
+
+def picture(image: np.ndarray, alt: str, title: str = "", caption: str = "") -> Picture:
+    """Return an image, uint8 [H, W, 3], as a picture of a page."""
+    shown = Image.fromarray(image)
+    longer = max(shown.size)
+    if longer > MAX_SIDE:
+        shown.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    elif longer < MIN_SIDE:
+        factor = math.ceil(MIN_SIDE / longer)
+        width, height = shown.size
+        shown = shown.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    data = io.BytesIO()
+    shown.save(data, "PNG")
+    encoded = base64.b64encode(data.getvalue()).decode()
+    return Picture(encoded, alt, title, caption, pixelated=longer <= MIN_SIDE)
+
+
+def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return a signed map over the gray image: red above zero, blue below.
+
+    Args:
+        image: uint8 [H, W, 3].
+        values: float [H, W]; scaled to the 99.5th percentile of their absolute values.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    scale = np.percentile(np.abs(values), 99.5) or 1.0
+    strength = np.clip(values / scale, -1, 1)
+    color = matplotlib.colormaps["RdBu_r"](0.5 + strength / 2)[..., :3] * 255
+    gray = image.mean(2, keepdims=True) * 0.6 + 90
+    opacity = np.sqrt(np.abs(strength))[..., None] * 0.85
+    return np.clip(gray * (1 - opacity) + color * opacity, 0, 255).astype(np.uint8)
+
+
+def residual_image(values: np.ndarray) -> np.ndarray:
+    """Return what a front-end leaves, [h, w, C], as uint8 [h, w, 3]; gray is zero.
+
+    Three channels become colors; of any other number the mean is shown.
+    """
+    if values.shape[2] not in (1, 3):
+        values = values.mean(2, keepdims=True)
+    scale = np.percentile(np.abs(values), 99) or 1.0
+    shown = 127.5 + 127.5 * np.clip(values / scale, -1, 1)
+    return np.repeat(shown, 3 // values.shape[2], axis=2).astype(np.uint8)

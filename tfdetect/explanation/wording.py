@@ -1,0 +1,189 @@
+"""The sentences of an image's page, in words that need no training in machine learning."""
+
+import numpy as np
+from scipy.special import expit, logit
+
+from tfdetect.core.html import Verdict
+from tfdetect.core.run import EPSILON, Run
+from tfdetect.explanation.examination import Examination
+
+PRIORS = {
+    0.5: "one in two", 0.1: "one in ten", 0.01: "one in a hundred", 0.001: "one in a thousand",
+}  # fmt: skip
+THRESHOLDS = {
+    "fpr_1": "at most 1% of authentic images are called fake",
+    "fpr_5": "at most 5% of authentic images are called fake",
+    "eer": "as many fakes are missed as authentic images are called fake",
+    "balanced": "both kinds of mistakes together are fewest",
+    "cost": "the mistakes cost least",
+}  # fmt: skip
+_REENCODINGS = {
+    "jpeg": "saved as JPEG, quality {:g}", "webp": "saved as WebP, quality {:g}",
+    "scale": "shrunk to {:.0%}", "screenshot": "enlarged to {:.0%}", "blur": "blurred ({:g} px)",
+    "noise": "given noise ({:g})", "crop": "cropped to {:.0%}", "darker": "darkened to {:.0%}",
+    "brighter": "brightened to {:.0%}",
+}  # fmt: skip
+FRAGILE = 1 / 3  # fraction of re-encodings that change the verdict, from which it is fragile
+
+
+def verdict(run: Run, found: Examination) -> Verdict:
+    """Return the headline: the verdict, the probability in words, and what limits them."""
+    row = found.row
+    authentic = row["verdict"] == run.class_names[0]
+    looks = "Looks authentic" if authentic else f"Looks fake{_kind(run, row['verdict'])}"
+    lines = [probability_sentence(run, row["p_fake"])]
+    if row["inconclusive"]:
+        low, high = run.abstention_band
+        leaning = "authentic" if authentic else "fake"
+        lines.append(
+            f"Between {percent(low)} and {percent(high)} this detector is wrong too often to give "
+            f"a verdict. It leans to {leaning}."
+        )
+        return Verdict("Inconclusive", lines, "caution")
+    if found.differences:
+        return Verdict(f"{looks}, but the detector was not made for such images", lines, "caution")
+    if authentic:
+        lines.append("This means: the detector found no trace that it knows.")
+        return Verdict(looks, lines, "good")
+    return Verdict(looks, lines, "bad")
+
+
+def _kind(run: Run, name: str) -> str:
+    """Return the kind of fake in parentheses; nothing where "fake" says it all."""
+    return "" if name.lower() in ("fake", "fakes") else f" ({name})"
+
+
+def probability_sentence(run: Run, p: float) -> str:
+    """Return what P(fake) says about the image."""
+    fitted, prior = run.info.calibration, run.info.prior
+    if fitted is None or prior is None:
+        return (
+            f"The score for fake is {p:.3f}, on a scale from 0 to 1. This detector is not "
+            "calibrated, so the score orders images and is no probability."
+        )
+    return (
+        f"Of images like those the detector was calibrated on, {of_hundred(p)} with such a score "
+        f"are fake, if {percent(prior)} of all images are fake."
+    )
+
+
+def class_sentence(run: Run, found: Examination) -> str:
+    """Return the probability of each class, where there are more than two."""
+    if len(run.class_names) <= 2:
+        return ""
+    parts = (f"{c} {percent(found.row[f'probability_{c}'])}" for c in run.class_names)
+    return f"By class: {', '.join(parts)}."
+
+
+def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
+    """Return what the reader must know before the rest.
+
+    Args:
+        max_sanity: correlation with a shuffled network's map from which a map shows the image
+            more than the detector.
+    """
+    result = list(found.differences)
+    result += [
+        f"The file's {fact.name} says {fact.value!r}: {fact.meaning}."
+        for fact in found.facts if fact.kind == "generated"
+    ]  # fmt: skip
+    changed = found.changed_by(run.threshold)
+    if len(changed) > FRAGILE * len(found.reencoded):
+        result.append(
+            f"The {'tendency' if found.row['inconclusive'] else 'verdict'} is fragile: "
+            f"{len(changed)} of {len(found.reencoded)} harmless re-encodings change it."
+        )
+    if found.shrunk:
+        result.append(found.shrunk)
+    doubtful = [name for name, value in found.sanity.items() if value >= max_sanity]
+    if doubtful:
+        result.append(
+            f"Do not read much into the map {' and '.join(doubtful)}: it hardly changes when the "
+            "network's weights are shuffled, so it shows the image more than the detector."
+        )
+    return result
+
+
+def stability_sentence(run: Run, found: Examination) -> str:
+    """Return how many re-encodings keep the verdict."""
+    changed = found.changed_by(run.threshold)
+    same = len(found.reencoded) - len(changed)
+    what = "tendency" if found.row["inconclusive"] else "verdict"
+    result = f"The {what} stays the same for {same} of {len(found.reencoded)} copies."
+    if not changed:
+        return result
+    return f"{result} It changes when the image is {', '.join(map(reencoding, changed))}."
+
+
+def reencoding(name: str) -> str:
+    """Return a degradation such as "jpeg:75" in words."""
+    kind, _, strength = name.partition(":")
+    if kind == "social":  # what a social network does to an uploaded image
+        return "shared once" if float(strength) == 1 else f"shared {float(strength):g} times"
+    return _REENCODINGS[kind].format(float(strength))
+
+
+def view_sentence(run: Run, found: Examination) -> str:
+    """Return which part of the image the detector sees, and how to read the maps."""
+    height, width = found.image.shape[:2]
+    view = run.views[found.view]
+    tall, wide = view.size
+    if view.policy.startswith("window"):
+        where = (
+            "the window with the largest marked region"
+            if found.altered is not None
+            else "the middle window"
+        )
+        what = f"{where}, at the image's own resolution"
+    elif (height, width) == (tall, wide):
+        what = "the whole image"
+    else:
+        what = {
+            "stretch": "the whole image, resized", "crop": "its middle, resized",
+            "pad": "the whole image, resized and padded",
+        }[view.policy]  # fmt: skip
+    return (
+        f"The detector sees {wide:,} x {tall:,} pixels: {what} (the image has {width:,} x "
+        f"{height:,}). Red regions raised the score for fake, blue regions lowered it; each map is "
+        "scaled to its own largest value. The maps do not mark what was forged."
+    )
+
+
+def mask_sentence(run: Run, found: Examination) -> str:
+    """Return what the marked pixels mean."""
+    fraction = found.row.get("altered_fraction") or 0.0
+    if fraction == 0:
+        return "No pixel is marked as altered."
+    if found.row["verdict"] == run.class_names[0] or found.row["inconclusive"]:
+        return (
+            f"{percent(fraction)} of the pixels are marked. Such marks are found on authentic "
+            "images too, so they are no verdict."
+        )
+    return f"{percent(fraction)} of the pixels are marked as altered."
+
+
+def probability_at(run: Run, p: float, prior: float) -> float:
+    """Return P(fake) where a fraction `prior` of the images is fake."""
+    supposed = run.info.prior or 0.5
+    more = logit(prior) - logit(supposed)
+    return float(expit(logit(np.clip(p, EPSILON, 1 - EPSILON)) + more))
+
+
+def of_hundred(p: float) -> str:
+    """Return a probability as a number of images in a hundred."""
+    if p > 0.995:
+        return "more than 99 in 100"
+    if p < 0.005:
+        return "fewer than 1 in 100"
+    return f"about {max(1, round(100 * p))} in 100"
+
+
+def percent(p: float) -> str:
+    """Return a probability as a percentage that is never 0% or 100%, unless it is exactly that."""
+    if p in (0.0, 1.0):
+        return f"{p:.0%}"
+    if 0.001 <= p <= 0.999:
+        return f"{p:.1%}".replace(".0%", "%")
+    if p < 0.0001:
+        return "less than 0.01%"
+    return f"{p:.2%}" if p <= 0.9999 else "more than 99.99%"

@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--minutes", action="append", default=[], help="of each training, or "
                         "NAME=MINUTES for one dataset (default: 2)")  # fmt: skip
     parser.add_argument("--every", action="append", default=[], help="validate and test on every "
-                        "N-th image of each class and generator, or NAME=N (default: 1)")  # fmt: skip
+                        "N-th image of each class, or NAME=N (default: 1)")  # fmt: skip
     parser.add_argument(
         "--output",
         type=Path,

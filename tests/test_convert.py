@@ -13,7 +13,7 @@ from tfdetect.convert import main
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_model, override
-from tfdetect.core.run import Run
+from tfdetect.core.run import open_run
 from tfdetect.models.convert_run import convert_run, is_matched_by_order
 from tfdetect.models.saving import load_detector
 from tfdetect.models.weights import convertible
@@ -448,14 +448,14 @@ def test_what_went_where_can_be_read_and_changed(tmp_path, capsys):
     assert run_command(main, [*arguments, "--names", str(right)]) == 0
     assert "matched by order" not in capsys.readouterr().err
     (again,) = (tmp_path / "runs").iterdir()
-    scores = tf.sigmoid(load_detector(Run(again, {}))(images)["label"]).numpy()[:, 0]
+    scores = tf.sigmoid(load_detector(open_run(again))(images)["label"]).numpy()[:, 0]
     np.testing.assert_allclose(scores, expected, atol=1e-4)
-    right.write_text("ours,theirs\ngram9/kernel,fc.weight\n")
+    right.write_text("variable,published\ngram9/kernel,fc.weight\n")
     assert run_command(main, [*arguments, "--names", str(right)]) == 2
-    assert "'gram9/kernel' is no variable of gramnet" in capsys.readouterr().err
+    assert "'gram9/kernel' is not a variable of gramnet" in capsys.readouterr().err
     right.write_text("a,b\n1,2\n")
     assert run_command(main, [*arguments, "--names", str(right)]) == 2
-    assert "needs the columns ours and theirs" in capsys.readouterr().err
+    assert "needs the columns variable and published" in capsys.readouterr().err
 
 
 def test_the_linear_layer_of_universal_fake_detect(tmp_path):
@@ -474,7 +474,7 @@ def test_the_linear_layer_of_universal_fake_detect(tmp_path):
 
 def test_a_converted_run_predicts_and_is_evaluated(tmp_path, folder_dataset, capsys):
     run = converted("npr", random_state("npr"), tmp_path, wrap="state_dict")
-    assert run.info["status"] == "converted"
+    assert run.info.status == "converted"
     from tfdetect.evaluate import main as evaluate
     from tfdetect.predict import main as predict
 
@@ -493,7 +493,7 @@ def test_wrong_weights_are_explained(tmp_path, capsys):
     state = random_state("npr")
     with pytest.raises(UserError, match=r"not the weights of npr: conv1.weight is missing"):
         converted("npr", {k: v for k, v in state.items() if k != "conv1.weight"}, tmp_path)
-    with pytest.raises(UserError, match=r"extra belongs nowhere"):
+    with pytest.raises(UserError, match=r"extra is superfluous"):
         converted("npr", {**state, "extra": torch.zeros(2)}, tmp_path)
     with pytest.raises(UserError, match=r"conv1.weight has the shape \(8, 3, 3, 3\)"):
         converted("npr", {**state, "conv1.weight": torch.zeros(8, 3, 3, 3)}, tmp_path)
@@ -510,5 +510,5 @@ def test_wrong_weights_are_explained(tmp_path, capsys):
         convert_run(junk, load_model("npr"), tmp_path / "run")
     assert set(convertible()) == {*LAYOUT, "f3net", "gramnet", "iidnet", "probe"}
     overflown = {**state, "conv1.weight": state["conv1.weight"] / 0}
-    with pytest.raises(UserError, match=r"conv1.weight has numbers that are not finite"):
+    with pytest.raises(UserError, match=r"conv1.weight has values that are not finite"):
         converted("npr", overflown, tmp_path)

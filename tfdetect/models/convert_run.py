@@ -1,4 +1,4 @@
-"""Makes a run of published PyTorch weights."""
+"""Converts published PyTorch weights to a run."""
 
 import csv
 import hashlib
@@ -16,19 +16,19 @@ from tfdetect.core.run_writer import RunWriter
 def convert_run(
     weights: Path, experiment: Experiment, path: Path, names: Path | None = None
 ) -> Run:
-    """Makes a run, of status "converted", of published PyTorch weights.
+    """Convert published PyTorch weights to a run of status "converted".
 
-    What went where is in the run's conversion.csv: ours, theirs, and whether it was matched by
-    its name or, where names are not known, by order and shape.
+    The run's conversion.csv lists each variable, the published tensor that it was set to, and
+    whether that was matched by its name or, where names are not known, by order and shape.
 
     Args:
-        weights: their file.
+        weights: file of the weights.
         experiment: of the published detector.
         path: the run's folder.
-        names: such a table, to be followed instead.
+        names: such a table to follow instead.
 
     Raises:
-        UserError: the file cannot be read, or holds other weights.
+        UserError: the file cannot be read, or contains other weights.
     """
     from tfdetect.models.detector import build_detector
     from tfdetect.models.saved_model import export_saved_model
@@ -43,15 +43,15 @@ def convert_run(
         )
     wanted = _read_names(names) if names else {}
     state = read_state(weights)
-    changes = {} if name == "probe" else {"weights": "none"}  # its file has the head alone
+    changes = {} if name == "probe" else {"weights": "none"}  # its file contains only the head
     if name == "f3net":
         changes["options"] = {**experiment.model.options, "public_code": True}
     model = experiment.model.model_copy(update=changes)
     experiment = experiment.model_copy(update={"model": model})
     detector = build_detector(experiment, 2)
     matched = [
-        {"ours": ours, "theirs": theirs, "by": "name" if known else "order"}
-        for ours, theirs, known in convert(detector, name, state, wanted)
+        {"variable": variable, "published": key, "matched_by": "name" if known else "order"}
+        for variable, key, known in convert(detector, name, state, wanted)
     ]
     writer = RunWriter(path)
     writer.acquire()
@@ -88,12 +88,14 @@ def is_matched_by_order(run: Run) -> bool:
 
 
 def _read_names(file: Path) -> dict[str, str]:
-    """The published name of each of our variables, of a table as conversion.csv."""
+    """Return the published name of each variable, from a table like conversion.csv."""
     try:
         with file.open(newline="", encoding="utf-8") as text:
             rows = list(csv.DictReader(text))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
-    if not rows or not {"ours", "theirs"} <= rows[0].keys():
-        raise UserError(f"{file} needs the columns ours and theirs, as a run's conversion.csv.")
-    return {row["ours"]: row["theirs"] for row in rows}
+    if not rows or not {"variable", "published"} <= rows[0].keys():
+        raise UserError(
+            f"{file} needs the columns variable and published, like a run's conversion.csv."
+        )
+    return {row["variable"]: row["published"] for row in rows}

@@ -1,4 +1,4 @@
-"""What a detector says of images: class probabilities, and which pixels were altered."""
+"""Inference: class probabilities of images, and P(altered) of their pixels."""
 
 from collections.abc import Sequence
 
@@ -10,22 +10,22 @@ from tfdetect.imaging.geometry import resize, restore, to_uint8
 from tfdetect.imaging.tiles import by_tiles
 from tfdetect.models.top_pixels import TopPixels
 
-_TINY = 1e-7  # of a probability, before its logarithm
-_BELOW = 0.499  # the highest P(altered) in what is called authentic
+EPSILON = 1e-7  # lowest probability before a logarithm
+MAX_AUTHENTIC = 0.499  # highest P(altered) of a pixel in an image that is called authentic
 
 
 def predicts_masks(detector: keras.Model) -> bool:
-    """Whether a detector says which pixels were altered."""
+    """Whether a detector predicts which pixels were altered."""
     return any(name.startswith("mask") for name in detector.output)
 
 
 def verdict_from_masks(detector: keras.Model) -> bool:
-    """Whether the verdict is the mask's own: P(fake) 0.5 is P(altered) 0.5 of some pixels."""
+    """Whether the verdict follows from the mask: P(fake) 0.5 is P(altered) 0.5 of some pixels."""
     return any(isinstance(layer, TopPixels) for layer in detector.layers)
 
 
 def probabilities(logits: tf.Tensor) -> tf.Tensor:
-    """Class probabilities float32 [B, C] of logits [B, 1] (two classes) or [B, C]."""
+    """Return class probabilities float32 [B, C] of logits [B, 1] (two classes) or [B, C]."""
     logits = tf.cast(logits, tf.float32)
     if logits.shape[-1] == 1:
         return tf.sigmoid(tf.concat([-logits, logits], axis=1))
@@ -33,45 +33,53 @@ def probabilities(logits: tf.Tensor) -> tf.Tensor:
 
 
 def calibrated(table: tf.Tensor, calibration: Calibration | None) -> tf.Tensor:
-    """Class probabilities [B, C] with P(fake) calibrated; which fake it is stays as likely.
+    """Return class probabilities with P(fake) calibrated.
+
+    The ratios between the probabilities of the kinds of fakes are unchanged.
 
     Args:
-        calibration: see `evaluation.calibration.apply_calibration`; None changes nothing.
+        table: class probabilities float32 [B, C].
+        calibration: see `evaluation.calibration.apply_calibration`; none for no change.
+
+    Returns:
+        float32 [B, C].
     """
     if calibration is None:
         return table
     fakes = table[:, 1:]
     fake = tf.reduce_sum(fakes, axis=1, keepdims=True)
-    odds = tf.math.log(tf.clip_by_value(fake, _TINY, 1.0))
-    odds -= tf.math.log(tf.clip_by_value(table[:, :1], _TINY, 1.0))
+    logit = tf.math.log(tf.clip_by_value(fake, EPSILON, 1.0))
+    logit -= tf.math.log(tf.clip_by_value(table[:, :1], EPSILON, 1.0))
     if calibration.knots is not None:
         x, y = (tf.constant(knots, tf.float32) for knots in calibration.knots)
-        after = tf.clip_by_value(tf.searchsorted(x, odds[:, 0]), 1, x.shape[0] - 1)
+        after = tf.clip_by_value(tf.searchsorted(x, logit[:, 0]), 1, x.shape[0] - 1)
         low, high = tf.gather(x, after - 1), tf.gather(x, after)
-        share = tf.clip_by_value((odds[:, 0] - low) / (high - low), 0.0, 1.0)
-        odds = (tf.gather(y, after - 1) * (1 - share) + tf.gather(y, after) * share)[:, None]
+        position = tf.clip_by_value((logit[:, 0] - low) / (high - low), 0.0, 1.0)
+        logit = tf.gather(y, after - 1) * (1 - position) + tf.gather(y, after) * position
+        logit = logit[:, None]
     else:
-        odds = calibration.scale * odds + calibration.shift
-    now = tf.sigmoid(odds)
-    return tf.concat([tf.sigmoid(-odds), fakes / tf.maximum(fake, _TINY) * now], axis=1)
+        logit = calibration.scale * logit + calibration.shift
+    kinds = fakes / tf.maximum(fake, EPSILON)
+    return tf.concat([tf.sigmoid(-logit), kinds * tf.sigmoid(logit)], axis=1)
 
 
 def predict_views(
     detector: keras.Model, views: Sequence[tf.Tensor], flips: bool = False
 ) -> tf.Tensor:
-    """Class probabilities of images.
+    """Return class probabilities of images.
 
     Args:
-        views: what the detector sees of them, [B, crops, H, W, 3] of each view's size, 0..255.
-        flips: whether to look at their mirror images too; the mean counts.
+        detector: maps images to logits.
+        views: the detector's views of the images, [B, crops, H, W, 3] in 0..255 each.
+        flips: average with the probabilities of the mirrored images.
 
     Returns:
-        float32 [B, C]; of one view the mean over an image's windows.
+        float32 [B, C], of one view the mean over an image's windows.
     """
     if flips:
         mirrored = [view[..., ::-1, :] for view in views]
         return (predict_views(detector, views) + predict_views(detector, mirrored)) / 2
-    if len(views) > 1:  # an ensemble, whose members join their own windows
+    if len(views) > 1:  # an ensemble, whose members average their own windows
         parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
         return probabilities(detector(parts, training=False)["label"])
     [windows] = views
@@ -84,49 +92,50 @@ def predict_views(
 def predict_images(
     detector: keras.Model, images: tf.Tensor, views: Sequence[View]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Class probabilities of images, and P(altered) of their pixels.
+    """Return class probabilities of images, and P(altered) of their pixels.
 
-    Where the verdict is the mask's own (the head top_pixels), the two agree: no pixel of what
-    is called authentic has P(altered) 0.5.
+    Where the verdict follows from the mask (the head top_pixels), the two agree: no pixel of an
+    image that is called authentic has P(altered) 0.5.
 
-    With a window policy images are read by overlapping tiles at their own resolution, and the
-    tile with the highest P(fake) gives the probabilities: a forgery may be in one place.
+    With a window policy images are read in overlapping tiles at native resolution, and the tile
+    with the highest P(fake) gives the probabilities, because a forgery may be local.
 
     Args:
-        detector: one that draws masks.
+        detector: one that predicts masks.
         images: [B, H, W, 3], any size, 0..255.
-        views: what it sees of them; of several, none cuts windows.
+        views: the detector's views of an image; if there are several, none has a window policy.
 
     Returns:
-        float32 [B, C] and float32 [B, H, W, 1]. With the policy "crop" what lies outside the
-        crop has P(altered) 0.
+        float32 [B, C] and float32 [B, H, W, 1]. With the policy "crop" pixels outside of the crop
+        have P(altered) 0.
     """
     if len(views) > 1:
-        return _of_several(detector, images, views)
+        return _predict_images_of_views(detector, images, views)
     size, policy = views[0].size, views[0].policy
     agree = verdict_from_masks(detector)
 
-    def look(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def predict(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = detector(tf.cast(pixels, tf.float32), training=False)
         table, altered = probabilities(logits["label"]), tf.sigmoid(logits["mask"])
         if agree:
             authentic = table[:, :1, None, None] > 0.5
-            altered = tf.where(authentic, tf.minimum(altered, _BELOW), altered)
+            altered = tf.where(authentic, tf.minimum(altered, MAX_AUTHENTIC), altered)
         return table, altered
 
     if not policy.startswith("window"):
-        table, masks = look(resize(images, size, policy))
+        table, masks = predict(resize(images, size, policy))
         return table, restore(masks, tf.shape(images)[1:3], policy)
     classes = max(2, detector.output["label"].shape[-1])
-    tables, masks = by_tiles(to_uint8(images), size, policy.removeprefix("window_"), look)
-    surest = tf.argmin(tables[..., 0], axis=1)
-    return tf.ensure_shape(tf.gather(tables, surest, batch_dims=1), [None, classes]), masks
+    tables, masks = by_tiles(to_uint8(images), size, policy.removeprefix("window_"), predict)
+    most_fake = tf.argmin(tables[..., 0], axis=1)
+    table = tf.gather(tables, most_fake, batch_dims=1)
+    return tf.ensure_shape(table, [None, classes]), masks
 
 
-def _of_several(
+def _predict_images_of_views(
     detector: keras.Model, images: tf.Tensor, views: Sequence[View]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The same by an ensemble of several views: the mean of the masks it draws on them."""
+    """Return the same of an ensemble with several views; its masks are averaged on the image."""
     parts = [tf.cast(resize(images, view.size, view.policy), tf.float32) for view in views]
     logits = detector(parts, training=False)
     maps = [

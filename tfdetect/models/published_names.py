@@ -1,7 +1,7 @@
-"""What published PyTorch networks call layers that we have too, and in which order they stand."""
+"""Maps the variables of our detectors to tensors of published PyTorch networks."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -14,55 +14,55 @@ from tfdetect.models.residual_front_ends import Bayar
 
 
 @dataclass(frozen=True)
-class Published:
-    """What is known of a project's file.
+class PublishedFile:
+    """Facts about a project's file of weights.
 
     Attributes:
-        fake: which of two logits is fake's.
-        bgr: trained on BGR; the channels that layers read of the image are reversed.
-        spare: what tensors that nothing uses are called, as a regular expression.
+        fake: index of the logit of fake, of two.
+        bgr: trained on BGR images, so that input channels are reversed.
+        unused: regular expression of the names of tensors that are not needed.
     """
 
     fake: int = 1
     bgr: bool = False
-    spare: str = r"num_batches_tracked$"
+    unused: str = r"num_batches_tracked$"
 
-    def is_spare(self, key: str, value: np.ndarray) -> bool:
-        """Whether our network has no place for a tensor because it is fixed or unused."""
+    def is_unused(self, key: str, value: np.ndarray) -> bool:
+        """Whether our network has no variable for a tensor, because it is fixed or unused."""
         fixed = value.shape == (256, 1, 5, 5) and np.allclose(value, LOCAL[None, None], atol=1e-3)
-        return fixed or re.search(self.spare, key) is not None
+        return fixed or re.search(self.unused, key) is not None
 
 
 PUBLISHED = {
-    "cnnspot": Published(),
-    "f3net": Published(
-        spare=r"num_batches_tracked$|_DCT_|\.base$|\.ft_num$|adjust_channel|"
+    "cnnspot": PublishedFile(),
+    "f3net": PublishedFile(
+        unused=r"num_batches_tracked$|_DCT_|\.base$|\.ft_num$|adjust_channel|"
         r"xcep\.(fc|last_linear)\."
     ),
-    "gramnet": Published(fake=0, bgr=True),
-    "iidnet": Published(bgr=True, spare=r"num_batches_tracked$|bayar_(mask|final)$"),
-    "npr": Published(),
-    "probe": Published(),
-    "safe": Published(),
-    "spec": Published(fake=0, bgr=True),
+    "gramnet": PublishedFile(fake=0, bgr=True),
+    "iidnet": PublishedFile(bgr=True, unused=r"num_batches_tracked$|bayar_(mask|final)$"),
+    "npr": PublishedFile(),
+    "probe": PublishedFile(),
+    "safe": PublishedFile(),
+    "spec": PublishedFile(fake=0, bgr=True),
 }
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One of our variables, and what of a state dict belongs there.
+    """A variable of our detector, and the tensor of a state dict that it is set to.
 
     Attributes:
-        ours: "layer/variable".
+        name: of the variable, "layer/variable".
         variable: to be set.
-        shape: of the tensor there.
-        change: that tensor as ours.
-        suffix: the end of its name there.
-        key: its whole name there, where that is known.
-        hint: what its name there must hold, a regular expression, where that is known.
+        shape: of the tensor.
+        change: converts the tensor to the variable's layout.
+        suffix: end of the tensor's name.
+        key: the tensor's name, where that is known.
+        hint: regular expression that the tensor's name must match, where one is known.
     """
 
-    ours: str
+    name: str
     variable: keras.Variable
     shape: tuple[int, ...]
     change: Callable[[np.ndarray], np.ndarray]
@@ -72,11 +72,12 @@ class Slot:
 
 
 def slots_of(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> Iterator[Slot]:
-    """All variables of a detector, in the order of the published network.
+    """Yield all variables of a detector, in the order of the published network.
 
     Args:
         detector: of the experiment `name`.
-        state: what was published, whose names tell how an Xception is called there.
+        name: of the published detector.
+        state: the published tensors, whose names show how an Xception is called there.
     """
     facts = PUBLISHED[name]
     backbone = backbone_of(detector)
@@ -105,23 +106,23 @@ def slots_of(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> 
         yield from _layer(detector.get_layer("mask_logits"))
     elif name == "f3net":
         yield from _f3net(backbone, state)
-    if name != "iidnet":  # its verdict is the mask's
+    if name != "iidnet":  # its verdict follows from the mask
         yield from _head(detector.get_layer("label"), name, facts, state)
 
 
 def _as_computed(kernel: np.ndarray) -> np.ndarray:
-    """IID-Net's constrained kernels [h, w, in, out] as the public code computes with them.
+    """Return IID-Net's constrained kernels [h, w, in, out] as the public code uses them.
 
-    It constrains those of the first output alone; the others it multiplies by 10,000.
+    It constrains the kernels of the first output only, and multiplies the others by 10,000.
     """
     first = np.asarray(Bayar()(kernel[..., :1]))
     return np.concatenate([first, 1e4 * kernel[..., 1:]], axis=-1)
 
 
 def _head(
-    dense: layers.Dense, name: str, facts: Published, state: dict[str, np.ndarray]
+    dense: layers.Dense, name: str, facts: PublishedFile, state: dict[str, np.ndarray]
 ) -> Iterator[Slot]:
-    """The last layer, of one logit or of two."""
+    """Yield the variables of the last layer, of one logit or of two."""
     width = dense.kernel.shape[0]
     key = {"cnnspot": "fc.", "spec": "fc.", "npr": "fc1.", "safe": "fc1.", "probe": ""}.get(name)
     logits = 2 if name in ("gramnet", "safe", "spec") else 1
@@ -133,7 +134,7 @@ def _head(
         logits = len(state.get(f"{key}bias", [0]))
 
     def logit(w: np.ndarray) -> np.ndarray:
-        """Of two logits the difference, which is the same probability."""
+        """Return the difference of two logits, which gives the same probability."""
         return (
             w[facts.fake : facts.fake + 1] - w[1 - facts.fake : 2 - facts.fake]
             if len(w) == 2
@@ -146,7 +147,7 @@ def _head(
                     lambda w: logit(w).T, part, "" if key is None else f"{key}{part}")  # fmt: skip
 
 
-def as_one(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def stack_filters(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return a state dict in which the separate learned filters of each front-end are stacked."""
     stacked, filters = {}, {}
     for key, value in state.items():
@@ -159,7 +160,7 @@ def as_one(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _f3net(backbone: keras.Model, state: dict[str, np.ndarray]) -> Iterator[Slot]:
-    """Front-ends, Xceptions by the names of Cadene's port, and what mixes them."""
+    """Yield the variables of front-ends, of Xceptions named as in Cadene's port, of MixBlocks."""
     found = {layer.name: layer for layer in backbone.layers}
     streams = [name for name in ("fad", "lfs", "image")
                if any(layer.startswith(f"{name}_blocks") for layer in found)]  # fmt: skip
@@ -172,7 +173,7 @@ def _f3net(backbone: keras.Model, state: dict[str, np.ndarray]) -> Iterator[Slot
         if stream != "image":
             layer = found[stream]
             shape = layer.filters.shape
-            if stream == "lfs":  # [bands, 10, 10] there
+            if stream == "lfs":  # published as [bands, 10, 10]
                 bands, side = shape[1], layer.window
                 shape = (bands, side, side)
             yield Slot(f"{stream}/filters", layer.filters, tuple(shape),
@@ -195,7 +196,7 @@ def _f3net(backbone: keras.Model, state: dict[str, np.ndarray]) -> Iterator[Slot
             yield from _layer(found[f"mix{number}_key{own}"], f"{prefix}{theirs}_key")
             yield from _layer(found[f"mix{number}_{stream}_conv"], f"{prefix}{theirs}_conv")
             yield from _layer(found[f"mix{number}_{stream}_norm"], f"{prefix}{theirs}_bn")
-            # A gate is on what comes from the other stream, and named after that one there.
+            # A published gate is named after the other stream, whose features it scales.
             gate = found[f"mix{number}_{stream}_gate"]
             yield Slot(
                 f"{gate.name}/gate", gate.gate, (1,), np.squeeze, "", f"{prefix}{other}_gamma"
@@ -203,8 +204,10 @@ def _f3net(backbone: keras.Model, state: dict[str, np.ndarray]) -> Iterator[Slot
 
 
 def _xception_key(name: str) -> str:
-    """Cadene's name of a layer of keras.applications.Xception; none for the skips, which have no
-    names of their own."""
+    """Return Cadene's name of a layer of keras.applications.Xception.
+
+    It is empty for skip connections, whose layers have no names there.
+    """
     if match := re.fullmatch(r"block1_conv(\d)(_bn)?", name):
         return f"{'bn' if match[2] else 'conv'}{match[1]}"
     if match := re.fullmatch(r"block14_sepconv(\d)(_bn)?", name):
@@ -212,15 +215,15 @@ def _xception_key(name: str) -> str:
     if match := re.fullmatch(r"block(\d+)_sepconv(\d)(_bn)?", name):
         block, step = int(match[1]) - 1, int(match[2]) - 1
         # Each step is a ReLU, a convolution and a normalization; the first block has no first ReLU.
-        place = 3 * step + (block > 1) + (match[3] is not None)
-        return f"block{block}.rep.{place}"
+        index = 3 * step + (block > 1) + (match[3] is not None)
+        return f"block{block}.rep.{index}"
     return ""
 
 
-def _ordered(found: dict, pattern: str, parts: list[str] = ()) -> list[layers.Layer]:
-    """Layers whose names match a pattern, by its groups: numbers, then parts in their order."""
+def _ordered(found: dict, pattern: str, parts: Sequence[str] = ()) -> list[layers.Layer]:
+    """Return layers whose names match a pattern, sorted by its groups: numbers, then parts."""
 
-    def place(match: re.Match) -> tuple:
+    def position(match: re.Match) -> tuple:
         return tuple(
             -1 if group is None else int(group) if group.isdigit()
             else parts.index(group) if parts else ["conv", "norm"].index(group)
@@ -229,13 +232,13 @@ def _ordered(found: dict, pattern: str, parts: list[str] = ()) -> list[layers.La
 
     matches = [(match, layer) for name, layer in found.items()
                if (match := re.fullmatch(pattern, name))]  # fmt: skip
-    return [layer for _, layer in sorted(matches, key=lambda pair: place(pair[0]))]
+    return [layer for _, layer in sorted(matches, key=lambda pair: position(pair[0]))]
 
 
 def _layer(
     layer: layers.Layer, key: str = "", reverse: bool = False, hint: str = "", title: str = ""
 ) -> Iterator[Slot]:
-    """The variables of a layer of a kind that both have."""
+    """Yield the variables of a layer that exists in both frameworks."""
 
     def slot(variable: keras.Variable, part: str, change=np.asarray, shape=None, key=key) -> Slot:
         return Slot(
@@ -263,10 +266,10 @@ def _layer(
         if layer.use_bias:
             yield slot(layer.bias, "bias")
     elif isinstance(layer, layers.Conv2D):
-        height, width, read, made = layer.kernel.shape
+        height, width, inputs, outputs = layer.kernel.shape
         order = slice(None, None, -1 if reverse else 1)
         yield slot(layer.kernel, "weight", lambda w: w[:, order].transpose(2, 3, 1, 0),
-                   (made, read, height, width))  # fmt: skip
+                   (outputs, inputs, height, width))  # fmt: skip
         if layer.use_bias:
             yield slot(layer.bias, "bias")
     elif isinstance(layer, layers.Dense):
@@ -275,15 +278,15 @@ def _layer(
 
 
 def _resnet(backbone: keras.Model) -> dict[layers.Layer, str]:
-    """keras-hub's layers and torchvision's names of the same."""
+    """Return torchvision's name of each layer of keras-hub's ResNet."""
     names = {}
     for layer in backbone_layers(backbone):
         if re.match(r"conv1_(conv|bn)$|stack\d", layer.name) and isinstance(
             layer, (layers.Conv2D, layers.BatchNormalization)
         ):
-            *place, number, kind = layer.name.split("_")
-            if place:
-                stack, block = (int("".join(filter(str.isdigit, part))) for part in place)
+            *position, number, kind = layer.name.split("_")
+            if position:
+                stack, block = (int("".join(filter(str.isdigit, part))) for part in position)
                 inner = f"{'conv' if kind == 'conv' else 'bn'}{number}"
                 if number == "0":
                     inner = f"downsample.{0 if kind == 'conv' else 1}"

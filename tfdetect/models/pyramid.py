@@ -1,26 +1,26 @@
-"""Feature maps of a backbone, from fine to coarse, for heads that draw masks."""
+"""Feature maps of a backbone, from fine to coarse, for mask heads."""
 
 import math
 
 import keras
 from keras import layers
 
-_COARSEST = 32  # stride
+MAX_STRIDE = 32
 
 
 @keras.saving.register_keras_serializable("tfdetect")
 class Pyramid(keras.Model):
-    """A backbone, of the same layers and weights, that returns feature maps of its own.
+    """A backbone, with the same layers and weights, that also returns intermediate feature maps.
 
-    It is saved as the backbone it was made of: layers of keras-hub can be rebuilt by their
-    models only.
+    It is saved as the backbone that it was made from: layers of keras-hub can be rebuilt only by
+    their models.
 
     Args:
         backbone: image [B, H, W, 3] -> features [B, h, w, c].
-        features: name of the layer whose output counts as the features; by default the last.
+        features: name of the layer whose output is the features; by default the last.
         maps: names of the layers whose outputs follow. None finds the last map [B, h, w, c] at
-            each stride that there is of 1, 2, 4 ... 32, from fine to coarse, tokens put back on
-            their grid; an empty list makes a model of the features alone.
+            each existing stride of 1, 2, 4 ... 32, from fine to coarse, with tokens reshaped to
+            their grid; an empty list returns the features only.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class Pyramid(keras.Model):
         if maps == []:
             (outputs,) = outputs
         super().__init__(inputs=image, outputs=outputs, **{"name": backbone.name, **kwargs})
-        # Not as attributes, which Keras would count as layers once more.
+        # Not as attributes: Keras would track the layers twice.
         self._made_of = lambda: (backbone, features, maps)
 
     def with_maps(self, maps: list[str] | None) -> "Pyramid":
-        """The same with other maps."""
+        """Return the same backbone with other maps."""
         backbone, features, _ = self._made_of()
         return Pyramid(backbone, features, maps)
 
@@ -52,12 +52,12 @@ class Pyramid(keras.Model):
 
 
 def with_maps(model: keras.Model, maps: list[str] | None = None) -> Pyramid:
-    """The `Pyramid` of a backbone's model, which may be one already."""
+    """Return the `Pyramid` of a backbone's model, which may be one already."""
     return model.with_maps(maps) if isinstance(model, Pyramid) else Pyramid(model, maps=maps)
 
 
 def _outputs(model: keras.Model, features: str, maps: list[str] | None) -> tuple:
-    """The image, and the features and maps of it."""
+    """Return the input of a model, and its features and maps."""
 
     def named(name: str):
         return model.get_layer(name).output if name else model.output
@@ -88,8 +88,8 @@ def _feature_maps(model: keras.Model) -> list:
             found[height // grid[0]] = x, grid
         elif len(x.shape) == 4 and x.shape[-1] > 3 and (x.shape[1] or 0) > 1:
             stride = 2 ** round(math.log2(height / x.shape[1]))
-            # Unpadded convolutions leave somewhat less than a whole share.
-            if stride <= _COARSEST and 0.9 * height <= x.shape[1] * stride <= 1.05 * height:
+            # Unpadded convolutions leave slightly less than the exact fraction.
+            if stride <= MAX_STRIDE and 0.9 * height <= x.shape[1] * stride <= 1.05 * height:
                 found[stride] = x, None
     maps = []
     for stride in sorted(found):
@@ -104,19 +104,19 @@ def _feature_maps(model: keras.Model) -> list:
 
 
 def _tensors(model: keras.Model) -> list:
-    """What its layers read, in order, and its output; without what was only padded."""
+    """Return the inputs of all layers in order, and the output, without zero-padded tensors."""
     own = [
         layer for layer in model.layers
         if not isinstance(layer, (layers.InputLayer, keras.Model))
     ]  # fmt: skip
-    # Padding shifts what lies where.
+    # Padding shifts positions.
     padded = {id(layer.output) for layer in own if isinstance(layer, layers.ZeroPadding2D)}
     tensors = [x for layer in own for x in keras.tree.flatten(layer.input)] + [model.output]
     return [x for x in tensors if id(x) not in padded]
 
 
 def _grid(tokens: int, height: int, width: int) -> tuple[int, int, int] | None:
-    """Rows, columns and leading extra tokens, at most two, of so many tokens."""
+    """Return rows, columns and the number of leading extra tokens, at most two."""
     for stride in (4, 8, 16, 32):
         rows, columns = height // stride, width // stride
         if rows > 1 and 0 <= tokens - rows * columns <= 2:

@@ -1,16 +1,20 @@
-"""Writes a run's detector as a SavedModel that needs TensorFlow alone.
+"""Exports a run's detector as a SavedModel that needs only TensorFlow.
 
-Two signatures, whose names are stable:
+It has two signatures with stable names:
 
     serving_default   images: float32 [B, H, W, 3], 0..255, any H and W
     encoded           encoded_images: string [B], JPEG, PNG, WebP, BMP or GIF bytes
 
-Both return class_names: string [C], class 0 authentic; probabilities: float32
-[B, C], calibrated as the run is; p_fake: float32 [B], 1 - P(class 0); verdict: string [B], a class
-name by the run's threshold; unsure: bool [B], whether p_fake lies where the run's verdicts are too
-often wrong. Detectors with a mask also return P(altered) of
-each pixel: serving_default as mask, float32 [B, H, W, 1]; encoded as mask_png, string [B], gray
-PNG of each image's size, 255 for 1.
+Both return:
+
+    class_names     string [C]; class 0 is the authentic one
+    probabilities   float32 [B, C], calibrated as the run is
+    p_fake          float32 [B], 1 - P(class 0)
+    verdict         string [B], a class name, by the run's threshold
+    unsure          bool [B], whether p_fake is in the run's abstention band
+
+Detectors that predict masks also return P(altered) of each pixel: serving_default as mask,
+float32 [B, H, W, 1]; encoded as mask_png, string [B], gray PNG of each image's size, 255 for 1.
 """
 
 import shutil
@@ -25,30 +29,29 @@ from tfdetect.models.saving import load_detector
 
 
 def export_saved_model(run: Run) -> None:
-    """Writes `saved_model/` into the run's folder, whole or not at all."""
+    """Write `saved_model/` into the run's folder."""
     import keras
 
     detector = load_detector(run)
     names, views = tf.constant(list(run.class_names)), run.views
-    masked = predicts_masks(detector)
-
+    has_masks = predicts_masks(detector)
     low, high = run.abstention_band
 
     def named(table: tf.Tensor, **masks: tf.Tensor) -> dict[str, tf.Tensor]:
         table = calibrated(table, run.calibration)
         fake = tf.reduce_sum(table[:, 1:], axis=1)
-        likeliest = 1 + tf.argmax(table[:, 1:], axis=1)
+        most_likely = 1 + tf.argmax(table[:, 1:], axis=1)
         return {
             "class_names": tf.identity(names),
             "probabilities": table,
             "p_fake": fake,
-            "verdict": tf.gather(names, tf.where(fake >= run.threshold, likeliest, 0)),
+            "verdict": tf.gather(names, tf.where(fake >= run.threshold, most_likely, 0)),
             "unsure": (fake >= low) & (fake < high),
             **masks,
         }
 
     def images_endpoint(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        if masked:
+        if has_masks:
             table, masks = predict_images(detector, images, views)
             return named(table, mask=masks)
         return named(
@@ -60,14 +63,14 @@ def export_saved_model(run: Run) -> None:
             image = decode(data)
             return tuple(windows(image, view.size, view.policy, view.crops) for view in views)
 
-        def draw(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def predict(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             table, masks = predict_images(detector, decode(data)[None], views)
             gray = tf.cast(tf.round(masks[0] * 255), tf.uint8)
             return table[0], tf.io.encode_png(gray)
 
-        if masked:
+        if has_masks:
             specs = tf.TensorSpec([len(run.class_names)], tf.float32), tf.TensorSpec([], tf.string)
-            table, masks = tf.map_fn(draw, encoded_images, fn_output_signature=specs)
+            table, masks = tf.map_fn(predict, encoded_images, fn_output_signature=specs)
             return named(table, mask_png=masks)
         specs = tuple(tf.TensorSpec([v.crops, *v.size, 3], tf.uint8) for v in views)
         return named(

@@ -1,4 +1,4 @@
-"""Published PyTorch weights brought into our detectors, number by number."""
+"""Sets a detector's variables to published PyTorch weights."""
 
 import re
 from pathlib import Path
@@ -7,19 +7,19 @@ import keras
 import numpy as np
 
 from tfdetect.core.errors import UserError
-from tfdetect.models.published_names import PUBLISHED, Slot, as_one, slots_of
+from tfdetect.models.published_names import PUBLISHED, Slot, slots_of, stack_filters
 
 
 def convertible() -> list[str]:
-    """Names of the detectors whose published weights can be brought in."""
+    """Return the names of the detectors whose published weights can be converted."""
     return sorted(PUBLISHED)
 
 
 def read_state(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a .pth, .pt, .bin or .safetensors file, by name.
+    """Return the tensors of a .pth, .pt, .bin or .safetensors file, by name.
 
     Raises:
-        UserError: no such file, not readable, or a package is missing.
+        UserError: there is no such file, it cannot be read, or a package is missing.
     """
     if not path.is_file():
         raise UserError(f"There is no file {str(path)!r}.")
@@ -43,49 +43,50 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
-        raise UserError(f"{path} holds no dictionary of tensors.")
+        raise UserError(f"{path} contains no dictionary of tensors.")
     return {name.removeprefix("module."): np.asarray(value) for name, value in state.items()}
 
 
 def convert(
     detector: keras.Model, name: str, state: dict[str, np.ndarray], names: dict[str, str]
 ) -> list[tuple[str, str, bool]]:
-    """Sets the detector's weights to published ones.
+    """Set the weights of a detector to published ones.
 
-    Tensors whose names there are not known to us are taken in their order, those of the same
-    shape and kind one after the other, as the network is written down.
+    Tensors whose published names are not known are assigned in their order, those of the same shape
+    and kind one after the other, as the network is defined.
 
     Args:
-        detector: the one that `build_detector` makes of the experiment `name`.
-        state: tensors by the published names, in the file's order.
-        names: by ours, "layer/variable", the published name, where it is to be another one.
+        detector: of the experiment `name`, from `build_detector`.
+        name: of the published detector.
+        state: tensors by their published names, in the file's order.
+        names: published name of variables, "layer/variable", where it is to be another one.
 
     Returns:
-        Our name, the published one, and whether it was known by its name, of each variable.
+        Of each variable its name, the published name, and whether that was known.
 
     Raises:
-        UserError: the weights are another network's; names what is missing, of another shape or
-            left over.
+        UserError: the weights are another network's; the message names what is missing, of another
+            shape or superfluous.
     """
     facts = PUBLISHED[name]
-    state = as_one(state)
+    state = stack_filters(state)
     slots = list(slots_of(detector, name, state))
-    unknown = sorted(set(names) - {slot.ours for slot in slots})
+    unknown = sorted(set(names) - {slot.name for slot in slots})
     if unknown:
-        raise UserError(f"{unknown[0]!r} is no variable of {name}.")
+        raise UserError(f"{unknown[0]!r} is not a variable of {name}.")
     left = {key: value for key, value in state.items() if not facts.is_spare(key, value)}
-    # Of what is named otherwise there, it is the order that tells.
+    # Hints count only where the published names follow them; else the order decides.
     hints = {slot.hint for slot in slots if slot.hint}
     hints = {hint for hint in hints if any(re.search(hint, key) for key in left)}
     wrong, taken = [], []
-    for slot in sorted(slots, key=lambda slot: not (slot.key or slot.ours in names)):
-        key = names.get(slot.ours, slot.key)
+    for slot in sorted(slots, key=lambda slot: not (slot.key or slot.name in names)):
+        key = names.get(slot.name, slot.key)
         known = bool(key)
         if not known:
             key = next((key for key, value in left.items() if _fits(key, value, slot, hints)), "")
         if key not in left:
             wrong.append(
-                f"{key or f'a tensor of the shape {slot.shape} for {slot.ours}'} is missing"
+                f"{key or f'a tensor of the shape {slot.shape} for {slot.name}'} is missing"
             )
             continue
         value = left.pop(key)
@@ -93,11 +94,11 @@ def convert(
             wrong.append(f"{key} has the shape {value.shape}")
             continue
         if not np.isfinite(value).all():
-            wrong.append(f"{key} has numbers that are not finite")
+            wrong.append(f"{key} has values that are not finite")
             continue
         slot.variable.assign(slot.change(value))
-        taken.append((slot.ours, key, known))
-    wrong += [f"{key} belongs nowhere" for key in left]
+        taken.append((slot.name, key, known))
+    wrong += [f"{key} is superfluous" for key in left]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise UserError(f"These are not the weights of {name}: {'; '.join(wrong[:5])}{more}.")

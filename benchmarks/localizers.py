@@ -1,12 +1,12 @@
-"""Tables of localizers: one against another, fills never seen, and sets never seen.
+"""Compares localizers: on one dataset, on unseen fills, and on unseen datasets.
 
     python benchmarks/localizers.py compare --data forged --test splices=DIR
     python benchmarks/localizers.py leave-one-out --data forged
     python benchmarks/localizers.py transfer --train splices=DIR --test casia1_samples=DIR
 
-Every localizer trains for the same time on the same machine, from scratch, with the schedule of
-its experiment. `forged` is what `synthesize` wrote. IoU, F1 and AP are means over the altered
-images of the test split, or of all of a set that nothing was trained on.
+Each localizer is trained for the same time on the same machine, from scratch, with the schedule of
+its experiment. `forged` is a dataset that `synthesize` wrote. IoU, F1 and AP are means over the
+altered images of the test split, or of all images of a dataset that was not trained on.
 """
 
 import argparse
@@ -26,19 +26,29 @@ LOCALIZERS = ("localizer", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0",
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", choices=["compare", "leave-one-out", "transfer"])
-    parser.add_argument("--data", type=Path, help="what synthesize wrote")
-    parser.add_argument("--train", help="for transfer: NAME=DIR, a dataset and where it lies")
-    parser.add_argument("--test", action="append", default=[], help="NAME=DIR, repeatable")
+    parser.add_argument("--data", type=Path, help="a dataset that synthesize wrote")
+    parser.add_argument(
+        "--train", metavar="NAME=DIR", help="for transfer: a dataset and its directory"
+    )
+    parser.add_argument(
+        "--test",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a dataset to measure on; repeatable",
+    )
     parser.add_argument("--experiments", default=",".join(LOCALIZERS), help="for compare")
-    parser.add_argument("--size", type=int, default=256, help="pixels of a window (256), or "
-                        "the smallest above that the localizer takes")  # fmt: skip
-    parser.add_argument("--batch", type=int, default=16, help="windows (16)")
-    parser.add_argument("--minutes", type=float, default=10, help="of training each (10)")
-    parser.add_argument("--steps", type=int, help="train so many steps instead")
-    parser.add_argument("--fills", help="for leave-one-out: these alone, as A,B")
+    parser.add_argument("--size", type=int, default=256, help="pixels of a window, or the "
+                        "next size that the localizer accepts (default: 256)")  # fmt: skip
+    parser.add_argument("--batch", type=int, default=16, help="windows per step (default: 16)")
+    parser.add_argument("--minutes", type=float, default=10, help="of each training (default: 10)")
+    parser.add_argument("--steps", type=int, help="steps of each training, instead of --minutes")
+    parser.add_argument("--fills", metavar="A,B", help="for leave-one-out: only these fills")
     parser.add_argument("--every", type=int, default=1, help="measure on every N-th image of each "
-                        "kind, validate on every 4N-th (1)")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=Path("localizers"), help="for the runs")
+                        "kind, validate on every 4N-th (default: 1)")  # fmt: skip
+    parser.add_argument(
+        "--output", type=Path, default=Path("localizers"), help="directory of the runs"
+    )
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     rows = {"compare": compare, "leave-one-out": leave_one_out, "transfer": transfer}[args.table]
@@ -49,27 +59,27 @@ def main():
 
 
 def compare(args):
-    """Each localizer on each set."""
+    """Yield a row for each localizer and dataset."""
     source = args.data / "manifest.csv"
-    learned = thinned(args, source, "learned", ("train", "validation"), whole=("train",))
-    tests = {"forged": thinned(args, source, "measured-forged", splits=("test",))}
+    training = subset(args, source, "training", ("train", "validation"), whole=("train",))
+    tests = {"forged": subset(args, source, "measured-forged", splits=("test",))}
     for text in args.test:
         name, _, folder = text.partition("=")
-        tests[name] = thinned(args, Path(folder) / "manifest.csv", f"measured-{name}")
+        tests[name] = subset(args, Path(folder) / "manifest.csv", f"measured-{name}")
     for experiment in args.experiments.split(","):
-        run, steps, seconds = train(args, experiment, str(learned), experiment)
+        run, steps, seconds = train(args, experiment, str(training), experiment)
         for name, manifest in tests.items():
             results = evaluate(run, str(manifest), args.output / f"{experiment}-{name}")
             parts = {"all": results, **results.get("generators", {})}
             for part, result in parts.items():
-                yield {"localizer": experiment, "images seen": steps * args.batch,
+                yield {"localizer": experiment, "training images": steps * args.batch,
                        "minutes": round(seconds / 60, 1), "set": name, "fill": part,
-                       **figures(result)}  # fmt: skip
+                       **metric_columns(result)}  # fmt: skip
 
 
 def leave_one_out(args):
-    """Each fill measured by a localizer that saw it and by one that did not."""
-    rows = placed(args.data / "manifest.csv")
+    """Yield for each fill a row with it in training, and one without."""
+    rows = with_absolute_paths(args.data / "manifest.csv")
     fills = sorted({row["generator"] for row in rows} - {""})
     whole, steps, _ = train(args, "localizer", str(args.data), "all-fills")
     for fill in args.fills.split(",") if args.fills else fills:
@@ -79,29 +89,29 @@ def leave_one_out(args):
             r for r in rows if r["split"] == "test" and r["generator"] not in others
         ])  # fmt: skip
         run, _, _ = train(args, "localizer", str(rest), f"without-{fill}", steps=steps)
-        for name, measured in (("seen", whole), ("never seen", run)):
+        for name, measured in (("in training", whole), ("unseen", run)):
             result = evaluate(measured, str(only), args.output / f"{fill}-{name}")
-            yield {"fill": fill, "in training": name, **figures(result)}
+            yield {"fill": fill, "fill is": name, **metric_columns(result)}
 
 
 def transfer(args):
-    """One set learned, others measured."""
+    """Yield a row for each dataset that a localizer of another one is measured on."""
     name, _, folder = args.train.partition("=")
     run, steps, _ = train(args, "localizer", name, f"on-{name}", folder)
     own = json.loads((run / "metrics.json").read_text())["test"]
-    yield {"trained on": name, "measured on": f"{name}, test", **figures(own)}
+    yield {"trained on": name, "measured on": f"{name}, test", **metric_columns(own)}
     for text in args.test:
         other, _, folder = text.partition("=")
-        manifest = thinned(args, Path(folder) / "manifest.csv", f"measured-{other}")
+        manifest = subset(args, Path(folder) / "manifest.csv", f"measured-{other}")
         results = evaluate(run, str(manifest), args.output / f"on-{name}-{other}")
         for part, result in {"all": results, **results.get("generators", {})}.items():
-            yield {"trained on": name, "measured on": f"{other}, {part}", **figures(result)}
+            yield {"trained on": name, "measured on": f"{other}, {part}", **metric_columns(result)}
 
 
 def train(
     args, experiment: str, dataset: str, name: str, folder: str = "", steps: int | None = None
 ) -> tuple:
-    """Trains for the wanted time, or steps; returns the run's folder, its steps and its seconds."""
+    """Train for the time or number of steps; return the run's directory, steps and seconds."""
     changes = [f"training.batch_size={args.batch}", "model.weights=none"]
     side = budget.smallest_side(experiment, args.size, changes)
     common = [
@@ -116,7 +126,7 @@ def train(
 
 
 def evaluate(run: Path, dataset: str, output: Path) -> dict:
-    """The metrics of a run on all of a set."""
+    """Return the metrics of a run on all images of a dataset."""
     output = output.with_name(output.name.replace(" ", "-"))
     if not (output / "metrics.json").is_file():
         call("-m", "tfdetect.evaluate", str(run), "--dataset", dataset, "--split", "all",
@@ -124,8 +134,8 @@ def evaluate(run: Path, dataset: str, output: Path) -> dict:
     return json.loads((output / "metrics.json").read_text())["all"]
 
 
-def figures(result: dict) -> dict:
-    """The row's numbers, with the interval of the IoU."""
+def metric_columns(result: dict) -> dict:
+    """Return the columns of a row: the metrics of masks, the IoU with its interval."""
     metrics = result["masks"]["metrics"]
     iou = metrics["iou_altered"]
     return {
@@ -136,10 +146,18 @@ def figures(result: dict) -> dict:
     }
 
 
-def thinned(args, source: Path, name: str, splits: tuple = (), whole: tuple[str, ...] = ()) -> Path:
-    """A manifest of every N-th image of each kind in all or some splits, of those `whole` all."""
+def subset(args, source: Path, name: str, splits: tuple = (), whole: tuple[str, ...] = ()) -> Path:
+    """Write a manifest of every N-th image of each kind.
+
+    Args:
+        args: of the command line.
+        source: a manifest.
+        name: of the new one.
+        splits: that are kept; () for all.
+        whole: splits of which all images are kept.
+    """
     kinds, rows = {}, []
-    for row in placed(source):
+    for row in with_absolute_paths(source):
         if not splits or row["split"] in splits:
             kind = row.get("split"), row["label"], row["generator"]
             kinds[kind] = kinds.get(kind, -1) + 1
@@ -149,8 +167,8 @@ def thinned(args, source: Path, name: str, splits: tuple = (), whole: tuple[str,
     return write(args, name, rows)
 
 
-def placed(source: Path) -> list[dict]:
-    """A manifest's rows, with absolute paths."""
+def with_absolute_paths(source: Path) -> list[dict]:
+    """Return a manifest's rows with absolute paths."""
     rows = read(source)
     for row in rows:
         for column in ("path", "mask"):
@@ -160,7 +178,7 @@ def placed(source: Path) -> list[dict]:
 
 
 def write(args, name: str, rows: list[dict]) -> Path:
-    """A manifest, beside the runs, with paths relative to it."""
+    """Write a manifest into a directory of its own, with paths relative to it."""
     folder = (args.output / name).resolve()
     folder.mkdir(exist_ok=True)
     with (folder / "manifest.csv").open("w", newline="") as file:
@@ -173,6 +191,7 @@ def write(args, name: str, rows: list[dict]) -> Path:
 
 
 def read(path: Path) -> list[dict]:
+    """Return the rows of a CSV file."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 

@@ -1,12 +1,12 @@
-"""What helps a detector of one set on generators that it never saw: one table, equal budgets.
+"""Compares training recipes by their accuracy on unseen generators, with equal budgets.
 
     python benchmarks/unseen.py --train cifake=DIR --test genimage=DIR --aligned DIR
 
-Every recipe changes one thing of an experiment and sees as many images. It is measured on the
-training set's own test split, and on the other set: `--choose` names the split that recipes are
-chosen by, and `--report` the one for the last look; there only generators count that were not
-trained on. `--aligned` is a folder for reals beside copies of themselves that went through an
-autoencoder, made here of the training set's reals.
+Each recipe changes one thing of an experiment and trains on equally many images. It is measured on
+the test split of the training dataset and on another dataset, there on generators that are not in
+the training set: `--choose` names the split for choosing a recipe, `--report` the one for the final
+measurement. `--aligned` is a directory for pairs of authentic images of the training dataset and
+their reconstructions by an autoencoder, which are made here.
 """
 
 import argparse
@@ -34,23 +34,37 @@ RECIPES = {
     "regularized": [_AUGMENT % ", {name: mixup}", "model.dropout=0.5",
                     "training.label_smoothing=0.1"],
 }  # fmt: skip
-_PAIRED = ("aligned", "aligned, degraded")  # learn aligned pairs too
+_PAIRED = ("aligned", "aligned, degraded")  # are trained on the aligned pairs too
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", default="cifake=.", help="NAME=DIR")
-    parser.add_argument("--test", default="genimage=.", help="NAME=DIR")
-    parser.add_argument("--aligned", type=Path, metavar="DIR", help="for aligned pairs")
-    parser.add_argument("--pairs", type=int, default=4000, help="of them (4000)")
+    parser.add_argument(
+        "--train",
+        default="cifake=.",
+        metavar="NAME=DIR",
+        help="dataset to train on, and its directory",
+    )
+    parser.add_argument(
+        "--test",
+        default="genimage=.",
+        metavar="NAME=DIR",
+        help="dataset to measure on, and its directory",
+    )
+    parser.add_argument("--aligned", type=Path, metavar="DIR", help="directory for aligned pairs")
+    parser.add_argument(
+        "--pairs", type=int, default=4000, help="number of aligned pairs (default: 4000)"
+    )
     parser.add_argument("--experiment", default="cifake_small_resnet")
-    parser.add_argument("--steps", type=int, default=800, help="of 128 images (800)")
-    parser.add_argument("--recipes", help="these alone, as A;B")
-    parser.add_argument("--choose", default="train")
-    parser.add_argument("--report", default="test")
-    parser.add_argument("--output", type=Path, default=Path("unseen"), help="for the runs")
+    parser.add_argument("--steps", type=int, default=800, help="of 128 images (default: 800)")
+    parser.add_argument("--recipes", metavar="A;B", help="only these recipes")
+    parser.add_argument("--choose", default="train", help="split (default: train)")
+    parser.add_argument("--report", default="test", help="split (default: test)")
+    parser.add_argument("--output", type=Path, default=Path("unseen"), help="directory of the runs")
     args = parser.parse_args()
-    (name, _, folder), (other, _, there) = (t.partition("=") for t in (args.train, args.test))
+    (name, _, folder), (other, _, other_folder) = (
+        t.partition("=") for t in (args.train, args.test)
+    )
     args.output.mkdir(parents=True, exist_ok=True)
     recipes = dict(RECIPES)
     if args.aligned:
@@ -69,29 +83,36 @@ def main():
         )
         output = run.path / f"on-{other}"
         if not (output / "metrics.json").is_file():
-            call("-m", "tfdetect.evaluate", str(run.path), "--dataset", other, "--data-dir", there,
-                 "--no-images", "--output", str(output), "--split", args.choose,
-                 "--split", args.report)  # fmt: skip
+            call("-m", "tfdetect.evaluate", str(run.path), "--dataset", other,
+                 "--data-dir", other_folder, "--no-images", "--output", str(output),
+                 "--split", args.choose, "--split", args.report)  # fmt: skip
         own = run.results["test"]
         own = own.get("datasets", {}).get(name, own)["metrics"]["accuracy"]
         found = {
-            split: result.get("never_seen", result)
+            split: result.get("unseen_generators", result)
             for split, result in json.loads((output / "metrics.json").read_text()).items()
         }
+        chosen, reported = found[args.choose]["metrics"], found[args.report]["metrics"]
+        point = found[args.report]["operating_points"]["fpr_5"]
         rows.append({
-            "recipe": recipe, "minutes": round(seconds / 60, 1), f"{name}, accuracy": shown(own),
-            f"{args.choose}, AUC": shown(found[args.choose]["metrics"]["auc"]),
-            f"{args.report}, AUC": shown(found[args.report]["metrics"]["auc"]),
-            "accuracy": shown(found[args.report]["metrics"]["accuracy"]),
-            "recall at fpr_5": shown(found[args.report]["points"]["fpr_5"]["tpr"]),
-            "false alarms there": shown(found[args.report]["points"]["fpr_5"]["fpr"]),
+            "recipe": recipe,
+            "minutes": round(seconds / 60, 1),
+            f"{name}, accuracy": format_metric(own),
+            f"{args.choose}, AUC": format_metric(chosen["auc"]),
+            f"{args.report}, AUC": format_metric(reported["auc"]),
+            "accuracy": format_metric(reported["accuracy"]),
+            "recall at the 5% FPR threshold": format_metric(point["tpr"]),
+            "FPR there": format_metric(point["fpr"]),
         })  # fmt: skip
         (args.output / "unseen.json").write_text(json.dumps(rows, indent=1))
         print(tabulate(rows, "keys", "github"), flush=True)
 
 
 def make_pairs(name: str, folder: str, aligned: Path, count: int) -> None:
-    """Reals of the training split and what an autoencoder makes of them, encoded alike."""
+    """Write authentic training images and their reconstructions by an autoencoder.
+
+    Both are encoded the same way.
+    """
     from tfdetect.data.plan import find_data, make_plan
 
     if (aligned / "manifest.csv").is_file():
@@ -111,8 +132,8 @@ def make_pairs(name: str, folder: str, aligned: Path, count: int) -> None:
     ], check=True)  # fmt: skip
 
 
-def shown(metric: dict) -> str:
-    """A value with its interval."""
+def format_metric(metric: dict) -> str:
+    """Return a value with its interval."""
     return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**metric)
 
 

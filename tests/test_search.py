@@ -355,14 +355,14 @@ def test_a_search_whose_trials_all_fail_ends(folder_dataset, tmp_path, space):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--max-trials", "0"], "takes a number above 0"),
+        (["--max-trials", "0"], "at least 1"),
         (["--objective", "acuracy"], "Did you mean 'accuracy'"),
         (["--objective", "mask_iou"], "has no model.mask_head"),
         (["--trial-set", "training.epoch=3"], "Did you mean 'epochs'"),
         (["--trial-set", "model.dropout=0.3"], "varies this value"),
-        (["--parallel", "0"], "takes a number above 0"),
-        (["--startup", "-1"], "greater than or equal to 0"),
-        (["--gpu-memory-limit", "lots"], "takes a share"),
+        (["--parallel", "0"], "at least 1"),
+        (["--startup", "-1"], "at least 0"),
+        (["--gpu-memory-limit", "lots"], "takes a fraction"),
         (["--algorithm", "tpo"], "invalid choice"),
     ],
 )

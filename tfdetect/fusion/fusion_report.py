@@ -35,7 +35,9 @@ def format_comparison(values: dict[str, Any]) -> str:
     """Return the tables that matter most as text for the terminal: test, gains and cost."""
     split = _last_split(values)
     blocks = [
-        console.format_table(_metric_rows(part), _metric_columns(), title=_part_title(split, name))
+        console.format_table(
+            _metric_rows(values, part), _metric_columns(), title=_part_title(split, name)
+        )
         for name, part in values["splits"][split].items()
     ]
     blocks.append(console.format_table(
@@ -53,7 +55,7 @@ def _page(folder: Path, values: dict[str, Any], comparison: Comparison) -> str:
     for each in sorted(values["splits"], key=lambda s: s != "test"):
         body = html.join(*(
             html.join(html.heading(f"Dataset {part}") if part != "all" else None,
-                      html.table(_metric_columns(), _metric_rows(rows)))
+                      html.table(_metric_columns(), _metric_rows(values, rows)))
             for part, rows in values["splits"][each].items()
         ))  # fmt: skip
         title = f"Results on {each}" + (optimistic if each == "validation" else "")
@@ -76,8 +78,15 @@ def _page(folder: Path, values: dict[str, Any], comparison: Comparison) -> str:
 
 
 def _verdict(values: dict[str, Any], split: str) -> html.Verdict:
-    """Return whether the fusion is better than the best member by log-loss."""
+    """Return whether the fusion detects fakes, and is better than the best member by log-loss."""
     best, gain = values["best_member"], values["gains"][split]["log_loss"]
+    auc = values["splits"][split]["all"]["fusions"][values["fusion"]]["auc"]
+    if auc["low"] is not None and auc["low"] <= 0.5:
+        return html.Verdict(
+            "The fusion does not separate fakes from authentic images",
+            f"Its AUC on {split} is {format_interval(auc)}, and 0.5 is chance. Train better "
+            "members first.", "bad",
+        )  # fmt: skip
     if gain["value"] is None:
         return html.Verdict("The gain of the fusion could not be measured", "", "neutral")
     result = _result("log_loss", gain)
@@ -179,12 +188,14 @@ def _metric_columns() -> list[str]:
     return ["detector", *(NAMES[key] for key in METRICS)]
 
 
-def _metric_rows(part: dict[str, Any]) -> list[list[str]]:
-    return [
-        [f"fusion: {name}" if kind == "fusions" else name,
-         *(format_interval(metrics[key]) for key in METRICS)]
-        for kind in ("fusions", "members") for name, metrics in part[kind].items()
-    ]  # fmt: skip
+def _metric_rows(values: dict[str, Any], part: dict[str, Any]) -> list[list[str]]:
+    """Return the rows of a table: the chosen fusion, the members, the other fusions."""
+    chosen = values["fusion"]
+    named = [(f"this run ({chosen} fusion)", part["fusions"][chosen])]
+    named += [(f"member {name}", metrics) for name, metrics in part["members"].items()]
+    named += [(f"{name} fusion", metrics) for name, metrics in part["fusions"].items()
+              if name != chosen]  # fmt: skip
+    return [[name, *(format_interval(metrics[key]) for key in METRICS)] for name, metrics in named]
 
 
 def _gain_rows(values: dict[str, Any]) -> list[list[str]]:

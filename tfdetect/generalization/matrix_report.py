@@ -104,7 +104,7 @@ def _page(values: dict[str, Any], folder: Path, published: str | None) -> str:
     tables = [
         html.join(html.heading(_capitalized(_TITLES[metric])),
                   html.table(*_metric_table(values, metric)))
-        for metric in METRICS
+        for metric in METRICS if _is_defined(values, metric)
     ]  # fmt: skip
     return html.render_page(
         f"Generalization of {values['experiment']}",
@@ -117,9 +117,9 @@ def _page(values: dict[str, Any], folder: Path, published: str | None) -> str:
                 ),
                 *tables,
                 html.text(
-                    "Recall at 1% and 5% FPR uses the threshold that was chosen on the training's "
-                    "own validation split: on an unseen generator the false positive rate may "
-                    "differ.", small=True,
+                    "Recall at an operating point uses the threshold that was chosen on the "
+                    "training's own validation split, if that has enough images; on an unseen "
+                    "generator the false positive rate may differ.", small=True,
                 ),
             )),
             html.Section("Comparison with published results", _comparison(values, published)),
@@ -130,6 +130,11 @@ def _page(values: dict[str, Any], folder: Path, published: str | None) -> str:
         cards=_cards(values),
         footer="Full data: matrix.json, matrix.csv and matrix.tex in the same directory.",
     )  # fmt: skip
+
+
+def _is_defined(values: dict[str, Any], metric: str) -> bool:
+    """Return whether any cell has the metric."""
+    return any(value is not None for value in mean_metrics(values)[metric].values())
 
 
 def _verdict(values: dict[str, Any]) -> html.Verdict:

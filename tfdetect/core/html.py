@@ -414,31 +414,3 @@ def _anchors(sections: Sequence[Section]) -> list[str]:
         count = sum(a == base or a.rpartition("--")[0] == base for a in anchors)
         anchors.append(f"{base}--{count + 1}" if count else base)
     return anchors
-
-
-# The names below are used by pages that have not moved yet.
-
-_OLD = """<p></p>{% macro figures(drawn) %}{% for name, data in drawn %}<figure>\
-<div class="image"><img alt="{{ name }}" src="data:image/png;base64,{{ data }}"></div></figure>
-{% endfor %}{% endmacro %}
-"""
-
-
-def template(body: str, macros: str = "") -> jinja2.Template:
-    base = _PAGE.partition('<div class="columns">')[0].partition("<header>")[0]
-    base = base.replace("{{ style }}", _STYLE)
-    return _ENVIRONMENT.overlay(undefined=jinja2.Undefined).from_string(
-        base + "<h1>{{ title }}</h1>" + _OLD + macros + body + "</div></body></html>"
-    )
-
-
-def save_figure(figure: Figure, path: Path) -> str:
-    return picture_of(figure, "", path=path).data
-
-
-def figure_data(figure: Figure) -> str:
-    return picture_of(figure, "").data
-
-
-def html_table(headers: list[str], rows: list[list[str]]) -> Markup:
-    return table(headers, rows)

@@ -1,7 +1,7 @@
 """tf.data pipelines that read, decode and batch images, without Python inside the graph."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,7 +145,7 @@ def image_dataset(
 
 
 def view_dataset(
-    source: Files | Records, views: list[View], batch_size: int, change: Change | None = None
+    source: Files | Records, views: Sequence[View], batch_size: int, change: Change | None = None
 ) -> tf.data.Dataset:
     """Return batches of images in several views; each image is decoded once for all of them.
 

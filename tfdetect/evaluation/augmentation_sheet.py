@@ -54,5 +54,7 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int) -
             targets, masks,
         )  # fmt: skip
         columns.append((changed.numpy(), changed_masks))
-    sheet_masks = None if masks is None else np.stack([m for _, m in columns], axis=1)
+    sheet_masks = None
+    if masks is not None:
+        sheet_masks = np.stack([np.asarray(m) for _, m in columns], axis=1)
     return contact_sheet(np.stack([i for i, _ in columns], axis=1), sheet_masks)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfdetect.core import console
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.run import Run
 
 METHODS = ("auto", "temperature", "platt", "isotonic", "none")
@@ -62,7 +62,8 @@ def calibrate_run(
         log: called with a line on what was done.
 
     Raises:
-        UserError: the settings require both classes, and one is missing.
+        UserError: a setting is unknown or out of range, or one class is missing where the
+            settings require both.
     """
     from tfdetect.evaluation.calibration import choose_calibration
     from tfdetect.evaluation.operating_points import (
@@ -72,6 +73,7 @@ def calibrate_run(
     )
     from tfdetect.evaluation.predictions import raw_logits, recalibrate, uncalibrated
 
+    _check(settings)
     readable = table["error"].is_null().to_numpy()
     fake = (labels > 0)[readable]
     if settings.required and (fake.all() or not fake.any()):
@@ -98,9 +100,30 @@ def calibrate_run(
     run = uncalibrated(run).with_info(calibration=fitted, prior=prior)
     p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
     points = operating_points(p, fake, settings.cost, prior or DEFAULT_PRIOR)
-    threshold = choose_threshold(_threshold_rule(run, settings), points)
+    rule = _threshold_rule(run, settings)
+    if isinstance(rule, str) and rule not in points:
+        log(f"threshold: too few images for {rule}; best balanced accuracy is used instead")
+    threshold = choose_threshold(rule, points)
     band = abstention_band(p, fake, threshold, settings.error_rate)
     return run.with_calibration(fitted, prior, points, band, threshold)
+
+
+def _check(settings: CalibrationSettings) -> None:
+    """Raise UserError where the settings name what does not exist."""
+    from tfdetect.evaluation.operating_points import POINTS
+
+    if settings.method not in METHODS:
+        raise unknown("calibration method", settings.method, METHODS)
+    if isinstance(settings.threshold, str) and settings.threshold not in POINTS:
+        raise unknown("operating point", settings.threshold, POINTS)
+    if settings.threshold == "cost" and settings.cost is None:
+        raise UserError("The threshold of lowest cost needs the cost of a false positive (--cost).")
+    if isinstance(settings.prior, str) and settings.prior != "validation":
+        raise UserError(
+            f"A prior is a number between 0 and 1, or validation. Received: {settings.prior!r}."
+        )
+    if not isinstance(settings.prior, str) and not 0 < settings.prior < 1:
+        raise UserError(f"A prior lies between 0 and 1. Received: {settings.prior}.")
 
 
 def _threshold_rule(run: Run, settings: CalibrationSettings) -> str | float:

@@ -102,7 +102,7 @@ def choose_calibration(
     logits: np.ndarray,
     fake: np.ndarray,
     groups: np.ndarray,
-    method: Method | Literal["auto"] = "auto",
+    method: str = "auto",
 ) -> Calibration | None:
     """Fit the calibration that does best on validation images that it was not fitted on.
 

@@ -98,14 +98,14 @@ def evaluate_run(
             continue
         log(f"evaluating {rows.num_rows:,} images of {split}")
         truth = _mask_truth(catalog, rows) if predicts_masks(detector) else None
-        fitting = calibrate is not None and not tables
+        settings = None if tables else calibrate
         table = predict_source(
-            uncalibrated(run) if fitting else run, detector, image_source(catalog, rows),
+            uncalibrated(run) if settings else run, detector, image_source(catalog, rows),
             batch_size, truth=truth,
         )  # fmt: skip
-        if fitting:
+        if settings:
             labels, groups = rows["label"].to_numpy(), rows["group"].to_pylist()
-            run = calibrate_run(run, labels, groups, table, calibrate, log)
+            run = calibrate_run(run, labels, groups, table, settings, log)
             table = recalibrate(table, run)
         if own and split == "test":  # validation selected the best epoch
             training_hashes |= set(catalog.split("validation")["hash"].to_pylist())

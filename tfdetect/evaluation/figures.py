@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -222,7 +223,7 @@ def training_curves(history: list[dict[str, float]]) -> Figure:
         axes.plot(epochs, [row[f"val_{name}"] for row in history], color=BLUE, marker=marker,
                   label="validation")  # fmt: skip
         axes.set(xlabel="epoch", ylabel=title)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
         axes.grid(alpha=0.2)
     return figure

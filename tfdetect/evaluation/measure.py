@@ -14,6 +14,7 @@ from tfdetect.evaluation.mask_metrics import (
     mask_metrics,
 )
 from tfdetect.evaluation.metrics import (
+    Interval,
     binary_metrics,
     confusion,
     proportion,
@@ -109,7 +110,7 @@ def _measure_verdicts(table: pa.Table, run: Run) -> dict[str, Any]:
     return part
 
 
-def _label_metrics(fake: np.ndarray, p_fake: np.ndarray, run: Run) -> dict[str, dict]:
+def _label_metrics(fake: np.ndarray, p_fake: np.ndarray, run: Run) -> dict[str, Interval]:
     """Return the metrics that these images can tell, with intervals."""
     if not fake.any():
         return {"fpr": proportion(p_fake >= run.threshold)}

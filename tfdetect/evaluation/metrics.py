@@ -22,7 +22,7 @@ NAMES = {
 }  # fmt: skip
 
 Metrics = Callable[[np.ndarray], dict[str, float]]
-Interval = dict[str, float | None]
+Interval = Mapping[str, float | None]
 
 
 def binary_metrics(
@@ -146,7 +146,7 @@ def with_intervals(
         for _ in range(resamples)
     ]
     edges = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
-    result = {}
+    result: dict[str, Interval] = {}
     for name, value in point.items():
         values = np.array([row[name] for row in rows])
         values = values[~np.isnan(values)]

@@ -4,8 +4,6 @@ They are chosen on validation images, at the prior that the run reports for. A p
 of every image alike, so the same images lie on either side of a threshold at any prior.
 """
 
-from typing import Literal
-
 import numpy as np
 from scipy.special import expit
 
@@ -19,7 +17,6 @@ POINTS = {
     "balanced": "best balanced accuracy",
     "cost": "lowest cost",
 }
-Rule = Literal["balanced", "eer", "fpr_1", "fpr_5", "cost"]
 DEFAULT_ERROR_RATE = 0.01  # outside of the abstention band
 DEFAULT_ERROR_RATE_FEW = 0.05  # ... where a class has fewer than 100 images
 
@@ -74,7 +71,7 @@ def _halfway(cuts: np.ndarray, position: int) -> float:
     return float(middle) if below < middle <= cut else float(cut)
 
 
-def choose_threshold(rule: Rule | float, points: dict[str, OperatingPoint]) -> float:
+def choose_threshold(rule: str | float, points: dict[str, OperatingPoint]) -> float:
     """Return the threshold of the verdict.
 
     Args:

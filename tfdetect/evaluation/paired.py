@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.evaluation.metrics import (
     NAMES,
+    Interval,
     Metrics,
     binary_metrics,
     format_interval,
@@ -29,7 +31,7 @@ def difference(
     names: Sequence[str],
     thresholds: tuple[float, float] = (0.5, 0.5),
     resamples: int = 1000,
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, Interval]:
     """Return the differences of two detectors' metrics, with paired bootstrap intervals.
 
     Args:
@@ -150,7 +152,7 @@ def compare(
             for name in runs
         },
     }
-    pairs = []
+    pairs: list[dict[str, Any]] = []
     for one, other in combinations(runs, 2):
         thresholds = runs[one].threshold, runs[other].threshold
         pairs.append({
@@ -160,7 +162,8 @@ def compare(
             "delong": delong(fake, p[one], p[other]),
         })  # fmt: skip
     for test in ("mcnemar", "delong"):
-        for pair, value in zip(pairs, holm([pair[test] for pair in pairs])):
+        adjusted = holm([float(pair[test]) for pair in pairs])
+        for pair, value in zip(pairs, adjusted):
             pair[test] = value
     return found | {"pairs": pairs}
 

@@ -27,7 +27,13 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.figures import BLUE, GREEN, RED
-from tfdetect.evaluation.metrics import NAMES, binary_metrics, format_interval, with_intervals
+from tfdetect.evaluation.metrics import (
+    NAMES,
+    Metrics,
+    binary_metrics,
+    format_interval,
+    with_intervals,
+)
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.imaging.degradations import KINDS, Degradation
 from tfdetect.models.saving import load_detector
@@ -96,7 +102,7 @@ def degrade(
     return found
 
 
-def _selected_metrics(fake: np.ndarray, p: np.ndarray, run: Run):
+def _selected_metrics(fake: np.ndarray, p: np.ndarray, run: Run) -> Metrics:
     metrics = binary_metrics(fake, p, run.threshold)
 
     def selected(weights: np.ndarray) -> dict[str, float]:

@@ -116,7 +116,7 @@ def _exif(image: Image.Image, _path: Path) -> list[Fact]:
         return [_fact("EXIF", f"damaged: {error}")]
     named = {ExifTags.TAGS.get(tag, str(tag)): value for tag, value in tags.items()}
     camera = {key: str(named[key]).strip("\0 ") for key in _CAMERA if key in named}
-    facts = []
+    facts: list[Fact] = []
     if camera:
         text = ", ".join(f"{key} {value}" for key, value in camera.items())
         meaning = "cameras write this; it is easily copied into another file"
@@ -161,7 +161,7 @@ def _program(name: str, value: str) -> Fact:
 
 def _notes(image: Image.Image, _path: Path) -> list[Fact]:
     """Return text chunks and comments."""
-    facts = []
+    facts: list[Fact] = []
     for key, value in image.info.items():
         if key in _NOTES and isinstance(value, str):
             meaning = f"the form in which {_NOTES[key]} stores its settings"
@@ -176,7 +176,7 @@ def _xmp(image: Image.Image, _path: Path) -> list[Fact]:
     """Return programs and digital source type in XMP."""
     data = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
-    facts = []
+    facts: list[Fact] = []
     for name in ("CreatorTool", "Credit", "softwareAgent"):
         # As an attribute or as an element.
         for first, second in re.findall(rf'{name}="([^"]+)"|{name}>([^<]+)<', text):
@@ -188,7 +188,7 @@ def _xmp(image: Image.Image, _path: Path) -> list[Fact]:
 
 def _sources(text: str, name: str) -> list[Fact]:
     """Return the digital source types of IPTC that a text names."""
-    facts = []
+    facts: list[Fact] = []
     for source in dict.fromkeys(re.findall(r"digitalsourcetype/(\w+)", text)):
         kind, meaning = _SOURCES.get(source, ("", ""))
         facts.append(_fact(name, source, f"the file declares: {meaning}" if meaning else "", kind))

@@ -28,7 +28,7 @@ def spectra(images):
 
 @pytest.mark.parametrize("step", [amplitude_mix, phase_mix])
 def test_without_strength_or_blend_nothing_changes(step):
-    for params in ({"highest": 0.0}, {"blend": 0.0}, {"probability": 0.0}):
+    for params in ({"max_weight": 0.0}, {"blend": 0.0}, {"probability": 0.0}):
         mixed, targets = step(IMAGES, SEED, TARGETS, **{"probability": 1.0, **params})
         np.testing.assert_array_equal(mixed, IMAGES)
         np.testing.assert_array_equal(targets, TARGETS)
@@ -49,7 +49,7 @@ def test_partners_are_others_of_the_same_class(count):
 
 
 def test_amplitudes_come_from_the_partner_and_phases_stay(monkeypatch):
-    monkeypatch.setattr(frequency, "drawn", lambda images, seed, rows, low, high: tf.ones_like(
+    monkeypatch.setattr(frequency, "uniform_for", lambda images, seed, rows, low, high: tf.ones_like(
         rows, tf.float32) * high)  # fmt: skip
     monkeypatch.setattr(frequency, "_of_same_class", lambda t, s: tf.range(8)[::-1])
     smooth = tf.cast(
@@ -65,7 +65,7 @@ def test_amplitudes_come_from_the_partner_and_phases_stay(monkeypatch):
     assert np.abs(np.abs(got)[strong] / np.abs(other)[strong] - 1).mean() < 0.1
     turned = np.angle(got / own)[strong & (np.abs(own) > 2000)]
     assert np.abs(turned).mean() < 0.1
-    turned, _ = phase_mix(smooth, SEED, TARGETS, probability=1.0, highest=1.0)
+    turned, _ = phase_mix(smooth, SEED, TARGETS, probability=1.0, max_weight=1.0)
     got = spectra(turned)
     both = strong & (np.abs(own) > 2000)
     assert np.abs(np.angle(got / other)[both]).mean() < 0.1
@@ -73,7 +73,7 @@ def test_amplitudes_come_from_the_partner_and_phases_stay(monkeypatch):
 
 
 def test_a_ring_is_removed_and_the_mean_stays():
-    changed = random_bands(IMAGES, SEED, probability=1.0, highest=0.0, width=0.3)
+    changed = random_bands(IMAGES, SEED, probability=1.0, max_gain=0.0, bandwidth=0.3)
     before, after = np.abs(spectra(IMAGES)), np.abs(spectra(changed))
     np.testing.assert_allclose(after[:, 0, 0], before[:, 0, 0], rtol=2e-3)
     ratio = after / before
@@ -82,12 +82,12 @@ def test_a_ring_is_removed_and_the_mean_stays():
         rings = np.array([image[(radius > a) & (radius <= a + 0.1)].mean()
                           for a in np.arange(0, 1, 0.1)])  # fmt: skip
         assert rings.min() < 0.25 and (np.delete(rings, [rings.argmin()]) > 0.8).sum() >= 5
-    doubled = random_bands(IMAGES, SEED, probability=1.0, lowest=2.0, highest=2.0, width=0.3)
+    doubled = random_bands(IMAGES, SEED, probability=1.0, min_gain=2.0, max_gain=2.0, bandwidth=0.3)
     assert (np.abs(spectra(doubled)) / before).mean() > 1.1
 
 
 def test_spectral_noise_keeps_phases_and_the_mean():
-    changed = spectral_noise(IMAGES, SEED, probability=1.0, highest=0.5)
+    changed = spectral_noise(IMAGES, SEED, probability=1.0, max_sigma=0.5)
     before, after = spectra(IMAGES), spectra(changed)
     np.testing.assert_allclose(np.abs(after[:, 0, 0]), np.abs(before[:, 0, 0]), rtol=2e-3)
     strong = np.abs(before) > 100
@@ -116,7 +116,7 @@ def test_outlines_are_those_of_keras_cv_but_for_its_parts(size):
         freqs = theirs._apply_fftfreq(*tf.constant(size))
         spectrum = theirs._get_spectrum(freqs, 3.0, 1, *tf.constant(size))[0]
         noise = tf.signal.irfft2d(tf.complex(spectrum[..., 0], spectrum[..., 1]), size)
-        expected = theirs._binarize_mask(noise[None], share[number], size)
+        expected = theirs._binarise_mask(noise[None], share[number], size)
         np.testing.assert_array_equal(ours[number], np.asarray(expected) > 0)
 
 

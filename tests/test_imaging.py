@@ -159,7 +159,8 @@ def test_blur_takes_images_smaller_than_its_kernel():
 STEPS = {
     "warp": {"rotation": 20, "shift": 0.1, "shear": 0.2, "zoom": 0.2, "flip": True},
     "rand_augment": {"magnitude": 0.9},
-    "patches": {"patch": 5},
+    "patches": {"patch_size": 5},
+    "keras_cv": {"layer": "GridMask", "options": {"ratio_factor": [0.3, 0.5]}},
     **{name: {} for name in (
         "flip", "shift", "crop", "jpeg", "webp", "blur", "noise", "downsample", "color", "gray",
         "erasing", "mixup", "cutmix", "forgery", "amplitude_mix", "phase_mix", "bands",

@@ -13,6 +13,22 @@ _RENAMED = {  # by the key that holds them: old key, new key
     "head_options": {"known": "reference", "bank": "bank_size"},
 }  # fmt: skip
 _REMOVED = {"training": ("xla",), "mask_loss": ("edge_pixels", "aux_weight")}
+_AUGMENTATIONS = {  # by the step: old parameter, new parameter
+    "crop": {"lowest": "min_area", "ratio": "max_aspect_ratio"},
+    "jpeg": {"lowest": "min_quality", "highest": "max_quality"},
+    "webp": {"lowest": "min_quality", "highest": "max_quality"},
+    "blur": {"highest": "max_sigma"},
+    "noise": {"highest": "max_sigma"},
+    "downsample": {"lowest": "min_scale"},
+    "erasing": {"lowest": "min_area", "highest": "max_area"},
+    "patches": {"patch": "patch_size", "highest": "max_fraction"},
+    "forgery": {"lowest": "min_area", "highest": "max_area"},
+    "amplitude_mix": {"highest": "max_weight"},
+    "phase_mix": {"highest": "max_weight"},
+    "bands": {"lowest": "min_gain", "highest": "max_gain", "width": "bandwidth"},
+    "spectral_noise": {"highest": "max_sigma"},
+    "flip": {"vertical": "vertical_probability"},
+}
 _NAMES = {  # by the key that holds them: old name of something registered, new name
     "head": {"neighbours": "nearest_neighbors"},
     "name": {"colour": "color", "grey": "gray", "localiser": "localizer"},
@@ -36,6 +52,8 @@ def migrate_experiment(value: Any, key: str = "") -> Any:
     if not isinstance(value, dict):
         return _NAMES.get(key, {}).get(value, value) if isinstance(value, str) else value
     renamed, removed = _RENAMED.get(key, {}), _REMOVED.get(key, ())
+    if key == "augment":
+        renamed = _AUGMENTATIONS.get(value.get("name", ""), {})
     return {
         renamed.get(name, name): migrate_experiment(item, name)
         for name, item in value.items()

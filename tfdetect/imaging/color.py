@@ -1,18 +1,19 @@
-"""Random color changes and RandAugment: Keras's kernels, parameters by our seeds."""
+"""Random color changes and RandAugment, with Keras's kernels and our own random parameters."""
 
 import functools
 import math
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
 from tfdetect.imaging.geometry import fold_in, to_uint8, warp
-from tfdetect.imaging.random_degradations import some
+from tfdetect.imaging.random_degradations import change_some
 
 
 @functools.cache
 def _layer(name: str, *arguments: float) -> keras.layers.Layer:
-    """A Keras layer for its kernel alone; its own random state, a variable, goes unused."""
+    """Return a Keras layer for its kernel alone; its random state, a variable, is not used."""
     with tf.init_scope():
         return getattr(keras.layers, name)(*arguments, value_range=(0, 255), dtype="float32")
 
@@ -26,14 +27,16 @@ def random_color(
     saturation: float = 0.2,
     hue: float = 0.02,
 ) -> tf.Tensor:
-    """Changes brightness, contrast, saturation and hue of each image with `probability`.
+    """Change brightness, contrast, saturation and hue of each image with `probability`.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
-        brightness: largest change, either way, as a share of 255.
-        contrast, saturation: largest relative change, either way.
-        hue: largest turn, either way, as a share of the circle.
+        probability: 0 to 1.
+        brightness: largest change up or down, as a fraction of 255.
+        contrast: largest relative change up or down.
+        saturation: largest relative change up or down.
+        hue: largest rotation either way, as a fraction of the color circle.
 
     Returns:
         uint8 [B, H, W, 3], rounded.
@@ -47,16 +50,25 @@ def random_color(
         x = _saturation(x, u[:, 2] * saturation)
         return to_uint8(_hue(x, u[:, 3] * hue))
 
-    return some(images, seed, probability, change)
+    return change_some(images, seed, probability, change)
 
 
 def random_gray(images: tf.Tensor, seed: tf.Tensor, probability: float = 0.1) -> tf.Tensor:
-    """Takes the color out of each image with `probability`. uint8 [B, H, W, 3], seed int32 [2]."""
+    """Convert each image to gray with `probability`.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        probability: 0 to 1.
+
+    Returns:
+        uint8 [B, H, W, 3].
+    """
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         return tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(chosen))
 
-    return some(images, seed, probability, change)
+    return change_some(images, seed, probability, change)
 
 
 def rand_augment(
@@ -66,17 +78,17 @@ def rand_augment(
     magnitude: float = 0.3,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """RandAugment (Cubuk et al., NeurIPS 2020): some of twelve operations, one after another.
+    """Apply random ones of twelve operations in turn (RandAugment, Cubuk et al., NeurIPS 2020).
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
-        operations: number applied to each image.
-        magnitude: 0 to 1, of each operation's range.
-        masks: uint8 [B, H, W, 1], or none; rotated, sheared and shifted with the images.
+        operations: number of operations for each image.
+        magnitude: 0 to 1, the part of each operation's range that is used.
+        masks: uint8 [B, H, W, 1], or None; rotated, sheared and shifted with the images.
 
     Returns:
-        Images and masks.
+        Images uint8 [B, H, W, 3] and masks.
     """
     count, height, width, _ = images.shape
     for number in range(operations):
@@ -85,21 +97,23 @@ def rand_augment(
         kind = tf.cast(draws[0] * 12, tf.int32)
         level = (draws[1] * 2 - 1) * magnitude
 
-        def where(place: int, scale: float, kind=kind, level=level) -> tf.Tensor:
-            return tf.where(kind == place, level * scale, 0.0)
+        def level_of(operation: int, scale: float, kind=kind, level=level) -> tf.Tensor:
+            return tf.where(kind == operation, level * scale, 0.0)
 
         images, masks = warp(
-            images, (height, width), where(0, math.pi / 6), where(1, 0.3),
-            where(2, 0.45 * height), where(3, 0.45 * width), tf.ones(count), tf.ones(count),
+            images, (height, width), level_of(0, math.pi / 6), level_of(1, 0.3),
+            level_of(2, 0.45 * height), level_of(3, 0.45 * width), tf.ones(count), tf.ones(count),
             tf.zeros(count, tf.bool), masks,
         )  # fmt: skip
-        for place, change in enumerate(_TONES, 4):
-            images = _where(images, kind == place, level, change)
+        for operation, change in enumerate(_TONE_CHANGES, 4):
+            images = _change_where(images, kind == operation, level, change)
     return images, masks
 
 
-def _where(images: tf.Tensor, chosen: tf.Tensor, level: tf.Tensor, change) -> tf.Tensor:
-    """Applies `change(images float32, level float32 [n])` to the chosen images."""
+def _change_where(
+    images: tf.Tensor, chosen: tf.Tensor, level: tf.Tensor, change: Callable
+) -> tf.Tensor:
+    """Apply `change(images float32 [n, H, W, 3], level float32 [n])` to the chosen images."""
     rows = tf.cast(tf.where(chosen)[:, 0], tf.int32)
 
     def changed() -> tf.Tensor:
@@ -160,5 +174,7 @@ def _equalize(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
     return _layer("Equalization").transform_images(images, None)
 
 
-_TONES = (_brightness, _contrast, _saturation, _sharpness, _posterize, _solarize, _auto_contrast,
-          _equalize)  # fmt: skip
+_TONE_CHANGES = (
+    _brightness, _contrast, _saturation, _sharpness, _posterize, _solarize, _auto_contrast,
+    _equalize,
+)  # fmt: skip

@@ -1,7 +1,7 @@
-"""Decodes encoded images in the graph, alike in training, prediction and export.
+"""Decodes images in the graph, in the same way in training, prediction and export.
 
-TensorFlow alone ignores EXIF orientation, refuses WebP with alpha or frames at
-three channels, and leaves gray BMP with one channel, so `decode` wraps it.
+TensorFlow alone ignores EXIF orientation, refuses WebP with alpha or several frames at three
+channels, and returns gray BMP with one channel, so `decode` wraps it.
 """
 
 import tensorflow as tf
@@ -15,19 +15,19 @@ _TURNS = (
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """Decodes JPEG, PNG, WebP, BMP or GIF (first frame).
+    """Decode a JPEG, PNG, WebP, BMP or GIF image (its first frame).
 
-    Gray and palette images become RGB, CMYK is converted, alpha is dropped, 16
-    bits are cut to their upper 8, EXIF orientation is applied.
+    Gray, palette and CMYK images are converted to RGB, alpha is dropped, 16-bit pixels keep
+    their upper 8 bits, and EXIF orientation is applied.
 
     Args:
-        data: scalar string, the file's bytes.
+        data: scalar string, the bytes of the file.
 
     Returns:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: not one of these formats, or damaged.
+        tf.errors.InvalidArgumentError: The format is none of these, or the image is damaged.
     """
     head = tf.strings.substr(data, 0, 16)
     is_jpeg = tf.strings.substr(head, 0, 2) == b"\xff\xd8"
@@ -63,7 +63,7 @@ def _bmp(data: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation(data: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation 1 to 8; 1 where there is none."""
+    """Return the EXIF orientation, int32 1 to 8; 1 if there is none."""
     # JPEG keeps EXIF in its first 64 KiB; PNG and WebP in a chunk anywhere.
     searched = tf.cond(is_jpeg, lambda: tf.strings.substr(data, 0, 65_536), lambda: data)
     has = tf.strings.regex_full_match(searched, rb"\C*(Exif\x00\x00|eXIf|EXIF)\C*")
@@ -101,15 +101,13 @@ def _parse_orientation(data: tf.Tensor) -> tf.Tensor:
 
 
 def _find(raw: tf.Tensor, pattern: bytes) -> tf.Tensor:
-    """Index of the first `pattern` in the bytes `raw`, or their number."""
+    """Return the index of the first `pattern` in the bytes `raw`, or their number if none."""
     count = tf.maximum(tf.size(raw) - len(pattern) + 1, 0)
     hits = tf.ones([count], tf.bool)
     for offset, byte in enumerate(pattern):
         hits &= raw[offset : offset + count] == byte
-    places = tf.where(hits)
-    return tf.cond(
-        tf.size(places) > 0, lambda: tf.cast(places[0, 0], tf.int32), lambda: tf.size(raw)
-    )
+    found = tf.where(hits)
+    return tf.cond(tf.size(found) > 0, lambda: tf.cast(found[0, 0], tf.int32), lambda: tf.size(raw))
 
 
 def _apply_orientation(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

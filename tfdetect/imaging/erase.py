@@ -1,4 +1,4 @@
-"""Random erasing and patch masking: parts of an image that a detector must do without."""
+"""Random erasing and patch masking: they hide parts of an image from the detector."""
 
 import tensorflow as tf
 
@@ -9,23 +9,24 @@ def random_erasing(
     images: tf.Tensor,
     seed: tf.Tensor,
     probability: float = 0.5,
-    lowest: float = 0.02,
-    highest: float = 0.33,
+    min_area: float = 0.02,
+    max_area: float = 0.33,
 ) -> tf.Tensor:
-    """Fills a rectangle of each image with noise (Zhong et al., AAAI 2020), with `probability`.
+    """Fill a rectangle of each image with noise, with `probability` (Zhong et al., AAAI 2020).
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
-        lowest, highest: the rectangle's share of the image; its sides differ up to
-            threefold.
+        probability: 0 to 1.
+        min_area: smallest area of the rectangle, as a fraction of the image.
+        max_area: largest area of the rectangle. Its aspect ratio is from 1:3 to 3:1.
 
     Returns:
         uint8 [B, H, W, 3].
     """
     count, height, width, _ = images.shape
     u = tf.unstack(tf.random.stateless_uniform([5, count], seed))
-    area = (lowest + u[1] * (highest - lowest)) * height * width
+    area = (min_area + u[1] * (max_area - min_area)) * height * width
     ratio = tf.exp((u[2] * 2 - 1) * tf.math.log(3.0))
     tall = tf.minimum(tf.sqrt(area * ratio), height)
     wide = tf.minimum(area / tall, width)
@@ -42,24 +43,28 @@ def random_patches(
     images: tf.Tensor,
     seed: tf.Tensor,
     probability: float = 0.5,
-    patch: int = 16,
-    highest: float = 0.75,
+    patch_size: int = 16,
+    max_fraction: float = 0.75,
 ) -> tf.Tensor:
-    """Blackens random patches of each image with `probability` (SAFE's random mask).
+    """Blacken random square patches of each image with `probability`.
+
+    This is the random mask of SAFE (Li et al., KDD 2025).
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
-        patch: side of the square patches in pixels.
-        highest: the share of blackened patches is drawn from 0 to this.
+        probability: 0 to 1.
+        patch_size: side of the patches in pixels.
+        max_fraction: largest fraction of black patches; it is drawn from 0 to this.
 
     Returns:
         uint8 [B, H, W, 3].
     """
     count, height, width, _ = images.shape
-    share = tf.random.stateless_uniform([2, count, 1, 1], seed)
-    share = tf.where(share[0] < probability, share[1] * highest, 0.0)
-    shape = [count, -(-height // patch), -(-width // patch)]
-    black = tf.random.stateless_uniform(shape, fold_in(seed, 1)) < share
-    black = tf.repeat(tf.repeat(black, patch, axis=1), patch, axis=2)[:, :height, :width]
+    u = tf.random.stateless_uniform([2, count, 1, 1], seed)
+    fraction = tf.where(u[0] < probability, u[1] * max_fraction, 0.0)
+    shape = [count, -(-height // patch_size), -(-width // patch_size)]
+    black = tf.random.stateless_uniform(shape, fold_in(seed, 1)) < fraction
+    black = tf.repeat(tf.repeat(black, patch_size, axis=1), patch_size, axis=2)
+    black = black[:, :height, :width]
     return tf.where(black[..., None], tf.constant(0, tf.uint8), images)

@@ -1,94 +1,100 @@
-"""Resizing, and random flips, shifts and warps of whole batches, whose shapes are static."""
+"""Resizing, and random flips, shifts and warps of whole batches with static shapes."""
 
 import math
 
 import tensorflow as tf
 
-fold_in = tf.random.experimental.stateless_fold_in  # (seed, number): a seed for another draw
+fold_in = tf.random.experimental.stateless_fold_in  # (seed, number) -> seed of another draw
 
 
 def resize(
     image: tf.Tensor, size: tuple[int, int], policy: str, nearest: bool = False
 ) -> tf.Tensor:
-    """Brings to `size`, with an antialiased bilinear filter; equal sizes pass untouched.
+    """Resize images with an antialiased bilinear filter; images of that size are unchanged.
 
     Args:
-        image: uint8 or float [H, W, C] or [B, H, W, C], 0..255.
+        image: uint8 or float [H, W, C] or [B, H, W, C] in 0..255.
         size: (height, width) in pixels.
-        policy: "stretch" ignores the aspect ratio; "crop" scales until the image
-            covers the size and cuts the middle; "pad" scales until it fits and
-            pads with black. "window_tile" and "window_pad" cut the middle out without
-            resampling, and tile a smaller image or pad it with black.
-        nearest: takes the nearest pixel instead, for masks.
+        policy: "stretch" ignores the aspect ratio; "crop" scales until the image covers the
+            size and keeps the center; "pad" scales until the image fits and pads with black.
+            "window_tile" and "window_pad" cut the center out without resampling, and repeat
+            smaller images or pad them with black.
+        nearest: use the nearest pixel instead of a filter, for masks.
 
     Returns:
-        uint8 of that size, rounded.
+        uint8 [*size, C] or [B, *size, C], rounded.
     """
     if policy.startswith("window"):
         return window(to_uint8(image), size, policy.removeprefix("window_"), (0.5, 0.5))
     height, width = size
     method = "nearest" if nearest else "bilinear"
     shape = tf.shape(image)
-    now = shape[-3:-1]
+    current = shape[-3:-1]
 
     def change() -> tf.Tensor:
-        pixels = tf.image.resize(image, _scaled(now, size, policy), method, antialias=not nearest)
+        pixels = tf.image.resize(
+            image, _scaled(current, size, policy), method, antialias=not nearest
+        )
         if policy != "stretch":
             pixels = tf.image.resize_with_crop_or_pad(pixels, height, width)
         return to_uint8(pixels)
 
-    result = tf.cond(tf.reduce_all(now == [height, width]), lambda: to_uint8(image), change)
+    result = tf.cond(tf.reduce_all(current == [height, width]), lambda: to_uint8(image), change)
     result.set_shape([*image.shape[:-3], height, width, image.shape[-1]])
     return result
 
 
-def restore(masks: tf.Tensor, now: tf.Tensor, policy: str) -> tf.Tensor:
-    """Brings masks of resized images back to the images' own size: the inverse of `resize`.
+def restore(masks: tf.Tensor, original: tf.Tensor, policy: str) -> tf.Tensor:
+    """Resize masks of resized images to the size that the images had: the inverse of `resize`.
 
     Args:
-        masks: float32 [B, h, w, 1], of images resized to [h, w].
-        now: int32 [2], height and width that the images had.
+        masks: float32 [B, h, w, 1], masks of images that were resized to [h, w].
+        original: int32 [2], height and width of the images before.
         policy: "stretch", "crop" or "pad".
 
     Returns:
-        float32 [B, *now, 1]; 0 where the policy cut the image off.
+        float32 [B, *original, 1]; 0 where the policy cut the image off.
     """
     if policy != "stretch":
-        scaled = _scaled(now, masks.shape[1:3], policy)
+        scaled = _scaled(original, masks.shape[1:3], policy)
         masks = tf.image.resize_with_crop_or_pad(masks, scaled[0], scaled[1])
-    return tf.image.resize(masks, now)
+    return tf.image.resize(masks, original)
 
 
-def _scaled(now: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
-    """The size, int32 [2], to which an image is scaled before it is cut or padded to `size`."""
+def _scaled(current: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
+    """Return the size, int32 [2], to which an image is scaled before it is cut or padded."""
     target = tf.constant([*size])
     if policy == "stretch":
         return target
-    ratios = tf.cast(target, tf.float32) / tf.cast(now, tf.float32)
+    ratios = tf.cast(target, tf.float32) / tf.cast(current, tf.float32)
     ratio = tf.reduce_max(ratios) if policy == "crop" else tf.reduce_min(ratios)
-    scaled = tf.cast(tf.round(tf.cast(now, tf.float32) * ratio), tf.int32)
+    scaled = tf.cast(tf.round(tf.cast(current, tf.float32) * ratio), tf.int32)
     return tf.maximum(scaled, 1 if policy == "pad" else target)
 
 
 def window(
-    image: tf.Tensor, size: tuple[int, int], small: str, place: tuple[float, float] | tf.Tensor
+    image: tf.Tensor, size: tuple[int, int], small: str, position: tuple[float, float] | tf.Tensor
 ) -> tf.Tensor:
-    """Cuts a window out of an image without resampling.
+    """Cut a window out of an image without resampling.
 
     Args:
         image: [H, W, C] or [B, H, W, C].
         size: (height, width) of the window in pixels.
-        small: what happens to a smaller side: "tile" repeats the image, "pad" adds black
-            on both sides.
-        place: where the window lies, down and across, from 0 to 1; 0.5 is the middle.
+        small: what to do with a side that is too short: "tile" repeats the image, "pad" adds
+            black on both sides.
+        position: where the window lies, down and across, from 0 to 1; 0.5 is the center.
+
+    Returns:
+        [*size, C] or [B, *size, C], of the image's type.
     """
-    for axis, (wanted, where) in enumerate(zip(size, tf.unstack(tf.cast(place, tf.float32))), -3):
-        there = tf.shape(image)[axis]
-        slack = there - wanted
+    fractions = tf.unstack(tf.cast(position, tf.float32))
+    for axis, (wanted, where) in enumerate(zip(size, fractions), -3):
+        length = tf.shape(image)[axis]
+        slack = length - wanted
         start = tf.cast(tf.floor(where * tf.cast(slack + 1, tf.float32)), tf.int32)
         if small == "tile":
             start = tf.clip_by_value(start, 0, tf.maximum(slack, 0))
-            image = tf.gather(image, (start + tf.range(wanted)) % there, axis=axis)
+            image = tf.gather(image, (start + tf.range(wanted)) % length, axis=axis)
             continue
         before = tf.maximum(-slack, 0) // 2
         paddings = [[0, 0]] * image.shape.rank
@@ -100,12 +106,14 @@ def window(
 
 
 def windows(image: tf.Tensor, size: tuple[int, int], policy: str, count: int) -> tf.Tensor:
-    """What of an image a detector sees: 1, or with a window policy 5 or 9 windows.
+    """Return the parts of an image that a detector is given.
 
     Args:
-        image: uint8 or float [H, W, C] or [B, H, W, C], 0..255.
-        size, policy: as for `resize`.
-        count: 1, what `resize` gives; 5, the middle and the corners; 9, a grid of 3 x 3.
+        image: uint8 or float [H, W, C] or [B, H, W, C] in 0..255.
+        size: (height, width) of a part in pixels.
+        policy: how to resize; see `resize`.
+        count: 1 for the result of `resize`; with a window policy also 5 for the center and the
+            corners, or 9 for a grid of 3 x 3.
 
     Returns:
         uint8 [count, *size, C] or [B, count, *size, C].
@@ -113,15 +121,15 @@ def windows(image: tf.Tensor, size: tuple[int, int], policy: str, count: int) ->
     if count == 1:
         parts = [resize(image, size, policy)]
     else:
-        places = [(y, x) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0)]
+        positions = [(y, x) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0)]
         small = policy.removeprefix("window_")
-        places = places[::2] if count == 5 else places
-        parts = [window(to_uint8(image), size, small, place) for place in places]
+        positions = positions[::2] if count == 5 else positions
+        parts = [window(to_uint8(image), size, small, position) for position in positions]
     return tf.stack(parts, axis=-4)
 
 
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
-    """Rounds and clips 0..255 to uint8; uint8 passes untouched."""
+    """Round and clip pixels to uint8 in 0..255; uint8 is returned unchanged."""
     if pixels.dtype == tf.uint8:
         return pixels
     return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
@@ -131,66 +139,78 @@ def random_flip(
     images: tf.Tensor,
     seed: tf.Tensor,
     probability: float = 0.5,
-    vertical: float = 0.0,
+    vertical_probability: float = 0.0,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Mirrors each image left to right with `probability`.
+    """Flip each image left to right, and upside down, with a probability each.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
-        vertical: probability of turning it upside down.
-        masks: uint8 [B, H, W, 1], or none.
+        probability: probability of a flip left to right, 0 to 1.
+        vertical_probability: probability of a flip upside down, 0 to 1.
+        masks: uint8 [B, H, W, 1], or None.
 
     Returns:
-        Images and masks.
+        Images uint8 [B, H, W, 3] and masks.
     """
     count, height, width, _ = images.shape
     chosen = tf.random.stateless_uniform([count, 1], seed) < probability
     columns = tf.range(width)
     rows = tf.tile(tf.range(height)[None], [count, 1])
-    if vertical:
-        turned = tf.random.stateless_uniform([count, 1], fold_in(seed, 1)) < vertical
-        rows = tf.where(turned, height - 1 - rows, rows)
+    if vertical_probability:
+        u = tf.random.stateless_uniform([count, 1], fold_in(seed, 1))
+        rows = tf.where(u < vertical_probability, height - 1 - rows, rows)
     return _take_both(images, masks, rows, tf.where(chosen, width - 1 - columns, columns))
 
 
 def random_shift(
     images: tf.Tensor, seed: tf.Tensor, pixels: int = 2, masks: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Shifts each image by whole pixels, so that nothing is interpolated; edges are mirrored.
+    """Shift each image by whole pixels, without interpolation; edges are mirrored.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
-        pixels: largest shift, either way, each axis.
-        masks: uint8 [B, H, W, 1], or none.
+        pixels: largest shift in pixels along each axis, in both directions.
+        masks: uint8 [B, H, W, 1], or None.
 
     Returns:
-        Images and masks.
+        Images uint8 [B, H, W, 3] and masks.
     """
     count, height, width, _ = images.shape
     down, across = tf.unstack(
         tf.random.stateless_uniform([2, count, 1], seed, -pixels, pixels + 1, tf.int32)
     )
 
-    def mirrored(places: tf.Tensor, size: int) -> tf.Tensor:
-        places = tf.where(places < 0, -1 - places, places)
-        return tf.where(places >= size, 2 * size - 1 - places, places)
+    def mirrored(indices: tf.Tensor, size: int) -> tf.Tensor:
+        indices = tf.where(indices < 0, -1 - indices, indices)
+        return tf.where(indices >= size, 2 * size - 1 - indices, indices)
 
     rows = mirrored(tf.range(height) + down, height)
     columns = mirrored(tf.range(width) + across, width)
     return _take_both(images, masks, rows, columns)
 
 
-def _take_both(images: tf.Tensor, masks: tf.Tensor | None, rows: tf.Tensor, columns: tf.Tensor):
-    """Rows and columns of images and, where there are any, of their masks."""
-    return _take(images, rows, columns), None if masks is None else _take(masks, rows, columns)
+def _take_both(
+    images: tf.Tensor, masks: tf.Tensor | None, rows: tf.Tensor, columns: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Return rows and columns of images and, if there are any, of their masks."""
+    return take(images, rows, columns), None if masks is None else take(masks, rows, columns)
 
 
 @tf.function(jit_compile=True)
-def _take(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Rows and columns of each image, int32 [B, H] and [B, W]."""
+def take(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Return rows and columns of each image.
+
+    Args:
+        images: [B, H, W, C].
+        rows: int32 [B, h].
+        columns: int32 [B, w].
+
+    Returns:
+        [B, h, w, C], of the images' type.
+    """
     return _at(images, rows[:, :, None], columns[:, None])
 
 
@@ -205,21 +225,21 @@ def random_warp(
     flip: bool = False,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Rotates, shifts, zooms, shears, mirrors and enlarges in one bilinear interpolation.
+    """Rotate, shift, zoom, shear, flip and resize in one bilinear interpolation.
 
-    The parameters have the meaning they have in Keras's ImageDataGenerator;
-    pixels from outside repeat the nearest edge.
+    The parameters mean what they mean in Keras's ImageDataGenerator. Outside the image its
+    edge is repeated.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
         size: (height, width) of the result in pixels.
-        rotation: largest angle in degrees, either way.
-        shift: largest shift as a share of the side, either way, each axis.
-        zoom: scale is drawn from 1 - zoom to 1 + zoom, each axis.
-        shear: largest shear angle in degrees, either way.
-        flip: mirror left to right with probability 0.5.
-        masks: uint8 [B, H, W, 1], or none; sampled at the nearest pixel.
+        rotation: largest angle in degrees, in both directions.
+        shift: largest shift along each axis, as a fraction of the side, in both directions.
+        zoom: the scale of each axis is drawn from 1 - zoom to 1 + zoom.
+        shear: largest shear angle in degrees, in both directions.
+        flip: flip left to right with probability 0.5.
+        masks: uint8 [B, H, W, 1], or None; the nearest pixel is used.
 
     Returns:
         Images uint8 [B, *size, 3] and masks.
@@ -244,27 +264,28 @@ def random_crop(
     images: tf.Tensor,
     seed: tf.Tensor,
     size: tuple[int, int],
-    lowest: float = 0.5,
-    ratio: float = 4 / 3,
+    min_area: float = 0.5,
+    max_aspect_ratio: float = 4 / 3,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Cuts a random window out of each image and resizes it, in one bilinear interpolation.
+    """Cut a random window out of each image and resize it, in one bilinear interpolation.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
         size: (height, width) of the result in pixels.
-        lowest: the window's share of the image's area is drawn from this to 1.
-        ratio: largest ratio of its sides' shares, either way.
-        masks: uint8 [B, H, W, 1], or none; sampled at the nearest pixel.
+        min_area: smallest area of the window, as a fraction of the image; it is drawn from
+            this to 1.
+        max_aspect_ratio: largest change of the aspect ratio, in both directions; 1 keeps it.
+        masks: uint8 [B, H, W, 1], or None; the nearest pixel is used.
 
     Returns:
         Images uint8 [B, *size, 3] and masks.
     """
     count, height, width, _ = images.shape
     u = tf.unstack(tf.random.stateless_uniform([4, count], seed))
-    area = lowest + u[0] * (1 - lowest)
-    stretch = tf.exp((u[1] * 2 - 1) * math.log(ratio))
+    area = min_area + u[0] * (1 - min_area)
+    stretch = tf.exp((u[1] * 2 - 1) * math.log(max_aspect_ratio))
     tall, wide = tf.minimum(tf.sqrt(area * stretch), 1.0), tf.minimum(tf.sqrt(area / stretch), 1.0)
     zero = tf.zeros(count)
     return warp(
@@ -274,27 +295,39 @@ def random_crop(
 
 
 def warp(
-    images, size, angle, shear, down, across, zoom_y, zoom_x, mirror, masks=None
+    images: tf.Tensor,
+    size: tuple[int, int],
+    angle: tf.Tensor,
+    shear: tf.Tensor,
+    down: tf.Tensor,
+    across: tf.Tensor,
+    zoom_y: tf.Tensor,
+    zoom_x: tf.Tensor,
+    mirror: tf.Tensor,
+    masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Warps each image by one affine map, with ImageDataGenerator's order of its parts.
+    """Warp each image by one affine map, whose parts have ImageDataGenerator's order.
 
     Args:
         images: uint8 [B, H, W, 3].
         size: (height, width) of the result in pixels.
-        angle, shear: float32 [B], radians.
-        down, across: float32 [B], pixels of the input.
-        zoom_y, zoom_x: float32 [B]; above 1 shows more of the image, smaller.
-        mirror: bool [B], left to right.
-        masks: uint8 [B, H, W, 1], or none; sampled at the nearest pixel.
+        angle: float32 [B], rotation in radians.
+        shear: float32 [B], shear angle in radians.
+        down: float32 [B], vertical shift in pixels of the input.
+        across: float32 [B], horizontal shift in pixels of the input.
+        zoom_y: float32 [B], vertical scale; above 1 shows more of the image, smaller.
+        zoom_x: float32 [B], horizontal scale.
+        mirror: bool [B], whether to flip left to right.
+        masks: uint8 [B, H, W, 1], or None; the nearest pixel is used.
 
     Returns:
-        Images uint8 [B, *size, 3] and masks; pixels from outside repeat the nearest edge.
+        Images uint8 [B, *size, 3] and masks. Outside the image its edge is repeated.
     """
     _, height, width, _ = images.shape
     cos, sin = tf.cos(angle), tf.sin(angle)
     scale_y = zoom_y * (height / size[0])
     scale_x = zoom_x * tf.where(mirror, -1.0, 1.0) * (width / size[1])
-    # From output to input pixels, about the middle: rotation (shift + shear (zoom x)).
+    # From output to input pixels, about the center: rotation (shift + shear (zoom x)).
     yy, yx = cos * scale_y, -(cos * tf.sin(shear) + sin * tf.cos(shear)) * scale_x
     xy, xx = sin * scale_y, (cos * tf.cos(shear) - sin * tf.sin(shear)) * scale_x
     middle_y, middle_x = (size[0] - 1) / 2, (size[1] - 1) / 2
@@ -308,9 +341,9 @@ def warp(
 # One fused loop, seven times as fast on CPUs as ImageProjectiveTransformV3.
 @tf.function(jit_compile=True)
 def _bilinear(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Bilinear samples of each image under its affine map, float32 [6, B]: y then x."""
+    """Return bilinear samples of each image under its affine map, float32 [6, B]: y, then x."""
     _, height, width, _ = images.shape
-    y, x = _places(images, maps, size)
+    y, x = _coordinates(images, maps, size)
     top, left = tf.cast(y, tf.int32), tf.cast(x, tf.int32)
     bottom, right = tf.minimum(top + 1, height - 1), tf.minimum(left + 1, width - 1)
     down = (y - tf.cast(top, tf.float32))[..., None]
@@ -323,13 +356,15 @@ def _bilinear(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]) -> tf.T
 
 @tf.function(jit_compile=True)
 def _nearest(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """The nearest pixels of each image under its affine map, float32 [6, B]: y then x."""
-    y, x = _places(images, maps, size)
+    """Return the nearest pixels of each image under its affine map, float32 [6, B]: y, then x."""
+    y, x = _coordinates(images, maps, size)
     return _at(images, tf.cast(y + 0.5, tf.int32), tf.cast(x + 0.5, tf.int32))
 
 
-def _places(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]):
-    """Where each pixel of the result lies in the image: y and x, float32 [B, *size]."""
+def _coordinates(
+    images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return where each pixel of the result lies in the image: y and x, float32 [B, *size]."""
     _, height, width, _ = images.shape
     yy, yx, y0, xy, xx, x0 = tf.unstack(maps[:, :, None, None])
     row = tf.range(size[0], dtype=tf.float32)[:, None]
@@ -340,7 +375,7 @@ def _places(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]):
 
 
 def _at(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Pixels [B, h, w, c] at int32 [B, h, w]."""
+    """Return the pixels [B, h, w, c] at rows and columns int32 [B, h, w]."""
     count, height, width, channels = images.shape
     first = tf.range(count)[:, None, None] * (height * width)
     return tf.gather(tf.reshape(images, [-1, channels]), first + rows * width + columns)

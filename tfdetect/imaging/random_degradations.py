@@ -1,6 +1,6 @@
 """Random JPEG and WebP compression, blur, noise and downsampling.
 
-JPEG and blur with their ranges are CNNSpot's (Wang et al., CVPR 2020).
+The default ranges of JPEG and blur are those of CNNSpot (Wang et al., CVPR 2020).
 """
 
 import io
@@ -18,21 +18,24 @@ def random_jpeg(
     images: tf.Tensor,
     seed: tf.Tensor,
     probability: float = 0.5,
-    lowest: int = 30,
-    highest: int = 100,
+    min_quality: int = 30,
+    max_quality: int = 100,
 ) -> tf.Tensor:
-    """Compresses each image with `probability` at a quality from `lowest` to `highest`.
+    """Compress each image as JPEG with `probability`, at a random quality.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
+        probability: 0 to 1.
+        min_quality: lowest quality, 1 to 100.
+        max_quality: highest quality, 1 to 100.
 
     Returns:
         uint8 [B, H, W, 3].
     """
 
     def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        qualities = drawn(images, seed, rows, lowest, highest + 1, tf.int32)
+        qualities = uniform_for(images, seed, rows, min_quality, max_quality + 1, tf.int32)
 
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, quality = item
@@ -41,24 +44,27 @@ def random_jpeg(
 
         return tf.map_fn(one, (chosen, qualities), fn_output_signature=tf.uint8)
 
-    return some(images, seed, probability, compress)
+    return change_some(images, seed, probability, compress)
 
 
 def random_webp(
     images: tf.Tensor,
     seed: tf.Tensor,
     probability: float = 0.5,
-    lowest: int = 30,
-    highest: int = 100,
+    min_quality: int = 30,
+    max_quality: int = 100,
 ) -> tf.Tensor:
-    """Compresses each image as WebP with `probability` at a quality from `lowest` to `highest`.
+    """Compress each image as WebP with `probability`, at a random quality.
 
-    TensorFlow has no WebP encoder, so this is Pillow's: the one Python function in the
+    TensorFlow has no WebP encoder, so Pillow's is used. It is the one Python function in the
     pipeline, and slower than JPEG.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
+        probability: 0 to 1.
+        min_quality: lowest quality, 1 to 100.
+        max_quality: highest quality, 1 to 100.
 
     Returns:
         uint8 [B, H, W, 3].
@@ -74,43 +80,47 @@ def random_webp(
         return result
 
     def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        qualities = drawn(images, seed, rows, lowest, highest + 1, tf.int32)
+        qualities = uniform_for(images, seed, rows, min_quality, max_quality + 1, tf.int32)
         return tf.numpy_function(encode, [chosen, qualities], tf.uint8)
 
-    return some(images, seed, probability, compress)
+    return change_some(images, seed, probability, compress)
 
 
 def random_noise(
-    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, highest: float = 10.0
+    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, max_sigma: float = 10.0
 ) -> tf.Tensor:
-    """Adds Gaussian noise of sigma 0 to `highest` levels to each image with `probability`.
+    """Add Gaussian noise of random strength to each image with `probability`.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
+        probability: 0 to 1.
+        max_sigma: largest standard deviation in gray levels; it is drawn from 0 to this.
 
     Returns:
         uint8 [B, H, W, 3], rounded.
     """
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        sigmas = drawn(images, seed, rows, 0.0, highest)[:, None, None, None]
+        sigmas = uniform_for(images, seed, rows, 0.0, max_sigma)[:, None, None, None]
         noise = tf.random.stateless_normal(tf.shape(images), fold_in(seed, 2))
         return to_uint8(tf.cast(chosen, tf.float32) + tf.gather(noise, rows) * sigmas)
 
-    return some(images, seed, probability, change)
+    return change_some(images, seed, probability, change)
 
 
 def random_downsample(
-    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, lowest: float = 0.5
+    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, min_scale: float = 0.5
 ) -> tf.Tensor:
-    """Makes each image smaller, by a factor from `lowest` to 1, and as large again.
+    """Shrink each image with `probability` and enlarge it to its size again.
 
-    Both ways with an antialiased bilinear filter.
+    Both steps use an antialiased bilinear filter.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
+        probability: 0 to 1.
+        min_scale: smallest factor on the sides, above 0; it is drawn from this to 1.
 
     Returns:
         uint8 [B, H, W, 3], rounded.
@@ -118,7 +128,7 @@ def random_downsample(
     _, height, width, _ = images.shape
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        factors = drawn(images, seed, rows, lowest, 1.0)
+        factors = uniform_for(images, seed, rows, min_scale, 1.0)
 
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, factor = item
@@ -128,42 +138,44 @@ def random_downsample(
 
         return tf.map_fn(one, (chosen, factors), fn_output_signature=tf.uint8)
 
-    return some(images, seed, probability, change)
+    return change_some(images, seed, probability, change)
 
 
 def random_blur(
-    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, highest: float = 3.0
+    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, max_sigma: float = 3.0
 ) -> tf.Tensor:
-    """Blurs each image with `probability` by a Gaussian of sigma 0 to `highest` pixels.
+    """Blur each image with `probability` by a Gaussian filter of random width.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
+        probability: 0 to 1.
+        max_sigma: largest standard deviation in pixels; it is drawn from 0 to this.
 
     Returns:
         uint8 [B, H, W, 3], rounded; edges are reflected.
     """
 
     def blur(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        sigmas = drawn(images, seed, rows, 0.0, highest)
-        return to_uint8(gaussian_blur(chosen, sigmas, highest))
+        sigmas = uniform_for(images, seed, rows, 0.0, max_sigma)
+        return to_uint8(gaussian_blur(chosen, sigmas, max_sigma))
 
-    return some(images, seed, probability, blur)
+    return change_some(images, seed, probability, blur)
 
 
-def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:
-    """Blurs each image with a sigma of its own.
+def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, max_sigma: float) -> tf.Tensor:
+    """Blur each image by a Gaussian filter of its own width.
 
     Args:
-        images: uint8 or float [B, H, W, 3], 0..255.
-        sigmas: float32 [B], pixels, 0 to `highest`; 0 changes nothing.
-        highest: the largest sigma possible; the kernel reaches four times as far.
+        images: uint8 or float [B, H, W, 3] in 0..255.
+        sigmas: float32 [B], standard deviations in pixels, 0 to `max_sigma`; 0 changes nothing.
+        max_sigma: largest possible standard deviation; the kernel extends to four times this.
 
     Returns:
-        float32 [B, H, W, 3].
+        float32 [B, H, W, 3] in 0..255.
     """
     shape = tf.shape(images)
-    reach = min(max(1, math.ceil(4 * highest)), 64)
+    reach = min(max(1, math.ceil(4 * max_sigma)), 64)
     offsets = tf.range(-reach, reach + 1, dtype=tf.float32)
     kernels = tf.exp(-0.5 * tf.square(offsets[:, None] / tf.maximum(sigmas, 1e-3)[None]))
     kernels = tf.repeat(kernels / tf.reduce_sum(kernels, 0), 3, axis=1)  # [taps, B * 3]
@@ -184,14 +196,46 @@ def gaussian_blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Te
     return tf.transpose(x, [2, 0, 1, 3])
 
 
-def drawn(images: tf.Tensor, seed: tf.Tensor, rows: tf.Tensor, low, high, dtype=tf.float32):
-    """Uniform draws of one number an image, those of the chosen rows: [n]."""
+def uniform_for(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    rows: tf.Tensor,
+    low: float,
+    high: float,
+    dtype: tf.DType = tf.float32,
+) -> tf.Tensor:
+    """Draw one number for each image of a batch, and return those of some rows.
+
+    Args:
+        images: [B, H, W, 3]; only their number matters.
+        seed: int32 [2].
+        rows: int32 [n], rows of the batch.
+        low: smallest number.
+        high: bound above, which is not drawn.
+        dtype: type of the numbers.
+
+    Returns:
+        Numbers of `dtype` [n].
+    """
     draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold_in(seed, 1), low, high, dtype)
     return tf.gather(draws, rows)
 
 
-def some(images: tf.Tensor, seed: tf.Tensor, probability: float, change: Callable) -> tf.Tensor:
-    """Applies `change(chosen images, their rows)` to a random share of the batch."""
+def change_some(
+    images: tf.Tensor, seed: tf.Tensor, probability: float, change: Callable
+) -> tf.Tensor:
+    """Change each image of a batch with `probability`; the others cost nothing.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        seed: int32 [2].
+        probability: 0 to 1.
+        change: from the chosen images [n, H, W, 3] and their rows int32 [n] to the changed
+            images.
+
+    Returns:
+        uint8 [B, H, W, 3].
+    """
     chosen = tf.random.stateless_uniform([tf.shape(images)[0]], seed) < probability
     rows = tf.cast(tf.where(chosen)[:, 0], tf.int32)
     result = tf.cond(

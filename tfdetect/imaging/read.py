@@ -1,24 +1,24 @@
-"""Reads image files for `decode`: what TensorFlow cannot decode, Pillow decodes."""
+"""Reads image files for `decode`; Pillow converts formats that TensorFlow cannot decode."""
 
 import tensorflow as tf
 
 from tfdetect.imaging.pillow import as_bmp
 
-# How TIFF begins, and the family of AVIF and HEIC.
+# The first bytes of TIFF, and of the family of AVIF and HEIC.
 _BY_PILLOW = rb"(II\*\x00|MM\x00\*|\C{4}ftyp)\C*"
 
 
 def read_image(path: tf.Tensor) -> tf.Tensor:
-    """An image file's bytes; of TIFF, AVIF and HEIC its pixels as BMP.
+    """Return the bytes of an image file; TIFF, AVIF and HEIC are converted to BMP.
 
     Args:
         path: scalar string.
 
     Returns:
-        A scalar string for `decode`; empty where Pillow cannot decode the file.
+        Scalar string for `decode`; "" if Pillow cannot decode the file.
 
     Raises:
-        tf.errors.OpError: the file cannot be read.
+        tf.errors.OpError: The file cannot be read.
     """
     data = tf.io.read_file(path)
     return tf.cond(
@@ -31,5 +31,5 @@ def read_image(path: tf.Tensor) -> tf.Tensor:
 def _as_bmp(data) -> bytes:
     try:
         return as_bmp(data if isinstance(data, bytes) else data.item())  # eagerly an array
-    except Exception:  # Pillow's plugins raise many kinds; the catalog says which
+    except Exception:  # Pillow's plugins raise many kinds; the catalog names the file
         return b""

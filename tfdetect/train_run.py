@@ -28,7 +28,7 @@ def train_run(
     devices: "Devices",
     *,
     images_in_report: bool = True,
-    verbose: int = 1,
+    progress: bool = True,
     log: Callable[[str], None] = console.log,
     pruner: Callable[[int, float], bool] | None = None,
     trial: bool = False,
@@ -40,7 +40,7 @@ def train_run(
         path: the run's final folder.
         devices: from `configure_devices`.
         images_in_report: whether the report may show images of the dataset.
-        verbose: Keras's, 0 to 2.
+        progress: whether to log each epoch and, in a terminal, to show a progress bar.
         log: called with each line of progress.
         pruner: called after each epoch with its number and the value of the monitored metric;
             where it returns true, the training ends.
@@ -52,10 +52,12 @@ def train_run(
     """
     from tfdetect.data.training_stream import training_data
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
-    from tfdetect.evaluation.evaluate_run import Calibrate, evaluate_run
+    from tfdetect.evaluation.calibrate_run import CalibrationSettings
+    from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.models.saved_model import export_saved_model
     from tfdetect.models.saving import save_detector
     from tfdetect.training.callbacks import Pruner, ReportBrokenFiles
+    from tfdetect.training.epoch_log import EpochLog
     from tfdetect.training.fit import fit, set_seed_and_precision
     from tfdetect.training.monitor import monitor_of
 
@@ -84,13 +86,15 @@ def train_run(
         callbacks: list[keras.callbacks.Callback] = [ReportBrokenFiles(train, skipped.add)]
         if pruner is not None:
             callbacks.append(Pruner(monitor_of(experiment.training), pruner))
+        if progress:
+            callbacks.append(EpochLog(experiment.training, log))
 
-        def unaugmented() -> tf.data.Dataset:
+        def unaugmented() -> "tf.data.Dataset":
             return unaugmented_images(catalog, catalog.split("train"), experiment.data, batch_size)
 
         fitted = fit(
             experiment, classes, train, validation, unaugmented, devices, writer.path,
-            callbacks=callbacks, log=log, verbose=verbose,
+            callbacks=callbacks, log=log, verbose=0,
         )  # fmt: skip
         detector, state = fitted.detector, fitted.state
         save_detector(detector, writer.path / "model.keras")
@@ -111,7 +115,11 @@ def train_run(
             log(f"weights for other trainings: --set model.weights={writer.final}")
         else:
             run = evaluate_run(
-                run, catalog, images_in_report=images_in_report, log=log, calibrate=Calibrate()
+                run,
+                catalog,
+                images_in_report=images_in_report,
+                log=log,
+                calibrate=CalibrationSettings(),
             ).run
             write_info(run)
             export_saved_model(run)

@@ -52,6 +52,10 @@ class EpochLog(keras.callbacks.Callback):
             self._bar.note = f"loss {(logs or {}).get('loss', 0):.4f}"
             self._bar.advance()
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self._bar is not None:
+            self._bar.set_note("validating")
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._close()
         logs = logs or {}

@@ -236,3 +236,25 @@ def test_reliability_is_drawn_for_each_generator():
         first = p < 0.2
         assert x[0] == pytest.approx(p[first].mean()) and y[0] == pytest.approx(fake[first].mean())
         assert len(x) == 5
+
+
+@pytest.mark.parametrize(("name", "rate"), [("real", "false positive rate"), ("fake", "recall")])
+def test_a_folder_with_one_class_is_evaluated(shared_run, tmp_path, capsys, name, rate):
+    import json
+    import shutil
+
+    from tfdetect.core.cli import run_command
+    from tfdetect.evaluate import main
+
+    run, root = shared_run
+    shutil.copytree(root / "test" / name, tmp_path / "mine" / name)
+    output = tmp_path / "out"
+    arguments = [str(run.path), "--dataset", str(tmp_path / "mine"), "--output", str(output)]
+    assert run_command(main, arguments) == 0
+    shown = capsys.readouterr().out
+    assert rate in shown and "AUC" not in shown
+    results = json.loads((output / "metrics.json").read_text())
+    assert list(results) == ["test"] and results["test"]["count"] == 16
+    page = (output / "report.html").read_text()
+    assert f"test {rate}" in page and "nothing about the other class" in page
+    assert "ROC curve" not in page

@@ -18,6 +18,7 @@ from tfdetect.evaluation.metrics import (
     binary_metrics,
     confusion,
     proportion,
+    widen_extremes,
     with_intervals,
 )
 from tfdetect.evaluation.operating_points import precision_at
@@ -117,15 +118,7 @@ def _label_metrics(fake: np.ndarray, p_fake: np.ndarray, run: Run) -> dict[str, 
     if fake.all():
         return {"recall": proportion(p_fake >= run.threshold)}
     metrics = binary_metrics(fake, p_fake, run.threshold, run.info.prior)
-    found = with_intervals(metrics, len(fake))
-    called_fake = p_fake >= run.threshold
-    hits = {
-        "accuracy": called_fake == fake, "recall": called_fake[fake], "fpr": called_fake[~fake]
-    }  # fmt: skip
-    for name, values in hits.items():
-        if found[name]["value"] in (0.0, 1.0):  # all or none: no resample differs
-            found[name] = proportion(values)
-    return found
+    return widen_extremes(with_intervals(metrics, len(fake)), fake, p_fake >= run.threshold)
 
 
 def _measure_thresholds(table: pa.Table, run: Run) -> dict[str, Any]:

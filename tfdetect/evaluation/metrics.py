@@ -164,6 +164,28 @@ def proportion(hits: np.ndarray) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in triple.items()}
 
 
+def widen_extremes(
+    metrics: dict[str, Interval], fake: np.ndarray, called_fake: np.ndarray
+) -> dict[str, Interval]:
+    """Return metrics in which rates of exactly 0 or 1 have Wilson's interval.
+
+    Where all or none of the images are right, every resample is the same, and the bootstrap
+    interval would claim certainty.
+
+    Args:
+        metrics: from `with_intervals`.
+        fake: bool [n].
+        called_fake: bool [n], the verdicts.
+    """
+    hits = {
+        "accuracy": called_fake == fake, "recall": called_fake[fake], "fpr": called_fake[~fake]
+    }  # fmt: skip
+    return metrics | {
+        name: proportion(values) for name, values in hits.items()
+        if name in metrics and metrics[name]["value"] in (0.0, 1.0) and len(values)
+    }  # fmt: skip
+
+
 def format_interval(metric: Mapping[str, float | None] | None, digits: int = 4) -> str:
     """Return a metric as text, "0.9123 [0.9050, 0.9190]"; "-" where it is not defined."""
     if metric is None or metric["value"] is None:

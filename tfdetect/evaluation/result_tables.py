@@ -70,7 +70,8 @@ def operating_point_table(result: dict[str, Any]) -> ResultTable | None:
     return ResultTable(
         "Operating points", headers, rows,
         "Thresholds are chosen on validation; the rates are those of these images, with Wilson's "
-        "95% interval. The precision is what is left where few images are fake.",
+        "95% interval."
+        + (" The precision is what is left where few images are fake." if priors else ""),
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from tfdetect.evaluation.metrics import (
     Metrics,
     binary_metrics,
     format_interval,
+    widen_extremes,
     with_intervals,
 )
 from tfdetect.evaluation.predictions import predict_source
@@ -87,9 +88,12 @@ def degrade(
     verdicts = {name: p[known] >= run.threshold for name, p in scores.items()}
     results = {
         name: {
-            "metrics": with_intervals(
-                _selected_metrics(fake[known], p[known], run), int(known.sum()),
-                resamples=RESAMPLES,
+            "metrics": widen_extremes(
+                with_intervals(
+                    _selected_metrics(fake[known], p[known], run), int(known.sum()),
+                    resamples=RESAMPLES,
+                ),
+                fake[known], verdicts[name],
             ),
             "flipped": round(float((verdicts[name] != verdicts[UNDEGRADED]).mean()), 6),
         }

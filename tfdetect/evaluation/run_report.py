@@ -98,8 +98,9 @@ def write_report(
             code(run.document),
         )),
     ]  # fmt: skip
+    own = dataset == run.info.dataset.name
     page = render_page(
-        run.name,
+        run.name if own else f"{run.name} on {dataset}",
         sections,
         subtitle=f"{describe_detector(run)}; evaluated on {dataset}, images of "
         f"{pixel_sizes(run)} pixels, classes {', '.join(run.class_names)}.",

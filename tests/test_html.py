@@ -1,0 +1,116 @@
+"""The building blocks of report pages."""
+
+import base64
+from html.parser import HTMLParser
+
+import pytest
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from tfdetect.core.html import (
+    Card,
+    Section,
+    Verdict,
+    code,
+    figures,
+    fragment,
+    join,
+    note,
+    picture_of,
+    render_page,
+    table,
+    text,
+)
+
+VOID = {"meta", "img", "link", "br"}
+
+
+class Outline(HTMLParser):
+    """Collects elements in order, and checks that they are closed."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open, self.elements, self.words = [], [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+def figure():
+    made = Figure(figsize=(4, 3))
+    made.add_subplot().plot([1, 2])
+    return made
+
+
+@pytest.fixture
+def page(tmp_path):
+    shown = picture_of(figure(), "A rising line", "Line", path=tmp_path / "line.png")
+    return render_page(
+        "Report <b>",
+        [
+            Section(
+                "Results by generator", join(text("One <i>."), table(["a", "b"], [["x", "1"]]))
+            ),
+            Section("Results by generator", figures([shown])),
+            Section("Empty", Markup("")),
+            Section("Last", join(code("<x>"), note("Careful"))),
+        ],
+        verdict=Verdict("Sound", "Nothing was found.", "good"),
+        cards=[Card("98%", "accuracy", "97% to 99%")],
+        notes=[note("A <script>")],
+    )
+
+
+def test_a_page_is_well_formed_and_self_contained(page):
+    outline = Outline(page)
+    assert not outline.all("script") and not outline.all("link") and "http" not in page
+    assert "<b>" not in page.split("</h1>")[0].split("<h1>")[1]  # what is given as text is escaped
+    assert [a["lang"] for a in outline.all("html")] == ["en"]
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_verdict_comes_first_and_the_contents_lead_to_the_sections(page):
+    outline = Outline(page)
+    words = "".join(outline.words)
+    assert words.index("Sound") < words.index("98%") < words.index("Contents")
+    links = [a["href"] for a in outline.all("a")]
+    assert links == ["#results-by-generator", "#results-by-generator--2", "#last"]
+    assert [a["id"] for a in outline.all("section")] == [link[1:] for link in links]
+
+
+def test_figures_have_alternative_texts_and_their_size(page, tmp_path):
+    [image] = Outline(page).all("img")
+    assert image["alt"] == "A rising line"
+    assert (image["width"], image["height"]) == ("384", "288")  # 4 x 3 inches of 96 pixels
+    data = base64.b64decode(image["src"].partition(",")[2])
+    assert data[:4] == b"\x89PNG" and (tmp_path / "line.png").read_bytes() == data
+
+
+def test_tables_scroll_and_align_numbers():
+    made = table(
+        ["name", "value", "share", "text"],
+        [["a<b", "1,234", "0.91 [0.90, 0.92]", "x"], ["b", "-", "0.6 at 0.35", "2"]],
+    )
+    outline = Outline(made)
+    assert outline.elements[0][1]["class"] == "scroll" and outline.elements[0][1]["tabindex"] == "0"
+    assert [a.get("class") for a in outline.all("td")] == ["number", "number", None] * 2
+    assert [a["scope"] for a in outline.all("th")] == ["col"] * 4 + ["row"] * 2
+    assert "a&lt;b" in made and table(["a"], []) == ""
+    assert "<thead>" not in table(["", ""], [["seed", "0"]])
+
+
+def test_fragments_escape_their_values():
+    assert fragment("<p>{{ x }}</p>", x="<b>") == "<p>&lt;b&gt;</p>"

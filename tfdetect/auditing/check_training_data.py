@@ -1,9 +1,8 @@
 """The quick audit that runs before every training."""
 
-import sys
-
 from tfdetect.auditing.audit_dataset import quick_findings
 from tfdetect.auditing.findings import NOTE, UNRELIABLE
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
@@ -30,5 +29,5 @@ def check_training_data(plan: Plan, catalog: Catalog, strict: bool = False) -> N
         lines = "".join(f"\n  {text}" for text in unreliable)
         raise UserError(f"Results from {catalog.name} would be unreliable:{lines}\n{hint}")
     for finding in findings:
-        print(f"warning: {catalog.name}: {finding.text}", file=sys.stderr)
-    print(hint, file=sys.stderr)
+        console.warn(f"{catalog.name}: {finding.text}")
+    console.log(hint)

@@ -7,7 +7,6 @@ stores. It is done once; after that nothing but the folder is needed.
 
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_spec import SPLIT_FOLDERS
 from tfdetect.data.locate import cache_dir
@@ -37,7 +37,7 @@ def unpack(name: str) -> str:
     if manifest.is_file():
         return str(manifest)
     kind, _, text = name.partition(":")
-    print(f"Bringing {name} into {folder} ...", file=sys.stderr)
+    console.log(f"Downloading {name} into {folder} ...")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

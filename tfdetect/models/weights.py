@@ -74,7 +74,7 @@ def convert(
     unknown = sorted(set(names) - {slot.name for slot in slots})
     if unknown:
         raise UserError(f"{unknown[0]!r} is not a variable of {name}.")
-    left = {key: value for key, value in state.items() if not facts.is_spare(key, value)}
+    left = {key: value for key, value in state.items() if not facts.is_unused(key, value)}
     # Hints count only where the published names follow them; else the order decides.
     hints = {slot.hint for slot in slots if slot.hint}
     hints = {hint for hint in hints if any(re.search(hint, key) for key in left)}

@@ -125,7 +125,7 @@ def test_folder_mistakes_end_with_code_2(tmp_path):
         assert done.returncode == 2 and message in done.stderr, done.stderr
 
 
-def test_unwritable_output_is_said_before_any_work(tmp_path):
+def test_unwritable_output_is_reported_before_any_work(tmp_path):
     blocked = tmp_path / "a file"
     blocked.write_text("in the way")
     done = run("tfdetect.train", "--dataset", "demo", "--output", blocked / "runs", cwd=tmp_path)
@@ -133,7 +133,7 @@ def test_unwritable_output_is_said_before_any_work(tmp_path):
     assert "Cannot write to" in done.stderr and "--output" in done.stderr
 
 
-def test_no_network_says_what_to_fetch_and_where(tmp_path):
+def test_without_a_network_the_error_says_what_to_download(tmp_path):
     dead = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = run("tfdetect.train", "--dataset", "cifake", cwd=tmp_path, TFDETECT_CACHE=str(tmp_path),
                KAGGLEHUB_CACHE=str(tmp_path / "k"), **dead)  # fmt: skip

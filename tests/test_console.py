@@ -1,0 +1,106 @@
+"""Terminal output: in a terminal, in pipes, and for scripts."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tfdetect.core import console
+
+SCRIPT = """
+import time
+from tfdetect.core import console
+console.log("message [flip,jpeg]")
+console.warn("warning text")
+console.table([{"path": "x/" * 60, "count": 1}, {"path": "[y]", "count": None}])
+with console.progress(4, "working", "images", delay=0) as bar:
+    for number in range(4):
+        bar.set_note(f"best {number}")
+        bar.advance()
+    with console.progress(9, "nested", delay=0) as inner:
+        inner.advance()
+"""
+COLORS = r"\x1b\[[0-9;]*m"
+
+
+def in_terminal(columns, **environment):
+    """What the script writes into a terminal of that width."""
+    main, other = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdin=other, stdout=other, stderr=other,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns), **environment},
+    )  # fmt: skip
+    os.close(other)
+    text = b""
+    while True:
+        try:
+            part = os.read(main, 65536)
+        except OSError:  # Linux reports the end of the other side so
+            break
+        if not part:
+            break
+        text += part
+    os.close(main)
+    assert process.wait() == 0
+    return text.decode()
+
+
+def test_terminal_gets_colors_its_width_and_a_bar(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = in_terminal(60)
+    assert re.search(COLORS, shown)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert "message [flip,jpeg]" in plain and "4 of 4 images" in plain
+    assert "nested" not in plain
+    lines = re.split(r"[\r\n]+", plain)
+    assert max(len(line) for line in lines) <= 60
+
+
+def test_no_color_is_honored():
+    shown = in_terminal(60, NO_COLOR="1")
+    assert "warning: warning text" in shown
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9][0-9;]*m", shown)
+
+
+def test_pipes_get_plain_text():
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment
+    )
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "x/" * 60 in done.stdout and "[y]" in done.stdout  # neither wrapped nor cut
+    assert done.stderr.splitlines() == ["message [flip,jpeg]", "warning: warning text"]
+
+
+def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch, capsys):
+    seconds = iter(range(0, 10_000, 4))
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(seconds))
+    with console.progress(100, "working", "images") as bar:
+        for _ in range(100):
+            bar.set_note("best 0.9")
+            bar.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert 5 <= len(lines) <= 20
+    assert re.fullmatch(r"working: \d+ of 100 images \(best 0.9\)", lines[0])
+    assert lines[-1].startswith("working: 100 of 100 images (best 0.9), ")
+
+
+def test_progress_can_be_silent_and_shows_errors_through(capsys):
+    with console.progress(2, "working", shown=False) as bar:
+        bar.advance()
+    with pytest.raises(ValueError), console.progress(2, "working"):
+        raise ValueError
+    with console.progress(3, "again"):  # the lock was given back
+        assert list(console.track("ab", "nested")) == ["a", "b"]
+    assert capsys.readouterr().err == ""
+
+
+def test_tables_align_numbers_and_keep_order():
+    rows = [{"name": "one", "value": "1,234"}, {"name": "two", "value": "5"}]
+    lines = console.format_table(rows, ["value", "name"], title="Results").splitlines()
+    assert lines[0] == "Results" and lines[1].split() == ["value", "name"]
+    assert lines[3] == "1,234   one" and lines[4] == "    5   two"
+    assert console.format_table([], ["a", "b"]).split()[:2] == ["a", "b"]

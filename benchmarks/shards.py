@@ -20,8 +20,8 @@ import_tensorflow()
 
 from tfdetect.core.experiment import Data
 from tfdetect.data.plan import find_data, make_plan
-from tfdetect.data.prepare_dataset import prepare_shards
-from tfdetect.data.shards import Copies
+from tfdetect.data.prepare_dataset import prepare_dataset
+from tfdetect.data.shard_writer import Copies
 from tfdetect.data.training_stream import training_data
 
 BATCH = 64
@@ -38,7 +38,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         plan = make_plan(args.dataset, data_dir=args.data)
         start = time.perf_counter()
-        done = prepare_shards(plan, Path(folder), Copies(), 32 * 2**20, os.cpu_count())
+        done = prepare_dataset(plan, Path(folder), Copies(), 32 * 2**20, os.cpu_count())
         print(f"prepared {done.images:,} images in {time.perf_counter() - start:.0f} s")
         shards = make_plan(str(done.folder))
         streams = {}

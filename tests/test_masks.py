@@ -1,4 +1,4 @@
-"""Masks: losses, tiles, metrics, and the road from a set with masks to an overlay."""
+"""Masks: losses, tiles, metrics, and the workflow from a dataset with masks to an overlay."""
 
 import dataclasses
 import json
@@ -16,7 +16,8 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import MaskLoss, load_experiment
 from tfdetect.data.plan import find_data, make_plan
-from tfdetect.data.shards import Copies, prepare
+from tfdetect.data.prepare_dataset import write_shards
+from tfdetect.data.shard_writer import Copies
 from tfdetect.data.targets import UNKNOWN
 from tfdetect.data.training_stream import training_data
 from tfdetect.data.validation_stream import validation_data
@@ -137,7 +138,7 @@ def test_iou_while_training_counts_empty_masks_as_right():
     truth[3] = UNKNOWN
     logits = np.full(truth.shape, -1.0, np.float32)
     logits[0, 1:3] = 1.0  # 4 of 12 pixels agree
-    logits[2, 0, 0] = 1.0  # untouched, but something is drawn
+    logits[2, 0, 0] = 1.0  # authentic, but some pixels are predicted as altered
     metric = MaskIoU()
     metric.update_state(truth, logits)
     assert float(metric.result()) == pytest.approx((4 / 12 + 1 + 0) / 3)
@@ -226,7 +227,7 @@ def test_masks_move_with_their_images(forged, cache):
 
 @pytest.mark.slow
 def test_memory_files_and_shards_give_the_same_masks(forged, tmp_path):
-    done = prepare(*_described(forged), tmp_path / "shards", Copies(), 10_000, 1, False)
+    done = write_shards(*_described(forged), tmp_path / "shards", Copies(), 10_000, 1, False)
     one = {"image_size": (36, 40), "resize": "stretch", "augment": ()}
     memory = next(iter(stream(forged, cache="memory", **one).batches()))
     files = next(iter(stream(forged, cache="none", **one).batches()))
@@ -298,7 +299,7 @@ def test_mask_metrics_are_scikit_learns():
     rng = np.random.default_rng(0)
     truths = [rng.random((20, 30)) < share for share in (0.1, 0.3, 0.5, 0.0, 0.2, 0.4, 0.1, 0, 0.3)]
     scores = [np.clip(0.35 * t + 0.6 * rng.random(t.shape), 0, 1) for t in truths]
-    scores[3] *= 0.4  # an untouched image whose mask is empty
+    scores[3] *= 0.4  # an authentic image whose mask is empty
     # Whole bins, so that nothing is rounded.
     scores = [1 / (1 + np.exp(-(np.round(s * 60) - 30.5) / 10)) for s in scores]
     counts = [masks.count_pixels(s.astype(np.float32), t) for s, t in zip(scores, truths)]
@@ -352,7 +353,7 @@ def test_an_overlay_touches_the_altered_region_alone():
     assert np.array_equal(overlay(image, np.zeros_like(altered)), image)
 
 
-# --- the whole road
+# --- the whole workflow
 
 
 @pytest.fixture(scope="module")

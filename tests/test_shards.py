@@ -11,11 +11,10 @@ from PIL import Image
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Data
-from tfdetect.data import shards
 from tfdetect.data.loading import load_image, load_images
 from tfdetect.data.plan import evaluation_data, find_data, make_plan
-from tfdetect.data.prepare_dataset import prepare_shards
-from tfdetect.data.shards import Copies
+from tfdetect.data.prepare_dataset import prepare_dataset
+from tfdetect.data.shard_writer import Copies, ShardWriter
 from tfdetect.data.sources import image_source
 from tfdetect.data.training_stream import training_data
 
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings(  # tensorflow-datasets' own
 
 def prepare(root, output, copies=Copies(), shard_bytes=25_000):  # noqa: B008
     plan = make_plan(str(root))
-    return prepare_shards(plan, output, copies, shard_bytes, 2, progress=False)
+    return prepare_dataset(plan, output, copies, shard_bytes, 2, progress=False)
 
 
 def catalog_of(name):
@@ -122,7 +121,8 @@ def test_our_reader_sees_what_files_show(masked, tmp_path):
 
 def test_each_pass_sees_every_image_once_in_a_new_order(folder_dataset, tmp_path, small_pools):
     data = stream(prepare(folder_dataset, tmp_path / "out").folder, batch_size=1)
-    assert len(data.source.shards) > 3 and data.source.lengths.sum() == data.count
+    source = data.examples.images
+    assert len(source.shards) > 3 and source.lengths.sum() == data.count
     images = [x.numpy().tobytes() for x, _ in data.batches().take(2 * data.count)]
     first, second = images[: data.count], images[data.count :]
     assert len(set(first)) == data.count and set(first) == set(second) and first != second
@@ -174,7 +174,7 @@ def bytes_of(folder):
 
 def test_interrupted_it_goes_on_to_the_same_shards(folder_dataset, tmp_path, monkeypatch):
     whole = prepare(folder_dataset, tmp_path / "whole")
-    real, calls = shards._Writer.__call__, []
+    real, calls = ShardWriter.write, []
 
     def fails_at_the_fourth(self, *args):
         calls.append(1)
@@ -182,11 +182,11 @@ def test_interrupted_it_goes_on_to_the_same_shards(folder_dataset, tmp_path, mon
             raise OSError(28, "No space left on device")
         return real(self, *args)
 
-    monkeypatch.setattr(shards._Writer, "__call__", fails_at_the_fourth)
-    with pytest.raises(UserError, match="No space left on device.*goes on"):
+    monkeypatch.setattr(ShardWriter, "write", fails_at_the_fourth)
+    with pytest.raises(UserError, match="No space left on device.*to continue"):
         prepare(folder_dataset, tmp_path / "cut")
     assert not whole.folder.parents[1].with_name("cut").joinpath("pictures/1.0.0").exists()
-    monkeypatch.setattr(shards._Writer, "__call__", real)
+    monkeypatch.setattr(ShardWriter, "write", real)
     done = prepare(folder_dataset, tmp_path / "cut")
     assert 0 < done.written < done.shards == whole.shards
     for record in tf.data.TFRecordDataset(sorted(map(str, done.folder.glob("*.tfrecord*")))):
@@ -195,14 +195,14 @@ def test_interrupted_it_goes_on_to_the_same_shards(folder_dataset, tmp_path, mon
     assert bytes_of(done.folder) == bytes_of(whole.folder)
 
 
-def test_damaged_shards_are_refused_and_mended(folder_dataset, tmp_path):
+def test_damaged_shards_are_refused_and_fixed(folder_dataset, tmp_path):
     done = prepare(folder_dataset, tmp_path / "out")
     before = bytes_of(done.folder)
     flipped, short, gone = sorted(done.folder.glob("*-train*"))[:3]
     data = bytearray(flipped.read_bytes())
     data[len(data) // 2] ^= 255
     flipped.write_bytes(data)
-    with pytest.raises(UserError, match="it fixes the shard"):
+    with pytest.raises(UserError, match="which fixes them"):
         train_small(done.folder, tmp_path / "runs", ["data.cache=none"])
     short.write_bytes(before[short.name][:-9])
     with pytest.raises(UserError, match="has .* bytes, not"):
@@ -263,15 +263,15 @@ def test_unions_of_prepared_sets(folder_dataset, masked, tmp_path, small_pools):
     both = f"{one.folder}+{two.folder}"
     counts = catalog_of(both).table["dataset"].value_counts().to_pylist()
     assert {c["values"]: c["counts"] for c in counts} == {"pictures": 152, "masked": 40}
-    shares = {"masked": 3.0, "pictures": 1.0}
+    weights = {"masked": 3.0, "pictures": 1.0}
     catalog = catalog_of(both)
-    data = Data(image_size=24, cache="none", weights=shares)
+    data = Data(image_size=24, cache="none", dataset_weights=weights)
     batches = training_data(catalog, catalog.split("train"), data, 2, 8, 1).batches()
     assert all(x.shape == (8, 24, 24, 3) for x, _ in batches.take(20))
     with pytest.raises(UserError, match="Prepare its other parts too"):
         catalog_of(f"{one.folder}+{masked}")
     united = make_plan(f"{folder_dataset}+{masked}")
-    done = prepare_shards(united, tmp_path / "u", Copies(), 10**6, 1, progress=False)
+    done = prepare_dataset(united, tmp_path / "u", Copies(), 10**6, 1, progress=False)
     assert done.folder.parent.name == "pictures_masked" and done.images == 192
     with pytest.raises(UserError, match="contains a dataset twice"):
         catalog_of(f"{one.folder}+{done.folder}")

@@ -15,7 +15,7 @@ from tfdetect.core.quiet import import_tensorflow
 if TYPE_CHECKING:
     from tfdetect.auditing.audit_dataset import Audit
     from tfdetect.auditing.fixes import FixedDataset
-    from tfdetect.data.shards import Prepared
+    from tfdetect.data.prepare_dataset import Prepared
     from tfdetect.synthesis.forge import Settings as SynthesisSettings
 
 
@@ -123,11 +123,11 @@ def prepare(
     plan = plan_of(dataset, None, None, (), data_dir, authentic)
     check_writable(Path(output))
     import_tensorflow()
-    from tfdetect.data.prepare_dataset import prepare_shards
-    from tfdetect.data.shards import Copies
+    from tfdetect.data.prepare_dataset import prepare_dataset
+    from tfdetect.data.shard_writer import Copies
 
     sides = (size, size) if isinstance(size, int) else size
-    return prepare_shards(
+    return prepare_dataset(
         plan, Path(output), Copies(sides, resize, encode, quality),
         round(shard_mebibytes * 2**20), workers or os.cpu_count() or 1, progress,
     )  # fmt: skip

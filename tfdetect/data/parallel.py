@@ -7,18 +7,21 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfdetect.core import console
 
+Item = TypeVar("Item")
+
 _MIN_FILES = 500  # fewer files are read in this process
 
 
 def read_all(
-    read: Callable[[str], tuple],
-    paths: list[str],
+    read: Callable[[Item], tuple],
+    files: list[Item],
     schema: pa.Schema,
     description: str,
     progress: bool,
@@ -27,13 +30,13 @@ def read_all(
 
     Args:
         read: returns a file's row; a function of a module, or a partial of one.
-        paths: the files.
+        files: the paths, or whatever else `read` takes.
         schema: columns of the rows.
         description: text of the progress bar.
         progress: whether to show the progress bar.
     """
-    size = max(1, min(500, len(paths) // 16 or 1))
-    tasks = (paths[i : i + size] for i in range(0, len(paths), size))
+    size = max(1, min(500, len(files) // 16 or 1))
+    tasks = (files[i : i + size] for i in range(0, len(files), size))
 
     def batches(results: Iterable[list[tuple]], bar: console.Progress) -> Iterator[pa.RecordBatch]:
         for rows in results:
@@ -42,15 +45,15 @@ def read_all(
             yield pa.record_batch(columns, schema=schema)
 
     some = partial(_read_some, read)
-    with console.progress(len(paths), description, "files", shown=progress) as bar:
-        if len(paths) < _MIN_FILES:
+    with console.progress(len(files), description, "files", shown=progress) as bar:
+        if len(files) < _MIN_FILES:
             return pa.Table.from_batches(batches(map(some, tasks), bar), schema)
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
             return pa.Table.from_batches(batches(pool.map(some, tasks), bar), schema)
 
 
-def _read_some(read: Callable[[str], tuple], paths: list[str]) -> list[tuple]:
-    return [read(path) for path in paths]
+def _read_some(read: Callable[[Item], tuple], files: list[Item]) -> list[tuple]:
+    return [read(file) for file in files]
 
 
 def read_cache(path: Path, schema: pa.Schema) -> pa.Table | None:

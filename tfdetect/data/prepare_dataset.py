@@ -1,22 +1,324 @@
-"""Prepares a planned dataset as shards."""
+"""Writes a dataset as TensorFlow Datasets shards, together with its catalog.
 
+The result, `<output>/<name>/1.0.0`, can be read by `tfds.load`, by `tfds.builder_from_directory`,
+and by tfdetect:
+
+    <name>-<split>.tfrecord-00000-of-00004 ...   the records
+    dataset_info.json features.json ...          metadata for TensorFlow Datasets
+    catalog.parquet                              one row for each record
+    dataset.yaml                                 the dataset spec
+    prepared.json                                what it was made from
+    shards.jsonl                                 records, bytes and checksum of each shard
+    skipped.csv                                  files that were left out, and why
+
+It is written under a temporary name and renamed when it is complete.
+"""
+
+import csv
+import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import write_text
+from tfdetect.core.journal import Journal, exclusive
+from tfdetect.core.provenance import provenance
+from tfdetect.core.run import PARTIAL
+from tfdetect.core.spec import CATALOG, PREPARED, SPLITS, DatasetSpec
+from tfdetect.data.catalog import SHARDS, Catalog
 from tfdetect.data.plan import Plan, find_data
+from tfdetect.data.shard_writer import TEXTS, Copies, ShardWriter, checksum
+
+_CHANGES = {
+    "fingerprint": "from other data", "shard_bytes": "with another --shard-size",
+    "copies": "with other copies (--size, --resize, --encode, --quality)",
+}  # fmt: skip
+_MAX_SKIPPED = 2  # images that may be left out of a dataset of any size
+
+Rows = dict[str, pa.Table]  # the rows of each shard
+Written = dict[str, dict[str, Any]]  # what the journal says of each shard
 
 
-def prepare_shards(
-    plan: Plan, output: Path, copies, shard_bytes: int, workers: int, progress: bool = True
-):
-    """Writes the planned dataset as shards; see `data.shards.prepare`.
+@dataclass(frozen=True)
+class Prepared:
+    """The result of preparing a dataset.
+
+    Attributes:
+        folder: the prepared dataset.
+        images: number of images in it.
+        shards: number of its shards.
+        written: number of shards that were written now; the others existed.
+        skipped: number of images that were left out.
+    """
+
+    folder: Path
+    images: int
+    shards: int
+    written: int
+    skipped: int
+
+
+def prepare_dataset(
+    plan: Plan,
+    output: Path,
+    copies: Copies,
+    shard_bytes: int,
+    workers: int,
+    progress: bool = True,
+) -> Prepared:
+    """Find a planned dataset and write it as shards; see `write_shards`.
 
     Raises:
-        UserError: it is prepared already.
+        UserError: The dataset is not available, or it is prepared already.
     """
-    from tfdetect.data.shards import prepare
-
     catalog = find_data(plan, progress)
     if "shard" in catalog.table.column_names:
         raise UserError(f"{catalog.name} is prepared already. Start from its files.")
-    return prepare(catalog, plan.spec, output, copies, shard_bytes, workers, progress)
+    return write_shards(catalog, plan.spec, output, copies, shard_bytes, workers, progress)
+
+
+def write_shards(
+    catalog: Catalog,
+    spec: DatasetSpec,
+    output: Path,
+    copies: Copies,
+    shard_bytes: int,
+    workers: int,
+    progress: bool = True,
+) -> Prepared:
+    """Write the shards of a dataset that do not exist yet.
+
+    The shards of a complete dataset are checked, and damaged ones are written again.
+
+    Args:
+        catalog: the dataset.
+        spec: its spec.
+        output: folder for datasets; `<name>/1.0.0` is created in it.
+        copies: how images are stored.
+        shard_bytes: approximate size of a shard.
+        workers: number of shards that are written at a time.
+        progress: whether to show a progress bar.
+
+    Raises:
+        UserError: Something else was prepared there, a file cannot be read any more, or writing
+            failed.
+    """
+    name = re.sub(r"\W+", "_", spec.name)
+    name = name if name[0].isalpha() else f"set_{name}"
+    final = output / name / PREPARED
+    if final.parent.resolve() in catalog.roots.values():
+        raise UserError(f"{final.parent} is the dataset's own folder. Choose another --output.")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusive(final.parent):
+            return _write(catalog, spec, name, final, copies, shard_bytes, workers, progress)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
+        raise UserError(
+            f"Writing to {final.parent} failed: {reason}. What was written is kept. Run the same "
+            "command again to continue."
+        ) from error
+
+
+def _write(
+    catalog: Catalog,
+    spec: DatasetSpec,
+    name: str,
+    final: Path,
+    copies: Copies,
+    shard_bytes: int,
+    workers: int,
+    progress: bool,
+) -> Prepared:
+    made_from = {
+        "fingerprint": catalog.fingerprint(), "shard_bytes": shard_bytes,
+        "copies": json.loads(json.dumps(asdict(copies))),
+    }  # fmt: skip
+    complete = final.is_dir()
+    folder = final if complete else final.with_name(f".{PREPARED}{PARTIAL}")
+    folder.mkdir(exist_ok=True)
+    _check_same(folder, made_from)
+    table = _assign_shards(catalog, name, shard_bytes)
+    parts = _by_shard(table)
+    journal = Journal(folder / SHARDS, "shard")
+    known = journal.read()
+    missing = {
+        shard: rows for shard, rows in parts.items()
+        if shard not in known or not _is_whole(folder / shard, known[shard], check=complete)
+    }  # fmt: skip
+    with_masks = bool(pc.any(table["mask"].is_valid()).as_py())
+    writer = ShardWriter(catalog, folder, copies, with_masks)
+    before = table.num_rows - sum(len(rows) for rows in missing.values())
+    with console.progress(
+        table.num_rows, "writing shards", "images", initial=before, shown=progress
+    ) as bar:
+        _write_missing(writer, missing, journal, workers, bar)
+    written = journal.read()
+    skipped = [pair[1:] for shard in parts for pair in written[shard]["skipped"]]
+    table = _written_rows(table, parts, written, copies)
+    _check_skipped(spec, skipped, table)
+    if missing or not complete:
+        _write_metadata(folder, name, spec, table, written, with_masks)
+        _write_skipped(folder, catalog, skipped)
+        write_text(folder / "prepared.json", json.dumps({**made_from, **provenance()}, indent=2))
+    if not complete:
+        folder.rename(final)
+    return Prepared(final, table.num_rows, len(parts), len(missing), len(skipped))
+
+
+def _check_same(folder: Path, made_from: dict[str, Any]) -> None:
+    """Check that a folder was begun from the same data and settings, or note them there."""
+    file = folder / "prepared.json"
+    if not file.is_file():
+        write_text(file, json.dumps(made_from, indent=2))
+        return
+    before = json.loads(file.read_text())
+    if changed := [key for key, value in made_from.items() if before.get(key) != value]:
+        raise UserError(
+            f"{folder} was prepared {' and '.join(_CHANGES[key] for key in changed)}. Choose "
+            "another --output, or remove it."
+        )
+
+
+def _assign_shards(catalog: Catalog, name: str, shard_bytes: int) -> pa.Table:
+    """Return the catalog's table in the order of the records, with the column shard.
+
+    The rows of a split are shuffled, so that each shard is a random sample of its split.
+    """
+    tables = []
+    for number, split in enumerate(SPLITS):
+        rows = catalog.split(split)
+        if not rows.num_rows:
+            continue
+        rows = rows.take(np.random.default_rng(number).permutation(rows.num_rows))
+        ends = np.cumsum(rows["size"].to_numpy())
+        count = max(1, round(ends[-1] / shard_bytes))
+        shard = np.minimum((ends - 1) * count // ends[-1], count - 1)
+        _, shard = np.unique(shard, return_inverse=True)  # one large file may span several
+        count = shard[-1] + 1
+        names = pa.array([f"{name}-{split}.tfrecord-{i:05d}-of-{count:05d}" for i in range(count)])
+        tables.append(rows.append_column("shard", names.take(pa.array(shard))))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _by_shard(table: pa.Table) -> Rows:
+    codes = table["shard"].combine_chunks().dictionary_encode()
+    starts = np.flatnonzero(np.diff(codes.indices.to_numpy(), prepend=-1))
+    ends = [*starts[1:], table.num_rows]
+    return {
+        shard: table.slice(start, end - start)
+        for shard, start, end in zip(codes.dictionary.to_pylist(), starts, ends)
+    }
+
+
+def _is_whole(path: Path, row: dict[str, Any], check: bool) -> bool:
+    """Return whether a shard has its size and, if `check`, its checksum."""
+    if not path.is_file() or path.stat().st_size != row["bytes"]:
+        return False
+    return not check or checksum(path) == row["sha256"]
+
+
+def _write_missing(
+    writer: ShardWriter, missing: Rows, journal: Journal, workers: int, bar: console.Progress
+) -> None:
+    stop = threading.Event()
+    with ThreadPoolExecutor(workers) as pool:
+        tasks = [
+            pool.submit(writer.write, shard, rows, bar, stop) for shard, rows in missing.items()
+        ]
+        try:
+            for task in as_completed(tasks):
+                journal.add(task.result())
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _written_rows(table: pa.Table, parts: Rows, written: Written, copies: Copies) -> pa.Table:
+    """Return the catalog of what was written, with the column record: its number in the shard."""
+    keep, start = np.ones(table.num_rows, bool), 0
+    for shard, rows in parts.items():
+        keep[[start + number for number, *_ in written[shard]["skipped"]]] = False
+        start += rows.num_rows
+    table = table.filter(pa.array(keep))
+    codes = table["shard"].combine_chunks().dictionary_encode().indices.to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    lengths = np.diff([*starts, table.num_rows])
+    record = np.arange(table.num_rows) - np.repeat(starts, lengths)
+    table = table.append_column("record", pa.array(record.astype(np.int32)))
+    if copies.size:
+        for name, side in zip(("height", "width"), copies.size):
+            sides = pa.array(np.full(table.num_rows, side, np.int32))
+            table = table.set_column(table.column_names.index(name), name, sides)
+    if copies.encode != "keep" or copies.size:  # the records are re-encoded
+        kind = "JPEG" if copies.encode == "jpeg" else "PNG"
+        formats = pa.array([kind] * table.num_rows)
+        table = table.set_column(table.column_names.index("format"), "format", formats)
+    return table
+
+
+def _check_skipped(spec: DatasetSpec, skipped: list, table: pa.Table) -> None:
+    total = table.num_rows + len(skipped)
+    if len(skipped) > max(_MAX_SKIPPED, spec.max_unreadable_fraction * total):
+        examples = "\n".join(f"  {path}: {error}" for path, error in skipped[:5])
+        raise UserError(
+            f"{len(skipped)} of {total} images cannot be decoded, more than the allowed fraction "
+            f"of {spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset "
+            f"spec):\n{examples}"
+        )
+
+
+def _write_metadata(
+    folder: Path, name: str, spec: DatasetSpec, table: pa.Table, written: Written, masks: bool
+) -> None:
+    """Write the metadata of TensorFlow Datasets, the catalog and the spec."""
+    import tensorflow_datasets as tfds
+
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3)),
+        "label": tfds.features.ClassLabel(names=spec.class_names),
+        **{text: tfds.features.Text() for text in TEXTS},
+    }
+    if masks:
+        features["mask"] = tfds.features.Image(shape=(None, None, 1))
+        features["mask_known"] = tfds.features.Scalar(np.bool_)
+    infos = []
+    for split in SPLITS:
+        own = [written[s] for s in sorted(written) if s.startswith(f"{name}-{split}.")]
+        if own:
+            infos.append(tfds.core.SplitInfo(
+                name=split, shard_lengths=[row["records"] for row in own],
+                num_bytes=sum(row["bytes"] for row in own),
+            ))  # fmt: skip
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder, features=tfds.features.FeaturesDict(features), split_infos=infos,
+        version=PREPARED, check_data=False, description=spec.title or spec.name,
+        homepage=spec.source.homepage, license=spec.source.license,
+    )  # fmt: skip
+    pq.write_table(table, folder / CATALOG)
+    prepared = DatasetSpec(
+        name=name, title=spec.title, source=spec.source, shards=CATALOG,
+        classes=spec.classes, generators=spec.generators, max_pixels=spec.max_pixels,
+        experiment=spec.experiment,
+    )  # fmt: skip
+    write_text(folder / "dataset.yaml", prepared.to_yaml())
+
+
+def _write_skipped(folder: Path, catalog: Catalog, skipped: list) -> None:
+    with open(folder / "skipped.csv", "w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["path", "error"])
+        rows.writerows(zip(*(catalog.skipped[c].to_pylist() for c in ("path", "error"))))
+        rows.writerows(skipped)

@@ -1,0 +1,177 @@
+"""Encodes the images of a dataset and writes them as TFRecord shards, one at a time."""
+
+import hashlib
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from tfdetect.core import console
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import PARTIAL
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.loading import WORKERS, load_mask
+from tfdetect.data.sources import Files
+from tfdetect.imaging.decode import decode
+from tfdetect.imaging.geometry import resize
+from tfdetect.imaging.read import read_image
+
+TEXTS = ("path", "dataset", "generator", "group")  # columns that each record stores as text
+_KEPT_FORMATS = ("JPEG", "PNG")  # others are stored as PNG, since not every reader decodes them
+_BATCH = 64  # images between two looks at the stop signal
+
+
+@dataclass(frozen=True)
+class Copies:
+    """How images are stored: with the bytes of their files, or re-encoded.
+
+    Attributes:
+        size: (height, width) in pixels; None keeps the images' own.
+        resize: how to resize to `size`; see `geometry.resize`.
+        encode: "keep" for the bytes of the files, "png" or "jpeg".
+        quality: quality of JPEG, 1 to 100.
+    """
+
+    size: tuple[int, int] | None = None
+    resize: str = "crop"
+    encode: str = "keep"
+    quality: int = 95
+
+
+class ShardWriter:
+    """Writes shards; several threads may use it at a time."""
+
+    def __init__(self, catalog: Catalog, folder: Path, copies: Copies, with_masks: bool):
+        """Prepare for writing.
+
+        Args:
+            catalog: the dataset.
+            folder: folder for the shards.
+            copies: how images are stored.
+            with_masks: whether records hold masks.
+        """
+        self.with_masks = with_masks
+        self._catalog, self._folder, self._copies = catalog, folder, copies
+        text = tf.TensorSpec([], tf.string)
+        signature = [text, text, tf.TensorSpec([], tf.bool)]
+        # Traced once, not for every shard.
+        self._encode = tf.function(self._encode_row, input_signature=signature)
+
+    def write(
+        self, shard: str, rows: pa.Table, bar: console.Progress, stop: threading.Event
+    ) -> dict[str, Any]:
+        """Write one shard, whole or not at all.
+
+        Args:
+            shard: name of its file.
+            rows: rows of the catalog's table, one for each record.
+            bar: counts written images.
+            stop: ends the writing when it is set.
+
+        Returns:
+            shard (its name), records (their number), bytes, sha256, and skipped: (number of the
+            row, path, error) of images that are left out.
+
+        Raises:
+            UserError: A file cannot be read any more.
+        """
+        temporary = self._folder / f".{shard}{PARTIAL}"
+        written = np.zeros(rows.num_rows, bool)
+        columns = {name: rows[name].to_pylist() for name in ("label", *TEXTS)}
+        mask_known = np.logical_or(rows["mask"].is_valid(), np.equal(rows["label"], 0))
+        with tf.io.TFRecordWriter(str(temporary)) as records:
+            for numbers, images, _, masks in self._encoded(rows).as_numpy_iterator():
+                if stop.is_set():
+                    raise KeyboardInterrupt
+                for number, image, mask in zip(numbers, images, masks):
+                    features = {
+                        "image": _bytes(image), "label": _number(columns["label"][number]),
+                        **{name: _bytes((columns[name][number] or "").encode()) for name in TEXTS},
+                    }  # fmt: skip
+                    if self.with_masks:
+                        known = _number(mask_known[number])
+                        features |= {"mask": _bytes(mask), "mask_known": known}
+                    example = tf.train.Example(features=tf.train.Features(feature=features))
+                    records.write(example.SerializeToString(deterministic=True))
+                written[numbers] = True
+                bar.advance(len(numbers))
+        size, digest = temporary.stat().st_size, checksum(temporary)
+        os.replace(temporary, self._folder / shard)
+        return {"shard": shard, "records": int(written.sum()), "bytes": size, "sha256": digest,
+                "skipped": self._skipped(rows, written)}  # fmt: skip
+
+    def _encoded(self, rows: pa.Table) -> tf.data.Dataset:
+        """Return batches of the row's number, the encoded image, its shape, and the encoded mask.
+
+        The mask is "" if records hold no masks.
+        """
+        images = Files(self._catalog.paths(rows))
+        masks = Files(pc.fill_null(self._catalog.paths(rows, "mask"), ""))
+        kept = tf.constant(np.asarray(pc.is_in(rows["format"], pa.array(_KEPT_FORMATS))))
+
+        def encode(number: tf.Tensor) -> tuple:
+            row = images.path(number), masks.path(number), kept[number]
+            return number, *self._encode(*row)
+
+        encoded = tf.data.Dataset.range(rows.num_rows).map(encode, WORKERS)
+        return encoded.ignore_errors().batch(_BATCH).prefetch(1)
+
+    def _encode_row(self, path: tf.Tensor, mask: tf.Tensor, kept: tf.Tensor) -> tuple:
+        data = read_image(path)
+        image = decode(data)  # always: an image that cannot be decoded is left out
+        if self._copies.size:
+            image = resize(image, self._copies.size, self._copies.resize)
+        if self._copies.encode == "jpeg":
+            data = tf.io.encode_jpeg(image, "rgb", self._copies.quality)
+        elif self._copies.encode == "png" or self._copies.size:
+            data = tf.io.encode_png(image)
+        else:
+            data = tf.cond(kept, lambda: data, lambda: tf.io.encode_png(image))
+        mask = self._encode_mask(mask, image) if self.with_masks else tf.constant("")
+        # The shape is returned so that decoding is not optimized away.
+        return data, tf.shape(image), mask
+
+    def _encode_mask(self, mask: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cond(
+            mask == b"",
+            lambda: tf.zeros_like(image)[..., :1],
+            lambda: load_mask(read_image(mask), self._copies.size, self._copies.resize),
+        )
+        return tf.io.encode_png(pixels * 255)
+
+    def _skipped(self, rows: pa.Table, written: np.ndarray) -> list[tuple[int, str, str]]:
+        """Return number, path and reason of the rows that were not written."""
+        missing = np.flatnonzero(~written)
+        rows = rows.take(missing)
+        for column in ("path", "mask"):
+            for file in self._catalog.paths(rows, column).to_pylist():
+                if file and not os.access(file, os.R_OK):
+                    raise UserError(
+                        f"{file} could be read before, and cannot be read now. What was written "
+                        "is kept. Run the same command again to continue; it starts over if the "
+                        "data changed."
+                    )
+        return [
+            (number, path, "TensorFlow cannot decode it or its mask")
+            for number, path in zip(missing.tolist(), rows["path"].to_pylist())
+        ]
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bytes(value: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def _number(value: int | np.bool_) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(value)]))

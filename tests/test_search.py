@@ -314,7 +314,7 @@ def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, t
     assert done.returncode == 0, done.stderr
     search = open_search(tmp_path / "s")
     trials = search.store.trials()
-    assert len(trials) == 4 and trials[0].point is None
+    assert len(trials) == 4 and trials[0].point == {}
     failed = [t for t in trials if t.state == FAILED]
     assert failed and all("loss became" in t.reason for t in failed)
     best = best_trial(search, trials)

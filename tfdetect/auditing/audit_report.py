@@ -171,7 +171,7 @@ def _shortcut_rows(audit: Audit) -> list[list[str]]:
     return [
         [s.name, "combined" if s.group in COMBINED else s.group,
          "-" if s.effect is None else f"{s.effect:.2f}", f"{s.accuracy:.1%}", f"{s.low:.1%}",
-         describe_value(s, audit.spec.class_names) if s.value else ""]
+         describe_value(s, audit.spec.class_names)]
         for s in sorted(audit.shortcuts, key=lambda s: -s.accuracy)
     ]  # fmt: skip
 

@@ -109,7 +109,12 @@ def _accuracy(s: Shortcut) -> str:
 
 
 def describe_value(s: Shortcut, classes: tuple[str, ...]) -> str:
-    """Return the most predictive value of a shortcut and how frequent it is in each class."""
+    """Return the most predictive value of a shortcut and how frequent it is in each class.
+
+    It is "" if no value occurs almost only in one class.
+    """
+    if s.value is None:
+        return ""
     fractions = ", ".join(
         f"{fraction:.1%} of {name}" for name, fraction in zip(classes, s.value.fractions)
     )
@@ -242,15 +247,15 @@ def balance_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Find
         rows = pc.equal(datasets, name).to_numpy(zero_copy_only=False)
         counts = np.bincount(labels[rows], minlength=len(classes))
         if (counts == 0).any():
-            missing = ", ".join(c for c, count in zip(classes, counts) if not count)
+            absent = ", ".join(c for c, count in zip(classes, counts) if not count)
             yield Finding(
                 CAUTION, "balance",
-                f"Dataset {name} has no {missing} images, so that an image's source predicts its "
+                f"Dataset {name} has no {absent} images, so that an image's source predicts its "
                 "label.",
             )  # fmt: skip
     generators = pc.drop_null(table.filter(pc.greater(table["label"], 0))["generator"])
-    counts = {r["values"]: r["counts"] for r in pc.value_counts(generators).to_pylist()}
-    rare = [name for name, count in counts.items() if count * 20 < max(counts.values())]
+    fakes = {r["values"]: r["counts"] for r in pc.value_counts(generators).to_pylist()}
+    rare = [name for name, count in fakes.items() if count * 20 < max(fakes.values())]
     if rare:
         yield Finding(NOTE, "balance", f"{', '.join(sorted(rare))} made few of the fakes: less "
                       "than a twentieth of the most frequent generator's.")  # fmt: skip

@@ -6,6 +6,7 @@ import io
 import os
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
 from tfdetect.imaging.pillow import opened, upright_rgb
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BANDS = 16  # of the radial spectrum, from 0 to 0.5 cycles per pixel
 MAX_GRAY_COLORFULNESS = 3.0  # mean difference of the channels, in 0..255, of a gray image
@@ -199,7 +203,7 @@ def image_traits(data: bytes) -> tuple:
     return (*header, *_pixel_traits(rgb))
 
 
-def _header_traits(start: bytes, image) -> tuple:
+def _header_traits(start: bytes, image: "Image") -> tuple:
     """Return the traits of an opened image's header; decodes nothing.
 
     Args:
@@ -210,7 +214,7 @@ def _header_traits(start: bytes, image) -> tuple:
 
     info, quality, tables, sampling = image.info, None, None, None
     exif = image.getexif() if "exif" in info else {}
-    if image.format in ("JPEG", "MPO"):
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
         quality, standard = jpeg_quality(image.quantization)
         digest = hashlib.blake2b(repr(sorted(image.quantization.items())).encode())
         tables = f"libjpeg {quality:.0f}" if standard else digest.hexdigest()[:8]
@@ -227,7 +231,7 @@ def _header_traits(start: bytes, image) -> tuple:
     )  # fmt: skip
 
 
-def _pixel_traits(rgb) -> tuple:
+def _pixel_traits(rgb: "Image") -> tuple:
     """Return the traits of the pixels of a Pillow image in RGB."""
     import imagehash
 
@@ -243,7 +247,7 @@ def _pixel_traits(rgb) -> tuple:
     )  # fmt: skip
 
 
-def _bit_depth(start: bytes, image) -> int:
+def _bit_depth(start: bytes, image: "Image") -> int:
     """Return the bits per channel; of a PNG from its header, as Pillow's mode does not say."""
     if image.format == "PNG":
         return start[24]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from tfdetect.evaluation.metrics import binary_metrics, with_intervals
+from tfdetect.evaluation.metrics import Interval, binary_metrics, with_intervals
 from tfdetect.fusion.fusions import Fusion, cross_fit
 from tfdetect.fusion.scores import Scores
 
@@ -62,17 +62,18 @@ def compare_fusions(
         names: of the members.
         chosen: name of the fusion that becomes the detector.
     """
-    crossed = {name: cross_fit(name, scores["validation"]) for name in fusions}
-    cross_fitted = all(logits is not None for logits in crossed.values())
+    crossed: dict[str, np.ndarray] = {}
+    for name in fusions:
+        logits = cross_fit(name, scores["validation"])
+        if logits is not None:
+            crossed[name] = logits
+    cross_fitted = len(crossed) == len(fusions)
     temperatures, splits = fusions["mean"].temperatures, {}
     for split, own in scores.items():
-        use_crossed = cross_fitted and split == "validation"
-        splits[split] = Predicted(
-            {name: own.logits[:, n] / temperatures[n] for n, name in enumerate(names)},
-            {name: crossed[name] if use_crossed else fusion(own)
-             for name, fusion in fusions.items()},
-            own,
-        )  # fmt: skip
+        members = {name: own.logits[:, n] / temperatures[n] for n, name in enumerate(names)}
+        fitted = {name: fusion(own) for name, fusion in fusions.items()}
+        fused = crossed if cross_fitted and split == "validation" else fitted
+        splits[split] = Predicted(members, fused, own)
     return Comparison(splits, chosen, cross_fitted)
 
 
@@ -114,14 +115,12 @@ def measure_comparison(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _metrics(logits: np.ndarray, fake: np.ndarray) -> dict[str, dict[str, float | None]]:
+def _metrics(logits: np.ndarray, fake: np.ndarray) -> dict[str, Interval]:
     metrics = binary_metrics(fake, expit(logits), prior=_PRIOR)
     return with_intervals(metrics, len(fake), resamples=_RESAMPLES)
 
 
-def _gains(
-    fake: np.ndarray, fused: np.ndarray, member: np.ndarray
-) -> dict[str, dict[str, float | None]]:
+def _gains(fake: np.ndarray, fused: np.ndarray, member: np.ndarray) -> dict[str, Interval]:
     """Return the fusion's metrics minus the member's, with paired bootstrap intervals."""
     of_fusion, of_member = (
         binary_metrics(fake, expit(logits), prior=_PRIOR) for logits in (fused, member)

@@ -46,16 +46,19 @@ class FusionNetwork:
                         name="image" if single else f"image_{index}")
             for index, v in enumerate(members.views)
         ]  # fmt: skip
-        self.logits, self.fake_classes, self.features, self.masks = [], [], [], {}
+        self.logits: list[keras.KerasTensor] = []
+        self.fake_classes: list[keras.KerasTensor] = []
+        self.features: list[keras.KerasTensor] = []
+        self.masks: dict[int, keras.KerasTensor] = {}
         self.parameters: list[int] = []
         self.shared_backbones: list[tuple[int, int]] = []
         self._backbones: dict[tuple[int, str], tuple[int, keras.KerasTensor]] = {}
         for index, run in enumerate(members.runs):
             detector = load_detector(run)
             detector.name = f"member_{index}"
-            view = members.view_index[index]
-            crops = 1 if single else members.views[view].crops
-            image = _merge_crops(self.inputs[view], crops)
+            view_index = members.view_index[index]
+            crops = 1 if single else members.views[view_index].crops
+            image = _merge_crops(self.inputs[view_index], crops)
             self.parameters.append(detector.count_params())
             if predicts_masks(detector):
                 outputs = detector(image)
@@ -63,19 +66,21 @@ class FusionNetwork:
                 if masks:
                     self.masks[index] = outputs["mask"]
             else:
-                features, outputs = self._connect(detector, index, view, image)
+                features, outputs = self._connect(detector, index, view_index, image)
             self._add_member(outputs["label"], features, crops, len(members.class_names))
         for image, view in zip(self.inputs, members.views):
             crops = 1 if single else view.crops
             statistics = _image_statistics(_merge_crops(image, crops))
             self.features.append(_mean_of_crops(statistics, crops))
 
-    def _connect(self, detector: keras.Model, index: int, view: int, image) -> tuple:
+    def _connect(
+        self, detector: keras.Model, index: int, view_index: int, image: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
         """Return features and outputs of a member; an equal backbone before it is reused."""
         inner = features_of(detector)
         backbone = keras.Model(detector.inputs[0], inner, name=f"backbone_{index}")
         head = keras.Model(inner, detector.output, name=f"head_{index}")
-        key = view, _digest(backbone)
+        key = view_index, _digest(backbone)
         if key in self._backbones:
             first, features = self._backbones[key]
             self.shared_backbones.append((first, index))
@@ -84,7 +89,9 @@ class FusionNetwork:
             self._backbones[key] = index, features
         return features, head(features)
 
-    def _add_member(self, outputs, features, crops: int, classes: int) -> None:
+    def _add_member(
+        self, outputs: keras.KerasTensor, features: keras.KerasTensor, crops: int, classes: int
+    ) -> None:
         """Add a member's logit, features and fake classes; averages its windows.
 
         Args:
@@ -161,10 +168,10 @@ class FusionNetwork:
         outputs = {"label": logits, **self._fused_masks(fusion, view_index)}
         return keras.Model(self._model_inputs(), outputs, name=name)
 
-    def _model_inputs(self):
+    def _model_inputs(self) -> keras.KerasTensor | list[keras.KerasTensor]:
         return self.inputs[0] if len(self.inputs) == 1 else self.inputs
 
-    def _fused_masks(self, fusion: Fusion, view_index: list[int]) -> dict:
+    def _fused_masks(self, fusion: Fusion, view_index: list[int]) -> dict[str, keras.KerasTensor]:
         """Return the weighted mean of mask logits for each view; negative weights count as 0."""
         masks = {}
         for view in range(len(self.inputs)):
@@ -180,24 +187,24 @@ class FusionNetwork:
         return masks
 
 
-def _merge_crops(image, crops: int):
+def _merge_crops(image: keras.KerasTensor, crops: int) -> keras.KerasTensor:
     """Move the windows of images [B, crops, H, W, 3] into the batch dimension."""
     return image if crops == 1 else ops.reshape(image, (-1, *image.shape[2:]))
 
 
-def _mean_of_crops(values, crops: int):
+def _mean_of_crops(values: keras.KerasTensor, crops: int) -> keras.KerasTensor:
     """Average values [B * crops, F] over the windows of each image."""
     if crops == 1:
         return values
     return ops.mean(ops.reshape(values, (-1, crops, values.shape[-1])), axis=1)
 
 
-def _logit(p):
+def _logit(p: keras.KerasTensor) -> keras.KerasTensor:
     p = ops.clip(p, EPSILON, 1 - EPSILON)
     return ops.log(p) - ops.log(1 - p)
 
 
-def _image_statistics(image):
+def _image_statistics(image: keras.KerasTensor) -> keras.KerasTensor:
     """Return color, contrast and sharpness of images [B, H, W, 3], float32 [B, 15].
 
     The members may have learned to ignore these; a gate can use them.

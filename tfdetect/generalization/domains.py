@@ -63,7 +63,8 @@ def find_domains(catalog: Catalog, by: str) -> Domains:
             raise UserError(f"--by: {by!r} is not a regular expression: {error}") from error
         found = np.array([_domain_of(pattern, path) for path in table["path"].to_pylist()], object)
     splits = np.array(table["split"].to_pylist())
-    names, few = [], []
+    names: list[str] = []
+    few: list[str] = []
     for name in sorted({str(n) for n in found if n is not None}, key=_natural_order):
         fakes = (found == name) & (labels > 0)
         enough = min((fakes & (splits == split)).sum() for split in ("train", "test")) >= _MIN_FAKES

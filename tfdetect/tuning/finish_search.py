@@ -30,7 +30,7 @@ def finish_search(search: Search) -> str:
     experiment = experiment.model_copy(update={
         "name": f"{search.experiment.name}-best",
         "description": f"Trial {best.number} of {search.folder.name}: {search.objective.name} "
-        f"{best.objective:.4f} on validation",
+        f"{best.value:.4f} on validation",
         "published": None,
     })  # fmt: skip
     write_text(search.folder / "best.yaml", experiment.to_yaml())

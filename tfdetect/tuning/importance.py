@@ -42,7 +42,7 @@ def parameter_importance(search: Search, trials: list[Trial]) -> Importance | No
         [axis_positions(p, [t.point.get(label) for t in trials]) for label, p in labels.items()],
         axis=1,
     )
-    values = np.array([t.objective for t in trials])
+    values = np.array([t.value for t in trials])
     forest = RandomForestRegressor(300, min_samples_leaf=2, oob_score=True, random_state=0)
     forest.fit(inputs, values)
     found = permutation_importance(forest, inputs, values, n_repeats=20, random_state=0)

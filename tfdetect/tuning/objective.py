@@ -37,8 +37,9 @@ class Objective(Monitor):
         """
         part = results.get("masks", {}) if self.is_of_masks else results
         metric = part.get("metrics", {}).get(self.name.removeprefix(MASK_PREFIX)) or {}
-        value, low, high = (metric.get(key) for key in ("value", "low", "high"))
-        return tuple(np.nan if number is None else number for number in (value, low, high))
+        numbers = (metric.get(key) for key in ("value", "low", "high"))
+        value, low, high = (np.nan if number is None else float(number) for number in numbers)
+        return value, low, high
 
     def loss(self, value: float) -> float:
         """Return what hyperopt minimizes."""

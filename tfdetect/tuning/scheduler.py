@@ -30,7 +30,8 @@ def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool
     Raises:
         UserError: the first trials all failed.
     """
-    store, running = search.store, {}
+    store = search.store
+    running: dict[int, TrialProcess] = {}
     store.heartbeat()
     propose = proposer(search, budget)
     with _progress(search, budget, progress) as update:
@@ -68,7 +69,7 @@ def proposer(search: Search, budget: Budget) -> Callable[[list[Trial]], NewTrial
             return None
         settings = search.settings
         if settings.baseline and not trials:  # trial 0 is the unchanged experiment
-            return NewTrial(None, [])
+            return NewTrial({}, [])
         point = suggest(search.space, search.objective, settings.algorithm, settings.seed,
                         settings.startup_trials, trials)  # fmt: skip
         return NewTrial(point, search.space.overrides(point))
@@ -93,7 +94,7 @@ def check_progress(search: Search, trials: list[Trial]) -> None:
 def best_trial(search: Search, trials: list[Trial]) -> Trial | None:
     """Return the trial with the best objective, the earliest of equals; None without any."""
     succeeded = [trial for trial in trials if trial.succeeded]
-    return min(succeeded, key=lambda t: search.objective.loss(t.objective), default=None)
+    return min(succeeded, key=lambda t: search.objective.loss(t.value), default=None)
 
 
 @contextlib.contextmanager
@@ -111,7 +112,8 @@ def _progress(search: Search, budget: Budget, shown: bool) -> Iterator[Callable[
             best = best_trial(search, trials)
             failed = sum(trial.state == FAILED for trial in trials)
             bar.set_note(", ".join(filter(None, [
-                best and f"best {search.objective.name} {best.objective:.4f} (trial {best.number})",
+                f"best {search.objective.name} {best.value:.4f} (trial {best.number})"
+                if best else "",
                 f"{failed} failed" if failed else "",
                 f"running: trial {', '.join(map(str, running))}" if running else "",
             ])))  # fmt: skip

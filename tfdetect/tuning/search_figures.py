@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tfdetect.tuning.importance import MISSING, axis_positions
 from tfdetect.tuning.scheduler import best_trial
@@ -21,17 +22,17 @@ def history(search: Search, trials: list[Trial]) -> Figure:
     for state, marker, color in ((COMPLETE, "o", _BLUE), (PRUNED, "x", _GRAY)):
         some = [trial for trial in done if trial.state == state]
         if some:
-            values = np.array([(t.objective, t.low, t.high) for t in some], float)
+            values = np.array([t.interval for t in some], float)
             numbers = [t.number for t in some]
             axes.vlines(numbers, values[:, 1], values[:, 2], color=color, alpha=0.3)
             axes.plot(numbers, values[:, 0], marker, color=color, markersize=4, label=state)
     sign = 1 if search.objective.direction == "max" else -1
-    best = sign * np.maximum.accumulate([sign * t.objective for t in done])
+    best = sign * np.maximum.accumulate([sign * t.value for t in done])
     axes.step([t.number for t in done], best, where="post", color=_RED, label="best so far")
-    if done and done[0].point is None:
-        axes.axhline(done[0].objective, color=_GRAY, linestyle=":", label="unchanged experiment")
+    if done and not done[0].point:
+        axes.axhline(done[0].value, color=_GRAY, linestyle=":", label="unchanged experiment")
     axes.set(xlabel="trial", ylabel=search.objective.name)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.2)
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return figure
@@ -48,7 +49,7 @@ def learning_curves(search: Search, trials: list[Trial]) -> Figure:
         axes.plot(range(1, len(curve) + 1), curve, color=color, zorder=2 if trial == best else 1,
                   alpha=1 if trial == best else 0.4, marker=".")  # fmt: skip
     axes.set(xlabel="epoch", ylabel=f"validation {search.experiment.training.monitor}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.2)
     return figure
 
@@ -61,7 +62,7 @@ def parallel_coordinates(search: Search, trials: list[Trial]) -> Figure:
         trials: with points.
     """
     labels = search.space.labels()
-    losses = np.array([search.objective.loss(t.objective) for t in trials])
+    losses = np.array([search.objective.loss(t.value) for t in trials])
     ranks = np.argsort(np.argsort(losses)) / max(1, len(trials) - 1)
     columns = [axis_positions(p, [t.point.get(label) for t in trials])
                for label, p in labels.items()]  # fmt: skip
@@ -112,7 +113,7 @@ def _slice(axes: Axes, parameter: Parameter, label: str, trials: list[Trial]) ->
         if parameter.log_uniform:
             axes.set_xscale("log")
         axes.set_xlim(*parameter.range)
-    axes.plot(values, [t.objective for t in trials], "o", color=_BLUE, markersize=4, alpha=0.6)
+    axes.plot(values, [t.value for t in trials], "o", color=_BLUE, markersize=4, alpha=0.6)
     axes.set_title(_short_label(label), fontsize=9)
     axes.tick_params(which="both", labelsize=8)
     axes.grid(alpha=0.2)

@@ -21,7 +21,7 @@ _TERMINAL_ROWS = 10
 def format_summary(search: Search, trials: list[Trial]) -> str:
     """Return the best trials, what was changed and what failed as text for the terminal."""
     columns, rows = _ranking(search, trials)
-    best = best_trial(search, trials)
+    best = _best(search, trials)
     changed = _describe(search, best) if best.point else "the unchanged experiment"
     lines = [
         f"best: trial {best.number} ({changed}), {search.objective.name} {_interval(best)} on "
@@ -47,14 +47,14 @@ def write_report(search: Search, trials: list[Trial]) -> None:
 
 
 def _page(search: Search, trials: list[Trial]) -> str:
-    best, objective = best_trial(search, trials), search.objective
+    best, objective = _best(search, trials), search.objective
     failed = [trial for trial in trials if trial.state == FAILED]
     settings = search.settings
-    baseline = next((t for t in trials if t.succeeded and t.point is None), None)
+    baseline = next((t for t in trials if t.succeeded and not t.point), None)
     cards = [
-        html.Card(f"{best.objective:.4f}", f"best {objective.name}, {_validation(search)}",
+        html.Card(f"{best.value:.4f}", f"best {objective.name}, {_validation(search)}",
                   f"95% interval {best.low:.4f} to {best.high:.4f}"),
-        *([html.Card(f"{baseline.objective:.4f}", f"{objective.name} of the unchanged experiment",
+        *([html.Card(f"{baseline.value:.4f}", f"{objective.name} of the unchanged experiment",
                      f"95% interval {baseline.low:.4f} to {baseline.high:.4f}")]
           if baseline else []),
         html.Card(f"{len(trials)}", "trials",
@@ -93,7 +93,7 @@ def _page(search: Search, trials: list[Trial]) -> str:
         f"{search.spec.name}; algorithm {settings.algorithm}, seed {settings.seed}, pruning rule "
         f"{settings.prune}",
         verdict=html.Verdict(
-            f"Best: trial {best.number}, {objective.name} {best.objective:.4f}",
+            f"Best: trial {best.number}, {objective.name} {best.value:.4f}",
             [_describe(search, best) if best.point else "The unchanged experiment.",
              f"The {direction} {objective.name} is best."],
             "neutral",
@@ -102,6 +102,13 @@ def _page(search: Search, trials: list[Trial]) -> str:
         notes=notes,
         footer="Full data: trials.csv and search.sqlite.",
     )  # fmt: skip
+
+
+def _best(search: Search, trials: list[Trial]) -> Trial:
+    """Return the best trial of a search in which one succeeded."""
+    best = best_trial(search, trials)
+    assert best is not None
+    return best
 
 
 def _validation(search: Search) -> str:
@@ -126,7 +133,7 @@ def _ranking_section(search: Search, trials: list[Trial]) -> Markup:
 def _ranking(search: Search, trials: list[Trial]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows, the best trial first, with a row above significantly worse ones."""
     ranked = sorted(
-        (t for t in trials if t.succeeded), key=lambda t: search.objective.loss(t.objective)
+        (t for t in trials if t.succeeded), key=lambda t: search.objective.loss(t.value)
     )
     rows, separated = [], False
     for trial in ranked:
@@ -141,7 +148,7 @@ def _ranking(search: Search, trials: list[Trial]) -> tuple[list[str], list[list[
 
 
 def _interval(trial: Trial) -> str:
-    return f"{trial.objective:.4f} [{trial.low:.4f}, {trial.high:.4f}]"
+    return "{:.4f} [{:.4f}, {:.4f}]".format(*trial.interval)
 
 
 def _describe(search: Search, trial: Trial) -> str:
@@ -154,9 +161,8 @@ def _describe(search: Search, trial: Trial) -> str:
 
 def _is_worse(search: Search, trial: Trial, best: Trial) -> bool:
     """Return whether a trial's interval lies on the worse side of that of the best trial."""
-    if search.objective.direction == "max":
-        return trial.high < best.low
-    return trial.low > best.high
+    (_, low, high), (_, best_low, best_high) = trial.interval, best.interval
+    return high < best_low if search.objective.direction == "max" else low > best_high
 
 
 def _history(search: Search, trials: list[Trial]) -> Markup:

@@ -15,7 +15,7 @@ Layout:
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from filelock import FileLock
@@ -30,6 +30,8 @@ from tfdetect.tuning.objective import Objective, objective_named
 from tfdetect.tuning.pruning import Rule
 from tfdetect.tuning.space import Space
 from tfdetect.tuning.store import Store
+
+Kind = TypeVar("Kind", bound=Document)
 
 
 class Settings(Document):
@@ -145,13 +147,18 @@ def open_search(folder: Path) -> Search:
     """
     if not (folder / "search.json").is_file():
         raise UserError(f"There is no search in {folder}.")
-    kinds = {"search.json": Settings, "space.yaml": Space, "experiment.yaml": Experiment,
-             "dataset.yaml": DatasetSpec}  # fmt: skip
-    parts = [
-        validate(kind, read_yaml(folder / name), str(folder / name), folder / name)
-        for name, kind in kinds.items()
-    ]
-    return Search(folder, *parts, Store(folder))
+
+    def read(kind: type[Kind], name: str) -> Kind:
+        return validate(kind, read_yaml(folder / name), str(folder / name), folder / name)
+
+    return Search(
+        folder,
+        read(Settings, "search.json"),
+        read(Space, "space.yaml"),
+        read(Experiment, "experiment.yaml"),
+        read(DatasetSpec, "dataset.yaml"),
+        Store(folder),
+    )
 
 
 def _yaml(space: Space) -> str:

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -40,7 +41,9 @@ class Parameter(Document):
 
     @field_validator("uniform", "log_uniform")
     @classmethod
-    def _ordered(cls, value: tuple[float, float] | None, info: ValidationInfo):
+    def _ordered(
+        cls, value: tuple[float, float] | None, info: ValidationInfo
+    ) -> tuple[float, float] | None:
         if value is not None:
             if not value[0] < value[1] or not all(map(math.isfinite, value)):
                 raise ValueError("give the lowest value first, then a higher one")
@@ -58,7 +61,7 @@ class Parameter(Document):
         return [v if isinstance(v, dict) and "value" in v else {"value": v} for v in value]
 
     @model_validator(mode="after")
-    def _exactly_one(self):
+    def _exactly_one(self) -> "Parameter":
         kinds = [self.uniform, self.log_uniform, self.choice]
         if sum(kind is not None for kind in kinds) != 1:
             raise ValueError("give exactly one of uniform, log_uniform and choice")
@@ -70,7 +73,10 @@ class Parameter(Document):
 
     @property
     def range(self) -> tuple[float, float]:
-        return self.uniform or self.log_uniform
+        """Lowest and highest value of uniform or log_uniform."""
+        found = self.uniform or self.log_uniform
+        assert found is not None
+        return found
 
 
 class Space(Document):
@@ -117,7 +123,7 @@ class Space(Document):
 
     def sample(self, rng: np.random.Generator) -> dict[str, float | int]:
         """Return a random point, for checks; hyperopt draws the points of a search."""
-        return dict(_sample(self.parameters, rng, ""))
+        return dict(_sample(self.parameters, _RandomDraw(rng), ""))
 
     def check(self, experiment: Experiment) -> None:
         """Refuse a space that does not fit the experiment, before any trial.
@@ -157,27 +163,58 @@ class Space(Document):
         """Yield each end of each range and each option, other values at their first or lowest."""
         for label, key, parameter in _iterate(self.parameters, ""):
             needed = _options_for(self.parameters, label)
-            lowest = _FirstValues(needed)
             if parameter.choice is None:
+                point = dict(_sample(self.parameters, _FirstDraw(needed), ""))
                 for end in parameter.range:
-                    point = dict(_sample(self.parameters, lowest, ""))
                     yield f"key {key!r} at {end:g}", {**point, label: end}
             else:
-                for number in range(len(parameter.choice)):
-                    point = _FirstValues({**needed, label: number})
-                    value = parameter.choice[number].value
-                    yield f"key {key!r} = {value!r}", dict(_sample(self.parameters, point, ""))
+                for number, option in enumerate(parameter.choice):
+                    draw = _FirstDraw({**needed, label: number})
+                    point = dict(_sample(self.parameters, draw, ""))
+                    yield f"key {key!r} = {option.value!r}", point
 
 
-class _FirstValues:
-    """Stands for a random generator that draws the lowest value or the first option.
+class _Draw(Protocol):
+    """Draws the values of a point."""
+
+    def option(self, label: str, count: int) -> int:
+        """Return the index of one of `count` options."""
+
+    def number(self, parameter: Parameter) -> float:
+        """Return a value within a parameter's range."""
+
+
+@dataclass(frozen=True)
+class _RandomDraw:
+    """Draws options and numbers at random."""
+
+    rng: np.random.Generator
+
+    def option(self, label: str, count: int) -> int:
+        return int(self.rng.integers(count))
+
+    def number(self, parameter: Parameter) -> float:
+        if parameter.log_uniform is None:
+            return float(self.rng.uniform(*parameter.range))
+        low, high = map(math.log, parameter.range)
+        return float(math.exp(self.rng.uniform(low, high)))
+
+
+@dataclass(frozen=True)
+class _FirstDraw:
+    """Draws the lowest number and the first option.
 
     Attributes:
         fixed: options to draw instead, by label of their choice.
     """
 
-    def __init__(self, fixed: dict[str, int]):
-        self.fixed = fixed
+    fixed: dict[str, int]
+
+    def option(self, label: str, count: int) -> int:
+        return self.fixed.get(label, 0)
+
+    def number(self, parameter: Parameter) -> float:
+        return parameter.range[0]
 
 
 def load_space(name: str) -> Space:
@@ -238,22 +275,15 @@ def _chosen(parameters: dict[str, Parameter], values: dict, prefix: str) -> Iter
 
 
 def _sample(
-    parameters: dict[str, Parameter], draw: "np.random.Generator | _FirstValues", prefix: str
+    parameters: dict[str, Parameter], draw: _Draw, prefix: str
 ) -> Iterator[tuple[str, float | int]]:
     """Yield label and drawn value of each parameter that exists."""
-    first = isinstance(draw, _FirstValues)
     for key, parameter in parameters.items():
         label = prefix + key
-        if parameter.choice is not None:
-            number = (
-                draw.fixed.get(label, 0) if first else int(draw.integers(len(parameter.choice)))
-            )
-            option = parameter.choice[number]
-            yield label, number
-            yield from _sample(option.inside, draw, prefix_of(label, number, option))
-        elif first:
-            yield label, parameter.range[0]
-        elif parameter.uniform:
-            yield label, float(draw.uniform(*parameter.uniform))
+        if parameter.choice is None:
+            yield label, draw.number(parameter)
         else:
-            yield label, float(math.exp(draw.uniform(*map(math.log, parameter.log_uniform))))
+            number = draw.option(label, len(parameter.choice))
+            yield label, number
+            option = parameter.choice[number]
+            yield from _sample(option.inside, draw, prefix_of(label, number, option))

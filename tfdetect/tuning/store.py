@@ -28,7 +28,7 @@ create table if not exists trials (
     number integer primary key,
     state text not null,            -- running, complete, pruned or failed
     worker text not null,           -- name of the process that runs it
-    point text,                     -- JSON: point of the space by label; null: unchanged
+    point text not null,                     -- JSON: point of the space by label; {}: unchanged
     overrides text not null,        -- JSON: the same as overrides of the experiment
     objective real, low real, high real,
     epochs integer not null default 0,
@@ -54,7 +54,7 @@ class Trial:
         number: from 0.
         state: RUNNING, COMPLETE, PRUNED or FAILED.
         worker: name of the process that runs it, see `process_name`.
-        point: of the space, by label; None for the unchanged experiment.
+        point: of the space, by label; {} for the unchanged experiment.
         overrides: the same as overrides of the experiment.
         objective, low, high: value and interval of the objective; None until it succeeded.
         epochs: that were trained.
@@ -66,7 +66,7 @@ class Trial:
     number: int
     state: str
     worker: str
-    point: dict[str, float] | None
+    point: dict[str, float]
     overrides: list[str]
     objective: float | None
     low: float | None
@@ -81,11 +81,22 @@ class Trial:
     def succeeded(self) -> bool:
         return self.state in (COMPLETE, PRUNED)
 
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """Value, low and high of the objective of a trial that succeeded."""
+        assert self.objective is not None and self.low is not None and self.high is not None
+        return self.objective, self.low, self.high
+
+    @property
+    def value(self) -> float:
+        """The objective of a trial that succeeded."""
+        return self.interval[0]
+
 
 class NewTrial(NamedTuple):
     """What a new trial is to try: a point of the space, and the same as overrides."""
 
-    point: dict[str, float] | None
+    point: dict[str, float]
     overrides: list[str]
 
 
@@ -162,7 +173,7 @@ class Store:
             database.execute(
                 "insert into trials (number, state, worker, point, overrides, started) "
                 "values (?, ?, ?, ?, ?, ?)",
-                (len(trials), RUNNING, process_name(), new.point and json.dumps(new.point),
+                (len(trials), RUNNING, process_name(), json.dumps(new.point),
                  json.dumps(new.overrides), time.time()),
             )  # fmt: skip
             return _trials(database)[-1]
@@ -232,7 +243,7 @@ def _trials(database: sqlite3.Connection) -> list[Trial]:
     rows = map(dict, database.execute("select * from trials order by number").fetchall())
     return [
         Trial(**{
-            **row, "point": row["point"] and json.loads(row["point"]),
+            **row, "point": json.loads(row["point"]),
             "overrides": json.loads(row["overrides"]),
         })
         for row in rows

@@ -39,7 +39,7 @@ def _expression(parameters: dict[str, Parameter], prefix: str) -> dict:
         elif parameter.uniform:
             found[label] = hp.uniform(label, *parameter.uniform)
         else:
-            found[label] = hp.loguniform(label, *map(math.log, parameter.log_uniform))
+            found[label] = hp.loguniform(label, *map(math.log, parameter.range))
     return found
 
 
@@ -129,7 +129,7 @@ def _document(trial: Trial, space: Space, objective: Objective) -> dict:
     if trial.state == FAILED:
         result = {"status": STATUS_FAIL}
     elif trial.succeeded:
-        result = {"status": STATUS_OK, "loss": objective.loss(trial.objective)}
+        result = {"status": STATUS_OK, "loss": objective.loss(trial.value)}
     number = trial.number
     return {
         "state": JOB_STATE_NEW if trial.state == RUNNING else JOB_STATE_DONE,

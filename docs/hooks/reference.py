@@ -97,7 +97,8 @@ def on_files(files, config):
         pages[address] = root_page(ROOT / source)
     for address, content in pages.items():
         files.append(File.generated(config, address, content=content))
-    for address, source in COPIED.items():
+    examples = {f"examples/{p.name}": f"examples/{p.name}" for p in (ROOT / "examples").glob("*.*")}
+    for address, source in {**COPIED, **examples}.items():
         files.append(File.generated(config, address, abs_src_path=str(ROOT / source)))
     return files
 

@@ -272,6 +272,15 @@ def test_a_failed_update_leaves_the_run_as_it_was(old_run):
     assert [p.name for p in old_run.parent.iterdir()] == ["old"]
 
 
+def test_an_update_writes_the_documents_of_an_old_run_anew(old_run):
+    with updating(open_run(old_run)) as new:
+        write_info(new.with_threshold(0.9))
+    run = open_run(old_run)
+    assert not run.migrated and run.threshold == 0.9
+    assert run.experiment().training.schedule.min_lr == 1e-5
+    assert run.dataset_spec().validation_fraction == 0.15
+
+
 def test_two_processes_do_not_update_one_run(old_run):
     run = open_run(old_run)
     with updating(run), pytest.raises(RunLockedError, match="Another process"), updating(run):

@@ -36,7 +36,17 @@ def updating(run: Run) -> Iterator[Run]:
     """
     check_writable(run.path.parent)
     with _locked(run.path), staged(run.path, copy=True, linked=_LINKED) as folder:
-        yield replace(run, path=folder)
+        yield _as_current(replace(run, path=folder)) if run.migrated else replace(run, path=folder)
+
+
+def _as_current(run: Run) -> Run:
+    """Write the documents of a run of schema 1 as this version has them."""
+    if not run.is_ensemble:
+        write_text(run.path / "experiment.yaml", run.experiment().to_yaml())
+    if (run.path / "dataset.yaml").is_file():
+        write_text(run.path / "dataset.yaml", run.dataset_spec().to_yaml())
+    write_info(run)
+    return replace(run, migrated=False)
 
 
 def _lock_of(path: Path) -> FileLock:

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from tfdetect.tuning.importance import MISSING, axis_positions
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.settings import Search
-from tfdetect.tuning.space import Parameter, grid_value
+from tfdetect.tuning.space import Parameter, describe_value, grid_value
 from tfdetect.tuning.store import COMPLETE, PRUNED, Trial
 
 _BLUE, _GRAY, _RED = "#2166ac", "#888888", "#b2182b"
@@ -67,7 +67,7 @@ def parallel_coordinates(search: Search, trials: list[Trial]) -> Figure:
     columns = [axis_positions(p, [t.point.get(label) for t in trials])
                for label, p in labels.items()]  # fmt: skip
     lines = np.stack([*columns, 1 - ranks], axis=1)
-    figure = Figure(figsize=(max(6.4, 1.6 * lines.shape[1]), 4.6), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 1.1 * lines.shape[1]), 5), layout="constrained")
     axes = figure.add_subplot()
     for row in np.argsort(-ranks):
         is_best = ranks[row] == 0
@@ -77,7 +77,8 @@ def parallel_coordinates(search: Search, trials: list[Trial]) -> Figure:
         axes.axvline(column, color=_GRAY, linewidth=0.5)
         for height, text in _ticks(parameter):
             axes.annotate(text, (column, height), fontsize=8, xytext=(3, 2),
-                          textcoords="offset points")  # fmt: skip
+                          textcoords="offset points",
+                          bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})  # fmt: skip
     names = [_short_label(label) for label in labels]
     axes.set_xticks(range(len(names) + 1), [*names, "rank"], rotation=30, ha="right", fontsize=9)
     axes.set(yticks=[], ylim=(MISSING - 0.05, 1.1))
@@ -94,7 +95,7 @@ def slices(search: Search, trials: list[Trial]) -> Figure:
     labels = search.space.labels()
     columns = min(3, len(labels))
     rows = -(-len(labels) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.9 * rows), layout="constrained")
+    figure = Figure(figsize=(3.3 * columns, 2.7 * rows), layout="constrained")
     for position, (label, parameter) in enumerate(labels.items(), 1):
         axes = figure.add_subplot(rows, columns, position)
         _slice(axes, parameter, label, [t for t in trials if label in t.point])
@@ -105,13 +106,15 @@ def _slice(axes: Axes, parameter: Parameter, label: str, trials: list[Trial]) ->
     """Draw the objective of trials over one parameter."""
     if parameter.choice is not None:
         values = [t.point[label] for t in trials]
-        names = [str(option.value)[:12] for option in parameter.choice]
+        names = [describe_value(option.value)[:12] for option in parameter.choice]
         axes.set_xticks(range(len(names)), names, fontsize=8, rotation=20)
         axes.set_xlim(-0.5, len(names) - 0.5)
     else:
         values = [grid_value(parameter, t.point[label]) for t in trials]
         if parameter.log_uniform:
             axes.set_xscale("log")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlim(*parameter.range)
     axes.plot(values, [t.value for t in trials], "o", color=_BLUE, markersize=4, alpha=0.6)
     axes.set_title(_short_label(label), fontsize=9)
@@ -124,7 +127,9 @@ def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
     if parameter.choice is None:
         return [(0, f"{parameter.range[0]:g}"), (1, f"{parameter.range[1]:g}")]
     last = max(1, len(parameter.choice) - 1)
-    return [(n / last, str(option.value)[:16]) for n, option in enumerate(parameter.choice)]
+    return [
+        (n / last, describe_value(option.value)[:16]) for n, option in enumerate(parameter.choice)
+    ]
 
 
 def _short_label(label: str) -> str:

@@ -12,7 +12,7 @@ from tfdetect.tuning import search_figures
 from tfdetect.tuning.importance import parameter_importance
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.settings import Search
-from tfdetect.tuning.space import Parameter, grid_value
+from tfdetect.tuning.space import Parameter, describe_value, grid_value
 from tfdetect.tuning.store import FAILED, PRUNED, Trial
 
 _TERMINAL_ROWS = 10
@@ -95,7 +95,7 @@ def _page(search: Search, trials: list[Trial]) -> str:
         verdict=html.Verdict(
             f"Best: trial {best.number}, {objective.name} {best.value:.4f}",
             [_describe(search, best) if best.point else "The unchanged experiment.",
-             f"The {direction} {objective.name} is best."],
+             f"The {direction} {objective.name} is best. {_significance(search, baseline, best)}"],
             "neutral",
         ),
         cards=cards,
@@ -154,9 +154,18 @@ def _interval(trial: Trial) -> str:
 def _describe(search: Search, trial: Trial) -> str:
     """Return in short what a trial changed."""
     return ", ".join(
-        f"{key.rpartition('.')[2]} {f'{value:.3g}' if isinstance(value, float) else value}"
+        f"{key.rpartition('.')[2]} {describe_value(value)}"
         for key, value in search.space.chosen(trial.point)
     )
+
+
+def _significance(search: Search, baseline: Trial | None, best: Trial) -> str:
+    """Return whether the best trial differs from the unchanged experiment."""
+    if baseline is None or baseline == best:
+        return ""
+    if _is_worse(search, baseline, best):
+        return "It is significantly better than the unchanged experiment."
+    return "The difference from the unchanged experiment is not significant."
 
 
 def _is_worse(search: Search, trial: Trial, best: Trial) -> bool:

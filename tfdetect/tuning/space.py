@@ -238,6 +238,16 @@ def grid_value(parameter: Parameter, value: float) -> float | int:
     return round(value) if whole else float(f"{value:.12g}")
 
 
+def describe_value(value: Any) -> str:
+    """Return a value of an experiment in short: lists of named steps as their names."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list | tuple):
+        names = [item.get("name") if isinstance(item, dict) else item for item in value]
+        return "+".join(map(str, names)) or "none"
+    return str(value)
+
+
 def _iterate(parameters: dict[str, Parameter], prefix: str) -> Iterator[tuple[str, str, Parameter]]:
     """Yield label, key and parameter, those within options included."""
     for key, parameter in parameters.items():

@@ -161,7 +161,7 @@ def test_a_run_on_shards_is_a_run(folder_dataset, tmp_path, small_pools):
     done = prepare(folder_dataset, tmp_path / "out")
     run = train_small(done.folder, tmp_path / "runs", ["data.cache=none", "training.epochs=4"])
     assert run.results["test"]["metrics"]["accuracy"]["value"] > 0.9
-    assert (run.path / "figures/test_mistakes.png").is_file()
+    assert (run.path / "report.html").is_file()
     table = pq.read_table(run.path / "predictions/test.parquet")
     assert table.num_rows == 32 and table["error"].null_count == 32
     spec, roots, _ = evaluation_data(run, None, None, None, None)

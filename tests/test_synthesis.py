@@ -15,7 +15,7 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.registry import FILLS, MASKS
 from tfdetect.data.catalog import build_catalog
 from tfdetect.evaluation.figures import read_picture
-from tfdetect.synthesis import autoencoder, forge
+from tfdetect.synthesis import autoencoder, forge, synthesize_dataset
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.forge import Settings
 from tfdetect.synthesis.mask_makers import draw_mask, pick_region
@@ -203,7 +203,7 @@ def settings(**changes):
 
 
 def make(source, output, asked, workers=1, steps=2):
-    return synthesize(source, output, asked, workers, steps, progress=False)
+    return synthesize_dataset.synthesize(source, output, asked, workers, steps, progress=False)
 
 
 def pictures_of(output):
@@ -220,7 +220,7 @@ def test_a_forged_data_set(photographs, tmp_path, encode, ending):
     assert "1x1 pixels" in next(r["error"] for r in rows if r["source"] == "dot.png")
     asked = settings(encode=encode)
     for row in made:
-        original, mask, forged = forge.files(output, row, asked)
+        original, mask, forged = synthesize_dataset.files(output, row, asked)
         photo = load_photo(photographs, row["source"])
         altered = read_picture(mask).any(axis=-1)
         assert abs(altered.mean() - row["coverage"]) < 1e-6
@@ -252,7 +252,7 @@ def test_a_forged_data_set(photographs, tmp_path, encode, ending):
 
 def test_processes_interruptions_and_repetition_change_nothing(photographs, tmp_path, monkeypatch):
     whole = make(photographs, tmp_path / "a/forged", settings(), workers=2)
-    real, calls = forge.forge, []
+    real, calls = synthesize_dataset.forge, []
 
     def fails_at_the_tenth(*args):
         calls.append(1)
@@ -260,7 +260,7 @@ def test_processes_interruptions_and_repetition_change_nothing(photographs, tmp_
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(forge, "forge", fails_at_the_tenth)
+    monkeypatch.setattr(synthesize_dataset, "forge", fails_at_the_tenth)
     with pytest.raises(KeyboardInterrupt):
         make(photographs, tmp_path / "b/forged", settings())
     assert not (tmp_path / "b/forged/manifest.csv").exists()
@@ -287,15 +287,15 @@ def test_few_photographs_fill_every_split(tmp_path):
 
 
 def test_a_full_disk_keeps_what_was_made(photographs, tmp_path, monkeypatch):
-    real = forge._Task._write
+    real = synthesize_dataset._Task._write
 
-    def full(self, name, *args, **kwargs):
-        if name.startswith("p7-"):
+    def full(self, path, *args, **kwargs):
+        if path.name.startswith("p7-"):
             raise OSError(28, "No space left on device")
-        return real(self, name, *args, **kwargs)
+        return real(self, path, *args, **kwargs)
 
-    monkeypatch.setattr(forge._Task, "_write", full)
-    with pytest.raises(UserError, match="No space left on device.*goes on"):
+    monkeypatch.setattr(synthesize_dataset._Task, "_write", full)
+    with pytest.raises(UserError, match="No space left on device.*to continue"):
         make(photographs, tmp_path / "forged", settings())
     monkeypatch.undo()
     again = make(photographs, tmp_path / "forged", settings())
@@ -314,14 +314,16 @@ def test_fakefake_by_an_autoencoder_trained_here(photographs, tmp_path):
     assert {row["kind"] for row in made} == {"fakefake"}
     trained = autoencoder.Autoencoder.load(tmp_path / "one/autoencoder.keras")
     for row in made[:3]:
-        original, mask, forged = map(read_picture, forge.files(tmp_path / "one", row, asked))
+        original, mask, forged = map(
+            read_picture, synthesize_dataset.files(tmp_path / "one", row, asked)
+        )
         expected = np.where(mask > 0, trained.reconstruct(original), original)
         assert np.array_equal(forged, expected)
     given = settings(fills=("autoencoder",), variants=1,
                      autoencoder=str(tmp_path / "one/autoencoder.keras"))  # fmt: skip
     make(photographs, tmp_path / "two", given)
     assert not (tmp_path / "two/autoencoder.keras").exists()
-    with pytest.raises(UserError, match="is no saved autoencoder"):
+    with pytest.raises(UserError, match="is not a saved autoencoder"):
         autoencoder.Autoencoder.load(tmp_path / "one/manifest.csv")
 
 

@@ -124,7 +124,7 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     from tfdetect.core.errors import unknown
     from tfdetect.core.registry import FILLS, MASKS
     from tfdetect.synthesis.forge import Settings, read_captions
-    from tfdetect.synthesis.photos import SMALLEST
+    from tfdetect.synthesis.photos import MIN_SIDE
 
     masks, fills = tuple(args.masks), tuple(args.fill)
     for kind, chosen, known in (("mask", masks, MASKS), ("fill", fills, FILLS)):
@@ -134,8 +134,8 @@ def settings_of(args: argparse.Namespace) -> "Settings":
         raise UserError("Give at least one mask (--masks) and one fill (--fill).")
     if args.edge < 0:
         raise UserError(f"--edge must be at least 0. Received: {args.edge}.")
-    if args.size is not None and args.size < SMALLEST:
-        raise UserError(f"--size must be at least {SMALLEST}. Received: {args.size}.")
+    if args.size is not None and args.size < MIN_SIDE:
+        raise UserError(f"--size must be at least {MIN_SIDE}. Received: {args.size}.")
     if not 1 <= args.quality <= 100:
         raise UserError(f"--quality must be from 1 to 100. Received: {args.quality}.")
     if "segments" in masks and not args.segmentations:

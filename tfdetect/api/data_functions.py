@@ -168,9 +168,9 @@ def synthesize(
     check_writable(Path(output))
     if set(WITH_MODEL) & {*settings.fills, *settings.masks}:
         import_tensorflow()
-    from tfdetect.synthesis.contact_sheet import synthesize_with_sheet
+    from tfdetect.synthesis import synthesize_dataset
 
-    return synthesize_with_sheet(
+    return synthesize_dataset.synthesize(
         Path(source), Path(output), settings, workers or os.cpu_count() or 1, autoencoder_steps,
         progress,
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Forgeries with masks: what makes them, and the data set that they become."""
+"""Makes forgeries with masks out of photographs, and datasets of them."""

@@ -1,8 +1,8 @@
-"""A small convolutional autoencoder that leaves a decoder's traces, trained on photographs.
+"""A small convolutional autoencoder that leaves the traces of a decoder, trained on photographs.
 
-It serves where no diffusion model can be had. Like a diffusion model's it halves the image
-by strided convolutions and enlarges it by repeated pixels and convolutions; twice, not three
-times, so that so small a network still gives the photograph back.
+It replaces the autoencoder of a diffusion model where none is available. Like that one it halves
+the image by strided convolutions and enlarges it by repeated pixels and convolutions. It does so
+twice, not three times, so that the small network still reproduces the photograph.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from tfdetect.core.errors import UserError
 
-_SIDE = 64  # of a training crop, pixels
-_BATCH = 16
-_MULTIPLE = 4
+_CROP_SIDE = 64  # of a training crop, in pixels
+_BATCH_SIZE = 16
+_MULTIPLE = 4  # the network's input sides must be divisible by this
 
 
 class Autoencoder:
@@ -27,7 +27,7 @@ class Autoencoder:
         self._apply = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
 
     def reconstruct(self, image: np.ndarray) -> np.ndarray:
-        """Encodes and decodes an image.
+        """Encode and decode an image.
 
         Args:
             image: uint8 [H, W, 3].
@@ -42,30 +42,33 @@ class Autoencoder:
         return np.rint(np.clip(made, 0, 255)).astype(np.uint8)
 
     def save(self, path: Path) -> None:
+        """Save the autoencoder as a .keras file."""
         self._model.save(path)
 
     @classmethod
     def load(cls, path: Path) -> "Autoencoder":
-        """Reads a saved one.
+        """Return a saved autoencoder.
 
         Raises:
-            UserError: there is none, or it is something else.
+            UserError: There is no such file, or it holds another network.
         """
         try:
             model = keras.saving.load_model(path, compile=False)
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is no saved autoencoder: {error}") from error
+            raise UserError(f"{path} is not a saved autoencoder: {error}") from error
         if model.input_shape != (None, None, None, 3) or model.output_shape != model.input_shape:
-            raise UserError(f"{path} does not take and give images of any size.")
+            raise UserError(f"{path} does not map images of any size to images of that size.")
         return cls(model)
 
 
 def build(channels: int = 24, latent: int = 8) -> keras.Model:
-    """The network: float32 [B, H, W, 3] in 0..255 to the same; H and W divide by 4.
+    """Return the network, from images float32 [B, H, W, 3] in 0..255 to the same shape.
+
+    H and W must be divisible by 4.
 
     Args:
-        channels: of the finest features; coarser ones have twice as many.
-        latent: channels of the code, which has a quarter of the image's height and width.
+        channels: number of channels at full resolution; the next level has twice as many.
+        latent: number of channels of the code, whose sides are a quarter of the image's.
     """
     layers = keras.layers
     x = inputs = keras.Input((None, None, 3))
@@ -86,13 +89,15 @@ def train(
     photos: list[np.ndarray],
     steps: int,
     seed: int,
-    progress: Callable[[int, float], None] = lambda step, loss: None,
+    on_step_end: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Autoencoder:
-    """Trains an autoencoder on random crops of photographs, for the squared error.
+    """Train an autoencoder on random crops of photographs, with the squared error as loss.
 
     Args:
         photos: uint8 [H, W, 3] each.
-        progress: called after each step with its number and loss.
+        steps: number of training steps.
+        seed: integer that determines weights and crops.
+        on_step_end: called after each step with its number and loss.
     """
     keras.utils.set_random_seed(seed)
     model = build()
@@ -100,15 +105,30 @@ def train(
     model.compile(keras.optimizers.Adam(schedule), "mse", jit_compile=False)
     rng = np.random.default_rng(seed)
     for step in range(steps):
-        crops = np.stack([_crop(photos[rng.integers(len(photos))], rng) for _ in range(_BATCH)])
+        crops = np.stack(
+            [_crop(photos[rng.integers(len(photos))], rng) for _ in range(_BATCH_SIZE)]
+        )
         crops = crops.astype(np.float32)
-        progress(step + 1, float(model.train_on_batch(crops, crops)))
+        on_step_end(step + 1, float(model.train_on_batch(crops, crops)))
     return Autoencoder(model)
 
 
+def psnr(autoencoder: Autoencoder, photos: list[np.ndarray]) -> float:
+    """Return the peak signal-to-noise ratio of reconstructed photographs in dB.
+
+    Args:
+        autoencoder: a trained one.
+        photos: uint8 [H, W, 3] each.
+    """
+    errors = [
+        np.mean((autoencoder.reconstruct(photo).astype(float) - photo) ** 2) for photo in photos
+    ]
+    return float(10 * np.log10(255**2 / np.mean(errors)))
+
+
 def _crop(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    pads = [(0, max(0, _SIDE - side)) for side in photo.shape[:2]]
+    pads = [(0, max(0, _CROP_SIDE - side)) for side in photo.shape[:2]]
     photo = np.pad(photo, [*pads, (0, 0)], "symmetric")
-    top, left = (int(rng.integers(side - _SIDE + 1)) for side in photo.shape[:2])
-    crop = photo[top : top + _SIDE, left : left + _SIDE]
+    top, left = (int(rng.integers(side - _CROP_SIDE + 1)) for side in photo.shape[:2])
+    crop = photo[top : top + _CROP_SIDE, left : left + _CROP_SIDE]
     return crop[:, ::-1] if rng.random() < 0.5 else crop

@@ -1,7 +1,7 @@
 """Pastes a filled region into its photograph.
 
-The rule of which pixels are altered: those of the mask, all of them and no others. A soft
-edge lies inside the mask, so that outside it every pixel keeps its value.
+The altered pixels are exactly those of the mask. A soft edge is inside the mask, so that every
+pixel outside keeps its value.
 """
 
 import cv2
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def soften(mask: np.ndarray, edge: float) -> np.ndarray:
-    """Opacity of the fill: 0 outside the mask, rising inside over `edge` pixels to 1.
+    """Return the opacity of the fill: 0 outside the mask, rising inside over `edge` pixels to 1.
 
     Args:
         mask: bool [H, W].
@@ -25,14 +25,16 @@ def soften(mask: np.ndarray, edge: float) -> np.ndarray:
 
 
 def paste(photo: np.ndarray, filled: np.ndarray, opacity: np.ndarray) -> np.ndarray:
-    """The photograph with the fill over it.
+    """Paste a fill over a photograph.
 
     Args:
-        photo, filled: uint8 [H, W, 3].
-        opacity: float32 [H, W], as of `soften`.
+        photo: uint8 [H, W, 3].
+        filled: uint8 [H, W, 3].
+        opacity: float32 [H, W] in 0..1, as from `soften`.
 
     Returns:
-        uint8 [H, W, 3]: the photograph bit for bit where the opacity is 0, the fill where 1.
+        uint8 [H, W, 3]: exactly the photograph where the opacity is 0, and the fill where it
+        is 1.
     """
     alpha = opacity[..., None]
     mixed = np.rint(photo * (1 - alpha) + filled * alpha).astype(np.uint8)

@@ -1,23 +1,28 @@
-"""Makes forgeries and draws a sheet of some of them."""
+"""Draws a sheet of some forgeries, to look at."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+_FORGERIES = 8  # on a sheet
 
-def synthesize_with_sheet(
-    source: Path, output: Path, settings, workers: int, steps: int, progress: bool = True
-) -> list[dict]:
-    """Makes forgeries and draws contact_sheet.png of some; see `synthesis.forge`."""
-    from tfdetect.evaluation.figures import forgeries, read_picture
-    from tfdetect.synthesis import forge
 
-    rows = forge.synthesize(source, output, settings, workers, steps, progress)
-    by_fill = {fill: [r for r in rows if r["fill"] == fill and not r["error"]]
-               for fill in settings.fills}  # fmt: skip
-    some = [row for group in zip_longest(*by_fill.values()) for row in group if row][:8]
-    pictures = [
-        ([read_picture(path) for path in forge.files(output, row, settings)], row["fill"])
-        for row in some
+def write_contact_sheet(
+    path: Path, forgeries: Sequence[tuple[tuple[Path, Path, Path], str]]
+) -> None:
+    """Draw photographs, masks, forgeries and what changed; fills take turns.
+
+    Args:
+        path: PNG file to write.
+        forgeries: paths of original, mask and forgery, and the name of the fill.
+    """
+    from tfdetect.evaluation import figures
+
+    by_fill: dict[str, list] = {}
+    for files, fill in forgeries:
+        by_fill.setdefault(fill, []).append((files, fill))
+    shown = [each for group in zip_longest(*by_fill.values()) for each in group if each]
+    rows = [
+        ([figures.read_picture(file) for file in files], fill) for files, fill in shown[:_FORGERIES]
     ]
-    forgeries(pictures).savefig(output / "contact_sheet.png", dpi=100)
-    return rows
+    figures.forgeries(rows).savefig(path, dpi=100)

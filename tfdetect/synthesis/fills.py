@@ -1,9 +1,9 @@
-"""Fills: what is painted into a mask.
+"""Fills: they replace the pixels inside a mask.
 
 Each is a function `(image uint8 [H, W, 3], mask bool [H, W], rng, **options) -> uint8
-[H, W, 3]`, of which only the pixels inside the mask are used. One asks for more by naming
-it: `donor`, another photograph of the same size; `prompt`, a text; `autoencoder`, a trained
-one.
+[H, W, 3]`, of whose result only the pixels inside the mask are used. A fill may have these
+parameters too: `donor`, another photograph of the same size; `prompt`, a text; `autoencoder`, a
+trained one.
 """
 
 import cv2
@@ -11,21 +11,21 @@ import numpy as np
 
 from tfdetect.synthesis.presets import load_preset
 
-_MULTIPLE = 16  # of the sides of what Stable Diffusion 3 takes
+_MULTIPLE = 16  # sides of images for Stable Diffusion 3 must be divisible by this
 
 
 def telea(image: np.ndarray, mask: np.ndarray, rng, radius: float = 5) -> np.ndarray:
-    """Fast marching (Telea, 2004); `radius` in pixels."""
+    """Fill by fast marching (Telea, 2004); `radius` in pixels."""
     return cv2.inpaint(np.ascontiguousarray(image), _hole(mask), radius, cv2.INPAINT_TELEA)
 
 
 def navier_stokes(image: np.ndarray, mask: np.ndarray, rng, radius: float = 5) -> np.ndarray:
-    """Navier-Stokes isophotes (Bertalmio et al., 2001); `radius` in pixels."""
+    """Fill by Navier-Stokes equations (Bertalmio et al., 2001); `radius` in pixels."""
     return cv2.inpaint(np.ascontiguousarray(image), _hole(mask), radius, cv2.INPAINT_NS)
 
 
 def biharmonic(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
-    """Biharmonic equation (Damelin and Hoang, 2018), by scikit-image; slow for large masks."""
+    """Fill by the biharmonic equation (Damelin and Hoang, 2018); slow for large masks."""
     from skimage.restoration import inpaint_biharmonic
 
     filled = inpaint_biharmonic(image, mask, split_into_regions=True, channel_axis=-1)
@@ -33,11 +33,11 @@ def biharmonic(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
 
 
 def copy_move(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
-    """The same photograph moved, mirrored half of the time; of 32 moves the one that takes the
-    fewest pixels from inside the mask.
+    """Fill with the photograph itself, shifted, and in half of the cases mirrored.
 
-    The moves take from inside the photograph. Where the mask leaves them no room, 32 longer
-    ones are tried too, with the photograph mirrored beyond its border.
+    Of 32 random shifts the one is used that takes the fewest pixels from inside the mask. They
+    stay inside the photograph. If the mask leaves no room for this, 32 longer shifts are tried
+    too, with the photograph mirrored beyond its border.
     """
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -47,36 +47,36 @@ def copy_move(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
     source, taken = (image[:, ::-1], mask[:, ::-1]) if mirrored else (image, mask)
     inside = (-rows[0], height - rows[-1]), (-columns[0], width - columns[-1])
     anywhere = (-height, height), (-width, width)
-    best, least = (0, 0), np.count_nonzero(mask)
+    best, smallest = (0, 0), np.count_nonzero(mask)
     for down_range, across_range in (inside, anywhere):
         for _ in range(32):
             down, across = int(rng.integers(*down_range)), int(rng.integers(*across_range))
             if down == across == 0 and not mirrored:
                 continue
             overlap = np.count_nonzero(mask & _moved(taken, down, across))
-            if overlap < least:
-                best, least = (down, across), overlap
-        if least <= np.count_nonzero(mask) / 2:
+            if overlap < smallest:
+                best, smallest = (down, across), overlap
+        if smallest <= np.count_nonzero(mask) / 2:
             break
     return _moved(source, *best)
 
 
 def splice(image: np.ndarray, mask: np.ndarray, rng, donor: np.ndarray) -> np.ndarray:
-    """The same place of another photograph."""
+    """Fill with the same region of another photograph."""
     return donor
 
 
 def autoencoder(image: np.ndarray, mask: np.ndarray, rng, autoencoder) -> np.ndarray:
-    """The photograph through a small autoencoder trained on the user's own; see there."""
+    """Fill with the photograph after encoding and decoding by a small autoencoder."""
     return autoencoder.reconstruct(image)
 
 
 def vae(
     image: np.ndarray, mask: np.ndarray, rng, preset: str = "stable_diffusion_3_medium"
 ) -> np.ndarray:
-    """The photograph through the variational autoencoder of Stable Diffusion 3 (keras-hub).
+    """Fill with the photograph after the variational autoencoder of Stable Diffusion 3.
 
-    The code is the distribution's mean, not a sample of it.
+    The code is the mean of the distribution, not a sample. The model is keras-hub's.
     """
     padded = _padded(image, _MULTIPLE)
     model = _diffusion(preset, padded.shape).backbone.vae
@@ -95,11 +95,16 @@ def diffusion(
     steps: int = 50,
     strength: float = 0.9,
 ) -> np.ndarray:
-    """Stable Diffusion 3 inpainting with a prompt (keras-hub).
+    """Fill by Stable Diffusion 3 inpainting with a prompt; the model is keras-hub's.
 
     Args:
-        steps: of denoising.
-        strength: how much of the photograph's region is replaced by noise first, 0 to 1.
+        image: uint8 [H, W, 3].
+        mask: bool [H, W].
+        rng: gives the seed.
+        prompt: what to paint.
+        preset: name, address or folder of the model.
+        steps: number of denoising steps.
+        strength: fraction of the region that is replaced by noise first, 0 to 1.
     """
     padded, hole = _padded(image, _MULTIPLE), _padded(mask, _MULTIPLE)
     inputs = {
@@ -123,14 +128,14 @@ def _hole(mask: np.ndarray) -> np.ndarray:
 
 
 def _moved(array: np.ndarray, down: int, across: int) -> np.ndarray:
-    """What lies so far below and to the right, edges mirrored."""
+    """Return the array shifted up and to the left, edges mirrored."""
     height, width = array.shape[:2]
     rows, columns = (np.pad(np.arange(side), side, "symmetric") for side in (height, width))
     return array[rows[height + down :][:height]][:, columns[width + across :][:width]]
 
 
 def _padded(image: np.ndarray, multiple: int) -> np.ndarray:
-    """The image with its edges repeated up to a multiple."""
+    """Return the image with its edges repeated until its sides are divisible by a number."""
     height, width = image.shape[:2]
     pads = [(0, -height % multiple), (0, -width % multiple), (0, 0)]
     return np.pad(image, pads[: image.ndim], "edge")

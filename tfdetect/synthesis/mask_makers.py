@@ -1,7 +1,7 @@
-"""Mask makers: which pixels of a photograph are altered.
+"""Mask makers: they choose which pixels of a photograph are altered.
 
-Each is a function `(photo, rng, coverage, **options) -> bool [H, W]`; `coverage` is the
-wanted range of the altered share. `draw_mask` draws until a mask lies in it.
+Each is a function `(photo, rng, coverage, **options) -> bool [H, W]`. `coverage` is the wanted
+range of the altered fraction; `draw_mask` draws until a mask is in this range.
 """
 
 import math
@@ -17,7 +17,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.synthesis.photos import Photo
 from tfdetect.synthesis.presets import load_preset
 
-_TRIES = 200
+_MAX_TRIES = 200
 
 
 def draw_mask(
@@ -27,30 +27,37 @@ def draw_mask(
     coverage: tuple[float, float] = (0.0, 1.0),
     **options,
 ) -> np.ndarray:
-    """A mask of the registered kind whose share of altered pixels lies in `coverage`.
+    """Draw masks until one alters a fraction of the photograph that is in `coverage`.
+
+    Args:
+        name: name of a registered mask maker.
+        photo: the photograph.
+        rng: source of random numbers.
+        coverage: smallest and largest altered fraction.
+        options: further arguments of the mask maker.
 
     Returns:
         bool [H, W], True where the photograph is to be altered; never empty.
 
     Raises:
-        UserError: none was found in 200 tries.
+        UserError: None of 200 masks fits.
     """
     maker = registry.MASKS.load(name)
     low, high = coverage
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         mask = maker(photo, rng, coverage, **options)
         if mask.any() and low <= mask.mean() <= high:
             return mask
     raise UserError(
-        f"{photo.name}: no mask {name!r} covers {low:.0%} to {high:.0%} of it in {_TRIES} tries"
+        f"{photo.name}: no mask {name!r} covers {low:.0%} to {high:.0%} of it in {_MAX_TRIES} tries"
     )
 
 
 def brush(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float]) -> np.ndarray:
-    """Free-form strokes as DeepFillv2 draws them (Yu et al., ICCV 2019).
+    """Draw free-form strokes as DeepFillv2 does (Yu et al., ICCV 2019).
 
-    Widths, there 12 to 40 pixels, grow with the image, so that 256 pixels square are
-    covered as published (mean share 0.150) and other sizes alike.
+    The widths, 12 to 40 pixels there, are scaled with the image, so that the covered fraction
+    is as published for 256 x 256 pixels (mean 0.150) and about the same for other sizes.
     """
     height, width = photo.size
     scale = math.sqrt(height * width) / 256
@@ -77,7 +84,7 @@ def brush(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float])
 
 
 def polygon(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float]) -> np.ndarray:
-    """A star-shaped polygon of three to eight corners; its size is drawn from `coverage`."""
+    """Draw a star-shaped polygon with three to eight corners; its area is from `coverage`."""
     height, width = photo.size
     count = rng.integers(3, 9)
     angles = np.sort(rng.uniform(0, 2 * math.pi, count))
@@ -96,12 +103,12 @@ def polygon(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float
 
 
 def rectangle(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float]) -> np.ndarray:
-    """An upright rectangle inside the image; its area is drawn from `coverage`."""
+    """Draw an upright rectangle inside the image; its area is from `coverage`."""
     height, width = photo.size
-    share = rng.uniform(*coverage)
+    area = rng.uniform(*coverage)
     ratio = math.exp(rng.uniform(-math.log(3), math.log(3)) / 2)
-    tall = min(height, max(1, round(height * min(1.0, math.sqrt(share) * ratio))))
-    wide = min(width, max(1, round(share * height * width / tall)))
+    tall = min(height, max(1, round(height * min(1.0, math.sqrt(area) * ratio))))
+    wide = min(width, max(1, round(area * height * width / tall)))
     top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
     mask = np.zeros((height, width), bool)
     mask[top : top + tall, left : left + wide] = True
@@ -114,25 +121,31 @@ def blob(
     coverage: tuple[float, float],
     smoothness: float = 0.08,
 ) -> np.ndarray:
-    """Irregular blobs: smooth noise above the level that gives the drawn share.
+    """Draw irregular blobs: smooth noise above the level that gives an area from `coverage`.
 
     Args:
-        smoothness: standard deviation of the smoothing as a share of the shorter side.
+        photo: the photograph.
+        rng: source of random numbers.
+        coverage: smallest and largest altered fraction.
+        smoothness: standard deviation of the smoothing, as a fraction of the shorter side.
     """
     height, width = photo.size
     noise = gaussian_filter(rng.normal(size=(height, width)), smoothness * min(height, width))
-    share = rng.uniform(*coverage)
-    return noise > np.quantile(noise, 1 - share)
+    area = rng.uniform(*coverage)
+    return noise > np.quantile(noise, 1 - area)
 
 
 def segments(
     photo: Photo, rng: np.random.Generator, coverage: tuple[float, float], segmentations: str
 ) -> np.ndarray:
-    """A region of the photograph's segmentation, as those of BSDS500.
+    """Choose a region of the photograph's segmentation, for example of BSDS500.
 
     Args:
-        segmentations: folder with a PNG of region numbers for each photograph, of the
-            same stem; gray, palette or 16 bits, of the photograph's size.
+        photo: the photograph.
+        rng: source of random numbers.
+        coverage: smallest and largest altered fraction.
+        segmentations: folder with a PNG of region numbers for each photograph, with the same
+            stem and size; gray, palette or 16 bits.
     """
     found = _segmentations(segmentations).get(Path(photo.name).stem)
     if found is None:
@@ -140,7 +153,9 @@ def segments(
     with Image.open(found) as image:
         labels = photo.fit(image)
     if labels.ndim != 2 or labels.shape != photo.size:
-        raise UserError(f"{photo.name}: its segmentation {found} is not one number a pixel")
+        raise UserError(
+            f"{photo.name}: its segmentation {found} does not have one number per pixel"
+        )
     return pick_region(labels, rng, coverage)
 
 
@@ -150,10 +165,13 @@ def objects(
     coverage: tuple[float, float],
     preset: str = "deeplab_v3_plus_resnet50_pascalvoc",
 ) -> np.ndarray:
-    """An object that a keras-hub segmenter finds.
+    """Choose an object that an image segmenter of keras-hub finds.
 
     Args:
-        preset: name, address or folder of a keras-hub image segmenter.
+        photo: the photograph.
+        rng: source of random numbers.
+        coverage: smallest and largest altered fraction.
+        preset: name, address or folder of the segmenter.
     """
     return pick_region(_label_map(preset, photo), rng, coverage)
 
@@ -161,10 +179,10 @@ def objects(
 def pick_region(
     labels: np.ndarray, rng: np.random.Generator, coverage: tuple[float, float]
 ) -> np.ndarray:
-    """One region of a label map, of those in `coverage` where there are any; bool [H, W]."""
+    """Choose a region of a label map int [H, W], preferably with an area in `coverage`."""
     values, counts = np.unique(labels, return_counts=True)
-    shares = counts / labels.size
-    fitting = values[(shares >= coverage[0]) & (shares <= coverage[1])]
+    areas = counts / labels.size
+    fitting = values[(areas >= coverage[0]) & (areas <= coverage[1])]
     return labels == rng.choice(fitting if len(fitting) else values)
 
 

@@ -1,4 +1,4 @@
-"""Photographs that forgeries are made from, and what belongs to one of them."""
+"""Photographs from which forgeries are made, and their names and random generators."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from tfdetect.core.errors import UserError
 from tfdetect.imaging.pillow import opened, upright_rgb
 
-SMALLEST = 16  # pixels; below, masks and fills have no meaning
+MIN_SIDE = 16  # pixels; masks and fills make no sense in smaller photographs
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Photo:
     Attributes:
         name: its path below the source folder.
         pixels: uint8 [H, W, 3], RGB, upright.
-        fit: brings a picture that lies over the photograph, a segmentation say, to its
-            pixels as the photograph itself was brought.
+        fit: scales and crops an image of the photograph's original size, for example a
+            segmentation, as the photograph was.
     """
 
     name: str
@@ -37,13 +37,16 @@ class Photo:
 
 
 def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
-    """Reads a photograph.
+    """Read a photograph.
 
     Args:
-        side: scales and cuts the middle out to this many pixels square; None leaves it.
+        root: folder of the photographs.
+        name: path of the photograph below it.
+        side: scale the photograph and keep the center, a square with this side in pixels; None
+            keeps its size.
 
     Raises:
-        UserError: it cannot be read, or is smaller than 16 pixels.
+        UserError: It cannot be read, or a side is shorter than 16 pixels.
     """
     try:
         with opened(root / name) as image:
@@ -51,9 +54,9 @@ def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
     except Exception as error:  # Pillow's plugins raise many kinds
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{name}: {reason}") from error
-    if min(image.size) < SMALLEST:
+    if min(image.size) < MIN_SIDE:
         raise UserError(
-            f"{name}: {image.width}x{image.height} pixels; at least {SMALLEST} each way are needed"
+            f"{name}: {image.width}x{image.height} pixels; each side needs at least {MIN_SIDE}"
         )
 
     def fit(picture: Image.Image, how=Image.Resampling.NEAREST) -> np.ndarray:
@@ -63,21 +66,30 @@ def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
 
 
 def identifier(name: str) -> str:
-    """A file name's stem for a photograph: its own, and what tells it from others of that stem."""
+    """Return a stem for file names: the photograph's own, and a hash of its path."""
     path = Path(name)
     digest = hashlib.blake2b(name.encode(), digest_size=3).hexdigest()
     return f"{path.stem.replace('.', '_')}-{digest}"
 
 
 def random_generator(seed: int, *names: str | int) -> np.random.Generator:
-    """A generator that depends on the seed and the names alone."""
+    """Return a random generator that depends on the seed and the names alone."""
     text = "\n".join(map(str, names))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return np.random.default_rng([seed, int.from_bytes(digest, "big")])
 
 
 def same_size(donor: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A random cut of `size` out of another photograph, enlarged first where it is smaller."""
+    """Cut a random window out of a photograph, which is enlarged first if it is smaller.
+
+    Args:
+        donor: uint8 [H, W, 3].
+        size: (height, width) of the window in pixels.
+        rng: source of random numbers.
+
+    Returns:
+        uint8 [*size, 3].
+    """
     height, width = size
     scale = max(height / donor.shape[0], width / donor.shape[1])
     if scale > 1:
@@ -89,10 +101,10 @@ def same_size(donor: np.ndarray, size: tuple[int, int], rng: np.random.Generator
 
 
 def find_photos(root: Path) -> list[str]:
-    """Paths of the photographs below a folder, relative to it, sorted.
+    """Return the paths of the photographs below a folder, relative to it, sorted.
 
     Raises:
-        UserError: there is none.
+        UserError: There is none.
     """
     from tfdetect.data.scan import EXTENSIONS
 

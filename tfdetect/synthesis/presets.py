@@ -1,22 +1,27 @@
-"""Loads keras-hub models by preset, which are fetched on first use."""
+"""Loads keras-hub models by preset; they are downloaded on first use."""
 
 from functools import lru_cache
+from typing import Any
 
 from tfdetect.core.errors import UserError
 
 
+class ModelNotAvailable(UserError):
+    """A keras-hub model that cannot be loaded here."""
+
+
 @lru_cache(1)
-def load_preset(kind: str, preset: str, flag: str, **options):
-    """A model of keras-hub.
+def load_preset(kind: str, preset: str, flag: str, **options: Any) -> Any:
+    """Return a model of keras-hub. One model is kept, for one set of options.
 
     Args:
-        kind: its class in `keras_hub.models`.
-        preset: name, address or folder.
-        flag: of the command, to name in the error.
-        options: of `from_preset`; one model of other options is kept at a time.
+        kind: name of its class in `keras_hub.models`.
+        preset: name, address or folder of the preset.
+        flag: the command's flag for it, which the error names.
+        options: arguments of `from_preset`.
 
     Raises:
-        UserError: it cannot be loaded.
+        ModelNotAvailable: The model cannot be loaded.
     """
     import keras_hub
 
@@ -24,8 +29,8 @@ def load_preset(kind: str, preset: str, flag: str, **options):
         return getattr(keras_hub.models, kind).from_preset(preset, **options)
     except Exception as error:  # keras-hub raises what its download raises
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(
-            f"The model {preset!r} cannot be loaded: {reason}\nFetch it on a machine with a "
+        raise ModelNotAvailable(
+            f"The model {preset!r} cannot be loaded: {reason}\nDownload it on a machine with a "
             "network, where its license may have to be accepted, and give its folder: "
             f"{flag} FOLDER."
         ) from error

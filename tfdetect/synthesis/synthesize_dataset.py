@@ -1,0 +1,311 @@
+"""Makes a dataset of forgeries with masks out of a folder of photographs.
+
+The result:
+
+    images/<id>.original.webp    the photograph
+    images/<id>.mask.webp        255 where altered, 0 elsewhere
+    images/<id>.realfake.webp    the photograph with a region filled and pasted back
+    images/<id>.fakefake.webp    the same, filled by an autoencoder of the photograph itself
+    manifest.csv                 the dataset, as tfdetect reads it
+    dataset.yaml                 its spec
+    provenance.csv               how each forgery was made
+    contact_sheet.png            some forgeries, to look at
+    autoencoder.keras            the autoencoder, if one was trained
+    settings.json                the settings
+
+A photograph has one original and as many forgeries as variants, under numbered ids.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from tfdetect.core import console
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import write_text
+from tfdetect.core.folder_spec import folder_name
+from tfdetect.core.journal import Journal, exclusive
+from tfdetect.core.spec import ClassSpec, DatasetSpec
+from tfdetect.synthesis.contact_sheet import write_contact_sheet
+from tfdetect.synthesis.forge import (
+    COLUMNS,
+    WITH_MODEL,
+    Item,
+    Row,
+    Settings,
+    forge,
+    plan_forgeries,
+    splits_of,
+)
+from tfdetect.synthesis.photos import Photo, find_photos, identifier, load_photo
+from tfdetect.synthesis.presets import ModelNotAvailable
+
+if TYPE_CHECKING:
+    from tfdetect.synthesis.autoencoder import Autoencoder
+
+_MIN_ITEMS = 16  # fewer forgeries are made in this process
+_AUTOENCODER_PHOTOS = 500  # an autoencoder is trained on at most so many photographs
+
+
+def synthesize(
+    source: Path,
+    output: Path,
+    settings: Settings,
+    workers: int,
+    steps: int,
+    progress: bool = True,
+    log: Callable[[str], None] = console.log,
+) -> list[Row]:
+    """Make the dataset, or continue an interrupted one.
+
+    Args:
+        source: folder of photographs.
+        output: folder of the dataset.
+        settings: how forgeries are made.
+        workers: number of processes.
+        steps: training steps of an autoencoder, if a fill needs one and none was given.
+        progress: whether to show progress bars.
+        log: prints messages.
+
+    Returns:
+        How each forgery was made, by `forge.COLUMNS`.
+
+    Raises:
+        UserError: There are no photographs, the dataset was begun from other photographs or
+            with other settings, no forgery could be made, or writing failed.
+    """
+    if output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{output} is inside the photographs' folder. Choose another --output.")
+    splits = splits_of(folder_name(output), find_photos(source))
+    items = plan_forgeries(splits, settings)
+    try:
+        (output / "images").mkdir(parents=True, exist_ok=True)
+        with exclusive(output):
+            _check_settings(output, source, list(splits), settings)
+            rows = _make_missing(
+                source, output, settings, splits, items, workers, steps, progress, log
+            )
+            _write_tables(source, output, settings, rows)
+            made = [(files(output, row, settings), row["fill"]) for row in rows if not row["error"]]
+            write_contact_sheet(output / "contact_sheet.png", made)
+    except OSError as error:
+        raise UserError(
+            f"Writing to {output} failed: {error.strerror or error}. What was made is kept. Run "
+            "the same command again to continue."
+        ) from error
+    return rows
+
+
+def files(output: Path, row: Row, settings: Settings) -> tuple[Path, Path, Path]:
+    """Return the paths of original, mask and forgery of a row of the provenance."""
+    ending, masks = _extension(settings), _extension(settings, lossless=True)
+    images = output / "images"
+    return (
+        images / f"{identifier(row['source'])}.original.{ending}",
+        images / f"{row['id']}.mask.{masks}",
+        images / f"{row['id']}.{row['kind']}.{ending}",
+    )
+
+
+def _make_missing(
+    source: Path, output: Path, settings: Settings, splits: dict[str, str], items: list[Item],
+    workers: int, steps: int, progress: bool, log: Callable[[str], None],
+) -> list[Row]:  # fmt: skip
+    """Make the forgeries that do not exist yet; return the rows of all."""
+    journal = Journal(output / ".made.jsonl", "id")
+    rows = journal.read()
+    missing = [item for item in items if item.id not in rows]
+    autoencoder = None
+    if any(item.fill == "autoencoder" for item in missing):
+        train = [p for p, split in splits.items() if split == "train"] or list(splits)
+        autoencoder = _find_autoencoder(source, train, output, settings, steps, progress, log)
+    before = len(items) - len(missing)
+    with console.progress(
+        len(items), "making forgeries", "images", initial=before, shown=progress
+    ) as bar:
+        for row in _make(_Task(source, output, settings), missing, workers, autoencoder):
+            row["split"] = splits[row["source"]]
+            journal.add(row)
+            rows[row["id"]] = row
+            bar.advance()
+    done = [rows[item.id] for item in items]
+    if all(row["error"] for row in done):
+        raise UserError(f"No forgery could be made. The first reason: {done[0]['error']}")
+    return done
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Makes and writes forgeries, in this process or in another."""
+
+    source: Path
+    output: Path
+    settings: Settings
+
+    def make_all(self, items: list[Item]) -> list[Row]:
+        return [self.make(item) for item in items]
+
+    def make(self, item: Item, autoencoder: "Autoencoder | None" = None) -> Row:
+        """Make and write one forgery; return its row, with an error if it failed."""
+
+        @cache
+        def load(name: str) -> Photo:
+            return load_photo(self.source, name, self.settings.size)
+
+        try:
+            photo = load(item.photo)
+            forged, mask, row = forge(photo, item, self.settings, load, autoencoder)
+        except ModelNotAvailable:
+            raise  # no other photograph would fare better
+        except UserError as error:
+            return {**dict.fromkeys(COLUMNS), "id": item.id, "kind": item.kind,
+                    "source": item.photo, "fill": item.fill, "error": str(error)}  # fmt: skip
+        original, mask_file, forgery = files(self.output, row, self.settings)
+        if not original.is_file():
+            self._write(original, photo.pixels)
+        self._write(mask_file, mask.astype(np.uint8) * 255, lossless=True)
+        self._write(forgery, forged)
+        return row
+
+    def _write(self, path: Path, pixels: np.ndarray, lossless: bool = False) -> None:
+        data = _encode(pixels, self.settings, lossless)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+
+
+def _make(
+    task: _Task, items: list[Item], workers: int, autoencoder: "Autoencoder | None"
+) -> Iterator[Row]:
+    """Make forgeries in worker processes, and those that need a network in this one."""
+    all_here = "objects" in task.settings.masks
+    here = [item for item in items if all_here or item.fill in WITH_MODEL]
+    away = [item for item in items if not all_here and item.fill not in WITH_MODEL]
+    if workers == 1 or len(away) < _MIN_ITEMS:
+        here, away = [*away, *here], []
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        size = max(1, min(16, len(away) // (4 * workers)))
+        chunks = [away[i : i + size] for i in range(0, len(away), size)]
+        futures: list[Future] = [pool.submit(task.make_all, chunk) for chunk in chunks]
+        try:
+            for item in here:
+                yield task.make(item, autoencoder)
+            for future in as_completed(futures):
+                yield from future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _extension(settings: Settings, lossless: bool = False) -> str:
+    """Return the extension of image files, or with `lossless` of masks."""
+    if settings.encode == "jpeg":
+        return "png" if lossless else "jpg"
+    return settings.encode
+
+
+def _encode(pixels: np.ndarray, settings: Settings, lossless: bool = False) -> bytes:
+    """Encode an image uint8 [H, W, 3], or a mask uint8 [H, W]."""
+    data = io.BytesIO()
+    image = Image.fromarray(pixels)
+    kind = _extension(settings, lossless)
+    if kind == "webp":
+        image.save(data, "WEBP", lossless=True, method=2)
+    elif kind == "png":
+        image.save(data, "PNG")
+    else:
+        image.save(data, "JPEG", quality=settings.quality, subsampling=0)
+    return data.getvalue()
+
+
+def _check_settings(output: Path, source: Path, photos: list[str], settings: Settings) -> None:
+    """Check that the dataset was begun with the same settings, or note them."""
+    file = output / "settings.json"
+    now = json.loads(json.dumps({"source": str(source.resolve()), "photos": len(photos),
+                                 **asdict(settings)}))  # fmt: skip
+    if file.is_file():
+        before = json.loads(file.read_text())
+        if changed := [key for key, value in now.items() if before.get(key) != value]:
+            raise UserError(
+                f"{output} was begun with other settings ({', '.join(changed)}). Choose another "
+                "--output, or remove it."
+            )
+    write_text(file, json.dumps(now, indent=2))
+
+
+def _find_autoencoder(
+    source: Path, photos: list[str], output: Path, settings: Settings, steps: int,
+    progress: bool, log: Callable[[str], None],
+) -> "Autoencoder":  # fmt: skip
+    """Return the given autoencoder, the one that was trained before, or a new one."""
+    from tfdetect.synthesis.autoencoder import Autoencoder, psnr, train
+
+    file = Path(settings.autoencoder or output / "autoencoder.keras")
+    if file.is_file() or settings.autoencoder:
+        return Autoencoder.load(file)
+    pixels = []
+    for name in photos[:_AUTOENCODER_PHOTOS]:
+        try:
+            pixels.append(load_photo(source, name, settings.size).pixels)
+        except UserError:
+            continue
+    if not pixels:
+        raise UserError(f"None of the photographs in {source} can be read.")
+    log(f"training an autoencoder on {len(pixels)} photographs, {steps} steps")
+    with console.progress(steps, "training the autoencoder", "steps", shown=progress) as bar:
+
+        def on_step_end(step: int, loss: float) -> None:
+            bar.advance()
+            if step % 50 == 0:
+                bar.set_note(f"{10 * np.log10(255**2 / loss):.1f} dB")
+
+        trained = train(pixels, steps, settings.seed, on_step_end)
+    temporary = file.with_name(".autoencoder.keras")
+    trained.save(temporary)
+    os.replace(temporary, file)
+    log(f"autoencoder: {psnr(trained, pixels[:50]):.1f} dB on photographs it was trained on")
+    return trained
+
+
+def _write_tables(source: Path, output: Path, settings: Settings, rows: list[Row]) -> None:
+    """Write manifest.csv, dataset.yaml and provenance.csv."""
+    listed = {}
+    for row in rows:
+        if row["error"]:
+            continue
+        paths = files(output, row, settings)
+        original, mask, forged = (path.relative_to(output).as_posix() for path in paths)
+        group, split = identifier(row["source"]), row["split"]
+        listed[original] = original, "original", "", "", group, split
+        listed[forged] = forged, "inpainted", row["fill"], mask, group, split
+    columns = "path", "label", "generator", "mask", "group", "split"
+    _write_csv(output / "manifest.csv", columns, list(listed.values()))
+    _write_csv(output / "provenance.csv", COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
+    spec = DatasetSpec(
+        name=folder_name(output), title=f"Forgeries made of {source.resolve().name}",
+        manifest="manifest.csv",
+        classes=(ClassSpec(name="original", folders=("original",)),
+                 ClassSpec(name="inpainted", folders=("inpainted",))),
+        splits={split: split for split in ("train", "validation", "test")},
+        experiment="localizer",
+    )  # fmt: skip
+    write_text(output / "dataset.yaml", spec.to_yaml())
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: list) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    write_text(path, text.getvalue())

@@ -34,7 +34,7 @@ from tfdetect.models.inference import calibrated
 from tfdetect.predict import main as predict_command
 
 
-def drawn(count=4000, scale=1.0, shift=0.0, seed=0):
+def images_of(count=4000, scale=1.0, shift=0.0, seed=0):
     """Images with true logits, and logits that are wrong by a scale and a shift."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(0, 2.5, count)
@@ -43,10 +43,10 @@ def drawn(count=4000, scale=1.0, shift=0.0, seed=0):
 
 
 def test_temperature_finds_the_scale_and_platt_the_shift_too():
-    scores, fake, groups = drawn(scale=0.25)
+    scores, fake, groups = images_of(scale=0.25)
     found = choose_calibration(scores, fake, groups)
     assert found.method == "temperature" and found.scale == pytest.approx(0.25, rel=0.08)
-    scores, fake, groups = drawn(scale=0.5, shift=1.5)
+    scores, fake, groups = images_of(scale=0.5, shift=1.5)
     found = choose_calibration(scores, fake, groups)
     assert found.method == "platt"
     assert found.scale == pytest.approx(0.5, rel=0.08)
@@ -54,7 +54,7 @@ def test_temperature_finds_the_scale_and_platt_the_shift_too():
 
 
 def test_isotonic_regression_where_no_line_fits():
-    scores, fake, groups = drawn(12_000)
+    scores, fake, groups = images_of(12_000)
     bent = np.where(scores > 0, scores * 0.2, scores * 3)
     found = choose_calibration(bent, fake, groups)
     assert found.method == "isotonic"
@@ -66,8 +66,8 @@ def test_isotonic_regression_where_no_line_fits():
 def test_it_never_worsens_the_validation_loss_and_seldom_the_test_loss(seed):
     rng = np.random.default_rng(seed)
     count = int(rng.integers(60, 3000))
-    scores, fake, groups = drawn(count, np.exp(rng.normal(0, 0.5)), rng.normal(0, 0.5), seed)
-    fresh, truth, _ = drawn(20_000, seed=seed + 100)
+    scores, fake, groups = images_of(count, np.exp(rng.normal(0, 0.5)), rng.normal(0, 0.5), seed)
+    fresh, truth, _ = images_of(20_000, seed=seed + 100)
     scores = scores + rng.normal(0, 0.1, count)
     for method in ("auto", *calibration.METHODS):
         found = choose_calibration(scores, fake, groups, method)
@@ -84,9 +84,9 @@ def test_it_never_worsens_the_validation_loss_and_seldom_the_test_loss(seed):
 
 
 def test_nothing_is_fitted_on_too_few_or_upside_down():
-    scores, fake, groups = drawn(30)
+    scores, fake, groups = images_of(30)
     assert choose_calibration(scores, fake, groups) is None
-    scores, fake, groups = drawn()
+    scores, fake, groups = images_of()
     assert (
         fit_calibration("platt", -scores, fake) is None
         and fit_calibration("isotonic", -scores, fake) is None
@@ -97,7 +97,7 @@ def test_nothing_is_fitted_on_too_few_or_upside_down():
 
 @pytest.mark.parametrize("method", calibration.METHODS)
 def test_tensorflow_does_what_numpy_does(method):
-    scores, fake, _ = drawn(3000, scale=0.4, shift=0.7)
+    scores, fake, _ = images_of(3000, scale=0.4, shift=0.7)
     found = fit_calibration(method, scores, fake)
     rng = np.random.default_rng(1)
     for classes in (2, 3):
@@ -122,21 +122,23 @@ def test_tensorflow_does_what_numpy_does(method):
 
 
 def test_operating_points_keep_what_they_promise():
-    scores, fake, _ = drawn(3000)
+    scores, fake, _ = images_of(3000)
     p = expit(scores).astype(np.float32)
     points = operating_points(p, fake, cost=10, prior=float(fake.mean()))
     for name, rate in (("fpr_1", 0.01), ("fpr_5", 0.05)):
-        said = p >= points[name].threshold
-        assert said[~fake].mean() == pytest.approx(points[name].fpr) and said[~fake].mean() <= rate
-        assert said[fake].mean() == pytest.approx(points[name].tpr)
+        shown = p >= points[name].threshold
+        assert (
+            shown[~fake].mean() == pytest.approx(points[name].fpr) and shown[~fake].mean() <= rate
+        )
+        assert shown[fake].mean() == pytest.approx(points[name].tpr)
         fpr, tpr, _ = roc_curve(fake, p)
         assert points[name].tpr == pytest.approx(tpr[fpr <= rate].max())
     eer = points["eer"]
     assert abs(eer.fpr - (1 - eer.tpr)) < 2 / min(fake.sum(), (~fake).sum())
 
     def spent(threshold):
-        said = p >= threshold
-        return 10 * (said & ~fake).sum() + (~said & fake).sum()
+        shown = p >= threshold
+        return 10 * (shown & ~fake).sum() + (~shown & fake).sum()
 
     assert spent(points["cost"].threshold) == min(spent(t) for t in np.append(np.unique(p), 2))
 
@@ -158,7 +160,7 @@ def test_thresholds_lie_halfway_between_scores():
     assert choose_threshold("fpr_1", points) == points["balanced"].threshold  # too few images
     assert choose_threshold(0.7, points) == 0.7 and choose_threshold("eer", {}) == 0.5
     for seed in range(5):  # the same verdicts as at a score
-        scores, fake, _ = drawn(300, seed=seed)
+        scores, fake, _ = images_of(300, seed=seed)
         p = expit(scores).astype(np.float32)
         point = operating_points(p, fake)["balanced"]
         assert (p[fake] >= np.float32(point.threshold)).mean() == pytest.approx(point.tpr)
@@ -166,7 +168,7 @@ def test_thresholds_lie_halfway_between_scores():
 
 
 def test_few_mistakes_lie_outside_the_abstention_band():
-    scores, fake, _ = drawn(5000)
+    scores, fake, _ = images_of(5000)
     p = expit(scores).astype(np.float32)
     for rate in (None, 0.02, 0.05):
         for threshold in (0.5, 0.02, 0.98):
@@ -199,7 +201,7 @@ def calibrated_run(tmp_path_factory):
     """A run calibrated on logits of which 80% are of fakes, with these logits and labels."""
     from tfdetect.evaluation.predictions import predict_source  # noqa: F401  imports TensorFlow
 
-    logits, fake, _ = drawn(6000, scale=0.5, shift=0.0)
+    logits, fake, _ = images_of(6000, scale=0.5, shift=0.0)
     kept = fake | (np.random.default_rng(1).random(len(fake)) < 0.25)
     logits, fake = logits[kept], fake[kept]
     info = RunInfo.model_validate({
@@ -276,10 +278,10 @@ def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
     assert raw.calibration is None and raw.info.prior is None
     assert raw.threshold == raw.info.operating_points["balanced"].threshold
     assert raw.threshold != pytest.approx(run.threshold, abs=1e-3)
-    said = []
+    shown = []
     few = calibrate_run(run, fake[:30].astype(int), groups[:30], table.slice(0, 30),
-                        CalibrationSettings(), log=said.append)  # fmt: skip
-    assert few.calibration is None and "uncalibrated score" in said[0]
+                        CalibrationSettings(), log=shown.append)  # fmt: skip
+    assert few.calibration is None and "uncalibrated score" in shown[0]
     assert few.threshold == few.info.operating_points["balanced"].threshold
     with pytest.raises(UserError, match="all are fakes"):
         calibrate_run(run, np.ones(len(fake), int), groups, table,
@@ -324,10 +326,10 @@ def test_a_run_is_calibrated_and_all_paths_agree(shared_run, tmp_path, capsys):
         return [json.loads(line) for line in output.read_text().splitlines()]
 
     images = ["--dataset", str(root), "--split", "train"]  # many of them; only for this test
-    wishes = ["--method", "platt", "--cost", "5"]
-    assert run_command(calibrate_command, [str(copy), *images, *wishes]) == 0
-    said = capsys.readouterr().out
-    assert "inconclusive from P(fake)" in said and "lowest cost (cost)" in said
+    options = ["--method", "platt", "--cost", "5"]
+    assert run_command(calibrate_command, [str(copy), *images, *options]) == 0
+    shown = capsys.readouterr().out
+    assert "inconclusive from P(fake)" in shown and "lowest cost (cost)" in shown
     info = open_run(copy).info
     if info.calibration:  # on so few images Platt may do harm; then it is refused
         assert info.calibration.method == "platt"

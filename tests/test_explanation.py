@@ -41,7 +41,7 @@ def image_of(size: int, seed: int = 0) -> np.ndarray:
 
 
 def linear(weights: np.ndarray, bias: float = 0.3) -> keras.Model:
-    """A detector whose log-odds are linear in its pixels."""
+    """A detector whose logit is linear in its pixels."""
     images = keras.Input(weights.shape, name="image")
     x = keras.layers.Flatten()(images)
     dense = keras.layers.Dense(1, name="logits")
@@ -53,9 +53,9 @@ def linear(weights: np.ndarray, bias: float = 0.3) -> keras.Model:
 def test_integrated_gradients_of_a_linear_detector_are_weight_times_difference():
     weights = np.random.default_rng(1).normal(0, 0.01, (12, 16, 3)).astype(np.float32)
     image = image_of(16)[:, :12]
-    drawn, missed = Explainer(linear(weights)).integrated_gradients([image])
+    found_map, missed = Explainer(linear(weights)).integrated_gradients([image])
     expected = (weights * (image[0] - image[0].mean((0, 1)))).sum(-1)
-    np.testing.assert_allclose(drawn, expected, atol=1e-4)
+    np.testing.assert_allclose(found_map, expected, atol=1e-4)
     assert missed < 1e-4
 
 
@@ -69,20 +69,20 @@ def test_occlusion_finds_the_only_region_that_counts():
     weights = np.zeros((32, 32, 3), np.float32)
     weights[8:12, 20:24] = np.random.default_rng(2).normal(0, 1, (4, 4, 3))
     image = image_of(32)
-    drawn = Explainer(linear(weights)).occlusion([image])
-    y, x = np.unravel_index(np.abs(drawn).argmax(), drawn.shape)
+    found_map = Explainer(linear(weights)).occlusion([image])
+    y, x = np.unravel_index(np.abs(found_map).argmax(), found_map.shape)
     assert 7 <= y <= 12 and 19 <= x <= 24
-    assert np.abs(drawn[16:]).max() < 1e-4
+    assert np.abs(found_map[16:]).max() < 1e-4
 
 
 def test_cells_cover_all_and_flattening_keeps_the_mean():
     covered = np.zeros((37, 50), int)
-    for place in cells(37, 50, overlap=True):
-        covered[place] += 1
+    for patch in cells(37, 50, overlap=True):
+        covered[patch] += 1
     assert covered.min() >= 1
     image = image_of(40)
-    place = next(iter(cells(40, 40)))
-    flat = flattened(image, [place])
+    patch = next(iter(cells(40, 40)))
+    flat = flattened(image, [patch])
     assert np.ptp(flat[0, 0:5, 0:5, 0]) == 0 and not np.array_equal(flat, image)
     assert flat.mean() == pytest.approx(image.mean(), rel=1e-5)
 
@@ -91,13 +91,13 @@ def test_grad_cam_is_the_paper_s_without_its_relu():
     """Against the formula, with the gradient by finite differences of a linear head."""
     detector = detector_of({"backbone": "small_resnet"}, 32)
     explainer, image = Explainer(detector), image_of(32)
-    drawn = explainer.grad_cam([image])["Grad-CAM"]
+    found_map = explainer.grad_cam([image])["Grad-CAM"]
     [features] = feature_maps(detector)(image).values()
     dense = [layer for layer in detector.layers if isinstance(layer, keras.layers.Dense)][-1]
     kernel = dense.get_weights()[0][:, 0]  # the mean over places is the head's pooling
     small = (features[0] * kernel / features[0][..., 0].size).sum(-1)
     big = np.asarray(keras.ops.image.resize(small[None, ..., None], (32, 32)))[0, ..., 0]
-    np.testing.assert_allclose(drawn, big, atol=1e-5)
+    np.testing.assert_allclose(found_map, big, atol=1e-5)
 
 
 def test_shuffled_weights_destroy_the_maps_and_come_back(shared_run):
@@ -129,12 +129,12 @@ def test_attention_of_transformers(backbone, size):
     detector = detector_of({"backbone": backbone, "options": options}, size)
     explainer, image = Explainer(detector), image_of(size)
     before = explainer.score([image])
-    drawn = explainer.attention([image])["attention"]
-    assert drawn.shape == (size, size) and drawn.min() >= 0
-    assert drawn.mean() == pytest.approx(1, rel=1e-3)
+    found_map = explainer.attention([image])["attention"]
+    assert found_map.shape == (size, size) and found_map.min() >= 0
+    assert found_map.mean() == pytest.approx(1, rel=1e-3)
     np.testing.assert_allclose(explainer.score([image]), before, atol=1e-6)  # nothing is left
     if backbone in ("deit_t", "vit_b"):
-        assert not explainer.grad_cam([image])  # class tokens have no place
+        assert not explainer.grad_cam([image])  # class tokens have no position
 
 
 def test_attention_rollout_is_the_product_of_the_mixed_layers():
@@ -144,8 +144,8 @@ def test_attention_rollout_is_the_product_of_the_mixed_layers():
         if isinstance(layer, keras.layers.MultiHeadAttention):
             for dense in (layer.query_dense, layer.key_dense):
                 dense.set_weights([np.zeros_like(w) for w in dense.get_weights()])
-    drawn = Explainer(detector).attention([image_of(64)])["attention"]
-    np.testing.assert_allclose(drawn, 1, atol=1e-5)
+    found_map = Explainer(detector).attention([image_of(64)])["attention"]
+    np.testing.assert_allclose(found_map, 1, atol=1e-5)
 
 
 def test_convolutional_networks_have_no_attention():
@@ -165,7 +165,7 @@ def test_front_ends_are_shown_and_those_that_move_places_have_no_grad_cam():
     assert list(plain) == ["small_resnet"]
 
 
-def test_scores_of_three_classes_are_the_odds_of_any_fake():
+def test_scores_of_three_classes_are_the_logit_of_any_fake():
     detector = detector_of({"backbone": "small_resnet"}, 32, classes=3)
     image = image_of(32)
     logits = detector(image, training=False)["label"].numpy()[0].astype(np.float64)
@@ -360,8 +360,8 @@ def test_the_headline_is_the_verdict_in_words(calibrated_detector):
     assert "about 90 in 100" in fake.lines[0] and "if 50% of all images are fake" in fake.lines[0]
     authentic = wording.verdict(run, examination("original", 0.1))
     assert authentic.title == "Looks authentic" and authentic.tone == "good"
-    unsure = wording.verdict(run, examination("inpainted", 0.5, inconclusive=True))
-    assert unsure.title == "Inconclusive" and "leans to fake" in unsure.lines[1]
+    inconclusive = wording.verdict(run, examination("inpainted", 0.5, inconclusive=True))
+    assert inconclusive.title == "Inconclusive" and "leans to fake" in inconclusive.lines[1]
     unlike = wording.verdict(run, examination("inpainted", differences=["Too small."]))
     assert "not made for such images" in unlike.title and unlike.tone == "caution"
 

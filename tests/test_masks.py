@@ -1,6 +1,5 @@
 """Masks: losses, tiles, metrics, and the workflow from a dataset with masks to an overlay."""
 
-import dataclasses
 import json
 
 import keras
@@ -525,11 +524,11 @@ def test_data_without_masks_are_refused(folder_dataset, tmp_path):
 
 def test_masks_of_a_detector_of_labels_are_refused(shared_run, tmp_path):
     run, root = shared_run
-    with pytest.raises(UserError, match="draws no masks"):
+    with pytest.raises(UserError, match="predicts no masks"):
         predict([str(run.path), str(root), "--masks", str(tmp_path)])
 
 
 def test_a_run_that_reads_tiles_takes_no_crops(localizer):
     run, _ = localizer
     with pytest.raises(UserError, match="tiles"):
-        dataclasses.replace(run).with_crops(5)
+        run.with_views(crops=5)

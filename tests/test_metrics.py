@@ -39,13 +39,13 @@ def test_values_are_scikit_learns(scored, weighted):
     fake, scores = scored
     w = np.random.default_rng(2).integers(0, 4, 500) if weighted else np.ones(500)
     ours = binary_metrics(fake, scores)(w)
-    said = scores >= 0.5
+    called_fake = scores >= 0.5
     theirs = {
-        "accuracy": sk.accuracy_score(fake, said, sample_weight=w),
-        "balanced_accuracy": sk.balanced_accuracy_score(fake, said, sample_weight=w),
-        "precision": sk.precision_score(fake, said, sample_weight=w),
-        "recall": sk.recall_score(fake, said, sample_weight=w),
-        "f1": sk.f1_score(fake, said, sample_weight=w),
+        "accuracy": sk.accuracy_score(fake, called_fake, sample_weight=w),
+        "balanced_accuracy": sk.balanced_accuracy_score(fake, called_fake, sample_weight=w),
+        "precision": sk.precision_score(fake, called_fake, sample_weight=w),
+        "recall": sk.recall_score(fake, called_fake, sample_weight=w),
+        "f1": sk.f1_score(fake, called_fake, sample_weight=w),
         "auc": sk.roc_auc_score(fake, scores, sample_weight=w),
         "ap": sk.average_precision_score(fake, scores, sample_weight=w),
         "log_loss": sk.log_loss(fake, np.clip(scores, TINY, 1 - TINY), sample_weight=w),

@@ -70,8 +70,8 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
     [pair] = found["pairs"]
     assert pair["metrics"]["accuracy"]["low"] > 0 and pair["mcnemar"] < 0.01 > pair["delong"]
     assert run_command(compare_command, [str(one), str(other)]) == 0
-    said = capsys.readouterr().out
-    assert "one - other" in said and "] *" in said
+    shown = capsys.readouterr().out
+    assert "one - other" in shown and "] *" in shown
     for wrong, words in (
         ([str(one)], "at least two different runs"),
         ([str(one), str(one)], "at least two different runs"),

@@ -99,8 +99,8 @@ def test_images_are_degraded_before_they_are_brought_to_size(shared_run, tmp_pat
         written.append(str(target))
     expected = predict_source(run, detector, Files(written))["p_fake"].to_numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    untouched = predict_source(run, detector, Files(paths))["p_fake"].to_numpy()
-    assert np.abs(found - untouched).max() > 0.01
+    undegraded = predict_source(run, detector, Files(paths))["p_fake"].to_numpy()
+    assert np.abs(found - undegraded).max() > 0.01
 
 
 def test_evaluate_draws_curves(shared_run, tmp_path, capsys):

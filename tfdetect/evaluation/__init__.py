@@ -1,1 +1,1 @@
-"""Predictions to metrics with intervals, figures and a report."""
+"""Evaluation of detectors: predictions, calibration, metrics with intervals, figures, reports."""

@@ -68,7 +68,7 @@ def evaluate_run(
     """Predict splits of a dataset and write what follows from the predictions.
 
     Nothing is written before everything is computed. For a finished run give a staged copy
-    (`run_writer.updating`), which takes the run's place in one step.
+    (`run_writer.updating`), which replaces the run in one step.
 
     Args:
         run: the run; its run.json is not changed.
@@ -87,7 +87,7 @@ def evaluate_run(
     """
     output = output or run.path
     detector = load_detector(run)
-    # Duplicates of training images are told apart on the run's own dataset.
+    # Duplicates of training images are known only for the run's own dataset.
     own = catalog.name == run.info.dataset.name
     training_hashes = set(catalog.split("train")["hash"].to_pylist()) if own else set()
     tables: dict[str, pa.Table] = {}

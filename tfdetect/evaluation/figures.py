@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # drawing needs no TensorFlow
     from tfdetect.evaluation.predictions import MaskPrediction
 
 BLUE, GRAY, RED, GREEN = "#2166ac", "#767676", "#b2182b", "#1b7837"
-# Ten colors and two line styles that can be told apart on white, also by the color-blind.
+# Colors that can be distinguished on white, also by color-blind readers.
 _COLORS = ("#2166ac", "#b2182b", "#1b7837", "#b35806", "#762a83", "#01665e", "#c51b7d", "#525252")
 MAX_GENERATORS = 10
 EDGE = 1e-6  # how far a probability is kept from 0 and 1 on a logit axis
@@ -139,7 +139,7 @@ def thresholds(
     recall, fpr = ((s[:, None] >= at).mean(0) for s in (scores[fake], scores[~fake]))
     with np.errstate(invalid="ignore"):
         precision = 0.01 * recall / (0.01 * recall + 0.99 * fpr)
-    precision[fpr == 0] = np.nan  # too few images to tell
+    precision[fpr == 0] = np.nan  # too few images for an estimate
     axes.plot(logit(at), recall, color=BLUE, label="recall")
     axes.plot(logit(at), fpr, color=RED, linestyle="--", label="false positive rate")
     axes.plot(logit(at), precision, color=GRAY, linestyle="-.", label="precision, 1 in 100 fake")

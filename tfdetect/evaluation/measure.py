@@ -24,7 +24,7 @@ from tfdetect.evaluation.metrics import (
 from tfdetect.evaluation.operating_points import precision_at
 from tfdetect.evaluation.prediction_tables import by_generator
 
-# Fractions of fakes among all images, for which the precision is told.
+# Fractions of fakes among all images for which the precision is computed.
 PRIORS = (0.1, 0.01, 0.001)
 
 
@@ -37,7 +37,7 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
 
     Returns:
         count and unreadable: numbers of images.
-        metrics: {name: value, low, high}; of images of one class alone only what they can tell.
+        metrics: {name: value, low, high}; of images of one class, only its rate.
         confusion: counts [true class][verdict].
         operating_points: {name: threshold, fpr, tpr, precision {prior: value}}; None for the
             rate of a class that is missing.
@@ -78,7 +78,7 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
         column = pc.if_else(
             pc.is_in(readable["generator"].cast(pa.string()), pa.array(unseen)), "unseen", None
         )
-        [part] = by_generator(readable.append_column("seen", column), "seen").values()
+        [part] = by_generator(readable.append_column("group", column), "group").values()
         result["unseen_generators"] = {"generators": unseen, **_measure_part(part, run)}
     return result
 
@@ -112,7 +112,7 @@ def _measure_verdicts(table: pa.Table, run: Run) -> dict[str, Any]:
 
 
 def _label_metrics(fake: np.ndarray, p_fake: np.ndarray, run: Run) -> dict[str, Interval]:
-    """Return the metrics that these images can tell, with intervals."""
+    """Return metrics with intervals; of images of one class, only its rate."""
     if not fake.any():
         return {"fpr": proportion(p_fake >= run.threshold)}
     if fake.all():

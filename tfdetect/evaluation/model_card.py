@@ -30,7 +30,7 @@ def model_card(run: Run, results: dict[str, Any]) -> str:
         "## Intended use",
         f"The detector estimates whether an image is one of: {', '.join(run.class_names)}. The "
         f"first class is authentic; P(fake) is one minus its probability.{masks} It is meant as "
-        "one piece of evidence beside others (provenance, metadata, context), and for images like "
+        "one piece of evidence among others (provenance, metadata, context), and for images like "
         "its training data. It is not meant to decide alone about a person or a publication.",
         "## Training data",
         _training_data(run),

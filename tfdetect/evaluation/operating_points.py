@@ -1,7 +1,7 @@
 """Operating points: thresholds of P(fake), and the band around them in which there is no verdict.
 
 They are chosen on validation images, at the prior that the run reports for. A prior moves P(fake)
-of every image alike, so the same images lie on either side of a threshold at any prior.
+of every image alike, so a threshold that moves with the prior separates the same images.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def operating_points(
 
     Returns:
         The points of `POINTS` for which there are enough images. The thresholds of equal error
-        rates and of best balanced accuracy lie halfway between two scores (of the logits); those
+        rates and of best balanced accuracy are halfway between two scores (of the logits); those
         that bound the false positives at a score.
     """
     p = np.asarray(p, np.float32)
@@ -106,9 +106,9 @@ def abstention_band(
     """
     p = np.asarray(p, np.float32)
     authentic, fakes = np.sort(p[~fake]), np.sort(p[fake])
-    fewest = min(len(authentic), len(fakes))
-    rate = error_rate or (DEFAULT_ERROR_RATE if fewest >= 100 else DEFAULT_ERROR_RATE_FEW)
-    if fewest * rate < 1:
+    smallest = min(len(authentic), len(fakes))
+    rate = error_rate or (DEFAULT_ERROR_RATE if smallest >= 100 else DEFAULT_ERROR_RATE_FEW)
+    if smallest * rate < 1:
         return None
     high = float(np.nextafter(authentic[-1 - int(rate * len(authentic))], np.float32(2)))
     low = float(fakes[int(rate * len(fakes))])

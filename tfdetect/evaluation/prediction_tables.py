@@ -85,7 +85,7 @@ def write(table: pa.Table, path: Path) -> None:
 def terminal(table: pa.Table) -> str:
     """Return predictions as a table for the terminal."""
     classes = [c for c in table.column_names if c.startswith("probability_")]
-    classes = classes if len(classes) > 2 else []  # P(fake) says all about two
+    classes = classes if len(classes) > 2 else []  # for two classes P(fake) is enough
     masks = "altered_fraction" in table.column_names
     rows = []
     for row in table.to_pylist():

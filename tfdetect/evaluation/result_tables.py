@@ -26,7 +26,7 @@ class ResultTable:
     """A table of results.
 
     Attributes:
-        title: what it tells.
+        title: what it shows.
         headers: of the columns.
         rows: of texts.
         explanation: how to read it.

@@ -150,7 +150,8 @@ class _SplitReport:
             kind, rate = ("fakes", "recall") if self._fake.any() else (
                 "authentic images", "false positive rate")  # fmt: skip
             alone = (
-                f"All of them are {kind}, which tells the {rate} and nothing about the other class."
+                f"All of them are {kind}, so they give the {rate} and nothing about the other "
+                "class."
             )
         found = result_tables.metric_table(self.result)
         return join(text(f"{images}. {alone}"), _html(found, caption=False))
@@ -213,7 +214,7 @@ class _SplitReport:
         """Return the metrics of masks, and the best and worst of them."""
         pictures = [
             self._save(f"masks_{name}", draw.localization(rows),
-                       f"The {name} predicted masks of altered images, beside the true masks",
+                       f"The {name} predicted masks of altered images, next to the true masks",
                        f"{name.capitalize()} masks", "By IoU, among the altered images.")
             for name, rows in self._examples.items() if rows
         ]  # fmt: skip

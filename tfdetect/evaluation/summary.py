@@ -15,7 +15,7 @@ def summary(results: dict[str, Any], split: str | None = None) -> dict[str, Inte
 
     Args:
         results: the content of metrics.json.
-        split: by default test, or what there is in its place.
+        split: by default test, or else the first that there is.
 
     Returns:
         {name: value, low, high}: accuracy, AUC, recall at 1% and 5% false positives and ECE; the

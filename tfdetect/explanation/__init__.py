@@ -1,1 +1,1 @@
-"""Why a detector said what it said: maps of one image and of a set, and one image's page."""
+"""Explanations of verdicts: maps of one image and of a set, and the page of one image."""

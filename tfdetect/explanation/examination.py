@@ -41,7 +41,7 @@ class Examination:
         facts: what the file says about itself.
         differences: how the image differs from the training images.
         shrunk: a sentence where the detector sees a much smaller copy; else "".
-        view_image: what the detector sees and the maps lie on, uint8 [h, w, 3].
+        view_image: what the detector sees and the maps are drawn over, uint8 [h, w, 3].
         view: number of that view in the run.
         front_end: what the front-end leaves of it, float [h, w, C]; None without a front-end.
         maps: explanation maps by name, float32 [h, w].
@@ -176,6 +176,6 @@ def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[lis
 
 
 def _middle_window(view: np.ndarray) -> np.ndarray:
-    """Return the image that maps of a view lie on, uint8 [H, W, 3]."""
+    """Return the middle window of a view, which the maps are drawn over, uint8 [H, W, 3]."""
     image = view[0] if view.ndim == 4 else view[0, view.shape[1] // 2]
     return image.astype(np.uint8)

@@ -265,7 +265,7 @@ def _page(
                      "weights; near 1 the map shows the image, not the detector (Adebayo et al., "
                      "2018). Fall: how far the logit of the verdict falls when the tenth of the "
                      "patches that the map names lose their texture, and when random patches do. "
-                     "A map whose difference has an interval that contains 0 tells no more than "
+                     "A map whose difference has an interval that contains 0 is no better than "
                      "chance."),
                 table(*_rows(found)),
             )),

@@ -132,8 +132,8 @@ def _cards(run: Run, found: Examination) -> list[Card]:
     declared = [fact for fact in found.facts if fact.kind]
     kinds = {"generated": "names an image generator", "edited": "names an editor",
              "camera": "names a camera"}  # fmt: skip
-    told = next((kinds[k] for k in kinds if any(f.kind == k for f in declared)), "says nothing")
-    cards.append(Card(told, "the file's metadata", "can be rewritten by anybody"))
+    origin = next((kinds[k] for k in kinds if any(f.kind == k for f in declared)), "says nothing")
+    cards.append(Card(origin, "the file's metadata", "can be rewritten by anybody"))
     return cards
 
 

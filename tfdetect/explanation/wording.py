@@ -49,7 +49,7 @@ def verdict(run: Run, found: Examination) -> Verdict:
 
 
 def _kind(run: Run, name: str) -> str:
-    """Return the kind of fake in parentheses; nothing where "fake" says it all."""
+    """Return the kind of fake in parentheses; nothing where it is just "fake"."""
     return "" if name.lower() in ("fake", "fakes") else f" ({name})"
 
 

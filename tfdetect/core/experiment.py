@@ -1,5 +1,6 @@
 """`Experiment`: everything that decides what one training does, validated and frozen."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -378,13 +379,11 @@ class Experiment(Document):
     @model_validator(mode="after")
     def _legal_size(self):
         backbone = registry.BACKBONES[self.model.backbone]
-        assert isinstance(backbone, registry.BackboneEntry)
         smallest, multiple = backbone.min_size, backbone.multiple
         for size in self.data.image_size:
             side = size
             if self.model.front_end != "pixels":
                 front_end = registry.FRONT_ENDS[self.model.front_end]
-                assert isinstance(front_end, registry.FrontEndEntry)
                 side = front_end.output_side(size, self.model.front_end_options)
             if side < smallest or side % multiple:
                 below = max(smallest, side // multiple * multiple)
@@ -410,7 +409,7 @@ class Experiment(Document):
         return data
 
 
-def load_experiment(name: str, overrides: list[str] = ()) -> Experiment:
+def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     """Load a shipped experiment by name, or a file by path.
 
     The plug-ins that it names are loaded.
@@ -456,14 +455,16 @@ def with_model(experiment: Experiment, model: Experiment) -> Experiment:
     })  # fmt: skip
 
 
-def override(experiment: Experiment, overrides: list[str]) -> Experiment:
+def override(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     """Return the experiment with changes such as "training.epochs=5" applied."""
     if not overrides:
         return experiment
     return _with_overrides(experiment.as_data(), overrides, experiment.name)
 
 
-def _with_overrides(data: dict, overrides: list[str], source: str, path: Path | None = None):
+def _with_overrides(
+    data: dict[str, Any], overrides: Sequence[str], source: str, path: Path | None = None
+) -> Experiment:
     plain = validate(Experiment, data, source, path)  # so that errors name the right place
     if not overrides:
         return plain
@@ -473,16 +474,20 @@ def _with_overrides(data: dict, overrides: list[str], source: str, path: Path | 
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UserError(f"--set takes KEY=VALUE, for example training.epochs=5. Got {text!r}.")
-        node, parts = data, key.strip().split(".")
-        for depth, part in enumerate(parts):
-            if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-                part = int(part)
+            raise UserError(
+                f"--set takes KEY=VALUE, for example training.epochs=5. Received: {text!r}."
+            )
+        node: Any = data
+        parts = key.strip().split(".")
+        for depth, name in enumerate(parts):
+            part: str | int = name
+            if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+                part = int(name)
             elif not isinstance(node, dict) or (part not in node and not key.startswith(_FREE)):
                 choices = list(node) if isinstance(node, dict) else []
                 raise UserError(
                     f"--set {text}: no key {'.'.join(parts[: depth + 1])!r}."
-                    f"{nearest(part, map(str, choices))}"
+                    f"{nearest(name, map(str, choices))}"
                     + (f" Keys there: {', '.join(map(str, choices))}." if choices else "")
                 )
             if depth == len(parts) - 1:
@@ -507,8 +512,10 @@ def _number(text: str) -> str | float:
         return text
 
 
-def _registered(name: str, names: registry.Registry) -> str:
+def _registered(name: str, names: registry.Registry[Any]) -> str:
     plugins.load_listed()
     if name not in names:
-        raise ValueError(f"no such name.{nearest(name, names)} Choices: {', '.join(sorted(names))}")
+        raise ValueError(
+            f"no such name.{nearest(name, names)} Available: {', '.join(sorted(names))}"
+        )
     return name

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tfdetect.core.errors import UserError, unknown
 
@@ -82,7 +82,10 @@ class FrontEndEntry(Entry):
     output_side: Callable[[int, Mapping[str, Any]], int] = _same_side
 
 
-class Registry(Mapping[str, Entry]):
+E = TypeVar("E", bound=Entry)
+
+
+class Registry(Mapping[str, E], Generic[E]):
     """The entries of one kind by name: built in, registered, or offered by installed packages.
 
     Args:
@@ -95,8 +98,8 @@ class Registry(Mapping[str, Entry]):
     def __init__(
         self,
         kind: str,
-        entries: dict[str, Entry],
-        entry_type: type[Entry] = Entry,
+        entries: dict[str, E],
+        entry_type: type[E],
         group: str | None = None,
     ):
         self.kind, self.entry_type, self.group = kind, entry_type, group
@@ -104,7 +107,7 @@ class Registry(Mapping[str, Entry]):
         self._built_in = frozenset(entries)
         self._offered: dict[str, EntryPoint] | None = None
 
-    def __getitem__(self, name: str) -> Entry:
+    def __getitem__(self, name: str) -> E:
         if name not in self._entries:
             offered = self._found().get(name)
             if offered is None:
@@ -135,7 +138,7 @@ class Registry(Mapping[str, Entry]):
             self._offered = {each.name: each for each in found if each.name not in self._built_in}
         return self._offered
 
-    def get_entry(self, name: str) -> Entry:
+    def get_entry(self, name: str) -> E:
         """Return the entry of a name.
 
         Raises:
@@ -153,7 +156,7 @@ class Registry(Mapping[str, Entry]):
         """
         return self.get_entry(name).load()
 
-    def add(self, name: str, entry: Entry) -> None:
+    def add(self, name: str, entry: E) -> None:
         """Register an entry from outside the package.
 
         The same function may be registered again, for example when a notebook cell is run twice.
@@ -343,6 +346,7 @@ HEADS = Registry(
         "nearest_neighbors": Entry("tfdetect.models.nearest_neighbors:nearest_neighbors"),
         "top_pixels": Entry("tfdetect.models.top_pixels:top_pixels"),
     },
+    Entry,
     group="tfdetect.heads",
 )
 
@@ -358,6 +362,7 @@ MASK_HEADS = Registry(
         "nixnet": Entry("tfdetect.models.networks.nixnet:mask"),
         "graftnet": Entry("tfdetect.models.networks.graftnet:mask"),
     },
+    Entry,
     group="tfdetect.mask_heads",
 )
 
@@ -365,6 +370,7 @@ MASK_HEADS = Registry(
 LOSSES = Registry(
     "loss",
     {"cross_entropy": Entry("tfdetect.training.losses:cross_entropy")},
+    Entry,
     group="tfdetect.losses",
 )
 
@@ -396,6 +402,7 @@ AUGMENTATIONS = Registry(
         "fourier_mix": Entry("tfdetect.imaging.frequency:fourier_mix"),
         "keras_cv": Entry("tfdetect.imaging.keras_cv_layers:keras_cv_layer"),
     },
+    Entry,
     group="tfdetect.augmentations",
 )
 
@@ -409,6 +416,7 @@ MASKS = Registry(
         "segments": Entry("tfdetect.synthesis.mask_makers:segments"),
         "objects": Entry("tfdetect.synthesis.mask_makers:objects"),
     },
+    Entry,
 )
 
 FILLS = Registry(
@@ -423,9 +431,10 @@ FILLS = Registry(
         "vae": Entry("tfdetect.synthesis.fills:vae"),
         "diffusion": Entry("tfdetect.synthesis.fills:diffusion"),
     },
+    Entry,
 )
 
-_OPEN = {  # kinds that can be registered from outside
+_OPEN: dict[str, Registry[Any]] = {  # kinds that can be registered from outside
     "front_end": FRONT_ENDS, "backbone": BACKBONES, "head": HEADS, "mask_head": MASK_HEADS,
     "loss": LOSSES, "augmentation": AUGMENTATIONS,
 }  # fmt: skip

@@ -1,7 +1,11 @@
 """Bilinear resizing."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
+
+from tfdetect.models.tensors import Tensor
 
 
 @keras.saving.register_keras_serializable("tfdetect")
@@ -16,13 +20,13 @@ class Bilinear(layers.Layer):
         width: of the result, in pixels.
     """
 
-    def __init__(self, height: int, width: int, **kwargs):
+    def __init__(self, height: int, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.height, self.width = height, width
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         larger = ops.image.resize(x, (self.height, self.width), interpolation="bilinear")
         return ops.cast(larger, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "height": self.height, "width": self.width}

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
@@ -43,7 +44,9 @@ def convert_run(
         )
     wanted = _read_names(names) if names else {}
     state = read_state(weights)
-    changes = {} if name == "probe" else {"weights": "none"}  # its file contains only the head
+    changes: dict[str, Any] = (
+        {} if name == "probe" else {"weights": "none"}
+    )  # its file contains only the head
     if name == "f3net":
         changes["options"] = {**experiment.model.options, "public_code": True}
     model = experiment.model.model_copy(update=changes)

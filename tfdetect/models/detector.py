@@ -125,7 +125,7 @@ def _build_backbone(model: Model, shape: tuple, weights: str) -> Backbone:
 
 
 def _call(
-    known: registry.Registry, name: str, key: str, options: dict[str, Any], *arguments: Any,
+    known: registry.Registry[Any], name: str, key: str, options: dict[str, Any], *arguments: Any,
     **more: Any,
 ) -> Any:  # fmt: skip
     """Call a registered function with arguments and with options that are checked before.

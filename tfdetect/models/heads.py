@@ -3,8 +3,10 @@
 import keras
 from keras import layers
 
+from tfdetect.models.tensors import Tensor
 
-def linear(features, outputs: int, dropout: float = 0.0, l2: float = 0.0):
+
+def linear(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.0) -> Tensor:
     """Return logits of global average pooling, dropout and one dense layer.
 
     With dropout 0.5 it is the head of note 001's DeepfakeArt detector.
@@ -24,7 +26,7 @@ def linear(features, outputs: int, dropout: float = 0.0, l2: float = 0.0):
     return layers.Dense(outputs, dtype="float32", name="label")(x)
 
 
-def conv_dense(features, outputs: int, dropout: float = 0.5, l2: float = 0.01):
+def conv_dense(features: Tensor, outputs: int, dropout: float = 0.5, l2: float = 0.01) -> Tensor:
     """Return logits of two convolutions, two dense layers with L2, dropout and a dense layer.
 
     It is the head of note 001's CIFAKE detector.
@@ -51,7 +53,7 @@ def conv_dense(features, outputs: int, dropout: float = 0.5, l2: float = 0.01):
     return layers.Dense(outputs, dtype="float32", name="label")(x)
 
 
-def flatten(features, outputs: int, dropout: float = 0.0, l2: float = 0.01):
+def flatten(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.01) -> Tensor:
     """Return logits of one dense layer with L2 on all features: a logistic regression.
 
     Args:
@@ -71,7 +73,9 @@ def flatten(features, outputs: int, dropout: float = 0.0, l2: float = 0.01):
     )(x)
 
 
-def hidden(features, outputs: int, dropout: float = 0.5, l2: float = 0.0, units: int = 512):
+def hidden(
+    features: Tensor, outputs: int, dropout: float = 0.5, l2: float = 0.0, units: int = 512
+) -> Tensor:
     """Return logits of global average pooling, a dense layer with ReLU, dropout, a dense layer.
 
     It is the head of GramNet.

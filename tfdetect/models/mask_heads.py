@@ -7,9 +7,12 @@ from keras import layers
 from tfdetect.core.errors import UserError
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.normalization import FusedBatchNormalization
+from tfdetect.models.tensors import Tensor
 
 
-def decoder(image, features, maps: list, width: int = 64, finest: Literal[1, 2, 4] = 2) -> dict:
+def decoder(
+    image: Tensor, features: Tensor, maps: list, width: int = 64, finest: Literal[1, 2, 4] = 2
+) -> dict:
     """Return mask logits of a U-Net decoder: from the coarsest map to the finest, with skips.
 
     Where the backbone has no maps of stride 4 or finer, a stem of two strided convolutions on the
@@ -45,7 +48,9 @@ def decoder(image, features, maps: list, width: int = 64, finest: Literal[1, 2, 
     return {"mask": _logits(x, image, "mask")}
 
 
-def fcn(image, features, maps: list, aux: bool = False, dropout: float = 0.1) -> dict:
+def fcn(
+    image: Tensor, features: Tensor, maps: list, aux: bool = False, dropout: float = 0.1
+) -> dict:
     """Return mask logits of torchvision's FCN head (Long et al., CVPR 2015), with one channel.
 
     On `resnet50_dilated` the detector has 32,946,753 trainable parameters, with the auxiliary
@@ -62,7 +67,7 @@ def fcn(image, features, maps: list, aux: bool = False, dropout: float = 0.1) ->
         {"mask": logits float32 [B, H, W, 1]}, and with `aux` also "mask_aux".
     """
 
-    def head(x, name: str):
+    def head(x: Tensor, name: str) -> Tensor:
         x = _unit(x, x.shape[-1] // 4, f"{name}_hidden")
         x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
         return _logits(x, image, name)
@@ -75,7 +80,7 @@ def fcn(image, features, maps: list, aux: bool = False, dropout: float = 0.1) ->
     return logits
 
 
-def linear(image, features, maps: list) -> dict:
+def linear(image: Tensor, features: Tensor, maps: list) -> dict:
     """Return mask logits of one layer on the last features, for backbones that decode already.
 
     Args:
@@ -89,17 +94,17 @@ def linear(image, features, maps: list) -> dict:
     return {"mask": _logits(features, image, "mask")}
 
 
-def _unit(x, channels: int, name: str, size: int = 3, strides: int = 1):
+def _unit(x: Tensor, channels: int, name: str, size: int = 3, strides: int = 1) -> Tensor:
     x = layers.Conv2D(channels, size, strides=strides, padding="same", use_bias=False,
                       kernel_initializer="he_normal", name=f"{name}_conv")(x)  # fmt: skip
     x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _logits(x, image, name: str):
+def _logits(x: Tensor, image: Tensor, name: str) -> Tensor:
     x = layers.Conv2D(1, 1, dtype="float32", name=f"{name}_logits")(x)
     return _upsample(x, image.shape[1:3], name)
 
 
-def _upsample(x, size: tuple[int, int], name: str):
+def _upsample(x: Tensor, size: tuple[int, int], name: str) -> Tensor:
     return Bilinear(*size, dtype="float32" if x.shape[-1] == 1 else None, name=name)(x)

@@ -1,6 +1,6 @@
 """The head nearest_neighbors: the class of the most similar training images."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 import numpy as np
@@ -8,6 +8,7 @@ from keras import layers, ops
 from pydantic import Field
 
 from tfdetect.core.errors import UserError
+from tfdetect.models.tensors import Tensor
 
 EPSILON = 1e-8  # of a norm
 SAME_IMAGE = 0.9999  # cosine similarity above which two features are one image's
@@ -15,14 +16,14 @@ INITIAL_LOG_SCALE = 3.0
 
 
 def nearest_neighbors(
-    features,
+    features: Tensor,
     outputs: int,
     dropout: float = 0.0,
     l2: float = 0.0,
     k: Annotated[int, Field(gt=0)] = 1,
     bank_size: Annotated[int, Field(gt=0)] = 20_000,
     reference: Literal["all", "authentic"] = "all",
-):
+) -> Tensor:
     """Return logits from the cosine similarity to the nearest training images.
 
     UniversalFakeDetect's other head (Ojha et al., CVPR 2023). It needs `training.cache_features`,
@@ -64,13 +65,13 @@ class NearestNeighbors(layers.Layer):
         k: int = 1,
         bank_size: int = 20_000,
         reference: str = "all",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.outputs, self.k, self.bank_size, self.reference = outputs, k, bank_size, reference
         self.classes = 1 if reference == "authentic" else max(2, outputs)
 
-    def build(self, shape):
+    def build(self, shape: Any) -> None:
         each = self.bank_size // self.classes
         self.bank = self.add_weight(
             name="bank", shape=(self.classes, each, shape[-1]), trainable=False,
@@ -85,7 +86,7 @@ class NearestNeighbors(layers.Layer):
         )
         self.offset = self.add_weight(name="offset", shape=(self.classes,), initializer="zeros")
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool | None = False) -> Tensor:
         cosines = ops.einsum("bd,cnd->bcn", _unit(x), self.bank) - 2 * self.empty
         if training:  # an image is not its own neighbor
             cosines = ops.where(cosines > SAME_IMAGE, -1.0, cosines)
@@ -118,7 +119,7 @@ class NearestNeighbors(layers.Layer):
         self.bank.assign(bank)
         self.empty.assign(empty)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {
             "outputs": self.outputs, "k": self.k, "bank_size": self.bank_size,
             "reference": self.reference,
@@ -126,5 +127,5 @@ class NearestNeighbors(layers.Layer):
         return {**super().get_config(), **own}
 
 
-def _unit(x):
+def _unit(x: Tensor) -> Tensor:
     return x / ops.maximum(ops.norm(x, axis=-1, keepdims=True), EPSILON)

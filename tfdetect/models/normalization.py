@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from tfdetect.models.tensors import Tensor
+
 
 @keras.saving.register_keras_serializable("tfdetect")
 class FusedBatchNormalization(layers.BatchNormalization):
@@ -13,7 +15,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
     whole training step up to twice as fast. When synchronized across replicas, it is Keras's own.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         if not training or not self.trainable or self.synchronized or len(inputs.shape) != 4:
             return super().call(inputs, training=training, mask=mask)
         channels = inputs.shape[-1:]

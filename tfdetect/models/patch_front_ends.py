@@ -1,6 +1,6 @@
 """Front-ends that look at one patch of an image."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import keras
 import numpy as np
@@ -10,13 +10,14 @@ from pydantic import Field
 from tfdetect.core.errors import UserError
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.residual_front_ends import Positive, srm
+from tfdetect.models.tensors import Tensor
 
 Count = Annotated[int, Field(gt=0)]
 
 
 def simplest_patch(
-    images, side: Count = 32, count: Count = 64, output: Count = 256, clip: Positive = 3.0
-):
+    images: Tensor, side: Count = 32, count: Count = 64, output: Count = 256, clip: Positive = 3.0
+) -> Tensor:
     """Return the noise of the patch with the least texture (SSP; Chen et al., arXiv 2402.01123).
 
     Args:
@@ -51,12 +52,12 @@ class SimplestPatch(layers.Layer):
         count: number of candidate patches.
     """
 
-    def __init__(self, side: int = 32, count: int = 64, **kwargs):
+    def __init__(self, side: int = 32, count: int = 64, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.side, self.count = side, count
         self.seeds = random.SeedGenerator(0)
 
-    def call(self, images, training=False):
+    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
         batch, (height, width) = ops.shape(images)[0], images.shape[1:3]
         side = self.side
         if training:
@@ -84,7 +85,7 @@ class SimplestPatch(layers.Layer):
         down = (column + np.arange(side))[:, None, :, None]
         return ops.take_along_axis(x, down, axis=2)
 
-    def _texture(self, x):
+    def _texture(self, x: Tensor) -> Tensor:
         """Texture [B, H - side + 1, W - side + 1, 1] of the patch that begins at each pixel."""
         n = self.side
         pairs = [  # neighboring pixels, and the shape of their differences in a patch
@@ -98,5 +99,5 @@ class SimplestPatch(layers.Layer):
             total += ops.average_pool(differences, shape, 1) * float(np.prod(shape))
         return total
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "side": self.side, "count": self.count}

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -93,7 +95,7 @@ def slots_of(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> 
     if name == "iidnet":
         yield from _layer(found["ordinary"], reverse=True)
         for slot in _layer(found["bayar"], reverse=True, hint="(?i)bayar"):
-            yield replace(slot, change=lambda w, change=slot.change: _as_computed(change(w)))
+            yield replace(slot, change=partial(_as_computed, slot.change))
         yield from _layer(found["differences"], reverse=True)
         for layer in _ordered(found, r"enhance(\d)_(conv|norm)"):
             yield from _layer(layer)
@@ -110,11 +112,12 @@ def slots_of(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> 
         yield from _head(detector.get_layer("label"), name, facts, state)
 
 
-def _as_computed(kernel: np.ndarray) -> np.ndarray:
+def _as_computed(change: Callable[[np.ndarray], np.ndarray], tensor: np.ndarray) -> np.ndarray:
     """Return IID-Net's constrained kernels [h, w, in, out] as the public code uses them.
 
     It constrains the kernels of the first output only, and multiplies the others by 10,000.
     """
+    kernel = change(tensor)
     first = np.asarray(Bayar()(kernel[..., :1]))
     return np.concatenate([first, 1e4 * kernel[..., 1:]], axis=-1)
 
@@ -149,7 +152,8 @@ def _head(
 
 def stack_filters(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return a state dict in which the separate learned filters of each front-end are stacked."""
-    stacked, filters = {}, {}
+    stacked: dict[str, np.ndarray] = {}
+    filters: dict[str, list[np.ndarray]] = {}
     for key, value in state.items():
         head, found, _ = key.partition(".filters.")
         if found and key.endswith(".learnable"):
@@ -176,9 +180,11 @@ def _f3net(backbone: keras.Model, state: dict[str, np.ndarray]) -> Iterator[Slot
             if stream == "lfs":  # published as [bands, 10, 10]
                 bands, side = shape[1], layer.window
                 shape = (bands, side, side)
-            yield Slot(f"{stream}/filters", layer.filters, tuple(shape),
-                        lambda w, flat=stream == "lfs": w.reshape(len(w), -1).T if flat else w,
-                        "", f"{stream.upper()}_head.filters")  # fmt: skip
+            change = _flat_filters if stream == "lfs" else np.asarray
+            yield Slot(
+                f"{stream}/filters", layer.filters, tuple(shape), change, "",
+                f"{stream.upper()}_head.filters",
+            )  # fmt: skip
         skips = [f"block{block}.{part}" for block in (1, 2, 3, 12) for part in ("skip", "skipbn")]
         parts = [layer for model in backbone.layers if model.name.startswith(f"{stream}_blocks")
                  for layer in model.layers if layer.weights]  # fmt: skip
@@ -201,6 +207,11 @@ def _f3net(backbone: keras.Model, state: dict[str, np.ndarray]) -> Iterator[Slot
             yield Slot(
                 f"{gate.name}/gate", gate.gate, (1,), np.squeeze, "", f"{prefix}{other}_gamma"
             )
+
+
+def _flat_filters(tensor: np.ndarray) -> np.ndarray:
+    """Return filters [bands, n, n] as [n * n, bands]."""
+    return tensor.reshape(len(tensor), -1).T
 
 
 def _xception_key(name: str) -> str:
@@ -240,7 +251,13 @@ def _layer(
 ) -> Iterator[Slot]:
     """Yield the variables of a layer that exists in both frameworks."""
 
-    def slot(variable: keras.Variable, part: str, change=np.asarray, shape=None, key=key) -> Slot:
+    def slot(
+        variable: keras.Variable,
+        part: str,
+        change: Any = np.asarray,
+        shape: Any = None,
+        key: str = key,
+    ) -> Slot:
         return Slot(
             f"{title}{layer.name}/{variable.name}", variable, tuple(shape or variable.shape),
             change, part, f"{key}.{part}" if key else "", hint,

@@ -1,9 +1,12 @@
 """Feature maps of a backbone, from fine to coarse, for mask heads."""
 
 import math
+from typing import Any
 
 import keras
 from keras import layers
+
+from tfdetect.models.tensors import Tensor
 
 MAX_STRIDE = 32
 
@@ -24,8 +27,8 @@ class Pyramid(keras.Model):
     """
 
     def __init__(
-        self, backbone: keras.Model, features: str = "", maps: list | None = None, **kwargs
-    ):
+        self, backbone: keras.Model, features: str = "", maps: list | None = None, **kwargs: Any
+    ) -> None:
         image, outputs = _outputs(backbone, features, maps)
         if maps == []:
             (outputs,) = outputs
@@ -46,7 +49,7 @@ class Pyramid(keras.Model):
         }  # fmt: skip
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> "Pyramid":
+    def from_config(cls, config: dict, custom_objects: Any = None) -> "Pyramid":
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
         return cls(**{**config, "backbone": backbone})
 
@@ -59,7 +62,7 @@ def with_maps(model: keras.Model, maps: list[str] | None = None) -> Pyramid:
 def _outputs(model: keras.Model, features: str, maps: list[str] | None) -> tuple:
     """Return the input of a model, and its features and maps."""
 
-    def named(name: str):
+    def named(name: str) -> Tensor:
         return model.get_layer(name).output if name else model.output
 
     if maps is not None:
@@ -82,7 +85,7 @@ def _is_network(layer: keras.layers.Layer) -> bool:
 
 def _feature_maps(model: keras.Model) -> list:
     height, width, _ = model.input_shape[1:]
-    found = {}
+    found: dict[int, tuple[Any, tuple[int, int, int] | None]] = {}
     for x in _tensors(model):
         if len(x.shape) == 3 and (grid := _grid(x.shape[1], height, width)):
             found[height // grid[0]] = x, grid
@@ -93,9 +96,9 @@ def _feature_maps(model: keras.Model) -> list:
                 found[stride] = x, None
     maps = []
     for stride in sorted(found):
-        x, grid = found[stride]
-        if grid is not None:
-            rows, columns, leading = grid
+        x, at = found[stride]
+        if at is not None:
+            rows, columns, leading = at
             if leading:
                 x = layers.Cropping1D((leading, 0), name=f"patches_{stride}")(x)
             x = layers.Reshape((rows, columns, x.shape[-1]), name=f"map_{stride}")(x)

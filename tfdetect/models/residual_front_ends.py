@@ -1,6 +1,6 @@
 """Front-ends that keep an image's noise and remove its content."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 import numpy as np
@@ -8,14 +8,18 @@ from keras import layers, ops
 from pydantic import Field
 
 from tfdetect.models.bilinear import Bilinear
+from tfdetect.models.tensors import Tensor
 
 _STD = (0.229, 0.224, 0.225)  # of ImageNet
 Positive = Annotated[float, Field(gt=0)]
 
 
 def srm(
-    images, bank: Literal["three", "full"] = "three", clip: Positive = 3.0, separate: bool = False
-):
+    images: Tensor,
+    bank: Literal["three", "full"] = "three",
+    clip: Positive = 3.0,
+    separate: bool = False,
+) -> Tensor:
     """Return residuals of the spatial rich model's filters (Fridrich & Kodovsky, TIFS 2012).
 
     Args:
@@ -30,7 +34,7 @@ def srm(
     return SRM(bank, clip, separate, name="srm")(images)
 
 
-def bayar(images, filters: int = 3, size: int = 5):
+def bayar(images: Tensor, filters: int = 3, size: int = 5) -> Tensor:
     """Return a constrained, learned convolution (Bayar & Stamm, IH&MMSec 2016).
 
     Args:
@@ -46,8 +50,10 @@ def bayar(images, filters: int = 3, size: int = 5):
 
 
 def residual(
-    images, denoiser: Literal["wiener", "median", "gaussian"] = "wiener", clip: Positive = 10.0
-):
+    images: Tensor,
+    denoiser: Literal["wiener", "median", "gaussian"] = "wiener",
+    clip: Positive = 10.0,
+) -> Tensor:
     """Return the noise that a denoiser removes.
 
     Args:
@@ -61,7 +67,7 @@ def residual(
     return NoiseResidual(denoiser, clip, name="residual")(images)
 
 
-def npr(images):
+def npr(images: Tensor) -> Tensor:
     """Return neighboring pixel relationships (Tan et al., CVPR 2024): differences in 2x2 blocks.
 
     Args:
@@ -74,7 +80,7 @@ def npr(images):
     return NPR(name="npr")(images)
 
 
-def wavelet(images):
+def wavelet(images: Tensor) -> Tensor:
     """Return the diagonal details of the wavelet bior1.3 (SAFE; Li et al., KDD 2025), resized.
 
     Args:
@@ -107,8 +113,10 @@ def srm_kernels(bank: str) -> np.ndarray:
         kernels = [np.pad(square3, 1), square5, np.pad(second, 1)]
     elif bank == "full":
         around = [(-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1)]
-        line = {"first": {0: -1, 1: 1}, "second": {-1: 0.5, 0: -1, 1: 0.5},
-                "third": {-1: 1 / 3, 0: -1, 1: 1, 2: -1 / 3}}  # fmt: skip
+        line: dict[str, dict[int, float]] = {
+            "first": {0: -1, 1: 1}, "second": {-1: 0.5, 0: -1, 1: 0.5},
+            "third": {-1: 1 / 3, 0: -1, 1: 1, 2: -1 / 3},
+        }  # fmt: skip
         kernels = []
         for name, steps in (("first", around), ("second", around[:4]), ("third", around)):
             for dy, dx in steps:
@@ -129,12 +137,14 @@ def srm_kernels(bank: str) -> np.ndarray:
 class SRM(layers.Layer):
     """[B, H, W, C] in 0..255 -> clipped residuals in -1..1; see `srm`."""
 
-    def __init__(self, bank: str = "three", clip: float = 3.0, separate: bool = False, **kwargs):
+    def __init__(
+        self, bank: str = "three", clip: float = 3.0, separate: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.bank, self.clip, self.separate = bank, clip, separate
         self._kernels = srm_kernels(bank)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         x = ops.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], mode="reflect")
         channels = x.shape[-1]
         if self.separate:
@@ -144,7 +154,7 @@ class SRM(layers.Layer):
             x = ops.conv(ops.sum(x, axis=-1, keepdims=True), self._kernels, padding="valid")
         return ops.clip(x, -self.clip, self.clip) / self.clip
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"bank": self.bank, "clip": self.clip, "separate": self.separate}
         return {**super().get_config(), **own}
 
@@ -153,7 +163,7 @@ class SRM(layers.Layer):
 class Bayar(keras.constraints.Constraint):
     """Constraint: in each 2-D kernel the center is -1 and the other weights sum to 1."""
 
-    def __call__(self, w):
+    def __call__(self, w: Tensor) -> Tensor:
         height, width = w.shape[:2]
         center = np.zeros((height, width, 1, 1), "float32")
         center[height // 2, width // 2] = 1
@@ -171,7 +181,7 @@ class Bayar(keras.constraints.Constraint):
 class BayarInitializer(keras.initializers.GlorotUniform):
     """Glorot uniform, then the constraint `Bayar`."""
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Any, dtype: Any = None) -> Tensor:
         return Bayar()(super().__call__(shape, dtype))
 
 
@@ -187,13 +197,13 @@ def bayar_convolution(filters: int, size: int, name: str) -> layers.Conv2D:
 class NoiseResidual(layers.Layer):
     """[B, H, W, C] in 0..255 -> noise residual in -1..1; see `residual`."""
 
-    def __init__(self, denoiser: str = "wiener", clip: float = 10.0, **kwargs):
+    def __init__(self, denoiser: str = "wiener", clip: float = 10.0, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         if denoiser not in ("wiener", "median", "gaussian"):
             raise ValueError(f"denoiser is wiener, median or gaussian, not {denoiser!r}")
         self.denoiser, self.clip = denoiser, clip
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         height, width = images.shape[1:3]
         x = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="reflect")
         around = ops.stack(
@@ -210,7 +220,7 @@ class NoiseResidual(layers.Layer):
             smooth = mean + kept * (images - mean)
         return ops.clip(images - smooth, -self.clip, self.clip) / self.clip
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "denoiser": self.denoiser, "clip": self.clip}
 
 
@@ -218,10 +228,10 @@ class NoiseResidual(layers.Layer):
 class NPR(layers.Layer):
     """See `npr`."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         height, width = (side - side % 2 for side in images.shape[1:3])
         x = images[:, :height, :width] / (255 * np.array(_STD, "float32"))
         # A slice: Keras's nearest resize takes another pixel of each block.
@@ -236,10 +246,10 @@ class WaveletHH(layers.Layer):
     The edges are mirrored, as PyWavelets' mode "symmetric" does.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         # The high-pass filter of bior1.3 has two taps other than 0: 1/sqrt(2) and its negative.
         x = images / 255
         for axis in (1, 2):

@@ -7,6 +7,7 @@ from keras import layers
 
 from tfdetect.core.errors import UserError
 from tfdetect.models.normalization import FusedBatchNormalization
+from tfdetect.models.tensors import Tensor
 
 
 def small_resnet(
@@ -46,19 +47,19 @@ def small_resnet(
     return keras.Model(inputs, x, name="small_resnet")
 
 
-def _norm_relu(x, name: str):
+def _norm_relu(x: Tensor, name: str) -> Tensor:
     x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _conv(x, width: int, size: int, stride: int, name: str):
+def _conv(x: Tensor, width: int, size: int, stride: int, name: str) -> Tensor:
     return layers.Conv2D(
         width, size, strides=stride, padding="same", use_bias=False,
         kernel_initializer="he_normal", name=name,
     )(x)  # fmt: skip
 
 
-def _block(x, width: int, stride: int, name: str):
+def _block(x: Tensor, width: int, stride: int, name: str) -> Tensor:
     y = _norm_relu(x, f"{name}_1")
     shortcut = x
     if stride > 1 or x.shape[-1] != width:

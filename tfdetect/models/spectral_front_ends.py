@@ -1,7 +1,7 @@
 """Front-ends in the frequency domain. They compute in float32."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 import numpy as np
@@ -9,10 +9,12 @@ from keras import layers, ops
 from pydantic import Field
 from scipy.fft import dct as _scipy_dct
 
+from tfdetect.models.tensors import Tensor
+
 _GRAY = np.array([0.299, 0.587, 0.114], "float32")
 
 
-def dct(images, color: bool = True):
+def dct(images: Tensor, color: bool = True) -> Tensor:
     """Return the logarithm of the DCT, standardized (Frank et al., ICML 2020).
 
     Mean and standard deviation of each coefficient are computed on the training split before the
@@ -30,7 +32,7 @@ def dct(images, color: bool = True):
     return Standardize(name="dct_statistics")(LogDCT(name="dct")(images))
 
 
-def spectrum(images, band: Literal["all", "low", "mid", "high"] = "all"):
+def spectrum(images: Tensor, band: Literal["all", "low", "mid", "high"] = "all") -> Tensor:
     """Return the logarithm of the Fourier spectrum of each color (Spec; Zhang et al., WIFS 2019).
 
     Args:
@@ -45,7 +47,7 @@ def spectrum(images, band: Literal["all", "low", "mid", "high"] = "all"):
     return Spectrum(band, name="spectrum")(images)
 
 
-def fad(images, learnable: bool = True):
+def fad(images: Tensor, learnable: bool = True) -> Tensor:
     """Return the frequency-aware decomposition (F3-Net; Qian et al., ECCV 2020).
 
     Args:
@@ -60,11 +62,11 @@ def fad(images, learnable: bool = True):
 
 
 def lfs(
-    images,
+    images: Tensor,
     learnable: bool = True,
     bands: Annotated[int, Field(gt=0)] = 6,
     window: Annotated[int, Field(ge=2)] = 10,
-):
+) -> Tensor:
     """Return local frequency statistics (F3-Net; Qian et al., ECCV 2020).
 
     Args:
@@ -80,7 +82,7 @@ def lfs(
     return LFS(bands, window, learnable, name="lfs")(Gray(name="lfs_gray")(images))
 
 
-def _signed(images, name: str):
+def _signed(images: Tensor, name: str) -> Tensor:
     return layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name=name)(images)
 
 
@@ -93,7 +95,7 @@ def dct_matrix(side: int) -> np.ndarray:
 class _Float32(layers.Layer):
     """Base of layers without arguments that compute in float32 under any policy."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
 
 
@@ -101,7 +103,7 @@ class _Float32(layers.Layer):
 class Gray(_Float32):
     """Luma: [B, H, W, 3] -> [B, H, W, 1]."""
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         return ops.sum(images * _GRAY, axis=-1, keepdims=True)
 
 
@@ -109,11 +111,11 @@ class Gray(_Float32):
 class LogDCT(_Float32):
     """log(|DCT| + 1e-12) of each channel: [B, H, W, C] -> [B, H, W, C]."""
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         return ops.log(ops.abs(_transform(images, *images.shape[1:3])) + 1e-12)
 
 
-def _transform(x, height: int, width: int, inverse: bool = False):
+def _transform(x: Tensor, height: int, width: int, inverse: bool = False) -> Tensor:
     """Return the two-dimensional DCT of each channel, or its inverse."""
     rows, columns = dct_matrix(height), dct_matrix(width)
     if inverse:
@@ -126,16 +128,16 @@ def _transform(x, height: int, width: int, inverse: bool = False):
 class Standardize(_Float32):
     """Standardize each element by a mean and a standard deviation that `learn` computes."""
 
-    def build(self, shape):
-        def weight(name: str, start: str):
+    def build(self, shape: Any) -> None:
+        def weight(name: str, start: str) -> Tensor:
             return self.add_weight(name=name, shape=shape[1:], initializer=start, trainable=False)
 
         self.mean, self.deviation = weight("mean", "zeros"), weight("deviation", "ones")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.deviation
 
-    def learn(self, batches) -> None:
+    def learn(self, batches: Any) -> None:
         """Compute mean and standard deviation of batches, arrays [B, ...] (Welford's algorithm)."""
         count, mean, squares = 0, 0.0, 0.0
         for batch in batches:
@@ -157,13 +159,13 @@ class Standardize(_Float32):
 class Spectrum(layers.Layer):
     """See `spectrum`."""
 
-    def __init__(self, band: str = "all", **kwargs):
+    def __init__(self, band: str = "all", **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         if band not in ("all", "low", "mid", "high"):
             raise ValueError(f"band is all, low, mid or high, not {band!r}")
         self.band = band
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         x = ops.transpose(images, (0, 3, 1, 2)) / 255
         real, imaginary = ops.fft2((x, ops.zeros_like(x)))
         x = ops.log(ops.sqrt(real**2 + imaginary**2) + 1e-3)
@@ -182,7 +184,7 @@ class Spectrum(layers.Layer):
         kept = {"all": np.ones_like(inner), "low": inner, "mid": outer - inner, "high": 1 - outer}
         return kept[self.band][..., None].astype("float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "band": self.band}
 
 
@@ -204,11 +206,11 @@ class FAD(layers.Layer):
         overlapping: the diagonals between two bands belong to both, as in the public code.
     """
 
-    def __init__(self, learnable: bool = True, overlapping: bool = False, **kwargs):
+    def __init__(self, learnable: bool = True, overlapping: bool = False, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.learnable, self.overlapping = learnable, overlapping
 
-    def build(self, shape):
+    def build(self, shape: Any) -> None:
         _, height, width, _ = shape
         # The relative diagonal: at a square image, row plus column.
         side = max(height, width)
@@ -226,7 +228,7 @@ class FAD(layers.Layer):
                 initializer=keras.initializers.RandomNormal(0.0, 0.1),
             )  # fmt: skip
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         _, height, width, _ = images.shape
         bands = self._bands
         if self.learnable:
@@ -236,7 +238,7 @@ class FAD(layers.Layer):
             [_transform(x * bands[k][..., None], height, width, True) for k in range(4)], axis=-1
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"learnable": self.learnable, "overlapping": self.overlapping}
         return {**super().get_config(), **own}
 
@@ -257,8 +259,8 @@ class LFS(layers.Layer):
 
     def __init__(
         self, bands: int = 6, window: int = 10, learnable: bool = True,
-        mean_of_logs: bool = False, **kwargs,
-    ):  # fmt: skip
+        mean_of_logs: bool = False, **kwargs: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**{"dtype": "float32", **kwargs})
         self.bands, self.window, self.learnable = bands, window, learnable
         self.mean_of_logs = mean_of_logs
@@ -272,14 +274,14 @@ class LFS(layers.Layer):
             [(diagonal >= a) & below(diagonal, b) for a, b in pairwise(edges)], axis=-1
         ).astype("float32")
 
-    def build(self, shape):
+    def build(self, shape: Any) -> None:
         if self.learnable:
             self.filters = self.add_weight(
                 name="filters", shape=self._bands.shape,
                 initializer=keras.initializers.RandomNormal(0.0, 0.1),
             )  # fmt: skip
 
-    def call(self, gray):
+    def call(self, gray: Tensor) -> Tensor:
         pad = self.window // 2 - 1
         x = ops.pad(gray, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
         amounts = ops.abs(ops.conv(x, self._kernels, strides=2, padding="valid"))
@@ -290,7 +292,7 @@ class LFS(layers.Layer):
             return ops.matmul(ops.log10(amounts + 1e-15), bands / self._bands.sum(0))
         return ops.log10(ops.matmul(amounts, ops.abs(bands)) + 1e-6)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"bands": self.bands, "window": self.window, "learnable": self.learnable,
                "mean_of_logs": self.mean_of_logs}  # fmt: skip
         return {**super().get_config(), **own}

@@ -1,12 +1,17 @@
 """The head top_pixels: an image's verdict from its predicted mask."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
 from tfdetect.models.heads import linear
+from tfdetect.models.tensors import Tensor
 
 
-def top_pixels(features, outputs: int, dropout: float = 0.0, l2: float = 0.0, *, mask):
+def top_pixels(
+    features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.0, *, mask: Tensor
+) -> Tensor:
     """Return the logit of fake as the mean of the highest half percent of the mask's logits.
 
     So an image is called fake where its mask shows something, and only there. With two classes
@@ -37,17 +42,17 @@ class TopPixels(layers.Layer):
         fraction: of the pixels that are averaged, at least one pixel.
     """
 
-    def __init__(self, fraction: float = 0.005, **kwargs):
+    def __init__(self, fraction: float = 0.005, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.fraction = fraction
 
-    def call(self, mask):
+    def call(self, mask: Tensor) -> Tensor:
         pixels = mask.shape[1] * mask.shape[2]
         flat = ops.reshape(mask, (-1, pixels))
         values, _ = ops.top_k(flat, max(1, round(self.fraction * pixels)))
         return ops.mean(values, axis=1, keepdims=True)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "fraction": self.fraction}
 
 
@@ -55,10 +60,10 @@ class TopPixels(layers.Layer):
 class JoinKinds(layers.Layer):
     """Logits [B, C] from the logit of fake [B, 1] and the logits of its kinds [B, C - 1]."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         fake, kinds = inputs
         kinds = fake + ops.log_softmax(kinds)
         return ops.concatenate([ops.zeros_like(fake), kinds], axis=1)

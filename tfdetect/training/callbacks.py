@@ -25,7 +25,7 @@ class PlainNames(keras.callbacks.Callback):
 class ImagesPerSecond(keras.callbacks.Callback):
     """Adds `images_per_second` to the logs of each batch and epoch; validation is not included."""
 
-    def __init__(self, batch_size: int):
+    def __init__(self, batch_size: int) -> None:
         super().__init__()
         self.batch_size = batch_size
         self._start, self._count, self._seconds = 0.0, 0, 0.0
@@ -64,7 +64,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
 class StopBelowRate(keras.callbacks.Callback):
     """Ends the stage after the epoch in which the learning rate fell below a limit."""
 
-    def __init__(self, rate: float):
+    def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
@@ -82,7 +82,7 @@ class Pruner(keras.callbacks.Callback):
         should_stop: called after each epoch with its number, from 1, and the metric's value.
     """
 
-    def __init__(self, monitor: Monitor, should_stop: Callable[[int, float], bool]):
+    def __init__(self, monitor: Monitor, should_stop: Callable[[int, float], bool]) -> None:
         super().__init__()
         self.monitor, self.should_stop = monitor, should_stop
 
@@ -99,7 +99,7 @@ class ReportBrokenFiles(keras.callbacks.Callback):
         report: called after an epoch with paths and reasons.
     """
 
-    def __init__(self, data: TrainingStream, report: Callable[[dict[str, str]], None]):
+    def __init__(self, data: TrainingStream, report: Callable[[dict[str, str]], None]) -> None:
         super().__init__()
         self.data, self.report = data, report
         self._skipped = 0

@@ -50,11 +50,10 @@ def parse_memory_limit(text: str | None) -> dict[int | None, MemoryLimit]:
         if equals and not gpu.strip().isdigit():
             raise UserError(f"--gpu-memory-limit: {gpu!r} in {part!r} is not a GPU's number.")
         match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", value)
-        try:
-            number, unit = float(match[1]), match[2].upper()
-        except (TypeError, ValueError):
-            match = None
-        if match is None or (unit and unit not in _UNITS):
+        number, unit = None, ""
+        if match is not None:
+            number, unit = _float(match[1]), match[2].upper()
+        if number is None or (unit and unit not in _UNITS):
             raise UserError(
                 "--gpu-memory-limit takes a fraction such as 0.95, a size such as 14GiB, or one of "
                 f"them per GPU such as 0=0.9,1=10GiB. Received: {part!r}."
@@ -88,7 +87,7 @@ class Devices:
     gpus: int
     text: str
 
-    def scope(self):
+    def scope(self) -> Any:
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
 
@@ -208,13 +207,13 @@ def _mebibytes(number: int, limit: MemoryLimit) -> int:
     return size // 2**20
 
 
-def _mirrored(names: list[str]):
+def _mirrored(names: list[str]) -> Any:
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(names)
 
 
-def _configure(change) -> None:
+def _configure(change: Any) -> None:
     try:
         change()
     except RuntimeError as error:
@@ -222,3 +221,11 @@ def _configure(change) -> None:
             "Devices can be configured only before TensorFlow's first operation: "
             "call configure_devices first, or start a new process."
         ) from error
+
+
+def _float(text: str) -> float | None:
+    """Return the number of a text, none if it is not one."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -28,7 +28,7 @@ class EpochLog(keras.callbacks.Callback):
         log: called with each line.
     """
 
-    def __init__(self, training: Training, log: Callable[[str], None] = console.log):
+    def __init__(self, training: Training, log: Callable[[str], None] = console.log) -> None:
         super().__init__()
         self._epochs = sum(stage.epochs for stage in training.stages) or training.epochs
         self._log = log

@@ -174,13 +174,13 @@ def _prepare(
         detector = build_detector(experiment, classes)
         if devices.replicas > 1:
             _synchronize(detector)
-    stream = data.batches
+    stream: Callable[[int], tf.data.Dataset] = data.batches
     if "mask_aux" in detector.output:  # it learns the mask, too
 
-        def stream(start: int) -> tf.data.Dataset:
+        def with_aux_masks(start: int) -> tf.data.Dataset:
             return data.batches(start).map(with_aux_mask)
 
-        validation = validation.map(with_aux_mask)
+        stream, validation = with_aux_masks, validation.map(with_aux_mask)
     return _Job(experiment, classes, devices, detector, detector, stream, validation, steps)
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 from tfdetect.core import registry
 from tfdetect.core.experiment import Training
 from tfdetect.core.options import check_options
+from tfdetect.models.tensors import Tensor
 from tfdetect.training.mask_losses import MaskCriterion
 
 AUX_WEIGHT = 0.5  # of an auxiliary mask, relative to the mask, as in torchvision's FCN
@@ -56,11 +57,11 @@ def cross_entropy(classes: int, label_smoothing: float = 0.0) -> keras.losses.Lo
 class SoftCrossentropy(keras.losses.Loss):
     """Cross-entropy from class numbers or probabilities [B, C], with label smoothing."""
 
-    def __init__(self, classes: int, smoothing: float):
+    def __init__(self, classes: int, smoothing: float) -> None:
         super().__init__(name="soft_crossentropy")
         self.classes, self.smoothing = classes, smoothing
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if y_true.shape != y_pred.shape:
             y_true = keras.ops.reshape(keras.ops.cast(y_true, "int32"), (-1,))
             y_true = keras.ops.one_hot(y_true, self.classes)

@@ -1,10 +1,13 @@
 """Loss and metric of a mask. Both ignore pixels marked `UNKNOWN`."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from tfdetect.core.experiment import MaskLoss
 from tfdetect.data.targets import UNKNOWN
+from tfdetect.models.tensors import Tensor
 
 EDGE_PIXELS = 2  # distance to the border of the altered region within which a pixel is an edge
 
@@ -18,11 +21,11 @@ class MaskCriterion(keras.losses.Loss):
         settings: which loss, and its parameters.
     """
 
-    def __init__(self, settings: MaskLoss):
+    def __init__(self, settings: MaskLoss) -> None:
         super().__init__(name=settings.name)
         self.settings = settings
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss [B] of logits [B, H, W, 1] for truth [B, H, W, 1]: 0, 1 or `UNKNOWN`."""
         truth, known = _split(y_true)
         logits = ops.cast(y_pred, "float32")
@@ -44,7 +47,7 @@ class MaskCriterion(keras.losses.Loss):
         return loss
 
 
-def focal(truth, logits, alpha: float | None, gamma: float):
+def focal(truth: Tensor, logits: Tensor, alpha: float | None, gamma: float) -> Tensor:
     """Return the focal loss of each pixel, -alpha_t (1 - p_t)^gamma log p_t.
 
     Keras's own computes probabilities first and clips them, which loses the gradient of pixels
@@ -68,7 +71,7 @@ def focal(truth, logits, alpha: float | None, gamma: float):
     return loss
 
 
-def dice(truth, logits, known):
+def dice(truth: Tensor, logits: Tensor, known: Tensor) -> Tensor:
     """Return the Dice loss of each image, 1 - (2 TP + 1) / (P + T + 1) (Milletari et al., 2016)."""
     p = ops.sigmoid(logits) * known
     truth = truth * known
@@ -76,7 +79,7 @@ def dice(truth, logits, known):
     return 1 - (2 * both + 1) / (either + 1)
 
 
-def edges(truth, pixels: int):
+def edges(truth: Tensor, pixels: int) -> Tensor:
     """Return 1 where both altered and authentic pixels are within so many pixels, else 0."""
     size = 2 * pixels + 1
     highest = ops.max_pool(truth, size, strides=1, padding="same")
@@ -90,7 +93,9 @@ class MaskIoU(keras.metrics.Mean):
     An empty mask of an unaltered image counts 1; images without a known mask do not count.
     """
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         truth, known = _split(y_true)
         predicted = ops.cast(y_pred > 0, "float32") * known
         both, either = (
@@ -100,10 +105,10 @@ class MaskIoU(keras.metrics.Mean):
         counts = ops.cast(ops.any(known > 0, axis=(1, 2, 3)), "float32")
         if sample_weight is not None:
             counts *= ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        return super().update_state(iou, counts)
+        super().update_state(iou, counts)
 
 
-def _split(y_true):
+def _split(y_true: Tensor) -> Any:
     """Return the truth, 0 where it is unknown, and where it is known, both float32."""
     truth = ops.cast(y_true, "float32")
     known = ops.cast(truth != UNKNOWN, "float32")

@@ -2,21 +2,24 @@
 
 import keras
 
+from tfdetect.models.tensors import Tensor
 from tfdetect.training.mask_losses import MaskIoU
 
 
-def hard_labels(y_true, y_pred):
+def hard_labels(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Return the most probable class of each target, int32 [B, 1]; mixed targets have several."""
     if y_pred.shape[-1] > 1 and y_true.shape == y_pred.shape:
         y_true = keras.ops.argmax(y_true, axis=-1)
     return keras.ops.reshape(keras.ops.cast(keras.ops.round(y_true), "int32"), (-1, 1))
 
 
-class _OfHardLabels:
+class _OfHardLabels(keras.metrics.Metric):
     """Makes a metric count a mixed target as its most probable class."""
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        return super().update_state(hard_labels(y_true, y_pred), y_pred, sample_weight)
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        super().update_state(hard_labels(y_true, y_pred), y_pred, sample_weight)
 
 
 class _BinaryAccuracy(_OfHardLabels, keras.metrics.BinaryAccuracy):
@@ -38,13 +41,15 @@ class _BinaryLogLoss(_OfHardLabels, keras.metrics.BinaryCrossentropy):
 class FakeAUC(keras.metrics.AUC):
     """ROC AUC of P(fake) = 1 - P(class 0), from logits of two or more classes."""
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         y_true = keras.ops.reshape(hard_labels(y_true, y_pred) > 0, (-1,))
         if y_pred.shape[-1] == 1:
             fake = keras.ops.sigmoid(y_pred[:, 0])
         else:
             fake = 1.0 - keras.ops.softmax(y_pred)[:, 0]
-        return super().update_state(y_true, fake, sample_weight)
+        super().update_state(y_true, fake, sample_weight)
 
 
 def build_metrics(classes: int, masks: bool) -> dict[str, list[keras.metrics.Metric]]:

@@ -1,5 +1,7 @@
 """Builds the optimizer and the learning-rate schedule of an experiment."""
 
+from typing import Any
+
 import keras
 
 from tfdetect.core.experiment import Stage, Training
@@ -33,7 +35,7 @@ def only_stage(training: Training) -> Stage:
     return Stage(epochs=training.epochs)
 
 
-def _learning_rate(training: Training, steps_per_epoch: int, stage: Stage):
+def _learning_rate(training: Training, steps_per_epoch: int, stage: Stage) -> Any:
     rate, schedule = training.optimizer.learning_rate * stage.lr_multiplier, training.schedule
     if schedule.name == "step":
         return keras.optimizers.schedules.ExponentialDecay(

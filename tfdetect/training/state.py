@@ -6,6 +6,7 @@ import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -54,7 +55,7 @@ class TrainState(keras.callbacks.Callback):
         others: list[keras.callbacks.Callback],
         minutes: float = 10.0,
         average: AverageWeights | None = None,
-    ):
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.monitor = monitor
@@ -142,7 +143,9 @@ class TrainState(keras.callbacks.Callback):
             "step": self.step, "best": self.best, "callbacks": self._memory,
             "stopped": self.stopped, "ended": self.ended, "seconds": self.seconds,
         }  # fmt: skip
-        arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables())}
+        arrays: dict[str, Any] = {
+            f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables())
+        }
         if self.step:
             metrics = enumerate(self.model.metrics_variables)
             arrays |= {f"metric_{i}": np.asarray(v) for i, v in metrics}
@@ -152,7 +155,7 @@ class TrainState(keras.callbacks.Callback):
         )  # fmt: skip
         self._written = time.monotonic()
 
-    def _replace(self, path: Path, name: str, write) -> None:
+    def _replace(self, path: Path, name: str, write: Any) -> None:
         """Write a new file, then replace the old one with it.
 
         Raises:
@@ -217,7 +220,7 @@ class TrainState(keras.callbacks.Callback):
 class EndOfTraining(keras.callbacks.Callback):
     """Notes that a callback before it ended the training; those after it end a stage only."""
 
-    def __init__(self, state: TrainState):
+    def __init__(self, state: TrainState) -> None:
         super().__init__()
         self.state = state
 

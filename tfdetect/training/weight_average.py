@@ -1,7 +1,8 @@
 """An exponential moving average of the weights, validated and saved instead of the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,11 +19,11 @@ class AverageWeights(keras.callbacks.Callback):
             forgets the initial weights.
     """
 
-    def __init__(self, momentum: float):
+    def __init__(self, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
         self.variables: list[tf.Variable] = []
-        self._update = None
+        self._update: Callable[[tf.Tensor], None] | None = None
 
     def start(self, model: keras.Model) -> None:
         """Start from the model's weights; a resumed average is then restored into `variables`."""
@@ -40,6 +41,7 @@ class AverageWeights(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         step = int(self.model.optimizer.iterations)
+        assert self._update is not None  # since `start`
         self._update(tf.constant(min(self.momentum, (1 + step) / (10 + step)), tf.float32))
 
     def on_test_begin(self, logs: dict | None = None) -> None:
@@ -64,5 +66,5 @@ class AverageWeights(keras.callbacks.Callback):
             average.assign(value)
 
 
-def _value(variable) -> tf.Tensor:
+def _value(variable: Any) -> tf.Tensor:
     return tf.convert_to_tensor(variable.value if hasattr(variable, "value") else variable)

@@ -1,7 +1,7 @@
 """F3-Net (Qian et al., ECCV 2020): forgeries in frequencies, over one or two Xceptions."""
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 from keras import layers, ops
@@ -12,6 +12,7 @@ from tfdetect.models.backbones import Backbone, build_backbone, inflate
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.networks.blocks import norm
 from tfdetect.models.spectral_front_ends import FAD, LFS, Gray
+from tfdetect.models.tensors import Tensor
 
 
 def f3net(
@@ -67,14 +68,15 @@ def f3net(
         streams = {name: parts[name][step](x) for name, x in streams.items()}
         if step < len(cuts):
             names = [f"mix{step + 1}_{name}" for name in streams]
-            pair = mix_block(*streams.values(), f"mix{step + 1}", names)
+            first, second = streams.values()
+            pair = mix_block(first, second, f"mix{step + 1}", names)
             streams, maps = dict(zip(streams, pair)), names
     features = list(streams.values())
     x = layers.Concatenate(name="streams")(features) if len(features) > 1 else features[0]
     return Backbone(keras.Model(inputs, x, name="f3net"), maps)
 
 
-def mask(image, features, maps: list, linear: bool = True) -> dict:
+def mask(image: Tensor, features: Tensor, maps: list, linear: bool = True) -> dict:
     """Return mask logits: note 003's decoder of both streams after their second mixing.
 
     Args:
@@ -96,11 +98,11 @@ def mask(image, features, maps: list, linear: bool = True) -> dict:
     return {"mask": Bilinear(*image.shape[1:3], dtype="float32", name="mask")(x)}
 
 
-def mix_block(first, second, name: str, names: list[str]):
+def mix_block(first: Tensor, second: Tensor, name: str, names: list[str]) -> Tensor:
     """Return two maps [B, s, s, C] with attention to each other; initially the identity."""
     channels = first.shape[-1]
 
-    def both(axis: int, key: str):
+    def both(axis: int, key: str) -> Tensor:
         pair = [
             layers.Conv2D(channels, 1, name=f"{name}_{key}{i}")(x)
             for i, x in enumerate((first, second))
@@ -109,7 +111,7 @@ def mix_block(first, second, name: str, names: list[str]):
 
     attention = MapAttention(name=f"{name}_attention")([both(2, "query"), both(1, "key")])
 
-    def add(x, other, title: str):
+    def add(x: Tensor, other: Any, title: str) -> Tensor:
         y = layers.Multiply(name=f"{title}_attended")([other, attention])
         y = Gate(name=f"{title}_gate")(y)
         y = layers.DepthwiseConv2D(1, name=f"{title}_conv")(y)
@@ -153,7 +155,7 @@ def _parts(
     return parts
 
 
-def _chain(models: list, x):
+def _chain(models: list, x: Tensor) -> Tensor:
     for model in models:
         x = model(x)
     return x
@@ -177,7 +179,7 @@ class CenteredMaxPooling(layers.Layer):
     Keras's "same" pads images of even sides on the bottom and on the right only.
     """
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         # The lowest number of half precision: no padding is ever the maximum.
         x = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-65504.0)
         return ops.max_pool(x, 3, 2, padding="valid")
@@ -187,10 +189,10 @@ class CenteredMaxPooling(layers.Layer):
 class MapAttention(layers.Layer):
     """Attention of each channel [B, h, w, C] from queries [B, h, 2 w, C], keys [B, 2 h, w, C]."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         queries, keys = (ops.transpose(x, (0, 3, 1, 2)) for x in inputs)
         return ops.transpose(ops.softmax(ops.matmul(queries, keys)), (0, 2, 3, 1))
 
@@ -199,8 +201,8 @@ class MapAttention(layers.Layer):
 class Gate(layers.Layer):
     """Multiply by 2 sigmoid(g) - 1, where g is learned and initially 0."""
 
-    def build(self, shape):
+    def build(self, shape: Any) -> None:
         self.gate = self.add_weight(name="gate", shape=(), initializer="zeros")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return x * (2 * ops.sigmoid(self.gate) - 1)

@@ -1,5 +1,7 @@
 """GraftNet (note 003): image, frequency bands and local statistics, joined by attention."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -7,6 +9,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
 from tfdetect.models.spectral_front_ends import FAD, LFS, Gray
+from tfdetect.models.tensors import Tensor
 
 _CHANNELS = {2: 24, 4: 32, 8: 32}  # of a stream, by stride
 
@@ -48,7 +51,8 @@ def graftnet(
         "lfs": LFS(learnable=learnable, name="lfs")(Gray(name="lfs_gray")(levels)),
         "fad": FAD(learnable, name="fad")(inputs),
     }
-    tokens, maps = [], {2: [], 4: []}
+    tokens: list[Tensor] = []
+    maps: dict[int, list[str]] = {2: [], 4: []}
     for name, x in streams.items():
         for stride, channels in _CHANNELS.items():
             if x.shape[1] == shape[0] // stride:  # LFS comes at half the size
@@ -69,7 +73,7 @@ def graftnet(
     return Backbone(model, [*maps[2], *maps[4], "graft"])
 
 
-def mask(image, features, maps: list) -> dict:
+def mask(image: Tensor, features: Tensor, maps: list) -> dict:
     """Return mask logits, decoded from the joined maps and the finer maps of the streams.
 
     Args:
@@ -90,7 +94,7 @@ def mask(image, features, maps: list) -> dict:
     return {"mask": layers.Conv2D(1, 1, dtype="float32", name="mask")(x)}
 
 
-def _block(x, width: int, stride: int, name: str):
+def _block(x: Tensor, width: int, stride: int, name: str) -> Tensor:
     """Two separable convolutions with a 1x1 convolution as shortcut, as in Xception."""
     skip = norm(conv(x, width, 1, f"{name}_skip", stride), f"{name}_skip_norm")
     for number in (1, 2):
@@ -110,11 +114,11 @@ class MapTokens(layers.Layer):
     Heads split the N numbers of a token; queries, keys and values are not projected.
     """
 
-    def __init__(self, heads: int = 8, **kwargs):
+    def __init__(self, heads: int = 8, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.heads = heads
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         _, count, width = inputs[0].shape
         query, key, value = (
             ops.reshape(x, (-1, count, self.heads, width // self.heads)) for x in inputs
@@ -122,5 +126,5 @@ class MapTokens(layers.Layer):
         attended = ops.dot_product_attention(query, key, value)
         return ops.reshape(attended, (-1, count, width))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "heads": self.heads}

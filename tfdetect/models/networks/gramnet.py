@@ -1,10 +1,13 @@
 """GramNet (Liu, Qi, Torr, CVPR 2020): ResNet-18 and Gram matrices of its maps."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.networks.blocks import conv_norm_relu
+from tfdetect.models.tensors import Tensor
 
 _TAPS = ("conv1_relu", "pool1_pool", "stack0_block1_out", "stack1_block1_out", "stack2_block1_out")
 
@@ -41,10 +44,10 @@ def gramnet(shape: tuple[int, int, int], weights: str, width: int = 32) -> keras
 class Gram(layers.Layer):
     """[B, H, W, C] -> F F^T / (C H W) of the C maps, float32 [B, C, C, 1]."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         _, height, width, channels = x.shape
         flat = ops.reshape(x, (-1, height * width, channels))
         gram = ops.matmul(ops.transpose(flat, (0, 2, 1)), flat)
@@ -55,8 +58,8 @@ class Gram(layers.Layer):
 class Factor(layers.Layer):
     """Multiply by one learned number, initially 1."""
 
-    def build(self, shape):
+    def build(self, shape: Any) -> None:
         self.factor = self.add_weight(name="factor", shape=(), initializer="ones")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return x * self.factor

@@ -1,7 +1,7 @@
 """IID-Net (Wu & Zhou, TCSVT 2022): inpainting traces, by cells from architecture search."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ from keras import layers, ops
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
 from tfdetect.models.residual_front_ends import bayar_convolution
+from tfdetect.models.tensors import Tensor
 
 # The cells that the search found: channels, stride, dilation, and the three operations.
 SEARCHED = (
@@ -66,7 +67,7 @@ def iidnet(shape: tuple[int, int, int], weights: str, cells: Cells | None = None
     return Backbone(keras.Model(inputs, x, name="iidnet"), [""])
 
 
-def mask(image, features, maps: list) -> dict:
+def mask(image: Tensor, features: Tensor, maps: list) -> dict:
     """Return mask logits: upsampling, one convolution, the median of 3x3 pixels.
 
     Args:
@@ -82,7 +83,9 @@ def mask(image, features, maps: list) -> dict:
     return {"mask": Median(name="mask")(x)}
 
 
-def _cell(x, width: int, stride: int, dilation: int, operations, name: str, activate: bool):
+def _cell(
+    x: Tensor, width: int, stride: int, dilation: int, operations: Any, name: str, activate: bool
+) -> Tensor:
     skip = x
     if stride > 1 or x.shape[-1] != width:
         skip = norm(conv(x, width, 1, f"{name}_skip", stride), f"{name}_skip_norm")
@@ -96,7 +99,9 @@ def _cell(x, width: int, stride: int, dilation: int, operations, name: str, acti
     return layers.Add(name=f"{name}_add")([x, skip])
 
 
-def _operation(x, operation: str, width: int, stride: int, dilation: int, name: str):
+def _operation(
+    x: Tensor, operation: str, width: int, stride: int, dilation: int, name: str
+) -> Tensor:
     if operation == "identity":
         return x
     fixed = operation == "fixed"
@@ -120,7 +125,7 @@ def _operation(x, operation: str, width: int, stride: int, dilation: int, name: 
 class Differences(keras.initializers.Initializer):
     """First differences in three directions (down, right, diagonal), repeated, of all colors."""
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Any, dtype: Any = None) -> Tensor:
         kernel = np.zeros(shape)
         kernel[1, 1] = -1
         for number, (row, column) in enumerate(((2, 1), (1, 2), (2, 2))):
@@ -140,11 +145,11 @@ class GlobalAttention(layers.Layer):
         alike: lowest mean cosine similarity of a rank that is included.
     """
 
-    def __init__(self, most: int = 15, alike: float = 0.5, **kwargs):
+    def __init__(self, most: int = 15, alike: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.most, self.alike = most, alike
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         _, height, width, channels = x.shape
         flat = ops.reshape(x, (-1, height * width, channels))
         most = min(self.most, height * width)
@@ -161,7 +166,7 @@ class GlobalAttention(layers.Layer):
             total = total + like * ops.cast(rank < count, "float32")
         return ops.reshape(total / ops.cast(count, "float32"), ops.shape(x))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "most": self.most, "alike": self.alike}
 
 
@@ -169,7 +174,7 @@ class GlobalAttention(layers.Layer):
 class LocalAttention(layers.Layer):
     """A fixed, center-weighted 5x5 average of each channel."""
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         kernel = np.repeat(LOCAL[:, :, None, None], x.shape[-1], axis=2)
         kernel = ops.convert_to_tensor(kernel, self.compute_dtype)
         return ops.depthwise_conv(x, kernel, padding="same")
@@ -179,7 +184,7 @@ class LocalAttention(layers.Layer):
 class Double(layers.Layer):
     """Bilinear upsampling by 2 with aligned corners."""
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         size = [2 * x.shape[1], 2 * x.shape[2]]
         larger = tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True)
         return ops.cast(larger, self.compute_dtype)
@@ -189,10 +194,10 @@ class Double(layers.Layer):
 class Median(layers.Layer):
     """The median of 3x3 pixels without padding, resized to [B, H, W, 1] by nearest neighbor."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         height, width = (side - 2 for side in x.shape[1:3])
         around = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
         inner = ops.sort(ops.concatenate(around, axis=-1), axis=-1)[..., 4:5]

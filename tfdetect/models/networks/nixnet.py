@@ -8,6 +8,7 @@ from keras import layers
 from tfdetect.core.errors import UserError
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
+from tfdetect.models.tensors import Tensor
 
 # By size: channels of the fused maps at strides 2, 4 and 8, and whether coarse maps are narrowed.
 _SIZES = {40: ((128, 256, 512), True), 60: ((256, 512, 1024), True), 85: ((256, 512, 1024), False)}
@@ -54,7 +55,7 @@ def nixnet(shape: tuple[int, int, int], weights: str, size: Literal[40, 60, 85] 
     return Backbone(keras.Model(inputs, x, name="nixnet"), [""])
 
 
-def mask(image, features, maps: list) -> dict:
+def mask(image: Tensor, features: Tensor, maps: list) -> dict:
     """Return mask logits: NIX-Net's last block.
 
     Its last activation is omitted: after it no logit could fall below the bias.
@@ -73,7 +74,7 @@ def mask(image, features, maps: list) -> dict:
     return {"mask": layers.Conv2D(1, 1, dtype="float32", name="mask")(x)}
 
 
-def _residual(x, width: int, name: str):
+def _residual(x: Tensor, width: int, name: str) -> Tensor:
     shortcut = norm(conv(x, width, 1, f"{name}_shortcut", 2), f"{name}_shortcut_norm")
     x = conv_norm_relu(x, width, 3, f"{name}_1")
     x = norm(conv(x, width, 3, f"{name}_2_conv", 2), f"{name}_2_norm")
@@ -97,6 +98,6 @@ def _exchange(maps: list, name: str) -> list:
     return outputs
 
 
-def _up(x, width: int, name: str):
+def _up(x: Tensor, width: int, name: str) -> Tensor:
     x = layers.UpSampling2D(interpolation="bilinear", name=f"{name}_resize")(x)
     return conv(x, width, 1, name, bias=True)

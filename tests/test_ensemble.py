@@ -321,7 +321,7 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
     assert again == run.results["test"]["metrics"]
     assert run_command(export_command, [str(run.path)]) == 0
     assert run_command(evaluate_command, [str(run.path), "--crops", "5"]) == 2
-    assert "cut their own windows" in capsys.readouterr().err
+    assert "crop their own windows" in capsys.readouterr().err
 
 
 def test_an_ensemble_records_what_its_members_were_trained_on(tmp_path):
@@ -384,13 +384,13 @@ def test_an_ensemble_is_explained_member_by_member(trained, pictures, tmp_path):
     from tfdetect.predict import main as predict_command
 
     run = fuse(trained.values(), tmp_path, "--fusion", "fisher")
-    assert "kinds that this validation split lacks" in (run.path / "fusion.html").read_text()
+    assert "fakes that this validation split lacks" in (run.path / "fusion.html").read_text()
     image = next((pictures / "test" / "fake").glob("*.png"))
     arguments = [str(run.path), str(image), "--explain", str(tmp_path / "pages")]
     assert run_command(predict_command, arguments) == 0
     text = (tmp_path / "pages" / f"{image.stem}.html").read_text()
     assert "Grad-CAM, large" in text and "integrated gradients" in text and "occlusion" in text
-    assert "The detector looks at 32 x 32 pixels" in text  # the largest view
+    assert "The detector sees 32 x 32 pixels" in text  # the largest view
     found = tmp_path / "explained"
     arguments = [str(run.path), "--count", "4", "--output", str(found)]
     assert run_command(explain_command, arguments) == 0

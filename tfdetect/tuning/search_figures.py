@@ -78,7 +78,7 @@ def parallel_coordinates(search: Search, trials: list[Trial]) -> Figure:
         for height, text in _ticks(parameter):
             axes.annotate(text, (column, height), fontsize=8, xytext=(3, 2),
                           textcoords="offset points",
-                          bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})  # fmt: skip
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
     names = [_short_label(label) for label in labels]
     axes.set_xticks(range(len(names) + 1), [*names, "rank"], rotation=30, ha="right", fontsize=9)
     axes.set(yticks=[], ylim=(MISSING - 0.05, 1.1))

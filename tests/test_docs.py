@@ -95,6 +95,14 @@ def test_readme_is_short_and_keeps_the_test_command():
     assert marked.endswith("-m pytest") and '".[test]"' in marked
 
 
+def test_figures_of_the_shipped_run_are_its_own():
+    """The pages show copies, which must follow the run: cp them from its figures/."""
+    figures = ROOT / "saved_models" / "cifake_small_resnet" / "figures"
+    for name in ("reliability", "thresholds"):
+        shown = ROOT / "docs" / "images" / f"cifake_{name}.png"
+        assert shown.read_bytes() == (figures / f"test_{name}.png").read_bytes(), name
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md"])
 def test_links_between_files_lead_somewhere(name):
     page = ROOT / name

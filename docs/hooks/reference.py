@@ -32,11 +32,6 @@ from tfdetect.core.experiment import Experiment  # noqa: E402
 from tfdetect.core.run_info import RunInfo  # noqa: E402
 from tfdetect.core.spec import DatasetSpec  # noqa: E402
 
-# Files outside docs/ that pages show, by their address in the site.
-COPIED = {
-    "images/cifake_reliability.png":
-        "saved_models/cifake_small_resnet/figures/test_reliability.png",
-}  # fmt: skip
 # Files at the top of the repository that are pages too.
 PAGES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
@@ -56,7 +51,7 @@ def on_config(config):
 
 
 def on_files(files, config):
-    """Add the generated pages and the copied files to the site."""
+    """Add the generated pages and the examples to the site."""
     pages = {
         "reference/commands/index.md": commands_page(),
         **{f"reference/commands/{n}.md": command_page(n, t) for n, t in entry.COMMANDS.items()},
@@ -98,7 +93,7 @@ def on_files(files, config):
     for address, content in pages.items():
         files.append(File.generated(config, address, content=content))
     examples = {f"examples/{p.name}": f"examples/{p.name}" for p in (ROOT / "examples").glob("*.*")}
-    for address, source in {**COPIED, **examples}.items():
+    for address, source in examples.items():
         files.append(File.generated(config, address, abs_src_path=str(ROOT / source)))
     return files
 

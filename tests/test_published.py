@@ -279,6 +279,6 @@ def test_models_lists_them_without_tensorflow(capsys):
     assert main(["models"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in NAMES)
-    code = ("import sys; from tfdetect.core.cli import main; main(['models', '--json']); "
+    code = ("import sys; from tfdetect.__main__ import main; main(['models', '--json']); "
             "sys.exit('tensorflow' in sys.modules)")  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -161,6 +161,14 @@ def test_dry_run_shows_and_starts_nothing(tmp_path):
     assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr
 
 
+def test_unknown_values_get_the_nearest_one(capsys):
+    assert main(["ensemble", "a", "b", "--fusion", "stackd"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown value 'stackd'. Did you mean 'stacked'? Available: stacked, mean," in error
+    assert main(["predict", "run", "a.jpg", "--crops", "3"]) == 2
+    assert "Available: 1, 5, 9." in capsys.readouterr().err
+
+
 def test_console_script():
     shown = run("tfdetect", "--help").stdout
     assert all(f"  {name} " in shown for name in COMMANDS)

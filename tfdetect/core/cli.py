@@ -57,6 +57,15 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown argument {rest[0]!r}.{nearest(rest[0].split('=')[0], flags)}")
         return parsed
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action,
+                f"unknown value {str(value)!r}.{nearest(str(value), choices)} "
+                f"Available: {', '.join(choices)}.",
+            )
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}\nSee: {self.prog} --help")
 

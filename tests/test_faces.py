@@ -57,7 +57,7 @@ def run(arguments, capsys):
 def test_faces_and_masks_are_cut_alike_and_read_as_faces3(videos, tmp_path, capsys):
     code, out, err = run([videos, "--output", tmp_path, "--every", "4"], capsys)
     assert code == 0, err
-    assert "9 faces of 3 videos" in out and "1 failed" in out
+    assert "9 faces from 3 videos" in out and "1 failed" in out
     assert "999.mp4: no face found" in err
     for target in ("real/youtube/000", "edited/F2F/000_003", "edited/FS/000_003"):
         names = sorted(p.name for p in (tmp_path / target).iterdir())
@@ -91,7 +91,7 @@ def test_mistakes_are_explained(tmp_path, capsys):
     code, _, err = run([tmp_path / "none", "--output", tmp_path], capsys)
     assert code == 2 and "There is no folder" in err
     code, _, err = run([tmp_path, "--output", tmp_path, "--every", "0"], capsys)
-    assert code == 2 and "above 0" in err
+    assert code == 2 and "at least 1" in err
 
 
 def test_a_missing_mask_video_is_named(videos, tmp_path, capsys):

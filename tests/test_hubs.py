@@ -89,5 +89,5 @@ def test_prepared_sets_train_and_keep_their_bytes(prefix, prepare, pictures, tmp
 @pytest.mark.parametrize("name", ["tfds:no_such_set_at_all", "hf:nobody/no_such_set"])
 def test_what_cannot_be_had_says_the_way_out(name, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="could not be brought.*\n.*give its folder"):
+    with pytest.raises(UserError, match="could not be unpacked.*\n.*give its folder"):
         make_plan(name)

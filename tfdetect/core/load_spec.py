@@ -82,9 +82,10 @@ def _at(spec: DatasetSpec, folder: Path) -> SpecAndFolders:
     return spec, {spec.name: folder.resolve()}
 
 
-def _with_parts(data: dict[str, Any]) -> SpecAndFolders:
+def _with_parts(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
     """Return a spec's document with the specs of its parts, and the folders of these."""
-    parts, folders = [], {}
+    parts: list[Any] = []
+    folders: dict[str, Path] = {}
     listed = data.get("parts")
     for part in listed if isinstance(listed, list) else []:
         part = {"dataset": part} if isinstance(part, str) else part

@@ -121,7 +121,7 @@ def build_catalog(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
 def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog:
     root = roots[spec.name].resolve()
     if spec.shards:
-        return _read_prepared(spec, root)
+        return _read_prepared(spec, root, spec.shards)
     files, skipped, counts = scan(spec, root)
     content = inspect(spec, root, files, progress)
     for column in CONTENT_COLUMNS:
@@ -155,10 +155,10 @@ def _compact(table: pa.Table) -> pa.Table:
     return pa.table({name: columns[name] for name in names})
 
 
-def _read_prepared(spec: DatasetSpec, root: Path) -> Catalog:
+def _read_prepared(spec: DatasetSpec, root: Path, shards: str) -> Catalog:
     """Return the catalog that `prepare` wrote, and check that every shard has its size."""
     try:
-        table = pq.read_table(root / spec.shards)
+        table = pq.read_table(root / shards)
         lines = (root / SHARDS).read_text().splitlines()
         sizes = {row["shard"]: row["bytes"] for row in map(json.loads, filter(None, lines))}
         skipped = pacsv.read_csv(root / "skipped.csv")

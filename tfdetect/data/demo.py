@@ -1,9 +1,9 @@
-"""The embedded demonstration dataset: photographs that come inside Python packages.
+"""The embedded demonstration dataset, made of photographs that Python packages contain.
 
-Eleven color photographs of scikit-image, scikit-learn and matplotlib, split by
-photograph. Authentic images are 64x64 crops; altered ones are the same crops with
-a region upsampled, recompressed or noised. It shows that the whole road works; what a
-detector learns here says nothing about real forgeries.
+Eleven color photographs of scikit-image, scikit-learn and matplotlib are split by photograph.
+Authentic images are 64x64 crops. Altered images are the same crops with a region that was
+upsampled, recompressed or noised. The dataset shows that the whole workflow works; what a detector
+learns from it says nothing about real forgeries.
 """
 
 import importlib.util
@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tfdetect.core.errors import UserError
 
-SIDE = 64  # pixels
-PAIRS = 160  # crops of each photograph, each authentic and altered
+SIDE = 64  # of a crop, in pixels
+PAIRS = 160  # crops of each photograph, each once authentic and once altered
 PHOTOS = {
     "train": (
         ("skimage", "data/astronaut.png"), ("skimage", "data/chelsea.png"),
@@ -35,7 +35,7 @@ PHOTOS = {
 
 
 def build(folder: Path) -> Path:
-    """Writes the dataset below `folder` (whole or not at all) and returns it."""
+    """Write the dataset into a folder, whole or not at all, and return the folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -47,7 +47,7 @@ def build(folder: Path) -> Path:
         try:
             os.rename(temporary, folder)
         except OSError:
-            if not folder.is_dir():  # another process may have been first
+            if not folder.is_dir():  # another process may have written it first
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -65,7 +65,7 @@ def _open(package: str, name: str) -> Image.Image:
     return Image.open(path).convert("RGB")
 
 
-def _write_pairs(folder: Path, stem: str, image: Image.Image, rng) -> None:
+def _write_pairs(folder: Path, stem: str, image: Image.Image, rng: np.random.Generator) -> None:
     authentic = folder / "authentic"
     authentic.mkdir(parents=True, exist_ok=True)
     fills = {"upsampled": _upsample, "recompressed": _recompress, "noised": _noise}
@@ -80,8 +80,8 @@ def _write_pairs(folder: Path, stem: str, image: Image.Image, rng) -> None:
         altered.save(folder / "altered" / method / f"{stem}-{number:04d}.png")
 
 
-def _crop(image: Image.Image, rng) -> Image.Image:
-    """A random square; flat ones (sky, black space) are drawn again, a hundred times at most."""
+def _crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Return a random square; flat ones (sky, black space) are drawn again, up to 100 times."""
     for _ in range(100):
         x = int(rng.integers(image.width - SIDE + 1))
         y = int(rng.integers(image.height - SIDE + 1))
@@ -91,8 +91,8 @@ def _crop(image: Image.Image, rng) -> Image.Image:
     return crop
 
 
-def _mask(rng) -> Image.Image:
-    """An ellipse over a quarter to nine tenths of the crop, with a soft edge."""
+def _mask(rng: np.random.Generator) -> Image.Image:
+    """Return an ellipse over a quarter to nine tenths of the crop, with a soft edge."""
     radii = SIDE * rng.uniform(0.3, 0.6, 2)
     center = SIDE * rng.uniform(0.35, 0.65, 2)
     mask = Image.new("L", (SIDE, SIDE))
@@ -100,20 +100,20 @@ def _mask(rng) -> Image.Image:
     return mask.filter(ImageFilter.GaussianBlur(1))
 
 
-def _upsample(crop: Image.Image, _rng) -> Image.Image:
-    """Halved and doubled again by repeating pixels, as a generator's last layer would."""
+def _upsample(crop: Image.Image, _rng: np.random.Generator) -> Image.Image:
+    """Halve the crop and double it by repeating pixels, as the last layer of a generator does."""
     half = crop.resize((SIDE // 2, SIDE // 2), Image.Resampling.BOX)
     return half.resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
-def _recompress(crop: Image.Image, rng) -> Image.Image:
-    """Compressed once more as JPEG of low quality."""
+def _recompress(crop: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Compress the crop as JPEG of low quality."""
     data = io.BytesIO()
     crop.save(data, "JPEG", quality=int(rng.integers(8, 24)))
     return Image.open(data).convert("RGB")
 
 
-def _noise(crop: Image.Image, rng) -> Image.Image:
-    """Grain of another camera."""
+def _noise(crop: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Add noise, like that of another camera."""
     grain = rng.normal(0, rng.uniform(8, 16), (SIDE, SIDE, 3))
     return Image.fromarray(np.clip(np.asarray(crop) + grain, 0, 255).astype(np.uint8))

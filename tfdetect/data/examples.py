@@ -60,7 +60,8 @@ class Examples:
 
     def _error(self, row: int) -> str | None:
         error = self.images.error(row)
-        if error is None and self.masks is not None and self.has_mask[row]:
+        has_mask = self.has_mask is not None and bool(self.has_mask[row])
+        if error is None and self.masks is not None and has_mask:
             error = self.masks.error(row)
             return error and f"its mask: {error}"
         return error

@@ -1,16 +1,17 @@
-"""Cuts faces and their masks out of FaceForensics++ videos, for the dataset spec `faces3`.
+"""Crops faces and their masks from FaceForensics++ videos, for the dataset spec `faces3`.
 
-Expects the official layout (Roessler et al., ICCV 2019), at any compression:
+The videos have the official layout (Roessler et al., ICCV 2019), at any compression:
 
     original_sequences/youtube/<compression>/videos/NNN.mp4
     manipulated_sequences/<method>/<compression>/videos/NNN_MMM.mp4
     manipulated_sequences/<method>/masks/videos/NNN_MMM.mp4
 
-and writes real/youtube/NNN/, edited/<method>/NNN_MMM/ and masks/<method>/NNN_MMM/ with
-one PNG a frame, named by the frame's number. Real and edited faces are found by the same
-detector and cut alike, so that the cut gives no label away.
+The results are real/youtube/NNN/, edited/<method>/NNN_MMM/ and masks/<method>/NNN_MMM/ with one
+PNG for each frame, named by its number. Real and edited faces are found by the same detector and
+cropped in the same way, so that the crop does not reveal the label.
 """
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +32,10 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv")
 
 @dataclass(frozen=True)
 class Video:
-    """A video to cut faces out of.
+    """A video to crop faces from.
 
     Attributes:
-        path: the video's file.
+        path: the file.
         masks: the video of its masks; None for originals.
         target: folder for the faces, relative to the output.
     """
@@ -45,7 +47,14 @@ class Video:
 
 @dataclass(frozen=True)
 class Cut:
-    """What was made of one video: faces written, frames without a face, and an error."""
+    """The result for one video.
+
+    Attributes:
+        video: the video.
+        faces: number of faces that were written.
+        missed: number of frames without a face.
+        error: why there are no faces, or None.
+    """
 
     video: Video
     faces: int = 0
@@ -54,10 +63,10 @@ class Cut:
 
 
 def find_videos(root: Path) -> list[Video]:
-    """Lists the videos below `root` in the official layout, originals first.
+    """Return the videos below a folder in the official layout, originals first.
 
     Raises:
-        UserError: there are none.
+        UserError: There are none.
     """
     found = []
     for path in sorted(root.rglob("videos/*")):
@@ -89,17 +98,21 @@ def extract_faces(
     size: int | None = None,
     progress: bool = True,
 ) -> list[Cut]:
-    """Cuts the surest face out of every n-th frame, several videos at a time.
+    """Crop the most confident face from every n-th frame, several videos at a time.
 
-    A video whose folder is there already is passed over, so that an interrupted
-    extraction goes on where it stopped.
+    A video whose folder exists is skipped, so that an interrupted extraction continues where it
+    stopped.
 
     Args:
-        margin: side of the square cut, as a multiple of the face's box.
-        size: side in pixels to resize to; None leaves pixels as they are.
+        videos: the videos, as from `find_videos`.
+        output: folder for the results.
+        every: distance between the frames that are used.
+        margin: side of the square crop, as a multiple of the face's bounding box.
+        size: side in pixels to which crops are resized; None keeps their size.
+        progress: whether to show a progress bar.
 
     Returns:
-        What became of each video that was worked on.
+        The result for each video that was not skipped.
     """
     todo = [(v, output, every, margin, size) for v in videos if not (output / v.target).exists()]
     results = []
@@ -127,23 +140,22 @@ def _cut_video(task: tuple[Video, Path, int, float, int | None]) -> Cut:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if masks:
-        masks.mkdir(parents=True, exist_ok=True)  # the faces' folder says when all is whole
-    detector = cv2.CascadeClassifier(
-        os.path.join(cv2.data.haarcascades, "haarcascade_frontalface_default.xml")
-    )
+        masks.mkdir(parents=True, exist_ok=True)  # the faces' folder appears when all is complete
+    cascades = cv2.data.haarcascades  # type: ignore[attr-defined]
+    detector = cv2.CascadeClassifier(os.path.join(cascades, "haarcascade_frontalface_default.xml"))
     written = missed = 0
     box = None
     frames = _frames(video.path, every)
-    pairs = zip(frames, _frames(video.masks, every)) if masks else ((f, None) for f in frames)
-    for (number, frame), other in pairs:
-        # A face that the detector loses for a moment is where it was.
-        box = _surest_face(detector, frame) or box
+    mask_frames = _frames(video.masks, every) if video.masks else itertools.repeat(None)
+    for (number, frame), mask_frame in zip(frames, mask_frames):
+        # Where the detector misses the face, the last box is used.
+        box = _find_face(detector, frame) or box
         if box is None:
             missed += 1
             continue
         cv2.imwrite(str(partial / f"{number:04d}.png"), _square(frame, box, margin, size))
-        if masks:
-            mask = np.where(other[1].max(axis=2) >= 128, 255, 0).astype(np.uint8)
+        if masks and mask_frame:
+            mask = np.where(mask_frame[1].max(axis=2) >= 128, 255, 0).astype(np.uint8)
             mask = _square(mask, box, margin, size, nearest=True)
             cv2.imwrite(str(masks / f"{number:04d}.png"), mask)
         written += 1
@@ -155,7 +167,7 @@ def _cut_video(task: tuple[Video, Path, int, float, int | None]) -> Cut:
 
 
 def _frames(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and BGR pixels of every n-th frame, until one cannot be read."""
+    """Yield number and BGR pixels of every n-th frame, until one cannot be read."""
     import cv2
 
     video = cv2.VideoCapture(str(path))
@@ -172,21 +184,25 @@ def _frames(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
         video.release()
 
 
-def _surest_face(detector, frame: np.ndarray) -> tuple[int, int, int, int] | None:
+def _find_face(detector: Any, frame: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Return x, y, width and height of the most confident face, or None."""
     import cv2
 
     gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-    least = max(24, min(gray.shape) // 12)
+    smallest = max(24, min(gray.shape) // 12)
     boxes, _, weights = detector.detectMultiScale3(
-        gray, 1.1, 5, minSize=(least, least), outputRejectLevels=True
+        gray, 1.1, 5, minSize=(smallest, smallest), outputRejectLevels=True
     )
-    return tuple(map(int, boxes[int(np.argmax(weights))])) if len(boxes) else None
+    if not len(boxes):
+        return None
+    x, y, width, height = map(int, boxes[int(np.argmax(weights))])
+    return x, y, width, height
 
 
 def _square(
     image: np.ndarray, box: tuple, margin: float, size: int | None, nearest: bool = False
 ) -> np.ndarray:
-    """The square around a box, moved into the image where it would stick out."""
+    """Return the square around a box, moved into the image if it would extend beyond it."""
     import cv2
 
     x, y, width, height = box

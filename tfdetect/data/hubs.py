@@ -1,8 +1,8 @@
-"""Brings image sets of TensorFlow Datasets and Hugging Face into a folder with a manifest.
+"""Unpacks datasets of TensorFlow Datasets and Hugging Face into a folder with a manifest.
 
-Names are `tfds:<name>` and `hf:<name>`, or a path to a set prepared before:
-`tfds:path/to/name/1.0.0`, `hf:path/to/saved`. The files hold the very bytes that the set
-stores. It is done once; after that nothing but the folder is needed.
+Names are `tfds:<name>` and `hf:<name>`, or paths to a dataset that was prepared before:
+`tfds:path/to/name/1.0.0`, `hf:path/to/saved`. The files have the bytes that the dataset stores.
+This is done once; afterwards only the folder is needed.
 """
 
 import re
@@ -20,14 +20,17 @@ from tfdetect.core.folder_spec import SPLIT_FOLDERS
 from tfdetect.data.locate import cache_dir
 
 PREFIXES = ("tfds:", "hf:")
-_MAGIC = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp", b"BM": "bmp", b"GI": "gif"}
+_EXTENSIONS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp", b"BM": "bmp", b"GI": "gif"}
 
 
 def unpack(name: str) -> str:
-    """Returns the manifest of a hub's dataset, bringing it first if need be; else `name`.
+    """Return the manifest of a hub's dataset, which is unpacked first if necessary.
+
+    Args:
+        name: `tfds:<name>` or `hf:<name>`; other names are returned unchanged.
 
     Raises:
-        UserError: the library is missing, the dataset cannot be had, or it has no
+        UserError: The library is not installed, the dataset is not available, or it has no
             image and class label.
     """
     if not name.startswith(PREFIXES):
@@ -44,7 +47,7 @@ def unpack(name: str) -> str:
     try:
         rows = []
         for split, number, data, label in _tfds(text) if kind == "tfds" else _hugging_face(text):
-            path = f"{split}/{number:07d}.{_MAGIC.get(data[:2], 'png')}"
+            path = f"{split}/{number:07d}.{_EXTENSIONS.get(data[:2], 'png')}"
             (partial / split).mkdir(exist_ok=True)
             (partial / path).write_bytes(data)
             rows.append((path, label, SPLIT_FOLDERS.get(split.lower(), "train")))
@@ -53,11 +56,11 @@ def unpack(name: str) -> str:
     except (KeyboardInterrupt, UserError):
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    except Exception as error:  # both libraries raise what lies below them raises
+    except Exception as error:  # both libraries raise errors of many kinds
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
-            f"{name} could not be brought: {reason}\nPrepare it on a machine with a network and "
+            f"{name} could not be unpacked: {reason}\nPrepare it on a machine with a network and "
             f"give its folder: {kind}:path/to/it."
         ) from error
     shutil.rmtree(folder, ignore_errors=True)
@@ -66,7 +69,7 @@ def unpack(name: str) -> str:
 
 
 def _tfds(text: str) -> Iterator[tuple[str, int, bytes, str]]:
-    """Yields split, number, encoded image and class name of a TensorFlow Datasets set."""
+    """Yield split, number, encoded image and class name of a TensorFlow Datasets dataset."""
     import tensorflow_datasets as tfds
 
     if Path(text).expanduser().is_dir():
@@ -88,7 +91,7 @@ def _tfds(text: str) -> Iterator[tuple[str, int, bytes, str]]:
 
 
 def _hugging_face(text: str) -> Iterator[tuple[str, int, bytes, str]]:
-    """Yields the same of a Hugging Face set."""
+    """Yield split, number, encoded image and class name of a Hugging Face dataset."""
     try:
         import datasets
     except ImportError:
@@ -113,10 +116,10 @@ def _hugging_face(text: str) -> Iterator[tuple[str, int, bytes, str]]:
 
 
 def _only(text: str, found: set[str], what: str) -> str:
-    """The feature that is an image or a class label; the one of that name, of several."""
+    """Return the feature of a kind; if there are several, the one with the usual name."""
     if what in found or len(found) == 1:
         return what if what in found else found.pop()
     raise UserError(
-        f"{text} has {'no' if not found else 'several'} features that are a class label or image "
-        f"({what}): {', '.join(sorted(found)) or 'none'}. Make a manifest of it instead."
+        f"{text} has {'no feature' if not found else 'several features'} for the {what}: "
+        f"{', '.join(sorted(found)) or 'none'}. Make a manifest of it instead."
     )

@@ -107,9 +107,9 @@ class ExampleLoader:
             return tuple(
                 resize(part, self.size, self.policy, nearest=part.shape[-1] == 1) for part in parts
             )
-        place = tf.random.stateless_uniform([2], fold_in([self.seed, WINDOW_DRAWS], position))
+        corner = tf.random.stateless_uniform([2], fold_in([self.seed, WINDOW_DRAWS], position))
         small = self.policy.removeprefix("window_")
-        return tuple(window(part, self.size, small, place) for part in parts)
+        return tuple(window(part, self.size, small, corner) for part in parts)
 
 
 def image_dataset(

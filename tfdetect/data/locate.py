@@ -57,7 +57,7 @@ def _holds(spec: DatasetSpec, folder: Path) -> bool:
     """Return whether some file below `folder` has the spec's layout."""
     if table := spec.manifest or spec.shards:
         return (folder / table).is_file()
-    pattern = re.compile(spec.pattern)
+    pattern = re.compile(spec.pattern or "")
     for parent, _, files in os.walk(folder):
         inside = Path(parent).relative_to(folder)
         if any(pattern.fullmatch((inside / name).as_posix()) for name in files[:20]):

@@ -212,11 +212,13 @@ def find_strata(
     Raises:
         UserError: `dataset_weights` names a dataset that no image belongs to.
     """
-    strata = np.zeros(len(labels), np.int32)
+    strata: np.ndarray = np.zeros(len(labels), np.int32)
     weights = np.ones(1)
     if dataset_weights:
+        if datasets is None:
+            raise ValueError("dataset_weights needs the dataset of each image")
         names, strata = np.unique(datasets, return_inverse=True)
-        _check_dataset_names(dataset_weights, names)
+        _check_dataset_names(dataset_weights, names.tolist())
         weights = np.array([dataset_weights.get(name, 1.0) for name in names])
     if balance_classes:
         pairs, codes = np.unique(strata * classes + labels, return_inverse=True)

@@ -37,14 +37,19 @@ def scan(spec: DatasetSpec, root: Path) -> tuple[pa.Table, pa.Table, Counter]:
     Raises:
         UserError: No file can be used, or the manifest has a mistake.
     """
-    rows, skipped, counts = _Rows(), [], Counter()
-    candidates = _from_manifest(spec, root) if spec.manifest else _from_pattern(spec, root)
+    rows, skipped = _Rows(), list[tuple[str, str]]()
+    counts: Counter[tuple[str | None, int]] = Counter()
+    if spec.manifest:
+        candidates = _from_manifest(spec, root, spec.manifest)
+    else:
+        candidates = _from_pattern(spec, root)
     for found in candidates:
         counts[found.split, found.label] += 1
-        if error := _error(found, root):
-            skipped.append((found.path, error))
-        else:
+        error = _error(found, root)
+        if error is None and found.status is not None:
             rows.append((*found[:-1], *found.status))
+        else:
+            skipped.append((found.path, error or "no such file"))
     files = rows.table()
     if not files.num_rows:
         raise UserError(
@@ -124,7 +129,7 @@ class _Rows:
 
 def _from_pattern(spec: DatasetSpec, root: Path) -> Iterator[_File]:
     """Yield the files whose paths match the pattern."""
-    pattern = re.compile(spec.pattern)
+    pattern = re.compile(spec.pattern or "")
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
     for path, size, mtime in _walk(str(root)):
         extension = os.path.splitext(path)[1].lower()
@@ -142,12 +147,12 @@ def _from_pattern(spec: DatasetSpec, root: Path) -> Iterator[_File]:
                     (size, mtime))  # fmt: skip
 
 
-def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[_File]:
+def _from_manifest(spec: DatasetSpec, root: Path, manifest: str) -> Iterator[_File]:
     """Yield the files that the rows of the manifest name."""
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
-    file = root / spec.manifest
+    file = root / manifest
     table = read_manifest(file, spec.columns)
-    base = os.path.dirname(spec.manifest)
+    base = os.path.dirname(manifest)
 
     def relative(path: str) -> str:
         """Return the path relative to the root; manifests may have absolute paths."""
@@ -181,7 +186,7 @@ def _from_manifest(spec: DatasetSpec, root: Path) -> Iterator[_File]:
                     row.get("group"), row.get("split"), status)  # fmt: skip
 
 
-def _walk(root: str):
+def _walk(root: str) -> Iterator[tuple[str, int, int]]:
     """Yield (path relative to root, size, mtime in ns) of every file below `root`."""
     stack = [""]
     while stack:

@@ -73,7 +73,7 @@ def carve(fractions: np.ndarray, test: float, validation: float) -> np.ndarray:
         if not wanted:
             continue
         free = np.where((splits == TRAIN) & (fractions < 1), fractions, 2)
-        chosen = free < start + wanted
+        chosen: np.ndarray = free < start + wanted
         if not chosen.any():
             count = max(1, round(wanted * len(fractions)))
             chosen = np.argsort(free)[:count]
@@ -109,11 +109,11 @@ def _linked_groups(
     pieces: dict[str, int] = {}
     for group, name in enumerate(names):
         for piece in name.split(separator) if separator else ():
-            rows.append([group])
-            columns.append([size + pieces.setdefault(piece, len(pieces))])
-    rows, columns = np.concatenate(rows), np.concatenate(columns) + len(names)
+            rows.append(np.array([group]))
+            columns.append(np.array([size + pieces.setdefault(piece, len(pieces))]))
+    starts, ends = np.concatenate(rows), np.concatenate(columns) + len(names)
     size += len(pieces) + len(names)
-    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), (size, size))
+    graph = coo_array((np.ones(len(starts), bool), (starts, ends)), (size, size))
     _, component = connected_components(graph, directed=False)
     first: dict[int, str] = {}
     for name, number in sorted(zip(names, component)):

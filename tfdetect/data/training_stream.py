@@ -22,7 +22,7 @@ from tfdetect.data.loading import (
     without_autotuning,
 )
 from tfdetect.data.sampling import Sampler, ShardPools, find_strata
-from tfdetect.data.sources import Records, read_records
+from tfdetect.data.sources import Files, Records, read_records
 from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
 
 _ENDLESS = np.iinfo(np.int64).max
@@ -56,7 +56,7 @@ def training_data(
         catalog, table, with_masks=with_masks, with_datasets=bool(data.dataset_weights)
     )
     makes_masks = any(step.name == "forgery" for step in data.augment)
-    if with_masks and not examples.has_mask.any() and not makes_masks:
+    if examples.has_mask is not None and not examples.has_mask.any() and not makes_masks:
         raise UserError(
             f"{catalog.name} has no masks in its train split, which model.mask_head needs. "
             "Name them in the dataset spec, make forgeries with masks from photographs with "
@@ -119,9 +119,10 @@ def stream_of(
 def _load_size(examples: Examples, data: Data) -> tuple[int, int]:
     """Return the size at which images are loaded: their own if the first step enlarges them."""
     own, wanted = examples.common_size, data.image_size
+    if own is None:
+        return wanted
     enlarges = (
-        own is not None
-        and bool(data.augment) and data.augment[0].name in ("warp", "crop")
+        bool(data.augment) and data.augment[0].name in ("warp", "crop")
         and data.resize == "stretch"
         and all(side <= target for side, target in zip(own, wanted))
     )  # fmt: skip
@@ -296,11 +297,11 @@ class TrainingStream:
             `data.balance: weight` a third part follows: weights float32 [B] for each target.
         """
         if self._decoded is not None:
-            batches = self._order(start_step).map(self._from_memory, WORKERS)
+            batches = self._from_memory(start_step, self._decoded)
         elif isinstance(self.examples.images, Records):
             batches = self._from_shards(start_step, self.examples.images)
         else:
-            batches = self._from_files(start_step)
+            batches = self._from_files(start_step, self.examples.images)
         return without_autotuning(batches.prefetch(PREFETCH))
 
     def _order(self, start_step: int) -> tf.data.Dataset:
@@ -309,13 +310,15 @@ class TrainingStream:
         positions = positions.batch(self.batch_size, drop_remainder=True)
         return positions.map(lambda batch: (batch, self.sampler.indices(batch)))
 
-    def _from_memory(self, positions: tf.Tensor, indices: tf.Tensor) -> tuple:
-        return self._finish_batch(
-            positions, indices, *(tf.gather(x, indices) for x in self._decoded)
-        )
+    def _from_memory(self, start_step: int, decoded: tuple[tf.Tensor, ...]) -> tf.data.Dataset:
+        def gather(positions: tf.Tensor, indices: tf.Tensor) -> tuple:
+            parts = [tf.gather(part, indices) for part in decoded]
+            return self._finish_batch(positions, indices, *parts)
 
-    def _from_files(self, start_step: int) -> tf.data.Dataset:
-        images, masks = self.examples.images, self.examples.masks
+        return self._order(start_step).map(gather, WORKERS)
+
+    def _from_files(self, start_step: int, images: Files) -> tf.data.Dataset:
+        masks = self.examples.masks
 
         def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
             item = images.path(index)

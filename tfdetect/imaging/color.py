@@ -97,7 +97,9 @@ def rand_augment(
         kind = tf.cast(draws[0] * 12, tf.int32)
         level = (draws[1] * 2 - 1) * magnitude
 
-        def level_of(operation: int, scale: float, kind=kind, level=level) -> tf.Tensor:
+        def level_of(
+            operation: int, scale: float, kind: tf.Tensor = kind, level: tf.Tensor = level
+        ) -> tf.Tensor:
             return tf.where(kind == operation, level * scale, 0.0)
 
         images, masks = warp(

@@ -17,6 +17,9 @@ _TURNS = (
 def decode(data: tf.Tensor) -> tf.Tensor:
     """Decode a JPEG, PNG, WebP, BMP or GIF image (its first frame).
 
+    Animated WebP, and BMP with run lengths, bit masks or 1, 4 or 16 bits, are refused here;
+    `read.read_image` has Pillow convert them.
+
     Gray, palette and CMYK images are converted to RGB, alpha is dropped, 16-bit pixels keep
     their upper 8 bits, and EXIF orientation is applied.
 
@@ -27,7 +30,8 @@ def decode(data: tf.Tensor) -> tf.Tensor:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: The format is none of these, or the image is damaged.
+        tf.errors.InvalidArgumentError: The format is none of these or of a refused kind, or the
+            image is damaged.
     """
     head = tf.strings.substr(data, 0, 16)
     is_jpeg = tf.strings.substr(head, 0, 2) == b"\xff\xd8"
@@ -50,24 +54,121 @@ def _other(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     )
 
 
+def is_animated_webp(data: tf.Tensor) -> tf.Tensor:
+    """Return whether a WebP says in its extended header that it has several frames.
+
+    Args:
+        data: scalar string, at least the first 21 bytes of the file.
+    """
+    is_extended = tf.strings.substr(data, 12, 4) == b"VP8X"
+    return is_extended & (_byte(data, 20) // 2 % 2 == 1)
+
+
+def is_plain_bmp(data: tf.Tensor) -> tf.Tensor:
+    """Return whether TensorFlow decodes a BMP as Pillow does: 24 or 32 bits, uncompressed.
+
+    Args:
+        data: scalar string, at least the first 34 bytes of the file.
+    """
+    has_header = _number(data, 14, 4) >= 40  # older headers have other positions
+    bits, compression = _number(data, 28, 2), _number(data, 30, 4)
+    return has_header & ((bits == 24) | (bits == 32)) & (compression == 0)
+
+
 def _webp(data: tf.Tensor) -> tf.Tensor:
+    # With several frames and no alpha, TensorFlow's decoder writes beyond its buffer.
+    tf.debugging.Assert(~is_animated_webp(data), ["animated WebP"])
     image = tf.io.decode_webp(data, channels=0)
     image = tf.cond(tf.rank(image) > 3, lambda: image[0], lambda: image)
     return image[..., :3]
 
 
 def _bmp(data: tf.Tensor) -> tf.Tensor:
+    has_palette = (_number(data, 14, 4) >= 40) & (_number(data, 28, 2) == 8)
+    has_palette &= _number(data, 30, 4) == 0
+    tf.debugging.Assert(has_palette | is_plain_bmp(data), ["BMP of an unusual kind"])
     image = tf.io.decode_bmp(data)
-    gray = tf.shape(image)[-1] == 1
-    return tf.cond(gray, lambda: tf.image.grayscale_to_rgb(image[..., :1]), lambda: image[..., :3])
+    return tf.cond(has_palette, lambda: _colors(data, image), lambda: image[..., :3])
+
+
+def _colors(data: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    """Return the colors of palette indices uint8 [H, W, 1], which TensorFlow's decoder gives."""
+    start = 14 + _number(data, 14, 4)
+    count = _number(data, 46, 4)
+    count = tf.where((count == 0) | (count > 256), 256, count)
+    entries = tf.io.decode_raw(tf.strings.substr(data, start, 4 * count), tf.uint8)
+    palette = tf.reshape(entries[: tf.size(entries) // 4 * 4], [-1, 4])[:, 2::-1]  # stored as BGR
+    palette = tf.pad(palette, [[0, 256 - tf.shape(palette)[0]], [0, 0]])
+    return tf.gather(palette, tf.cast(indices[..., 0], tf.int32))
+
+
+def _byte(data: tf.Tensor, offset: tf.Tensor | int) -> tf.Tensor:
+    """Return one byte, int32; -1 beyond the end."""
+    return tf.cond(
+        tf.strings.length(data) > offset,
+        lambda: tf.cast(tf.io.decode_raw(tf.strings.substr(data, offset, 1), tf.uint8)[0],
+                        tf.int32),
+        lambda: -1,
+    )  # fmt: skip
+
+
+def _number(data: tf.Tensor, offset: int, width: int) -> tf.Tensor:
+    """Return a little-endian number of 2 or 4 bytes, int32; negative beyond the end."""
+    kind = tf.uint16 if width == 2 else tf.int32
+    return tf.cond(
+        tf.strings.length(data) >= offset + width,
+        lambda: tf.cast(tf.io.decode_raw(tf.strings.substr(data, offset, width), kind)[0],
+                        tf.int32),
+        lambda: -1,
+    )  # fmt: skip
+
+
+_SEARCHED = 65_536  # first bytes of a JPEG, among which EXIF usually is
+_MAX_SEGMENTS = 1_000  # of a JPEG's header
 
 
 def _orientation(data: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
     """Return the EXIF orientation, int32 1 to 8; 1 if there is none."""
-    # JPEG keeps EXIF in its first 64 KiB; PNG and WebP in a chunk anywhere.
-    searched = tf.cond(is_jpeg, lambda: tf.strings.substr(data, 0, 65_536), lambda: data)
+    # PNG and WebP keep EXIF in a chunk anywhere.
+    searched = tf.cond(is_jpeg, lambda: tf.strings.substr(data, 0, _SEARCHED), lambda: data)
     has = tf.strings.regex_full_match(searched, rb"\C*(Exif\x00\x00|eXIf|EXIF)\C*")
-    return tf.cond(has, lambda: _parse_orientation(searched), lambda: tf.constant(1, tf.int32))
+    # Large color profiles and content credentials may precede EXIF.
+    is_long = is_jpeg & (tf.strings.length(data) > _SEARCHED)
+
+    def parse() -> tf.Tensor:
+        exif = tf.cond(has, lambda: searched, lambda: _exif_segment(data))
+        return tf.cond(exif == "", lambda: tf.constant(1, tf.int32),
+                       lambda: _parse_orientation(exif))  # fmt: skip
+
+    return tf.cond(has | is_long, parse, lambda: tf.constant(1, tf.int32))
+
+
+def _exif_segment(data: tf.Tensor) -> tf.Tensor:
+    """Return the APP1 segment with EXIF, at most 64 KiB; "" if there is none."""
+
+    def marker(position: tf.Tensor) -> tf.Tensor:
+        return tf.where(_byte(data, position) == 0xFF, _byte(data, position + 1), -1)
+
+    def is_exif(position: tf.Tensor) -> tf.Tensor:
+        return (marker(position) == 0xE1) & tf.cond(
+            tf.strings.length(data) > position + 10,
+            lambda: tf.strings.substr(data, position + 4, 6) == b"Exif\x00\x00",
+            lambda: False,
+        )
+
+    def goes_on(position: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        # Frames, tables, comments and application segments; the scan ends the header.
+        is_segment = (marker(position) >= 0xC0) & (marker(position) != 0xDA)
+        return is_segment & ~is_exif(position) & (number < _MAX_SEGMENTS)
+
+    def advance(position: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        length = 256 * _byte(data, position + 2) + _byte(data, position + 3)
+        return position + 2 + tf.maximum(length, 2), number + 1
+
+    position, _ = tf.while_loop(goes_on, advance, [tf.constant(2), tf.constant(0)])
+    return tf.cond(
+        is_exif(position), lambda: tf.strings.substr(data, position, _SEARCHED), lambda: ""
+    )
 
 
 def _parse_orientation(data: tf.Tensor) -> tf.Tensor:

@@ -208,7 +208,7 @@ def _build(name: str, options: dict[str, Any], draws: _StatelessDraws) -> keras.
             f"keras_cv.layers.{name} changes the size or the range of images, which "
             "data.image_size and the detector determine. Use the step warp or crop instead."
         )
-    parameters = inspect.signature(layers[name].__init__).parameters
+    parameters = inspect.signature(layers[name]).parameters
     known = {n: p for n, p in parameters.items() if n not in _NOT_OPTIONS}
     for option in options:
         if option not in known:

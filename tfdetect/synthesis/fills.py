@@ -6,25 +6,34 @@ parameters too: `donor`, another photograph of the same size; `prompt`, a text; 
 trained one.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import cv2
 import numpy as np
 
 from tfdetect.synthesis.presets import load_preset
 
+if TYPE_CHECKING:
+    from tfdetect.synthesis.autoencoder import Autoencoder
+
 _MULTIPLE = 16  # sides of images for Stable Diffusion 3 must be divisible by this
 
 
-def telea(image: np.ndarray, mask: np.ndarray, rng, radius: float = 5) -> np.ndarray:
+def telea(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, radius: float = 5
+) -> np.ndarray:
     """Fill by fast marching (Telea, 2004); `radius` in pixels."""
     return cv2.inpaint(np.ascontiguousarray(image), _hole(mask), radius, cv2.INPAINT_TELEA)
 
 
-def navier_stokes(image: np.ndarray, mask: np.ndarray, rng, radius: float = 5) -> np.ndarray:
+def navier_stokes(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, radius: float = 5
+) -> np.ndarray:
     """Fill by Navier-Stokes equations (Bertalmio et al., 2001); `radius` in pixels."""
     return cv2.inpaint(np.ascontiguousarray(image), _hole(mask), radius, cv2.INPAINT_NS)
 
 
-def biharmonic(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
+def biharmonic(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Fill by the biharmonic equation (Damelin and Hoang, 2018); slow for large masks."""
     from skimage.restoration import inpaint_biharmonic
 
@@ -32,7 +41,7 @@ def biharmonic(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
     return np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8)
 
 
-def copy_move(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
+def copy_move(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Fill with the photograph itself, shifted, and in half of the cases mirrored.
 
     Of 32 random shifts the one is used that takes the fewest pixels from inside the mask. They
@@ -61,18 +70,25 @@ def copy_move(image: np.ndarray, mask: np.ndarray, rng) -> np.ndarray:
     return _moved(source, *best)
 
 
-def splice(image: np.ndarray, mask: np.ndarray, rng, donor: np.ndarray) -> np.ndarray:
+def splice(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, donor: np.ndarray
+) -> np.ndarray:
     """Fill with the same region of another photograph."""
     return donor
 
 
-def autoencoder(image: np.ndarray, mask: np.ndarray, rng, autoencoder) -> np.ndarray:
+def autoencoder(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, autoencoder: "Autoencoder"
+) -> np.ndarray:
     """Fill with the photograph after encoding and decoding by a small autoencoder."""
     return autoencoder.reconstruct(image)
 
 
 def vae(
-    image: np.ndarray, mask: np.ndarray, rng, preset: str = "stable_diffusion_3_medium"
+    image: np.ndarray,
+    mask: np.ndarray,
+    rng: np.random.Generator,
+    preset: str = "stable_diffusion_3_medium",
 ) -> np.ndarray:
     """Fill with the photograph after the variational autoencoder of Stable Diffusion 3.
 
@@ -89,7 +105,7 @@ def vae(
 def diffusion(
     image: np.ndarray,
     mask: np.ndarray,
-    rng,
+    rng: np.random.Generator,
     prompt: str,
     preset: str = "stable_diffusion_3_medium",
     steps: int = 50,
@@ -119,7 +135,7 @@ def diffusion(
     return _cut(made, image)
 
 
-def _diffusion(preset: str, shape: tuple[int, ...]):
+def _diffusion(preset: str, shape: tuple[int, ...]) -> Any:
     return load_preset("StableDiffusion3Inpaint", preset, "--diffusion", image_shape=shape)
 
 

@@ -7,6 +7,7 @@ range of the altered fraction; `draw_mask` draws until a mask is in this range.
 import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -25,7 +26,7 @@ def draw_mask(
     photo: Photo,
     rng: np.random.Generator,
     coverage: tuple[float, float] = (0.0, 1.0),
-    **options,
+    **options: Any,
 ) -> np.ndarray:
     """Draw masks until one alters a fraction of the photograph that is in `coverage`.
 
@@ -67,7 +68,7 @@ def brush(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float])
     mean, spread = 2 * math.pi / 5, 2 * math.pi / 15
     for _ in range(rng.integers(1, 4)):
         lowest, highest = mean - rng.uniform(0, spread), mean + rng.uniform(0, spread)
-        points = [(rng.integers(width), rng.integers(height))]
+        points = [(int(rng.integers(width)), int(rng.integers(height)))]
         for number in range(rng.integers(4, 12)):
             angle = rng.uniform(lowest, highest)
             angle = 2 * math.pi - angle if number % 2 == 0 else angle
@@ -77,9 +78,9 @@ def brush(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float])
             points.append((int(x), int(y)))
         thickness = max(1, round(rng.uniform(12, 40) * scale))
         draw.line(points, fill=1, width=thickness)
-        for x, y in points:
-            half = thickness // 2
-            draw.ellipse((x - half, y - half, x + half, y + half), fill=1)
+        half = thickness // 2
+        for left, top in points:
+            draw.ellipse((left - half, top - half, left + half, top + half), fill=1)
     return np.asarray(image, bool)
 
 
@@ -202,7 +203,7 @@ def _labels_of(preset: str, pixels: bytes, shape: tuple[int, ...]) -> np.ndarray
     small = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
     scores = np.asarray(model.predict(small[None].astype(np.float32), verbose=0))[0]
     labels = Image.fromarray(np.argmax(scores, axis=-1).astype(np.uint8))
-    return np.asarray(labels.resize(shape[1::-1], Image.Resampling.NEAREST))
+    return np.asarray(labels.resize((shape[1], shape[0]), Image.Resampling.NEAREST))
 
 
 def _label_map(preset: str, photo: Photo) -> np.ndarray:

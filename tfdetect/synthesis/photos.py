@@ -59,7 +59,7 @@ def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
             f"{name}: {image.width}x{image.height} pixels; each side needs at least {MIN_SIDE}"
         )
 
-    def fit(picture: Image.Image, how=Image.Resampling.NEAREST) -> np.ndarray:
+    def fit(picture: Image.Image, how: Image.Resampling = Image.Resampling.NEAREST) -> np.ndarray:
         return np.asarray(picture if side is None else ImageOps.fit(picture, (side, side), how))
 
     return Photo(name, fit(image, Image.Resampling.LANCZOS), fit)

@@ -1,6 +1,7 @@
 """The decoder against Pillow: every format, mode and orientation."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -55,10 +56,10 @@ CASES = {
     "webp": lambda i: encode(i, "WEBP"),
     "webp_lossless": lambda i: encode(i, "WEBP", lossless=True),
     "webp_alpha": lambda i: encode(with_alpha(i), "WEBP", lossless=True, exact=True),
-    "webp_frames": lambda i: encode(i, "WEBP", save_all=True, append_images=[i.rotate(90)],
-                                    lossless=True),
     "bmp": lambda i: encode(i, "BMP"),
     "bmp_gray": lambda i: encode(i.convert("L"), "BMP"),
+    "bmp_palette": lambda i: encode(i.quantize(77), "BMP"),
+    "bmp_alpha": lambda i: encode(with_alpha(i), "BMP"),
     "gif": lambda i: encode(i, "GIF"),
     "gif_frames": lambda i: encode(i, "GIF", save_all=True, append_images=[i.rotate(90)]),
 }  # fmt: skip
@@ -161,6 +162,77 @@ def test_reads_what_tensorflow_does_not(case, tmp_path):
     assert inspect_bytes(data[: len(data) // 3], 10**6)[4]
 
 
+def animated_webp(image):
+    return encode(image, "WEBP", save_all=True, append_images=[image.rotate(90)], lossless=True)
+
+
+def bmp_16_bit(image):
+    """A BMP with 5, 6 and 5 bits for red, green and blue."""
+    pixels = np.asarray(image).astype(np.uint16)
+    packed = (pixels[..., 0] >> 3 << 11) | (pixels[..., 1] >> 2 << 5) | pixels[..., 2] >> 3
+    height, width = packed.shape
+    rows = np.pad(packed[::-1], [(0, 0), (0, width % 2)]).astype("<u2").tobytes()
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 16, 3, len(rows), 0, 0, 0, 0)
+    start = 14 + len(info) + len(masks)
+    return struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start) + info + masks + rows
+
+
+def bmp_run_lengths(image):
+    """A BMP of gray levels with a run of one pixel each."""
+    levels = np.asarray(image.convert("L"))
+    height, width = levels.shape
+    rows = [np.stack([np.ones(width, np.uint8), row], 1).tobytes() for row in levels[::-1]]
+    data = b"\0\0".join(rows) + b"\0\1"
+    palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, 1).tobytes()
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0)
+    start = 14 + len(info) + len(palette)
+    return struct.pack("<2sIHHI", b"BM", start + len(data), 0, 0, start) + info + palette + data
+
+
+REFUSED_IN_GRAPH = {
+    "webp_animated": animated_webp,
+    "bmp_one_bit": lambda i: encode(i.convert("1"), "BMP"),
+    "bmp_16_bit": bmp_16_bit,
+    "bmp_run_lengths": bmp_run_lengths,
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_IN_GRAPH)
+def test_what_the_graph_refuses_is_read_by_pillow(case, tmp_path):
+    """The animated WebP overwrote the memory of the process; the BMPs vanished from training."""
+    data = REFUSED_IN_GRAPH[case](photograph())
+    for _ in range(20):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="not decoded here"):
+            GRAPH(tf.constant(data))
+    path = tmp_path / f"image.{case.split('_')[0]}"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(READ(tf.constant(str(path))), pillow(data))
+    assert inspect_bytes(data, 10**6)[4] is None
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_exif_behind_a_large_color_profile_is_found(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(photograph(200, 120), "JPEG", exif=exif.tobytes())
+    assert data[2:4] == b"\xff\xe0"  # JFIF, 16 bytes and the marker
+    profile = b"".join(
+        b"\xff\xe2" + struct.pack(">H", 2 + 12 + 2 + 40_000) + b"ICC_PROFILE\0"
+        + bytes([number, 3]) + bytes(40_000) for number in (1, 2, 3)
+    )  # fmt: skip
+    later = data[:20] + profile + data[20:]
+    ours = GRAPH(tf.constant(later)).numpy()
+    np.testing.assert_array_equal(ours, GRAPH(tf.constant(data)))
+    assert ours.shape[:2] == ((200, 120) if orientation == 6 else (120, 200))
+
+
+def test_a_jpeg_with_endless_segments_is_read_in_time():
+    segment = b"\xff\xec\x00\x02"
+    data = encode(photograph(), "JPEG")
+    assert GRAPH(tf.constant(data[:20] + segment * 50_000 + data[20:])).shape == (40, 61, 3)
+
+
 def test_tiff_of_many_bits(tmp_path):
     values = (np.arange(40 * 61, dtype=np.uint16).reshape(40, 61) * 26).astype(np.uint16)
     path = tmp_path / "gray16.tif"
@@ -178,8 +250,8 @@ def test_a_set_of_tiff_trains_predicts_and_is_explained(folder_dataset, tmp_path
         Image.open(path).save(path.with_suffix(".tif"))
         path.unlink()
     run = train_small(folder_dataset, tmp_path / "runs")
-    assert run.info["dataset"]["seen"]["formats"] == ["TIFF"]
-    assert run.info["dataset"]["counts"]["train"]["real"] > 0
+    assert run.info.dataset.training_images.formats == ("TIFF",)
+    assert run.info.dataset.counts["train"]["real"] > 0
     (tmp_path / "cut.tif").write_bytes(next(folder_dataset.rglob("*.tif")).read_bytes()[:700])
     call = [str(run.path), str(folder_dataset / "test"), str(tmp_path / "cut.tif"), "--output",
             str(tmp_path / "rows.csv")]  # fmt: skip

@@ -14,6 +14,11 @@ _TURNS = (
 )  # fmt: skip
 
 
+# A branch that is not taken still costs a little for each of its operations; as a function that
+# stays one, it costs one operation.
+rare_branch = tf.function(autograph=False, experimental_attributes={"_noinline": True})
+
+
 def decode(data: tf.Tensor) -> tf.Tensor:
     """Decode a JPEG, PNG, WebP, BMP or GIF image (its first frame).
 
@@ -44,6 +49,7 @@ def _jpeg(data: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
 
+@rare_branch
 def _other(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     is_webp = tf.strings.substr(head, 8, 4) == b"WEBP"
     is_bmp = tf.strings.substr(head, 0, 2) == b"BM"
@@ -76,19 +82,30 @@ def is_plain_bmp(data: tf.Tensor) -> tf.Tensor:
 
 
 def _webp(data: tf.Tensor) -> tf.Tensor:
+    def still() -> tf.Tensor:
+        return tf.io.decode_webp(data, channels=0)[0, ..., :3]  # of frames, of which it has one
+
     # With several frames and no alpha, TensorFlow's decoder writes beyond its buffer.
-    tf.debugging.Assert(~is_animated_webp(data), ["animated WebP"])
-    image = tf.io.decode_webp(data, channels=0)
-    image = tf.cond(tf.rank(image) > 3, lambda: image[0], lambda: image)
-    return image[..., :3]
+    return tf.cond(is_animated_webp(data), lambda: _refuse("animated WebP"), still)
 
 
 def _bmp(data: tf.Tensor) -> tf.Tensor:
     has_palette = (_number(data, 14, 4) >= 40) & (_number(data, 28, 2) == 8)
     has_palette &= _number(data, 30, 4) == 0
-    tf.debugging.Assert(has_palette | is_plain_bmp(data), ["BMP of an unusual kind"])
-    image = tf.io.decode_bmp(data)
-    return tf.cond(has_palette, lambda: _colors(data, image), lambda: image[..., :3])
+    return tf.case(
+        [
+            (has_palette, lambda: _colors(data, tf.io.decode_bmp(data))),
+            (is_plain_bmp(data), lambda: tf.io.decode_bmp(data)[..., :3]),
+        ],
+        default=lambda: _refuse("BMP of an unusual kind"),
+        exclusive=True,
+    )
+
+
+def _refuse(kind: str) -> tf.Tensor:
+    """Raise an InvalidArgumentError; a branch of its own, so that no decoder runs beside it."""
+    with tf.control_dependencies([tf.debugging.Assert(False, [f"not decoded here: {kind}"])]):
+        return tf.zeros([0, 0, 3], tf.uint8)
 
 
 def _colors(data: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
@@ -135,12 +152,15 @@ def _orientation(data: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
     # Large color profiles and content credentials may precede EXIF.
     is_long = is_jpeg & (tf.strings.length(data) > _SEARCHED)
 
-    def parse() -> tf.Tensor:
-        exif = tf.cond(has, lambda: searched, lambda: _exif_segment(data))
-        return tf.cond(exif == "", lambda: tf.constant(1, tf.int32),
-                       lambda: _parse_orientation(exif))  # fmt: skip
+    return tf.cond(
+        has | is_long, lambda: _read_exif(data, searched, has), lambda: tf.constant(1, tf.int32)
+    )
 
-    return tf.cond(has | is_long, parse, lambda: tf.constant(1, tf.int32))
+
+@rare_branch
+def _read_exif(data: tf.Tensor, searched: tf.Tensor, has: tf.Tensor) -> tf.Tensor:
+    exif = tf.cond(has, lambda: searched, lambda: _exif_segment(data))
+    return tf.cond(exif == "", lambda: tf.constant(1, tf.int32), lambda: _parse_orientation(exif))
 
 
 def _exif_segment(data: tf.Tensor) -> tf.Tensor:

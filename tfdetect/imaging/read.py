@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdetect.imaging.decode import is_animated_webp, is_plain_bmp
+from tfdetect.imaging.decode import is_animated_webp, is_plain_bmp, rare_branch
 from tfdetect.imaging.pillow import as_bmp
 
 # The first bytes of TIFF, of the family of AVIF and HEIC, and of BMP and WebP, of which `decode`
@@ -35,6 +35,7 @@ def read_image(path: tf.Tensor) -> tf.Tensor:
     )
 
 
+@rare_branch
 def _convert_refused(data: tf.Tensor) -> tf.Tensor:
     needs_pillow = tf.case(
         [

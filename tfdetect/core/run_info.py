@@ -1,12 +1,12 @@
 """`RunInfo`: the typed content of run.json, schema 2, and what schema 1 becomes in it."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from tfdetect.core.documents import Document
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Final = 2
 
 Status = Literal["training", "interrupted", "complete", "converted"]
 
@@ -108,14 +108,35 @@ class RunInfo(Document):
     """Everything that a run says of itself in run.json.
 
     Attributes:
+        schema_version: of this document.
+        status: "training" while it is trained; "complete"; "interrupted" after Ctrl-C;
+            "converted" from published weights.
         class_names: in label order; index 0 is the authentic class.
         views: what the detector sees of an image; an ensemble may have several views.
+        predicts_masks: whether the detector predicts which pixels were altered.
         flips: whether the outputs of an image and of its mirror image are averaged.
+        pretraining: the run knows what images show, not which are fake; it is for `model.weights`.
         threshold: P(fake) from which the verdict is fake.
         prior: fraction of fakes that P(fake), thresholds and band suppose; none if uncalibrated.
+        calibration: from the detector's logit to P(fake), as it was fitted; none if uncalibrated.
+        operating_points: thresholds by name, such as "fpr_1", chosen on validation.
+        abstention_band: P(fake) for which the verdict is inconclusive; none if too few
+            validation images allow one.
+        dataset: the data of the training.
+        fusion: of an ensemble, how its members are fused.
+        members: of an ensemble, the names of the runs that it was fused from.
+        epochs: number of epochs trained.
         best: best value of the monitored metric on validation.
-        pretraining: the run knows what images show, not which are fake; it is for `model.weights`.
+        training_seconds: time of the training, without evaluation.
+        parameters: number of parameters of the detector.
+        precision: of the training, as Keras's policies are called.
         stopped_early: a search stopped this trial.
+        seed: of initialization, order and augmentation.
+        devices: that trained.
+        command: that repeats the training.
+        created: date and time in UTC, ISO 8601.
+        versions: of the packages that matter, by name.
+        git_revision: of the source code; none outside of a repository.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION

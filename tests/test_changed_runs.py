@@ -1,0 +1,113 @@
+"""A finished run that a command changes is the old one or the new one, whole, whatever happens."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+import tfdetect
+from tfdetect.core.run import open_run
+
+
+def digest(folder):
+    """The content of every file of a run but its lock."""
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*")) if p.is_file()
+    }  # fmt: skip
+
+
+def check_whole(path, images):
+    """Model, SavedModel, metrics, predictions and report of a run agree."""
+    run = open_run(path)
+    points = run.results["test"]["operating_points"]
+    assert points["default"]["threshold"] == pytest.approx(run.threshold)
+    table = pq.read_table(path / "predictions" / "test.parquet")
+    files = [str(images / name) for name in table["path"].to_pylist()]
+    predicted = tfdetect.load(run).predict(files).to_arrow()
+    assert np.allclose(predicted["p_fake"], table["p_fake"], atol=1e-5)
+    saved = tf.saved_model.load(str(path / "saved_model")).signatures["encoded"]
+    answer = saved(encoded_images=tf.constant([Path(file).read_bytes() for file in files]))
+    assert np.allclose(answer["p_fake"], table["p_fake"], atol=1e-5)
+    verdicts = [text.decode() for text in answer["verdict"].numpy()]
+    certain = [i for i, unsure in enumerate(table["inconclusive"].to_pylist()) if not unsure]
+    assert [verdicts[i] for i in certain] == [table["verdict"][i].as_py() for i in certain]
+    assert f"{run.threshold:.3f}" in (path / "report.html").read_text(encoding="utf-8")
+    left = [name for name in os.listdir(path.parent) if name.startswith(".staged")]
+    assert not left, left
+
+
+COMMANDS = {
+    "calibrate": ["--prior", "0.2"],
+    "evaluate": [],
+    "export": [],
+}
+
+
+@pytest.fixture
+def run_copy(shared_run, tmp_path):
+    run, images = shared_run
+    folder = tmp_path / "runs" / "small"
+    shutil.copytree(run.path, folder)
+    return folder, images
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_interrupted_command_leaves_the_run_as_it_was(command, run_copy, monkeypatch):
+    """The last thing that a command does is made to fail; before the staged folders, each left
+    a run without calibration, without SavedModel or with the figures of two evaluations."""
+    folder, images = run_copy
+    before = digest(folder)
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    broken = {
+        "evaluate": "tfdetect.evaluation.run_report.write_text",
+        "calibrate": "keras.export.ExportArchive.write_out",
+        "export": "keras.export.ExportArchive.write_out",
+    }[command]
+    with monkeypatch.context() as patched:
+        patched.setattr(broken, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(tfdetect, command)(folder)
+    assert digest(folder) == before
+    assert sorted(os.listdir(folder.parent)) == ["small"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_killed_command_leaves_the_old_or_the_new_run(command, run_copy):
+    """Signals at random moments; about 20 kills a command."""
+    folder, images = run_copy
+    arguments = [sys.executable, "-m", f"tfdetect.{command}", str(folder), *COMMANDS[command]]
+    begin = time.monotonic()
+    subprocess.run(arguments, check=True, capture_output=True)
+    seconds = time.monotonic() - begin
+    check_whole(folder, images)
+    rng = random.Random(0)
+    changed = 0
+    for number in range(20):
+        before = digest(folder)
+        with open(folder.parent.parent / "log", "wb") as log:
+            child = subprocess.Popen(arguments, stdout=log, stderr=log)
+            # Most of the time passes before anything is written: aim at the end.
+            time.sleep(seconds * rng.uniform(0.5, 1.05))
+            child.send_signal(signal.SIGKILL if number % 4 else signal.SIGINT)
+            child.wait()
+        if digest(folder) != before:
+            changed += 1
+        subprocess.run(arguments, check=True, capture_output=True)  # also removes leftovers
+        check_whole(folder, images)
+    print(json.dumps({"command": command, "kills": 20, "changed": changed}))

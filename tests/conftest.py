@@ -26,6 +26,7 @@ def _clean(tmp_path_factory, monkeypatch):
 
     monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("TFDETECT_DATA", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # output that is no terminal is as wide as it is
     yield
     keras.mixed_precision.set_global_policy("float32")
 

@@ -32,7 +32,7 @@ def check_whole(path, images):
     """Model, SavedModel, metrics, predictions and report of a run agree."""
     run = open_run(path)
     points = run.results["test"]["operating_points"]
-    assert points["default"]["threshold"] == pytest.approx(run.threshold)
+    assert points["verdict"]["threshold"] == pytest.approx(run.threshold)
     table = pq.read_table(path / "predictions" / "test.parquet")
     files = [str(images / name) for name in table["path"].to_pylist()]
     predicted = tfdetect.load(run).predict(files).to_arrow()
@@ -75,8 +75,8 @@ def test_an_interrupted_command_leaves_the_run_as_it_was(command, run_copy, monk
 
     broken = {
         "evaluate": "tfdetect.evaluation.run_report.write_text",
-        "calibrate": "keras.export.ExportArchive.write_out",
-        "export": "keras.export.ExportArchive.write_out",
+        "calibrate": "tensorflow.saved_model.save",
+        "export": "tensorflow.saved_model.save",
     }[command]
     with monkeypatch.context() as patched:
         patched.setattr(broken, interrupted)

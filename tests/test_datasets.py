@@ -272,7 +272,7 @@ def two_sets(tmp_path):
 
 def test_a_union_of_folders_trains_and_is_measured_by_set(two_sets, tmp_path):
     run = train_small("+".join(map(str, two_sets)), tmp_path)
-    assert run.info["dataset"]["name"] == "one+two" and set(run.roots) == {"one", "two"}
+    assert run.info.dataset.name == "one+two" and set(run.roots) == {"one", "two"}
     predictions = pq.read_table(run.path / "predictions" / "validation.parquet")
     assert set(predictions["dataset"].to_pylist()) == {"one", "two"}
     import json

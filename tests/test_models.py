@@ -270,7 +270,7 @@ def test_weights_from_a_run_and_their_errors(shared_run, tmp_path):
     nested = [next(m for m in d.layers if isinstance(m, keras.Model)) for d in (model, source)]
     for ours, theirs in zip(nested[0].get_weights(), nested[1].get_weights()):
         assert np.array_equal(ours, theirs)
-    with pytest.raises(UserError, match="holds another backbone"):
+    with pytest.raises(UserError, match="no backbone of the same layers"):
         detector("small_resnet", 48, weights=run.path)
     with pytest.raises(UserError, match="no run and no .keras file"):
         detector("small_resnet", 48, weights=tmp_path / "none.keras")

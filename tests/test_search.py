@@ -363,7 +363,7 @@ def test_a_search_whose_trials_all_fail_ends(folder_dataset, tmp_path, space):
         (["--parallel", "0"], "at least 1"),
         (["--startup", "-1"], "at least 0"),
         (["--gpu-memory-limit", "lots"], "takes a fraction"),
-        (["--algorithm", "tpo"], "invalid choice"),
+        (["--algorithm", "tpo"], "unknown value"),
     ],
 )
 def test_bad_arguments_are_refused_before_any_trial(folder_dataset, tmp_path, space, arguments,

@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
+# Test files run in parallel, one process for each core; more threads would wait for each other.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tfdetect.core.quiet import import_tensorflow
 
@@ -82,8 +85,8 @@ def fit_small(root, folder, overrides=(), devices=None, data_dir=None, callbacks
     from tfdetect.data.plan import find_data, make_plan
     from tfdetect.data.training_stream import training_data
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
-    from tfdetect.training.devices import configure_devices
     from tfdetect.training.callbacks import ReportBrokenFiles
+    from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import fit, set_seed_and_precision
 
     plan = make_plan(str(root), None, [*SMALL, *overrides], data_dir)

@@ -125,6 +125,7 @@ def test_folder_mistakes_end_with_code_2(tmp_path):
         assert done.returncode == 2 and message in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_unwritable_output_is_reported_before_any_work(tmp_path):
     blocked = tmp_path / "a file"
     blocked.write_text("in the way")

@@ -234,7 +234,10 @@ def test_a_manifest_that_lists_a_missing_file(manifest):
         ("path,lable\na/0.png,real\n", r"no column 'label'. Did you mean 'lable'"),
         ("path,label\na/0.png,real\n", "only one label"),
         ("path,label\na/0.png,x\nb/0.png,y\n", "--authentic"),
-        ("path,label\na/0.png,real\nb/0.png,fake\na/0.png,fake\n", "row 3: a/0.png is listed twice"),
+        (
+            "path,label\na/0.png,real\nb/0.png,fake\na/0.png,fake\n",
+            "row 3: a/0.png is listed twice",
+        ),
         ("path,label,split\na/0.png,real,train\nb/0.png,fake,trian\n", "split 'trian'"),
         ("path,label\n", "lists no files"),
         ("path,label\n,real\nb/0.png,fake\n", "row 1: no path"),

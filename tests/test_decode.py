@@ -243,6 +243,7 @@ def test_tiff_of_many_bits(tmp_path):
     assert "32 bits are not supported" in inspect_bytes(real, 10**6)[4]
 
 
+@pytest.mark.slow
 def test_a_set_of_tiff_trains_predicts_and_is_explained(folder_dataset, tmp_path, capsys):
     from tfdetect.predict import main as predict
 

@@ -252,7 +252,7 @@ def fuse(runs, output, *arguments):
     return open_run(output / "e")
 
 
-@pytest.mark.parametrize("name", ["stacked", "fisher"])
+@pytest.mark.parametrize("name", ["stacked", pytest.param("fisher", marks=pytest.mark.slow)])
 def test_an_ensemble_whose_validation_images_are_of_two_groups(tmp_path, capsys, name):
     """As with the embedded demonstration, where two photographs validate."""
     rows = []
@@ -379,6 +379,7 @@ def test_the_network_computes_the_fusion(trained, name):
     np.testing.assert_allclose(fused, fusion(scores), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_explained_member_by_member(trained, pictures, tmp_path):
     from tfdetect.explain import main as explain_command
     from tfdetect.predict import main as predict_command
@@ -571,12 +572,14 @@ def test_members_that_do_not_go_together_are_refused(trained, tmp_path):
         open_members([small, copy])
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_ensembles_is_refused(trained, tmp_path):
     run = fuse([trained["small"], trained["large"]], tmp_path, "--fusion", "mean")
     with pytest.raises(UserError, match="is an ensemble"):
         open_members([run.path, trained["windows"].path])
 
 
+@pytest.mark.slow
 def test_the_model_file_needs_keras_alone(trained, tmp_path):
     run = fuse([trained["small"], trained["windows"]], tmp_path, "--fusion", "gated")
     model = keras.saving.load_model(run.model_path, compile=False)

@@ -87,6 +87,7 @@ def test_notebooks_are_stored_without_outputs():
         assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
 
 
+@pytest.mark.slow
 def test_script_trains_with_keras_alone(workplace):
     printed = execute([EXAMPLES / "keras_training_loop.py"], workplace)
     accuracy = float(printed.rsplit(":", 1)[1])

@@ -49,8 +49,10 @@ def test_partners_are_others_of_the_same_class(count):
 
 
 def test_amplitudes_come_from_the_partner_and_phases_stay(monkeypatch):
-    monkeypatch.setattr(frequency, "uniform_for", lambda images, seed, rows, low, high: tf.ones_like(
-        rows, tf.float32) * high)  # fmt: skip
+    def largest(images, seed, rows, low, high):
+        return tf.ones_like(rows, tf.float32) * high
+
+    monkeypatch.setattr(frequency, "uniform_for", largest)
     monkeypatch.setattr(frequency, "_of_same_class", lambda t, s: tf.range(8)[::-1])
     smooth = tf.cast(
         tf.clip_by_value(

@@ -65,7 +65,11 @@ def prepare_hugging_face(source, target):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning",
                             "ignore::ResourceWarning")  # of those libraries  # fmt: skip
 @pytest.mark.parametrize(
-    ("prefix", "prepare"), [("tfds", prepare_tfds), ("hf", prepare_hugging_face)]
+    ("prefix", "prepare"),
+    [
+        ("tfds", prepare_tfds),
+        pytest.param("hf", prepare_hugging_face, marks=pytest.mark.slow),
+    ],
 )
 def test_prepared_sets_train_and_keep_their_bytes(prefix, prepare, pictures, tmp_path):
     name = f"{prefix}:{prepare(pictures, tmp_path / 'prepared')}"

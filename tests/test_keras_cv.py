@@ -82,6 +82,7 @@ def test_every_image_and_every_batch_is_changed_in_its_own_way(layer):
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_eager_and_graph_give_the_same_images():
     images = pictures()
     eager, _, _ = apply(POLICY, images)

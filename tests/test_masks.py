@@ -415,6 +415,7 @@ def test_the_saved_model_draws_the_same_mask(localizer):
     np.testing.assert_allclose(encoded["p_fake"], plain["p_fake"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_of_another_set_is_measured_in_one_command(localizer, tmp_path, capsys):
     run, root = localizer
     where = tmp_path / "out"

@@ -85,6 +85,7 @@ def test_confusion():
     assert confusion([0, 0, 1, 2, 2], [0, 1, 1, 2, 0], 3) == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_as_often_as_they_say():
     """240 simulated test sets of a detector whose true figures are known."""
     count, sets, shift = 400, 240, 1.8

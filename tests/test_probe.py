@@ -71,6 +71,7 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
     assert not any(changed) and len(fresh.trainable_variables) > len(changed)
 
 
+@pytest.mark.slow
 def test_a_cached_run_is_whole_and_resumes_alike(folder_dataset, tmp_path):
     whole = train_small(folder_dataset, tmp_path / "a", CACHED)
     assert whole.info.status == "complete"

@@ -58,6 +58,7 @@ def test_frank_in_gray_and_with_five_classes():
     assert count(build("frank_dct", classes=5)) == 169_961
 
 
+@pytest.mark.slow
 def test_nixnet_and_f3net_in_their_other_sizes():
     for size, parameters in ((40, 39_442_053), (85, 85_226_501)):
         assert count(build("nixnet", 64, overrides=[f"model.options.size={size}"])) == parameters

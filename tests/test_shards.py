@@ -138,7 +138,8 @@ POLICY = [{"name": "flip"}, {"name": "warp", "rotation": 20}]
 
 
 @pytest.mark.parametrize("settings", [
-    {"augment": POLICY, "balance": "sample"}, {"resize": "window_tile", "image_size": 16},
+    {"augment": POLICY, "balance": "sample"},
+    pytest.param({"resize": "window_tile", "image_size": 16}, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_goes_on_from_any_step(folder_dataset, tmp_path, small_pools, settings, monkeypatch):
     data = stream(prepare(folder_dataset, tmp_path / "out").folder, **settings)
@@ -258,6 +259,7 @@ def test_copies(masked, tmp_path, encode, kind):
             assert distance == 0 if encode == "keep" else distance < 12
 
 
+@pytest.mark.slow
 def test_unions_of_prepared_sets(folder_dataset, masked, tmp_path, small_pools):
     one, two = prepare(folder_dataset, tmp_path / "out"), prepare(masked, tmp_path / "out")
     both = f"{one.folder}+{two.folder}"

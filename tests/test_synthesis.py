@@ -307,6 +307,7 @@ def test_a_full_disk_keeps_what_was_made(photographs, tmp_path, monkeypatch):
         make(photographs, photographs / "forged", settings())
 
 
+@pytest.mark.slow
 def test_fakefake_by_an_autoencoder_trained_here(photographs, tmp_path):
     asked = settings(fills=("autoencoder",), variants=1, edge=0)
     rows = make(photographs, tmp_path / "one", asked, steps=30)

@@ -42,6 +42,7 @@ def test_intervals_hold_their_values(shared_run):
             assert m["low"] <= m["value"] <= m["high"], name
 
 
+@pytest.mark.slow
 def test_more_epochs_reach_high_accuracy(folder_dataset, tmp_path):
     run = train_small(folder_dataset, tmp_path, ["training.epochs=8"])
     assert run.results["test"]["metrics"]["accuracy"]["value"] > 0.9
@@ -50,21 +51,20 @@ def test_more_epochs_reach_high_accuracy(folder_dataset, tmp_path):
 def test_same_seed_same_weights(folder_dataset, tmp_path):
     one, _ = fit_small(folder_dataset, tmp_path / "one")
     two, _ = fit_small(folder_dataset, tmp_path / "two")
-    other, _ = fit_small(folder_dataset, tmp_path / "other", ["seed=5"])
     for a, b in zip(one.get_weights(), two.get_weights()):
         assert np.array_equal(a, b)
-    assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
 
 
 # Sums over a batch are formed in another order on other numbers of devices, no more.
 REPLICA_TOLERANCE = 2e-4
 
 
-def test_replicas_agree_with_one_device(folder_dataset, tmp_path):
+@pytest.mark.parametrize("several", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_replicas_agree_with_one_device(several, folder_dataset, tmp_path):
     optimizer = ["--set", "training.optimizer={name: sgd, learning_rate: 0.05}"]
     # Each in its own process: TensorFlow keeps one group of collectives for a process.
     found = {}
-    for replicas in (1, 2, 3):
+    for replicas in (1, several):
         output = tmp_path / str(replicas)
         process = command(*small_arguments(folder_dataset, output, 2), *optimizer,
                           "--virtual-devices", replicas)  # fmt: skip
@@ -76,12 +76,11 @@ def test_replicas_agree_with_one_device(folder_dataset, tmp_path):
         n: list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
         for n, run in found.items()
     }
-    for replicas in (2, 3):
-        for one, many in zip(history[1], history[replicas], strict=True):
-            for key in ("loss", "accuracy", "val_log_loss", "val_accuracy"):
-                assert abs(float(one[key]) - float(many[key])) < REPLICA_TOLERANCE, key
-        for one, many in zip(weights(found[1]), weights(found[replicas]), strict=True):
-            np.testing.assert_allclose(one, many, atol=REPLICA_TOLERANCE)
+    for one, many in zip(history[1], history[several], strict=True):
+        for key in ("loss", "accuracy", "val_log_loss", "val_accuracy"):
+            assert abs(float(one[key]) - float(many[key])) < REPLICA_TOLERANCE, key
+    for one, many in zip(weights(found[1]), weights(found[several]), strict=True):
+        np.testing.assert_allclose(one, many, atol=REPLICA_TOLERANCE)
 
 
 def test_batch_must_divide_among_replicas(folder_dataset, tmp_path):
@@ -93,8 +92,10 @@ def test_batch_must_divide_among_replicas(folder_dataset, tmp_path):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["training.optimizer={name: sgd, learning_rate: 0.05, weight_decay: 0.01}",
-         "training.schedule={name: cosine, warmup_epochs: 1}"],
+        pytest.param([
+            "training.optimizer={name: sgd, learning_rate: 0.05, weight_decay: 0.01}",
+            "training.schedule={name: cosine, warmup_epochs: 1}",
+        ], marks=pytest.mark.slow),
         ["training.schedule={name: plateau, patience: 0, factor: 0.5}",
          "training.early_stopping=3", "model.dropout=0.3"],
         ["training.ema=0.9"],
@@ -205,6 +206,7 @@ def test_killed_on_two_replicas_weights_are_the_same_and_metrics_near(folder_dat
     assert len(found) == 5 and all(f["weights"] and f["near"] for f in found), found
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_state(folder_dataset, tmp_path):
     import resource
 
@@ -405,6 +407,7 @@ def test_weight_decay_spares_biases(name):
     np.testing.assert_allclose(layer.bias, 1.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_half_precision_trains_but_is_not_shipped(folder_dataset, tmp_path):
     trained, _ = fit_small(folder_dataset, tmp_path / "fit", ["training.precision=mixed_bfloat16"])
     run = run_at(tmp_path, policy="crop")

@@ -256,7 +256,10 @@ def _write_images(
                 (folder / target).parent.mkdir(parents=True, exist_ok=True)
                 items.append((path, str(folder / target)))
     schema = pa.schema([("target", pa.string()), ("written", pa.bool_())])
-    results = read_all(partial(_encode, side, quality), items, schema, "writing images", progress)
+    results = read_all(
+        partial(_encode, side, quality), items, schema, "writing images", progress,
+        lambda item: (item[1], False),
+    )  # fmt: skip
     written = dict(zip(results["target"].to_pylist(), results["written"].to_pylist()))
     count = len(labels)
     complete = [

@@ -112,7 +112,8 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
         first = np.unique(todo["hash"].to_numpy(), return_index=True)[1]
         todo = todo.take(pa.array(np.sort(first)))
         paths = catalog.paths(todo).to_pylist()
-        found = read_all(_read_file, paths, _FILE_SCHEMA, "reading image traits", progress)
+        found = read_all(_read_file, paths, _FILE_SCHEMA, "reading image traits", progress,
+                         lambda _: (None,) * len(_FILE_SCHEMA))  # fmt: skip
         found = pa.table([todo["hash"], *found.columns], ["hash", *_FILE_SCHEMA.names])
         known = pa.concat_tables([known, found]).combine_chunks()
         known = known.filter(pc.is_in(known["hash"], table["hash"].combine_chunks()))

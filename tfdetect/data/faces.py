@@ -15,9 +15,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import numpy as np
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.data.parallel import process_pool
 
 METHODS = {"Face2Face": "F2F", "FaceSwap": "FS"}  # the names of note 003; others keep theirs
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv")
@@ -117,7 +116,7 @@ def extract_faces(
     todo = [(v, output, every, margin, size) for v in videos if not (output / v.target).exists()]
     results = []
     with (
-        ProcessPoolExecutor(mp_context=get_context("spawn")) as pool,
+        process_pool() as pool,
         console.progress(len(todo), "extracting faces", "videos", shown=progress) as bar,
     ):
         for cut in pool.map(_cut_video, todo):

@@ -58,6 +58,7 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
             partial(inspect_file, max_pixels=spec.max_pixels),
             [f"{root}/{path}" for path in todo["path"].to_pylist()],
             _SCHEMA, "inspecting files", progress,
+            lambda _: _failed("the process that read it ended: it may need too much memory"),
         )  # fmt: skip
         new = pa.table([*todo.select([*stamps.column_names, "row"]).columns, *new.columns],
                        [*stamps.column_names, "row", *CONTENT_COLUMNS])  # fmt: skip

@@ -21,10 +21,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +36,7 @@ from tfdetect.core.files import write_text
 from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.spec import ClassSpec, DatasetSpec
+from tfdetect.data.parallel import process_pool
 from tfdetect.synthesis.contact_sheet import write_contact_sheet
 from tfdetect.synthesis.forge import (
     COLUMNS,
@@ -194,7 +194,7 @@ def _make(
     away = [item for item in items if not all_here and item.fill not in WITH_MODEL]
     if workers == 1 or len(away) < _MIN_ITEMS:
         here, away = [*away, *here], []
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         size = max(1, min(16, len(away) // (4 * workers)))
         chunks = [away[i : i + size] for i in range(0, len(away), size)]
         futures: list[Future] = [pool.submit(task.make_all, chunk) for chunk in chunks]

@@ -10,26 +10,26 @@ from tfdetect.core.errors import nearest
 # Commands by task: name and what it does.
 TASKS = {
     "Use a detector": {
-        "predict": "verdicts on image files and folders",
-        "explain": "what moves a run's verdicts on a set of images",
-        "export": "write a run's SavedModel, for TensorFlow alone",
+        "predict": "give verdicts on image files and folders",
+        "explain": "show which image regions and features move a run's scores",
+        "export": "write a run's SavedModel, which needs only TensorFlow",
     },
     "Train a detector": {
-        "train": "train a detector on a dataset and leave a run",
+        "train": "train a detector on a dataset; the result is a run (a folder)",
         "search": "search for better hyperparameters",
         "ensemble": "fuse runs into one detector",
-        "models": "list the published detectors, for train --model",
-        "convert": "make a run of published PyTorch weights",
+        "models": "list the published detectors that train --model accepts",
+        "convert": "convert published PyTorch weights into a run",
     },
     "Measure a detector": {
         "evaluate": "measure a run on its dataset or on other images",
         "calibrate": "make P(fake) a probability, and choose thresholds",
-        "compare": "is one run better than another, or was it chance?",
+        "compare": "test whether runs differ by more than chance",
         "matrix": "train on each generator and test on all",
     },
     "Prepare data": {
         "audit": "check a dataset for shortcuts, duplicates and leaks",
-        "synthesize": "make forgeries with masks out of photographs",
+        "synthesize": "make forgeries with masks from photographs",
         "prepare": "write a dataset as shards, for fast training",
         "show-augment": "draw what an augmentation does to images",
         "extract-faces": "crop faces and masks from FaceForensics++ videos",
@@ -49,10 +49,10 @@ def help_text() -> str:
         lines += ["", f"{task}:", *(f"  {name:<{width}}  {t}" for name, t in commands.items())]
     lines += [
         "", "examples:",
-        "  # first training, with embedded images; a minute on a laptop",
+        "  # first training, on the built-in demonstration; about two minutes",
         "  tfdetect train --dataset demo",
         "  # a verdict on your own image",
-        "  tfdetect predict saved_models/cifake_small_resnet photo.jpg",
+        "  tfdetect predict saved_models/localizer_photos photo.jpg",
         "",
         "tfdetect COMMAND --help explains a command; python -m tfdetect.COMMAND runs it, too.",
     ]  # fmt: skip

@@ -14,12 +14,12 @@ def parser() -> cli.Parser:
         description="Calibrate a run again: fit how scores become probabilities, choose the "
         "verdict threshold, the operating points and the abstention band, measure the run again "
         "and rewrite its SavedModel. Training does so by itself on the validation split; this is "
-        "for other images or other wishes. The run changes as a whole or not at all.",
+        "for other images or settings. The run changes as a whole or not at all.",
         examples=[
             ("tfdetect calibrate saved_models/my_run --abstention-error 0.05",
              "a narrower range of inconclusive verdicts"),
-            ("tfdetect calibrate saved_models/my_run --dataset path/to/folder",
-             "on images like those that you will judge (not used in training)"),
+            ("tfdetect calibrate saved_models/my_run --dataset path/to/folder --split all",
+             "on your own labeled images, none of which was used in training"),
             ("tfdetect calibrate saved_models/my_run --cost 10 --threshold cost",
              "a false positive is ten times as bad as a missed fake"),
         ],
@@ -31,8 +31,8 @@ def parser() -> cli.Parser:
     cli.add_split(data, "validation", "another split than validation needs --dataset",
                   ("train", "validation", "all"))  # fmt: skip
     how = p.add_argument_group("calibration")
-    how.add_argument("--method", choices=METHODS, default="auto", help="default: auto, the method "
-                     "that does best in cross-validation")  # fmt: skip
+    how.add_argument("--method", choices=METHODS, default="auto", help="calibration method "
+                     "(default: auto, the one that does best in cross-validation)")  # fmt: skip
     how.add_argument("--threshold", metavar="RULE", help="how to choose the verdict threshold: "
                      "balanced (best balanced accuracy), eer, fpr_1, fpr_5, cost, or a number from "
                      "0 to 1 (default: as the run's experiment says, else balanced)")  # fmt: skip

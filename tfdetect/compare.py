@@ -1,4 +1,4 @@
-"""`tfdetect compare`: is one run better than another, or was it chance?"""
+"""`tfdetect compare`: test whether runs differ by more than chance."""
 
 import sys
 from pathlib import Path

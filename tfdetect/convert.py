@@ -1,4 +1,4 @@
-"""`tfdetect convert`: make a run of published PyTorch weights."""
+"""`tfdetect convert`: convert published PyTorch weights into a run."""
 
 import sys
 from pathlib import Path
@@ -9,8 +9,8 @@ from tfdetect.core import cli, console
 def parser() -> cli.Parser:
     p = cli.Parser(
         prog="tfdetect convert",
-        description="Make a run of the PyTorch weights that a project published, for predict, "
-        'evaluate and export. Needs: pip install "tfdetect[convert]".',
+        description="Convert the PyTorch weights that a project published into a run, which "
+        'predict, evaluate and export accept. Needs: pip install "tfdetect[convert]".',
         examples=[
             ("tfdetect convert NPR.pth --model npr",
              "into saved_models/npr_published; NPR.pth is the project's file"),

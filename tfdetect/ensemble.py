@@ -7,15 +7,15 @@ from pathlib import Path
 from tfdetect.core import cli, console
 
 FUSIONS = {
-    "stacked": "logistic regression on the members' calibrated scores",
-    "mean": "mean of the scores",
-    "weighted": "weighted mean of the scores",
+    "stacked": "logistic regression on the members' calibrated logits",
+    "mean": "mean of the members' logits",
+    "weighted": "weighted mean of the logits",
     "logistic": "stacked, with regularization",
     "greedy": "greedy selection, from many runs",
     "gated": "weights that depend on the image, for members trained on different data",
     "fisher": "Fisher's method: what is unusual to any member, for members that look for "
     "different traces",
-    "dense": "one dense unit on the members' P(fake), trained with Adam as in note 001",
+    "dense": "one dense unit on the members' P(fake), trained with Adam for 10 epochs",
 }
 
 
@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
             ("tfdetect ensemble saved_models/run_* --fusion greedy --name best_of_all",
              "choose from many runs"),
             ("tfdetect ensemble saved_models/cifake_densenet121 saved_models/deepfakeart_xception "
-             "--fusion dense", "the ensemble of note 001"),
+             "--fusion dense", "a dense unit on two trained runs"),
         ],
     )  # fmt: skip
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN",

@@ -13,7 +13,7 @@ def parser() -> cli.Parser:
         "detectors that predict masks, which pixels were altered. A file that cannot be read gets "
         "a row with its error, and the others go on. Exit code 1 if no file could be read.",
         examples=[
-            ("tfdetect predict saved_models/cifake_small_resnet photo.jpg", "one image"),
+            ("tfdetect predict saved_models/localizer_photos photo.jpg", "one image"),
             ("tfdetect predict saved_models/my_run photos/ --output verdicts.csv",
              "all images below a folder, into a table"),
             ("tfdetect predict saved_models/my_run photo.jpg --explain pages/",

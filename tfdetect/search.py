@@ -17,7 +17,8 @@ def parser() -> cli.Parser:
         prog="tfdetect search",
         description="Search for better hyperparameters with hyperopt. Each trial is a training in "
         "a process of its own, measured on the validation split; unpromising ones are stopped "
-        "early. Leaves a report, a table of the trials and best.yaml, an experiment.\n\n"
+        "early. The result is a report, a table of the trials and best.yaml, the best "
+        "experiment.\n\n"
         "The same command continues an interrupted search; several at once share one search.",
         examples=[
             ("tfdetect search --space small_resnet --dataset cifake --max-hours 8 --retrain",
@@ -41,12 +42,12 @@ def parser() -> cli.Parser:
     cli.add_dataset(p.add_argument_group("dataset"), "Images to train on (default: those of the "
                     "experiment)")  # fmt: skip
     how = p.add_argument_group("method")
-    how.add_argument("--objective", metavar="METRIC", help="metric of validation to optimize: "
+    how.add_argument("--objective", metavar="METRIC", help="validation metric to optimize: "
                      "accuracy, auc, ap, log_loss, mask_iou_altered, ... (default: what the "
                      "experiment monitors)")  # fmt: skip
     how.add_argument("--algorithm", default="tpe", choices=["tpe", "random", "atpe"],
-                     help='default: tpe; atpe is adaptive TPE and needs pip install '
-                     '"tfdetect[search]"')  # fmt: skip
+                     help='algorithm that suggests hyperparameters (default: tpe); atpe is '
+                     'adaptive TPE and needs pip install "tfdetect[search]"')  # fmt: skip
     how.add_argument("--startup", type=cli.number_above(-1, whole=True), default=10, metavar="N",
                      help="trials drawn at random before TPE begins (default: 10)")  # fmt: skip
     how.add_argument("--seed", type=int, default=0, metavar="N",
@@ -57,16 +58,18 @@ def parser() -> cli.Parser:
     how.add_argument("--prune", default="median", choices=["median", "halving", "none"],
                      help="rule that stops unpromising trials early (default: median)")  # fmt: skip
     how.add_argument("--first-epochs", type=cli.count, default=1, metavar="N",
-                     help="epochs that no trial is stopped before (default: 1)")  # fmt: skip
+                     help="epochs that each trial trains before it can be stopped "
+                     "(default: 1)")  # fmt: skip
     how.add_argument("--no-baseline", action="store_true",
                      help="do not begin with the unchanged experiment")  # fmt: skip
     budget = p.add_argument_group("budget")
     budget.add_argument("--max-trials", type=cli.count, metavar="N",
                         help="number of trials (default: 50, without another limit)")  # fmt: skip
     budget.add_argument("--max-hours", type=cli.positive, metavar="H",
-                        help="start no trial after this time")  # fmt: skip
+                        help="start no trial after this many hours")  # fmt: skip
     budget.add_argument("--max-epochs", type=cli.count, metavar="N",
-                        help="start no trial after so many epochs of all trials")  # fmt: skip
+                        help="start no trial once all trials together have trained this "
+                        "many epochs")  # fmt: skip
     devices = p.add_argument_group("devices")
     devices.add_argument("--parallel", type=cli.count, default=1, metavar="N", help="trials at "
                          "once; they share GPUs and CPU cores (default: 1)")  # fmt: skip

@@ -20,9 +20,10 @@ def parser() -> cli.Parser:
 
     p = cli.Parser(
         prog="tfdetect synthesize",
-        description="Alter regions of photographs and keep the masks: a dataset to train and test "
-        "detectors that localize forgeries. Leaves originals, forgeries, masks, a manifest, a "
-        "dataset spec and a contact sheet. The same command continues an interrupted one.",
+        description="Alter regions of photographs and keep the masks. The result is a dataset to "
+        "train and test detectors that localize forgeries: originals, forgeries, masks, a "
+        "manifest, a dataset spec and a contact sheet. The same command continues an interrupted "
+        "one.",
         examples=[
             ("tfdetect synthesize --source photos/ --output forgeries/",
              "then: tfdetect train --dataset forgeries --experiment localizer"),
@@ -66,8 +67,8 @@ def parser() -> cli.Parser:
     models.add_argument("--segmenter", metavar="PRESET",
                         help="mask 'objects': a keras-hub segmentation preset")
     models.add_argument("--autoencoder", metavar="FILE",
-                        help="fill 'autoencoder': a trained one (default: one is trained on the "
-                        "photographs)")
+                        help="fill 'autoencoder': file of a trained one (default: one is trained "
+                        "on the photographs)")
     models.add_argument("--steps", type=cli.count, default=1500, metavar="N",
                         help="steps of that training (default: 1500)")
     models.add_argument("--diffusion", metavar="PRESET",

@@ -8,13 +8,13 @@ from tfdetect.core import cli, console
 def parser() -> cli.Parser:
     p = cli.Parser(
         prog="tfdetect train",
-        description="Train a detector of fake images on a dataset. Leaves a run, a folder with "
-        "the model (Keras and SavedModel), calibrated probabilities, metrics on the test split "
-        "and an HTML report.\n\n"
+        description="Train a detector of fake images on a dataset. The result is a run: a "
+        "folder with the model (Keras and SavedModel), calibrated probabilities, metrics on the "
+        "test split and an HTML report.\n\n"
         "Ctrl-C stops a training and keeps what it learned; --resume continues it.",
         examples=[
             ("tfdetect train --dataset demo",
-             "first try, with embedded images; a minute on a laptop"),
+             "first try, on the built-in demonstration; about two minutes on a CPU"),
             ("tfdetect train --dataset path/to/folder",
              "your own images: one folder per class, e.g. real/ and fake/"),
             ("tfdetect train --dataset cifake --experiment cifake_small_resnet "
@@ -32,7 +32,8 @@ def parser() -> cli.Parser:
     devices = p.add_argument_group("devices")
     cli.add_devices(devices)
     devices.add_argument("--virtual-devices", type=cli.count, metavar="N",
-                         help="train N replicas on the CPU, as a test")  # fmt: skip
+                         help="train N replicas on virtual devices of the CPU, to test "
+                         "training on several GPUs (default: none)")  # fmt: skip
     out = p.add_argument_group("output")
     cli.add_runs_folder(out, "the experiment's")
     out.add_argument("--resume", nargs="?", const=True, default=False, metavar="RUN",

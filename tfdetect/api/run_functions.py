@@ -166,7 +166,7 @@ def calibrate(
 ) -> EvaluationResults:
     """Make P(fake) of a run a probability again and choose its thresholds; change the run.
 
-    Training does so by itself on the validation split. This is for other images or other wishes.
+    Training does so by itself on the validation split. This is for other images or settings.
 
     Args:
         run: a run or its folder. It is changed as a whole, with its SavedModel and report.

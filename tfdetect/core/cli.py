@@ -118,7 +118,7 @@ def add_split(
 ) -> None:
     """Add --split, of one split."""
     p.add_argument("--split", choices=choices, default=default, metavar="SPLIT",
-                   help=f"{', '.join(choices)} (default: {default}"
+                   help=f"one of {', '.join(choices)} (default: {default}"
                    f"{'; ' + note if note else ''})")  # fmt: skip
 
 
@@ -138,7 +138,8 @@ def add_devices(p: Arguments, each: str = "") -> None:
 def add_runs_folder(p: Arguments, name_default: str) -> None:
     """Add --output, the folder for runs, and --name."""
     p.add_argument("--output", type=Path, default=Path("saved_models"), metavar="DIR",
-                   help="folder for the new folder (default: saved_models)")  # fmt: skip
+                   help="folder that will contain the new folder (default: "
+                   "saved_models)")  # fmt: skip
     p.add_argument("--name", metavar="NAME",
                    help=f"name of the new folder (default: {name_default})")  # fmt: skip
 
@@ -151,7 +152,7 @@ def add_batch_size(p: Arguments) -> None:
 
 def add_views(p: Arguments) -> None:
     """Add --crops and --flips."""
-    p.add_argument("--crops", type=int, choices=[1, 5, 9], help="average the probabilities of so "
+    p.add_argument("--crops", type=int, choices=[1, 5, 9], help="average the probabilities of this "
                    "many crops of each image (default: as the run was trained)")  # fmt: skip
     p.add_argument("--flips", action="store_true",
                    help="average over each image and its mirror image")  # fmt: skip
@@ -163,10 +164,12 @@ def add_verdict(p: Arguments) -> None:
                    "is fake, 0 to 1 (default: the threshold of the run)")  # fmt: skip
     p.add_argument("--at", metavar="POINT", help="use the threshold of one of the run's operating "
                    "points instead: fpr_1 or fpr_5 (1%% or 5%% false positives on validation), "
-                   "eer, balanced, cost")  # fmt: skip
+                   "eer, balanced, cost; fpr_1 exists if at least 100 authentic images were in "
+                   "validation, fpr_5 if 20")  # fmt: skip
     p.add_argument("--prior", metavar="P", help="fraction of fakes to expect among such images, "
                    "0 to 1, or 'validation' for the fraction in the run's validation split "
-                   "(default: 0.5)")  # fmt: skip
+                   "(default: 0.5). P(fake) and the run's own thresholds change "
+                   "together")  # fmt: skip
 
 
 def chosen_threshold(args: argparse.Namespace) -> float | str | None:

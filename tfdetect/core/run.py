@@ -211,8 +211,9 @@ class Run:
             if threshold not in points:
                 raise UserError(
                     f"{self.name} has no operating point {threshold!r} (it has: "
-                    f"{', '.join(points) or 'none'}). Choose them on its validation split with: "
-                    f"python -m tfdetect.calibrate {self.path}"
+                    f"{', '.join(points) or 'none'}). They are chosen when the run is calibrated; "
+                    "fpr_1 needs at least 100 authentic images, fpr_5 20, and cost a price: "
+                    f"python -m tfdetect.calibrate {self.path} --dataset MORE_IMAGES"
                 )
             threshold = points[threshold].threshold
         elif not 0 <= threshold <= 1:

@@ -77,9 +77,9 @@ def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Metrics:
             return {
                 "iou_altered": _mean(ious, w * altered),
                 "iou": _mean(ious, w),
-                "iou_data": float(iou_of(tps, fps, fns)),
+                "iou_data": float(iou_of(tps, fps, fns)) if tps + fns else np.nan,
                 "f1": _mean(f1s, w * altered),
-                "f1_data": 2 * tps / (2 * tps + fps + fns),
+                "f1_data": 2 * tps / (2 * tps + fps + fns) if tps + fns else np.nan,
                 "ap": _mean(aps, w * mixed),
                 "ap_data": ap[0],
                 "auc": _mean(aucs, w * mixed),

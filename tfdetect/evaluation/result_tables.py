@@ -114,7 +114,7 @@ def mask_table(result: dict[str, Any]) -> ResultTable | None:
     rows = [
         [title, *(_cell(m, key) if m else "-" for m in masks)] for key, title in MASK_NAMES.items()
     ]
-    rows.append(["IoU, mean of batches of 8 (note 000)",
+    rows.append(["IoU, mean of batches of 8 images",
                  *(f"{m['batch_iou']:.4f}" if m else "-" for m in masks)])  # fmt: skip
     best = [m.get("best") if m else None for m in masks]
     rows.append([

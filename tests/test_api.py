@@ -211,3 +211,38 @@ def test_commands_stay_modules():
     for name in ("train", "evaluate", "audit", "search"):
         assert callable(importlib.import_module(f"tfdetect.{name}").main)
         assert callable(getattr(tfdetect, name))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.fromarray(np.full((8, 8), 0.5, np.float32)), "mode 'F'"),
+        (Image.new("RGB", (0, 0)), "no pixels"),
+        (np.zeros((0, 8, 3), np.uint8), "no pixels"),
+        (np.zeros((8, 8, 3)), r"\(image \* 255\)"),
+        (np.zeros((8, 8, 3), np.int64), r"image.astype\('uint8'\)"),
+        ("", "empty"),
+    ],
+)
+def test_images_without_a_meaning_are_refused(shared_run, image, message):
+    run, _ = shared_run
+    with pytest.raises(UserError, match=message):
+        tfdetect.load(run).predict(image)
+
+
+def test_outputs_that_would_destroy_or_pollute_are_refused(shared_run, tmp_path):
+    run, images = shared_run
+    with pytest.raises(UserError, match="folder of a run"):
+        tfdetect.evaluate(run, dataset=images / "test", output=run.path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        tfdetect.evaluate(run, dataset=images / "test", output=tmp_path / "file")
+    with pytest.raises(UserError, match="the dataset's own folder"):
+        tfdetect.prepare(images, output=images)
+    for name in ("", "../evil", ".hidden", "a/b"):
+        with pytest.raises(UserError, match="A name has"):
+            tfdetect.train(images, name=name, output=tmp_path)
+    with pytest.raises(UserError, match="is a file, not the folder of a run"):
+        tfdetect.load(tmp_path / "file")
+    with pytest.raises(UserError, match="empty"):
+        tfdetect.load("")

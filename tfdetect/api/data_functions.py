@@ -45,6 +45,8 @@ def audit(
 
     spec, roots = locate_dataset(str(dataset), path_of(data_dir), authentic)
     if output is not None:
+        if Path(output).exists() and not Path(output).is_dir():
+            raise UserError(f"The output {output} is a file. Give a folder.")
         check_writable(Path(output).absolute().parent)
 
     from tfdetect.auditing.audit_dataset import audit_dataset

@@ -206,7 +206,10 @@ class Detector:
         """
         from tfdetect.core.files import check_writable
 
+        if batch_size < 1:
+            raise UserError(f"batch_size is at least 1. Received: {batch_size}.")
         if masks is not None:
+            _check_outside(Path(masks), images)
             if not self.run.predicts_masks:
                 raise UserError(
                     f"{self.name} predicts no masks. Choose a run that was trained with a "
@@ -284,6 +287,17 @@ def _each(images: Any) -> Iterator[Any]:
     yield from images
 
 
+def _check_outside(masks: Path, images: Any) -> None:
+    """Refuse a folder for masks below a folder of images, which would hold them next time."""
+    folders = images if isinstance(images, list | tuple) else [images]
+    for folder in (Path(each) for each in folders if isinstance(each, str | Path)):
+        if folder.is_dir() and masks.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"The folder for masks, {masks}, lies in the folder of images {folder}: the next "
+                "prediction would take the masks for images. Choose a folder outside of it."
+            )
+
+
 def _is_pil(image: Any) -> bool:
     from PIL import Image
 
@@ -300,18 +314,39 @@ def _as_pil(image: Any, number: int) -> PIL.Image.Image:
     from PIL import Image, ImageOps
 
     if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image)
+        if 0 in image.size:
+            raise UserError(f"Image {number} has no pixels: its size is {image.size}.")
+        if image.mode in ("F", "I"):
+            raise UserError(
+                f"Image {number} has the mode {image.mode!r}, whose values have no fixed range. "
+                "Give a mode with 8 bits, such as RGB or L, or I;16."
+            )
+        try:
+            upright = ImageOps.exif_transpose(image)
+            upright.load()
+        except (OSError, SyntaxError) as error:
+            raise UserError(f"Image {number} cannot be decoded: {error}") from error
         return upright if upright.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else (
             upright.convert("RGB")
         )  # fmt: skip
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    if pixels.dtype != np.uint8:
+    if pixels.dtype.kind not in "biuf":
         raise UserError(
-            f"Image {number} has values of type {pixels.dtype}. Give uint8 values from 0 to 255; "
-            "values from 0 to 1 become such by: (image * 255).round().astype('uint8')"
+            f"Image {number} is of type {type(image).__name__}. Give a path, a PIL image or an "
+            "array of pixels."
         )
+    if pixels.dtype != np.uint8:
+        how = {"f": ". From values 0 to 1: (image * 255).round().astype('uint8')", "b": ""}.get(
+            pixels.dtype.kind, ". If the values lie in 0 to 255: image.astype('uint8')"
+        )
+        raise UserError(
+            f"Image {number} has values of type {pixels.dtype}. Give uint8 values from 0 to 255"
+            f"{how}"
+        )
+    if pixels.size == 0:
+        raise UserError(f"Image {number} has no pixels: its shape is {list(pixels.shape)}.")
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
         raise UserError(
             f"Image {number} has the shape {list(pixels.shape)}. Give [height, width, 3] (RGB), "

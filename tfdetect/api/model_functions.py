@@ -69,12 +69,13 @@ def create_detector(
 
     if name in list_backbones():
         base = Experiment(name=name)
-        changes: dict[str, Any] = {"model.backbone": name, "data.image_size": image_size or 224}
+        size = 224 if image_size is None else image_size
+        changes: dict[str, Any] = {"model.backbone": name, "data.image_size": size}
     elif name in list_detectors():
         base = load_model(name)
         changes = {} if image_size is None else {"data.image_size": image_size}
     else:
-        raise unknown("backbone or detector", name, [*list_backbones(), *list_detectors()])
+        raise unknown("backbone or detector", name, {*list_backbones(), *list_detectors()})
     if weights is not None:
         changes["model.weights"] = weights
     if classes < 2:

@@ -22,7 +22,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
 from tfdetect.core.quiet import import_tensorflow
-from tfdetect.core.run import PARTIAL, Run, find_unfinished, new_run_path, open_run
+from tfdetect.core.run import PARTIAL, Run, check_name, find_unfinished, new_run_path, open_run
 
 if TYPE_CHECKING:
     from tfdetect.core.experiment import Experiment
@@ -164,7 +164,7 @@ def prepare_training(
         if resume:
             path = find_unfinished(Path(output), plan.experiment)
         else:
-            path = new_run_path(Path(output), name or plan.experiment.name)
+            path = new_run_path(Path(output), plan.experiment.name if name is None else name)
     log(f"Experiment {plan.experiment.name} ({plan.chosen}), dataset {plan.spec.name}")
 
     import_tensorflow()
@@ -300,7 +300,9 @@ def search(
     parts = prepare_search(space, dataset, experiment, **settings)
     found, space_found, _, spec = parts
     check_writable(Path(output))
-    folder = Path(output) / (name or f"search-{space_found.name}-{spec.name}")
+    name = f"search-{space_found.name}-{spec.name}" if name is None else name
+    check_name(name)
+    folder = Path(output) / name
     searching = create_search(folder, *parts)
     log(f"Search in {folder}")
     if spark:
@@ -371,7 +373,7 @@ def ensemble(
         raise UserError(
             "--fine-tune trains labels alone, which would harm the masks. Add --no-masks."
         )
-    path = new_run_path(Path(output), name or "ensemble")
+    path = new_run_path(Path(output), "ensemble" if name is None else name)
     check_writable(path.parent)
 
     from tfdetect.fusion.fusion_data import find_fusion_data
@@ -459,7 +461,9 @@ def matrix(
 
         read_published(str(published))  # refused before any training
     kind = "matrix-leave-one-out" if leave_one_out else "matrix"
-    folder = Path(output) / (name or f"{kind}-{plan.experiment.name}-{plan.spec.name}")
+    name = f"{kind}-{plan.experiment.name}-{plan.spec.name}" if name is None else name
+    check_name(name)
+    folder = Path(output) / name
     check_writable(folder)
     import_tensorflow()
     from tfdetect.data.plan import find_data
@@ -510,7 +514,7 @@ def convert(
     from tfdetect.core.experiment import load_model, override
 
     experiment = override(load_model(model), override_texts(overrides))
-    path = new_run_path(Path(output), name or f"{model}_published")
+    path = new_run_path(Path(output), f"{model}_published" if name is None else name)
     check_writable(Path(output))
     import_tensorflow()
     from tfdetect.models.convert_run import convert_run

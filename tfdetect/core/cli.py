@@ -146,7 +146,7 @@ def add_runs_folder(p: Arguments, name_default: str) -> None:
 
 def add_batch_size(p: Arguments) -> None:
     """Add --batch-size, of predictions."""
-    p.add_argument("--batch-size", type=int, default=64, metavar="N",
+    p.add_argument("--batch-size", type=count, default=64, metavar="N",
                    help="images per step; lower it when memory is short (default: 64)")  # fmt: skip
 
 

@@ -48,6 +48,8 @@ def load_spec(
     if path.is_dir():
         return _described_folder(path, authentic, evaluation)
     if path.suffix not in (".yaml", ".yml") and ("/" in name or "\\" in name):
+        if path.exists():
+            raise UserError(f"{name!r} is a file, not a folder of images.")
         raise UserError(f"There is no folder {name!r}.")
     try:
         file = find("dataset", "data_specs", name)

@@ -1,8 +1,10 @@
 """Import TensorFlow without its messages on the user's terminal."""
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +28,7 @@ def import_tensorflow() -> None:
     # as fast with them on others, too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as noise:
+    with _deferred_interrupt(), tempfile.TemporaryFile() as noise:
         saved = os.dup(2)
         os.dup2(noise.fileno(), 2)
         failed = True
@@ -49,6 +51,27 @@ def import_tensorflow() -> None:
             if failed:
                 noise.seek(0)
                 sys.stderr.buffer.write(noise.read())
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[None]:
+    """Let Ctrl-C wait meanwhile: in the middle of the import it would become another error."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = False
+
+    def remember(number: int, frame: object) -> None:
+        nonlocal received
+        received = True
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if received:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -334,11 +334,15 @@ def open_run(path: str | Path) -> Run:
         UserError: there is no such folder, or it is not a run, corrupt, of a newer schema,
             unfinished, or without verdicts.
     """
+    if not str(path) or str(path) == ".":
+        raise UserError("The path of a run is empty. Give the folder of a run.")
     path = Path(path).expanduser()
     recover(path)
     if not path.is_dir():
         if path.with_name(path.name + PARTIAL).is_dir():
             raise _unfinished(path)
+        if path.exists():
+            raise UserError(f"{str(path)!r} is a file, not the folder of a run.")
         raise UserError(f"There is no run folder {str(path)!r}.")
     run = read_run(path)
     for needed in ("experiment.yaml", "model.keras"):
@@ -373,6 +377,8 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{path} is not a run: it has no run.json.")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError("it is not a JSON object")
         version = data.get("schema_version", data.get("schema"))
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"Run {path} is corrupt: run.json cannot be read ({error}).") from error
@@ -405,8 +411,26 @@ def _has_mask_head(path: Path) -> bool:
     return isinstance(model, dict) and model.get("mask_head") is not None
 
 
+def check_name(name: str) -> None:
+    """Refuse the name of a new folder that would be elsewhere, or hidden.
+
+    Raises:
+        UserError: it is empty, too long, begins with a dot or has a character of paths.
+    """
+    if not name or len(name) > 150 or name.startswith(".") or any(c in "/\\\0\n" for c in name):
+        raise UserError(
+            f"A name has 1 to 150 characters, no slash, and does not begin with a dot. "
+            f"Received: {name!r}."
+        )
+
+
 def new_run_path(output: Path, name: str) -> Path:
-    """Return a path below `output` that no run has yet: `name`, `name-2`, `name-3` ..."""
+    """Return a path below `output` that no run has yet: `name`, `name-2`, `name-3` ...
+
+    Raises:
+        UserError: the name is empty, or a path.
+    """
+    check_name(name)
     number = 1
     while True:
         path = output / (name if number == 1 else f"{name}-{number}")

@@ -2,9 +2,10 @@
 
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from tfdetect.core.documents import Document
+from tfdetect.core.experiment import Resize
 
 SCHEMA_VERSION: Final = 2
 
@@ -20,8 +21,8 @@ class View(Document):
         crops: number of windows of the image whose outputs are averaged.
     """
 
-    size: tuple[int, int]
-    policy: str
+    size: tuple[PositiveInt, PositiveInt]
+    policy: Resize
     crops: int = Field(1, ge=1)
 
 
@@ -52,7 +53,7 @@ class Calibration(Document):
 class OperatingPoint(Document):
     """A threshold of P(fake) chosen on validation, and the rates that it gives there."""
 
-    threshold: float
+    threshold: float = Field(ge=0, le=2)  # above 1: no image is called fake
     fpr: float = Field(ge=0, le=1)
     tpr: float = Field(ge=0, le=1)
 
@@ -146,7 +147,7 @@ class RunInfo(Document):
     predicts_masks: bool = False
     flips: bool = False
     pretraining: bool = False
-    threshold: float = 0.5
+    threshold: float = Field(0.5, ge=0, le=1)
     prior: float | None = Field(None, gt=0, lt=1)
     calibration: Calibration | None = None
     operating_points: dict[str, OperatingPoint] = {}

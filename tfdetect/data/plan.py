@@ -219,6 +219,15 @@ def evaluation_data(
         UserError: The dataset is not available, its labels are not known, or its classes are
             not those of the run.
     """
+    if output is not None:
+        is_own = dataset is None and output.resolve() == run.path.resolve()
+        if output.exists() and not output.is_dir():
+            raise UserError(f"--output {output} is a file. Give a folder.")
+        if (output / "run.json").is_file() and not is_own:
+            raise UserError(
+                f"--output {output} is the folder of a run, whose own results would be "
+                "overwritten. Give another folder."
+            )
     if dataset is not None:
         evaluation = Evaluation(tuple(run.class_names), label)
         spec, roots = locate_dataset(dataset, data_dir, authentic, evaluation)

@@ -83,6 +83,12 @@ def prepare_dataset(
         UserError: The dataset is not available, or it is prepared already.
     """
     catalog = find_data(plan, progress)
+    for root in catalog.roots.values():
+        if output.resolve().is_relative_to(root.resolve()):
+            raise UserError(
+                f"The output {output} lies in the dataset's own folder, where the next command "
+                "would take it for a class. Choose a folder outside of it."
+            )
     if "shard" in catalog.table.column_names:
         raise UserError(f"{catalog.name} is prepared already. Start from its files.")
     return write_shards(catalog, plan.spec, output, copies, shard_bytes, workers, progress)

@@ -29,6 +29,8 @@ def collect(inputs: list[str]) -> list[str]:
     """
     paths = []
     for text in inputs:
+        if not text:
+            raise UserError("The path of an image is empty. Give a file, a folder or a pattern.")
         path = Path(text).expanduser()
         if path.is_dir():
             wanted = EXTENSIONS | UNSUPPORTED

@@ -246,3 +246,11 @@ def test_outputs_that_would_destroy_or_pollute_are_refused(shared_run, tmp_path)
         tfdetect.load(tmp_path / "file")
     with pytest.raises(UserError, match="empty"):
         tfdetect.load("")
+
+
+def test_one_name_where_several_may_stand_is_a_list_of_one(shared_run, tmp_path):
+    run, _ = shared_run
+    results = tfdetect.evaluate(run, splits="test", output=tmp_path / "out")
+    assert list(results.metrics) == ["test"]
+    with pytest.raises(UserError, match="at least two different runs"):
+        tfdetect.compare(run)

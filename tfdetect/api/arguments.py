@@ -54,6 +54,11 @@ def run_of(run: RunLike) -> Run:
     return run if isinstance(run, Run) else open_run(run)
 
 
+def runs_of(runs: Sequence[RunLike]) -> list[Run]:
+    """Return several runs, opened where folders were given; one alone is a list of one."""
+    return [run_of(run) for run in ([runs] if isinstance(runs, str | Path | Run) else runs)]
+
+
 def path_of(path: str | Path | None) -> Path | None:
     """Return a path, with ~ replaced."""
     return None if path is None else Path(path).expanduser()

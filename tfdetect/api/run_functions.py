@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import Log, RunLike, path_of, run_of, text_of
+from tfdetect.api.arguments import Log, RunLike, path_of, run_of, runs_of, text_of
 from tfdetect.api.detect import Detector
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
@@ -88,6 +88,7 @@ def evaluate(
     Raises:
         UserError: the data cannot be found, or its classes do not fit the run's.
     """
+    splits = [splits] if isinstance(splits, str) else splits
     run = run_of(run)
     adjusted = Detector(run).with_options(
         threshold=threshold, prior=prior, crops=crops, flips=flips
@@ -255,8 +256,7 @@ def compare(
         UserError: fewer than two runs, or one was not evaluated so.
     """
     opened: dict[str, Run] = {}
-    for each in runs:
-        run = run_of(each)
+    for run in runs_of(runs):
         if not any(run.path.resolve() == other.path.resolve() for other in opened.values()):
             opened[run.name if run.name not in opened else str(run.path)] = run
     if len(opened) < 2:

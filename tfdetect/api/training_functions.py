@@ -15,7 +15,7 @@ from tfdetect.api.arguments import (
     override_texts,
     path_of,
     plan_of,
-    run_of,
+    runs_of,
     text_of,
 )
 from tfdetect.core import console
@@ -368,7 +368,7 @@ def ensemble(
 
     if fine_tune_epochs < 0 or learning_rate <= 0 or batch_size < 1:
         raise UserError("--fine-tune must be at least 0, --learning-rate and --batch-size above 0.")
-    members = open_members([run_of(run).path for run in runs], masks=masks)
+    members = open_members([run.path for run in runs_of(runs)], masks=masks)
     if fine_tune_epochs and members.mask_members and masks:
         raise UserError(
             "--fine-tune trains labels alone, which would harm the masks. Add --no-masks."

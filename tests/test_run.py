@@ -176,6 +176,21 @@ def test_illegal_changes_are_refused(calibrated, change, message):
         change(calibrated)
 
 
+def test_a_threshold_above_every_score_is_kept(calibrated):
+    """Where P(fake) of an authentic image is 1, fpr_1 lies just above 1."""
+    above = 1.0000001192092896  # the float32 after 1
+    points = {"fpr_1": OperatingPoint(threshold=above, fpr=0, tpr=0)}
+    run = calibrated.with_info(operating_points=points).with_threshold("fpr_1")
+    assert run.threshold == above
+    with pytest.raises(ValueError, match="threshold"):
+        run.with_info(threshold=7.0)
+
+
+def test_a_run_is_opened_from_inside_its_folder(old_run, monkeypatch):
+    monkeypatch.chdir(old_run)
+    assert open_run(".").name == "old"
+
+
 def test_logits_are_finite_and_invertible():
     for p in (0.0, 1e-12, 0.3, 1.0):
         assert expit(logit(p)) == pytest.approx(min(max(p, 1e-7), 1 - 1e-7), rel=1e-6)

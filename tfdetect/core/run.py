@@ -334,9 +334,10 @@ def open_run(path: str | Path) -> Run:
         UserError: there is no such folder, or it is not a run, corrupt, of a newer schema,
             unfinished, or without verdicts.
     """
-    if not str(path) or str(path) == ".":
+    if not str(path):
         raise UserError("The path of a run is empty. Give the folder of a run.")
     path = Path(path).expanduser()
+    path = path if path.name else path.resolve()  # ".", inside of the folder
     recover(path)
     if not path.is_dir():
         if path.with_name(path.name + PARTIAL).is_dir():

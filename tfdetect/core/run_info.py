@@ -8,6 +8,7 @@ from tfdetect.core.documents import Document
 from tfdetect.core.experiment import Resize
 
 SCHEMA_VERSION: Final = 2
+MAX_THRESHOLD = 1 + 2**-20  # just above the largest P(fake): from there on nothing is called fake
 
 Status = Literal["training", "interrupted", "complete", "converted"]
 
@@ -53,7 +54,7 @@ class Calibration(Document):
 class OperatingPoint(Document):
     """A threshold of P(fake) chosen on validation, and the rates that it gives there."""
 
-    threshold: float = Field(ge=0, le=2)  # above 1: no image is called fake
+    threshold: float = Field(ge=0, le=MAX_THRESHOLD)
     fpr: float = Field(ge=0, le=1)
     tpr: float = Field(ge=0, le=1)
 
@@ -147,7 +148,7 @@ class RunInfo(Document):
     predicts_masks: bool = False
     flips: bool = False
     pretraining: bool = False
-    threshold: float = Field(0.5, ge=0, le=1)
+    threshold: float = Field(0.5, ge=0, le=MAX_THRESHOLD)
     prior: float | None = Field(None, gt=0, lt=1)
     calibration: Calibration | None = None
     operating_points: dict[str, OperatingPoint] = {}

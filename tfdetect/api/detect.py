@@ -31,7 +31,7 @@ class Predictions(Sequence[dict[str, Any]]):
     - `p_fake_raw`: the same before calibration.
     - `probability_<class>`: calibrated probability of each class.
     - `verdict`: name of the class.
-    - `inconclusive`: whether P(fake) lies in the abstention band, where verdicts are often wrong.
+    - `inconclusive`: whether P(fake) is in the abstention band, where verdicts are often wrong.
     - `altered_fraction`: fraction of pixels with P(altered) of at least 0.5; only from detectors
       that predict masks.
     - `error`: why the image could not be read, or None.
@@ -293,7 +293,7 @@ def _check_outside(masks: Path, images: Any) -> None:
     for folder in (Path(each) for each in folders if isinstance(each, str | Path)):
         if folder.is_dir() and masks.resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"The folder for masks, {masks}, lies in the folder of images {folder}: the next "
+                f"The folder for masks, {masks}, is inside the folder of images {folder}: the next "
                 "prediction would take the masks for images. Choose a folder outside of it."
             )
 

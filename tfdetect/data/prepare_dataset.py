@@ -86,7 +86,7 @@ def prepare_dataset(
     for root in catalog.roots.values():
         if output.resolve().is_relative_to(root.resolve()):
             raise UserError(
-                f"The output {output} lies in the dataset's own folder, where the next command "
+                f"The output {output} is inside the dataset's own folder, where the next command "
                 "would take it for a class. Choose a folder outside of it."
             )
     if "shard" in catalog.table.column_names:

@@ -1,0 +1,189 @@
+"""Text that comes from outside, such as file names, and how it is shown in every kind of output.
+
+A file name is bytes. Python shows bytes that are not UTF-8 as lone surrogates, which Arrow, JSON,
+YAML and HTML refuse. Inside of tfdetect such a byte is a character of its own, U+10FF00 + byte:
+`from_os` makes it, `to_os` turns it back, and `printable` shows it as an escape such as \\xe9.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from tfdetect.core.errors import UserError
+
+MAX_NAME_BYTES = 200  # of a dataset, class, run ...: endings and prefixes fit into 255 beside it
+_MAX_FILE_BYTES = 240  # of a written file's name: leaves room for a temporary ending
+_BYTE = 0x10FF00  # U+10FF80 to U+10FFFF, the end of the private use area, are bytes 0x80 to 0xFF
+_SURROGATE = 0xDC00  # where Python's surrogateescape puts them
+
+_FROM_OS = re.compile("[\udc80-\udcff\U0010ff80-\U0010ffff]")
+_TO_OS = re.compile("[\U0010ff80-\U0010ffff]+")
+# Control characters, bytes that are no UTF-8, and characters that change the direction or the
+# look of the text around them without being seen.
+_INVISIBLE = (
+    "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f"
+)
+_HIDDEN = re.compile(f"[{_INVISIBLE}\U0010ff80-\U0010ffff]")
+_HIDDEN_IN_LINES = re.compile(f"(?![\n\t])[{_INVISIBLE}\U0010ff80-\U0010ffff]")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORBIDDEN_IN_NAMES = re.compile(f"[/\\\\{_INVISIBLE}]")
+
+
+def from_os(path: str | os.PathLike[str]) -> str:
+    """Return a path of the operating system as text that every format takes, without loss.
+
+    Args:
+        path: as `os.listdir`, `sys.argv` and the like give it, with surrogates for bytes that are
+            not UTF-8.
+    """
+    text = os.fspath(path)
+    if text.isascii():
+        return text
+    return _FROM_OS.sub(_private, text)
+
+
+def _private(match: re.Match[str]) -> str:
+    data = match[0].encode("utf-8", "surrogateescape")
+    return "".join(chr(_BYTE + byte) for byte in data)
+
+
+def to_os(text: str) -> str:
+    """Return a path for the functions that open files; the inverse of `from_os`."""
+    if text.isascii():
+        return text
+    return _TO_OS.sub(_bytes_again, text)
+
+
+def _bytes_again(match: re.Match[str]) -> str:
+    data = bytes(ord(character) - _BYTE for character in match[0])
+    return data.decode("utf-8", "surrogateescape")
+
+
+def printable(text: object, lines: bool = False) -> str:
+    """Return text without control characters, invisible marks and bytes that are no UTF-8.
+
+    They become escapes such as \\x1b, \\u202e and \\xe9, so that a name can neither move the cursor
+    nor look like another one.
+
+    Args:
+        text: for example a file name.
+        lines: keep line breaks and tabs, of text that is more than a name.
+    """
+    shown = text if isinstance(text, str) else str(text)
+    if shown.isascii() and shown.isprintable():
+        return shown
+    return (_HIDDEN_IN_LINES if lines else _HIDDEN).sub(_escape, shown)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code >= _BYTE or 0xDC80 <= code <= 0xDCFF:
+        code &= 0xFF
+    if short := {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}.get(code):
+        return short
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def plot_text(text: object) -> str:
+    """Return text as matplotlib shows it: dollar signs begin no formula, and "_" hides no label."""
+    shown = printable(text, lines=True).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def markdown(text: object) -> str:
+    """Return text that Markdown shows as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\1", printable(text))
+
+
+def csv_cell(value: Any) -> Any:
+    """Return the value of a CSV cell; text that a spreadsheet would run as a formula gets a "'"."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith(_FORMULA) and not _is_number(value):
+        value = f"'{value}"
+    return value if value.isascii() else _FROM_OS.sub(_escape, value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def name_problem(name: object) -> str | None:
+    """Return what is wrong with the name of a dataset, class, run or the like; None if nothing."""
+    if not isinstance(name, str):
+        return "a name is text"
+    if not name or name != name.strip():
+        return "a name is not empty, and neither begins nor ends with a space"
+    if name.startswith("."):
+        return "a name does not begin with a dot"
+    if found := _FORBIDDEN_IN_NAMES.search(name):
+        return f"a name has no slash and no control character, and this one has {found[0]!a}"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"a name has at most {MAX_NAME_BYTES} bytes, and this one has {len(name.encode())}"
+    return None
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return a name that can be that of a folder.
+
+    Args:
+        name: of a dataset, class, run, experiment, search or generator.
+        what: what it names, for the message, for example "the class".
+
+    Raises:
+        UserError: it is empty, too long, begins with a dot, or has a slash or control character.
+    """
+    if problem := name_problem(name):
+        shown = printable(name)
+        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        raise UserError(f"The name of {what} cannot be used: {problem}. Received: '{shown}'.")
+    return name
+
+
+def below(root: Path, path: str | os.PathLike[str]) -> Path:
+    """Return the path below `root` to write to, which may not leave it.
+
+    Args:
+        root: the folder that is written.
+        path: relative to it, for example a class name and a file name.
+
+    Raises:
+        UserError: the path leads out of the folder, by "..", by being absolute, or by a link.
+    """
+    target = root / path
+    if not target.resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"{printable(path)} leads out of the folder {printable(root)}, so nothing is written "
+            "there."
+        )
+    return target
+
+
+def file_name(name: str, ending: str = "") -> str:
+    """Return the name of a file to write, cut where a file system would refuse it.
+
+    Args:
+        name: the wanted name, for example that of the image that the file describes.
+        ending: what follows, for example ".mask.png".
+
+    Returns:
+        name + ending; of a name that is too long its beginning and a digest of the whole.
+    """
+    encoded = os.fsencode(name)
+    room = _MAX_FILE_BYTES - len(ending.encode())
+    if len(encoded) > room:
+        digest = hashlib.sha256(encoded).hexdigest()[:10]
+        kept = encoded[: room - 11].decode("utf-8", "surrogateescape")
+        # A character that was cut in two is dropped.
+        name = re.sub("[\udc80-\udcff]{1,3}$", "", kept) + f"-{digest}"
+    return name + ending

@@ -1,0 +1,62 @@
+"""Tells whether a file is an image: by its suffix, or else by its first bytes."""
+
+import os
+
+# Images are recognized by these suffixes, whether they can be decoded or not.
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif",
+    ".tiff", ".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".jp2", ".j2k", ".jpx", ".jxl", ".psd", ".ico", ".tga", ".exr", ".hdr", ".dds", ".qoi",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
+})  # fmt: skip
+# Files with these suffixes are no images, and are not opened to find out.
+OTHER_SUFFIXES = frozenset({
+    ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml",
+    ".ini", ".cfg", ".log", ".html", ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".bib",
+    ".py", ".pyc", ".ipynb", ".sh", ".m", ".c", ".h", ".cpp", ".js", ".css", ".svg",
+    ".npy", ".npz", ".mat", ".pkl", ".pickle", ".h5", ".hdf5", ".parquet", ".arrow", ".feather",
+    ".tfrecord", ".lmdb", ".mdb", ".db", ".sqlite", ".pt", ".pth", ".ckpt", ".keras",
+    ".safetensors", ".onnx", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst",
+    ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mp3", ".wav", ".md5", ".sha1", ".sha256", ".tmp",
+    ".part", ".bin", ".dat", ".exe",
+})  # fmt: skip
+_SIGNATURE_BYTES = 32
+_BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}  # sizes of the second header of BMP files
+_SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0",
+    b"MM\0+", b"8BPS", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\xff\x0a", b"\0\0\0\x0cJXL ",
+    b"qoif", b"DDS ", b"\x76\x2f\x31\x01",
+)  # fmt: skip
+_BRANDS = (b"avi", b"hei", b"hev", b"mif", b"msf", b"crx")  # of image files in ISO containers
+
+
+def is_image(root: str, path: str) -> bool:
+    """Return whether a file is an image, as far as its name or its first bytes tell.
+
+    Args:
+        root: folder to which the path is relative.
+        path: path of the file. It is opened only if its suffix does not tell.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    if suffix in OTHER_SUFFIXES:
+        return False
+    try:
+        with open(os.path.join(root, path), "rb", buffering=0) as file:
+            return has_signature(file.read(_SIGNATURE_BYTES))
+    except OSError:
+        return False
+
+
+def has_signature(data: bytes) -> bool:
+    """Return whether the first bytes of a file are those of an image format."""
+    if data.startswith(_SIGNATURES):
+        return True
+    if data[:4] == b"RIFF":
+        return data[8:12] == b"WEBP"
+    if data[4:8] == b"ftyp":
+        return data[8:11] in _BRANDS
+    if data[:2] == b"BM":
+        return int.from_bytes(data[14:18], "little") in _BMP_HEADERS
+    return data[:1] == b"P" and data[1:2] in b"1234567" and data[2:3].isspace()

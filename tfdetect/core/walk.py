@@ -1,0 +1,201 @@
+"""Lists the files below a folder. Every command that takes a folder finds its files this way."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from tfdetect.core.errors import UserError
+
+# What operating systems and archivers put beside images, in lower case. Files and folders whose
+# names begin with a dot are left out as well.
+JUNK = frozenset({
+    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "lost+found", "$recycle.bin",
+    "system volume information", "@eadir", "#recycle", "__pycache__",
+})  # fmt: skip
+# A folder is entered so many times at most. Folders full of links to each other would otherwise
+# be walked along every path through them.
+_MAX_VISITS = 64
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+class FoundFile(NamedTuple):
+    """A regular file, or a link to one.
+
+    Attributes:
+        path: path relative to the walk's root, with forward slashes. Bytes that are no UTF-8 are
+            surrogates, as `os.fsdecode` makes them.
+        size: in bytes.
+        mtime_ns: time of the last change, in ns.
+        device: number of the file system; with `inode` it identifies the file.
+        inode: number of the file there.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    device: int
+    inode: int
+
+
+class Walk:
+    """The files below a folder, in no particular order.
+
+    Links to files and folders are followed, but a folder is never entered below itself. Files
+    that can be reached by several paths come once for each path. Hidden names and junk are left
+    out and counted; pipes, devices and sockets are never opened.
+
+    The attributes are complete when the iteration has ended.
+
+    Attributes:
+        root: the folder.
+        unreadable: why folders cannot be listed, by their relative path.
+        unusable: why other entries are no files (links to nowhere, pipes), by their relative path.
+        loops: links that lead to one of the folders above them.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = os.fspath(root)
+        self.unreadable: dict[str, str] = {}
+        self.unusable: dict[str, str] = {}
+        self.loops: list[str] = []
+        self._left_out: list[tuple[str, bool]] = []  # path, and whether it is a folder
+
+    def __iter__(self) -> Iterator[FoundFile]:
+        for path, entry in self._entries():
+            try:
+                found = entry.stat()
+            except OSError as error:
+                self.unusable[path] = _reason(error)
+                continue
+            yield FoundFile(path, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino)
+
+    def paths(self) -> Iterator[str]:
+        """Yield the relative paths alone, which is faster."""
+        for path, _ in self._entries():
+            yield path
+
+    @cached_property
+    def left_out(self) -> Counter[str]:
+        """Number of files with hidden names and of junk, by the name that leaves them out.
+
+        Folders are counted with all files below them; links there are not followed.
+        """
+        counts: Counter[str] = Counter()
+        for path, is_folder in self._left_out:
+            name = path.rpartition("/")[2]
+            key = name if is_folder or name.lower() in JUNK else "hidden"
+            counts[key] += _count(os.path.join(self.root, path)) if is_folder else 1
+        return +counts
+
+    def check_readable(self) -> None:
+        """Check that every folder was listed.
+
+        Raises:
+            UserError: One could not be, so that files may be missing.
+        """
+        for path, reason in self.unreadable.items():
+            more = len(self.unreadable) - 1
+            raise UserError(
+                f"Cannot read {os.path.join(self.root, path)}: {reason}"
+                + (f" ({more} more folders cannot be read)" if more else "")
+                + ". Change its permissions, or move it elsewhere."
+            )
+
+    def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Yield the relative paths and entries of regular files."""
+        # Each folder on the stack has the chain of folders above it: ((device, inode), chain).
+        stack: list[tuple[str, str, _Chain]] = []
+        visits: Counter[tuple[int, int]] = Counter()
+        try:
+            self._push(stack, visits, self.root, "", _above(self.root))
+        except OSError as error:
+            self.unreadable[""] = _reason(error)
+        while stack:
+            folder, prefix, chain = stack.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        name = entry.name
+                        path = prefix + name
+                        if name[0] == "." or name.lower() in JUNK:
+                            self._left_out.append((path, entry.is_dir(follow_symlinks=False)))
+                            continue
+                        try:
+                            if entry.is_file():
+                                yield path, entry
+                            elif entry.is_dir():
+                                self._push(stack, visits, entry.path, f"{path}/", chain)
+                            else:
+                                self.unusable[path] = _kind(entry)
+                        except OSError as error:
+                            self.unusable[path] = _reason(error)
+            except OSError as error:
+                self.unreadable[prefix.rstrip("/")] = _reason(error)
+
+    def _push(
+        self,
+        stack: list[tuple[str, str, "_Chain"]],
+        visits: Counter[tuple[int, int]],
+        folder: str,
+        prefix: str,
+        chain: "_Chain",
+    ) -> None:
+        """Add a folder to the stack, unless it is one of the folders above it."""
+        found = os.stat(folder)
+        key = found.st_dev, found.st_ino
+        above = chain
+        while above is not None:
+            if above[0] == key:
+                self.loops.append(prefix.rstrip("/"))
+                return
+            above = above[1]
+        visits[key] += 1
+        if visits[key] <= _MAX_VISITS:
+            stack.append((folder, prefix, (key, chain)))
+        else:
+            self.unusable[prefix.rstrip("/")] = (
+                f"a folder that {_MAX_VISITS} other paths lead to already"
+            )
+
+
+_Chain = tuple[tuple[int, int], "_Chain"] | None
+
+
+def is_junk(name: str) -> bool:
+    """Return whether a file or folder of this name is left out: hidden names, and `JUNK`."""
+    return name.startswith(".") or name.lower() in JUNK
+
+
+def _above(root: str) -> _Chain:
+    """Return the chain of the folders above the root of a walk."""
+    chain: _Chain = None
+    for folder in reversed(Path(os.path.realpath(root)).parents):
+        found = os.stat(folder)
+        chain = (found.st_dev, found.st_ino), chain
+    return chain
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Return what an entry is that is neither file nor folder."""
+    try:
+        mode = os.stat(entry.path).st_mode
+    except FileNotFoundError:
+        return "a link to a file that does not exist"
+    return _SPECIAL.get(stat.S_IFMT(mode), "not a regular file")
+
+
+def _count(folder: str) -> int:
+    """Return the number of entries below a folder that are no folders."""
+    return sum(len(names) + sum(os.path.islink(os.path.join(parent, f)) for f in folders)
+               for parent, folders, names in os.walk(folder))  # fmt: skip
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -1,12 +1,13 @@
 """Read YAML documents into frozen, validated models; errors name file, line and key."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from tfdetect.core.errors import UserError, nearest, unknown
+from tfdetect.core.text import name_problem
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -19,6 +20,16 @@ class Document(BaseModel):
 
 
 Model = TypeVar("Model", bound=Document)
+
+
+def _name(value: str) -> str:
+    if problem := name_problem(value):
+        raise ValueError(problem)
+    return value
+
+
+# The name of something that becomes a folder or a part of a path.
+Name = Annotated[str, AfterValidator(_name)]
 
 
 def shipped(folder: str) -> Path:

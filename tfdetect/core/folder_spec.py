@@ -309,4 +309,4 @@ def _authentic_first(classes: list[str], authentic: str | None, where: Path) -> 
 
 def folder_name(path: Path) -> str:
     """Return the name of a dataset that a folder holds: lower case, underscores."""
-    return re.sub(r"[^a-z0-9]+", "_", path.resolve().name.lower()).strip("_") or "folder"
+    return re.sub(r"[^a-z0-9]+", "_", path.resolve().name.lower()).strip("_")[:100] or "folder"

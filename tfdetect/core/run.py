@@ -38,7 +38,7 @@ from tfdetect.core.run_info import (
     View,
     migrate_info,
 )
-from tfdetect.core.run_migration import migrate_experiment, migrate_spec
+from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
 from tfdetect.core.spec import DatasetSpec
 
 PARTIAL = ".partial"
@@ -177,7 +177,7 @@ class Run:
         data = read_yaml(path)
         if self.migrated:
             return validate(DatasetSpec, migrate_spec(data), str(path))
-        return validate(DatasetSpec, data, str(path), path)
+        return validate(DatasetSpec, current_spec(data), str(path), path)
 
     @property
     def results(self) -> dict[str, Any]:

@@ -65,10 +65,32 @@ def migrate_spec(value: dict[str, Any]) -> dict[str, Any]:
     """Return the dataset spec of a schema-1 run with today's keys and names."""
     spec = {_SPEC.get(key, key): item for key, item in value.items()}
     if spec.get("pattern"):
-        spec["pattern"] = spec["pattern"].replace("(?P<klass>", "(?P<class>")
+        spec["pattern"] = current_pattern(spec["pattern"].replace("(?P<klass>", "(?P<class>"))
     for part in spec.get("parts") or ():
         if isinstance(part, dict) and isinstance(part.get("spec"), dict):
             part["spec"] = migrate_spec(part["spec"])
     if spec.get("experiment") == "localiser":
         spec["experiment"] = "localizer"
     return spec
+
+
+def current_spec(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the dataset spec of a run of this schema, with a pattern that is still supported."""
+    parts = value.get("parts")
+    if isinstance(value.get("pattern"), str):
+        value = {**value, "pattern": current_pattern(value["pattern"])}
+    if isinstance(parts, list):
+        value = {**value, "parts": [
+            {**part, "spec": current_spec(part["spec"])}
+            if isinstance(part, dict) and isinstance(part.get("spec"), dict) else part
+            for part in parts
+        ]}  # fmt: skip
+    return value
+
+
+def current_pattern(pattern: str) -> str:
+    """Return the pattern of the dataset `inpainting`, which had a look-ahead, without it."""
+    return pattern.replace(
+        "(?=(?P<generator>realfake|fakefake)?)(?P<class>original|realfake|fakefake)",
+        "(?P<class>original|(?P<generator>realfake|fakefake))",
+    )

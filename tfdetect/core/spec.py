@@ -1,14 +1,13 @@
 """`DatasetSpec`: what a dataset is, where it comes from, and how its files map to labels."""
 
-import re
 import string
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from tfdetect.core.documents import Document
+from tfdetect.core.documents import Document, Name
+from tfdetect.core.patterns import PathPattern
 
 SPLITS = ("train", "validation", "test")
 PREPARED = "1.0.0"  # version, and folder, of datasets that `prepare` writes
@@ -30,7 +29,7 @@ class ClassSpec(Document):
             names one.
     """
 
-    name: str
+    name: Name
     folders: tuple[str, ...]
     mask: str | None = None
     generator: str | None = None
@@ -77,9 +76,9 @@ class DatasetSpec(Document):
         name: short name, used for folders and `--dataset`.
         title: one line for people.
         source: where the dataset is available.
-        pattern: regular expression for a file's path relative to the root, with forward
-            slashes. Named groups: `class` (required), `split`, `generator`, `group`, and
-            `folder` and `stem` for use in masks.
+        pattern: regular expression (RE2's, without look-ahead and look-behind) for a file's path
+            relative to the root, with forward slashes. Named groups: `class` (required), `split`,
+            `generator`, `group`, and `folder` and `stem` for use in masks.
         manifest: CSV or Parquet table below the root with the columns path and label, and
             optionally generator, mask, group and split. Paths are relative to the table.
         columns: a manifest's own names of these columns, for example `label: class`.
@@ -105,7 +104,7 @@ class DatasetSpec(Document):
             provide weights for other experiments and give no verdicts.
     """
 
-    name: str
+    name: Name
     title: str = ""
     source: Source = Source()
     pattern: str | None = None
@@ -131,10 +130,7 @@ class DatasetSpec(Document):
     def _pattern_compiles(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        try:
-            groups = re.compile(value).groupindex
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
+        groups = PathPattern(value).groups
         if "class" not in groups:
             raise ValueError("the pattern needs a group (?P<class>...)")
         if extra := set(groups) - set(_PATTERN_GROUPS):
@@ -176,15 +172,15 @@ class DatasetSpec(Document):
 
     @model_validator(mode="after")
     def _masks_use_groups(self) -> "DatasetSpec":
-        known: Mapping[str, Any] = re.compile(self.pattern).groupindex if self.pattern else {}
+        if self.pattern is None:
+            return self
+        known = PathPattern(self.pattern).groups
         for c in self.classes:
-            if self.pattern and c.mask:
-                used = {name for _, name, _, _ in string.Formatter().parse(c.mask) if name}
-                if extra := used - set(known):
-                    raise ValueError(
-                        f"classes.{c.name}.mask uses {', '.join(sorted(extra))}, for which the "
-                        "pattern has no group"
-                    )
+            if extra := _fields_of(c.mask or "", f"classes.{c.name}.mask") - set(known):
+                raise ValueError(
+                    f"classes.{c.name}.mask uses {', '.join(sorted(extra))}, for which the "
+                    "pattern has no group"
+                )
         return self
 
     @model_validator(mode="after")
@@ -202,3 +198,19 @@ class DatasetSpec(Document):
     def to_yaml(self) -> str:
         """Return the spec as YAML that `load_spec` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _fields_of(template: str, what: str) -> set[str]:
+    """Return the names in braces of a template.
+
+    Raises:
+        ValueError: braces hold more than a name.
+    """
+    try:
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+    for _, name, width, conversion in fields:
+        if not str(name).isidentifier() or width or conversion:
+            raise ValueError(f"{what}: braces hold the name of a group alone, as in {{stem}}")
+    return {str(name) for _, name, _, _ in fields}

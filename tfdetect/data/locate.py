@@ -1,12 +1,13 @@
 """Finds a dataset's folder: --data-dir, the environment, the cache, or else a download."""
 
 import os
-import re
 from pathlib import Path
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import PREPARED, DatasetSpec
+from tfdetect.core.text import from_os
 
 ENVIRONMENT = "TFDETECT_DATA"
 
@@ -57,10 +58,10 @@ def _holds(spec: DatasetSpec, folder: Path) -> bool:
     """Return whether some file below `folder` has the spec's layout."""
     if table := spec.manifest or spec.shards:
         return (folder / table).is_file()
-    pattern = re.compile(spec.pattern or "")
+    pattern = PathPattern(spec.pattern or "")
     for parent, _, files in os.walk(folder):
         inside = Path(parent).relative_to(folder)
-        if any(pattern.fullmatch((inside / name).as_posix()) for name in files[:20]):
+        if any(pattern.match([from_os((inside / name).as_posix()) for name in files[:20]])):
             return True
     return False
 

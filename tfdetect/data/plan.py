@@ -11,6 +11,7 @@ from tfdetect.core.folder_spec import Evaluation
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
+from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, build_catalog, check_trainable
@@ -98,7 +99,7 @@ def load_plan(path: Path) -> Plan:
     experiment, dataset = folder / "experiment.yaml", folder / "dataset.yaml"
     return Plan(
         validate(Experiment, read_yaml(experiment), str(experiment), experiment),
-        validate(DatasetSpec, read_yaml(dataset), str(dataset), dataset),
+        validate(DatasetSpec, current_spec(read_yaml(dataset)), str(dataset), dataset),
         read_run(folder).roots,
         None,
         "of the run",

@@ -1,9 +1,9 @@
 """Lists the files of a dataset by the pattern or manifest of its spec, without opening them."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_spec import read_manifest
+from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
 
 EXTENSIONS = {
@@ -129,22 +130,22 @@ class _Rows:
 
 def _from_pattern(spec: DatasetSpec, root: Path) -> Iterator[_File]:
     """Yield the files whose paths match the pattern."""
-    pattern = re.compile(spec.pattern or "")
+    pattern = PathPattern(spec.pattern or "")
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
-    for path, size, mtime in _walk(str(root)):
-        extension = os.path.splitext(path)[1].lower()
-        if extension not in EXTENSIONS and extension not in UNSUPPORTED:
-            continue
-        match = pattern.fullmatch(path)
-        if not match or match["class"] not in labels:
-            continue
-        found = match.groupdict()
-        label = labels[found["class"]]
-        kind = spec.classes[label]
-        mask = kind.mask.format(**found) if kind.mask else None
-        generator = _generator(spec, found.get("generator")) or kind.generator
-        yield _File(path, label, generator, mask, found.get("group"), found.get("split"),
-                    (size, mtime))  # fmt: skip
+    files = (
+        file for file in _walk(str(root))
+        if os.path.splitext(file[0])[1].lower() in EXTENSIONS | UNSUPPORTED
+    )  # fmt: skip
+    while batch := list(islice(files, 10_000)):
+        for (path, size, mtime), found in zip(batch, pattern.match([file[0] for file in batch])):
+            if found is None or found["class"] not in labels:
+                continue
+            label = labels[found["class"]]
+            kind = spec.classes[label]
+            mask = kind.mask.format(**found) if kind.mask else None
+            generator = _generator(spec, found.get("generator")) or kind.generator
+            yield _File(path, label, generator, mask, found.get("group") or None,
+                        found.get("split") or None, (size, mtime))  # fmt: skip
 
 
 def _from_manifest(spec: DatasetSpec, root: Path, manifest: str) -> Iterator[_File]:

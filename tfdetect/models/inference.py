@@ -1,6 +1,7 @@
 """Inference: class probabilities of images, and P(altered) of their pixels."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -89,13 +90,31 @@ def predict_views(
     return tf.reduce_mean(tf.reshape(table, [-1, count, table.shape[-1]]), axis=1)
 
 
-def predict_images(
-    detector: keras.Model, images: tf.Tensor, views: Sequence[View]
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return class probabilities of images, and P(altered) of their pixels.
+def predict_tiles(detector: keras.Model, tiles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return class probabilities of images of the detector's size, and P(altered) of their pixels.
 
     Where the verdict follows from the mask (the head top_pixels), the two agree: no pixel of an
     image that is called authentic has P(altered) 0.5.
+
+    Args:
+        detector: one that predicts masks.
+        tiles: [N, H, W, 3] of its size, 0..255.
+
+    Returns:
+        float32 [N, C] and float32 [N, H, W, 1].
+    """
+    logits = detector(tf.cast(tiles, tf.float32), training=False)
+    table, altered = probabilities(logits["label"]), tf.sigmoid(logits["mask"])
+    if verdict_from_masks(detector):
+        authentic = table[:, :1, None, None] > 0.5
+        altered = tf.where(authentic, tf.minimum(altered, MAX_AUTHENTIC), altered)
+    return table, altered
+
+
+def predict_images(
+    detector: keras.Model, images: tf.Tensor, views: Sequence[View]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return class probabilities of images, and P(altered) of their pixels; see `predict_tiles`.
 
     With a window policy images are read in overlapping tiles at native resolution, and the tile
     with the highest P(fake) gives the probabilities, because a forgery may be local.
@@ -112,16 +131,7 @@ def predict_images(
     if len(views) > 1:
         return _predict_images_of_views(detector, images, views)
     size, policy = views[0].size, views[0].policy
-    agree = verdict_from_masks(detector)
-
-    def predict(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = detector(tf.cast(pixels, tf.float32), training=False)
-        table, altered = probabilities(logits["label"]), tf.sigmoid(logits["mask"])
-        if agree:
-            authentic = table[:, :1, None, None] > 0.5
-            altered = tf.where(authentic, tf.minimum(altered, MAX_AUTHENTIC), altered)
-        return table, altered
-
+    predict = partial(predict_tiles, detector)
     if not policy.startswith("window"):
         table, masks = predict(resize(images, size, policy))
         return table, restore(masks, tf.shape(images)[1:3], policy)

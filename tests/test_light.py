@@ -1,0 +1,70 @@
+"""Prediction without TensorFlow gives what TensorFlow gives."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdetect.imaging import geometry
+from tfdetect.imaging import tiles as tf_tiles
+from tfdetect.light import resample, tiles
+
+SHAPES = [(32, 32), (7, 5), (31, 64), (64, 31), (100, 257), (301, 97), (1, 40)]
+
+
+def photo(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    smooth = rng.normal(size=(height // 8 + 2, width // 8 + 2, 3)).repeat(8, 0).repeat(8, 1)
+    pixels = 128 + 50 * smooth[:height, :width] + 10 * rng.normal(size=(height, width, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("policy", ["stretch", "crop", "pad", "window_tile", "window_pad"])
+def test_resize_equals_the_graph(policy):
+    for shape in SHAPES:
+        image = photo(*shape)
+        for size in ((32, 32), (48, 33)):
+            expected = geometry.resize(tf.constant(image), size, policy).numpy()
+            found = resample.resize(image, size, policy)
+            difference = np.abs(found.astype(int) - expected)
+            assert difference.max() <= 1 and (difference > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize("policy", ["window_tile", "window_pad"])
+@pytest.mark.parametrize("count", [5, 9])
+def test_windows_equal_the_graph(policy, count):
+    for shape in SHAPES:
+        image = photo(*shape)
+        expected = geometry.windows(tf.constant(image), (32, 48), policy, count).numpy()
+        np.testing.assert_array_equal(resample.windows(image, (32, 48), policy, count), expected)
+
+
+@pytest.mark.parametrize("policy", ["stretch", "crop", "pad"])
+def test_restored_masks_equal_the_graph(policy):
+    mask = np.random.default_rng(0).random((32, 48), np.float32)
+    for shape in SHAPES:
+        expected = geometry.restore(tf.constant(mask)[None, ..., None], tf.constant(shape), policy)
+        found = resample.restore(mask, shape, policy)
+        np.testing.assert_allclose(found, expected[0, ..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("small", ["tile", "pad"])
+def test_tiles_equal_the_graph(small):
+    def predict(parts):
+        parts = parts[..., 0] / np.float32(255)
+        rows = np.arange(32, dtype=np.float32)[:, None] / 100  # tiles that differ in overlaps
+        return np.stack([parts.mean((1, 2)), parts.std((1, 2))], 1), parts + rows
+
+    def predict_in_graph(parts):
+        parts = tf.cast(parts[..., 0], tf.float32) / 255
+        rows = tf.range(32, dtype=tf.float32)[:, None] / 100
+        moments = tf.reduce_mean(parts, [1, 2]), tf.math.reduce_std(parts, [1, 2])
+        return tf.stack(moments, 1), (parts + rows)[..., None]
+
+    for shape in SHAPES:
+        image = photo(*shape)
+        outputs, joined = tf_tiles.by_tiles(
+            tf.constant(image)[None], (32, 32), small, predict_in_graph
+        )
+        found, whole = tiles.by_tiles(image, (32, 32), small, predict)
+        np.testing.assert_allclose(found, outputs[0], atol=1e-5)
+        np.testing.assert_allclose(whole, joined[0, ..., 0], atol=1e-5)

@@ -1,0 +1,132 @@
+"""Resizing and windows of one image in NumPy and Pillow, as `imaging.geometry` has them in TF."""
+
+import numpy as np
+from PIL import Image
+
+
+def resize(image: np.ndarray, size: tuple[int, int], policy: str) -> np.ndarray:
+    """Resize an image with an antialiased bilinear filter; an image of that size is unchanged.
+
+    The result equals that of `imaging.geometry.resize`; single values may differ by one, where a
+    sum of floats is at the border of two integers.
+
+    Args:
+        image: uint8 [H, W, 3].
+        size: (height, width) in pixels.
+        policy: "stretch", "crop", "pad", "window_tile" or "window_pad"; see
+            `imaging.geometry.resize`.
+
+    Returns:
+        uint8 [*size, 3].
+    """
+    if policy.startswith("window"):
+        return window(image, size, policy.removeprefix("window_"), (0.5, 0.5))
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = scaled_size(image.shape[:2], size, policy)
+    pixels = np.empty((height, width, 3), np.float32)
+    for channel in range(3):
+        plane = Image.fromarray(image[..., channel]).convert("F")
+        pixels[..., channel] = plane.resize((width, height), Image.Resampling.BILINEAR)
+    if policy != "stretch":
+        pixels = crop_or_pad(pixels, size)
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def restore(mask: np.ndarray, original: tuple[int, int], policy: str) -> np.ndarray:
+    """Resize the mask of a resized image to the size that the image had.
+
+    Args:
+        mask: float32 [h, w].
+        original: (height, width) of the image before.
+        policy: "stretch", "crop" or "pad".
+
+    Returns:
+        float32 [*original]; 0 where the policy cut the image off.
+    """
+    if policy != "stretch":
+        mask = crop_or_pad(mask, scaled_size(original, mask.shape, policy))
+    for axis, length in enumerate(original):
+        position = (np.arange(length) + 0.5) * (mask.shape[axis] / length) - 0.5
+        lower = np.floor(position)
+        weight = (position - lower).astype(np.float32)
+        first = np.clip(lower, 0, mask.shape[axis] - 1).astype(np.int64)
+        second = np.clip(lower + 1, 0, mask.shape[axis] - 1).astype(np.int64)
+        weight = weight[:, None] if axis == 0 else weight
+        mask = mask.take(first, axis) * (1 - weight) + mask.take(second, axis) * weight
+    return mask
+
+
+def scaled_size(current: tuple, size: tuple, policy: str) -> tuple[int, int]:
+    """Return the (height, width) to which an image is scaled before it is cut or padded."""
+    if policy == "stretch":
+        return size[0], size[1]
+    ratios = np.float32(size) / np.float32(current)
+    ratio = ratios.max() if policy == "crop" else ratios.min()
+    scaled = np.rint(np.float32(current) * ratio).astype(int)
+    height, width = np.maximum(scaled, 1 if policy == "pad" else size)
+    return int(height), int(width)
+
+
+def crop_or_pad(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the center of an array [H, W, ...], padded with zeros where it is smaller."""
+    for axis, wanted in enumerate(size):
+        length = pixels.shape[axis]
+        if length >= wanted:
+            start = (length - wanted) // 2
+            pixels = pixels.take(range(start, start + wanted), axis)
+        else:
+            before = (wanted - length) // 2
+            widths = [(0, 0)] * pixels.ndim
+            widths[axis] = (before, wanted - length - before)
+            pixels = np.pad(pixels, widths)
+    return pixels
+
+
+def window(
+    image: np.ndarray, size: tuple[int, int], small: str, position: tuple[float, float]
+) -> np.ndarray:
+    """Cut a window out of an image without resampling; see `imaging.geometry.window`.
+
+    Args:
+        image: uint8 [H, W, 3].
+        size: (height, width) of the window in pixels.
+        small: "tile" repeats an image that is too short; "pad" adds black on both sides.
+        position: where the window lies, down and across, from 0 to 1; 0.5 is the center.
+
+    Returns:
+        uint8 [*size, 3].
+    """
+    for axis, (wanted, where) in enumerate(zip(size, position)):
+        length = image.shape[axis]
+        slack = length - wanted
+        start = min(max(int(np.floor(np.float32(where) * np.float32(slack + 1))), 0), max(slack, 0))
+        if slack < 0 and small == "pad":
+            widths = [(0, 0)] * 3
+            widths[axis] = (-slack // 2, -slack - -slack // 2)
+            image = np.pad(image, widths)
+        elif slack < 0:
+            image = image.take(np.arange(wanted) % length, axis)
+        else:
+            image = image[start : start + wanted] if axis == 0 else image[:, start : start + wanted]
+    return image
+
+
+def windows(image: np.ndarray, size: tuple[int, int], policy: str, count: int) -> np.ndarray:
+    """Return the parts of an image that a detector is given; see `imaging.geometry.windows`.
+
+    Args:
+        image: uint8 [H, W, 3].
+        size: (height, width) of a part in pixels.
+        policy: how to resize; see `resize`.
+        count: 1, or with a window policy 5 (center and corners) or 9 (a grid of 3 x 3).
+
+    Returns:
+        uint8 [count, *size, 3].
+    """
+    if count == 1:
+        return resize(image, size, policy)[None]
+    positions = [(y, x) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0)]
+    positions = positions[::2] if count == 5 else positions
+    small = policy.removeprefix("window_")
+    return np.stack([window(image, size, small, position) for position in positions])

@@ -1,0 +1,344 @@
+"""Exports a run's detector to other runtimes, and compares each export with the Keras model.
+
+Every format but SavedModel has one entry point, which takes parts of images as the run's views
+have them: uint8 [N, H, W, 3], or of an ensemble with several views one tensor per view,
+[N, crops, H, W, 3] where a view has several crops. The outputs have the same names everywhere:
+
+    probabilities_raw   float32 [N, C], before calibration; class 0 is the authentic one
+    probabilities       float32 [N, C], calibrated as the run is
+    p_fake              float32 [N], 1 - P(class 0)
+    label               int32 [N], number of the class, by the run's threshold
+    inconclusive        bool [N], whether p_fake is in the run's abstention band
+    mask                float32 [N, H, W, 1], P(altered) of each pixel; only of detectors that
+                        predict masks and have one view
+
+The files and `exports.json`, which says how far each is from the Keras model, are in the run's
+folder `exports/`.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.files import write_text
+from tfdetect.core.run import Run
+from tfdetect.imaging.geometry import windows
+from tfdetect.models.inference import (
+    calibrated,
+    predict_images,
+    predict_tiles,
+    predict_views,
+    predicts_masks,
+)
+from tfdetect.models.saved_model import export_saved_model
+from tfdetect.models.saving import load_detector
+
+OPSET = 18  # of ONNX; ONNX Runtime reads it from version 1.14 on
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format of exported detectors.
+
+    Attributes:
+        file: name of the file or folder below `exports/`.
+        tolerance: largest accepted difference of a probability from the Keras model's.
+        modules: that write it, beyond tfdetect's own requirements.
+    """
+
+    file: str
+    tolerance: float
+    modules: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "saved_model": Format("../saved_model", 1e-3),
+    "onnx": Format("detector.onnx", 1e-3, ("tf2onnx", "onnx", "onnxruntime")),
+    "onnx_float16": Format("detector_float16.onnx", 0.05, ("tf2onnx", "onnx", "onnxruntime")),
+    "litert": Format("detector.tflite", 1e-3, ("ai_edge_litert",)),
+    "litert_float16": Format("detector_float16.tflite", 0.05, ("ai_edge_litert",)),
+    "litert_int8": Format("detector_int8.tflite", 0.15, ("ai_edge_litert",)),
+    "openvino": Format("openvino", 1e-3, ("openvino", "tf2onnx", "onnx")),
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is known about one exported file.
+
+    Attributes:
+        format: a key of `FORMATS`.
+        path: relative to the run's folder.
+        megabytes: its size.
+        max_difference: largest difference of a probability from the Keras model's.
+        images: number of photographs that were compared.
+    """
+
+    format: str
+    path: str
+    megabytes: float
+    max_difference: float
+    images: int
+
+
+def exported_formats(run: Run) -> list[str]:
+    """Return the formats that the run has now."""
+    return [name for name in FORMATS if _target(run, name).exists()]
+
+
+def write_exports(run: Run, formats: Sequence[str], images: Sequence[np.ndarray]) -> list[Export]:
+    """Write a run's detector in several formats, and compare each with the Keras model.
+
+    Args:
+        run: its folder gets the files.
+        formats: keys of `FORMATS`.
+        images: photographs to compare on, uint8 [H, W, 3] of any size.
+
+    Returns:
+        One entry per format, as exports.json has them.
+
+    Raises:
+        UserError: a format is unknown, its packages are missing, it cannot express the detector,
+            or its probabilities differ by more than the format's tolerance.
+    """
+    for name in formats:
+        check_format(name)
+    source = _Source(run, load_detector(run), images)
+    folder = run.path / "exports"
+    folder.mkdir(exist_ok=True)
+    listed = folder / "exports.json"
+    entries = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
+    entries = {entry["format"]: entry for entry in entries}
+    for name in formats:
+        target = _target(run, name)
+        try:
+            difference = _WRITERS[name](source, target)
+        except Exception as error:  # each converter raises its own kinds
+            if isinstance(error, UserError):
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise UserError(f"{run.name} cannot be exported as {name}: {reason}") from error
+        if not difference <= FORMATS[name].tolerance:
+            _remove(target)
+            raise UserError(
+                f"The {name} export of {run.name} is not the same detector: a probability differs "
+                f"by {difference:.3g} from the Keras model's, and {FORMATS[name].tolerance:g} is "
+                "allowed. The file was removed."
+            )
+        entries[name] = asdict(
+            Export(name, os.path.relpath(target.resolve(), run.path.resolve()),
+                   round(_bytes(target) / 1e6, 2), float(f"{difference:.2g}"), len(images))
+        )  # fmt: skip
+    write_text(listed, json.dumps(list(entries.values()), indent=2) + "\n")
+    return [Export(**entries[name]) for name in formats]
+
+
+def check_format(name: str) -> None:
+    """Fail early where a format is unknown or cannot be written here.
+
+    Raises:
+        UserError: it is, with the packages to install.
+    """
+    if name not in FORMATS:
+        raise unknown("export format", name, FORMATS)
+    missing = [m for m in FORMATS[name].modules if importlib.util.find_spec(m) is None]
+    if missing:
+        raise UserError(f"The format {name} needs: pip install {' '.join(missing)}")
+
+
+def _target(run: Run, name: str) -> Path:
+    return run.path / "exports" / FORMATS[name].file
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+class _Source:
+    """What the converters start from.
+
+    Attributes:
+        run: says how images are viewed, calibrated and judged.
+        detector: the Keras model.
+        images: photographs to compare exports on.
+        network: the tf.function that is converted, with the outputs of the module's docstring.
+        feeds: what the network is given of all images, by name.
+        expected: probabilities_raw of these, by the Keras model.
+    """
+
+    def __init__(self, run: Run, detector: keras.Model, images: Sequence[np.ndarray]):
+        self.run, self.detector, self.images = run, detector, images
+
+    @cached_property
+    def network(self) -> Any:
+        if predicts_masks(self.detector) and len(self.run.views) > 1:
+            raise UserError(
+                f"{self.run.name} predicts masks from several views of an image. Only the format "
+                "saved_model can express that."
+            )
+        return _network(self.run, self.detector)
+
+    @cached_property
+    def feeds(self) -> dict[str, np.ndarray]:
+        parts = {}
+        for number, view in enumerate(self.run.views):
+            cut = [windows(tf.constant(image), view.size, view.policy, view.crops).numpy()
+                   for image in self.images]  # fmt: skip
+            name = self.network.input_signature[number].name
+            parts[name] = np.concatenate(cut) if view.crops == 1 else np.stack(cut)
+        return parts
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        return self.network(*self.feeds.values())["probabilities_raw"].numpy()
+
+    def difference(self, rows: np.ndarray) -> float:
+        """Return the largest difference of probabilities_raw from the Keras model's."""
+        return float(np.abs(rows - self.expected).max())
+
+
+def _network(run: Run, detector: keras.Model) -> Any:
+    has_masks = predicts_masks(detector)
+    low, high = run.abstention_band
+    signature = [
+        tf.TensorSpec([None, *([view.crops] if view.crops > 1 else []), *view.size, 3], tf.uint8,
+                      name="images" if len(run.views) == 1 else f"images_{number}")
+        for number, view in enumerate(run.views)
+    ]  # fmt: skip
+
+    @tf.function(input_signature=signature, autograph=False)
+    def network(*views: tf.Tensor) -> dict[str, tf.Tensor]:
+        if has_masks:
+            raw, mask = predict_tiles(detector, views[0])
+            masks = {"mask": mask}
+        else:
+            crops = [v if view.crops > 1 else v[:, None] for v, view in zip(views, run.views)]
+            raw, masks = predict_views(detector, crops, run.info.flips), {}
+        table = calibrated(raw, run.calibration)
+        fake = tf.reduce_sum(table[:, 1:], axis=1)
+        kind = 1 + tf.argmax(table[:, 1:], axis=1, output_type=tf.int32)
+        return {
+            "probabilities_raw": tf.identity(raw),
+            "probabilities": table,
+            "p_fake": fake,
+            "label": tf.where(fake >= run.threshold, kind, 0),
+            "inconclusive": (fake >= low) & (fake < high),
+            **masks,
+        }
+
+    return network
+
+
+def public_info(run: Run) -> str:
+    """Return the run's name and `RunInfo` as JSON, without directories, commands and devices."""
+    dataset = run.info.dataset.model_copy(update={"roots": {}, "warnings": ()})
+    public = run.info.model_copy(update={"dataset": dataset, "command": "", "devices": "-"})
+    return json.dumps({"name": run.name, "info": public.model_dump(mode="json")})
+
+
+def _write_saved_model(source: _Source, target: Path) -> float:
+    run = source.run
+    export_saved_model(run)
+    endpoint = tf.saved_model.load(str(target)).signatures["serving_default"]
+    largest = 0.0
+    for image in source.images:
+        batch = tf.constant(image[None])
+        if predicts_masks(source.detector):
+            raw, _ = predict_images(source.detector, batch, run.views)
+        else:
+            views = [windows(batch, v.size, v.policy, v.crops) for v in run.views]
+            raw = predict_views(source.detector, views, run.info.flips)
+        found = endpoint(images=tf.cast(batch, tf.float32))["probabilities"]
+        difference = found - calibrated(raw, run.calibration)
+        largest = max(largest, float(tf.reduce_max(tf.abs(difference))))
+    return largest
+
+
+def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:
+    import onnx
+    import onnxruntime as ort
+    import tf2onnx
+
+    network = source.network
+    model, _ = tf2onnx.convert.from_function(network, network.input_signature, opset=OPSET)
+    if half:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        model = convert_float_to_float16(model, keep_io_types=True)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "tfdetect", public_info(source.run)
+    temporary = target.with_name(f".{target.name}.tmp")
+    onnx.save(model, temporary)
+    os.replace(temporary, target)
+    session = ort.InferenceSession(target, providers=["CPUExecutionProvider"])
+    return source.difference(session.run(["probabilities_raw"], source.feeds)[0])
+
+
+def _write_litert(source: _Source, target: Path, kind: str = "float32") -> float:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        archive = keras.export.ExportArchive()
+        archive.track(source.detector)
+        archive.add_endpoint("serving_default", source.network)
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if kind != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if kind == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        data = converter.convert()
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, target)
+    runner = Interpreter(str(target)).get_signature_runner()
+    rows = [  # one image at a time, as phones do
+        runner(**{name: feed[i : i + 1] for name, feed in source.feeds.items()})
+        for i in range(len(source.images))
+    ]
+    return source.difference(np.concatenate([row["probabilities_raw"] for row in rows]))
+
+
+def _write_openvino(source: _Source, target: Path) -> float:
+    import openvino as ov
+
+    onnx_file = target.with_name(".openvino.onnx")
+    try:
+        _write_onnx(source, onnx_file)
+        model = ov.convert_model(onnx_file)
+    finally:
+        onnx_file.unlink(missing_ok=True)
+    model.set_rt_info(public_info(source.run), "tfdetect")
+    target.mkdir(exist_ok=True)
+    ov.save_model(model, target / "detector.xml", compress_to_fp16=False)
+    compiled = ov.compile_model(target / "detector.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    rows = compiled(source.feeds)["probabilities_raw"]
+    return source.difference(rows)
+
+
+_WRITERS = {
+    "saved_model": _write_saved_model,
+    "onnx": _write_onnx,
+    "onnx_float16": partial(_write_onnx, half=True),
+    "litert": _write_litert,
+    "litert_float16": partial(_write_litert, kind="float16"),
+    "litert_int8": partial(_write_litert, kind="int8"),
+    "openvino": _write_openvino,
+}

@@ -61,7 +61,7 @@ SMALL = [
     "data.image_size=24",
     "model.options={widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}",
     "training.batch_size=12", "training.epochs=2", "training.optimizer.learning_rate=0.01",
-    "model.dropout=0", "data.augment=[{name: flip}]",
+    "model.dropout=0", "data.augment=[{name: flip}]", "training.export=[saved_model]",
 ]  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def train_run(
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.evaluation.calibrate_run import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
-    from tfdetect.models.saved_model import export_saved_model
+    from tfdetect.models.exports import export_finished_run
     from tfdetect.models.saving import save_detector
     from tfdetect.training.callbacks import Pruner, ReportBrokenFiles
     from tfdetect.training.epoch_log import EpochLog
@@ -122,7 +122,7 @@ def train_run(
                 calibrate=CalibrationSettings(),
             ).run
             write_info(run)
-            export_saved_model(run)
+            export_finished_run(run, experiment.training.export)
         if not fitted.interrupted:
             state.remove()
         return writer.finish()

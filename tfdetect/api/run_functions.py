@@ -19,6 +19,7 @@ from tfdetect.core.run_writer import updating, write_info
 
 if TYPE_CHECKING:
     from tfdetect.core.spec import DatasetSpec
+    from tfdetect.models.exports import Export
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def calibrate(
     from tfdetect.data.catalog import build_catalog
     from tfdetect.evaluation.calibrate_run import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
-    from tfdetect.models.saved_model import export_saved_model
+    from tfdetect.models.exports import export_finished_run, exported_formats
 
     settings = CalibrationSettings(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
@@ -225,7 +226,7 @@ def calibrate(
             images_in_report=images_in_report, batch_size=batch_size, calibrate=settings, log=log,
         )  # fmt: skip
         write_info(evaluation.run)
-        export_saved_model(evaluation.run)
+        export_finished_run(evaluation.run, exported_formats(run))
     return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
 
 
@@ -306,18 +307,31 @@ def explain(
     return Results(run, values, target, target / "explanation.html")
 
 
-def export(run: RunLike) -> Path:
-    """Write the SavedModel of a run again from its Keras model; return its folder.
+def export(run: RunLike, formats: Sequence[str] | None = None) -> list[Export]:
+    """Export the detector of a run from its Keras model, with its calibration and threshold.
 
-    The SavedModel needs TensorFlow alone, not tfdetect.
+    Every export is compared with the Keras model on photographs when it is written.
+
+    Args:
+        formats: "saved_model", "onnx", "onnx_float16", "litert", "litert_float16", "litert_int8"
+            or "openvino"; by default those that the run has.
+
+    Returns:
+        The format, path, size and largest difference of a probability, of each export.
+
+    Raises:
+        UserError: a format is unknown, its packages are missing, it cannot express the detector,
+            or the probabilities differ by more than the format's tolerance.
     """
     run = run_of(run)
     import_tensorflow()
-    from tfdetect.models.saved_model import export_saved_model
+    from tfdetect.models.exports import check_format, exported_formats, write_exports
 
+    formats = list(dict.fromkeys(formats if formats is not None else exported_formats(run)))
+    for name in formats:
+        check_format(name)
     with updating(run) as staged:
-        export_saved_model(staged)
-    return run.path / "saved_model"
+        return write_exports(staged, formats or ["saved_model"])
 
 
 def _evaluation_data(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -249,6 +249,12 @@ class MaskLoss(Document):
 THRESHOLD_RULES = ("balanced", "eer", "fpr_1", "fpr_5")
 
 
+ExportFormat = Literal[
+    "saved_model", "onnx", "onnx_float16", "litert", "litert_float16", "litert_int8", "openvino"
+]
+EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
+
+
 class Training(Document):
     """How the detector is trained.
 
@@ -275,6 +281,8 @@ class Training(Document):
         deterministic: use deterministic kernels only; slower.
         checkpoint_minutes: minutes between the states that --resume needs, within an epoch.
         tensorboard_histograms: epochs between histograms of the weights in TensorBoard; 0 for none.
+        export: formats in which the detector is exported, beside its Keras file; "onnx" lets
+            `predict` answer without TensorFlow.
     """
 
     epochs: int = Field(10, gt=0)
@@ -296,6 +304,7 @@ class Training(Document):
     deterministic: bool = False
     checkpoint_minutes: float = Field(10.0, ge=0)
     tensorboard_histograms: int = Field(0, ge=0)
+    export: tuple[ExportFormat, ...] = ("saved_model", "onnx")
 
     @field_validator("threshold")
     @classmethod

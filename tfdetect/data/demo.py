@@ -6,7 +6,6 @@ upsampled, recompressed or noised. The dataset shows that the whole workflow wor
 learns from it says nothing about real forgeries.
 """
 
-import importlib.util
 import io
 import os
 import shutil
@@ -16,22 +15,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tfdetect.core.errors import UserError
+from tfdetect.imaging.photographs import photograph
 
 SIDE = 64  # of a crop, in pixels
 PAIRS = 160  # crops of each photograph, each once authentic and once altered
 PHOTOS = {
-    "train": (
-        ("skimage", "data/astronaut.png"), ("skimage", "data/chelsea.png"),
-        ("skimage", "data/motorcycle_left.png"), ("skimage", "data/hubble_deep_field.jpg"),
-        ("skimage", "data/ihc.png"), ("sklearn", "datasets/images/china.jpg"),
-    ),
-    "validation": (("skimage", "data/coffee.png"), ("skimage", "data/retina.jpg")),
-    "test": (
-        ("skimage", "data/rocket.jpg"), ("sklearn", "datasets/images/flower.jpg"),
-        ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
-    ),
-}  # fmt: skip
+    "train": ("astronaut", "chelsea", "motorcycle_left", "hubble_deep_field", "ihc", "china"),
+    "validation": ("coffee", "retina"),
+    "test": ("rocket", "flower", "grace_hopper"),
+}
 
 
 def build(folder: Path) -> Path:
@@ -40,10 +32,9 @@ def build(folder: Path) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for split, photos in PHOTOS.items():
-            images = {Path(name).stem: _open(package, name) for package, name in photos}
-            for number, (stem, image) in enumerate(images.items()):
+            for number, name in enumerate(photos):
                 rng = np.random.default_rng([len(split), number])
-                _write_pairs(temporary / split, stem, image, rng)
+                _write_pairs(temporary / split, name, photograph(name), rng)
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -52,17 +43,6 @@ def build(folder: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
-
-
-def _open(package: str, name: str) -> Image.Image:
-    spec = importlib.util.find_spec(package)
-    path = Path(spec.origin).parent / name if spec and spec.origin else None
-    if path is None or not path.is_file():
-        raise UserError(
-            f"The demo needs the photograph {name} that comes with the Python package {package}. "
-            "Install it again: pip install --force-reinstall scikit-image scikit-learn matplotlib"
-        )
-    return Image.open(path).convert("RGB")
 
 
 def _write_pairs(folder: Path, stem: str, image: Image.Image, rng: np.random.Generator) -> None:

@@ -21,7 +21,7 @@ from tfdetect.evaluation.calibrate_run import CalibrationSettings
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
-from tfdetect.models.saved_model import export_saved_model
+from tfdetect.models.exports import export_finished_run
 from tfdetect.models.saving import write_model
 
 
@@ -71,7 +71,7 @@ def write_fused_run(
         )
         run = evaluate_run(run, catalog, log=log, calibrate=CalibrationSettings()).run
         write_info(run)
-        export_saved_model(run)
+        export_finished_run(run)
         write_report(run.path)
         return writer.finish()
     except BaseException:

@@ -27,7 +27,8 @@ def resize(image: np.ndarray, size: tuple[int, int], policy: str) -> np.ndarray:
     pixels = np.empty((height, width, 3), np.float32)
     for channel in range(3):
         plane = Image.fromarray(image[..., channel]).convert("F")
-        pixels[..., channel] = plane.resize((width, height), Image.Resampling.BILINEAR)
+        resized = plane.resize((width, height), Image.Resampling.BILINEAR)
+        pixels[..., channel] = np.asarray(resized)
     if policy != "stretch":
         pixels = crop_or_pad(pixels, size)
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
@@ -61,9 +62,10 @@ def scaled_size(current: tuple, size: tuple, policy: str) -> tuple[int, int]:
     """Return the (height, width) to which an image is scaled before it is cut or padded."""
     if policy == "stretch":
         return size[0], size[1]
-    ratios = np.float32(size) / np.float32(current)
+    before = np.asarray(current[:2], np.float32)
+    ratios = np.asarray(size, np.float32) / before
     ratio = ratios.max() if policy == "crop" else ratios.min()
-    scaled = np.rint(np.float32(current) * ratio).astype(int)
+    scaled = np.rint(before * ratio).astype(int)
     height, width = np.maximum(scaled, 1 if policy == "pad" else size)
     return int(height), int(width)
 

@@ -32,7 +32,7 @@ def convert_run(
         UserError: the file cannot be read, or contains other weights.
     """
     from tfdetect.models.detector import build_detector
-    from tfdetect.models.saved_model import export_saved_model
+    from tfdetect.models.exports import export_finished_run
     from tfdetect.models.saving import save_detector
     from tfdetect.models.weights import convert, convertible, read_state
 
@@ -78,7 +78,7 @@ def convert_run(
                 **provenance(),
             )
         )
-        export_saved_model(run)
+        export_finished_run(run, experiment.training.export)
         return writer.finish()
     except BaseException:
         writer.abandon()

@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,10 +31,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run
 from tfdetect.imaging.geometry import windows
+from tfdetect.imaging.photographs import photograph
 from tfdetect.models.inference import (
     calibrated,
     predict_images,
@@ -45,6 +47,8 @@ from tfdetect.models.inference import (
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
 
+DEFAULT = ("saved_model", "onnx")
+PHOTOGRAPHS = ("rocket", "flower", "grace_hopper")  # to compare exports on
 OPSET = 18  # of ONNX; ONNX Runtime reads it from version 1.14 on
 
 
@@ -98,16 +102,33 @@ def exported_formats(run: Run) -> list[str]:
     return [name for name in FORMATS if _target(run, name).exists()]
 
 
-def write_exports(run: Run, formats: Sequence[str], images: Sequence[np.ndarray]) -> list[Export]:
+def export_finished_run(run: Run, formats: Sequence[str] = DEFAULT) -> None:
+    """Write the exports of a run whose training or calibration has just ended.
+
+    A format that cannot express the detector is left out with a warning, because a finished
+    training is worth more than one of its exports.
+    """
+    write_exports(run, formats, on_error=lambda error: console.warn(str(error)))
+
+
+def write_exports(
+    run: Run,
+    formats: Sequence[str],
+    images: Sequence[np.ndarray] | None = None,
+    on_error: Callable[[UserError], None] | None = None,
+) -> list[Export]:
     """Write a run's detector in several formats, and compare each with the Keras model.
 
     Args:
         run: its folder gets the files.
         formats: keys of `FORMATS`.
-        images: photographs to compare on, uint8 [H, W, 3] of any size.
+        images: photographs to compare on, uint8 [H, W, 3] of any size; by default three that
+            Python packages contain.
+        on_error: called with the error of a format other than saved_model, which is left out; by
+            default the error is raised.
 
     Returns:
-        One entry per format, as exports.json has them.
+        One entry per written format, as exports.json has them.
 
     Raises:
         UserError: a format is unknown, its packages are missing, it cannot express the detector,
@@ -115,6 +136,7 @@ def write_exports(run: Run, formats: Sequence[str], images: Sequence[np.ndarray]
     """
     for name in formats:
         check_format(name)
+    images = [np.asarray(photograph(name)) for name in PHOTOGRAPHS] if images is None else images
     source = _Source(run, load_detector(run), images)
     folder = run.path / "exports"
     folder.mkdir(exist_ok=True)
@@ -122,27 +144,39 @@ def write_exports(run: Run, formats: Sequence[str], images: Sequence[np.ndarray]
     entries = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
     entries = {entry["format"]: entry for entry in entries}
     for name in formats:
-        target = _target(run, name)
         try:
-            difference = _WRITERS[name](source, target)
-        except Exception as error:  # each converter raises its own kinds
-            if isinstance(error, UserError):
+            difference = _write(name, source)
+        except UserError as error:
+            if on_error is None or name == "saved_model":
                 raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise UserError(f"{run.name} cannot be exported as {name}: {reason}") from error
-        if not difference <= FORMATS[name].tolerance:
-            _remove(target)
-            raise UserError(
-                f"The {name} export of {run.name} is not the same detector: a probability differs "
-                f"by {difference:.3g} from the Keras model's, and {FORMATS[name].tolerance:g} is "
-                "allowed. The file was removed."
-            )
+            on_error(error)
+            continue
+        path = _target(run, name).resolve()
         entries[name] = asdict(
-            Export(name, os.path.relpath(target.resolve(), run.path.resolve()),
-                   round(_bytes(target) / 1e6, 2), float(f"{difference:.2g}"), len(images))
+            Export(name, os.path.relpath(path, run.path.resolve()), round(_bytes(path) / 1e6, 2),
+                   float(f"{difference:.2g}"), len(images))
         )  # fmt: skip
     write_text(listed, json.dumps(list(entries.values()), indent=2) + "\n")
-    return [Export(**entries[name]) for name in formats]
+    return [Export(**entries[name]) for name in formats if name in entries]
+
+
+def _write(name: str, source: "_Source") -> float:
+    """Write one format and return the largest difference of a probability."""
+    target, title = _target(source.run, name), f"{source.run.name} as {name}"
+    try:
+        difference = _WRITERS[name](source, target)
+    except Exception as error:  # each converter raises its own kinds
+        if isinstance(error, UserError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise UserError(f"Cannot export {title}: {reason}") from error
+    if not difference <= FORMATS[name].tolerance:
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        raise UserError(
+            f"Cannot export {title}: a probability differs by {difference:.3g} from that of the "
+            f"Keras model, and {FORMATS[name].tolerance:g} is allowed. The file was removed."
+        )
+    return difference
 
 
 def check_format(name: str) -> None:
@@ -160,10 +194,6 @@ def check_format(name: str) -> None:
 
 def _target(run: Run, name: str) -> Path:
     return run.path / "exports" / FORMATS[name].file
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _bytes(path: Path) -> int:
@@ -333,7 +363,7 @@ def _write_openvino(source: _Source, target: Path) -> float:
     return source.difference(rows)
 
 
-_WRITERS = {
+_WRITERS: dict[str, Callable[[_Source, Path], float]] = {
     "saved_model": _write_saved_model,
     "onnx": _write_onnx,
     "onnx_float16": partial(_write_onnx, half=True),

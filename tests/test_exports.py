@@ -1,0 +1,112 @@
+"""Exports to other runtimes give the Keras model's verdicts."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import tensorflow as tf
+from conftest import run_at
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import EXPORT_FORMATS
+from tfdetect.core.run import open_run
+from tfdetect.models import exports
+from tfdetect.models.inference import calibrated, predict_views
+from tfdetect.models.saving import load_detector
+
+
+@pytest.fixture
+def copied_run(shared_run, tmp_path):
+    run, _ = shared_run
+    return open_run(shutil.copytree(run.path, tmp_path / "copy"))
+
+
+def test_every_format_has_a_writer():
+    assert tuple(exports.FORMATS) == EXPORT_FORMATS == tuple(exports._WRITERS)
+
+
+def test_onnx_is_the_same_detector_and_says_what_it_is(copied_run):
+    run = copied_run.with_threshold(0.25)
+    written = exports.write_exports(run, ["onnx", "onnx_float16"])
+    assert [e.path for e in written] == ["exports/detector.onnx", "exports/detector_float16.onnx"]
+    assert written[0].max_difference < 1e-5 < written[1].max_difference < 0.05
+    assert written[1].megabytes < 0.8 * written[0].megabytes
+    listed = json.loads((run.path / "exports/exports.json").read_text())
+    assert {"onnx", "onnx_float16"} <= {e["format"] for e in listed}
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), np.uint8)
+    session = ort.InferenceSession(run.path / "exports/detector.onnx")
+    names = [output.name for output in session.get_outputs()]
+    out = dict(zip(names, session.run(None, {"images": images})))
+    raw = predict_views(load_detector(run), [tf.constant(images[:, None])])
+    table = calibrated(raw, run.calibration).numpy()
+    np.testing.assert_allclose(out["probabilities_raw"], raw, atol=1e-5)
+    np.testing.assert_allclose(out["probabilities"], table, atol=1e-5)
+    np.testing.assert_array_equal(out["label"], table[:, 1] >= 0.25)
+    assert out["inconclusive"].dtype == bool and out["p_fake"].shape == (5,)
+    assert session.run(["p_fake"], {"images": images[:0]})[0].shape == (0,)
+
+    [entry] = onnx.load(run.path / "exports/detector.onnx").metadata_props
+    said = json.loads(entry.value)
+    assert entry.key == "tfdetect" and said["info"]["class_names"] == ["real", "fake"]
+    assert said["info"]["dataset"]["roots"] == {} and str(run.path) not in entry.value
+
+
+def test_an_export_that_differs_is_refused_and_removed(copied_run, monkeypatch):
+    monkeypatch.setitem(exports.FORMATS, "onnx", exports.Format("detector.onnx", -1.0))
+    with pytest.raises(UserError, match="differs by .* from that of the Keras model"):
+        exports.write_exports(copied_run, ["onnx"])
+    assert not (copied_run.path / "exports/detector.onnx").exists()
+
+
+def test_a_detector_that_a_format_cannot_express_is_told(tmp_path):
+    import keras
+
+    pixels = keras.Input((8, 8, 3))
+
+    def in_python(x):
+        mean = tf.numpy_function(
+            lambda y: y.mean((1, 2, 3), keepdims=True)[..., 0, 0], [x], tf.float32
+        )
+        return tf.ensure_shape(mean, [None, 1])
+
+    strange = keras.layers.Lambda(in_python, output_shape=(1,))
+    model = keras.Model(pixels, {"label": strange(pixels)})
+    run = run_at(tmp_path, side=8)
+    source = exports._Source(run, model, [np.zeros((8, 8, 3), np.uint8)])
+    with pytest.raises(UserError, match="Cannot export .* as onnx: "):
+        exports._write("onnx", source)
+
+
+def test_unknown_formats_and_missing_packages_are_told_at_once(copied_run, monkeypatch):
+    from tfdetect import api
+
+    with pytest.raises(UserError, match="Unknown export format 'onx'. Did you mean 'onnx'?"):
+        api.export(copied_run, ["onx"])
+    monkeypatch.setitem(
+        exports.FORMATS, "openvino", exports.Format("openvino", 1e-3, ("not_there_at_all",))
+    )
+    with pytest.raises(UserError, match="needs: pip install not_there_at_all"):
+        api.export(copied_run, ["openvino"])
+
+
+def test_export_writes_the_formats_that_a_run_has(copied_run):
+    from tfdetect import api
+
+    shutil.rmtree(copied_run.path / "saved_model")
+    shutil.rmtree(copied_run.path / "exports", ignore_errors=True)
+    exports.write_exports(copied_run, ["onnx"])
+    [written] = api.export(copied_run)
+    assert written.format == "onnx" and exports.exported_formats(copied_run) == ["onnx"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["litert", "litert_float16", "litert_int8", "openvino"])
+def test_formats_of_optional_packages(copied_run, name):
+    for module in exports.FORMATS[name].modules:
+        pytest.importorskip(module)
+    [written] = exports.write_exports(copied_run, [name])
+    assert written.max_difference < 0.01 and (copied_run.path / written.path).exists()

@@ -14,9 +14,9 @@ from tfdetect.core.text import (
     csv_cell,
     file_name,
     from_os,
+    legend_label,
     markdown,
     name_problem,
-    plot_text,
     printable,
     to_os,
 )
@@ -56,17 +56,21 @@ def test_nothing_printed_moves_the_cursor_or_turns_the_text():
 
 
 def test_dollar_signs_are_drawn_as_they_are():
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots()
-    names = ["fake$^$x", "$$", "_hidden", r"\$x$"]
+    from tfdetect.core.html import picture_of
+
+    names = ["fake$^$x", "$$", "_hidden", r"\$x$", "a\x1bb"]
+    figure = Figure()
+    axes = figure.subplots()
     for number, name in enumerate(names):
-        axes.plot([0, 1], [number, 1], label=plot_text(name))
-    axes.set_title(plot_text("cost $5 and $x_$"))
+        axes.plot([0, 1], [number, 1], label=legend_label(name))
+    axes.set_xticks(range(len(names)), names)
+    axes.set_title("cost $5 and $x_$")
     legend = axes.legend()
-    figure.savefig(io.BytesIO())
-    plt.close(figure)
+    picture_of(figure, "names")
     assert len(legend.get_texts()) == len(names)
+    assert [label.get_text() for label in axes.get_xticklabels()] == [*names[:-1], r"a\x1bb"]
 
 
 def test_a_cell_is_no_formula():

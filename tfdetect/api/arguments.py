@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfdetect.core.errors import shortened
 from tfdetect.core.run import Run, open_run
+from tfdetect.core.text import user_path
 
 if TYPE_CHECKING:
     from tfdetect.data.plan import Plan
@@ -61,7 +63,11 @@ def runs_of(runs: Sequence[RunLike]) -> list[Run]:
 
 def path_of(path: str | Path | None) -> Path | None:
     """Return a path, with ~ replaced."""
-    return None if path is None else Path(path).expanduser()
+    if path is None:
+        return None
+    if not isinstance(path, str | Path):
+        raise TypeError(f"A path is text or a pathlib.Path. Received: {shortened(path)}.")
+    return user_path(path)
 
 
 def text_of(value: str | Path | None) -> str | None:

@@ -22,7 +22,8 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
 from tfdetect.core.quiet import import_tensorflow
-from tfdetect.core.run import PARTIAL, Run, check_name, find_unfinished, new_run_path, open_run
+from tfdetect.core.run import PARTIAL, Run, find_unfinished, new_run_path, open_run
+from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name
 
 if TYPE_CHECKING:
     from tfdetect.core.experiment import Experiment
@@ -300,8 +301,8 @@ def search(
     parts = prepare_search(space, dataset, experiment, **settings)
     found, space_found, _, spec = parts
     check_writable(Path(output))
-    name = f"search-{space_found.name}-{spec.name}" if name is None else name
-    check_name(name)
+    default = file_name(f"search-{space_found.name}-{spec.name}", most=MAX_NAME_BYTES)
+    name = checked_name(default if name is None else name, "the search")
     folder = Path(output) / name
     searching = create_search(folder, *parts)
     log(f"Search in {folder}")
@@ -461,8 +462,8 @@ def matrix(
 
         read_published(str(published))  # refused before any training
     kind = "matrix-leave-one-out" if leave_one_out else "matrix"
-    name = f"{kind}-{plan.experiment.name}-{plan.spec.name}" if name is None else name
-    check_name(name)
+    default = file_name(f"{kind}-{plan.experiment.name}-{plan.spec.name}", most=MAX_NAME_BYTES)
+    name = checked_name(default if name is None else name, "the matrix")
     folder = Path(output) / name
     check_writable(folder)
     import_tensorflow()

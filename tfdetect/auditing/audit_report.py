@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -22,7 +21,8 @@ from tfdetect.auditing.noise_spectra import spectra_figure
 from tfdetect.auditing.shortcuts import COMBINED, Shortcut
 from tfdetect.auditing.traits import BANDS
 from tfdetect.core import console, html
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_csv, write_text
+from tfdetect.core.text import legend_label
 
 SCHEMA_VERSION = 2  # of audit.json
 _COLORS = ("#2166ac", "#b2182b", "#e08214", "#542788", "#1b7837", "#888888")
@@ -52,7 +52,7 @@ def write_report(audit: Audit, folder: Path) -> None:
     """Write all files of the report into a directory."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     pq.write_table(audit.traits, folder / "traits.parquet")
-    pacsv.write_csv(_duplicate_table(audit), folder / "duplicates.csv")
+    write_csv(_duplicate_table(audit), folder / "duplicates.csv")
     write_text(folder / "audit.json", json.dumps(audit_document(audit), indent=2) + "\n")
     write_text(folder / "audit.html", _page(audit, folder / "figures"))
 
@@ -295,7 +295,7 @@ def _spectrum_figure(table: pa.Table, classes: tuple[str, ...]) -> Figure:
         rows = rows[np.isfinite(rows).all(1)]
         if len(rows):
             color = _COLORS[label % len(_COLORS)]
-            axes.plot(frequency, rows.mean(0), color=color, label=name)
+            axes.plot(frequency, rows.mean(0), color=color, label=legend_label(name))
             low, high = np.percentile(rows, [25, 75], axis=0)
             axes.fill_between(frequency, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel="cycles per pixel", ylabel="log10 fraction of power")
@@ -315,7 +315,8 @@ def _color_figure(table: pa.Table, classes: tuple[str, ...]) -> Figure:
         for label, name in enumerate(classes):
             if (labels == label).any():
                 axes.hist(numbers[labels == label], edges, density=True, histtype="step",
-                          color=_COLORS[label % len(_COLORS)], label=name)  # fmt: skip
+                          label=legend_label(name),
+                          color=_COLORS[label % len(_COLORS)])  # fmt: skip
         axes.set(title=title, yticks=[])
         axes.title.set_fontsize(10)
     handles, names = figure.axes[0].get_legend_handles_labels()

@@ -1,6 +1,7 @@
 """What all commands share: the parser, common arguments, clear errors, exit codes."""
 
 import argparse
+import io
 import os
 import shutil
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tfdetect.core import console
-from tfdetect.core.errors import UserError, nearest
+from tfdetect.core.errors import UserError, nearest, shortened
+from tfdetect.core.text import user_path
 
 EXIT_ERROR = 2  # a mistake that the user can fix
 EXIT_INTERRUPTED = 130
@@ -56,6 +58,17 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for action in self._actions for flag in action.option_strings]
             self.error(f"unknown argument {rest[0]!r}.{nearest(rest[0].split('=')[0], flags)}")
         return parsed
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Return the value of an argument; what is wrong with it is said in our words."""
+        try:
+            if action.type is Path:
+                return user_path(arg_string)
+            if action.type in (int, float):
+                return number(arg_string, whole=action.type is int)
+        except (UserError, argparse.ArgumentTypeError) as error:
+            raise argparse.ArgumentError(action, str(error)) from None
+        return super()._get_value(action, arg_string)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -146,7 +159,7 @@ def add_runs_folder(p: Arguments, name_default: str) -> None:
 
 def add_batch_size(p: Arguments) -> None:
     """Add --batch-size, of predictions."""
-    p.add_argument("--batch-size", type=count, default=64, metavar="N",
+    p.add_argument("--batch-size", type=number_above(0, True, 65_536), default=64, metavar="N",
                    help="images per step; lower it when memory is short (default: 64)")  # fmt: skip
 
 
@@ -232,17 +245,44 @@ def add_quiet(p: Arguments) -> None:
     p.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def number_above(low: float, whole: bool = False) -> Callable[[str], float]:
-    """Return an argument type: a number above `low`, or a whole number from `low` + 1 on."""
+def number(text: str, whole: bool = False) -> float:
+    """Return the finite number that a text holds; a whole one, below 2**63, if `whole`.
+
+    Raises:
+        argparse.ArgumentTypeError: it holds none.
+    """
+    try:
+        value = int(text) if whole else float(text)
+        if abs(value) < (2**63 if whole else float("inf")):
+            return value
+    except ValueError:
+        pass
+    kind = "a whole number" if whole else "a number"
+    raise argparse.ArgumentTypeError(f"expected {kind}, received {shortened(text)}")
+
+
+def number_above(
+    low: float, whole: bool = False, most: float = 1_000_000_000
+) -> Callable[[str], float]:
+    """Return an argument type: a number above `low`, or a whole number from `low` + 1 on.
+
+    Args:
+        low: the bound that is not allowed itself.
+        whole: whether only whole numbers are allowed.
+        most: the largest allowed number.
+    """
 
     def parse(text: str) -> float:
         try:
-            value = int(text) if whole else float(text)
-        except ValueError:
+            value = number(text, whole)
+        except argparse.ArgumentTypeError:
             value = low
-        if not value > low or value == float("inf"):
+        if not low < value <= most:
             kind = f"a whole number of at least {low + 1:g}" if whole else f"a number above {low:g}"
-            raise argparse.ArgumentTypeError(f"expected {kind}, received {text!r}")
+            most_text = f" and at most {most:,}" if value > most else ""
+            raise argparse.ArgumentTypeError(
+                f"expected {kind}{most_text}, received {shortened(text)}"
+            )
         return value
 
     return parse
@@ -255,8 +295,8 @@ positive = number_above(0)
 def fraction(text: str) -> float:
     """Argument type: a number from 0 to 1."""
     try:
-        value = float(text)
-    except ValueError:
+        value = number(text)
+    except argparse.ArgumentTypeError:
         value = -1
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, received {text!r}")
@@ -273,6 +313,9 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
 
     A `UserError` becomes one message on stderr and exit code 2.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         return main(list(sys.argv[1:] if argv is None else argv)) or 0
     except UserError as error:

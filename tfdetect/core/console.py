@@ -2,7 +2,8 @@
 
 Results go to stdout; messages, warnings and progress go to stderr, so that
 `tfdetect ... --json | jq` and `> file` get the result alone. Colors, width, NO_COLOR and pipes
-are handled by rich, which is imported only when it is needed.
+are handled by rich, which is imported only when it is needed. Control characters in names are
+shown as escapes; see `tfdetect.core.text.printable`.
 """
 
 import os
@@ -12,6 +13,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from tfdetect.core.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +33,7 @@ _active = threading.Lock()  # a terminal shows one progress bar at a time
 
 def log(text: str) -> None:
     """Print a progress message to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text, lines=True), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -45,7 +48,7 @@ def error(text: str) -> None:
 
 def result(text: str = "") -> None:
     """Print a result to stdout."""
-    print(text, flush=True)
+    print(printable(text, lines=True), flush=True)
 
 
 def print_json(value: Any) -> None:
@@ -93,7 +96,7 @@ class Progress:
     """How far a long piece of work has come. Made by `progress`; may be used by several threads."""
 
     def __init__(self, total: int | None, description: str, unit: str, done: int):
-        self.total, self.description, self.unit = total, description, unit
+        self.total, self.description, self.unit = total, printable(description), unit
         self.done, self.note = done, ""
         self._lock = threading.Lock()
 
@@ -112,7 +115,7 @@ class Progress:
     def set_note(self, text: str) -> None:
         """Show `text` behind the bar, for example the best value so far."""
         with self._lock:
-            self.note = text
+            self.note = printable(text)
             self._show()
 
     def _show(self) -> None:
@@ -276,7 +279,7 @@ def _labeled(label: str, text: str, style: str) -> None:
         return log(f"{label} {text}")
     from rich.text import Text
 
-    line = Text.assemble((label, style), " ", text)
+    line = Text.assemble((label, style), " ", printable(text, lines=True))
     return _console(stderr=True).print(line, soft_wrap=True)
 
 
@@ -298,17 +301,17 @@ def _build(
         for row in rows
     ]
     found = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-        show_edge=False, pad_edge=False, header_style="bold",
+        title=title and Text(printable(title)), title_justify="left", title_style="bold",
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold",
     )  # fmt: skip
     for number, name in enumerate(columns):
         numeric = [row[number] for row in cells if row[number] not in (None, "")]
         found.add_column(
-            Text(str(name)), overflow="fold", max_width=(max_widths or {}).get(name),
+            Text(printable(name)), overflow="fold", max_width=(max_widths or {}).get(name),
             justify="right" if numeric and all(map(_is_number, numeric)) else "left",
         )  # fmt: skip
     for row in cells:
-        found.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        found.add_row(*(Text("" if cell is None else printable(cell)) for cell in row))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -29,3 +30,11 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     return UserError(
         f"Unknown {kind} {name!r}.{nearest(name, choices)} Available: {', '.join(choices)}."
     )
+
+
+def shortened(value: Any) -> str:
+    """Return what a value is, in at most 80 characters, for a message."""
+    if isinstance(value, dict | list | tuple | set) and len(value) > 5:
+        return f"{type(value).__name__} of {len(value):,} values"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,15 +1,28 @@
 """`Experiment`: everything that decides what one training does, validated and frozen."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from tfdetect.core import plugins, registry
-from tfdetect.core.documents import Document, find, read_yaml, shipped_names, validate
+from tfdetect.core.documents import (
+    Document,
+    Name,
+    find,
+    parse_yaml,
+    read_yaml,
+    shipped_names,
+    validate,
+)
 from tfdetect.core.errors import UserError, nearest, unknown
+
+# Numbers beyond these are slips of the pen; most end in a memory error or a night without result.
+MAX_EPOCHS, MAX_BATCH, MAX_SIDE = 100_000, 65_536, 8192
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 
 
 class Augmentation(Document):
@@ -66,7 +79,7 @@ class Data(Document):
     """
 
     dataset: str | None = None
-    image_size: tuple[int, int] = (224, 224)
+    image_size: tuple[Side, Side] = (224, 224)
     resize: Resize = "stretch"
     test_crops: Literal[1, 5, 9] = 1
     augment: tuple[Augmentation, ...] = ()
@@ -83,8 +96,10 @@ class Data(Document):
     @field_validator("dataset_weights")
     @classmethod
     def _positive(cls, value: dict[str, float]) -> dict[str, float]:
-        if any(weight <= 0 for weight in value.values()):
-            raise ValueError("weights must be above 0; to exclude a dataset, do not name it")
+        if any(not 0 < weight <= 1e6 for weight in value.values()):
+            raise ValueError(
+                "weights are above 0, at most 1,000,000; to exclude a dataset, do not name it"
+            )
         return value
 
     @field_validator("image_size", mode="before")
@@ -102,7 +117,7 @@ class Freeze(Document):
         names: layers whose names match one of these shell patterns.
     """
 
-    first: int | None = Field(None, ge=0)
+    first: int | None = Field(None, ge=0, le=100_000)
     fraction: float | None = Field(None, ge=0, le=1)
     names: tuple[str, ...] = ()
 
@@ -143,7 +158,7 @@ class Model(Document):
     head: str = "linear"
     head_options: dict[str, Any] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
-    l2: float = Field(0.01, ge=0)
+    l2: float = Field(0.01, ge=0, le=1000)
     mask_head: str | None = None
     mask_options: dict[str, Any] = {}
 
@@ -180,11 +195,11 @@ class Optimizer(Document):
     """Optimizer; `weight_decay` is decoupled and spares biases and normalization."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=1000)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
+    clip_norm: float | None = Field(None, gt=0, le=1e6)
 
 
 class Schedule(Document):
@@ -200,13 +215,13 @@ class Schedule(Document):
     """
 
     name: Literal["constant", "cosine", "step", "plateau"] = "constant"
-    warmup_epochs: float = Field(0.0, ge=0)
+    warmup_epochs: float = Field(0.0, ge=0, le=MAX_EPOCHS)
     factor: float = Field(0.1, gt=0, lt=1)
-    step_epochs: int = Field(10, gt=0)
-    patience: int = Field(2, ge=0)
-    min_delta: float = Field(1e-4, ge=0)
-    min_lr: float = Field(1e-6, ge=0)
-    stop_below_lr: float = Field(0.0, ge=0)
+    step_epochs: int = Field(10, gt=0, le=MAX_EPOCHS)
+    patience: int = Field(2, ge=0, le=MAX_EPOCHS)
+    min_delta: float = Field(1e-4, ge=0, le=1000)
+    min_lr: float = Field(1e-6, ge=0, le=1000)
+    stop_below_lr: float = Field(0.0, ge=0, le=1000)
 
 
 class Stage(Document):
@@ -218,9 +233,9 @@ class Stage(Document):
         lr_multiplier: factor on the optimizer's learning rate.
     """
 
-    epochs: int = Field(gt=0)
+    epochs: int = Field(gt=0, le=MAX_EPOCHS)
     freeze: Freeze = Freeze()
-    lr_multiplier: float = Field(1.0, gt=0)
+    lr_multiplier: float = Field(1.0, gt=0, le=1e6)
 
 
 class MaskLoss(Document):
@@ -240,10 +255,10 @@ class MaskLoss(Document):
 
     name: Literal["bce", "focal", "dice", "bce_dice", "focal_dice", "focal_bce"] = "bce"
     alpha: float | None = Field(0.25, ge=0, le=1)
-    gamma: float = Field(2.0, ge=0)
-    edge: float = Field(0.0, ge=0)
-    label_weight: float = Field(1.0, ge=0)
-    mask_weight: float = Field(1.0, ge=0)
+    gamma: float = Field(2.0, ge=0, le=100)
+    edge: float = Field(0.0, ge=0, le=1e6)
+    label_weight: float = Field(1.0, ge=0, le=1e6)
+    mask_weight: float = Field(1.0, ge=0, le=1e6)
 
 
 THRESHOLD_RULES = ("balanced", "eer", "fpr_1", "fpr_5")
@@ -285,11 +300,11 @@ class Training(Document):
             `predict` answer without TensorFlow.
     """
 
-    epochs: int = Field(10, gt=0)
+    epochs: int = Field(10, gt=0, le=MAX_EPOCHS)
     stages: tuple[Stage, ...] = ()
-    cache_features: int = Field(0, ge=0)
-    steps_per_epoch: int | None = Field(None, gt=0)
-    batch_size: int = Field(32, gt=0)
+    cache_features: int = Field(0, ge=0, le=10_000)
+    steps_per_epoch: int | None = Field(None, gt=0, le=100_000_000)
+    batch_size: int = Field(32, gt=0, le=MAX_BATCH)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     loss: str = "cross_entropy"
@@ -298,12 +313,12 @@ class Training(Document):
     ema: float = Field(0.0, ge=0, lt=1)
     mask_loss: MaskLoss = MaskLoss()
     monitor: Literal["accuracy", "auc", "loss", "iou"] = "accuracy"
-    early_stopping: int | None = Field(None, ge=0)
+    early_stopping: int | None = Field(None, ge=0, le=MAX_EPOCHS)
     threshold: float | str = "balanced"
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     deterministic: bool = False
-    checkpoint_minutes: float = Field(10.0, ge=0)
-    tensorboard_histograms: int = Field(0, ge=0)
+    checkpoint_minutes: float = Field(10.0, ge=0, le=1e6)
+    tensorboard_histograms: int = Field(0, ge=0, le=MAX_EPOCHS)
     export: tuple[ExportFormat, ...] = ("saved_model", "onnx")
 
     @field_validator("threshold")
@@ -331,8 +346,8 @@ class Published(Document):
 
     paper: str
     use_case: str
-    parameters: int
-    logits: int = 1
+    parameters: int = Field(ge=0)
+    logits: int = Field(1, ge=1, le=1000)
 
 
 class Experiment(Document):
@@ -350,7 +365,7 @@ class Experiment(Document):
         training: how it is trained.
     """
 
-    name: str
+    name: Name
     description: str = ""
     published: Published | None = None
     plugins: tuple[str, ...] = ()
@@ -490,7 +505,7 @@ def _with_overrides(
         parts = key.strip().split(".")
         for depth, name in enumerate(parts):
             part: str | int = name
-            if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+            if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
                 part = int(name)
             elif not isinstance(node, dict) or (part not in node and not key.startswith(_FREE)):
                 choices = list(node) if isinstance(node, dict) else []
@@ -500,14 +515,10 @@ def _with_overrides(
                     + (f" Keys there: {', '.join(map(str, choices))}." if choices else "")
                 )
             if depth == len(parts) - 1:
-                try:
-                    node[part] = yaml.safe_load(value)
-                except yaml.YAMLError as error:
-                    raise UserError(f"--set {text}: {value!r} is not YAML.") from error
-                if isinstance(node[part], str):
-                    node[part] = _number(node[part])
+                found = parse_yaml(value, f"--set {text:.80}")
+                node[part] = _number(found) if isinstance(found, str) else found
             else:
-                node = node[part]
+                node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
     if any(text.startswith("plugins") for text in overrides) and isinstance(data["plugins"], list):
         data["plugins"] = [plugins.load_plugin(str(source)) for source in data["plugins"]]
     return validate(Experiment, data, "--set " + " --set ".join(overrides))
@@ -516,9 +527,10 @@ def _with_overrides(
 def _number(text: str) -> str | float:
     # YAML 1.1 reads 1e-3 as text; a user means the number.
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return text
+    return found if math.isfinite(found) else text
 
 
 def _registered(name: str, names: registry.Registry[Any]) -> str:

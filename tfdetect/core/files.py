@@ -6,13 +6,18 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.text import csv_cell
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _STAGED, _OLD = ".staged-", ".replaced"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
@@ -20,8 +25,8 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old or the new file, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary = path.with_name(f".{os.getpid()}.{path.name[:100]}.tmp")
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(temporary, path)
 
 
@@ -41,14 +46,46 @@ def check_writable(output: Path) -> None:
         ) from error
 
 
-def csv_text(rows: list[dict], columns: list[str] | None = None) -> str:
-    """Return rows as CSV; the columns are by default all keys, in the order of appearance."""
+def csv_text(rows: Sequence[Mapping | Sequence], columns: Sequence[str] | None = None) -> str:
+    """Return rows as CSV; the columns are by default all keys, in the order of appearance.
+
+    Text that a spreadsheet would run as a formula begins with an apostrophe.
+
+    Args:
+        rows: mappings from column names to values, or sequences in the order of `columns`.
+        columns: the headings.
+    """
     columns = columns or list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(map(csv_cell, columns))
+    for row in rows:
+        values = map(row.get, columns) if isinstance(row, Mapping) else row
+        table.writerow(map(csv_cell, values))
     return text.getvalue()
+
+
+def write_csv(table: "pa.Table", path: Path) -> None:
+    """Write an Arrow table for people, as `csv_text` writes rows, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv as pacsv
+
+    for number, name in enumerate(table.column_names):
+        column = table[name]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if (
+            pa.types.is_string(column.type)
+            and pc.any(
+                pc.match_substring_regex(column, r"^[=+\-@\t\r]|[\x{10ff80}-\x{10ffff}]")
+            ).as_py()
+        ):
+            cells = pa.array(map(csv_cell, column.to_pylist()), pa.string())
+            table = table.set_column(number, name, cells)
+    temporary = path.with_name(f".{os.getpid()}.{path.name[:100]}.tmp")
+    pacsv.write_csv(table, temporary)
+    os.replace(temporary, path)
 
 
 @contextmanager

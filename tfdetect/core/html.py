@@ -11,21 +11,26 @@ then has its sections. It follows the reader's light or dark mode and is readabl
         sections=[Section("Findings", join(text("..."), table(["trait"], rows), figures([plot])))],
     )
 
-Text that is given as `str` is escaped; only `Markup` is taken as HTML.
+Text that is given as `str` is escaped, its control characters too; only `Markup` is taken as HTML.
 """
 
 import base64
 import io
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter
+
+from tfdetect.core.text import printable
 
 Tone = Literal["good", "caution", "bad", "neutral"]
 
@@ -180,9 +185,23 @@ src="data:image/png;base64,{{ picture.data }}"></div>
 {% endfor %}</div>
 """
 
+
+def _shown(value: Any) -> Any:
+    """Return a value as a page shows it: text without control and invisible characters."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value, lines=True)
+    return value
+
+
+def _filled(template: str, *values: str) -> Markup:
+    """Return HTML with values in its braces."""
+    return Markup(template).format(*map(_shown, values))
+
+
 _ENVIRONMENT = jinja2.Environment(
-    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-)
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    finalize=_shown,
+)  # fmt: skip
 _TEMPLATES = {
     name: _ENVIRONMENT.from_string(source)
     for name, source in (("page", _PAGE), ("table", _TABLE), ("figures", _FIGURES))
@@ -297,28 +316,28 @@ def render_page(
 def text(*paragraphs: str, small: bool = False) -> Markup:
     """Return paragraphs; empty ones are left out."""
     start = Markup('<p class="small">') if small else Markup("<p>")
-    return Markup("\n").join(start + escape(p) + Markup("</p>") for p in paragraphs if p)
+    return Markup("\n").join(start + escape(_shown(p)) + Markup("</p>") for p in paragraphs if p)
 
 
 def heading(title: str) -> Markup:
     """Return a heading below a section's own."""
-    return Markup("<h3>{}</h3>").format(title)
+    return _filled("<h3>{}</h3>", title)
 
 
 def note(message: str, tone: Tone = "caution", detail: str = "") -> Markup:
     """Return a highlighted message, for warnings and findings."""
-    more = Markup("<p><small>{}</small></p>").format(detail) if detail else Markup("")
-    return Markup('<div class="note tone-{}"><p>{}</p>{}</div>').format(tone, message, more)
+    more = _filled("<p><small>{}</small></p>", detail) if detail else Markup("")
+    return _filled('<div class="note tone-{}"><p>{}</p>{}</div>', tone, message, more)
 
 
 def code(source: str) -> Markup:
     """Return preformatted text."""
-    return Markup('<pre tabindex="0"><code>{}</code></pre>').format(source)
+    return _filled('<pre tabindex="0"><code>{}</code></pre>', source)
 
 
 def details(summary: str, body: Markup) -> Markup:
     """Return a part that is folded until the reader opens it."""
-    return Markup("<details><summary>{}</summary>{}</details>").format(summary, body)
+    return _filled("<details><summary>{}</summary>{}</details>", summary, body)
 
 
 def join(*parts: Markup | None) -> Markup:
@@ -390,6 +409,7 @@ def picture_of(
         title, caption: shown below it.
         path: where to write it as PNG as well.
     """
+    draw_plainly(figure)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=_DPI)
     if path is not None:
@@ -397,6 +417,22 @@ def picture_of(
     width, height = (round(inches * _CSS_DPI) for inches in figure.get_size_inches())
     encoded = base64.b64encode(data.getvalue()).decode()
     return Picture(encoded, alt, title, caption, (width, height))
+
+
+def draw_plainly(figure: Figure) -> None:
+    """Draw all texts of a figure as they are: a dollar sign in a name begins no formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(printable(text.get_text(), lines=True))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FuncFormatter):  # of `set_xticks(places, names)`
+                formatter.func = partial(_tick, formatter.func)
+
+
+def _tick(function: Callable[[float, int], str], value: float, position: int) -> str:
+    return printable(function(value, position), lines=True)
 
 
 def _kind(cells: list[str]) -> str:

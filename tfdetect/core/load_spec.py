@@ -12,6 +12,7 @@ from tfdetect.core.folder_spec import (
     spec_for_manifest,
 )
 from tfdetect.core.spec import PREPARED, ClassSpec, DatasetSpec, Part
+from tfdetect.core.text import user_path
 
 _DESCRIPTIONS = ("dataset.yaml", *(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES))
 SpecAndFolders = tuple[DatasetSpec, dict[str, Path]]
@@ -38,7 +39,7 @@ def load_spec(
     Raises:
         UserError: There is no such dataset, or it cannot be described.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if evaluation and evaluation.label is not None and not path.is_dir():
         raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
     if "+" in name and not path.exists():

@@ -6,6 +6,10 @@ A spec may come from a stranger, and Python's `re` takes exponential time on exp
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _MAX_REPEATS = 1000  # RE2's own limit; beyond it, braces would be read as text
 _CLASSES = {"w": r"\p{L}\p{M}\p{N}_", "d": r"\p{Nd}"}  # of Unicode, as in Python's re
@@ -42,7 +46,7 @@ class PathPattern:
         """
         return self._extract(paths).to_pylist()
 
-    def _extract(self, paths: Sequence[str]):
+    def _extract(self, paths: Sequence[str]) -> "pa.StructArray":
         import pyarrow as pa
         import pyarrow.compute as pc
 

@@ -25,6 +25,7 @@ from types import ModuleType
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.quiet import import_tensorflow
+from tfdetect.core.text import user_path
 
 VARIABLE = "TFDETECT_PLUGINS"
 
@@ -90,7 +91,7 @@ def _identity(source: str) -> str:
     """The absolute path of a file, or the name of a module."""
     if not source.endswith(".py"):
         return source
-    path = Path(source).expanduser().resolve()
+    path = user_path(source).resolve()
     if not path.is_file():
         raise UserError(f"There is no plug-in file {source!r} (looked for {path}).")
     return str(path)

@@ -18,14 +18,13 @@ Layout (schema 2):
 A run is written as `<name>.partial` and renamed when whole.
 """
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tfdetect
-from tfdetect.core.documents import read_yaml, validate
+from tfdetect.core.documents import read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover
@@ -40,6 +39,7 @@ from tfdetect.core.run_info import (
 )
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import checked_name, user_path
 
 PARTIAL = ".partial"
 EPSILON = 1e-7  # of a probability, before its logit
@@ -145,7 +145,7 @@ class Run:
     def document(self) -> str:
         """What the run was made by, as YAML: its experiment, or its members."""
         name = "ensemble" if self.is_ensemble else "experiment"
-        return (self.path / f"{name}.yaml").read_text(encoding="utf-8")
+        return read_text(self.path / f"{name}.yaml")
 
     @property
     def model_path(self) -> Path:
@@ -183,7 +183,7 @@ class Run:
     def results(self) -> dict[str, Any]:
         """The content of metrics.json, {} before the first evaluation."""
         path = self.path / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_object(path) if path.is_file() else {}
 
     @property
     def metrics(self) -> dict[str, dict[str, Metric]]:
@@ -334,9 +334,7 @@ def open_run(path: str | Path) -> Run:
         UserError: there is no such folder, or it is not a run, corrupt, of a newer schema,
             unfinished, or without verdicts.
     """
-    if not str(path):
-        raise UserError("The path of a run is empty. Give the folder of a run.")
-    path = Path(path).expanduser()
+    path = user_path(path)
     path = path if path.name else path.resolve()  # ".", inside of the folder
     recover(path)
     if not path.is_dir():
@@ -377,13 +375,11 @@ def read_run(path: Path) -> Run:
     if not file.is_file():
         raise UserError(f"{path} is not a run: it has no run.json.")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(data, dict):
-            raise ValueError("it is not a JSON object")
-        version = data.get("schema_version", data.get("schema"))
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"Run {path} is corrupt: run.json cannot be read ({error}).") from error
-    if not isinstance(version, int):
+        data = read_object(file)
+    except UserError as error:
+        raise UserError(f"Run {path} is corrupt: {error}") from error
+    version = data.get("schema_version", data.get("schema"))
+    if not isinstance(version, int) or version < 1:
         raise UserError(f"Run {path} is corrupt: run.json has no schema version.")
     if version > SCHEMA_VERSION:
         raise UserError(
@@ -393,9 +389,9 @@ def read_run(path: Path) -> Run:
     if version == 1:
         try:
             data = migrate_info(data, _has_mask_head(path))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"Run {path} is corrupt: its run.json of schema 1 lacks {error}."
+                f"Run {path} is corrupt: its run.json is not of schema 1 ({error})."
             ) from error
     try:
         info = validate(RunInfo, data, str(file))
@@ -412,26 +408,13 @@ def _has_mask_head(path: Path) -> bool:
     return isinstance(model, dict) and model.get("mask_head") is not None
 
 
-def check_name(name: str) -> None:
-    """Refuse the name of a new folder that would be elsewhere, or hidden.
-
-    Raises:
-        UserError: it is empty, too long, begins with a dot or has a character of paths.
-    """
-    if not name or len(name) > 150 or name.startswith(".") or any(c in "/\\\0\n" for c in name):
-        raise UserError(
-            f"A name has 1 to 150 characters, no slash, and does not begin with a dot. "
-            f"Received: {name!r}."
-        )
-
-
 def new_run_path(output: Path, name: str) -> Path:
     """Return a path below `output` that no run has yet: `name`, `name-2`, `name-3` ...
 
     Raises:
         UserError: the name is empty, or a path.
     """
-    check_name(name)
+    checked_name(name, "the run")
     number = 1
     while True:
         path = output / (name if number == 1 else f"{name}-{number}")

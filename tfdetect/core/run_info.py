@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, PositiveInt
 
-from tfdetect.core.documents import Document
+from tfdetect.core.documents import Document, Name
 from tfdetect.core.experiment import Resize
 
 SCHEMA_VERSION: Final = 2
@@ -143,7 +143,7 @@ class RunInfo(Document):
 
     schema_version: Literal[2] = SCHEMA_VERSION
     status: Status
-    class_names: tuple[str, ...] = Field(min_length=2)
+    class_names: tuple[Name, ...] = Field(min_length=2)
     views: tuple[View, ...] = Field(min_length=1)
     predicts_masks: bool = False
     flips: bool = False

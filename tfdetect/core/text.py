@@ -29,6 +29,10 @@ _INVISIBLE = (
 _HIDDEN = re.compile(f"[{_INVISIBLE}\U0010ff80-\U0010ffff]")
 _HIDDEN_IN_LINES = re.compile(f"(?![\n\t])[{_INVISIBLE}\U0010ff80-\U0010ffff]")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "_%&#${}"},
+}  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _FORBIDDEN_IN_NAMES = re.compile(f"[/\\\\{_INVISIBLE}]")
 
@@ -90,15 +94,20 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
-def plot_text(text: object) -> str:
-    """Return text as matplotlib shows it: dollar signs begin no formula, and "_" hides no label."""
-    shown = printable(text, lines=True).replace("$", r"\$")
+def legend_label(name: object) -> str:
+    """Return a name for a matplotlib legend, which leaves out labels that begin with "_"."""
+    shown = printable(name)
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def markdown(text: object) -> str:
     """Return text that Markdown shows as it is, on one line."""
     return _MARKDOWN.sub(r"\\\1", printable(text))
+
+
+def latex(text: object) -> str:
+    """Return text that LaTeX shows as it is."""
+    return "".join(_LATEX.get(character, character) for character in printable(text))
 
 
 def csv_cell(value: Any) -> Any:
@@ -169,18 +178,47 @@ def below(root: Path, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def file_name(name: str, ending: str = "") -> str:
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user gave, with ~ replaced.
+
+    Raises:
+        UserError: it is empty, longer than file systems allow, contains a null character, or
+            begins with the "~name" of a user who does not exist.
+    """
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"A path is text or a pathlib.Path. Received: {text!r:.80}.")
+    if not text:
+        raise UserError("A path is empty. Give a file or a folder.")
+    if "\0" in text:
+        raise UserError(
+            f"A path cannot contain a null character. Received: '{printable(text):.80}'."
+        )
+    try:
+        found = Path(text).expanduser()
+        long = max(len(os.fsencode(part)) for part in found.parts) if found.parts else 0
+    except RuntimeError as error:
+        raise UserError(f"The path {text!r:.80}: {error}") from None
+    except UnicodeEncodeError:
+        raise UserError(f"No file can have the name '{printable(text):.80}'.") from None
+    if long > 255 or len(os.fsencode(found)) > 4095:
+        raise UserError(f"The path {text!r:.80}... is longer than file systems allow.")
+    return found
+
+
+def file_name(name: str, ending: str = "", most: int = _MAX_FILE_BYTES) -> str:
     """Return the name of a file to write, cut where a file system would refuse it.
 
     Args:
         name: the wanted name, for example that of the image that the file describes.
         ending: what follows, for example ".mask.png".
+        most: the largest number of bytes.
 
     Returns:
         name + ending; of a name that is too long its beginning and a digest of the whole.
     """
     encoded = os.fsencode(name)
-    room = _MAX_FILE_BYTES - len(ending.encode())
+    room = most - len(ending.encode())
     if len(encoded) > room:
         digest = hashlib.sha256(encoded).hexdigest()[:10]
         kept = encoded[: room - 11].decode("utf-8", "surrogateescape")

@@ -18,6 +18,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from tfdetect.core.html import Picture
+from tfdetect.core.text import legend_label
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import BINS
 from tfdetect.evaluation.overlays import overlay
@@ -108,7 +109,7 @@ def reliability_by_generator(
         mean, fraction = (np.bincount(bins, weights * v, 5)[used] / count[used] for v in (p, fake))
         color = _COLORS[number % len(_COLORS)]
         style = "-" if number < len(_COLORS) else "--"
-        axes.plot(mean, fraction, style, color=color, linewidth=1.2, label=name)
+        axes.plot(mean, fraction, style, color=color, linewidth=1.2, label=legend_label(name))
         axes.scatter(mean, fraction, 4 + 60 * count[used] / count.max(), color=color)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     _legend_below(figure, columns=2)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.files import write_csv
+from tfdetect.core.text import user_path
 from tfdetect.data.scan import EXTENSIONS, UNSUPPORTED
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -29,9 +30,7 @@ def collect(inputs: list[str]) -> list[str]:
     """
     paths = []
     for text in inputs:
-        if not text:
-            raise UserError("The path of an image is empty. Give a file, a folder or a pattern.")
-        path = Path(text).expanduser()
+        path = user_path(text)
         if path.is_dir():
             wanted = EXTENSIONS | UNSUPPORTED
             found = sorted(
@@ -75,8 +74,8 @@ def write(table: pa.Table, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        pacsv.write_csv(table, temporary)
-    elif suffix == ".parquet":
+        return write_csv(table, path)
+    if suffix == ".parquet":
         pq.write_table(table, temporary)
     else:
         rows = (json.dumps(row, ensure_ascii=False) for row in table.to_pylist())

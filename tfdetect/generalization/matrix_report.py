@@ -1,7 +1,5 @@
 """Writes the report of a matrix: HTML with a heat map, JSON, CSV, LaTeX and a terminal table."""
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tfdetect.core import console, html
+from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
+from tfdetect.core.files import csv_text, write_text
+from tfdetect.core.text import latex
 from tfdetect.evaluation.metrics import NAMES, format_interval
 from tfdetect.generalization.train_matrix import METRICS
 
@@ -43,12 +43,15 @@ def read_published(name: str) -> tuple[str, Table]:
             f"There is no published table {name!r}. Available: {', '.join(shipped)}; or give a CSV "
             "file."
         )
-    with path.open(newline="", encoding="utf-8") as file:
-        [headers, *rows] = csv.reader(file)
     try:
-        table = {row[0]: dict(zip(headers[1:], map(float, row[1:]))) for row in rows if row}
+        table = {
+            str(next(iter(row.values()))): {
+                name: float(cell) for name, cell in list(row.items())[1:]
+            }
+            for row in read_rows(path)
+        }
     except ValueError as error:
-        raise UserError(f"{path}: a cell is not a number: {error}") from error
+        raise UserError(f"{path}: a cell is not a number: {error}.") from error
     return path.stem, table
 
 
@@ -198,41 +201,32 @@ def _mean(values: list[float | None]) -> str:
 
 
 def _csv(values: dict[str, Any]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        ["trained_on", "tested_on", "in_training", "images", "metric", "value", "low", "high"]
-    )
+    columns = "trained_on", "tested_on", "in_training", "images", "metric", "value", "low", "high"
+    rows: list[list] = []
     for training, row in values["cells"].items():
         for name, cell in row.items():
             for metric, value in cell["metrics"].items():
-                table.writerow([training, name, cell["in_training"], cell["count"], metric,
-                                *(value[key] for key in ("value", "low", "high"))])  # fmt: skip
-    return text.getvalue()
+                rows.append([training, name, cell["in_training"], cell["count"], metric,
+                             *(value[key] for key in ("value", "low", "high"))])  # fmt: skip
+    return csv_text(rows, columns)
 
 
 def _latex(values: dict[str, Any]) -> str:
     """Return accuracies in percent as a LaTeX table; domains in training are bold."""
     names = values["domains"]
-    lines = [["", *map(_escape_latex, names)]]
+    lines = [["", *map(latex, names)]]
     for training, row in values["cells"].items():
         cells = []
         for name in names:
             value = row[name]["metrics"]["accuracy"]["value"]
             text = "-" if value is None else f"{100 * value:.1f}"
             cells.append(f"\\textbf{{{text}}}" if row[name]["in_training"] else text)
-        lines.append([_escape_latex(training), *cells])
+        lines.append([latex(training), *cells])
     [head, *body] = [" & ".join(line) + r" \\" for line in lines]
     return "\n".join([
         rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\hline", head, r"\hline", *body, r"\hline",
         r"\end{tabular}", "",
     ])  # fmt: skip
-
-
-def _escape_latex(text: str) -> str:
-    for character in "_%&#$":
-        text = text.replace(character, f"\\{character}")
-    return text
 
 
 def _comparison_table(values: dict[str, Any], table: Table) -> tuple[list[str], list[list[str]]]:

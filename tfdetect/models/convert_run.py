@@ -1,10 +1,10 @@
 """Converts published PyTorch weights to a run."""
 
-import csv
 import hashlib
 from pathlib import Path
 from typing import Any
 
+from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import csv_text
@@ -92,13 +92,5 @@ def is_matched_by_order(run: Run) -> bool:
 
 def _read_names(file: Path) -> dict[str, str]:
     """Return the published name of each variable, from a table like conversion.csv."""
-    try:
-        with file.open(newline="", encoding="utf-8") as text:
-            rows = list(csv.DictReader(text))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
-    if not rows or not {"variable", "published"} <= rows[0].keys():
-        raise UserError(
-            f"{file} needs the columns variable and published, like a run's conversion.csv."
-        )
+    rows = read_rows(file, ("variable", "published"))
     return {row["variable"]: row["published"] for row in rows}

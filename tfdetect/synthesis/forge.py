@@ -1,6 +1,5 @@
 """Plans and makes single forgeries: a mask is drawn, filled, and pasted into a photograph."""
 
-import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfdetect.core import registry
+from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import SPLITS
 from tfdetect.data.splits import carve, group_fraction
@@ -217,13 +217,7 @@ def read_captions(file: Path) -> dict[str, tuple[str, ...]]:
         UserError: The file cannot be read, or lacks a column.
     """
     captions: dict[str, tuple[str, ...]] = {}
-    try:
-        with open(file, newline="", encoding="utf-8") as text:
-            for row in csv.DictReader(text):
-                stem = Path(row["name"]).stem
-                captions[stem] = (*captions.get(stem, ()), row["caption"])
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {file}: {error}") from error
-    except KeyError as error:
-        raise UserError(f"{file} has no column {error}.") from error
+    for row in read_rows(file, ("name", "caption")):
+        stem = Path(row["name"]).stem
+        captions[stem] = (*captions.get(stem, ()), row["caption"])
     return captions

@@ -113,6 +113,7 @@ def _slice(axes: Axes, parameter: Parameter, label: str, trials: list[Trial]) ->
         values = [grid_value(parameter, t.point[label]) for t in trials]
         if parameter.log_uniform:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlim(*parameter.range)

@@ -1,13 +1,11 @@
 """Writes the report of a search: trials.csv, report.html with figures, and a terminal summary."""
 
-import csv
-import io
 from typing import Any
 
 from markupsafe import Markup
 
 from tfdetect.core import console, html
-from tfdetect.core.files import write_text
+from tfdetect.core.files import csv_text, write_text
 from tfdetect.tuning import search_figures
 from tfdetect.tuning.importance import parameter_importance
 from tfdetect.tuning.scheduler import best_trial
@@ -226,16 +224,15 @@ def _parameters(search: Search, trials: list[Trial]) -> Markup:
 
 def _csv(search: Search, trials: list[Trial]) -> str:
     labels = search.space.labels()
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["trial", "state", search.objective.name, "low", "high", "epochs", "seconds",
-                    *labels, "reason"])  # fmt: skip
+    columns = ["trial", "state", search.objective.name, "low", "high", "epochs", "seconds",
+               *labels, "reason"]  # fmt: skip
+    rows = []
     for t in trials:
         values = [_value(labels[label], t.point[label]) if t.point and label in t.point else ""
                   for label in labels]  # fmt: skip
-        table.writerow([t.number, t.state, t.objective, t.low, t.high, t.epochs, t.seconds, *values,
-                        t.reason])  # fmt: skip
-    return text.getvalue()
+        rows.append([t.number, t.state, t.objective, t.low, t.high, t.epochs, t.seconds, *values,
+                     t.reason])  # fmt: skip
+    return csv_text(rows, columns)
 
 
 def _value(parameter: Parameter, raw: float) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tfdetect.core.documents import Document, find, read_yaml, validate
+from tfdetect.core.documents import Document, Name, find, read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
 
@@ -89,7 +89,7 @@ class Space(Document):
         parameters: by key of the experiment, such as training.optimizer.learning_rate.
     """
 
-    name: str
+    name: Name
     description: str = ""
     experiment: str | None = None
     parameters: dict[str, Parameter]

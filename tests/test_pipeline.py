@@ -12,6 +12,7 @@ from tfdetect.core.experiment import Data
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.loading import image_dataset, load_image
+from tfdetect.data.sampling import StratifiedOrder, find_strata
 from tfdetect.data.sources import Files
 from tfdetect.data.training_stream import stream_of, training_data
 from tfdetect.data.validation_stream import validation_data
@@ -232,3 +233,19 @@ def test_plain_streams_go_over_every_image_once_a_pass(uneven):
     passes = [picked[i * count : (i + 1) * count] for i in range(3)]
     assert all(sorted(p) == list(range(count)) for p in passes)
     assert not np.array_equal(passes[0], passes[1])
+
+
+def test_domains_are_drawn_by_the_square_root_of_their_size():
+    labels = np.array([0] * 100 + [0] * 4 + [1] * 25 + [1] * 9)
+    domains = np.array(["a"] * 100 + ["b"] * 4 + ["c"] * 25 + ["a"] * 9)
+    strata, weights = find_strata(labels, classes=2, domains=domains)
+    shares = {
+        (int(label), str(name)): weights[strata[(labels == label) & (domains == name)]][0]
+        for label, name in {*zip(labels, domains)}
+    }
+    assert shares[0, "a"] == pytest.approx(10 / 12) and shares[0, "b"] == pytest.approx(2 / 12)
+    assert shares[1, "c"] == pytest.approx(5 / 8) and shares[1, "a"] == pytest.approx(3 / 8)
+    order = StratifiedOrder.of(tf.constant(strata), tf.constant(weights))
+    drawn = order.indices(tf.range(4800, dtype=tf.int64), 48, 0).numpy()
+    assert (labels[drawn] == 0).mean() == pytest.approx(0.5)
+    assert ((domains[drawn] == "b").mean()) == pytest.approx(1 / 12, abs=0.01)

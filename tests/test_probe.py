@@ -71,6 +71,16 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
     assert not any(changed) and len(fresh.trainable_variables) > len(changed)
 
 
+def test_a_head_standardizes_the_features_it_computed_once(folder_dataset, tmp_path):
+    head = [
+        "model.head=standardized", "model.l2=0.001", "training.optimizer.learning_rate=0.005",
+    ]  # fmt: skip
+    model, state = fit_small(folder_dataset, tmp_path / "fit", [*CACHED, *head])
+    assert state.best < 0.6  # log loss; of nothing learned 0.69
+    layer = model.get_layer("feature_statistics")
+    assert (layer.deviation.numpy() != 1).any() and (layer.mean.numpy() != 0).any()
+
+
 @pytest.mark.slow
 def test_a_cached_run_is_whole_and_resumes_alike(folder_dataset, tmp_path):
     whole = train_small(folder_dataset, tmp_path / "a", CACHED)

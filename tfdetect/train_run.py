@@ -153,7 +153,14 @@ def _begin(
         RunInfo(
             status="training",
             class_names=plan.spec.class_names,
-            views=(View(size=data.image_size, policy=data.resize, crops=data.test_crops),),
+            views=(
+                View(
+                    size=data.image_size,
+                    policy=data.resize,
+                    crops=data.test_crops,
+                    equalize=data.equalize,
+                ),
+            ),
             predicts_masks=plan.experiment.model.mask_head is not None,
             pretraining=plan.spec.pretraining,
             dataset=info,

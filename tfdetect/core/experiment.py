@@ -61,36 +61,72 @@ _FREE = (
 Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see geometry.resize
 
 
+class Equalize(Document):
+    """Brings all images to one encoding, so that a detector cannot tell classes by it.
+
+    Each image is cropped on the grid of JPEG's blocks, without resizing, and encoded as JPEG once
+    more. Crop and quality are random in training; otherwise the crop is the center, and the quality
+    follows from the pixels, so that an image has one result wherever it is read.
+
+    Attributes:
+        side: longest side of the crop in pixels, a multiple of 8.
+        quality: lowest and highest JPEG quality, 1 to 100.
+        min_scale: in training, half of the images are shrunk before the crop, by a factor from
+            this to 1, so that resizing alone reveals nothing; 1 never resizes.
+    """
+
+    side: int = Field(512, ge=8, multiple_of=8)
+    quality: tuple[int, int] = (80, 95)
+    min_scale: float = Field(1.0, gt=0, le=1)
+
+    @field_validator("quality")
+    @classmethod
+    def _range(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= value[0] <= value[1] <= 100:
+            raise ValueError("must be a lowest and a highest quality, 1 to 100")
+        return value
+
+
 class Data(Document):
     """Which images are read and how they reach the detector.
 
     Attributes:
         dataset: name of a shipped dataset spec, a path to one, or a folder.
         image_size: (height, width) of the detector's input in pixels; one number for both.
+        equalize: brings all images to one encoding before anything else; null leaves them as they
+            are.
         resize: how an image becomes that size; the window policies take pixels as they are, at
             random positions in training and in the center otherwise.
         test_crops: windows per image whose probabilities are averaged at prediction.
         augment: augmentation steps of training images, in order.
         cache: keep decoded images in memory: "auto" where they fit, "memory" always, or "none".
         balance: of the classes in training: "sample" draws them equally often, "weight" weights
-            the loss.
+            the loss; "domain" draws them equally often and, within a class, every generator or
+            source in proportion to the square root of its images, so that no large one dominates.
         dataset_weights: how often the datasets of a union are drawn in training, by name; by
             default in proportion to their sizes.
     """
 
     dataset: str | None = None
     image_size: tuple[Side, Side] = (224, 224)
+    equalize: Equalize | None = None
     resize: Resize = "stretch"
     test_crops: Literal[1, 5, 9] = 1
     augment: tuple[Augmentation, ...] = ()
     cache: Literal["auto", "memory", "none"] = "auto"
-    balance: Literal["none", "sample", "weight"] = "none"
+    balance: Literal["none", "sample", "weight", "domain"] = "none"
     dataset_weights: dict[str, float] = {}
 
     @model_validator(mode="after")
     def _windows(self):
         if self.test_crops > 1 and not self.resize.startswith("window"):
             raise ValueError("test_crops needs resize: window_tile or window_pad")
+        return self
+
+    @model_validator(mode="after")
+    def _one_balance(self):
+        if self.balance == "domain" and self.dataset_weights:
+            raise ValueError("balance: domain draws by generator and source; drop dataset_weights")
         return self
 
     @field_validator("dataset_weights")
@@ -394,6 +430,8 @@ class Experiment(Document):
 
     @model_validator(mode="after")
     def _masks(self):
+        if self.model.mask_head is not None and self.data.equalize is not None:
+            raise ValueError("data.equalize crops images; it is for detectors without a mask_head")
         if self.training.monitor == "iou" and self.model.mask_head is None:
             raise ValueError("training.monitor: iou needs a model.mask_head")
         if self.model.mask_head is not None and self.data.test_crops > 1:

@@ -271,6 +271,12 @@ def _deit(size: str, width: int, heads: int) -> BackboneEntry:
     return _hub("DeiTBackbone", preset, layout, 32, 16, "distilled", f"deit_{size[0]}")
 
 
+def _lite(variant: int, width: float, depth: float) -> BackboneEntry:
+    arguments = {"variant": variant, "width": width, "depth": depth}
+    target = "tfdetect.models.efficientnet_lite:efficientnet_lite"
+    return BackboneEntry(target, arguments, 32, **_IMAGENET)
+
+
 _VIT_B = {
     "patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072,
 }  # fmt: skip
@@ -285,6 +291,9 @@ BACKBONES = Registry(
         "xception": _application("Xception", min_size=71),
         "efficientnetv2_b0": _application("EfficientNetV2B0", **_IMAGENET),
         "efficientnetv2_s": _application("EfficientNetV2S", scale=1 / 128),
+        "efficientnet_lite0": _lite(0, 1.0, 1.0),
+        "efficientnet_lite1": _lite(1, 1.0, 1.1),
+        "efficientnet_lite2": _lite(2, 1.1, 1.2),
         "convnext_tiny": _application("ConvNeXtTiny", **_IMAGENET),
         "mobilenetv3_small": _application("MobileNetV3Small"),
         "mobilenetv3_large": _application("MobileNetV3Large"),
@@ -318,6 +327,9 @@ BACKBONES = Registry(
         "dinov3": BackboneEntry(f"{_NETWORKS}.encoders:dinov3", {}, 32, 16, **_IMAGENET),
         # ours, and networks of published detectors
         "small_resnet": BackboneEntry(f"{_MODELS}.small_resnet:small_resnet", {}, 16),
+        "trace_statistics": BackboneEntry(  # it reads 0..255 as they are
+            f"{_MODELS}.trace_statistics:trace_statistics", {}, 32, scale=1.0, offset=0.0
+        ),
         "frank_cnn": BackboneEntry(f"{_NETWORKS}.frank:frank_cnn", {}, 16, 8),
         "none": BackboneEntry(f"{_NETWORKS}.frank:none", {}, 8),
         # It reads 0..255 as they are.
@@ -342,6 +354,7 @@ HEADS = Registry(
         "linear": Entry("tfdetect.models.heads:linear"),
         "conv_dense": Entry("tfdetect.models.heads:conv_dense"),
         "flatten": Entry("tfdetect.models.heads:flatten"),
+        "standardized": Entry("tfdetect.models.heads:standardized"),
         "hidden": Entry("tfdetect.models.heads:hidden"),
         "nearest_neighbors": Entry("tfdetect.models.nearest_neighbors:nearest_neighbors"),
         "top_pixels": Entry("tfdetect.models.top_pixels:top_pixels"),

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, PositiveInt
 
 from tfdetect.core.documents import Document, Name
-from tfdetect.core.experiment import Resize
+from tfdetect.core.experiment import Equalize, Resize
 
 SCHEMA_VERSION: Final = 2
 MAX_THRESHOLD = 1 + 2**-20  # just above the largest P(fake): from there on nothing is called fake
@@ -20,11 +20,13 @@ class View(Document):
         size: height and width in pixels.
         policy: how the image is brought to that size; see `imaging.geometry.resize`.
         crops: number of windows of the image whose outputs are averaged.
+        equalize: how the image is cropped and encoded before; none leaves it as it is.
     """
 
     size: tuple[PositiveInt, PositiveInt]
     policy: Resize
     crops: int = Field(1, ge=1)
+    equalize: Equalize | None = None
 
 
 class Calibration(Document):

@@ -21,6 +21,8 @@ class Examples:
         masks: source of the encoded masks; None for detectors without masks.
         has_mask: bool [n], which images have a mask; None without `masks`.
         datasets: str [n], the dataset of each image; None if it is not needed.
+        generators: str [n], the generator of each fake and the source of each authentic image, as
+            the dataset names them, "" where it does not; None if they are not needed.
         common_size: (height, width) in pixels, if all images have the same size; else None.
     """
 
@@ -29,6 +31,7 @@ class Examples:
     masks: Files | Records | None = None
     has_mask: np.ndarray | None = None
     datasets: np.ndarray | None = None
+    generators: np.ndarray | None = None
     common_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -46,6 +49,7 @@ class Examples:
             labels=self.labels[rows],
             has_mask=None if self.has_mask is None else self.has_mask[rows],
             datasets=None if self.datasets is None else self.datasets[rows],
+            generators=None if self.generators is None else self.generators[rows],
         )
 
     def find_unreadable(self, rows: Iterable[int] | None = None) -> dict[str, str]:
@@ -68,7 +72,12 @@ class Examples:
 
 
 def examples_of(
-    catalog: Catalog, table: pa.Table, *, with_masks: bool = False, with_datasets: bool = False
+    catalog: Catalog,
+    table: pa.Table,
+    *,
+    with_masks: bool = False,
+    with_datasets: bool = False,
+    with_generators: bool = False,
 ) -> Examples:
     """Return the examples that rows of a catalog describe.
 
@@ -77,6 +86,7 @@ def examples_of(
         table: rows of the catalog's table.
         with_masks: whether masks are wanted too.
         with_datasets: whether the dataset of each image is needed.
+        with_generators: whether the generator or source of each image is needed.
     """
     heights, widths = pc.unique(table["height"]), pc.unique(table["width"])
     one_size = len(heights) == len(widths) == 1
@@ -86,8 +96,13 @@ def examples_of(
         masks=mask_source(catalog, table) if with_masks else None,
         has_mask=has_mask(table) if with_masks else None,
         datasets=table["dataset"].to_numpy() if with_datasets else None,
+        generators=_generators(table) if with_generators else None,
         common_size=(heights[0].as_py(), widths[0].as_py()) if one_size else None,
     )
+
+
+def _generators(table: pa.Table) -> np.ndarray:
+    return pc.fill_null(table["generator"].cast(pa.string()), "").to_numpy(zero_copy_only=False)
 
 
 def has_mask(table: pa.Table) -> np.ndarray:

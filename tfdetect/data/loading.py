@@ -8,9 +8,11 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
+from tfdetect.core.experiment import Equalize
 from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Records
 from tfdetect.imaging.decode import decode
+from tfdetect.imaging.equalize import equalize_images, equalize_randomly
 from tfdetect.imaging.geometry import fold_in, resize, window, windows
 
 WORKERS = os.cpu_count() or 1  # files or batches processed at a time
@@ -19,24 +21,28 @@ MAX_MEMORY_FRACTION = 0.25  # of the free memory, for decoded images
 MAX_MEMORY_BYTES = 4 * 2**30  # for decoded images
 # Number of the random draws that position windows; augmentation steps have small numbers.
 WINDOW_DRAWS = 2**31 - 1
+EQUALIZE_DRAWS = 2**31 - 3
 MASK_THRESHOLD = 128  # gray level from which a pixel of a mask image means "altered"
 
 # Changes a decoded image, uint8 [H, W, 3], given its number, int64.
 Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def load_image(data: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf.Tensor:
+def load_image(
+    data: tf.Tensor, size: tuple[int, int] | None, policy: str, equalizing: Equalize | None = None
+) -> tf.Tensor:
     """Decode and resize an encoded image.
 
     Args:
         data: scalar string, the encoded image.
         size: (height, width) in pixels; None keeps the image's own.
         policy: how to resize; see `geometry.resize`.
+        equalizing: how the image is cropped and encoded before.
 
     Returns:
         uint8 [*size, 3], or [H, W, 3] without a size.
     """
-    image = decode(data)
+    image = equalize_images(decode(data), equalizing)
     return image if size is None else resize(image, size, policy)
 
 
@@ -82,12 +88,14 @@ class ExampleLoader:
     Attributes:
         size: (height, width) in pixels.
         policy: how to resize; see `geometry.resize`. A window policy cuts at a random position.
-        seed: integer that determines the positions of windows.
+        seed: integer that determines the positions of windows and crops, and JPEG qualities.
+        equalizing: how an image is cropped and encoded before; not for images with masks.
     """
 
     size: tuple[int, int]
     policy: str
     seed: int
+    equalizing: Equalize | None = None
 
     def __call__(
         self, position: tf.Tensor, data: tf.Tensor, mask: tf.Tensor | None = None
@@ -103,6 +111,9 @@ class ExampleLoader:
             Image uint8 [*size, 3], followed by the mask uint8 [*size, 1] if one was given.
         """
         parts = (decode(data),) if mask is None else load_pair(data, mask)
+        if self.equalizing is not None:
+            seed = fold_in([self.seed, EQUALIZE_DRAWS], position)
+            parts = (equalize_randomly(parts[0], self.equalizing, seed), *parts[1:])
         if not self.policy.startswith("window"):
             return tuple(
                 resize(part, self.size, self.policy, nearest=part.shape[-1] == 1) for part in parts
@@ -118,6 +129,7 @@ def image_dataset(
     policy: str,
     batch_size: int,
     masks: Files | Records | None = None,
+    equalizing: Equalize | None = None,
 ) -> tf.data.Dataset:
     """Return batches of images in order; an image that cannot be read is left out.
 
@@ -127,6 +139,7 @@ def image_dataset(
         policy: how to resize; see `geometry.resize`.
         batch_size: number of images in a batch; the last one may be smaller.
         masks: the encoded masks, in the same order; None if they are not wanted.
+        equalizing: how images are cropped and encoded before; not with masks.
 
     Returns:
         Batches of (index into `source` int64 [b], image uint8 [b, *size, 3]), followed by the
@@ -138,7 +151,7 @@ def image_dataset(
         if masks is not None:
             image, mask = load_pair(data, masks.paired_with(index, item))
             return index, resize(image, size, policy), resize(mask, size, policy, nearest=True)
-        return index, load_image(data, size, policy)
+        return index, load_image(data, size, policy, equalizing)
 
     images = source.stream().map(read, WORKERS)
     return without_autotuning(images.ignore_errors().batch(batch_size).prefetch(PREFETCH))
@@ -163,13 +176,13 @@ def view_dataset(
     """
     if len(views) == 1 and views[0].crops == 1 and change is None:
         [view] = views
-        images = image_dataset(source, view.size, view.policy, batch_size)
+        images = image_dataset(source, view.size, view.policy, batch_size, equalizing=view.equalize)
         return images.map(lambda index, image: (index, (image[:, None],)))
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple:
         image = decode(source.load(item))
         image = change(image, index) if change else image
-        return index, tuple(windows(image, v.size, v.policy, v.crops) for v in views)
+        return index, tuple(windows(image, v.size, v.policy, v.crops, v.equalize) for v in views)
 
     images = source.stream().map(read, WORKERS)
     return without_autotuning(images.ignore_errors().batch(batch_size).prefetch(PREFETCH))
@@ -205,6 +218,7 @@ def load_images(
     size: tuple[int, int],
     policy: str,
     masks: Files | Records | None = None,
+    equalizing: Equalize | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Decode images into memory; arguments as for `image_dataset`.
 
@@ -215,7 +229,7 @@ def load_images(
     channels = (3,) if masks is None else (3, 1)
     arrays = [np.empty((len(source), *size, c), np.uint8) for c in channels]
     kept: list[int] = []
-    for indices, *batches in image_dataset(source, size, policy, 256, masks=masks):
+    for indices, *batches in image_dataset(source, size, policy, 256, masks, equalizing):
         for array, batch in zip(arrays, batches):
             array[len(kept) : len(kept) + len(batch)] = batch.numpy()
         kept.extend(indices.numpy())

@@ -195,6 +195,7 @@ def find_strata(
     balance_classes: bool = False,
     datasets: np.ndarray | None = None,
     dataset_weights: Mapping[str, float] | None = None,
+    domains: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Group images into strata, each of which gives a fixed fraction of every batch.
 
@@ -205,6 +206,8 @@ def find_strata(
         datasets: str [n], the dataset of each image; needed with `dataset_weights`.
         dataset_weights: the weight of each dataset by its name; 1 for those not named. By
             default datasets count by their number of images.
+        domains: str [n], the generator or source of each image. With them every class has the same
+            weight, and a domain within it by the square root of its number of images.
 
     Returns:
         The stratum of each image, int32 [n], and the weight of each stratum, float64 [s].
@@ -212,6 +215,14 @@ def find_strata(
     Raises:
         UserError: `dataset_weights` names a dataset that no image belongs to.
     """
+    if domains is not None:
+        codes = np.unique(domains, return_inverse=True)[1]
+        pairs, own, sizes = np.unique(
+            codes * classes + labels, return_inverse=True, return_counts=True
+        )
+        label = pairs % classes
+        totals = np.bincount(label, np.sqrt(sizes))
+        return own.astype(np.int32), np.sqrt(sizes) / totals[label]
     strata: np.ndarray = np.zeros(len(labels), np.int32)
     weights = np.ones(1)
     if dataset_weights:

@@ -53,8 +53,9 @@ def training_data(
             or there are fewer images than one batch.
     """
     examples = examples_of(
-        catalog, table, with_masks=with_masks, with_datasets=bool(data.dataset_weights)
-    )
+        catalog, table, with_masks=with_masks, with_datasets=bool(data.dataset_weights),
+        with_generators=data.balance == "domain",
+    )  # fmt: skip
     makes_masks = any(step.name == "forgery" for step in data.augment)
     if examples.has_mask is not None and not examples.has_mask.any() and not makes_masks:
         raise UserError(
@@ -102,11 +103,14 @@ def stream_of(
     strata, weights = find_strata(
         examples.labels, classes=classes, balance_classes=data.balance == "sample",
         datasets=examples.datasets, dataset_weights=data.dataset_weights,
+        domains=examples.generators,
     )  # fmt: skip
     return TrainingStream(
         examples=examples,
         sampler=Sampler.of(strata=strata, weights=weights, batch_size=batch_size, seed=seed),
-        load=ExampleLoader(size=size, policy=data.resize, seed=seed),
+        load=ExampleLoader(
+            size=size, policy=data.resize, seed=seed, equalizing=data.equalize
+        ),
         finish=BatchFinisher.of(
             examples, policy=data.augment, size=data.image_size, classes=classes, seed=seed,
             weigh_classes=data.balance == "weight",
@@ -131,6 +135,8 @@ def _load_size(examples: Examples, data: Data) -> tuple[int, int]:
 
 def _is_cached(examples: Examples, data: Data, size: tuple[int, int]) -> bool:
     """Return whether the decoded images are held in memory."""
+    if data.equalize is not None:
+        return False  # each pass crops and encodes anew
     if data.resize.startswith("window") and examples.common_size != data.image_size:
         return False  # each pass cuts other windows
     if data.cache != "auto":

@@ -45,7 +45,7 @@ def validation_data(
     """
     examples = examples_of(catalog, table, with_masks=with_masks)
     images = image_dataset(
-        examples.images, data.image_size, data.resize, batch_size, masks=examples.masks
+        examples.images, data.image_size, data.resize, batch_size, examples.masks, data.equalize
     )
     labels = tf.constant(examples.labels.astype(np.int64))
     has_mask = tf.constant(examples.has_mask) if with_masks else None
@@ -93,7 +93,9 @@ def unaugmented_images(
         rows = np.linspace(0, table.num_rows - 1, max_images).astype(np.int64)
         table = table.take(rows)
     source = image_source(catalog, table)
-    images = image_dataset(source, data.image_size, data.resize, batch_size)
+    images = image_dataset(
+        source, data.image_size, data.resize, batch_size, equalizing=data.equalize
+    )
     return without_autotuning(
         images.map(lambda _, x: tf.cast(x, tf.float32), WORKERS).prefetch(PREFETCH)
     )

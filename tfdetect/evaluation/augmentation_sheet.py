@@ -39,7 +39,7 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int) -
     table = table.take(np.sort(chosen))
     source = mask_source(catalog, table) if table["mask"].null_count < len(table) else None
     kept, images, masks = load_images(
-        image_source(catalog, table), data.image_size, data.resize, source
+        image_source(catalog, table), data.image_size, data.resize, source, data.equalize
     )
     if not len(kept):
         raise UserError(f"None of the {len(table)} images of {catalog.name} can be read.")

@@ -131,6 +131,8 @@ def training_differences(run: Run, path: Path, size: tuple[int, int]) -> list[st
 
 def _shrunk(run: Run, size: tuple[int, int]) -> str:
     view = run.views[0]
+    if view.equalize is not None:  # it is cropped first
+        size = (min(size[0], view.equalize.side), min(size[1], view.equalize.side))
     if view.policy.startswith("window") or min(size) <= SHRINK_TOLERANCE * max(view.size):
         return ""
     return (
@@ -170,7 +172,8 @@ def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[lis
         cut = window(tf.constant(image), view.size, policy, position)
         return [cut.numpy()[None].astype(np.float32)], 0
     parts = [
-        windows(tf.constant(image[None]), v.size, v.policy, v.crops).numpy() for v in run.views
+        windows(tf.constant(image[None]), v.size, v.policy, v.crops, v.equalize).numpy()
+        for v in run.views
     ]
     return views_of(run, parts)
 

@@ -142,6 +142,11 @@ def view_sentence(run: Run, found: Examination) -> str:
             "stretch": "the whole image, resized", "crop": "its middle, resized",
             "pad": "the whole image, resized and padded",
         }[view.policy]  # fmt: skip
+    if view.equalize is not None:
+        what += (
+            f", after a crop to at most {view.equalize.side} pixels and one JPEG encoding, as for "
+            "every image"
+        )
     return (
         f"The detector sees {wide:,} x {tall:,} pixels: {what} (the image has {width:,} x "
         f"{height:,}). Red regions raised the score for fake, blue regions lowered it; each map is "

@@ -4,6 +4,9 @@ import math
 
 import tensorflow as tf
 
+from tfdetect.core.experiment import Equalize
+from tfdetect.imaging.equalize import equalize_images
+
 fold_in = tf.random.experimental.stateless_fold_in  # (seed, number) -> seed of another draw
 
 
@@ -105,7 +108,13 @@ def window(
     return image
 
 
-def windows(image: tf.Tensor, size: tuple[int, int], policy: str, count: int) -> tf.Tensor:
+def windows(
+    image: tf.Tensor,
+    size: tuple[int, int],
+    policy: str,
+    count: int,
+    equalizing: Equalize | None = None,
+) -> tf.Tensor:
     """Return the parts of an image that a detector is given.
 
     Args:
@@ -114,10 +123,13 @@ def windows(image: tf.Tensor, size: tuple[int, int], policy: str, count: int) ->
         policy: how to resize; see `resize`.
         count: 1 for the result of `resize`; with a window policy also 5 for the center and the
             corners, or 9 for a grid of 3 x 3.
+        equalizing: how the image is cropped and encoded before.
 
     Returns:
         uint8 [count, *size, C] or [B, count, *size, C].
     """
+    if equalizing is not None:
+        image = equalize_images(to_uint8(image), equalizing)
     if count == 1:
         parts = [resize(image, size, policy)]
     else:

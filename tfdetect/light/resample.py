@@ -1,7 +1,11 @@
 """Resizing and windows of one image in NumPy and Pillow, as `imaging.geometry` has them in TF."""
 
+import io
+
 import numpy as np
 from PIL import Image
+
+from tfdetect.core.experiment import Equalize
 
 
 def resize(image: np.ndarray, size: tuple[int, int], policy: str) -> np.ndarray:
@@ -114,7 +118,36 @@ def window(
     return image
 
 
-def windows(image: np.ndarray, size: tuple[int, int], policy: str, count: int) -> np.ndarray:
+def equalize(image: np.ndarray, settings: Equalize) -> np.ndarray:
+    """Crop the center on the grid of JPEG's blocks and encode it as JPEG once.
+
+    The result equals that of `imaging.equalize.equalize`.
+
+    Args:
+        image: uint8 [H, W, 3].
+        settings: side of the crop and range of qualities.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    side, (low, high) = settings.side, settings.quality
+    slack = [max(length - side, 0) // 8 for length in image.shape[:2]]
+    top, left = (8 * min(int((each + 1) * 0.5), each) for each in slack)
+    crop = image[top : top + side, left : left + side]
+    quality = low + int(crop.sum(dtype=np.int64)) % (high - low + 1)
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    with Image.open(buffer) as decoded:
+        return np.asarray(decoded.convert("RGB"))
+
+
+def windows(
+    image: np.ndarray,
+    size: tuple[int, int],
+    policy: str,
+    count: int,
+    equalizing: Equalize | None = None,
+) -> np.ndarray:
     """Return the parts of an image that a detector is given; see `imaging.geometry.windows`.
 
     Args:
@@ -122,10 +155,13 @@ def windows(image: np.ndarray, size: tuple[int, int], policy: str, count: int) -
         size: (height, width) of a part in pixels.
         policy: how to resize; see `resize`.
         count: 1, or with a window policy 5 (center and corners) or 9 (a grid of 3 x 3).
+        equalizing: how the image is cropped and encoded before.
 
     Returns:
         uint8 [count, *size, 3].
     """
+    if equalizing is not None:
+        image = equalize(image, equalizing)
     if count == 1:
         return resize(image, size, policy)[None]
     positions = [(y, x) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0)]

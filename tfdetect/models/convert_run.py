@@ -63,7 +63,12 @@ def convert_run(
         writer.write_text("conversion.csv", csv_text(matched))
         save_detector(detector, writer.path / "model.keras")
         data = experiment.data
-        view = View(size=data.image_size, policy=data.resize, crops=data.test_crops)
+        view = View(
+            size=data.image_size,
+            policy=data.resize,
+            crops=data.test_crops,
+            equalize=data.equalize,
+        )
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
         run = writer.begin(
             RunInfo(

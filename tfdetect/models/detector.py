@@ -150,14 +150,18 @@ def _is_path(weights: str) -> bool:
     return weights.endswith(".keras") or os.sep in weights or Path(weights).is_dir()
 
 
-def learn_statistics(detector: keras.Model, images: Callable[[], Iterable]) -> None:
-    """Compute the statistics of training images that layers of a front-end need.
+def learn_statistics(
+    detector: keras.Model, images: Callable[[], Iterable], head: bool = True
+) -> None:
+    """Compute the statistics of training images that layers of a front-end or a head need.
 
     Args:
         detector: its `Standardize` layers are set.
         images: returns batches float32 [B, H, W, 3] in 0..255; called only if a layer needs them.
+        head: whether to set those of the head.
     """
-    for layer in detector.layers:
+    last = None if head else detector.layers.index(backbone_of(detector))
+    for layer in detector.layers[:last]:
         if isinstance(layer, Standardize):
             before = keras.Model(detector.inputs[0], layer.input)
             layer.learn(before.predict_on_batch(batch) for batch in images())

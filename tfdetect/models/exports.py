@@ -229,8 +229,8 @@ class _Source:
     def feeds(self) -> dict[str, np.ndarray]:
         parts = {}
         for number, view in enumerate(self.run.views):
-            cut = [windows(tf.constant(image), view.size, view.policy, view.crops).numpy()
-                   for image in self.images]  # fmt: skip
+            parameters = view.size, view.policy, view.crops, view.equalize
+            cut = [windows(tf.constant(image), *parameters).numpy() for image in self.images]
             name = self.network.input_signature[number].name
             parts[name] = np.concatenate(cut) if view.crops == 1 else np.stack(cut)
         return parts
@@ -293,7 +293,7 @@ def _write_saved_model(source: _Source, target: Path) -> float:
         if predicts_masks(source.detector):
             raw, _ = predict_images(source.detector, batch, run.views)
         else:
-            views = [windows(batch, v.size, v.policy, v.crops) for v in run.views]
+            views = [windows(batch, v.size, v.policy, v.crops, v.equalize) for v in run.views]
             raw = predict_views(source.detector, views, run.info.flips)
         found = endpoint(images=tf.cast(batch, tf.float32))["probabilities"]
         difference = found - calibrated(raw, run.calibration)

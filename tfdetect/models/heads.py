@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from tfdetect.models.spectral_front_ends import Standardize
 from tfdetect.models.tensors import Tensor
 
 
@@ -51,6 +52,31 @@ def conv_dense(features: Tensor, outputs: int, dropout: float = 0.5, l2: float =
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     return layers.Dense(outputs, dtype="float32", name="label")(x)
+
+
+def standardized(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.01) -> Tensor:
+    """Return logits of a regularized logistic regression on standardized features.
+
+    It suits features of a frozen backbone, whose scales differ; their means and deviations are
+    computed on training images before the first step.
+
+    Args:
+        features: float [B, h, w, c].
+        outputs: number of logits.
+        dropout: fraction of features dropped in training.
+        l2: L2 regularization of the layer.
+
+    Returns:
+        float32 [B, outputs].
+    """
+    x = layers.GlobalAveragePooling2D(dtype="float32", name="pool")(features)
+    x = Standardize(name="feature_statistics")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    return layers.Dense(
+        outputs, dtype="float32", kernel_regularizer=keras.regularizers.L2(l2),
+        kernel_initializer="zeros", name="label",
+    )(x)  # fmt: skip
 
 
 def flatten(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.01) -> Tensor:

@@ -55,13 +55,16 @@ def export_saved_model(run: Run) -> None:
             table, masks = predict_images(detector, images, views)
             return named(table, mask=masks)
         return named(
-            predict_views(detector, [windows(images, v.size, v.policy, v.crops) for v in views])
+            predict_views(
+                detector,
+                [windows(images, v.size, v.policy, v.crops, v.equalize) for v in views],
+            )
         )
 
     def encoded_endpoint(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
         def load(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
             image = decode(data)
-            return tuple(windows(image, view.size, view.policy, view.crops) for view in views)
+            return tuple(windows(image, v.size, v.policy, v.crops, v.equalize) for v in views)
 
         def predict(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             table, masks = predict_images(detector, decode(data)[None], views)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfdetect.data.sampling import permute
 from tfdetect.models.detector import backbone_of
 from tfdetect.models.nearest_neighbors import NearestNeighbors
+from tfdetect.models.spectral_front_ends import Standardize
 
 
 def on_features(
@@ -52,6 +53,9 @@ def on_features(
     for layer in head.layers:
         if isinstance(layer, NearestNeighbors):
             layer.fill_bank(examples[0].numpy(), examples[1]["label"].numpy())
+        elif isinstance(layer, Standardize):
+            before = keras.Model(features, layer.input)
+            layer.learn([before.predict(examples[0], verbose=0)])
     size = len(examples[0])
 
     def stream(start_step: int) -> tf.data.Dataset:

@@ -246,7 +246,7 @@ def _resume(
     if has_begun:
         log(f"resuming after epoch {state.epoch}, step {state.step}")
     if training.cache_features or not has_begun:
-        learn_statistics(job.detector, unaugmented)
+        learn_statistics(job.detector, unaugmented, head=not training.cache_features)
     if not training.cache_features:
         return job
     log(f"computing the features of {training.cache_features} passes")

@@ -1,0 +1,113 @@
+"""Write the dataset of the photo detector: images of several collections, and one manifest.
+
+    python benchmarks/photo_dataset.py OUTPUT --photoscale DIR [--more CLASS NAME FOLDER] ...
+
+DIR is a collection with a manifest.csv of the columns local_path, label, generator, repo, path,
+crop (x0,y0,x1,y1: the part of the picture that may be used) and note (it ends in style=...).
+Files are linked; cropped ones are written as PNG. OUTPUT/manifest.csv has the columns path, label,
+generator (for authentic images their source), style, group and split: "validation" for the
+generators and sources that are left out of training, otherwise "train".
+"""
+
+import argparse
+import csv
+import hashlib
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image
+
+# Left out of training to choose among detectors: whole generators and whole sources, among them
+# one of camera originals.
+VALIDATION = (
+    "dalle-mini", "midjourney", "gemini-2.5-flash-image", "unknown",
+    "drewnoakes", "urban100_sunhays80", "flickr8k", "imagenet_sample",
+)  # fmt: skip
+PHOTO_STYLES = ("photo", "photo-prompt", "mixed")
+# Large sources are thinned to so many images, by the hash of the content.
+MOST = 70
+SOURCES = {
+    "Arunrowan-70/dalle-cat-dog-ai": "cats_and_dogs",
+    "csjunxu/PolyU-Real-World-Noisy-Images-Dataset": "polyu",
+    "drewnoakes/metadata-extractor-images": "drewnoakes",
+    "ianare/exif-samples": "ianare",
+    "lizhogn/tiny_coco_dataset": "coco",
+    "mosjel/Tiny-COCO-Val-2017-CBIR-Test-Dataset": "coco",
+    "majedelhelou/denoising_datasets": "urban100_sunhays80",
+    "quantumnaan/sic_translator": "flickr8k",
+}
+RESAMPLED = {"ADE20K": "ade20k", "COCO": "coco_squashed", "ImageNet": "imagenet_224"}
+
+
+def photoscale(folder):
+    """Yield (file, label, source, style, group, crop) of the usable images of a collection."""
+    with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            style = re.search(r"style=(\S+)", row["note"])
+            name = row["generator"]
+            if row["label"] == "edited":
+                continue
+            if row["label"] == "real":
+                name = SOURCES.get(row["repo"])
+                if row["repo"].startswith("lehtoneo/"):
+                    name = next(v for k, v in RESAMPLED.items() if k in row["note"])
+                if name is None:
+                    continue  # originals of edited images
+            group = row["sha1"]
+            if row["repo"].startswith(("dcsan/", "eudoxia0/")):
+                group = row["repo"] + "/" + str(Path(row["path"]).parent)
+            elif name == "polyu":
+                group = "polyu/" + re.split(r"[_.]", Path(row["path"]).stem)[0]
+            name = {"midjourney-v2/v3": "midjourney", "stylegan2-ffhq": "stylegan2",
+                    "stylegan2-custom-256": "stylegan2"}.get(name, name)  # fmt: skip
+            yield (folder / row["local_path"], row["label"], name, style[1] if style else "photo",
+                   group, row["crop"])  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--photoscale", type=Path, required=True)
+    parser.add_argument("--more", nargs=3, action="append", default=[],
+                        metavar=("CLASS", "NAME", "FOLDER"))  # fmt: skip
+    args = parser.parse_args()
+    found = list(photoscale(args.photoscale))
+    for label, name, folder in args.more:
+        for file in sorted(Path(folder).iterdir()):
+            if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
+                found.append((file, label, name, "photo", "", ""))
+    counts = Counter((label, name) for _, label, name, *_ in found)
+    rows, seen = [], set()
+    (args.output / "images").mkdir(parents=True, exist_ok=True)
+    for file, label, name, style, group, crop in found:
+        digest = hashlib.sha1(file.read_bytes()).hexdigest()
+        keep = int(digest[:8], 16) / 2**32 < MOST / counts[label, name]
+        if digest in seen or not keep:
+            continue
+        seen.add(digest)
+        path = Path("images", digest + (".png" if crop else file.suffix.lower()))
+        target = args.output / path
+        if not target.exists():
+            if crop:
+                with Image.open(file) as image:
+                    image.crop(tuple(map(int, crop.split(",")))).save(target)
+            else:
+                os.link(file, target)
+        rows.append({"path": path, "label": label, "generator": name, "style": style,
+                     "group": group or digest,
+                     "split": "validation" if name in VALIDATION else "train"})  # fmt: skip
+    rows.sort(key=lambda row: str(row["path"]))  # a part of the table is a sample of the whole
+    with open(args.output / "manifest.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for key, count in sorted(
+        Counter((r["label"], r["generator"], r["split"]) for r in rows).items()
+    ):
+        print(*key, count)
+
+
+if __name__ == "__main__":
+    main()

@@ -51,6 +51,7 @@ def test_wrong_encoders_are_explained(encoder, options, message):
 
 
 CACHED = ["model.freeze={fraction: 1}", "training.cache_features=2", "training.epochs=12",
+          "training.monitor=loss",
           "training.optimizer.learning_rate=0.05",
           "training.schedule={name: constant}"]  # fmt: skip
 
@@ -62,23 +63,18 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
         TrainingStream, "batches",
         lambda self, start=0: loaded.append(start) or batches(self, start),
     )  # fmt: skip
-    model, state = fit_small(folder_dataset, tmp_path / "fit", CACHED)
+    head = [
+        "model.head=standardized", "model.l2=0.001", "training.optimizer.learning_rate=0.005",
+    ]  # fmt: skip
+    model, state = fit_small(folder_dataset, tmp_path / "fit", [*CACHED, *head])
     assert loaded == [0]  # images were read once
+    layer = model.get_layer("feature_statistics")
+    assert (layer.deviation.numpy() != 1).any() and (layer.mean.numpy() != 0).any()
     assert state.best < 0.6 and state.epoch == 12  # log loss; of nothing learned 0.69
     fresh = detector("small_resnet", 24, "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], "
                      "stem: 8}")  # fmt: skip
     changed = [not v.path.startswith("label") for v in model.trainable_variables]
     assert not any(changed) and len(fresh.trainable_variables) > len(changed)
-
-
-def test_a_head_standardizes_the_features_it_computed_once(folder_dataset, tmp_path):
-    head = [
-        "model.head=standardized", "model.l2=0.001", "training.optimizer.learning_rate=0.005",
-    ]  # fmt: skip
-    model, state = fit_small(folder_dataset, tmp_path / "fit", [*CACHED, *head])
-    assert state.best < 0.6  # log loss; of nothing learned 0.69
-    layer = model.get_layer("feature_statistics")
-    assert (layer.deviation.numpy() != 1).any() and (layer.mean.numpy() != 0).any()
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """Resizing and windows of one image in NumPy and Pillow, as `imaging.geometry` has them in TF."""
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from tfdetect.core.experiment import Equalize
+if TYPE_CHECKING:
+    from tfdetect.core.experiment import Equalize
 
 
 def resize(image: np.ndarray, size: tuple[int, int], policy: str) -> np.ndarray:
@@ -118,7 +120,7 @@ def window(
     return image
 
 
-def equalize(image: np.ndarray, settings: Equalize) -> np.ndarray:
+def equalize(image: np.ndarray, settings: "Equalize") -> np.ndarray:
     """Crop the center on the grid of JPEG's blocks and encode it as JPEG once.
 
     The result equals that of `imaging.equalize.equalize`.
@@ -146,7 +148,7 @@ def windows(
     size: tuple[int, int],
     policy: str,
     count: int,
-    equalizing: Equalize | None = None,
+    equalizing: "Equalize | None" = None,
 ) -> np.ndarray:
     """Return the parts of an image that a detector is given; see `imaging.geometry.windows`.
 

@@ -47,14 +47,17 @@ def write_images(folder, count, fake, side=24, seed=0, extension="png"):
         image.save(folder / f"{number:03d}.{extension}")
 
 
-@pytest.fixture
-def folder_dataset(tmp_path):
-    """A bare folder with train/ and test/, classes real and fake."""
-    root = tmp_path / "pictures"
+def write_dataset(root, side=24):
+    """A bare folder with train/ and test/, classes real and fake; returns it."""
     for split, count in (("train", 60), ("test", 16)):
         for name, fake in (("real", 0), ("fake", 1)):
-            write_images(root / split / name, count, fake, seed=len(split))
+            write_images(root / split / name, count, fake, side, seed=len(split))
     return root
+
+
+@pytest.fixture
+def folder_dataset(tmp_path):
+    return write_dataset(tmp_path / "pictures")
 
 
 SMALL = [

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMALL, fit_small, run_at, train_small
+from conftest import SMALL, fit_small, run_at, train_small, write_dataset
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment
@@ -48,38 +48,26 @@ def test_more_epochs_reach_high_accuracy(folder_dataset, tmp_path):
     assert run.results["test"]["metrics"]["accuracy"]["value"] > 0.9
 
 
-def test_same_seed_same_weights(folder_dataset, tmp_path):
-    one, _ = fit_small(folder_dataset, tmp_path / "one")
-    two, _ = fit_small(folder_dataset, tmp_path / "two")
-    for a, b in zip(one.get_weights(), two.get_weights()):
-        assert np.array_equal(a, b)
-
-
 # Sums over a batch are formed in another order on other numbers of devices, no more.
 REPLICA_TOLERANCE = 2e-4
 
 
 @pytest.mark.parametrize("several", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_replicas_agree_with_one_device(several, folder_dataset, tmp_path):
-    optimizer = ["--set", "training.optimizer={name: sgd, learning_rate: 0.05}"]
-    # Each in its own process: TensorFlow keeps one group of collectives for a process.
-    found = {}
-    for replicas in (1, several):
-        output = tmp_path / str(replicas)
-        process = command(*small_arguments(folder_dataset, output, 2), *optimizer,
-                          "--virtual-devices", replicas)  # fmt: skip
-        _, err = process.communicate()
-        assert process.returncode == 0, err
-        assert f"{replicas} virtual CPU devices" in err
-        found[replicas] = open_run(output / "small_images")
-    history = {
-        n: list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
-        for n, run in found.items()
-    }
-    for one, many in zip(history[1], history[several], strict=True):
+    optimizer = "training.optimizer={name: sgd, learning_rate: 0.05}"
+    # In its own process: TensorFlow keeps one group of collectives for a process.
+    process = command(*small_arguments(folder_dataset, tmp_path, 2), "--set", optimizer,
+                      "--virtual-devices", several)  # fmt: skip
+    alone, state = fit_small(folder_dataset, tmp_path / "alone", [optimizer])
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert f"{several} virtual CPU devices" in err
+    run = open_run(tmp_path / "small_images")
+    history = list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
+    for one, many in zip(state.history, history, strict=True):
         for key in ("loss", "accuracy", "val_log_loss", "val_accuracy"):
-            assert abs(float(one[key]) - float(many[key])) < REPLICA_TOLERANCE, key
-    for one, many in zip(weights(found[1]), weights(found[several]), strict=True):
+            assert abs(one[key] - float(many[key])) < REPLICA_TOLERANCE, key
+    for one, many in zip(alone.get_weights(), weights(run), strict=True):
         np.testing.assert_allclose(one, many, atol=REPLICA_TOLERANCE)
 
 
@@ -97,10 +85,9 @@ def test_batch_must_divide_among_replicas(folder_dataset, tmp_path):
             "training.schedule={name: cosine, warmup_epochs: 1}",
         ], marks=pytest.mark.slow),
         ["training.schedule={name: plateau, patience: 0, factor: 0.5}",
-         "training.early_stopping=3", "model.dropout=0.3"],
-        ["training.ema=0.9"],
+         "training.early_stopping=3", "model.dropout=0.3", "training.ema=0.9"],
     ],
-    ids=["cosine", "plateau", "ema"],
+    ids=["cosine", "plateau-ema"],
 )  # fmt: skip
 @pytest.mark.parametrize("minutes", [
     pytest.param(0, id="within"), pytest.param(10, id="after", marks=pytest.mark.slow)
@@ -134,16 +121,26 @@ STAGES = (
 )
 
 
-def test_stages_unfreeze_the_backbone_and_lower_the_rate(folder_dataset, tmp_path):
-    seen = []
+STAGED = [STAGES, "training.schedule.name=constant", "training.checkpoint_minutes=0"]
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    """A training in stages: its images, weights and state, and what was seen after each epoch."""
+    base, seen = tmp_path_factory.mktemp("staged"), []
 
     class Note(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             rate = float(self.model.optimizer.learning_rate)
             seen.append((rate, len(self.model.trainable_variables), self.model.get_weights()))
 
-    overrides = [STAGES, "training.schedule.name=constant"]
-    _, state = fit_small(folder_dataset, tmp_path, overrides, callbacks=[Note()])
+    root = write_dataset(base / "pictures")
+    detector, state = fit_small(root, base / "whole", STAGED, callbacks=[Note()])
+    return root, detector.get_weights(), state, seen
+
+
+def test_stages_unfreeze_the_backbone_and_lower_the_rate(staged):
+    _, _, state, seen = staged
     assert [round(rate, 6) for rate, _, _ in seen] == [0.01, 0.01, 0.005, 0.005, 0.001]
     counts = [count for _, count, _ in seen]
     assert counts[0] == counts[1] == 2 < counts[2] == counts[3] < counts[4]
@@ -158,9 +155,8 @@ def test_stages_unfreeze_the_backbone_and_lower_the_rate(folder_dataset, tmp_pat
 @pytest.mark.parametrize("step", [
     pytest.param(10, marks=pytest.mark.slow), 20, pytest.param(33, marks=pytest.mark.slow)
 ])  # fmt: skip
-def test_stages_resume_to_the_same_weights(folder_dataset, tmp_path, step):
-    overrides = [STAGES, "training.checkpoint_minutes=0", "training.optimizer.name=adam"]
-    whole, _ = fit_small(folder_dataset, tmp_path / "whole", overrides)
+def test_stages_resume_to_the_same_weights(staged, tmp_path, step):
+    root, whole, _, _ = staged
     done = []
 
     class Kill(keras.callbacks.Callback):
@@ -170,10 +166,10 @@ def test_stages_resume_to_the_same_weights(folder_dataset, tmp_path, step):
                 raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        fit_small(folder_dataset, tmp_path / "parts", overrides, callbacks=[Kill()])
-    resumed, state = fit_small(folder_dataset, tmp_path / "parts", overrides)
+        fit_small(root, tmp_path / "parts", STAGED, callbacks=[Kill()])
+    resumed, state = fit_small(root, tmp_path / "parts", STAGED)
     assert state.epoch == 5
-    for a, b in zip(whole.get_weights(), resumed.get_weights()):
+    for a, b in zip(whole, resumed.get_weights()):
         assert np.array_equal(a, b)
 
 

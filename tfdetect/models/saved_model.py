@@ -18,6 +18,7 @@ float32 [B, H, W, 1]; encoded as mask_png, string [B], gray PNG of each image's 
 """
 
 import shutil
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -83,10 +84,17 @@ def export_saved_model(run: Run) -> None:
     archive = keras.export.ExportArchive()
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
     encoded = tf.TensorSpec([None], tf.string, name="encoded_images")
-    archive.add_endpoint("serving_default", images_endpoint, input_signature=[images])
-    archive.add_endpoint("encoded", encoded_endpoint, input_signature=[encoded])
+    archive.add_endpoint("serving_default", _traced(images_endpoint, images))
+    archive.add_endpoint("encoded", _traced(encoded_endpoint, encoded))
     temporary, final = run.path / ".saved_model.tmp", run.path / "saved_model"
     shutil.rmtree(temporary, ignore_errors=True)
     archive.write_out(str(temporary), verbose=False)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
+
+
+def _traced(endpoint: Callable, spec: tf.TensorSpec) -> tf.types.experimental.GenericFunction:
+    """Return an endpoint traced for one signature; from a signature, Keras would trace it twice."""
+    function = tf.function(endpoint, autograph=False)
+    function.get_concrete_function(spec)
+    return function

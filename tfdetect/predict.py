@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from tfdetect.core import cli, console
+from tfdetect.core.text import with_escapes
 
 
 def parser() -> cli.Parser:
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
     if args.output:
         predictions.write(args.output)
     if args.json:
-        console.print_json(list(predictions))
+        console.print_json([row | {"path": with_escapes(row["path"])} for row in predictions])
     elif args.output:
         console.result(f"{len(predictions)} rows in {args.output}")
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run, open_run
+from tfdetect.core.text import from_os, to_os
 
 if TYPE_CHECKING:
     import keras
@@ -58,10 +59,11 @@ class Predictions(Sequence[dict[str, Any]]):
             return Predictions(self._table.take(list(range(len(self)))[index]))
         if not -len(self) <= index < len(self):
             raise IndexError(f"There are {len(self)} predictions. Received index: {index}.")
-        return self._table.slice(index % len(self), 1).to_pylist()[0]
+        return next(iter(Predictions(self._table.slice(index % len(self), 1))))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._table.to_pylist())
+        for row in self._table.to_pylist():
+            yield row | {"path": to_os(row["path"])}
 
     def __repr__(self) -> str:
         from tfdetect.evaluation.prediction_tables import terminal
@@ -74,7 +76,10 @@ class Predictions(Sequence[dict[str, Any]]):
         return len(self) - self._table["error"].null_count
 
     def to_arrow(self) -> pa.Table:
-        """Return the rows as a pyarrow table."""
+        """Return the rows as a pyarrow table.
+
+        Bytes of file names that are no UTF-8 are characters of the private use area in it.
+        """
         return self._table
 
     def to_pandas(self) -> pd.DataFrame:
@@ -253,7 +258,7 @@ def load(run: str | Path | Run) -> Detector:
 def _renamed(table: pa.Table, names: list[str]) -> pa.Table:
     import pyarrow as pa
 
-    return table.set_column(0, "path", pa.array(names, pa.string()))
+    return table.set_column(0, "path", pa.array(map(from_os, names), pa.string()))
 
 
 def _paths_of(images: Image | Iterable[Image], folder: Path) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from tfdetect.core.text import to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.imaging.pillow import opened, upright_rgb
 
@@ -148,7 +149,7 @@ def _pixels_correlate(paths: pa.ChunkedArray, first: np.ndarray, second: np.ndar
     """Return whether the thumbnails of each pair of rows correlate, bool [pairs]."""
     needed, positions = np.unique(np.concatenate([first, second]), return_inverse=True)
     thumbnails = np.stack(
-        [_normalized_thumbnail(path) for path in paths.take(pa.array(needed)).to_pylist()]
+        [_normalized_thumbnail(to_os(path)) for path in paths.take(pa.array(needed)).to_pylist()]
         or [np.zeros(3 * _SIDE**2, np.float32)]
     )
     one, other = positions[: len(first)], positions[len(first) :]

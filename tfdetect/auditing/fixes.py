@@ -21,6 +21,7 @@ from tfdetect.auditing.findings import FIXES
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import write_text
 from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec
+from tfdetect.core.text import below, from_os, to_os
 from tfdetect.data.parallel import read_all
 from tfdetect.data.splits import TRAIN, carve, group_fraction
 from tfdetect.imaging.pillow import opened, upright_rgb
@@ -231,7 +232,11 @@ def _balance(table: pa.Table) -> tuple[pa.Table, str]:
 def _relative_paths(paths: pa.ChunkedArray, folder: Path) -> pa.Array:
     start = folder.resolve()
     return pa.array(
-        [p and os.path.relpath(os.path.realpath(p), start) for p in paths.to_pylist()], pa.string()
+        [
+            p and from_os(os.path.relpath(os.path.realpath(to_os(p)), start))
+            for p in paths.to_pylist()
+        ],
+        pa.string(),
     )
 
 
@@ -253,8 +258,8 @@ def _write_images(
             target = path and f"{kind}/{names[label]}/{number:07}{suffix}"
             targets.append(target)
             if path:
-                (folder / target).parent.mkdir(parents=True, exist_ok=True)
-                items.append((path, str(folder / target)))
+                below(folder, target).parent.mkdir(parents=True, exist_ok=True)
+                items.append((to_os(path), str(folder / target)))
     schema = pa.schema([("target", pa.string()), ("written", pa.bool_())])
     results = read_all(
         partial(_encode, side, quality), items, schema, "writing images", progress,

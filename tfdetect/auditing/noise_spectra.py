@@ -43,7 +43,7 @@ def mean_noise_spectra(
         order = np.argsort(table["hash"].take(rows).to_numpy(zero_copy_only=False), kind="stable")
         some = table.take(pa.array(np.asarray(rows)[order][:_MAX_IMAGES]))
         total, count = np.zeros((side, side)), 0
-        for path in catalog.paths(some).to_pylist():
+        for path in catalog.files(some):
             noise = _noise_residual(path, side)
             if noise is not None:
                 total += np.abs(np.fft.fft2(noise * window)) ** 2

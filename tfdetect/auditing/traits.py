@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
@@ -101,7 +102,7 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
         pixels) and `phash` (a perceptual hash, uint64). Null where a file became unreadable.
     """
     table = catalog.table
-    key = hashlib.sha256("\n".join(map(str, catalog.roots.values())).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join(map(from_os, catalog.roots.values())).encode()).hexdigest()[:16]
     cache = cache_dir() / _CACHE / f"{catalog.name}-{key}.parquet"
     schema = pa.schema([("hash", pa.string()), *_FILE_SCHEMA])
     known = read_cache(cache, schema)
@@ -111,7 +112,7 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
     if todo.num_rows:
         first = np.unique(todo["hash"].to_numpy(), return_index=True)[1]
         todo = todo.take(pa.array(np.sort(first)))
-        paths = catalog.paths(todo).to_pylist()
+        paths = catalog.files(todo)
         found = read_all(_read_file, paths, _FILE_SCHEMA, "reading image traits", progress,
                          lambda _: (None,) * len(_FILE_SCHEMA))  # fmt: skip
         found = pa.table([todo["hash"], *found.columns], ["hash", *_FILE_SCHEMA.names])
@@ -126,7 +127,7 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
 
 def read_headers(catalog: Catalog, table: pa.Table) -> pa.Table:
     """Add the traits that need no decoded pixels to some rows of a catalog."""
-    rows = [_read_header(path) for path in catalog.paths(table).to_pylist()]
+    rows = [_read_header(path) for path in catalog.files(table)]
     for field, values in zip(_HEADER_SCHEMA, zip(*rows)):
         table = table.append_column(field, pa.array(values, field.type))
     return add_name_traits(table)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tfdetect
+from tfdetect.core.text import with_escapes
 
 
 def provenance() -> dict[str, Any]:
@@ -31,4 +32,4 @@ def provenance() -> dict[str, Any]:
 def command_line(name: str) -> str:
     """The command line that this process, a command of that name, was started with."""
     arguments = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
-    return shlex.join(["python", "-m", f"tfdetect.{name}", *arguments])
+    return shlex.join(["python", "-m", f"tfdetect.{name}", *map(with_escapes, arguments)])

@@ -39,7 +39,7 @@ from tfdetect.core.run_info import (
 )
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import checked_name, user_path
+from tfdetect.core.text import checked_name, to_os, user_path
 
 PARTIAL = ".partial"
 EPSILON = 1e-7  # of a probability, before its logit
@@ -125,7 +125,7 @@ class Run:
     @property
     def roots(self) -> dict[str, Path]:
         """Directory of each dataset when the run was trained."""
-        return {name: Path(root) for name, root in self.info.dataset.roots.items()}
+        return {name: Path(to_os(root)) for name, root in self.info.dataset.roots.items()}
 
     @property
     def views(self) -> tuple[View, ...]:

@@ -16,7 +16,7 @@ from tfdetect.core.errors import UserError
 MAX_NAME_BYTES = 200  # of a dataset, class, run ...: endings and prefixes fit into 255 beside it
 _MAX_FILE_BYTES = 240  # of a written file's name: leaves room for a temporary ending
 _BYTE = 0x10FF00  # U+10FF80 to U+10FFFF, the end of the private use area, are bytes 0x80 to 0xFF
-_SURROGATE = 0xDC00  # where Python's surrogateescape puts them
+ENCODED_BYTE = r"[\x{10ff80}-\x{10ffff}]"  # for Arrow's regular expressions
 
 _FROM_OS = re.compile("[\udc80-\udcff\U0010ff80-\U0010ffff]")
 _TO_OS = re.compile("[\U0010ff80-\U0010ffff]+")
@@ -116,7 +116,12 @@ def csv_cell(value: Any) -> Any:
         return value
     if value.startswith(_FORMULA) and not _is_number(value):
         value = f"'{value}"
-    return value if value.isascii() else _FROM_OS.sub(_escape, value)
+    return printable(value, lines=True)
+
+
+def with_escapes(text: str) -> str:
+    """Return text in which bytes that are no UTF-8 are escapes such as \\xe9."""
+    return text if text.isascii() else _FROM_OS.sub(_escape, text)
 
 
 def _is_number(text: str) -> bool:
@@ -178,6 +183,11 @@ def below(root: Path, path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def plain_name(name: str) -> str:
+    """Return a name without characters that nobody sees or types; each becomes "_"."""
+    return _HIDDEN.sub("_", name)
+
+
 def user_path(path: str | os.PathLike[str]) -> Path:
     """Return a path that a user gave, with ~ replaced.
 
@@ -195,7 +205,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
             f"A path cannot contain a null character. Received: '{printable(text):.80}'."
         )
     try:
-        found = Path(text).expanduser()
+        found = Path(to_os(text)).expanduser()
         long = max(len(os.fsencode(part)) for part in found.parts) if found.parts else 0
     except RuntimeError as error:
         raise UserError(f"The path {text!r:.80}: {error}") from None

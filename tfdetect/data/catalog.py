@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import SPLITS, DatasetSpec
+from tfdetect.core.text import from_os, to_os
 from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.scan import scan
 from tfdetect.data.splits import assign_splits, group_fraction
@@ -51,10 +52,17 @@ class Catalog:
         return self.table.slice(start, pc.sum(pc.equal(split, name)).as_py())
 
     def paths(self, table: pa.Table, column: str = "path") -> pa.ChunkedArray:
-        """Return the absolute paths of a table's rows; null where `column` is."""
-        roots = pa.array([str(root) for root in self.roots.values()])
+        """Return the absolute paths of a table's rows, as `from_os` makes them.
+
+        Null where `column` is.
+        """
+        roots = pa.array([from_os(root) for root in self.roots.values()])
         numbers = pc.index_in(table["dataset"], pa.array(list(self.roots)))
         return pc.binary_join_element_wise(pc.take(roots, numbers), table[column], "/")
+
+    def files(self, table: pa.Table, column: str = "path") -> list[str]:
+        """Return the paths of a table's rows, for functions that open files; "" for null."""
+        return [to_os(path or "") for path in self.paths(table, column).to_pylist()]
 
     def fingerprint(self) -> str:
         """Return a hex digest of every file's path, content, label and split."""

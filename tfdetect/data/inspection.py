@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import from_os, to_os
 from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
 from tfdetect.imaging.pillow import opened, register_heic, upright_rgb
@@ -39,7 +40,7 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
         Columns hash, width, height, format (null if unreadable) and error (null if readable),
         in the order of `files`.
     """
-    key = hashlib.sha256(f"{root}\n{spec.max_pixels}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{from_os(root)}\n{spec.max_pixels}".encode()).hexdigest()[:16]
     cache = cache_dir() / "catalogs" / f"{spec.name}-{key}.parquet"
     stamps = files.select(["path", "size", "mtime_ns"])
     known = read_cache(cache, pa.schema([*stamps.schema, *_SCHEMA]))
@@ -56,7 +57,7 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
     if todo.num_rows:
         new = read_all(
             partial(inspect_file, max_pixels=spec.max_pixels),
-            [f"{root}/{path}" for path in todo["path"].to_pylist()],
+            [f"{root}/{to_os(path)}" for path in todo["path"].to_pylist()],
             _SCHEMA, "inspecting files", progress,
             lambda _: _failed("the process that read it ended: it may need too much memory"),
         )  # fmt: skip

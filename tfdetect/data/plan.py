@@ -13,6 +13,7 @@ from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import from_os
 from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, build_catalog, check_trainable
 from tfdetect.data.locate import locate
@@ -76,7 +77,7 @@ def make_plan(
         resolved = override(with_model(load_experiment(experiment), published), overrides)
     is_path = Path(dataset).exists()
     data = resolved.data.model_copy(
-        update={"dataset": str(Path(dataset).resolve()) if is_path else dataset}
+        update={"dataset": from_os(Path(dataset).resolve()) if is_path else dataset}
     )
     return Plan(resolved.model_copy(update={"data": data}), spec, folders, data_dir, chosen)
 
@@ -187,7 +188,7 @@ def dataset_info(
     return DatasetInfo(
         name=spec.name,
         fingerprint=catalog.fingerprint(),
-        roots={name: str(root) for name, root in catalog.roots.items()},
+        roots={name: from_os(root) for name, root in catalog.roots.items()},
         counts=catalog.counts(spec.class_names),
         skipped=catalog.skipped.num_rows,
         warnings=tuple(catalog.warnings),

@@ -150,7 +150,7 @@ class ShardWriter:
         missing = np.flatnonzero(~written)
         rows = rows.take(missing)
         for column in ("path", "mask"):
-            for file in self._catalog.paths(rows, column).to_pylist():
+            for file in self._catalog.files(rows, column):
                 if file and not os.access(file, os.R_OK):
                     raise UserError(
                         f"{file} could be read before, and cannot be read now. What was written "

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from tfdetect.core.text import ENCODED_BYTE, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.inspection import inspect_bytes, inspect_file
 from tfdetect.imaging.read import read_image
@@ -28,12 +29,14 @@ class Files:
         """Store the paths.
 
         Args:
-            paths: paths of the files, none of them null.
+            paths: paths of the files, none of them null, as `from_os` makes them.
             folder: folder to which the paths are relative; "" if they need none.
         """
         if not isinstance(paths, pa.ChunkedArray):
             paths = pa.chunked_array([pa.array(paths, pa.string())])
         array = paths.combine_chunks()
+        if pc.any(pc.match_substring_regex(array, ENCODED_BYTE)).as_py():
+            array = pa.array([os.fsencode(to_os(path)) for path in array.to_pylist()], pa.binary())
         _, ends, text = array.buffers()
         ends = np.frombuffer(ends, np.int32)[array.offset :][: len(array) + 1]
         text = text.slice(ends[0], ends[-1] - ends[0]).to_pybytes() if text else b""
@@ -41,7 +44,7 @@ class Files:
         # A constant of one element would be copied into every graph.
         with tf.device("CPU:0"):
             self._text = tf.Variable(text, trainable=False)
-        self._folder = f"{folder}/" if folder else ""
+        self._folder = os.fsencode(f"{folder}/" if folder else "")
 
     def __len__(self) -> int:
         return int(self._ends.shape[0]) - 1

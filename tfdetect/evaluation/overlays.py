@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 
 if TYPE_CHECKING:  # writing needs no TensorFlow
@@ -39,14 +40,18 @@ def output_names(paths: list[str]) -> list[str]:
     """Return a name for what is written about each image.
 
     It is the image's path relative to the folder that holds them all, without the extension unless
-    two images differ in that alone.
+    two images differ in that alone. Very long names are cut, so that endings fit.
     """
     paths = [os.path.abspath(path) for path in paths]
     base = os.path.commonpath([os.path.dirname(path) for path in paths])
     names = [os.path.relpath(path, base) for path in paths]
     stems = [os.path.splitext(name)[0] for name in names]
     times = Counter(stems)
-    return [n if times[s] > 1 else s for n, s in zip(names, stems)]
+    chosen = [n if times[s] > 1 else s for n, s in zip(names, stems)]
+    return [
+        os.path.join(os.path.dirname(name), file_name(os.path.basename(name), most=MAX_NAME_BYTES))
+        for name in chosen
+    ]
 
 
 class MaskWriter:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import write_csv
-from tfdetect.core.text import user_path
+from tfdetect.core.text import user_path, with_escapes
 from tfdetect.data.scan import EXTENSIONS, UNSUPPORTED
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -78,7 +78,10 @@ def write(table: pa.Table, path: Path) -> None:
     if suffix == ".parquet":
         pq.write_table(table, temporary)
     else:
-        rows = (json.dumps(row, ensure_ascii=False) for row in table.to_pylist())
+        rows = (
+            json.dumps(row | {"path": with_escapes(row["path"])}, ensure_ascii=False)
+            for row in table.to_pylist()
+        )
         temporary.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
     os.replace(temporary, path)
 

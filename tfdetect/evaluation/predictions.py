@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfdetect.core import console
 from tfdetect.core.run import EPSILON, Run
+from tfdetect.core.text import from_os
 from tfdetect.data.loading import Change, native_images, view_dataset
 from tfdetect.data.sources import Files, Records
 from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels
@@ -57,8 +58,9 @@ def predict_files(
     on_mask: Callable[[MaskPrediction], None] | None = None,
 ) -> pa.Table:
     """Return the table of `predict_source` for files, with the column path first."""
-    table = predict_source(run, detector, Files(paths), batch_size, progress, on_mask=on_mask)
-    return table.add_column(0, "path", pa.array(paths, pa.string()))
+    texts = [from_os(path) for path in paths]
+    table = predict_source(run, detector, Files(texts), batch_size, progress, on_mask=on_mask)
+    return table.add_column(0, "path", pa.array(texts, pa.string()))
 
 
 def predict_source(

@@ -1,5 +1,6 @@
 """Computes what the page of one image shows: verdict, re-encodings, maps and metadata."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.run import Run
+from tfdetect.core.text import from_os, to_os
 from tfdetect.data.sources import Files
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.explanation.file_metadata import Fact, format_of, read_metadata
@@ -76,8 +78,8 @@ def examine(run: Run, explainer: Explainer, row: dict[str, Any]) -> Examination:
         explainer: of its detector.
         row: of `predict_files`, of a file that could be read.
     """
-    path = Path(row["path"])
-    image = decode(read_image(row["path"]))
+    path = Path(to_os(row["path"]))
+    image = decode(read_image(os.fsencode(path)))
     detector, altered = explainer.detector, None
     if predicts_masks(detector):
         altered = predict_images(detector, image[None], run.views)[1].numpy()[0, ..., 0]
@@ -149,7 +151,7 @@ def _reencode(run: Run, detector: keras.Model, path: Path) -> dict[str, float]:
         branches = [lambda c=c: tf.ensure_shape(c(image, index), [None, None, 3]) for c in changes]
         return tf.switch_case(tf.cast(index, tf.int32), branches)
 
-    source = Files([str(path)] * len(changes))
+    source = Files([from_os(path)] * len(changes))
     table = predict_source(run, detector, source, len(changes), progress=False, change=change)
     return {c.name: p for c, p in zip(changes, table["p_fake"].to_pylist()) if p is not None}
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.text import file_name, from_os, plain_name, to_os
 from tfdetect.imaging.pillow import opened, upright_rgb
 
 MIN_SIDE = 16  # pixels; masks and fills make no sense in smaller photographs
@@ -41,7 +42,7 @@ def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
 
     Args:
         root: folder of the photographs.
-        name: path of the photograph below it.
+        name: path of the photograph below it, as `from_os` makes it.
         side: scale the photograph and keep the center, a square with this side in pixels; None
             keeps its size.
 
@@ -49,7 +50,7 @@ def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
         UserError: It cannot be read, or a side is shorter than 16 pixels.
     """
     try:
-        with opened(root / name) as image:
+        with opened(root / to_os(name)) as image:
             image = upright_rgb(image)
     except Exception as error:  # Pillow's plugins raise many kinds
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
@@ -67,9 +68,9 @@ def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
 
 def identifier(name: str) -> str:
     """Return a stem for file names: the photograph's own, and a hash of its path."""
-    path = Path(name)
+    stem = plain_name(Path(name).stem).replace(".", "_")
     digest = hashlib.blake2b(name.encode(), digest_size=3).hexdigest()
-    return f"{path.stem.replace('.', '_')}-{digest}"
+    return f"{file_name(stem, most=150)}-{digest}"
 
 
 def random_generator(seed: int, *names: str | int) -> np.random.Generator:
@@ -101,7 +102,7 @@ def same_size(donor: np.ndarray, size: tuple[int, int], rng: np.random.Generator
 
 
 def find_photos(root: Path) -> list[str]:
-    """Return the paths of the photographs below a folder, relative to it, sorted.
+    """Return the paths of the photographs below a folder, relative to it, by `from_os`, sorted.
 
     Raises:
         UserError: There is none.
@@ -109,7 +110,7 @@ def find_photos(root: Path) -> list[str]:
     from tfdetect.data.scan import EXTENSIONS
 
     found = [
-        Path(parent, file).relative_to(root).as_posix()
+        from_os(Path(parent, file).relative_to(root).as_posix())
         for parent, folders, files in os.walk(root)
         for file in files
         if Path(file).suffix.lower() in EXTENSIONS and not file.startswith(".")

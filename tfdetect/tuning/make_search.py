@@ -7,6 +7,7 @@ from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import from_os
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.tuning.objective import default_objective, objective_named
 from tfdetect.tuning.settings import Settings
@@ -65,7 +66,7 @@ def make_search(
         {
             **settings,
             "objective": goal.name,
-            "roots": {name: str(root) for name, root in catalog.roots.items()},
+            "roots": {name: from_os(root) for name, root in catalog.roots.items()},
             "fingerprint": catalog.fingerprint(),
         },
         "the settings of the search",

@@ -18,6 +18,7 @@ from tfdetect.core.errors import RunLockedError, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run, open_run
+from tfdetect.core.text import to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
 from tfdetect.training.monitor import monitor_of
@@ -78,7 +79,7 @@ def run_trial(
     from tfdetect.data.catalog import fold
     from tfdetect.data.plan import find_data
 
-    roots = {name: Path(root) for name, root in search.settings.roots.items()}
+    roots = {name: Path(to_os(root)) for name, root in search.settings.roots.items()}
     experiment = search.experiment_of(trial.overrides)
     plan = Plan(experiment, search.spec, roots, None, "of the search")
     catalog = find_data(plan, progress=False)

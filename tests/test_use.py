@@ -212,15 +212,26 @@ def damaged(run, tmp_path, change):
     return copy
 
 
+def edit(path, change):
+    data = json.loads((path / "run.json").read_text())
+    change(data)
+    (path / "run.json").write_text(json.dumps(data))
+
+
 CUT = '{"schema_version": 2'
 DAMAGE = {
     "no run.json": (lambda p: (p / "run.json").unlink(), "it has no run.json"),
-    "cut run.json": (lambda p: (p / "run.json").write_text(CUT), "cannot be read"),
-    "list": (lambda p: (p / "run.json").write_text("[1]"), "cannot be read"),
+    "cut run.json": (lambda p: (p / "run.json").write_text(CUT), "is not valid JSON"),
+    "list": (lambda p: (p / "run.json").write_text("[1]"), "expected a JSON object"),
     "newer": (lambda p: (p / "run.json").write_text(
         json.dumps({**json.loads((p / "run.json").read_text()), "schema_version": 99})), "newer"),
     "no model": (lambda p: (p / "model.keras").unlink(), "model.keras is missing"),
-    "cut model": (lambda p: (p / "model.keras").write_bytes(b"PK garbage"), "cannot be read"),
+    "cut model": (lambda p: (p / "model.keras").write_bytes(b"PK garbage"), "cut off or damaged"),
+    "a class more": (
+        lambda p: edit(p, lambda d: d["class_names"].append("third")), "3 logits, but model.keras"),
+    "another size": (lambda p: edit(p, lambda d: d["views"][0].update(size=[8, 9])), "(8, 9)"),
+    "masks": (lambda p: edit(p, lambda d: d.update(predicts_masks=True)), "predicts_masks"),
+    "no number": (lambda p: edit(p, lambda d: d.update(threshold=float("nan"))), "finite"),
     "keys": (lambda p: (p / "run.json").write_text(CUT + "}"), "'status' is required"),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.text import ENCODED_BYTE, csv_cell
+from tfdetect.core.text import csv_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +77,7 @@ def write_csv(table: "pa.Table", path: Path) -> None:
             column = column.cast(column.type.value_type)
         if (
             pa.types.is_string(column.type)
-            and pc.any(pc.match_substring_regex(column, rf"^[=+\-@\t\r]|{ENCODED_BYTE}")).as_py()
+            and pc.any(pc.match_substring_regex(column, r"^[=+\-@]|[^ -~]")).as_py()
         ):
             cells = pa.array(map(csv_cell, column.to_pylist()), pa.string())
             table = table.set_column(number, name, cells)

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import zipfile
 from pathlib import Path
 
 import keras
@@ -16,8 +17,13 @@ def load_detector(run: Run) -> keras.Model:
     """Load a run's best model, in float32.
 
     Raises:
-        UserError: the file is damaged, or a plug-in of the run is not loaded.
+        UserError: the file is damaged or is not the model that run.json describes, or a plug-in of
+            the run is not loaded.
     """
+    if not zipfile.is_zipfile(run.model_path):
+        raise UserError(
+            f"Run {run.path} is corrupt: model.keras is cut off or damaged. Copy the run again."
+        )
     if (run.path / "experiment.yaml").is_file():
         run.experiment()  # loads installed plug-ins; others must be loaded already
     plugins.load_listed()
@@ -27,12 +33,42 @@ def load_detector(run: Run) -> keras.Model:
     ignore_mask_warnings()
     keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
     try:
-        return keras.saving.load_model(run.model_path, compile=False)
+        model = keras.saving.load_model(run.model_path, compile=False)
     except Exception as error:  # Keras raises many kinds for a bad file
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
-            f"Run {run.path} is corrupt: model.keras cannot be read: {reason}"
+            f"Run {run.path} is corrupt: model.keras cannot be read. It is damaged, or was written "
+            f"by a newer version. What Keras says: {reason}"
         ) from error
+    _check_model(model, run)
+    return model
+
+
+def _check_model(model: keras.Model, run: Run) -> None:
+    """Check that a model has the inputs and outputs that run.json describes.
+
+    Raises:
+        UserError: it has others.
+    """
+    outputs = model.output if isinstance(model.output, dict) else {}
+    classes = len(run.class_names)
+    logits = 1 if classes == 2 else classes
+    found = outputs["label"].shape[-1] if "label" in outputs else None
+    problem = ""
+    if found != logits:
+        problem = f"{classes} classes, which need {logits} logits, but model.keras has {found}"
+    elif run.predicts_masks != ("mask" in outputs):
+        problem = f"predicts_masks = {run.predicts_masks}, which model.keras contradicts"
+    elif len(model.inputs) != len(run.views):
+        problem = f"{len(run.views)} views, but model.keras has {len(model.inputs)} inputs"
+    else:
+        for tensor, view in zip(model.inputs, run.views):
+            if any(
+                side not in (None, wanted) for side, wanted in zip(tensor.shape[1:3], view.size)
+            ):
+                problem = f"images of {view.size}, but model.keras takes {tensor.shape[1:3]}"
+    if problem:
+        raise UserError(f"Run {run.path} is corrupt: run.json says {problem}.")
 
 
 def save_detector(detector: keras.Model, path: Path) -> None:

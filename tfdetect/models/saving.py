@@ -64,9 +64,9 @@ def _check_model(model: keras.Model, run: Run) -> None:
     else:
         for tensor, view in zip(model.inputs, run.views):
             if any(
-                side not in (None, wanted) for side, wanted in zip(tensor.shape[1:3], view.size)
+                side not in (None, wanted) for side, wanted in zip(tensor.shape[-3:-1], view.size)
             ):
-                problem = f"images of {view.size}, but model.keras takes {tensor.shape[1:3]}"
+                problem = f"images of {view.size}, but model.keras takes {tensor.shape[-3:-1]}"
     if problem:
         raise UserError(f"Run {run.path} is corrupt: run.json says {problem}.")
 

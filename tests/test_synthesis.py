@@ -2,10 +2,12 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
 from conftest import SMALL, train_small
+from deadly import DeadlyTask
 from PIL import Image
 
 from tfdetect.core.cli import run_command
@@ -282,20 +284,59 @@ def test_few_photographs_fill_every_split(tmp_path):
     assert {row["split"] for row in rows} == {"train", "validation", "test"}
     alone = [row for row in rows if row["split"] != "train"]
     assert not any(row["fill"] == "splice" for row in alone)
-    with pytest.raises(UserError, match="needs another photograph"):
-        make(tmp_path / "few", tmp_path / "other", settings(fills=("splice",)))
+    others = make(tmp_path / "few", tmp_path / "b/forged", settings(fills=("splice",)))
+    for row in others:  # each photograph without a donor is named, and the others are made
+        lonely = row["source"] in {other["source"] for other in alone}
+        assert lonely == ("needs another photograph" in (row["error"] or ""))
+
+
+def photograph_in(folder, name, width=64, height=48, seed=0):
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(photo_of(height, width, seed).pixels).save(folder / name)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_odd_photograph_costs_itself_alone(tmp_path, workers):
+    source = tmp_path / "source"
+    for number in range(18):
+        photograph_in(source, f"{number}.png", seed=number)
+    photograph_in(source, "panorama.png", width=16_500, height=16)  # WebP ends at 16,383 pixels
+    photograph_in(source, f"{'a photo of an astronaut ' * 10}.png")  # 240 letters and an ending
+    rows = make(source, tmp_path / "forged", settings(variants=1), workers=workers)
+    failed = {row["source"]: row["error"] for row in rows if row["error"]}
+    assert set(failed) == {"panorama.png"}
+    assert "16,500 pixels; WEBP allows 16,383" in failed["panorama.png"]
+    names = [*os.listdir(tmp_path / "forged"), *pictures_of(tmp_path / "forged")]
+    assert not [name for name in names if name.startswith(".staged")]
+    assert max(map(len, pictures_of(tmp_path / "forged"))) <= 255
+
+
+def test_a_photograph_that_ends_its_process_costs_itself_alone(tmp_path, monkeypatch):
+    for number in range(18):
+        photograph_in(tmp_path / "source", f"{number}.png", seed=number)
+    monkeypatch.setattr(synthesize_dataset, "_Task", DeadlyTask)
+    rows = make(tmp_path / "source", tmp_path / "forged", settings(variants=1), workers=2)
+    failed = {row["source"]: row["error"] for row in rows if row["error"]}
+    assert list(failed) == ["7.png"] and "ended the process" in failed["7.png"]
+
+
+def test_a_folder_in_which_nothing_was_made_does_not_stay(tmp_path):
+    photograph_in(tmp_path / "source", "dot.png", width=8, height=8)
+    with pytest.raises(UserError, match="No forgery could be made"):
+        make(tmp_path / "source", tmp_path / "data/forged", settings())
+    assert not (tmp_path / "data/forged").exists()
 
 
 def test_a_full_disk_keeps_what_was_made(photographs, tmp_path, monkeypatch):
-    real = synthesize_dataset._Task._write
+    real = synthesize_dataset.write_bytes
 
-    def full(self, path, *args, **kwargs):
+    def full(path, data):
         if path.name.startswith("p7-"):
             raise OSError(28, "No space left on device")
-        return real(self, path, *args, **kwargs)
+        real(path, data)
 
-    monkeypatch.setattr(synthesize_dataset._Task, "_write", full)
-    with pytest.raises(UserError, match="No space left on device.*to continue"):
+    monkeypatch.setattr(synthesize_dataset, "write_bytes", full)
+    with pytest.raises(UserError, match="No space is left.*to continue"):
         make(photographs, tmp_path / "forged", settings())
     monkeypatch.undo()
     again = make(photographs, tmp_path / "forged", settings())

@@ -2,9 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
 from tfdetect.core.text import with_escapes
+
+if TYPE_CHECKING:
+    from tfdetect.api import Predictions
 
 
 def parser() -> cli.Parser:
@@ -12,7 +16,8 @@ def parser() -> cli.Parser:
         prog="tfdetect predict",
         description="Give a verdict on images: P(fake), the probability of each class and, from "
         "detectors that predict masks, which pixels were altered. A file that cannot be read gets "
-        "a row with its error, and the others go on. Exit code 1 if no file could be read.",
+        "a row with its error, and the others go on. Exit code 1 if no file could be read, or if a "
+        "mask or page could not be written.",
         examples=[
             ("tfdetect predict saved_models/localizer_photos photo.jpg", "one image"),
             ("tfdetect predict saved_models/my_run photos/ --output verdicts.csv",
@@ -54,25 +59,51 @@ def main(argv: list[str]) -> int:
     detector = api.load(args.run).with_options(
         threshold=threshold, prior=prior, crops=args.crops, flips=args.flips
     )
+    failures: list[OSError] = []
+
+    def show(found: "Predictions") -> None:
+        try:
+            _show(found, args.output, args.json)
+        except OSError as error:  # masks and pages are written nevertheless
+            failures.append(error)
+
     predictions = detector.predict(
         args.inputs, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
-        progress=not args.quiet,
+        progress=not args.quiet, on_verdicts=show,
     )  # fmt: skip
-    if args.output:
-        predictions.write(args.output)
-    if args.json:
-        console.print_json([row | {"path": with_escapes(row["path"])} for row in predictions])
-    elif args.output:
-        console.result(f"{len(predictions)} rows in {args.output}")
-    else:
-        console.result(str(predictions))
     if args.masks:
         console.log(f"Masks and overlays in {args.masks}")
     for page in predictions.pages:
         console.log(f"Explained in {page}")
     if predictions.unreadable:
         console.warn(f"{predictions.unreadable} of {len(predictions)} files could not be read")
-    return int(predictions.unreadable == len(predictions))
+    unwritten = predictions.unwritten
+    if unwritten:
+        path, reason = next(iter(unwritten.items()))
+        console.warn(f"{len(unwritten)} masks or pages could not be written, the first: {path}: "
+                     f"{reason}")  # fmt: skip
+    if failures:
+        raise failures[0]
+    return int(bool(unwritten) or predictions.unreadable == len(predictions))
+
+
+def _show(found: "Predictions", output: Path | None, as_json: bool) -> None:
+    """Write the verdicts to a file or print them; print those that no file takes."""
+    if output:
+        try:
+            found.write(output)
+        except OSError:
+            from tfdetect.core.files import csv_text
+
+            console.warn(f"{output} could not be written. Its rows follow on stdout, as CSV.")
+            console.result(csv_text(list(found)))
+            raise
+    if as_json:
+        console.print_json([row | {"path": with_escapes(row["path"])} for row in found])
+    elif output:
+        console.result(f"{len(found)} rows in {output}")
+    else:
+        console.result(str(found))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def parser() -> cli.Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
-    from tfdetect.core.files import check_writable
+    from tfdetect.core.files import check_writable, replacing
     from tfdetect.core.quiet import import_tensorflow
     from tfdetect.data.plan import find_data, make_plan
 
@@ -45,7 +45,8 @@ def main(argv: list[str]) -> None:
     from tfdetect.evaluation.augmentation_sheet import draw_augmentation
 
     sheet = draw_augmentation(plan, find_data(plan), args.images, args.variants)
-    sheet.save(args.output, "PNG")
+    with replacing(args.output) as temporary:
+        sheet.save(temporary, "PNG")
     console.result(str(args.output))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -39,11 +39,18 @@ class Predictions(Sequence[dict[str, Any]]):
 
     Attributes:
         pages: HTML pages that explain the verdicts, if they were asked for.
+        unwritten: masks and pages that could not be written, with the reasons, by their paths.
     """
 
-    def __init__(self, table: pa.Table, pages: Sequence[Path] = ()):
+    def __init__(
+        self,
+        table: pa.Table,
+        pages: Sequence[Path] = (),
+        unwritten: Mapping[Path, str] | None = None,
+    ):
         self._table = table
         self.pages = list(pages)
+        self.unwritten = dict(unwritten or {})
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -190,6 +197,7 @@ class Detector:
         masks: str | Path | None = None,
         pages: str | Path | None = None,
         progress: bool = True,
+        on_verdicts: Callable[[Predictions], None] | None = None,
     ) -> Predictions:
         """Return a verdict for each image.
 
@@ -202,14 +210,17 @@ class Detector:
                 detectors that predict masks.
             pages: folder for an HTML page per image that explains the verdict.
             progress: whether to show progress on stderr.
+            on_verdicts: called with the predictions before the first page is made, which takes
+                much longer than the verdicts.
 
         Returns:
-            One row per image. A file that cannot be read has a row with its `error`.
+            One row per image. A file that cannot be read has a row with its `error`. A mask or a
+            page that cannot be written is in `unwritten`; the others are written.
 
         Raises:
             UserError: a path does not exist, or an array is not an image.
         """
-        from tfdetect.core.files import check_writable
+        from tfdetect.core.files import FailedWrites, check_writable
 
         if batch_size < 1:
             raise UserError(f"batch_size is at least 1. Received: {batch_size}.")
@@ -220,9 +231,9 @@ class Detector:
                     f"{self.name} predicts no masks. Choose a run that was trained with a "
                     "model.mask_head, or leave the masks out."
                 )
-            check_writable(Path(masks))
+            check_writable(Path(masks), "--masks")
         if pages is not None:
-            check_writable(Path(pages))
+            check_writable(Path(pages), "--explain")
         with tempfile.TemporaryDirectory() as folder:
             paths, names = _paths_of(images, Path(folder))
             detector = self.keras_model
@@ -230,17 +241,22 @@ class Detector:
             from tfdetect.evaluation.overlays import MaskWriter, output_names
             from tfdetect.evaluation.predictions import predict_files
 
-            on_mask = MaskWriter(Path(masks), paths).write if masks is not None else None
+            failed = FailedWrites()
+            writer = MaskWriter(Path(masks), paths, failed) if masks is not None else None
             table = predict_files(
-                self.run, detector, paths, batch_size, progress=progress, on_mask=on_mask
-            )
-            written = []
-            if pages is not None:
-                from tfdetect.explanation.image_page import explain_files
+                self.run, detector, paths, batch_size, progress=progress,
+                on_mask=writer.write if writer else None,
+            )  # fmt: skip
+            found = Predictions(_renamed(table, names), (), failed.reasons)
+            if on_verdicts is not None:
+                on_verdicts(found)
+            if pages is None:
+                return found
+            from tfdetect.explanation.image_page import explain_files
 
-                targets = [Path(pages) / f"{name}.html" for name in output_names(paths)]
-                written = list(explain_files(self.run, detector, table, targets))
-        return Predictions(_renamed(table, names), written)
+            targets = [Path(pages) / f"{name}.html" for name in output_names(paths)]
+            written = list(explain_files(self.run, detector, table, targets, failed))
+        return Predictions(found.to_arrow(), written, failed.reasons)
 
 
 def load(run: str | Path | Run) -> Detector:

@@ -12,10 +12,10 @@ from tfdetect.api.arguments import Log, RunLike, path_of, run_of, runs_of, text_
 from tfdetect.api.detect import Detector
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import check_writable, staged
+from tfdetect.core.files import check_writable, merged
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Metric, Run, metrics_of, open_run
-from tfdetect.core.run_writer import updating, write_info
+from tfdetect.core.run_writer import evaluating, updating, write_info
 
 if TYPE_CHECKING:
     from tfdetect.core.spec import DatasetSpec
@@ -97,6 +97,7 @@ def evaluate(
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output, label)
     if target == run.path and adjusted != run:  # other settings than those of the finished run
         target = run.path / "evaluations" / spec.name
+    check_writable(target)
     import_tensorflow()
     from tfdetect.data.catalog import build_catalog
     from tfdetect.evaluation.evaluate_run import evaluate_run
@@ -140,6 +141,7 @@ def measure_robustness(
     run = run_of(run).with_views(crops=crops, flips=flips)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
     wanted = parse_degradations(degradations)
+    check_writable(target)
     import_tensorflow()
     from tfdetect.data.catalog import build_catalog
     from tfdetect.evaluation.robustness import degrade
@@ -356,13 +358,12 @@ def _writing(run: Run, target: Path) -> Iterator[tuple[Run, Path]]:
     Args:
         run: the run, with the settings that results are computed for.
         target: the run's own folder, one below its evaluations/, or one that the user named,
-            which may hold other things and is written into as it is.
+            which may hold other things.
     """
     if target == run.path:
         with updating(run) as copy:
             yield copy, copy.path
-    elif target.parent == run.path / "evaluations":
-        with staged(target, copy=True) as folder:
-            yield run, folder
     else:
-        yield run, target
+        inside = target.parent == run.path / "evaluations"
+        with evaluating(run, target) if inside else merged(target) as folder:
+            yield run, folder

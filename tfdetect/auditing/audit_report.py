@@ -21,7 +21,7 @@ from tfdetect.auditing.noise_spectra import spectra_figure
 from tfdetect.auditing.shortcuts import COMBINED, Shortcut
 from tfdetect.auditing.traits import BANDS
 from tfdetect.core import console, html
-from tfdetect.core.files import write_csv, write_text
+from tfdetect.core.files import merged, write_csv, write_text
 from tfdetect.core.text import legend_label
 
 SCHEMA_VERSION = 2  # of audit.json
@@ -50,11 +50,12 @@ def format_audit(audit: Audit) -> str:
 
 def write_report(audit: Audit, folder: Path) -> None:
     """Write all files of the report into a directory."""
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    pq.write_table(audit.traits, folder / "traits.parquet")
-    write_csv(_duplicate_table(audit), folder / "duplicates.csv")
-    write_text(folder / "audit.json", json.dumps(audit_document(audit), indent=2) + "\n")
-    write_text(folder / "audit.html", _page(audit, folder / "figures"))
+    with merged(folder) as new:
+        (new / "figures").mkdir()
+        pq.write_table(audit.traits, new / "traits.parquet")
+        write_csv(_duplicate_table(audit), new / "duplicates.csv")
+        write_text(new / "audit.json", json.dumps(audit_document(audit), indent=2) + "\n")
+        write_text(new / "audit.html", _page(audit, new / "figures"))
 
 
 def audit_document(audit: Audit) -> dict[str, Any]:

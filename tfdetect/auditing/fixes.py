@@ -19,7 +19,7 @@ import pyarrow.csv as pacsv
 from tfdetect.auditing.audit_dataset import Audit
 from tfdetect.auditing.findings import FIXES
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.files import write_text
+from tfdetect.core.files import check_writable, staged, write_text
 from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec
 from tfdetect.core.text import below, from_os, to_os
 from tfdetect.data.parallel import read_all
@@ -86,6 +86,7 @@ def fix_dataset(
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty. Choose a new directory for the fixed dataset.")
+    check_writable(folder, "--fix")
     table, steps = audit.traits, []
     readable = pc.is_valid(table["pixels"])
     table = table.append_column("index", pa.array(np.arange(table.num_rows)))
@@ -111,26 +112,26 @@ def fix_dataset(
             f"Fixing {audit.spec.name} would leave no image of class {lost}: {'; '.join(steps)}. "
             "Name fewer fixes with --fixes."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     paths = audit.catalog.paths(table)
     masks = audit.catalog.paths(table, "mask")
-    if "formats" in fixes:
-        paths, masks, written = _write_images(
-            table, paths, masks, names, folder, side, quality, progress
-        )
-        table, paths, masks = (part.filter(written) for part in (table, paths, masks))
-    else:
-        paths, masks = (_relative_paths(column, folder) for column in (paths, masks))
-    manifest = pa.table({
-        "path": paths,
-        "label": pc.take(pa.array(names), table["label"]),
-        "generator": table["generator"].cast(pa.string()),
-        "mask": masks,
-        "group": table["group"],
-        "split": table["split"].cast(pa.string()),
-    })  # fmt: skip
-    pacsv.write_csv(manifest, folder / "manifest.csv")
-    write_text(folder / "dataset.yaml", _fixed_spec(audit.spec, fixes).to_yaml())
+    with staged(folder) as new:
+        if "formats" in fixes:
+            paths, masks, written = _write_images(
+                table, paths, masks, names, new, side, quality, progress
+            )
+            table, paths, masks = (part.filter(written) for part in (table, paths, masks))
+        else:
+            paths, masks = (_relative_paths(column, folder) for column in (paths, masks))
+        manifest = pa.table({
+            "path": paths,
+            "label": pc.take(pa.array(names), table["label"]),
+            "generator": table["generator"].cast(pa.string()),
+            "mask": masks,
+            "group": table["group"],
+            "split": table["split"].cast(pa.string()),
+        })  # fmt: skip
+        pacsv.write_csv(manifest, new / "manifest.csv")
+        write_text(new / "dataset.yaml", _fixed_spec(audit.spec, fixes).to_yaml())
     steps.append(f"{manifest.num_rows:,} of {audit.traits.num_rows:,} images remain")
     return FixedDataset(folder, tuple(steps))
 
@@ -301,7 +302,7 @@ def _encode(side: int | None, quality: int, paths: tuple[str, str]) -> tuple[str
             rgb.convert("L").save(data, "PNG")
         else:
             rgb.save(data, "JPEG", quality=quality)
-        Path(target).write_bytes(data.getvalue())
-        return target, True
     except Exception:  # broken since the audit; Pillow's plugins raise many kinds
         return target, False
+    Path(target).write_bytes(data.getvalue())
+    return target, True

@@ -6,11 +6,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, nearest, shortened
+from tfdetect.core.process import Terminated, command_process
 from tfdetect.core.text import user_path
 
 EXIT_ERROR = 2  # a mistake that the user can fix
@@ -311,19 +313,57 @@ def names(text: str) -> list[str]:
 def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    A `UserError` becomes one message on stderr and exit code 2.
+    A `UserError`, and a disk that is full or refuses access, become one message on stderr and exit
+    code 2. A signal that ends
+    the process does so after everything half-written was removed.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number
             stream.reconfigure(errors="backslashreplace")
     try:
-        return main(list(sys.argv[1:] if argv is None else argv)) or 0
+        with command_process():
+            return main(list(sys.argv[1:] if argv is None else argv)) or 0
     except UserError as error:
-        console.error(str(error))
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        console.log("\nStopped.")
-        return EXIT_INTERRUPTED
+        return _failed(str(error))
+    except (KeyboardInterrupt, Terminated) as ended:
+        with suppress(OSError):  # the terminal may be gone
+            console.log("\nStopped.")
+        return ended.code if isinstance(ended, Terminated) else EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return EXIT_BROKEN_PIPE
+    except Exception as error:
+        if (reason := _disk_error(error)) is None:
+            raise
+        return _failed(
+            f"{reason}. What was finished before is unchanged. Free space or allow access there, "
+            "or choose another folder, and run the command again."
+        )
+
+
+def _failed(message: str) -> int:
+    """Print an error and return its exit code; stderr may be on a full disk or closed, too."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+    with suppress(OSError):
+        console.error(message)
+    return EXIT_ERROR
+
+
+def _disk_error(error: Exception) -> str | None:
+    from tfdetect.core.files import disk_error
+
+    return disk_error(error)
+
+
+def _discard_output() -> None:
+    """Send what is not yet written to nowhere, or Python would complain at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(null, stream.fileno())
+    os.close(null)

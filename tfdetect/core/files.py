@@ -2,9 +2,12 @@
 
 import csv
 import ctypes
+import errno
 import io
+import itertools
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,29 +24,117 @@ if TYPE_CHECKING:
 
 _STAGED, _OLD = ".staged-", ".replaced"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+_DISK_ERRORS = {
+    errno.ENOSPC: "No space is left on the disk",
+    errno.EDQUOT: "The disk quota is used up",
+    errno.EFBIG: "A file is too large for this disk",
+    errno.EROFS: "The disk is read-only",
+    errno.EIO: "The disk has an input/output error",
+    errno.EACCES: "Permission denied",
+    errno.EPERM: "Permission denied",
+    errno.ENAMETOOLONG: "A file name is too long for this disk",
+}
+# What libraries without error numbers say, such as TensorFlow and SQLite.
+_DISK_TEXTS = {
+    "no space left on device": errno.ENOSPC, "disk is full": errno.ENOSPC,
+    "disk quota exceeded": errno.EDQUOT, "file too large": errno.EFBIG,
+    "read-only file system": errno.EROFS, "readonly database": errno.EROFS,
+}  # fmt: skip
+
+_numbers = itertools.count()
+_cleaned: set[Path] = set()  # folders without leftovers of processes that are gone
+_own: set[str] = set()  # names of what this process stages now
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, with the same extension, that takes the place of `path`.
+
+    A reader sees the old or the new file, whole. After an exception, nothing is left; what a
+    killed process left is removed by the next one that writes into the folder.
+    """
+    if path.parent not in _cleaned:
+        remove_leftovers(path.parent)
+        _cleaned.add(path.parent)
+    with _staged_name(path.parent, path.suffix) as temporary:
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old or the new file, whole."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name[:100]}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(temporary, path)
+    """Write `text` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def check_writable(output: Path) -> None:
-    """Fail early, before data are read, where a run could not be written.
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def check_writable(output: Path, flag: str = "--output") -> None:
+    """Fail early, before data are read, where a folder could not be written; create nothing.
+
+    Args:
+        output: the folder, which need not exist.
+        flag: the argument that named it.
 
     Raises:
-        UserError: the directory for runs cannot be created or written.
+        UserError: it cannot be created or written.
     """
+    folder = output.absolute()
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise UserError(
-            f"Cannot write to {output}: {error.strerror}. Choose another directory with --output."
+            f"Cannot write to {output}: {error.strerror}. Choose another folder with {flag}."
         ) from error
+
+
+def disk_error(error: BaseException) -> str | None:
+    """Return what the disk refused, if that is what an error or its cause says; else None.
+
+    The user can mend that: free space, allow access, choose another folder.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _DISK_ERRORS:
+            name = seen.filename2 or seen.filename
+            return _DISK_ERRORS[seen.errno] + (f": {os.fsdecode(name)}" if name else "")
+        text = str(seen).lower()
+        for phrase, number in _DISK_TEXTS.items():
+            if phrase in text:
+                return _DISK_ERRORS[number]
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+class FailedWrites:
+    """Files that could not be written, while the work on the others goes on.
+
+    Attributes:
+        reasons: why, by the file's path, without an ending where several files share it.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[Path, str] = {}
+
+    @contextmanager
+    def skipping(self, path: Path) -> Iterator[None]:
+        """Note `path` and the reason, instead of an error that is raised meanwhile."""
+        try:
+            yield
+        except (OSError, UserError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            self.reasons[path] = disk_error(error) or reason or str(error)
 
 
 def csv_text(rows: Sequence[Mapping | Sequence], columns: Sequence[str] | None = None) -> str:
@@ -81,15 +172,17 @@ def write_csv(table: "pa.Table", path: Path) -> None:
         ):
             cells = pa.array(map(csv_cell, column.to_pylist()), pa.string())
             table = table.set_column(number, name, cells)
-    temporary = path.with_name(f".{os.getpid()}.{path.name[:100]}.tmp")
-    pacsv.write_csv(table, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pacsv.write_csv(table, temporary)
 
 
 @contextmanager
 def staged(
-    folder: Path, copy: bool = False, linked: tuple[str, ...] = ()
-) -> Iterator[Path]:  # fmt: skip
+    folder: Path,
+    copy: bool = False,
+    linked: tuple[str, ...] = (),
+    beside: Path | None = None,
+) -> Iterator[Path]:
     """Yield a folder to write into, which takes the place of `folder` in one step.
 
     It has the same name, so that what is written may mention it. After an exception, `folder` is
@@ -100,28 +193,84 @@ def staged(
         copy: start from the content of `folder`, not from nothing.
         linked: names in `folder` that share their files with it instead of being copied; for
             files that are replaced, never written in place.
+        beside: stage next to this folder, on the same disk, instead of next to `folder`.
     """
+    name, folder = folder.name, folder.resolve() if folder.is_symlink() else folder
     recover(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    above = folder.parent / f"{_STAGED}{os.getpid()}-{folder.name}"
-    new = above / folder.name
-    above.mkdir()
-    try:
+    with _staged_folder(beside or folder) as above:
+        new = above / name
         if copy and folder.is_dir():
-            _copy(folder, new, linked)
+            copy_folder(folder, new, linked)
         else:
             new.mkdir()
         yield new
-        if folder.exists():
-            _exchange(new, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        exchange(new, folder)
+
+
+@contextmanager
+def merged(folder: Path) -> Iterator[Path]:
+    """Yield a new folder whose files are placed into `folder` at the end, all at once or none.
+
+    For folders that the user named, which may hold other things: those stay. Where `folder` holds
+    nothing else, it is replaced in one step. Otherwise the finished files are moved one after the
+    other, so that a kill in these milliseconds leaves some files of before, each one whole.
+    """
+    with _staged_folder(folder) as above:
+        new = above / folder.name
+        new.mkdir()
+        yield new
+        if not folder.is_dir() or _may_replace(folder, new):
+            exchange(new, folder)
         else:
-            new.rename(folder)
+            _move_into(new, folder)
+
+
+@contextmanager
+def _staged_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new hidden folder next to `folder`, removed at the end with all that it holds."""
+    above = folder.absolute().parent
+    above.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(above)
+    with _staged_name(above) as hidden:
+        try:
+            hidden.mkdir()
+            yield hidden
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _staged_name(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield a name that says which process uses it, so that the next one may remove it."""
+    name = f"{_STAGED}{socket.gethostname()}-{os.getpid()}-{next(_numbers)}{suffix}"
+    _own.add(name)
+    try:
+        yield folder / name
     finally:
-        shutil.rmtree(above, ignore_errors=True)
+        _own.discard(name)
 
 
-def _copy(source: Path, target: Path, linked: tuple[str, ...]) -> None:
+def _may_replace(folder: Path, new: Path) -> bool:
+    """Return whether a folder holds nothing else than `new`, and can be replaced as a whole."""
+    if folder.is_symlink() or os.path.ismount(folder) or folder.resolve() == Path.cwd():
+        return False
+    names = {path.relative_to(new) for path in new.rglob("*")}
+    return all(path.relative_to(folder) in names for path in folder.rglob("*"))
+
+
+def _move_into(new: Path, folder: Path) -> None:
+    """Move all files of one folder to the same places in another."""
+    for parent, folders, files in os.walk(new):
+        target = folder / Path(parent).relative_to(new)
+        for name in folders:
+            (target / name).mkdir(exist_ok=True)
+        for name in files:
+            os.replace(Path(parent, name), target / name)
+
+
+def copy_folder(source: Path, target: Path, linked: tuple[str, ...] = ()) -> None:
+    """Copy a folder; see `staged` for `linked`."""
     target.mkdir()
     for entry in source.iterdir():
         function = _link if entry.name in linked else shutil.copy2
@@ -138,8 +287,14 @@ def _link(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target)
 
 
-def _exchange(new: Path, old: Path) -> None:
-    """Exchange two folders in one step, or, where the system cannot, in two; see `recover`."""
+def exchange(new: Path, old: Path) -> None:
+    """Move `new` to the place of `old` in one step, and `old`, if there is one, to that of `new`.
+
+    Where the system cannot do so, it takes two steps, between which `recover` helps.
+    """
+    if not old.exists():
+        new.rename(old)
+        return
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2"):
         paths = (os.fsencode(new), os.fsencode(old))
@@ -159,9 +314,19 @@ def recover(folder: Path) -> None:
         aside.rename(folder)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes that are gone left staged for this folder."""
-    for entry in folder.parent.glob(f"{_STAGED}*-{folder.name}"):
-        number = entry.name.removeprefix(_STAGED).split("-", 1)[0]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(entry, ignore_errors=True)
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that are gone left staged in a folder."""
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(_STAGED)]
+    except OSError:
+        return
+    for name in names:
+        host, _, rest = name.removeprefix(_STAGED).rpartition("-")[0].rpartition("-")
+        if host != socket.gethostname() or not rest.isdigit() or name in _own:
+            continue
+        if int(rest) == os.getpid() or not psutil.pid_exists(int(rest)):
+            path = folder / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

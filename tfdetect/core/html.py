@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
+from tfdetect.core.files import write_bytes
 from tfdetect.core.text import printable
 
 Tone = Literal["good", "caution", "bad", "neutral"]
@@ -413,7 +414,7 @@ def picture_of(
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=_DPI)
     if path is not None:
-        path.write_bytes(data.getvalue())
+        write_bytes(path, data.getvalue())
     width, height = (round(inches * _CSS_DPI) for inches in figure.get_size_inches())
     encoded = base64.b64encode(data.getvalue()).decode()
     return Picture(encoded, alt, title, caption, (width, height))

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tfdetect.core.errors import UserError
+from tfdetect.core.locks import locked
 
 
 @contextmanager
@@ -19,19 +18,12 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds the lock.
     """
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"Another process is writing into {folder}. Wait until it is finished, or choose "
-            "another folder."
-        ) from None
-    try:
+    refusal = UserError(
+        f"Another process is writing into {folder}. Wait until it is finished, or choose another "
+        "folder."
+    )
+    with locked(folder / ".lock", refusal):
         yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 class Journal:

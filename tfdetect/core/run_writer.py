@@ -2,15 +2,16 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from tfdetect.core.errors import RunLockedError
-from tfdetect.core.files import check_writable, staged, write_text
+from tfdetect.core.errors import RunLockedError, UserError
+from tfdetect.core.files import check_writable, copy_folder, exchange, staged, write_text
+from tfdetect.core.locks import acquire, locked, release
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import RunInfo
 
@@ -35,7 +36,10 @@ def updating(run: Run) -> Iterator[Run]:
         UserError: the folder cannot be written.
     """
     check_writable(run.path.parent)
-    with _locked(run.path), staged(run.path, copy=True, linked=_LINKED) as folder:
+    with (
+        locked(_lock_of(run.path), _refusal(run.path)),
+        staged(run.path, copy=True, linked=_LINKED) as folder,
+    ):
         yield _as_current(replace(run, path=folder)) if run.migrated else replace(run, path=folder)
 
 
@@ -49,26 +53,49 @@ def _as_current(run: Run) -> Run:
     return replace(run, migrated=False)
 
 
-def _lock_of(path: Path) -> FileLock:
-    return FileLock(path.with_name(f".{path.name}.lock"))
+@contextmanager
+def creating(path: Path) -> Iterator[Path]:
+    """Yield a folder to write a new run into, which appears at `path` when it is whole.
+
+    For runs that are made in one go; `RunWriter` is for those that can be resumed.
+
+    Raises:
+        RunLockedError: another process is writing this run.
+        UserError: the folder cannot be written.
+    """
+    check_writable(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(_lock_of(path), _refusal(path)):
+        _check_new(path)
+        with staged(path) as folder:
+            yield folder
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = _lock_of(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunLockedError(f"Another process is writing the run {path}.") from None
-    try:
-        yield
-    finally:
-        _release(lock)
+def evaluating(run: Run, target: Path) -> Iterator[Path]:
+    """Yield a folder for results about a run, which takes the place of `target` at the end.
+
+    Args:
+        run: the run.
+        target: a folder below evaluations/ in the run; what it holds already is kept.
+    """
+    with ExitStack() as stack, staged(target, copy=True, beside=run.path) as folder:
+        yield folder
+        stack.enter_context(locked(_lock_of(run.path)))  # another command may swap the run
 
 
-def _release(lock: FileLock) -> None:
-    lock.release()
-    Path(lock.lock_file).unlink(missing_ok=True)
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _check_new(path: Path) -> None:
+    """Refuse to overwrite a run that another process has finished meanwhile."""
+    if path.exists():
+        raise UserError(f"There is a run {path} by now. Choose another name with --name.")
+
+
+def _refusal(path: Path) -> RunLockedError:
+    return RunLockedError(f"Another process is writing the run {path}.")
 
 
 class RunWriter:
@@ -77,7 +104,7 @@ class RunWriter:
     def __init__(self, path: Path):
         self.final = path
         self.path = path.with_name(path.name + PARTIAL)
-        self._lock = _lock_of(path)
+        self._lock: FileLock | None = None
 
     def acquire(self) -> None:
         """Take the lock, and make the folder.
@@ -87,12 +114,16 @@ class RunWriter:
             UserError: the folder cannot be written.
         """
         check_writable(self.final.parent)
-        try:
-            self._lock.acquire(timeout=0)
-            self.path.mkdir(exist_ok=True)
-            (self.path / "logs").mkdir(exist_ok=True)
-        except Timeout:
-            raise RunLockedError(f"Another process is writing the run {self.final}.") from None
+        self.final.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = acquire(_lock_of(self.final), _refusal(self.final))
+        if not (self.final / "state").is_dir():  # of a run to be continued
+            try:
+                _check_new(self.final)
+            except UserError:
+                self.release()
+                raise
+        self.path.mkdir(exist_ok=True)
+        (self.path / "logs").mkdir(exist_ok=True)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run atomically."""
@@ -111,13 +142,16 @@ class RunWriter:
         return run
 
     def adopt(self) -> None:
-        """Continue an interrupted run that has its final name already."""
+        """Continue an interrupted run that has its final name already, and keeps it meanwhile."""
         shutil.rmtree(self.path)  # the empty one that acquire made
-        self.final.rename(self.path)
+        with staged(self.path) as copy:
+            copy.rmdir()
+            copy_folder(self.final, copy, _LINKED)
 
     def finish(self) -> Run:
-        """Rename the run to its final name and give the lock back."""
-        self.path.rename(self.final)
+        """Give the run its final name, in one step, and give the lock back."""
+        exchange(self.path, self.final)
+        shutil.rmtree(self.path, ignore_errors=True)  # what had the name before
         self.release()
         return read_run(self.final)
 
@@ -129,4 +163,5 @@ class RunWriter:
 
     def release(self) -> None:
         """Give the lock back."""
-        _release(self._lock)
+        if self._lock is not None:
+            release(self._lock)

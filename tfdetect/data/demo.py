@@ -7,14 +7,12 @@ learns from it says nothing about real forgeries.
 """
 
 import io
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from tfdetect.core.files import staged
 from tfdetect.imaging.photographs import photograph
 
 SIDE = 64  # of a crop, in pixels
@@ -28,20 +26,11 @@ PHOTOS = {
 
 def build(folder: Path) -> Path:
     """Write the dataset into a folder, whole or not at all, and return the folder."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with staged(folder) as new:
         for split, photos in PHOTOS.items():
             for number, name in enumerate(photos):
                 rng = np.random.default_rng([len(split), number])
-                _write_pairs(temporary / split, name, photograph(name), rng)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not folder.is_dir():  # another process may have written it first
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                _write_pairs(new / split, name, photograph(name), rng)
     return folder
 
 

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.data.parallel import process_pool
+from tfdetect.data.parallel import Work
 
 METHODS = {"Face2Face": "F2F", "FaceSwap": "FS"}  # the names of note 003; others keep theirs
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv")
@@ -113,20 +114,30 @@ def extract_faces(
     Returns:
         The result for each video that was not skipped.
     """
-    todo = [(v, output, every, margin, size) for v in videos if not (output / v.target).exists()]
+    todo = [v for v in videos if not (output / v.target).exists()]
+    cut = partial(_cut_videos, output, every, margin, size)
     results = []
     with (
-        process_pool() as pool,
+        Work(cut, [[video] for video in todo], _failed) as work,
         console.progress(len(todo), "extracting faces", "videos", shown=progress) as bar,
     ):
-        for cut in pool.map(_cut_video, todo):
-            results.append(cut)
+        for cuts in work:
+            results += cuts
             bar.advance()
     return results
 
 
-def _cut_video(task: tuple[Video, Path, int, float, int | None]) -> Cut:
-    video, output, every, margin, size = task
+def _failed(video: Video) -> Cut:
+    return Cut(video, error="it ended the process that read it")
+
+
+def _cut_videos(
+    output: Path, every: int, margin: float, size: int | None, videos: list[Video]
+) -> list[Cut]:
+    return [_cut_video(video, output, every, margin, size) for video in videos]
+
+
+def _cut_video(video: Video, output: Path, every: int, margin: float, size: int | None) -> Cut:
     import cv2
 
     cv2.setNumThreads(1)
@@ -135,11 +146,11 @@ def _cut_video(task: tuple[Video, Path, int, float, int | None]) -> Cut:
     faces, masks = output / video.target, None
     if video.masks is not None:
         masks = output / video.target.replace("edited", "masks", 1)
-    partial = faces.with_name(f".{faces.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    if masks:
-        masks.mkdir(parents=True, exist_ok=True)  # the faces' folder appears when all is complete
+    new_faces = faces.with_name(f".{faces.name}.partial")
+    new_masks = masks and masks.with_name(f".{masks.name}.partial")
+    for folder in filter(None, (new_faces, new_masks)):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     cascades = cv2.data.haarcascades  # type: ignore[attr-defined]
     detector = cv2.CascadeClassifier(os.path.join(cascades, "haarcascade_frontalface_default.xml"))
     written = missed = 0
@@ -152,17 +163,28 @@ def _cut_video(task: tuple[Video, Path, int, float, int | None]) -> Cut:
         if box is None:
             missed += 1
             continue
-        cv2.imwrite(str(partial / f"{number:04d}.png"), _square(frame, box, margin, size))
-        if masks and mask_frame:
+        _write(new_faces / f"{number:04d}.png", _square(frame, box, margin, size))
+        if new_masks and mask_frame:
             mask = np.where(mask_frame[1].max(axis=2) >= 128, 255, 0).astype(np.uint8)
             mask = _square(mask, box, margin, size, nearest=True)
-            cv2.imwrite(str(masks / f"{number:04d}.png"), mask)
+            _write(new_masks / f"{number:04d}.png", mask)
         written += 1
     if not written:
-        shutil.rmtree(partial)
+        for folder in filter(None, (new_faces, new_masks)):
+            shutil.rmtree(folder)
         return Cut(video, 0, missed, "no face found" if missed else "no frame can be read")
-    partial.rename(faces)
+    if masks and new_masks:  # first: the faces' folder says that all is complete
+        shutil.rmtree(masks, ignore_errors=True)
+        new_masks.rename(masks)
+    new_faces.rename(faces)
     return Cut(video, written, missed)
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    import cv2
+
+    encoded = cv2.imencode(".png", pixels)[1]  # cv2.imwrite says nothing of a full disk
+    path.write_bytes(encoded.tobytes())
 
 
 def _frames(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:

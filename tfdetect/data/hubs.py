@@ -6,7 +6,6 @@ This is done once; afterwards only the folder is needed.
 """
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import disk_error, staged
 from tfdetect.core.folder_spec import SPLIT_FOLDERS
 from tfdetect.data.locate import cache_dir
 
@@ -41,30 +41,27 @@ def unpack(name: str) -> str:
         return str(manifest)
     kind, _, text = name.partition(":")
     console.log(f"Downloading {name} into {folder} ...")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
-        rows = []
-        for split, number, data, label in _tfds(text) if kind == "tfds" else _hugging_face(text):
-            path = f"{split}/{number:07d}.{_EXTENSIONS.get(data[:2], 'png')}"
-            (partial / split).mkdir(exist_ok=True)
-            (partial / path).write_bytes(data)
-            rows.append((path, label, SPLIT_FOLDERS.get(split.lower(), "train")))
-        table = pa.table(list(zip(*rows)), ["path", "label", "split"])
-        pq.write_table(table, partial / "manifest.parquet")
-    except (KeyboardInterrupt, UserError):
-        shutil.rmtree(partial, ignore_errors=True)
+        with staged(folder) as new:
+            rows = []
+            source = _tfds(text) if kind == "tfds" else _hugging_face(text)
+            for split, number, data, label in source:
+                path = f"{split}/{number:07d}.{_EXTENSIONS.get(data[:2], 'png')}"
+                (new / split).mkdir(exist_ok=True)
+                (new / path).write_bytes(data)
+                rows.append((path, label, SPLIT_FOLDERS.get(split.lower(), "train")))
+            table = pa.table(list(zip(*rows)), ["path", "label", "split"])
+            pq.write_table(table, new / "manifest.parquet")
+    except UserError:
         raise
     except Exception as error:  # both libraries raise errors of many kinds
-        shutil.rmtree(partial, ignore_errors=True)
+        if disk_error(error):
+            raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
             f"{name} could not be unpacked: {reason}\nPrepare it on a machine with a network and "
             f"give its folder: {kind}:path/to/it."
         ) from error
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
     return str(manifest)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import disk_error
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import PREPARED, DatasetSpec
 from tfdetect.core.text import from_os
@@ -72,9 +73,9 @@ def _download(spec: DatasetSpec) -> Path:
         import kagglehub
 
         folder = Path(kagglehub.dataset_download(spec.source.kaggle))
-    except KeyboardInterrupt:
-        raise
     except Exception as error:  # kagglehub raises what its HTTP library raises
+        if disk_error(error):
+            raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
             f"Downloading {spec.name!r} failed: {reason}\n{_what_to_do(spec)}"

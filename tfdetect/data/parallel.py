@@ -8,19 +8,21 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfdetect.core import console
+from tfdetect.core.files import replacing
 
 Item = TypeVar("Item")
+Row = TypeVar("Row")
 
 _MIN_FILES = 500  # fewer files are read in this process
 _PR_SET_PDEATHSIG = 1  # of prctl: a signal for when the parent ends
@@ -53,65 +55,100 @@ def read_all(
             bar.advance(len(rows))
             yield pa.record_batch(columns, schema=schema)
 
+    def skipped(file: Item) -> tuple:
+        name = file if isinstance(file, str) else next(iter(file))  # type: ignore[call-overload]
+        console.warn(f"{name} ended the process that read it, and is skipped")
+        return failed(file)
+
     some = partial(_read_some, read)
     with console.progress(len(files), description, "files", shown=progress) as bar:
         if len(files) < _MIN_FILES:
             return pa.Table.from_batches(batches(map(some, tasks), bar), schema)
-        results = _in_processes(some, tasks, failed)
-        return pa.Table.from_batches(batches(results, bar), schema)
+        with Work(some, tasks, skipped) as work:
+            return pa.Table.from_batches(batches(work, bar), schema)
 
 
 def _read_some(read: Callable[[Item], tuple], files: list[Item]) -> list[tuple]:
     return [read(file) for file in files]
 
 
-def _in_processes(
-    some: Callable[[list[Item]], list[tuple]],
-    tasks: list[list[Item]],
-    failed: Callable[[Item], tuple],
-) -> Iterator[list[tuple]]:
-    """Yield the rows of each task, in order; a file that kills its process costs its own row."""
-    done = 0
-    while done < len(tasks):
-        with process_pool() as pool:
-            try:
-                futures = [pool.submit(some, task) for task in tasks[done:]]
+class Work(Generic[Item, Row]):
+    """Tasks in worker processes, begun at once; iterating gives the rows of each task, in order.
+
+    A file that kills its process costs its own row alone.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[list[Item]], list[Row]],
+        tasks: list[list[Item]],
+        failed: Callable[[Item], Row],
+        workers: int | None = None,
+    ):
+        """Begin.
+
+        Args:
+            function: returns one row for each file of a task; of a module, or a partial of one.
+            tasks: lists of files.
+            failed: returns the row of a file that ends the process that works on it.
+            workers: number of processes; by default one for each core.
+        """
+        self._function, self._tasks, self._failed = function, tasks, failed
+        self._workers = workers
+        self._begin(0)
+
+    def _begin(self, first: int) -> None:
+        self._pool = process_pool(self._workers)
+        self._futures: list[Future[list[Row]]] = []
+        with suppress(BrokenProcessPool):  # already: found when the rows are asked for
+            for task in self._tasks[first:]:
+                self._futures.append(self._pool.submit(self._function, task))
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        done = 0
+        while done < len(self._tasks):
+            futures = iter(self._futures)
+            with suppress(BrokenProcessPool):
                 for future in futures:
-                    yield future.result()
+                    rows = future.result()
                     done += 1
-            except BrokenProcessPool:
-                pass
-        if done < len(tasks):  # its process died, or one beside it: read its files one by one
-            yield _one_by_one(some, tasks[done], failed)
-            done += 1
+                    yield rows
+            if done < len(self._tasks):  # its process died, or one beside it
+                end_pool(self._pool)
+                yield self._one_by_one(self._tasks[done])
+                done += 1
+                self._begin(done)
 
+    def _one_by_one(self, files: list[Item]) -> list[Row]:
+        rows: list[Row] = []
+        while len(rows) < len(files):
+            with process_pool(1) as pool:
+                try:
+                    for file in files[len(rows) :]:
+                        rows += pool.submit(self._function, [file]).result()
+                except BrokenProcessPool:
+                    rows.append(self._failed(files[len(rows)]))
+        return rows
 
-def _one_by_one(
-    some: Callable[[list[Item]], list[tuple]],
-    files: list[Item],
-    failed: Callable[[Item], tuple],
-) -> list[tuple]:
-    rows: list[tuple] = []
-    while len(rows) < len(files):
-        with process_pool(1) as pool:
-            try:
-                for file in files[len(rows) :]:
-                    rows += pool.submit(some, [file]).result()
-            except BrokenProcessPool:
-                console.warn(f"{files[len(rows)]} ended the process that read it, and is skipped")
-                rows.append(failed(files[len(rows)]))
-    return rows
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, value: Any, traceback: Any) -> None:
+        self._pool.__exit__(kind, value, traceback)
 
 
 class _Pool(ProcessPoolExecutor):
     """Starts its processes without the script of the user, which may have no main guard."""
 
     def submit(self, *args: Any, **kwargs: Any) -> Future:
-        with _hidden_main():
+        with _hidden_main(), _no_interrupts():
             return super().submit(*args, **kwargs)
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
-        self.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            self.shutdown()
+        else:
+            end_pool(self)
 
 
 @contextmanager
@@ -125,6 +162,19 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C from their first moment on; this one is told later."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def process_pool(workers: int | None = None) -> ProcessPoolExecutor:
     """Return a pool of worker processes, by default one for each core.
 
@@ -132,6 +182,16 @@ def process_pool(workers: int | None = None) -> ProcessPoolExecutor:
     ends.
     """
     return _Pool(workers, get_context("spawn"), _end_with_parent, (os.getpid(),))
+
+
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """End a pool at once, whatever its processes are doing."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -155,9 +215,8 @@ def write_cache(path: Path, table: pa.Table) -> None:
     """Write a table whole or not at all; warn if that is not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        pq.write_table(table, temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary)
     except OSError as error:
         warnings.warn(
             f"Cannot write the cache {path}: {error}. The files will be read again next time.",

@@ -151,8 +151,8 @@ def _write(
         "fingerprint": catalog.fingerprint(), "shard_bytes": shard_bytes,
         "copies": json.loads(json.dumps(asdict(copies))),
     }  # fmt: skip
-    complete = final.is_dir()
-    folder = final if complete else final.with_name(f".{PREPARED}{PARTIAL}")
+    complete, partial = final.is_dir(), final.with_name(f".{PREPARED}{PARTIAL}")
+    folder = final if complete else partial
     folder.mkdir(exist_ok=True)
     _check_same(folder, made_from)
     table = _assign_shards(catalog, name, shard_bytes)
@@ -163,6 +163,9 @@ def _write(
         shard: rows for shard, rows in parts.items()
         if shard not in known or not _is_whole(folder / shard, known[shard], check=complete)
     }  # fmt: skip
+    if complete and missing:  # until it is whole again, it is not finished
+        final.rename(partial)
+        complete, folder, journal = False, partial, Journal(partial / SHARDS, "shard")
     with_masks = bool(pc.any(table["mask"].is_valid()).as_py())
     writer = ShardWriter(catalog, folder, copies, with_masks)
     before = table.num_rows - sum(len(rows) for rows in missing.values())
@@ -174,11 +177,10 @@ def _write(
     skipped = [pair[1:] for shard in parts for pair in written[shard]["skipped"]]
     table = _written_rows(table, parts, written, copies)
     _check_skipped(spec, skipped, table)
-    if missing or not complete:
+    if not complete:
         _write_metadata(folder, name, spec, table, written, with_masks)
         _write_skipped(folder, catalog, skipped)
         write_text(folder / "prepared.json", json.dumps({**made_from, **provenance()}, indent=2))
-    if not complete:
         folder.rename(final)
     return Prepared(final, table.num_rows, len(parts), len(missing), len(skipped))
 

@@ -1,5 +1,6 @@
 """Writes where images were altered, as PNG files."""
 
+import io
 import os
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tfdetect.core.errors import UserError
+from tfdetect.core.files import FailedWrites, write_bytes
 from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 
@@ -61,20 +62,15 @@ class MaskWriter:
     elsewhere; altered is P(altered) from 0 to 255.
     """
 
-    def __init__(self, folder: Path, paths: list[str]):
+    def __init__(self, folder: Path, paths: list[str], failed: FailedWrites):
         self.folder = folder
-        self._names = output_names(paths)
+        self._names, self._failed = output_names(paths), failed
 
     def write(self, mask: "MaskPrediction") -> None:
-        """Write the files of one image.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
-        try:
-            self._write(mask, self.folder / self._names[mask.index])
-        except OSError as error:
-            raise UserError(f"Writing masks to {self.folder} failed: {error}.") from error
+        """Write the files of one image, or note that they cannot be written."""
+        path = self.folder / self._names[mask.index]
+        with self._failed.skipping(path):
+            self._write(mask, path)
 
     @staticmethod
     def _write(mask: "MaskPrediction", path: Path) -> None:
@@ -85,4 +81,6 @@ class MaskWriter:
             ("altered", np.rint(mask.altered * 255).astype(np.uint8)),
             ("overlay", overlay(mask.image, altered)),
         ):
-            Image.fromarray(pixels).save(f"{path}.{kind}.png")
+            data = io.BytesIO()
+            Image.fromarray(pixels).save(data, "PNG")
+            write_bytes(path.with_name(f"{path.name}.{kind}.png"), data.getvalue())

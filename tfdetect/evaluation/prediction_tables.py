@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.files import write_csv
+from tfdetect.core.files import replacing, write_csv
 from tfdetect.core.text import user_path, with_escapes
 from tfdetect.data.scan import EXTENSIONS, UNSUPPORTED
 
@@ -71,19 +71,18 @@ def check_output(path: Path) -> None:
 
 def write(table: pa.Table, path: Path) -> None:
     """Write predictions in the format of the path's extension, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return write_csv(table, path)
-    if suffix == ".parquet":
-        pq.write_table(table, temporary)
-    else:
-        rows = (
-            json.dumps(row | {"path": with_escapes(row["path"])}, ensure_ascii=False)
-            for row in table.to_pylist()
-        )
-        temporary.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        if suffix == ".parquet":
+            pq.write_table(table, temporary)
+        else:
+            rows = (
+                json.dumps(row | {"path": with_escapes(row["path"])}, ensure_ascii=False)
+                for row in table.to_pylist()
+            )
+            temporary.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
 
 
 def terminal(table: pa.Table) -> str:

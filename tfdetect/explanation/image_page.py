@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
+from tfdetect.core.files import FailedWrites, write_text
 from tfdetect.core.html import (
     Card,
     Picture,
@@ -48,7 +47,11 @@ _MEANINGS = {
 
 
 def explain_files(
-    run: Run, detector: keras.Model, predictions: pa.Table, pages: list[Path]
+    run: Run,
+    detector: keras.Model,
+    predictions: pa.Table,
+    pages: list[Path],
+    failed: FailedWrites,
 ) -> Iterator[Path]:
     """Write a page for each image that could be read; yield the paths of the pages.
 
@@ -57,28 +60,17 @@ def explain_files(
         detector: its model.
         predictions: from `predict_files`.
         pages: where to write each page.
-
-    Raises:
-        UserError: a page cannot be written.
+        failed: notes the pages that cannot be written.
     """
     explainer = Explainer(detector, run.info.members)
     for row, page in zip(predictions.to_pylist(), pages):
-        if row["error"] is None:
-            yield write_page(run, examine(run, explainer, row), page)
-
-
-def write_page(run: Run, found: Examination, path: Path) -> Path:
-    """Write the page of one image and return its path.
-
-    Raises:
-        UserError: the page cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, image_page(run, found))
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
-    return path
+        if row["error"] is not None:
+            continue
+        with failed.skipping(page):
+            page.parent.mkdir(parents=True, exist_ok=True)
+            write_text(page, image_page(run, examine(run, explainer, row)))
+        if page not in failed.reasons:
+            yield page
 
 
 def image_page(run: Run, found: Examination) -> str:

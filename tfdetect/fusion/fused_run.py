@@ -10,10 +10,11 @@ import numpy as np
 import yaml
 
 from tfdetect.core import console
+from tfdetect.core.files import write_text
 from tfdetect.core.provenance import command_line, provenance
-from tfdetect.core.run import Run
+from tfdetect.core.run import Run, read_run
 from tfdetect.core.run_info import RunInfo, TrainingImages
-from tfdetect.core.run_writer import RunWriter, write_info
+from tfdetect.core.run_writer import creating, write_info
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import dataset_info
@@ -48,14 +49,13 @@ def write_fused_run(
         write_report: called with the run's directory, to write the report on the fusion.
         log: called with each message.
     """
-    writer = RunWriter(path)
-    writer.acquire()
-    try:
+    with creating(path) as folder:
         document = yaml.safe_dump(_document(members, fusion), sort_keys=False)
-        writer.write_text("ensemble.yaml", document)
-        writer.write_text("dataset.yaml", spec.to_yaml())
-        write_model(detector, writer.path / "model.keras")
-        run = writer.begin(
+        write_text(folder / "ensemble.yaml", document)
+        write_text(folder / "dataset.yaml", spec.to_yaml())
+        write_model(detector, folder / "model.keras")
+        run = Run(
+            folder,
             RunInfo(
                 status="complete",
                 class_names=tuple(members.class_names),
@@ -67,16 +67,14 @@ def write_fused_run(
                 parameters=detector.count_params(),
                 command=command_line("ensemble"),
                 **provenance(),
-            )
+            ),
         )
+        write_info(run)
         run = evaluate_run(run, catalog, log=log, calibrate=CalibrationSettings()).run
         write_info(run)
         export_finished_run(run)
         write_report(run.path)
-        return writer.finish()
-    except BaseException:
-        writer.abandon()
-        raise
+    return read_run(path)
 
 
 def training_images_of(runs: list[Run]) -> TrainingImages:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tfdetect.core import console, html
 from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import csv_text, write_text
+from tfdetect.core.files import csv_text, merged, write_text
 from tfdetect.core.text import latex
 from tfdetect.evaluation.metrics import NAMES, format_interval
 from tfdetect.generalization.train_matrix import METRICS
@@ -89,12 +89,13 @@ def write_report(values: dict[str, Any], folder: Path, published: str | None = N
         folder: where to write.
         published: a table to compare with, as `read_published` takes it.
     """
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
     document = values | {"means": mean_metrics(values)}
-    write_text(folder / "matrix.json", json.dumps(document, indent=2) + "\n")
-    write_text(folder / "matrix.csv", _csv(values))
-    write_text(folder / "matrix.tex", _latex(values))
-    write_text(folder / "matrix.html", _page(values, folder, published))
+    with merged(folder) as new:
+        (new / "figures").mkdir()
+        write_text(new / "matrix.json", json.dumps(document, indent=2) + "\n")
+        write_text(new / "matrix.csv", _csv(values))
+        write_text(new / "matrix.tex", _latex(values))
+        write_text(new / "matrix.html", _page(values, new, published))
 
 
 def _page(values: dict[str, Any], folder: Path, published: str | None) -> str:

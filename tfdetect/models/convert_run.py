@@ -7,11 +7,11 @@ from typing import Any
 from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
-from tfdetect.core.files import csv_text
+from tfdetect.core.files import csv_text, write_text
 from tfdetect.core.provenance import command_line, provenance
-from tfdetect.core.run import Run
+from tfdetect.core.run import Run, read_run
 from tfdetect.core.run_info import DatasetInfo, RunInfo, View
-from tfdetect.core.run_writer import RunWriter
+from tfdetect.core.run_writer import creating, write_info
 
 
 def convert_run(
@@ -56,12 +56,10 @@ def convert_run(
         {"variable": variable, "published": key, "matched_by": "name" if known else "order"}
         for variable, key, known in convert(detector, name, state, wanted)
     ]
-    writer = RunWriter(path)
-    writer.acquire()
-    try:
-        writer.write_text("experiment.yaml", experiment.to_yaml())
-        writer.write_text("conversion.csv", csv_text(matched))
-        save_detector(detector, writer.path / "model.keras")
+    with creating(path) as folder:
+        write_text(folder / "experiment.yaml", experiment.to_yaml())
+        write_text(folder / "conversion.csv", csv_text(matched))
+        save_detector(detector, folder / "model.keras")
         data = experiment.data
         view = View(
             size=data.image_size,
@@ -70,7 +68,8 @@ def convert_run(
             equalize=data.equalize,
         )
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-        run = writer.begin(
+        run = Run(
+            folder,
             RunInfo(
                 status="converted",
                 class_names=("real", "fake"),
@@ -81,13 +80,11 @@ def convert_run(
                 seed=experiment.seed,
                 command=command_line("convert"),
                 **provenance(),
-            )
+            ),
         )
+        write_info(run)
         export_finished_run(run, experiment.training.export)
-        return writer.finish()
-    except BaseException:
-        writer.abandon()
-        raise
+    return read_run(path)
 
 
 def is_matched_by_order(run: Run) -> bool:

@@ -17,11 +17,11 @@ Detectors that predict masks also return P(altered) of each pixel: serving_defau
 float32 [B, H, W, 1]; encoded as mask_png, string [B], gray PNG of each image's size, 255 for 1.
 """
 
-import shutil
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfdetect.core.files import staged
 from tfdetect.core.run import Run
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import windows
@@ -86,11 +86,8 @@ def export_saved_model(run: Run) -> None:
     encoded = tf.TensorSpec([None], tf.string, name="encoded_images")
     archive.add_endpoint("serving_default", _traced(images_endpoint, images))
     archive.add_endpoint("encoded", _traced(encoded_endpoint, encoded))
-    temporary, final = run.path / ".saved_model.tmp", run.path / "saved_model"
-    shutil.rmtree(temporary, ignore_errors=True)
-    archive.write_out(str(temporary), verbose=False)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
+    with staged(run.path / "saved_model") as folder:
+        archive.write_out(str(folder), verbose=False)
 
 
 def _traced(endpoint: Callable, spec: tf.TensorSpec) -> tf.types.experimental.GenericFunction:

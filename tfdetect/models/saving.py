@@ -1,7 +1,6 @@
 """Writes and reads the Keras file of a detector."""
 
 import importlib
-import os
 import zipfile
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import keras
 
 from tfdetect.core import plugins, registry
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import replacing
 from tfdetect.core.run import Run
 from tfdetect.models.backbones import ignore_mask_warnings
 
@@ -86,6 +86,5 @@ def save_detector(detector: keras.Model, path: Path) -> None:
 
 def write_model(model: keras.Model, path: Path) -> None:
     """Write a model's .keras file atomically."""
-    temporary = path.with_name(f".{path.stem}.tmp.keras")
-    model.save(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        model.save(temporary)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from tfdetect.core.files import replacing
+
 _FORGERIES = 8  # on a sheet
 
 
@@ -25,4 +27,5 @@ def write_contact_sheet(
     rows = [
         ([figures.read_picture(file) for file in files], fill) for files, fill in shown[:_FORGERIES]
     ]
-    figures.forgeries(rows).savefig(path, dpi=100)
+    with replacing(path) as temporary:
+        figures.forgeries(rows).savefig(temporary, dpi=100)

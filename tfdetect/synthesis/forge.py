@@ -113,14 +113,12 @@ def plan_forgeries(splits: dict[str, str], settings: Settings) -> list[Item]:
     """Return the forgeries to make.
 
     A donor is in the same split as its photograph, so that splits share no pixels. A
-    photograph that is alone in its split gets the next fill that needs no donor.
+    photograph that is alone in its split gets the next fill that needs no donor; if every fill
+    needs one, `forge` refuses it.
 
     Args:
         splits: the split of each photograph.
         settings: how forgeries are made.
-
-    Raises:
-        UserError: A photograph is alone in its split, and every fill needs a donor.
     """
     by_split: dict[str, list[str]] = {}
     for photo, split in splits.items():
@@ -129,16 +127,11 @@ def plan_forgeries(splits: dict[str, str], settings: Settings) -> list[Item]:
     items = []
     for number, (photo, split) in enumerate(splits.items()):
         others = [p for p in by_split[split] if p != photo]
-        fills = [fill for fill in settings.fills if others or not needs[fill]]
-        if not fills:
-            raise UserError(
-                f"The fill {settings.fills[0]!r} needs another photograph in the {split} split, "
-                f"but {photo} is alone there. Add photographs, or another fill."
-            )
+        fills = [f for f in settings.fills if others or not needs[f]] or settings.fills
         for variant in range(settings.variants):
             fill = fills[(number + variant) % len(fills)]
             rng = random_generator(settings.seed, photo, variant, "donor")
-            donor = others[rng.integers(len(others))] if needs[fill] else None
+            donor = others[rng.integers(len(others))] if needs[fill] and others else None
             items.append(Item(photo, variant, fill, donor))
     return items
 
@@ -173,6 +166,11 @@ def forge(
     accepted = signature(fill).parameters
     fill_options = dict((settings.fill_options or {}).get(item.fill, {}))
     extra: dict[str, Any] = {}
+    if "donor" in accepted and item.donor is None:
+        raise UserError(
+            f"{item.photo}: the fill {item.fill!r} needs another photograph in the same split, "
+            "where this one is alone. Add photographs, or another fill"
+        )
     if "donor" in accepted and item.donor is not None:
         extra["donor"] = same_size(load_donor(item.donor).pixels, photo.size, rng)
     if "prompt" in accepted:

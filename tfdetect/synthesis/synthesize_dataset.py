@@ -19,9 +19,9 @@ A photograph has one original and as many forgeries as variants, under numbered 
 import csv
 import io
 import json
-import os
+import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -32,11 +32,11 @@ from PIL import Image
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
+from tfdetect.core.files import disk_error, remove_leftovers, replacing, write_bytes, write_text
 from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.spec import ClassSpec, DatasetSpec
-from tfdetect.data.parallel import process_pool
+from tfdetect.data.parallel import Work
 from tfdetect.synthesis.contact_sheet import write_contact_sheet
 from tfdetect.synthesis.forge import (
     COLUMNS,
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from tfdetect.synthesis.autoencoder import Autoencoder
 
 _MIN_ITEMS = 16  # fewer forgeries are made in this process
+_LONGEST_SIDES = {"webp": 16_383, "jpg": 65_500}  # in pixels, by the encoding of the copies
+_AUTOENCODER = "autoencoder.keras"
 _AUTOENCODER_PHOTOS = 500  # an autoencoder is trained on at most so many photographs
 
 
@@ -90,8 +92,7 @@ def synthesize(
     splits = splits_of(folder_name(output), find_photos(source))
     items = plan_forgeries(splits, settings)
     try:
-        (output / "images").mkdir(parents=True, exist_ok=True)
-        with exclusive(output):
+        with _folder(output), exclusive(output):
             _check_settings(output, source, list(splits), settings)
             rows = _make_missing(
                 source, output, settings, splits, items, workers, steps, progress, log
@@ -101,10 +102,25 @@ def synthesize(
             write_contact_sheet(output / "contact_sheet.png", made)
     except OSError as error:
         raise UserError(
-            f"Writing to {output} failed: {error.strerror or error}. What was made is kept. Run "
+            f"Writing to {output} failed: {disk_error(error) or error}. What was made is kept. Run "
             "the same command again to continue."
         ) from error
     return rows
+
+
+@contextmanager
+def _folder(output: Path) -> Iterator[None]:
+    """Make the folder; if nothing is made in it, it does not stay, and becomes nobody's class."""
+    new = not output.exists()
+    images = output / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        remove_leftovers(images)  # of worker processes, which were ended
+        if new and not any(images.iterdir()) and not (output / _AUTOENCODER).is_file():
+            shutil.rmtree(output)
+        raise
 
 
 def files(output: Path, row: Row, settings: Settings) -> tuple[Path, Path, Path]:
@@ -125,7 +141,8 @@ def _make_missing(
     """Make the forgeries that do not exist yet; return the rows of all."""
     journal = Journal(output / ".made.jsonl", "id")
     rows = journal.read()
-    missing = [item for item in items if item.id not in rows]
+    # What failed before is tried again: it may have been for lack of memory.
+    missing = [item for item in items if item.id not in rows or rows[item.id]["error"]]
     autoencoder = None
     if any(item.fill == "autoencoder" for item in missing):
         train = [p for p, split in splits.items() if split == "train"] or list(splits)
@@ -157,7 +174,12 @@ class _Task:
         return [self.make(item) for item in items]
 
     def make(self, item: Item, autoencoder: "Autoencoder | None" = None) -> Row:
-        """Make and write one forgery; return its row, with an error if it failed."""
+        """Make and write one forgery; return its row, with an error if it failed.
+
+        Raises:
+            ModelNotAvailable: a network is missing, so that no other photograph would fare better.
+            OSError: the disk is full or refuses access.
+        """
 
         @cache
         def load(name: str) -> Photo:
@@ -165,24 +187,31 @@ class _Task:
 
         try:
             photo = load(item.photo)
+            _check_size(photo, self.settings)
             forged, mask, row = forge(photo, item, self.settings, load, autoencoder)
+            original, *others = files(self.output, row, self.settings)
+            data = [
+                _encode(mask.astype(np.uint8) * 255, self.settings, lossless=True),
+                _encode(forged, self.settings),
+            ]
+            if not original.is_file():
+                data.append(_encode(photo.pixels, self.settings))
+                others.append(original)
         except ModelNotAvailable:
-            raise  # no other photograph would fare better
+            raise
         except UserError as error:
-            return {**dict.fromkeys(COLUMNS), "id": item.id, "kind": item.kind,
-                    "source": item.photo, "fill": item.fill, "error": str(error)}  # fmt: skip
-        original, mask_file, forgery = files(self.output, row, self.settings)
-        if not original.is_file():
-            self._write(original, photo.pixels)
-        self._write(mask_file, mask.astype(np.uint8) * 255, lossless=True)
-        self._write(forgery, forged)
+            return self.failed(item, str(error))
+        except Exception as error:  # libraries refuse an odd image in many ways; others go on
+            return self.failed(item, f"{item.photo}: {str(error)[:200] or type(error).__name__}")
+        for path, encoded in zip(others, data):
+            write_bytes(path, encoded)
         return row
 
-    def _write(self, path: Path, pixels: np.ndarray, lossless: bool = False) -> None:
-        data = _encode(pixels, self.settings, lossless)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+    def failed(self, item: Item, error: str = "") -> Row:
+        """Return the row of a forgery that cannot be made."""
+        error = error or f"{item.photo}: it ended the process that worked on it"
+        return {**dict.fromkeys(COLUMNS), "id": item.id, "kind": item.kind,
+                "source": item.photo, "fill": item.fill, "error": error}  # fmt: skip
 
 
 def _make(
@@ -194,18 +223,24 @@ def _make(
     away = [item for item in items if not all_here and item.fill not in WITH_MODEL]
     if workers == 1 or len(away) < _MIN_ITEMS:
         here, away = [*away, *here], []
-    with process_pool(workers) as pool:
-        size = max(1, min(16, len(away) // (4 * workers)))
-        chunks = [away[i : i + size] for i in range(0, len(away), size)]
-        futures: list[Future] = [pool.submit(task.make_all, chunk) for chunk in chunks]
-        try:
-            for item in here:
-                yield task.make(item, autoencoder)
-            for future in as_completed(futures):
-                yield from future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    size = max(1, min(16, len(away) // (4 * workers)))
+    chunks = [away[i : i + size] for i in range(0, len(away), size)]
+    with Work(task.make_all, chunks, task.failed, workers) as work:
+        for item in here:
+            yield task.make(item, autoencoder)
+        for rows in work:
+            yield from rows
+
+
+def _check_size(photo: Photo, settings: Settings) -> None:
+    """Refuse a photograph with a side that the format of the copies does not allow."""
+    kind = _extension(settings)
+    longest, most = max(photo.size), _LONGEST_SIDES.get(kind)
+    if most is not None and longest > most:
+        raise UserError(
+            f"{photo.name}: a side has {longest:,} pixels; {kind.upper()} allows {most:,}. Choose "
+            "--encode png, or --size"
+        )
 
 
 def _extension(settings: Settings, lossless: bool = False) -> str:
@@ -251,7 +286,7 @@ def _find_autoencoder(
     """Return the given autoencoder, the one that was trained before, or a new one."""
     from tfdetect.synthesis.autoencoder import Autoencoder, psnr, train
 
-    file = Path(settings.autoencoder or output / "autoencoder.keras")
+    file = Path(settings.autoencoder or output / _AUTOENCODER)
     if file.is_file() or settings.autoencoder:
         return Autoencoder.load(file)
     pixels = []
@@ -271,9 +306,8 @@ def _find_autoencoder(
                 bar.set_note(f"{10 * np.log10(255**2 / loss):.1f} dB")
 
         trained = train(pixels, steps, settings.seed, on_step_end)
-    temporary = file.with_name(".autoencoder.keras")
-    trained.save(temporary)
-    os.replace(temporary, file)
+    with replacing(file) as temporary:
+        trained.save(temporary)
     log(f"autoencoder: {psnr(trained, pixels[:50]):.1f} dB on photographs it was trained on")
     return trained
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment
-from tfdetect.core.files import write_text
 from tfdetect.core.run import PARTIAL, open_run
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_report import format_summary, write_report
@@ -33,8 +32,7 @@ def finish_search(search: Search) -> str:
         f"{best.value:.4f} on validation",
         "published": None,
     })  # fmt: skip
-    write_text(search.folder / "best.yaml", experiment.to_yaml())
-    write_report(search, trials)
+    write_report(search, trials, experiment.to_yaml())
     return format_summary(search, trials)
 
 

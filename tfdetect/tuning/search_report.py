@@ -1,11 +1,12 @@
 """Writes the report of a search: trials.csv, report.html with figures, and a terminal summary."""
 
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from tfdetect.core import console, html
-from tfdetect.core.files import csv_text, write_text
+from tfdetect.core.files import csv_text, merged, write_text
 from tfdetect.tuning import search_figures
 from tfdetect.tuning.importance import parameter_importance
 from tfdetect.tuning.scheduler import best_trial
@@ -34,17 +35,22 @@ def format_summary(search: Search, trials: list[Trial]) -> str:
     return "\n".join(lines)
 
 
-def write_report(search: Search, trials: list[Trial]) -> None:
-    """Write trials.csv, figures/ and report.html."""
-    write_text(search.folder / "trials.csv", _csv(search, trials))
-    folder = search.folder / "figures"
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
-    write_text(search.folder / "report.html", _page(search, trials))
+def write_report(search: Search, trials: list[Trial], best: str) -> None:
+    """Write best.yaml, trials.csv, figures/ and report.html.
+
+    Args:
+        search: the search.
+        trials: of the search.
+        best: the best experiment, the content of best.yaml.
+    """
+    with merged(search.folder) as new:
+        (new / "figures").mkdir()
+        write_text(new / "best.yaml", best)
+        write_text(new / "trials.csv", _csv(search, trials))
+        write_text(new / "report.html", _page(search, trials, best, new / "figures"))
 
 
-def _page(search: Search, trials: list[Trial]) -> str:
+def _page(search: Search, trials: list[Trial], document: str, figures: Path) -> str:
     best, objective = _best(search, trials), search.objective
     failed = [trial for trial in trials if trial.state == FAILED]
     settings = search.settings
@@ -77,12 +83,10 @@ def _page(search: Search, trials: list[Trial]) -> str:
             html.Section("Best experiment", html.join(
                 html.text("Train it with: python -m tfdetect.train --experiment "
                           f"{search.folder / 'best.yaml'}"),
-                html.details("best.yaml", html.code(
-                    (search.folder / "best.yaml").read_text(encoding="utf-8")
-                )),
+                html.details("best.yaml", html.code(document)),
             )),
-            html.Section("History and learning curves", _history(search, trials)),
-            html.Section("Influence of the parameters", _parameters(search, trials)),
+            html.Section("History and learning curves", _history(search, trials, figures)),
+            html.Section("Influence of the parameters", _parameters(search, trials, figures)),
             html.Section("Failed trials", html.table(
                 ["trial", "reason"], [[str(t.number), t.reason or ""] for t in failed]
             )),
@@ -172,8 +176,8 @@ def _is_worse(search: Search, trial: Trial, best: Trial) -> bool:
     return high < best_low if search.objective.direction == "max" else low > best_high
 
 
-def _history(search: Search, trials: list[Trial]) -> Markup:
-    folder, name = search.folder / "figures", search.objective.name
+def _history(search: Search, trials: list[Trial], folder: Path) -> Markup:
+    name = search.objective.name
     monitor = search.experiment.training.monitor
     return html.figures([
         html.picture_of(
@@ -190,11 +194,11 @@ def _history(search: Search, trials: list[Trial]) -> Markup:
     ])  # fmt: skip
 
 
-def _parameters(search: Search, trials: list[Trial]) -> Markup:
+def _parameters(search: Search, trials: list[Trial], folder: Path) -> Markup:
     sampled = [trial for trial in trials if trial.succeeded and trial.point]
     if not sampled:
         return Markup("")
-    folder, name = search.folder / "figures", search.objective.name
+    name = search.objective.name
     slices = html.picture_of(
         search_figures.slices(search, sampled),
         f"Scatter plots of {name} over each parameter.",

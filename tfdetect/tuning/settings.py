@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
-from filelock import FileLock
 from pydantic import Field
 
 from tfdetect.core.documents import Document, read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
-from tfdetect.core.files import write_text
+from tfdetect.core.files import staged, write_text
+from tfdetect.core.locks import locked
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.tuning.objective import Objective, objective_named
 from tfdetect.tuning.pruning import Rule
@@ -127,15 +127,16 @@ def create_search(
         "experiment.yaml": experiment.to_yaml(),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
+    with locked(folder.parent / f".{folder.name}.lock"):
         if (folder / "search.json").is_file():
             _check_same(folder, parts)
             return open_search(folder)
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "space.yaml").is_file():
+        if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder} exists and is not a search. Choose another --name.")
-        (folder / "trials").mkdir(parents=True, exist_ok=True)
-        for name in reversed(parts):  # search.json last: it marks the directory as complete
-            write_text(folder / name, parts[name])
+        with staged(folder) as new:
+            (new / "trials").mkdir()
+            for name, text in parts.items():
+                write_text(new / name, text)
     return open_search(folder)
 
 

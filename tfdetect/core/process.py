@@ -1,0 +1,120 @@
+"""What a command does to its process: its own temporary directory, and signals that clean up."""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+_PREFIX = "tfdetect-"
+_ENDING = ("SIGTERM", "SIGHUP")  # what ends a process politely, beside Ctrl-C
+
+
+class Terminated(SystemExit):
+    """A signal asked the process to end; the exit code is 128 and the signal's number."""
+
+    code: int
+
+
+@contextmanager
+def command_process() -> Iterator[None]:
+    """Give a command a temporary directory of its own, and let signals end it in order.
+
+    The directory is removed at the end, whatever libraries left in it; that of a killed command
+    is removed by the next one. SIGTERM and SIGHUP raise `Terminated`, so that everything that is
+    being written is cleaned up, as after Ctrl-C.
+    """
+    with _temporary_directory(), _signals():
+        yield
+
+
+@contextmanager
+def _temporary_directory() -> Iterator[None]:
+    base = os.environ.get("TMPDIR") or "/tmp"
+    own = os.path.join(base, f"{_PREFIX}{os.getpid()}-{time.time_ns():x}")
+    try:
+        _remove_leftovers(base)
+        os.mkdir(own, 0o700)
+    except OSError:  # the library decides which other directory to use
+        yield
+        return
+    lock = _locked(own)
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = own  # of worker processes, and of this one
+    if (module := sys.modules.get("tempfile")) is not None:
+        module.tempdir, module_before = own, module.tempdir
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = before
+        if (now := sys.modules.get("tempfile")) is not None:
+            now.tempdir = module_before if module is not None else None
+        shutil.rmtree(own, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(directory: str) -> int | None:
+    """Lock a directory while this process lives; other processes, and systemd, see that."""
+    try:
+        import fcntl
+
+        file = os.open(directory, os.O_RDONLY)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return None
+    return file
+
+
+def _remove_leftovers(base: str) -> None:
+    """Remove the directories of processes that were killed: those that nobody has locked."""
+    for entry in os.scandir(base):
+        if not entry.name.startswith(_PREFIX) or not entry.is_dir(follow_symlinks=False):
+            continue
+        with suppress(OSError):
+            mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
+            if mine and not _is_alive(entry.name) and (lock := _locked(entry.path)) is not None:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                os.close(lock)
+
+
+def _is_alive(name: str) -> bool:
+    """Return whether the process that a directory is named after may exist; see also its lock."""
+    number = name.removeprefix(_PREFIX).partition("-")[0]
+    if not number.isdigit():
+        return True  # not of this kind
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    return int(number) != os.getpid()  # of an earlier process with this number
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {}
+    for name in _ENDING:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # not nohup
+            before[number] = signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(number: int, frame: object) -> None:
+    for name in _ENDING:  # once: a second signal would interrupt the cleaning up
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    raise Terminated(128 + number)

@@ -44,8 +44,7 @@ def _temporary_directory() -> Iterator[None]:
     lock = _locked(own)
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = own  # of worker processes, and of this one
-    if (module := sys.modules.get("tempfile")) is not None:
-        module.tempdir, module_before = own, module.tempdir
+    _forget_directory()
     try:
         yield
     finally:
@@ -53,11 +52,16 @@ def _temporary_directory() -> Iterator[None]:
             os.environ.pop("TMPDIR", None)
         else:
             os.environ["TMPDIR"] = before
-        if (now := sys.modules.get("tempfile")) is not None:
-            now.tempdir = module_before if module is not None else None
+        _forget_directory()
         shutil.rmtree(own, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+def _forget_directory() -> None:
+    """Let the library look up the temporary directory again, if it did so before."""
+    if (module := sys.modules.get("tempfile")) is not None:
+        module.tempdir = None  # type: ignore[attr-defined]
 
 
 def _locked(directory: str) -> int | None:

@@ -1,4 +1,4 @@
-"""What the documents of a schema-1 run are called today: experiment.yaml and dataset.yaml."""
+"""What the documents of a schema-1 run are called today, and the options of its model's layers."""
 
 from typing import Any
 
@@ -38,6 +38,10 @@ _SPEC = {
     "expected": "expected_counts", "max_bad_share": "max_unreadable_fraction",
     "link": "group_separator",
 }  # fmt: skip
+_LAYERS = {  # by the layer: old option, new option
+    "TopPixels": {"share": "fraction"},
+    "NearestNeighbors": {"bank": "bank_size", "known": "reference"},
+}
 
 
 def migrate_experiment(value: Any, key: str = "") -> Any:
@@ -94,3 +98,14 @@ def current_pattern(pattern: str) -> str:
         "(?=(?P<generator>realfake|fakefake)?)(?P<class>original|realfake|fakefake)",
         "(?P<class>original|(?P<generator>realfake|fakefake))",
     )
+
+
+def migrate_layer(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a layer in a .keras file with today's options.
+
+    Args:
+        name: of the layer's class.
+        config: what the layer's `get_config` returned when the file was written.
+    """
+    renamed = _LAYERS[name]
+    return {renamed.get(option, option): value for option, value in config.items()}

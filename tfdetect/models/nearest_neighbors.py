@@ -8,6 +8,7 @@ from keras import layers, ops
 from pydantic import Field
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_migration import migrate_layer
 from tfdetect.models.tensors import Tensor
 
 EPSILON = 1e-8  # of a norm
@@ -125,6 +126,16 @@ class NearestNeighbors(layers.Layer):
             "reference": self.reference,
         }  # fmt: skip
         return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "NearestNeighbors":
+        return cls(**migrate_layer("NearestNeighbors", config))
+
+
+# Keras finds a layer and its weights by the name of the class, which was this one before 0.2.
+Neighbors = keras.saving.register_keras_serializable("tfdetect")(
+    type("Neighbors", (NearestNeighbors,), {"__module__": __name__})
+)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from tfdetect.core.run_migration import migrate_layer
 from tfdetect.models.heads import linear
 from tfdetect.models.tensors import Tensor
 
@@ -54,6 +55,10 @@ class TopPixels(layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "fraction": self.fraction}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TopPixels":
+        return cls(**migrate_layer("TopPixels", config))
 
 
 @keras.saving.register_keras_serializable("tfdetect")

@@ -185,6 +185,10 @@ class CenteredMaxPooling(layers.Layer):
         return ops.max_pool(x, 3, 2, padding="valid")
 
 
+# What the layer is called in files from before 0.2.
+keras.saving.get_custom_objects()["tfdetect>CenterdMaxPooling"] = CenteredMaxPooling
+
+
 @keras.saving.register_keras_serializable("tfdetect")
 class MapAttention(layers.Layer):
     """Attention of each channel [B, h, w, C] from queries [B, h, 2 w, C], keys [B, 2 h, w, C]."""

@@ -24,7 +24,7 @@ def test_columns_and_labels(folder_dataset):
     found = build(folder_dataset)
     assert set(found.table.column_names) == {
         "dataset", "path", "label", "generator", "mask", "group", "split", "size", "width",
-        "height", "format", "hash",
+        "height", "format", "hash", "mask_coverage",
     }  # fmt: skip
     for row in found.table.to_pylist():
         assert row["label"] == int("fake" in row["path"])

@@ -15,7 +15,7 @@ from tfdetect.data.loading import load_image, load_images
 from tfdetect.data.plan import evaluation_data, find_data, make_plan
 from tfdetect.data.prepare_dataset import prepare_dataset
 from tfdetect.data.shard_writer import Copies, ShardWriter
-from tfdetect.data.sources import image_source
+from tfdetect.data.sources import image_source, mask_source
 from tfdetect.data.training_stream import training_data
 
 pytestmark = pytest.mark.filterwarnings(  # tensorflow-datasets' own
@@ -110,12 +110,12 @@ def test_our_reader_sees_what_files_show(masked, tmp_path):
             whole = tf.io.read_file(str(masked / row["path"]))
             assert np.array_equal(image, load_image(whole, (24, 24), "stretch"))
         with_mask = table.filter(table["mask"].is_valid())
-        source = image_source(prepared, with_mask, "mask")
+        source = mask_source(prepared, with_mask)
         images = image_source(prepared, with_mask)
         _, _, masks = load_images(images, (32, 32), "stretch", source)
         for place, (path, mask) in enumerate(zip(with_mask["mask"].to_pylist(), masks)):
             assert np.array_equal(mask[..., 0] * 255, np.asarray(Image.open(masked / path)))
-            stored = Image.open(io.BytesIO(source.read(place)))
+            stored = Image.open(io.BytesIO(source.source.read(place)))
             assert np.array_equal(np.asarray(stored), np.asarray(Image.open(masked / path)))
 
 

@@ -103,6 +103,10 @@ def evaluate(
     from tfdetect.evaluation.evaluate_run import evaluate_run
 
     catalog = build_catalog(spec, roots)
+    for line in catalog.describe_masks():
+        log(line)
+    for warning in catalog.warnings:
+        console.warn(warning)
     with _writing(adjusted, target) as (staged, folder):
         values = evaluate_run(
             staged, catalog, tuple(splits or ("validation", "test")), folder,

@@ -174,6 +174,8 @@ def prepare_training(
     devices = configure_devices(numbers, limits, virtual_devices)
     catalog = find_data(plan, progress=progress)
     log(f"Data in {', '.join(map(str, catalog.roots.values()))}: {describe_data(plan, catalog)}")
+    for line in catalog.describe_masks():
+        log(line)
     for warning in catalog.warnings:
         console.warn(warning)
     check_training_data(plan, catalog, strict)

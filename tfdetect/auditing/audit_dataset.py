@@ -94,6 +94,7 @@ def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
         *findings.group_findings(traits),
         *findings.balance_findings(traits, names),
         *findings.file_findings(catalog),
+        *findings.mask_findings(catalog),
     ])  # fmt: skip
     spectra = mean_noise_spectra(catalog, traits, names)
     return Audit(spec, catalog, traits, found, generators, exact, same_bytes, near, spectra, ranked)

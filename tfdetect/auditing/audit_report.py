@@ -23,6 +23,7 @@ from tfdetect.auditing.traits import BANDS
 from tfdetect.core import console, html
 from tfdetect.core.files import merged, write_csv, write_text
 from tfdetect.core.text import legend_label
+from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
 
 SCHEMA_VERSION = 2  # of audit.json
 _COLORS = ("#2166ac", "#b2182b", "#e08214", "#542788", "#1b7837", "#888888")
@@ -45,7 +46,9 @@ def format_audit(audit: Audit) -> str:
     ]
     shortcuts = console.format_table(_shortcut_rows(audit), _SHORTCUT_COLUMNS)
     findings = lines or ["The audit found no problem."]
-    return "\n".join([f"verdict: {audit.verdict}", "", *findings, "", shortcuts])
+    masks = audit.catalog.describe_masks()
+    masks += [""] if masks else []
+    return "\n".join([f"verdict: {audit.verdict}", "", *findings, "", *masks, shortcuts])
 
 
 def write_report(audit: Audit, folder: Path) -> None:
@@ -78,6 +81,7 @@ def audit_document(audit: Audit) -> dict[str, Any]:
             "near": counts(audit.near),
         },
         "counts": audit.catalog.counts(audit.spec.class_names),
+        "masks": {name: masks.info.model_dump() for name, masks in audit.catalog.masks.items()},
         "unreadable": audit.catalog.skipped.num_rows,
     }
 
@@ -113,6 +117,7 @@ def _page(audit: Audit, folder: Path) -> str:
                 [[split, *(f"{count:,}" for count in row.values())]
                  for split, row in audit.catalog.counts(names).items()],
             )),
+            html.Section("Masks", _masks(audit)),
             html.Section("Color and radial spectrum by class", _content(audit, folder)),
             html.Section("Noise spectra by generator", _spectra(audit, folder)),
         ],
@@ -211,6 +216,18 @@ def _generators(audit: Audit) -> Markup:
         html.table(["generator", "balanced accuracy", "95% lower bound"],
                    [[name, f"{s.accuracy:.1%}", f"{s.low:.1%}"] for name, s in ranked]),
     )  # fmt: skip
+
+
+def _masks(audit: Audit) -> Markup:
+    """Return how the masks of each dataset are coded, and how much they cover."""
+    parts = [
+        html.join(
+            html.text(f"{name}: {masks.coding} ({masks.source})."),
+            html.table(*coverage_rows(masks.info.coverage)),
+        )
+        for name, masks in audit.catalog.masks.items()
+    ]
+    return html.join(*parts, html.text(COVERAGE_EXPLANATION, small=True) if parts else None)
 
 
 def _content(audit: Audit, folder: Path) -> Markup:

@@ -47,7 +47,7 @@ class Finding:
 
     Attributes:
         level: one of `LEVELS`.
-        topic: format, size, metadata, name, content, duplicates, groups, balance or files.
+        topic: format, size, metadata, name, content, duplicates, groups, balance, files or masks.
         text: one sentence with its numbers.
         fix: the key of `FIXES` that would fix it; None if none of them does.
     """
@@ -272,5 +272,16 @@ def file_findings(catalog: Catalog) -> Iterator[Finding]:
             f"{bad:,} files ({fraction:.1%}) cannot be used; the first is {first['path']}: "
             f"{first['error']}",
         )  # fmt: skip
+    of_masks = {f"{name}: {text}." for name, m in catalog.masks.items() for text in m.remarks}
     for warning in catalog.warnings:
-        yield Finding(NOTE, "files", warning)
+        if warning not in of_masks:
+            yield Finding(NOTE, "files", warning)
+
+
+def mask_findings(catalog: Catalog) -> Iterator[Finding]:
+    """Yield findings about masks: what is not clear, what is odd, and what else to know."""
+    for name, masks in catalog.masks.items():
+        kinds = ((UNRELIABLE, masks.questions), (CAUTION, masks.problems), (NOTE, masks.notes))
+        for level, texts in kinds:
+            for text in texts:
+                yield Finding(level, "masks", f"Masks of {name}: {text}.")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +23,15 @@ from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, staged, write_text
 from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec
 from tfdetect.core.text import below, from_os, to_os
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.masks import image_orientation
 from tfdetect.data.parallel import read_all
 from tfdetect.data.splits import TRAIN, carve, group_fraction
+from tfdetect.imaging.mask_coding import STANDARD, MaskCoding, decode_mask
 from tfdetect.imaging.pillow import opened, upright_rgb
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _DEFAULT_QUALITY = 96  # of JPEG, if no class is mostly JPEG
 _KEPT_FRACTION = 0.9  # of each class's images are at least as large as the common size
@@ -82,10 +89,18 @@ def fix_dataset(
         progress: whether to show progress.
 
     Raises:
-        UserError: the folder is not empty, or a class would lose all of its images.
+        UserError: the folder is not empty, a class would lose all of its images, or the parts of
+            a union have masks in several codings that are not written again.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty. Choose a new directory for the fixed dataset.")
+    codings = {masks.coding for masks in audit.catalog.masks.values()}
+    if len(codings) > 1 and "formats" not in fixes:
+        raise UserError(
+            f"The masks of {audit.spec.name} are coded in several ways "
+            f"({'; '.join(sorted(map(str, codings)))}), which one manifest cannot say. Add the fix "
+            "that writes them again: --fixes formats"
+        )
     check_writable(folder, "--fix")
     table, steps = audit.traits, []
     readable = pc.is_valid(table["pixels"])
@@ -114,10 +129,11 @@ def fix_dataset(
         )
     paths = audit.catalog.paths(table)
     masks = audit.catalog.paths(table, "mask")
+    coding = STANDARD if "formats" in fixes or not codings else next(iter(codings))
     with staged(folder) as new:
         if "formats" in fixes:
             paths, masks, written = _write_images(
-                table, paths, masks, names, new, side, quality, progress
+                audit.catalog, table, names, new, side, quality, progress
             )
             table, paths, masks = (part.filter(written) for part in (table, paths, masks))
         else:
@@ -131,12 +147,12 @@ def fix_dataset(
             "split": table["split"].cast(pa.string()),
         })  # fmt: skip
         pacsv.write_csv(manifest, new / "manifest.csv")
-        write_text(new / "dataset.yaml", _fixed_spec(audit.spec, fixes).to_yaml())
+        write_text(new / "dataset.yaml", _fixed_spec(audit.spec, fixes, coding).to_yaml())
     steps.append(f"{manifest.num_rows:,} of {audit.traits.num_rows:,} images remain")
     return FixedDataset(folder, tuple(steps))
 
 
-def _fixed_spec(spec: DatasetSpec, fixes: list[str]) -> DatasetSpec:
+def _fixed_spec(spec: DatasetSpec, fixes: list[str], coding: MaskCoding) -> DatasetSpec:
     return DatasetSpec(
         name=f"{spec.name.replace('+', '_')}_fixed",
         title=f"{spec.title or spec.name}, fixed: {', '.join(fixes)}",
@@ -145,6 +161,9 @@ def _fixed_spec(spec: DatasetSpec, fixes: list[str]) -> DatasetSpec:
         classes=tuple(ClassSpec(name=n, folders=(n,)) for n in spec.class_names),
         splits={split: split for split in SPLITS},
         max_pixels=spec.max_pixels,
+        mask_channel=coding.channel,
+        mask_values=coding.values,
+        mask_inverted=coding.inverted,
         experiment=spec.experiment,
     )
 
@@ -242,25 +261,33 @@ def _relative_paths(paths: pa.ChunkedArray, folder: Path) -> pa.Array:
 
 
 def _write_images(
-    table: pa.Table, paths: pa.ChunkedArray, masks: pa.ChunkedArray, names: tuple[str, ...],
-    folder: Path, side: int | None, quality: int, progress: bool,
+    catalog: Catalog, table: pa.Table, names: tuple[str, ...], folder: Path, side: int | None,
+    quality: int, progress: bool,
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray]:  # fmt: skip
-    """Write every image and mask in one format.
+    """Write every image in one format, and every mask as PNG, 255 where altered.
 
     Returns:
         The paths of images and of masks below the folder, and whether each row was written.
     """
     items, targets = [], []
-    labels = table["label"].to_pylist()
+    labels, kinds = table["label"].to_pylist(), table["format"].to_pylist()
+    paths = catalog.paths(table).to_pylist()
+    codings = {name: masks.coding for name, masks in catalog.masks.items()}
+    codings_of = [codings.get(name, STANDARD) for name in table["dataset"].to_pylist()]
     # Numbered by a hash of the content, so that file names cannot leak the label.
     numbers = np.argsort(np.argsort(table["hash"].to_numpy(), kind="stable")).tolist()
-    for kind, suffix, column in (("images", ".jpg", paths), ("masks", ".png", masks)):
-        for number, label, path in zip(numbers, labels, column.to_pylist()):
-            target = path and f"{kind}/{names[label]}/{number:07}{suffix}"
+    for kind, suffix, column in (
+        ("images", ".jpg", paths), ("masks", ".png", catalog.paths(table, "mask").to_pylist()),
+    ):  # fmt: skip
+        for row, path in enumerate(column):
+            target = path and f"{kind}/{names[labels[row]]}/{numbers[row]:07}{suffix}"
             targets.append(target)
             if path:
                 below(folder, target).parent.mkdir(parents=True, exist_ok=True)
-                items.append((to_os(path), str(folder / target)))
+                mask = None
+                if kind == "masks":
+                    mask = _Mask(to_os(paths[row]), kinds[row], codings_of[row])
+                items.append((to_os(path), str(folder / target), mask))
     schema = pa.schema([("target", pa.string()), ("written", pa.bool_())])
     results = read_all(
         partial(_encode, side, quality), items, schema, "writing images", progress,
@@ -279,30 +306,55 @@ def _write_images(
     return images, masks, pa.chunked_array([pa.array(complete)])
 
 
-def _encode(side: int | None, quality: int, paths: tuple[str, str]) -> tuple[str, bool]:
+class _Mask(NamedTuple):
+    """What is needed to read a mask: path and format of its image, and what its pixels mean."""
+
+    image: str
+    kind: str
+    coding: MaskCoding
+
+
+def _encode(
+    side: int | None, quality: int, item: tuple[str, str, _Mask | None]
+) -> tuple[str, bool]:
     """Crop the center of an image or a mask and write it.
 
     Args:
         side: of the crop; None keeps the whole image.
-        quality: of JPEG; a target that ends with .png is a mask.
-        paths: source and target.
+        quality: of JPEG.
+        item: source, target and, for a mask, how it is read.
 
     Returns:
         The target, and whether it was written.
     """
-    source, target = paths
+    source, target, mask = item
     try:
-        with opened(source) as image:
-            rgb = upright_rgb(image)
-        if side:
-            left, top = ((length - side) // 2 // _BLOCK * _BLOCK for length in rgb.size)
-            rgb = rgb.crop((left, top, left + side, top + side))
-        data = io.BytesIO()
-        if target.endswith(".png"):
-            rgb.convert("L").save(data, "PNG")
+        if mask is None:
+            with opened(source) as image:
+                picture = upright_rgb(image)
         else:
-            rgb.save(data, "JPEG", quality=quality)
+            picture = _fitted_mask(source, mask)
+        if side:
+            left, top = ((length - side) // 2 // _BLOCK * _BLOCK for length in picture.size)
+            picture = picture.crop((left, top, left + side, top + side))
+        data = io.BytesIO()
+        if mask is None:
+            picture.save(data, "JPEG", quality=quality)
+        else:
+            picture.save(data, "PNG")
     except Exception:  # broken since the audit; Pillow's plugins raise many kinds
         return target, False
     Path(target).write_bytes(data.getvalue())
     return target, True
+
+
+def _fitted_mask(path: str, mask: _Mask) -> "Image.Image":
+    """Return a mask at the size of its image, 255 where altered and 0 elsewhere."""
+    from PIL import Image
+
+    pixels = Image.fromarray(decode_mask(Path(path).read_bytes(), mask.coding) * 255)
+    with opened(mask.image) as image:
+        size = image.size
+    if image_orientation(mask.image, mask.kind) >= 5:
+        size = size[::-1]
+    return pixels if pixels.size == size else pixels.resize(size, Image.Resampling.NEAREST)

@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt
 
 from tfdetect.core.documents import Document, Name
 from tfdetect.core.experiment import Equalize, Resize
+from tfdetect.core.spec import MaskChannel
 
 SCHEMA_VERSION: Final = 2
 MAX_THRESHOLD = 1 + 2**-20  # just above the largest P(fake): from there on nothing is called fake
@@ -89,6 +90,47 @@ class TrainingImages(Document):
     shorter_side: tuple[int, int, int] | None = None
 
 
+class MaskCoverage(Document):
+    """How much of the images of one class their masks cover.
+
+    Attributes:
+        count: number of masks.
+        empty: those without an altered pixel. A fake with such a mask counts as one whose altered
+            pixels are not known.
+        full: those in which every pixel is altered.
+        quantiles: smallest, quartiles and largest fraction of altered pixels, 0 to 1; none
+            without masks.
+    """
+
+    count: int = Field(ge=0)
+    empty: int = Field(0, ge=0)
+    full: int = Field(0, ge=0)
+    quantiles: tuple[float, float, float, float, float] | None = None
+
+
+class MaskInfo(Document):
+    """The masks of one dataset: how they are read, and how much they cover.
+
+    Attributes:
+        channel, values, inverted: as mask_channel, mask_values and mask_inverted of a dataset
+            spec.
+        bits: of a value, 8 or 16.
+        detected: whether channel or values were detected, not given by the spec.
+        coverage: by class.
+        resized: number of masks that are resized to their images.
+        orphans: number of mask files that belong to no image.
+    """
+
+    channel: MaskChannel = "gray"
+    values: tuple[int, int] = (0, 255)
+    inverted: bool = False
+    bits: Literal[8, 16] = 8
+    detected: bool = False
+    coverage: dict[str, MaskCoverage] = {}
+    resized: int = 0
+    orphans: int = 0
+
+
 class DatasetInfo(Document):
     """The data of a training.
 
@@ -97,6 +139,7 @@ class DatasetInfo(Document):
         fingerprint: hex digest of every file's path, content, label and split.
         counts: number of images by split and class.
         skipped: number of files that could not be used.
+        masks: of each dataset that has masks, by its name.
     """
 
     name: str
@@ -106,6 +149,7 @@ class DatasetInfo(Document):
     skipped: int = 0
     warnings: tuple[str, ...] = ()
     training_images: TrainingImages | None = None
+    masks: dict[str, MaskInfo] = {}
 
 
 class RunInfo(Document):

@@ -13,6 +13,7 @@ SPLITS = ("train", "validation", "test")
 PREPARED = "1.0.0"  # version, and folder, of datasets that `prepare` writes
 CATALOG = "catalog.parquet"  # the catalog of a prepared dataset
 COLUMNS = ("path", "label", "generator", "mask", "group", "split")  # of a manifest
+MaskChannel = Literal["gray", "red", "green", "blue", "color", "alpha"]
 _PATTERN_GROUPS = ("class", "split", "generator", "group", "folder", "stem")
 
 
@@ -99,6 +100,12 @@ class DatasetSpec(Document):
         expected_counts: number of files by split text and class; other counts give a warning.
         max_unreadable_fraction: fraction of unreadable files above which reading stops.
         max_pixels: images with more pixels are skipped.
+        mask_channel: which number of a mask's pixel says whether it is altered: gray, red, green,
+            blue, color (the largest of these three) or alpha. By default it is detected.
+        mask_values: values of unaltered and of altered pixels in masks, such as [0, 1]; a pixel
+            counts as altered from the middle between them on. By default they are detected.
+        mask_inverted: whether the smaller values mean altered instead. It is never inferred; if
+            masks look inverted, commands that need them ask for true or false.
         experiment: the experiment that `train` runs by default.
         pretraining: the classes are what authentic images show, and none of them is fake. Runs
             provide weights for other experiments and give no verdicts.
@@ -122,6 +129,9 @@ class DatasetSpec(Document):
     expected_counts: dict[str, dict[str, int]] = {}
     max_unreadable_fraction: float = Field(0.05, ge=0, le=1)
     max_pixels: int = Field(100_000_000, gt=0)
+    mask_channel: MaskChannel | None = None
+    mask_values: tuple[int, int] | None = None
+    mask_inverted: bool | None = None
     experiment: str = "small_images"
     pretraining: bool = False
 
@@ -139,6 +149,17 @@ class DatasetSpec(Document):
             )
         return value
 
+    @field_validator("mask_values")
+    @classmethod
+    def _values_ascend(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] < value[1] <= 65_535:
+            raise ValueError(
+                f"give the value of unaltered pixels and a larger one of altered pixels, from 0 to "
+                f"65535; received {list(value)}. If the smaller value means altered, add "
+                "mask_inverted: true"
+            )
+        return value
+
     @field_validator("splits")
     @classmethod
     def _splits_exist(cls, value: dict[str, str]) -> dict[str, str]:
@@ -152,6 +173,16 @@ class DatasetSpec(Document):
         sources = [self.pattern, self.manifest, self.parts or None, self.shards]
         if len(sources) - sources.count(None) != 1:
             raise ValueError("give exactly one of pattern, manifest, parts and shards")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_are_of_files(self) -> "DatasetSpec":
+        keys = ("mask_channel", "mask_values", "mask_inverted")
+        if (given := [key for key in keys if getattr(self, key) is not None]) and (
+            self.parts or self.shards
+        ):
+            where = "the specs of the parts" if self.parts else "the spec that was prepared"
+            raise ValueError(f"{', '.join(given)} belongs in {where}")
         return self
 
     @model_validator(mode="after")

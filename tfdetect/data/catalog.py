@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,14 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_info import MaskInfo
 from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
+from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks
 from tfdetect.data.scan import scan
 from tfdetect.data.splits import assign_splits, group_fraction
+from tfdetect.imaging.mask_coding import STANDARD
 
 SHARDS = "shards.jsonl"  # records, bytes and checksum of each shard of a prepared dataset
 
@@ -32,9 +35,12 @@ class Catalog:
         table: rows sorted by split, with the columns dataset, path, label (int32, 0 authentic),
             generator, mask, group, split, size (bytes), width, height, format and hash. A
             prepared dataset also has shard (path relative to the root) and record (number of
-            the record in the shard).
+            the record in the shard). A mask is null for authentic images and where it is not
+            known which pixels of a fake are altered; mask_coverage (float32) is the fraction of
+            altered pixels in the image's mask file, null if there is none.
         skipped: files that are not used, with the columns path and error.
         warnings: what the user should know, such as unexpected numbers of files.
+        masks: by `dataset`, what is known of its masks; without those that have none.
     """
 
     name: str
@@ -42,6 +48,7 @@ class Catalog:
     table: pa.Table
     skipped: pa.Table
     warnings: tuple[str, ...] = ()
+    masks: dict[str, DatasetMasks] = field(default_factory=dict)
 
     def split(self, name: str) -> pa.Table:
         """Return the rows of one split, or of "all"; they share the table's memory."""
@@ -65,8 +72,14 @@ class Catalog:
         return [to_os(path or "") for path in self.paths(table, column).to_pylist()]
 
     def fingerprint(self) -> str:
-        """Return a hex digest of every file's path, content, label and split."""
+        """Return a hex digest of every file's path, content, label and split.
+
+        And of how masks are read, where that is not the usual way.
+        """
         digest = hashlib.sha256()
+        for name, masks in sorted(self.masks.items()):
+            if masks.coding != STANDARD:
+                digest.update(f"{name}: {masks.coding}\n".encode())
         sizes = ["width", "height", "format"] if "shard" in self.table.column_names else []
         for column in ("path", "hash", "label", "split", *sizes):
             separator = ""
@@ -94,6 +107,10 @@ class Catalog:
         if len(sides):
             found["shorter_side"] = [int(f(sides)) for f in (np.min, np.median, np.max)]
         return found
+
+    def describe_masks(self) -> list[str]:
+        """Return a line on the masks of each dataset that has any."""
+        return [f"Masks of {name}: {masks.describe()}" for name, masks in self.masks.items()]
 
     def counts(self, classes: list[str] | tuple[str, ...]) -> dict[str, dict[str, int]]:
         """Return the number of files by split and class name."""
@@ -136,12 +153,19 @@ def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog
         files = files.append_column(column, content[column])
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
+    files, masks = read_masks(spec, root, files.filter(pc.invert(bad)).drop("error"), progress)
+    bad = pc.is_valid(files["error"])
+    skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
     _check_unreadable(spec, root, skipped, sum(counts.values()))
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
     files = assign_splits(spec, files)
     names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
     files = files.add_column(0, "dataset", names.cast(pa.string()))
-    return Catalog(spec.name, {spec.name: root}, files, skipped, _count_warnings(spec, counts))
+    warnings = _count_warnings(spec, counts)
+    if masks is None:
+        return Catalog(spec.name, {spec.name: root}, files, skipped, warnings)
+    warnings += tuple(f"{spec.name}: {text}." for text in masks.remarks)
+    return Catalog(spec.name, {spec.name: root}, files, skipped, warnings, {spec.name: masks})
 
 
 def _compact(table: pa.Table) -> pa.Table:
@@ -183,7 +207,19 @@ def _read_prepared(spec: DatasetSpec, root: Path, shards: str) -> Catalog:
             )
     names = [spec.name, *pc.unique(table["dataset"]).to_pylist()]
     skipped = skipped.cast(pa.schema([("path", pa.string()), ("error", pa.string())]))
-    return Catalog(spec.name, dict.fromkeys(names, root), table, skipped)
+    catalog = Catalog(spec.name, dict.fromkeys(names, root), table, skipped)
+    if COVERAGE in table.column_names:
+        found = coverage_by_class(table, spec.class_names)
+        masks = {spec.name: DatasetMasks(MaskInfo(coverage=found))} if found else {}
+        return replace(catalog, masks=masks)
+    warnings = ()
+    if table["mask"].null_count < table.num_rows:
+        warnings = (
+            f"{spec.name}: it was prepared by an earlier version, which did not check masks. "
+            "Prepare it again.",
+        )
+    coverage = pa.nulls(table.num_rows, pa.float32())
+    return replace(catalog, table=table.append_column(COVERAGE, coverage), warnings=warnings)
 
 
 def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
@@ -211,6 +247,7 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
         pa.concat_tables(tables).combine_chunks(),
         pa.concat_tables(skipped),
         tuple(w for c in catalogs for w in c.warnings),
+        {name: masks for c in catalogs for name, masks in c.masks.items()},
     )
 
 

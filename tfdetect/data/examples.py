@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.sources import Files, Records, image_source, mask_source
+from tfdetect.data.sources import Files, Masks, Records, image_source, mask_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,8 @@ class Examples:
     Attributes:
         images: source of the encoded images.
         labels: int32 [n], the class of each image.
-        masks: source of the encoded masks; None for detectors without masks.
-        has_mask: bool [n], which images have a mask; None without `masks`.
+        masks: the masks; None for detectors without masks.
+        has_mask: bool [n], of which fakes the altered pixels are known; None without `masks`.
         datasets: str [n], the dataset of each image; None if it is not needed.
         generators: str [n], the generator of each fake and the source of each authentic image, as
             the dataset names them, "" where it does not; None if they are not needed.
@@ -28,7 +28,7 @@ class Examples:
 
     images: Files | Records
     labels: np.ndarray
-    masks: Files | Records | None = None
+    masks: Masks | None = None
     has_mask: np.ndarray | None = None
     datasets: np.ndarray | None = None
     generators: np.ndarray | None = None

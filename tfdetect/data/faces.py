@@ -25,6 +25,7 @@ import numpy as np
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.data.parallel import Work
+from tfdetect.imaging.mask_coding import STANDARD, altered_pixels
 
 METHODS = {"Face2Face": "F2F", "FaceSwap": "FS"}  # the names of note 003; others keep theirs
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv")
@@ -165,7 +166,7 @@ def _cut_video(video: Video, output: Path, every: int, margin: float, size: int 
             continue
         _write(new_faces / f"{number:04d}.png", _square(frame, box, margin, size))
         if new_masks and mask_frame:
-            mask = np.where(mask_frame[1].max(axis=2) >= 128, 255, 0).astype(np.uint8)
+            mask = altered_pixels(mask_frame[1].max(axis=2), STANDARD) * 255
             mask = _square(mask, box, margin, size, nearest=True)
             _write(new_masks / f"{number:04d}.png", mask)
         written += 1

@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from tfdetect.core.experiment import Equalize
 from tfdetect.core.run_info import View
-from tfdetect.data.sources import Files, Records
+from tfdetect.data.sources import Files, Masks, Records
+from tfdetect.data.targets import UNKNOWN
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.equalize import equalize_images, equalize_randomly
-from tfdetect.imaging.geometry import fold_in, resize, window, windows
+from tfdetect.imaging.geometry import fold_in, resize, uncropped, window, windows
 
 WORKERS = os.cpu_count() or 1  # files or batches processed at a time
 PREFETCH = 2  # batches prepared in advance
@@ -22,7 +23,6 @@ MAX_MEMORY_BYTES = 4 * 2**30  # for decoded images
 # Number of the random draws that position windows; augmentation steps have small numbers.
 WINDOW_DRAWS = 2**31 - 1
 EQUALIZE_DRAWS = 2**31 - 3
-MASK_THRESHOLD = 128  # gray level from which a pixel of a mask image means "altered"
 
 # Changes a decoded image, uint8 [H, W, 3], given its number, int64.
 Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -46,39 +46,73 @@ def load_image(
     return image if size is None else resize(image, size, policy)
 
 
-def load_mask(data: tf.Tensor, size: tuple[int, int] | None, policy: str) -> tf.Tensor:
-    """Decode and resize an encoded mask; arguments as for `load_image`.
-
-    Returns:
-        uint8 [*size, 1], or [H, W, 1] without a size: 1 where altered, 0 elsewhere.
-    """
-    mask = tf.cast(decode(data)[..., :1] >= MASK_THRESHOLD, tf.uint8)
-    return mask if size is None else resize(mask, size, policy, nearest=True)
-
-
-def load_pair(data: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decode an image and its mask.
+def fit_mask(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Return a mask at the size of its image.
 
     Args:
-        data: scalar string, the encoded image.
-        mask: scalar string, the encoded mask; "" gives an empty mask. A mask of another size
-            is resized to the image's.
+        mask: uint8 [h, w, 1], as from `Masks.load`.
+        size: int32 [2], height and width of the image.
 
     Returns:
-        Image uint8 [H, W, 3] and mask uint8 [H, W, 1], 1 where altered.
+        uint8 [*size, 1]: resized to the nearest pixel where the size is another; empty if there
+        is no mask.
     """
-    image = decode(data)
-    size = tf.shape(image)[:2]
 
-    def decoded_mask() -> tf.Tensor:
-        found = load_mask(mask, None, "")
-        same_size = tf.reduce_all(tf.shape(found)[:2] == size)
-        return tf.cond(same_size, lambda: found, lambda: tf.image.resize(found, size, "nearest"))
+    def resized() -> tf.Tensor:
+        return tf.cond(
+            tf.size(mask) == 0,
+            lambda: tf.zeros([size[0], size[1], 1], tf.uint8),
+            lambda: tf.image.resize(mask, size, "nearest"),
+        )
 
-    empty = tf.zeros([size[0], size[1], 1], tf.uint8)
-    mask = tf.cond(mask == "", lambda: empty, decoded_mask)
-    mask.set_shape([None, None, 1])
-    return image, mask
+    fitted = tf.cond(tf.reduce_all(tf.shape(mask)[:2] == size), lambda: mask, resized)
+    fitted.set_shape([None, None, 1])
+    return fitted
+
+
+def view_mask(
+    mask: tf.Tensor,
+    image: tf.Tensor,
+    size: tuple[int, int],
+    policy: str,
+    position: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Return the part of a mask that belongs to what a detector sees of its image.
+
+    An empty result means that nothing altered is in view. Where resizing lost the few altered
+    pixels that are in view, or the whole mask is empty, the result is `UNKNOWN` everywhere: that
+    does not make a fake authentic.
+
+    Args:
+        mask: uint8 [h, w, 1], as from `Masks.load`; an image without a mask gets an empty one.
+        image: the whole image, uint8 [H, W, 3].
+        size: (height, width) of the view in pixels.
+        policy: how to resize; see `geometry.resize`.
+        position: of the window, down and across, from 0 to 1; the center by default.
+
+    Returns:
+        uint8 [*size, 1].
+    """
+
+    def view() -> tf.Tensor:
+        whole = fit_mask(mask, tf.shape(image)[:2])
+        if position is None:
+            seen = resize(whole, size, policy, nearest=True)
+        else:
+            seen = window(whole, size, policy.removeprefix("window_"), position)
+        return tf.cond(tf.reduce_any(seen > 0), lambda: seen, lambda: _empty_view(whole))
+
+    def _empty_view(whole: tf.Tensor) -> tf.Tensor:
+        if policy in ("stretch", "pad"):  # they cut nothing off
+            return tf.fill([*size, 1], tf.constant(UNKNOWN, tf.uint8))
+        cut_off = tf.reduce_any(whole > 0)
+        if policy == "crop":
+            cut_off &= ~tf.reduce_any(uncropped(whole, size) > 0)
+        return tf.fill([*size, 1], tf.where(cut_off, tf.constant(0, tf.uint8), UNKNOWN))
+
+    result = tf.cond(tf.size(mask) == 0, lambda: tf.zeros([*size, 1], tf.uint8), view)
+    result.set_shape([*size, 1])
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,22 +139,24 @@ class ExampleLoader:
         Args:
             position: int64 scalar, position in the training stream.
             data: scalar string, the encoded image.
-            mask: scalar string, the encoded mask, "" if there is none; None without masks.
+            mask: uint8 [h, w, 1], its mask as from `Masks.load`; None without masks.
 
         Returns:
-            Image uint8 [*size, 3], followed by the mask uint8 [*size, 1] if one was given.
+            Image uint8 [*size, 3], followed by the mask uint8 [*size, 1] of `view_mask` if one
+            was given.
         """
-        parts = (decode(data),) if mask is None else load_pair(data, mask)
+        image, corner = decode(data), None
         if self.equalizing is not None:
             seed = fold_in([self.seed, EQUALIZE_DRAWS], position)
-            parts = (equalize_randomly(parts[0], self.equalizing, seed), *parts[1:])
-        if not self.policy.startswith("window"):
-            return tuple(
-                resize(part, self.size, self.policy, nearest=part.shape[-1] == 1) for part in parts
-            )
-        corner = tf.random.stateless_uniform([2], fold_in([self.seed, WINDOW_DRAWS], position))
-        small = self.policy.removeprefix("window_")
-        return tuple(window(part, self.size, small, corner) for part in parts)
+            image = equalize_randomly(image, self.equalizing, seed)
+        if self.policy.startswith("window"):
+            corner = tf.random.stateless_uniform([2], fold_in([self.seed, WINDOW_DRAWS], position))
+            view = window(image, self.size, self.policy.removeprefix("window_"), corner)
+        else:
+            view = resize(image, self.size, self.policy)
+        if mask is None:
+            return (view,)
+        return view, view_mask(mask, image, self.size, self.policy, corner)
 
 
 def image_dataset(
@@ -128,7 +164,7 @@ def image_dataset(
     size: tuple[int, int],
     policy: str,
     batch_size: int,
-    masks: Files | Records | None = None,
+    masks: Masks | None = None,
     equalizing: Equalize | None = None,
 ) -> tf.data.Dataset:
     """Return batches of images in order; an image that cannot be read is left out.
@@ -138,20 +174,20 @@ def image_dataset(
         size: (height, width) in pixels.
         policy: how to resize; see `geometry.resize`.
         batch_size: number of images in a batch; the last one may be smaller.
-        masks: the encoded masks, in the same order; None if they are not wanted.
+        masks: the masks, in the same order; None if they are not wanted.
         equalizing: how images are cropped and encoded before; not with masks.
 
     Returns:
         Batches of (index into `source` int64 [b], image uint8 [b, *size, 3]), followed by the
-        mask uint8 [b, *size, 1] if wanted; it is empty for images without one.
+        mask uint8 [b, *size, 1] of `view_mask` if wanted.
     """
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        data = source.load(item)
-        if masks is not None:
-            image, mask = load_pair(data, masks.paired_with(index, item))
-            return index, resize(image, size, policy), resize(mask, size, policy, nearest=True)
-        return index, load_image(data, size, policy, equalizing)
+        if masks is None:
+            return index, load_image(source.load(item), size, policy, equalizing)
+        image = decode(source.load(item))
+        mask = view_mask(masks.load(index, item), image, size, policy)
+        return index, resize(image, size, policy), mask
 
     images = source.stream().map(read, WORKERS)
     return without_autotuning(images.ignore_errors().batch(batch_size).prefetch(PREFETCH))
@@ -189,13 +225,13 @@ def view_dataset(
 
 
 def native_images(
-    source: Files | Records, masks: Files | Records | None, change: Change | None = None
+    source: Files | Records, masks: Masks | None, change: Change | None = None
 ) -> tf.data.Dataset:
     """Return images one by one, in order, at their own size.
 
     Args:
         source: the encoded images.
-        masks: the encoded masks, in the same order; None gives empty masks.
+        masks: the masks, in the same order; None gives empty masks.
         change: applied to each decoded image; the mask is empty then.
 
     Returns:
@@ -203,12 +239,12 @@ def native_images(
     """
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        mask = tf.constant("") if masks is None else masks.paired_with(index, item)
-        image, mask = load_pair(source.load(item), mask)
+        image = decode(source.load(item))
         if change:
             image = change(image, index)
-            mask = tf.zeros_like(image[..., :1])
-        return index, image, mask
+        if change or masks is None:
+            return index, image, tf.zeros_like(image[..., :1])
+        return index, image, fit_mask(masks.load(index, item), tf.shape(image)[:2])
 
     return without_autotuning(source.stream().map(read, WORKERS).ignore_errors().prefetch(PREFETCH))
 
@@ -217,7 +253,7 @@ def load_images(
     source: Files | Records,
     size: tuple[int, int],
     policy: str,
-    masks: Files | Records | None = None,
+    masks: Masks | None = None,
     equalizing: Equalize | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Decode images into memory; arguments as for `image_dataset`.

@@ -193,6 +193,7 @@ def dataset_info(
         skipped=catalog.skipped.num_rows,
         warnings=tuple(catalog.warnings),
         training_images=training_images or TrainingImages(**catalog.describe_images("train")),
+        masks={name: masks.info for name, masks in catalog.masks.items()},
     )
 
 

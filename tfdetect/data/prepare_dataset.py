@@ -257,9 +257,13 @@ def _write_missing(
 def _written_rows(table: pa.Table, parts: Rows, written: Written, copies: Copies) -> pa.Table:
     """Return the catalog of what was written, with the column record: its number in the shard."""
     keep, start = np.ones(table.num_rows, bool), 0
+    lost = np.zeros(table.num_rows, bool)
     for shard, rows in parts.items():
         keep[[start + number for number, *_ in written[shard]["skipped"]]] = False
+        lost[[start + number for number in written[shard].get("lost_masks", ())]] = True
         start += rows.num_rows
+    masks = pc.if_else(pa.array(lost), pa.scalar(None, pa.string()), table["mask"])
+    table = table.set_column(table.column_names.index("mask"), "mask", masks)
     table = table.filter(pa.array(keep))
     codes = table["shard"].combine_chunks().dictionary_encode().indices.to_numpy()
     starts = np.flatnonzero(np.diff(codes, prepend=-1))

@@ -95,7 +95,7 @@ def _error(file: _File, root: Path) -> str | None:
         return f"{kind} is not supported: use JPEG, PNG, WebP or TIFF"
     if file.status[0] == 0:
         return "empty file"
-    if file.mask and not os.path.exists(os.path.join(root, file.mask)):
+    if file.label and file.mask and not os.path.exists(os.path.join(root, file.mask)):
         return f"its mask {file.mask} is missing"
     return None
 
@@ -175,8 +175,7 @@ def _from_manifest(spec: DatasetSpec, root: Path, manifest: str) -> Iterator[_Fi
             raise UserError(f"{file}, row {number}: {path} is listed twice.")
         seen.add(path)
         label = labels[text]
-        # Masks of authentic images mark objects, not alterations.
-        mask = row.get("mask") if label else None
+        mask = row.get("mask")
         try:
             found = os.stat(os.path.join(root, path))
             status = (found.st_size, found.st_mtime_ns)

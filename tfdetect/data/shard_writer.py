@@ -16,8 +16,9 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import PARTIAL
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.loading import WORKERS, load_mask
-from tfdetect.data.sources import Files
+from tfdetect.data.loading import WORKERS, view_mask
+from tfdetect.data.masks import check_masks
+from tfdetect.data.sources import Files, mask_codings, read_mask
 from tfdetect.imaging.decode import decode
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import read_image
@@ -55,11 +56,17 @@ class ShardWriter:
             folder: folder for the shards.
             copies: how images are stored.
             with_masks: whether records hold masks.
+
+        Raises:
+            UserError: It is not clear what the masks mean.
         """
+        if with_masks:
+            check_masks(catalog.masks)
         self.with_masks = with_masks
         self._catalog, self._folder, self._copies = catalog, folder, copies
-        text = tf.TensorSpec([], tf.string)
-        signature = [text, text, tf.TensorSpec([], tf.bool)]
+        self._codings, _ = mask_codings(catalog, catalog.table.slice(0, 0))
+        text, number = tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)
+        signature = [text, text, number, tf.TensorSpec([], tf.bool)]
         # Traced once, not for every shard.
         self._encode = tf.function(self._encode_row, input_signature=signature)
 
@@ -75,8 +82,9 @@ class ShardWriter:
             stop: ends the writing when it is set.
 
         Returns:
-            shard (its name), records (their number), bytes, sha256, and skipped: (number of the
-            row, path, error) of images that are left out.
+            shard (its name), records (their number), bytes, sha256, skipped: (number of the
+            row, path, error) of images that are left out, and lost_masks: numbers of the rows of
+            fakes of which the copy shows no altered pixel, so that their mask is not known.
 
         Raises:
             UserError: A file cannot be read any more.
@@ -84,9 +92,11 @@ class ShardWriter:
         temporary = self._folder / f".{shard}{PARTIAL}"
         written = np.zeros(rows.num_rows, bool)
         columns = {name: rows[name].to_pylist() for name in ("label", *TEXTS)}
-        mask_known = np.logical_or(rows["mask"].is_valid(), np.equal(rows["label"], 0))
+        authentic = np.equal(rows["label"], 0)
+        shows = np.zeros(rows.num_rows, bool)  # an altered pixel
         with tf.io.TFRecordWriter(str(temporary)) as records:
-            for numbers, images, _, masks in self._encoded(rows).as_numpy_iterator():
+            for numbers, images, _, masks, altered in self._encoded(rows).as_numpy_iterator():
+                shows[numbers] = altered
                 if stop.is_set():
                     raise KeyboardInterrupt
                 for number, image, mask in zip(numbers, images, masks):
@@ -95,7 +105,7 @@ class ShardWriter:
                         **{name: _bytes((columns[name][number] or "").encode()) for name in TEXTS},
                     }  # fmt: skip
                     if self.with_masks:
-                        known = _number(mask_known[number])
+                        known = _number(authentic[number] | shows[number])
                         features |= {"mask": _bytes(mask), "mask_known": known}
                     example = tf.train.Example(features=tf.train.Features(feature=features))
                     records.write(example.SerializeToString(deterministic=True))
@@ -103,47 +113,55 @@ class ShardWriter:
                 bar.advance(len(numbers))
         size, digest = temporary.stat().st_size, checksum(temporary)
         os.replace(temporary, self._folder / shard)
+        masked = rows["mask"].is_valid().to_numpy(zero_copy_only=False)
         return {"shard": shard, "records": int(written.sum()), "bytes": size, "sha256": digest,
-                "skipped": self._skipped(rows, written)}  # fmt: skip
+                "skipped": self._skipped(rows, written),
+                "lost_masks": np.flatnonzero(masked & written & ~shows).tolist()}  # fmt: skip
 
     def _encoded(self, rows: pa.Table) -> tf.data.Dataset:
-        """Return batches of the row's number, the encoded image, its shape, and the encoded mask.
+        """Return batches of number of the row, image, its shape, mask, and whether it is not empty.
 
-        The mask is "" if records hold no masks.
+        Image and mask are encoded; the mask is "" if records hold no masks.
         """
         images = Files(self._catalog.paths(rows))
         masks = Files(pc.fill_null(self._catalog.paths(rows, "mask"), ""))
+        codings = tf.constant(mask_codings(self._catalog, rows)[1])
         kept = tf.constant(np.asarray(pc.is_in(rows["format"], pa.array(_KEPT_FORMATS))))
 
         def encode(number: tf.Tensor) -> tuple:
-            row = images.path(number), masks.path(number), kept[number]
+            row = images.path(number), masks.path(number), codings[number], kept[number]
             return number, *self._encode(*row)
 
         encoded = tf.data.Dataset.range(rows.num_rows).map(encode, WORKERS)
         return encoded.ignore_errors().batch(_BATCH).prefetch(1)
 
-    def _encode_row(self, path: tf.Tensor, mask: tf.Tensor, kept: tf.Tensor) -> tuple:
+    def _encode_row(
+        self, path: tf.Tensor, mask: tf.Tensor, coding: tf.Tensor, kept: tf.Tensor
+    ) -> tuple:
         data = read_image(path)
-        image = decode(data)  # always: an image that cannot be decoded is left out
+        whole = image = decode(data)  # always: an image that cannot be decoded is left out
         if self._copies.size:
-            image = resize(image, self._copies.size, self._copies.resize)
+            image = resize(whole, self._copies.size, self._copies.resize)
         if self._copies.encode == "jpeg":
             data = tf.io.encode_jpeg(image, "rgb", self._copies.quality)
         elif self._copies.encode == "png" or self._copies.size:
             data = tf.io.encode_png(image)
         else:
             data = tf.cond(kept, lambda: data, lambda: tf.io.encode_png(image))
-        mask = self._encode_mask(mask, image) if self.with_masks else tf.constant("")
         # The shape is returned so that decoding is not optimized away.
-        return data, tf.shape(image), mask
+        if not self.with_masks:
+            return data, tf.shape(image), tf.constant(""), tf.constant(False)
+        return data, tf.shape(image), *self._encode_mask(mask, coding, whole)
 
-    def _encode_mask(self, mask: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        pixels = tf.cond(
-            mask == b"",
-            lambda: tf.zeros_like(image)[..., :1],
-            lambda: load_mask(read_image(mask), self._copies.size, self._copies.resize),
-        )
-        return tf.io.encode_png(pixels * 255)
+    def _encode_mask(self, path: tf.Tensor, coding: tf.Tensor, image: tf.Tensor) -> tuple:
+        """Return the encoded mask, 255 where altered, and whether an altered pixel is in it."""
+        mask = read_mask(path, self._codings, coding)
+        if self._copies.size:
+            mask = view_mask(mask, image, self._copies.size, self._copies.resize)
+        else:
+            mask = tf.cond(tf.size(mask) == 0, lambda: tf.zeros_like(image[..., :1]), lambda: mask)
+        altered = mask == 1
+        return tf.io.encode_png(tf.cast(altered, tf.uint8) * 255), tf.reduce_any(altered)
 
     def _skipped(self, rows: pa.Table, written: np.ndarray) -> list[tuple[int, str, str]]:
         """Return number, path and reason of the rows that were not written."""

@@ -1,8 +1,9 @@
 """Where encoded images are stored: one file each, or records of TFRecord shards."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,8 @@ import tensorflow as tf
 from tfdetect.core.text import ENCODED_BYTE, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.inspection import inspect_bytes, inspect_file
+from tfdetect.imaging.decode_mask import decode_mask, needs_pillow
+from tfdetect.imaging.mask_coding import STANDARD, MaskCoding
 from tfdetect.imaging.read import read_image
 
 _MAX_RECORDS = 2**40  # more records than any shard holds
@@ -63,16 +66,6 @@ class Files:
     def load(item: tf.Tensor) -> tf.Tensor:
         """Return the encoded image, a scalar string, of an item of the stream."""
         return read_image(item)
-
-    def paired_with(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """Return the encoded image for the same index of another source, or "".
-
-        Args:
-            index: int64 scalar.
-            item: item of the other source's stream; not needed for files.
-        """
-        path = self.path(index)
-        return tf.cond(path == "", lambda: "", lambda: self.load(path))
 
     def name(self, index: int) -> str:
         """Return the path of an image."""
@@ -147,10 +140,6 @@ class Records:
             return tf.io.parse_example(item, features)[self.feature]
         return tf.io.parse_single_example(item, features)[self.feature]
 
-    def paired_with(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """Return the encoded image in the same record as an item of another source."""
-        return self.load(item)
-
     def name(self, index: int) -> str:
         """Return the shard and the number of an image, for messages."""
         return f"{self.shards[self.shard[index]]}, record {self.record[index]}"
@@ -200,6 +189,89 @@ def image_source(catalog: Catalog, table: pa.Table, column: str = "path") -> Fil
     return Files(pc.fill_null(catalog.paths(table, column), ""))
 
 
-def mask_source(catalog: Catalog, table: pa.Table) -> Files | Records:
-    """Return the source of the masks of a table's rows; a row without a mask gives no bytes."""
-    return image_source(catalog, table, "mask")
+@dataclass(frozen=True)
+class Masks:
+    """Masks of images, in the order of the images.
+
+    Attributes:
+        source: the encoded masks; "" where an image has none.
+        codings: what the pixels of mask files mean.
+        numbers: int64 [n], index into `codings` of each mask; None if there is one coding.
+    """
+
+    source: Files | Records
+    codings: tuple[MaskCoding, ...] = (STANDARD,)
+    numbers: np.ndarray | None = None
+
+    def load(self, index: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        """Return the mask of an image.
+
+        Args:
+            index: int64 scalar, of the image.
+            item: item of the images' stream.
+
+        Returns:
+            uint8 [H, W, 1], 1 where altered; [0, 0, 1] if the image has no mask.
+        """
+        if isinstance(self.source, Records):
+            return self.decode(self.source.load(item))
+        number = None if self.numbers is None else tf.gather(self.numbers, index)
+        return read_mask(self.source.path(index), self.codings, number)
+
+    @staticmethod
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        """Return a mask of a record from its bytes; see `load`."""
+        return _unless_empty(data, lambda: decode_mask(data, STANDARD))
+
+    def error(self, index: int) -> str | None:
+        """Return why a mask cannot be read, or None if it can."""
+        return self.source.error(index)
+
+
+def _unless_empty(text: tf.Tensor, load: Callable[[], tf.Tensor]) -> tf.Tensor:
+    mask = tf.cond(text == "", lambda: tf.zeros([0, 0, 1], tf.uint8), load)
+    mask.set_shape([None, None, 1])
+    return mask
+
+
+def read_mask(
+    path: tf.Tensor, codings: tuple[MaskCoding, ...], number: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Read a mask file.
+
+    Args:
+        path: scalar string; "" if there is no mask.
+        codings: what the pixels of mask files mean.
+        number: integer scalar, which of the codings it is; None if there is one.
+
+    Returns:
+        uint8 [H, W, 1], 1 where altered; [0, 0, 1] if there is no mask.
+    """
+
+    def with_coding(coding: MaskCoding) -> tf.Tensor:
+        read = tf.io.read_file if needs_pillow(coding) else read_image
+        return _unless_empty(path, lambda: decode_mask(read(path), coding))
+
+    if number is None or len(codings) == 1:
+        return with_coding(codings[0])
+    return tf.switch_case(
+        tf.cast(number, tf.int32), [partial(with_coding, coding) for coding in codings]
+    )
+
+
+def mask_source(catalog: Catalog, table: pa.Table) -> Masks:
+    """Return the masks of a table's rows."""
+    source = image_source(catalog, table, "mask")
+    if isinstance(source, Records):  # `prepare` writes them in one coding
+        return Masks(source)
+    codings, numbers = mask_codings(catalog, table)
+    return Masks(source, codings, numbers if len(codings) > 1 else None)
+
+
+def mask_codings(catalog: Catalog, table: pa.Table) -> tuple[tuple[MaskCoding, ...], np.ndarray]:
+    """Return the codings of a catalog's masks, and which one each row of a table has, int64 [n]."""
+    known = catalog.masks
+    codings = tuple(dict.fromkeys(found.coding for found in known.values())) or (STANDARD,)
+    of_dataset = [codings.index(known[n].coding) if n in known else 0 for n in catalog.roots]
+    datasets = pc.index_in(table["dataset"].cast(pa.string()), pa.array(list(catalog.roots)))
+    return codings, np.array(of_dataset, np.int64)[datasets.to_numpy()]

@@ -21,8 +21,9 @@ from tfdetect.data.loading import (
     load_images,
     without_autotuning,
 )
+from tfdetect.data.masks import check_masks
 from tfdetect.data.sampling import Sampler, ShardPools, find_strata
-from tfdetect.data.sources import Files, Records, read_records
+from tfdetect.data.sources import Files, Masks, Records, read_records
 from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
 
 _ENDLESS = np.iinfo(np.int64).max
@@ -49,14 +50,16 @@ def training_data(
         with_masks: whether the detector predicts masks.
 
     Raises:
-        UserError: Masks are wanted and there are none, the augmentation policy is not valid,
-            or there are fewer images than one batch.
+        UserError: Masks are wanted and there are none or it is not clear what they mean, the
+            augmentation policy is not valid, or there are fewer images than one batch.
     """
     examples = examples_of(
         catalog, table, with_masks=with_masks, with_datasets=bool(data.dataset_weights),
         with_generators=data.balance == "domain",
     )  # fmt: skip
     makes_masks = any(step.name == "forgery" for step in data.augment)
+    if with_masks:
+        check_masks(catalog.masks, "Or train without masks: an experiment without model.mask_head.")
     if examples.has_mask is not None and not examples.has_mask.any() and not makes_masks:
         raise UserError(
             f"{catalog.name} has no masks in its train split, which model.mask_head needs. "
@@ -328,7 +331,7 @@ class TrainingStream:
 
         def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
             item = images.path(index)
-            mask = () if masks is None else (masks.paired_with(index, item),)
+            mask = () if masks is None else (masks.load(index, item),)
             return position, index, *self._load(position, images.load(item), *mask)
 
         loaded = self._order(start_step).unbatch().map(load, WORKERS).ignore_errors()
@@ -341,7 +344,8 @@ class TrainingStream:
         Images are drawn from these several shards; the next pool follows when all were taken.
         """
         batch_size = self.batch_size
-        sources = [s for s in (records, self.examples.masks) if s is not None]
+        masks = self.examples.masks
+        sources = [records] if masks is None else [records, masks.source]
         pools = ShardPools.of(
             lengths=records.lengths, largest_bytes=max(map(os.path.getsize, records.shards)),
             seed=self.sampler.seed,
@@ -366,11 +370,15 @@ class TrainingStream:
             parts = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
             return parts.map(lambda part: (tf.gather(rows, part), tf.gather(pool, part)))
 
+        def load_one(one: tuple) -> tuple:
+            position, data, *mask = one
+            return self._load(position, data, *map(Masks.decode, mask))
+
         def load(step: tf.Tensor, part: tuple) -> tuple:
             indices, items = part
             positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
             images = tf.map_fn(
-                lambda one: self._load(*one), (positions, *(s.load(items) for s in sources)),
+                load_one, (positions, *(s.load(items) for s in sources)),
                 fn_output_signature=image_specs,
             )  # fmt: skip
             return self._finish_batch(positions, indices, *images)

@@ -15,6 +15,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
+from tfdetect.data.masks import COVERAGE, check_masks
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.calibrate_run import CalibrationSettings, calibrate_run
@@ -83,10 +84,13 @@ def evaluate_run(
         calibrate: calibrate the run anew, on the first split.
 
     Raises:
-        UserError: the dataset has no image in any of the splits, or none can be calibrated on.
+        UserError: the dataset has no image in any of the splits, none can be calibrated on, or
+            it is not clear what its masks mean.
     """
     output = output or run.path
     detector = load_detector(run)
+    if predicts_masks(detector):
+        check_masks(catalog.masks)
     # Duplicates of training images are known only for the run's own dataset.
     own = catalog.name == run.info.dataset.name
     training_hashes = set(catalog.split("train")["hash"].to_pylist()) if own else set()
@@ -160,11 +164,11 @@ def complete(rows: pa.Table, table: pa.Table, training_hashes: set[str]) -> pa.T
 
     Returns:
         The table with path (relative to the dataset directory) first, and with dataset, label,
-        generator, mask, hash and duplicate_of_train.
+        generator, mask, mask_coverage, hash and duplicate_of_train.
     """
     duplicate = pa.array([h in training_hashes for h in rows["hash"].to_pylist()])
     table = table.add_column(0, "path", rows["path"])
-    for name in ("dataset", "label", "generator", "mask", "hash"):
+    for name in ("dataset", "label", "generator", "mask", COVERAGE, "hash"):
         table = table.append_column(name, rows[name])
     return table.append_column("duplicate_of_train", duplicate)
 

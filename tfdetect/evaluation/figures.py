@@ -325,7 +325,7 @@ def contact_sheet(
     rows, columns, height, width, _ = images.shape
     if masks is not None:
         red = np.array([255, 0, 0], np.uint8)
-        images = np.where(masks > 0, images // 2 + red // 2, images)
+        images = np.where(masks == 1, images // 2 + red // 2, images)
     factor = max(1, round(side / max(height, width)))
     images = images.repeat(factor, axis=2).repeat(factor, axis=3)
     pads = [(0, 0), (0, 0), (gap, 0), (gap, 0), (0, 0)]

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.core.run import Run
+from tfdetect.data.masks import COVERAGE, coverage_by_class
 from tfdetect.evaluation.mask_metrics import (
     BINS,
     batch_iou,
@@ -45,6 +46,7 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
         uncalibrated: log_loss and ece of the raw scores, where the run is calibrated.
         prior: fraction of fakes to which log-loss, Brier score and ECE are weighted.
         masks: of the images whose true masks are known.
+        mask_coverage: {class: count, empty, full, quantiles}, how much the mask files cover.
         without_duplicates: the same without exact duplicates of training images.
         datasets, generators: the same for each dataset of a union and each image generator.
         unseen_generators: the same of all generators that the run was not trained on.
@@ -57,6 +59,10 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
         "count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows
     }  # fmt: skip
     result |= _measure_verdicts(readable, run) | _measure_thresholds(readable, run)
+    if COVERAGE in readable.column_names:
+        coverage = coverage_by_class(readable, tuple(run.class_names))
+        if coverage:
+            result["mask_coverage"] = {name: c.model_dump() for name, c in coverage.items()}
     duplicate = readable["duplicate_of_train"].to_numpy(zero_copy_only=False)
     if duplicate.any():
         rest = readable.filter(pa.array(~duplicate))

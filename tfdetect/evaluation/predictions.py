@@ -12,7 +12,7 @@ from tfdetect.core import console
 from tfdetect.core.run import EPSILON, Run
 from tfdetect.core.text import from_os
 from tfdetect.data.loading import Change, native_images, view_dataset
-from tfdetect.data.sources import Files, Records
+from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels
 from tfdetect.models.inference import calibrated, predict_images, predict_views, predicts_masks
 
@@ -24,11 +24,11 @@ class MaskTruth:
     """The true masks of images.
 
     Attributes:
-        source: the masks; of a known image without one the mask is empty.
+        masks: the masks; of a known image without one the mask is empty.
         known: bool [n], whether an image's mask is known.
     """
 
-    source: Files | Records
+    masks: Masks
     known: np.ndarray
 
 
@@ -234,7 +234,7 @@ def _predict_masks(
             )
 
     batch: list[tuple] = []  # neighbors of the same size
-    for item in native_images(source, truth.source if truth else None, change):
+    for item in native_images(source, truth.masks if truth else None, change):
         image = item[1]
         pixels = image.shape[0] * image.shape[1] * (len(batch) + 1)
         fits = batch and batch[0][1].shape == image.shape

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfdetect.core import console
+from tfdetect.core.run_info import MaskCoverage
+from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
 from tfdetect.evaluation.metrics import NAMES, format_interval
 from tfdetect.evaluation.operating_points import POINTS
 
@@ -126,6 +128,14 @@ def mask_table(result: dict[str, Any]) -> ResultTable | None:
         "A pixel counts as altered from P(altered) 0.5 on. The empty mask of an authentic image "
         "has IoU 1. The best threshold is chosen on these very images, so it is optimistic.",
     )  # fmt: skip
+
+
+def coverage_table(result: dict[str, Any]) -> ResultTable | None:
+    """Return how much of the images the true masks cover, by class."""
+    if "mask_coverage" not in result:
+        return None
+    found = {name: MaskCoverage(**c) for name, c in result["mask_coverage"].items()}
+    return ResultTable("Mask coverage", *coverage_rows(found), COVERAGE_EXPLANATION)
 
 
 def part_tables(result: dict[str, Any], kind: str) -> list[ResultTable]:

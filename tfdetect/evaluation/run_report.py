@@ -219,7 +219,8 @@ class _SplitReport:
             for name, rows in self._examples.items() if rows
         ]  # fmt: skip
         found = result_tables.mask_table(self.result)
-        return join(_html(found, caption=False), figures(pictures, "wide"))
+        coverage = result_tables.coverage_table(self.result)
+        return join(_html(found, caption=False), _html(coverage), figures(pictures, "wide"))
 
     def by_part(self, kind: str) -> Markup:
         """Return the metrics of each dataset or generator."""

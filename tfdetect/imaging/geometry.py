@@ -75,6 +75,15 @@ def _scaled(current: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor
     return tf.maximum(scaled, 1 if policy == "pad" else target)
 
 
+def uncropped(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Return the part of an image [H, W, C] of which `resize` with "crop" keeps something."""
+    current = tf.shape(image)[:2]
+    scaled = tf.cast(_scaled(current, size, "crop"), tf.float32)
+    parts = tf.cast(current, tf.float32) * tf.constant([*size], tf.float32) / scaled
+    kept = tf.minimum(tf.cast(tf.math.ceil(parts), tf.int32), current)
+    return tf.image.resize_with_crop_or_pad(image, kept[0], kept[1])
+
+
 def window(
     image: tf.Tensor, size: tuple[int, int], small: str, position: tuple[float, float] | tf.Tensor
 ) -> tf.Tensor:

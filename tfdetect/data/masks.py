@@ -1,0 +1,521 @@
+"""Reads the masks of a scanned dataset: how they are coded, how much they cover, what is wrong."""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.image_names import IMAGE_SUFFIXES
+from tfdetect.core.patterns import PathPattern
+from tfdetect.core.run_info import MaskCoverage, MaskInfo
+from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import from_os, printable, to_os
+from tfdetect.data.locate import cache_dir
+from tfdetect.data.parallel import read_all, read_cache, write_cache
+from tfdetect.imaging.mask_coding import (
+    Detection,
+    MaskCoding,
+    MaskError,
+    MaskSurvey,
+    altered_pixels,
+    detect_coding,
+    survey_mask,
+    values_of,
+)
+from tfdetect.imaging.pillow import opened
+
+COVERAGE = "mask_coverage"  # column of the catalog: fraction of altered pixels, null without mask
+COVERAGE_EXPLANATION = (
+    "Fraction of altered pixels in the mask files. A fake whose mask is empty counts as one whose "
+    "altered pixels are not known. Masks of authentic images are not used."
+)
+_SURVEYED = 256  # masks whose values decide on the coding
+_MAX_ASPECT_DIFFERENCE = 0.02  # of a mask's shape from its image's
+_MAX_EMPTY_FRACTION = 0.05  # of a class's masks: more are asked about
+_INVERTED_COVERAGE = 0.75  # of most images: their masks may be inverted
+_ORIENTATION = 0x0112  # EXIF tag
+
+_STAMPS = pa.schema([
+    ("mask", pa.string()), ("mask_size", pa.int64()), ("mask_mtime_ns", pa.int64()),
+    ("width", pa.int32()), ("height", pa.int32()), ("mtime_ns", pa.int64()),
+])  # fmt: skip
+_MEASURED = pa.schema([
+    ("coverage", pa.float32()), ("highest", pa.int32()), ("resized", pa.bool_()),
+    ("turned", pa.bool_()), ("error", pa.string()),
+])  # fmt: skip
+_DETECTION = b"tfdetect_mask_detection"  # of the cache's schema: the detection, as JSON
+
+
+@dataclass(frozen=True)
+class DatasetMasks:
+    """What is known of the masks of one dataset.
+
+    Attributes:
+        info: how they are read and how much they cover.
+        questions: what the dataset spec has to say before the masks can be used.
+        problems: what is odd about them, and what becomes of it.
+        notes: what else there is to know.
+    """
+
+    info: MaskInfo
+    questions: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Questions, problems and notes."""
+        return self.questions + self.problems + self.notes
+
+    @property
+    def coding(self) -> MaskCoding:
+        """What the pixels of the masks mean."""
+        info = self.info
+        return MaskCoding(info.channel, info.values, info.inverted, info.bits)
+
+    @property
+    def source(self) -> str:
+        """Where the coding comes from, in words."""
+        return "detected" if self.info.detected else "as the dataset spec says"
+
+    def describe(self) -> str:
+        """Return one line: the coding, and the coverage by class."""
+        parts = [f"{self.coding} ({self.source})"]
+        for name, found in self.info.coverage.items():
+            parts.append(f"{printable(name)}: {describe_coverage(found)}")
+        if self.info.resized:
+            parts.append(f"{self.info.resized:,} resized to their images")
+        return "; ".join(parts)
+
+
+def describe_coverage(found: MaskCoverage) -> str:
+    """Return the number of masks and how much they cover, in words."""
+    text = f"{found.count:,} masks, {found.empty:,} empty, {found.full:,} full"
+    if found.quantiles:
+        text += f", median coverage {found.quantiles[2]:.1%}"
+    return text
+
+
+def coverage_of(fractions: np.ndarray) -> MaskCoverage:
+    """Return how much masks cover, from their fractions of altered pixels, float [n]."""
+    if not len(fractions):
+        return MaskCoverage(count=0)
+    quantiles = np.quantile(fractions, [0, 0.25, 0.5, 0.75, 1]).round(6).tolist()
+    return MaskCoverage(
+        count=len(fractions), empty=int((fractions == 0).sum()), full=int((fractions == 1).sum()),
+        quantiles=tuple(quantiles),
+    )  # fmt: skip
+
+
+def coverage_by_class(table: pa.Table, classes: tuple[str, ...]) -> dict[str, MaskCoverage]:
+    """Return the coverage of the masks of each class that has any.
+
+    Args:
+        table: columns label and `COVERAGE`.
+        classes: names of the classes, in label order.
+    """
+    labels = table["label"].to_numpy()
+    fractions = table[COVERAGE].to_numpy()  # nan for null
+    found = {n: fractions[(labels == k) & ~np.isnan(fractions)] for k, n in enumerate(classes)}
+    return {name: coverage_of(part) for name, part in found.items() if len(part)}
+
+
+def coverage_rows(found: dict[str, MaskCoverage]) -> tuple[list[str], list[list[str]]]:
+    """Return the headers and rows of a table of coverage by class."""
+    headers = ["class", "masks", "empty", "full", "smallest", "25%", "median", "75%", "largest"]
+    return headers, [
+        [name, f"{c.count:,}", f"{c.empty:,}", f"{c.full:,}",
+         *(f"{q:.1%}" for q in c.quantiles or ())]
+        for name, c in found.items()
+    ]  # fmt: skip
+
+
+def check_masks(masks: dict[str, DatasetMasks], hint: str = "") -> None:
+    """Check that it is clear what the masks of datasets mean.
+
+    Args:
+        masks: by the name of their dataset.
+        hint: what else the user can do, a sentence.
+
+    Raises:
+        UserError: The dataset spec has to say it.
+    """
+    lines = [f"\n  {name}: {q}." for name, found in masks.items() for q in found.questions]
+    if lines:
+        raise UserError(
+            f"It is not clear which pixels the masks mark as altered:{''.join(lines)}\n"
+            "mask_channel, mask_values and mask_inverted are keys of the dataset spec, a YAML file "
+            f"that can also describe a folder or name a manifest. {hint}".rstrip()
+        )
+
+
+def read_masks(
+    spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = True
+) -> tuple[pa.Table, DatasetMasks | None]:
+    """Read the mask of every image that has one; unchanged masks come from the cache.
+
+    Args:
+        spec: the dataset.
+        root: folder to which the paths are relative.
+        files: columns path, label, mask, width, height, format and mtime_ns.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The files with the columns `COVERAGE` and error, the reason why a fake's mask cannot be
+        used. The mask is null for authentic images, in which nothing was altered, and for fakes
+        with an empty mask, whose altered pixels are not known. And what is known of the masks;
+        None if the dataset has none.
+    """
+    rows = np.flatnonzero(files["mask"].is_valid().to_numpy(zero_copy_only=False))
+    nothing = files.append_column(COVERAGE, pa.nulls(files.num_rows, pa.float32()))
+    nothing = nothing.append_column("error", pa.nulls(files.num_rows, pa.string()))
+    if not len(rows):
+        return nothing, None
+    masked = files.take(pa.array(rows))
+    measured, detection = _measure_all(spec, root, masked, progress)
+    labels = masked["label"].to_numpy()
+    errors = measured["error"].to_numpy(zero_copy_only=False)
+    failed = np.array([error is not None for error in errors])
+    coverage = np.where(failed, np.nan, measured["coverage"].to_numpy())
+    columns = {"label": masked["label"], COVERAGE: pa.array(coverage)}
+    found = DatasetMasks(_info(spec, root, files, masked, measured, detection, failed, columns))
+    found = _judge(spec, masked, measured, detection, found, failed, coverage)
+    used = ~failed & (labels > 0) & (coverage > 0)
+    masks = np.full(files.num_rows, None, object)
+    masks[rows[used]] = masked["mask"].to_numpy(zero_copy_only=False)[used]
+    fractions = np.full(files.num_rows, np.nan, np.float32)
+    fractions[rows] = coverage
+    reasons = np.full(files.num_rows, None, object)
+    unusable = failed & (labels > 0)
+    reasons[rows[unusable]] = errors[unusable]
+    files = files.set_column(
+        files.column_names.index("mask"), "mask", pa.array(masks, pa.string(), from_pandas=True)
+    )
+    files = files.append_column(COVERAGE, pa.array(fractions, from_pandas=True))
+    return files.append_column("error", pa.array(reasons, pa.string(), from_pandas=True)), found
+
+
+def _info(
+    spec: DatasetSpec, root: Path, files: pa.Table, masked: pa.Table, measured: pa.Table,
+    detection: Detection, failed: np.ndarray, columns: dict[str, Any],
+) -> MaskInfo:  # fmt: skip
+    resized = measured["resized"].to_numpy(zero_copy_only=False)[~failed]
+    return MaskInfo(
+        **asdict(detection.coding),
+        detected=spec.mask_channel is None or spec.mask_values is None,
+        coverage=coverage_by_class(pa.table(columns), spec.class_names),
+        resized=int(resized.astype(bool).sum()),
+        orphans=len(_orphans(spec, root, files, masked)),
+    )
+
+
+def _judge(
+    spec: DatasetSpec, masked: pa.Table, measured: pa.Table, detection: Detection,
+    found: DatasetMasks, failed: np.ndarray, coverage: np.ndarray,
+) -> DatasetMasks:  # fmt: skip
+    """Return what is known of the masks with the questions, problems and notes about them."""
+    questions = [detection.question] if detection.question else []
+    problems = [detection.remark] if detection.remark else []
+    notes = []
+    said = (spec.mask_channel, spec.mask_values, spec.mask_inverted) != (None, None, None)
+    labels, paths = masked["label"].to_numpy(), masked["mask"].to_numpy(zero_copy_only=False)
+    highest = measured["highest"].to_numpy()
+    for label, name in enumerate(spec.class_names):
+        rows = (labels == label) & ~failed
+        fractions = coverage[rows]
+        if not len(fractions):
+            continue
+        median = float(np.median(fractions))
+        if median > _INVERTED_COVERAGE and spec.mask_inverted is None:
+            questions.append(
+                f"the masks of {name!r} mark most of their images as altered (median "
+                f"{median:.0%}{', though these are authentic' if not label else ''}). If they are "
+                "inverted, set mask_inverted: true; if they are not, mask_inverted: false"
+            )
+        if not label:
+            if filled := int((fractions > 0).sum()):
+                notes.append(
+                    f"{filled:,} of {len(fractions):,} masks of {name!r}, the authentic class, "
+                    "mark pixels. They are not used, since nothing is altered in these images"
+                )
+            continue
+        empty = rows & (coverage == 0)
+        if count := int(empty.sum()):
+            value = int(np.nanmax(highest[empty]))
+            text = (
+                f"{count:,} of {len(fractions):,} masks of {name!r} are empty"
+                + (f", with values up to {value}" if value and not spec.mask_inverted else "")
+                + f" ({_examples(paths[empty])})"
+            )
+            if count > _MAX_EMPTY_FRACTION * len(fractions) and not said:
+                questions.append(
+                    f"{text}. Say how they are coded with mask_channel, mask_values or "
+                    "mask_inverted. If that is right, say so too, such as with mask_values: "
+                    f"{list(found.info.values)}; then these images count as fakes whose altered "
+                    "pixels are not known"
+                )
+            else:
+                problems.append(f"{text}. These images count as fakes whose altered pixels are "
+                                "not known")  # fmt: skip
+    if turned := int(measured["turned"].to_numpy(zero_copy_only=False)[~failed].astype(bool).sum()):
+        problems.append(
+            f"{turned:,} images are turned by their EXIF orientation, and their masks are not: "
+            "they count as drawn on the upright image"
+        )
+    if unused := int((failed & (labels == 0)).sum()):
+        notes.append(f"{unused:,} masks of authentic images cannot be read; they are not needed")
+    if found.info.orphans:
+        notes.append(f"{found.info.orphans:,} mask files belong to no image")
+    return replace(found, questions=tuple(questions), problems=tuple(problems), notes=tuple(notes))
+
+
+def _examples(paths: np.ndarray) -> str:
+    return ", ".join(map(printable, paths[:3])) + (", ..." if len(paths) > 3 else "")
+
+
+# --- measuring
+
+
+def _measure_all(
+    spec: DatasetSpec, root: Path, masked: pa.Table, progress: bool
+) -> tuple[pa.Table, Detection]:
+    """Return the `_MEASURED` columns of each row, and how the masks are coded."""
+    stamps = _stamp(root, masked)
+    given = spec.mask_channel, spec.mask_values, bool(spec.mask_inverted)
+    key = f"{root}\n{spec.max_pixels}\n{given}"
+    key = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    cache = cache_dir() / "catalogs" / f"{spec.name}-{key}.masks.parquet"
+    known = read_cache(cache, pa.schema([*_STAMPS, *_MEASURED]))
+    before = _detection_of(known)
+    if known is not None and before and known.select(_STAMPS.names).equals(stamps):
+        return known.select(_MEASURED.names), before
+    readable = np.flatnonzero(stamps["mask_size"].is_valid())
+    sample = readable[np.unique(np.linspace(0, len(readable) - 1, _SURVEYED).astype(int))]
+    paths = [f"{root}/{stamps['mask'][row]}" for row in map(int, sample)] if len(readable) else []
+    surveys = [s for s in (_survey(path, spec.max_pixels) for path in paths) if s is not None]
+    detection = detect_coding(surveys, *given)
+    todo, old = np.arange(stamps.num_rows), _MEASURED.empty_table()
+    if known is not None and before and before.coding == detection.coding:
+        # Each row of the cache by its stamp; a mask may belong to several images.
+        same = dict(zip(_keys(known), range(known.num_rows)))
+        places = np.array([same.get(key, -1) for key in _keys(stamps)])
+        todo = np.flatnonzero(places < 0)
+        old = known.select(_MEASURED.names).take(pa.array(places[places >= 0]))
+    columns = (stamps["mask"], masked["path"], masked["width"], masked["height"], masked["format"])
+    items = list(zip(*(column.take(pa.array(todo)).to_pylist() for column in columns)))
+    items = [(f"{root}/{mask}", f"{root}/{path}", *rest) for mask, path, *rest in items]
+    new = read_all(
+        partial(measure_mask, coding=detection.coding, max_pixels=spec.max_pixels), items,
+        _MEASURED, "reading masks", progress,
+        lambda _: _failed("the process that read it ended: it may need too much memory"),
+    )  # fmt: skip
+    order = np.empty(stamps.num_rows, int)
+    rest = np.setdiff1d(np.arange(stamps.num_rows), todo)
+    order[np.concatenate([rest, todo])] = np.arange(stamps.num_rows)
+    measured = pa.concat_tables([old, new.cast(_MEASURED)]).take(pa.array(order)).combine_chunks()
+    result = pa.table([*stamps.columns, *measured.columns], pa.schema([*_STAMPS, *_MEASURED]))
+    write_cache(cache, result.replace_schema_metadata({_DETECTION: json.dumps(asdict(detection))}))
+    return measured, detection
+
+
+def _stamp(root: Path, masked: pa.Table) -> pa.Table:
+    """Return the `_STAMPS` of each row; size and time are null where there is no mask file."""
+    sizes, times = [], []
+    for mask in masked["mask"].to_pylist():
+        try:
+            status = os.stat(f"{root}/{to_os(mask)}")
+            sizes.append(status.st_size)
+            times.append(status.st_mtime_ns)
+        except OSError:
+            sizes.append(None)
+            times.append(None)
+    columns = [masked["mask"], pa.array(sizes, pa.int64()), pa.array(times, pa.int64()),
+               masked["width"], masked["height"], masked["mtime_ns"]]  # fmt: skip
+    return pa.table(columns, _STAMPS).combine_chunks()
+
+
+def _keys(table: pa.Table) -> Iterator[tuple]:
+    return zip(*(table[name].to_pylist() for name in _STAMPS.names))
+
+
+def _detection_of(known: pa.Table | None) -> Detection | None:
+    text = ((known is not None and known.schema.metadata) or {}).get(_DETECTION)
+    if not text:
+        return None
+    found = json.loads(text)
+    coding = found.pop("coding")
+    coding["values"] = tuple(coding["values"])
+    return Detection(MaskCoding(**coding), **found)
+
+
+def _survey(path: str, max_pixels: int) -> MaskSurvey | None:
+    try:
+        with opened(to_os(path)) as mask:
+            return survey_mask(mask) if mask.width * mask.height <= max_pixels else None
+    except Exception:  # measuring the mask says what is wrong; Pillow's plugins raise many kinds
+        return None
+
+
+Item = tuple[str, str, int, int, str]  # paths of mask and image; the image's size and format
+
+
+def measure_mask(item: Item, coding: MaskCoding, max_pixels: int) -> tuple:
+    """Return the `_MEASURED` columns of one mask.
+
+    Args:
+        item: paths of the mask and its image; width, height and format of the image.
+        coding: what the mask's pixels mean.
+        max_pixels: masks with more pixels are an error.
+    """
+    from PIL import UnidentifiedImageError
+
+    path, image, width, height, kind = item
+    try:
+        data = Path(to_os(path)).read_bytes()
+        if not data:
+            return _failed("it is an empty file")
+        with opened(io.BytesIO(data)) as mask:
+            if mask.width * mask.height > max_pixels:
+                return _failed(f"its {mask.width}x{mask.height} pixels are more than {max_pixels}")
+            own_orientation = _orientation(mask)
+            values = values_of(mask, coding.channel, coding.bits)
+    except FileNotFoundError:
+        return _failed("it is missing")
+    except OSError as error:
+        if isinstance(error, UnidentifiedImageError):
+            return _failed("it is not an image")
+        return _failed(f"it cannot be read: {error.strerror or str(error)[:120]}")
+    except MaskError as error:
+        return _failed(str(error))
+    except Exception as error:  # Pillow's plugins raise many kinds
+        return _failed(f"it is damaged: {(str(error) or type(error).__name__)[:120]}")
+    altered = altered_pixels(values, coding)
+    orientation = image_orientation(image, kind)
+    size = (height, width) if orientation >= 5 else (width, height)
+    found = values.shape[1], values.shape[0]
+    resized, error = compare_sizes(found, size, orientation)
+    if error:
+        return _failed(error)
+    turned = orientation > 1 and own_orientation == 1
+    coverage = np.count_nonzero(altered) / altered.size
+    return coverage, int(values.max()), resized, turned, None
+
+
+def _failed(error: str) -> tuple:
+    return None, None, None, None, f"its mask cannot be used: {error}"
+
+
+def compare_sizes(
+    mask: tuple[int, int], image: tuple[int, int], orientation: int = 1
+) -> tuple[bool, str | None]:
+    """Compare the size of a mask with that of its image.
+
+    Args:
+        mask, image: width and height in pixels, upright.
+        orientation: EXIF orientation of the image, 1 to 8.
+
+    Returns:
+        Whether the mask has to be resized, and why it does not fit, or None.
+    """
+    if mask == image:
+        return False, None
+    (width, height), (wanted_width, wanted_height) = mask, image
+    sizes = f"it has {width}x{height} pixels and the image {wanted_width}x{wanted_height}"
+    if mask == image[::-1]:
+        if orientation >= 5:
+            return False, (
+                f"{sizes}: it was drawn before the image was turned by its EXIF orientation"
+            )
+        return False, f"{sizes}: one of them is turned by 90 degrees"
+    # Rounding to whole pixels changes the aspect ratio of small masks.
+    slack = _MAX_ASPECT_DIFFERENCE + 1 / min(width, height)
+    if abs(width * wanted_height / (height * wanted_width) - 1) > slack:
+        return False, f"{sizes}, which is another shape"
+    return True, None
+
+
+def image_orientation(path: str, kind: str) -> int:
+    """Return the EXIF orientation of an image file, 1 to 8; 1 if it has none."""
+    if kind in ("BMP", "GIF"):
+        return 1
+    try:
+        with opened(to_os(path)) as image:
+            return _orientation(image)
+    except Exception:  # broken since the catalog read it; Pillow's plugins raise many kinds
+        return 1
+
+
+def _orientation(image: Any) -> int:
+    # Asked for EXIF that is not in its header, Pillow decodes the whole PNG.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    found = image.getexif().get(_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
+# --- masks without an image
+
+
+def _orphans(spec: DatasetSpec, root: Path, files: pa.Table, masked: pa.Table) -> list[str]:
+    """Return the files among the masks that belong to no image.
+
+    With a pattern, these are files that have the form of a mask's name. With a manifest, these
+    are the other files of folders that hold nothing but masks.
+    """
+    used = set(masked["mask"].to_pylist())
+    folders = {os.path.dirname(mask) for mask in used}
+    images = set(files["path"].to_pylist())
+    templates = [re.split(r"\{\w+\}", c.mask) for c in spec.classes if c.mask]
+    if spec.manifest:
+        folders -= {os.path.dirname(path) for path in images}
+    found = []
+    for folder in sorted(folders):
+        try:
+            names = os.listdir(os.path.join(root, to_os(folder)))
+        except OSError:
+            continue
+        for name in map(from_os, names):
+            path = f"{folder}/{name}" if folder else name
+            known = path in used or path in images or name.startswith(".")
+            if known or os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
+                continue
+            if spec.manifest or any(_fits(path, pieces) for pieces in templates):
+                found.append(path)
+    if found and not spec.manifest:  # masks of objects in authentic images
+        claimed = set(_masks_of_authentic(spec, files))
+        found = [path for path in found if path not in claimed]
+    return found
+
+
+def _fits(path: str, pieces: list[str]) -> bool:
+    """Return whether a path has these pieces in order, with something between them."""
+    first, *rest = pieces
+    if not path.startswith(first):
+        return False
+    place = len(first)
+    for piece in rest[:-1]:
+        place = path.find(piece, place + 1)
+        if place < 0:
+            return False
+        place += len(piece)
+    return path.endswith(rest[-1]) and len(path) - len(rest[-1]) > place if rest else path == first
+
+
+def _masks_of_authentic(spec: DatasetSpec, files: pa.Table) -> Iterator[str]:
+    """Yield the masks that authentic images would have if they were fakes."""
+    paths = files.filter(pc.equal(files["label"], 0))["path"].to_pylist()
+    for groups in PathPattern(spec.pattern or "").match(paths):
+        for c in spec.classes:
+            if groups and c.mask:
+                yield c.mask.format(**groups)

@@ -1,0 +1,51 @@
+"""Decodes mask files in the graph, with the same result as `mask_coding.decode_mask`."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfdetect.imaging import mask_coding
+from tfdetect.imaging.decode import decode
+from tfdetect.imaging.mask_coding import MaskCoding
+
+_SLICES = {"gray": slice(0, 1), "red": slice(0, 1), "green": slice(1, 2), "blue": slice(2, 3)}
+
+
+def needs_pillow(coding: MaskCoding) -> bool:
+    """Return whether `decode_mask` has Pillow decode: `decode` drops alpha and low bits."""
+    return coding.channel == "alpha" or coding.bits > 8
+
+
+def decode_mask(data: tf.Tensor, coding: MaskCoding) -> tf.Tensor:
+    """Decode a mask file.
+
+    Args:
+        data: scalar string, the bytes of the file; unless `needs_pillow`, as from `read_image`.
+        coding: what its pixels mean.
+
+    Returns:
+        uint8 [H, W, 1], upright: 1 where altered, 0 elsewhere.
+
+    Raises:
+        tf.errors.OpError: The file cannot be decoded, or not with this coding.
+    """
+    if needs_pillow(coding):
+
+        def by_pillow(data: Any) -> np.ndarray:
+            data = data if isinstance(data, bytes) else data.item()  # eagerly an array
+            return mask_coding.decode_mask(data, coding)
+
+        mask = tf.numpy_function(by_pillow, [data], tf.uint8, stateful=False)
+        return tf.ensure_shape(mask, [None, None])[..., None]
+    pixels = decode(data)
+    if coding.channel == "color":
+        red, green, blue = tf.split(pixels, 3, axis=-1)
+        values = tf.maximum(tf.maximum(red, green), blue)
+    else:
+        values = pixels[..., _SLICES[coding.channel]]
+    threshold = min(coding.threshold, 256)
+    if threshold == 256:  # no value of 8 bits reaches it
+        return tf.fill(tf.shape(values), tf.cast(coding.inverted, tf.uint8))
+    altered = values < threshold if coding.inverted else values >= threshold
+    return tf.cast(altered, tf.uint8)

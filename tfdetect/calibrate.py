@@ -49,6 +49,7 @@ def parser() -> cli.Parser:
     cli.add_no_images(out)
     cli.add_batch_size(out)
     cli.add_json(out)
+    cli.add_quiet(out)
     return p
 
 
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
         split=args.split, method=args.method, cost=args.cost,
         abstention_error=args.abstention_error, threshold=cli.number_or_name(args.threshold),
         prior=cli.chosen_prior(args) or 0.5, images_in_report=not args.no_images,
-        batch_size=args.batch_size,
+        batch_size=args.batch_size, **cli.progress_of(args),
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)

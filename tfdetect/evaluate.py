@@ -48,6 +48,7 @@ def parser() -> cli.Parser:
     cli.add_no_images(out)
     cli.add_batch_size(out)
     cli.add_json(out)
+    cli.add_quiet(out)
     return p
 
 
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> None:
         results = api.measure_robustness(
             args.run, args.degrade, args.dataset, data_dir=args.data_dir,
             authentic=args.authentic, split=(args.split or ["test"])[0], output=args.output,
-            crops=args.crops, flips=args.flips, batch_size=args.batch_size,
+            crops=args.crops, flips=args.flips, batch_size=args.batch_size, **cli.progress_of(args),
         )  # fmt: skip
         from tfdetect.evaluation import robustness
 
@@ -79,6 +80,7 @@ def main(argv: list[str]) -> None:
             label=args.label, splits=args.split or (), output=args.output, threshold=threshold,
             prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
             images_in_report=not args.no_images, batch_size=args.batch_size,
+            **cli.progress_of(args),
         )  # fmt: skip
         from tfdetect.evaluation import result_tables
 

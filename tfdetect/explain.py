@@ -31,6 +31,7 @@ def parser() -> cli.Parser:
                      "explanation.json (default: the run; for another dataset "
                      "RUN/evaluations/NAME)")  # fmt: skip
     cli.add_json(out)
+    cli.add_quiet(out)
     return p
 
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
 
     results = api.explain(
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
-        split=args.split, count=args.count, output=args.output,
+        split=args.split, count=args.count, output=args.output, **cli.progress_of(args),
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)

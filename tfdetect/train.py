@@ -51,6 +51,7 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
     from tfdetect.api.training_functions import prepare_training
+    from tfdetect.core.provenance import command_line
 
     training = prepare_training(
         args.dataset, args.experiment, model=args.model, overrides=args.overrides,
@@ -61,7 +62,8 @@ def main(argv: list[str]) -> None:
     if args.dry_run:
         if args.json:
             return console.print_json(training.document())
-        return console.result(training.describe())
+        console.result(training.describe())
+        return console.result(f"\nnext    {command_line('train', without='--dry-run')}")
     run = training.run(images_in_report=not args.no_images)
 
     from tfdetect.evaluation.summary import summary, summary_rows

@@ -67,6 +67,7 @@ def evaluate(
     flips: bool = False,
     images_in_report: bool = True,
     batch_size: int = 64,
+    progress: bool = True,
     log: Log = console.log,
 ) -> EvaluationResults:
     """Measure a run on its own dataset or on another one; write metrics, figures and a report.
@@ -84,6 +85,7 @@ def evaluate(
         threshold, prior, crops, flips: see `Detector.with_options`.
         images_in_report: whether the report may show images of the dataset.
         batch_size: images per step.
+        progress: whether to show progress.
         log: called with each message.
 
     Raises:
@@ -102,12 +104,12 @@ def evaluate(
     from tfdetect.data.catalog import build_catalog
     from tfdetect.evaluation.evaluate_run import evaluate_run
 
-    catalog = build_catalog(spec, roots)
+    catalog = build_catalog(spec, roots, progress)
     for line in catalog.describe_masks():
         log(line)
     for warning in catalog.warnings:
         console.warn(warning)
-    with _writing(adjusted, target) as (staged, folder):
+    with _writing(adjusted, target, progress) as (staged, folder):
         values = evaluate_run(
             staged, catalog, tuple(splits or ("validation", "test")), folder,
             images_in_report=images_in_report, batch_size=batch_size, log=log,
@@ -127,6 +129,7 @@ def measure_robustness(
     crops: int | None = None,
     flips: bool = False,
     batch_size: int = 64,
+    progress: bool = True,
     log: Log = console.log,
 ) -> Results:
     """Measure a run on degraded images: recompressed, blurred, resized, without a frequency band.
@@ -135,7 +138,8 @@ def measure_robustness(
         degradations: "genimage", "grid", "bands", "reencode", or single ones such as
             "jpeg:65,blur:3,social:2".
         split: one split of the dataset.
-        run, dataset, data_dir, authentic, output, crops, flips, batch_size, log: see `evaluate`.
+        run, dataset, data_dir, authentic, output, crops, flips, batch_size, progress, log: see
+            `evaluate`.
 
     Returns:
         The content of degradations.json as `values`.
@@ -150,8 +154,8 @@ def measure_robustness(
     from tfdetect.data.catalog import build_catalog
     from tfdetect.evaluation.robustness import degrade
 
-    catalog = build_catalog(spec, roots)
-    with _writing(run, target) as (staged, folder):
+    catalog = build_catalog(spec, roots, progress)
+    with _writing(run, target, progress) as (staged, folder):
         values = degrade(staged, catalog, split, wanted, folder, batch_size, log=log)
     return Results(run, values, target, target / "degradations.html")
 
@@ -170,6 +174,7 @@ def calibrate(
     prior: float | str = 0.5,
     images_in_report: bool = True,
     batch_size: int = 64,
+    progress: bool = True,
     log: Log = console.log,
 ) -> EvaluationResults:
     """Make P(fake) of a run a probability again and choose its thresholds; change the run.
@@ -192,7 +197,7 @@ def calibrate(
             what the run's experiment says.
         prior: fraction of fakes that P(fake) supposes, 0 to 1, or "validation" for the fraction
             among the images it is calibrated on.
-        images_in_report, batch_size, log: see `evaluate`.
+        images_in_report, batch_size, progress, log: see `evaluate`.
 
     Returns:
         The evaluation of the calibrated run, which is its `run`.
@@ -224,8 +229,8 @@ def calibrate(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
         required=True,
     )  # fmt: skip
-    catalog = build_catalog(spec, roots)
-    with updating(run) as staged:
+    catalog = build_catalog(spec, roots, progress)
+    with console.quiet(not progress), updating(run) as staged:
         evaluation = evaluate_run(
             staged, catalog, (split,) if split == "all" else (split, "test"),
             None if dataset is None else staged.path / "evaluations" / spec.name,
@@ -283,6 +288,7 @@ def explain(
     split: str = "test",
     count: int = 60,
     output: str | Path | None = None,
+    progress: bool = True,
     log: Log = console.log,
 ) -> Results:
     """Show what moves a run's verdicts on a set of images: mean maps and features by class.
@@ -294,6 +300,7 @@ def explain(
         split: the images to explain.
         count: number of images, split evenly among the classes.
         output: folder for explanation.html and explanation.json; by default as in `evaluate`.
+        progress, log: see `evaluate`.
 
     Returns:
         The content of explanation.json as `values`, with the sanity checks of the maps.
@@ -307,8 +314,8 @@ def explain(
     from tfdetect.data.catalog import build_catalog
     from tfdetect.explanation.explain_set import explain_set
 
-    catalog = build_catalog(spec, roots)
-    with _writing(run, target) as (staged, folder):
+    catalog = build_catalog(spec, roots, progress)
+    with _writing(run, target, progress) as (staged, folder):
         values = explain_set(staged, catalog, split, count, folder, log=log)
     return Results(run, values, target, target / "explanation.html")
 
@@ -356,18 +363,20 @@ def _evaluation_data(
 
 
 @contextmanager
-def _writing(run: Run, target: Path) -> Iterator[tuple[Run, Path]]:
+def _writing(run: Run, target: Path, progress: bool) -> Iterator[tuple[Run, Path]]:
     """Yield the run and the folder to write results into, which change in one swap at the end.
 
     Args:
         run: the run, with the settings that results are computed for.
         target: the run's own folder, one below its evaluations/, or one that the user named,
             which may hold other things.
+        progress: whether to show progress meanwhile.
     """
-    if target == run.path:
-        with updating(run) as copy:
-            yield copy, copy.path
-    else:
-        inside = target.parent == run.path / "evaluations"
-        with evaluating(run, target) if inside else merged(target) as folder:
-            yield run, folder
+    with console.quiet(not progress):
+        if target == run.path:
+            with updating(run) as copy:
+                yield copy, copy.path
+        else:
+            inside = target.parent == run.path / "evaluations"
+            with evaluating(run, target) if inside else merged(target) as folder:
+                yield run, folder

@@ -381,7 +381,9 @@ def ensemble(
 
     from tfdetect.fusion.fusion_data import find_fusion_data
 
-    spec, catalog = find_fusion_data(members, text_of(dataset), path_of(data_dir), authentic)
+    spec, catalog = find_fusion_data(
+        members, text_of(dataset), path_of(data_dir), authentic, log
+    )  # fmt: skip
     log(f"{fusion} fusion of {', '.join(members.names)} on {spec.name}")
     for warning in catalog.warnings:
         console.warn(warning)

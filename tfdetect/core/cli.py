@@ -247,6 +247,11 @@ def add_quiet(p: Arguments) -> None:
     p.add_argument("--quiet", action="store_true", help="show no progress")
 
 
+def progress_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of the API that --quiet stands for: progress and log."""
+    return {"progress": False, "log": lambda text: None} if args.quiet else {}
+
+
 def number(text: str, whole: bool = False) -> float:
     """Return the finite number that a text holds; a whole one, below 2**63, if `whole`.
 

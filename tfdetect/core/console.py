@@ -240,6 +240,17 @@ def progress(
         _active.release()
 
 
+@contextmanager
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """Show no progress meanwhile, whatever is called, if `wanted`."""
+    held = wanted and _active.acquire(blocking=False)
+    try:
+        yield
+    finally:
+        if held:
+            _active.release()
+
+
 def track(
     items: Iterable[Item],
     description: str,

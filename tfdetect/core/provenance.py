@@ -29,7 +29,13 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def command_line(name: str) -> str:
-    """The command line that this process, a command of that name, was started with."""
+def command_line(name: str, without: str | None = None) -> str:
+    """The command line that this process, a command of that name, was started with.
+
+    Args:
+        name: of the command.
+        without: a flag to leave out.
+    """
     arguments = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
+    arguments = [argument for argument in arguments if argument != without]
     return shlex.join(["python", "-m", f"tfdetect.{name}", *map(with_escapes, arguments)])

@@ -1,10 +1,12 @@
 """Finds the dataset on which an ensemble is fitted."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.spec import DatasetSpec
@@ -14,7 +16,11 @@ from tfdetect.fusion.members import Members
 
 
 def find_fusion_data(
-    members: Members, dataset: str | None, data_dir: Path | None, authentic: str | None
+    members: Members,
+    dataset: str | None,
+    data_dir: Path | None,
+    authentic: str | None,
+    log: Callable[[str], None] = console.log,
 ) -> tuple[DatasetSpec, Catalog]:
     """Return a dataset, by default the union of all that the members were trained on.
 
@@ -23,13 +29,21 @@ def find_fusion_data(
         dataset: as `--dataset` takes it; None for the members' training datasets.
         data_dir: directory that contains it.
         authentic: the authentic class of a folder without a spec.
+        log: called with what is going to be read, before anything is downloaded.
 
     Raises:
         UserError: the dataset has other classes than the members, or its validation split has no
             authentic images or no fakes.
     """
     if dataset is None:
-        dataset = "+".join(dict.fromkeys(map(_training_dataset, members.runs)))
+        names = list(dict.fromkeys(map(_training_dataset, members.runs)))
+        dataset = "+".join(names)
+        if len(names) > 1:
+            log(
+                f"The members were trained on {len(names)} datasets: {', '.join(names)}. The "
+                "fusion is fitted on all of them, and those that are not found are downloaded. To "
+                "fit it on one of them, or on other images, stop and give --dataset."
+            )
     plan = make_plan(dataset, None, [], data_dir, authentic)
     roots = {name: root for run in members.runs for name, root in run.roots.items()
              if root.is_dir() and not data_dir}  # fmt: skip

@@ -1,0 +1,237 @@
+"""Files and folders appear whole or not at all; commands tidy up, however they end."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tfdetect.core import files
+from tfdetect.core.cli import run_command
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import (
+    FailedWrites,
+    check_writable,
+    disk_error,
+    merged,
+    replacing,
+    staged,
+    write_bytes,
+    write_text,
+)
+from tfdetect.core.locks import locked
+
+ROOT = Path(__file__).parents[1]
+
+
+def content(folder):
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def dead_process():
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    target = tmp_path / f"{'n' * 250}.txt"  # with a prefix, the name would be too long
+    write_text(target, "old")
+    with pytest.raises(KeyboardInterrupt), replacing(target) as temporary:
+        assert temporary.suffix == ".txt"
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert content(tmp_path) == {target.name: "old"}
+    write_text(target, "new")
+    assert content(tmp_path) == {target.name: "new"}
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    host = files.socket.gethostname()
+    for name in (f".staged-{host}-{dead_process()}-3.png", f".staged-{host}-{dead_process()}-4"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
+    kept = [f".staged-{host}-{os.getppid()}-1", ".staged-another-machine-77-1"]
+    for name in kept:
+        (tmp_path / name).touch()
+    with staged(tmp_path / "folder") as folder:
+        (folder / "file").touch()
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "folder"])
+
+
+def test_results_leave_other_things_in_a_folder_alone(tmp_path):
+    results = tmp_path / "results"
+
+    def write(text):
+        with merged(results) as new:
+            (new / "figures").mkdir()
+            (new / "report.html").write_text(text)
+            (new / "figures/one.png").write_text(text)
+
+    write("1")
+    assert content(results) == {"report.html": "1", "figures/one.png": "1"}
+    inode = results.stat().st_ino
+    write("2")  # nothing else is in there: swapped as a whole
+    assert results.stat().st_ino != inode and content(results)["report.html"] == "2"
+    (results / "figures/mine.png").write_text("mine")
+    (results / "notes.txt").write_text("mine")
+    write("3")
+    assert content(results) == {
+        "report.html": "3", "figures/one.png": "3", "figures/mine.png": "mine", "notes.txt": "mine"
+    }  # fmt: skip
+    with pytest.raises(KeyError), merged(results) as new:
+        (new / "report.html").write_text("4")
+        raise KeyError
+    assert content(results)["report.html"] == "3"
+    assert os.listdir(tmp_path) == ["results"]
+
+
+def test_a_folder_behind_a_link_is_replaced_where_it_is(tmp_path):
+    (tmp_path / "disk/run").mkdir(parents=True)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mine").symlink_to(tmp_path / "disk/run")
+    with staged(tmp_path / "runs/mine", copy=True) as new:
+        assert new.name == "mine"
+        (new / "file").touch()
+    assert (tmp_path / "runs/mine").is_symlink() and (tmp_path / "disk/run/file").exists()
+    assert os.listdir(tmp_path / "disk") == ["run"]
+
+
+def test_checking_a_folder_makes_none(tmp_path):
+    check_writable(tmp_path / "a/b/c")
+    assert not os.listdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"Cannot write to .*file/b: Not a directory.*--masks"):
+        check_writable(tmp_path / "file/b", "--masks")
+
+
+@pytest.mark.parametrize(("error", "reason"), [
+    (OSError(errno.ENOSPC, "-", "x.png"), "No space is left on the disk: x.png"),
+    (OSError(errno.EDQUOT, "-"), "The disk quota is used up"),
+    (PermissionError(errno.EACCES, "-", "x"), "Permission denied: x"),
+    (ValueError("Unable to write (... errno = 28, 'No space left on device')"), "No space is left"),
+    (OSError(errno.ENOENT, "-", "x"), None), (ValueError("odd"), None),
+])  # fmt: skip
+def test_errors_of_the_disk_are_recognized(error, reason):
+    for raised in (error, RuntimeError("a library failed")):
+        raised.__cause__ = None if raised is error else error
+        found = disk_error(raised)
+        assert found is None if reason is None else found.startswith(reason)
+
+
+def test_a_full_disk_is_one_message(capsys):
+    def main(argv):
+        raise OSError(errno.ENOSPC, "-", "x.png")
+
+    assert run_command(main, []) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: No space is left on the disk: x.png.") and "again" in line
+
+
+def test_one_file_that_cannot_be_written_costs_itself(tmp_path):
+    failed = FailedWrites()
+    for name in ("a", f"{'b' * 300}", "c"):
+        with failed.skipping(tmp_path / name):
+            write_bytes(tmp_path / name, b"1")
+    assert sorted(os.listdir(tmp_path)) == ["a", "c"]
+    assert list(failed.reasons.values()) == [
+        f"A file name is too long for this disk: {tmp_path / ('b' * 300)}"
+    ]
+
+
+def test_a_lock_that_is_given_back_leaves_no_file(tmp_path):
+    refusal = UserError("another")
+    with locked(tmp_path / "lock", refusal):
+        with pytest.raises(UserError, match="another"), locked(tmp_path / "lock", refusal):
+            pass
+        assert (tmp_path / "lock").exists()
+    assert not os.listdir(tmp_path)
+
+
+# A command that leaves something in every place, says so, and waits to be ended.
+WAITS = """
+import pathlib, sys, tempfile, time
+from tfdetect.core.cli import run_command
+from tfdetect.core.files import staged
+from tfdetect.data.parallel import process_pool
+
+def main(argv):
+    tempfile.NamedTemporaryFile(prefix="__autograph", delete=False).close()
+    with process_pool(2) as pool, staged(pathlib.Path("folder")) as folder:
+        (folder / "half").touch()
+        pool.submit(time.sleep, 60)
+        pool.submit(print, "begun", flush=True)
+        time.sleep(60)
+
+sys.exit(run_command(main, []))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_signals_end_a_command_in_order(tmp_path, how):
+    temporary, work = tmp_path / "tmp", tmp_path / "work"
+    temporary.mkdir()
+    work.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen(
+        [sys.executable, "-c", WAITS], cwd=work, env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert child.stdout.readline() == "begun\n"
+    child.send_signal(how)
+    begin = time.monotonic()
+    _, err = child.communicate(timeout=30)  # ends when the worker processes have ended, too
+    assert time.monotonic() - begin < 20 and "Traceback" not in err
+    if how == signal.SIGKILL:
+        assert os.listdir(temporary) and os.listdir(work)
+        with staged(work / "folder"):  # by the next command
+            pass
+        again = subprocess.run(
+            [sys.executable, "-m", "tfdetect.audit"], env=environment, capture_output=True
+        )
+        assert again.returncode == 2
+    else:
+        assert child.returncode == 128 + how
+        assert "Stopped." in err
+        assert not os.listdir(work)
+    assert not os.listdir(temporary)
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    code = "from tfdetect.core.cli import run_command; import sys; "
+    code += "sys.exit(run_command(lambda argv: print('x\\n' * 10**6), []))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen([sys.executable, "-c", code], env=environment,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    child.stdout.read(10)
+    child.stdout.close()
+    assert child.stderr.read() == b""
+    child.stderr.close()
+    assert child.wait() == 141
+
+
+def test_a_disk_that_fills_up_is_one_message(tmp_path):
+    """A limit on the size of files stands for a full disk: the audit's report does not fit."""
+    from conftest import write_images
+
+    for name, fake in (("real", 0), ("fake", 1)):
+        write_images(tmp_path / "data" / name, 6, fake)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TFDETECT_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tfdetect.audit", "--dataset", "data", "--output", "out"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+        preexec_fn=lambda: files_at_most(20_000),
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.count("error: ") == 1 and "too large for this disk" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["cache", "data"]
+
+
+def files_at_most(size):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

@@ -265,14 +265,6 @@ def test_where_folders_cannot_be_exchanged_two_renames_do(tmp_path, monkeypatch)
     assert digest(folder) == {"a": b"2"}
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path):
-    left = tmp_path / ".staged-999999999-out"
-    (left / "out").mkdir(parents=True)
-    with staged(tmp_path / "out"):
-        pass
-    assert os.listdir(tmp_path) == ["out"]
-
-
 def test_a_failed_update_leaves_the_run_as_it_was(old_run):
     run, before = open_run(old_run), digest(old_run)
     with pytest.raises(ValueError, match="no"), updating(run) as new:

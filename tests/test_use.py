@@ -289,3 +289,43 @@ def test_crops_of_a_run_that_resizes_are_refused(shared_run, capsys):
     run, root = shared_run
     code, _, err = call("predict", [run.path, files_of(root)[0], "--crops", "5"], capsys)
     assert code == 2 and "crop windows" in err
+
+
+def three_images(shared_run, folder):
+    _, images = shared_run
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(images / f"test/real/00{number}.png", folder)
+    shutil.move(folder / "001.png", folder / f"{'a photo of an astronaut ' * 10}.png")  # 244 bytes
+    return folder
+
+
+def test_one_page_that_cannot_be_written_costs_itself(shared_run, tmp_path, capsys):
+    run, _ = shared_run
+    images, pages = three_images(shared_run, tmp_path / "images"), tmp_path / "pages"
+    (pages / "000.html").mkdir(parents=True)  # in the way
+    code, out, err = call("predict", [run.path, images, "--explain", pages], capsys)
+    assert code == 1 and "1 masks or pages could not be written" in err
+    assert f"{pages / '000.html'}: Is a directory" in err
+    assert out.count("real") + out.count("fake") >= 3  # all verdicts
+    written = sorted(p.name for p in pages.iterdir() if p.is_file())
+    assert len(written) == 2 and "002.html" in written and all(len(n) <= 255 for n in written)
+
+
+def test_verdicts_are_not_lost_when_the_disk_is_full(shared_run, tmp_path, capsys):
+    import resource
+
+    run, _ = shared_run
+    images, table = three_images(shared_run, tmp_path / "images"), tmp_path / "verdicts.csv"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # stands for a full disk
+    try:
+        code, out, err = call("predict", [run.path, images, "--output", table], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 2 and "A file is too large for this disk" in err
+    assert "Its rows follow on stdout" in err
+    rows = pyarrow.csv.read_csv(pyarrow.py_buffer(out.encode())).to_pylist()
+    assert [Path(row["path"]).name[:3] for row in rows] == ["000", "002", "a p"]
+    assert all(row["verdict"] for row in rows)
+    assert os.listdir(tmp_path) == ["images"]

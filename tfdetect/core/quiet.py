@@ -55,23 +55,27 @@ def import_tensorflow() -> None:
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[None]:
-    """Let Ctrl-C wait meanwhile: in the middle of the import it would become another error."""
+    """Let Ctrl-C and other signals wait: in the middle of the import they become odd errors."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    received = False
+    received: list[int] = []
 
     def remember(number: int, frame: object) -> None:
-        nonlocal received
-        received = True
+        received.append(number)
 
-    previous = signal.signal(signal.SIGINT, remember)
+    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    raising = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in raising:
+        signal.signal(number, remember)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in raising.items():
+            signal.signal(number, handler)
     if received:
-        raise KeyboardInterrupt
+        raising[received[0]](received[0], None)
 
 
 @contextmanager

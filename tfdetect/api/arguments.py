@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from tfdetect.core.errors import shortened
+from tfdetect.core.errors import UserError, UserTypeError, shortened
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.text import user_path
 
@@ -18,17 +22,89 @@ Overrides = Mapping[str, Any] | Iterable[str]
 RunLike = str | Path | Run
 
 
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+# By their names in annotations: the types that are allowed, and what messages call them.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "None": ((type(None),), "None"),
+    "bool": ((bool,), "True or False"),
+    "int": ((Integral,), "a whole number"),
+    "float": ((Real,), "a number"),
+    "str": ((str,), "text"),
+    "Path": ((Path,), "a path"),
+    "RunLike": ((str, Path, Run), "a run or the path of its folder"),
+    "Overrides": ((str, Mapping, Iterable), 'a mapping such as {"training.epochs": 5}'),
+}
+_AT_LEAST_1 = {"batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds"}
+
+
+def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Check the arguments of a function of the API by its annotations, before anything is done.
+
+    Only annotations that consist of the types above are checked.
+    """
+    signature = inspect.signature(function)
+    allowed = {
+        name: kinds
+        for name, parameter in signature.parameters.items()
+        if (kinds := [kind.strip() for kind in str(parameter.annotation).split("|")])
+        and all(kind in _TYPES for kind in kinds)
+    }
+
+    @functools.wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise UserTypeError(
+                f"{function.__name__}(): {error}. Arguments: {', '.join(signature.parameters)}."
+            ) from None
+        for name, value in given.items():
+            if name in allowed:
+                _check_argument(f"{function.__name__}(): {name}", value, allowed[name])
+            if name in _AT_LEAST_1 and value is not None and value < 1:
+                raise UserError(f"{name} is at least 1. Received: {value}.")
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _check_argument(what: str, value: Any, kinds: list[str]) -> None:
+    types = tuple(each for kind in kinds for each in _TYPES[kind][0])
+    is_number = isinstance(value, bool) and "bool" not in kinds  # True is an int in Python
+    if not isinstance(value, types) or is_number:
+        words = " or ".join(dict.fromkeys(_TYPES[kind][1] for kind in kinds))
+        raise UserTypeError(
+            f"{what} is {words}. Received: {shortened(value)}, of type {type(value).__name__}."
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{what} is a finite number. Received: {value}.")
+
+
 def override_texts(overrides: Overrides) -> list[str]:
     """Return overrides as `key=value` texts, as `--set` takes them."""
     import yaml
 
     if not isinstance(overrides, Mapping):
-        return [overrides] if isinstance(overrides, str) else list(overrides)
+        texts = [overrides] if isinstance(overrides, str) else list(overrides)
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise UserTypeError(
+                'Overrides are a mapping such as {"training.epochs": 5}, or texts such as '
+                f'"training.epochs=5". Received: {shortened(wrong[0])}.'
+            )
+        return texts
 
     def text(value: Any) -> str:
         plain = list(value) if isinstance(value, tuple) else value
         plain = str(plain) if isinstance(plain, Path) else plain
-        dumped = yaml.safe_dump(plain, default_flow_style=True, width=10**9)
+        try:
+            dumped = yaml.safe_dump(plain, default_flow_style=True, width=10**9)
+        except yaml.YAMLError:
+            raise UserTypeError(
+                "The value of an override is text, a number, a list or a mapping. Received: "
+                f"{shortened(value)}, of type {type(value).__name__}."
+            ) from None
         return dumped.strip().removesuffix("...").strip()
 
     return [f"{key}={text(value)}" for key, value in overrides.items()]
@@ -58,16 +134,14 @@ def run_of(run: RunLike) -> Run:
 
 def runs_of(runs: Sequence[RunLike]) -> list[Run]:
     """Return several runs, opened where folders were given; one alone is a list of one."""
+    if not isinstance(runs, str | Path | Run | Iterable):
+        raise UserTypeError(f"Runs are folders or runs. Received: {shortened(runs)}.")
     return [run_of(run) for run in ([runs] if isinstance(runs, str | Path | Run) else runs)]
 
 
 def path_of(path: str | Path | None) -> Path | None:
     """Return a path, with ~ replaced."""
-    if path is None:
-        return None
-    if not isinstance(path, str | Path):
-        raise TypeError(f"A path is text or a pathlib.Path. Received: {shortened(path)}.")
-    return user_path(path)
+    return None if path is None else user_path(path)
 
 
 def text_of(value: str | Path | None) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import path_of, plan_of
+from tfdetect.api.arguments import checked, path_of, plan_of
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
 from tfdetect.core.quiet import import_tensorflow
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tfdetect.synthesis.forge import Settings as SynthesisSettings
 
 
+@checked
 def audit(
     dataset: str | Path,
     *,
@@ -59,6 +60,7 @@ def audit(
     return found
 
 
+@checked
 def fix(
     audit: Audit,
     folder: str | Path,
@@ -86,6 +88,7 @@ def fix(
     return fix_dataset(audit, Path(folder), select_fixes(audit, fixes), progress)
 
 
+@checked
 def prepare(
     dataset: str | Path,
     output: str | Path,
@@ -135,6 +138,7 @@ def prepare(
     )  # fmt: skip
 
 
+@checked
 def synthesize(
     source: str | Path,
     output: str | Path,

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from tfdetect.api.arguments import RunLike, checked
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.text import from_os, to_os
@@ -162,6 +163,7 @@ class Detector:
 
         return load_detector(self.run)
 
+    @checked
     def with_options(
         self,
         *,
@@ -189,6 +191,7 @@ class Detector:
             detector.__dict__["keras_model"] = self.keras_model
         return detector
 
+    @checked
     def predict(
         self,
         images: Image | Iterable[Image],
@@ -222,8 +225,6 @@ class Detector:
         """
         from tfdetect.core.files import FailedWrites, check_writable
 
-        if batch_size < 1:
-            raise UserError(f"batch_size is at least 1. Received: {batch_size}.")
         if masks is not None:
             _check_outside(Path(masks), images)
             if not self.run.predicts_masks:
@@ -259,7 +260,8 @@ class Detector:
         return Predictions(found.to_arrow(), written, failed.reasons)
 
 
-def load(run: str | Path | Run) -> Detector:
+@checked
+def load(run: RunLike) -> Detector:
     """Return the detector of a finished run.
 
     Args:

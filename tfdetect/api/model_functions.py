@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import Overrides, override_texts
+from tfdetect.api.arguments import Overrides, checked, override_texts
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.quiet import import_tensorflow
 
@@ -40,6 +40,7 @@ def list_detectors() -> list[str]:
     return sorted(published())
 
 
+@checked
 def create_detector(
     name: str,
     image_size: int | tuple[int, int] | None = None,

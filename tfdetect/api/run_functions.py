@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import Log, RunLike, path_of, run_of, runs_of, text_of
+from tfdetect.api.arguments import Log, RunLike, checked, path_of, run_of, runs_of, text_of
 from tfdetect.api.detect import Detector
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
@@ -52,6 +52,7 @@ class EvaluationResults(Results):
         return metrics_of(self.values)
 
 
+@checked
 def evaluate(
     run: RunLike,
     dataset: str | Path | None = None,
@@ -117,6 +118,7 @@ def evaluate(
     return EvaluationResults(run, values, target, target / "report.html")
 
 
+@checked
 def measure_robustness(
     run: RunLike,
     degradations: str,
@@ -160,6 +162,7 @@ def measure_robustness(
     return Results(run, values, target, target / "degradations.html")
 
 
+@checked
 def calibrate(
     run: RunLike,
     dataset: str | Path | None = None,
@@ -246,6 +249,7 @@ COMPARED = (
 )  # fmt: skip
 
 
+@checked
 def compare(
     runs: Sequence[RunLike],
     *,
@@ -279,6 +283,7 @@ def compare(
     return compare_runs(opened, split, dataset, COMPARED)
 
 
+@checked
 def explain(
     run: RunLike,
     dataset: str | Path | None = None,
@@ -320,6 +325,7 @@ def explain(
     return Results(run, values, target, target / "explanation.html")
 
 
+@checked
 def export(run: RunLike, formats: Sequence[str] | None = None) -> list[Export]:
     """Export the detector of a run from its Keras model, with its calibration and threshold.
 

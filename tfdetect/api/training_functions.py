@@ -11,6 +11,7 @@ from tfdetect.api.arguments import (
     Log,
     Overrides,
     RunLike,
+    checked,
     gpus_of,
     override_texts,
     path_of,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tfdetect.tuning.space import Space
 
 
+@checked
 def train(
     dataset: str | Path | None = None,
     experiment: str | Path | None = None,
@@ -130,6 +132,7 @@ class Training:
         }
 
 
+@checked
 def prepare_training(
     dataset: str | Path | None = None,
     experiment: str | Path | None = None,
@@ -213,6 +216,7 @@ class SearchResults:
         return self.folder / "report.html"
 
 
+@checked
 def prepare_search(
     space: str | Path,
     dataset: str | Path | None = None,
@@ -244,6 +248,7 @@ def prepare_search(
     )  # fmt: skip
 
 
+@checked
 def search(
     space: str | Path,
     dataset: str | Path | None = None,
@@ -331,6 +336,7 @@ def search(
     )
 
 
+@checked
 def ensemble(
     runs: Sequence[RunLike],
     fusion: str = "stacked",
@@ -417,6 +423,7 @@ class MatrixResults:
         return self.folder / "matrix.html"
 
 
+@checked
 def matrix(
     dataset: str | Path | None = None,
     experiment: str | Path | None = None,
@@ -493,6 +500,7 @@ def matrix(
     return MatrixResults({row.name: row.run for row in rows}, values, folder)
 
 
+@checked
 def convert(
     weights: str | Path,
     model: str,

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class UserTypeError(UserError, TypeError):
+    """An argument of the Python API has another type than it may have."""
+
+
 class RunLockedError(UserError):
     """Another process is writing the same run."""
 

@@ -18,7 +18,7 @@ from tfdetect.core.documents import (
     shipped_names,
     validate,
 )
-from tfdetect.core.errors import UserError, nearest, unknown
+from tfdetect.core.errors import UserError, nearest, shortened, unknown
 
 # Numbers beyond these are slips of the pen; most end in a memory error or a night without result.
 MAX_EPOCHS, MAX_BATCH, MAX_SIDE = 100_000, 65_536, 8192
@@ -141,7 +141,7 @@ class Data(Document):
     @field_validator("image_size", mode="before")
     @classmethod
     def _square(cls, value: Any) -> Any:
-        return (value, value) if isinstance(value, int) else value
+        return (value, value) if type(value) is int else value
 
 
 class Freeze(Document):
@@ -537,7 +537,8 @@ def _with_overrides(
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserError(
-                f"--set takes KEY=VALUE, for example training.epochs=5. Received: {text!r}."
+                "A setting is KEY=VALUE, for example training.epochs=5. Received: "
+                f"{shortened(text)}."
             )
         node: Any = data
         parts = key.strip().split(".")
@@ -548,18 +549,18 @@ def _with_overrides(
             elif not isinstance(node, dict) or (part not in node and not key.startswith(_FREE)):
                 choices = list(node) if isinstance(node, dict) else []
                 raise UserError(
-                    f"--set {text}: no key {'.'.join(parts[: depth + 1])!r}."
+                    f"{text}: no key {'.'.join(parts[: depth + 1])!r}."
                     f"{nearest(name, map(str, choices))}"
                     + (f" Keys there: {', '.join(map(str, choices))}." if choices else "")
                 )
             if depth == len(parts) - 1:
-                found = parse_yaml(value, f"--set {text:.80}")
+                found = parse_yaml(value, f"{text:.80}")
                 node[part] = _number(found) if isinstance(found, str) else found
             else:
                 node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
     if any(text.startswith("plugins") for text in overrides) and isinstance(data["plugins"], list):
         data["plugins"] = [plugins.load_plugin(str(source)) for source in data["plugins"]]
-    return validate(Experiment, data, "--set " + " --set ".join(overrides))
+    return validate(Experiment, data, ", ".join(overrides))
 
 
 def _number(text: str) -> str | float:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.errors import UserError, UserTypeError, shortened, unknown
+from tfdetect.core.text import name_problem
 
 
 @dataclass(frozen=True)
@@ -468,8 +469,17 @@ def register(kind: str, name: str, **facts: Any) -> Callable[[Callable], Callabl
     if kind not in _OPEN:
         raise unknown("kind", kind, _OPEN)
     registry = _OPEN[kind]
+    if problem := name_problem(name):
+        raise UserError(
+            f"The name of a {registry.kind} is what experiments call it: {problem}. "
+            f"Received: {shortened(name)}."
+        )
 
     def decorate(function: Callable) -> Callable:
+        if not callable(function):
+            raise UserTypeError(
+                f"The {registry.kind} {name!r} is a function. Received: {shortened(function)}."
+            )
         registry.add(name, registry.entry_type(function, **facts))
         return function
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, UserTypeError, shortened
 
 MAX_NAME_BYTES = 200  # of a dataset, class, run ...: endings and prefixes fit into 255 beside it
 _MAX_FILE_BYTES = 240  # of a written file's name: leaves room for a temporary ending
@@ -195,9 +195,9 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         UserError: it is empty, longer than file systems allow, contains a null character, or
             begins with the "~name" of a user who does not exist.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserTypeError(f"A path is text or a pathlib.Path. Received: {shortened(path)}.")
     text = os.fspath(path)
-    if not isinstance(text, str):
-        raise TypeError(f"A path is text or a pathlib.Path. Received: {text!r:.80}.")
     if not text:
         raise UserError("A path is empty. Give a file or a folder.")
     if "\0" in text:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfdetect.core import registry
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, shortened
 from tfdetect.core.options import check_options
 
 
@@ -46,7 +46,14 @@ def build_backbone(
     given = [*list(inspect.signature(function).parameters)[:2], *_fixed(function)]
     checked = check_options(function, options or {}, "model.options", given)
     made = function(shape, weights, **checked)
-    return made if isinstance(made, Backbone) else Backbone(made)
+    found = made if isinstance(made, Backbone) else Backbone(made)
+    features = getattr(found.model, "output", None)
+    if not isinstance(found.model, keras.Model) or not isinstance(features, keras.KerasTensor):
+        raise UserError(
+            f"The backbone {name!r} returned {shortened(made)}. Its function returns a keras.Model "
+            "from images [B, height, width, channels] to one tensor of features."
+        )
+    return found
 
 
 def _fixed(function: Callable) -> list[str]:

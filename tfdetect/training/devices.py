@@ -47,7 +47,7 @@ def parse_memory_limit(text: str | None) -> dict[int | None, MemoryLimit]:
     limits = {}
     for part in text.split(","):
         gpu, equals, value = part.rpartition("=")
-        if equals and not gpu.strip().isdigit():
+        if equals and not gpu.strip().isdecimal():
             raise UserError(f"--gpu-memory-limit: {gpu!r} in {part!r} is not a GPU's number.")
         match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", value)
         number, unit = None, ""

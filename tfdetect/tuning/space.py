@@ -156,7 +156,7 @@ class Space(Document):
             return override(experiment, self.overrides(point))
         except UserError as error:
             where = text or "combination " + ", ".join(self.overrides(point))
-            message = str(error).replace("--set ", "")
+            message = str(error)
             raise UserError(f"search space {self.name}, {where}: {message}") from None
 
     def _corners(self) -> Iterator[tuple[str, dict]]:

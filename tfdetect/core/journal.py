@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,26 +29,31 @@ def exclusive(folder: Path) -> Iterator[None]:
 class Journal:
     """A file of rows, one line of JSON each, added as the work proceeds.
 
-    A line that was cut off when the process was killed is ignored. One process at a time may add.
+    A line that is no row, for example because it was cut off when the process was killed, is
+    ignored. One process at a time may add.
 
     Args:
         path: the file.
         key: the column that identifies a row.
+        columns: that a row has at least.
     """
 
-    def __init__(self, path: Path, key: str):
+    def __init__(self, path: Path, key: str, columns: Sequence[str] = ()):
         self._path, self._key = path, key
+        self._columns = {key, *columns}
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Return the rows by their key; of several rows with the same key, the last one."""
         rows = {}
         if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                rows[row[self._key]] = row
+            with open(self._path, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    try:
+                        row = json.loads(line)
+                    except (ValueError, RecursionError):
+                        continue
+                    if isinstance(row, dict) and row.keys() >= self._columns:
+                        rows[str(row[self._key])] = row
         return rows
 
     def add(self, row: dict[str, Any]) -> None:

@@ -61,15 +61,22 @@ class Metric(float):
 
 
 def metrics_of(results: dict[str, Any]) -> dict[str, dict[str, Metric]]:
-    """Return the metrics of each split by name, from the content of a metrics.json."""
-    return {
-        split: {
-            name: Metric(value["value"], value["low"], value["high"])
-            for name, value in part.get("metrics", {}).items()
-            if value["value"] is not None
+    """Return the metrics of each split by name, from the content of a metrics.json.
+
+    Raises:
+        UserError: it is no content of one.
+    """
+    try:
+        return {
+            split: {
+                name: Metric(value["value"], value["low"], value["high"])
+                for name, value in part.get("metrics", {}).items()
+                if value["value"] is not None
+            }
+            for split, part in results.items()
         }
-        for split, part in results.items()
-    }
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"These are no metrics that evaluate has written: {error}.") from error
 
 
 @dataclass(frozen=True)

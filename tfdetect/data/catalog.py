@@ -1,7 +1,6 @@
 """`Catalog`: one Arrow table with a row for every file: label, generator, group and split."""
 
 import hashlib
-import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.journal import Journal
 from tfdetect.core.run_info import MaskInfo
 from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.core.text import from_os, to_os
@@ -22,6 +22,10 @@ from tfdetect.data.scan import scan
 from tfdetect.data.splits import assign_splits, group_fraction
 from tfdetect.imaging.mask_coding import STANDARD
 
+_PREPARED_COLUMNS = (
+    "dataset", "path", "label", "generator", "mask", "group", "split", "size", "width", "height",
+    "format", "hash", "shard", "record",
+)  # fmt: skip
 SHARDS = "shards.jsonl"  # records, bytes and checksum of each shard of a prepared dataset
 
 
@@ -191,11 +195,12 @@ def _read_prepared(spec: DatasetSpec, root: Path, shards: str) -> Catalog:
     """Return the catalog that `prepare` wrote, and check that every shard has its size."""
     try:
         table = pq.read_table(root / shards)
-        lines = (root / SHARDS).read_text().splitlines()
-        sizes = {row["shard"]: row["bytes"] for row in map(json.loads, filter(None, lines))}
+        journal = Journal(root / SHARDS, "shard", ("bytes",))
+        sizes = {name: row["bytes"] for name, row in journal.read().items()}
         skipped = pacsv.read_csv(root / "skipped.csv")
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"The prepared dataset {root} cannot be read: {error}") from error
+        _check_prepared(spec, table)
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+        raise UserError(f"The prepared dataset {root} cannot be read: {error}.") from error
     for shard in pc.unique(table["shard"]).to_pylist():
         path = root / shard
         size = path.stat().st_size if path.is_file() else None
@@ -220,6 +225,22 @@ def _read_prepared(spec: DatasetSpec, root: Path, shards: str) -> Catalog:
         )
     coverage = pa.nulls(table.num_rows, pa.float32())
     return replace(catalog, table=table.append_column(COVERAGE, coverage), warnings=warnings)
+
+
+def _check_prepared(spec: DatasetSpec, table: pa.Table) -> None:
+    """Check the columns of a prepared dataset's catalog.
+
+    Raises:
+        ValueError: one is missing, or has values that cannot be.
+    """
+    if missing := [name for name in _PREPARED_COLUMNS if name not in table.column_names]:
+        raise ValueError(f"{spec.shards} has no column {missing[0]}")
+    labels = pc.unique(table["label"]).to_pylist()
+    if wrong := [label for label in labels if label not in range(len(spec.classes))]:
+        raise ValueError(f"{spec.shards} has the label {wrong[0]}, which is no class")
+    splits = pc.unique(table["split"].cast(pa.string())).to_pylist()
+    if wrong := [split for split in splits if split not in SPLITS]:
+        raise ValueError(f"{spec.shards} has the split {wrong[0]!r}")
 
 
 def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:

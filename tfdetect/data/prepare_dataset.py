@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tfdetect.core import console
+from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.journal import Journal, exclusive
@@ -40,6 +41,7 @@ from tfdetect.data.catalog import SHARDS, Catalog
 from tfdetect.data.plan import Plan, find_data
 from tfdetect.data.shard_writer import TEXTS, Copies, ShardWriter, checksum
 
+_SHARD_COLUMNS = ("records", "bytes", "sha256", "skipped")  # of the journal of shards
 _CHANGES = {
     "fingerprint": "from other data", "shard_bytes": "with another --shard-size",
     "copies": "with other copies (--size, --resize, --encode, --quality)",
@@ -157,7 +159,7 @@ def _write(
     _check_same(folder, made_from)
     table = _assign_shards(catalog, name, shard_bytes)
     parts = _by_shard(table)
-    journal = Journal(folder / SHARDS, "shard")
+    journal = Journal(folder / SHARDS, "shard", _SHARD_COLUMNS)
     known = journal.read()
     missing = {
         shard: rows for shard, rows in parts.items()
@@ -165,7 +167,11 @@ def _write(
     }  # fmt: skip
     if complete and missing:  # until it is whole again, it is not finished
         final.rename(partial)
-        complete, folder, journal = False, partial, Journal(partial / SHARDS, "shard")
+        complete, folder, journal = (
+            False,
+            partial,
+            Journal(partial / SHARDS, "shard", _SHARD_COLUMNS),
+        )
     with_masks = bool(pc.any(table["mask"].is_valid()).as_py())
     writer = ShardWriter(catalog, folder, copies, with_masks)
     before = table.num_rows - sum(len(rows) for rows in missing.values())
@@ -191,7 +197,7 @@ def _check_same(folder: Path, made_from: dict[str, Any]) -> None:
     if not file.is_file():
         write_text(file, json.dumps(made_from, indent=2))
         return
-    before = json.loads(file.read_text())
+    before = read_object(file)
     if changed := [key for key, value in made_from.items() if before.get(key) != value]:
         raise UserError(
             f"{folder} was prepared {' and '.join(_CHANGES[key] for key in changed)}. Choose "

@@ -32,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core import console
+from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run
@@ -97,6 +98,14 @@ class Export:
     images: int
 
 
+def _listed(file: Path) -> list[Export]:
+    """Return the entries of an exports.json; none where it lists none."""
+    try:
+        return [Export(**entry) for entry in read_json(file)] if file.is_file() else []
+    except (TypeError, UserError):  # it is only a list of what can be exported again
+        return []
+
+
 def exported_formats(run: Run) -> list[str]:
     """Return the formats that the run has now."""
     return [name for name in FORMATS if _target(run, name).exists()]
@@ -141,8 +150,7 @@ def write_exports(
     folder = run.path / "exports"
     folder.mkdir(exist_ok=True)
     listed = folder / "exports.json"
-    entries = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
-    entries = {entry["format"]: entry for entry in entries}
+    entries = {entry.format: asdict(entry) for entry in _listed(listed)}
     for name in formats:
         try:
             difference = _write(name, source)

@@ -31,6 +31,7 @@ import numpy as np
 from PIL import Image
 
 from tfdetect.core import console
+from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import disk_error, remove_leftovers, replacing, write_bytes, write_text
 from tfdetect.core.folder_spec import folder_name
@@ -139,7 +140,7 @@ def _make_missing(
     workers: int, steps: int, progress: bool, log: Callable[[str], None],
 ) -> list[Row]:  # fmt: skip
     """Make the forgeries that do not exist yet; return the rows of all."""
-    journal = Journal(output / ".made.jsonl", "id")
+    journal = Journal(output / ".made.jsonl", "id", COLUMNS)
     rows = journal.read()
     # What failed before is tried again: it may have been for lack of memory.
     missing = [item for item in items if item.id not in rows or rows[item.id]["error"]]
@@ -270,7 +271,7 @@ def _check_settings(output: Path, source: Path, photos: list[str], settings: Set
     now = json.loads(json.dumps({"source": str(source.resolve()), "photos": len(photos),
                                  **asdict(settings)}))  # fmt: skip
     if file.is_file():
-        before = json.loads(file.read_text())
+        before = read_object(file)
         if changed := [key for key, value in now.items() if before.get(key) != value]:
             raise UserError(
                 f"{output} was begun with other settings ({', '.join(changed)}). Choose another "

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -178,16 +179,22 @@ class TrainState(keras.callbacks.Callback):
         file = self.folder / "last.npz"
         if not file.exists():
             return
-        with np.load(file) as saved:
-            state = json.loads(str(saved["state"]))
-            for kind, values in (("variable", self._values), ("metric", self._metrics)):
-                count = sum(name.startswith(f"{kind}_") for name in saved.files)
-                values += [saved[f"{kind}_{i}"] for i in range(count)]
-        self.history, self.step, self.best = state["history"], state["step"], state["best"]
-        self.stage, self.stage_epochs = state["stage"], state["stage_epochs"]
-        self.stopped, self.ended = state["stopped"], state["ended"]
-        self._seconds_before = state["seconds"]
-        self._memory = state["callbacks"]
+        try:
+            with np.load(file) as saved:
+                state = json.loads(str(saved["state"]))
+                for kind, values in (("variable", self._values), ("metric", self._metrics)):
+                    count = sum(name.startswith(f"{kind}_") for name in saved.files)
+                    values += [saved[f"{kind}_{i}"] for i in range(count)]
+            self.history, self.step, self.best = state["history"], state["step"], state["best"]
+            self.stage, self.stage_epochs = state["stage"], state["stage_epochs"]
+            self.stopped, self.ended = state["stopped"], state["ended"]
+            self._seconds_before = state["seconds"]
+            self._memory = state["callbacks"]
+        except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"The training state {file} is damaged ({error}), so this run cannot be resumed. "
+                "Train again without --resume."
+            ) from error
 
     def next_stage(self, model: keras.Model) -> None:
         """Begin the next stage: the model is kept, everything else starts fresh."""

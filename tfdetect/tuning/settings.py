@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import Field
 
-from tfdetect.core.documents import Document, read_yaml, validate
+from tfdetect.core.documents import Document, read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
 from tfdetect.core.files import staged, write_text
@@ -172,14 +172,14 @@ def _check_same(folder: Path, parts: dict[str, str]) -> None:
     """Refuse a search whose files differ from the given ones."""
     for name, text in parts.items():
         try:
-            before = (folder / name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"The search {folder} is damaged: {error}.") from error
+            before = read_text(folder / name)
+        except UserError as error:
+            raise UserError(f"The search {folder} is damaged: {error}") from error
         if before == text:
             continue
         what = f"its {name.partition('.')[0]} differs"
         if name == "search.json":
-            old, new = json.loads(before), json.loads(text)
+            old, new = read_object(folder / name), json.loads(text)
             key = next(key for key in new if old.get(key) != new[key])
             what = f"its {key} is {old.get(key)!r}, received {new[key]!r}"
         raise UserError(

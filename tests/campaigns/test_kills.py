@@ -245,10 +245,10 @@ class Server:
         self._process.stdin.flush()
         return self._answer()
 
-    def start(self, argv: list[str], work: Path) -> int:
+    def start(self, argv: list[str], work: Path, log: Path | None = None) -> int:
         environment = {"TMPDIR": str(work / "tmp"), "TFDETECT_CACHE": str(work / "cache")}
         argv = [part.replace("{work}", str(work)) for part in argv]
-        return self._ask({"argv": argv, "cwd": str(work), "log": str(work / "log"),
+        return self._ask({"argv": argv, "cwd": str(work), "log": str(log or work / "log"),
                           "environment": environment})  # fmt: skip
 
     def wait(self, child: int, seconds: float = 900) -> int | None:

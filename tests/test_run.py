@@ -25,7 +25,7 @@ from tfdetect.core.run_info import (
     View,
 )
 from tfdetect.core.run_migration import migrate_experiment, migrate_spec
-from tfdetect.core.run_writer import updating, write_info
+from tfdetect.core.run_writer import RunWriter, creating, updating, write_info
 from tfdetect.core.spec import DatasetSpec
 
 DATA = Path(__file__).parent / "data"
@@ -276,6 +276,27 @@ def test_a_failed_update_leaves_the_run_as_it_was(old_run):
         assert new.name == run.name
         write_info(new.with_threshold(0.9))
     assert open_run(old_run).threshold == 0.9
+    assert [p.name for p in old_run.parent.iterdir()] == ["old"]
+
+
+def test_an_interrupted_run_stays_until_its_continuation_is_finished(old_run):
+    (old_run / "state").mkdir()
+    before = digest(old_run)
+    writer = RunWriter(old_run)
+    writer.acquire()
+    writer.adopt()
+    (writer.path / "state" / "last.npz").write_text("more")
+    write_info(open_run(writer.path).with_threshold(0.9))
+    assert digest(old_run) == before  # it can be used meanwhile
+    writer.finish()
+    assert open_run(old_run).threshold == 0.9 and (old_run / "state/last.npz").exists()
+    assert [p.name for p in old_run.parent.iterdir()] == ["old"]
+
+
+def test_no_run_takes_the_place_of_another(old_run):
+    for attempt in (RunWriter(old_run).acquire, creating(old_run).__enter__):
+        with pytest.raises(UserError, match="There is a run .*old by now"):
+            attempt()
     assert [p.name for p in old_run.parent.iterdir()] == ["old"]
 
 

@@ -220,7 +220,7 @@ def calibrate(
             "Calibrate on validation, or give other images with --dataset."
         )
     run = run_of(run)
-    check_writable(run.path)
+    check_writable(run.path.parent, None)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, None)
     import_tensorflow()
     from tfdetect.data.catalog import build_catalog

@@ -77,12 +77,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def check_writable(output: Path, flag: str = "--output") -> None:
+def check_writable(output: Path, flag: str | None = "--output") -> None:
     """Fail early, before data are read, where a folder could not be written; create nothing.
 
     Args:
         output: the folder, which need not exist.
-        flag: the argument that named it.
+        flag: the argument that chooses another folder; None if there is none.
 
     Raises:
         UserError: it cannot be created or written.
@@ -94,9 +94,8 @@ def check_writable(output: Path, flag: str = "--output") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(
-            f"Cannot write to {output}: {error.strerror}. Choose another folder with {flag}."
-        ) from error
+        way_out = f"Choose another folder with {flag}." if flag else "Allow writing there."
+        raise UserError(f"Cannot write to {output}: {error.strerror}. {way_out}") from error
 
 
 def disk_error(error: BaseException) -> str | None:

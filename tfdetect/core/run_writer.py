@@ -35,7 +35,7 @@ def updating(run: Run) -> Iterator[Run]:
         RunLockedError: another process is writing this run.
         UserError: the folder cannot be written.
     """
-    check_writable(run.path.parent)
+    check_writable(run.path.parent, None)
     with (
         locked(_lock_of(run.path), _refusal(run.path)),
         staged(run.path, copy=True, linked=_LINKED) as folder,

@@ -68,11 +68,12 @@ def failure_reason(code: int, log: Path) -> str:
     """Return in one line why a trial's process failed.
 
     Args:
-        code: its exit code, negative for a signal.
+        code: its exit code, negative for a signal, or above 128 if it ended in order after one.
         log: what it printed.
     """
-    if code < 0:
-        name = signal.Signals(-code).name
+    number = -code if code < 0 else code - 128
+    if number in iter(signal.Signals):
+        name = signal.Signals(number).name
         hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
         return f"killed by {name}{hint}"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]

@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
     from tfdetect.evaluation.augmentation_sheet import draw_augmentation
 
     sheet = draw_augmentation(plan, find_data(plan), args.images, args.variants)
+    args.output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with replacing(args.output) as temporary:
         sheet.save(temporary, "PNG")
     console.result(str(args.output))

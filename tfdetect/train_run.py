@@ -127,7 +127,8 @@ def train_run(
             state.remove()
         return writer.finish()
     except BaseException:
-        writer.abandon()
+        if writer.abandon():
+            log(f"What was trained is kept: python -m tfdetect.train --resume {writer.final}")
         raise
 
 

@@ -155,11 +155,13 @@ class RunWriter:
         self.release()
         return read_run(self.final)
 
-    def abandon(self) -> None:
-        """Give the lock back; a run without any state to resume from is removed."""
-        if self.path.is_dir() and not (self.path / "state").is_dir():
+    def abandon(self) -> bool:
+        """Give the lock back; return whether there is a state to resume from, else remove all."""
+        kept = (self.path / "state").is_dir()
+        if self.path.is_dir() and not kept:
             shutil.rmtree(self.path)
         self.release()
+        return kept
 
     def release(self) -> None:
         """Give the lock back."""

@@ -36,7 +36,7 @@ values = st.recursive(
 
 
 def refused(function, *arguments):
-    """Call a function; return whether it raised a `UserError` of a readable length, in 2 s of computing time."""
+    """Call a function, which may compute for 2 s; return whether it raised a `UserError`."""
     start = time.process_time()
     try:
         function(*arguments)
@@ -79,7 +79,7 @@ def test_a_changed_document(kind, tmp_path, data):
 
 @pytest.mark.parametrize("kind", VALID)
 def test_raw_bytes_are_refused(kind, tmp_path):
-    assert all([load(kind, tmp_path, content) for content in RAW])
+    assert [content[:40] for content in RAW if not load(kind, tmp_path, content)] == []
 
 
 @given(st.text(max_size=60) | st.text("[]{}:,-&*!|>'\"#%@` \n\ta1.", max_size=60))

@@ -65,15 +65,15 @@ def test_bad_files_are_skipped_and_named(folder_dataset):
     (folder / "empty.png").write_bytes(b"")
     data = (folder / "000.png").read_bytes()
     (folder / "cut.png").write_bytes(data[: len(data) // 2])
-    shutil.copy(folder / "000.png", folder / "picture.psd")
+    write_images(folder, 1, 0, extension="jp2")
     (folder / "notes.txt").write_text("not an image by name: passed over")
     found = build(folder_dataset)
     errors = {os.path.basename(r["path"]): r["error"] for r in found.skipped.to_pylist()}
-    assert set(errors) == {"text.jpg", "empty.png", "cut.png", "picture.psd"}
+    assert set(errors) == {"text.jpg", "empty.png", "cut.png", "000.jp2"}
     assert errors["text.jpg"] == "not an image"
     assert errors["empty.png"] == "empty file"
     assert errors["cut.png"].startswith("damaged")
-    assert "not supported" in errors["picture.psd"]
+    assert "not supported" in errors["000.jp2"]
     assert not set(errors) & {os.path.basename(p) for p in found.table["path"].to_pylist()}
 
 
@@ -88,7 +88,9 @@ def test_huge_images_are_skipped_unread(folder_dataset):
 def test_too_many_bad_files_stop(folder_dataset):
     for number in range(20):
         (folder_dataset / "train" / "real" / f"x{number}.jpg").write_text("no image")
-    with pytest.raises(UserError, match=r"20 of 172 files .* more than the allowed fraction of 5%"):
+    with pytest.raises(
+        UserError, match=r"20 of 172 images .* more than the allowed fraction of 5%"
+    ):
         build(folder_dataset)
     assert build(folder_dataset, max_unreadable_fraction=0.2).skipped.num_rows == 20
 

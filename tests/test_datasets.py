@@ -232,7 +232,7 @@ def test_a_manifest_that_lists_a_missing_file(manifest):
     [
         ("file,label\na/0.png,real\n", r"no column 'path'.* It has: file, label"),
         ("path,lable\na/0.png,real\n", r"no column 'label'. Did you mean 'lable'"),
-        ("path,label\na/0.png,real\n", "only one label"),
+        ("path,label\na/0.png,real\n", "only one class"),
         ("path,label\na/0.png,x\nb/0.png,y\n", "--authentic"),
         (
             "path,label\na/0.png,real\nb/0.png,fake\na/0.png,fake\n",

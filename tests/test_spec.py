@@ -4,9 +4,9 @@ import pytest
 import yaml
 from conftest import write_images
 
+from tfdetect.core.class_order import Evaluation
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
-from tfdetect.core.folder_spec import Evaluation
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.catalog import build_catalog
 
@@ -73,14 +73,12 @@ def test_folder_with_splits(folder_dataset):
 
 @pytest.mark.parametrize("authentic", ["REAL", "0_real", "nature", "Original"])
 def test_authentic_class_is_found_whatever_the_alphabet(tmp_path, authentic):
-    for name in ("AI", authentic, "zz"):
-        (tmp_path / name).mkdir()
+    images_in(tmp_path, "AI", authentic, "zz")
     assert load_spec(str(tmp_path))[0].class_names == (authentic, "AI", "zz")
 
 
 def test_authentic_class_is_asked_for(tmp_path):
-    for name in ("cats", "dogs"):
-        (tmp_path / name).mkdir()
+    images_in(tmp_path, "cats", "dogs")
     with pytest.raises(UserError, match="--authentic NAME"):
         load_spec(str(tmp_path))
     assert load_spec(str(tmp_path), "dogs")[0].class_names == ("dogs", "cats")
@@ -89,8 +87,7 @@ def test_authentic_class_is_asked_for(tmp_path):
 
 
 def test_several_authentic_names_are_asked_for(tmp_path):
-    for name in ("real", "original", "fake"):
-        (tmp_path / name).mkdir()
+    images_in(tmp_path, "real", "original", "fake")
     with pytest.raises(UserError, match="Several classes look authentic"):
         load_spec(str(tmp_path))
 
@@ -104,8 +101,7 @@ def test_several_authentic_names_are_asked_for(tmp_path):
     ],
 )
 def test_unusable_folders_are_explained(tmp_path, folders, message):
-    for folder in folders:
-        (tmp_path / folder).mkdir(parents=True)
+    images_in(tmp_path, *folders)
     with pytest.raises(UserError, match=message):
         load_spec(str(tmp_path))
 
@@ -211,7 +207,7 @@ def test_one_class_with_an_unknown_name_needs_a_label(tmp_path):
 def test_a_manifest_with_one_label_is_enough_to_evaluate(tmp_path):
     images_in(tmp_path, "any")
     (tmp_path / "manifest.csv").write_text("path,label\nany/000.png,fake\nany/001.png,fake\n")
-    with pytest.raises(UserError, match="has only one label"):
+    with pytest.raises(UserError, match="has only one class"):
         load_spec(str(tmp_path))
     _, found = evaluation_catalog(tmp_path)
     assert found.split("test")["label"].to_pylist() == [1, 1]

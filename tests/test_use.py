@@ -19,8 +19,8 @@ from PIL import Image
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
+from tfdetect.data.image_files import find_images
 from tfdetect.data.loading import load_image
-from tfdetect.evaluation import prediction_tables as tables
 from tfdetect.evaluation.predictions import predict_files
 from tfdetect.models.saving import load_detector
 
@@ -121,11 +121,13 @@ def test_collect(tmp_path):
     for name in ("a.jpg", "sub/b.PNG", "sub/c.txt", "sub/.d.png", "odd name.with.dots.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    names = [os.path.relpath(p, tmp_path) for p in tables.collect([str(tmp_path)])]
+    found = find_images([str(tmp_path)])
+    names = [os.path.relpath(p, tmp_path) for p in found.paths]
     assert names == ["a.jpg", "odd name.with.dots.webp", "sub/b.PNG"]
-    found = tables.collect([str(tmp_path / "**/*.PNG"), str(tmp_path / "sub/c.txt")])
-    assert [Path(p).name for p in found] == ["b.PNG", "c.txt"]
-    assert len(tables.collect([str(tmp_path / "a.jpg"), str(tmp_path)])) == 3
+    assert found.other == {".txt": 1, "hidden": 1}
+    found = find_images([str(tmp_path / "**/*.PNG"), str(tmp_path / "sub/c.txt")])
+    assert [Path(p).name for p in found.paths] == ["b.PNG", "c.txt"]
+    assert len(find_images([str(tmp_path / "a.jpg"), str(tmp_path)]).paths) == 3
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from tfdetect.api.arguments import RunLike, checked
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.text import from_os, to_os
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import PIL.Image
     import pyarrow as pa
+
+    from tfdetect.data.image_files import ImageFiles
 
     Image = str | Path | np.ndarray | PIL.Image.Image
 
@@ -236,7 +239,9 @@ class Detector:
         if pages is not None:
             check_writable(Path(pages), "--explain")
         with tempfile.TemporaryDirectory() as folder:
-            paths, names = _paths_of(images, Path(folder))
+            paths, names, files = _paths_of(images, Path(folder))
+            if progress and (files.errors or files.other):
+                console.log(files.describe())
             detector = self.keras_model
 
             from tfdetect.evaluation.overlays import MaskWriter, output_names
@@ -248,7 +253,8 @@ class Detector:
                 self.run, detector, paths, batch_size, progress=progress,
                 on_mask=writer.write if writer else None,
             )  # fmt: skip
-            found = Predictions(_renamed(table, names), (), failed.reasons)
+            rows = _with_errors(_renamed(table, names), files.errors)
+            found = Predictions(rows, (), failed.reasons)
             if on_verdicts is not None:
                 on_verdicts(found)
             if pages is None:
@@ -279,23 +285,43 @@ def _renamed(table: pa.Table, names: list[str]) -> pa.Table:
     return table.set_column(0, "path", pa.array(map(from_os, names), pa.string()))
 
 
-def _paths_of(images: Image | Iterable[Image], folder: Path) -> tuple[list[str], list[str]]:
-    """The files of the images and what to call them; pixels are written into `folder` as PNG."""
-    from tfdetect.evaluation.prediction_tables import collect
+def _with_errors(table: pa.Table, errors: dict[str, str]) -> pa.Table:
+    """Return a table with rows for what cannot be read behind the others."""
+    import pyarrow as pa
 
+    more = pa.table({"path": list(map(from_os, errors)), "error": list(errors.values())}, pa.schema(
+        [("path", pa.string()), ("error", pa.string())]
+    ))  # fmt: skip
+    return pa.concat_tables([table, more], promote_options="default") if errors else table
+
+
+def _paths_of(
+    images: Image | Iterable[Image], folder: Path
+) -> tuple[list[str], list[str], ImageFiles]:
+    """The files of the images and what to call them; pixels are written into `folder` as PNG.
+
+    Also what else was found where images were looked for.
+    """
+    from tfdetect.data.image_files import ImageFiles, find_images
+
+    found = ImageFiles()
     paths: list[str] = []
     names: list[str] = []
     for number, image in enumerate(_each(images), 1):
         if isinstance(image, str | Path):
-            found = collect([str(image)])
-            paths += found
-            names += found
+            files = find_images([str(image)])
+            found.extend(files)
+            paths += files.paths
+            names += files.paths
         else:
             file = folder / f"image_{number:04d}.png"
             _as_pil(image, number).save(file, compress_level=1)
             paths.append(str(file))
             names.append(f"image {number}")
-    return paths, names
+    if not paths and found.errors:
+        path, reason = next(iter(found.errors.items()))
+        raise UserError(f"No image can be read. {path}: {reason}.")
+    return paths, names, found
 
 
 def _each(images: Any) -> Iterator[Any]:

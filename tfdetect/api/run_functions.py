@@ -102,14 +102,10 @@ def evaluate(
         target = run.path / "evaluations" / spec.name
     check_writable(target)
     import_tensorflow()
-    from tfdetect.data.catalog import build_catalog
+    from tfdetect.data.describe import read_data
     from tfdetect.evaluation.evaluate_run import evaluate_run
 
-    catalog = build_catalog(spec, roots, progress)
-    for line in catalog.describe_masks():
-        log(line)
-    for warning in catalog.warnings:
-        console.warn(warning)
+    catalog = read_data(spec, roots, progress, log)
     with _writing(adjusted, target, progress) as (staged, folder):
         values = evaluate_run(
             staged, catalog, tuple(splits or ("validation", "test")), folder,
@@ -153,10 +149,10 @@ def measure_robustness(
     wanted = parse_degradations(degradations)
     check_writable(target)
     import_tensorflow()
-    from tfdetect.data.catalog import build_catalog
+    from tfdetect.data.describe import read_data
     from tfdetect.evaluation.robustness import degrade
 
-    catalog = build_catalog(spec, roots, progress)
+    catalog = read_data(spec, roots, progress, log)
     with _writing(run, target, progress) as (staged, folder):
         values = degrade(staged, catalog, split, wanted, folder, batch_size, log=log)
     return Results(run, values, target, target / "degradations.html")
@@ -223,7 +219,7 @@ def calibrate(
     check_writable(run.path.parent, None)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, None)
     import_tensorflow()
-    from tfdetect.data.catalog import build_catalog
+    from tfdetect.data.describe import read_data
     from tfdetect.evaluation.calibrate_run import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.models.exports import export_finished_run, exported_formats
@@ -232,7 +228,7 @@ def calibrate(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
         required=True,
     )  # fmt: skip
-    catalog = build_catalog(spec, roots, progress)
+    catalog = read_data(spec, roots, progress, log)
     with console.quiet(not progress), updating(run) as staged:
         evaluation = evaluate_run(
             staged, catalog, (split,) if split == "all" else (split, "test"),
@@ -316,10 +312,10 @@ def explain(
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
     check_writable(target)
     import_tensorflow()
-    from tfdetect.data.catalog import build_catalog
+    from tfdetect.data.describe import read_data
     from tfdetect.explanation.explain_set import explain_set
 
-    catalog = build_catalog(spec, roots, progress)
+    catalog = read_data(spec, roots, progress, log)
     with _writing(run, target, progress) as (staged, folder):
         values = explain_set(staged, catalog, split, count, folder, log=log)
     return Results(run, values, target, target / "explanation.html")

@@ -153,7 +153,7 @@ def prepare_training(
 ) -> Training:
     """Resolve and check everything that `train` needs, with the same arguments; start nothing."""
     from tfdetect.auditing.check_training_data import check_training_data
-    from tfdetect.data.plan import describe_data, find_data, load_plan
+    from tfdetect.data.plan import find_data, load_plan
     from tfdetect.training.devices import parse_gpus, parse_memory_limit
 
     numbers, limits = parse_gpus(gpus_of(gpus)), parse_memory_limit(gpu_memory_limit)
@@ -175,12 +175,7 @@ def prepare_training(
     from tfdetect.training.devices import configure_devices
 
     devices = configure_devices(numbers, limits, virtual_devices)
-    catalog = find_data(plan, progress=progress)
-    log(f"Data in {', '.join(map(str, catalog.roots.values()))}: {describe_data(plan, catalog)}")
-    for line in catalog.describe_masks():
-        log(line)
-    for warning in catalog.warnings:
-        console.warn(warning)
+    catalog = find_data(plan, progress, log)
     check_training_data(plan, catalog, strict)
     return Training(plan, catalog, devices, path, progress, log)
 
@@ -391,8 +386,6 @@ def ensemble(
         members, text_of(dataset), path_of(data_dir), authentic, log
     )  # fmt: skip
     log(f"{fusion} fusion of {', '.join(members.names)} on {spec.name}")
-    for warning in catalog.warnings:
-        console.warn(warning)
     import_tensorflow()
     from tfdetect.fusion.fuse import fuse
 
@@ -484,7 +477,7 @@ def matrix(
     from tfdetect.training.devices import configure_devices
 
     devices = configure_devices(numbers, limits)
-    catalog = find_data(plan, progress=progress)
+    catalog = find_data(plan, progress, log)
     domains = find_domains(catalog, by)
     log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
     if domains.left_out:

@@ -1,79 +1,40 @@
 """Describes datasets that come without a spec: folders of images, and manifests."""
 
-import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.core.errors import UserError, nearest, unknown
-from tfdetect.core.spec import COLUMNS, ClassSpec, DatasetSpec
+from tfdetect.core.class_order import Evaluation, order_classes
+from tfdetect.core.errors import UserError, nearest
+from tfdetect.core.folder_names import (
+    DERIVED_FOLDERS,
+    MASK_FOLDERS,
+    SPLIT_FOLDERS,
+    contains,
+    generator_of,
+)
+from tfdetect.core.folder_tree import (
+    ClassFolder,
+    FolderTree,
+    generators_below,
+    holds_images,
+    understand,
+)
+from tfdetect.core.spec import COLUMNS, DatasetSpec
+from tfdetect.core.text import from_os
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Class names that mean "authentic", compared in lower case. For other names the user says which
-# class is authentic (--authentic); it is never guessed from the order of the names.
-AUTHENTIC_NAMES = (
-    "real", "reals", "0_real", "authentic", "au", "nature", "natural", "original",
-    "originals", "genuine", "pristine", "photo", "photos", "human", "0",
-)  # fmt: skip
-# Class names that mean "fake", which matter only where a class stands alone.
-FAKE_NAMES = (
-    "fake", "fakes", "1_fake", "ai", "generated", "synthetic", "altered", "edited", "forged",
-    "forgery", "inpainted", "manipulated", "tampered", "tp", "deepfake", "1",
-)  # fmt: skip
-SPLIT_FOLDERS = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 MANIFEST_SUFFIXES = (".csv", ".parquet")
-# Images by their names, for messages about a folder without class folders.
-_IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic",
-    ".heif",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is known if data are to evaluate a run, not to train one.
-
-    Attributes:
-        class_names: the run's classes in label order; class 0 is the authentic one.
-        label: class of all images of a folder: "authentic", "fake" or a class name; None if
-            the folders or the manifest tell.
-    """
-
-    class_names: tuple[str, ...] = ("authentic", "fake")
-    label: str | None = None
-
-    def index_of(self, label: str) -> int:
-        """Return the class number that a label means.
-
-        Raises:
-            UserError: The label is not known, or "fake" does not say which of several classes.
-        """
-        names = self.class_names
-        if label in names:
-            return names.index(label)
-        if label == "authentic":
-            return 0
-        if label == "fake" and len(names) == 2:
-            return 1
-        if label == "fake":
-            raise UserError(
-                f"The run distinguishes several kinds of fake. Say which kind these images are: "
-                f"--label {' or --label '.join(names[1:])}."
-            )
-        raise unknown("class for --label", label, dict.fromkeys(["authentic", "fake", *names]))
 
 
 def spec_for_folder(
     root: Path, authentic: str | None = None, evaluation: Evaluation | None = None
 ) -> DatasetSpec:
     """Describe a folder with one folder per class, with or without split folders above them.
+
+    The class folders may be deeper, see `understand`.
 
     Args:
         root: the folder.
@@ -88,57 +49,96 @@ def spec_for_folder(
     """
     if evaluation is not None and evaluation.label is not None:
         return _spec_for_labeled_folder(root, authentic, evaluation)
-    split_folders, classes = _list_folders(root)
-    if not classes:
-        raise UserError(_no_class_folders(root, evaluation))
-    if evaluation is None and split_folders and "train" not in split_folders.values():
+
+    def is_run_class(name: str) -> bool:
+        return evaluation is not None and evaluation.number_of(name) is not None
+
+    authentic = None if authentic is None else from_os(authentic)
+    tree = understand(root, authentic, is_run_class)
+    if not tree.classes:
+        raise UserError(_no_class_folders(root, tree, evaluation))
+    splits = tree.splits
+    if evaluation is None and splits and "train" not in splits.values():
         raise UserError(
-            f"{root} has {', '.join(split_folders)} but no train folder. Name one 'train', or "
+            f"{root} has {', '.join(splits)} but no train folder. Name one 'train', or "
             "put the class folders directly into the folder."
         )
-    if len(classes) > 1:
-        ordered = _authentic_first(classes, authentic, root)
-        class_specs = tuple(ClassSpec(name=c, folders=(c,)) for c in ordered)
-    elif evaluation is None:
-        raise UserError(
-            f"{root} has only one class, {classes[0]!r}. A detector needs authentic images and "
-            "at least one kind of fake, each in its own folder."
-        )
-    else:
-        class_specs = _one_class(classes[0], authentic, evaluation, root)
-    split = f"(?P<split>{'|'.join(map(re.escape, split_folders))})/" if split_folders else ""
+    classes = order_classes(tree.class_names, authentic, root, evaluation, _empty_folders(tree))
+    generators = _generators(tree.classes)
+    used = {*tree.class_names, *(name for c in tree.classes for name in c.above)}
     return DatasetSpec(
         name=folder_name(root),
-        title=f"Folder {root.resolve().name}",
-        pattern=f"{split}(?P<class>{'|'.join(map(re.escape, classes))})/.+",
-        classes=class_specs,
-        splits=split_folders,
-        default_split="train" if len(classes) > 1 else "test",
+        title=f"Folder {from_os(root.resolve().name)}",
+        pattern=_pattern(tree.classes),
+        classes=classes.specs,
+        authentic_by=classes.authentic_by,
+        splits=splits,
+        generators=generators,
+        leave_out=tuple(
+            phrase for phrase in (*MASK_FOLDERS, *DERIVED_FOLDERS)
+            if not any(contains(name, [phrase]) for name in used)
+        ),
+        default_split="train" if len(tree.class_names) > 1 else "test",
         validation_fraction=0.15,
+    )  # fmt: skip
+
+
+def _pattern(classes: list[ClassFolder]) -> str:
+    """Return the pattern of paths in class folders."""
+    before = [c.above[: c.split_at] if c.split else () for c in classes]
+    after = [c.above[c.split_at :] if c.split else c.above for c in classes]
+    named = next((part for part in (before, after) if _names_generators(part)), None)
+    splits = sorted({c.split for c in classes if c.split is not None})
+    split = f"(?P<split>{_any_of(splits)})/" if splits else ""
+    if split and any(c.split is None for c in classes):
+        split = f"(?:{split})?"
+    below = generators_below(classes) if named is None else []
+    return (
+        _folders(before, named is before)
+        + split
+        + _folders(after, named is after)
+        + f"(?P<class>{_any_of(sorted({c.name for c in classes}))})/"
+        + (f"(?:(?P<generator>{_any_of(below)})/)?" if below else "")
+        + ".+"
     )
 
 
-def _list_folders(root: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the split folders with the splits that they mean, and the names of class folders."""
-    try:
-        children = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        split_folders = {
-            p.name: SPLIT_FOLDERS[p.name.lower()]
-            for p in children
-            if p.name.lower() in SPLIT_FOLDERS
-        }
-        tops = [p for p in children if p.name in split_folders] or [root]
-        classes = sorted({
-            c.name for top in tops for c in top.iterdir()
-            if c.is_dir() and not c.name.startswith(".")
-        })  # fmt: skip
-    except PermissionError as error:
-        raise UserError(f"Cannot read {root}: {error.strerror}.") from error
-    return split_folders, classes
+def _folders(parts: list[tuple[str, ...]], is_generator: bool) -> str:
+    """Return the pattern of the folders above split or class, which may have several depths."""
+    depths = sorted({len(part) for part in parts})
+    if depths == [0]:
+        return ""
+    if len(set(parts)) == 1:
+        text = "".join(f"{re.escape(name)}/" for name in parts[0])
+    else:
+        text = f"(?:[^/]+/){{{depths[0]},{depths[-1]}}}?"
+    return f"(?P<generator>{text})" if is_generator else text
 
 
-def _no_class_folders(root: Path, evaluation: Evaluation | None) -> str:
-    if evaluation is not None and _holds_images(root):
+def _names_generators(parts: list[tuple[str, ...]]) -> bool:
+    return any(generator_of(name) for part in set(parts) for name in part)
+
+
+def _any_of(names: list[str]) -> str:
+    return "|".join(re.escape(name) for name in names)
+
+
+def _generators(classes: list[ClassFolder]) -> dict[str, str]:
+    """Return the names of generators by the names of the folders that mean them."""
+    above = {name for c in classes for name in c.above}
+    names = above if any(map(generator_of, above)) else {*generators_below(classes)}
+    found = {name.lower(): generator_of(name) for name in names}
+    return {key: found[key] or "" for key in sorted(found, key=len, reverse=True) if found[key]}
+
+
+def _empty_folders(tree: FolderTree) -> str:
+    if not tree.empty:
+        return ""
+    return f" No images are in {', '.join(sorted(set(tree.empty)))}."
+
+
+def _no_class_folders(root: Path, tree: FolderTree, evaluation: Evaluation | None) -> str:
+    if evaluation is not None and holds_images(str(root)):
         return (
             f"{root} has images but no class folders, so it is not known which of them are fake. "
             f"For verdicts without metrics: python -m tfdetect.predict RUN {root}. If all of "
@@ -147,12 +147,7 @@ def _no_class_folders(root: Path, evaluation: Evaluation | None) -> str:
     return (
         f"{root} has no class folders. Put the images into one folder per class, for example "
         "real/ and fake/, with or without train/, validation/ and test/ above them."
-    )
-
-
-def _holds_images(root: Path) -> bool:
-    return any(
-        name.lower().endswith(_IMAGE_SUFFIXES) for _, _, names in os.walk(root) for name in names
+        + _empty_folders(tree)
     )
 
 
@@ -165,42 +160,12 @@ def _spec_for_labeled_folder(
     label = evaluation.index_of(evaluation.label or "")
     return DatasetSpec(
         name=folder_name(root),
-        title=f"Folder {root.resolve().name}, all {evaluation.class_names[label]}",
+        title=f"Folder {from_os(root.resolve().name)}, all {evaluation.class_names[label]}",
         pattern="(?P<class>).+",
-        classes=_classes_of(evaluation, label, ""),
+        classes=evaluation.classes({label: ("",)}),
+        authentic_by="flag",
+        leave_out=(*MASK_FOLDERS, *DERIVED_FOLDERS),
         default_split="test",
-    )
-
-
-def _one_class(
-    name: str, authentic: str | None, evaluation: Evaluation, where: Path
-) -> tuple[ClassSpec, ...]:
-    """Return the run's classes, of which one stands for a folder or label in the data.
-
-    Raises:
-        UserError: It is not clear which class that is.
-    """
-    fakes = [n.lower() for n in evaluation.class_names[1:]]
-    if authentic is not None and authentic != name:
-        raise unknown("class for --authentic", authentic, [name])
-    if authentic == name or name.lower() in (*AUTHENTIC_NAMES, evaluation.class_names[0].lower()):
-        label = 0
-    elif name.lower() in fakes:
-        label = 1 + fakes.index(name.lower())
-    elif name.lower() in FAKE_NAMES:
-        label = evaluation.index_of("fake")
-    else:
-        raise UserError(
-            f"{where} has only one class, {name!r}, and its name does not say whether these "
-            "images are fake. Say so: --label authentic or --label fake."
-        )
-    return _classes_of(evaluation, label, name)
-
-
-def _classes_of(evaluation: Evaluation, label: int, folder: str) -> tuple[ClassSpec, ...]:
-    return tuple(
-        ClassSpec(name=name, folders=(folder,) if number == label else ())
-        for number, name in enumerate(evaluation.class_names)
     )
 
 
@@ -222,21 +187,13 @@ def spec_for_manifest(
     labels = sorted({str(value) for value in table["label"].to_pylist()})
     if not labels:
         raise UserError(f"The manifest {path} lists no files.")
-    if len(labels) > 1:
-        ordered = _authentic_first(labels, authentic, path)
-        classes = tuple(ClassSpec(name=c, folders=(c,)) for c in ordered)
-    elif evaluation is None:
-        raise UserError(
-            f"{path} has only one label, {labels[0]!r}. A detector needs authentic images and "
-            "at least one kind of fake."
-        )
-    else:
-        classes = _one_class(labels[0], authentic, evaluation, path)
+    classes = order_classes(labels, authentic, path, evaluation)
     return DatasetSpec(
         name=folder_name(path.parent if path.stem == "manifest" else path.with_suffix("")),
         title=f"Manifest {path.name}",
         manifest=path.name,
-        classes=classes,
+        classes=classes.specs,
+        authentic_by=classes.authentic_by,
         splits=SPLIT_FOLDERS,
         default_split="train" if len(labels) > 1 else "test",
         validation_fraction=0.15,
@@ -286,25 +243,6 @@ def _text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
 
     text = column.cast(pa.string())
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-
-
-def _authentic_first(classes: list[str], authentic: str | None, where: Path) -> list[str]:
-    """Return the classes in label order.
-
-    Raises:
-        UserError: It is not clear which class is authentic.
-    """
-    if authentic is None:
-        found = [c for c in classes if c.lower() in AUTHENTIC_NAMES]
-        if len(found) != 1:
-            what = "No class looks authentic" if not found else "Several classes look authentic"
-            raise UserError(
-                f"{what} among {', '.join(classes)} in {where}. Say which one is: --authentic NAME."
-            )
-        authentic = found[0]
-    elif authentic not in classes:
-        raise unknown("class for --authentic", authentic, classes)
-    return [authentic, *(c for c in classes if c != authentic)]
 
 
 def folder_name(path: Path) -> str:

@@ -37,7 +37,7 @@ def is_image(root: str, path: str) -> bool:
         root: folder to which the path is relative.
         path: path of the file. It is opened only if its suffix does not tell.
     """
-    suffix = os.path.splitext(path)[1].lower()
+    suffix = suffix_of(path)
     if suffix in IMAGE_SUFFIXES:
         return True
     if suffix in OTHER_SUFFIXES:
@@ -47,6 +47,12 @@ def is_image(root: str, path: str) -> bool:
             return has_signature(file.read(_SIGNATURE_BYTES))
     except OSError:
         return False
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a path in lower case with its dot, or "" where there is none."""
+    dot = path.rfind(".")
+    return path[dot:].lower() if dot > path.rfind("/") + 1 else ""
 
 
 def has_signature(data: bytes) -> bool:

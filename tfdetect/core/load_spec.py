@@ -3,14 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from tfdetect.core.class_order import Evaluation
 from tfdetect.core.documents import find, read_yaml, validate
-from tfdetect.core.errors import UserError
-from tfdetect.core.folder_spec import (
-    MANIFEST_SUFFIXES,
-    Evaluation,
-    spec_for_folder,
-    spec_for_manifest,
-)
+from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.folder_spec import MANIFEST_SUFFIXES, spec_for_folder, spec_for_manifest
 from tfdetect.core.spec import PREPARED, ClassSpec, DatasetSpec, Part
 from tfdetect.core.text import user_path
 
@@ -39,6 +35,20 @@ def load_spec(
     Raises:
         UserError: There is no such dataset, or it cannot be described.
     """
+    spec, folders = _load(name, authentic, evaluation)
+    described = spec.authentic_by == "spec" and not spec.parts
+    if authentic is not None and described and spec.class_names[0] != authentic:
+        if authentic not in spec.class_names:
+            raise unknown("class for --authentic", authentic, spec.class_names)
+        raise UserError(
+            f"The description of {spec.name} says that {spec.class_names[0]} is authentic, not "
+            f"{authentic}. Leave --authentic out, or change the description (authentic: "
+            f"{authentic})."
+        )
+    return spec, folders
+
+
+def _load(name: str, authentic: str | None, evaluation: Evaluation | None) -> SpecAndFolders:
     path = user_path(name)
     if evaluation and evaluation.label is not None and not path.is_dir():
         raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
@@ -108,7 +118,7 @@ def _union(names: list[str], authentic: str | None) -> SpecAndFolders:
     Raises:
         UserError: A dataset is named twice, or classes do not match by name.
     """
-    loaded = [load_spec(name, authentic) for name in names]
+    loaded = [_load(name, authentic, None) for name in names]
     specs = [spec for spec, _ in loaded]
     if len({s.name for s in specs}) < len(specs):
         raise UserError(f"{'+'.join(names)} names one dataset twice.")
@@ -131,5 +141,7 @@ def _union(names: list[str], authentic: str | None) -> SpecAndFolders:
         title="Union of " + ", ".join(s.name for s in specs),
         parts=tuple(parts),
         classes=tuple(ClassSpec(name=n, folders=(n,)) for n in first.class_names),
+        authentic=first.class_names[0],
+        authentic_by=first.authentic_by,
         experiment=specs[0].experiment,
     ), {name: folder for _, folders in loaded for name, folder in folders.items()}

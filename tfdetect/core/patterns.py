@@ -31,7 +31,7 @@ class PathPattern:
 
         self._expression = rf"\A(?s:{_as_re2(text)})\z"
         try:
-            found = self._extract([""]).type
+            found = self.extract([""]).type
         except pa.ArrowInvalid as error:
             reason = str(error).removeprefix("Invalid regular expression: ")
             raise ValueError(_reason(reason)) from None
@@ -44,9 +44,10 @@ class PathPattern:
 
         A group that took no part in the match is empty.
         """
-        return self._extract(paths).to_pylist()
+        return self.extract(paths).to_pylist()
 
-    def _extract(self, paths: Sequence[str]) -> "pa.StructArray":
+    def extract(self, paths: Sequence[str]) -> "pa.StructArray":
+        """Return the same as an Arrow array with a field for every named group."""
         import pyarrow as pa
         import pyarrow.compute as pc
 

@@ -75,12 +75,22 @@ def migrate_spec(value: dict[str, Any]) -> dict[str, Any]:
             part["spec"] = migrate_spec(part["spec"])
     if spec.get("experiment") == "localiser":
         spec["experiment"] = "localizer"
-    return spec
+    return _with_authentic(spec)
+
+
+def _with_authentic(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's spec with the name of its authentic class, which was class 0."""
+    classes = spec.get("classes")
+    if spec.get("authentic") is not None or not isinstance(classes, list) or not classes:
+        return spec
+    first = classes[0].get("name") if isinstance(classes[0], dict) else None
+    return spec if first is None else {**spec, "authentic": first}
 
 
 def current_spec(value: dict[str, Any]) -> dict[str, Any]:
     """Return the dataset spec of a run of this schema, with a pattern that is still supported."""
     parts = value.get("parts")
+    value = _with_authentic(value)
     if isinstance(value.get("pattern"), str):
         value = {**value, "pattern": current_pattern(value["pattern"])}
     if isinstance(parts, list):

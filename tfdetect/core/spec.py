@@ -1,17 +1,19 @@
 """`DatasetSpec`: what a dataset is, where it comes from, and how its files map to labels."""
 
 import string
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from tfdetect.core.documents import Document, Name
+from tfdetect.core.folder_names import polarity
 from tfdetect.core.patterns import PathPattern
 
 SPLITS = ("train", "validation", "test")
 PREPARED = "1.0.0"  # version, and folder, of datasets that `prepare` writes
 CATALOG = "catalog.parquet"  # the catalog of a prepared dataset
+AuthenticBy = Literal["name", "flag", "spec"]  # how it is known which class is authentic
 COLUMNS = ("path", "label", "generator", "mask", "group", "split")  # of a manifest
 MaskChannel = Literal["gray", "red", "green", "blue", "color", "alpha"]
 _PATTERN_GROUPS = ("class", "split", "generator", "group", "folder", "stem")
@@ -88,6 +90,11 @@ class DatasetSpec(Document):
         group_separator: splits the names of groups into pieces. Groups that share a piece stay
             in one split: with "_" the videos 000_003, 003_000 and 003 do.
         classes: the classes in label order; class 0 is the authentic one.
+        authentic: name of the authentic class, which then is class 0 wherever it is listed.
+        authentic_by: how it is known which class is authentic: by its name or by --authentic,
+            if the dataset has no spec; else by the spec.
+        leave_out: words in the names of folders that are no part of the dataset, at any depth,
+            for example "masks". Case does not matter.
         splits: maps the text of the pattern's group `split`, or of the manifest's column, to
             train, validation or test.
         default_split: split of files whose path or manifest row names none.
@@ -121,6 +128,9 @@ class DatasetSpec(Document):
     group_separator: str = ""
     parts: tuple[Part, ...] = ()
     classes: tuple[ClassSpec, ...] = Field(min_length=2)
+    authentic: str | None = None
+    authentic_by: AuthenticBy = "spec"
+    leave_out: tuple[str, ...] = ()
     splits: dict[str, str] = {}
     default_split: Literal["train", "validation", "test"] = "train"
     generators: dict[str, str] = {}
@@ -167,6 +177,37 @@ class DatasetSpec(Document):
             if split not in SPLITS:
                 raise ValueError(f"{split!r} is not a split; use one of {', '.join(SPLITS)}")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _authentic_is_first(cls, data: Any) -> Any:
+        authentic = data.get("authentic") if isinstance(data, dict) else None
+        classes = data.get("classes") if authentic is not None else None
+        if not isinstance(classes, list | tuple):
+            return data
+
+        def name_of(one: Any) -> Any:
+            return one.get("name") if isinstance(one, dict) else getattr(one, "name", None)
+
+        if authentic not in (names := [name_of(one) for one in classes]):
+            raise ValueError(
+                f"authentic is {authentic!r}, which is no class; the classes are "
+                f"{', '.join(map(str, names))}"
+            )
+        return {**data, "classes": sorted(classes, key=lambda one: name_of(one) != authentic)}
+
+    @model_validator(mode="after")
+    def _authentic_looks_so(self) -> "DatasetSpec":
+        if self.pretraining or self.authentic is not None or self.authentic_by == "flag":
+            return self
+        first, *others = self.class_names
+        real = [name for name in others if polarity(name) == "authentic"]
+        if polarity(first) == "fake" or (real and polarity(first) is None):
+            raise ValueError(
+                f"the first class is the authentic one, and that is {first!r}. List the authentic "
+                f"class first, or name it: authentic: {(real or [first])[0]}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_one_source(self) -> "DatasetSpec":

@@ -19,6 +19,7 @@ JUNK = frozenset({
 # A folder is entered so many times at most. Folders full of links to each other would otherwise
 # be walked along every path through them.
 _MAX_VISITS = 64
+_MANY_FILES = 500  # so many files and no folder among them: `subfolders` looks no further
 _SPECIAL = {
     stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -166,6 +167,51 @@ class Walk:
 
 
 _Chain = tuple[tuple[int, int], "_Chain"] | None
+
+
+def subfolders(folder: str | Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted, by the rules of `Walk`.
+
+    A folder that begins with hundreds of files is taken to have no folders.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    names: list[str] = []
+    files = 0
+    for entry in _visible(folder):
+        if _is(entry, folder=True):
+            names.append(entry.name)
+        elif not names and (files := files + 1) > _MANY_FILES:
+            break
+    return sorted(names)
+
+
+def files_in(folder: str | Path) -> Iterator[str]:
+    """Yield the names of the files in a folder, by the rules of `Walk`.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    return (entry.name for entry in _visible(folder) if _is(entry, folder=False))
+
+
+def _visible(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not is_junk(entry.name):
+                    yield entry
+    except OSError as error:
+        raise UserError(f"Cannot read {folder}: {_reason(error)}.") from error
+
+
+def _is(entry: os.DirEntry[str], folder: bool) -> bool:
+    """Return whether an entry is a folder, or a regular file."""
+    try:
+        return entry.is_dir() if folder else entry.is_file()
+    except OSError:
+        return False  # a link that leads nowhere
 
 
 def is_junk(name: str) -> bool:

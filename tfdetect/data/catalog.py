@@ -26,6 +26,7 @@ _PREPARED_COLUMNS = (
     "dataset", "path", "label", "generator", "mask", "group", "split", "size", "width", "height",
     "format", "hash", "shard", "record",
 )  # fmt: skip
+LEFT_OUT = pa.schema([("path", pa.string()), ("reason", pa.string())])
 SHARDS = "shards.jsonl"  # records, bytes and checksum of each shard of a prepared dataset
 
 
@@ -42,9 +43,13 @@ class Catalog:
             the record in the shard). A mask is null for authentic images and where it is not
             known which pixels of a fake are altered; mask_coverage (float32) is the fraction of
             altered pixels in the image's mask file, null if there is none.
-        skipped: files that are not used, with the columns path and error.
+        skipped: images that cannot be used, with the columns path and error.
         warnings: what the user should know, such as unexpected numbers of files.
         masks: by `dataset`, what is known of its masks; without those that have none.
+        left_out: images below the roots that are no part of the dataset, with the columns path and
+            reason; see `Scan`.
+        other: number of files below the roots that are no images, by kind; see `Scan`. Of a
+            prepared dataset, left_out and other are empty.
     """
 
     name: str
@@ -53,6 +58,14 @@ class Catalog:
     skipped: pa.Table
     warnings: tuple[str, ...] = ()
     masks: dict[str, DatasetMasks] = field(default_factory=dict)
+    left_out: pa.Table = field(default_factory=LEFT_OUT.empty_table)
+    other: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def total(self) -> int:
+        """Number of all files below the roots; of a prepared dataset, of its images."""
+        tables = self.table, self.skipped, self.left_out
+        return sum(table.num_rows for table in tables) + self.other.total()
 
     def split(self, name: str) -> pa.Table:
         """Return the rows of one split, or of "all"; they share the table's memory."""
@@ -151,25 +164,28 @@ def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog
     root = roots[spec.name].resolve()
     if spec.shards:
         return _read_prepared(spec, root, spec.shards)
-    files, skipped, counts = scan(spec, root)
+    found = scan(spec, root)
+    files = found.files
     content = inspect(spec, root, files, progress)
     for column in CONTENT_COLUMNS:
         files = files.append_column(column, content[column])
     bad = pc.is_valid(files["error"])
-    skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
+    skipped = pa.concat_tables([found.skipped, files.filter(bad).select(["path", "error"])])
     files, masks = read_masks(spec, root, files.filter(pc.invert(bad)).drop("error"), progress)
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
-    _check_unreadable(spec, root, skipped, sum(counts.values()))
+    _check_unreadable(spec, root, skipped, found.files.num_rows + found.skipped.num_rows)
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
     files = assign_splits(spec, files)
     names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
     files = files.add_column(0, "dataset", names.cast(pa.string()))
-    warnings = _count_warnings(spec, counts)
-    if masks is None:
-        return Catalog(spec.name, {spec.name: root}, files, skipped, warnings)
-    warnings += tuple(f"{spec.name}: {text}." for text in masks.remarks)
-    return Catalog(spec.name, {spec.name: root}, files, skipped, warnings, {spec.name: masks})
+    warnings = (*found.warnings, *_count_warnings(spec, found.counts))
+    if masks is not None:
+        warnings += tuple(f"{spec.name}: {text}." for text in masks.remarks)
+    return Catalog(
+        spec.name, {spec.name: root}, files, skipped, warnings,
+        {} if masks is None else {spec.name: masks}, found.left_out, found.other,
+    )  # fmt: skip
 
 
 def _compact(table: pa.Table) -> pa.Table:
@@ -245,14 +261,15 @@ def _check_prepared(spec: DatasetSpec, table: pa.Table) -> None:
 
 def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
     """Return one catalog of all parts, their labels mapped to the union's classes."""
-    tables, skipped = [], []
+    tables, skipped, left_out = list[pa.Table](), list[pa.Table](), list[pa.Table]()
     for part, found in zip(spec.parts, catalogs):
         labels = [spec.class_names.index(part.classes.get(n, n)) for n in part.spec.class_names]
         column = found.table.column_names.index("label")
         mapped = pc.take(pa.array(labels, pa.int32()), found.table["label"])
         tables.append(found.table.set_column(column, "label", mapped))
-        paths = pc.binary_join_element_wise(found.name, found.skipped["path"], "/")
-        skipped.append(found.skipped.set_column(0, "path", paths))
+        for table, parts in ((found.skipped, skipped), (found.left_out, left_out)):
+            paths = pc.binary_join_element_wise(found.name, table["path"], "/")
+            parts.append(table.set_column(0, "path", paths))
     if len({"shard" in table.column_names for table in tables}) > 1:
         raise UserError(
             f"{spec.name} combines prepared datasets and files. Prepare its other parts too, or "
@@ -269,6 +286,8 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
         pa.concat_tables(skipped),
         tuple(w for c in catalogs for w in c.warnings),
         {name: masks for c in catalogs for name, masks in c.masks.items()},
+        pa.concat_tables(left_out),
+        sum((c.other for c in catalogs), Counter()),
     )
 
 
@@ -301,7 +320,7 @@ def _check_unreadable(spec: DatasetSpec, root: Path, skipped: pa.Table, total: i
         return
     examples = "\n".join(f"  {r['path']}: {r['error']}" for r in skipped.slice(0, 5).to_pylist())
     raise UserError(
-        f"{bad} of {total} files in {root} cannot be used, more than the allowed fraction of "
+        f"{bad} of {total} images in {root} cannot be used, more than the allowed fraction of "
         f"{spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset spec):\n"
         f"{examples}"
     )

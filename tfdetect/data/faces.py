@@ -24,6 +24,7 @@ import numpy as np
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.walk import Walk
 from tfdetect.data.parallel import Work
 from tfdetect.imaging.mask_coding import STANDARD, altered_pixels
 
@@ -70,8 +71,9 @@ def find_videos(root: Path) -> list[Video]:
         UserError: There are none.
     """
     found = []
-    for path in sorted(root.rglob("videos/*")):
-        if path.suffix.lower() not in VIDEOS:
+    walk = Walk(root)
+    for path in sorted(Path(root, path) for path in walk.paths()):
+        if path.parent.name != "videos" or path.suffix.lower() not in VIDEOS:
             continue
         parts = path.relative_to(root).parts
         if len(parts) < 5 or parts[-3] == "masks":
@@ -83,6 +85,7 @@ def find_videos(root: Path) -> list[Video]:
             masks = path.parents[2] / "masks" / "videos" / path.name
             method = METHODS.get(method, method)
             found.append(Video(path, masks, f"edited/{method}/{path.stem}"))
+    walk.check_readable()
     if not found:
         raise UserError(
             f"No videos below {root}: expected original_sequences/youtube/<compression>/videos/ "

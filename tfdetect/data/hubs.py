@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import disk_error, staged
-from tfdetect.core.folder_spec import SPLIT_FOLDERS
+from tfdetect.core.folder_names import split_of
 from tfdetect.data.locate import cache_dir
 
 PREFIXES = ("tfds:", "hf:")
@@ -49,7 +49,7 @@ def unpack(name: str) -> str:
                 path = f"{split}/{number:07d}.{_EXTENSIONS.get(data[:2], 'png')}"
                 (new / split).mkdir(exist_ok=True)
                 (new / path).write_bytes(data)
-                rows.append((path, label, SPLIT_FOLDERS.get(split.lower(), "train")))
+                rows.append((path, label, split_of(split) or "train"))
             table = pa.table(list(zip(*rows)), ["path", "label", "split"])
             pq.write_table(table, new / "manifest.parquet")
     except UserError:

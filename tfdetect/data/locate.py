@@ -1,6 +1,7 @@
 """Finds a dataset's folder: --data-dir, the environment, the cache, or else a download."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 from tfdetect.core import console
@@ -9,7 +10,9 @@ from tfdetect.core.files import disk_error
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import PREPARED, DatasetSpec
 from tfdetect.core.text import from_os
+from tfdetect.core.walk import Walk
 
+_BATCH = 500  # paths that are matched at a time
 ENVIRONMENT = "TFDETECT_DATA"
 
 
@@ -60,9 +63,9 @@ def _holds(spec: DatasetSpec, folder: Path) -> bool:
     if table := spec.manifest or spec.shards:
         return (folder / table).is_file()
     pattern = PathPattern(spec.pattern or "")
-    for parent, _, files in os.walk(folder):
-        inside = Path(parent).relative_to(folder)
-        if any(pattern.match([from_os((inside / name).as_posix()) for name in files[:20]])):
+    paths = Walk(folder).paths()
+    while batch := list(islice(paths, _BATCH)):
+        if any(pattern.match([from_os(path) for path in batch])):
             return True
     return False
 

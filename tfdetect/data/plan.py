@@ -1,13 +1,14 @@
 """`Plan`: a training, resolved and checked before it starts; and the data of an evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfdetect.core import console
+from tfdetect.core.class_order import Evaluation
 from tfdetect.core.documents import read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, load_experiment, load_model, override, with_model
-from tfdetect.core.folder_spec import Evaluation
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
@@ -15,7 +16,8 @@ from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
 from tfdetect.data import hubs
-from tfdetect.data.catalog import Catalog, build_catalog, check_trainable
+from tfdetect.data.catalog import Catalog, check_trainable
+from tfdetect.data.describe import read_data
 from tfdetect.data.locate import locate
 
 
@@ -107,17 +109,20 @@ def load_plan(path: Path) -> Plan:
     )
 
 
-def find_data(plan: Plan, progress: bool = True) -> Catalog:
+def find_data(
+    plan: Plan, progress: bool = True, log: Callable[[str], None] | None = console.log
+) -> Catalog:
     """Locate the planned dataset, download it if necessary, and build its catalog.
 
     Args:
         plan: what to train on.
         progress: whether to show progress bars.
+        log: called with each line about the data; None prints nothing.
 
     Raises:
         UserError: The dataset is not available, or cannot be trained on.
     """
-    catalog = build_catalog(plan.spec, roots_of(plan), progress)
+    catalog = read_data(plan.spec, roots_of(plan), progress, log)
     check_trainable(plan.spec, catalog)
     return catalog
 
@@ -160,19 +165,6 @@ def find_roots(
     """
     specs = [part.spec for part in spec.parts] or [spec]
     return {s.name: folders.get(s.name) or locate(s, data_dir) for s in specs}
-
-
-def describe_data(plan: Plan, catalog: Catalog) -> str:
-    """Return one line on splits, classes and skipped files."""
-    parts = [
-        f"{split} {' + '.join(f'{count:,} {name}' for name, count in classes.items())}"
-        for split, classes in catalog.counts(plan.spec.class_names).items()
-    ]
-    if catalog.skipped.num_rows:
-        names = ", ".join(catalog.skipped["path"].to_pylist()[:3])
-        more = ", ..." if catalog.skipped.num_rows > 3 else ""
-        parts.append(f"{catalog.skipped.num_rows} files skipped ({names}{more})")
-    return "; ".join(parts)
 
 
 def dataset_info(
@@ -244,15 +236,25 @@ def evaluation_data(
 
 
 def check_classes_fit(run: Run, spec: DatasetSpec) -> None:
-    """Check that a dataset has as many classes as a run; their names may differ.
+    """Check that a dataset has as many classes as a run, in the same order.
+
+    Their names may differ.
 
     Raises:
-        UserError: The numbers differ.
+        UserError: The numbers differ, or the same names are in another order.
     """
     if len(spec.class_names) != len(run.class_names):
         raise UserError(
             f"The run has {len(run.class_names)} classes ({', '.join(run.class_names)}), but "
             f"{spec.name} has {len(spec.class_names)} ({', '.join(spec.class_names)})."
+        )
+    ours, theirs = ([n.lower() for n in names] for names in (run.class_names, spec.class_names))
+    if ours != theirs and set(ours) == set(theirs):
+        raise UserError(
+            f"The run has the classes {', '.join(run.class_names)} in this order, the first one "
+            f"authentic, but {spec.name} has {', '.join(spec.class_names)}. Say which class is "
+            "authentic with --authentic, or list the classes of its dataset spec in the run's "
+            "order."
         )
 
 

@@ -84,7 +84,7 @@ def prepare_dataset(
     Raises:
         UserError: The dataset is not available, or it is prepared already.
     """
-    catalog = find_data(plan, progress)
+    catalog = find_data(plan, progress, console.log if progress else None)
     for root in catalog.roots.values():
         if output.resolve().is_relative_to(root.resolve()):
             raise UserError(
@@ -328,8 +328,9 @@ def _write_metadata(
     pq.write_table(table, folder / CATALOG)
     prepared = DatasetSpec(
         name=name, title=spec.title, source=spec.source, shards=CATALOG,
-        classes=spec.classes, generators=spec.generators, max_pixels=spec.max_pixels,
-        experiment=spec.experiment,
+        classes=spec.classes, authentic=spec.class_names[0], authentic_by=spec.authentic_by,
+        generators=spec.generators, max_pixels=spec.max_pixels, experiment=spec.experiment,
+        pretraining=spec.pretraining,
     )  # fmt: skip
     write_text(folder / "dataset.yaml", prepared.to_yaml())
 
@@ -338,5 +339,6 @@ def _write_skipped(folder: Path, catalog: Catalog, skipped: list) -> None:
     with open(folder / "skipped.csv", "w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["path", "error"])
-        rows.writerows(zip(*(catalog.skipped[c].to_pylist() for c in ("path", "error"))))
+        for table in (catalog.skipped, catalog.left_out):
+            rows.writerows(zip(*(column.to_pylist() for column in table.columns)))
         rows.writerows(skipped)

@@ -1,155 +1,341 @@
-"""Lists the files of a dataset by the pattern or manifest of its spec, without opening them."""
+"""Lists the files of a dataset by the pattern or manifest of its spec, without decoding them."""
 
 import os
+import re
+import stat
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.folder_names import contains, is_mask_folder
 from tfdetect.core.folder_spec import read_manifest
+from tfdetect.core.image_names import IMAGE_SUFFIXES, is_image, suffix_of
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import from_os, to_os
+from tfdetect.core.walk import Walk
 
-EXTENSIONS = {
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic",
-    ".heif",
-}  # fmt: skip
-# Image formats that are not decoded: their files are reported as skipped.
-UNSUPPORTED = {".jp2", ".psd", ".ico", ".jxl", ".dng", ".cr2", ".nef", ".arw"}
+# Photographs as cameras store them. Pillow would decode the small preview in them.
+_RAW = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
+_MASK_NAME = re.compile(r"[^a-zA-Z0-9/](?:masks?|gts?|groundtruths?)\.[^./]*$", re.IGNORECASE)
+_NEIGHBORS = (".jpg", ".png", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".JPG", ".PNG")
+_BATCH = 10_000  # paths that are matched at a time
+_MAX_UNLISTED = 200_000  # files beside a manifest's own that are looked at
+_NO_FILES = "links to nowhere, pipes and devices"
+OUTSIDE = "its path is not one that the dataset's layout names"
+IN_MASKS = "it is in a folder of masks"
+LEFT_OUT = "it is in a folder that the dataset leaves out"
+MASK_FILE = "its name is that of a mask"
+UNLISTED = "the manifest does not list it"
+IS_MASK = "it is the mask of another image"
+SAME_FILE = "it is the same file as"
 
 
-def scan(spec: DatasetSpec, root: Path) -> tuple[pa.Table, pa.Table, Counter]:
-    """List the files that match the spec's pattern or that its manifest names.
+@dataclass
+class Scan:
+    """The files below a dataset's folder. Each is in one of the tables, or counted.
+
+    Attributes:
+        files: the images, sorted by path, with the columns path, label, generator, mask, group,
+            folder_split, size in bytes and mtime_ns.
+        skipped: images of the dataset that cannot be used, with the columns path and error.
+        left_out: images that are no part of the dataset, with the columns path and reason:
+            masks, files that the layout does not name, and second paths to the same file.
+        other: number of files that are no images, by their suffix, or by what hides them.
+        counts: number of images, usable or not, by the text of their split and their label.
+        warnings: what the user should know.
+    """
+
+    files: pa.Table
+    skipped: pa.Table
+    left_out: pa.Table
+    other: Counter[str] = field(default_factory=Counter)
+    counts: Counter[tuple[str | None, int]] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Number of all files."""
+        tables = self.files, self.skipped, self.left_out
+        return sum(table.num_rows for table in tables) + self.other.total()
+
+
+def scan(spec: DatasetSpec, root: Path) -> Scan:
+    """List the files that match the spec's pattern or that its manifest names, and all others.
 
     Args:
         spec: the dataset.
         root: its folder.
 
-    Returns:
-        The files, sorted by path (columns path, label, generator, mask, group, folder_split,
-        size in bytes, mtime_ns); the skipped files (columns path, error); and the number of
-        files, usable or not, by the text of their split and their label.
-
     Raises:
-        UserError: No file can be used, or the manifest has a mistake.
+        UserError: No file can be used, one file is in two classes, a folder cannot be read, or
+            the manifest has a mistake.
     """
-    rows, skipped = _Rows(), list[tuple[str, str]]()
-    counts: Counter[tuple[str | None, int]] = Counter()
+    collected = _Collected(os.fspath(root))
     if spec.manifest:
-        candidates = _from_manifest(spec, root, spec.manifest)
+        _from_manifest(spec, root, spec.manifest, collected)
     else:
-        candidates = _from_pattern(spec, root)
-    for found in candidates:
-        counts[found.split, found.label] += 1
-        error = _error(found, root)
-        if error is None and found.status is not None:
-            rows.append((*found[:-1], *found.status))
-        else:
-            skipped.append((found.path, error or "no such file"))
-    files = rows.table()
-    if not files.num_rows:
+        _from_pattern(spec, root, collected)
+    found = collected.scan()
+    if not found.files.num_rows:
         raise UserError(
             f"No images of {spec.name!r} in {root}: expected "
             + (f"those of {spec.manifest}" if spec.manifest else f"paths like {spec.pattern}")
-            + f" with the extensions {', '.join(sorted(EXTENSIONS))}."
-            + (f" {len(skipped)} files there cannot be used." if skipped else "")
+            + f". Found: {describe_files(found)}."
         )
-    order = pc.sort_indices(files, [("path", "ascending")])
-    return files.take(order).combine_chunks(), _skipped_table(skipped), counts
+    order = pc.sort_indices(found.files, [("path", "ascending")])
+    found.files = found.files.take(order).combine_chunks()
+    _count_once(spec, root, found)
+    _name_masks(found)
+    return found
 
 
-class _File(NamedTuple):
-    """A file that the pattern or the manifest names.
+def describe_files(found: Scan) -> str:
+    """Return how many files there are of each kind, with examples of images that are not used."""
+    parts = [f"{found.files.num_rows:,} images"]
+    for table, column in ((found.skipped, "error"), (found.left_out, "reason")):
+        if table.num_rows:
+            first = table.slice(0, 1).to_pylist()[0]
+            what = "cannot be used" if column == "error" else "left out"
+            parts.append(f"{table.num_rows:,} {what} (the first: {first['path']}: {first[column]})")
+    parts.append(f"{found.other.total():,} files that are no images")
+    return ", ".join(parts)
+
+
+class _Status(NamedTuple):
+    """Size in bytes, time of the last change in ns, and the numbers that identify a file."""
+
+    size: int
+    mtime_ns: int
+    device: int
+    inode: int
+
+
+_NO_STATUS = _Status(-1, 0, 0, 0)
+
+
+class _Collected:
+    """Collects what becomes of each file, in Arrow batches, so that a million take little memory.
 
     Attributes:
-        path: path relative to the root.
-        label: its class.
-        generator: name of its generator, if known.
-        mask: path of its mask relative to the root, if it has one.
-        group: name of its group, if known.
-        split: text of its split, if the folder or the manifest names one.
-        status: size in bytes and time of the last change in ns; None if there is no such file.
+        other, counts, warnings: see `Scan`.
     """
 
-    path: str
-    label: int
-    generator: str | None
-    mask: str | None
-    group: str | None
-    split: str | None
-    status: tuple[int, int] | None
-
-
-def _error(file: _File, root: Path) -> str | None:
-    """Return why a file cannot be used, as far as can be told without opening it."""
-    extension = os.path.splitext(file.path)[1].lower()
-    if file.status is None:
-        return "no such file"
-    if extension not in EXTENSIONS:
-        kind = extension or "a name without extension"
-        return f"{kind} is not supported: use JPEG, PNG, WebP or TIFF"
-    if file.status[0] == 0:
-        return "empty file"
-    if file.label and file.mask and not os.path.exists(os.path.join(root, file.mask)):
-        return f"its mask {file.mask} is missing"
-    return None
-
-
-class _Rows:
-    """Rows of scanned files, kept as Arrow batches, so that a million take little memory."""
-
-    SCHEMA = pa.schema([
+    NAMED = pa.schema([
         ("path", pa.string()), ("label", pa.int32()), ("generator", pa.string()),
         ("mask", pa.string()), ("group", pa.string()), ("folder_split", pa.string()),
-        ("size", pa.int64()), ("mtime_ns", pa.int64()),
+        ("size", pa.int64()), ("mtime_ns", pa.int64()), ("device", pa.uint64()),
+        ("inode", pa.uint64()),
     ])  # fmt: skip
+    SKIPPED = pa.schema([("path", pa.string()), ("error", pa.string())])
+    LEFT_OUT = pa.schema([("path", pa.string()), ("reason", pa.string())])
 
-    def __init__(self):
-        self._rows, self._batches = [], []
+    def __init__(self, root: str):
+        self.root = root
+        self.other: Counter[str] = Counter()
+        self.counts: Counter[tuple[str | None, int]] = Counter()
+        self.warnings: list[str] = []
+        self._batches: dict[str, list[pa.RecordBatch]] = {"files": [], "skipped": [], "left": []}
 
-    def append(self, row: tuple) -> None:
-        self._rows.append(row)
-        if len(self._rows) == 50_000:
-            self._flush()
+    def add(self, named: pa.RecordBatch, errors: list[str | None]) -> None:
+        """Add files of the dataset.
 
-    def _flush(self) -> None:
-        if self._rows:
-            columns = [pa.array(c, f.type) for c, f in zip(zip(*self._rows), self.SCHEMA)]
-            self._batches.append(pa.record_batch(columns, schema=self.SCHEMA))
-            self._rows = []
+        Args:
+            named: rows of `NAMED`.
+            errors: why files cannot be used, where that is known.
+        """
+        for row in named.select(["folder_split", "label"]).to_pylist():
+            self.counts[row["folder_split"], row["label"]] += 1
+        errors = self._errors(named, errors)
+        good = pa.array([error is None for error in errors])
+        if any(errors):
+            bad = pc.invert(good)
+            columns = [named["path"].filter(bad), pa.array(filter(None, errors), pa.string())]
+            self._batches["skipped"].append(pa.record_batch(columns, schema=self.SKIPPED))
+            named = named.filter(good)
+        self._batches["files"].append(named)
 
-    def table(self) -> pa.Table:
-        self._flush()
-        return pa.Table.from_batches(self._batches, self.SCHEMA)
+    def add_left_out(self, paths: list[str], reasons: list[str]) -> None:
+        """Add images that are no part of the dataset."""
+        columns = [pa.array(paths, pa.string()), pa.array(reasons, pa.string())]
+        self._batches["left"].append(pa.record_batch(columns, schema=self.LEFT_OUT))
 
+    def add_other(self, path: str) -> None:
+        """Add a file that is no image."""
+        self.other[suffix_of(path) or "no suffix"] += 1
 
-def _from_pattern(spec: DatasetSpec, root: Path) -> Iterator[_File]:
-    """Yield the files whose paths match the pattern."""
-    pattern = PathPattern(spec.pattern or "")
-    labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
-    files = (
-        file for file in _walk(str(root))
-        if os.path.splitext(file[0])[1].lower() in EXTENSIONS | UNSUPPORTED
-    )  # fmt: skip
-    while batch := list(islice(files, 10_000)):
-        for (path, size, mtime), found in zip(batch, pattern.match([file[0] for file in batch])):
-            if found is None or found["class"] not in labels:
+    def scan(self) -> Scan:
+        schemas = {"files": self.NAMED, "skipped": self.SKIPPED, "left": self.LEFT_OUT}
+        files, skipped, left = (
+            pa.Table.from_batches(self._batches[name], schema) for name, schema in schemas.items()
+        )
+        return Scan(files, skipped, left, self.other, self.counts, self.warnings)
+
+    def _errors(self, named: pa.RecordBatch, errors: list[str | None]) -> list[str | None]:
+        """Return why files cannot be used, as far as can be told without opening them."""
+        empty = pc.equal(named["size"], 0).to_pylist()
+        labels, masks = named["label"].to_pylist(), None
+        if named["mask"].null_count < named.num_rows:
+            masks = named["mask"].to_pylist()
+        errors = list(errors)
+        for number, path in enumerate(named["path"].to_pylist()):
+            if errors[number] is not None:
                 continue
-            label = labels[found["class"]]
-            kind = spec.classes[label]
-            mask = kind.mask.format(**found) if kind.mask else None
-            generator = _generator(spec, found.get("generator")) or kind.generator
-            yield _File(path, label, generator, mask, found.get("group") or None,
-                        found.get("split") or None, (size, mtime))  # fmt: skip
+            if empty[number]:
+                errors[number] = "empty file"
+            elif (suffix := suffix_of(path)) in _RAW:
+                errors[number] = (
+                    f"{suffix} is not supported: develop it and save it as TIFF, PNG or JPEG"
+                )
+            elif (
+                masks is not None and (mask := masks[number]) is not None and labels[number]
+                and not os.path.exists(os.path.join(self.root, to_os(mask)))
+            ):  # fmt: skip
+                errors[number] = f"its mask {mask} is missing"
+        return errors
 
 
-def _from_manifest(spec: DatasetSpec, root: Path, manifest: str) -> Iterator[_File]:
-    """Yield the files that the rows of the manifest name."""
+def _from_pattern(spec: DatasetSpec, root: Path, collected: _Collected) -> None:
+    """Collect all files below the root; those that match the pattern are the dataset's."""
+    layout = _Layout(spec, root)
+    walk = Walk(root)
+    files = iter(walk)
+    while batch := list(islice(files, _BATCH)):
+        paths, statuses = [], []
+        for file in batch:
+            if is_image(walk.root, file.path):
+                paths.append(from_os(file.path))
+                statuses.append(file[1:])
+            else:
+                collected.add_other(file.path)
+        layout.add(paths, statuses, [None] * len(paths), collected)
+    walk.check_readable()
+    collected.other.update(walk.left_out)
+    unusable = {from_os(path): why for path, why in walk.unusable.items()}
+    named = [path for path in unusable if suffix_of(path) in IMAGE_SUFFIXES]
+    errors: list[str | None] = [unusable[path] for path in named]
+    layout.add(named, [_NO_STATUS] * len(named), errors, collected)
+    if others := len(unusable) - len(named):
+        collected.other[_NO_FILES] += others
+    if walk.loops:
+        collected.warnings.append(
+            f"{_number(len(walk.loops), 'link')} to a folder above not followed: "
+            f"{', '.join(sorted(map(from_os, walk.loops))[:3])}"
+        )
+
+
+class _Layout:
+    """Tells by the pattern of a spec which class an image is of, or why it is left out."""
+
+    def __init__(self, spec: DatasetSpec, root: Path):
+        self.spec, self.root = spec, os.fspath(root)
+        self.pattern = PathPattern(spec.pattern or "")
+        self.folders = pa.array([f for c in spec.classes for f in c.folders], pa.string())
+        self.labels = pa.array(
+            [label for label, c in enumerate(spec.classes) for _ in c.folders], pa.int32()
+        )
+        self._reasons: dict[str, str | None] = {"": None}  # by folder
+
+    def add(
+        self, paths: list[str], statuses: list[tuple], errors: list[str | None],
+        collected: _Collected,
+    ) -> None:  # fmt: skip
+        """Add images to what is collected.
+
+        Args:
+            paths: relative to the root.
+            statuses: a `_Status` each.
+            errors: why images cannot be used, where that is known.
+            collected: where to add them.
+        """
+        if not paths:
+            return
+        found = self.pattern.extract(paths)
+        labels = pc.take(self.labels, pc.index_in(found.field("class"), self.folders))
+        reasons = self._reasons_of(paths, labels.is_valid().to_pylist())
+        if any(reasons):
+            left = [n for n, reason in enumerate(reasons) if reason is not None]
+            collected.add_left_out(
+                [paths[n] for n in left],
+                [errors[n] or reasons[n] or "" for n in left],
+            )  # fmt: skip
+            keep = [n for n, reason in enumerate(reasons) if reason is None]
+            if not keep:
+                return
+            paths, statuses = [paths[n] for n in keep], [statuses[n] for n in keep]
+            errors = [errors[n] for n in keep]
+            found, labels = found.take(pa.array(keep)), labels.take(pa.array(keep))
+        columns = [
+            pa.array(paths, pa.string()), labels, self._generators(found, labels),
+            self._masks(found, labels), self._texts(found, "group"), self._texts(found, "split"),
+            *(pa.array(c, f.type) for c, f in zip(zip(*statuses), list(_Collected.NAMED)[6:])),
+        ]  # fmt: skip
+        collected.add(pa.record_batch(columns, schema=_Collected.NAMED), errors)
+
+    def _reasons_of(self, paths: list[str], matched: list[bool]) -> list[str | None]:
+        """Return why images are left out, None for those that are not."""
+        reasons: list[str | None] = []
+        for path, is_match in zip(paths, matched):
+            folder = path[: max(0, path.rfind("/"))]
+            reason = self._left_out(folder)
+            if reason is None and not is_match:
+                in_masks = any(map(is_mask_folder, folder.split("/")))
+                reason = IN_MASKS if in_masks else OUTSIDE
+            if reason is None and self.spec.leave_out and self._is_mask_of_neighbor(path):
+                reason = MASK_FILE
+            reasons.append(reason)
+        return reasons
+
+    def _left_out(self, folder: str) -> str | None:
+        """Return why all images of a folder are left out, or None."""
+        if not self.spec.leave_out:
+            return None
+        if folder not in self._reasons:
+            above, _, name = folder.rpartition("/")
+            reason = self._left_out(above)
+            if reason is None and contains(name, self.spec.leave_out):
+                reason = IN_MASKS if is_mask_folder(name) else LEFT_OUT
+            self._reasons[folder] = reason
+        return self._reasons[folder]
+
+    def _is_mask_of_neighbor(self, path: str) -> bool:
+        """Return whether a file is called like a mask of an image beside it: x_mask.png, x.jpg."""
+        if (found := _MASK_NAME.search(path)) is None:
+            return False
+        base = os.path.join(self.root, to_os(path[: found.start()]))
+        return any(os.path.exists(f"{base}{suffix}") for suffix in _NEIGHBORS)
+
+    def _texts(self, found: pa.StructArray, group: str) -> pa.Array:
+        """Return the texts of one of the pattern's groups, null where it is empty or missing."""
+        if group not in self.pattern.groups:
+            return pa.nulls(len(found), pa.string())
+        text = found.field(group)
+        return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+    def _generators(self, found: pa.StructArray, labels: pa.Array) -> pa.Array:
+        own = pa.array([c.generator for c in self.spec.classes], pa.string()).take(labels)
+        texts = self._texts(found, "generator").dictionary_encode()
+        names = [_generator(self.spec, text) for text in texts.dictionary.to_pylist()]
+        return pc.coalesce(pa.array(names, pa.string()).take(texts.indices), own)
+
+    def _masks(self, found: pa.StructArray, labels: pa.Array) -> pa.Array:
+        templates = [c.mask for c in self.spec.classes]
+        if not any(templates):
+            return pa.nulls(len(found), pa.string())
+        rows = zip(found.to_pylist(), labels.to_pylist())
+        masks = [t.format(**row) if (t := templates[label]) else None for row, label in rows]
+        return pa.array(masks, pa.string())
+
+
+def _from_manifest(spec: DatasetSpec, root: Path, manifest: str, collected: _Collected) -> None:
+    """Collect the files that the rows of the manifest name, and count those that it does not."""
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
     file = root / manifest
     table = read_manifest(file, spec.columns)
@@ -161,8 +347,9 @@ def _from_manifest(spec: DatasetSpec, root: Path, manifest: str) -> Iterator[_Fi
         return os.path.relpath(path, root) if os.path.isabs(path) else path
 
     seen = set()
-    rows = (row for batch in table.to_batches(10_000) for row in batch.to_pylist())
-    for number, row in enumerate(rows, 1):
+    rows, errors = list[tuple](), list[str | None]()
+    lines = (row for batch in table.to_batches(_BATCH) for row in batch.to_pylist())
+    for number, row in enumerate(lines, 1):
         path, text = row["path"], row["label"]
         if not path:
             raise UserError(f"{file}, row {number}: no path.")
@@ -176,39 +363,121 @@ def _from_manifest(spec: DatasetSpec, root: Path, manifest: str) -> Iterator[_Fi
         seen.add(path)
         label = labels[text]
         mask = row.get("mask")
-        try:
-            found = os.stat(os.path.join(root, path))
-            status = (found.st_size, found.st_mtime_ns)
-        except OSError:
-            status = None
         generator = _generator(spec, row.get("generator")) or spec.classes[label].generator
-        yield _File(path, label, generator, relative(mask) if mask else None,
-                    row.get("group"), row.get("split"), status)  # fmt: skip
+        status, error = _status(os.path.join(root, to_os(path)))
+        mask = relative(mask) if mask else None
+        rows.append((path, label, generator, mask, row.get("group"), row.get("split"), *status))
+        errors.append(error)
+        if len(rows) == _BATCH:
+            collected.add(_batch(rows), errors)
+            rows, errors = [], []
+    if rows:
+        collected.add(_batch(rows), errors)
+    _count_unlisted(root, seen, collected)
 
 
-def _walk(root: str) -> Iterator[tuple[str, int, int]]:
-    """Yield (path relative to root, size, mtime in ns) of every file below `root`."""
-    stack = [""]
-    while stack:
-        folder = stack.pop()
-        try:
-            entries = list(os.scandir(os.path.join(root, folder)))
-        except OSError as error:
-            raise UserError(
-                f"Cannot read {os.path.join(root, folder)}: {error.strerror}."
-            ) from error
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.name.startswith("."):
-                continue
-            try:
-                if entry.is_dir():
-                    stack.append(path)
-                elif entry.is_file():
-                    status = entry.stat()
-                    yield path, status.st_size, status.st_mtime_ns
-            except OSError:
-                continue  # vanished, or a link to nowhere
+def _batch(rows: list[tuple]) -> pa.RecordBatch:
+    columns = [pa.array(c, f.type) for c, f in zip(zip(*rows), _Collected.NAMED)]
+    return pa.record_batch(columns, schema=_Collected.NAMED)
+
+
+def _status(path: str) -> tuple[_Status, str | None]:
+    """Return a file's status, and why it cannot be used."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return _NO_STATUS, "no such file"
+    if not stat.S_ISREG(found.st_mode):
+        is_folder = stat.S_ISDIR(found.st_mode)
+        return _NO_STATUS, f"it is {'a folder' if is_folder else 'a pipe or device'}, not a file"
+    return _Status(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino), None
+
+
+def _count_unlisted(root: Path, listed: set[str], collected: _Collected) -> None:
+    """Collect the files below the root that are not in the manifest."""
+    walk = Walk(root)
+    paths: list[str] = []
+    beside = 0
+    for path in map(from_os, walk.paths()):
+        if path in listed:
+            continue
+        beside += 1
+        if beside > max(_MAX_UNLISTED, len(listed)):
+            collected.warnings.append(f"{root} holds many more files than its manifest lists")
+            break
+        if is_image(walk.root, to_os(path)):
+            paths.append(path)
+        else:
+            collected.add_other(path)
+    collected.add_left_out(paths, [UNLISTED] * len(paths))
+    collected.other.update(walk.left_out)
+    if others := len({from_os(path) for path in walk.unusable} - listed):
+        collected.other[_NO_FILES] += others
+
+
+def _count_once(spec: DatasetSpec, root: Path, found: Scan) -> None:
+    """Let each file that several paths lead to count once in each split.
+
+    Raises:
+        UserError: A file is in two classes.
+    """
+    devices, inodes = (found.files[name].to_numpy() for name in ("device", "inode"))
+    found.files = found.files.drop_columns(["device", "inode"])
+    _, which, times = np.unique(inodes, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero((times[which] > 1) & (inodes > 0))
+    if not len(rows):
+        return
+    table = found.files.select(["path", "label", "folder_split"]).take(pa.array(rows)).to_pylist()
+    by_file: dict[tuple[int, int], list[tuple[int, dict]]] = {}
+    for number, row in zip(rows.tolist(), table):
+        by_file.setdefault((devices[number], inodes[number]), []).append((number, row))
+    again: dict[int, str] = {}
+    leaks = []
+    for same in by_file.values():
+        kept: dict[str | None, str] = {}
+        for number, row in same:
+            first_row = same[0][1]
+            if row["label"] != first_row["label"]:
+                names = [spec.class_names[r["label"]] for r in (first_row, row)]
+                raise UserError(
+                    f"{first_row['path']} and {row['path']} in {root} are the same file, in the "
+                    f"class {names[0]} and in the class {names[1]}. Remove one of the two links."
+                )
+            text = row["folder_split"]
+            split = spec.splits.get(text, text) if text else None
+            if split in kept:
+                again[number] = kept[split]
+            else:
+                kept[split] = row["path"]
+        if len(kept) > 1:
+            leaks.append(" = ".join(kept.values()))
+    if again:
+        paths = pa.array([str(found.files["path"][number]) for number in again], pa.string())
+        reasons = pa.array([f"{SAME_FILE} {path}" for path in again.values()], pa.string())
+        more = pa.table({"path": paths, "reason": reasons})
+        found.left_out = pa.concat_tables([found.left_out, more])
+        keep = np.ones(found.files.num_rows, bool)
+        keep[list(again)] = False
+        found.files = found.files.filter(pa.array(keep)).combine_chunks()
+        example = f"{paths[0]} is {next(iter(again.values()))}"
+        found.warnings.append(
+            f"{_number(len(again), 'path')} lead to files that count already, through links: "
+            f"{example}"
+        )
+    if leaks:
+        found.warnings.append(
+            f"{_number(len(leaks), 'file')} are in several splits, through links: {leaks[0]}"
+        )
+
+
+def _name_masks(found: Scan) -> None:
+    """Say of those images that are left out whether they are masks of the dataset's images."""
+    masks = pc.unique(found.files["mask"].drop_null())
+    if not len(masks) or not found.left_out.num_rows:
+        return
+    is_mask = pc.is_in(found.left_out["path"], masks)
+    reasons = pc.if_else(is_mask, IS_MASK, found.left_out["reason"])
+    found.left_out = found.left_out.set_column(1, "reason", reasons)
 
 
 def _generator(spec: DatasetSpec, text: str | None) -> str | None:
@@ -221,8 +490,5 @@ def _generator(spec: DatasetSpec, text: str | None) -> str | None:
     return text.strip("/")
 
 
-def _skipped_table(rows: list[tuple[str, str]]) -> pa.Table:
-    return pa.table(
-        {"path": pa.array([r[0] for r in rows], pa.string()),
-         "error": pa.array([r[1] for r in rows], pa.string())}
-    )  # fmt: skip
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,6 +1,5 @@
-"""Predictions as terminal table, CSV, JSON or Parquet, by generator, and which files to predict."""
+"""Predictions as terminal table, CSV, JSON or Parquet, and by generator."""
 
-import glob
 import json
 import os
 from pathlib import Path
@@ -12,48 +11,9 @@ import pyarrow.parquet as pq
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import replacing, write_csv
-from tfdetect.core.text import user_path, with_escapes
-from tfdetect.data.scan import EXTENSIONS, UNSUPPORTED
+from tfdetect.core.text import with_escapes
 
 FORMATS = (".csv", ".jsonl", ".parquet")
-
-
-def collect(inputs: list[str]) -> list[str]:
-    """Return the files to predict, in order, each once.
-
-    Args:
-        inputs: files, which are taken whatever their names; folders, which are searched for files
-            with an image extension; glob patterns.
-
-    Raises:
-        UserError: an input does not exist, or a folder or pattern has no image.
-    """
-    paths = []
-    for text in inputs:
-        path = user_path(text)
-        if path.is_dir():
-            wanted = EXTENSIONS | UNSUPPORTED
-            found = sorted(
-                os.path.join(folder, name)
-                for folder, _, names in os.walk(path)
-                for name in names
-                if Path(name).suffix.lower() in wanted and not name.startswith(".")
-            )
-            if not found:
-                raise UserError(
-                    f"The folder {text!r} contains no images (files that end in "
-                    f"{', '.join(sorted(EXTENSIONS))})."
-                )
-        elif path.exists():
-            found = [str(path)]
-        elif glob.has_magic(text):
-            found = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
-            if not found:
-                raise UserError(f"No file matches {text!r}.")
-        else:
-            raise UserError(f"There is no file or folder {text!r}.")
-        paths += found
-    return list(dict.fromkeys(paths))
 
 
 def check_output(path: Path) -> None:

@@ -10,7 +10,8 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.data.catalog import Catalog, build_catalog
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.describe import read_data
 from tfdetect.data.plan import make_plan, roots_of
 from tfdetect.fusion.members import Members
 
@@ -54,7 +55,7 @@ def find_fusion_data(
             f"The members have the classes {', '.join(members.class_names)}, but the dataset "
             f"{plan.spec.name} has {', '.join(classes)}. Choose another --dataset."
         )
-    catalog = build_catalog(plan.spec, roots_of(plan))
+    catalog = read_data(plan.spec, roots_of(plan))
     fake = catalog.split("validation")["label"].to_numpy() > 0
     if len(np.unique(fake)) < 2:
         found = f"only {'fakes' if fake.all() else 'authentic images'}" if len(fake) else "no image"

@@ -15,7 +15,8 @@ from tfdetect.core.experiment import override
 from tfdetect.core.provenance import command_line
 from tfdetect.core.run import Run, open_run
 from tfdetect.data.catalog import Catalog, check_trainable
-from tfdetect.data.plan import Plan, describe_data
+from tfdetect.data.describe import describe_counts
+from tfdetect.data.plan import Plan
 from tfdetect.evaluation.metrics import Metrics, binary_metrics, with_intervals
 from tfdetect.generalization.domains import Domains, restrict
 from tfdetect.train_run import train_run
@@ -98,7 +99,7 @@ def train_all(
                     "directory with --name, or remove this one."
                 )
         else:
-            log(f"training on {name}: {describe_data(plan, part)}")
+            log(f"training on {name}: {describe_counts(plan.spec, part)}")
             run = train_run(
                 plan, part, path, devices, images_in_report=False, progress=progress,
                 log=log if progress else lambda text: None, command=command_line("matrix"),

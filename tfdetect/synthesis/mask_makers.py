@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from tfdetect.core import registry
 from tfdetect.core.errors import UserError
+from tfdetect.core.walk import Walk
 from tfdetect.synthesis.photos import Photo
 from tfdetect.synthesis.presets import load_preset
 
@@ -189,7 +190,8 @@ def pick_region(
 
 @lru_cache(1)
 def _segmentations(folder: str) -> dict[str, Path]:
-    found = {path.stem: path for path in Path(folder).rglob("*.png")}
+    paths = (Path(folder, path) for path in Walk(folder).paths())
+    found = {path.stem: path for path in paths if path.suffix.lower() == ".png"}
     if not found:
         raise UserError(f"There is no PNG in the folder of segmentations {folder}.")
     return found

@@ -1,7 +1,6 @@
 """Photographs from which forgeries are made, and their names and random generators."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.text import file_name, from_os, plain_name, to_os
+from tfdetect.data.image_files import images_below
 from tfdetect.imaging.pillow import opened, upright_rgb
 
 MIN_SIDE = 16  # pixels; masks and fills make no sense in smaller photographs
@@ -101,20 +102,21 @@ def same_size(donor: np.ndarray, size: tuple[int, int], rng: np.random.Generator
     return donor[top : top + height, left : left + width]
 
 
-def find_photos(root: Path) -> list[str]:
-    """Return the paths of the photographs below a folder, relative to it, by `from_os`, sorted.
+def find_photos(root: Path, log: Callable[[str], None] = console.log) -> list[str]:
+    """Return the paths of the photographs below a folder, by `from_os`, each once.
+
+    Args:
+        root: the folder.
+        log: called with the number of files of each kind, if not all are photographs.
 
     Raises:
         UserError: There is none.
     """
-    from tfdetect.data.scan import EXTENSIONS
-
-    found = [
-        from_os(Path(parent, file).relative_to(root).as_posix())
-        for parent, folders, files in os.walk(root)
-        for file in files
-        if Path(file).suffix.lower() in EXTENSIONS and not file.startswith(".")
-    ]
-    if not found:
-        raise UserError(f"There are no photographs in {root} ({', '.join(sorted(EXTENSIONS))}).")
-    return sorted(found)
+    found = images_below(root, once=True)
+    if not found.paths:
+        raise UserError(f"There are no photographs in {root}. {found.describe()}.")
+    if found.other or found.errors:
+        log(found.describe())
+    for path, reason in found.errors.items():
+        console.warn(f"skipped: {path}: {reason}")
+    return [from_os(path) for path in found.paths]

@@ -90,7 +90,7 @@ def synthesize(
     """
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output} is inside the photographs' folder. Choose another --output.")
-    splits = splits_of(folder_name(output), find_photos(source))
+    splits = splits_of(folder_name(output), find_photos(source, log))
     items = plan_forgeries(splits, settings)
     try:
         with _folder(output), exclusive(output):

@@ -82,7 +82,7 @@ def run_trial(
     roots = {name: Path(to_os(root)) for name, root in search.settings.roots.items()}
     experiment = search.experiment_of(trial.overrides)
     plan = Plan(experiment, search.spec, roots, None, "of the search")
-    catalog = find_data(plan, progress=False)
+    catalog = find_data(plan, progress=False, log=None)
     if catalog.fingerprint() != search.settings.fingerprint:
         raise UserError(
             f"The data of {catalog.name} changed since the search began, so that trials cannot be "

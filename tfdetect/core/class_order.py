@@ -1,0 +1,172 @@
+"""Decides which class of a dataset without a spec is authentic, and says why."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.folder_names import polarity
+from tfdetect.core.spec import AuthenticBy, ClassSpec
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known if data are to evaluate a run, not to train one.
+
+    Attributes:
+        class_names: the run's classes in label order; class 0 is the authentic one.
+        label: class of all images of a folder: "authentic", "fake" or a class name; None if
+            the folders or the manifest tell.
+    """
+
+    class_names: tuple[str, ...] = ("authentic", "fake")
+    label: str | None = None
+
+    def index_of(self, label: str) -> int:
+        """Return the class number that a label means.
+
+        Raises:
+            UserError: The label is not known, or "fake" does not say which of several classes.
+        """
+        names = self.class_names
+        if label in names:
+            return names.index(label)
+        if label == "authentic":
+            return 0
+        if label == "fake" and len(names) == 2:
+            return 1
+        if label == "fake":
+            raise UserError(
+                f"The run distinguishes several kinds of fake. Say which kind these images are: "
+                f"--label {' or --label '.join(names[1:])}."
+            )
+        raise unknown("class for --label", label, dict.fromkeys(["authentic", "fake", *names]))
+
+    def number_of(self, name: str) -> int | None:
+        """Return the class of this name, whatever its case, or None."""
+        return {n.lower(): i for i, n in enumerate(self.class_names)}.get(name.lower())
+
+    def classes(self, folders: dict[int, tuple[str, ...]]) -> tuple[ClassSpec, ...]:
+        """Return the run's classes, with the folders or labels in the data by class number."""
+        return tuple(
+            ClassSpec(name=name, folders=folders.get(number, ()))
+            for number, name in enumerate(self.class_names)
+        )
+
+
+@dataclass(frozen=True)
+class OrderedClasses:
+    """Classes in label order.
+
+    Attributes:
+        specs: the classes, the authentic one first.
+        authentic_by: how it is known which one is authentic.
+    """
+
+    specs: tuple[ClassSpec, ...]
+    authentic_by: AuthenticBy
+
+
+def order_classes(
+    names: Iterable[str],
+    authentic: str | None,
+    where: Path,
+    evaluation: Evaluation | None = None,
+    note: str = "",
+) -> OrderedClasses:
+    """Return the classes of a dataset in label order.
+
+    Names that differ in case alone are one class.
+
+    Args:
+        names: names of folders, or labels of a manifest; at least one.
+        authentic: the authentic class, if the user names it.
+        where: the dataset, for messages.
+        evaluation: given if the data are to evaluate a run. One class alone is enough then; and
+            if all classes are the run's, they have the run's order.
+        note: what else the message says if there is only one class.
+
+    Raises:
+        UserError: There is only one class, it is not clear which one is authentic, or the
+            classes do not fit the run's.
+    """
+    variants: dict[str, list[str]] = {}
+    for name in sorted(names):
+        variants.setdefault(name.lower(), []).append(name)
+    classes = {spelled[0]: tuple(spelled) for spelled in variants.values()}
+    for first, spelled in classes.items():
+        authentic = first if authentic in spelled else authentic
+    if len(classes) == 1:
+        (name,) = classes
+        return _one_class(name, classes[name], authentic, where, evaluation, note)
+    by: AuthenticBy = "name" if authentic is None else "flag"
+    first = _authentic_class(list(classes), authentic, where)
+    ordered = [first, *(name for name in classes if name != first)]
+    if evaluation is not None:
+        numbers = [evaluation.number_of(name) for name in ordered]
+        if numbers[0] == 0 and None not in numbers:
+            folders = {number: classes[name] for number, name in zip(numbers, ordered)}
+            return OrderedClasses(evaluation.classes(folders), by)  # type: ignore[arg-type]
+        if len(evaluation.class_names) > 2:
+            raise UserError(
+                f"The run has the classes {', '.join(evaluation.class_names)}, and {where} has "
+                f"{', '.join(ordered)}. Name the folders or labels like the run's classes, or "
+                "describe the data in a dataset spec that lists the classes in the run's order."
+            )
+    return OrderedClasses(tuple(ClassSpec(name=n, folders=classes[n]) for n in ordered), by)
+
+
+def _authentic_class(names: list[str], authentic: str | None, where: Path) -> str:
+    """Return which of several classes is authentic.
+
+    Raises:
+        UserError: It is not clear.
+    """
+    if authentic is not None:
+        if authentic not in names:
+            raise unknown("class for --authentic", authentic, names)
+        return authentic
+    found = [name for name in names if polarity(name) == "authentic"]
+    if len(found) == 1:
+        return found[0]
+    what = "Several classes look authentic" if found else "No class looks authentic"
+    numbers = (
+        " Numbers are not taken for labels: 0 means authentic in some datasets and fake in others."
+        if all(name.isdecimal() for name in names)
+        else ""
+    )
+    raise UserError(
+        f"{what} among {', '.join(names)} in {where}. Say which one is: --authentic NAME.{numbers}"
+    )
+
+
+def _one_class(
+    name: str, spelled: tuple[str, ...], authentic: str | None, where: Path,
+    evaluation: Evaluation | None, note: str,
+) -> OrderedClasses:  # fmt: skip
+    """Return the run's classes, of which one is in the data.
+
+    Raises:
+        UserError: It is not clear which class that is, or the data are to train on.
+    """
+    if evaluation is None:
+        raise UserError(
+            f"{where} has only one class, {name!r}. A detector needs authentic images and at "
+            f"least one kind of fake, each in its own folder or with its own label.{note}"
+        )
+    if authentic is not None and authentic != name:
+        raise unknown("class for --authentic", authentic, [name])
+    number = evaluation.number_of(name)
+    if authentic is not None or number == 0 or polarity(name) == "authentic":
+        label = 0
+    elif number is not None:
+        label = number
+    elif polarity(name) == "fake":
+        label = evaluation.index_of("fake")
+    else:
+        raise UserError(
+            f"{where} has only one class, {name!r}, and its name does not say whether these "
+            "images are fake. Say so: --label authentic or --label fake."
+        )
+    by: AuthenticBy = "name" if authentic is None else "flag"
+    return OrderedClasses(evaluation.classes({label: spelled}), by)

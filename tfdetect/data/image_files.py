@@ -1,0 +1,146 @@
+"""Finds the image files that a user names: files, folders and patterns."""
+
+import fnmatch
+import glob
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.image_names import is_image, suffix_of
+from tfdetect.core.text import user_path
+from tfdetect.core.walk import Walk
+
+
+@dataclass
+class ImageFiles:
+    """The files that were found. Together they are all files below a folder.
+
+    Attributes:
+        paths: the images, in order, each path once.
+        errors: why images or folders cannot be read, by path; these are not among `paths`.
+        other: number of files that are no images, by suffix or by what hides them.
+    """
+
+    paths: list[str] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+    other: Counter[str] = field(default_factory=Counter)
+
+    def extend(self, more: "ImageFiles") -> None:
+        """Add further files."""
+        self.paths += more.paths
+        self.errors |= more.errors
+        self.other.update(more.other)
+
+    def describe(self) -> str:
+        """Return how many files there are of each kind; the numbers add up."""
+        total = len(self.paths) + len(self.errors) + self.other.total()
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.other.most_common(5))
+        return (
+            f"Files: {total:,} = {len(self.paths):,} images + {len(self.errors):,} that cannot be "
+            f"read + {self.other.total():,} that are no images{f' ({kinds})' if kinds else ''}"
+        )
+
+
+def images_below(folder: str | Path, once: bool = False) -> ImageFiles:
+    """Return the images below a folder, sorted, with their paths relative to it.
+
+    Args:
+        folder: the folder.
+        once: whether a file that several paths lead to comes once.
+    """
+    walk, found = Walk(folder), ImageFiles()
+    seen = set()
+    for path in sorted(walk.paths()):
+        if not is_image(walk.root, path):
+            found.other[suffix_of(path) or "no suffix"] += 1
+            continue
+        if once:
+            status = os.stat(os.path.join(walk.root, path))
+            if (status.st_dev, status.st_ino) in seen:
+                found.other["further paths to a file"] += 1
+                continue
+            seen.add((status.st_dev, status.st_ino))
+        found.paths.append(path)
+    found.errors = {path or ".": f"it cannot be listed: {why}"
+                    for path, why in sorted(walk.unreadable.items())}  # fmt: skip
+    found.errors |= dict(sorted(walk.unusable.items()))
+    found.other += walk.left_out
+    return found
+
+
+def find_images(inputs: Iterable[str]) -> ImageFiles:
+    """Return the image files that a user names.
+
+    Args:
+        inputs: files, which are taken whatever their names; folders, which are searched for
+            images with all folders below; glob patterns.
+
+    Raises:
+        UserError: an input does not exist, or a folder or pattern has no image.
+    """
+    found = ImageFiles()
+    for text in inputs:
+        path = os.fspath(user_path(text))
+        if os.path.isdir(path):
+            below = images_below(path)
+            if not below.paths and not below.errors:
+                raise UserError(
+                    f"The folder {text!r} contains no images ({below.other.total():,} other files)."
+                )
+            below.paths = [os.path.join(path, name) for name in below.paths]
+            below.errors = {os.path.join(path, name): why for name, why in below.errors.items()}
+            found.extend(below)
+        elif os.path.lexists(path):
+            found.extend(_files([path]))
+        elif glob.has_magic(path):
+            matching = _files(_matching(path))
+            if not matching.paths and not matching.errors:
+                raise UserError(f"No file matches {text!r}.")
+            found.extend(matching)
+        else:
+            raise UserError(f"There is no file or folder {text!r}.")
+    found.paths = list(dict.fromkeys(found.paths))
+    return found
+
+
+def _files(paths: Iterable[str]) -> ImageFiles:
+    """Return files, of which pipes, devices and links to nowhere cannot be read."""
+    found = ImageFiles()
+    for path in sorted(paths):
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:
+            found.errors[path] = error.strerror or type(error).__name__
+            continue
+        if stat.S_ISREG(mode):
+            found.paths.append(path)
+        elif not stat.S_ISDIR(mode):
+            found.errors[path] = "it is a pipe, a socket or a device, not a file"
+    return found
+
+
+def _matching(pattern: str) -> list[str]:
+    """Return the files that match a pattern; ** stands for any number of folders."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return glob.glob(pattern)
+    fixed = next(n for n, part in enumerate(parts) if glob.has_magic(part))
+    base = os.path.join("", *parts[:fixed])
+    walk = Walk(base or ".")
+    names = [*walk.paths(), *walk.unusable]
+    return [os.path.join(base, n) for n in names if _matches(n.split("/"), list(parts[fixed:]))]
+
+
+def _matches(names: list[str], parts: list[str]) -> bool:
+    """Return whether the names of a path match the parts of a pattern."""
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        return any(_matches(names[start:], parts[1:]) for start in range(len(names) + 1))
+    return bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _matches(
+        names[1:], parts[1:]
+    )  # fmt: skip

@@ -72,8 +72,9 @@ def test_faces_and_masks_are_cut_alike_and_read_as_faces3(videos, tmp_path, caps
             y, x = np.argwhere(levels).mean(axis=0) / levels.shape
             assert 0.3 < y < 0.7 and 0.3 < x < 0.7
     spec, _ = load_spec("faces3")
-    files, skipped, _ = scan(spec, tmp_path)
-    assert files["label"].to_pylist() == [2] * 6 + [0] * 3 and not skipped.num_rows
+    found = scan(spec, tmp_path)
+    files = found.files
+    assert files["label"].to_pylist() == [2] * 6 + [0] * 3 and not found.skipped.num_rows
     assert files["mask"].null_count == 3 and set(files["group"].to_pylist()) == {"000", "000_003"}
 
 

@@ -11,7 +11,8 @@ AUTHENTIC_WORDS = frozenset({
 })  # fmt: skip
 FAKE_WORDS = frozenset({
     "fake", "fakes", "ai", "generated", "synthetic", "altered", "edited", "forged", "forgery",
-    "forgeries", "inpainted", "manipulated", "tampered", "tp", "deepfake", "deepfakes", "spliced",
+    "forgeries", "inpainted", "manipulated", "tampered", "tp", "sp", "cm", "deepfake", "deepfakes",
+    "spliced",
 })  # fmt: skip
 # Words that say nothing about a class: "Real Images", "training_fake" and "0_real" are known.
 _FILLERS = frozenset({

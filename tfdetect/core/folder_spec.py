@@ -1,6 +1,7 @@
 """Describes datasets that come without a spec: folders of images, and manifests."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,10 @@ from tfdetect.core.folder_tree import (
     holds_images,
     understand,
 )
+from tfdetect.core.image_names import hint, suffix_of
 from tfdetect.core.spec import COLUMNS, DatasetSpec
 from tfdetect.core.text import from_os
+from tfdetect.core.walk import Walk
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,6 +151,7 @@ def _no_class_folders(root: Path, tree: FolderTree, evaluation: Evaluation | Non
         f"{root} has no class folders. Put the images into one folder per class, for example "
         "real/ and fake/, with or without train/, validation/ and test/ above them."
         + _empty_folders(tree)
+        + hint(Counter(map(suffix_of, Walk(root).paths())))
     )
 
 

@@ -141,6 +141,8 @@ class _Search:
                 children.append(name)
         splits = [n for n in children if split is None and split_of(n)]
         others = [n for n in children if n not in splits]
+        if len(splits) == 1 and self._hold_classes(folder, others):
+            splits, others = [], children  # a category that is called "train", as in ForenSynths
         if self.is_class is not None:
             classes = others if any(map(self.is_class, others)) else []
         else:
@@ -164,6 +166,12 @@ class _Search:
             for name in others:
                 inside = os.path.join(folder, name)
                 self._visit(inside, (*above, from_os(name)), split, split_at, ancestors)
+
+    def _hold_classes(self, folder: str, names: list[str]) -> bool:
+        """Return whether class folders are below one of several folders that are no classes."""
+        if self.is_class is None or any(map(self.is_class, names)):
+            return False
+        return any(_Search(Path(folder, name), self.is_class).run().classes for name in names)
 
     def _leads_on(self, folder: str, name: str) -> bool:
         """Return whether the only folder in another one holds nothing but folders."""

@@ -1,6 +1,7 @@
 """Tells whether a file is an image: by its suffix, or else by its first bytes."""
 
 import os
+from collections.abc import Mapping
 
 # Images are recognized by these suffixes, whether they can be decoded or not.
 IMAGE_SUFFIXES = frozenset({
@@ -20,6 +21,8 @@ OTHER_SUFFIXES = frozenset({
     ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mp3", ".wav", ".md5", ".sha1", ".sha256", ".tmp",
     ".part", ".bin", ".dat", ".exe",
 })  # fmt: skip
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 _SIGNATURE_BYTES = 32
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}  # sizes of the second header of BMP files
 _SIGNATURES = (
@@ -53,6 +56,33 @@ def suffix_of(path: str) -> str:
     """Return the suffix of a path in lower case with its dot, or "" where there is none."""
     dot = path.rfind(".")
     return path[dot:].lower() if dot > path.rfind("/") + 1 else ""
+
+
+def hint(suffixes: Mapping[str, int]) -> str:
+    """Return what to do with files that are no images but may hold some, as a sentence or "".
+
+    Args:
+        suffixes: number of files by suffix.
+    """
+    archives = sum(n for s, n in suffixes.items() if s in ARCHIVE_SUFFIXES or _is_part(s))
+    videos = sum(suffixes.get(suffix, 0) for suffix in VIDEO_SUFFIXES)
+    text = ""
+    if archives:
+        text += (
+            f" There are {archives:,} archives in it: unpack them first (for parts .z01, .z02, "
+            "...: 7z x NAME.zip)."
+        )
+    if videos:
+        text += (
+            f" There are {videos:,} videos in it: make images of their faces first, with "
+            "python -m tfdetect.extract_faces (extract-faces)."
+        )
+    return text
+
+
+def _is_part(suffix: str) -> bool:
+    """Return whether a suffix is that of a part of an archive: .z01, .001."""
+    return suffix.removeprefix(".").removeprefix("z").isdecimal()
 
 
 def has_signature(data: bytes) -> bool:

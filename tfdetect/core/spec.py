@@ -1,6 +1,7 @@
 """`DatasetSpec`: what a dataset is, where it comes from, and how its files map to labels."""
 
 import string
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import yaml
@@ -27,7 +28,8 @@ class ClassSpec(Document):
         folders: texts of the pattern's group `class`, or of the manifest's column label. It may
             be empty in data for evaluation alone, which lacks the class.
         mask: path of an image's mask relative to the root. `{group}`, `{stem}` and the other
-            groups of the pattern are replaced by what they matched.
+            groups of the pattern are replaced by what they matched. If it ends in `.*`, the mask
+            may have any suffix.
         generator: the generator of all images of the class, unless the pattern or the manifest
             names one.
     """
@@ -97,6 +99,8 @@ class DatasetSpec(Document):
             for example "masks". Case does not matter.
         splits: maps the text of the pattern's group `split`, or of the manifest's column, to
             train, validation or test.
+        split_files: by split, files below the root that list what is in it: one path or group a
+            line, or any JSON that holds paths or groups. They take precedence over folders.
         default_split: split of files whose path or manifest row names none.
         generators: maps pieces of a file's `generator` text (lower case) to generator names; the
             first piece that the text contains decides.
@@ -132,6 +136,7 @@ class DatasetSpec(Document):
     authentic_by: AuthenticBy = "spec"
     leave_out: tuple[str, ...] = ()
     splits: dict[str, str] = {}
+    split_files: dict[Literal[SPLITS], tuple[str, ...]] = {}  # type: ignore[valid-type]
     default_split: Literal["train", "validation", "test"] = "train"
     generators: dict[str, str] = {}
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
@@ -176,6 +181,14 @@ class DatasetSpec(Document):
         for split in value.values():
             if split not in SPLITS:
                 raise ValueError(f"{split!r} is not a split; use one of {', '.join(SPLITS)}")
+        return value
+
+    @field_validator("split_files")
+    @classmethod
+    def _lists_are_below(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name in (name for names in value.values() for name in names):
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"{name!r} is not below the dataset's folder")
         return value
 
     @model_validator(mode="before")

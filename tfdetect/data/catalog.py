@@ -233,7 +233,7 @@ def _read_prepared(spec: DatasetSpec, root: Path, shards: str) -> Catalog:
         found = coverage_by_class(table, spec.class_names)
         masks = {spec.name: DatasetMasks(MaskInfo(coverage=found))} if found else {}
         return replace(catalog, masks=masks)
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if table["mask"].null_count < table.num_rows:
         warnings = (
             f"{spec.name}: it was prepared by an earlier version, which did not check masks. "

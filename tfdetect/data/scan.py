@@ -1,5 +1,6 @@
 """Lists the files of a dataset by the pattern or manifest of its spec, without decoding them."""
 
+import json
 import os
 import re
 import stat
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_names import contains, is_mask_folder
 from tfdetect.core.folder_spec import read_manifest
-from tfdetect.core.image_names import IMAGE_SUFFIXES, is_image, suffix_of
+from tfdetect.core.image_names import IMAGE_SUFFIXES, hint, is_image, suffix_of
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, to_os
@@ -88,10 +89,12 @@ def scan(spec: DatasetSpec, root: Path) -> Scan:
         raise UserError(
             f"No images of {spec.name!r} in {root}: expected "
             + (f"those of {spec.manifest}" if spec.manifest else f"paths like {spec.pattern}")
-            + f". Found: {describe_files(found)}."
+            + f". Found: {describe_files(found)}.{hint(found.other)}"
         )
     order = pc.sort_indices(found.files, [("path", "ascending")])
     found.files = found.files.take(order).combine_chunks()
+    if spec.split_files:
+        _read_split_files(spec, root, found)
     _count_once(spec, root, found)
     _name_masks(found)
     return found
@@ -242,6 +245,7 @@ class _Layout:
             [label for label, c in enumerate(spec.classes) for _ in c.folders], pa.int32()
         )
         self._reasons: dict[str, str | None] = {"": None}  # by folder
+        self._mask_suffixes = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"]
 
     def add(
         self, paths: list[str], statuses: list[tuple], errors: list[str | None],
@@ -258,7 +262,8 @@ class _Layout:
         if not paths:
             return
         found = self.pattern.extract(paths)
-        labels = pc.take(self.labels, pc.index_in(found.field("class"), self.folders))
+        texts = pc.if_else(found.is_valid(), found.field("class"), pa.scalar(None, pa.string()))
+        labels = pc.take(self.labels, pc.index_in(texts, self.folders))
         reasons = self._reasons_of(paths, labels.is_valid().to_pylist())
         if any(reasons):
             left = [n for n, reason in enumerate(reasons) if reason is not None]
@@ -331,7 +336,18 @@ class _Layout:
             return pa.nulls(len(found), pa.string())
         rows = zip(found.to_pylist(), labels.to_pylist())
         masks = [t.format(**row) if (t := templates[label]) else None for row, label in rows]
+        masks = [self._with_suffix(m) if m and m.endswith(".*") else m for m in masks]
         return pa.array(masks, pa.string())
+
+    def _with_suffix(self, mask: str) -> str:
+        """Return the mask that exists for a path that ends in ".*", or the path."""
+        base = os.path.join(self.root, to_os(mask[:-2]))
+        for suffix in self._mask_suffixes:
+            if os.path.exists(base + suffix):
+                self._mask_suffixes.remove(suffix)
+                self._mask_suffixes.insert(0, suffix)
+                return mask[:-2] + suffix
+        return mask
 
 
 def _from_manifest(spec: DatasetSpec, root: Path, manifest: str, collected: _Collected) -> None:
@@ -413,6 +429,80 @@ def _count_unlisted(root: Path, listed: set[str], collected: _Collected) -> None
     collected.other.update(walk.left_out)
     if others := len({from_os(path) for path in walk.unusable} - listed):
         collected.other[_NO_FILES] += others
+
+
+def _read_split_files(spec: DatasetSpec, root: Path, found: Scan) -> None:
+    """Set the splits that the dataset's own lists name.
+
+    A file is in the split whose list names its path, its group or a piece of its group. Of a
+    group with some files in one list, the others are in that split, too.
+    """
+    listed: dict[str, str] = {}
+    missing = []
+    for split, names in spec.split_files.items():
+        for name in names:
+            try:
+                texts = _listed_texts(root / name)
+            except FileNotFoundError:
+                missing.append(name)
+                continue
+            for text in texts:
+                listed.setdefault(text, split)
+    if missing:
+        rest = "the splits are made by group" if not listed else "other files decide the splits"
+        found.warnings.append(
+            f"{spec.name}: the lists of its splits, {', '.join(missing)}, are not there; {rest}"
+        )
+    if not listed:
+        return
+    paths, groups = (found.files[name].to_pylist() for name in ("path", "group"))
+    splits = [listed.get(path) for path in paths]
+    by_group: dict[str, str] = {}
+    for group, split in zip(groups, splits):
+        if group is not None and group not in by_group:
+            pieces = group.split(spec.group_separator) if spec.group_separator else [group]
+            split = split or next((listed[p] for p in [group, *pieces] if p in listed), None)
+            if split is not None:
+                by_group[group] = split
+    splits = [
+        split or (by_group.get(group) if group else None) for split, group in zip(splits, groups)
+    ]
+    own = found.files["folder_split"].to_pylist()
+    column = pa.array([s or o for s, o in zip(splits, own)], pa.string())
+    number = found.files.column_names.index("folder_split")
+    found.files = found.files.set_column(number, "folder_split", column)
+    if none := column.null_count:
+        found.warnings.append(
+            f"{spec.name}: {none:,} images are in no list of a split, and count as "
+            f"{spec.default_split}"
+        )
+
+
+def _listed_texts(path: Path) -> list[str]:
+    """Return the lines of a text file, or all texts in a JSON file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: It cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            return [line.strip() for line in text.splitlines() if line.strip()]
+        texts, todo = list[str](), [json.loads(text)]
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"The list of a split {path} cannot be read: {error}") from error
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, dict):
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
+    return texts
 
 
 def _count_once(spec: DatasetSpec, root: Path, found: Scan) -> None:

@@ -33,9 +33,8 @@ def assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
         linked = pa.array(first_names).dictionary_encode()
         names, codes = linked.dictionary, codes_of(linked)[codes]
     texts = files["folder_split"].combine_chunks().dictionary_encode()
-    meanings = {
-        t: spec.splits.get(t, spec.splits.get(t.lower())) for t in texts.dictionary.to_pylist()
-    }
+    known = {**spec.splits, **{split: split for split in spec.split_files}}
+    meanings = {t: known.get(t, known.get(t.lower())) for t in texts.dictionary.to_pylist()}
     if unknown := [text for text, split in meanings.items() if split is None]:
         raise UserError(
             f"{spec.name}: unknown split {unknown[0]!r}. Known: {', '.join(spec.splits)}."

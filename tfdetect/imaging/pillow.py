@@ -1,4 +1,4 @@
-"""Opens image files with Pillow, of any size and without warnings. It needs no TensorFlow."""
+"""Reads image files with Pillow, by the table of `formats`. It needs no TensorFlow."""
 
 import io
 import warnings
@@ -6,65 +6,118 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
+
+from tfdetect.imaging.formats import (
+    MAX_PIXELS,
+    Header,
+    ImageError,
+    admitted,
+    check_size,
+    read_bytes,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
 
+_PLUGINS = {  # of Pillow, by the container: no other one sees the bytes
+    "JPEG": ("JPEG", "MPO"), "PNG": ("PNG",), "WebP": ("WEBP",), "BMP": ("BMP",), "GIF": ("GIF",),
+    "TIFF": ("TIFF",), "PNM": ("PPM",), "AVIF": ("AVIF",), "HEIF": ("HEIF",),
+}  # fmt: skip
+
 
 @contextmanager
-def opened(file: str | Path | BinaryIO) -> Iterator["Image.Image"]:
-    """Open an image; its pixels are not decoded yet. HEIC needs pillow-heif.
+def opened(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Iterator["Image.Image"]:
+    """Open an image, for what its header and metadata say; its pixels are not decoded yet.
 
     Args:
-        file: path or open binary file.
+        file: a path, or the bytes of a file.
+        max_pixels: images with more pixels are refused.
 
     Yields:
         A Pillow image.
 
     Raises:
-        PIL.UnidentifiedImageError: The file is not an image.
-        OSError: The file cannot be read.
+        ImageError: The file cannot be read, or the table refuses it.
         Exception: The image is damaged; Pillow's plugins raise many kinds.
     """
+    data = file if isinstance(file, bytes) else read_bytes(file, max_pixels)
+    with _opened(data, admitted(data, max_pixels), max_pixels) as image:
+        yield image
+
+
+@contextmanager
+def _opened(data: bytes, header: Header, max_pixels: int) -> Iterator["Image.Image"]:
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # the catalog checks it
-    register_heic()
+    if header.container == "HEIF" and not register_heic():
+        raise ImageError('HEIC needs pip install "tfdetect[heic]"')
+    Image.MAX_IMAGE_PIXELS = None  # the table limits them
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata does no harm
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(data), formats=_PLUGINS[header.container]) as image:
+            check_size(*image.size, max_pixels)  # a frame of a GIF may be larger than its canvas
             yield image
 
 
-def upright_rgb(image: "Image.Image") -> "Image.Image":
-    """Return a Pillow image as upright RGB.
+def read_rgb(
+    file: str | Path | bytes, max_pixels: int = MAX_PIXELS, min_side: int | None = None
+) -> "Image.Image":
+    """Return the pixels of an image file, upright, as RGB.
 
-    EXIF orientation is applied, alpha is dropped, and 16-bit pixels keep their upper 8 bits.
+    Alpha is dropped: the stored color of a pixel counts, however transparent it is. Pixels of 16
+    bits keep their upper 8. Of several frames or pages the first one is read, and what a first
+    frame leaves free of its canvas has the format's background color. Color profiles and gamma
+    are not applied.
 
     Args:
-        image: a Pillow image.
+        file: a path, or the bytes of a file.
+        max_pixels: images with more pixels are refused.
+        min_side: a JPEG may be decoded at a fraction of its size whose sides are at least this.
 
     Raises:
-        ValueError: The pixels have 32 bits.
+        ImageError: The file cannot be read, the table refuses it, or it is damaged.
     """
-    import numpy as np
-    from PIL import Image, ImageOps
+    data = file if isinstance(file, bytes) else read_bytes(file, max_pixels)
+    header = admitted(data, max_pixels)
+    try:
+        with _opened(data, header, max_pixels) as image:
+            if min_side is not None:
+                image.draft("RGB", (min_side, min_side))
+            return _upright(_rgb(image), header)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's plugins raise many kinds
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ImageError(f"damaged: {reason}") from error
 
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
+
+def _rgb(image: "Image.Image") -> "Image.Image":
+    import numpy as np
+    from PIL import Image
+
+    image.load()
+    deep_gray = image.mode == "I" and image.format == "PPM"  # which Pillow scales to 16 bits
+    if image.mode.startswith("I;16") or deep_gray:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits are not supported")
-    return image.convert("RGB")
+        raise ImageError("pixels of 32 bits are not supported")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def as_bmp(data: bytes) -> bytes:
-    """Return an encoded image re-encoded as upright RGB BMP; raises what `opened` raises."""
-    result = io.BytesIO()
-    with opened(io.BytesIO(data)) as image:
-        upright_rgb(image).save(result, "BMP")
-    return result.getvalue()
+def _upright(image: "Image.Image", header: Header) -> "Image.Image":
+    from PIL import Image, ImageOps
+
+    turns = Image.Transpose
+    if header.container == "TIFF":  # turned by the plugin
+        return image
+    if header.container in ("AVIF", "HEIF"):
+        return ImageOps.exif_transpose(image)
+    turn = {
+        2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE, 6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90,
+    }.get(header.orientation)  # fmt: skip
+    return image if turn is None else image.transpose(turn)
 
 
 @cache

@@ -1,59 +1,59 @@
-"""Reads image files for `decode`; Pillow converts formats that TensorFlow cannot decode."""
+"""Decodes any image of the table of `formats`: in the graph, or by Pillow where the table says so.
+
+What a SavedModel cannot do, since Pillow is Python; it uses `decode` alone.
+"""
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from tfdetect.imaging.decode import is_animated_webp, is_plain_bmp, rare_branch
-from tfdetect.imaging.pillow import as_bmp
-
-# The first bytes of TIFF, of the family of AVIF and HEIC, and of BMP and WebP, of which `decode`
-# refuses some kinds.
-_MAYBE_BY_PILLOW = rb"(II\*\x00|MM\x00\*|\C{4}ftyp|BM|RIFF)\C*"
+from tfdetect.imaging.decode import decode, refuse
+from tfdetect.imaging.formats import MAX_PIXELS, ImageError
+from tfdetect.imaging.pillow import read_rgb
 
 
-def read_image(path: tf.Tensor) -> tf.Tensor:
-    """Return the bytes of an image file for `decode`.
-
-    What `decode` refuses is converted to BMP by Pillow: TIFF, AVIF, HEIC, animated WebP (its first
-    frame) and BMP of unusual kinds.
+def decode_any(data: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+    """Decode an image of any kind that the table admits; otherwise as `decode`.
 
     Args:
-        path: scalar string.
+        data: scalar string, the bytes of the file.
+        max_pixels: images with more pixels are refused before they are decoded.
 
     Returns:
-        Scalar string; "" if Pillow cannot decode the file.
+        uint8 [H, W, 3], RGB.
 
     Raises:
-        tf.errors.OpError: The file cannot be read.
+        tf.errors.InvalidArgumentError: The table refuses the file, or it is damaged.
     """
-    data = tf.io.read_file(path)
-    return tf.cond(
-        tf.strings.regex_full_match(tf.strings.substr(data, 0, 8), _MAYBE_BY_PILLOW),
-        lambda: _convert_refused(data),
-        lambda: data,
-    )
+
+    def by_pillow(data: tf.Tensor, _reason: tf.Tensor) -> tf.Tensor:
+        def read(data: Any) -> tuple[np.ndarray, bytes]:
+            try:
+                encoded = data if isinstance(data, bytes) else data.item()  # eagerly an array
+                return np.asarray(read_rgb(encoded, max_pixels)), b""
+            except ImageError as error:
+                return np.zeros([0, 0, 3], np.uint8), str(error).encode()
+
+        pixels, reason = tf.numpy_function(read, [data], [tf.uint8, tf.string], stateful=False)
+        pixels = tf.ensure_shape(pixels, [None, None, 3])
+        return tf.cond(reason == b"", lambda: pixels, lambda: refuse(data, reason))
+
+    return decode(data, max_pixels, by_pillow)
 
 
-@rare_branch
-def _convert_refused(data: tf.Tensor) -> tf.Tensor:
-    needs_pillow = tf.case(
-        [
-            (tf.strings.substr(data, 0, 2) == b"BM", lambda: ~is_plain_bmp(data)),
-            (tf.strings.substr(data, 0, 4) == b"RIFF", lambda: is_animated_webp(data)),
-        ],
-        default=lambda: tf.constant(True),
-        exclusive=True,
-    )
-    return tf.cond(
-        needs_pillow,
-        lambda: tf.ensure_shape(tf.numpy_function(_as_bmp, [data], tf.string, False), []),
-        lambda: data,
-    )
-
-
-def _as_bmp(data: Any) -> bytes:
+def decoding_error(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
+    """Return why an image cannot be decoded, or None: what Pillow says, or else TensorFlow."""
     try:
-        return as_bmp(data if isinstance(data, bytes) else data.item())  # eagerly an array
-    except Exception:  # Pillow's plugins raise many kinds; the catalog names the file
-        return b""
+        read_rgb(data, max_pixels)
+        decode_any(tf.constant(data), max_pixels)
+    except ImageError as error:
+        return str(error)
+    except tf.errors.OpError as error:
+        return f"damaged: TensorFlow's decoder refuses it ({_first_line(error)})"
+    return None
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    lines = error.message.split("}} ")[-1].splitlines()
+    return lines[0][:120] if lines else type(error).__name__

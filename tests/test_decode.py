@@ -1,246 +1,270 @@
-"""The decoder against Pillow: every format, mode and orientation."""
+"""Every path that decodes an image against the one table of formats, on a zoo of files."""
 
 import io
-import struct
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import train_small
 from PIL import Image, ImageOps
+from zoo import (
+    FILES,
+    big_endian_exif,
+    bmp_with_size,
+    encode,
+    jpeg_frame,
+    jpeg_segment,
+    jpeg_with,
+    make,
+    photograph,
+    png_with,
+    png_with_size,
+    with_alpha,
+)
 
+from tfdetect.auditing.traits import image_traits
 from tfdetect.core.cli import run_command
-from tfdetect.data.inspection import inspect_bytes
-from tfdetect.imaging.decode import decode
-from tfdetect.imaging.pillow import register_heic
-from tfdetect.imaging.read import read_image
+from tfdetect.data.inspection import inspect_bytes, inspect_file
+from tfdetect.data.sources import Files
+from tfdetect.imaging.decode import decode, refusal
+from tfdetect.imaging.formats import TABLE, ImageError, admitted, format_table, read_header
+from tfdetect.imaging.pillow import opened, read_rgb, register_heic
+from tfdetect.imaging.read import decode_any, decoding_error
 
-GRAPH = tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)])
+SIGNATURE = [tf.TensorSpec([], tf.string)]
+GRAPH = tf.function(decode, input_signature=SIGNATURE)
+READER = tf.function(decode_any, input_signature=SIGNATURE)
+REFUSAL = tf.function(refusal, input_signature=SIGNATURE)
+LIMIT = 10_000
+LIMITED = tf.function(lambda data: decode_any(data, LIMIT), input_signature=SIGNATURE)
+LIMITED_GRAPH = tf.function(lambda data: decode(data, LIMIT), input_signature=SIGNATURE)
+# What the zoo's files are refused for, in every path.
+REFUSED = {
+    "jpeg_12_bits": "more than 8 bits", "jpeg_lossless": "lossless or hierarchical",
+    "jpeg_hierarchical": "lossless or hierarchical", "tiff_32_bits": "pixels of 32 bits",
+    "tiff_float": "pixels of 32 bits", "pfm": "pixels of 32 bits", "pam": "PAM is not supported",
+    "ico": "ICO is not supported", "tga": "TGA is not supported",
+    "jpeg2000": "JPEG 2000 is not supported", "pcx": "PCX is not supported",
+    "sgi": "SGI is not supported", "dds": "DDS is not supported",
+    "psd": "Photoshop is not supported", "jpeg_xl": "JPEG XL is not supported",
+    "svg": "SVG is not supported", "text": "not an image", "empty": "empty file",
+    "jpeg_too_large": "65500 x 65500 pixels are more than 100,000,000",
+    "png_too_large": "100000 x 100000 pixels are more than 100,000,000",
+    "bmp_too_large": "ends before its last row", "webp_too_large": "a side of 16,777,216 pixels",
+    "gif_too_large": "65000 x 65000 pixels are more than",
+    "tiff_too_large": "100000 x 100000 pixels are more than",
+}  # fmt: skip
+UPRIGHT = {6: (61, 40), 5: (61, 40), 7: (61, 40), 8: (61, 40)}  # height and width
 
 
-def photograph(width=61, height=40):
-    rng = np.random.default_rng(0)
-    coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), np.uint8))
-    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+def pixels(data):
+    return np.asarray(read_rgb(data)).astype(int)
 
 
-def encode(image, format, **options):
-    data = io.BytesIO()
-    image.save(data, format, **options)
-    return data.getvalue()
-
-
-def pillow(data):
+def plain_pillow(data):
+    """Return what Pillow alone makes of a file."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
 
 
-def with_alpha(image):
-    image = image.convert("RGBA")
-    image.putalpha(128)
-    return image
+@pytest.mark.parametrize("name", FILES)
+def test_every_path_gives_the_same_pixels_or_the_same_reason(name):
+    data = make(name)
+    if name in REFUSED:
+        with pytest.raises(ImageError, match=re.escape(REFUSED[name])) as error:
+            read_rgb(data)
+        reason = str(error.value)
+        for decoder in (GRAPH, READER):
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                decoder(tf.constant(data))
+        assert inspect_bytes(data, 10**8)[-1] == decoding_error(data) == reason
+        with pytest.raises(ImageError), opened(data):
+            pass
+        with pytest.raises(ImageError):
+            image_traits(data)
+        return
+    expected = pixels(data)
+    header = admitted(data)
+    read = READER(tf.constant(data)).numpy().astype(int)
+    assert read.shape == expected.shape
+    lossy = name.startswith("jpeg") or name == "mpo" or name in ("webp", "webp_lossy_alpha")
+    tolerance = 3 if lossy and header.kind.decoder == "graph" else 0
+    assert np.abs(read - expected).max() <= tolerance
+    _, width, height, format, error = inspect_bytes(data, 10**8)
+    assert (height, width) == expected.shape[:2]
+    assert (format, error) == (header.container.upper(), None)
+    assert decoding_error(data) is None
+    assert image_traits(data)
+    if header.kind.decoder == "graph":
+        np.testing.assert_array_equal(GRAPH(tf.constant(data)), read)
+        assert REFUSAL(tf.constant(data)).numpy() == b""
+    else:
+        for _ in range(3):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="convert to PNG"):
+                GRAPH(tf.constant(data))
+        assert REFUSAL(tf.constant(data)).numpy()
 
 
-CASES = {
-    "jpeg": lambda i: encode(i, "JPEG", quality=75),
-    "jpeg_444": lambda i: encode(i, "JPEG", subsampling=0, quality=95),
-    "jpeg_progressive": lambda i: encode(i, "JPEG", progressive=True),
-    "jpeg_gray": lambda i: encode(i.convert("L"), "JPEG"),
-    "jpeg_cmyk": lambda i: encode(i.convert("CMYK"), "JPEG"),
-    "png": lambda i: encode(i, "PNG"),
-    "png_gray": lambda i: encode(i.convert("L"), "PNG"),
-    "png_gray_alpha": lambda i: encode(i.convert("LA"), "PNG"),
-    "png_palette": lambda i: encode(i.convert("P"), "PNG"),
-    "png_one_bit": lambda i: encode(i.convert("1"), "PNG"),
-    "png_alpha": lambda i: encode(with_alpha(i), "PNG"),
-    "webp": lambda i: encode(i, "WEBP"),
-    "webp_lossless": lambda i: encode(i, "WEBP", lossless=True),
-    "webp_alpha": lambda i: encode(with_alpha(i), "WEBP", lossless=True, exact=True),
-    "bmp": lambda i: encode(i, "BMP"),
-    "bmp_gray": lambda i: encode(i.convert("L"), "BMP"),
-    "bmp_palette": lambda i: encode(i.quantize(77), "BMP"),
-    "bmp_alpha": lambda i: encode(with_alpha(i), "BMP"),
-    "gif": lambda i: encode(i, "GIF"),
-    "gif_frames": lambda i: encode(i, "GIF", save_all=True, append_images=[i.rotate(90)]),
-}  # fmt: skip
+PLAIN = ("jpeg", "jpeg_progressive", "jpeg_cmyk", "png_palette_4", "png_color_16", "webp",
+         "webp_animated", "bmp_1", "bmp_16_bit_fields", "bmp_32_v4", "bmp_run_lengths_8", "gif",
+         "tiff_lzw", "tiff_turned", "ppm", "avif_turned", "jpeg_exif_late", "png_exif_6",
+         "png_raw_profile_compressed", "webp_xmp")  # fmt: skip
 
 
-@pytest.mark.parametrize("function", [decode, GRAPH], ids=["eager", "graph"])
-@pytest.mark.parametrize("case", CASES)
-def test_decodes_as_pillow_does(case, function):
-    data = CASES[case](photograph())
-    ours = function(tf.constant(data)).numpy().astype(int)
-    theirs = pillow(data)
-    assert ours.shape == theirs.shape
-    # The stated tolerance: libjpeg builds may round one level apart.
-    assert np.abs(ours - theirs).max() <= 1
+@pytest.mark.parametrize("name", PLAIN)
+def test_pixels_are_those_of_pillow_alone(name):
+    np.testing.assert_array_equal(pixels(make(name)), plain_pillow(make(name)))
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_the_zoo_has_every_row_of_the_table():
+    assert len(FILES) >= 60
+    found = set()
+    for name in FILES:
+        try:
+            found.add(read_header(make(name)).kind)
+        except ImageError:
+            continue
+    rows = [kind for kind in TABLE if kind.container != "HEIF" or register_heic()]
+    missing = [kind for kind in rows if kind not in found]
+    assert [k.mode for k in missing] == ["2 or more than 4 components", "raw image of a camera"]
+
+
+def test_the_documentation_has_the_table():
+    page = Path(__file__).parents[1] / "docs" / "reference" / "formats.md"
+    assert format_table() in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_applies_exif_orientation(format, orientation):
-    exif = Image.Exif()
-    exif[0x010F] = "a maker"  # other tags before it
-    exif[0x0112] = orientation
-    options = {"lossless": True} if format == "WEBP" else {}
-    data = encode(photograph(), format, exif=exif, **options)
-    ours = GRAPH(tf.constant(data)).numpy().astype(int)
-    assert ours.shape == pillow(data).shape
-    assert np.abs(ours - pillow(data)).max() <= 1
+def test_orientations_are_those_of_exif(orientation):
+    data = encode(photograph(), "PNG", exif=big_endian_exif(orientation))
+    upright = GRAPH(tf.constant(data)).numpy()
+    np.testing.assert_array_equal(upright, plain_pillow(data))
+    assert upright.shape[:2] == UPRIGHT.get(orientation, (40, 61))
+    for name in ("jpeg_xmp", "jpeg_xmp_late", "png_xmp", "png_raw_profile", "webp_xmp",
+                 "webp_exif_6", "png_exif_behind_pixels", "tiff_turned"):  # fmt: skip
+        assert read_header(make(name)).orientation in (5, 6)
 
 
-def test_reads_big_endian_exif():
-    tiff = (
-        b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
-        + b"\0" * 4
-    )
-    data = encode(photograph(), "JPEG", exif=b"Exif\x00\x00" + tiff)
-    assert GRAPH(tf.constant(data)).shape == (61, 40, 3)
+def test_exif_counts_before_xmp_and_a_comment_does_not():
+    assert read_header(make("jpeg_exif_before_xmp")).orientation == 8
+    assert read_header(make("jpeg_exif_without_orientation")).orientation == 6
+    assert read_header(make("jpeg_exif_in_a_comment")).orientation == 1
 
 
 def test_ignores_damaged_exif():
     for tail in (b"", b"II*\x00", b"II*\x00\xff\xff\xff\x7f", b"MM\x00*\x00\x00\x00\x08\xff\xff"):
         data = encode(photograph(), "JPEG", exif=b"Exif\x00\x00" + tail)
         assert GRAPH(tf.constant(data)).shape == (40, 61, 3)
+        assert pixels(data).shape == (40, 61, 3)
+
+
+def test_transparent_pixels_have_their_stored_color():
+    opaque = np.asarray(photograph()).astype(int)
+    for format, options in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True}),
+                            ("TIFF", {}), ("BMP", {})):  # fmt: skip
+        data = encode(with_alpha(photograph()), format, **options)
+        np.testing.assert_array_equal(pixels(data), opaque)
+        np.testing.assert_array_equal(READER(tf.constant(data)), opaque)
 
 
 def test_takes_the_upper_eight_of_sixteen_bits():
     values = (np.arange(40 * 61, dtype=np.uint16).reshape(40, 61) * 26).astype(np.uint16)
-    data = encode(Image.fromarray(values), "PNG")
-    ours = GRAPH(tf.constant(data)).numpy()
-    assert np.array_equal(ours, np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2))
+    upper = np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
+    for format in ("PNG", "TIFF"):
+        data = encode(Image.fromarray(values), format)
+        np.testing.assert_array_equal(READER(tf.constant(data)), upper)
+    np.testing.assert_array_equal(READER(tf.constant(make("pgm_16_bits"))), upper)
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"not an image at all", b"\xff\xd8\xff\xe0garbage"])
+@pytest.mark.parametrize("data", [b"x", b"not an image at all", b"\xff\xd8\xff\xe0garbage",
+                                  b"\x89PNG", b"BM", b"RIFF\0\0\0\0WEBP", b"GIF89a", b"II*\0",
+                                  b"P6\n", b"\0\0\0\x18ftypavif"])  # fmt: skip
 def test_refuses_what_is_no_image(data):
+    for decoder in (GRAPH, READER):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decoder(tf.constant(data))
+    assert decoding_error(data)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png_color_8", "webp", "bmp_24", "bmp_8", "tiff_lzw",
+                                  "avif", "ppm", "webp_animated"])  # fmt: skip
+def test_refuses_truncated_files(name):
+    data = make(name)
+    data = data[: len(data) // 2]
     with pytest.raises(tf.errors.InvalidArgumentError):
-        GRAPH(tf.constant(data))
+        READER(tf.constant(data))
+    assert decoding_error(data).startswith("damaged")
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-def test_refuses_truncated_files(format):
-    data = encode(photograph(300, 200), format)
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        GRAPH(tf.constant(data[: len(data) // 2]))
+def test_sides_at_the_limit():
+    """Both the quick look at plain files and the exact one hold the limit."""
+    for width, height, allowed in ((100, 100, True), (101, 100, False), (100, 101, False),
+                                   (10_000, 1, True), (10_001, 1, False)):  # fmt: skip
+        image = photograph(width, height)
+        for format in ("JPEG", "PNG", "WEBP", "BMP", "TIFF"):
+            data = encode(image, format)
+            outcomes = [inspect_bytes(data, LIMIT)[-1] is None]
+            for decoder in (LIMITED, LIMITED_GRAPH) if format != "TIFF" else (LIMITED,):
+                try:
+                    outcomes.append(decoder(tf.constant(data)).shape[:2] == (height, width))
+                except tf.errors.InvalidArgumentError as error:
+                    assert "more than 10,000 (max_pixels)" in error.message
+                    outcomes.append(False)
+            assert outcomes == [allowed] * len(outcomes), (format, width, height)
 
 
-READ = tf.function(
-    lambda path: decode(read_image(path)), input_signature=[tf.TensorSpec([], tf.string)]
-)
-BY_PILLOW = {
-    "tiff": lambda i: encode(i, "TIFF"),
-    "tiff_lzw": lambda i: encode(i, "TIFF", compression="tiff_lzw"),
-    "tiff_jpeg": lambda i: encode(i, "TIFF", compression="jpeg"),
-    "tiff_gray": lambda i: encode(i.convert("L"), "TIFF"),
-    "tiff_one_bit": lambda i: encode(i.convert("1"), "TIFF"),
-    "tiff_palette": lambda i: encode(i.convert("P"), "TIFF"),
-    "tiff_alpha": lambda i: encode(with_alpha(i), "TIFF"),
-    "tiff_cmyk": lambda i: encode(i.convert("CMYK"), "TIFF"),
-    "tiff_pages": lambda i: encode(i, "TIFF", save_all=True, append_images=[i.rotate(90)]),
-    "tiff_turned": lambda i: encode(i, "TIFF", tiffinfo={0x0112: 6}),
-    "avif": lambda i: encode(i, "AVIF", quality=90),
-    "heic": lambda i: encode(i, "HEIF", quality=90),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BY_PILLOW)
-def test_reads_what_tensorflow_does_not(case, tmp_path):
-    if case == "heic" and not register_heic():
-        pytest.skip('pip install "tfdetect[heic]"')
-    data = BY_PILLOW[case](photograph())
-    path = tmp_path / f"image.{case.split('_')[0]}"
-    path.write_bytes(data)
-    ours = READ(tf.constant(str(path))).numpy()
-    np.testing.assert_array_equal(ours, pillow(data))
-    np.testing.assert_array_equal(decode(read_image(str(path))), ours)  # eagerly
-    assert ours.shape == ((61, 40, 3) if case == "tiff_turned" else (40, 61, 3))
-    kind = {"tiff": "TIFF", "avif": "AVIF", "heic": "HEIF"}[path.suffix[1:]]
-    assert inspect_bytes(data, 10**6)[3:] == (kind, None)
-    path.write_bytes(data[: len(data) // 3])
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        READ(tf.constant(str(path)))
-    assert inspect_bytes(data[: len(data) // 3], 10**6)[4]
-
-
-def animated_webp(image):
-    return encode(image, "WEBP", save_all=True, append_images=[image.rotate(90)], lossless=True)
-
-
-def bmp_16_bit(image):
-    """A BMP with 5, 6 and 5 bits for red, green and blue."""
-    pixels = np.asarray(image).astype(np.uint16)
-    packed = (pixels[..., 0] >> 3 << 11) | (pixels[..., 1] >> 2 << 5) | pixels[..., 2] >> 3
-    height, width = packed.shape
-    rows = np.pad(packed[::-1], [(0, 0), (0, width % 2)]).astype("<u2").tobytes()
-    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 16, 3, len(rows), 0, 0, 0, 0)
-    start = 14 + len(info) + len(masks)
-    return struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start) + info + masks + rows
-
-
-def bmp_run_lengths(image):
-    """A BMP of gray levels with a run of one pixel each."""
-    levels = np.asarray(image.convert("L"))
-    height, width = levels.shape
-    rows = [np.stack([np.ones(width, np.uint8), row], 1).tobytes() for row in levels[::-1]]
-    data = b"\0\0".join(rows) + b"\0\1"
-    palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, 1).tobytes()
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0)
-    start = 14 + len(info) + len(palette)
-    return struct.pack("<2sIHHI", b"BM", start + len(data), 0, 0, start) + info + palette + data
-
-
-REFUSED_IN_GRAPH = {
-    "webp_animated": animated_webp,
-    "bmp_one_bit": lambda i: encode(i.convert("1"), "BMP"),
-    "bmp_16_bit": bmp_16_bit,
-    "bmp_run_lengths": bmp_run_lengths,
-}
-
-
-@pytest.mark.parametrize("case", REFUSED_IN_GRAPH)
-def test_what_the_graph_refuses_is_read_by_pillow(case, tmp_path):
-    """The animated WebP overwrote the memory of the process; the BMPs vanished from training."""
-    data = REFUSED_IN_GRAPH[case](photograph())
-    for _ in range(20):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="not decoded here"):
-            GRAPH(tf.constant(data))
-    path = tmp_path / f"image.{case.split('_')[0]}"
-    path.write_bytes(data)
-    np.testing.assert_array_equal(READ(tf.constant(str(path))), pillow(data))
-    assert inspect_bytes(data, 10**6)[4] is None
-
-
-@pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_exif_behind_a_large_color_profile_is_found(orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encode(photograph(200, 120), "JPEG", exif=exif.tobytes())
-    assert data[2:4] == b"\xff\xe0"  # JFIF, 16 bytes and the marker
-    profile = b"".join(
-        b"\xff\xe2" + struct.pack(">H", 2 + 12 + 2 + 40_000) + b"ICC_PROFILE\0"
-        + bytes([number, 3]) + bytes(40_000) for number in (1, 2, 3)
-    )  # fmt: skip
-    later = data[:20] + profile + data[20:]
-    ours = GRAPH(tf.constant(later)).numpy()
-    np.testing.assert_array_equal(ours, GRAPH(tf.constant(data)))
-    assert ours.shape[:2] == ((200, 120) if orientation == 6 else (120, 200))
+def test_a_large_size_cannot_be_hidden():
+    plain = encode(photograph(), "JPEG")
+    bomb = jpeg_frame(plain, size=(65_000, 65_000))
+    thumbnail = jpeg_segment(0xE5, plain)
+    filler = b"".join(jpeg_segment(0xE5, bytes(65_000)) for _ in range(3))
+    png = encode(photograph(), "PNG")
+    files = [bomb, jpeg_with(bomb, thumbnail), jpeg_with(bomb, filler),
+             jpeg_with(bomb, thumbnail, filler), png_with_size(png, 2**31 - 1, 3),
+             png_with_size(png, 40_000, 40_000), bmp_with_size(encode(photograph(), "BMP"),
+                                                               40_000, -40_000),
+             jpeg_frame(plain, size=(65_000, 1_600))]  # fmt: skip
+    for data in files:
+        for decoder in (GRAPH, READER):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="pixels|last row"):
+                decoder(tf.constant(data))
 
 
 def test_a_jpeg_with_endless_segments_is_read_in_time():
     segment = b"\xff\xec\x00\x02"
     data = encode(photograph(), "JPEG")
-    assert GRAPH(tf.constant(data[:20] + segment * 50_000 + data[20:])).shape == (40, 61, 3)
+    many = data[:20] + segment * 50_000 + data[20:]
+    assert GRAPH(tf.constant(many)).shape == (40, 61, 3)
 
 
-def test_tiff_of_many_bits(tmp_path):
-    values = (np.arange(40 * 61, dtype=np.uint16).reshape(40, 61) * 26).astype(np.uint16)
-    path = tmp_path / "gray16.tif"
-    Image.fromarray(values).save(path)
-    upper = np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
-    np.testing.assert_array_equal(READ(tf.constant(str(path))), upper)
-    real = encode(Image.fromarray(values.astype(np.float32)), "TIFF")
-    assert "32 bits are not supported" in inspect_bytes(real, 10**6)[4]
+def test_metadata_words_in_the_pixels_do_no_harm():
+    data = png_with(encode(photograph(), "PNG"), (b"tEXt", b"Comment\0eXIf Raw profile type exif"))
+    np.testing.assert_array_equal(GRAPH(tf.constant(data)), np.asarray(photograph()))
+
+
+def test_files_that_are_no_regular_files_are_not_opened(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    paths = [str(tmp_path / name) for name in ("pipe.png", "empty.png", "missing.png", ".")]
+    paths.append("/dev/zero")
+    source = Files.checked(paths)
+    assert list(source.stream().map(lambda _, item: item).as_numpy_iterator()) == [b""] * 5
+    reasons = [source.error(i) for i in range(5)]
+    assert reasons == ["is not a regular file", "empty file", "No such file or directory",
+                       "is a directory", "is not a regular file"]  # fmt: skip
+    assert [inspect_file(path, 10**6)[-1] for path in paths] == reasons
+
+
+def test_a_file_of_too_many_bytes_is_not_read(tmp_path):
+    path = tmp_path / "sparse.png"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    assert "bytes are more than 800,000,000" in inspect_file(str(path), 10**8)[-1]
+    assert "bytes are more than 67,108,864" in Files.checked([str(path)], 100).error(0)
 
 
 @pytest.mark.slow

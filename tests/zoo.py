@@ -340,7 +340,9 @@ def _files() -> dict[str, Callable[[Image.Image], bytes]]:
         "png_palette_alpha": lambda i: png_of(
             i, "palette", 8, chunks=[(b"tRNS", bytes(range(256)))]
         ),
-        "png_gamma": lambda i: png_of(i, "color", 8, chunks=[(b"gAMA", struct.pack(">I", 100_000))]),
+        "png_gamma": lambda i: png_of(
+            i, "color", 8, chunks=[(b"gAMA", struct.pack(">I", 100_000))]
+        ),
         "apng": lambda i: frames(i, "PNG"),
         "apng_default_apart": lambda i: encode(
             i, "PNG", save_all=True, append_images=[i.rotate(90), i.rotate(180)],

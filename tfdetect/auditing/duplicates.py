@@ -11,7 +11,8 @@ from scipy.sparse.csgraph import connected_components
 
 from tfdetect.core.text import to_os
 from tfdetect.data.catalog import Catalog
-from tfdetect.imaging.pillow import opened, upright_rgb
+from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.pillow import read_rgb
 
 MAX_HASH_DISTANCE = 6  # differing bits of 64 of perceptual hashes; below 8, see _hash_neighbors
 MIN_CORRELATION = 0.9  # of the pixels of near duplicates at 32x32
@@ -78,7 +79,7 @@ def near_duplicates(catalog: Catalog, table: pa.Table, classes: int) -> Duplicat
     if not complete:
         chosen = np.random.default_rng(0).choice(len(first), MAX_PAIRS, replace=False)
         first, second = first[np.sort(chosen)], second[np.sort(chosen)]
-    similar = _pixels_correlate(catalog.paths(table), first, second)
+    similar = _pixels_correlate(catalog.paths(table), catalog.max_pixels, first, second)
     first, second = first[similar], second[similar]
     size = table.num_rows
     graph = coo_array((np.ones(len(first), bool), (first, second)), (size, size))
@@ -145,11 +146,14 @@ def _hash_neighbors(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
                 yield first[close], second[close]
 
 
-def _pixels_correlate(paths: pa.ChunkedArray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _pixels_correlate(
+    paths: pa.ChunkedArray, max_pixels: int, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
     """Return whether the thumbnails of each pair of rows correlate, bool [pairs]."""
     needed, positions = np.unique(np.concatenate([first, second]), return_inverse=True)
+    names = paths.take(pa.array(needed)).to_pylist()
     thumbnails = np.stack(
-        [_normalized_thumbnail(to_os(path)) for path in paths.take(pa.array(needed)).to_pylist()]
+        [_normalized_thumbnail(to_os(name), max_pixels) for name in names]
         or [np.zeros(3 * _SIDE**2, np.float32)]
     )
     one, other = positions[: len(first)], positions[len(first) :]
@@ -161,15 +165,14 @@ def _pixels_correlate(paths: pa.ChunkedArray, first: np.ndarray, second: np.ndar
     return similar
 
 
-def _normalized_thumbnail(path: str) -> np.ndarray:
+def _normalized_thumbnail(path: str, max_pixels: int) -> np.ndarray:
     """Return an image's 32x32 pixels, zero mean and unit norm; zeros if it cannot be read."""
     from PIL import Image
 
     try:
-        with opened(path) as image:
-            image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-            small = upright_rgb(image).resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    except Exception:  # broken since the catalog was built; Pillow's plugins raise many kinds
+        small = read_rgb(path, max_pixels, min_side=2 * _SIDE)
+        small = small.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    except ImageError:  # broken since the catalog was built
         return np.zeros(3 * _SIDE**2, np.float32)
     pixels = np.asarray(small, np.float32)
     pixels = (pixels - pixels.mean((0, 1))).ravel()

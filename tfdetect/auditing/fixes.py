@@ -24,11 +24,11 @@ from tfdetect.core.files import check_writable, staged, write_text
 from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec
 from tfdetect.core.text import below, from_os, to_os
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.masks import image_orientation
 from tfdetect.data.parallel import read_all
 from tfdetect.data.splits import TRAIN, carve, group_fraction
-from tfdetect.imaging.mask_coding import STANDARD, MaskCoding, decode_mask
-from tfdetect.imaging.pillow import opened, upright_rgb
+from tfdetect.imaging.formats import ImageError, read_bytes, read_header
+from tfdetect.imaging.mask_coding import STANDARD, MaskCoding, MaskError, decode_mask
+from tfdetect.imaging.pillow import read_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -293,8 +293,8 @@ def _write_images(
                 items.append((to_os(path), str(folder / target), mask))
     schema = pa.schema([("target", pa.string()), ("written", pa.bool_())])
     results = read_all(
-        partial(_encode, side, quality), items, schema, "writing images", progress,
-        lambda item: (item[1], False),
+        partial(_encode, side, quality, catalog.max_pixels), items, schema, "writing images",
+        progress, lambda item: (item[1], False),
     )  # fmt: skip
     written = dict(zip(results["target"].to_pylist(), results["written"].to_pylist()))
     count = len(labels)
@@ -318,13 +318,14 @@ class _Mask(NamedTuple):
 
 
 def _encode(
-    side: int | None, quality: int, item: tuple[str, str, _Mask | None]
+    side: int | None, quality: int, max_pixels: int, item: tuple[str, str, _Mask | None]
 ) -> tuple[str, bool]:
     """Crop the center of an image or a mask and write it.
 
     Args:
         side: of the crop; None keeps the whole image.
         quality: of JPEG.
+        max_pixels: images with more pixels are not read.
         item: source, target and, for a mask, how it is read.
 
     Returns:
@@ -333,10 +334,9 @@ def _encode(
     source, target, mask = item
     try:
         if mask is None:
-            with opened(source) as image:
-                picture = upright_rgb(image)
+            picture = read_rgb(source, max_pixels)
         else:
-            picture = _fitted_mask(source, mask)
+            picture = _fitted_mask(source, mask, max_pixels)
         if side:
             left, top = ((length - side) // 2 // _BLOCK * _BLOCK for length in picture.size)
             picture = picture.crop((left, top, left + side, top + side))
@@ -345,19 +345,17 @@ def _encode(
             picture.save(data, "JPEG", quality=quality)
         else:
             picture.save(data, "PNG")
-    except Exception:  # broken since the audit; Pillow's plugins raise many kinds
+    except (ImageError, MaskError):  # broken since the audit
         return target, False
     Path(target).write_bytes(data.getvalue())
     return target, True
 
 
-def _fitted_mask(path: str, mask: _Mask) -> "Image.Image":
+def _fitted_mask(path: str, mask: _Mask, max_pixels: int) -> "Image.Image":
     """Return a mask at the size of its image, 255 where altered and 0 elsewhere."""
     from PIL import Image
 
-    pixels = Image.fromarray(decode_mask(Path(path).read_bytes(), mask.coding) * 255)
-    with opened(mask.image) as image:
-        size = image.size
-    if image_orientation(mask.image, mask.kind) >= 5:
-        size = size[::-1]
+    data = read_bytes(path, max_pixels)
+    pixels = Image.fromarray(decode_mask(data, mask.coding, max_pixels) * 255)
+    size = read_header(read_bytes(mask.image, max_pixels)).upright
     return pixels if pixels.size == size else pixels.resize(size, Image.Resampling.NEAREST)

@@ -1,7 +1,5 @@
 """Computes mean noise spectra by class and generator, where upsampling leaves peaks and grids."""
 
-import io
-
 import cv2
 import numpy as np
 import pyarrow as pa
@@ -9,7 +7,8 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from tfdetect.data.catalog import Catalog
-from tfdetect.imaging.pillow import opened, upright_rgb
+from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.pillow import read_rgb
 
 _MAX_IMAGES = 200  # per generator
 _MAX_SIDE = 256
@@ -44,7 +43,7 @@ def mean_noise_spectra(
         some = table.take(pa.array(np.asarray(rows)[order][:_MAX_IMAGES]))
         total, count = np.zeros((side, side)), 0
         for path in catalog.files(some):
-            noise = _noise_residual(path, side)
+            noise = _noise_residual(path, side, catalog.max_pixels)
             if noise is not None:
                 total += np.abs(np.fft.fft2(noise * window)) ** 2
                 count += 1
@@ -67,12 +66,11 @@ def _rows_by_generator(table: pa.Table, classes: tuple[str, ...]) -> dict[str, n
     return {kind: np.flatnonzero(names == kind) for kind in ordered if (names == kind).any()}
 
 
-def _noise_residual(path: str, side: int) -> np.ndarray | None:
+def _noise_residual(path: str, side: int, max_pixels: int) -> np.ndarray | None:
     """Return the noise of an image's center, float64 [side, side]; None if too small or broken."""
     try:
-        with open(path, "rb") as file, opened(io.BytesIO(file.read())) as image:
-            gray = np.asarray(upright_rgb(image).convert("L"))
-    except Exception:  # Pillow's plugins raise many kinds
+        gray = np.asarray(read_rgb(path, max_pixels).convert("L"))
+    except ImageError:  # broken since the catalog was built
         return None
     if min(gray.shape) < side:
         return None

@@ -2,10 +2,10 @@
 
 import functools
 import hashlib
-import io
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,8 @@ from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
-from tfdetect.imaging.pillow import opened, upright_rgb
+from tfdetect.imaging.formats import MAX_PIXELS, read_bytes
+from tfdetect.imaging.pillow import opened, read_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +26,7 @@ BANDS = 16  # of the radial spectrum, from 0 to 0.5 cycles per pixel
 MAX_GRAY_COLORFULNESS = 3.0  # mean difference of the channels, in 0..255, of a gray image
 _SPECTRUM = tuple(f"band_{i:02}" for i in range(1, BANDS + 1))
 
-_CACHE = "traits-3"  # to be renamed whenever the same file would get other traits
+_CACHE = "traits-4"  # to be renamed whenever the same file would get other traits
 # The luminance table of the JPEG standard (ITU T.81, annex K), in natural order; libjpeg scales it
 # by the quality.
 _LUMINANCE = np.array([
@@ -113,7 +114,8 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
         first = np.unique(todo["hash"].to_numpy(), return_index=True)[1]
         todo = todo.take(pa.array(np.sort(first)))
         paths = catalog.files(todo)
-        found = read_all(_read_file, paths, _FILE_SCHEMA, "reading image traits", progress,
+        read = partial(_read_file, max_pixels=catalog.max_pixels)
+        found = read_all(read, paths, _FILE_SCHEMA, "reading image traits", progress,
                          lambda _: (None,) * len(_FILE_SCHEMA))  # fmt: skip
         found = pa.table([todo["hash"], *found.columns], ["hash", *_FILE_SCHEMA.names])
         known = pa.concat_tables([known, found]).combine_chunks()
@@ -127,7 +129,7 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
 
 def read_headers(catalog: Catalog, table: pa.Table) -> pa.Table:
     """Add the traits that need no decoded pixels to some rows of a catalog."""
-    rows = [_read_header(path) for path in catalog.files(table)]
+    rows = [_read_header(path, catalog.max_pixels) for path in catalog.files(table)]
     for field, values in zip(_HEADER_SCHEMA, zip(*rows)):
         table = table.append_column(field, pa.array(values, field.type))
     return add_name_traits(table)
@@ -193,16 +195,15 @@ def _libjpeg_tables() -> np.ndarray:
 _LIBJPEG_TABLES = _libjpeg_tables()
 
 
-def image_traits(data: bytes) -> tuple:
+def image_traits(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple:
     """Return the traits of one encoded image, in the order of the schema.
 
     Raises:
         Exception: of many kinds, if Pillow cannot decode it.
     """
-    with opened(io.BytesIO(data)) as image:
+    with opened(data, max_pixels) as image:
         header = _header_traits(data[:64], image)
-        rgb = upright_rgb(image)
-    return (*header, *_pixel_traits(rgb))
+    return (*header, *_pixel_traits(read_rgb(data, max_pixels)))
 
 
 def _header_traits(start: bytes, image: "Image") -> tuple:
@@ -286,22 +287,19 @@ def _rings(side: int) -> tuple[np.ndarray, np.ndarray]:
     return window[:, None] * window, band
 
 
-def _read_header(path: str) -> tuple:
+def _read_header(path: str, max_pixels: int) -> tuple:
     """Return the header traits of a file, all None if it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(64)
-            file.seek(0)
-            with opened(file) as image:
-                return _header_traits(start, image)
+        data = read_bytes(path, max_pixels)
+        with opened(data, max_pixels) as image:
+            return _header_traits(data[:64], image)
     except Exception:  # as below
         return (None,) * len(_HEADER_SCHEMA)
 
 
-def _read_file(path: str) -> tuple:
+def _read_file(path: str, max_pixels: int) -> tuple:
     """Return all traits of a file, all None if it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return image_traits(file.read())
+        return image_traits(read_bytes(path, max_pixels), max_pixels)
     except Exception:  # broken since the catalog was built; Pillow's plugins raise many kinds
         return (None,) * len(_FILE_SCHEMA)

@@ -13,6 +13,7 @@ from tfdetect.core.patterns import PathPattern
 
 SPLITS = ("train", "validation", "test")
 PREPARED = "1.0.0"  # version, and folder, of datasets that `prepare` writes
+MAX_PIXELS = 100_000_000  # of an image, by default
 CATALOG = "catalog.parquet"  # the catalog of a prepared dataset
 AuthenticBy = Literal["name", "flag", "spec"]  # how it is known which class is authentic
 COLUMNS = ("path", "label", "generator", "mask", "group", "split")  # of a manifest
@@ -143,7 +144,7 @@ class DatasetSpec(Document):
     test_fraction: float = Field(0.15, gt=0, lt=0.5)
     expected_counts: dict[str, dict[str, int]] = {}
     max_unreadable_fraction: float = Field(0.05, ge=0, le=1)
-    max_pixels: int = Field(100_000_000, gt=0)
+    max_pixels: int = Field(MAX_PIXELS, gt=0)
     mask_channel: MaskChannel | None = None
     mask_values: tuple[int, int] | None = None
     mask_inverted: bool | None = None

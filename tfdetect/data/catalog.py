@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tfdetect.core.errors import UserError
 from tfdetect.core.journal import Journal
 from tfdetect.core.run_info import MaskInfo
-from tfdetect.core.spec import SPLITS, DatasetSpec
+from tfdetect.core.spec import MAX_PIXELS, SPLITS, DatasetSpec
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks
@@ -50,6 +50,7 @@ class Catalog:
             reason; see `Scan`.
         other: number of files below the roots that are no images, by kind; see `Scan`. Of a
             prepared dataset, left_out and other are empty.
+        max_pixels: images with more pixels are refused before they are decoded.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Catalog:
     masks: dict[str, DatasetMasks] = field(default_factory=dict)
     left_out: pa.Table = field(default_factory=LEFT_OUT.empty_table)
     other: Counter[str] = field(default_factory=Counter)
+    max_pixels: int = MAX_PIXELS
 
     @property
     def total(self) -> int:
@@ -155,7 +157,8 @@ def build_catalog(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
         catalog = _unite(spec, [_build(part.spec, roots, progress) for part in spec.parts])
     else:
         catalog = _build(spec, roots, progress)
-    catalog = replace(catalog, table=_compact(catalog.table))
+    limit = max([p.spec.max_pixels for p in spec.parts] or [spec.max_pixels])
+    catalog = replace(catalog, table=_compact(catalog.table), max_pixels=limit)
     pa.default_memory_pool().release_unused()
     return catalog
 

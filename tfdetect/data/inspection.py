@@ -1,7 +1,6 @@
 """Reads image files: content hash, size, format, and whether they can be decoded."""
 
 import hashlib
-import io
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
-from tfdetect.imaging.pillow import opened, register_heic, upright_rgb
+from tfdetect.imaging.formats import ImageError, read_bytes, read_header
+from tfdetect.imaging.pillow import read_rgb
 
-_BY_PILLOW = {"TIFF", "AVIF", "HEIF"}  # formats that TensorFlow does not decode
-_FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", *_BY_PILLOW}
-_HEIC_BRANDS = (b"ftyphei", b"ftyphev", b"ftypmif")
+_RULES = 2  # to be raised whenever the same file would get another row
 _SCHEMA = pa.schema([
     ("hash", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("format", pa.string()),
     ("error", pa.string()),
@@ -40,7 +38,8 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
         Columns hash, width, height, format (null if unreadable) and error (null if readable),
         in the order of `files`.
     """
-    key = hashlib.sha256(f"{from_os(root)}\n{spec.max_pixels}".encode()).hexdigest()[:16]
+    rules = f"{_RULES}\n{from_os(root)}\n{spec.max_pixels}"
+    key = hashlib.sha256(rules.encode()).hexdigest()[:16]
     cache = cache_dir() / "catalogs" / f"{spec.name}-{key}.parquet"
     stamps = files.select(["path", "size", "mtime_ns"])
     known = read_cache(cache, pa.schema([*stamps.schema, *_SCHEMA]))
@@ -70,45 +69,26 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
 
 
 def inspect_file(path: str, max_pixels: int) -> Content:
-    """Return hash, width, height, format and error of one image file.
+    """Return hash, upright width and height, format and error of one image file.
 
     Args:
         path: the file.
         max_pixels: images with more pixels are an error.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        return _failed(error.strerror or type(error).__name__)
-    return inspect_bytes(data, max_pixels)
+        return inspect_bytes(read_bytes(path, max_pixels), max_pixels)
+    except ImageError as error:
+        return _failed(str(error))
 
 
 def inspect_bytes(data: bytes, max_pixels: int) -> Content:
     """Return hash, width, height, format and error of one encoded image; see `inspect_file`."""
-    from PIL import UnidentifiedImageError
-
-    if not data:
-        return _failed("empty file")
     try:
-        with opened(io.BytesIO(data)) as image:
-            width, height = image.size
-            kind = "JPEG" if image.format == "MPO" else image.format
-            if kind not in _FORMATS:
-                return _failed(f"{kind} is not supported")
-            if width * height > max_pixels:
-                return _failed(f"{width}x{height} pixels are more than {max_pixels}")
-            image.load()
-            if kind in _BY_PILLOW:
-                upright_rgb(image)
-        return hashlib.blake2b(data, digest_size=16).hexdigest(), width, height, kind, None
-    except UnidentifiedImageError:
-        if data[4:11] in _HEIC_BRANDS and not register_heic():
-            return _failed('HEIC needs pip install "tfdetect[heic]"')
-        return _failed("not an image")
-    except Exception as error:  # Pillow's plugins raise many kinds
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        return _failed(f"damaged: {reason}")
+        size = read_rgb(data, max_pixels).size
+        kind = read_header(data).container.upper()
+    except ImageError as error:
+        return _failed(str(error))
+    return hashlib.blake2b(data, digest_size=16).hexdigest(), *size, kind, None
 
 
 def _failed(error: str) -> Content:

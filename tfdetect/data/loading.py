@@ -12,9 +12,10 @@ from tfdetect.core.experiment import Equalize
 from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.data.targets import UNKNOWN
-from tfdetect.imaging.decode import decode
 from tfdetect.imaging.equalize import equalize_images, equalize_randomly
+from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.imaging.geometry import fold_in, resize, uncropped, window, windows
+from tfdetect.imaging.read import decode_any
 
 WORKERS = os.cpu_count() or 1  # files or batches processed at a time
 PREFETCH = 2  # batches prepared in advance
@@ -29,7 +30,11 @@ Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def load_image(
-    data: tf.Tensor, size: tuple[int, int] | None, policy: str, equalizing: Equalize | None = None
+    data: tf.Tensor,
+    size: tuple[int, int] | None,
+    policy: str,
+    equalizing: Equalize | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
     """Decode and resize an encoded image.
 
@@ -38,11 +43,12 @@ def load_image(
         size: (height, width) in pixels; None keeps the image's own.
         policy: how to resize; see `geometry.resize`.
         equalizing: how the image is cropped and encoded before.
+        max_pixels: images with more pixels are refused before they are decoded.
 
     Returns:
         uint8 [*size, 3], or [H, W, 3] without a size.
     """
-    image = equalize_images(decode(data), equalizing)
+    image = equalize_images(decode_any(data, max_pixels), equalizing)
     return image if size is None else resize(image, size, policy)
 
 
@@ -124,12 +130,14 @@ class ExampleLoader:
         policy: how to resize; see `geometry.resize`. A window policy cuts at a random position.
         seed: integer that determines the positions of windows and crops, and JPEG qualities.
         equalizing: how an image is cropped and encoded before; not for images with masks.
+        max_pixels: images with more pixels are refused before they are decoded.
     """
 
     size: tuple[int, int]
     policy: str
     seed: int
     equalizing: Equalize | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __call__(
         self, position: tf.Tensor, data: tf.Tensor, mask: tf.Tensor | None = None
@@ -145,7 +153,7 @@ class ExampleLoader:
             Image uint8 [*size, 3], followed by the mask uint8 [*size, 1] of `view_mask` if one
             was given.
         """
-        image, corner = decode(data), None
+        image, corner = decode_any(data, self.max_pixels), None
         if self.equalizing is not None:
             seed = fold_in([self.seed, EQUALIZE_DRAWS], position)
             image = equalize_randomly(image, self.equalizing, seed)
@@ -184,8 +192,8 @@ def image_dataset(
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
         if masks is None:
-            return index, load_image(source.load(item), size, policy, equalizing)
-        image = decode(source.load(item))
+            return index, load_image(source.load(item), size, policy, equalizing, source.max_pixels)
+        image = decode_any(source.load(item), source.max_pixels)
         mask = view_mask(masks.load(index, item), image, size, policy)
         return index, resize(image, size, policy), mask
 
@@ -216,7 +224,7 @@ def view_dataset(
         return images.map(lambda index, image: (index, (image[:, None],)))
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple:
-        image = decode(source.load(item))
+        image = decode_any(source.load(item), source.max_pixels)
         image = change(image, index) if change else image
         return index, tuple(windows(image, v.size, v.policy, v.crops, v.equalize) for v in views)
 
@@ -239,7 +247,7 @@ def native_images(
     """
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image = decode(source.load(item))
+        image = decode_any(source.load(item), source.max_pixels)
         if change:
             image = change(image, index)
         if change or masks is None:

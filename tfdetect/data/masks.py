@@ -1,7 +1,6 @@
 """Reads the masks of a scanned dataset: how they are coded, how much they cover, what is wrong."""
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, printable, to_os
 from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
+from tfdetect.imaging.formats import ImageError, read_bytes, read_header
 from tfdetect.imaging.mask_coding import (
     Detection,
     MaskCoding,
@@ -44,7 +44,6 @@ _SURVEYED = 256  # masks whose values decide on the coding
 _MAX_ASPECT_DIFFERENCE = 0.02  # of a mask's shape from its image's
 _MAX_EMPTY_FRACTION = 0.05  # of a class's masks: more are asked about
 _INVERTED_COVERAGE = 0.75  # of most images: their masks may be inverted
-_ORIENTATION = 0x0112  # EXIF tag
 
 _STAMPS = pa.schema([
     ("mask", pa.string()), ("mask_size", pa.int64()), ("mask_mtime_ns", pa.int64()),
@@ -361,8 +360,8 @@ def _detection_of(known: pa.Table | None) -> Detection | None:
 
 def _survey(path: str, max_pixels: int) -> MaskSurvey | None:
     try:
-        with opened(to_os(path)) as mask:
-            return survey_mask(mask) if mask.width * mask.height <= max_pixels else None
+        with opened(to_os(path), max_pixels) as mask:
+            return survey_mask(mask)
     except Exception:  # measuring the mask says what is wrong; Pillow's plugins raise many kinds
         return None
 
@@ -374,35 +373,23 @@ def measure_mask(item: Item, coding: MaskCoding, max_pixels: int) -> tuple:
     """Return the `_MEASURED` columns of one mask.
 
     Args:
-        item: paths of the mask and its image; width, height and format of the image.
+        item: paths of the mask and its image; upright width and height, and format, of the image.
         coding: what the mask's pixels mean.
         max_pixels: masks with more pixels are an error.
     """
-    from PIL import UnidentifiedImageError
-
     path, image, width, height, kind = item
     try:
-        data = Path(to_os(path)).read_bytes()
-        if not data:
-            return _failed("it is an empty file")
-        with opened(io.BytesIO(data)) as mask:
-            if mask.width * mask.height > max_pixels:
-                return _failed(f"its {mask.width}x{mask.height} pixels are more than {max_pixels}")
-            own_orientation = _orientation(mask)
+        data = read_bytes(to_os(path), max_pixels)
+        own_orientation = read_header(data).orientation
+        with opened(data, max_pixels) as mask:
             values = values_of(mask, coding.channel, coding.bits)
-    except FileNotFoundError:
-        return _failed("it is missing")
-    except OSError as error:
-        if isinstance(error, UnidentifiedImageError):
-            return _failed("it is not an image")
-        return _failed(f"it cannot be read: {error.strerror or str(error)[:120]}")
-    except MaskError as error:
+    except (ImageError, MaskError) as error:
         return _failed(str(error))
     except Exception as error:  # Pillow's plugins raise many kinds
         return _failed(f"it is damaged: {(str(error) or type(error).__name__)[:120]}")
     altered = altered_pixels(values, coding)
-    orientation = image_orientation(image, kind)
-    size = (height, width) if orientation >= 5 else (width, height)
+    orientation = image_orientation(image, kind, max_pixels)
+    size = width, height
     found = values.shape[1], values.shape[0]
     resized, error = compare_sizes(found, size, orientation)
     if error:
@@ -445,23 +432,14 @@ def compare_sizes(
     return True, None
 
 
-def image_orientation(path: str, kind: str) -> int:
-    """Return the EXIF orientation of an image file, 1 to 8; 1 if it has none."""
+def image_orientation(path: str, kind: str, max_pixels: int) -> int:
+    """Return the orientation that an image file names, 1 to 8; 1 if it names none."""
     if kind in ("BMP", "GIF"):
         return 1
     try:
-        with opened(to_os(path)) as image:
-            return _orientation(image)
-    except Exception:  # broken since the catalog read it; Pillow's plugins raise many kinds
+        return read_header(read_bytes(to_os(path), max_pixels)).orientation
+    except ImageError:  # broken since the catalog read it
         return 1
-
-
-def _orientation(image: Any) -> int:
-    # Asked for EXIF that is not in its header, Pillow decodes the whole PNG.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
-    found = image.getexif().get(_ORIENTATION, 1)
-    return found if found in range(1, 9) else 1
 
 
 # --- masks without an image

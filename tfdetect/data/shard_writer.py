@@ -19,9 +19,9 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import WORKERS, view_mask
 from tfdetect.data.masks import check_masks
 from tfdetect.data.sources import Files, mask_codings, read_mask
-from tfdetect.imaging.decode import decode
+from tfdetect.imaging.formats import ImageError, read_bytes
 from tfdetect.imaging.geometry import resize
-from tfdetect.imaging.read import read_image
+from tfdetect.imaging.read import decode_any, decoding_error
 
 TEXTS = ("path", "dataset", "generator", "group")  # columns that each record stores as text
 _KEPT_FORMATS = ("JPEG", "PNG")  # others are stored as PNG, since not every reader decodes them
@@ -138,8 +138,9 @@ class ShardWriter:
     def _encode_row(
         self, path: tf.Tensor, mask: tf.Tensor, coding: tf.Tensor, kept: tf.Tensor
     ) -> tuple:
-        data = read_image(path)
-        whole = image = decode(data)  # always: an image that cannot be decoded is left out
+        data = tf.io.read_file(path)
+        # Always: an image that cannot be decoded is left out.
+        whole = image = decode_any(data, self._catalog.max_pixels)
         if self._copies.size:
             image = resize(whole, self._copies.size, self._copies.resize)
         if self._copies.encode == "jpeg":
@@ -155,7 +156,7 @@ class ShardWriter:
 
     def _encode_mask(self, path: tf.Tensor, coding: tf.Tensor, image: tf.Tensor) -> tuple:
         """Return the encoded mask, 255 where altered, and whether an altered pixel is in it."""
-        mask = read_mask(path, self._codings, coding)
+        mask = read_mask(path, self._codings, coding, self._catalog.max_pixels)
         if self._copies.size:
             mask = view_mask(mask, image, self._copies.size, self._copies.resize)
         else:
@@ -175,10 +176,18 @@ class ShardWriter:
                         "is kept. Run the same command again to continue; it starts over if the "
                         "data changed."
                     )
+        files = self._catalog.paths(rows).to_pylist()
         return [
-            (number, path, "TensorFlow cannot decode it or its mask")
-            for number, path in zip(missing.tolist(), rows["path"].to_pylist())
+            (number, path, self._reason(file))
+            for number, path, file in zip(missing.tolist(), rows["path"].to_pylist(), files)
         ]
+
+    def _reason(self, file: str) -> str:
+        limit = self._catalog.max_pixels
+        try:
+            return decoding_error(read_bytes(file, limit), limit) or "its mask cannot be decoded"
+        except ImageError as error:
+            return str(error)
 
 
 def checksum(path: Path) -> str:

@@ -12,14 +12,13 @@ import tensorflow as tf
 
 from tfdetect.core.text import ENCODED_BYTE, to_os
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.inspection import inspect_bytes, inspect_file
-from tfdetect.imaging.decode_mask import decode_mask, needs_pillow
+from tfdetect.imaging.decode_mask import decode_mask
+from tfdetect.imaging.formats import MAX_PIXELS, ImageError, file_problem, read_bytes
 from tfdetect.imaging.mask_coding import STANDARD, MaskCoding
-from tfdetect.imaging.read import read_image
+from tfdetect.imaging.read import decoding_error
 
 _MAX_RECORDS = 2**40  # more records than any shard holds
 _BUFFER_BYTES = 2**20  # bytes of a shard read at a time
-_NO_LIMIT = 10**12  # pixels
 
 
 class Files:
@@ -28,13 +27,21 @@ class Files:
     The paths are held as one string, so that a million of them take little memory.
     """
 
-    def __init__(self, paths: pa.ChunkedArray | Sequence[str], folder: str = ""):
+    def __init__(
+        self,
+        paths: pa.ChunkedArray | Sequence[str],
+        folder: str = "",
+        max_pixels: int = MAX_PIXELS,
+    ):
         """Store the paths.
 
         Args:
             paths: paths of the files, none of them null, as `from_os` makes them.
             folder: folder to which the paths are relative; "" if they need none.
+            max_pixels: images with more pixels are refused before they are decoded.
         """
+        self.max_pixels = max_pixels
+        self._problems: dict[int, str] = {}
         if not isinstance(paths, pa.ChunkedArray):
             paths = pa.chunked_array([pa.array(paths, pa.string())])
         array = paths.combine_chunks()
@@ -48,6 +55,18 @@ class Files:
         with tf.device("CPU:0"):
             self._text = tf.Variable(text, trainable=False)
         self._folder = os.fsencode(f"{folder}/" if folder else "")
+
+    @classmethod
+    def checked(cls, paths: Sequence[str], max_pixels: int = MAX_PIXELS) -> "Files":
+        """Return a source that never opens a device, a pipe, or a file of too many bytes."""
+        problems = {
+            index: problem for index, path in enumerate(paths)
+            if (problem := file_problem(to_os(path), max_pixels)) is not None
+        }  # fmt: skip
+        usable = ["" if index in problems else path for index, path in enumerate(paths)]
+        source = cls(usable, max_pixels=max_pixels)
+        source._problems = problems
+        return source
 
     def __len__(self) -> int:
         return int(self._ends.shape[0]) - 1
@@ -65,7 +84,7 @@ class Files:
     @staticmethod
     def load(item: tf.Tensor) -> tf.Tensor:
         """Return the encoded image, a scalar string, of an item of the stream."""
-        return read_image(item)
+        return tf.io.read_file(item)
 
     def name(self, index: int) -> str:
         """Return the path of an image."""
@@ -82,7 +101,12 @@ class Files:
 
     def error(self, index: int) -> str | None:
         """Return why an image cannot be read, or None if it can."""
-        return inspect_file(self.name(index), _NO_LIMIT)[-1]
+        if index in self._problems:
+            return self._problems[index]
+        try:
+            return decoding_error(read_bytes(self.name(index), self.max_pixels), self.max_pixels)
+        except ImageError as error:
+            return str(error)
 
 
 @dataclass(frozen=True)
@@ -94,20 +118,24 @@ class Records:
         shard: int64 [n], index into `shards`, in ascending order.
         record: int64 [n], number of the record in its shard.
         feature: name of the records' feature that holds the image.
+        max_pixels: images with more pixels are refused before they are decoded.
     """
 
     shards: tuple[str, ...]
     shard: np.ndarray
     record: np.ndarray
     feature: str = "image"
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
-    def of(cls, shard: pa.ChunkedArray, record: pa.ChunkedArray, feature: str) -> "Records":
+    def of(
+        cls, shard: pa.ChunkedArray, record: pa.ChunkedArray, feature: str, max_pixels: int
+    ) -> "Records":
         """Build the source from Arrow columns: path of the shard and number of the record."""
         codes = shard.combine_chunks().dictionary_encode()
         numbers = codes.indices.to_numpy().astype(np.int64)
         names = tuple(codes.dictionary.to_pylist())
-        return cls(names, numbers, record.to_numpy().astype(np.int64), feature)
+        return cls(names, numbers, record.to_numpy().astype(np.int64), feature, max_pixels)
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -161,7 +189,7 @@ class Records:
     def error(self, index: int) -> str | None:
         """Return why an image cannot be read, or None if it can."""
         try:
-            return inspect_bytes(self.read(index), _NO_LIMIT)[-1]
+            return decoding_error(self.read(index), self.max_pixels)
         except OSError as error:
             return str(error)
 
@@ -182,11 +210,12 @@ def image_source(catalog: Catalog, table: pa.Table, column: str = "path") -> Fil
     """
     if "shard" in table.column_names:
         feature = "mask" if column == "mask" else "image"
-        return Records.of(catalog.paths(table, "shard"), table["record"], feature)
+        shards = catalog.paths(table, "shard")
+        return Records.of(shards, table["record"], feature, catalog.max_pixels)
     if len(catalog.roots) == 1:
         (root,) = catalog.roots.values()
-        return Files(pc.fill_null(table[column], ""), str(root))
-    return Files(pc.fill_null(catalog.paths(table, column), ""))
+        return Files(pc.fill_null(table[column], ""), str(root), catalog.max_pixels)
+    return Files(pc.fill_null(catalog.paths(table, column), ""), max_pixels=catalog.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -214,14 +243,14 @@ class Masks:
             uint8 [H, W, 1], 1 where altered; [0, 0, 1] if the image has no mask.
         """
         if isinstance(self.source, Records):
-            return self.decode(self.source.load(item))
+            return self.decode(self.source.load(item), self.source.max_pixels)
         number = None if self.numbers is None else tf.gather(self.numbers, index)
-        return read_mask(self.source.path(index), self.codings, number)
+        return read_mask(self.source.path(index), self.codings, number, self.source.max_pixels)
 
     @staticmethod
-    def decode(data: tf.Tensor) -> tf.Tensor:
+    def decode(data: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
         """Return a mask of a record from its bytes; see `load`."""
-        return _unless_empty(data, lambda: decode_mask(data, STANDARD))
+        return _unless_empty(data, lambda: decode_mask(data, STANDARD, max_pixels))
 
     def error(self, index: int) -> str | None:
         """Return why a mask cannot be read, or None if it can."""
@@ -235,7 +264,10 @@ def _unless_empty(text: tf.Tensor, load: Callable[[], tf.Tensor]) -> tf.Tensor:
 
 
 def read_mask(
-    path: tf.Tensor, codings: tuple[MaskCoding, ...], number: tf.Tensor | None = None
+    path: tf.Tensor,
+    codings: tuple[MaskCoding, ...],
+    number: tf.Tensor | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
     """Read a mask file.
 
@@ -243,14 +275,14 @@ def read_mask(
         path: scalar string; "" if there is no mask.
         codings: what the pixels of mask files mean.
         number: integer scalar, which of the codings it is; None if there is one.
+        max_pixels: masks with more pixels are refused before they are decoded.
 
     Returns:
         uint8 [H, W, 1], 1 where altered; [0, 0, 1] if there is no mask.
     """
 
     def with_coding(coding: MaskCoding) -> tf.Tensor:
-        read = tf.io.read_file if needs_pillow(coding) else read_image
-        return _unless_empty(path, lambda: decode_mask(read(path), coding))
+        return _unless_empty(path, lambda: decode_mask(tf.io.read_file(path), coding, max_pixels))
 
     if number is None or len(codings) == 1:
         return with_coding(codings[0])

@@ -112,7 +112,8 @@ def stream_of(
         examples=examples,
         sampler=Sampler.of(strata=strata, weights=weights, batch_size=batch_size, seed=seed),
         load=ExampleLoader(
-            size=size, policy=data.resize, seed=seed, equalizing=data.equalize
+            size=size, policy=data.resize, seed=seed, equalizing=data.equalize,
+            max_pixels=examples.images.max_pixels,
         ),
         finish=BatchFinisher.of(
             examples, policy=data.augment, size=data.image_size, classes=classes, seed=seed,

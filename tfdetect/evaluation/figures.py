@@ -22,7 +22,7 @@ from tfdetect.core.text import legend_label
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import BINS
 from tfdetect.evaluation.overlays import overlay
-from tfdetect.imaging.pillow import opened, upright_rgb
+from tfdetect.imaging.pillow import read_rgb
 
 if TYPE_CHECKING:  # drawing needs no TensorFlow
     from tfdetect.data.sources import Files, Records
@@ -248,9 +248,8 @@ def most_confident_errors(
     wrong.sort(key=lambda pair: -abs(pair[1]["p_fake"] - 0.5))
     pictures = []
     for position, row in wrong[:count]:
-        with opened(io.BytesIO(source.read(position))) as image:
-            thumbnail = upright_rgb(image)
-            thumbnail.thumbnail((256, 256))
+        thumbnail = read_rgb(source.read(position), source.max_pixels)
+        thumbnail.thumbnail((256, 256))
         data = io.BytesIO()
         thumbnail.save(data, "PNG")
         truth = classes[row["label"]]
@@ -266,8 +265,7 @@ def most_confident_errors(
 
 def read_picture(path: Path) -> np.ndarray:
     """Return the pixels of an image file, uint8 [H, W, 3]."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    return np.asarray(read_rgb(path))
 
 
 def forgeries(rows: list[tuple[list[np.ndarray], str]]) -> Figure:

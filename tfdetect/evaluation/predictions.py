@@ -14,9 +14,10 @@ from tfdetect.core.text import from_os
 from tfdetect.data.loading import Change, native_images, view_dataset
 from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels
+from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.models.inference import calibrated, predict_images, predict_views, predicts_masks
 
-MAX_PIXELS = 2**22  # of a batch of several images at their own size
+MAX_BATCH_PIXELS = 2**22  # of a batch of several images at their own size
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ def predict_files(
     batch_size: int = 64,
     progress: bool = True,
     on_mask: Callable[[MaskPrediction], None] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> pa.Table:
     """Return the table of `predict_source` for files, with the column path first."""
     texts = [from_os(path) for path in paths]
-    table = predict_source(run, detector, Files(texts), batch_size, progress, on_mask=on_mask)
+    source = Files.checked(texts, max_pixels)
+    table = predict_source(run, detector, source, batch_size, progress, on_mask=on_mask)
     return table.add_column(0, "path", pa.array(texts, pa.string()))
 
 
@@ -238,7 +241,7 @@ def _predict_masks(
         image = item[1]
         pixels = image.shape[0] * image.shape[1] * (len(batch) + 1)
         fits = batch and batch[0][1].shape == image.shape
-        if batch and (not fits or len(batch) >= size or pixels > MAX_PIXELS):
+        if batch and (not fits or len(batch) >= size or pixels > MAX_BATCH_PIXELS):
             yield from predict_batch(batch)
             batch = []
         batch.append(item)

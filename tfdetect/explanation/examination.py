@@ -16,10 +16,9 @@ from tfdetect.data.sources import Files
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.explanation.file_metadata import Fact, format_of, read_metadata
 from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, views_of
-from tfdetect.imaging.decode import decode
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import window, windows
-from tfdetect.imaging.read import read_image
+from tfdetect.imaging.read import decode_any
 from tfdetect.models.inference import predict_images, predicts_masks
 
 REENCODINGS = (
@@ -79,7 +78,7 @@ def examine(run: Run, explainer: Explainer, row: dict[str, Any]) -> Examination:
         row: of `predict_files`, of a file that could be read.
     """
     path = Path(to_os(row["path"]))
-    image = decode(read_image(os.fsencode(path)))
+    image = decode_any(tf.io.read_file(os.fsencode(path)))
     detector, altered = explainer.detector, None
     if predicts_masks(detector):
         altered = predict_images(detector, image[None], run.views)[1].numpy()[0, ..., 0]

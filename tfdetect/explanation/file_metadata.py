@@ -63,7 +63,7 @@ def read_metadata(path: str | Path) -> list[Fact]:
     """Return what a file says about itself. Everything except a signature can be rewritten."""
     path, facts = Path(path), []
     try:
-        with path.open("rb") as file, opened(file) as image:
+        with opened(path) as image:
             for read in (_format, _exif, _notes, _xmp):
                 facts += read(image, path)
     except Exception as error:  # Pillow's plugins raise many kinds for damaged files
@@ -74,7 +74,7 @@ def read_metadata(path: str | Path) -> list[Fact]:
 def format_of(path: str | Path) -> str:
     """Return a file's format as Pillow calls it, such as JPEG; "" if Pillow cannot read it."""
     try:
-        with Path(path).open("rb") as file, opened(file) as image:
+        with opened(path) as image:
             return str(image.format)
     except Exception:  # Pillow's plugins raise many kinds for damaged files
         return ""

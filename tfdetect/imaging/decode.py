@@ -6,7 +6,9 @@ unusual color model, or a size near the limit. Special files and other formats a
 """
 
 from collections.abc import Callable
+from functools import cache
 from math import isqrt
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -79,6 +81,29 @@ def decode(
         tf.errors.InvalidArgumentError: The table refuses the file, or it is damaged.
     """
 
+    branches = _branches(max_pixels, otherwise, webp)
+    side = _quick_side(max_pixels)
+
+    def jpeg() -> tf.Tensor:
+        fits = tf.reduce_all(tf.io.extract_jpeg_shape(data) <= [side - 1, side - 1, 3])
+        is_plain = fits & ~_may_have_jpeg_metadata(data)
+        return tf.cond(is_plain, lambda: _decode_jpeg(data), lambda: branches.special(data))
+
+    is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
+    image = tf.cond(is_jpeg, jpeg, lambda: branches.other(data))
+    image.set_shape([None, None, 3])
+    return image
+
+
+class _Branches(NamedTuple):
+    """What `decode` does with files that are no plain JPEG."""
+
+    special: Callable[[tf.Tensor], tf.Tensor]
+    other: Callable[[tf.Tensor], tf.Tensor]
+
+
+@cache  # so that each is traced once
+def _branches(max_pixels: int, otherwise: Otherwise, webp: bool) -> _Branches:
     @rare_branch
     def special(data: tf.Tensor) -> tf.Tensor:
         reason, orientation = _examine(data, max_pixels, webp)
@@ -88,26 +113,24 @@ def decode(
             lambda: otherwise(data, reason),
         )
 
+    side = _quick_side(max_pixels)
+    plain = _PLAIN_PNG.replace(b"SIDE", rb"\x00\x00[\x00-\x%02x]\C" % (max(side, 256) // 256 - 1))
+    plain = plain if side >= 256 else _NOTHING
+
     @rare_branch
     def other(data: tf.Tensor) -> tf.Tensor:
-        is_plain = tf.strings.regex_full_match(tf.strings.substr(data, 0, 24), plain_png)
+        is_plain = tf.strings.regex_full_match(tf.strings.substr(data, 0, 24), plain)
         is_plain &= ~tf.strings.regex_full_match(data, _PNG_METADATA)
         return tf.cond(
             is_plain, lambda: tf.io.decode_png(data, channels=3), lambda: special(data)
-        )
+        )  # fmt: skip
 
-    def jpeg() -> tf.Tensor:
-        fits = tf.reduce_all(tf.io.extract_jpeg_shape(data) <= [side - 1, side - 1, 3])
-        is_plain = fits & ~_may_have_jpeg_metadata(data)
-        return tf.cond(is_plain, lambda: _decode_jpeg(data), lambda: special(data))
+    return _Branches(special, other)
 
-    side = max(256, min(1 << isqrt(max_pixels).bit_length() - 1, 32_768))
-    plain_png = _PLAIN_PNG if max_pixels >= side**2 else _NOTHING
-    plain_png = plain_png.replace(b"SIDE", rb"\x00\x00[\x00-\x%02x]\C" % (side // 256 - 1))
-    is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
-    image = tf.cond(is_jpeg, jpeg, lambda: other(data))
-    image.set_shape([None, None, 3])
-    return image
+
+def _quick_side(max_pixels: int) -> int:
+    """Return a power of two: images with shorter sides need no exact look at their size."""
+    return min(1 << isqrt(max_pixels).bit_length() - 1, 32_768)
 
 
 def refusal(data: tf.Tensor, max_pixels: int = MAX_PIXELS, webp: bool = True) -> tf.Tensor:

@@ -6,23 +6,25 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.imaging import mask_coding
-from tfdetect.imaging.decode import decode
+from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.imaging.mask_coding import MaskCoding
+from tfdetect.imaging.read import decode_any
 
 _SLICES = {"gray": slice(0, 1), "red": slice(0, 1), "green": slice(1, 2), "blue": slice(2, 3)}
 
 
 def needs_pillow(coding: MaskCoding) -> bool:
-    """Return whether `decode_mask` has Pillow decode: `decode` drops alpha and low bits."""
+    """Return whether `decode_mask` has Pillow decode: `decode_any` drops alpha and low bits."""
     return coding.channel == "alpha" or coding.bits > 8
 
 
-def decode_mask(data: tf.Tensor, coding: MaskCoding) -> tf.Tensor:
+def decode_mask(data: tf.Tensor, coding: MaskCoding, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     """Decode a mask file.
 
     Args:
-        data: scalar string, the bytes of the file; unless `needs_pillow`, as from `read_image`.
+        data: scalar string, the bytes of the file.
         coding: what its pixels mean.
+        max_pixels: masks with more pixels are refused before they are decoded.
 
     Returns:
         uint8 [H, W, 1], upright: 1 where altered, 0 elsewhere.
@@ -34,11 +36,11 @@ def decode_mask(data: tf.Tensor, coding: MaskCoding) -> tf.Tensor:
 
         def by_pillow(data: Any) -> np.ndarray:
             data = data if isinstance(data, bytes) else data.item()  # eagerly an array
-            return mask_coding.decode_mask(data, coding)
+            return mask_coding.decode_mask(data, coding, max_pixels)
 
         mask = tf.numpy_function(by_pillow, [data], tf.uint8, stateful=False)
         return tf.ensure_shape(mask, [None, None])[..., None]
-    pixels = decode(data)
+    pixels = decode_any(data, max_pixels)
     if coding.channel == "color":
         red, green, blue = tf.split(pixels, 3, axis=-1)
         values = tf.maximum(tf.maximum(red, green), blue)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-MAX_PIXELS = 100_000_000  # of an image, by default
+from tfdetect.core.spec import MAX_PIXELS
+
 MAX_SIDE = 1_000_000  # pixels; libpng's limit, which holds for every format
 MAX_METADATA = 65_536  # bytes of EXIF and of XMP that are searched for the orientation
 MAX_SEGMENTS = 1_000  # of a JPEG's header, and MAX_CHUNKS of a PNG or WebP
@@ -111,6 +112,12 @@ class Header:
     def container(self) -> str:
         """Name of the file format."""
         return self.kind.container
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height in pixels after the orientation is applied."""
+        turned = self.orientation >= 5
+        return (self.height, self.width) if turned else (self.width, self.height)
 
 
 def max_bytes(max_pixels: int = MAX_PIXELS) -> int:

@@ -1,6 +1,5 @@
 """How mask files say which pixels are altered, and reading them so. It needs no TensorFlow."""
 
-import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfdetect.core.spec import MaskChannel
-from tfdetect.imaging.pillow import opened, upright_rgb
+from tfdetect.imaging.formats import MAX_PIXELS
+from tfdetect.imaging.pillow import opened, upright, upright_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,21 +59,23 @@ class MaskError(ValueError):
 STANDARD = MaskCoding()  # 8-bit gray, altered from 128 on
 
 
-def decode_mask(data: bytes, coding: MaskCoding) -> np.ndarray:
+def decode_mask(data: bytes, coding: MaskCoding, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a mask file.
 
     Args:
         data: the bytes of the file.
         coding: what its pixels mean.
+        max_pixels: masks with more pixels are refused.
 
     Returns:
         uint8 [H, W], upright: 1 where altered, 0 elsewhere.
 
     Raises:
         MaskError: The file does not have the coding's channel or number of bits.
+        ImageError: The file is refused.
         Exception: The file is damaged; Pillow's plugins raise many kinds.
     """
-    with opened(io.BytesIO(data)) as image:
+    with opened(data, max_pixels) as image:
         return altered_pixels(values_of(image, coding.channel, coding.bits), coding)
 
 
@@ -89,18 +91,16 @@ def values_of(image: "Image", channel: MaskChannel, bits: int) -> np.ndarray:
     Raises:
         MaskError: The image does not have the channel or number of bits.
     """
-    from PIL import ImageOps
-
     if bits == 16:
         if not image.mode.startswith("I;16"):
             raise MaskError("it has not 16 bits of gray as the other masks have")
-        return np.asarray(ImageOps.exif_transpose(image))
+        return np.asarray(upright(image))
     if channel == "alpha":
         if not _has_alpha(image):
             raise MaskError("it has no alpha channel as the other masks have")
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+        return np.asarray(upright(image).convert("RGBA").getchannel("A"))
     if image.mode in ("1", "L"):
-        return np.asarray(ImageOps.exif_transpose(image).convert("L"))
+        return np.asarray(upright(image).convert("L"))
     rgb = np.asarray(upright_rgb(image))
     if channel == "color":
         return rgb.max(axis=2)

@@ -25,6 +25,9 @@ _PLUGINS = {  # of Pillow, by the container: no other one sees the bytes
     "TIFF": ("TIFF",), "PNM": ("PPM",), "AVIF": ("AVIF",), "HEIF": ("HEIF",),
 }  # fmt: skip
 
+_ORIENTATION = "tfdetect.orientation"  # in an opened image's `info`
+_BY_PLUGIN = 0
+
 
 @contextmanager
 def opened(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Iterator["Image.Image"]:
@@ -57,6 +60,9 @@ def _opened(data: bytes, header: Header, max_pixels: int) -> Iterator["Image.Ima
         warnings.simplefilter("ignore")  # odd metadata does no harm
         with Image.open(io.BytesIO(data), formats=_PLUGINS[header.container]) as image:
             check_size(*image.size, max_pixels)  # a frame of a GIF may be larger than its canvas
+            # Whose plugins turn them, or leave EXIF for what is left to turn.
+            by_plugin = header.container in ("TIFF", "AVIF", "HEIF")
+            image.info[_ORIENTATION] = _BY_PLUGIN if by_plugin else header.orientation
             yield image
 
 
@@ -84,7 +90,7 @@ def read_rgb(
         with _opened(data, header, max_pixels) as image:
             if min_side is not None:
                 image.draft("RGB", (min_side, min_side))
-            return _upright(_rgb(image), header)
+            return upright_rgb(image)
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise many kinds
@@ -92,31 +98,39 @@ def read_rgb(
         raise ImageError(f"damaged: {reason}") from error
 
 
-def _rgb(image: "Image.Image") -> "Image.Image":
+def upright_rgb(image: "Image.Image") -> "Image.Image":
+    """Return an image of `opened` as `read_rgb` does.
+
+    Raises:
+        ImageError: Its pixels have 32 bits.
+        Exception: It is damaged; Pillow's plugins raise many kinds.
+    """
     import numpy as np
     from PIL import Image
 
     image.load()
     deep_gray = image.mode == "I" and image.format == "PPM"  # which Pillow scales to 16 bits
     if image.mode.startswith("I;16") or deep_gray:
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        upper = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        upper.info[_ORIENTATION] = image.info[_ORIENTATION]
+        image = upper
     elif image.mode in ("I", "F"):
         raise ImageError("pixels of 32 bits are not supported")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return upright(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _upright(image: "Image.Image", header: Header) -> "Image.Image":
+def upright(image: "Image.Image") -> "Image.Image":
+    """Return an image of `opened` turned as the table's header says, in its own mode."""
     from PIL import Image, ImageOps
 
-    turns = Image.Transpose
-    if header.container == "TIFF":  # turned by the plugin
-        return image
-    if header.container in ("AVIF", "HEIF"):
+    image.load()
+    if image.info[_ORIENTATION] == _BY_PLUGIN:
         return ImageOps.exif_transpose(image)
+    turns = Image.Transpose
     turn = {
         2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM,
         5: turns.TRANSPOSE, 6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90,
-    }.get(header.orientation)  # fmt: skip
+    }.get(image.info[_ORIENTATION])  # fmt: skip
     return image if turn is None else image.transpose(turn)
 
 

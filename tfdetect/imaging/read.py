@@ -3,12 +3,13 @@
 What a SavedModel cannot do, since Pillow is Python; it uses `decode` alone.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.imaging.decode import decode, refuse
+from tfdetect.imaging.decode import Otherwise, decode, refuse
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError
 from tfdetect.imaging.pillow import read_rgb
 
@@ -27,19 +28,24 @@ def decode_any(data: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
         tf.errors.InvalidArgumentError: The table refuses the file, or it is damaged.
     """
 
-    def by_pillow(data: tf.Tensor, _reason: tf.Tensor) -> tf.Tensor:
-        def read(data: Any) -> tuple[np.ndarray, bytes]:
-            try:
-                encoded = data if isinstance(data, bytes) else data.item()  # eagerly an array
-                return np.asarray(read_rgb(encoded, max_pixels)), b""
-            except ImageError as error:
-                return np.zeros([0, 0, 3], np.uint8), str(error).encode()
+    return decode(data, max_pixels, _by_pillow(max_pixels))
 
+
+@cache  # so that it is traced once
+def _by_pillow(max_pixels: int) -> Otherwise:
+    def read(data: Any) -> tuple[np.ndarray, bytes]:
+        try:
+            encoded = data if isinstance(data, bytes) else data.item()  # eagerly an array
+            return np.asarray(read_rgb(encoded, max_pixels)), b""
+        except ImageError as error:
+            return np.zeros([0, 0, 3], np.uint8), str(error).encode()
+
+    def by_pillow(data: tf.Tensor, _reason: tf.Tensor) -> tf.Tensor:
         pixels, reason = tf.numpy_function(read, [data], [tf.uint8, tf.string], stateful=False)
         pixels = tf.ensure_shape(pixels, [None, None, 3])
         return tf.cond(reason == b"", lambda: pixels, lambda: refuse(data, reason))
 
-    return decode(data, max_pixels, by_pillow)
+    return by_pillow
 
 
 def decoding_error(data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:

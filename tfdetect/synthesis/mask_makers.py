@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from tfdetect.core import registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.walk import Walk
+from tfdetect.imaging.pillow import opened
 from tfdetect.synthesis.photos import Photo
 from tfdetect.synthesis.presets import load_preset
 
@@ -152,7 +153,7 @@ def segments(
     found = _segmentations(segmentations).get(Path(photo.name).stem)
     if found is None:
         raise UserError(f"{photo.name}: no segmentation of that name in {segmentations}")
-    with Image.open(found) as image:
+    with opened(found) as image:
         labels = photo.fit(image)
     if labels.ndim != 2 or labels.shape != photo.size:
         raise UserError(

@@ -12,7 +12,8 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.text import file_name, from_os, plain_name, to_os
 from tfdetect.data.image_files import images_below
-from tfdetect.imaging.pillow import opened, upright_rgb
+from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.pillow import read_rgb
 
 MIN_SIDE = 16  # pixels; masks and fills make no sense in smaller photographs
 
@@ -51,11 +52,9 @@ def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
         UserError: It cannot be read, or a side is shorter than 16 pixels.
     """
     try:
-        with opened(root / to_os(name)) as image:
-            image = upright_rgb(image)
-    except Exception as error:  # Pillow's plugins raise many kinds
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"{name}: {reason}") from error
+        image = read_rgb(root / to_os(name))
+    except ImageError as error:
+        raise UserError(f"{name}: {error}") from error
     if min(image.size) < MIN_SIDE:
         raise UserError(
             f"{name}: {image.width}x{image.height} pixels; each side needs at least {MIN_SIDE}"

@@ -81,7 +81,10 @@ def test_huge_images_are_skipped_unread(folder_dataset):
     write_images(folder_dataset / "train" / "real", 1, 0, side=200, extension="webp")
     found = build(folder_dataset, max_pixels=10_000)
     assert found.skipped.to_pylist() == [
-        {"path": "train/real/000.webp", "error": "200 x 200 pixels are more than 10,000 (max_pixels)"}
+        {
+            "path": "train/real/000.webp",
+            "error": "200 x 200 pixels are more than 10,000 (max_pixels)",
+        }
     ]
 
 

@@ -26,7 +26,7 @@ _PLUGINS = {  # of Pillow, by the container: no other one sees the bytes
 }  # fmt: skip
 
 _ORIENTATION = "tfdetect.orientation"  # in an opened image's `info`
-_BY_PLUGIN = 0
+_IN_EXIF = 0  # the plugin turns the image, and leaves in EXIF what is left to turn
 
 
 @contextmanager
@@ -60,9 +60,9 @@ def _opened(data: bytes, header: Header, max_pixels: int) -> Iterator["Image.Ima
         warnings.simplefilter("ignore")  # odd metadata does no harm
         with Image.open(io.BytesIO(data), formats=_PLUGINS[header.container]) as image:
             check_size(*image.size, max_pixels)  # a frame of a GIF may be larger than its canvas
-            # Whose plugins turn them, or leave EXIF for what is left to turn.
-            by_plugin = header.container in ("TIFF", "AVIF", "HEIF")
-            image.info[_ORIENTATION] = _BY_PLUGIN if by_plugin else header.orientation
+            image.info[_ORIENTATION] = {
+                "TIFF": 1, "AVIF": _IN_EXIF, "HEIF": _IN_EXIF,
+            }.get(header.container, header.orientation)  # fmt: skip
             yield image
 
 
@@ -108,15 +108,13 @@ def upright_rgb(image: "Image.Image") -> "Image.Image":
     import numpy as np
     from PIL import Image
 
-    image.load()
-    deep_gray = image.mode == "I" and image.format == "PPM"  # which Pillow scales to 16 bits
-    if image.mode.startswith("I;16") or deep_gray:
-        upper = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        upper.info[_ORIENTATION] = image.info[_ORIENTATION]
-        image = upper
+    scaled = image.mode == "I" and image.format == "PPM"  # Pillow scales deep PGM to 16 bits
+    image = upright(image)
+    if image.mode.startswith("I;16") or scaled:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ImageError("pixels of 32 bits are not supported")
-    return upright(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def upright(image: "Image.Image") -> "Image.Image":
@@ -124,7 +122,7 @@ def upright(image: "Image.Image") -> "Image.Image":
     from PIL import Image, ImageOps
 
     image.load()
-    if image.info[_ORIENTATION] == _BY_PLUGIN:
+    if image.info[_ORIENTATION] == _IN_EXIF:
         return ImageOps.exif_transpose(image)
     turns = Image.Transpose
     turn = {

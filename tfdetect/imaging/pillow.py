@@ -122,13 +122,14 @@ def upright(image: "Image.Image") -> "Image.Image":
     from PIL import Image, ImageOps
 
     image.load()
-    if image.info[_ORIENTATION] == _IN_EXIF:
+    orientation = image.info.get(_ORIENTATION, 1)
+    if orientation == _IN_EXIF:
         return ImageOps.exif_transpose(image)
     turns = Image.Transpose
     turn = {
         2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM,
         5: turns.TRANSPOSE, 6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90,
-    }.get(image.info[_ORIENTATION])  # fmt: skip
+    }.get(orientation)  # fmt: skip
     return image if turn is None else image.transpose(turn)
 
 

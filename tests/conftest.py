@@ -1,6 +1,8 @@
 """Small datasets that the tests make, and a run they share."""
 
+import gc
 import os
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
@@ -12,10 +14,14 @@ from tfdetect.core.quiet import import_tensorflow
 
 import_tensorflow()
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from filelock import FileLock
 from PIL import Image
+
+from tfdetect.core.run import open_run
 
 # Three logical CPU devices, so that replicas can be compared; one is used otherwise.
 _CPU = tf.config.list_physical_devices("CPU")[0]
@@ -25,13 +31,19 @@ tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfigu
 @pytest.fixture(autouse=True)
 def _clean(tmp_path_factory, monkeypatch):
     """No test touches the user's caches, and none leaves a precision policy behind."""
-    import keras
-
     monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("TFDETECT_DATA", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)  # output that is no terminal is as wide as it is
     yield
     keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_memory():
+    """Models and traced functions of one file do not stay in memory during the next."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
 
 
 def write_images(folder, count, fake, side=24, seed=0, extension="png"):
@@ -64,12 +76,16 @@ SMALL = [
     "data.image_size=24",
     "model.options={widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}",
     "training.batch_size=12", "training.epochs=2", "training.optimizer.learning_rate=0.01",
-    "model.dropout=0", "data.augment=[{name: flip}]", "training.export=[saved_model]",
+    "model.dropout=0", "data.augment=[{name: flip}]", "training.export=[]",
 ]  # fmt: skip
 
 
 def train_small(root, output, overrides=(), name="small", **kwargs):
-    """Trains the small network on a folder; returns the run."""
+    """Trains the small network on a folder; returns the run.
+
+    With `trial=True` it is quicker, as a trial of a search is: without test results and report.
+    SavedModels, which cost as much, are asked for with training.export.
+    """
     from tfdetect.data.plan import find_data, make_plan
     from tfdetect.train_run import train_run
     from tfdetect.training.devices import Devices
@@ -123,13 +139,35 @@ def run_at(path, class_names=("real", "fake"), side=24, policy="stretch"):
     ))  # fmt: skip
 
 
+def built_once(tmp_path_factory, name, build):
+    """Returns a folder that the first of the parallel processes builds, for all to read.
+
+    Args:
+        tmp_path_factory: pytest's.
+        name: of the folder.
+        build: called with the folder's path, which exists and is empty.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / name
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "built").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            build(folder)
+            (folder / "built").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_run(tmp_path_factory):
     """One finished run and its dataset, for all tests that only read them."""
-    base = tmp_path_factory.mktemp("shared")
-    os.environ["TFDETECT_CACHE"] = str(base / "cache")
-    root = base / "pictures"
-    for split, count in (("train", 60), ("test", 16)):
-        for name, fake in (("real", 0), ("fake", 1)):
-            write_images(root / split / name, count, fake, seed=len(split))
-    return train_small(root, base / "runs"), root
+
+    def build(folder):
+        os.environ["TFDETECT_CACHE"] = str(folder / "cache")
+        root = write_dataset(folder / "pictures")
+        train_small(root, folder / "runs", ["training.export=[saved_model]"])
+
+    folder = built_once(tmp_path_factory, "shared", build)
+    return open_run(folder / "runs" / "small"), folder / "pictures"

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from commands import call
 
 from tfdetect.__main__ import COMMANDS, main
 from tfdetect.core.errors import UserError
@@ -99,19 +100,34 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_end_with_code_2_and_one_message(name, tmp_path):
+def test_mistakes_end_with_code_2_and_one_message(name, here, capsys):
+    arguments, message = MISTAKES[name]
+    code, _, error = call("train", arguments, capsys)
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
+    assert not (here / "saved_models").exists() or not any((here / "saved_models").iterdir())
+
+
+@pytest.mark.parametrize("name", ["misspelled key", "a GPU that is not there"])
+def test_mistakes_end_a_process_with_code_2(name, tmp_path):
+    """Before and after the import of TensorFlow."""
     arguments, message = MISTAKES[name]
     done = run("tfdetect.train", *arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) < 8
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "saved_models").exists() or not any(
-        (tmp_path / "saved_models").iterdir()
-    )
 
 
-def test_folder_mistakes_end_with_code_2(tmp_path):
+def test_folder_mistakes_end_with_code_2(here, capsys):
+    tmp_path = here
     empty = tmp_path / "empty"
     empty.mkdir()
     one = tmp_path / "one"
@@ -121,8 +137,8 @@ def test_folder_mistakes_end_with_code_2(tmp_path):
         (pair / name).mkdir(parents=True)
     for folder, message in ((empty, "no class folders"), (one, "only one class"),
                             (pair, "--authentic")):  # fmt: skip
-        done = run("tfdetect.train", "--dataset", folder, cwd=tmp_path)
-        assert done.returncode == 2 and message in done.stderr, done.stderr
+        code, _, error = call("train", ["--dataset", folder], capsys)
+        assert code == 2 and message in error, error
 
 
 @pytest.mark.slow
@@ -134,32 +150,22 @@ def test_unwritable_output_is_reported_before_any_work(tmp_path):
     assert "Cannot write to" in done.stderr and "--output" in done.stderr
 
 
-def test_without_a_network_the_error_says_what_to_download(tmp_path):
-    dead = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    done = run("tfdetect.train", "--dataset", "cifake", cwd=tmp_path, TFDETECT_CACHE=str(tmp_path),
-               KAGGLEHUB_CACHE=str(tmp_path / "k"), **dead)  # fmt: skip
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+def test_without_a_network_the_error_says_what_to_download(here, monkeypatch, capsys):
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name, folder in (("TFDETECT_CACHE", "c"), ("KAGGLEHUB_CACHE", "k"), ("KERAS_HOME", "h")):
+        monkeypatch.setenv(name, str(here / folder))
+    monkeypatch.setattr(demo, "PAIRS", 24)
+    code, _, error = call("train", ["--dataset", "cifake"], capsys)
+    assert code == 2 and "Traceback" not in error
     for piece in ("kaggle.com/datasets/birdy654", "--data-dir", "TFDETECT_DATA"):
-        assert piece in done.stderr
-    weights = run("tfdetect.train", "--dataset", "demo", "--set", "model.backbone=xception",
-                  "--set", "model.options={}", "--set", "data.image_size=71", "--set",
-                  "model.weights=imagenet", cwd=tmp_path, TFDETECT_CACHE=str(tmp_path),
-                  KERAS_HOME=str(tmp_path / "keras"), **dead)  # fmt: skip
-    assert weights.returncode == 2 and "Traceback" not in weights.stderr
-    assert "model.weights=none" in weights.stderr
-
-
-def test_dry_run_shows_and_starts_nothing(tmp_path):
-    done = run("tfdetect.train", "--dataset", "demo", "--dry-run", "--set", "training.epochs=3",
-               cwd=tmp_path, TFDETECT_CACHE=str(tmp_path / "c"))  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "epochs: 3" in done.stdout
-    assert "960 authentic + 960 altered" in done.stderr
-    assert "parameters" in done.stdout
-    assert not (tmp_path / "saved_models").exists()
-    # None of TensorFlow's messages, only our own.
-    ours = ("Experiment demo", "Data in", "inspecting files", "warning: demo", "For the full audit")
-    assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr
+        assert piece in error
+    code, _, error = call("train", [
+        "--dataset", "demo", "--set", "model.backbone=xception", "--set", "model.options={}",
+        "--set", "data.image_size=71", "--set", "model.weights=imagenet",
+    ], capsys)  # fmt: skip
+    assert code == 2 and "Traceback" not in error
+    assert "model.weights=none" in error
 
 
 def test_unknown_values_get_the_nearest_one(capsys):
@@ -236,16 +242,25 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
     assert file.startswith(str(site)) and experiment == "cifake_small_resnet"
 
 
-def test_output_goes_where_scripts_expect_it(tmp_path):
+def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     """Results to stdout, messages to stderr; --json is one document; pipes get no colors."""
-    arguments = ("--dataset", "demo", "--dry-run", "--json")
-    done = run("tfdetect.train", *arguments, cwd=tmp_path, TFDETECT_CACHE=str(tmp_path / "c"),
-               FORCE_COLOR="1")  # fmt: skip
+    monkeypatch.setenv("TFDETECT_CACHE", str(here / "c"))
+    arguments = ("--dataset", "demo", "--dry-run", "--set", "training.epochs=3")
+    done = run("tfdetect.train", *arguments, "--json", cwd=here, FORCE_COLOR="1")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["counts"]["train"] == {"authentic": 960, "altered": 960}
-    assert found["parameters"] > 0 and found["experiment"]["name"] == "demo"
-    assert "Experiment demo" in done.stderr and "\x1b" not in done.stderr
+    assert found["parameters"] > 0 and found["experiment"]["training"]["epochs"] == 3
+    assert "960 authentic + 960 altered" in done.stderr and "\x1b" not in done.stderr
+    # None of TensorFlow's messages, only our own.
+    ours = ("Experiment demo", "Data in", "inspecting files", "warning: demo", "For the full audit")
+    assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr
+    code, out, error = call("train", arguments, capsys)
+    assert code == 0 and "epochs: 3" in out and "parameters" in out, error
+    assert not (here / "saved_models").exists()
+
+
+def test_tables_in_a_pipe_are_plain():
     models = run("tfdetect", "models").stdout
     assert "npr" in models and "\x1b" not in models
     assert all(line == line.rstrip() for line in models.splitlines())

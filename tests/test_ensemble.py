@@ -239,7 +239,8 @@ def trained(pictures, tmp_path_factory):
         "windows": ["data.image_size=16", "data.resize=window_tile", "data.test_crops=5"],
     }
     return {
-        name: train_small(pictures, output, overrides, name) for name, overrides in many.items()
+        name: train_small(pictures, output, overrides, name, trial=True)
+        for name, overrides in many.items()
     }
 
 
@@ -264,9 +265,12 @@ def test_an_ensemble_whose_validation_images_are_of_two_groups(tmp_path, capsys,
                 rows += [f"{folder}/{n:03d}.png,{label},{split},{split}{group}" for n in range(12)]
     (tmp_path / "d" / "manifest.csv").write_text("\n".join(["path,label,split,group", *rows]))
     runs = [
-        train_small(tmp_path / "d", tmp_path, ["training.epochs=1", f"seed={seed}"], f"run{seed}")
+        train_small(
+            tmp_path / "d", tmp_path, ["training.epochs=1", f"seed={seed}"], f"run{seed}",
+            trial=True,
+        )
         for seed in range(2)
-    ]
+    ]  # fmt: skip
     run = fuse(runs, tmp_path, "--fusion", name)
     assert "too few groups" in capsys.readouterr().err
     page = (run.path / "fusion.html").read_text()

@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-import multiprocessing
 import os
 import random
 import signal
@@ -191,24 +190,29 @@ def test_the_median_rule_and_halving():
     assert should_prune("halving", [0.5] * 3, many, "max")
 
 
-def claim_many(folder, count, queue):
-    store = Store(folder)
-    for _ in range(count):
-        trial = store.claim(lambda trials: NewTrial({"x": len(trials)}, []))
-        queue.put((trial.number, trial.point["x"]))
-        store.finish(trial.number, COMPLETE, (0.5, 0.4, 0.6))
+CLAIMS = """
+import json, sys
+from pathlib import Path
+from tfdetect.tuning.store import COMPLETE, NewTrial, Store
+
+store, found = Store(Path(sys.argv[1])), []
+for _ in range(8):
+    trial = store.claim(lambda trials: NewTrial({"x": len(trials)}, []))
+    found.append((trial.number, trial.point["x"]))
+    store.finish(trial.number, COMPLETE, (0.5, 0.4, 0.6))
+print(json.dumps(found))
+"""
 
 
 def test_each_trial_is_claimed_by_one_process(tmp_path):
     Store(tmp_path)
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=claim_many, args=(tmp_path, 8, queue)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    found = sorted(queue.get(timeout=120) for _ in range(24))
-    for worker in workers:
-        worker.join(30)
+    workers = [
+        subprocess.Popen([sys.executable, "-c", CLAIMS, tmp_path], stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    found = sorted(
+        tuple(pair) for w in workers for pair in json.loads(w.communicate(timeout=120)[0])
+    )
     assert found == [(n, n) for n in range(24)]
     assert all(t.state == COMPLETE for t in Store(tmp_path).trials())
 
@@ -293,6 +297,15 @@ def command(space, root, output, *arguments):
     ]  # fmt: skip
 
 
+def run_here(capsys, *arguments):
+    """The same in this process, as far as the search itself goes: (exit code, messages)."""
+    from tfdetect.core.cli import run_command
+    from tfdetect.search import main
+
+    code = run_command(main, command(*arguments)[3:])
+    return code, capsys.readouterr().err
+
+
 def run(*arguments, **kwargs):
     return subprocess.run(command(*arguments), capture_output=True, text=True, check=False,
                           **kwargs)  # fmt: skip
@@ -305,16 +318,18 @@ def space(tmp_path):
     return path
 
 
-def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, tmp_path, space):
+def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, tmp_path, space,
+                                                               capsys):  # fmt: skip
     data = yaml.safe_load(space.read_text())
     data["parameters"]["training.optimizer.learning_rate"] = {"choice": [0.01, 1e30]}
     space.write_text(yaml.safe_dump(data))
-    done = run(space, folder_dataset, tmp_path, "--max-trials", "4", "--prune", "none",
-               "--trial-set", "training.epochs=1")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    settings = (space, folder_dataset, tmp_path, "--max-trials", "3", "--prune", "none",
+                "--trial-set", "training.epochs=1")  # fmt: skip
+    code, error = run_here(capsys, *settings)
+    assert code == 0, error
     search = open_search(tmp_path / "s")
     trials = search.store.trials()
-    assert len(trials) == 4 and trials[0].point == {}
+    assert len(trials) == 3 and trials[0].point == {}
     failed = [t for t in trials if t.state == FAILED]
     assert failed and all("loss became" in t.reason for t in failed)
     best = best_trial(search, trials)
@@ -335,12 +350,10 @@ def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, t
         assert (tmp_path / "s" / name).stat().st_size > 100, name
     page = (tmp_path / "s" / "report.html").read_text()
     assert "loss became" in page and "Failed trials" in page
-    again = run(space, folder_dataset, tmp_path, "--max-trials", "4", "--prune", "none",
-                "--trial-set", "training.epochs=1")  # fmt: skip
-    assert again.returncode == 0 and len(search.store.trials()) == 4
-    other = run(space, folder_dataset, tmp_path, "--max-trials", "4", "--seed", "1",
-                "--prune", "none", "--trial-set", "training.epochs=1")  # fmt: skip
-    assert other.returncode == 2 and "its seed is 0, received 1" in other.stderr
+    code, error = run_here(capsys, *settings)
+    assert code == 0 and len(search.store.trials()) == 3, error
+    code, error = run_here(capsys, *settings, "--seed", "1")
+    assert code == 2 and "its seed is 0, received 1" in error
 
 
 @pytest.mark.slow
@@ -368,12 +381,8 @@ def test_a_search_whose_trials_all_fail_ends(folder_dataset, tmp_path, space):
 )
 def test_bad_arguments_are_refused_before_any_trial(folder_dataset, tmp_path, space, arguments,
                                                     message, capsys):  # fmt: skip
-    from tfdetect.core.cli import run_command
-    from tfdetect.search import main
-
-    assert run_command(main, command(space, folder_dataset, tmp_path, *arguments)[3:]) == 2
-    error = capsys.readouterr().err
-    assert message in error and "Traceback" not in error
+    code, error = run_here(capsys, space, folder_dataset, tmp_path, *arguments)
+    assert code == 2 and message in error and "Traceback" not in error
     assert not (tmp_path / "s").exists()
 
 
@@ -545,10 +554,11 @@ def test_a_spark_cluster_runs_the_trials(spark_cluster, folder_dataset, tmp_path
     assert len(search.store.trials()) == 5
 
 
-def test_an_unreachable_spark_cluster_is_an_error(folder_dataset, tmp_path, space):
+def test_an_unreachable_spark_cluster_is_an_error(folder_dataset, tmp_path, space, capsys):
     pytest.importorskip("pyspark")
-    done = run(space, folder_dataset, tmp_path, "--spark", "spark:/nowhere", "--max-trials", "1")
-    assert done.returncode == 2 and "Spark" in done.stderr and "Traceback" not in done.stderr
+    code, error = run_here(capsys, space, folder_dataset, tmp_path, "--spark", "spark:/nowhere",
+                           "--max-trials", "1")  # fmt: skip
+    assert code == 2 and "Spark" in error and "Traceback" not in error
 
 
 def test_folds_divide_by_group_without_the_test_split(tmp_path):

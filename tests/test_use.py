@@ -263,7 +263,8 @@ def test_other_number_of_classes_is_refused(shared_run, folder_dataset, capsys):
 
 
 def test_several_windows_are_averaged(folder_dataset, tmp_path, capsys):
-    settings = ["data.image_size=16", "data.resize=window_pad", "data.test_crops=5"]
+    settings = ["data.image_size=16", "data.resize=window_pad", "data.test_crops=5",
+                "training.export=[saved_model]"]  # fmt: skip
     run = train_small(folder_dataset, tmp_path, settings)
     assert run.views[0].crops == 5
     paths = files_of(folder_dataset)[:6]

@@ -1,8 +1,10 @@
 """Small datasets that the tests make, and a run they share."""
 
+import ctypes
 import gc
 import os
 import shutil
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
@@ -28,6 +30,18 @@ _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 3)
 
 
+# Files that take longest, begun first, so that no process waits for another one at the end.
+LONG = [
+    "test_walk", "test_models", "test_ensemble", "test_search", "test_masks", "test_training",
+    "test_examples", "test_matrix", "test_use", "test_synthesis", "test_keras_cv", "test_imaging",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(autouse=True)
 def _clean(tmp_path_factory, monkeypatch):
     """No test touches the user's caches, and none leaves a precision policy behind."""
@@ -44,6 +58,8 @@ def _free_memory():
     yield
     keras.backend.clear_session()
     gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def write_images(folder, count, fake, side=24, seed=0, extension="png"):

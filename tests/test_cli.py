@@ -201,7 +201,8 @@ def test_data_are_looked_for_in_order(tmp_path, monkeypatch, folder_dataset):
         locate(spec, tmp_path / "datasets" / "pictures" / "test" / "real")
 
 
-def test_demo_is_split_by_photograph(tmp_path):
+def test_demo_is_split_by_photograph(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "PAIRS", 24)
     root = demo.build(tmp_path / "demo")
     stems = {}
     for path in root.rglob("*.png"):

@@ -68,8 +68,8 @@ def test_every_registered_name_can_be_imported(registry):
         registry.load("nothing-like-it")
 
 
-def check(model, size, classes, tmp_path):
-    """Finite logits, a gradient for every weight, and the same scores after saving."""
+def check(model, size, classes, tmp_path, export=True):
+    """Finite logits, a gradient for every weight, and the same scores after saving and export."""
     x = images(2, size)
     with tf.GradientTape() as tape:
         logits = model(x, training=True)["label"]
@@ -85,6 +85,8 @@ def check(model, size, classes, tmp_path):
     expected = probabilities(model(x, training=False)["label"])
     again = probabilities(load_detector(run)(x, training=False)["label"])
     np.testing.assert_allclose(again, expected, atol=1e-6)
+    if not export:
+        return
     export_saved_model(run)
     served = tf.saved_model.load(str(tmp_path / "saved_model")).signatures["serving_default"]
     answer = served(images=x)
@@ -105,7 +107,9 @@ def test_builds_learns_and_saves(backbone, size, options, tmp_path):
 def test_every_head_takes_two_and_three_classes(classes, head, tmp_path):
     size, options = REDUCED["small_resnet"]
     mask = {"mask_head": "decoder"} if head == "top_pixels" else {}
-    check(detector("small_resnet", size, options, head, classes, **mask), size, classes, tmp_path)
+    model = detector("small_resnet", size, options, head, classes, **mask)
+    # What a SavedModel makes of three classes is the same for every head.
+    check(model, size, classes, tmp_path, export=classes == 2 or head == "linear")
 
 
 # Of the whole models that end in a mask, the head that belongs to them.

@@ -280,7 +280,7 @@ def test_failure_reasons(tmp_path):
     assert failure_reason(7, log) == "exit code 7"
 
 
-# Searches that train. The second optimizer's rate makes the loss infinite.
+# Searches that train.
 TINY = {
     "training.optimizer.learning_rate": {"log_uniform": [0.001, 0.03]},
     "model.dropout": {"choice": [0.0, 0.2]},
@@ -321,10 +321,14 @@ def space(tmp_path):
 def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, tmp_path, space,
                                                                capsys):  # fmt: skip
     data = yaml.safe_load(space.read_text())
-    data["parameters"]["training.optimizer.learning_rate"] = {"choice": [0.01, 1e30]}
+    data["parameters"] = {
+        "model.dropout": {"choice": [0.0, 0.2]},
+        "model.head": {"choice": ["linear", "hidden"]},  # the other one diverges
+    }
     space.write_text(yaml.safe_dump(data))
     settings = (space, folder_dataset, tmp_path, "--max-trials", "3", "--prune", "none",
-                "--trial-set", "training.epochs=1")  # fmt: skip
+                "--trial-set", "training.epochs=1", "--set", "model.l2=1000", "--set",
+                "training.optimizer={name: sgd, learning_rate: 1.0}")  # fmt: skip
     code, error = run_here(capsys, *settings)
     assert code == 0, error
     search = open_search(tmp_path / "s")

@@ -2,8 +2,8 @@
 
     python benchmarks/pipeline.py --data path/to/cifake/train
 
-Rows, with note 001's augmentation at 224 pixels:
-    legacy   ImageDataGenerator + flow_from_directory (what note 001 used)
+Rows, with the augmentation of cifake_densenet121 at 224 pixels:
+    legacy   ImageDataGenerator + flow_from_directory (a common choice with Keras 2)
     layers   image_dataset_from_directory + Keras's augmentation layers
     ours     files read and decoded for each batch
     cached   ours with decoded images in memory (the default for small datasets)

@@ -164,7 +164,7 @@ def test_weights_balance_datasets_and_classes():
     assert [round(part.sum(), 6) for part in parts] == [round(125 / 4, 6)] * 4
 
 
-def test_dense_fusion_is_the_recipe_of_note_001(noisy, monkeypatch):
+def test_dense_fusion_is_ten_epochs_of_adam_on_one_unit(noisy, monkeypatch):
     used = {}
     fit = keras.Model.fit
 

@@ -62,7 +62,7 @@ def test_frank_in_gray_and_with_five_classes():
 def test_nixnet_and_f3net_in_their_other_sizes():
     for size, parameters in ((40, 39_442_053), (85, 85_226_501)):
         assert count(build("nixnet", 64, overrides=[f"model.options.size={size}"])) == parameters
-    # Note 003 counts a layer of 6,147 that nothing uses in each Xception.
+    # The thesis counts a layer of 6,147 that nothing uses in each Xception.
     for mode, parameters, unused in (("baseline", 14_363_342, 1), ("fad", 14_566_638, 1),
                                      ("lfs", 14_364_806, 1), ("both", 28_931_441, 2)):  # fmt: skip
         model = build("f3net_faces", classes=3, overrides=[f"model.options.mode={mode}"])

@@ -28,7 +28,7 @@ from tfdetect.core.walk import Walk
 from tfdetect.data.parallel import Work
 from tfdetect.imaging.mask_coding import STANDARD, altered_pixels
 
-METHODS = {"Face2Face": "F2F", "FaceSwap": "FS"}  # the names of note 003; others keep theirs
+METHODS = {"Face2Face": "F2F", "FaceSwap": "FS"}  # short names, as data_specs/faces3.yaml has them
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv")
 
 

@@ -7,7 +7,7 @@ from tfdetect.evaluation.metrics import Metrics
 THRESHOLD = 0.5  # P(altered) from which a pixel counts as altered
 BINS = 200  # of the logit of P(altered), from -LOGIT_LIMIT to LOGIT_LIMIT; the middle is P 0.5
 LOGIT_LIMIT = 10.0
-BATCH = 8  # images, of the IoU that note 000 reports
+BATCH = 8  # images, of the IoU that some localizers are reported with
 SCORE_FRACTION = 0.005  # of the pixels must reach a P(altered) for it to be the image's score
 
 
@@ -106,7 +106,7 @@ def iou_of(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
 
 
 def batch_iou(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Return the mean IoU of the pixels of consecutive batches of 8 images (note 000)."""
+    """Return the mean IoU of the pixels of consecutive batches of 8 images."""
     starts = np.arange(0, len(positive), BATCH)
     sums = [np.add.reduceat(x, starts) for x in confusions(positive, negative)]
     return float(iou_of(*sums).mean())

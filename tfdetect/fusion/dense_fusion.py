@@ -1,6 +1,6 @@
-"""Note 001's ensemble: one dense unit on the members' P(fake), trained by gradient descent.
+"""The fusion `dense`: one dense unit on the members' P(fake), trained by gradient descent.
 
-The note trains the unit on the members' training images; here it is trained on validation images,
+The unit is often trained on the members' training images; here it is trained on validation images,
 so that members that overfit their training images get no more weight than they deserve.
 """
 

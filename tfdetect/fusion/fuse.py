@@ -129,7 +129,7 @@ def _warnings(
         )
     if chosen == "dense" and catalog.split("validation").num_rows < _DENSE_IMAGES:
         warnings.append(
-            f"The dense unit was trained for 10 epochs from random weights, as in note 001. With "
+            f"The dense unit was trained for 10 epochs from random weights. With "
             f"fewer than {_DENSE_IMAGES:,} validation images it does not converge; the fusion "
             "stacked is the exact optimum."
         )

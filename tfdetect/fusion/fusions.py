@@ -9,7 +9,7 @@
 | greedy | a mean of members that are selected one after another, with replacement |
 | gated | the logit of a mean of P(fake), weighted by what the image looks like |
 | fisher | a sum of -log p values: unusually high scores of any member count |
-| dense | a dense unit on the members' P(fake), trained by Adam as in note 001 |
+| dense | a dense unit on the members' P(fake), trained by Adam for 10 epochs |
 
 A calibrated logit is a member's logit divided by its temperature.
 """

@@ -10,7 +10,7 @@ from tfdetect.models.tensors import Tensor
 def linear(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.0) -> Tensor:
     """Return logits of global average pooling, dropout and one dense layer.
 
-    With dropout 0.5 it is the head of note 001's DeepfakeArt detector.
+    With dropout 0.5 it is the head of the experiment deepfakeart_xception.
 
     Args:
         features: float [B, h, w, c].
@@ -30,7 +30,7 @@ def linear(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.0
 def conv_dense(features: Tensor, outputs: int, dropout: float = 0.5, l2: float = 0.01) -> Tensor:
     """Return logits of two convolutions, two dense layers with L2, dropout and a dense layer.
 
-    It is the head of note 001's CIFAKE detector.
+    It is the head of the experiment cifake_densenet121.
 
     Args:
         features: float [B, h, w, c].

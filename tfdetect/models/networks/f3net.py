@@ -26,9 +26,9 @@ def f3net(
 ) -> Backbone:
     """Return Xceptions on frequency-aware decomposition and on local frequency statistics.
 
-    At 299 pixels, with one logit, the whole network has 48,314,929 trainable parameters. Note 003
-    uses 224 pixels, middle_blocks 4 and mix_after [9, 12]; its published counts include a layer
-    of 6,147 parameters in each Xception that nothing uses.
+    At 299 pixels, with one logit, the whole network has 48,314,929 trainable parameters. For
+    `f3net_faces` it has 224 pixels, middle_blocks 4 and mix_after [9, 12]; the count published for
+    that one includes a layer of 6,147 parameters in each Xception that nothing uses.
 
     Args:
         shape: (height, width, 3).
@@ -77,7 +77,7 @@ def f3net(
 
 
 def mask(image: Tensor, features: Tensor, maps: list, linear: bool = True) -> dict:
-    """Return mask logits: note 003's decoder of both streams after their second mixing.
+    """Return mask logits: a decoder of both streams after their second mixing.
 
     Args:
         image: [B, H, W, C].

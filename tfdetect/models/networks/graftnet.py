@@ -1,4 +1,4 @@
-"""GraftNet (note 003): image, frequency bands and local statistics, joined by attention."""
+"""GraftNet: image, frequency bands and local statistics, joined by attention."""
 
 from typing import Any
 
@@ -25,11 +25,11 @@ def graftnet(
 
     A token is a flattened map: image maps are the queries, maps of local statistics (LFS) the keys,
     maps of frequency bands (FAD) the values. With three classes and the mask head `graftnet` it has
-    3.14 million parameters at 224 pixels, as published. Note 003 names the parts; the channels of
-    streams and decoder are ours.
+    3.14 million parameters at 224 pixels, as published. The thesis names the parts; the channels
+    of streams and decoder are ours.
 
     Args:
-        shape: (height, width, 3), multiples of 32; 224 in the note.
+        shape: (height, width, 3), multiples of 32; 224 as published.
         weights: only "none" exists.
         widths: channels of the Xception blocks; all but the first halve the sides.
         heads: of the attention; they split the positions of a map.

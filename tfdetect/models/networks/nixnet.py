@@ -1,4 +1,4 @@
-"""NIX-Net (Li et al., IJCAI 2021), as note 000 describes it: an image and a noise stream."""
+"""NIX-Net (Li et al., IJCAI 2021): an image and a noise stream."""
 
 from typing import Literal
 
@@ -18,8 +18,8 @@ _STREAM = (128, 256, 512)
 def nixnet(shape: tuple[int, int, int], weights: str, size: Literal[40, 60, 85] = 60) -> Backbone:
     """Return two streams that exchange scales and are fused; features at stride 2.
 
-    With the mask head `nixnet` it has note 000's parameter counts: 39,442,053, 60,046,853 and
-    85,226,501.
+    With the mask head `nixnet` it has 39,442,053, 60,046,853 and 85,226,501
+    parameters, as an earlier implementation of the paper.
 
     Args:
         shape: (height, width, 6): the image and its noise residual; sides are multiples of 8.

@@ -1,4 +1,4 @@
-"""Experiments that claim the recipe of a project note, against the note's numbers written out."""
+"""Experiments that follow a recipe from elsewhere, against its numbers written out."""
 
 import re
 
@@ -16,8 +16,8 @@ from tfdetect.training.optimizer import build_optimizer
 from tfdetect.training.state import TrainState
 
 FILES = shipped_names("experiments")
-# Values of the notes, by note and experiment.
-NOTE_000 = {
+# Values of the recipes, by experiment.
+FOCAL_LOSS = {
     "training.epochs": 100,  # at most
     "training.batch_size": 8,
     "training.optimizer.name": "adam",
@@ -28,7 +28,7 @@ NOTE_000 = {
     "training.mask_loss.gamma": 2,
     "training.mask_loss.label_weight": 0,  # masks alone
 }
-NOTE_001 = {
+TRANSFER = {
     "data.image_size": (224, 224),
     "data.resize": "stretch",
     "model.weights": "imagenet",
@@ -40,11 +40,11 @@ NOTE_001 = {
     "training.schedule.patience": 2,
     "training.schedule.min_lr": 1e-6,
     "training.early_stopping": 3,
-    "training.monitor": "loss",  # the note's is the training loss, ours the validation's
+    "training.monitor": "loss",  # the original's is the training loss, ours the validation's
     "training.label_smoothing": 0,
     "training.tensorboard_histograms": 1,
 }
-NOTE_003 = {
+THESIS = {
     "data.image_size": (224, 224),
     "data.augment": (),
     "training.epochs": 30,
@@ -52,11 +52,11 @@ NOTE_003 = {
     "training.optimizer.learning_rate": 0.002,
     "training.optimizer.weight_decay": 1e-4,
 }
-MASKS_003 = {"training.batch_size": 60, "training.mask_loss.name": "bce_dice"}  # 3 GPUs x 20
-FACES_003 = {"model.options": {"mode": "mix", "middle_blocks": 4, "mix_after": [9, 12]}}
+THESIS_MASKS = {"training.batch_size": 60, "training.mask_loss.name": "bce_dice"}  # 3 GPUs x 20
+THESIS_F3NET = {"model.options": {"mode": "mix", "middle_blocks": 4, "mix_after": [9, 12]}}
 RECIPES = {
     "fcn_resnet50": {
-        **NOTE_000,
+        **FOCAL_LOSS,
         "data.image_size": (512, 512),
         "data.resize": "window_pad",  # padded on the bottom and on the right
         "data.augment": (),
@@ -65,7 +65,7 @@ RECIPES = {
         "model.mask_options": {},  # its auxiliary head is not trained
     },
     "nixnet": {
-        **NOTE_000,
+        **FOCAL_LOSS,
         "model.front_end": "srm",
         "model.with_pixels": True,
         "model.backbone": "nixnet",
@@ -73,7 +73,7 @@ RECIPES = {
         "training.optimizer.weight_decay": 1e-3,
     },
     "cifake_densenet121": {
-        **NOTE_001,
+        **TRANSFER,
         "model.backbone": "densenet121",
         "model.head": "conv_dense",
         "model.dropout": 0.5,
@@ -84,7 +84,7 @@ RECIPES = {
         "training.schedule.factor": 0.1,
     },
     "deepfakeart_xception": {
-        **NOTE_001,
+        **TRANSFER,
         "model.backbone": "xception",
         "model.head": "linear",
         "model.dropout": 0.5,
@@ -123,9 +123,22 @@ RECIPES = {
         "training.schedule.warmup_epochs": 20,
         "training.label_smoothing": 0.1,
     },
-    "f3net_faces": {**NOTE_003, **FACES_003, "training.batch_size": 192},  # 3 GPUs x 64
-    "f3net_faces_masks": {**NOTE_003, **FACES_003, **MASKS_003, "model.mask_head": "f3net"},
-    "graftnet": {**NOTE_003, **MASKS_003, "model.mask_head": "graftnet"},
+    "genimage_deit_s": {
+        "data.image_size": (224, 224),
+        "model.backbone": "deit_s",
+        "model.weights": "none",
+        "training.epochs": 300,
+        "training.batch_size": 512,
+        "training.optimizer.name": "adamw",
+        "training.optimizer.learning_rate": 5e-4,
+        "training.optimizer.weight_decay": 0.05,
+        "training.schedule.name": "cosine",
+        "training.schedule.warmup_epochs": 5,
+        "training.label_smoothing": 0.1,
+    },
+    "f3net_faces": {**THESIS, **THESIS_F3NET, "training.batch_size": 192},  # 3 GPUs x 64
+    "f3net_faces_masks": {**THESIS, **THESIS_F3NET, **THESIS_MASKS, "model.mask_head": "f3net"},
+    "graftnet": {**THESIS, **THESIS_MASKS, "model.mask_head": "graftnet"},
     "iidnet": {
         "data.image_size": (256, 256),
         "training.batch_size": 24,
@@ -145,19 +158,21 @@ def value_at(experiment, key):
     return value
 
 
-def header(name):
-    return [line for line in FILES[name].read_text().splitlines() if line.startswith("#")]
+# Of the numbers above, as the headers of experiments name them.
+SOURCES = (
+    r"unpublished recipe|graduate thesis|MPDL_Project_2|InpaintingForensics|GenImage; (SGD|rate)"
+)
 
 
-def test_every_experiment_that_names_a_note_is_here():
-    sources = {name: re.search(r"(?s)Source:.*?(?=Differs:|$)", "\n".join(header(name)))
-               for name in FILES}  # fmt: skip
-    claiming = {n for n, found in sources.items() if found and re.search(r"note 00\d", found[0])}
+def test_every_experiment_that_names_such_a_source_is_here():
+    sources = {name: re.search(r"# Source:.*(\n#  .*)*", file.read_text())
+               for name, file in FILES.items()}  # fmt: skip
+    claiming = {n for n, found in sources.items() if found and re.search(SOURCES, found[0])}
     assert claiming == set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_have_the_numbers_of_their_note(name):
+def test_recipes_have_their_numbers(name):
     experiment = load_experiment(name)
     for key, value in RECIPES[name].items():
         found = value_at(experiment, key)
@@ -165,19 +180,19 @@ def test_recipes_have_the_numbers_of_their_note(name):
         assert found == (pytest.approx(value) if is_number else value), key
 
 
-NOTE_001_NAMES = ("cifake_densenet121", "deepfakeart_xception")
+TRANSFER_NAMES = ("cifake_densenet121", "deepfakeart_xception")
 FACTORS = {"cifake_densenet121": 0.1, "deepfakeart_xception": 0.001}
 
 
-@pytest.mark.parametrize("name", NOTE_001_NAMES)
-def test_note_001_augments_within_its_ranges(name):
+@pytest.mark.parametrize("name", TRANSFER_NAMES)
+def test_transfer_learning_augments_within_its_ranges(name):
     [step] = load_experiment(name).data.augment
     assert step.name == "warp"
     assert step.params == {"rotation": 20, "shift": 0.1, "shear": 0.2, "zoom": 0.2, "flip": True}
 
 
-@pytest.mark.parametrize("name", NOTE_001_NAMES)
-def test_note_001_watches_with_keras_callbacks(name, tmp_path):
+@pytest.mark.parametrize("name", TRANSFER_NAMES)
+def test_transfer_learning_watches_with_keras_callbacks(name, tmp_path):
     """The callbacks as Keras gets them, not the experiment's keys."""
     experiment = load_experiment(name)
     adapting = _adapting(experiment)
@@ -191,7 +206,7 @@ def test_note_001_watches_with_keras_callbacks(name, tmp_path):
     assert isinstance(board, keras.callbacks.TensorBoard) and board.histogram_freq == 1
 
 
-def test_note_001_optimizers():
+def test_transfer_learning_optimizers():
     adam = build_optimizer(load_experiment("cifake_densenet121").training, 100)
     assert type(adam) is keras.optimizers.Adam
     assert float(adam.learning_rate) == pytest.approx(0.001)
@@ -210,7 +225,7 @@ def head_layers(name, channels):
     return keras.Model(features, logits).layers[1:]
 
 
-def test_note_001_head_of_the_cifake_detector():
+def test_head_of_the_cifake_detector():
     conv1, conv2, flatten, dense1, dense2, dropout, label = head_layers("cifake_densenet121", 1024)
     for layer, filters in ((conv1, 16), (conv2, 32)):
         assert type(layer) is layers.Conv2D
@@ -226,7 +241,7 @@ def test_note_001_head_of_the_cifake_detector():
     assert label.units == 1  # its sigmoid is in the loss and in the export
 
 
-def test_note_001_head_of_the_deepfakeart_detector():
+def test_head_of_the_deepfakeart_detector():
     pool, dropout, label = head_layers("deepfakeart_xception", 2048)
     assert type(pool) is layers.GlobalAveragePooling2D
     assert type(dropout) is layers.Dropout and dropout.rate == 0.5
@@ -237,7 +252,7 @@ def test_note_001_head_of_the_deepfakeart_detector():
 @pytest.mark.parametrize(("name", "count"), [
     ("cifake_densenet121", 427), ("deepfakeart_xception", 132)
 ])  # fmt: skip
-def test_note_001_trains_all_layers_of_its_backbone(name, count):
+def test_transfer_learning_trains_all_layers_of_its_backbone(name, count):
     """Those that it meant to freeze, it does not."""
     model = load_experiment(name).model
     backbone = build_backbone(model.backbone, (224, 224, 3), "none").model

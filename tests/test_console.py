@@ -98,6 +98,21 @@ def test_progress_can_be_silent_and_shows_errors_through(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_narrow_terminals_get_rows_as_lines(monkeypatch):
+    rows = [{"model": "cnnspot", "parameters": "23,510,081", "use case": "GAN images of 2020"},
+            {"model": "npr", "parameters": "1,440,000", "use case": None}]  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "20")
+    lines = console.format_table(rows).splitlines()
+    assert lines == [
+        "model: cnnspot", "parameters:", "23,510,081", "use case: GAN images", "of 2020", "",
+        "model: npr", "parameters:", "1,440,000",
+    ]  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "36")  # room for columns, in which words and numbers stay whole
+    lines = console.format_table(rows).splitlines()
+    assert lines[0].split() == ["model", "parameters", "use", "case"]
+    assert "23,510,081" in lines[2] and "GAN" in lines[2]
+
+
 def test_tables_align_numbers_and_keep_order():
     rows = [{"name": "one", "value": "1,234"}, {"name": "two", "value": "5"}]
     lines = console.format_table(rows, ["value", "name"], title="Results").splitlines()

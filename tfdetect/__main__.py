@@ -63,8 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run `tfdetect COMMAND ...` and return the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
-        console.result(help_text())
-        return 0
+        return run_command(lambda _: console.result(help_text()), [])
     if argv[0] in ("-V", "--version"):
         from tfdetect import __version__
 

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn
     from rich.table import Table
+    from rich.text import Text
 
 Item = TypeVar("Item")
 
 PIPE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: lines are not wrapped
+NARROWEST = 5  # characters to which a column of text may shrink
+GAP = 3  # spaces between columns
 LINE_SECONDS = 10  # where there is no terminal, progress lines are at least this far apart
 LONGEST_SILENCE = 60  # ... and at most this far apart
 
@@ -66,7 +69,9 @@ def table(
 ) -> None:
     """Print a table to stdout; see `format_table` for the arguments."""
     if sys.stdout.isatty():
-        _console().print(_build(rows, columns, title, max_widths), soft_wrap=False)
+        console = _console()
+        found = _build(rows, columns, title, max_widths, console.width)
+        console.print(found, soft_wrap=False)
     else:
         result(format_table(rows, columns, title, max_widths))
 
@@ -79,6 +84,8 @@ def format_table(
 ) -> str:
     """Return a table as plain text, as wide as the terminal allows.
 
+    Where the columns have no room beside each other, each row becomes lines of `heading: value`.
+
     Args:
         rows: mappings from column names to values, or sequences in the order of `columns`.
             None becomes an empty cell; numbers are not formatted.
@@ -88,7 +95,8 @@ def format_table(
     """
     console = _console(no_color=True)
     with console.capture() as capture:
-        console.print(_build(rows, columns, title, max_widths), soft_wrap=False)
+        found = _build(rows, columns, title, max_widths, console.width)
+        console.print(found, soft_wrap=False)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
 
 
@@ -299,7 +307,8 @@ def _build(
     columns: Sequence[str] | None,
     title: str | None,
     max_widths: Mapping[str, int] | None,
-) -> "Table":
+    width: int,
+) -> "Table | Text":
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -311,19 +320,46 @@ def _build(
         [row.get(name) for name in columns] if isinstance(row, Mapping) else list(row)
         for row in rows
     ]
+    if not _has_room(columns, cells, width):
+        return Text("\n".join([*([printable(title), ""] if title else []),
+                               *_stacked(columns, cells)]))  # fmt: skip
     found = Table(
         title=title and Text(printable(title)), title_justify="left", title_style="bold",
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold",
     )  # fmt: skip
     for number, name in enumerate(columns):
-        numeric = [row[number] for row in cells if row[number] not in (None, "")]
+        numeric = _are_numbers(row[number] for row in cells)
         found.add_column(
             Text(printable(name)), overflow="fold", max_width=(max_widths or {}).get(name),
-            justify="right" if numeric and all(map(_is_number, numeric)) else "left",
+            no_wrap=numeric, justify="right" if numeric else "left",
         )  # fmt: skip
     for row in cells:
         found.add_row(*(Text("" if cell is None else printable(cell)) for cell in row))
     return found
+
+
+def _has_room(columns: Sequence[str], cells: list[list[Any]], width: int) -> bool:
+    """Return whether numbers and NARROWEST characters of other columns fit beside each other."""
+    needed = -GAP
+    for number, name in enumerate(columns):
+        texts = [name, *("" if row[number] is None else printable(row[number]) for row in cells)]
+        longest = max(map(len, texts))
+        needed += GAP + (longest if _are_numbers(texts[1:]) else min(NARROWEST, longest))
+    return needed <= width
+
+
+def _are_numbers(texts: Iterable[Any]) -> bool:
+    filled = [text for text in texts if text not in (None, "")]
+    return bool(filled) and all(map(_is_number, filled))
+
+
+def _stacked(columns: Sequence[str], cells: list[list[Any]]) -> Iterator[str]:
+    for number, row in enumerate(cells):
+        if number:
+            yield ""
+        for name, cell in zip(columns, row):
+            if cell not in (None, ""):
+                yield f"{printable(name)}: {printable(cell)}"
 
 
 def _is_number(value: Any) -> bool:

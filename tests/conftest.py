@@ -142,14 +142,15 @@ def fit_small(root, folder, overrides=(), devices=None, data_dir=None, callbacks
     return result.detector, result.state
 
 
-def run_at(path, class_names=("real", "fake"), side=24, policy="stretch"):
+def run_at(path, class_names=("real", "fake"), side=24, policy="stretch", masks=False):
     """A run with the least that its run.json may say, for a model that a test builds."""
     from tfdetect.core.run import Run
     from tfdetect.core.run_info import DatasetInfo, RunInfo, View
 
     view = View(size=(side, side), policy=policy)
     return Run(path, RunInfo(
-        status="complete", class_names=tuple(class_names), views=(view,), seed=0, devices="CPU",
+        status="complete", class_names=tuple(class_names), views=(view,), predicts_masks=masks,
+        seed=0, devices="CPU",
         command="-", created="2026-01-01", versions={}, git_revision=None,
         dataset=DatasetInfo(name="none", fingerprint="0"),
     ))  # fmt: skip

@@ -80,7 +80,8 @@ def check(model, size, classes, tmp_path, export=True):
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     dead = [v.path for v, g in zip(model.trainable_variables, gradients) if g is None]
     assert dead == []
-    run = run_at(tmp_path, ["real", "fake", "edited"][:classes], size)
+    names = ["real", "fake", "edited"][:classes]
+    run = run_at(tmp_path, names, size, masks="mask" in model.output)
     save_detector(model, run.model_path)
     expected = probabilities(model(x, training=False)["label"])
     again = probabilities(load_detector(run)(x, training=False)["label"])
@@ -132,7 +133,7 @@ def test_every_backbone_draws_masks(backbone, size, options, tmp_path):
     assert logits["mask"].shape == (2, size, size, 1) and logits["mask"].dtype == tf.float32
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     assert [v.path for v, g in zip(model.trainable_variables, gradients) if g is None] == []
-    run = run_at(tmp_path, side=size)
+    run = run_at(tmp_path, side=size, masks=True)
     save_detector(model, run.model_path)
     again = load_detector(run)(x)["mask"]  # not training is what a model does unasked
     np.testing.assert_allclose(again, model(x, training=False)["mask"], atol=1e-4)

@@ -178,7 +178,7 @@ def test_gradients_and_round_trips_at_another_size(name, tmp_path):
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     assert [v.path for v, g in zip(model.trainable_variables, gradients) if g is None] == []
     classes = max(2, model.output["label"].shape[-1])
-    run = run_at(tmp_path, list("abc")[:classes], side)
+    run = run_at(tmp_path, list("abc")[:classes], side, masks="mask" in model.output)
     save_detector(model, run.model_path)
     again = load_detector(run)
     export_saved_model(run)

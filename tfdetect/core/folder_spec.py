@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core.class_order import Evaluation, order_classes
-from tfdetect.core.errors import UserError, nearest
+from tfdetect.core.errors import UserError
 from tfdetect.core.folder_names import (
     DERIVED_FOLDERS,
     MASK_FOLDERS,
@@ -22,12 +22,13 @@ from tfdetect.core.folder_tree import (
     understand,
 )
 from tfdetect.core.image_names import hint, suffix_of
-from tfdetect.core.spec import COLUMNS, DatasetSpec
+from tfdetect.core.manifest import read_manifest
+from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
 from tfdetect.core.walk import Walk
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 
@@ -202,51 +203,6 @@ def spec_for_manifest(
         default_split="train" if len(labels) > 1 else "test",
         validation_fraction=0.15,
     )
-
-
-def read_manifest(path: Path, columns: dict[str, str]) -> "pa.Table":
-    """Read a manifest.
-
-    Args:
-        path: CSV or Parquet table.
-        columns: the table's own names of the columns in `COLUMNS`, where they differ.
-
-    Returns:
-        Those of `COLUMNS` that the manifest has, as strings, null where empty.
-
-    Raises:
-        UserError: The table cannot be read, or has no column path or label.
-    """
-    import pyarrow as pa
-    import pyarrow.csv as pacsv
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pacsv.read_csv(path)
-    except FileNotFoundError:
-        raise UserError(f"There is no manifest {path}.") from None
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"The manifest {path} cannot be read: {error}") from error
-    names = {column: columns.get(column, column) for column in COLUMNS}
-    for column in COLUMNS:
-        if names[column] not in table.column_names:
-            if column in ("path", "label") or column in columns:
-                raise UserError(
-                    f"The manifest {path} has no column {names[column]!r}."
-                    f"{nearest(names[column], table.column_names)} It has: "
-                    f"{', '.join(table.column_names)}. A dataset spec can map them (columns)."
-                )
-            del names[column]
-    return pa.table({c: _text(table[name]) for c, name in names.items()})
-
-
-def _text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Return a column as strings, null where empty."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    text = column.cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
 def folder_name(path: Path) -> str:

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_names import contains, is_mask_folder
-from tfdetect.core.folder_spec import read_manifest
 from tfdetect.core.image_names import IMAGE_SUFFIXES, hint, is_image, suffix_of
+from tfdetect.core.manifest import read_manifest
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, to_os

@@ -1,0 +1,156 @@
+"""Reads manifests: tables that list the images of a dataset, as CSV or Parquet."""
+
+import codecs
+import io
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfdetect.core import console
+from tfdetect.core.errors import UserError, nearest
+from tfdetect.core.spec import COLUMNS
+from tfdetect.core.text import from_os, to_os
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BYTES, _WINDOWS = "surrogateescape", "cp1252"
+_said: set[Path] = set()  # manifests whose encoding was said
+_CHECKED_ROWS = 20  # with a path that is not ASCII, to find the encoding
+
+
+def read_manifest(path: Path, columns: dict[str, str]) -> "pa.Table":
+    """Read a manifest.
+
+    A CSV table is in UTF-8 or, with a byte order mark, in UTF-16. Another encoding is found by the
+    files that it names, and said. Cells are separated by commas, semicolons or tabs.
+
+    Args:
+        path: CSV or Parquet table.
+        columns: the table's own names of the columns in `COLUMNS`, where they differ.
+
+    Returns:
+        Those of `COLUMNS` that the manifest has, as strings, null where empty.
+
+    Raises:
+        UserError: The table cannot be read, or has no column path or label.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = {column: columns.get(column, column) for column in COLUMNS}
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"The manifest {path} is not a file that can be read.")
+        table = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path, names)
+        _check_columns(path, table.column_names, names, columns)
+        found = pa.table({
+            column: _text(table[name])
+            for column, name in names.items()
+            if name in table.column_names
+        })  # fmt: skip
+    except FileNotFoundError:
+        raise UserError(f"There is no manifest {path}.") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The manifest {path} cannot be read: {reason}.") from error
+    _check_paths(path, found)
+    return found
+
+
+def _read_csv(path: Path, names: dict[str, str]) -> "pa.Table":
+    """Return a CSV table, its columns of interest as strings."""
+    import pyarrow as pa
+
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if wide else "utf8"
+    if not wide and b"\0" in head:
+        raise UserError(
+            f"The manifest {path} is not text in UTF-8: it may be UTF-16 without a byte order mark "
+            'or a spreadsheet. Save it as "CSV UTF-8".'
+        )
+    try:
+        return _parse(path, head.decode("utf-16" if wide else "latin-1", "ignore"), encoding, names)
+    except pa.ArrowInvalid as error:
+        if "UTF" not in str(error):
+            raise
+    return _read_other(path, names)
+
+
+def _read_other(path: Path, names: dict[str, str]) -> "pa.Table":
+    """Return a CSV table that is not in UTF-8, in the encoding in which its files exist."""
+    content = path.read_bytes()
+    texts = {_BYTES: from_os(content.decode("utf-8", "surrogateescape"))}
+    with suppress(UnicodeDecodeError):  # it has bytes that Windows-1252 does not define
+        texts[_WINDOWS] = content.decode(_WINDOWS)
+    for encoding, text in texts.items():
+        table = _parse(io.BytesIO(text.encode()), text[:4096], "utf8", names)
+        paths = table[names["path"]].to_pylist() if names["path"] in table.column_names else []
+        odd = [name for name in paths if name and not name.isascii()][:_CHECKED_ROWS]
+        exist = any(os.path.lexists(os.path.join(path.parent, to_os(name))) for name in odd)
+        if exist or (not odd and encoding == _WINDOWS):
+            what = "Windows-1252" if encoding == _WINDOWS else "the encoding of the file names"
+            if path not in _said:
+                console.warn(f"The manifest {path} is not in UTF-8. It is read in {what}.")
+            _said.add(path)
+            return table
+    raise UserError(
+        f"The manifest {path} is not in UTF-8, and the files that it names exist neither as it "
+        'stands nor in Windows-1252. Save it as "CSV UTF-8".'
+    )
+
+
+def _parse(
+    source: "Path | io.BytesIO", head: str, encoding: str, names: dict[str, str]
+) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.csv as pacsv
+
+    first = head.splitlines()[0] if head.strip() else ""
+    delimiter = max(",;\t", key=first.count)  # a comma, where none occurs
+    return pacsv.read_csv(
+        source,
+        pacsv.ReadOptions(encoding=encoding),
+        pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        pacsv.ConvertOptions(column_types=dict.fromkeys(names.values(), pa.string())),
+    )
+
+
+def _check_columns(
+    path: Path, found: list[str], names: dict[str, str], columns: dict[str, str]
+) -> None:
+    for column, name in names.items():
+        if found.count(name) > 1:
+            raise UserError(f"The manifest {path} has the column {name!r} twice.")
+        if name not in found and (column in ("path", "label") or column in columns):
+            raise UserError(
+                f"The manifest {path} has no column {name!r}.{nearest(name, found)} It has: "
+                f"{', '.join(found)}. A dataset spec can map them (columns)."
+            )
+
+
+def _check_paths(path: Path, table: "pa.Table") -> None:
+    """Refuse paths that no file can have."""
+    import pyarrow.compute as pc
+
+    for column in ("path", "mask"):
+        if column not in table.column_names:
+            continue
+        cells = table[column]
+        if pc.any(pc.match_substring(cells, "\0")).as_py():
+            raise UserError(f"The manifest {path} has a {column} with a null character.")
+        if (pc.max(pc.binary_length(cells)).as_py() or 0) > 4000:
+            raise UserError(f"The manifest {path} has a {column} of more than 4,000 bytes.")
+
+
+def _text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """Return a column as strings, null where empty."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = column.cast(pa.string())
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)

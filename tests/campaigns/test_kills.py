@@ -305,8 +305,7 @@ def build(base: Path, server: Server) -> None:
     pictures(base / "photographs", 20, 0, 6, side=64)
     (base / "space.yaml").write_text(yaml.safe_dump({
         "name": "tiny",
-        "parameters": {"training.optimizer.learning_rate": {"low": 0.001, "high": 0.02,
-                                                           "log": True}},
+        "parameters": {"training.optimizer.learning_rate": {"log_uniform": [0.001, 0.02]}},
     }))  # fmt: skip
     for name, seed in (("small", 0), ("other", 1)):
         argv = list(CASES["train"].argv)
@@ -390,7 +389,7 @@ class Campaign:
             assert "Traceback" not in log_of(work), (found, log_of(work))
             assert not os.listdir(work / "tmp"), (found, os.listdir(work / "tmp"))
             assert not leftovers(work), (found, leftovers(work))
-            if not ended:
+            if not ended:  # -how: before the command began, or after it was done
                 assert code in (0, 1, 128 + how, 2 if name == "search" else 0), (
                     found,
                     log_of(work),

@@ -390,10 +390,7 @@ class Campaign:
             assert not os.listdir(work / "tmp"), (found, os.listdir(work / "tmp"))
             assert not leftovers(work), (found, leftovers(work))
             if not ended:  # -how: before the command began, or after it was done
-                assert code in (0, 1, 128 + how, 2 if name == "search" else 0), (
-                    found,
-                    log_of(work),
-                )
+                assert code in (0, 1, 128 + how, -how), (found, log_of(work))
         found["result"] = self.check(name, result, before, names, found)
         self.go_on(case, work, content, found)
         return found

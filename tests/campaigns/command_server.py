@@ -45,7 +45,10 @@ def start(job: dict) -> int:
     os.environ.update(job["environment"])
     os.chdir(job["cwd"])
     sys.argv = ["tfdetect", *job["argv"]]
-    raise SystemExit(run_command(cli.main, job["argv"]))
+    code = run_command(cli.main, job["argv"])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at once: with TensorFlow, Python takes a second to end
 
 
 def wait(child: int, seconds: float) -> int | None:

@@ -331,7 +331,8 @@ class Campaign:
     def __init__(self, root: Path, seed: int):
         self.root, self.rng, self.server = root, random.Random(seed), Server()
         self.base = root / "base"
-        build(self.base, self.server)
+        if not self.base.is_dir():
+            build(self.base, self.server)
         self.references: dict[str, tuple[float, set[str], Any]] = {}
 
     def reference(self, name: str) -> tuple[float, set[str], Any]:

@@ -90,6 +90,19 @@ def test_results_leave_other_things_in_a_folder_alone(tmp_path):
     assert os.listdir(tmp_path) == ["results"]
 
 
+def test_results_go_into_a_folder_that_cannot_be_replaced(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    monkeypatch.setattr(files, "_is_fixed", lambda folder: True)  # for example a mounted disk
+    inode = (tmp_path / "disk").stat().st_ino
+    for text in "12":
+        with merged(tmp_path / "link") as new:
+            assert new.is_relative_to(tmp_path / "disk")  # on the same disk
+            (new / "report.html").write_text(text)
+        assert content(tmp_path / "disk") == {"report.html": text}
+    assert (tmp_path / "disk").stat().st_ino == inode and (tmp_path / "link").is_symlink()
+
+
 def test_a_folder_behind_a_link_is_replaced_where_it_is(tmp_path):
     (tmp_path / "disk/run").mkdir(parents=True)
     (tmp_path / "runs").mkdir()

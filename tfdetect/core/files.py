@@ -209,17 +209,20 @@ def staged(
 
 @contextmanager
 def merged(folder: Path) -> Iterator[Path]:
-    """Yield a new folder whose files are placed into `folder` at the end, all at once or none.
+    """Yield a new folder whose files are placed into `folder` at the end.
 
-    For folders that the user named, which may hold other things: those stay. Where `folder` holds
-    nothing else, it is replaced in one step. Otherwise the finished files are moved one after the
-    other, so that a kill in these milliseconds leaves some files of before, each one whole.
+    This is for folders that the user named, which may hold other things: those stay. After an
+    exception, `folder` is as it was. Where it holds nothing else, it is replaced in one step.
+    Otherwise the finished files are moved one after the other, so that a kill in these
+    milliseconds leaves some files of before, each one whole.
     """
-    with _staged_folder(folder) as above:
-        new = above / folder.name
+    name, folder = folder.name or "results", folder.resolve()
+    inside = folder.is_dir() and _is_fixed(folder)
+    with _staged_folder(folder / name if inside else folder) as above:
+        new = above / name
         new.mkdir()
         yield new
-        if not folder.is_dir() or _may_replace(folder, new):
+        if not folder.is_dir() or (not inside and _may_replace(folder, new)):
             exchange(new, folder)
         else:
             _move_into(new, folder)
@@ -250,9 +253,14 @@ def _staged_name(folder: Path, suffix: str = "") -> Iterator[Path]:
         _own.discard(name)
 
 
+def _is_fixed(folder: Path) -> bool:
+    """Return whether a folder must stay the same one: a disk, or in a folder of somebody else."""
+    return os.path.ismount(folder) or not os.access(folder.parent, os.W_OK)
+
+
 def _may_replace(folder: Path, new: Path) -> bool:
     """Return whether a folder holds nothing else than `new`, and can be replaced as a whole."""
-    if folder.is_symlink() or os.path.ismount(folder) or folder.resolve() == Path.cwd():
+    if folder == Path.cwd():
         return False
     names = {path.relative_to(new) for path in new.rglob("*")}
     return all(path.relative_to(folder) in names for path in folder.rglob("*"))

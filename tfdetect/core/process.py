@@ -117,6 +117,35 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Let Ctrl-C and other signals wait, where in the middle they would leave a mess.
+
+    For example in the import of TensorFlow, where they become odd errors, and while a worker
+    process is started, which would complain that its parent is gone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def remember(number: int, frame: object) -> None:
+        received.append(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", *_ENDING) if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    raising = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in raising:
+        signal.signal(number, remember)
+    try:
+        yield
+    finally:
+        for number, handler in raising.items():
+            signal.signal(number, handler)
+    if received:
+        raising[received[0]](received[0], None)
+
+
 def _terminate(number: int, frame: object) -> None:
     for name in _ENDING:  # once: a second signal would interrupt the cleaning up
         if hasattr(signal, name):

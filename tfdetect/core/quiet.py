@@ -1,13 +1,13 @@
 """Import TensorFlow without its messages on the user's terminal."""
 
 import os
-import signal
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from tfdetect.core.process import deferred_signals
 
 # Keras imports these where they are installed, for features that no command uses; without them
 # the import takes a third less time and a fifth less memory.
@@ -28,7 +28,7 @@ def import_tensorflow() -> None:
     # as fast with them on others, too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     sys.stderr.flush()
-    with _deferred_interrupt(), tempfile.TemporaryFile() as noise:
+    with deferred_signals(), tempfile.TemporaryFile() as noise:
         saved = os.dup(2)
         os.dup2(noise.fileno(), 2)
         failed = True
@@ -51,31 +51,6 @@ def import_tensorflow() -> None:
             if failed:
                 noise.seek(0)
                 sys.stderr.buffer.write(noise.read())
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[None]:
-    """Let Ctrl-C and other signals wait: in the middle of the import they become odd errors."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-
-    def remember(number: int, frame: object) -> None:
-        received.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    raising = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in raising:
-        signal.signal(number, remember)
-    try:
-        yield
-    finally:
-        for number, handler in raising.items():
-            signal.signal(number, handler)
-    if received:
-        raising[received[0]](received[0], None)
 
 
 @contextmanager

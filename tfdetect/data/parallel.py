@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.files import replacing
+from tfdetect.core.process import deferred_signals
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
@@ -141,7 +142,7 @@ class _Pool(ProcessPoolExecutor):
     """Starts its processes without the script of the user, which may have no main guard."""
 
     def submit(self, *args: Any, **kwargs: Any) -> Future:
-        with _hidden_main(), _no_interrupts():
+        with _hidden_main(), _no_interrupts(), deferred_signals():
             return super().submit(*args, **kwargs)
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:

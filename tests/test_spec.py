@@ -8,6 +8,7 @@ from tfdetect.core.class_order import Evaluation
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
+from tfdetect.core.spec import ClassSpec, DatasetSpec
 from tfdetect.data.catalog import build_catalog
 
 
@@ -211,3 +212,23 @@ def test_a_manifest_with_one_label_is_enough_to_evaluate(tmp_path):
         load_spec(str(tmp_path))
     _, found = evaluation_catalog(tmp_path)
     assert found.split("test")["label"].to_pylist() == [1, 1]
+
+
+def test_a_union_of_itself_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    classes = "classes: [{name: real, folders: [real]}, {name: fake, folders: [fake]}]\n"
+    for name, part in (("a", "a"), ("b", "c"), ("c", "b")):
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nparts: [{part}.yaml]\n{classes}")
+    with pytest.raises(UserError, match="a part is itself"):
+        load_spec("a.yaml")
+    with pytest.raises(UserError, match=r"a part is c\.yaml, which has parts of its own"):
+        load_spec("b.yaml")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".x", "", "x" * 201, "a\u202eb"])
+def test_names_are_no_paths(name):
+    classes = ClassSpec(name="real", folders=("r",)), ClassSpec(name="fake", folders=("f",))
+    with pytest.raises(ValueError, match="a name"):
+        DatasetSpec(name=name, manifest="m.csv", classes=classes)
+    with pytest.raises(ValueError, match="a name"):
+        ClassSpec(name=name, folders=("a",))

@@ -25,6 +25,7 @@ MAX_BYTES = 2**20  # of a document that a person writes
 MAX_JSON_BYTES = 2**26  # of one that a command writes, such as the metrics of a run
 MAX_DEPTH = 50
 MAX_NODES = 100_000
+_MAX_MISTAKES = 20  # that a message lists
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -328,8 +329,15 @@ def validate(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(model, problem, source, path) for problem in error.errors()]
-        raise UserError("\n".join(lines)) from None
+        raise explained(error, model, source, path) from None
+
+
+def explained(
+    error: ValidationError, model: type[Document], source: str, path: Path | None = None
+) -> UserError:
+    """Return the error whose message has a line for each mistake; see `validate`."""
+    lines = [_explain(model, problem, source, path) for problem in error.errors()]
+    return UserError("\n".join(lines[:_MAX_MISTAKES] + ["..."] * (len(lines) > _MAX_MISTAKES)))
 
 
 def _explain(model: type[Document], problem: "ErrorDetails", source: str, path: Path | None) -> str:

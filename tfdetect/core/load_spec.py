@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tfdetect.core.class_order import Evaluation
-from tfdetect.core.documents import find, read_yaml, validate
+from tfdetect.core.documents import explained, find, read_yaml, validate
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.folder_spec import MANIFEST_SUFFIXES, spec_for_folder, spec_for_manifest
 from tfdetect.core.spec import PREPARED, ClassSpec, DatasetSpec, Part
@@ -35,7 +37,10 @@ def load_spec(
     Raises:
         UserError: There is no such dataset, or it cannot be described.
     """
-    spec, folders = _load(name, authentic, evaluation)
+    try:
+        spec, folders = _load(name, authentic, evaluation)
+    except ValidationError as error:  # of the name of a class folder, for example
+        raise explained(error, DatasetSpec, name) from None
     described = spec.authentic_by == "spec" and not spec.parts
     if authentic is not None and described and spec.class_names[0] != authentic:
         if authentic not in spec.class_names:
@@ -48,7 +53,13 @@ def load_spec(
     return spec, folders
 
 
-def _load(name: str, authentic: str | None, evaluation: Evaluation | None) -> SpecAndFolders:
+def _load(
+    name: str,
+    authentic: str | None,
+    evaluation: Evaluation | None = None,
+    union: Path | None = None,
+) -> SpecAndFolders:
+    """Resolve a dataset; `union` is the file of which it is a part."""
     path = user_path(name)
     if evaluation and evaluation.label is not None and not path.is_dir():
         raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
@@ -57,7 +68,7 @@ def _load(name: str, authentic: str | None, evaluation: Evaluation | None) -> Sp
     if path.suffix in MANIFEST_SUFFIXES:
         return _at(spec_for_manifest(path, authentic, evaluation), path.parent)
     if path.is_dir():
-        return _described_folder(path, authentic, evaluation)
+        return _described_folder(path, authentic, evaluation, union)
     if path.suffix not in (".yaml", ".yml") and ("/" in name or "\\" in name):
         if path.exists():
             raise UserError(f"{name!r} is a file, not a folder of images.")
@@ -66,12 +77,12 @@ def _load(name: str, authentic: str | None, evaluation: Evaluation | None) -> Sp
         file = find("dataset", "data_specs", name)
     except UserError as error:
         raise UserError(f"{error} A path to a folder with class folders works too.") from None
-    data, folders = _with_parts(read_yaml(file))
+    data, folders = _with_parts(read_yaml(file), file, union)
     return validate(DatasetSpec, data, str(file), file), folders
 
 
 def _described_folder(
-    folder: Path, authentic: str | None, evaluation: Evaluation | None
+    folder: Path, authentic: str | None, evaluation: Evaluation | None, union: Path | None
 ) -> SpecAndFolders:
     labeled = evaluation is not None and evaluation.label is not None
     described = (f"{place}{name}" for place in ("", f"{PREPARED}/") for name in _DESCRIPTIONS)
@@ -82,7 +93,7 @@ def _described_folder(
         )
     for place in (folder, folder / PREPARED):
         if (file := place / "dataset.yaml").is_file():
-            data, folders = _with_parts(read_yaml(file))
+            data, folders = _with_parts(read_yaml(file), file, union)
             spec, own = _at(validate(DatasetSpec, data, str(file), file), place)
             return spec, {**folders, **own}
     for suffix in MANIFEST_SUFFIXES:
@@ -95,15 +106,29 @@ def _at(spec: DatasetSpec, folder: Path) -> SpecAndFolders:
     return spec, {spec.name: folder.resolve()}
 
 
-def _with_parts(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Return a spec's document with the specs of its parts, and the folders of these."""
+def _with_parts(
+    data: dict[str, Any], file: Path, union: Path | None
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Return a spec's document with the specs of its parts, and the folders of these.
+
+    Args:
+        data: the document.
+        file: that it is from.
+        union: the file of which it is itself a part.
+
+    Raises:
+        UserError: it is a union and a part of one.
+    """
     parts: list[Any] = []
     folders: dict[str, Path] = {}
     listed = data.get("parts")
+    if listed and union is not None:
+        what = "itself" if union.samefile(file) else f"{file}, which has parts of its own"
+        raise UserError(f"{union}: a part is {what}. List datasets that are no unions.")
     for part in listed if isinstance(listed, list) else []:
         part = {"dataset": part} if isinstance(part, str) else part
         if isinstance(part, dict) and isinstance(part.get("dataset"), str) and "spec" not in part:
-            spec, found = load_spec(part["dataset"])
+            spec, found = _load(part["dataset"], None, union=file)
             part = {**part, "spec": spec}
             folders |= found
         parts.append(part)

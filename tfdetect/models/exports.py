@@ -34,7 +34,7 @@ import tensorflow as tf
 from tfdetect.core import console
 from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.files import write_text
+from tfdetect.core.files import replacing, write_bytes, write_text
 from tfdetect.core.run import Run
 from tfdetect.imaging.geometry import windows
 from tfdetect.imaging.photographs import photograph
@@ -322,9 +322,8 @@ def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:
         model = convert_float_to_float16(model, keep_io_types=True)
     entry = model.metadata_props.add()
     entry.key, entry.value = "tfdetect", public_info(source.run)
-    temporary = target.with_name(f".{target.name}.tmp")
-    onnx.save(model, temporary)
-    os.replace(temporary, target)
+    with replacing(target) as temporary:
+        onnx.save(model, temporary)
     session = ort.InferenceSession(target, providers=["CPUExecutionProvider"])
     return source.difference(session.run(["probabilities_raw"], source.feeds)[0])
 
@@ -343,9 +342,7 @@ def _write_litert(source: _Source, target: Path, kind: str = "float32") -> float
         if kind == "float16":
             converter.target_spec.supported_types = [tf.float16]
         data = converter.convert()
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, target)
+    write_bytes(target, data)
     runner = Interpreter(str(target)).get_signature_runner()
     rows = [  # one image at a time, as phones do
         runner(**{name: feed[i : i + 1] for name, feed in source.feeds.items()})

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import call
+from conftest import write_images
 
 from tfdetect.core import files
 from tfdetect.core.cli import run_command
@@ -227,24 +229,18 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     assert child.wait() == 141
 
 
-def test_a_disk_that_fills_up_is_one_message(tmp_path):
+def test_a_disk_that_fills_up_is_one_message(tmp_path, monkeypatch, capsys):
     """A limit on the size of files stands for a full disk: the audit's report does not fit."""
-    from conftest import write_images
+    import resource
 
     for name, fake in (("real", 0), ("fake", 1)):
         write_images(tmp_path / "data" / name, 6, fake)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TFDETECT_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-m", "tfdetect.audit", "--dataset", "data", "--output", "out"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
-        preexec_fn=lambda: files_at_most(20_000),
-    )  # fmt: skip
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert done.stderr.count("error: ") == 1 and "too large for this disk" in done.stderr
-    assert sorted(os.listdir(tmp_path)) == ["cache", "data"]
-
-
-def files_at_most(size):
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    monkeypatch.chdir(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        code, _, err = call("audit", ["--dataset", "data", "--output", "out"], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 2 and err.count("error: ") == 1 and "too large for this disk" in err
+    assert os.listdir(tmp_path) == ["data"]

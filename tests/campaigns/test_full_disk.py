@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_kills import CASES, Campaign, check_file, check_run, digests, leftovers, log_of
+from test_kills import (
+    CASES,
+    Campaign,
+    check_file,
+    check_run,
+    digests,
+    leftovers,
+    log_of,
+    processes_left,
+)
 
 KIB = 1024
 
@@ -58,7 +67,9 @@ class FullDisk(Campaign):
             result = work / case.result
             before = digests(result)
             # The log is elsewhere; temporary files and caches are on the full disk.
-            code = self.server.wait(self.server.start(case.argv, work, self.root / "log"))
+            child = self.server.start(case.argv, work, self.root / "log")
+            code = self.server.wait(child)
+            assert not processes_left(child), name
             text = log_of(self.root)
             found = {"command": name, "free_kib": free // KIB, "code": code}
             assert "Traceback" not in text, (found, text)

@@ -288,6 +288,14 @@ def session_of(child: int) -> list[int]:
     return found
 
 
+def processes_left(child: int) -> list[str]:
+    """The command lines of the processes of a command that do not end, after some seconds."""
+    end = time.monotonic() + UNTIL_GONE
+    while (left := session_of(child)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return [" ".join(psutil.Process(pid).cmdline()) for pid in left]
+
+
 def build(base: Path, server: Server) -> None:
     """Make the inputs of all commands, and two runs."""
     for name in ("tmp", "out", "runs", "cache"):
@@ -381,10 +389,7 @@ class Campaign:
         found = {"command": name, "signal": how.name, "at": round(moment / seconds, 2),
                  "code": code, "ended_before": ended, "seconds_to_end": took}  # fmt: skip
         assert code is not None, found
-        end = time.monotonic() + UNTIL_GONE
-        while (left := session_of(child)) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert not left, (found, [psutil.Process(pid).cmdline() for pid in left])
+        assert not (left := processes_left(child)), (found, left)
         polite = how != signal.SIGKILL or ended
         if polite:
             assert "Traceback" not in log_of(work), (found, log_of(work))

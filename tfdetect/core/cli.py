@@ -319,8 +319,7 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
     """Run a command and return its exit code.
 
     A `UserError`, and a disk that is full or refuses access, become one message on stderr and exit
-    code 2. A signal that ends
-    the process does so after everything half-written was removed.
+    code 2. A signal that ends the process does so after everything half-written was removed.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number

@@ -78,10 +78,14 @@ def main(argv: list[str]) -> int:
 def _report(audit: "Audit", output: Path, silent: bool) -> None:
     """Write the report of an audit and print its findings."""
     from tfdetect.auditing.audit_report import format_audit, write_report
+    from tfdetect.data.describe import describe_data
 
     write_report(audit, output)
     if not silent:
-        console.result(f"dataset {audit.spec.name}, {audit.traits.num_rows:,} images\n")
+        console.result(f"dataset {audit.spec.name}, {audit.traits.num_rows:,} images")
+        for line in describe_data(audit.spec, audit.catalog):
+            console.result(line)
+        console.result()
         console.result(format_audit(audit))
         console.result(f"\nreport  {output / 'audit.html'}")
 

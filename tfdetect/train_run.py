@@ -78,6 +78,7 @@ def train_run(
             experiment.seed, with_masks,
         )  # fmt: skip
         skipped.add(train.unreadable)
+        skipped.check(plan.spec)
         validation = validation_data(
             catalog, catalog.split("validation"), experiment.data, classes, batch_size, with_masks
         )
@@ -174,23 +175,40 @@ def _begin(
 
 
 class _SkippedFiles:
-    """The run's list of files that could not be used, in skipped.csv."""
+    """The run's list of images that are not used, and why, in skipped.csv."""
 
     def __init__(self, writer: RunWriter, catalog: Catalog):
-        self._writer = writer
-        self._rows = {row["path"]: row["error"] for row in catalog.skipped.to_pylist()}
+        self._writer, self._catalog = writer, catalog
+        self._unusable = {row["path"]: row["error"] for row in catalog.skipped.to_pylist()}
+        self._left_out = {
+            row["path"]: row["reason"] for row in catalog.left_out.to_pylist()
+            if row["reason"] != IS_MASK
+        }  # fmt: skip
         self._write()
 
     def add(self, broken: dict[str, str]) -> None:
         """List files that became unreadable after the scan, with the reasons."""
         if broken:
-            self._rows |= {name: f"unreadable after the scan: {e}" for name, e in broken.items()}
+            self._unusable |= {
+                name: f"unreadable after the scan: {e}" for name, e in broken.items()
+            }
             self._write()
             names = ", ".join(list(broken)[:3])
             console.warn(f"{len(broken)} files became unreadable and are skipped: {names}")
 
+    def check(self, spec: DatasetSpec) -> None:
+        """Check that not too many images cannot be used.
+
+        Raises:
+            UserError: Too many.
+        """
+        where = ", ".join(map(str, self._catalog.roots.values()))
+        total = self._catalog.table.num_rows + self._catalog.skipped.num_rows
+        check_unusable(spec, where, self._unusable, total)
+
     def _write(self) -> None:
-        rows = [{"path": path, "error": error} for path, error in self._rows.items()]
+        found = (self._unusable | self._left_out).items()
+        rows = [{"path": path, "error": error} for path, error in found]
         self._writer.write_text("skipped.csv", csv_text(rows, ["path", "error"]))
 
 

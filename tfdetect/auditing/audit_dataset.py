@@ -12,11 +12,9 @@ from tfdetect.auditing.findings import Finding
 from tfdetect.auditing.noise_spectra import mean_noise_spectra
 from tfdetect.auditing.shortcuts import Shortcut
 from tfdetect.auditing.traits import add_name_traits, read_headers, read_traits
-from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.data.catalog import Catalog
-from tfdetect.data.describe import read_data
+from tfdetect.data.catalog import Catalog, build_catalog
 
 _QUICK_HEADERS = 2_000  # files whose headers the quick audit reads
 
@@ -76,7 +74,7 @@ def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
             f"{spec.name} consists of prepared shards, whose images may have been encoded again. "
             "Audit the original files instead."
         )
-    catalog = read_data(allow_unreadable(spec), roots, progress, console.log if progress else None)
+    catalog = build_catalog(allow_unreadable(spec), roots, progress)
     if not catalog.table.num_rows:
         raise UserError(
             f"None of the {catalog.skipped.num_rows:,} images of {spec.name} can be read: "

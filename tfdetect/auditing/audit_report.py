@@ -83,6 +83,14 @@ def audit_document(audit: Audit) -> dict[str, Any]:
         "counts": audit.catalog.counts(audit.spec.class_names),
         "masks": {name: masks.info.model_dump() for name, masks in audit.catalog.masks.items()},
         "unreadable": audit.catalog.skipped.num_rows,
+        "authentic": {"class": audit.spec.class_names[0], "by": audit.spec.authentic_by},
+        "files": {
+            "total": audit.catalog.total,
+            "used": audit.catalog.table.num_rows,
+            "unusable": audit.catalog.skipped.num_rows,
+            "left_out": audit.catalog.left_out.num_rows,
+            "no_images": audit.catalog.other.total(),
+        },
     }
 
 

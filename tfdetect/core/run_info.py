@@ -138,7 +138,9 @@ class DatasetInfo(Document):
         roots: directory of the dataset, or of each part of a union, at that time.
         fingerprint: hex digest of every file's path, content, label and split.
         counts: number of images by split and class.
-        skipped: number of files that could not be used.
+        skipped: number of images that could not be used.
+        left_out: number of images in its folders that are no part of it.
+        other_files: number of files in its folders that are no images.
         masks: of each dataset that has masks, by its name.
     """
 
@@ -147,6 +149,8 @@ class DatasetInfo(Document):
     roots: dict[str, str] = {}
     counts: dict[str, dict[str, int]] = {}
     skipped: int = 0
+    left_out: int = 0
+    other_files: int = 0
     warnings: tuple[str, ...] = ()
     training_images: TrainingImages | None = None
     masks: dict[str, MaskInfo] = {}

@@ -2,7 +2,9 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -177,7 +179,8 @@ def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog
     files, masks = read_masks(spec, root, files.filter(pc.invert(bad)).drop("error"), progress)
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
-    _check_unreadable(spec, root, skipped, found.files.num_rows + found.skipped.num_rows)
+    unusable = {row["path"]: row["error"] for row in skipped.to_pylist()}
+    check_unusable(spec, str(root), unusable, found.files.num_rows + found.skipped.num_rows)
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
     files = assign_splits(spec, files)
     names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
@@ -316,14 +319,25 @@ def fold(catalog: Catalog, count: int, number: int) -> Catalog:
     return replace(catalog, table=_compact(table))
 
 
-def _check_unreadable(spec: DatasetSpec, root: Path, skipped: pa.Table, total: int) -> None:
-    bad = skipped.num_rows
+def check_unusable(spec: DatasetSpec, where: str, unusable: Mapping[str, str], total: int) -> None:
+    """Check that not too many images of a dataset cannot be used.
+
+    Args:
+        spec: the dataset.
+        where: its folder, for the message.
+        unusable: why images cannot be used, by their path.
+        total: number of images, usable or not.
+
+    Raises:
+        UserError: More than the spec's max_unreadable_fraction.
+    """
+    bad = len(unusable)
     # One or two bad files say nothing about a small dataset, unless they are half of it.
     if bad <= spec.max_unreadable_fraction * total or (bad <= 2 and 2 * bad < total):
         return
-    examples = "\n".join(f"  {r['path']}: {r['error']}" for r in skipped.slice(0, 5).to_pylist())
+    examples = "\n".join(f"  {path}: {why}" for path, why in islice(unusable.items(), 5))
     raise UserError(
-        f"{bad} of {total} images in {root} cannot be used, more than the allowed fraction of "
+        f"{bad} of {total} images in {where} cannot be used, more than the allowed fraction of "
         f"{spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset spec):\n"
         f"{examples}"
     )

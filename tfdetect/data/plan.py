@@ -183,6 +183,8 @@ def dataset_info(
         roots={name: from_os(root) for name, root in catalog.roots.items()},
         counts=catalog.counts(spec.class_names),
         skipped=catalog.skipped.num_rows,
+        left_out=catalog.left_out.num_rows,
+        other_files=catalog.other.total(),
         warnings=tuple(catalog.warnings),
         training_images=training_images or TrainingImages(**catalog.describe_images("train")),
         masks={name: masks.info for name, masks in catalog.masks.items()},

@@ -37,7 +37,7 @@ from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.provenance import provenance
 from tfdetect.core.run import PARTIAL
 from tfdetect.core.spec import CATALOG, PREPARED, SPLITS, DatasetSpec
-from tfdetect.data.catalog import SHARDS, Catalog
+from tfdetect.data.catalog import SHARDS, Catalog, check_unusable
 from tfdetect.data.plan import Plan, find_data
 from tfdetect.data.shard_writer import TEXTS, Copies, ShardWriter, checksum
 
@@ -46,7 +46,6 @@ _CHANGES = {
     "fingerprint": "from other data", "shard_bytes": "with another --shard-size",
     "copies": "with other copies (--size, --resize, --encode, --quality)",
 }  # fmt: skip
-_MAX_SKIPPED = 2  # images that may be left out of a dataset of any size
 
 Rows = dict[str, pa.Table]  # the rows of each shard
 Written = dict[str, dict[str, Any]]  # what the journal says of each shard
@@ -61,7 +60,7 @@ class Prepared:
         images: number of images in it.
         shards: number of its shards.
         written: number of shards that were written now; the others existed.
-        skipped: number of images that were left out.
+        skipped: number of images that cannot be used and were left out.
     """
 
     folder: Path
@@ -182,13 +181,15 @@ def _write(
     written = journal.read()
     skipped = [pair[1:] for shard in parts for pair in written[shard]["skipped"]]
     table = _written_rows(table, parts, written, copies)
-    _check_skipped(spec, skipped, table)
+    unusable = {row["path"]: row["error"] for row in catalog.skipped.to_pylist()} | dict(skipped)
+    where = ", ".join(map(str, catalog.roots.values()))
+    check_unusable(spec, where, unusable, table.num_rows + len(unusable))
     if not complete:
         _write_metadata(folder, name, spec, table, written, with_masks)
         _write_skipped(folder, catalog, skipped)
         write_text(folder / "prepared.json", json.dumps({**made_from, **provenance()}, indent=2))
         folder.rename(final)
-    return Prepared(final, table.num_rows, len(parts), len(missing), len(skipped))
+    return Prepared(final, table.num_rows, len(parts), len(missing), len(unusable))
 
 
 def _check_same(folder: Path, made_from: dict[str, Any]) -> None:
@@ -285,17 +286,6 @@ def _written_rows(table: pa.Table, parts: Rows, written: Written, copies: Copies
         formats = pa.array([kind] * table.num_rows)
         table = table.set_column(table.column_names.index("format"), "format", formats)
     return table
-
-
-def _check_skipped(spec: DatasetSpec, skipped: list, table: pa.Table) -> None:
-    total = table.num_rows + len(skipped)
-    if len(skipped) > max(_MAX_SKIPPED, spec.max_unreadable_fraction * total):
-        examples = "\n".join(f"  {path}: {error}" for path, error in skipped[:5])
-        raise UserError(
-            f"{len(skipped)} of {total} images cannot be decoded, more than the allowed fraction "
-            f"of {spec.max_unreadable_fraction:.0%} (max_unreadable_fraction in the dataset "
-            f"spec):\n{examples}"
-        )
 
 
 def _write_metadata(

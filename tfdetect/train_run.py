@@ -11,8 +11,10 @@ from tfdetect.core.provenance import command_line, provenance
 from tfdetect.core.run import Run, read_run
 from tfdetect.core.run_info import RunInfo, View
 from tfdetect.core.run_writer import RunWriter, write_info
-from tfdetect.data.catalog import Catalog
+from tfdetect.core.spec import DatasetSpec
+from tfdetect.data.catalog import Catalog, check_unusable
 from tfdetect.data.plan import Plan, dataset_info
+from tfdetect.data.scan import IS_MASK
 
 if TYPE_CHECKING:
     import keras

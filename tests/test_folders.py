@@ -1,5 +1,6 @@
 """How folders are listed and understood: links, junk, masks, nested layouts."""
 
+import json
 import os
 import socket
 import tempfile
@@ -7,11 +8,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import write_images
 
+from tfdetect.core.class_order import Evaluation
+from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
+from tfdetect.core.folder_names import polarity
 from tfdetect.core.image_names import has_signature, is_image
+from tfdetect.core.load_spec import load_spec
+from tfdetect.core.run_migration import current_spec
+from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.walk import _MAX_VISITS, Walk
+from tfdetect.data.describe import describe_classes
+from tfdetect.data.image_files import find_images
+from tfdetect.data.locate import locate
+from tfdetect.data.scan import (
+    IN_MASKS,
+    IS_MASK,
+    MASK_FILE,
+    OUTSIDE,
+    SAME_FILE,
+    UNLISTED,
+    scan,
+)
 
 
 def listed(root):
@@ -168,3 +188,375 @@ def test_images_without_a_suffix_are_known_by_their_first_bytes(tmp_path, extens
 def test_other_files_without_a_suffix_are_no_images(tmp_path, data):
     (tmp_path / "README").write_bytes(data)
     assert not is_image(str(tmp_path), "README")
+
+
+# --- what a folder is
+
+
+def images(root, *paths):
+    """One image of a pixel each, all different: scans do not decode, and each file is another."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(f"image {path}".encode())
+
+
+def understood(root, authentic=None, evaluation=None):
+    """The spec and the scan of a folder."""
+    spec, _ = load_spec(str(root), authentic, evaluation)
+    return spec, scan(spec, root)
+
+
+def counts(spec, scanned):
+    """Number of images by split text and class name."""
+    found = {}
+    for row in scanned.files.to_pylist():
+        key = row["folder_split"], spec.class_names[row["label"]]
+        found[key] = found.get(key, 0) + 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("real", "authentic"), ("REAL", "authentic"), ("0_real", "authentic"), ("Au", "authentic"),
+        ("Real Images", "authentic"), ("training_real", "authentic"), ("nature", "authentic"),
+        ("fake", "fake"), ("1_fake", "fake"), ("AI-generated", "fake"), ("deepfakes", "fake"),
+        ("0", None), ("1", None), ("real_and_fake", None), ("not real", None), ("cats", None),
+        ("unreal", None), ("", None), ("train", None),
+    ],
+)  # fmt: skip
+def test_polarity_is_never_guessed(name, expected):
+    assert polarity(name) == expected
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["Groundtruth", "CASIA 2 Groundtruth", "masks", "mask", "gt", "Ground-Truth", "fake_masks",
+     "edgemask", "MASK"],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["{}", "train/{}", "fake/{}"])
+def test_folders_of_masks_are_no_classes(tmp_path, folder, where):
+    top = "train/" if where.startswith("train") else ""
+    images(tmp_path, f"{top}real/1.png", f"{top}fake/2.png", f"{top}fake/3.png")
+    place = where.format(folder)
+    images(tmp_path, f"{place}/2.png", f"{place}/deep/3.png")
+    spec, scanned = understood(tmp_path)
+    assert spec.class_names == ("real", "fake")
+    assert sorted(scanned.files["label"].to_pylist()) == [0, 1, 1]
+    assert set(scanned.left_out["reason"].to_pylist()) == {IN_MASKS}
+    assert scanned.left_out.num_rows == 2
+
+
+def test_masks_beside_their_images_are_no_fakes(tmp_path):
+    images(tmp_path, "real/1.png", "fake/2.jpg", "fake/2_mask.png", "fake/3.png", "fake/3-gt.png",
+           "fake/venetian_mask.png")  # fmt: skip
+    _, scanned = understood(tmp_path)
+    assert {r["path"]: r["reason"] for r in scanned.left_out.to_pylist()} == {
+        "fake/2_mask.png": MASK_FILE, "fake/3-gt.png": MASK_FILE
+    }  # fmt: skip
+    assert "fake/venetian_mask.png" in scanned.files["path"].to_pylist()
+
+
+def test_a_mask_folder_that_is_named_is_a_class(tmp_path):
+    images(tmp_path, "gt/1.png", "fake/2.png")
+    with pytest.raises(UserError, match="only one class, 'fake'"):
+        load_spec(str(tmp_path))
+    spec, scanned = understood(tmp_path, "gt")
+    assert spec.class_names == ("gt", "fake") and scanned.files.num_rows == 2
+
+
+@pytest.mark.parametrize("extra", ["__MACOSX/real/._1.png", "ela/1.png", "empty/", ".cache/1.png",
+                                   "notes/readme.txt", "@eaDir/1.png"])  # fmt: skip
+def test_junk_and_empty_folders_are_no_classes(tmp_path, extra):
+    images(tmp_path, "real/1.png", "fake/2.png")
+    if extra.endswith("/"):
+        (tmp_path / extra).mkdir()
+    else:
+        images(tmp_path, extra)
+    spec, scanned = understood(tmp_path)
+    assert spec.class_names == ("real", "fake") and scanned.files.num_rows == 2
+
+
+def test_an_empty_class_is_named(tmp_path):
+    images(tmp_path, "real/1.png")
+    (tmp_path / "fake").mkdir()
+    with pytest.raises(UserError, match=r"only one class, 'real'.*No images are in fake\."):
+        load_spec(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("layout", "names", "splits"),
+    [
+        ("Dataset/{Train,Validation,Test}/{Real,Fake}", ("Real", "Fake"), 3),
+        ("{train,val}/{car,cat}/{0_real,1_fake}", ("0_real", "1_fake"), 2),
+        ("{biggan,crn}/{0_real,1_fake}", ("0_real", "1_fake"), 0),
+        ("a/b/c/{real,fake}", ("real", "fake"), 0),
+        ("{ADM,glide}/inner/{train,val}/{ai,nature}", ("nature", "ai"), 2),
+        ("{train,test}/{real,sdxl,midjourney}", ("real", "midjourney", "sdxl"), 2),
+        ("real_vs_fake/real-vs-fake/{train,valid,test}/{fake,real}", ("real", "fake"), 3),
+        ("{Train/Real,Train/Fake,test/real,test/fake}", ("Real", "Fake"), 2),
+    ],
+)
+def test_nested_layouts(tmp_path, layout, names, splits):
+    folders = expanded(layout)
+    images(tmp_path, *(f"{folder}/{n}.png" for folder in folders for n in range(2)))
+    spec, scanned = understood(tmp_path)
+    assert spec.class_names == names and len(spec.splits) == splits
+    assert scanned.files.num_rows == 2 * len(folders) and not scanned.left_out.num_rows
+    for row in scanned.files.to_pylist():
+        folder = row["path"].split("/")[-2]
+        assert spec.class_names[row["label"]].lower() == folder.lower()
+
+
+def expanded(layout):
+    """The paths of a layout with alternatives in braces, as in a shell."""
+    before, brace, rest = layout.partition("{")
+    if not brace:
+        return [layout]
+    inside, _, after = rest.partition("}")
+    return [path for part in inside.split(",") for path in expanded(before + part + after)]
+
+
+def test_generators_are_known_by_their_folders(tmp_path):
+    images(tmp_path, "real/1.png", "fake/sd21/2.png", "fake/Midjourney_v5/3.png")
+    _, scanned = understood(tmp_path)
+    assert [row["generator"] for row in scanned.files.to_pylist()] == [
+        "Midjourney", "Stable Diffusion 2.1", None
+    ]  # fmt: skip
+    layout = "{ADM/imagenet_ai_0508_adm,glide/imagenet_glide}/{train,val}/{ai,nature}"
+    images(tmp_path / "g", *(f"{folder}/0.png" for folder in expanded(layout)))
+    _, scanned = understood(tmp_path / "g")
+    assert set(scanned.files["generator"].to_pylist()) == {"ADM", "GLIDE"}
+
+
+def test_categories_of_objects_are_no_generators(tmp_path):
+    images(tmp_path, *(f"{c}/{k}/0.png" for c in ("car", "cat") for k in ("0_real", "1_fake")))
+    _, scanned = understood(tmp_path)
+    assert set(scanned.files["generator"].to_pylist()) == {None}
+
+
+def test_a_category_is_not_taken_for_the_authentic_class(tmp_path):
+    images(tmp_path, *(f"{c}/{k}/0.png" for c in ("car", "cat") for k in ("0_real", "1_fake")))
+    with pytest.raises(UserError, match=r"Unknown class for --authentic 'car'.*0_real, 1_fake"):
+        load_spec(str(tmp_path), "car")
+
+
+def test_class_folders_beside_split_folders_are_refused(tmp_path):
+    images(tmp_path, "real/1.png", "fake/2.png", "test/real/3.png", "test/fake/4.png")
+    with pytest.raises(UserError, match="beside the split folder test"):
+        load_spec(str(tmp_path))
+
+
+def test_unlabeled_test_images_are_left_out_and_said(tmp_path):
+    images(tmp_path, "train/real/1.png", "train/fake/2.png", "test/3.png", "cover.png")
+    spec, scanned = understood(tmp_path)
+    assert counts(spec, scanned) == {("train", "real"): 1, ("train", "fake"): 1}
+    assert {r["path"]: r["reason"] for r in scanned.left_out.to_pylist()} == {
+        "test/3.png": OUTSIDE, "cover.png": OUTSIDE
+    }  # fmt: skip
+
+
+# --- labels
+
+
+def test_numbers_are_no_labels(tmp_path):
+    """In this set 1 is real and 0 is fake, as in many sets of Kaggle."""
+    images(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    (tmp_path / "manifest.csv").write_text("path,label\na.png,1\nb.png,0\nc.png,1\nd.png,0\n")
+    with pytest.raises(UserError, match=r"No class looks authentic among 0, 1.*Numbers are not"):
+        load_spec(str(tmp_path))
+    spec, scanned = understood(tmp_path, "1")
+    assert {r["path"]: r["label"] for r in scanned.files.to_pylist()} == {
+        "a.png": 0, "b.png": 1, "c.png": 0, "d.png": 1
+    }  # fmt: skip
+    assert "Authentic: 1 (by --authentic or --label)" in describe_classes(spec)
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("cats", "dogs"), ("class_a", "class_b")])
+def test_unknown_class_folders_are_asked_about(tmp_path, names):
+    images(tmp_path, *(f"{name}/1.png" for name in names))
+    with pytest.raises(UserError, match=f"among {names[0]}, {names[1]} .*--authentic NAME"):
+        load_spec(str(tmp_path))
+    assert understood(tmp_path, names[1])[0].class_names == names[::-1]
+
+
+@pytest.mark.parametrize("label", ["0", "1"])
+def test_one_number_alone_needs_a_label(tmp_path, label):
+    images(tmp_path, "a.png")
+    (tmp_path / "manifest.csv").write_text(f"path,label\na.png,{label}\n")
+    with pytest.raises(UserError, match="--label authentic or --label fake"):
+        load_spec(str(tmp_path), None, Evaluation(("real", "fake")))
+
+
+def write_spec(root, **changes):
+    file = root / "mine.yaml"
+    document = {
+        "name": "mine", "pattern": "(?P<class>[^/]+)/.+",
+        "classes": [{"name": "fake", "folders": ["f"]}, {"name": "real", "folders": ["r"]}],
+    } | changes  # fmt: skip
+    file.write_text(json.dumps(document))
+    return str(file)
+
+
+def test_a_spec_whose_first_class_is_fake_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the first class is the authentic one.*authentic: real"):
+        load_spec(write_spec(tmp_path))
+    spec, _ = load_spec(write_spec(tmp_path, authentic="real"))
+    assert spec.class_names == ("real", "fake")
+    assert "Authentic: real (by the dataset spec)" in describe_classes(spec)
+    with pytest.raises(UserError, match=r"authentic is 'reel'.*fake, real"):
+        load_spec(write_spec(tmp_path, authentic="reel"))
+
+
+def test_authentic_must_agree_with_a_spec(tmp_path):
+    name = write_spec(tmp_path, authentic="real")
+    assert load_spec(name, "real")[0].class_names == ("real", "fake")
+    with pytest.raises(UserError, match="says that real is authentic, not fake"):
+        load_spec(name, "fake")
+    with pytest.raises(UserError, match="Did you mean 'real'"):
+        load_spec(name, "reel")
+
+
+def test_what_the_user_says_of_a_doubtful_class_is_repeated(tmp_path):
+    images(tmp_path, "real/1.png", "fake/2.png")
+    spec, _ = load_spec(str(tmp_path), "fake")
+    assert spec.class_names == ("fake", "real")
+    assert "Check this: real counts as fake" in describe_classes(spec)
+    assert load_spec_of_run(spec).class_names == ("fake", "real")
+
+
+def load_spec_of_run(spec):
+    """The spec as a run keeps it, read again."""
+    data = yaml.safe_load(spec.to_yaml())
+    return validate(DatasetSpec, current_spec(data), "dataset.yaml")
+
+
+def test_three_classes_have_the_order_of_the_run(tmp_path):
+    """By the alphabet, edited would be class 1 and generated class 2."""
+    images(tmp_path, "real/1.png", "edited/2.png", "generated/3.png")
+    run = Evaluation(("real", "generated", "edited"))
+    spec, scanned = understood(tmp_path, None, run)
+    assert spec.class_names == run.class_names
+    assert {r["path"].split("/")[0]: r["label"] for r in scanned.files.to_pylist()} == {
+        "real": 0, "generated": 1, "edited": 2
+    }  # fmt: skip
+    images(tmp_path / "other", "real/1.png", "pasted/2.png", "drawn/3.png")
+    with pytest.raises(UserError, match=r"real, generated, edited.*real, drawn, pasted"):
+        load_spec(str(tmp_path / "other"), None, run)
+
+
+# --- files that add up
+
+
+def test_every_file_is_used_skipped_or_counted(tmp_path):
+    images(
+        tmp_path, "real/1.png", "real/2.JPG", "fake/3.ppm", "fake/4", "fake/new\nline.png",
+        "fake/masks/3.png", "fake/5.dng", "extra/1.png", "notes.txt", "fake/.hidden.png",
+        "fake/Thumbs.db", "__MACOSX/fake/._3.png", ".git/objects/ab", "fake/data.json",
+    )  # fmt: skip
+    (tmp_path / "fake" / "4").write_bytes(b"\x89PNG\r\n\x1a\nrest")  # an image without a suffix
+    (tmp_path / "real" / "empty.png").write_bytes(b"")
+    (tmp_path / "real" / "broken.png").symlink_to("nowhere.png")
+    (tmp_path / "real" / "again.png").symlink_to("1.png")
+    os.mkfifo(tmp_path / "real" / "pipe.png")
+    (tmp_path / "real" / "self").symlink_to(".")
+    (tmp_path / "extra").rename(tmp_path / "gt")
+    _, scanned = understood(tmp_path)
+    assert sorted(scanned.files["path"].to_pylist()) == [
+        "fake/3.ppm", "fake/4", "fake/new\nline.png", "real/1.png", "real/2.JPG"
+    ]  # fmt: skip
+    skipped = {r["path"]: r["error"] for r in scanned.skipped.to_pylist()}
+    assert skipped == {
+        "real/empty.png": "empty file",
+        "real/broken.png": "a link to a file that does not exist",
+        "real/pipe.png": "a named pipe",
+        "fake/5.dng": ".dng is not supported: develop it and save it as TIFF, PNG or JPEG",
+    }
+    left_out = {r["path"]: r["reason"] for r in scanned.left_out.to_pylist()}
+    assert left_out == {
+        "fake/masks/3.png": IN_MASKS, "gt/1.png": IN_MASKS,
+        "real/again.png": f"{SAME_FILE} real/1.png",
+    }  # fmt: skip
+    assert scanned.other == {
+        ".txt": 1, ".json": 1, "hidden": 1, "Thumbs.db": 1, "__MACOSX": 1, ".git": 1
+    }  # fmt: skip
+    on_disk = sum(len(files) for _, _, files in os.walk(tmp_path))
+    assert scanned.total == on_disk
+    assert scanned.warnings[0] == "1 link to a folder above not followed: real/self"
+
+
+def test_files_of_a_manifest_add_up_too(tmp_path):
+    images(tmp_path, "a.png", "b.png", "c.png", "masks/b.png", "readme.md")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "manifest.csv").write_text(
+        "path,label,mask\na.png,real,\nb.png,fake,masks/b.png\nlost.png,fake,\npipe.png,fake,\n"
+    )
+    _, scanned = understood(tmp_path)
+    assert {r["path"]: r["error"] for r in scanned.skipped.to_pylist()} == {
+        "lost.png": "no such file", "pipe.png": "it is a pipe or device, not a file"
+    }  # fmt: skip
+    assert {r["path"]: r["reason"] for r in scanned.left_out.to_pylist()} == {
+        "c.png": UNLISTED, "masks/b.png": IS_MASK
+    }  # fmt: skip
+    assert scanned.other == {".md": 1, ".csv": 1}
+
+
+def test_links_count_once_in_a_class_and_split(tmp_path):
+    images(tmp_path, "store/1.png", "store/2.png", "train/fake/3.png", "val/fake/4.png")
+    for name in ("train/real", "val/real"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "train" / "real" / "a").symlink_to("../../store")
+    (tmp_path / "train" / "real" / "b").symlink_to("../../store")
+    os.link(tmp_path / "store" / "1.png", tmp_path / "val" / "real" / "hard.png")
+    spec, scanned = understood(tmp_path)
+    assert counts(spec, scanned) == {
+        ("train", "real"): 2, ("train", "fake"): 1, ("val", "real"): 1, ("val", "fake"): 1
+    }  # fmt: skip
+    again = [r for r in scanned.left_out.to_pylist() if r["reason"].startswith(SAME_FILE)]
+    assert [r["path"] for r in again] == ["train/real/b/1.png", "train/real/b/2.png"]
+    assert "2 paths through links to files that count already" in scanned.warnings[0]
+    assert scanned.warnings[1] == (
+        "several splits have the same files through links: train/real/a/1.png = val/real/hard.png"
+    )
+
+
+def test_one_file_in_two_classes_is_an_error(tmp_path):
+    images(tmp_path, "real/1.png", "fake/2.png")
+    (tmp_path / "fake" / "copy.png").symlink_to("../real/1.png")
+    with pytest.raises(UserError, match=r"same file, in the class fake and in the class real"):
+        understood(tmp_path)
+
+
+def test_linked_datasets_are_found_by_locate(tmp_path):
+    images(tmp_path, "store/train/REAL/1.jpg", "store/train/FAKE/2.jpg")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifake").symlink_to("../store")
+    spec, _ = load_spec("cifake")
+    assert locate(spec, tmp_path / "data") == tmp_path / "data" / "cifake"
+    assert find_images([str(tmp_path / "data")]).paths == [
+        str(tmp_path / "data" / "cifake" / "train" / name) for name in ("FAKE/2.jpg", "REAL/1.jpg")
+    ]
+
+
+def test_patterns_do_not_follow_links_in_circles(tmp_path):
+    images(tmp_path, "a/1.png", "a/b/2.png")
+    for name in ("x", "y"):
+        (tmp_path / "a" / name).symlink_to(".")
+    found = find_images([str(tmp_path / "**" / "*.png")])
+    assert found.paths == [str(tmp_path / "a/1.png"), str(tmp_path / "a/b/2.png")]
+
+
+def test_what_cannot_be_read_is_named_in_predictions(readable_by_all):
+    root = readable_by_all
+    images(root, "1.png", "secret/2.png", "notes.txt")
+    os.mkfifo(root / "pipe.png")
+    (root / "secret").chmod(0)
+    with unprivileged():
+        found = find_images([str(root)])
+    (root / "secret").chmod(0o700)
+    assert found.paths == [str(root / "1.png")]
+    assert found.errors == {
+        str(root / "secret"): "it cannot be listed: Permission denied",
+        str(root / "pipe.png"): "a named pipe",
+    }
+    assert found.describe().startswith("Files: 4 = 1 images + 2 that cannot be read + 1 that are")

@@ -551,12 +551,12 @@ def _count_once(spec: DatasetSpec, root: Path, found: Scan) -> None:
         found.files = found.files.filter(pa.array(keep)).combine_chunks()
         example = f"{paths[0]} is {next(iter(again.values()))}"
         found.warnings.append(
-            f"{_number(len(again), 'path')} lead to files that count already, through links: "
-            f"{example}"
+            f"{_number(len(again), 'path')} through links to files that count already: {example}"
         )
     if leaks:
         found.warnings.append(
-            f"{_number(len(leaks), 'file')} are in several splits, through links: {leaks[0]}"
+            f"several splits have the same files through links: {', '.join(leaks[:3])}"
+            + (f" and {len(leaks) - 3:,} more" if len(leaks) > 3 else "")
         )
 
 

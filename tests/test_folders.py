@@ -23,14 +23,14 @@ from tfdetect.core.walk import _MAX_VISITS, Walk
 from tfdetect.data.describe import describe_classes
 from tfdetect.data.image_files import find_images
 from tfdetect.data.locate import locate
-from tfdetect.data.scan import (
+from tfdetect.data.scan import scan
+from tfdetect.data.scan_result import (
     IN_MASKS,
     IS_MASK,
     MASK_FILE,
     OUTSIDE,
     SAME_FILE,
     UNLISTED,
-    scan,
 )
 
 
@@ -451,7 +451,7 @@ def test_three_classes_have_the_order_of_the_run(tmp_path):
 def test_every_file_is_used_skipped_or_counted(tmp_path):
     images(
         tmp_path, "real/1.png", "real/2.JPG", "fake/3.ppm", "fake/4", "fake/new\nline.png",
-        "fake/masks/3.png", "fake/5.dng", "extra/1.png", "notes.txt", "fake/.hidden.png",
+        "fake/masks/3.png", "extra/1.png", "notes.txt", "fake/.hidden.png",
         "fake/Thumbs.db", "__MACOSX/fake/._3.png", ".git/objects/ab", "fake/data.json",
     )  # fmt: skip
     (tmp_path / "fake" / "4").write_bytes(b"\x89PNG\r\n\x1a\nrest")  # an image without a suffix
@@ -470,7 +470,6 @@ def test_every_file_is_used_skipped_or_counted(tmp_path):
         "real/empty.png": "empty file",
         "real/broken.png": "a link to a file that does not exist",
         "real/pipe.png": "a named pipe",
-        "fake/5.dng": ".dng is not supported: develop it and save it as TIFF, PNG or JPEG",
     }
     left_out = {r["path"]: r["reason"] for r in scanned.left_out.to_pylist()}
     assert left_out == {
@@ -482,7 +481,7 @@ def test_every_file_is_used_skipped_or_counted(tmp_path):
     }  # fmt: skip
     on_disk = sum(len(files) for _, _, files in os.walk(tmp_path))
     assert scanned.total == on_disk
-    assert scanned.warnings[0] == "1 link to a folder above not followed: real/self"
+    assert scanned.warnings[0] == "links to a folder above are not followed: real/self"
 
 
 def test_files_of_a_manifest_add_up_too(tmp_path):
@@ -514,7 +513,7 @@ def test_links_count_once_in_a_class_and_split(tmp_path):
     }  # fmt: skip
     again = [r for r in scanned.left_out.to_pylist() if r["reason"].startswith(SAME_FILE)]
     assert [r["path"] for r in again] == ["train/real/b/1.png", "train/real/b/2.png"]
-    assert "2 paths through links to files that count already" in scanned.warnings[0]
+    assert "2 paths lead through links to files that count already" in scanned.warnings[0]
     assert scanned.warnings[1] == (
         "several splits have the same files through links: train/real/a/1.png = val/real/hard.png"
     )

@@ -7,7 +7,8 @@ import pytest
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.locate import locate
-from tfdetect.data.scan import IS_MASK, scan
+from tfdetect.data.scan import scan
+from tfdetect.data.scan_result import IS_MASK
 
 
 def files(root, *paths):

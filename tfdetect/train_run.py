@@ -14,7 +14,7 @@ from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog, check_unusable
 from tfdetect.data.plan import Plan, dataset_info
-from tfdetect.data.scan import IS_MASK
+from tfdetect.data.scan_result import IS_MASK
 
 if TYPE_CHECKING:
     import keras

@@ -11,7 +11,7 @@ from tfdetect.core import console
 from tfdetect.core.folder_names import polarity
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog, build_catalog
-from tfdetect.data.scan import IN_MASKS, MASK_FILE, SAME_FILE
+from tfdetect.data.scan_result import IN_MASKS, MASK_FILE, SAME_FILE
 
 _EXAMPLES = 3
 _MASK_ENDINGS = ("", "_mask", "_gt", "-mask", "-gt", "_groundtruth", "_edgemask", ".mask")

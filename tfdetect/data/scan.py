@@ -1,16 +1,13 @@
 """Lists the files of a dataset by the pattern or manifest of its spec, without decoding them."""
 
-import json
 import os
 import re
 import stat
 from collections import Counter
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,50 +19,23 @@ from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, to_os
 from tfdetect.core.walk import Walk
+from tfdetect.data.same_files import count_once
+from tfdetect.data.scan_result import (
+    IN_MASKS,
+    IS_MASK,
+    LEFT_OUT,
+    MASK_FILE,
+    OUTSIDE,
+    UNLISTED,
+    Scan,
+)
+from tfdetect.data.split_lists import read_split_files
 
-# Photographs as cameras store them. Pillow would decode the small preview in them.
-_RAW = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 _MASK_NAME = re.compile(r"[^a-zA-Z0-9/](?:masks?|gts?|groundtruths?)\.[^./]*$", re.IGNORECASE)
 _NEIGHBORS = (".jpg", ".png", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".JPG", ".PNG")
 _BATCH = 10_000  # paths that are matched at a time
 _MAX_UNLISTED = 200_000  # files beside a manifest's own that are looked at
 _NO_FILES = "links to nowhere, pipes and devices"
-OUTSIDE = "its path is not one that the dataset's layout names"
-IN_MASKS = "it is in a folder of masks"
-LEFT_OUT = "it is in a folder that the dataset leaves out"
-MASK_FILE = "its name is that of a mask"
-UNLISTED = "the manifest does not list it"
-IS_MASK = "it is the mask of another image"
-SAME_FILE = "it is the same file as"
-
-
-@dataclass
-class Scan:
-    """The files below a dataset's folder. Each is in one of the tables, or counted.
-
-    Attributes:
-        files: the images, sorted by path, with the columns path, label, generator, mask, group,
-            folder_split, size in bytes and mtime_ns.
-        skipped: images of the dataset that cannot be used, with the columns path and error.
-        left_out: images that are no part of the dataset, with the columns path and reason:
-            masks, files that the layout does not name, and second paths to the same file.
-        other: number of files that are no images, by their suffix, or by what hides them.
-        counts: number of images, usable or not, by the text of their split and their label.
-        warnings: what the user should know.
-    """
-
-    files: pa.Table
-    skipped: pa.Table
-    left_out: pa.Table
-    other: Counter[str] = field(default_factory=Counter)
-    counts: Counter[tuple[str | None, int]] = field(default_factory=Counter)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def total(self) -> int:
-        """Number of all files."""
-        tables = self.files, self.skipped, self.left_out
-        return sum(table.num_rows for table in tables) + self.other.total()
 
 
 def scan(spec: DatasetSpec, root: Path) -> Scan:
@@ -94,8 +64,8 @@ def scan(spec: DatasetSpec, root: Path) -> Scan:
     order = pc.sort_indices(found.files, [("path", "ascending")])
     found.files = found.files.take(order).combine_chunks()
     if spec.split_files:
-        _read_split_files(spec, root, found)
-    _count_once(spec, root, found)
+        read_split_files(spec, root, found)
+    count_once(spec, root, found)
     _name_masks(found)
     return found
 
@@ -188,15 +158,11 @@ class _Collected:
         if named["mask"].null_count < named.num_rows:
             masks = named["mask"].to_pylist()
         errors = list(errors)
-        for number, path in enumerate(named["path"].to_pylist()):
-            if errors[number] is not None:
+        for number, known in enumerate(errors):
+            if known is not None:
                 continue
             if empty[number]:
                 errors[number] = "empty file"
-            elif (suffix := suffix_of(path)) in _RAW:
-                errors[number] = (
-                    f"{suffix} is not supported: develop it and save it as TIFF, PNG or JPEG"
-                )
             elif (
                 masks is not None and (mask := masks[number]) is not None and labels[number]
                 and not os.path.exists(os.path.join(self.root, to_os(mask)))
@@ -229,7 +195,7 @@ def _from_pattern(spec: DatasetSpec, root: Path, collected: _Collected) -> None:
         collected.other[_NO_FILES] += others
     if walk.loops:
         collected.warnings.append(
-            f"{_number(len(walk.loops), 'link')} to a folder above not followed: "
+            "links to a folder above are not followed: "
             f"{', '.join(sorted(map(from_os, walk.loops))[:3])}"
         )
 
@@ -431,135 +397,6 @@ def _count_unlisted(root: Path, listed: set[str], collected: _Collected) -> None
         collected.other[_NO_FILES] += others
 
 
-def _read_split_files(spec: DatasetSpec, root: Path, found: Scan) -> None:
-    """Set the splits that the dataset's own lists name.
-
-    A file is in the split whose list names its path, its group or a piece of its group. Of a
-    group with some files in one list, the others are in that split, too.
-    """
-    listed: dict[str, str] = {}
-    missing = []
-    for split, names in spec.split_files.items():
-        for name in names:
-            try:
-                texts = _listed_texts(root / name)
-            except FileNotFoundError:
-                missing.append(name)
-                continue
-            for text in texts:
-                listed.setdefault(text, split)
-    if missing:
-        rest = "the splits are made by group" if not listed else "other files decide the splits"
-        found.warnings.append(
-            f"{spec.name}: the lists of its splits, {', '.join(missing)}, are not there; {rest}"
-        )
-    if not listed:
-        return
-    paths, groups = (found.files[name].to_pylist() for name in ("path", "group"))
-    splits = [listed.get(path) for path in paths]
-    by_group: dict[str, str] = {}
-    for group, split in zip(groups, splits):
-        if group is not None and group not in by_group:
-            pieces = group.split(spec.group_separator) if spec.group_separator else [group]
-            split = split or next((listed[p] for p in [group, *pieces] if p in listed), None)
-            if split is not None:
-                by_group[group] = split
-    splits = [
-        split or (by_group.get(group) if group else None) for split, group in zip(splits, groups)
-    ]
-    own = found.files["folder_split"].to_pylist()
-    column = pa.array([s or o for s, o in zip(splits, own)], pa.string())
-    number = found.files.column_names.index("folder_split")
-    found.files = found.files.set_column(number, "folder_split", column)
-    if none := column.null_count:
-        found.warnings.append(
-            f"{spec.name}: {none:,} images are in no list of a split, and count as "
-            f"{spec.default_split}"
-        )
-
-
-def _listed_texts(path: Path) -> list[str]:
-    """Return the lines of a text file, or all texts in a JSON file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        UserError: It cannot be read.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix != ".json":
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        texts, todo = list[str](), [json.loads(text)]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"The list of a split {path} cannot be read: {error}") from error
-    while todo:
-        value = todo.pop()
-        if isinstance(value, str):
-            texts.append(value)
-        elif isinstance(value, dict):
-            todo += value.values()
-        elif isinstance(value, list):
-            todo += value
-    return texts
-
-
-def _count_once(spec: DatasetSpec, root: Path, found: Scan) -> None:
-    """Let each file that several paths lead to count once in each split.
-
-    Raises:
-        UserError: A file is in two classes.
-    """
-    devices, inodes = (found.files[name].to_numpy() for name in ("device", "inode"))
-    found.files = found.files.drop_columns(["device", "inode"])
-    _, which, times = np.unique(inodes, return_inverse=True, return_counts=True)
-    rows = np.flatnonzero((times[which] > 1) & (inodes > 0))
-    if not len(rows):
-        return
-    table = found.files.select(["path", "label", "folder_split"]).take(pa.array(rows)).to_pylist()
-    by_file: dict[tuple[int, int], list[tuple[int, dict]]] = {}
-    for number, row in zip(rows.tolist(), table):
-        by_file.setdefault((devices[number], inodes[number]), []).append((number, row))
-    again: dict[int, str] = {}
-    leaks = []
-    for same in by_file.values():
-        kept: dict[str | None, str] = {}
-        for number, row in same:
-            first_row = same[0][1]
-            if row["label"] != first_row["label"]:
-                names = [spec.class_names[r["label"]] for r in (first_row, row)]
-                raise UserError(
-                    f"{first_row['path']} and {row['path']} in {root} are the same file, in the "
-                    f"class {names[0]} and in the class {names[1]}. Remove one of the two links."
-                )
-            text = row["folder_split"]
-            split = spec.splits.get(text, text) if text else None
-            if split in kept:
-                again[number] = kept[split]
-            else:
-                kept[split] = row["path"]
-        if len(kept) > 1:
-            leaks.append(" = ".join(kept.values()))
-    if again:
-        paths = pa.array([str(found.files["path"][number]) for number in again], pa.string())
-        reasons = pa.array([f"{SAME_FILE} {path}" for path in again.values()], pa.string())
-        more = pa.table({"path": paths, "reason": reasons})
-        found.left_out = pa.concat_tables([found.left_out, more])
-        keep = np.ones(found.files.num_rows, bool)
-        keep[list(again)] = False
-        found.files = found.files.filter(pa.array(keep)).combine_chunks()
-        example = f"{paths[0]} is {next(iter(again.values()))}"
-        found.warnings.append(
-            f"{_number(len(again), 'path')} through links to files that count already: {example}"
-        )
-    if leaks:
-        found.warnings.append(
-            f"several splits have the same files through links: {', '.join(leaks[:3])}"
-            + (f" and {len(leaks) - 3:,} more" if len(leaks) > 3 else "")
-        )
-
-
 def _name_masks(found: Scan) -> None:
     """Say of those images that are left out whether they are masks of the dataset's images."""
     masks = pc.unique(found.files["mask"].drop_null())
@@ -578,7 +415,3 @@ def _generator(spec: DatasetSpec, text: str | None) -> str | None:
         if piece in text.lower():
             return name
     return text.strip("/")
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

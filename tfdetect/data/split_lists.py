@@ -1,0 +1,84 @@
+"""Reads the lists in which a dataset names the files of its splits."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.spec import DatasetSpec
+from tfdetect.data.scan_result import Scan
+
+
+def read_split_files(spec: DatasetSpec, root: Path, found: Scan) -> None:
+    """Set the splits that the dataset's own lists name.
+
+    A file is in the split whose list names its path, its group or a piece of its group. Of a
+    group with some files in one list, the others are in that split, too.
+    """
+    listed: dict[str, str] = {}
+    missing = []
+    for split, names in spec.split_files.items():
+        for name in names:
+            try:
+                texts = _listed_texts(root / name)
+            except FileNotFoundError:
+                missing.append(name)
+                continue
+            for text in texts:
+                listed.setdefault(text, split)
+    if missing:
+        rest = "the splits are made by group" if not listed else "other files decide the splits"
+        found.warnings.append(
+            f"{spec.name}: the lists of its splits, {', '.join(missing)}, are not there; {rest}"
+        )
+    if not listed:
+        return
+    paths, groups = (found.files[name].to_pylist() for name in ("path", "group"))
+    splits = [listed.get(path) for path in paths]
+    by_group: dict[str, str] = {}
+    for group, split in zip(groups, splits):
+        if group is not None and group not in by_group:
+            pieces = group.split(spec.group_separator) if spec.group_separator else [group]
+            split = split or next((listed[p] for p in [group, *pieces] if p in listed), None)
+            if split is not None:
+                by_group[group] = split
+    splits = [
+        split or (by_group.get(group) if group else None) for split, group in zip(splits, groups)
+    ]
+    own = found.files["folder_split"].to_pylist()
+    column = pa.array([s or o for s, o in zip(splits, own)], pa.string())
+    number = found.files.column_names.index("folder_split")
+    found.files = found.files.set_column(number, "folder_split", column)
+    if none := column.null_count:
+        found.warnings.append(
+            f"{spec.name}: {none:,} images are in no list of a split, and count as "
+            f"{spec.default_split}"
+        )
+
+
+def _listed_texts(path: Path) -> list[str]:
+    """Return the lines of a text file, or all texts in a JSON file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: It cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            return [line.strip() for line in text.splitlines() if line.strip()]
+        texts, todo = list[str](), [json.loads(text)]
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"The list of a split {path} cannot be read: {error}") from error
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, dict):
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
+    return texts

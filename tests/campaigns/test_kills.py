@@ -172,7 +172,8 @@ CASES = {
         same=trials_of, weight=1,
     ),
     "matrix": Case(
-        ["matrix", "--dataset", "{work}/kinds", "--output", "{work}/runs", "--name", "matrix",
+        ["matrix", "--dataset", "{work}/kinds", "--by", "(one|two)/", "--output", "{work}/runs",
+         "--name", "matrix",
          *SETTINGS], "runs/matrix", weight=1,
     ),
 }  # fmt: skip

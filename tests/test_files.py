@@ -26,6 +26,7 @@ from tfdetect.core.files import (
     write_text,
 )
 from tfdetect.core.locks import locked
+from tfdetect.core.process import lock_directory
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,9 +61,13 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
     kept = [f".staged-{host}-{os.getppid()}-1", ".staged-another-machine-77-1"]
     for name in kept:
         (tmp_path / name).touch()
+    in_use = tmp_path / f".staged-{host}-{dead_process()}-5"  # by that number in another container
+    in_use.mkdir()
+    lock = lock_directory(in_use)
     with staged(tmp_path / "folder") as folder:
         (folder / "file").touch()
-    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "folder"])
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "folder", in_use.name])
+    os.close(lock)
 
 
 def test_results_leave_other_things_in_a_folder_alone(tmp_path):

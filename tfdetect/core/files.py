@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.process import lock_directory, remove_unlocked
 from tfdetect.core.text import csv_cell
 
 if TYPE_CHECKING:
@@ -235,11 +236,14 @@ def _staged_folder(folder: Path) -> Iterator[Path]:
     above.mkdir(parents=True, exist_ok=True)
     remove_leftovers(above)
     with _staged_name(above) as hidden:
+        hidden.mkdir()
+        lock = lock_directory(hidden)
         try:
-            hidden.mkdir()
             yield hidden
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
 
 
 @contextmanager
@@ -334,6 +338,6 @@ def remove_leftovers(folder: Path) -> None:
         if int(rest) == os.getpid() or not psutil.pid_exists(int(rest)):
             path = folder / name
             if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                remove_unlocked(path)
             else:
                 path.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ def _temporary_directory() -> Iterator[None]:
     except OSError:  # the library decides which other directory to use
         yield
         return
-    lock = _locked(own)
+    lock = lock_directory(own)
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = own  # of worker processes, and of this one
     _forget_directory()
@@ -64,28 +64,55 @@ def _forget_directory() -> None:
         module.tempdir = None  # type: ignore[attr-defined]
 
 
-def _locked(directory: str) -> int | None:
-    """Lock a directory while this process lives; other processes, and systemd, see that."""
+def lock_directory(directory: str | os.PathLike[str]) -> int | None:
+    """Lock a directory while this process lives, and return the file to close.
+
+    Other processes see that it is in use, also those in other containers, where process numbers
+    say nothing, and systemd, which else removes old temporary directories.
+
+    Returns:
+        The descriptor of the open directory; None where directories cannot be locked.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
     try:
         import fcntl
 
         file = os.open(directory, os.O_RDONLY)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise
+    except OSError:  # some network file systems
+        os.close(file)
         return None
     return file
 
 
 def _remove_leftovers(base: str) -> None:
-    """Remove the directories of processes that were killed: those that nobody has locked."""
+    """Remove the directories of processes that were killed."""
     for entry in os.scandir(base):
         if not entry.name.startswith(_PREFIX) or not entry.is_dir(follow_symlinks=False):
             continue
         with suppress(OSError):
             mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
-            if mine and not _is_alive(entry.name) and (lock := _locked(entry.path)) is not None:
-                shutil.rmtree(entry.path, ignore_errors=True)
-                os.close(lock)
+            if mine and not _is_alive(entry.name):
+                remove_unlocked(entry.path)
+
+
+def remove_unlocked(directory: str | os.PathLike[str]) -> None:
+    """Remove a directory with all that it holds, unless a process has locked it."""
+    try:
+        lock = lock_directory(directory)
+    except BlockingIOError:
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
 
 
 def _is_alive(name: str) -> bool:

@@ -72,7 +72,7 @@ def failure_reason(code: int, log: Path) -> str:
         log: what it printed.
     """
     number = -code if code < 0 else code - 128
-    if number in iter(signal.Signals):
+    if number in set(map(int, signal.Signals)):
         name = signal.Signals(number).name
         hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
         return f"killed by {name}{hint}"

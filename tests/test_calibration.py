@@ -23,12 +23,12 @@ from tfdetect.evaluation.calibration import (
     log_loss,
     logit,
 )
+from tfdetect.evaluation.intervals import of_count, precision_at
 from tfdetect.evaluation.metrics import binary_metrics
 from tfdetect.evaluation.operating_points import (
     abstention_band,
     choose_threshold,
     operating_points,
-    precision_at,
 )
 from tfdetect.models.inference import calibrated
 from tfdetect.predict import main as predict_command
@@ -289,8 +289,10 @@ def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
 
 
 def test_precision_by_bayes():
-    assert precision_at(0.9, 0.01, 0.001) == pytest.approx(0.0009 / (0.0009 + 0.00999))
-    assert precision_at(0.0, 0.0, 0.5) is None
+    found = precision_at(of_count(900, 1000), of_count(10, 1000), 0.001)
+    assert found["value"] == pytest.approx(0.0009 / (0.0009 + 0.00999), abs=1e-6)
+    assert found["low"] < found["value"] < found["high"]
+    assert precision_at(of_count(0, 9), of_count(0, 9), 0.5)["value"] is None
 
 
 def test_metrics_agree_with_scikit_learn():

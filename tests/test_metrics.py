@@ -6,20 +6,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from matplotlib.text import Text
-from scipy.stats import norm
 from sklearn import metrics as sk
 
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluation.figures import reliability_by_generator, thresholds
-from tfdetect.evaluation.measure import measure
-from tfdetect.evaluation.metrics import (
-    binary_metrics,
-    class_weights,
-    confusion,
+from tfdetect.evaluation.intervals import (
+    binary_intervals,
+    bootstrap,
+    format_interval,
+    mean_interval,
+    mean_of_fractions,
+    of_count,
+    of_folds,
+    precision_at,
     proportion,
-    with_intervals,
 )
+from tfdetect.evaluation.measure import measure
+from tfdetect.evaluation.metrics import binary_metrics, class_weights, confusion
 from tfdetect.evaluation.result_tables import metric_table, terminal_table
 from tfdetect.evaluation.summary import summary, summary_rows
 
@@ -75,7 +79,7 @@ def test_calibration_error():
 
 
 def test_one_class_alone_has_no_auc():
-    values = with_intervals(binary_metrics(np.ones(20, bool), np.linspace(0, 1, 20)), 20)
+    values = binary_intervals(np.ones(20, bool), np.linspace(0, 1, 20))
     for name in ("auc", "ap", "eer", "balanced_accuracy"):
         assert values[name] == {"value": None, "low": None, "high": None}
     assert values["recall"]["value"] == 0.5
@@ -85,25 +89,79 @@ def test_confusion():
     assert confusion([0, 0, 1, 2, 2], [0, 1, 1, 2, 0], 3) == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]
 
 
+def simulated(count, shift, sharpness, draw):
+    """Labels, half of them fake, and scores; with sharpness 1 they are calibrated."""
+    fake = draw.permutation(np.arange(count) % 2 > 0)
+    logits = draw.normal((fake - 0.5) * shift, size=count) * shift * sharpness
+    return fake, 1 / (1 + np.exp(-np.clip(logits, -15, 15)))
+
+
 @pytest.mark.slow
-def test_intervals_cover_the_truth_as_often_as_they_say():
-    """240 simulated test sets of a detector whose true figures are known."""
-    count, sets, shift = 400, 240, 1.8
-    truth = {
-        "accuracy": norm.cdf(shift / 2), "recall": norm.cdf(shift / 2),
-        "auc": norm.cdf(shift / np.sqrt(2)),
-        "eer": 1 - norm.cdf(shift / 2),
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    ("shift", "sharpness"), [(1.0, 1), (2.5, 1), (2.5, 3), (40, 1)],
+    ids=["weak", "good", "overconfident", "perfect"],
+)  # fmt: skip
+@pytest.mark.parametrize("count", [18, 50, 400])
+def test_intervals_cover_the_truth_as_often_as_they_say(count, shift, sharpness):
+    """100 test sets of a detector whose true figures are known."""
+    large = simulated(400_000, shift, sharpness, np.random.default_rng(7))
+    truth = binary_metrics(*large)(np.ones(400_000))
+    if sharpness == 1:
+        truth["ece"] = 0.0
     draw, hits = np.random.default_rng(0), dict.fromkeys(truth, 0)
-    for number in range(sets):
-        fake = draw.random(count) < 0.5
-        scores = norm.cdf(draw.normal((fake - 0.5) * shift))  # 0.5 is the best threshold
-        found = with_intervals(binary_metrics(fake, scores), count, seed=number, resamples=300)
-        for name, value in truth.items():
-            hits[name] += found[name]["low"] <= value <= found[name]["high"]
+    for seed in range(100):
+        found = binary_intervals(*simulated(count, shift, sharpness, draw), seed=seed,
+                                 resamples=200)  # fmt: skip
+        for name, value in found.items():
+            if value["value"] is None:
+                hits.pop(name, None)
+                continue
+            assert value["low"] <= value["value"] <= value["high"], name
+            assert name == "log_loss" or value["low"] < value["high"], name
+            hits[name] += value["low"] - 1e-6 <= truth[name] <= value["high"] + 1e-6
+    assert ("tpr_at_fpr_1" in hits) == (count == 400) and "auc" in hits and "ece" in hits
     for name, times in hits.items():
-        # 95% intervals: within what 240 sets tell, three standard errors.
-        assert 0.905 <= times / sets <= 0.993, (name, times / sets)
+        assert times >= 86, name  # of 95, three standard errors and what small samples cost
+
+
+@pytest.mark.parametrize("count", [1, 2, 18, 50])
+def test_a_perfect_detector_on_few_images_is_not_certain(count):
+    fake = np.arange(count) % 2 > 0
+    found = binary_intervals(fake, fake * 0.98 + 0.01, resamples=100)
+    if count == 1:
+        assert all(v["low"] is None and v["high"] is None for v in found.values())
+        assert format_interval(found["accuracy"]) == "1.0000"
+        return
+    assert found["auc"]["value"] == 1 and found["accuracy"]["value"] == 1
+    for name, value in found.items():
+        if value["low"] is not None and name != "log_loss":
+            assert value["low"] <= value["value"] <= value["high"]
+            assert value["low"] < value["high"], name
+    assert found["auc"]["low"] < 1 - 1 / count and found["accuracy"]["low"] < 1 - 1 / count
+    assert found["eer"]["high"] > 0.5 / count and found["ece"]["high"] > 0.01
+
+
+def test_no_errors_among_a_few_images_do_not_promise_a_precision():
+    recall, none = of_count(170, 180), of_count(0, 175)
+    found = precision_at(recall, none, 0.001)
+    assert found["value"] == found["high"] == 1 and found["low"] < 0.05
+    assert precision_at(recall, of_count(0, 0), 0.001)["value"] is None
+    assert precision_at(of_count(1, 1), of_count(0, 1), 0.1) == {
+        "value": 1.0, "low": None, "high": None
+    }  # fmt: skip
+
+
+def test_intervals_of_fractions_and_means():
+    assert of_count(0, 18) == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.1759, abs=1e-4)}
+    assert proportion(np.zeros(0, bool))["value"] is None
+    middle = mean_of_fractions([of_count(9, 9), of_count(0, 9)])
+    assert middle["value"] == 0.5 and 0.3 < middle["low"] < 0.5 < middle["high"] < 0.7
+    assert of_folds([0.8, 0.9])["low"] < 0.4  # Student's distribution with one degree of freedom
+    values = np.random.default_rng(0).normal(1, 1, 200)
+    mean = mean_interval(values)
+    assert mean["high"] - mean["low"] == pytest.approx(3.92 / np.sqrt(200), rel=0.15)
+    same = bootstrap(lambda w: {"d": 0.0}, 30, bounded=False)["d"]  # of two perfect detectors
+    assert same["low"] < 0 < same["high"]
 
 
 def test_a_prior_weights_the_classes_for_what_asks_whether_p_is_a_probability():
@@ -135,7 +193,9 @@ def predictions(fake, p, generators=None, classes=("real", "fake"), threshold=0.
         "generator": pa.nulls(len(p), pa.string()) if generators is None else generators,
         "verdict": np.array(classes)[(p >= threshold).astype(int)],
         "inconclusive": (p >= low) & (p < high),
-        "duplicate_of_train": np.zeros(len(p), bool), "error": pa.nulls(len(p), pa.string()),
+        "duplicate_of_train": np.zeros(len(p), bool),
+        "in_domain": np.ones(len(p), bool), "domain_reasons": [""] * len(p),
+        "error": pa.nulls(len(p), pa.string()),
     })  # fmt: skip
     info = RunInfo.model_validate({
         "status": "complete", "class_names": classes, "threshold": threshold,

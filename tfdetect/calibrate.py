@@ -46,6 +46,9 @@ def parser() -> cli.Parser:
                      "more verdicts inconclusive (default: 0.01, or 0.05 with few "
                      "images)")  # fmt: skip
     out = p.add_argument_group("output")
+    out.add_argument("--no-hashes", action="store_true", help="keep no hashes of the training "
+                     "images in the run (16 bytes each), by which copies of training images are "
+                     "recognized")  # fmt: skip
     cli.add_no_images(out)
     cli.add_batch_size(out)
     cli.add_json(out)
@@ -63,7 +66,7 @@ def main(argv: list[str]) -> None:
         split=args.split, method=args.method, cost=args.cost,
         abstention_error=args.abstention_error, threshold=cli.number_or_name(args.threshold),
         prior=cli.chosen_prior(args) or 0.5, images_in_report=not args.no_images,
-        batch_size=args.batch_size, **cli.progress_of(args),
+        keep_hashes=not args.no_hashes, batch_size=args.batch_size, **cli.progress_of(args),
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)

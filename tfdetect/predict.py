@@ -82,6 +82,16 @@ def main(argv: list[str]) -> int:
         path, reason = next(iter(unwritten.items()))
         console.warn(f"{len(unwritten)} masks or pages could not be written, the first: {path}: "
                      f"{reason}")  # fmt: skip
+    if unlike := predictions.out_of_domain:
+        console.warn(
+            f"{unlike} of {len(predictions)} images are unlike those that the detector was trained "
+            "on, in size, format or features: do not rely on their verdicts"
+        )
+    if copies := predictions.duplicates_of_train:
+        console.warn(
+            f"{copies} of {len(predictions)} images were used in training, or are copies of such: "
+            "their verdicts say nothing about new images"
+        )
     if failures:
         raise failures[0]
     return int(bool(unwritten) or predictions.unreadable == len(predictions))

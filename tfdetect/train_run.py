@@ -122,7 +122,7 @@ def train_run(
                 catalog,
                 images_in_report=images_in_report,
                 log=log,
-                calibrate=CalibrationSettings(),
+                calibrate=CalibrationSettings(keep_hashes=experiment.data.keep_hashes),
             ).run
             write_info(run)
             export_finished_run(run, experiment.training.export)

@@ -37,6 +37,12 @@ class Predictions(Sequence[dict[str, Any]]):
     - `probability_<class>`: calibrated probability of each class.
     - `verdict`: name of the class.
     - `inconclusive`: whether P(fake) is in the abstention band, where verdicts are often wrong.
+    - `in_domain`: whether the image is like those that the detector was trained on; None where
+      that is not known. Outside of them a verdict says little.
+    - `domain_reasons`: in what it is unlike them: `size`, `format`, `features`; "" in nothing.
+    - `feature_distance`: how far its features are from theirs (about 1 for training images).
+    - `duplicate_of_train`: whether the detector was trained on this image or a copy of it; None
+      where the run keeps no hashes of its training images.
     - `altered_fraction`: fraction of pixels with P(altered) of at least 0.5; only from detectors
       that predict masks.
     - `error`: why the image could not be read, or None.
@@ -85,6 +91,16 @@ class Predictions(Sequence[dict[str, Any]]):
     def unreadable(self) -> int:
         """Number of images that could not be read."""
         return len(self) - self._table["error"].null_count
+
+    @property
+    def out_of_domain(self) -> int:
+        """Number of images that are unlike the detector's training images."""
+        return self._table["in_domain"].to_pylist().count(False)
+
+    @property
+    def duplicates_of_train(self) -> int:
+        """Number of images that the detector was trained on, and of copies of them."""
+        return self._table["duplicate_of_train"].to_pylist().count(True)
 
     def to_arrow(self) -> pa.Table:
         """Return the rows as a pyarrow table.
@@ -249,9 +265,10 @@ class Detector:
 
             failed = FailedWrites()
             writer = MaskWriter(Path(masks), paths, failed) if masks is not None else None
+            from_pixels = [Path(path).parent == Path(folder) for path in paths]
             table = predict_files(
                 self.run, detector, paths, batch_size, progress=progress,
-                on_mask=writer.write if writer else None,
+                on_mask=writer.write if writer else None, from_pixels=from_pixels,
             )  # fmt: skip
             rows = _with_errors(_renamed(table, names), files.errors)
             found = Predictions(rows, (), failed.reasons)

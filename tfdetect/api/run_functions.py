@@ -172,6 +172,7 @@ def calibrate(
     threshold: float | str | None = None,
     prior: float | str = 0.5,
     images_in_report: bool = True,
+    keep_hashes: bool = True,
     batch_size: int = 64,
     progress: bool = True,
     log: Log = console.log,
@@ -196,6 +197,8 @@ def calibrate(
             what the run's experiment says.
         prior: fraction of fakes that P(fake) supposes, 0 to 1, or "validation" for the fraction
             among the images it is calibrated on.
+        keep_hashes: whether the run keeps hashes of its training images (16 bytes each), by which
+            copies of them are recognized; only on the run's own dataset.
         images_in_report, batch_size, progress, log: see `evaluate`.
 
     Returns:
@@ -226,7 +229,7 @@ def calibrate(
 
     settings = CalibrationSettings(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
-        required=True,
+        required=True, keep_hashes=keep_hashes,
     )  # fmt: skip
     catalog = read_data(spec, roots, progress, log)
     with console.quiet(not progress), updating(run) as staged:

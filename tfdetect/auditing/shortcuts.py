@@ -10,6 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.tree import DecisionTreeClassifier
 
 from tfdetect.auditing.traits import TRAITS, Trait
+from tfdetect.evaluation.intervals import mean_of_fractions, proportion
 
 TREE_DEPTH = 3
 FOLDS = 5
@@ -211,17 +212,11 @@ def tree_accuracy(
             max_depth=TREE_DEPTH, min_samples_leaf=min_leaf, class_weight="balanced", random_state=0
         )
         predicted[test] = tree.fit(matrix[train], labels[train]).predict(matrix[test])
-    recalls, counts = [], []
-    for label in range(classes):
-        rows = labels == label
-        recalls.append((predicted[rows] == label).mean())
-        counts.append(rows.sum())
-    accuracy = float(np.mean(recalls))
-    # Agresti-Coull, so that a recall of 1 on few images does not count as certain.
-    adjusted = (np.array(recalls) * counts + 2) / (np.array(counts) + 4)
-    variance = adjusted * (1 - adjusted) / (np.array(counts) + 4)
-    error = np.sqrt(variance.sum()) / classes
-    return accuracy, float(accuracy - 1.96 * error)
+    mean = mean_of_fractions([
+        proportion(predicted[labels == label] == label) for label in range(classes)
+    ])  # fmt: skip
+    assert mean["value"] is not None and mean["low"] is not None  # classes have 10 images or more
+    return mean["value"], mean["low"]
 
 
 def _effect_size(table: pa.Table, trait: Trait, labels: np.ndarray, classes: int) -> float:

@@ -105,6 +105,8 @@ class Data(Document):
             source in proportion to the square root of its images, so that no large one dominates.
         dataset_weights: how often the datasets of a union are drawn in training, by name; by
             default in proportion to their sizes.
+        keep_hashes: keep 16 bytes of hashes of each training image in the run, by which copies of
+            training images are recognized later.
     """
 
     dataset: str | None = None
@@ -116,6 +118,7 @@ class Data(Document):
     cache: Literal["auto", "memory", "none"] = "auto"
     balance: Literal["none", "sample", "weight", "domain"] = "none"
     dataset_weights: dict[str, float] = {}
+    keep_hashes: bool = True
 
     @model_validator(mode="after")
     def _windows(self):

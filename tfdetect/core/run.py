@@ -46,17 +46,22 @@ EPSILON = 1e-7  # of a probability, before its logit
 
 
 class Metric(float):
-    """A metric's value with its 95% interval: a float with the attributes `low` and `high`."""
+    """A metric's value with its 95% interval: a float with the attributes `low` and `high`.
 
-    low: float
-    high: float
+    Of a single image there is no interval: both are None.
+    """
 
-    def __new__(cls, value: float, low: float, high: float) -> "Metric":
+    low: float | None
+    high: float | None
+
+    def __new__(cls, value: float, low: float | None, high: float | None) -> "Metric":
         metric = super().__new__(cls, value)
         metric.low, metric.high = low, high
         return metric
 
     def __repr__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{float(self):.4f}"
         return f"{float(self):.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 

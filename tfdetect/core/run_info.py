@@ -10,6 +10,7 @@ from tfdetect.core.spec import MaskChannel
 
 SCHEMA_VERSION: Final = 2
 MAX_THRESHOLD = 1 + 2**-20  # just above the largest P(fake): from there on nothing is called fake
+SIZE_TOLERANCE = 1.5  # factor on the training images' sides, within which an image is like them
 
 Status = Literal["training", "interrupted", "complete", "converted"]
 
@@ -55,11 +56,17 @@ class Calibration(Document):
 
 
 class OperatingPoint(Document):
-    """A threshold of P(fake) chosen on validation, and the rates that it gives there."""
+    """A threshold of P(fake) chosen on validation, and the rates that it gives there.
+
+    Attributes:
+        authentic, fakes: numbers of images that it was chosen on; none in older runs.
+    """
 
     threshold: float = Field(ge=0, le=MAX_THRESHOLD)
     fpr: float = Field(ge=0, le=1)
     tpr: float = Field(ge=0, le=1)
+    authentic: int | None = Field(None, ge=1)
+    fakes: int | None = Field(None, ge=1)
 
 
 class AbstentionBand(Document):
@@ -88,6 +95,14 @@ class TrainingImages(Document):
     generators: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     shorter_side: tuple[int, int, int] | None = None
+
+    @property
+    def alike_sides(self) -> tuple[float, float] | None:
+        """Smallest and largest shorter side, in pixels, of images like these; none if unknown."""
+        if self.shorter_side is None:
+            return None
+        low, _, high = self.shorter_side
+        return low / SIZE_TOLERANCE, high * SIZE_TOLERANCE
 
 
 class MaskCoverage(Document):
@@ -156,6 +171,26 @@ class DatasetInfo(Document):
     masks: dict[str, MaskInfo] = {}
 
 
+class Domain(Document):
+    """Where the features of an image are unlike those of the training images.
+
+    The distance is `models.feature_distance.FeatureDistance`; its arrays are in domain.npy.
+
+    Attributes:
+        limit: distance beyond which an image is outside of the detector's domain.
+        rest: see `FeatureDistance`.
+        false_alarm_rate: fraction of images like those of validation that lie beyond the limit.
+        training_images, validation_images: numbers of images that the distance was fitted to, and
+            that the limit was chosen on.
+    """
+
+    limit: float = Field(gt=0, allow_inf_nan=False)
+    rest: float = Field(gt=0, allow_inf_nan=False)
+    false_alarm_rate: float = Field(gt=0, lt=1)
+    training_images: int = Field(ge=1)
+    validation_images: int = Field(ge=1)
+
+
 class RunInfo(Document):
     """Everything that a run says of itself in run.json.
 
@@ -174,6 +209,8 @@ class RunInfo(Document):
         operating_points: thresholds by name, such as "fpr_1", chosen on validation.
         abstention_band: P(fake) for which the verdict is inconclusive; none if too few
             validation images allow one.
+        domain: how images unlike the training images are recognized by their features; none if
+            there are too few images, or the training images were not at hand.
         dataset: the data of the training.
         fusion: of an ensemble, how its members are fused.
         members: of an ensemble, the names of the runs that it was fused from.
@@ -203,6 +240,7 @@ class RunInfo(Document):
     calibration: Calibration | None = None
     operating_points: dict[str, OperatingPoint] = {}
     abstention_band: AbstentionBand | None = None
+    domain: Domain | None = None
     dataset: DatasetInfo
     fusion: str | None = None
     members: tuple[str, ...] = ()

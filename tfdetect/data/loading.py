@@ -15,6 +15,7 @@ from tfdetect.data.targets import UNKNOWN
 from tfdetect.imaging.equalize import equalize_images, equalize_randomly
 from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.imaging.geometry import fold_in, resize, uncropped, window, windows
+from tfdetect.imaging.image_facts import image_facts
 from tfdetect.imaging.read import decode_any
 
 WORKERS = os.cpu_count() or 1  # files or batches processed at a time
@@ -202,7 +203,11 @@ def image_dataset(
 
 
 def view_dataset(
-    source: Files | Records, views: Sequence[View], batch_size: int, change: Change | None = None
+    source: Files | Records,
+    views: Sequence[View],
+    batch_size: int,
+    change: Change | None = None,
+    facts: bool = False,
 ) -> tf.data.Dataset:
     """Return batches of images in several views; each image is decoded once for all of them.
 
@@ -213,20 +218,21 @@ def view_dataset(
         views: size, resize policy and number of crops of each view.
         batch_size: number of images in a batch; the last one may be smaller.
         change: applied to each decoded image before anything else.
+        facts: whether to return what is known of each image beside its pixels.
 
     Returns:
         Batches of (index into `source` int64 [b], images), in order. Images are a tuple of
-        uint8 [b, crops, *size, 3], one for each view.
+        uint8 [b, crops, *size, 3], one for each view. With `facts`, int64 [b, 5] follows; see
+        `image_facts`.
     """
-    if len(views) == 1 and views[0].crops == 1 and change is None:
-        [view] = views
-        images = image_dataset(source, view.size, view.policy, batch_size, equalizing=view.equalize)
-        return images.map(lambda index, image: (index, (image[:, None],)))
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple:
-        image = decode_any(source.load(item), source.max_pixels)
+        data = source.load(item)
+        image = decode_any(data, source.max_pixels)
+        known = (image_facts(data, image),) if facts else ()
         image = change(image, index) if change else image
-        return index, tuple(windows(image, v.size, v.policy, v.crops, v.equalize) for v in views)
+        parts = tuple(windows(image, v.size, v.policy, v.crops, v.equalize) for v in views)
+        return index, parts, *known
 
     images = source.stream().map(read, WORKERS)
     return without_autotuning(images.ignore_errors().batch(batch_size).prefetch(PREFETCH))
@@ -243,18 +249,32 @@ def native_images(
         change: applied to each decoded image; the mask is empty then.
 
     Returns:
-        Elements (index int64, image uint8 [H, W, 3], mask uint8 [H, W, 1]).
+        Elements (index int64, image uint8 [H, W, 3], mask uint8 [H, W, 1], facts int64 [5] as of
+        `image_facts`).
     """
 
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image = decode_any(source.load(item), source.max_pixels)
+        data = source.load(item)
+        image = decode_any(data, source.max_pixels)
+        facts = image_facts(data, image)
         if change:
             image = change(image, index)
         if change or masks is None:
-            return index, image, tf.zeros_like(image[..., :1])
-        return index, image, fit_mask(masks.load(index, item), tf.shape(image)[:2])
+            return index, image, tf.zeros_like(image[..., :1]), facts
+        return index, image, fit_mask(masks.load(index, item), tf.shape(image)[:2]), facts
 
     return without_autotuning(source.stream().map(read, WORKERS).ignore_errors().prefetch(PREFETCH))
+
+
+def hash_images(source: Files | Records, batch_size: int = 256) -> tf.data.Dataset:
+    """Return batches of (index int64 [b], facts int64 [b, 5]) of the images that can be read."""
+
+    def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        data = source.load(item)
+        return index, image_facts(data, decode_any(data, source.max_pixels))
+
+    images = source.stream().map(read, WORKERS)
+    return without_autotuning(images.ignore_errors().batch(batch_size).prefetch(PREFETCH))
 
 
 def load_images(

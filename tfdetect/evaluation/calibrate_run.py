@@ -28,6 +28,7 @@ class CalibrationSettings:
         threshold: the operating point that gives the verdict, or P(fake) itself; None for what
             the run's experiment says (`training.threshold`).
         required: whether images of one class alone are an error.
+        keep_hashes: whether the run keeps hashes of its training images, if they are at hand.
     """
 
     method: str = "auto"
@@ -36,6 +37,7 @@ class CalibrationSettings:
     prior: float | str = DEFAULT_PRIOR
     threshold: str | float | None = None
     required: bool = False
+    keep_hashes: bool = True
 
 
 def calibrate_run(

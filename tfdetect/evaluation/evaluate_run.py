@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
@@ -17,8 +18,11 @@ from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.masks import COVERAGE, check_masks
 from tfdetect.data.sources import image_source, mask_source
+from tfdetect.data.training_hashes import FILE as HASHES_FILE
+from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.calibrate_run import CalibrationSettings, calibrate_run
+from tfdetect.evaluation.fit_domain import fit_distance, with_limit
 from tfdetect.evaluation.mask_metrics import confusions, iou_of
 from tfdetect.evaluation.measure import measure, pixel_histograms
 from tfdetect.evaluation.predictions import (
@@ -91,9 +95,14 @@ def evaluate_run(
     detector = load_detector(run)
     if predicts_masks(detector):
         check_masks(catalog.masks)
-    # Duplicates of training images are known only for the run's own dataset.
     own = catalog.name == run.info.dataset.name
-    training_hashes = set(catalog.split("train")["hash"].to_pylist()) if own else set()
+    copies = _TrainingCopies(catalog if own else None)
+    if calibrate and own:
+        run = fit_distance(run, detector, catalog, batch_size)
+        if calibrate.keep_hashes:
+            _write_hashes(run, catalog, log)
+        else:
+            (run.path / HASHES_FILE).unlink(missing_ok=True)
     tables: dict[str, pa.Table] = {}
     examples: dict[str, MaskExamples] = {}
     for split in splits:
@@ -105,15 +114,15 @@ def evaluate_run(
         settings = None if tables else calibrate
         table = predict_source(
             uncalibrated(run) if settings else run, detector, image_source(catalog, rows),
-            batch_size, truth=truth,
+            batch_size, truth=truth, own_validation=own and split == "validation",
         )  # fmt: skip
         if settings:
+            if own:
+                run = with_limit(run, table, log)
             labels, groups = rows["label"].to_numpy(), rows["group"].to_pylist()
             run = calibrate_run(run, labels, groups, table, settings, log)
             table = recalibrate(table, run)
-        if own and split == "test":  # validation selected the best epoch
-            training_hashes |= set(catalog.split("validation")["hash"].to_pylist())
-        tables[split] = complete(rows, table, training_hashes)
+        tables[split] = complete(rows, copies.mark(table, rows, split))
         if report and images_in_report and predicts_masks(detector):
             examples[split] = _mask_examples(run, detector, catalog, rows, tables[split])
     if not tables:
@@ -154,23 +163,68 @@ def write_evaluation(
     write_text(output / "metrics.json", json.dumps(results, indent=2) + "\n")
 
 
-def complete(rows: pa.Table, table: pa.Table, training_hashes: set[str]) -> pa.Table:
+def complete(rows: pa.Table, table: pa.Table) -> pa.Table:
     """Return predictions with what the catalog knows of the images.
 
     Args:
         rows: of the catalog.
         table: the predictions, in the same order.
-        training_hashes: hashes of the contents of the training images.
 
     Returns:
         The table with path (relative to the dataset directory) first, and with dataset, label,
-        generator, mask, mask_coverage, hash and duplicate_of_train.
+        generator, mask, mask_coverage and hash.
     """
-    duplicate = pa.array([h in training_hashes for h in rows["hash"].to_pylist()])
     table = table.add_column(0, "path", rows["path"])
     for name in ("dataset", "label", "generator", "mask", COVERAGE, "hash"):
         table = table.append_column(name, rows[name])
-    return table.append_column("duplicate_of_train", duplicate)
+    return table
+
+
+class _TrainingCopies:
+    """Marks training images of the run's own dataset by the hashes of the catalog.
+
+    A run that has hashes of its training images marks those itself, in every dataset. Validation
+    selected the best epoch, so that its images count too, except in the validation split.
+    """
+
+    def __init__(self, own: Catalog | None):
+        """Read the hashes.
+
+        Args:
+            own: the dataset that the run was trained on; None if it is evaluated on another one.
+        """
+        self._known = {
+            split: set(own.split(split)["hash"].to_pylist()) if own else set()
+            for split in ("train", "validation")
+        }
+
+    def mark(self, table: pa.Table, rows: pa.Table, split: str) -> pa.Table:
+        """Return predictions with the column duplicate_of_train filled in.
+
+        Args:
+            table: the predictions of one split.
+            rows: of the catalog, in the same order.
+            split: which one.
+        """
+        known = self._known["train"]
+        if split != "validation":
+            known = known | self._known["validation"]
+        if not known:
+            return table
+        same = pa.array([h in known for h in rows["hash"].to_pylist()])
+        position = table.column_names.index("duplicate_of_train")
+        same = pc.or_kleene(same, pc.fill_null(table.column(position), False))
+        return table.set_column(position, "duplicate_of_train", same)
+
+
+def _write_hashes(run: Run, catalog: Catalog, log: Callable[[str], None]) -> None:
+    """Write the hashes of the training images into the run's folder."""
+    hashes = TrainingHashes.compute(catalog)
+    size = hashes.save(run.path)
+    log(
+        f"training images: hashes of {hashes.table.num_rows:,} images "
+        f"({size / 1e6:.1f} MB) in {HASHES_FILE}"
+    )
 
 
 def _mask_truth(catalog: Catalog, rows: pa.Table) -> MaskTruth:

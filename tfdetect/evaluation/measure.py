@@ -8,22 +8,23 @@ import pyarrow.compute as pc
 
 from tfdetect.core.run import Run
 from tfdetect.data.masks import COVERAGE, coverage_by_class
+from tfdetect.evaluation.intervals import (
+    Interval,
+    binary_intervals,
+    bootstrap,
+    precision_at,
+    proportion,
+)
 from tfdetect.evaluation.mask_metrics import (
     BINS,
     batch_iou,
     best_threshold,
     mask_metrics,
 )
-from tfdetect.evaluation.metrics import (
-    Interval,
-    binary_metrics,
-    confusion,
-    proportion,
-    widen_extremes,
-    with_intervals,
-)
-from tfdetect.evaluation.operating_points import precision_at
-from tfdetect.evaluation.prediction_tables import by_generator
+from tfdetect.evaluation.metrics import binary_metrics, confusion
+from tfdetect.evaluation.prediction_tables import by_generator, shares_authentic
+from tfdetect.evaluation.run_description import chosen_on
+from tfdetect.evaluation.verdicts import is_fake
 
 # Fractions of fakes among all images for which the precision is computed.
 PRIORS = (0.1, 0.01, 0.001)
@@ -40,15 +41,21 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
         count and unreadable: numbers of images.
         metrics: {name: value, low, high}; of images of one class, only its rate.
         confusion: counts [true class][verdict].
-        operating_points: {name: threshold, fpr, tpr, precision {prior: value}}; None for the
-            rate of a class that is missing.
-        abstention: low, high, coverage and accuracy of the verdicts outside of the band.
+        operating_points: {name: threshold, fpr, tpr, precision {prior: value, low, high}}; None
+            for the rate of a class that is missing.
+        abstention: low, high, error_rate, chosen_on (the images of validation, in words),
+            coverage and accuracy of the verdicts outside of the band.
         uncalibrated: log_loss and ece of the raw scores, where the run is calibrated.
         prior: fraction of fakes to which log-loss, Brier score and ECE are weighted.
         masks: of the images whose true masks are known.
         mask_coverage: {class: count, empty, full, quantiles}, how much the mask files cover.
-        without_duplicates: the same without exact duplicates of training images.
-        datasets, generators: the same for each dataset of a union and each image generator.
+        domain: in_domain (fraction of the images that are like the training images), reasons
+            (numbers of the others by what is unlike), inside and outside (metrics of both), where
+            the run knows its training images.
+        without_duplicates: the same without training images and copies of them.
+        datasets, generators: the same for each dataset of a union and each image generator. Where
+            a generator is compared with the authentic images of all, both classes count the same
+            (balanced), however few images the generator made.
         unseen_generators: the same of all generators that the run was not trained on.
         constant: a warning where every verdict is the same.
 
@@ -59,11 +66,12 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
         "count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows
     }  # fmt: skip
     result |= _measure_verdicts(readable, run) | _measure_thresholds(readable, run)
+    result |= _measure_domain(readable, run)
     if COVERAGE in readable.column_names:
         coverage = coverage_by_class(readable, tuple(run.class_names))
         if coverage:
             result["mask_coverage"] = {name: c.model_dump() for name, c in coverage.items()}
-    duplicate = readable["duplicate_of_train"].to_numpy(zero_copy_only=False)
+    duplicate = readable["duplicate_of_train"].fill_null(False).to_numpy(zero_copy_only=False)
     if duplicate.any():
         rest = readable.filter(pa.array(~duplicate))
         result["without_duplicates"] = {"count": rest.num_rows, **_measure_verdicts(rest, run)}
@@ -76,7 +84,10 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
         }
     generators = by_generator(readable)
     if generators:
-        result["generators"] = {name: _measure_part(part, run) for name, part in generators.items()}
+        result["generators"] = {
+            name: _measure_part(part, run, shares_authentic(part))
+            for name, part in generators.items()
+        }
     training = run.info.dataset.training_images
     known = training.generators if training else ()
     unseen = [name for name in generators if name not in known]
@@ -85,17 +96,39 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
             pc.is_in(readable["generator"].cast(pa.string()), pa.array(unseen)), "unseen", None
         )
         [part] = by_generator(readable.append_column("group", column), "group").values()
-        result["unseen_generators"] = {"generators": unseen, **_measure_part(part, run)}
+        result["unseen_generators"] = {
+            "generators": unseen, **_measure_part(part, run, shares_authentic(part, "group"))
+        }  # fmt: skip
     return result
 
 
-def _measure_part(table: pa.Table, run: Run) -> dict[str, Any]:
+def _measure_part(table: pa.Table, run: Run, balanced: bool) -> dict[str, Any]:
     return {
-        "count": table.num_rows, **_measure_verdicts(table, run), **_measure_thresholds(table, run)
+        "count": table.num_rows, "balanced": balanced,
+        **_measure_verdicts(table, run, balanced), **_measure_thresholds(table, run),
     }  # fmt: skip
 
 
-def _measure_verdicts(table: pa.Table, run: Run) -> dict[str, Any]:
+def _measure_domain(table: pa.Table, run: Run) -> dict[str, Any]:
+    """Return domain, where it is known."""
+    known = table.filter(pc.is_valid(table["in_domain"]))
+    if not known.num_rows:
+        return {}
+    inside = known["in_domain"].to_numpy(zero_copy_only=False)
+    texts = known["domain_reasons"].to_pylist()
+    reasons = {name: sum(name in text for text in texts) for name in ("size", "format", "features")}
+    found: dict[str, Any] = {
+        "in_domain": proportion(inside), "reasons": {k: n for k, n in reasons.items() if n}
+    }  # fmt: skip
+    for name, rows in (("inside", inside), ("outside", ~inside)):
+        part = known.filter(pa.array(rows))
+        if part.num_rows:
+            fake, p = part["label"].to_numpy() > 0, part["p_fake"].to_numpy()
+            found[name] = {"count": part.num_rows, "metrics": _label_metrics(fake, p, run)}
+    return {"domain": found}
+
+
+def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> dict[str, Any]:
     """Return metrics, confusion, masks, class_accuracy and constant."""
     if not table.num_rows:
         return {"metrics": {}, "confusion": []}
@@ -103,7 +136,7 @@ def _measure_verdicts(table: pa.Table, run: Run) -> dict[str, Any]:
     fake = labels > 0
     predicted = np.array([run.class_names.index(v) for v in table["verdict"].to_pylist()])
     part: dict[str, Any] = {
-        "metrics": _label_metrics(fake, table["p_fake"].to_numpy(), run),
+        "metrics": _label_metrics(fake, table["p_fake"].to_numpy(), run, balanced),
         "confusion": confusion(labels, predicted, len(run.class_names)),
     }
     if "altered_histogram" in table.column_names:
@@ -117,14 +150,15 @@ def _measure_verdicts(table: pa.Table, run: Run) -> dict[str, Any]:
     return part
 
 
-def _label_metrics(fake: np.ndarray, p_fake: np.ndarray, run: Run) -> dict[str, Interval]:
+def _label_metrics(
+    fake: np.ndarray, p_fake: np.ndarray, run: Run, balanced: bool = False
+) -> dict[str, Interval]:
     """Return metrics with intervals; of images of one class, only its rate."""
     if not fake.any():
-        return {"fpr": proportion(p_fake >= run.threshold)}
+        return {"fpr": proportion(is_fake(p_fake, run.threshold))}
     if fake.all():
-        return {"recall": proportion(p_fake >= run.threshold)}
-    metrics = binary_metrics(fake, p_fake, run.threshold, run.info.prior)
-    return widen_extremes(with_intervals(metrics, len(fake)), fake, p_fake >= run.threshold)
+        return {"recall": proportion(is_fake(p_fake, run.threshold))}
+    return binary_intervals(fake, p_fake, run.threshold, run.info.prior, balanced=balanced)
 
 
 def _measure_thresholds(table: pa.Table, run: Run) -> dict[str, Any]:
@@ -138,20 +172,19 @@ def _measure_thresholds(table: pa.Table, run: Run) -> dict[str, Any]:
     points = {}
     for name, threshold in thresholds.items():
         fpr, tpr = (
-            proportion(p[rows] >= threshold) if rows.any() else None for rows in (~fake, fake)
+            proportion(is_fake(p[rows], threshold)) if rows.any() else None
+            for rows in (~fake, fake)
         )
-        precision = {
-            str(prior): precision_at(tpr["value"], fpr["value"], prior) if fpr and tpr else None
-            for prior in PRIORS
-        }
+        precision = {str(prior): precision_at(tpr, fpr, prior) for prior in PRIORS}
         points[name] = {"threshold": threshold, "fpr": fpr, "tpr": tpr, "precision": precision}
     found: dict[str, Any] = {"operating_points": points}
     if run.info.abstention_band is not None:
         low, high = run.abstention_band
         conclusive = ~table["inconclusive"].to_numpy(zero_copy_only=False)
-        right = ((p >= run.threshold) == fake)[conclusive]
+        right = (is_fake(p, run.threshold) == fake)[conclusive]
         found["abstention"] = {
             "low": low, "high": high, "error_rate": run.info.abstention_band.error_rate,
+            "chosen_on": chosen_on(run),
             "coverage": proportion(conclusive),
             "accuracy": proportion(right) if conclusive.any() else None,
         }  # fmt: skip
@@ -187,7 +220,7 @@ def _measure_masks(altered: np.ndarray, authentic: np.ndarray) -> dict[str, Any]
     count = int((altered.sum(axis=1) > 0).sum())
     result: dict[str, Any] = {
         "count": len(altered), "altered": count,
-        "metrics": with_intervals(mask_metrics(altered, authentic), len(altered)),
+        "metrics": bootstrap(mask_metrics(altered, authentic), len(altered)),
         "batch_iou": round(batch_iou(altered, authentic), 6),
     }  # fmt: skip
     if count:

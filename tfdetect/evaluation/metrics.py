@@ -1,13 +1,14 @@
-"""Metrics of a detector, each with a bootstrap interval.
+"""Metrics of a detector. `intervals` gives each its interval.
 
 All take sample weights, so that a bootstrap resample is a vector of counts and nothing is copied
 or sorted twice.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import binomtest
+
+from tfdetect.evaluation.verdicts import is_fake
 
 # P(fake) is kept this far from 0 and 1 before its logarithm is taken, as scikit-learn does.
 EPSILON = float(np.finfo(np.float32).eps)
@@ -22,11 +23,15 @@ NAMES = {
 }  # fmt: skip
 
 Metrics = Callable[[np.ndarray], dict[str, float]]
-Interval = Mapping[str, float | None]
 
 
 def binary_metrics(
-    fake: np.ndarray, scores: np.ndarray, threshold: float = 0.5, prior: float | None = None
+    fake: np.ndarray,
+    scores: np.ndarray,
+    threshold: float = 0.5,
+    prior: float | None = None,
+    *,
+    balanced: bool = False,
 ) -> Metrics:
     """Prepare the metrics of P(fake).
 
@@ -37,28 +42,32 @@ def binary_metrics(
         prior: fraction of fakes that P(fake) supposes. Log-loss, Brier score and ECE ask whether
             P(fake) is a probability, so for them the classes are weighted to that fraction: a set
             with 80% fakes does not make a detector miscalibrated. None weights every image alike.
+        balanced: whether both classes count the same in accuracy, precision, F1 and average
+            precision, however many images they have.
 
     Returns:
         A function from weights float [n] to a dict of metrics, with the keys of `NAMES`. A metric
-        that needs a class that is missing is nan.
+        that needs a class that is missing is nan, and so is the recall at 1% (5%) false positives
+        of fewer than 100 (20) authentic images.
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores, np.float64)
     order = np.argsort(-scores, kind="stable")
     sorted_fake, sorted_scores = fake[order], scores[order]
     # The last of each run of equal scores: only there is a threshold possible.
     ends = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)
-    called_fake = scores >= threshold
+    called_fake, authentic = is_fake(scores, threshold), int((~fake).sum())
     clipped = np.clip(scores, EPSILON, 1 - EPSILON)
     losses = -np.where(fake, np.log(clipped), np.log1p(-clipped))
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
 
     def metrics(weights: np.ndarray) -> dict[str, float]:
         w = weights.astype(np.float64)
-        tp, fp = w[called_fake & fake].sum(), w[called_fake & ~fake].sum()
-        fn, tn = w[~called_fake & fake].sum(), w[~called_fake & ~fake].sum()
+        u = w * class_weights(fake, 0.5, w) if balanced else w
+        tp, fp = u[called_fake & fake].sum(), u[called_fake & ~fake].sum()
+        fn, tn = u[~called_fake & fake].sum(), u[~called_fake & ~fake].sum()
         with np.errstate(invalid="ignore", divide="ignore"):
             recall, specificity = tp / (tp + fn), tn / (tn + fp)
-            sorted_w = w[order]
+            sorted_w = u[order]
             tps = np.cumsum(sorted_w * sorted_fake)[ends]
             fps = np.cumsum(sorted_w * ~sorted_fake)[ends]
             tpr, fpr = np.r_[0, tps / tps[-1]], np.r_[0, fps / fps[-1]]
@@ -67,7 +76,7 @@ def binary_metrics(
             v = w if prior is None else w * class_weights(fake, prior, w)
             gap = np.bincount(bins, v * scores, BINS) - np.bincount(bins, v * fake, BINS)
             return {
-                "accuracy": (tp + tn) / w.sum(),
+                "accuracy": (tp + tn) / u.sum(),
                 "balanced_accuracy": (recall + specificity) / 2,
                 "precision": tp / (tp + fp) if tp + fp else 0.0,
                 "recall": recall,
@@ -77,8 +86,8 @@ def binary_metrics(
                 # Without authentic images it would be 1 whatever the scores.
                 "ap": float(np.sum(np.diff(tpr) * precisions)) if fps[-1] else np.nan,
                 "eer": _equal_error_rate(tpr, fpr),
-                "tpr_at_fpr_1": _recall_at_fpr(tpr, fpr, 0.01),
-                "tpr_at_fpr_5": _recall_at_fpr(tpr, fpr, 0.05),
+                "tpr_at_fpr_1": _recall_at_fpr(tpr, fpr, 0.01, authentic),
+                "tpr_at_fpr_5": _recall_at_fpr(tpr, fpr, 0.05, authentic),
                 "log_loss": (v * losses).sum() / v.sum(),
                 "brier": (v * (scores - fake) ** 2).sum() / v.sum(),
                 "ece": np.abs(gap).sum() / v.sum(),
@@ -117,81 +126,14 @@ def _equal_error_rate(tpr: np.ndarray, fpr: np.ndarray) -> float:
     return float(fpr[before] + fraction * (fpr[after] - fpr[before]))
 
 
-def _recall_at_fpr(tpr: np.ndarray, fpr: np.ndarray, rate: float) -> float:
-    """Return the highest recall of a threshold whose false positive rate is at most `rate`."""
-    if np.isnan(tpr).any() or np.isnan(fpr).any():
+def _recall_at_fpr(tpr: np.ndarray, fpr: np.ndarray, rate: float, authentic: int) -> float:
+    """Return the highest recall of a threshold whose false positive rate is at most `rate`.
+
+    It is nan where one false positive among the authentic images is a higher rate.
+    """
+    if authentic * rate < 1 or np.isnan(tpr).any() or np.isnan(fpr).any():
         return float("nan")
     return float(tpr[fpr <= rate].max())
-
-
-def with_intervals(
-    metrics: Metrics, count: int, seed: int = 0, resamples: int = 1000, level: float = 0.95
-) -> dict[str, Interval]:
-    """Evaluate metrics on all images and on bootstrap resamples of them.
-
-    Args:
-        metrics: from `binary_metrics`.
-        count: number of images.
-        seed: of the resamples.
-        resamples: their number.
-        level: the interval holds the middle `level` of the resamples.
-
-    Returns:
-        {metric: {"value", "low", "high"}}, rounded to six digits; None where not defined.
-    """
-    point = metrics(np.ones(count))
-    rng = np.random.default_rng(seed)
-    rows = [
-        metrics(np.bincount(rng.integers(count, size=count), minlength=count))
-        for _ in range(resamples)
-    ]
-    edges = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
-    result: dict[str, Interval] = {}
-    for name, value in point.items():
-        values = np.array([row[name] for row in rows])
-        values = values[~np.isnan(values)]
-        low, high = np.percentile(values, edges) if len(values) else (np.nan, np.nan)
-        triple = {"value": value, "low": low, "high": high}
-        result[name] = {k: None if np.isnan(v) else round(float(v), 6) for k, v in triple.items()}
-    return result
-
-
-def proportion(hits: np.ndarray) -> dict[str, float]:
-    """Return the fraction of true values in bool [n], n > 0, with Wilson's 95% interval."""
-    test = binomtest(int(hits.sum()), len(hits))
-    low, high = test.proportion_ci(method="wilson")
-    triple = {"value": test.statistic, "low": low, "high": high}
-    return {name: round(float(value), 6) for name, value in triple.items()}
-
-
-def widen_extremes(
-    metrics: dict[str, Interval], fake: np.ndarray, called_fake: np.ndarray
-) -> dict[str, Interval]:
-    """Return metrics in which rates of exactly 0 or 1 have Wilson's interval.
-
-    Where all or none of the images are right, every resample is the same, and the bootstrap
-    interval would claim certainty.
-
-    Args:
-        metrics: from `with_intervals`.
-        fake: bool [n].
-        called_fake: bool [n], the verdicts.
-    """
-    hits = {
-        "accuracy": called_fake == fake, "recall": called_fake[fake], "fpr": called_fake[~fake]
-    }  # fmt: skip
-    return metrics | {
-        name: proportion(values) for name, values in hits.items()
-        if name in metrics and metrics[name]["value"] in (0.0, 1.0) and len(values)
-    }  # fmt: skip
-
-
-def format_interval(metric: Mapping[str, float | None] | None, digits: int = 4) -> str:
-    """Return a metric as text, "0.9123 [0.9050, 0.9190]"; "-" where it is not defined."""
-    if metric is None or metric["value"] is None:
-        return "-"
-    value, low, high = (f"{metric[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
 
 
 def confusion(

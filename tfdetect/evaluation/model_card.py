@@ -3,7 +3,7 @@
 from typing import Any
 
 from tfdetect.core.run import Run
-from tfdetect.evaluation.metrics import format_interval
+from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.result_tables import ordered, tables_of
 from tfdetect.evaluation.run_description import (
     calibration_sentence,

@@ -56,7 +56,7 @@ def operating_points(
     return {
         name: OperatingPoint(
             threshold=_halfway(cuts, i) if name in ("eer", "balanced") else float(cuts[i]),
-            fpr=float(fpr[i]), tpr=float(tpr[i]),
+            fpr=float(fpr[i]), tpr=float(tpr[i]), authentic=len(authentic), fakes=len(fakes),
         )
         for name, i in chosen.items()
     }  # fmt: skip
@@ -117,9 +117,3 @@ def abstention_band(
     low, high = min(low, threshold), max(high, threshold)
     coverage = float(((p < low) | (p >= high)).mean())
     return AbstentionBand(low=low, high=high, error_rate=rate, coverage=coverage)
-
-
-def precision_at(tpr: float, fpr: float, prior: float) -> float | None:
-    """Return the precision where a fraction `prior` of all images is fake; None without a call."""
-    called_fake = tpr * prior + fpr * (1 - prior)
-    return tpr * prior / called_fake if called_fake else None

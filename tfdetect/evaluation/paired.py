@@ -14,14 +14,9 @@ from scipy import stats
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.evaluation.metrics import (
-    NAMES,
-    Interval,
-    Metrics,
-    binary_metrics,
-    format_interval,
-    with_intervals,
-)
+from tfdetect.evaluation.intervals import Interval, binary_intervals, bootstrap, format_interval
+from tfdetect.evaluation.metrics import NAMES, binary_metrics
+from tfdetect.evaluation.verdicts import is_fake
 
 
 def difference(
@@ -50,7 +45,7 @@ def difference(
         a, b = first(weights), second(weights)
         return {name: a[name] - b[name] for name in names}
 
-    return with_intervals(subtract, len(fake), resamples=resamples)
+    return bootstrap(subtract, len(fake), resamples=resamples, bounded=False)
 
 
 def mcnemar(right_one: np.ndarray, right_other: np.ndarray) -> float:
@@ -134,7 +129,7 @@ def compare(
         table = table.take(pa.array(order))
         labels[name] = table["label"].to_numpy() > 0
         p[name] = table["p_fake"].to_numpy()
-        right[name] = (p[name] >= runs[name].threshold) == labels[name]
+        right[name] = is_fake(p[name], runs[name].threshold) == labels[name]
     fake = next(iter(labels.values()))
     if any((other != fake).any() for other in labels.values()):
         raise UserError(f"{', '.join(runs)} were evaluated with different labels of an image.")
@@ -146,9 +141,7 @@ def compare(
     found = {
         "count": len(fake),
         "runs": {
-            name: with_intervals(
-                _selected(binary_metrics(fake, p[name], runs[name].threshold), metrics), len(fake)
-            )
+            name: binary_intervals(fake, p[name], runs[name].threshold, names=metrics)
             for name in runs
         },
     }
@@ -193,10 +186,6 @@ def terminal(found: dict) -> str:
 def _star(metric: dict) -> str:
     differs = metric["low"] is not None and (metric["low"] > 0 or metric["high"] < 0)
     return " *" if differs else ""
-
-
-def _selected(metrics: Metrics, names: Sequence[str]) -> Metrics:
-    return lambda weights: {k: v for k, v in metrics(weights).items() if k in names}
 
 
 def _keys(table: pa.Table) -> list[tuple[str, str]]:

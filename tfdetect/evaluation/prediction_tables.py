@@ -3,9 +3,11 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfdetect.core import console
@@ -50,21 +52,35 @@ def terminal(table: pa.Table) -> str:
     classes = [c for c in table.column_names if c.startswith("probability_")]
     classes = classes if len(classes) > 2 else []  # for two classes P(fake) is enough
     masks = "altered_fraction" in table.column_names
+    domain = table["in_domain"].null_count < table.num_rows
+    copies = pc.any(table["duplicate_of_train"]).as_py()
+    columns = 2 + len(classes) + masks + domain + bool(copies)
     rows = []
     for row in table.to_pylist():
         if row["error"] is not None:
-            rows.append([row["path"], *[None] * (2 + len(classes) + masks), row["error"]])
+            rows.append([row["path"], *[None] * columns, row["error"]])
             continue
         numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
         numbers += [f"{row['altered_fraction']:.1%}"] if masks else []
         verdict = f"inconclusive ({row['verdict']}?)" if row["inconclusive"] else row["verdict"]
-        rows.append([row["path"], verdict, *numbers, None])
+        notes = [in_domain(row)] if domain else []
+        notes += ["yes" if row["duplicate_of_train"] else None] if copies else []
+        rows.append([row["path"], verdict, *numbers, *notes, None])
     headers = ["file", "verdict", "P(fake)"]
     headers += [f"P({name.removeprefix('probability_')})" for name in classes]
-    headers += (["altered"] if masks else []) + ["error"]
+    headers += ["altered"] if masks else []
+    headers += (["in domain"] if domain else []) + (["training image"] if copies else [])
+    headers += ["error"]
     if all(row[-1] is None for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]
     return console.format_table(rows, headers)
+
+
+def in_domain(row: dict[str, Any]) -> str | None:
+    """Return whether an image is in the detector's domain, and if not why, for a table."""
+    if row["in_domain"] is None:
+        return None
+    return "yes" if row["in_domain"] else f"no ({row['domain_reasons']})"
 
 
 def by_generator(table: pa.Table, column: str = "generator") -> dict[str, pa.Table]:
@@ -79,11 +95,17 @@ def by_generator(table: pa.Table, column: str = "generator") -> dict[str, pa.Tab
         own; a generator without any is compared with all authentic images.
     """
     names = np.array([n or "" for n in table[column].to_pylist()])
-    labels = table["label"].to_numpy()
-    parts = {}
+    labels, parts = table["label"].to_numpy(), {}
     for name in sorted(set(names[labels > 0]) - {""}):
         own = names == name
         if not (own & (labels == 0)).any():
             own |= labels == 0
         parts[str(name)] = table.filter(pa.array(own))
     return parts
+
+
+def shares_authentic(part: pa.Table, column: str = "generator") -> bool:
+    """Return whether a part of `by_generator` has authentic images that are not its own alone."""
+    names = np.array([name or "" for name in part[column].to_pylist()])
+    labels = part["label"].to_numpy()
+    return bool((names[labels == 0] != names[labels > 0][0]).any())

@@ -1,6 +1,6 @@
 """Runs a detector over images: one row for each, also for those that cannot be read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -13,9 +13,20 @@ from tfdetect.core.run import EPSILON, Run
 from tfdetect.core.text import from_os
 from tfdetect.data.loading import Change, native_images, view_dataset
 from tfdetect.data.sources import Files, Masks, Records
+from tfdetect.data.training_hashes import TrainingHashes
+from tfdetect.evaluation.domain import domain_columns, update_domain
 from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels
+from tfdetect.evaluation.verdicts import is_fake, is_inconclusive
 from tfdetect.imaging.formats import MAX_PIXELS
-from tfdetect.models.inference import calibrated, predict_images, predict_views, predicts_masks
+from tfdetect.imaging.image_facts import Facts
+from tfdetect.models.feature_distance import FeatureDistance, with_features
+from tfdetect.models.inference import (
+    Scores,
+    calibrated,
+    predicts_masks,
+    score_images,
+    score_views,
+)
 
 MAX_BATCH_PIXELS = 2**22  # of a batch of several images at their own size
 
@@ -58,11 +69,19 @@ def predict_files(
     progress: bool = True,
     on_mask: Callable[[MaskPrediction], None] | None = None,
     max_pixels: int = MAX_PIXELS,
+    from_pixels: Sequence[bool] = (),
 ) -> pa.Table:
-    """Return the table of `predict_source` for files, with the column path first."""
+    """Return the table of `predict_source` for files, with the column path first.
+
+    Args:
+        from_pixels: whether each file was written by tfdetect from an array of pixels, whose
+            format says nothing; by default none was.
+    """
     texts = [from_os(path) for path in paths]
     source = Files.checked(texts, max_pixels)
-    table = predict_source(run, detector, source, batch_size, progress, on_mask=on_mask)
+    table = predict_source(
+        run, detector, source, batch_size, progress, on_mask=on_mask, from_pixels=from_pixels
+    )
     return table.add_column(0, "path", pa.array(texts, pa.string()))
 
 
@@ -75,6 +94,8 @@ def predict_source(
     truth: MaskTruth | None = None,
     on_mask: Callable[[MaskPrediction], None] | None = None,
     change: Change | None = None,
+    from_pixels: Sequence[bool] = (),
+    own_validation: bool = False,
 ) -> pa.Table:
     """Predict every image of a source.
 
@@ -87,6 +108,9 @@ def predict_source(
         truth: true masks, to compare the predicted ones with.
         on_mask: called with each predicted mask, if the detector predicts masks.
         change: applied to each decoded image, given its number; not together with `truth`.
+        from_pixels: see `predict_files`.
+        own_validation: whether these are the validation images of the run itself, which are no
+            copies of themselves.
 
     Returns:
         A table with one row for each image, in order:
@@ -96,6 +120,11 @@ def predict_source(
         - probability_<class>: float32, for each class
         - verdict: a class name
         - inconclusive: bool, whether P(fake) is inside the abstention band
+        - in_domain: bool, whether the image is like the training images; null where not known
+        - domain_reasons: in what it is unlike them, such as "size, features"; "" in nothing
+        - feature_distance: float32, how far its features are from theirs; null where not known
+        - duplicate_of_train: bool, whether the run was trained or selected on the image or on a
+          copy of it; null where the run has no hashes of its training images
         - error: the reason why the image cannot be read, or null
 
         If the detector predicts masks also altered_fraction, the fraction of pixels with
@@ -103,26 +132,43 @@ def predict_source(
         authentic_histogram, the numbers of truly altered and authentic pixels by P(altered),
         int32 [BINS], null where the truth is not known.
     """
-    raw = np.full((len(source), len(run.class_names)), np.nan, np.float32)
-    masks = _MaskColumns(len(source), truth) if predicts_masks(detector) else None
-    with console.progress(len(source), "predicting", "images", shown=progress) as bar:
-        if masks is None:
-            for indices, rows in _predict_labels(run, detector, source, batch_size, change):
-                raw[indices] = rows
-                bar.advance(len(indices))
-        else:
-            for mask, row in _predict_masks(run, detector, source, batch_size, truth, change):
-                raw[mask.index] = row
+    count = len(source)
+    raw = np.full((count, len(run.class_names)), np.nan, np.float32)
+    distances, facts = np.full(count, np.nan, np.float32), Facts.empty(count)
+    masks = _MaskColumns(count, truth) if predicts_masks(detector) else None
+    distance = None
+    if run.info.domain is not None:
+        distance = FeatureDistance.load(run.path, run.info.domain.rest)
+        detector = with_features(detector)
+    with console.progress(count, "predicting", "images", shown=progress) as bar:
+        for batch in score_source(run, detector, source, batch_size, truth, change):
+            raw[batch.indices] = batch.table
+            facts.add(batch.indices, batch.facts)
+            if distance is not None:
+                distances[batch.indices] = distance(batch.features).numpy()
+            for mask in batch.masks if masks else ():
                 masks.add(mask)
                 if on_mask is not None:
                     on_mask(mask)
-                bar.advance()
+            bar.advance(len(batch.indices))
     missing = np.isnan(raw[:, 0])
     unknown_reason = f"TensorFlow cannot decode it{' or its mask' if truth else ''}"
     errors = [(source.error(i) or unknown_reason) if m else None for i, m in enumerate(missing)]
+    formats = facts.formats()
+    formats[np.flatnonzero(from_pixels)] = None
     columns = _label_columns(run, raw, missing)
+    columns |= domain_columns(run, facts.shorter_side, formats, distances, missing)
+    columns["duplicate_of_train"] = _duplicates(run, facts, missing, own_validation)
     columns |= masks.columns(missing) if masks else {}
     return pa.table(columns | {"error": pa.array(errors, pa.string())})
+
+
+def _duplicates(run: Run, facts: Facts, missing: np.ndarray, own_validation: bool) -> pa.Array:
+    """Return the column duplicate_of_train, as far as the run's hashes tell."""
+    hashes = TrainingHashes.load(run.path)
+    if hashes is None:
+        return pa.nulls(len(missing), pa.bool_())
+    return pa.array(hashes.contain(facts.hashes, not own_validation), mask=missing)
 
 
 def recalibrate(table: pa.Table, run: Run) -> pa.Table:
@@ -133,7 +179,7 @@ def recalibrate(table: pa.Table, run: Run) -> pa.Table:
         run: with the calibration, threshold and abstention band that are wanted.
     """
     raw, missing = _class_probabilities(table, run)
-    for name, column in _label_columns(run, raw, missing).items():
+    for name, column in (_label_columns(run, raw, missing) | update_domain(table, run)).items():
         table = table.set_column(table.column_names.index(name), name, column)
     return table
 
@@ -163,16 +209,15 @@ def _label_columns(run: Run, raw: np.ndarray, missing: np.ndarray) -> dict[str, 
     table = calibrated(tf.constant(raw), run.calibration).numpy()
     p_fake = table[:, 1:].sum(axis=1)
     likeliest_fake = 1 + np.argmax(np.nan_to_num(table[:, 1:]), axis=1)
-    labels = np.where(np.nan_to_num(p_fake) >= run.threshold, likeliest_fake, 0)
+    labels = np.where(is_fake(p_fake, run.threshold), likeliest_fake, 0)
     verdicts = [None if m else run.class_names[label] for m, label in zip(missing, labels)]
-    low, high = run.abstention_band
     return {
         "p_fake": pa.array(p_fake, mask=missing),
         "p_fake_raw": pa.array(raw[:, 1:].sum(axis=1), mask=missing),
         **{f"probability_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
            for i, name in enumerate(run.class_names)},
         "verdict": pa.array(verdicts, pa.string()),
-        "inconclusive": pa.array((p_fake >= low) & (p_fake < high), mask=missing),
+        "inconclusive": pa.array(is_inconclusive(p_fake, run.abstention_band), mask=missing),
     }  # fmt: skip
 
 
@@ -201,40 +246,68 @@ class _MaskColumns:
         return found
 
 
-def _predict_labels(
-    run: Run, detector: keras.Model, source: Files | Records, size: int, change: Change | None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the indices and the class probabilities of batches of images."""
+@dataclass(frozen=True)
+class ScoredBatch:
+    """What a detector computes of some images of a source.
+
+    Attributes:
+        indices: numbers of the images in the source, int64 [b].
+        table: class probabilities before calibration, float32 [b, C].
+        facts: int64 [b, 5]; see `image_facts`.
+        features: float32 [b, F]; None of a detector without `with_features`.
+        masks: one for each image, of a detector that predicts masks.
+    """
+
+    indices: np.ndarray
+    table: np.ndarray
+    facts: np.ndarray
+    features: np.ndarray | None
+    masks: Sequence[MaskPrediction] = ()
+
+
+def score_source(
+    run: Run,
+    detector: keras.Model,
+    source: Files | Records,
+    batch_size: int,
+    truth: MaskTruth | None = None,
+    change: Change | None = None,
+) -> Iterator[ScoredBatch]:
+    """Yield what a detector computes of the images that can be read; see `predict_source`."""
+    if predicts_masks(detector):
+        yield from _score_masks(run, detector, source, batch_size, truth, change)
+        return
 
     @tf.function(reduce_retracing=True)
-    def predict(views: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        return predict_views(detector, views, run.info.flips)
+    def score(views: tuple[tf.Tensor, ...]) -> Scores:
+        return score_views(detector, views, run.info.flips)
 
-    for indices, images in view_dataset(source, run.views, size, change):
-        yield indices.numpy(), predict(images).numpy()
+    for indices, images, facts in view_dataset(source, run.views, batch_size, change, facts=True):
+        yield _batch(indices.numpy(), facts.numpy(), score(images))
 
 
-def _predict_masks(
+def _score_masks(
     run: Run,
     detector: keras.Model,
     source: Files | Records,
     size: int,
     truth: MaskTruth | None,
     change: Change | None,
-) -> Iterator[tuple[MaskPrediction, np.ndarray]]:
-    """Yield the mask and the class probabilities of each image."""
+) -> Iterator[ScoredBatch]:
+    """Yield the same with the masks; the images of a batch have the same size."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
-    def predict(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return predict_images(detector, images, run.views)
+    def score(images: tf.Tensor) -> Scores:
+        return score_images(detector, images, run.views)
 
-    def predict_batch(batch: list[tuple]) -> Iterator[tuple[MaskPrediction, np.ndarray]]:
-        rows, maps = predict(tf.stack([image for _, image, _ in batch]))
-        for (index, image, mask), row, altered in zip(batch, rows.numpy(), maps.numpy()):
-            yield (
-                MaskPrediction(int(index), image.numpy(), altered[..., 0], mask.numpy()[..., 0]),
-                row,
-            )
+    def score_batch(batch: list[tuple]) -> ScoredBatch:
+        indices, images, truths, facts = zip(*batch)
+        scores = score(tf.stack(images))
+        masks = [
+            MaskPrediction(int(index), image.numpy(), altered[..., 0], mask.numpy()[..., 0])
+            for index, image, mask, altered in zip(indices, images, truths, scores.masks.numpy())
+        ]
+        return _batch(np.array([int(i) for i in indices]), np.stack(facts), scores, masks)
 
     batch: list[tuple] = []  # neighbors of the same size
     for item in native_images(source, truth.masks if truth else None, change):
@@ -242,8 +315,15 @@ def _predict_masks(
         pixels = image.shape[0] * image.shape[1] * (len(batch) + 1)
         fits = batch and batch[0][1].shape == image.shape
         if batch and (not fits or len(batch) >= size or pixels > MAX_BATCH_PIXELS):
-            yield from predict_batch(batch)
+            yield score_batch(batch)
             batch = []
         batch.append(item)
     if batch:
-        yield from predict_batch(batch)
+        yield score_batch(batch)
+
+
+def _batch(
+    indices: np.ndarray, facts: np.ndarray, scores: Scores, masks: Sequence[MaskPrediction] = ()
+) -> ScoredBatch:
+    features = None if scores.features is None else scores.features.numpy()
+    return ScoredBatch(indices, scores.table.numpy(), facts, features, masks)

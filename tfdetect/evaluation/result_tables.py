@@ -7,7 +7,8 @@ from typing import Any
 from tfdetect.core import console
 from tfdetect.core.run_info import MaskCoverage
 from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
-from tfdetect.evaluation.metrics import NAMES, format_interval
+from tfdetect.evaluation.intervals import format_interval
+from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.operating_points import POINTS
 
 MASK_NAMES = {
@@ -20,6 +21,7 @@ MASK_NAMES = {
 }  # fmt: skip
 _PART_METRICS = ("accuracy", "recall", "fpr", "auc", "ap", "tpr_at_fpr_5", "ece")
 _PART_MASK_METRICS = {"iou_altered": "IoU", "f1": "pixel F1", "ap": "pixel AP"}
+MAX_OUTSIDE = 0.05  # fraction of images outside of the domain, above which there is a warning
 _POINT_RATES = (("fpr_1", "tpr"), ("fpr_1", "fpr"), ("fpr_5", "tpr"), ("fpr_5", "fpr"))
 
 
@@ -63,8 +65,7 @@ def operating_point_table(result: dict[str, Any]) -> ResultTable | None:
     rows = [
         [_point_name(name), f"{point['threshold']:.4f}",
          *(format_interval(point[rate]) for rate, _ in rates),
-         *("-" if point["precision"][p] is None else f"{point['precision'][p]:.3f}"
-           for p in priors)]
+         *(format_interval(point["precision"][p], 3) for p in priors)]
         for name, point in points.items()
     ]  # fmt: skip
     headers = ["threshold chosen for", "P(fake)", *(title for _, title in rates),
@@ -73,7 +74,8 @@ def operating_point_table(result: dict[str, Any]) -> ResultTable | None:
         "Operating points", headers, rows,
         "Thresholds are chosen on validation; the rates are those of these images, with Wilson's "
         "95% interval."
-        + (" The precision is what is left where few images are fake." if priors else ""),
+        + (" The precision is what is left where few images are fake; its bounds are those of the "
+           "unfavorable and the favorable ends of both rates." if priors else ""),
     )  # fmt: skip
 
 
@@ -87,8 +89,31 @@ def abstention_table(result: dict[str, Any]) -> ResultTable | None:
         ["inconclusive from P(fake)", "up to", "images with a verdict", "accuracy of the verdicts"],
         [[f"{band['low']:.4f}", f"{band['high']:.4f}", format_interval(band["coverage"]),
           format_interval(band["accuracy"])]],
-        "Inside the band a verdict would be wrong too often: outside of it at most "
-        f"{band['error_rate']:.0%} of each class were wrong on validation.",
+        "Inside the band a verdict would be wrong too often. It was chosen on "
+        f"{band['chosen_on']}: outside of it at most {band['error_rate']:.0%} of each class were "
+        "wrong there.",
+    )  # fmt: skip
+
+
+def domain_table(result: dict[str, Any]) -> ResultTable | None:
+    """Return how many images are like the training images, and how good the verdicts are there."""
+    domain = result.get("domain")
+    if not domain or "outside" not in domain:
+        return None
+    total = sum(part["count"] for name, part in domain.items() if name in ("inside", "outside"))
+    keys = ("accuracy", "recall", "fpr", "auc")
+    parts = {"in domain": domain.get("inside"), "outside": domain["outside"]}
+    shown = [k for k in keys if any(p and _cell(p, k) != "-" for p in parts.values())]
+    rows = [
+        [title, f"{part['count']:,}", f"{part['count'] / total:.1%}",
+         *(_cell(part, key) for key in shown)]
+        for title, part in parts.items() if part
+    ]  # fmt: skip
+    why = ", ".join(f"{name} {count:,}" for name, count in domain["reasons"].items())
+    return ResultTable(
+        "Domain", ["images", "number", "fraction", *(NAMES[key] for key in shown)], rows,
+        "Outside of the domain are images unlike those that the detector was trained on, by "
+        f"{why}. An image may differ in several.",
     )  # fmt: skip
 
 
@@ -187,7 +212,8 @@ def _part_metric_table(parts: dict[str, Any], kind: str) -> ResultTable:
     ]
     explanation = (
         "Each generator's fakes with the authentic images that belong to it, or with all of them "
-        "where none do. Unseen generators made no training image."
+        "where none do; then both classes count the same, however few images the generator made. "
+        "Unseen generators made no training image."
         if kind == "generator"
         else ""
     )
@@ -198,7 +224,7 @@ def _part_metric_table(parts: dict[str, Any], kind: str) -> ResultTable:
 def tables_of(result: dict[str, Any]) -> list[ResultTable]:
     """Return every table of one split."""
     single = (metric_table(result), operating_point_table(result), abstention_table(result),
-              calibration_table(result), mask_table(result))  # fmt: skip
+              domain_table(result), calibration_table(result), mask_table(result))  # fmt: skip
     return [
         *(table for table in single if table and table.rows),
         *part_tables(result, "dataset"),
@@ -214,7 +240,7 @@ def terminal_table(results: dict[str, Any]) -> str:
         lines.append(f"{split}: {result['count']:,} images (brackets: 95% intervals)\n")
         for table in tables_of(result):
             lines += [console.format_table(table.rows, table.headers), ""]
-        lines += [f"warning: {split}: {w}" for w in constant_verdicts(result)]
+        lines += [f"warning: {split}: {warning}" for warning in warnings_of(result)]
     return "\n".join(lines)
 
 
@@ -224,7 +250,26 @@ def ordered(splits: Iterable[str]) -> list[str]:
     return sorted(splits, key=lambda s: order.index(s) if s in order else len(order))
 
 
-def constant_verdicts(result: dict[str, Any]) -> list[str]:
+def warnings_of(result: dict[str, Any]) -> list[str]:
+    """Return what the reader of a split's figures must know."""
+    found = []
+    if "without_duplicates" in result:
+        copies = result["count"] - result["without_duplicates"]["count"]
+        found.append(
+            f"{copies:,} of {result['count']:,} images were used in training, or are copies of "
+            "such images: figures of all images say too little about new ones. The column 'without "
+            "training images' leaves them out."
+        )
+    outside = result.get("domain", {}).get("outside")
+    if outside and outside["count"] > MAX_OUTSIDE * result["count"]:
+        found.append(
+            f"{outside['count']:,} of {result['count']:,} images are unlike those that the "
+            "detector was trained on; see the table Domain."
+        )
+    return found + _constant_verdicts(result)
+
+
+def _constant_verdicts(result: dict[str, Any]) -> list[str]:
     """Return a warning for each part in which every verdict is the same."""
     parts = {
         "all images": result, **result.get("datasets", {}), **result.get("generators", {})
@@ -233,11 +278,11 @@ def constant_verdicts(result: dict[str, Any]) -> list[str]:
 
 
 def _columns(result: dict[str, Any]) -> dict[str, dict]:
-    """Return the columns: all images, and those that are no duplicates of training images."""
+    """Return the columns: all images, and those that are no training images or copies of them."""
     parts = {"all images": result}
     if "without_duplicates" in result:
         rest = result["without_duplicates"]
-        parts[f"without duplicates of training images ({rest['count']:,})"] = rest
+        parts[f"without training images ({rest['count']:,} left)"] = rest
     return parts
 
 

@@ -27,15 +27,10 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.figures import BLUE, GREEN, RED
-from tfdetect.evaluation.metrics import (
-    NAMES,
-    Metrics,
-    binary_metrics,
-    format_interval,
-    widen_extremes,
-    with_intervals,
-)
+from tfdetect.evaluation.intervals import binary_intervals, format_interval
+from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.predictions import predict_source
+from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.imaging.degradations import KINDS, Degradation
 from tfdetect.models.saving import load_detector
 
@@ -85,15 +80,11 @@ def degrade(
         predictions = predict_source(run, detector, source, batch_size, change=degradation)
         scores[name] = predictions["p_fake"].to_numpy(zero_copy_only=False)
     known = ~np.isnan(np.stack(list(scores.values()))).any(axis=0)
-    verdicts = {name: p[known] >= run.threshold for name, p in scores.items()}
+    verdicts = {name: is_fake(p[known], run.threshold) for name, p in scores.items()}
     results = {
         name: {
-            "metrics": widen_extremes(
-                with_intervals(
-                    _selected_metrics(fake[known], p[known], run), int(known.sum()),
-                    resamples=RESAMPLES,
-                ),
-                fake[known], verdicts[name],
+            "metrics": binary_intervals(
+                fake[known], p[known], run.threshold, names=METRICS, resamples=RESAMPLES
             ),
             "flipped": round(float((verdicts[name] != verdicts[UNDEGRADED]).mean()), 6),
         }
@@ -104,16 +95,6 @@ def degrade(
              "degradations": results}  # fmt: skip
     _write(found, run, catalog.name, split, rows, scores, output)
     return found
-
-
-def _selected_metrics(fake: np.ndarray, p: np.ndarray, run: Run) -> Metrics:
-    metrics = binary_metrics(fake, p, run.threshold)
-
-    def selected(weights: np.ndarray) -> dict[str, float]:
-        values = metrics(weights)
-        return {name: values[name] for name in METRICS}
-
-    return selected
 
 
 def _write(

@@ -35,13 +35,21 @@ def calibration_sentence(run: Run) -> str:
     )
 
 
+def chosen_on(run: Run) -> str:
+    """Return on what thresholds and abstention band were chosen; "validation" in older runs."""
+    for point in run.info.operating_points.values():
+        if point.authentic and point.fakes:
+            return f"{point.authentic:,} authentic images and {point.fakes:,} fakes of validation"
+    return "validation"
+
+
 def threshold_sentence(run: Run) -> str:
     """Return when the verdict is fake, and when it is inconclusive."""
     chosen = [
         name for name, point in run.info.operating_points.items()
         if abs(point.threshold - run.threshold) < 1e-9
     ]  # fmt: skip
-    why = f", chosen on validation ({', '.join(chosen)})" if chosen else ""
+    why = f", chosen on {chosen_on(run)} ({', '.join(chosen)})" if chosen else ""
     low, high = run.abstention_band
     inconclusive = (
         f" From {low:.3f} up to {high:.3f} the verdict is inconclusive." if low < high else ""

@@ -34,7 +34,7 @@ from tfdetect.evaluation import result_tables
 from tfdetect.evaluation.metrics import class_weights
 from tfdetect.evaluation.model_card import model_card
 from tfdetect.evaluation.prediction_tables import by_generator
-from tfdetect.evaluation.result_tables import ResultTable, constant_verdicts, ordered
+from tfdetect.evaluation.result_tables import ResultTable, ordered, warnings_of
 from tfdetect.evaluation.run_description import (
     calibration_sentence,
     describe_detector,
@@ -108,7 +108,7 @@ def write_report(
         notes=[note(warning) for warning in _warnings(run, results, data_warnings)],
         lead=text(
             f"Figures are of the {first.split} split unless the heading names another. Brackets "
-            "hold the 95% interval (bootstrap over images). P(fake) is "
+            "hold 95% intervals: what they may be for other images like these. P(fake) is "
             f"1 - P({run.class_names[0]}).",
             small=True,
         ),
@@ -161,6 +161,7 @@ class _SplitReport:
         found = [
             _html(result_tables.operating_point_table(self.result)),
             _html(result_tables.abstention_table(self.result)),
+            _html(result_tables.domain_table(self.result)),
             _html(result_tables.calibration_table(self.result)),
         ]
         if not self._mixed:
@@ -295,14 +296,11 @@ def _cards(first: "_SplitReport") -> list[Card]:
             continue
         percent = name in ("accuracy", "fpr", "recall", "tpr_at_fpr_1", "tpr_at_fpr_5")
         form = "{:.1%}" if percent else "{:.3f}"
-        low, high = form.format(value["low"]), form.format(value["high"])
-        cards.append(
-            Card(
-                form.format(value["value"]),
-                f"{first.split} {CARD_TITLES.get(name, TITLES[name])}",
-                f"{low} to {high}",
-            )
-        )
+        ends = [form.format(value[end]) for end in ("low", "high") if value[end] is not None]
+        cards.append(Card(
+            form.format(value["value"]), f"{first.split} {CARD_TITLES.get(name, TITLES[name])}",
+            " to ".join(ends) or "one image tells no interval",
+        ))  # fmt: skip
     band = first.result.get("abstention")
     if band:
         cards.append(Card(
@@ -347,13 +345,7 @@ def _warnings(run: Run, results: dict[str, Any], data_warnings: Sequence[str]) -
     found = list(data_warnings)
     for split in ordered(results):
         result = results[split]
-        found += [f"{split}: {message}" for message in constant_verdicts(result)]
-        if "without_duplicates" in result:
-            copies = result["count"] - result["without_duplicates"]["count"]
-            found.append(
-                f"{split}: {copies:,} images are exact duplicates of training images; the column "
-                "'without duplicates' leaves them out."
-            )
+        found += [f"{split}: {message}" for message in warnings_of(result)]
     if run.info.status == "interrupted":
         found.append(f"Training was interrupted after epoch {run.info.epochs}.")
     return found

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tfdetect.evaluation.metrics import NAMES, Interval, format_interval
+from tfdetect.evaluation.intervals import Interval, format_interval
+from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.result_tables import MASK_NAMES, ordered
 
 LABEL_METRICS = ("accuracy", "auc", "tpr_at_fpr_1", "tpr_at_fpr_5", "ece")

@@ -14,6 +14,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.sources import Files
 from tfdetect.evaluation.predictions import predict_source
+from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.explanation.file_metadata import Fact, format_of, read_metadata
 from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, views_of
 from tfdetect.imaging.degradations import parse_degradations
@@ -25,7 +26,6 @@ REENCODINGS = (
     "jpeg:95,jpeg:75,jpeg:50,webp:75,scale:0.9,scale:0.75,scale:0.5,screenshot:1.25,"
     "blur:1,noise:3,crop:0.9,darker:0.8,brighter:1.2,social:1,social:2"
 )
-SIZE_TOLERANCE = 1.5  # factor on the training images' sides, within which an image is alike
 SHRINK_TOLERANCE = 1.5  # factor of shrinking from which the page says that detail is lost
 
 
@@ -65,8 +65,8 @@ class Examination:
 
     def changed_by(self, threshold: float) -> list[str]:
         """Return the re-encodings that change the verdict."""
-        before = self.row["p_fake"] >= threshold
-        return [name for name, p in self.reencoded.items() if (p >= threshold) != before]
+        before = is_fake(self.row["p_fake"], threshold)
+        return [name for name, p in self.reencoded.items() if is_fake(p, threshold) != before]
 
 
 def examine(run: Run, explainer: Explainer, row: dict[str, Any]) -> Examination:
@@ -90,7 +90,7 @@ def examine(run: Run, explainer: Explainer, row: dict[str, Any]) -> Examination:
     if len(run.views) == 1:
         features = feature_maps(detector)(view_image[None].astype(np.float32))
         front_end = features[FRONT_END][0] if FRONT_END in features else None
-    differences = training_differences(run, path, image.shape[:2])
+    differences = training_differences(run, row, image.shape[:2], format_of(path))
     return Examination(
         path=path, image=image, row=row, altered=altered, reencoded=_reencode(run, detector, path),
         facts=read_metadata(path), differences=differences,
@@ -99,33 +99,39 @@ def examine(run: Run, explainer: Explainer, row: dict[str, Any]) -> Examination:
     )  # fmt: skip
 
 
-def training_differences(run: Run, path: Path, size: tuple[int, int]) -> list[str]:
+def training_differences(
+    run: Run, row: dict[str, Any], size: tuple[int, int], kind: str
+) -> list[str]:
     """Return how an image differs from the images that a run was trained on.
 
     Args:
-        path: of the file.
+        run: the run.
+        row: of `predict_files`, whose `domain_reasons` say in what it differs.
         size: height and width in pixels.
+        kind: format of the file.
 
     Returns:
         Sentences; none where nothing is known to differ.
     """
-    training, found = run.info.dataset.training_images, []
-    if training is None:
-        return []
-    side = min(size)
-    if training.shorter_side:
+    reasons, training = (row["domain_reasons"] or "").split(", "), run.info.dataset.training_images
+    found = []
+    if "size" in reasons and training and training.shorter_side:
         low, _, high = training.shorter_side
-        if not low / SIZE_TOLERANCE <= side <= high * SIZE_TOLERANCE:
-            sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-            found.append(
-                f"The image's shorter side has {side:,} pixels; the training images have {sizes}. "
-                "Traces of image generators rarely survive such a difference: do not rely on the "
-                "verdict."
-            )
-    kind = format_of(path)
-    if kind and training.formats and kind not in training.formats:
+        sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        found.append(
+            f"The image's shorter side has {min(size):,} pixels; the training images have {sizes}. "
+            "Traces of image generators rarely survive such a difference: do not rely on the "
+            "verdict."
+        )
+    if "format" in reasons and training:
         found.append(
             f"The file is a {kind}; the detector was trained only on {', '.join(training.formats)}."
+        )
+    if "features" in reasons and run.info.domain:
+        found.append(
+            "What the detector measures in the image is unlike anything in its training images: "
+            f"of 1,000 images like those, {1000 * run.info.domain.false_alarm_rate:.0f} are so far "
+            "from the others."
         )
     return found
 

@@ -27,6 +27,7 @@ from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source
+from tfdetect.evaluation.intervals import format_interval, mean_interval
 from tfdetect.explanation.maps import (
     ATTENTION,
     Explainer,
@@ -39,7 +40,6 @@ from tfdetect.explanation.maps import (
 from tfdetect.models.saving import load_detector
 
 FLATTENED_FRACTION = 0.1  # of the patches lose their texture to test a map
-RESAMPLES = 1000
 CHANNELS = 5  # that are listed for each class
 
 
@@ -203,15 +203,11 @@ def _logit_falls(
 def _summarize_tests(values: np.ndarray) -> dict[str, Any]:
     """Return the summary of rows of (correlation, fall, random fall)."""
     gains = values[:, 1] - values[:, 2]
-    rng = np.random.default_rng(0)
-    means = gains[rng.integers(0, len(gains), (RESAMPLES, len(gains)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
     return {
         "shuffled": round(float(np.median(values[:, 0])), 4),
         "fall": round(float(values[:, 1].mean()), 4),
         "random": round(float(values[:, 2].mean()), 4),
-        "gain": {"value": round(float(gains.mean()), 4), "low": round(float(low), 4),
-                 "high": round(float(high), 4)},
+        "gain": mean_interval(gains),
     }  # fmt: skip
 
 
@@ -247,7 +243,7 @@ def _page(
                   features.channels(run.class_names)),
             figures([shown], "wide"),
         )  # fmt: skip
-    reliable = [n for n, v in found["maps"].items() if v["gain"]["low"] > 0]
+    reliable = [n for n, v in found["maps"].items() if (v["gain"]["low"] or 0) > 0]
     return render_page(
         f"{run.name}: explanation maps",
         [
@@ -293,7 +289,7 @@ def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         gain = value["gain"]
         rows.append([
             name, f"{value['shuffled']:.2f}", f"{value['fall']:.2f}", f"{value['random']:.2f}",
-            f"{gain['value']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]",
+            format_interval(gain, 2),
         ])  # fmt: skip
     headers = ["map", "correlation when shuffled", "fall", "fall, random patches", "difference"]
     return headers, rows

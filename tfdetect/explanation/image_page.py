@@ -26,9 +26,12 @@ from tfdetect.core.html import (
 )
 from tfdetect.core.run import Run
 from tfdetect.evaluation.figures import GRAY, GREEN, RED
+from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.overlays import overlay
+from tfdetect.evaluation.run_description import chosen_on
+from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.explanation import wording
 from tfdetect.explanation.examination import Examination, examine
 from tfdetect.explanation.maps import ATTENTION, FRONT_END, Explainer
@@ -164,15 +167,16 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
         ]  # fmt: skip
     rows = [
         [wording.THRESHOLDS.get(name, name), wording.percent(point.threshold),
-         wording.percent(point.tpr), "fake" if p >= point.threshold else "authentic"]
+         wording.percent(point.tpr), wording.false_alarms(point),
+         "fake" if is_fake(p, point.threshold) else "authentic"]
         for name, point in run.info.operating_points.items()
     ]  # fmt: skip
     if rows:
         parts += [
             text("A stricter or looser threshold gives these verdicts. The rates were measured on "
-                 "the detector's validation images:"),
-            table(["threshold at which", "called fake from", "fakes that are found",
-                   "this image is called"], rows),
+                 f"{chosen_on(run)}; fewer images bound them less:"),
+            table(["threshold chosen so that", "called fake from", "fakes that are found",
+                   "authentic images called fake", "this image is called"], rows),
         ]  # fmt: skip
     return parts
 
@@ -183,7 +187,7 @@ def _reencoding_figure(run: Run, found: Examination) -> Picture:
     values = [found.row["p_fake"], *found.reencoded.values()]
     figure = Figure(figsize=(6, 0.28 * len(names) + 1.0), layout="constrained")
     axes = figure.add_subplot()
-    fake = [p >= run.threshold for p in values]
+    fake = is_fake(values, run.threshold)
     colors = [RED if each else GREEN for each in fake]
     at = np.arange(len(names))[::-1]
     axes.hlines(at, 0, values, color=colors, linewidth=1)
@@ -256,7 +260,7 @@ def _detector(run: Run) -> Markup:
         if value and value["value"] is not None:
             rows.append([
                 f"{words} (test {NAMES[name]})",
-                f"{value['value']:.1%} [{value['low']:.1%}, {value['high']:.1%}]",
+                format_interval(value, 1, percent=True),
             ])  # fmt: skip
     return join(
         table(["", ""], rows, label="the detector"),

@@ -5,6 +5,8 @@ from scipy.special import expit, logit
 
 from tfdetect.core.html import Verdict
 from tfdetect.core.run import EPSILON, Run
+from tfdetect.core.run_info import OperatingPoint
+from tfdetect.evaluation.intervals import wilson
 from tfdetect.explanation.examination import Examination
 
 PRIORS = {
@@ -152,6 +154,14 @@ def view_sentence(run: Run, found: Examination) -> str:
         f"{height:,}). Red regions raised the score for fake, blue regions lowered it; each map is "
         "scaled to its own largest value. The maps do not mark what was forged."
     )
+
+
+def false_alarms(point: OperatingPoint) -> str:
+    """Return the false positive rate of a threshold, and how high it may be for other images."""
+    rate = percent(point.fpr)
+    if not point.authentic:  # an older run
+        return rate
+    return f"{rate} (up to {percent(wilson(point.fpr, point.authentic)[1])})"
 
 
 def mask_sentence(run: Run, found: Examination) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from tfdetect.evaluation.metrics import Interval, binary_metrics, with_intervals
+from tfdetect.evaluation.intervals import Interval, binary_intervals, bootstrap
+from tfdetect.evaluation.metrics import binary_metrics
 from tfdetect.fusion.fusions import Fusion, cross_fit
 from tfdetect.fusion.scores import Scores
 
@@ -116,8 +117,7 @@ def measure_comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _metrics(logits: np.ndarray, fake: np.ndarray) -> dict[str, Interval]:
-    metrics = binary_metrics(fake, expit(logits), prior=_PRIOR)
-    return with_intervals(metrics, len(fake), resamples=_RESAMPLES)
+    return binary_intervals(fake, expit(logits), prior=_PRIOR, resamples=_RESAMPLES)
 
 
 def _gains(fake: np.ndarray, fused: np.ndarray, member: np.ndarray) -> dict[str, Interval]:
@@ -130,7 +130,7 @@ def _gains(fake: np.ndarray, fused: np.ndarray, member: np.ndarray) -> dict[str,
         a, b = of_fusion(weights), of_member(weights)
         return {name: a[name] - b[name] for name in METRICS}
 
-    return with_intervals(differences, len(fake), resamples=_RESAMPLES)
+    return bootstrap(differences, len(fake), resamples=_RESAMPLES, bounded=False)
 
 
 def _similarity(predicted: Predicted) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from tfdetect.core import console, html
 from tfdetect.core.files import write_text
-from tfdetect.evaluation.metrics import NAMES, format_interval
+from tfdetect.evaluation.intervals import Interval, format_interval
+from tfdetect.evaluation.metrics import NAMES
 from tfdetect.fusion.comparison import METRICS, Comparison
 
 _LOWER_IS_BETTER = ("log_loss", "ece")
@@ -206,12 +207,14 @@ def _gain_rows(values: dict[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def _signed(gain: dict[str, float]) -> str:
-    return f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+def _signed(gain: Interval) -> str:
+    return format_interval(gain, signed=True)
 
 
-def _result(metric: str, gain: dict[str, float]) -> str:
+def _result(metric: str, gain: Interval) -> str:
     low, high = gain["low"], gain["high"]
+    if low is None or high is None:
+        return "too few images"
     if metric in _LOWER_IS_BETTER:
         low, high = -high, -low
     return "better" if low > 0 else "worse" if high < 0 else "no significant difference"

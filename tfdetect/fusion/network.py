@@ -15,6 +15,7 @@ from tfdetect.evaluation.calibration import EPSILON
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
 from tfdetect.models.detector import features_of
+from tfdetect.models.feature_distance import with_features
 from tfdetect.models.inference import predicts_masks
 from tfdetect.models.saving import load_detector
 
@@ -61,7 +62,7 @@ class FusionNetwork:
             image = _merge_crops(self.inputs[view_index], crops)
             self.parameters.append(detector.count_params())
             if predicts_masks(detector):
-                outputs = detector(image)
+                outputs = with_features(detector)(image)
                 features = outputs["label"]
                 if masks:
                     self.masks[index] = outputs["mask"]

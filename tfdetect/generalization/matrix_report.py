@@ -13,7 +13,8 @@ from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import csv_text, merged, write_text
 from tfdetect.core.text import latex
-from tfdetect.evaluation.metrics import NAMES, format_interval
+from tfdetect.evaluation.intervals import format_interval
+from tfdetect.evaluation.metrics import NAMES
 from tfdetect.generalization.train_matrix import METRICS
 
 _PUBLISHED = Path(__file__).parent / "published"

@@ -17,7 +17,8 @@ from tfdetect.core.run import Run, open_run
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.describe import describe_counts
 from tfdetect.data.plan import Plan
-from tfdetect.evaluation.metrics import Metrics, binary_metrics, with_intervals
+from tfdetect.evaluation.intervals import Interval, binary_intervals, proportion
+from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import Domains, restrict
 from tfdetect.train_run import train_run
 
@@ -137,9 +138,7 @@ def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[s
             cells[row.name][name] = {
                 "count": len(p),
                 "in_training": name in row.domains,
-                "metrics": with_intervals(
-                    _cell_metrics(fake, p, row.run), len(p), resamples=_RESAMPLES
-                ),
+                "metrics": _cell_metrics(fake, p, row.run),
             }
     return cells
 
@@ -150,28 +149,20 @@ def _keys(table: pa.Table) -> list[tuple[str, str]]:
     return list(zip(names, table["path"].to_pylist()))
 
 
-def _cell_metrics(fake: np.ndarray, p: np.ndarray, run: Run) -> Metrics:
-    """Prepare `METRICS` of P(fake) on some images.
+def _cell_metrics(fake: np.ndarray, p: np.ndarray, run: Run) -> dict[str, Interval]:
+    """Return `METRICS` of P(fake) on some images, with intervals.
 
     Args:
         fake: bool [n].
         p: P(fake), float [n].
         run: its threshold and operating points are used.
     """
-    metrics = binary_metrics(fake, p, run.threshold)
-    points = run.info.operating_points
-
-    def measured(weights: np.ndarray) -> dict[str, float]:
-        values = metrics(weights)
-        total = weights[fake].sum()
-        for name in ("fpr_1", "fpr_5"):
-            recall = np.nan
-            if name in points and total:
-                recall = weights[fake & (p >= points[name].threshold)].sum() / total
-            values[f"recall_at_{name}"] = recall
-        return {name: values[name] for name in METRICS}
-
-    return measured
+    found = binary_intervals(fake, p, run.threshold, resamples=_RESAMPLES)
+    for name in ("fpr_1", "fpr_5"):
+        point = run.info.operating_points.get(name)
+        hits = is_fake(p[fake], point.threshold) if point else np.zeros(0, bool)
+        found[f"recall_at_{name}"] = proportion(hits)
+    return {name: found[name] for name in METRICS}
 
 
 def _directory_name(training: str) -> str:

@@ -1,7 +1,7 @@
-"""Inference: class probabilities of images, and P(altered) of their pixels."""
+"""Inference: class probabilities of images, P(altered) of their pixels, and their features."""
 
 from collections.abc import Sequence
-from functools import partial
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfdetect.core.run_info import Calibration, View
 from tfdetect.imaging.geometry import resize, restore, to_uint8
 from tfdetect.imaging.tiles import by_tiles
+from tfdetect.models.feature_distance import feature_width, features_of_images
 from tfdetect.models.top_pixels import TopPixels
 
 EPSILON = 1e-7  # lowest probability before a logarithm
@@ -64,92 +65,134 @@ def calibrated(table: tf.Tensor, calibration: Calibration | None) -> tf.Tensor:
     return tf.concat([tf.sigmoid(-logit), kinds * tf.sigmoid(logit)], axis=1)
 
 
+class Scores(NamedTuple):
+    """What a detector computes of images.
+
+    Attributes:
+        table: class probabilities before calibration, float32 [B, C].
+        features: float32 [B, F]; None of a detector without `with_features`.
+        masks: P(altered), float32 [B, H, W, 1]; None of a detector without masks.
+    """
+
+    table: tf.Tensor
+    features: tf.Tensor | None = None
+    masks: tf.Tensor | None = None
+
+
 def predict_views(
     detector: keras.Model, views: Sequence[tf.Tensor], flips: bool = False
 ) -> tf.Tensor:
-    """Return class probabilities of images.
+    """Return class probabilities of images, float32 [B, C]; see `score_views`."""
+    return score_views(detector, views, flips).table
+
+
+def score_views(detector: keras.Model, views: Sequence[tf.Tensor], flips: bool = False) -> Scores:
+    """Return class probabilities of images, and their features.
 
     Args:
-        detector: maps images to logits.
+        detector: maps images to logits; from `with_features` it gives features too.
         views: the detector's views of the images, [B, crops, H, W, 3] in 0..255 each.
         flips: average with the probabilities of the mirrored images.
 
     Returns:
-        float32 [B, C], of one view the mean over an image's windows.
+        Of one view the means over an image's windows.
     """
     if flips:
-        mirrored = [view[..., ::-1, :] for view in views]
-        return (predict_views(detector, views) + predict_views(detector, mirrored)) / 2
+        mirrored = predict_views(detector, [view[..., ::-1, :] for view in views])
+        plain = score_views(detector, views)
+        return plain._replace(table=(plain.table + mirrored) / 2)
+    count = tf.shape(views[0])[0]
     if len(views) > 1:  # an ensemble, whose members average their own windows
         parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
-        return probabilities(detector(parts, training=False)["label"])
+        outputs = detector(parts, training=False)
+        return Scores(probabilities(outputs["label"]), features_of_images(outputs, count))
     [windows] = views
-    _, count, *shape = windows.shape
+    _, crops, *shape = windows.shape
     flat = tf.reshape(tf.cast(windows, tf.float32), [-1, *shape])
-    table = probabilities(detector(flat, training=False)["label"])
-    return tf.reduce_mean(tf.reshape(table, [-1, count, table.shape[-1]]), axis=1)
-
-
-def predict_tiles(detector: keras.Model, tiles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return class probabilities of images of the detector's size, and P(altered) of their pixels.
-
-    Where the verdict follows from the mask (the head top_pixels), the two agree: no pixel of an
-    image that is called authentic has P(altered) 0.5.
-
-    Args:
-        detector: one that predicts masks.
-        tiles: [N, H, W, 3] of its size, 0..255.
-
-    Returns:
-        float32 [N, C] and float32 [N, H, W, 1].
-    """
-    logits = detector(tf.cast(tiles, tf.float32), training=False)
-    table, altered = probabilities(logits["label"]), tf.sigmoid(logits["mask"])
-    if verdict_from_masks(detector):
-        authentic = table[:, :1, None, None] > 0.5
-        altered = tf.where(authentic, tf.minimum(altered, MAX_AUTHENTIC), altered)
-    return table, altered
+    outputs = detector(flat, training=False)
+    table = probabilities(outputs["label"])
+    table = tf.reduce_mean(tf.reshape(table, [-1, crops, table.shape[-1]]), axis=1)
+    return Scores(table, features_of_images(outputs, count))
 
 
 def predict_images(
     detector: keras.Model, images: tf.Tensor, views: Sequence[View]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return class probabilities of images, and P(altered) of their pixels; see `predict_tiles`.
+    """Return class probabilities [B, C] and P(altered) [B, H, W, 1]; see `score_images`."""
+    scores = score_images(detector, images, views)
+    return scores.table, scores.masks
 
-    With a window policy images are read in overlapping tiles at native resolution, and the tile
-    with the highest P(fake) gives the probabilities, because a forgery may be local.
+
+def predict_tiles(detector: keras.Model, tiles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return class probabilities [N, C] and P(altered) [N, H, W, 1]; see `score_tiles`."""
+    scores = score_tiles(detector, tiles)
+    return scores.table, scores.masks
+
+
+def score_tiles(detector: keras.Model, tiles: tf.Tensor) -> Scores:
+    """Return what a detector computes of images of its size.
+
+    Where the verdict follows from the mask (the head top_pixels), the two agree: no pixel of an
+    image that is called authentic has P(altered) 0.5.
 
     Args:
-        detector: one that predicts masks.
+        detector: one that predicts masks; from `with_features` it gives features too.
+        tiles: [N, H, W, 3] of its size, 0..255.
+    """
+    outputs = detector(tf.cast(tiles, tf.float32), training=False)
+    table, altered = probabilities(outputs["label"]), tf.sigmoid(outputs["mask"])
+    if verdict_from_masks(detector):
+        authentic = table[:, :1, None, None] > 0.5
+        altered = tf.where(authentic, tf.minimum(altered, MAX_AUTHENTIC), altered)
+    return Scores(table, features_of_images(outputs, tf.shape(tiles)[0]), altered)
+
+
+def score_images(detector: keras.Model, images: tf.Tensor, views: Sequence[View]) -> Scores:
+    """Return class probabilities of images, P(altered) of their pixels, and their features.
+
+    With a window policy images are read in overlapping tiles at native resolution, and the tile
+    with the highest P(fake) gives the probabilities, because a forgery may be local. The features
+    are the means over the tiles.
+
+    Args:
+        detector: one that predicts masks; from `with_features` it gives features too.
         images: [B, H, W, 3], any size, 0..255.
         views: the detector's views of an image; if there are several, none has a window policy.
 
     Returns:
-        float32 [B, C] and float32 [B, H, W, 1]. With the policy "crop" pixels outside of the crop
-        have P(altered) 0.
+        With the policy "crop" pixels outside of the crop have P(altered) 0.
     """
     if len(views) > 1:
-        return _predict_images_of_views(detector, images, views)
+        return _score_images_of_views(detector, images, views)
     size, policy = views[0].size, views[0].policy
-    predict = partial(predict_tiles, detector)
     if not policy.startswith("window"):
-        table, masks = predict(resize(images, size, policy))
-        return table, restore(masks, tf.shape(images)[1:3], policy)
-    classes = max(2, detector.output["label"].shape[-1])
-    tables, masks = by_tiles(to_uint8(images), size, policy.removeprefix("window_"), predict)
-    most_fake = tf.argmin(tables[..., 0], axis=1)
-    table = tf.gather(tables, most_fake, batch_dims=1)
-    return tf.ensure_shape(table, [None, classes]), masks
+        scores = score_tiles(detector, resize(images, size, policy))
+        return scores._replace(masks=restore(scores.masks, tf.shape(images)[1:3], policy))
+    classes, width = max(2, detector.output["label"].shape[-1]), feature_width(detector)
+
+    def score(tiles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        table, features, altered = score_tiles(detector, tiles)
+        return table if features is None else tf.concat([table, features], 1), altered
+
+    tiles, masks = by_tiles(to_uint8(images), size, policy.removeprefix("window_"), score)
+    most_fake = tf.argmin(tiles[..., 0], axis=1)
+    table = tf.gather(tiles[..., :classes], most_fake, batch_dims=1)
+    table = tf.ensure_shape(table, [None, classes])
+    if not width:
+        return Scores(table, None, masks)
+    features = tf.reduce_mean(tiles[..., classes:], axis=1)
+    return Scores(table, tf.ensure_shape(features, [None, width]), masks)
 
 
-def _predict_images_of_views(
+def _score_images_of_views(
     detector: keras.Model, images: tf.Tensor, views: Sequence[View]
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> Scores:
     """Return the same of an ensemble with several views; its masks are averaged on the image."""
     parts = [tf.cast(resize(images, view.size, view.policy), tf.float32) for view in views]
-    logits = detector(parts, training=False)
+    outputs = detector(parts, training=False)
     maps = [
-        restore(tf.sigmoid(logits[f"mask_{number}"]), tf.shape(images)[1:3], view.policy)
-        for number, view in enumerate(views) if f"mask_{number}" in logits
+        restore(tf.sigmoid(outputs[f"mask_{number}"]), tf.shape(images)[1:3], view.policy)
+        for number, view in enumerate(views) if f"mask_{number}" in outputs
     ]  # fmt: skip
-    return probabilities(logits["label"]), tf.add_n(maps) / len(maps)
+    features = features_of_images(outputs, tf.shape(images)[0])
+    return Scores(probabilities(outputs["label"]), features, tf.add_n(maps) / len(maps))

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfdetect.core.errors import unknown
 from tfdetect.core.experiment import Experiment
+from tfdetect.evaluation.intervals import of_folds
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.training.monitor import Monitor
 
@@ -32,6 +33,8 @@ class Objective(Monitor):
     def read(self, results: dict[str, Any]) -> Interval:
         """Return value, low and high of the metric; nan where it is not defined.
 
+        Low and high are the value where there is no interval, of a single image.
+
         Args:
             results: the content of metrics.json for one split.
         """
@@ -39,7 +42,7 @@ class Objective(Monitor):
         metric = part.get("metrics", {}).get(self.name.removeprefix(MASK_PREFIX)) or {}
         numbers = (metric.get(key) for key in ("value", "low", "high"))
         value, low, high = (np.nan if number is None else float(number) for number in numbers)
-        return value, low, high
+        return value, *((value, value) if np.isnan(low) else (low, high))
 
     def loss(self, value: float) -> float:
         """Return what hyperopt minimizes."""
@@ -66,6 +69,5 @@ def mean_of_folds(values: list[Interval]) -> Interval:
     """Return the mean over folds with its 95% interval; a single fold keeps its own interval."""
     if len(values) == 1:
         return values[0]
-    means = np.array([value for value, _, _ in values])
-    half = 1.96 * means.std(ddof=1) / np.sqrt(len(means))
-    return float(means.mean()), float(means.mean() - half), float(means.mean() + half)
+    mean = of_folds([value for value, _, _ in values])
+    return mean["value"], mean["low"], mean["high"]

@@ -1,0 +1,253 @@
+"""Images that a detector was not made for, and images that it was trained on."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import run_at, write_images
+from PIL import Image, PngImagePlugin
+
+import tfdetect
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.run import open_run
+from tfdetect.core.run_writer import write_info
+from tfdetect.data.catalog import build_catalog
+from tfdetect.data.training_hashes import TrainingHashes
+from tfdetect.evaluation.calibrate_run import CalibrationSettings
+from tfdetect.evaluation.domain import choose_limit, domain_columns
+from tfdetect.evaluation.evaluate_run import evaluate_run
+from tfdetect.models.detector import build_detector
+from tfdetect.models.feature_distance import FeatureDistance, features_of_images, with_features
+from tfdetect.models.inference import score_images, score_views
+
+
+@pytest.mark.parametrize(
+    ("count", "rate"), [(1000, 0.01), (199, 0.01), (99, 0.01), (98, 1 / 99), (20, 1 / 21)]
+)
+def test_the_limit_gives_as_many_false_alarms_as_it_says(count, rate):
+    draw = np.random.default_rng(0)
+    alarms = []
+    for _ in range(400):
+        limit, said = choose_limit(draw.normal(size=count))
+        assert said == pytest.approx(rate)
+        alarms.append((draw.normal(size=2000) > limit).mean())
+    assert np.mean(alarms) <= rate * 1.1
+    assert np.mean(alarms) >= rate / 2.2  # of 199 images one may lie beyond, as of 99
+
+
+def test_few_images_have_no_limit():
+    assert choose_limit(np.arange(19.0)) is None
+
+
+@pytest.mark.parametrize(("count", "width"), [(400, 6), (60, 200), (20, 3), (50, 1)])
+def test_distances_are_about_1_for_training_images_and_larger_elsewhere(count, width, tmp_path):
+    draw = np.random.default_rng(1)
+    scales = np.linspace(0.1, 5, width)
+    features = (3 + draw.normal(size=(4 * count, width)) * scales).astype(np.float32)
+    distance = FeatureDistance.fit(features[:count])
+    inside = distance(features[count:]).numpy()
+    assert 0.5 < np.median(inside) < 2
+    outside = features[count:] + 10 * scales.astype(np.float32)
+    assert np.median(distance(outside).numpy()) > 2 * np.quantile(inside, 0.99)
+    distance.save(tmp_path)
+    again = FeatureDistance.load(tmp_path, distance.rest)
+    assert np.array_equal(again(features), distance(features))
+
+
+def test_constant_features_have_a_distance():
+    features = np.ones((30, 4), np.float32)
+    distance = FeatureDistance.fit(features)
+    assert distance(features).numpy().max() < 1e-3 < 1 < distance(features + 1).numpy().min()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"no array", np.zeros((2, 3)).tobytes(),
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (9, 9), }\n",
+    ],
+)  # fmt: skip
+def test_a_damaged_file_of_features_gets_one_message(tmp_path, data):
+    (tmp_path / "domain.npy").write_bytes(data)
+    with pytest.raises(UserError, match="domain.npy cannot be read"):
+        FeatureDistance.load(tmp_path, 1.0)
+
+
+def detector_with(*changes):
+    small = "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}"
+    experiment = override(
+        Experiment(name="test"), ["data.image_size=24", f"model.options={small}", *changes]
+    )
+    return build_detector(experiment, 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (), ("model.head=conv_dense",), ("model.head=flatten",), ("model.front_end=srm",),
+        ("model.mask_head=decoder",), ("model.mask_head=decoder", "model.head=top_pixels"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_features_come_out_of_the_same_pass_and_change_nothing(changes):
+    detector = detector_with(*changes)
+    extended = with_features(detector)
+    images = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3)).astype(np.float32)
+    before, after = detector(images), extended(images)
+    for name, values in before.items():
+        assert np.array_equal(values, after[name]), name
+    features = features_of_images(after, 4)
+    assert features.shape == (4, 16) and np.ptp(features, axis=0).max() > 0
+    assert features_of_images(before, 4) is None
+    windows = images.reshape(2, 2, 24, 24, 3)  # two windows of two images
+    scores = score_views(extended, [windows])
+    np.testing.assert_allclose(
+        scores.features, features.numpy().reshape(2, 2, 16).mean(1), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_features_of_tiles_are_those_of_the_whole_image(tmp_path):
+    detector = with_features(detector_with("model.mask_head=decoder"))
+    view = run_at(tmp_path, policy="window_tile").views
+    image = np.random.default_rng(0).integers(0, 256, (1, 24, 24, 3), np.uint8)
+    one = score_images(detector, tf.constant(image), view)
+    wide = score_images(detector, tf.constant(np.tile(image, (1, 2, 3, 1))), view)
+    assert wide.features.shape == one.features.shape == (1, 16)
+    assert wide.masks.shape == (1, 48, 72, 1)
+    plain = score_images(detector_with("model.mask_head=decoder"), tf.constant(image), view)
+    assert plain.features is None
+
+
+def test_what_is_not_known_is_not_said(tmp_path):
+    columns = domain_columns(
+        run_at(tmp_path), np.array([24]), np.array(["PNG"], object), np.array([np.nan]),
+        np.array([False]),
+    )  # fmt: skip
+    assert [column.to_pylist() for column in columns.values()] == [[None], [None], [None]]
+
+
+@pytest.fixture(scope="module")
+def suspects(shared_run, tmp_path_factory):
+    """Images by name: what the shared run was trained on, what it was made for, and others."""
+    _, root = shared_run
+    folder = tmp_path_factory.mktemp("suspects")
+    write_images(folder, 1, 0, seed=30)
+    (folder / "000.png").rename(folder / "new.png")
+    new = Image.open(folder / "new.png")
+    new.save(folder / "format.jpg", quality=95)
+    new.resize((96, 60)).save(folder / "size.png")
+    new.resize((200, 24)).save(folder / "wide.png")  # the shorter side counts
+    new.resize((9, 9)).save(folder / "format_and_size.webp", lossless=True)
+    new.save(folder / "tiff.tiff")
+    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "features.png")
+    trained = root / "train" / "fake" / "000.png"
+    shutil.copy(trained, folder / "trained.png")
+    note = PngImagePlugin.PngInfo()
+    note.add_text("comment", "saved again")
+    Image.open(trained).save(folder / "trained_again.png", pnginfo=note, compress_level=0)
+    Image.open(trained).save(folder / "trained_bmp.bmp")
+    return folder
+
+
+def test_images_that_a_detector_was_not_made_for_are_told(shared_run, suspects):
+    run, _ = shared_run
+    rows = tfdetect.load(run).predict(suspects, progress=False)
+    reasons = {row["path"].rpartition("/")[2]: row["domain_reasons"] for row in rows}
+    features = {name for name, text in reasons.items() if "features" in text}
+    assert "features.png" in features and "new.png" not in features
+    without = {name: text.replace("features", "").strip(", ") for name, text in reasons.items()}
+    assert without == {
+        "new.png": "", "format.jpg": "format", "size.png": "size", "wide.png": "",
+        "format_and_size.webp": "size, format", "tiff.tiff": "format", "features.png": "",
+        "trained.png": "", "trained_again.png": "", "trained_bmp.bmp": "format",
+    }  # fmt: skip
+    for row in rows:
+        assert row["in_domain"] == (not row["domain_reasons"])
+        assert (row["feature_distance"] > run.info.domain.limit) == (
+            "features" in row["domain_reasons"]
+        )
+    shown = str(rows)
+    assert "in domain" in shown and "no (size, format" in shown and "yes" in shown
+    assert rows.out_of_domain == sum(bool(text) for text in reasons.values())
+    pixels = np.asarray(Image.open(suspects / "new.png"))
+    [row] = tfdetect.load(run).predict(pixels, progress=False)
+    assert row["in_domain"] and row["duplicate_of_train"] is False
+    [row] = tfdetect.load(run).predict(Image.open(suspects / "format.jpg"), progress=False)
+    assert "format" not in row["domain_reasons"]  # pixels have none
+
+
+def test_training_images_and_their_copies_are_told(shared_run, suspects):
+    run, _ = shared_run
+    rows = tfdetect.load(run).predict(suspects, progress=False)
+    copies = {row["path"].rpartition("/")[2] for row in rows if row["duplicate_of_train"]}
+    assert copies == {"trained.png", "trained_again.png", "trained_bmp.bmp"}
+    assert rows.duplicates_of_train == 3 and "training image" in str(rows)
+    hashes = TrainingHashes.load(run.path)
+    assert hashes.table.num_rows == 120 and hashes.table["validation"].to_pylist().count(True) == 27
+    assert (run.path / "training_images.parquet").stat().st_size < 120 * 16 + 2000
+
+
+def test_the_saved_model_tells_the_same(shared_run, suspects):
+    run, _ = shared_run
+    names = [p for p in sorted(suspects.iterdir()) if p.suffix != ".tiff"]  # not decoded there
+    rows = tfdetect.load(run).predict(names, progress=False)
+    model = tf.saved_model.load(str(run.path / "saved_model"))
+    data = tf.stack([tf.io.read_file(str(name)) for name in names])
+    found = model.signatures["encoded"](encoded_images=data)
+    texts = [text.decode() for text in found["domain_reasons"].numpy()]
+    assert texts == [row["domain_reasons"] for row in rows]
+    assert found["in_domain"].numpy().tolist() == [row["in_domain"] for row in rows]
+    for name, text in zip(names, texts):
+        image = tf.constant(np.asarray(Image.open(name).convert("RGB"))[None], tf.float32)
+        [again] = model.signatures["serving_default"](images=image)["domain_reasons"].numpy()
+        assert again.decode() == text.replace("format", "").replace(" ,", "").strip(", ")
+
+
+def test_evaluation_on_training_images_is_told(shared_run, tmp_path, capsys):
+    """Under other names, in other folders, as another dataset: the pixels tell."""
+    run, root = shared_run
+    for kind in ("real", "fake"):
+        write_images(tmp_path / "other" / "test" / kind, 8, kind == "fake", seed=40)
+        for number in range(6):
+            Image.open(root / "train" / kind / f"{number:03d}.png").save(
+                tmp_path / "other" / "test" / kind / f"t{number}.png", compress_level=0
+            )
+    found = tfdetect.evaluate(run, tmp_path / "other", splits=["test"], output=tmp_path / "out",
+                              images_in_report=False, log=lambda text: None)  # fmt: skip
+    result = found.values["test"]
+    assert result["count"] == 28 and result["without_duplicates"]["count"] == 16
+    assert "12 of 28 images" in (tmp_path / "out" / "report.html").read_text()
+    from tfdetect.evaluation.result_tables import terminal_table
+
+    assert "12 of 28 images were used in training" in terminal_table(found.values)
+    assert result["domain"]["in_domain"]["value"] >= 0.8
+
+
+def test_older_runs_get_both_from_calibrate(shared_run, tmp_path):
+    run, root = shared_run
+    folder = tmp_path / "old"
+    shutil.copytree(run.path, folder)
+    for name in ("domain.npy", "training_images.parquet"):
+        (folder / name).unlink()
+    older = open_run(folder).with_info(domain=None)
+    write_info(older)
+    image = root / "train" / "real" / "000.png"
+    [row] = tfdetect.load(folder).predict(image, progress=False)
+    assert row["duplicate_of_train"] is None and row["in_domain"]  # size and format are known
+    again = tfdetect.calibrate(folder, images_in_report=False, log=lambda text: None).run
+    assert again.info.domain == run.info.domain
+    [row] = tfdetect.load(folder).predict(image, progress=False)
+    assert row["duplicate_of_train"] and row["in_domain"]
+    values = json.loads((folder / "metrics.json").read_text())
+    assert values["validation"]["domain"]["in_domain"]["value"] == 1
+    assert "without_duplicates" not in values["validation"]  # no copies of themselves
+
+    catalog = build_catalog(again.dataset_spec(), again.roots, progress=False)
+    settings = CalibrationSettings(keep_hashes=False)
+    evaluate_run(again, catalog, ("validation",), report=False, calibrate=settings,
+                 log=lambda text: None)  # fmt: skip
+    assert not (folder / "training_images.parquet").exists()

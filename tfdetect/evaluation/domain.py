@@ -1,0 +1,84 @@
+"""Which images a detector was made for: size, format and features like the training images'."""
+
+import numpy as np
+import pyarrow as pa
+
+from tfdetect.core.run import Run
+
+FALSE_ALARM_RATE = 0.01  # of the validation images whose features may be called unlike
+MIN_IMAGES = 20  # of validation, below which no limit is chosen
+
+
+def choose_limit(distances: np.ndarray) -> tuple[float, float] | None:
+    """Choose the distance beyond which features are unlike those of the training images.
+
+    Args:
+        distances: of validation images, float [n].
+
+    Returns:
+        The limit, and the fraction of images like these that lie beyond it: 1%, or with fewer than
+        99 images 1 / (n + 1), as no smaller fraction can be promised from them (conformal
+        prediction; Vovk et al., 2005). None below 20 images.
+    """
+    count = len(distances)
+    if count < MIN_IMAGES:
+        return None
+    beyond = int(FALSE_ALARM_RATE * (count + 1))  # of count + 1 images, the new one among them
+    rank = min(count - beyond, count - 1)
+    rate = FALSE_ALARM_RATE if beyond else 1 / (count + 1)
+    return float(np.sort(distances)[rank]), rate
+
+
+def domain_columns(
+    run: Run,
+    shorter_side: np.ndarray,
+    formats: np.ndarray,
+    distances: np.ndarray,
+    missing: np.ndarray,
+) -> dict[str, pa.Array]:
+    """Return the columns in_domain, domain_reasons and feature_distance.
+
+    Args:
+        run: says what the training images are.
+        shorter_side: of each image, int [n], in pixels.
+        formats: of each image, object [n]; None is not compared.
+        distances: of the features, float32 [n]; nan where the run has no statistic of them.
+        missing: which images could not be read, bool [n].
+    """
+    training, unlike = run.info.dataset.training_images, {}
+    if training and training.alike_sides:
+        low, high = training.alike_sides
+        unlike["size"] = (shorter_side < low) | (shorter_side > high)
+    if training and training.formats:
+        known = [each is None or each in training.formats for each in formats]
+        unlike["format"] = ~np.array(known, bool)
+    return _columns(run, unlike, distances, missing)
+
+
+def update_domain(table: pa.Table, run: Run) -> dict[str, pa.Array]:
+    """Return the same columns of predictions for another limit of the features' distance."""
+    missing = table["error"].is_valid().to_numpy(zero_copy_only=False)
+    texts, unlike = table["domain_reasons"].to_pylist(), {}
+    if not all(text is None for text in texts):
+        for name in ("size", "format"):
+            unlike[name] = np.array([name in (text or "") for text in texts], bool)
+    return _columns(run, unlike, table["feature_distance"].to_numpy(zero_copy_only=False), missing)
+
+
+def _columns(
+    run: Run, unlike: dict[str, np.ndarray], distances: np.ndarray, missing: np.ndarray
+) -> dict[str, pa.Array]:
+    """Return the columns, given which images differ for all reasons but their features."""
+    if run.info.domain is not None:
+        with np.errstate(invalid="ignore"):
+            unlike = unlike | {"features": distances > run.info.domain.limit}
+    unknown = missing if unlike else np.ones(len(missing), bool)
+    nothing = np.zeros(len(missing), bool)
+    texts = np.full(len(missing), "", object)
+    for name, rows in unlike.items():
+        texts[rows] = [f"{text}, {name}" if text else name for text in texts[rows]]
+    return {
+        "in_domain": pa.array(~np.any([nothing, *unlike.values()], axis=0), mask=unknown),
+        "domain_reasons": pa.array(texts, pa.string(), mask=unknown),
+        "feature_distance": pa.array(distances.astype(np.float32), mask=np.isnan(distances)),
+    }

@@ -1,0 +1,332 @@
+"""Intervals: how far a metric of these images may be from that of all images like them.
+
+Every interval of a metric is made here, and they follow the same rules: it contains its value; it
+has a width wherever more images could change the value; of one image there is none. Fractions of
+images have Wilson's interval, everything else resamples the images (bootstrap). How often the
+intervals contain the truth is tested by simulation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+from tfdetect.evaluation.metrics import BINS, Metrics, binary_metrics, class_weights
+from tfdetect.evaluation.verdicts import is_fake
+
+LEVEL = 0.95
+RESAMPLES = 1000
+FEW_IMAGES = 100  # of a class, below which the bootstrap alone is too sure; see `binary_intervals`
+
+Interval = Mapping[str, float | None]
+
+
+def interval(value: float, low: float = np.nan, high: float = np.nan) -> Interval:
+    """Return {"value", "low", "high"}, rounded to six digits; None where one is nan."""
+    if not np.isnan(low):
+        low, high = min(low, value), max(high, value)
+    triple = {"value": value, "low": low, "high": high}
+    return {name: None if np.isnan(v) else round(float(v), 6) for name, v in triple.items()}
+
+
+def proportion(hits: np.ndarray) -> Interval:
+    """Return the fraction of true values in bool [n] with Wilson's interval.
+
+    It has no value without images, and no interval for one image.
+    """
+    return of_count(int(np.sum(hits)), len(hits))
+
+
+def of_count(hits: int, count: int) -> Interval:
+    """Return the fraction hits / count with Wilson's interval."""
+    if count < 1:
+        return interval(np.nan)
+    if count == 1:
+        return interval(float(hits))
+    return interval(hits / count, *wilson(hits / count, count))
+
+
+def wilson(value: float, count: int) -> tuple[float, float]:
+    """Return Wilson's interval of a fraction of `count` > 0 images, or of a mean within 0 and 1."""
+    z = stats.norm.ppf((1 + LEVEL) / 2)
+    middle = (value + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z * np.sqrt(value * (1 - value) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def mean_of_fractions(fractions: Sequence[Interval]) -> Interval:
+    """Return the mean of independent fractions, such as the recalls of all classes.
+
+    Its interval follows from theirs (Newcombe's method of variance recovery, 1998).
+    """
+    if any(fraction["value"] is None for fraction in fractions):
+        return interval(np.nan)
+    values = np.array([fraction["value"] for fraction in fractions])
+    if any(fraction["low"] is None for fraction in fractions):
+        return interval(values.mean())
+    lows, highs = (np.array([f[end] for f in fractions]) for end in ("low", "high"))
+    down, up = (np.sqrt((each**2).sum()) / len(values) for each in (values - lows, highs - values))
+    return interval(values.mean(), max(0.0, values.mean() - down), min(1.0, values.mean() + up))
+
+
+def complement(fraction: Interval) -> Interval:
+    """Return one minus a fraction."""
+    value, low, high = (
+        None if fraction[key] is None else round(1 - fraction[key], 6)
+        for key in ("value", "high", "low")
+    )
+    return {"value": value, "low": low, "high": high}
+
+
+def of_folds(values: Sequence[float]) -> Interval:
+    """Return the mean of a metric over two folds or more, with Student's interval of the mean."""
+    mean, count = float(np.mean(values)), len(values)
+    student = stats.t.ppf((1 + LEVEL) / 2, count - 1)
+    reach = student * float(np.std(values, ddof=1)) / np.sqrt(count)
+    return {"value": mean, "low": mean - reach, "high": mean + reach}
+
+
+def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
+    """Return the mean of float [n] with the bootstrap's interval."""
+    return bootstrap(lambda w: {"mean": float((w * values).sum() / w.sum())}, len(values),
+                     seed, bounded=False)["mean"]  # fmt: skip
+
+
+def precision_at(tpr: Interval | None, fpr: Interval | None, prior: float) -> Interval:
+    """Return the precision where a fraction `prior` of all images is fake.
+
+    Its bounds are the precisions at the unfavorable and at the favorable ends of both rates, so
+    that no false positive among a few images does not promise that there will be none.
+
+    Args:
+        tpr, fpr: recall and false positive rate, from `proportion`.
+        prior: fraction of fakes in (0, 1).
+    """
+    if not tpr or not fpr or tpr["value"] is None or fpr["value"] is None:
+        return interval(np.nan)
+
+    def precision(recall: float, false_alarms: float) -> float:
+        called_fake = recall * prior + false_alarms * (1 - prior)
+        return recall * prior / called_fake if called_fake else np.nan
+
+    value = precision(tpr["value"], fpr["value"])
+    if np.isnan(value) or None in (tpr["low"], tpr["high"], fpr["low"], fpr["high"]):
+        return interval(value)
+    return interval(value, precision(tpr["low"], fpr["high"]), precision(tpr["high"], fpr["low"]))
+
+
+def bootstrap(
+    metrics: Metrics,
+    count: int,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    bounded: bool = True,
+) -> dict[str, Interval]:
+    """Evaluate metrics on all images and on resamples of them.
+
+    The interval spans the percentiles of the resamples and the bias-corrected percentiles (Efron,
+    1987), both widened for few images as Student's distribution is (Hesterberg, What teachers
+    should know about the bootstrap, 2015).
+
+    Args:
+        metrics: from weights of the images, float [count], to values by name.
+        count: number of images.
+        seed: of the resamples.
+        resamples: their number.
+        bounded: whether the values lie between 0 and 1. Then one that is 0 or 1, or the same in
+            all resamples, has at least the interval of a fraction of so many images.
+    """
+    point = metrics(np.ones(count))
+    rows = _resampled(metrics, count, seed, resamples)
+    found = {}
+    for name, value in point.items():
+        low, high = _percentiles(rows[name], value, count)
+        if low == high and not bounded:
+            reach = wilson(0.0, count)[1]
+            low, high = value - reach, value + reach
+        elif bounded and (low == high or value in (0.0, 1.0)):
+            ends = wilson(value, count)
+            low, high = min(low, ends[0]), max(high, ends[1])
+        found[name] = interval(value, low, high)
+    return found
+
+
+def binary_intervals(
+    fake: np.ndarray,
+    scores: np.ndarray,
+    threshold: float = 0.5,
+    prior: float | None = None,
+    *,
+    balanced: bool = False,
+    names: Sequence[str] | None = None,
+    more: Callable[[np.ndarray], dict[str, float]] | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Interval]:
+    """Return the metrics of P(fake), each with its interval.
+
+    Accuracy, recall and false positive rate are fractions of images; precision and F1 follow from
+    fractions, and balanced accuracy from two of them (Newcombe's method of variance recovery). The
+    rest is resampled. Where a class has fewer than 100 images, or a metric is perfect, images that
+    would have been judged wrong may be missing by chance: then the interval also spans resamples
+    with one more image of each class that looks like the other class, as Agresti and Coull do for
+    fractions.
+
+    The calibration error of the images is larger than the true one, as chance moves every bin. Its
+    interval is the value plus and minus what chance moves all bins together at most, in 97.5% of
+    the resamples (the triangle inequality).
+
+    Args:
+        fake, scores, threshold, prior, balanced: see `binary_metrics`.
+        names: which metrics; by default all.
+        more: further fractions, from weights of the images to values by name.
+        seed: of the resamples.
+        resamples: their number.
+    """
+    fake, scores = np.asarray(fake, bool), np.asarray(scores)
+    metrics, count = binary_metrics(fake, scores, threshold, prior, balanced=balanced), len(fake)
+
+    def wanted(weights: np.ndarray) -> dict[str, float]:
+        values = metrics(weights)
+        chosen = {name: values[name] for name in names or values}
+        return chosen | (more(weights) if more else {})
+
+    found = bootstrap(wanted, count, seed, resamples)
+    if count == 1:
+        return found
+    smallest = min(fake.sum(), (~fake).sum())
+    doubtful = [
+        name for name, value in found.items()
+        if value["value"] in (0.0, 1.0) or (value["value"] is not None and smallest < FEW_IMAGES)
+    ]  # fmt: skip
+    if smallest and doubtful:
+        ends = _with_confusable(fake, scores, threshold, prior, balanced, seed, resamples)
+        for name in set(doubtful) & set(ends):
+            value, low, high = (found[name][key] for key in ("value", "low", "high"))
+            found[name] = interval(value, min(low, ends[name][0]), max(high, ends[name][1]))
+    exact = _of_fractions(fake, scores, threshold, balanced) | {
+        "ece": _calibration_error(fake, scores, prior, seed, resamples)
+    }
+    return {name: exact.get(name, value) for name, value in found.items()}
+
+
+def _resampled(metrics: Metrics, count: int, seed: int, resamples: int) -> dict[str, np.ndarray]:
+    """Return the values of metrics on resamples, float [resamples] by name."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        metrics(np.bincount(rng.integers(count, size=count), minlength=count))
+        for _ in range(resamples)
+    ]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _percentiles(values: np.ndarray, value: float, count: int) -> tuple[float, float]:
+    """Return the interval that resampled values [n] give; nan where there is none."""
+    values = values[~np.isnan(values)]
+    if count < 2 or np.isnan(value) or not len(values):
+        return np.nan, np.nan
+    student = stats.t.ppf((1 + LEVEL) / 2, count - 1) * np.sqrt(count / (count - 1))
+    tail = stats.norm.sf(student)
+    below = ((values < value).mean() + (values <= value).mean()) / 2
+    bias = stats.norm.ppf(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
+    shifted = stats.norm.cdf(2 * bias + np.array([-student, student]))
+    ends = np.quantile(values, [tail, 1 - tail, *shifted])
+    return min(ends[0], ends[2], value), max(ends[1], ends[3], value)
+
+
+def _with_confusable(
+    fake: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    prior: float | None,
+    balanced: bool,
+    seed: int,
+    resamples: int,
+) -> dict[str, tuple[float, float]]:
+    """Return the percentiles of resamples of the images of `_confusable`."""
+    fake, scores = _confusable(fake, scores)
+    metrics = binary_metrics(fake, scores, threshold, prior, balanced=balanced)
+    rows, ends = _resampled(metrics, len(fake), seed, resamples), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    return {
+        name: tuple(np.quantile(values[~np.isnan(values)], ends))
+        for name, values in rows.items() if not np.isnan(values).all()
+    }  # fmt: skip
+
+
+def _confusable(fake: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images and one more of each class, with the median score of the other class."""
+    more = [np.median(scores[~fake]), np.median(scores[fake])]
+    return np.append(fake, [True, False]), np.append(scores, more)
+
+
+def _of_fractions(
+    fake: np.ndarray, scores: np.ndarray, threshold: float, balanced: bool
+) -> dict[str, Interval]:
+    """Return the metrics that follow from fractions of images."""
+    called_fake = is_fake(scores, threshold)
+    recall, fpr = proportion(called_fake[fake]), proportion(called_fake[~fake])
+    middle = mean_of_fractions([recall, complement(fpr)])
+    found = {"recall": recall, "fpr": fpr, "balanced_accuracy": middle}
+    if balanced:
+        return found | {"accuracy": middle, "precision": precision_at(recall, fpr, 0.5)}
+    hits, calls = int((called_fake & fake).sum()), int(called_fake.sum())
+    overlap = of_count(hits, int((called_fake | fake).sum()))
+    f1 = {k: None if v is None else round(2 * v / (1 + v), 6) for k, v in overlap.items()}
+    precision = of_count(hits, calls) if calls else interval(0.0)
+    return found | {
+        "accuracy": proportion(called_fake == fake), "precision": precision, "f1": f1
+    }  # fmt: skip
+
+
+def _calibration_error(
+    fake: np.ndarray, scores: np.ndarray, prior: float | None, seed: int, resamples: int
+) -> Interval:
+    """Return the calibration error with what chance moves all bins together at most."""
+    value = _gaps(fake, scores, prior)(np.ones(len(fake)))
+    if np.isnan(value).any():
+        return interval(np.nan)
+    reach = _noise(fake, scores, prior, seed, resamples)
+    if 0 < min(fake.sum(), (~fake).sum()) < FEW_IMAGES:
+        reach = max(reach, _noise(*_confusable(fake, scores), prior, seed, resamples))
+    error = float(np.abs(value).sum())
+    return interval(error, max(0.0, error - reach), min(1.0, error + reach))
+
+
+def _gaps(fake: np.ndarray, scores: np.ndarray, prior: float | None) -> Callable:
+    """Prepare the differences of P(fake) and the fraction of fakes, by bin."""
+    bins = np.minimum((np.asarray(scores, np.float64) * BINS).astype(int), BINS - 1)
+
+    def gaps(weights: np.ndarray) -> np.ndarray:
+        w = weights if prior is None else weights * class_weights(fake, prior, weights)
+        return np.bincount(bins, w * (scores - fake), BINS) / w.sum()
+
+    return gaps
+
+
+def _noise(
+    fake: np.ndarray, scores: np.ndarray, prior: float | None, seed: int, resamples: int
+) -> float:
+    """Return the sum of the bins' changes that 97.5% of the resamples do not exceed."""
+    gaps, rng, count = _gaps(fake, scores, prior), np.random.default_rng(seed), len(fake)
+    value = gaps(np.ones(count))
+    changes = [
+        np.abs(gaps(np.bincount(rng.integers(count, size=count), minlength=count)) - value).sum()
+        for _ in range(resamples)
+    ]
+    return float(np.nanquantile(changes, (1 + LEVEL) / 2))
+
+
+def format_interval(
+    metric: Interval | None, digits: int = 4, percent: bool = False, signed: bool = False
+) -> str:
+    """Return a metric as text, "0.9123 [0.9050, 0.9190]"; "-" where it is not defined.
+
+    Without an interval only the value is shown.
+    """
+    if metric is None or metric["value"] is None:
+        return "-"
+    form = f"{'+' if signed else ''}.{digits}{'%' if percent else 'f'}"
+    value = f"{metric['value']:{form}}"
+    if metric["low"] is None or metric["high"] is None:
+        return value
+    return f"{value} [{metric['low']:{form}}, {metric['high']:{form}}]"

@@ -228,6 +228,8 @@ def raw_table(logits):
         "p_fake": p, "p_fake_raw": p, "probability_real": expit(-logits).astype(np.float32),
         "probability_fake": p, "verdict": np.where(p >= 0.5, "fake", "real"),
         "inconclusive": np.zeros(len(p), bool), "error": pa.nulls(len(p), pa.string()),
+        "in_domain": pa.nulls(len(p), pa.bool_()), "domain_reasons": pa.nulls(len(p), pa.string()),
+        "feature_distance": pa.nulls(len(p), pa.float32()),
     })  # fmt: skip
 
 

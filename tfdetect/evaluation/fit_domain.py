@@ -40,7 +40,8 @@ def fit_distance(run: Run, detector: keras.Model, catalog: Catalog, batch_size: 
         for batch in score_source(
             run, with_features(detector), image_source(catalog, rows), batch_size
         ):
-            parts.append(batch.features)
+            if batch.features is not None:
+                parts.append(batch.features)
             bar.advance(len(batch.indices))
     features = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
     if len(features) < MIN_IMAGES or not np.isfinite(features).all():

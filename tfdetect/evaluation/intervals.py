@@ -29,6 +29,15 @@ def interval(value: float, low: float = np.nan, high: float = np.nan) -> Interva
     return {name: None if np.isnan(v) else round(float(v), 6) for name, v in triple.items()}
 
 
+def numbers(metric: Interval) -> tuple[float, float, float]:
+    """Return value, low and high of a metric; nan where one is not defined."""
+    value, low, high = (metric[name] for name in ("value", "low", "high"))
+    return (
+        np.nan if value is None else value, np.nan if low is None else low,
+        np.nan if high is None else high,
+    )  # fmt: skip
+
+
 def proportion(hits: np.ndarray) -> Interval:
     """Return the fraction of true values in bool [n] with Wilson's interval.
 
@@ -71,11 +80,8 @@ def mean_of_fractions(fractions: Sequence[Interval]) -> Interval:
 
 def complement(fraction: Interval) -> Interval:
     """Return one minus a fraction."""
-    value, low, high = (
-        None if fraction[key] is None else round(1 - fraction[key], 6)
-        for key in ("value", "high", "low")
-    )
-    return {"value": value, "low": low, "high": high}
+    value, low, high = numbers(fraction)
+    return interval(1 - value, 1 - high, 1 - low)
 
 
 def of_folds(values: Sequence[float]) -> Interval:
@@ -109,10 +115,11 @@ def precision_at(tpr: Interval | None, fpr: Interval | None, prior: float) -> In
         called_fake = recall * prior + false_alarms * (1 - prior)
         return recall * prior / called_fake if called_fake else np.nan
 
-    value = precision(tpr["value"], fpr["value"])
-    if np.isnan(value) or None in (tpr["low"], tpr["high"], fpr["low"], fpr["high"]):
+    (recall, *recalls), (false_alarms, *rates) = numbers(tpr), numbers(fpr)
+    value = precision(recall, false_alarms)
+    if np.isnan([value, *recalls, *rates]).any():
         return interval(value)
-    return interval(value, precision(tpr["low"], fpr["high"]), precision(tpr["high"], fpr["low"]))
+    return interval(value, precision(recalls[0], rates[1]), precision(recalls[1], rates[0]))
 
 
 def bootstrap(
@@ -202,7 +209,7 @@ def binary_intervals(
     if smallest and doubtful:
         ends = _with_confusable(fake, scores, threshold, prior, balanced, seed, resamples)
         for name in set(doubtful) & set(ends):
-            value, low, high = (found[name][key] for key in ("value", "low", "high"))
+            value, low, high = numbers(found[name])
             found[name] = interval(value, min(low, ends[name][0]), max(high, ends[name][1]))
     exact = _of_fractions(fake, scores, threshold, balanced) | {
         "ece": _calibration_error(fake, scores, prior, seed, resamples)

@@ -146,7 +146,8 @@ def predict_source(
             facts.add(batch.indices, batch.facts)
             if distance is not None:
                 distances[batch.indices] = distance(batch.features).numpy()
-            for mask in batch.masks if masks else ():
+            for mask in batch.masks:
+                assert masks is not None
                 masks.add(mask)
                 if on_mask is not None:
                     on_mask(mask)

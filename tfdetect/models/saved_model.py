@@ -89,6 +89,7 @@ def export_saved_model(run: Run) -> None:
         def predict(data: tf.Tensor) -> tuple:
             image = decode(data)
             table, features, masks = score_images(detector, image[None], views)
+            assert masks is not None
             gray = tf.cast(tf.round(masks[0] * 255), tf.uint8)
             features = tf.zeros([1, 0]) if features is None else features
             return table[0], features[0], tf.io.encode_png(gray), facts(data, image)

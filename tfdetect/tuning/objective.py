@@ -7,7 +7,7 @@ import numpy as np
 
 from tfdetect.core.errors import unknown
 from tfdetect.core.experiment import Experiment
-from tfdetect.evaluation.intervals import of_folds
+from tfdetect.evaluation.intervals import numbers, of_folds
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.training.monitor import Monitor
 
@@ -69,5 +69,4 @@ def mean_of_folds(values: list[Interval]) -> Interval:
     """Return the mean over folds with its 95% interval; a single fold keeps its own interval."""
     if len(values) == 1:
         return values[0]
-    mean = of_folds([value for value, _, _ in values])
-    return mean["value"], mean["low"], mean["high"]
+    return numbers(of_folds([value for value, _, _ in values]))

@@ -330,7 +330,8 @@ def _measure_all(
 
 def _stamp(root: Path, masked: pa.Table) -> pa.Table:
     """Return the `_STAMPS` of each row; size and time are null where there is no mask file."""
-    sizes, times = [], []
+    sizes: list[int | None] = []
+    times: list[int | None] = []
     for mask in masked["mask"].to_pylist():
         try:
             status = os.stat(f"{root}/{to_os(mask)}")
@@ -391,9 +392,9 @@ def measure_mask(item: Item, coding: MaskCoding, max_pixels: int) -> tuple:
     orientation = image_orientation(image, kind, max_pixels)
     size = width, height
     found = values.shape[1], values.shape[0]
-    resized, error = compare_sizes(found, size, orientation)
-    if error:
-        return _failed(error)
+    resized, mismatch = compare_sizes(found, size, orientation)
+    if mismatch:
+        return _failed(mismatch)
     turned = orientation > 1 and own_orientation == 1
     coverage = np.count_nonzero(altered) / altered.size
     return coverage, int(values.max()), resized, turned, None

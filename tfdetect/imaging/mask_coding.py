@@ -43,13 +43,10 @@ class MaskCoding:
         return sum(self.values) // 2 + 1
 
     def __str__(self) -> str:
-        altered, unaltered = ("below", "from") if self.inverted else ("from", "below")
         what = "transparency (alpha)" if self.channel == "alpha" else self.channel
-        deep = ", 16 bits" if self.bits == 16 else ""
-        return (
-            f"{what}{deep}, altered {altered} {self.threshold}, unaltered {unaltered} "
-            f"{self.threshold}"
-        )
+        deep = " of 16 bits" if self.bits == 16 else ""
+        values = f"below {self.threshold}" if self.inverted else f"from {self.threshold} on"
+        return f"{what}{deep}, values {values} are altered"
 
 
 class MaskError(ValueError):
@@ -215,7 +212,7 @@ def _detect_channel(surveys: list[MaskSurvey]) -> tuple[MaskChannel, str]:
     color = _detect_color(colored) if colored else "gray"
     if 2 * len(transparent) <= count or not count:
         return color, ""
-    name = "color" if colored else "gray"
+    name: MaskChannel = "color" if colored else "gray"
     kinds = Counter(len(_channel(s, name)) for s in transparent)
     if kinds[2] and sum(len(s.channels["alpha"]) > 1 for s in transparent):
         return color, (

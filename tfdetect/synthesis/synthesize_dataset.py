@@ -333,6 +333,7 @@ def _write_tables(source: Path, output: Path, settings: Settings, rows: list[Row
         classes=(ClassSpec(name="original", folders=("original",)),
                  ClassSpec(name="inpainted", folders=("inpainted",))),
         splits={split: split for split in ("train", "validation", "test")},
+        mask_channel="gray", mask_values=(0, 255), mask_inverted=False,
         experiment="localizer",
     )  # fmt: skip
     write_text(output / "dataset.yaml", spec.to_yaml())

@@ -466,7 +466,7 @@ def test_the_audit_tells_coverage_and_questions(tmp_path):
     assert any(f.topic == "masks" and "are empty" in f.text for f in found.findings)
     document = audit_document(found)
     assert json.loads(json.dumps(document))["masks"]["coded"]["coverage"]["fake"]["empty"] == COUNT
-    assert "Masks of coded: gray, values from 128 on are altered" in format_audit(found)
+    assert "are empty" in format_audit(found)
     write_report(found, tmp_path / "report")
     page = (tmp_path / "report/audit.html").read_text()
     assert "gray, values from 128 on are altered" in page and ">smallest</th>" in page

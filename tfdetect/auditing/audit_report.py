@@ -46,9 +46,7 @@ def format_audit(audit: Audit) -> str:
     ]
     shortcuts = console.format_table(_shortcut_rows(audit), _SHORTCUT_COLUMNS)
     findings = lines or ["The audit found no problem."]
-    masks = audit.catalog.describe_masks()
-    masks += [""] if masks else []
-    return "\n".join([f"verdict: {audit.verdict}", "", *findings, "", *masks, shortcuts])
+    return "\n".join([f"verdict: {audit.verdict}", "", *findings, "", shortcuts])
 
 
 def write_report(audit: Audit, folder: Path) -> None:

@@ -176,7 +176,8 @@ def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog
         files = files.append_column(column, content[column])
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([found.skipped, files.filter(bad).select(["path", "error"])])
-    files, masks = read_masks(spec, root, files.filter(pc.invert(bad)).drop("error"), progress)
+    files = files.filter(pc.invert(bad)).drop("error")
+    files, masks = read_masks(spec, root, files, found.left_out, progress)
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
     unusable = {row["path"]: row["error"] for row in skipped.to_pylist()}

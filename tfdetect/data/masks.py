@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.run_info import MaskCoverage, MaskInfo
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import from_os, printable, to_os
+from tfdetect.core.text import printable, to_os
 from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
+from tfdetect.data.scan import IN_MASKS, MASK_FILE
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header
 from tfdetect.imaging.mask_coding import (
     Detection,
@@ -160,7 +159,7 @@ def check_masks(masks: dict[str, DatasetMasks], hint: str = "") -> None:
 
 
 def read_masks(
-    spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = True
+    spec: DatasetSpec, root: Path, files: pa.Table, left_out: pa.Table, progress: bool = True
 ) -> tuple[pa.Table, DatasetMasks | None]:
     """Read the mask of every image that has one; unchanged masks come from the cache.
 
@@ -168,6 +167,7 @@ def read_masks(
         spec: the dataset.
         root: folder to which the paths are relative.
         files: columns path, label, mask, width, height, format and mtime_ns.
+        left_out: images that are no part of the dataset, with the columns path and reason.
         progress: whether to show a progress bar.
 
     Returns:
@@ -188,7 +188,7 @@ def read_masks(
     failed = np.array([error is not None for error in errors])
     coverage = np.where(failed, np.nan, measured["coverage"].to_numpy())
     columns = {"label": masked["label"], COVERAGE: pa.array(coverage)}
-    found = DatasetMasks(_info(spec, root, files, masked, measured, detection, failed, columns))
+    found = DatasetMasks(_info(spec, files, left_out, measured, detection, failed, columns))
     found = _judge(spec, masked, measured, detection, found, failed, coverage)
     used = ~failed & (labels > 0) & (coverage > 0)
     masks = np.full(files.num_rows, None, object)
@@ -206,7 +206,7 @@ def read_masks(
 
 
 def _info(
-    spec: DatasetSpec, root: Path, files: pa.Table, masked: pa.Table, measured: pa.Table,
+    spec: DatasetSpec, files: pa.Table, left_out: pa.Table, measured: pa.Table,
     detection: Detection, failed: np.ndarray, columns: dict[str, Any],
 ) -> MaskInfo:  # fmt: skip
     resized = measured["resized"].to_numpy(zero_copy_only=False)[~failed]
@@ -215,7 +215,7 @@ def _info(
         detected=spec.mask_channel is None or spec.mask_values is None,
         coverage=coverage_by_class(pa.table(columns), spec.class_names),
         resized=int(resized.astype(bool).sum()),
-        orphans=len(_orphans(spec, root, files, masked)),
+        orphans=len(_orphans(spec, files, left_out)),
     )
 
 
@@ -446,49 +446,15 @@ def image_orientation(path: str, kind: str, max_pixels: int) -> int:
 # --- masks without an image
 
 
-def _orphans(spec: DatasetSpec, root: Path, files: pa.Table, masked: pa.Table) -> list[str]:
-    """Return the files among the masks that belong to no image.
-
-    With a pattern, these are files that have the form of a mask's name. With a manifest, these
-    are the other files of folders that hold nothing but masks.
-    """
-    used = set(masked["mask"].to_pylist())
-    folders = {os.path.dirname(mask) for mask in used}
-    images = set(files["path"].to_pylist())
-    templates = [re.split(r"\{\w+\}", c.mask) for c in spec.classes if c.mask]
-    if spec.manifest:
-        folders -= {os.path.dirname(path) for path in images}
-    found = []
-    for folder in sorted(folders):
-        try:
-            names = os.listdir(os.path.join(root, to_os(folder)))
-        except OSError:
-            continue
-        for name in map(from_os, names):
-            path = f"{folder}/{name}" if folder else name
-            known = path in used or path in images or name.startswith(".")
-            if known or os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
-                continue
-            if spec.manifest or any(_fits(path, pieces) for pieces in templates):
-                found.append(path)
-    if found and not spec.manifest:  # masks of objects in authentic images
-        claimed = set(_masks_of_authentic(spec, files))
-        found = [path for path in found if path not in claimed]
-    return found
-
-
-def _fits(path: str, pieces: list[str]) -> bool:
-    """Return whether a path has these pieces in order, with something between them."""
-    first, *rest = pieces
-    if not path.startswith(first):
-        return False
-    place = len(first)
-    for piece in rest[:-1]:
-        place = path.find(piece, place + 1)
-        if place < 0:
-            return False
-        place += len(piece)
-    return path.endswith(rest[-1]) and len(path) - len(rest[-1]) > place if rest else path == first
+def _orphans(spec: DatasetSpec, files: pa.Table, left_out: pa.Table) -> list[str]:
+    """Return the files that look like masks and belong to no image."""
+    is_orphan = pc.is_in(left_out["reason"], pa.array([IN_MASKS, MASK_FILE]))
+    found = left_out.filter(is_orphan)["path"].to_pylist()
+    if not found or spec.manifest:
+        return found
+    # Masks of objects in authentic images are not named by the spec, but belong to them.
+    claimed = {os.path.splitext(mask)[0] for mask in _masks_of_authentic(spec, files)}
+    return [path for path in found if os.path.splitext(path)[0] not in claimed]
 
 
 def _masks_of_authentic(spec: DatasetSpec, files: pa.Table) -> Iterator[str]:

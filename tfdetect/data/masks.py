@@ -20,7 +20,7 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import printable, to_os
 from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
-from tfdetect.data.scan import IN_MASKS, MASK_FILE
+from tfdetect.data.scan_result import IN_MASKS, MASK_FILE
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header
 from tfdetect.imaging.mask_coding import (
     Detection,

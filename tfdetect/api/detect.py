@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Image = str | Path | np.ndarray | PIL.Image.Image
 
 
+_SHOWN = 20  # predictions that a notebook or an interpreter shows
+
+
 class Predictions(Sequence[dict[str, Any]]):
     """Verdicts on images: one row per image, in the order of the images.
 
@@ -82,10 +85,15 @@ class Predictions(Sequence[dict[str, Any]]):
         for row in self._table.to_pylist():
             yield row | {"path": to_os(row["path"])}
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         from tfdetect.evaluation.prediction_tables import terminal
 
         return terminal(self._table)
+
+    def __repr__(self) -> str:
+        shown = str(Predictions(self._table.slice(0, _SHOWN)))
+        more = len(self) - _SHOWN
+        return f"{shown}\n... and {more:,} more" if more > 0 else shown
 
     @property
     def unreadable(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ class Results:
     """
 
     run: Run
-    values: dict[str, Any]
+    values: dict[str, Any] = field(repr=False)
     output: Path
     report: Path
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,12 +95,12 @@ def train(
 class Training:
     """A training whose experiment, data and devices are resolved and checked, not yet begun."""
 
-    plan: Plan
+    plan: Plan = field(repr=False)
     catalog: Catalog
     devices: Devices
     path: Path
-    progress: bool
-    log: Log
+    progress: bool = field(repr=False)
+    log: Log = field(repr=False)
 
     def run(self, images_in_report: bool = True) -> Run:
         """Train; see `train`."""
@@ -196,8 +196,8 @@ class SearchResults:
     folder: Path
     objective: str
     best: dict[str, Any]
-    trials: list[dict[str, Any]]
-    summary: str
+    trials: list[dict[str, Any]] = field(repr=False)
+    summary: str = field(repr=False)
     run: Run | None = None
 
     @property
@@ -406,8 +406,8 @@ class MatrixResults:
         folder: with the runs, matrix.html, matrix.json, CSV and LaTeX tables.
     """
 
-    runs: dict[str, Run]
-    values: dict[str, Any]
+    runs: dict[str, Run] = field(repr=False)
+    values: dict[str, Any] = field(repr=False)
     folder: Path
 
     @property

@@ -47,6 +47,13 @@ class Audit:
     spectra: dict[str, tuple[np.ndarray, int]]
     findings: list[Finding]
 
+    def __repr__(self) -> str:
+        count = len(self.findings)
+        return (
+            f"Audit({self.spec.name!r}, {self.verdict}, {count} "
+            f"finding{'s' if count != 1 else ''}, {self.traits.num_rows:,} images)"
+        )
+
     @property
     def level(self) -> str:
         """The most severe level of the findings."""

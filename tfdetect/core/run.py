@@ -96,6 +96,9 @@ class Run:
     info: RunInfo
     migrated: bool = False
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.info.status}, classes {', '.join(self.class_names)})"
+
     @property
     def name(self) -> str:
         return self.path.name.removesuffix(PARTIAL)

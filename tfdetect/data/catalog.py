@@ -65,6 +65,12 @@ class Catalog:
     other: Counter[str] = field(default_factory=Counter)
     max_pixels: int = MAX_PIXELS
 
+    def __repr__(self) -> str:
+        return (
+            f"Catalog({self.name!r}, {self.table.num_rows:,} images, "
+            f"{self.skipped.num_rows:,} that cannot be used)"
+        )
+
     @property
     def total(self) -> int:
         """Number of all files below the roots; of a prepared dataset, of its images."""

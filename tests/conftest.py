@@ -11,6 +11,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
 # Test files run in parallel, one process for each core; more threads would wait for each other.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Read when a process starts, so by the parallel ones: memory that a test freed is used again.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from tfdetect.core.quiet import import_tensorflow
 

@@ -82,6 +82,7 @@ training:
   batch_size: 12
   loss: mine_squared
   loss_options: {{factor: 2.0}}
+  export: []
 """
 SCRIPT = """
 import json, sys

@@ -22,7 +22,7 @@ from tfdetect.evaluation.calibrate_run import CalibrationSettings
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
-from tfdetect.models.exports import export_finished_run
+from tfdetect.models.exports import export_finished_run, exported_formats
 from tfdetect.models.saving import write_model
 
 
@@ -72,7 +72,8 @@ def write_fused_run(
         write_info(run)
         run = evaluate_run(run, catalog, log=log, calibrate=CalibrationSettings()).run
         write_info(run)
-        export_finished_run(run)
+        formats = [name for member in members.runs for name in exported_formats(member)]
+        export_finished_run(run, list(dict.fromkeys(["saved_model", *formats])))
         write_report(run.path)
     return read_run(path)
 

@@ -327,8 +327,8 @@ def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, t
     }
     space.write_text(yaml.safe_dump(data))
     settings = (space, folder_dataset, tmp_path, "--max-trials", "3", "--seed", "2",
-                "--prune", "none", "--trial-set", "training.epochs=1", "--set", "model.l2=1000", "--set",
-                "training.optimizer={name: sgd, learning_rate: 1.0}")  # fmt: skip
+                "--prune", "none", "--trial-set", "training.epochs=1", "--set", "model.l2=1000",
+                "--set", "training.optimizer={name: sgd, learning_rate: 1.0}")  # fmt: skip
     code, error = run_here(capsys, *settings)
     assert code == 0, error
     search = open_search(tmp_path / "s")

@@ -18,10 +18,12 @@ from conftest import train_small
 from PIL import Image
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import open_run
 from tfdetect.data.image_files import find_images
 from tfdetect.data.loading import load_image
-from tfdetect.evaluation.predictions import predict_files
+from tfdetect.evaluation.overlays import MaskWriter
+from tfdetect.evaluation.predictions import MaskPrediction, predict_files
 from tfdetect.models.saving import load_detector
 
 
@@ -332,3 +334,15 @@ def test_verdicts_are_not_lost_when_the_disk_is_full(shared_run, tmp_path, capsy
     assert [Path(row["path"]).name[:3] for row in rows] == ["000", "002", "a p"]
     assert all(row["verdict"] for row in rows)
     assert os.listdir(tmp_path) == ["images"]
+
+
+def test_one_mask_that_cannot_be_written_costs_itself(tmp_path):
+    (tmp_path / "masks/b.altered.png").mkdir(parents=True)  # in the way
+    failed = FailedWrites()
+    writer = MaskWriter(tmp_path / "masks", ["x/a.png", "x/b.png", "x/c.png"], failed)
+    image, altered = np.zeros((8, 9, 3), np.uint8), np.ones((8, 9), np.float32)
+    for number in range(3):
+        writer.write(MaskPrediction(number, image, altered, np.zeros((8, 9), np.uint8)))
+    assert failed.reasons == {tmp_path / "masks/b": "Is a directory"}
+    written = sorted(p.name for p in (tmp_path / "masks").glob("[ac].*"))
+    assert written == [f"{n}.{k}.png" for n in "ac" for k in ("altered", "mask", "overlay")]

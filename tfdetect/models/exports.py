@@ -34,7 +34,7 @@ import tensorflow as tf
 from tfdetect.core import console
 from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.files import replacing, write_bytes, write_text
+from tfdetect.core.files import disk_error, replacing, write_bytes, write_text
 from tfdetect.core.run import Run
 from tfdetect.imaging.geometry import windows
 from tfdetect.imaging.photographs import photograph
@@ -174,7 +174,7 @@ def _write(name: str, source: "_Source") -> float:
     try:
         difference = _WRITERS[name](source, target)
     except Exception as error:  # each converter raises its own kinds
-        if isinstance(error, UserError):
+        if isinstance(error, UserError) or disk_error(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise UserError(f"Cannot export {title}: {reason}") from error

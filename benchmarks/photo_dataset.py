@@ -6,7 +6,8 @@ DIR is a collection with a manifest.csv of the columns local_path, label, genera
 crop (x0,y0,x1,y1: the part of the picture that may be used) and note (it ends in style=...).
 Files are linked; cropped ones are written as PNG. OUTPUT/manifest.csv has the columns path, label,
 generator (for authentic images their source), style, group and split: "validation" for the
-generators and sources that are left out of training, otherwise "train".
+generators and sources that are left out of training, otherwise "train". OUTPUT/photos.csv lists
+those in photographic styles; data_specs/photoscale.yaml describes it.
 """
 
 import argparse
@@ -99,10 +100,12 @@ def main():
                      "group": group or digest,
                      "split": "validation" if name in VALIDATION else "train"})  # fmt: skip
     rows.sort(key=lambda row: str(row["path"]))  # a part of the table is a sample of the whole
-    with open(args.output / "manifest.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    photos = [row for row in rows if row["style"] in PHOTO_STYLES]
+    for name, chosen in (("manifest.csv", rows), ("photos.csv", photos)):
+        with open(args.output / name, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(chosen)
     for key, count in sorted(
         Counter((r["label"], r["generator"], r["split"]) for r in rows).items()
     ):

@@ -121,3 +121,28 @@ def test_leave_one_out(generators, tmp_path):
     assert not found["cells"]["all but ADM"]["ADM"]["in_training"]
     assert found["cells"]["all but ADM"]["GLIDE"]["in_training"]
     assert found["cells"]["all but ADM"]["ADM"]["metrics"]["accuracy"]["value"] > 0.7
+
+
+def test_sources_of_authentic_images_are_left_out_with_generators(tmp_path):
+    rows, number = ["path,label,generator,split"], 0
+    for kind, names in (("fake", ("sd", "gan")), ("real", ("flickr", "camera", "coco", ""))):
+        for name in names:
+            write_images(tmp_path / "data" / f"{kind}_{name}", 12, kind == "fake", seed=number)
+            number += 1
+            rows += [f"{kind}_{name}/{n:03d}.png,{kind},{name},{'test' if n % 2 else 'train'}"
+                     for n in range(12)]  # fmt: skip
+    (tmp_path / "data" / "manifest.csv").write_text("\n".join(rows) + "\n")
+    plan = make_plan(str(tmp_path / "data" / "manifest.csv"), "small_images")
+    catalog = find_data(plan, progress=False)
+    assert set(catalog.describe_images("train")["generators"]) == {"sd", "gan"}  # no sources
+    domains = find_domains(catalog, "generator", sources=True)
+    assert domains.names == ("gan", "sd")
+    part = restrict(catalog, domains, frozenset({"sd"})).table.to_pylist()
+    learned = {r["generator"] for r in part if r["split"] == "train"}
+    assert learned == {"sd", "coco", None}  # camera and flickr went with gan and sd, in turn
+    everywhere = domains.rows(frozenset({"sd"}))
+    names = np.array(catalog.table["generator"].to_pylist(), object)
+    assert everywhere[names == None].all()  # noqa: E711
+    assert set(names[domains.row_names == "gan"]) == {"gan", "camera", "flickr"}
+    with pytest.raises(UserError, match="leave out --by"):
+        find_domains(catalog, "dataset", sources=True)

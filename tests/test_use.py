@@ -145,7 +145,7 @@ def test_collect(tmp_path):
         ([".", "--prior", "validaton"], "--prior must be a fraction"),
         ([".", "--at", "fpr_2"], "no operating point 'fpr_2'"),
         ([".", "--treshold", "0.2"], "Did you mean '--threshold'"),
-        ([], "required"),
+        ([], "is a run. Add the images"),
     ],
 )
 def test_mistakes_in_predict(shared_run, tmp_path, monkeypatch, capsys, arguments, message):

@@ -28,6 +28,9 @@ def parser() -> cli.Parser:
                      "whose group names the part (default: generator)")  # fmt: skip
     how.add_argument("--leave-one-out", action="store_true",
                      help="train on all parts but one, instead of on one")  # fmt: skip
+    how.add_argument("--leave-sources-out", action="store_true", help="with --leave-one-out: each "
+                     "training also lacks some sources of authentic images (the column generator "
+                     "of authentic images), and is tested on them")  # fmt: skip
     how.add_argument("--published", metavar="TABLE", help="a published table to show for "
                      "comparison: genimage_resnet50, or a CSV file")  # fmt: skip
     cli.add_devices(p.add_argument_group("devices"))
@@ -46,9 +49,9 @@ def main(argv: list[str]) -> None:
     results = api.matrix(
         args.dataset, args.experiment, model=args.model, overrides=args.overrides,
         data_dir=args.data_dir, authentic=args.authentic, by=args.by,
-        leave_one_out=args.leave_one_out, published=args.published, gpus=args.gpus,
-        gpu_memory_limit=args.gpu_memory_limit, output=args.output, name=args.name,
-        progress=not args.quiet,
+        leave_one_out=args.leave_one_out, leave_sources_out=args.leave_sources_out,
+        published=args.published, gpus=args.gpus, gpu_memory_limit=args.gpu_memory_limit,
+        output=args.output, name=args.name, progress=not args.quiet,
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
-from tfdetect.core.text import printable, with_escapes
+from tfdetect.core.text import with_escapes
 
 if TYPE_CHECKING:
     from tfdetect.api import Predictions
@@ -19,7 +19,7 @@ def parser() -> cli.Parser:
         "a row with its error, and the others go on. Exit code 1 if no file could be read, or if a "
         "mask or page could not be written.",
         examples=[
-            ("tfdetect predict saved_models/localizer_photos photo.jpg", "one image"),
+            ("tfdetect predict photo.jpg", "one image, by the detector that comes with tfdetect"),
             ("tfdetect predict saved_models/my_run photos/ --output verdicts.csv",
              "all images below a folder, into a table"),
             ("tfdetect predict saved_models/my_run photo.jpg --explain pages/",
@@ -28,9 +28,10 @@ def parser() -> cli.Parser:
              "where the image was altered"),
         ],
     )  # fmt: skip
-    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run, e.g. saved_models/demo")
-    p.add_argument("inputs", nargs="+", metavar="IMAGE", help="files, folders (with all folders "
-                   "below), or quoted patterns such as 'photos/**/*.jpg'")  # fmt: skip
+    p.add_argument("paths", nargs="+", metavar="[RUN] IMAGE", help="folder of a run (without one, "
+                   "a detector that comes with tfdetect is chosen by the images' size, and with "
+                   "--masks the localizer), then files, folders (with all folders below), or "
+                   "quoted patterns such as 'photos/**/*.jpg'")  # fmt: skip
     how = p.add_argument_group("verdicts")
     cli.add_verdict(how)
     cli.add_views(how)
@@ -52,11 +53,19 @@ def main(argv: list[str]) -> int:
     threshold, prior = cli.chosen_threshold(args), cli.chosen_prior(args)
 
     from tfdetect import api
+    from tfdetect.api.shipped import shipped_detector, split_run
     from tfdetect.evaluation import prediction_tables
 
     if args.output:
         prediction_tables.check_output(args.output)
-    detector = api.load(args.run).with_options(
+    chosen, images = split_run(args.paths)
+    if chosen is None:
+        run, reason = shipped_detector(images, masks=args.masks is not None)
+        if not args.quiet:
+            console.log(f"Detector: {run.name} ({reason}; name another: tfdetect predict RUN ...)")
+    else:
+        run = Path(chosen)
+    detector = api.load(run).with_options(
         threshold=threshold, prior=prior, crops=args.crops, flips=args.flips
     )
     failures: list[OSError] = []
@@ -68,13 +77,13 @@ def main(argv: list[str]) -> int:
             failures.append(error)
 
     predictions = detector.predict(
-        args.inputs, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
+        images, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
         progress=not args.quiet, on_verdicts=show,
     )  # fmt: skip
     if args.masks:
         console.log(f"Masks and overlays in {args.masks}")
     for page in predictions.pages:
-        console.log(f"Explained in {printable(page)}")
+        console.log(f"Explained in {page}")
     if predictions.unreadable:
         console.warn(f"{predictions.unreadable} of {len(predictions)} files could not be read")
     unwritten = predictions.unwritten

@@ -427,6 +427,7 @@ def matrix(
     authentic: str | None = None,
     by: str = "generator",
     leave_one_out: bool = False,
+    leave_sources_out: bool = False,
     published: str | Path | None = None,
     gpus: str | Sequence[int] | None = None,
     gpu_memory_limit: str | None = None,
@@ -444,6 +445,7 @@ def matrix(
         by: what the parts are: "generator", "dataset" (the parts of a union), or a regular
             expression on paths whose group names the part.
         leave_one_out: train on all parts but one, instead.
+        leave_sources_out: with it, leave sources of authentic images out, too; see `--help`.
         published: a published table to show for comparison: "genimage_resnet50" or a CSV file.
         gpus, gpu_memory_limit: see `train`.
         output: folder for the matrix's folder.
@@ -465,6 +467,8 @@ def matrix(
         from tfdetect.generalization.matrix_report import read_published
 
         read_published(str(published))  # refused before any training
+    if leave_sources_out and not leave_one_out:
+        raise UserError("--leave-sources-out needs --leave-one-out.")
     kind = "matrix-leave-one-out" if leave_one_out else "matrix"
     default = file_name(f"{kind}-{plan.experiment.name}-{plan.spec.name}", most=MAX_NAME_BYTES)
     name = checked_name(default if name is None else name, "the matrix")
@@ -478,7 +482,7 @@ def matrix(
 
     devices = configure_devices(numbers, limits)
     catalog = find_data(plan, progress, log)
-    domains = find_domains(catalog, by)
+    domains = find_domains(catalog, by, leave_sources_out)
     log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
     if domains.left_out:
         console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")

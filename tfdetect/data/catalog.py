@@ -121,13 +121,14 @@ class Catalog:
         """Return what kind of images a split has.
 
         Returns:
-            generators and formats, the most frequent first; and shorter_side, its minimum,
-            median and maximum in pixels.
+            generators of the fakes and formats of all images, the most frequent first; and
+            shorter_side, its minimum, median and maximum in pixels.
         """
         table = self.split(split)
         found: dict[str, list] = {}
         for column in ("generator", "format"):
-            counts = table[column].cast(pa.string()).drop_null().value_counts().to_pylist()
+            rows = table.filter(pc.greater(table["label"], 0)) if column == "generator" else table
+            counts = rows[column].cast(pa.string()).drop_null().value_counts().to_pylist()
             counts.sort(key=lambda row: -row["counts"])
             found[f"{column}s"] = [row["values"] for row in counts]
         sides = pc.min_element_wise(table["width"], table["height"]).to_numpy()

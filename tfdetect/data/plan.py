@@ -17,6 +17,7 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
 from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, check_trainable
+from tfdetect.data.default_experiment import default_experiment
 from tfdetect.data.describe import read_data
 from tfdetect.data.locate import locate
 
@@ -70,8 +71,10 @@ def make_plan(
         raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
     spec, folders = load_spec(_unpacked(dataset), authentic)
     if published is None or model is None:
-        chosen = "as requested" if experiment else f"the default of {spec.name}"
-        resolved = load_experiment(experiment or spec.experiment, overrides)
+        name, chosen = experiment, "as requested"
+        if name is None:
+            name, chosen = default_experiment(spec, folders.get(spec.name))
+        resolved = load_experiment(name, overrides)
     elif experiment is None:
         chosen, resolved = "the detector's own recipe", load_experiment(model, overrides)
     else:

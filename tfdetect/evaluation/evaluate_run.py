@@ -25,6 +25,7 @@ from tfdetect.evaluation.calibrate_run import CalibrationSettings, calibrate_run
 from tfdetect.evaluation.fit_domain import fit_distance, with_limit
 from tfdetect.evaluation.mask_metrics import confusions, iou_of
 from tfdetect.evaluation.measure import measure, pixel_histograms
+from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.predictions import (
     MaskPrediction,
     MaskTruth,
@@ -128,6 +129,9 @@ def evaluate_run(
     if not tables:
         raise UserError(f"The dataset {catalog.name} has no images in {', '.join(splits)}.")
     results = {split: measure(table, run) for split, table in tables.items()}
+    for split in results:
+        if baseline := metadata_baseline(catalog.split(split)):
+            results[split]["metadata_baseline"] = baseline
     write_evaluation(
         run, catalog, tables, results, output, report, images_in_report, examples
     )  # fmt: skip

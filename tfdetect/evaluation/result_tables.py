@@ -53,6 +53,23 @@ def metric_table(result: dict[str, Any]) -> ResultTable:
     return ResultTable("Metrics", ["metric", *parts], rows, _prior_sentence(result))
 
 
+def metadata_table(result: dict[str, Any]) -> ResultTable | None:
+    """Return what could be known of the labels without looking at a pixel."""
+    baseline = result.get("metadata_baseline")
+    if not baseline:
+        return None
+    rows = [
+        [NAMES[name], format_interval(baseline[name]), format_interval(result["metrics"].get(name))]
+        for name in ("balanced_accuracy", "auc")
+    ]
+    return ResultTable(
+        "Format and size alone", ["metric", "format and size", "the detector"], rows,
+        "How well a decision tree tells the classes of these images apart that sees file format, "
+        "width and height and not a pixel, each group being judged by a tree fitted without it. "
+        "Where it is good, the detector may have learned the files: train with data.equalize.",
+    )  # fmt: skip
+
+
 def operating_point_table(result: dict[str, Any]) -> ResultTable | None:
     """Return what the verdict's threshold and each operating point give."""
     points = result.get("operating_points")
@@ -223,8 +240,9 @@ def _part_metric_table(parts: dict[str, Any], kind: str) -> ResultTable:
 
 def tables_of(result: dict[str, Any]) -> list[ResultTable]:
     """Return every table of one split."""
-    single = (metric_table(result), operating_point_table(result), abstention_table(result),
-              domain_table(result), calibration_table(result), mask_table(result))  # fmt: skip
+    single = (metric_table(result), metadata_table(result), operating_point_table(result),
+              abstention_table(result), domain_table(result), calibration_table(result),
+              mask_table(result))  # fmt: skip
     return [
         *(table for table in single if table and table.rows),
         *part_tables(result, "dataset"),

@@ -31,7 +31,7 @@ class Domains:
         return np.array([name is None or name in chosen for name in self.row_names])
 
 
-def find_domains(catalog: Catalog, by: str) -> Domains:
+def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
     """Return the domains of a catalog.
 
     Args:
@@ -40,16 +40,23 @@ def find_domains(catalog: Catalog, by: str) -> Domains:
             (the datasets of a union), or a regular expression that is searched in paths; its first
             group, or the whole match without one, is the domain's name, and images without a
             match belong to every domain.
+        sources: by generator, divide the sources of authentic images among the generators, so that
+            a training that lacks a generator also lacks its sources. A source is what an authentic
+            image names as its generator; images without one belong to every domain.
 
     Raises:
-        UserError: an invalid expression, fakes without a generator, or fewer than two domains.
+        UserError: sources that are not named, an invalid expression, fakes without a generator, or
+            fewer than two domains.
     """
     table = catalog.table
     labels = table["label"].to_numpy()
+    if sources and by != "generator":
+        raise UserError("--leave-sources-out divides generators; leave out --by.")
     if by in ("generator", "dataset"):
         found = np.array(table[by].to_pylist(), object)
         if by == "generator":
             of_fakes = {name for name, label in zip(found, labels) if label and name}
+            own = found.copy()
             found = np.array([name if name in of_fakes else None for name in found], object)
             if orphans := int(((labels > 0) & (found == None)).sum()):  # noqa: E711
                 raise UserError(
@@ -59,7 +66,7 @@ def find_domains(catalog: Catalog, by: str) -> Domains:
     else:
         try:
             pattern = re.compile(by)
-        except (re.error, OverflowError, RecursionError) as error:
+        except re.error as error:
             raise UserError(f"--by: {by!r} is not a regular expression: {error}") from error
         found = np.array([_domain_of(pattern, path) for path in table["path"].to_pylist()], object)
     splits = np.array(table["split"].to_pylist())
@@ -75,7 +82,28 @@ def find_domains(catalog: Catalog, by: str) -> Domains:
             f"test. By {by!r}, {catalog.name} has {len(names)} (too few fakes: "
             f"{', '.join(few) or 'none'})."
         )
+    if sources:
+        _divide_sources(found, own, labels, names, catalog.name)
     return Domains(tuple(names), found, tuple(few))
+
+
+def _divide_sources(
+    found: np.ndarray, own: np.ndarray, labels: np.ndarray, names: list[str], dataset: str
+) -> None:
+    """Assign each source of authentic images to a generator, in turn; changes `found`.
+
+    Raises:
+        UserError: authentic images name fewer than two sources.
+    """
+    open_ones = (labels == 0) & (found == None)  # noqa: E711
+    sources = sorted({str(name) for name in own[open_ones] if name}, key=_natural_order)
+    if len(sources) < 2:
+        raise UserError(
+            f"--leave-sources-out: the authentic images of {dataset} name {len(sources)} sources. "
+            "Name at least two in the column generator of the manifest, or in the dataset's spec."
+        )
+    for number, source in enumerate(sources):
+        found[open_ones & (own == source)] = names[number % len(names)]
 
 
 def _domain_of(pattern: re.Pattern, path: str) -> str | None:

@@ -3,11 +3,12 @@
 import importlib.util
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import keras
 import numpy as np
 from keras import layers
+from pydantic import Field
 
 from tfdetect.core.errors import UserError
 from tfdetect.models.normalization import FusedBatchNormalization
@@ -26,7 +27,7 @@ _STAGES = (
     (3, 1, 6, 320, 1),
 )
 _STEM, _TOP = 32, 1280  # channels of the first and the last convolution
-# The last layer before each reduction of the resolution, and the last one.
+# The last stage of each resolution.
 STATISTICS_STAGES = (0, 1, 2, 4, 6)
 
 
@@ -38,6 +39,7 @@ def efficientnet_lite(
     width: float,
     depth: float,
     features: Literal["map", "statistics"] = "map",
+    stages: Annotated[int, Field(ge=1, le=7)] = 7,
 ) -> keras.Model:
     """Return EfficientNet-Lite without its classifier (Tan & Le, ICML 2019; Liu, 2020).
 
@@ -51,12 +53,14 @@ def efficientnet_lite(
         width: factor on the channels of Lite0.
         depth: factor on the blocks of each stage of Lite0.
         features: "map" for the last feature map; "statistics" for the means and standard
-            deviations over all positions of five stages and of the last map, side by side, which
-            a head on a frozen backbone can read as one position.
+            deviations over all positions of the last stage of each resolution and of the last
+            map, side by side, which a head on a frozen backbone can read as one position.
+        stages: how many of the seven stages are kept; with fewer, the network ends at the last map
+            of that stage, and the convolution after the seventh is left out.
 
     Returns:
-        Images [B, H, W, channels] standardized as for ImageNet -> features
-        [B, H / 32, W / 32, 1280], or float32 [B, 1, 1, F].
+        Images [B, H, W, channels] standardized as for ImageNet -> features [B, h, w, c], with all
+        stages [B, H / 32, W / 32, 1280]; or float32 [B, 1, 1, F].
     """
     if weights not in ("none", "imagenet"):
         raise UserError(
@@ -80,10 +84,11 @@ def efficientnet_lite(
     model = keras.Model(inputs, x, name=name)
     if weights == "imagenet":
         set_torch_weights(model, read_legacy_torch_file(weights_file(variant)))
-    if features == "map":
-        return model
-    statistics = stage_statistics([*(maps[n] for n in STATISTICS_STAGES), x])
-    return keras.Model(inputs, statistics, name=name)
+    last = x if stages == len(_STAGES) else maps[stages - 1]
+    if features == "statistics":
+        chosen = [maps[n] for n in STATISTICS_STAGES if n < stages]
+        last = stage_statistics(chosen if last is chosen[-1] else [*chosen, last])
+    return model if last is x else keras.Model(inputs, last, name=name)
 
 
 def _rounded(channels: float) -> int:

@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras import ops
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import replacing
 
 FEATURES = "features"  # beginning of the names of the outputs that `with_features` adds
 FILE = "domain.npy"
@@ -126,8 +125,9 @@ class FeatureDistance:
 
     def save(self, folder: Path) -> None:
         """Write mean and components into a run's folder as float32 [1 + k, F], atomically."""
-        with replacing(folder / FILE) as temporary:
-            np.save(temporary, np.concatenate([self.mean[None], self.components]))
+        temporary = folder / f".{FILE}.tmp.npy"
+        np.save(temporary, np.concatenate([self.mean[None], self.components]))
+        temporary.replace(folder / FILE)
 
     @classmethod
     def load(cls, folder: Path, rest: float) -> "FeatureDistance":

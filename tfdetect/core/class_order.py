@@ -8,6 +8,8 @@ from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.folder_names import polarity
 from tfdetect.core.spec import AuthenticBy, ClassSpec
 
+_SHOWN = 20  # class names in a message
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -135,8 +137,9 @@ def _authentic_class(names: list[str], authentic: str | None, where: Path) -> st
         if all(name.isdecimal() for name in names)
         else ""
     )
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     raise UserError(
-        f"{what} among {', '.join(names)} in {where}. Say which one is: --authentic NAME.{numbers}"
+        f"{what} among {shown} in {where}. Say which one is: --authentic NAME.{numbers}"
     )
 
 

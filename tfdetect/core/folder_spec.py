@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     pass
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
+_SHOWN = 8  # names of folders of a level, in the description of a layout
 
 
 def spec_for_folder(
@@ -72,7 +73,7 @@ def spec_for_folder(
     used = {*tree.class_names, *(name for c in tree.classes for name in c.above)}
     return DatasetSpec(
         name=folder_name(root),
-        title=f"Folder {from_os(root.resolve().name)}",
+        title=f"Folder {from_os(root.resolve().name)}, read as {_layout(tree.classes)}",
         pattern=_pattern(tree.classes),
         classes=classes.specs,
         authentic_by=classes.authentic_by,
@@ -105,6 +106,22 @@ def _pattern(classes: list[ClassFolder]) -> str:
         + (f"(?:(?P<generator>{_any_of(below)})/)?" if below else "")
         + ".+"
     )
+
+
+def _layout(classes: list[ClassFolder]) -> str:
+    """Return the layout of class folders for people, such as Dataset/{test,train}/{fake,real}."""
+
+    def one_of(names: list[str]) -> str:
+        shown = names if len(names) <= _SHOWN else [*names[:_SHOWN], "..."]
+        return f"{{{','.join(shown)}}}" if len(shown) > 1 else shown[0]
+
+    depth = max(len(c.above) for c in classes)
+    levels = [sorted({c.above[i] for c in classes if len(c.above) > i}) for i in range(depth)]
+    parts = [one_of(names) for names in levels]
+    if splits := sorted({c.split for c in classes if c.split is not None}):
+        place = next(c.split_at for c in classes if c.split is not None)
+        parts.insert(place, one_of(splits))
+    return "/".join([*parts, one_of(sorted({c.name for c in classes}))])
 
 
 def _folders(parts: list[tuple[str, ...]], is_generator: bool) -> str:

@@ -162,7 +162,7 @@ class _Search:
         for name in splits:
             inside = os.path.join(folder, name)
             self._visit(inside, above, from_os(name), len(above), ancestors)
-        if not classes and not splits:
+        if not classes and not (splits and self.tree.classes):
             for name in others:
                 inside = os.path.join(folder, name)
                 self._visit(inside, (*above, from_os(name)), split, split_at, ancestors)

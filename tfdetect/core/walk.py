@@ -19,7 +19,6 @@ JUNK = frozenset({
 # A folder is entered so many times at most. Folders full of links to each other would otherwise
 # be walked along every path through them.
 _MAX_VISITS = 64
-_MANY_FILES = 500  # so many files and no folder among them: `subfolders` looks no further
 _SPECIAL = {
     stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -172,19 +171,10 @@ _Chain = tuple[tuple[int, int], "_Chain"] | None
 def subfolders(folder: str | Path) -> list[str]:
     """Return the names of the folders in a folder, sorted, by the rules of `Walk`.
 
-    A folder that begins with hundreds of files is taken to have no folders.
-
     Raises:
         UserError: the folder cannot be read.
     """
-    names: list[str] = []
-    files = 0
-    for entry in _visible(folder):
-        if _is(entry, folder=True):
-            names.append(entry.name)
-        elif not names and (files := files + 1) > _MANY_FILES:
-            break
-    return sorted(names)
+    return sorted(entry.name for entry in _visible(folder) if _is(entry, folder=True))
 
 
 def files_in(folder: str | Path) -> Iterator[str]:

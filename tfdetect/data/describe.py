@@ -51,6 +51,8 @@ def describe_data(spec: DatasetSpec, catalog: Catalog) -> list[str]:
         f"Data in {', '.join(map(str, catalog.roots.values()))}: "
         + describe_counts(spec, catalog)
     ]  # fmt: skip
+    if spec.pattern and spec.authentic_by != "spec":  # no spec describes the layout
+        lines.append(f"{spec.title}.")
     if not spec.pretraining:
         lines.append(describe_classes(spec))
     if "shard" not in catalog.table.column_names:

@@ -6,6 +6,7 @@ import os
 
 import pyarrow as pa
 import pytest
+from conftest import write_images
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.text import (
@@ -119,3 +120,31 @@ def test_a_long_name_is_cut_and_stays_its_own(tmp_path, name):
     cut.encode()
     assert cut.endswith(".mask.png") and cut != file_name(name + "x", ".mask.png")
     assert file_name("short", ".png") == "short.png"
+
+
+def test_names_of_any_bytes_and_length_reach_the_decoder(tmp_path):
+    from tfdetect.data.catalog import build_catalog
+    from tfdetect.data.plan import locate_dataset
+    from tfdetect.data.sources import image_source
+
+    names = [
+        b"caf\xe9.png",
+        "\u4e2d\u6587.png".encode("gbk"),
+        b"a" * 246 + b".png",
+        b"x\x1b[2J\ny.png",
+    ]
+    for seed, kind in enumerate(("real", "fake")):
+        write_images(tmp_path / kind, 6, seed, 24)
+        for number, name in enumerate(names):
+            folder = os.fsencode(tmp_path / kind)
+            os.rename(os.path.join(folder, b"%03d.png" % number), os.path.join(folder, name))
+    spec, roots = locate_dataset(str(tmp_path))
+    catalog = build_catalog(spec, roots, progress=False)
+    assert catalog.table.num_rows == 12 and not catalog.skipped.num_rows
+    source = image_source(catalog, catalog.table)
+    for number, file in enumerate(catalog.files(catalog.table)):
+        with open(file, "rb") as opened:
+            content = opened.read()
+        assert source.read(number) == content
+        assert source.load(source.path(number)).numpy() == content
+    assert len(catalog.fingerprint()) == 16

@@ -16,7 +16,7 @@ from tfdetect.core.errors import UserError, UserTypeError, shortened
 MAX_NAME_BYTES = 200  # of a dataset, class, run ...: endings and prefixes fit into 255 beside it
 _MAX_FILE_BYTES = 240  # of a written file's name: leaves room for a temporary ending
 _BYTE = 0x10FF00  # U+10FF80 to U+10FFFF, the end of the private use area, are bytes 0x80 to 0xFF
-ENCODED_BYTE = r"[\x{10ff80}-\x{10ffff}]"  # for Arrow's regular expressions
+ENCODED_BYTE = b"\xf4\x8f"  # how they all begin in UTF-8
 
 _FROM_OS = re.compile("[\udc80-\udcff\U0010ff80-\U0010ffff]")
 _TO_OS = re.compile("[\U0010ff80-\U0010ffff]+")

@@ -45,11 +45,10 @@ class Files:
         if not isinstance(paths, pa.ChunkedArray):
             paths = pa.chunked_array([pa.array(paths, pa.string())])
         array = paths.combine_chunks()
-        if pc.any(pc.match_substring_regex(array, ENCODED_BYTE)).as_py():
-            array = pa.array([os.fsencode(to_os(path)) for path in array.to_pylist()], pa.binary())
-        _, ends, text = array.buffers()
-        ends = np.frombuffer(ends, np.int32)[array.offset :][: len(array) + 1]
-        text = text.slice(ends[0], ends[-1] - ends[0]).to_pybytes() if text else b""
+        ends, text = _buffers(array)
+        if ENCODED_BYTE in text:
+            paths = [os.fsencode(to_os(path)) for path in array.to_pylist()]
+            ends, text = _buffers(pa.array(paths, pa.binary()))
         self._ends = tf.constant(ends - ends[0])
         # A constant of one element would be copied into every graph.
         with tf.device("CPU:0"):
@@ -107,6 +106,13 @@ class Files:
             return decoding_error(read_bytes(self.name(index), self.max_pixels), self.max_pixels)
         except ImageError as error:
             return str(error)
+
+
+def _buffers(array: pa.Array) -> tuple[np.ndarray, bytes]:
+    """Return the ends of an array's strings, int32 [n + 1] from 0 on, and all of them as one."""
+    _, ends, text = array.buffers()
+    ends = np.frombuffer(ends, np.int32)[array.offset :][: len(array) + 1]
+    return ends, text.slice(ends[0], ends[-1] - ends[0]).to_pybytes() if text else b""
 
 
 @dataclass(frozen=True)

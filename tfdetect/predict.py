@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
-from tfdetect.core.text import with_escapes
+from tfdetect.core.text import printable, with_escapes
 
 if TYPE_CHECKING:
     from tfdetect.api import Predictions
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
     if args.masks:
         console.log(f"Masks and overlays in {args.masks}")
     for page in predictions.pages:
-        console.log(f"Explained in {page}")
+        console.log(f"Explained in {printable(page)}")
     if predictions.unreadable:
         console.warn(f"{predictions.unreadable} of {len(predictions)} files could not be read")
     unwritten = predictions.unwritten

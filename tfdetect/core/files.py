@@ -333,7 +333,7 @@ def remove_leftovers(folder: Path) -> None:
         return
     for name in names:
         host, _, rest = name.removeprefix(_STAGED).rpartition("-")[0].rpartition("-")
-        if host != socket.gethostname() or not rest.isdigit() or name in _own:
+        if host != socket.gethostname() or not rest.isdecimal() or name in _own:
             continue
         if int(rest) == os.getpid() or not psutil.pid_exists(int(rest)):
             path = folder / name

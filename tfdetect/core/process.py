@@ -118,7 +118,7 @@ def remove_unlocked(directory: str | os.PathLike[str]) -> None:
 def _is_alive(name: str) -> bool:
     """Return whether the process that a directory is named after may exist; see also its lock."""
     number = name.removeprefix(_PREFIX).partition("-")[0]
-    if not number.isdigit():
+    if not number.isdecimal():
         return True  # not of this kind
     try:
         os.kill(int(number), 0)

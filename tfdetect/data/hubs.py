@@ -17,6 +17,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import disk_error, staged
 from tfdetect.core.folder_names import split_of
+from tfdetect.core.text import user_path
 from tfdetect.data.locate import cache_dir
 
 PREFIXES = ("tfds:", "hf:")
@@ -69,8 +70,8 @@ def _tfds(text: str) -> Iterator[tuple[str, int, bytes, str]]:
     """Yield split, number, encoded image and class name of a TensorFlow Datasets dataset."""
     import tensorflow_datasets as tfds
 
-    if Path(text).expanduser().is_dir():
-        builder = tfds.builder_from_directory(str(Path(text).expanduser()))
+    if user_path(text).is_dir():
+        builder = tfds.builder_from_directory(str(user_path(text)))
     else:
         builder = tfds.builder(text)
         builder.download_and_prepare()
@@ -93,7 +94,7 @@ def _hugging_face(text: str) -> Iterator[tuple[str, int, bytes, str]]:
         import datasets
     except ImportError:
         raise UserError('hf: names need pip install "tfdetect[hf]"') from None
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.is_dir() and (path / "dataset_dict.json").is_file():
         splits = datasets.load_from_disk(str(path))
     else:

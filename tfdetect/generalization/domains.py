@@ -66,7 +66,7 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
     else:
         try:
             pattern = re.compile(by)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise UserError(f"--by: {by!r} is not a regular expression: {error}") from error
         found = np.array([_domain_of(pattern, path) for path in table["path"].to_pylist()], object)
     splits = np.array(table["split"].to_pylist())

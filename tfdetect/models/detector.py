@@ -14,6 +14,7 @@ from tfdetect.core import registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, Freeze, Model
 from tfdetect.core.options import check_options
+from tfdetect.core.text import user_path
 from tfdetect.models.backbones import Backbone, build_backbone, inflate
 from tfdetect.models.pyramid import with_maps
 from tfdetect.models.spectral_front_ends import Standardize
@@ -48,7 +49,7 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     is_path = _is_path(model.weights)
     backbone = _build_backbone(model, shape, "none" if is_path else model.weights)
     if is_path:
-        _load_backbone(backbone.model, Path(model.weights).expanduser())
+        _load_backbone(backbone.model, user_path(model.weights))
     backbone.model.autocast = False  # its layers cast, those that should
     x = _scale(model, images, filtered)
 

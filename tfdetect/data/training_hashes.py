@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import replacing
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import hash_images
 from tfdetect.data.sources import image_source
@@ -75,11 +76,10 @@ class TrainingHashes:
 
     def save(self, folder: Path) -> int:
         """Write the hashes into a run's folder, atomically; return the number of bytes written."""
-        temporary = folder / f".{FILE}.tmp"
-        # Random bytes: neither a dictionary nor compression makes them shorter.
-        pq.write_table(self.table, temporary, compression="none", use_dictionary=False,
-                       write_statistics=False)  # fmt: skip
-        temporary.replace(folder / FILE)
+        with replacing(folder / FILE) as temporary:
+            # Random bytes: neither a dictionary nor compression makes them shorter.
+            pq.write_table(self.table, temporary, compression="none", use_dictionary=False,
+                           write_statistics=False)  # fmt: skip
         return (folder / FILE).stat().st_size
 
     @classmethod

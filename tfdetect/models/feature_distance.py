@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import replacing
 
 FEATURES = "features"  # beginning of the names of the outputs that `with_features` adds
 FILE = "domain.npy"
@@ -125,9 +126,8 @@ class FeatureDistance:
 
     def save(self, folder: Path) -> None:
         """Write mean and components into a run's folder as float32 [1 + k, F], atomically."""
-        temporary = folder / f".{FILE}.tmp.npy"
-        np.save(temporary, np.concatenate([self.mean[None], self.components]))
-        temporary.replace(folder / FILE)
+        with replacing(folder / FILE) as temporary:
+            np.save(temporary, np.concatenate([self.mean[None], self.components]))
 
     @classmethod
     def load(cls, folder: Path, rest: float) -> "FeatureDistance":

@@ -1,0 +1,58 @@
+"""Arguments of the wrong type or range get one plain message, before anything is done."""
+
+import pytest
+
+import tfdetect
+from tfdetect.core.errors import UserError
+
+SIZE = {"image_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "options", "message"),
+    [
+        (tfdetect.load, [None], {}, "run is a run or the path of its folder. Received: None"),
+        (tfdetect.load, [""], {}, "A path is empty"),
+        (tfdetect.train, [], {"classes": "2"}, "unexpected keyword argument 'classes'"),
+        (tfdetect.train, ["demo"], {"overrides": 3}, "overrides is a mapping"),
+        (tfdetect.train, ["demo"], {"overrides": {"seed": object()}}, "value of an override"),
+        (tfdetect.train, ["demo"], {"resume": 3.5}, "resume is True or False or text or a path"),
+        (tfdetect.create_detector, ["small_resnet"], {"classes": "2"}, "classes is a whole number"),
+        (tfdetect.create_detector, ["small_resnet", -3], {}, "^model.backbone=small_resnet"),
+        (tfdetect.create_detector, ["small_resnet", True], {}, "data.image_size"),
+        (tfdetect.evaluate, ["x"], {"batch_size": 0}, "batch_size is at least 1"),
+        (tfdetect.evaluate, ["x"], {"batch_size": True}, "batch_size is a whole number"),
+        (tfdetect.compare, [3], {}, "Runs are folders or runs"),
+        (tfdetect.audit, ["~no_such_user/x"], {}, "no_such_user"),
+        (tfdetect.audit, ["a\0b"], {}, "null character"),
+        (tfdetect.audit, ["x" * 5000], {}, "longer than file systems allow"),
+        (tfdetect.register_backbone, [""], {}, "what experiments call it"),
+        (tfdetect.register_backbone("nothing"), [3], {}, "is a function"),
+    ],
+)
+def test_one_plain_message(function, arguments, options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        function(*arguments, **options)
+    assert "--set" not in str(caught.value)
+
+
+def test_a_wrong_type_is_a_type_error_too():
+    with pytest.raises(TypeError):
+        tfdetect.load(3)
+
+
+def test_a_backbone_that_returns_no_model():
+    import keras
+
+    @tfdetect.register_backbone("returns_nothing")
+    def returns_nothing(shape, weights):
+        return None
+
+    @tfdetect.register_backbone("returns_two")
+    def returns_two(shape, weights):
+        image = keras.Input(shape)
+        return keras.Model(image, [image, image])
+
+    for name in ("returns_nothing", "returns_two"):
+        with pytest.raises(UserError, match=f"The backbone '{name}' returned"):
+            tfdetect.create_detector(name, **SIZE)

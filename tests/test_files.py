@@ -221,6 +221,30 @@ def test_signals_end_a_command_in_order(tmp_path, how):
     assert not os.listdir(temporary)
 
 
+class Finalized:
+    """Gets a signal where Python drops what its handler raises."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        os.kill(os.getpid(), self.number)
+        time.sleep(0.01)  # the handler runs here
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_not_lost_in_a_finalizer(number, capsys):
+    def main(argv):
+        Finalized(number)
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            pass
+        return 0
+
+    assert run_command(main, []) == 128 + number
+    assert "ignored" not in capsys.readouterr().err
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     code = "from tfdetect.core.cli import run_command; import sys; "
     code += "sys.exit(run_command(lambda argv: print('x\\n' * 10**6), []))"

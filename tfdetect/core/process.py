@@ -1,5 +1,6 @@
 """What a command does to its process: its own temporary directory, and signals that clean up."""
 
+import _thread
 import os
 import shutil
 import signal
@@ -129,17 +130,41 @@ def _is_alive(name: str) -> bool:
 
 @contextmanager
 def _signals() -> Iterator[None]:
+    """Let `_ENDING` raise `Terminated`, once, and see to it that this and Ctrl-C are not lost."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {}
+    raised = False
+
+    def terminate(number: int, frame: object) -> None:
+        nonlocal raised
+        if not raised:  # a second signal would interrupt the cleaning up
+            raised = True
+            raise Terminated(128 + number)
+
+    def once_more(lost: "sys.UnraisableHookArgs") -> None:
+        """Send a signal again whose exception fell into a finalizer, where Python drops it."""
+        nonlocal raised
+        if isinstance(lost.exc_value, Terminated):
+            raised, number = False, lost.exc_value.code - 128
+        elif isinstance(lost.exc_value, KeyboardInterrupt):
+            number = int(signal.SIGINT)
+        else:
+            return hook(lost)
+        timer = threading.Timer(0.02, _thread.interrupt_main, [number])  # not in the finalizer
+        timer.daemon = True
+        timer.start()
+
+    hook, before = sys.unraisablehook, {}
     for name in _ENDING:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # not nohup
-            before[number] = signal.signal(number, _terminate)
+            before[number] = signal.signal(number, terminate)
+    sys.unraisablehook = once_more
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -171,10 +196,3 @@ def deferred_signals() -> Iterator[None]:
             signal.signal(number, handler)
     if received:
         raising[received[0]](received[0], None)
-
-
-def _terminate(number: int, frame: object) -> None:
-    for name in _ENDING:  # once: a second signal would interrupt the cleaning up
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    raise Terminated(128 + number)

@@ -497,7 +497,7 @@ def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsy
     answer = served.signatures["encoded"](
         encoded_images=tf.constant([(root / "3.fake.png").read_bytes()])
     )
-    mask = tf.io.decode_png(answer["mask_png"][0]).numpy()[..., 0]
+    mask = tf.io.decode_png(answer["mask_png_bytes"][0]).numpy()[..., 0]
     with Image.open(out / "3.fake.altered.png") as image:
         written = np.asarray(image)
     assert np.abs(mask.astype(int) - written).max() <= 1

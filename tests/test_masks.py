@@ -410,7 +410,7 @@ def test_the_saved_model_draws_the_same_mask(localizer):
     encoded = served["encoded"](encoded_images=tf.constant([data]))
     pixels = np.asarray(Image.open(root / "5.fake.png"), np.float32)[None]
     plain = served["serving_default"](images=tf.constant(pixels))
-    mask = tf.io.decode_png(encoded["mask_png"][0]).numpy()
+    mask = tf.io.decode_png(encoded["mask_png_bytes"][0]).numpy()
     assert plain["mask"].shape == (1, 36, 40, 1)
     assert np.abs(mask - plain["mask"][0].numpy() * 255).max() <= 0.51
     np.testing.assert_allclose(encoded["p_fake"], plain["p_fake"], atol=1e-5)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from commands import call
 from conftest import train_small
 from PIL import Image
+from zoo import make
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
@@ -24,6 +25,7 @@ from tfdetect.data.image_files import find_images
 from tfdetect.data.loading import load_image
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
+from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
 
 
@@ -57,7 +59,7 @@ print(json.dumps({
     "encoded": encoded["p_fake"].numpy().tolist(),
     "images": [float(s["p_fake"][0]) for s in single],
     "probabilities": encoded["probabilities"].numpy().tolist(),
-    "names": [n.decode() for n in encoded["class_names"].numpy()],
+    "names": [n.decode() for n in encoded["class_names"].numpy()[0]],
 }))
 """
 
@@ -84,6 +86,60 @@ def test_saved_model_in_a_process_with_tensorflow_alone(shared_run, tmp_path):
     np.testing.assert_allclose(
         np.array(answer["probabilities"])[:, 1], answer["encoded"], atol=1e-6
     )
+
+
+def test_saved_model_answers_the_others_beside_an_undecodable_file(shared_run):
+    run, root = shared_run
+    served = tf.saved_model.load(str(run.path / "saved_model")).signatures
+    good = Path(files_of(root)[0]).read_bytes()
+    odd = {"webp": "WebP", "gif": "not a JPEG, PNG, BMP or still WebP", "jpeg_cmyk": "CMYK",
+           "text": "not a JPEG", "empty": "not a JPEG", "bmp_1": "BMP",
+           "jpeg_too_large": "65500 x 65500 pixels are more than 100,000,000",
+           "jpeg_12_bits": "damaged"}  # fmt: skip
+    files = [good, *map(make, odd), good[:-40], good]
+    found = served["encoded"](encoded_images=tf.constant(files))
+    assert {len(value) for value in found.values()} == {len(files)}
+    p_fake, errors = found["p_fake"].numpy(), [e.decode() for e in found["error"].numpy()]
+    assert p_fake[0] == p_fake[-1] and errors[0] == errors[-1] == ""
+    assert np.isnan(p_fake[1:-1]).all() and np.isnan(found["probabilities"][1:-1]).all()
+    assert not found["unsure"].numpy()[1:-1].any()
+    assert set(found["verdict"].numpy()[1:-1]) == {b""}
+    assert all(text in error for text, error in zip([*odd.values(), "damaged"], errors[1:]))
+    for name, batch in (("encoded", tf.constant([], tf.string)),
+                        ("serving_default", tf.zeros([0, 24, 24, 3]))):  # fmt: skip
+        spec = {"encoded": "encoded_images", "serving_default": "images"}[name]
+        for value in served[name](**{spec: batch}).values():
+            assert value.shape[0] == 0
+
+
+@pytest.mark.slow
+def test_webp_has_an_endpoint_of_its_own(shared_run, tmp_path):
+    run, _ = shared_run
+    export_saved_model(run, tmp_path / "model", webp=True)
+    served = tf.saved_model.load(str(tmp_path / "model")).signatures
+    files = tf.constant([make("webp_lossless"), make("png_color_8"), make("webp_animated")])
+    found = served["encoded_webp"](encoded_images=files)
+    assert found["p_fake"][0] == found["p_fake"][1] and np.isnan(found["p_fake"][2])
+    assert np.isnan(served["encoded"](encoded_images=files)["p_fake"][0])
+
+
+@pytest.mark.slow
+def test_the_saved_model_loads_in_an_older_tensorflow(shared_run, tmp_path):
+    """Set TFDETECT_OLD_PYTHON to the Pythons, with ":" between, of older TensorFlow releases."""
+    pythons = os.environ.get("TFDETECT_OLD_PYTHON")
+    if not pythons:
+        pytest.skip("TFDETECT_OLD_PYTHON names no Python with an older TensorFlow")
+    run, root = shared_run
+    paths = files_of(root)[::4]
+    ours = predict_files(run, load_detector(run), paths, progress=False)["p_fake"].to_numpy()
+    for python in pythons.split(":"):
+        done = subprocess.run(
+            [python, "-c", FOREIGN, str(run.path / "saved_model"), *paths],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(json.loads(done.stdout)["encoded"], ours, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

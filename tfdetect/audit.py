@@ -39,6 +39,7 @@ def parser() -> cli.Parser:
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for audit.html, "
                      "audit.json, traits.parquet and duplicates.csv (default: "
                      "saved_models/audit-NAME)")  # fmt: skip
+    cli.add_max_pixels(out, "as the dataset spec says, 100,000,000 if it does not")
     cli.add_json(out)
     cli.add_quiet(out)
     return p
@@ -55,8 +56,9 @@ def main(argv: list[str]) -> int:
         raise UserError("--fixes needs --fix DIR, the folder for the fixed copy.")
     check_writable(args.output.absolute().parent if args.output else Path("saved_models"))
     audit = api.audit(
-        args.dataset, data_dir=args.data_dir, authentic=args.authentic, progress=not args.quiet
-    )
+        args.dataset, data_dir=args.data_dir, authentic=args.authentic,
+        max_pixels=args.max_pixels, progress=not args.quiet,
+    )  # fmt: skip
     output = args.output or Path("saved_models") / f"audit-{audit.spec.name}"
     _report(audit, output, args.json)
     if args.fix:

@@ -47,6 +47,7 @@ def parser() -> cli.Parser:
                      "the run; for other images or settings RUN/evaluations/NAME)")  # fmt: skip
     cli.add_no_images(out)
     cli.add_batch_size(out)
+    cli.add_max_pixels(out, "as the dataset spec says, 100,000,000 if it does not")
     cli.add_json(out)
     cli.add_quiet(out)
     return p
@@ -69,7 +70,8 @@ def main(argv: list[str]) -> None:
         results = api.measure_robustness(
             args.run, args.degrade, args.dataset, data_dir=args.data_dir,
             authentic=args.authentic, split=(args.split or ["test"])[0], output=args.output,
-            crops=args.crops, flips=args.flips, batch_size=args.batch_size, **cli.progress_of(args),
+            crops=args.crops, flips=args.flips, batch_size=args.batch_size,
+            max_pixels=args.max_pixels, **cli.progress_of(args),
         )  # fmt: skip
         from tfdetect.evaluation import robustness
 
@@ -80,7 +82,7 @@ def main(argv: list[str]) -> None:
             label=args.label, splits=args.split or (), output=args.output, threshold=threshold,
             prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
             images_in_report=not args.no_images, batch_size=args.batch_size,
-            **cli.progress_of(args),
+            max_pixels=args.max_pixels, **cli.progress_of(args),
         )  # fmt: skip
         from tfdetect.evaluation import result_tables
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import printable, with_escapes
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def parser() -> cli.Parser:
     out.add_argument("--explain", type=Path, metavar="DIR", help="write an HTML page for each "
                      "image: verdict, probability, heat maps, stability, metadata")  # fmt: skip
     cli.add_batch_size(out)
+    cli.add_max_pixels(out)
     cli.add_json(out)
     cli.add_quiet(out)
     return p
@@ -78,7 +80,7 @@ def main(argv: list[str]) -> int:
 
     predictions = detector.predict(
         images, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
-        progress=not args.quiet, on_verdicts=show,
+        progress=not args.quiet, on_verdicts=show, max_pixels=args.max_pixels or MAX_PIXELS,
     )  # fmt: skip
     if args.masks:
         console.log(f"Masks and overlays in {args.masks}")

@@ -26,6 +26,7 @@ def audit(
     data_dir: str | Path | None = None,
     authentic: str | None = None,
     output: str | Path | None = None,
+    max_pixels: int | None = None,
     progress: bool = True,
 ) -> Audit:
     """Audit a dataset, without a model: label leakage, duplicates, leaks between splits, balance.
@@ -34,6 +35,7 @@ def audit(
         dataset, data_dir, authentic: see `train`.
         output: folder for audit.html, audit.json, traits.parquet and duplicates.csv; by default
             nothing is written.
+        max_pixels: images with more pixels are skipped; by default as the dataset spec says.
         progress: whether to show progress.
 
     Returns:
@@ -45,6 +47,7 @@ def audit(
     from tfdetect.data.plan import locate_dataset
 
     spec, roots = locate_dataset(str(dataset), path_of(data_dir), authentic)
+    spec = spec.with_max_pixels(max_pixels)
     if output is not None:
         if Path(output).exists() and not Path(output).is_dir():
             raise UserError(f"The output {output} is a file. Give a folder.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from tfdetect.api.arguments import RunLike, checked
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.text import from_os, to_os
 
@@ -228,6 +229,7 @@ class Detector:
         pages: str | Path | None = None,
         progress: bool = True,
         on_verdicts: Callable[[Predictions], None] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Predictions:
         """Return a verdict for each image.
 
@@ -242,6 +244,7 @@ class Detector:
             progress: whether to show progress on stderr.
             on_verdicts: called with the predictions before the first page is made, which takes
                 much longer than the verdicts.
+            max_pixels: a file whose image has more pixels is not decoded.
 
         Returns:
             One row per image. A file that cannot be read has a row with its `error`. A mask or a
@@ -277,6 +280,7 @@ class Detector:
             table = predict_files(
                 self.run, detector, paths, batch_size, progress=progress,
                 on_mask=writer.write if writer else None, from_pixels=from_pixels,
+                max_pixels=max_pixels,
             )  # fmt: skip
             rows = _with_errors(_renamed(table, names), files.errors)
             found = Predictions(rows, (), failed.reasons)

@@ -68,6 +68,7 @@ def evaluate(
     flips: bool = False,
     images_in_report: bool = True,
     batch_size: int = 64,
+    max_pixels: int | None = None,
     progress: bool = True,
     log: Log = console.log,
 ) -> EvaluationResults:
@@ -86,6 +87,7 @@ def evaluate(
         threshold, prior, crops, flips: see `Detector.with_options`.
         images_in_report: whether the report may show images of the dataset.
         batch_size: images per step.
+        max_pixels: images with more pixels are skipped; by default as the dataset spec says.
         progress: whether to show progress.
         log: called with each message.
 
@@ -98,6 +100,7 @@ def evaluate(
         threshold=threshold, prior=prior, crops=crops, flips=flips
     ).run  # fmt: skip
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output, label)
+    spec = spec.with_max_pixels(max_pixels)
     if target == run.path and adjusted != run:  # other settings than those of the finished run
         target = run.path / "evaluations" / spec.name
     check_writable(target)
@@ -127,6 +130,7 @@ def measure_robustness(
     crops: int | None = None,
     flips: bool = False,
     batch_size: int = 64,
+    max_pixels: int | None = None,
     progress: bool = True,
     log: Log = console.log,
 ) -> Results:
@@ -136,8 +140,8 @@ def measure_robustness(
         degradations: "genimage", "grid", "bands", "reencode", or single ones such as
             "jpeg:65,blur:3,social:2".
         split: one split of the dataset.
-        run, dataset, data_dir, authentic, output, crops, flips, batch_size, progress, log: see
-            `evaluate`.
+        run, dataset, data_dir, authentic, output, crops, flips, batch_size, max_pixels, progress,
+            log: see `evaluate`.
 
     Returns:
         The content of degradations.json as `values`.
@@ -146,6 +150,7 @@ def measure_robustness(
 
     run = run_of(run).with_views(crops=crops, flips=flips)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
+    spec = spec.with_max_pixels(max_pixels)
     wanted = parse_degradations(degradations)
     check_writable(target)
     import_tensorflow()
@@ -331,8 +336,8 @@ def export(run: RunLike, formats: Sequence[str] | None = None) -> list[Export]:
     Every export is compared with the Keras model on photographs when it is written.
 
     Args:
-        formats: "saved_model", "onnx", "onnx_float16", "litert", "litert_float16", "litert_int8"
-            or "openvino"; by default those that the run has.
+        formats: "saved_model", "saved_model_webp", "onnx", "onnx_float16", "litert",
+            "litert_float16", "litert_int8" or "openvino"; by default those that the run has.
 
     Returns:
         The format, path, size and largest difference of a probability, of each export.

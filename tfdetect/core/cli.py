@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, nearest, shortened
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.process import Terminated, command_process
 from tfdetect.core.text import user_path
 
@@ -163,6 +164,13 @@ def add_batch_size(p: Arguments) -> None:
     """Add --batch-size, of predictions."""
     p.add_argument("--batch-size", type=number_above(0, True, 65_536), default=64, metavar="N",
                    help="images per step; lower it when memory is short (default: 64)")  # fmt: skip
+
+
+def add_max_pixels(p: Arguments, default: str = f"{MAX_PIXELS:,}") -> None:
+    """Add --max-pixels."""
+    p.add_argument("--max-pixels", type=count, metavar="N", help="refuse images with more pixels, "
+                   "before they are decoded, because a small file can claim a size that takes all "
+                   f"memory (default: {default})")  # fmt: skip
 
 
 def add_views(p: Arguments) -> None:

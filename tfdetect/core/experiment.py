@@ -304,7 +304,14 @@ THRESHOLD_RULES = ("balanced", "eer", "fpr_1", "fpr_5")
 
 
 ExportFormat = Literal[
-    "saved_model", "onnx", "onnx_float16", "litert", "litert_float16", "litert_int8", "openvino"
+    "saved_model",
+    "saved_model_webp",
+    "onnx",
+    "onnx_float16",
+    "litert",
+    "litert_float16",
+    "litert_int8",
+    "openvino",
 ]
 EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
 

@@ -9,11 +9,11 @@ from pydantic import Field, field_validator, model_validator
 
 from tfdetect.core.documents import Document, Name
 from tfdetect.core.folder_names import polarity
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.patterns import PathPattern
 
 SPLITS = ("train", "validation", "test")
 PREPARED = "1.0.0"  # version, and folder, of datasets that `prepare` writes
-MAX_PIXELS = 100_000_000  # of an image, by default
 CATALOG = "catalog.parquet"  # the catalog of a prepared dataset
 AuthenticBy = Literal["name", "flag", "spec"]  # how it is known which class is authentic
 COLUMNS = ("path", "label", "generator", "mask", "group", "split")  # of a manifest
@@ -280,6 +280,16 @@ class DatasetSpec(Document):
     def class_names(self) -> tuple[str, ...]:
         """Class names in label order; index 0 is the authentic class."""
         return tuple(c.name for c in self.classes)
+
+    def with_max_pixels(self, limit: int | None) -> "DatasetSpec":
+        """Return the spec, and those of its parts, with another limit; None for no change."""
+        if limit is None:
+            return self
+        parts = tuple(
+            part.model_copy(update={"spec": part.spec.with_max_pixels(limit)})
+            for part in self.parts
+        )
+        return self.model_copy(update={"max_pixels": limit, "parts": parts})
 
     def to_yaml(self) -> str:
         """Return the spec as YAML that `load_spec` reads back."""

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.journal import Journal
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run_info import MaskInfo
-from tfdetect.core.spec import MAX_PIXELS, SPLITS, DatasetSpec
+from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks

@@ -91,7 +91,7 @@ def _usage(run: Run) -> str:
     if run.predicts_masks:
         masks = (
             "\n\n`serving_default` also returns `mask`, P(altered) float32 [B, H, W, 1]; `encoded` "
-            "returns `mask_png`, a gray PNG of each image's size, 255 for P(altered) 1."
+            "returns `mask_png_bytes`, a gray PNG of each image's size, 255 for P(altered) 1."
         )
     return f"""With tfdetect:
 

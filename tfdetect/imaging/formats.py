@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tfdetect.core.spec import MAX_PIXELS
+from tfdetect.core.limits import MAX_PIXELS
 
 MAX_SIDE = 1_000_000  # pixels; libpng's limit, which holds for every format
 MAX_METADATA = 65_536  # bytes of EXIF and of XMP that are searched for the orientation
@@ -198,7 +198,7 @@ def read_header(data: bytes) -> Header:
         if re.match(pattern, data, re.S):
             try:
                 return read(data)
-            except (struct.error, IndexError, ValueError, OverflowError) as error:
+            except (struct.error, LookupError, ValueError, OverflowError) as error:
                 raise ImageError("damaged: its header is cut off or invalid") from error
     for pattern, name in _OTHERS:
         if re.match(pattern, data[:200], re.S):

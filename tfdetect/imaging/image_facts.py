@@ -52,10 +52,10 @@ def image_facts(data: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
 
 
 def first_bytes(data: tf.Tensor) -> tf.Tensor:
-    """Return bytes 0 to 4 and 8 to 12 of a string, by which formats are told, as int64 scalar."""
+    """Return bytes 0 to 4 and 8 to 12 of strings, by which formats are told, as int64."""
     head = tf.strings.substr(data, 0, 12) + b"\0" * 12
     parts = [tf.strings.substr(head, start, 4) for start in (0, 8)]
-    return tf.io.decode_raw(tf.strings.join(parts), tf.int64)[0]
+    return tf.io.decode_raw(tf.strings.join(parts), tf.int64)[..., 0]
 
 
 def is_format(start: tf.Tensor, names: Iterable[str]) -> tf.Tensor:

@@ -70,6 +70,7 @@ class Format:
 
 FORMATS = {
     "saved_model": Format("../saved_model", 1e-3),
+    "saved_model_webp": Format("saved_model_webp", 1e-3),
     "onnx": Format("detector.onnx", 1e-3, ("tf2onnx", "onnx", "onnxruntime")),
     "onnx_float16": Format("detector_float16.onnx", 0.05, ("tf2onnx", "onnx", "onnxruntime")),
     "litert": Format("detector.tflite", 1e-3, ("ai_edge_litert",)),
@@ -291,9 +292,9 @@ def public_info(run: Run) -> str:
     return json.dumps({"name": run.name, "info": public.model_dump(mode="json")})
 
 
-def _write_saved_model(source: _Source, target: Path) -> float:
+def _write_saved_model(source: _Source, target: Path, webp: bool = False) -> float:
     run = source.run
-    export_saved_model(run)
+    export_saved_model(run, target, webp)
     endpoint = tf.saved_model.load(str(target)).signatures["serving_default"]
     largest = 0.0
     for image in source.images:
@@ -370,6 +371,7 @@ def _write_openvino(source: _Source, target: Path) -> float:
 
 _WRITERS: dict[str, Callable[[_Source, Path], float]] = {
     "saved_model": _write_saved_model,
+    "saved_model_webp": partial(_write_saved_model, webp=True),
     "onnx": _write_onnx,
     "onnx_float16": partial(_write_onnx, half=True),
     "litert": _write_litert,

@@ -1,13 +1,17 @@
-"""Exports a run's detector as a SavedModel that needs only TensorFlow.
+"""Exports a run's detector as a SavedModel that needs only TensorFlow, from 2.15 on.
 
 It has two signatures with stable names:
 
     serving_default   images: float32 [B, H, W, 3], 0..255, any H and W
-    encoded           encoded_images: string [B], JPEG, PNG, WebP, BMP or GIF bytes
+    encoded           encoded_images: string [B], JPEG, PNG or BMP bytes
 
-Both return:
+A third one, `encoded_webp`, also decodes WebP that is not animated. TensorFlow has the operation
+for it from 2.20 on, and older versions do not load a file that contains it. So it is in an export
+of its own, `saved_model_webp`.
 
-    class_names     string [C]; class 0 is the authentic one
+All return:
+
+    class_names     string [B, C]; class 0 is the authentic one
     probabilities   float32 [B, C], calibrated as the run is
     p_fake          float32 [B], 1 - P(class 0)
     verdict         string [B], a class name, by the run's threshold
@@ -18,18 +22,25 @@ Both return:
 The last two are missing where the run does not know its training images; serving_default sees
 no format.
 
+The encoded signatures also return `error`, string [B]: why a file is not decoded, or "". Such a
+file has NaN as its probabilities and "" as its verdict; the others are not affected. Kinds that
+`formats.TABLE` does not give to the graph are refused.
+
 Detectors that predict masks also return P(altered) of each pixel: serving_default as mask,
-float32 [B, H, W, 1]; encoded as mask_png, string [B], gray PNG of each image's size, 255 for 1.
+float32 [B, H, W, 1]; encoded as mask_png_bytes, string [B], gray PNG of each image's size, 255 for
+1. TensorFlow Serving encodes outputs with such a name as base64.
 """
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import tensorflow as tf
 
 from tfdetect.core.files import staged
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import TrainingImages
-from tfdetect.imaging.decode import decode
+from tfdetect.imaging.decode import decode, refusal
 from tfdetect.imaging.geometry import windows
 from tfdetect.imaging.image_facts import SIGNATURES, first_bytes, is_format
 from tfdetect.models.feature_distance import FeatureDistance, feature_width, with_features
@@ -43,8 +54,14 @@ from tfdetect.models.inference import (
 from tfdetect.models.saving import load_detector
 
 
-def export_saved_model(run: Run) -> None:
-    """Write `saved_model/` into the run's folder."""
+def export_saved_model(run: Run, folder: Path | None = None, webp: bool = False) -> None:
+    """Write a SavedModel.
+
+    Args:
+        run: the run.
+        folder: where to; by default `saved_model/` in the run's folder.
+        webp: whether it has the endpoint `encoded_webp`, which needs TensorFlow 2.20.
+    """
     import keras
 
     detector, domain = load_detector(run), _Domain(run)
@@ -59,7 +76,7 @@ def export_saved_model(run: Run) -> None:
         fake = tf.reduce_sum(table[:, 1:], axis=1)
         most_likely = 1 + tf.argmax(table[:, 1:], axis=1)
         return {
-            "class_names": tf.identity(names),
+            "class_names": tf.tile(names[None], [tf.shape(table)[0], 1]),
             "probabilities": table,
             "p_fake": fake,
             "verdict": tf.gather(names, tf.where(fake >= run.threshold, most_likely, 0)),
@@ -77,46 +94,144 @@ def export_saved_model(run: Run) -> None:
         parts = [windows(images, v.size, v.policy, v.crops, v.equalize) for v in views]
         return named(score_views(detector, parts), known)
 
-    def encoded_endpoint(encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
-        def facts(data: tf.Tensor, image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"side": tf.reduce_min(tf.shape(image)[:2]), "start": first_bytes(data)}
-
-        def load(data: tf.Tensor) -> tuple:
-            image = decode(data)
-            parts = tuple(windows(image, v.size, v.policy, v.crops, v.equalize) for v in views)
-            return parts, facts(data, image)
+    def encoded_endpoint(encoded_images: tf.Tensor, webp: bool = False) -> dict[str, tf.Tensor]:
+        def view(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            parts = (windows(image, v.size, v.policy, v.crops, v.equalize) for v in views)
+            return *parts, _shorter_side(image)
 
         def predict(data: tf.Tensor) -> tuple:
-            image = decode(data)
+            image, error = _decoded(data, webp)
             table, features, masks = score_images(detector, image[None], views)
             assert masks is not None
-            gray = tf.cast(tf.round(masks[0] * 255), tf.uint8)
+            mask = tf.io.encode_png(tf.cast(tf.round(masks[0] * 255), tf.uint8))
             features = tf.zeros([1, 0]) if features is None else features
-            return table[0], features[0], tf.io.encode_png(gray), facts(data, image)
+            return table[0], features[0], mask, _shorter_side(image), error
 
-        known = {"side": tf.TensorSpec([], tf.int32), "start": tf.TensorSpec([], tf.int64)}
+        start = first_bytes(encoded_images)
         if has_masks:
             specs = (
                 tf.TensorSpec([len(run.class_names)], tf.float32),
                 tf.TensorSpec([feature_width(detector)], tf.float32),
-                tf.TensorSpec([], tf.string),
-                known,
+                *(tf.TensorSpec([], kind) for kind in (tf.string, tf.int32, tf.string)),
             )
-            table, features, masks, known = tf.map_fn(
+            table, features, masks, side, error = tf.map_fn(
                 predict, encoded_images, fn_output_signature=specs
             )
-            return named(Scores(table, features), known, mask_png=masks)
-        parts = tuple(tf.TensorSpec([v.crops, *v.size, 3], tf.uint8) for v in views)
-        parts, known = tf.map_fn(load, encoded_images, fn_output_signature=(parts, known))
-        return named(score_views(detector, parts), known)
+            known = {"side": side, "start": start}
+            found = named(Scores(table, features), known, mask_png_bytes=masks)
+        else:
+            (*parts, side), error = _decoded_views(encoded_images, webp, view)
+            found = named(score_views(detector, parts), {"side": side, "start": start})
+        return _without_undecodable(found, error)
 
     archive = keras.export.ExportArchive()
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
     encoded = tf.TensorSpec([None], tf.string, name="encoded_images")
-    archive.add_endpoint("serving_default", _traced(images_endpoint, images))
-    archive.add_endpoint("encoded", _traced(encoded_endpoint, encoded))
-    with staged(run.path / "saved_model") as folder:
-        archive.write_out(str(folder), verbose=False)
+    archive.add_endpoint("serving_default", _traced(_any_number(images_endpoint), images))
+    archive.add_endpoint("encoded", _traced(_any_number(encoded_endpoint), encoded))
+    if webp:
+        with_webp = partial(encoded_endpoint, webp=True)
+        archive.add_endpoint("encoded_webp", _traced(_any_number(with_webp), encoded))
+    with staged(run.path / "saved_model" if folder is None else folder) as new:
+        archive.write_out(str(new), verbose=False)
+
+
+def _shorter_side(image: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_min(tf.shape(image)[:2])
+
+
+def _without_undecodable(found: dict[str, tf.Tensor], error: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Return the outputs with `error`, and nothing said of the files that have one."""
+    nothing = {tf.float32: float("nan"), tf.string: "", tf.bool: False}
+    result = {"class_names": found.pop("class_names"), "error": error}
+    for name, value in found.items():
+        decoded = tf.reshape(error == b"", [-1] + [1] * (value.shape.rank - 1))
+        result[name] = tf.where(decoded, value, nothing[value.dtype])
+    return result
+
+
+def _decoded(data: tf.Tensor, webp: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode an image, or say why not, without ending the call for the images beside it.
+
+    Args:
+        data: scalar string, the bytes of a file.
+        webp: whether WebP is decoded.
+
+    Returns:
+        uint8 [H, W, 3] and the reason, scalar string: one black pixel with a reason, or an image
+        with "".
+    """
+    images = tf.data.Dataset.from_tensors(data).map(lambda data: _attempt(data, webp))
+    damaged = tf.data.Dataset.from_tensors((_black(), _DAMAGED))
+    image, error = images.ignore_errors().concatenate(damaged).take(1).get_single_element()
+    image.set_shape([None, None, 3])
+    return image, error
+
+
+def _decoded_views(
+    files: tf.Tensor, webp: bool, view: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+    """Decode images, several at a time, and view each; otherwise as `_decoded`.
+
+    Args:
+        files: string [B].
+        webp: whether WebP is decoded.
+        view: returns the views of an image, each of the same shape for all images.
+
+    Returns:
+        The views, [B, ...] each, and the reasons, string [B].
+    """
+    count = tf.size(files, tf.int64)
+
+    def load(index: tf.Tensor, data: tf.Tensor) -> tuple:
+        image, error = _attempt(data, webp)
+        return index, view(image), error
+
+    images = tf.data.Dataset.from_tensor_slices(files).enumerate().map(load, _DECODED_AT_A_TIME)
+    damaged = tf.data.Dataset.from_tensors((count, view(_black()), _DAMAGED))
+    images = images.ignore_errors().concatenate(damaged).batch(count + 1)
+    indices, views, errors = images.get_single_element()
+    found = tf.range(tf.size(indices))
+    last = tf.fill([count + 1], found[-1])  # stands for the files that are damaged
+    order = tf.tensor_scatter_nd_update(last, indices[:, None], found)[:count]
+    return tuple(tf.gather(part, order) for part in views), tf.gather(errors, order)
+
+
+_DAMAGED = "damaged, or not an image"
+_DECODED_AT_A_TIME = 8  # images of a batch
+
+
+def _black() -> tf.Tensor:
+    return tf.zeros([1, 1, 3], tf.uint8)
+
+
+def _attempt(data: tf.Tensor, webp: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode an image that is not refused by its header; raises if it is damaged.
+
+    In a dataset that ignores errors, which is what goes on after an error in a graph.
+    """
+    reason = refusal(data, webp=webp)
+    image = tf.cond(reason == b"", lambda: decode(data, webp=webp), _black)
+    image.set_shape([None, None, 3])
+    return image, reason
+
+
+def _any_number(endpoint: Callable[..., dict[str, tf.Tensor]]) -> Callable:
+    """Return an endpoint that also takes an empty batch, which not every layer does."""
+
+    def run(batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        count = tf.shape(batch)[0]
+
+        def one() -> tf.Tensor:
+            if batch.dtype == tf.string:
+                return tf.constant([""])
+            return tf.zeros(tf.maximum(tf.shape(batch), [1, 1, 1, 3]))
+
+        filled = tf.ensure_shape(tf.cond(count == 0, one, lambda: batch), batch.shape)
+        found = endpoint(filled)
+        return {name: value[:count] for name, value in found.items()}
+
+    return run
 
 
 def _traced(endpoint: Callable, spec: tf.TensorSpec) -> tf.types.experimental.GenericFunction:

@@ -1,0 +1,3 @@
+"""Limits of what is read from outside."""
+
+MAX_PIXELS = 100_000_000  # of an image, by default

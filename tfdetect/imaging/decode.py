@@ -42,7 +42,7 @@ _JPEG_SCAN = rb"\C*\x00(?:\x08\x01\C{2}|\x0a\x02\C{4}|\x0c\x03\C{6})\x00[\x00\x3
 _PNG_METADATA = rb"\C*(?:eXIf|Raw profile type exif|XML:com\.adobe\.xmp)\C*"
 _PLAIN_PNG = rb"\CPNG\r\n\x1a\n\C{4}IHDRSIDESIDE"
 _NOTHING = rb"[^\x00-\x{10FFFF}]"
-_OTHER_FORMAT = "not a JPEG, PNG, BMP or still WebP: convert to PNG"
+_OTHER_FORMAT = "not a JPEG, PNG or BMP: convert to PNG"
 _NO_WEBP = "WebP is not decoded here: convert to PNG"
 
 # A branch that is not taken still costs a little for each of its operations; as a function that

@@ -12,6 +12,7 @@ from tfdetect.__main__ import COMMANDS
 from tfdetect.core.documents import parse_yaml, read_json, read_rows, read_yaml
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment
+from tfdetect.core.journal import Journal
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run import read_run
 from tfdetect.tuning.space import load_space
@@ -118,3 +119,14 @@ def test_any_flag(command, data):
     value = data.draw(st.sampled_from(ODD).map(str) | st.text(max_size=10))
     required = [text for a in flags if a.required for text in (a.option_strings[-1], "x")]
     refused(parser.parse_args, ["x"] * len(positions) + required + [f"{flag}={value}"])
+
+
+@given(st.lists(st.binary(max_size=30) | st.sampled_from([
+    b"3", b"[]", b"{}", b'{"id": null}', b'{"id": [1]}', b'{"id": "a", "x": 1}', b"[" * 3000,
+])))  # fmt: skip
+@FAST
+def test_any_journal(tmp_path, lines):
+    file = tmp_path / "journal.jsonl"
+    file.write_bytes(b"\n".join(lines))
+    rows = Journal(file, "id", ["x"]).read()
+    assert all(row.keys() >= {"id", "x"} and isinstance(name, str) for name, row in rows.items())

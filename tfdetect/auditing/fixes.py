@@ -22,7 +22,7 @@ from tfdetect.auditing.findings import FIXES
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, staged, write_text
 from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec
-from tfdetect.core.text import below, from_os, to_os
+from tfdetect.core.text import MAX_NAME_BYTES, below, file_name, from_os, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.parallel import read_all
 from tfdetect.data.splits import TRAIN, carve, group_fraction
@@ -154,7 +154,7 @@ def fix_dataset(
 
 def _fixed_spec(spec: DatasetSpec, fixes: list[str], coding: MaskCoding) -> DatasetSpec:
     return DatasetSpec(
-        name=f"{spec.name.replace('+', '_')}_fixed",
+        name=file_name(spec.name.replace("+", "_"), "_fixed", MAX_NAME_BYTES),
         title=f"{spec.title or spec.name}, fixed: {', '.join(fixes)}",
         source=spec.source.model_copy(update={"kaggle": None, "builtin": None}),
         manifest="manifest.csv",

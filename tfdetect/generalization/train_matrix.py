@@ -14,6 +14,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import override
 from tfdetect.core.provenance import command_line
 from tfdetect.core.run import Run, open_run
+from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.describe import describe_counts
 from tfdetect.data.plan import Plan
@@ -168,4 +169,4 @@ def _cell_metrics(fake: np.ndarray, p: np.ndarray, run: Run) -> dict[str, Interv
 def _directory_name(training: str) -> str:
     """Return the name of a training's directory: letters, digits and underscores."""
     text = "".join(c if c.isalnum() else "_" for c in training.lower())
-    return text.strip("_") or "none"
+    return file_name(text.strip("_") or "none", most=MAX_NAME_BYTES)

@@ -233,6 +233,8 @@ def test_older_runs_get_both_from_calibrate(shared_run, tmp_path):
     shutil.copytree(run.path, folder)
     for name in ("domain.npy", "training_images.parquet"):
         (folder / name).unlink()
+    for name in ("saved_model", "exports"):
+        shutil.rmtree(folder / name)
     older = open_run(folder).with_info(domain=None)
     write_info(older)
     image = root / "train" / "real" / "000.png"
@@ -240,6 +242,8 @@ def test_older_runs_get_both_from_calibrate(shared_run, tmp_path):
     assert row["duplicate_of_train"] is None and row["in_domain"]  # size and format are known
     again = tfdetect.calibrate(folder, images_in_report=False, log=lambda text: None).run
     assert again.info.domain == run.info.domain
+    endpoint = tf.saved_model.load(str(folder / "saved_model")).signatures["encoded"]
+    assert "in_domain" in endpoint.structured_outputs
     [row] = tfdetect.load(folder).predict(image, progress=False)
     assert row["duplicate_of_train"] and row["in_domain"]
     values = json.loads((folder / "metrics.json").read_text())

@@ -293,7 +293,8 @@ def _calibration_error(
     if np.isnan(value).any():
         return interval(np.nan)
     reach = _noise(fake, scores, prior, seed, resamples)
-    if 0 < min(fake.sum(), (~fake).sum()) < FEW_IMAGES:
+    smallest = min(fake.sum(), (~fake).sum())
+    if smallest and (smallest < FEW_IMAGES or reach < 1 / len(fake)):
         reach = max(reach, _noise(*_confusable(fake, scores), prior, seed, resamples))
     error = float(np.abs(value).sum())
     return interval(error, max(0.0, error - reach), min(1.0, error + reach))

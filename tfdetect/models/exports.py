@@ -108,8 +108,8 @@ def _listed(file: Path) -> list[Export]:
 
 
 def exported_formats(run: Run) -> list[str]:
-    """Return the formats that the run has now."""
-    return [name for name in FORMATS if _target(run, name).exists()]
+    """Return the formats that the run has now; it always has a SavedModel."""
+    return [name for name in FORMATS if name == "saved_model" or _target(run, name).exists()]
 
 
 def export_finished_run(run: Run, formats: Sequence[str] = DEFAULT) -> None:

@@ -12,6 +12,7 @@ from tfdetect.core.experiment import Equalize
 from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.data.targets import UNKNOWN
+from tfdetect.imaging.decode import rare_branch
 from tfdetect.imaging.equalize import equalize_images, equalize_randomly
 from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.imaging.geometry import fold_in, resize, uncropped, window, windows
@@ -64,17 +65,19 @@ def fit_mask(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         uint8 [*size, 1]: resized to the nearest pixel where the size is another; empty if there
         is no mask.
     """
-
-    def resized() -> tf.Tensor:
-        return tf.cond(
-            tf.size(mask) == 0,
-            lambda: tf.zeros([size[0], size[1], 1], tf.uint8),
-            lambda: tf.image.resize(mask, size, "nearest"),
-        )
-
-    fitted = tf.cond(tf.reduce_all(tf.shape(mask)[:2] == size), lambda: mask, resized)
+    same = tf.reduce_all(tf.shape(mask)[:2] == size)
+    fitted = tf.cond(same, lambda: mask, lambda: _resized_mask(mask, size))
     fitted.set_shape([None, None, 1])
     return fitted
+
+
+@rare_branch
+def _resized_mask(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    return tf.cond(
+        tf.size(mask) == 0,
+        lambda: tf.zeros([size[0], size[1], 1], tf.uint8),
+        lambda: tf.image.resize(mask, size, "nearest"),
+    )
 
 
 def view_mask(
@@ -107,19 +110,23 @@ def view_mask(
             seen = resize(whole, size, policy, nearest=True)
         else:
             seen = window(whole, size, policy.removeprefix("window_"), position)
-        return tf.cond(tf.reduce_any(seen > 0), lambda: seen, lambda: _empty_view(whole))
-
-    def _empty_view(whole: tf.Tensor) -> tf.Tensor:
-        if policy in ("stretch", "pad"):  # they cut nothing off
-            return tf.fill([*size, 1], tf.constant(UNKNOWN, tf.uint8))
-        cut_off = tf.reduce_any(whole > 0)
-        if policy == "crop":
-            cut_off &= ~tf.reduce_any(uncropped(whole, size) > 0)
-        return tf.fill([*size, 1], tf.where(cut_off, tf.constant(0, tf.uint8), UNKNOWN))
+        shows = tf.reduce_max(seen) > 0
+        return tf.cond(shows, lambda: seen, lambda: _empty_view(whole, size, policy))
 
     result = tf.cond(tf.size(mask) == 0, lambda: tf.zeros([*size, 1], tf.uint8), view)
     result.set_shape([*size, 1])
     return result
+
+
+@rare_branch
+def _empty_view(mask: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:
+    """Return a view of a mask uint8 [H, W, 1] without altered pixels: 0, or `UNKNOWN`."""
+    if policy in ("stretch", "pad"):  # they cut nothing off
+        return tf.fill([*size, 1], tf.constant(UNKNOWN, tf.uint8))
+    cut_off = tf.reduce_max(mask) > 0
+    if policy == "crop":
+        cut_off &= tf.reduce_max(uncropped(mask, size)) == 0
+    return tf.fill([*size, 1], tf.where(cut_off, tf.constant(0, tf.uint8), UNKNOWN))
 
 
 @dataclass(frozen=True, kw_only=True)

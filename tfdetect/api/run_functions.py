@@ -140,8 +140,8 @@ def measure_robustness(
         degradations: "genimage", "grid", "bands", "reencode", or single ones such as
             "jpeg:65,blur:3,social:2".
         split: one split of the dataset.
-        run, dataset, data_dir, authentic, output, crops, flips, batch_size, max_pixels, progress,
-            log: see `evaluate`.
+        run, dataset, data_dir, authentic, output: see `evaluate`.
+        crops, flips, batch_size, max_pixels, progress, log: see `evaluate`.
 
     Returns:
         The content of degradations.json as `values`.

@@ -11,8 +11,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
 # Test files run in parallel, one process for each core; more threads would wait for each other.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Read when a process starts, so by the parallel ones: memory that a test freed is used again.
-os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+# oneDNN's allocator keeps what large models used, which is gigabytes after many tests.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from tfdetect.core.quiet import import_tensorflow
 
@@ -20,6 +20,7 @@ import_tensorflow()
 
 import keras
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from filelock import FileLock
@@ -52,6 +53,21 @@ def _clean(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)  # output that is no terminal is as wide as it is
     yield
     keras.mixed_precision.set_global_policy("float32")
+    if psutil.Process().memory_info().rss > _after_collection + GROWTH:
+        _collect_garbage()
+
+
+GROWTH = 250 * 2**20  # bytes by which the process may grow before garbage is collected
+_after_collection = 0
+
+
+def _collect_garbage():
+    """Models and their functions are garbage in cycles, of hundreds of megabytes."""
+    global _after_collection
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _after_collection = psutil.Process().memory_info().rss
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,9 +75,7 @@ def _free_memory():
     """Models and traced functions of one file do not stay in memory during the next."""
     yield
     keras.backend.clear_session()
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _collect_garbage()
 
 
 def write_images(folder, count, fake, side=24, seed=0, extension="png"):

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 import tfdetect
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import write_info
 from tfdetect.data.catalog import build_catalog
@@ -20,7 +21,7 @@ from tfdetect.evaluation.calibrate_run import CalibrationSettings
 from tfdetect.evaluation.domain import choose_limit, domain_columns
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.models.detector import build_detector
-from tfdetect.models.feature_distance import FeatureDistance, features_of_images, with_features
+from tfdetect.models.feature_distance import features_of_images, with_features
 from tfdetect.models.inference import score_images, score_views
 
 
@@ -48,10 +49,10 @@ def test_distances_are_about_1_for_training_images_and_larger_elsewhere(count, w
     scales = np.linspace(0.1, 5, width)
     features = (3 + draw.normal(size=(4 * count, width)) * scales).astype(np.float32)
     distance = FeatureDistance.fit(features[:count])
-    inside = distance(features[count:]).numpy()
+    inside = distance(features[count:])
     assert 0.5 < np.median(inside) < 2
     outside = features[count:] + 10 * scales.astype(np.float32)
-    assert np.median(distance(outside).numpy()) > 2 * np.quantile(inside, 0.99)
+    assert np.median(distance(outside)) > 2 * np.quantile(inside, 0.99)
     distance.save(tmp_path)
     again = FeatureDistance.load(tmp_path, distance.rest)
     assert np.array_equal(again(features), distance(features))
@@ -60,7 +61,7 @@ def test_distances_are_about_1_for_training_images_and_larger_elsewhere(count, w
 def test_constant_features_have_a_distance():
     features = np.ones((30, 4), np.float32)
     distance = FeatureDistance.fit(features)
-    assert distance(features).numpy().max() < 1e-3 < 1 < distance(features + 1).numpy().min()
+    assert distance(features).max() < 1e-3 < 1 < distance(features + 1).min()
 
 
 @pytest.mark.parametrize(

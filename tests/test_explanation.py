@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.run import open_run
+from tfdetect.evaluation.verdict_words import percent, verdict_words
 from tfdetect.explain import main as explain_command
 from tfdetect.explanation.file_metadata import read_metadata
 from tfdetect.explanation.maps import (
@@ -352,18 +353,19 @@ def calibrated_detector(tmp_path):
 
 
 def test_the_headline_is_the_verdict_in_words(calibrated_detector):
-    from tfdetect.explanation import wording
+    def words_of(run, found):
+        return verdict_words(run, found.row, bool(found.differences))
 
     run = calibrated_detector
-    fake = wording.verdict(run, examination("inpainted"))
-    assert fake.title == "Looks fake (inpainted)" and fake.tone == "bad"
+    fake = words_of(run, examination("inpainted"))
+    assert fake.headline == "Looks fake (inpainted)" and fake.tone == "bad"
     assert "about 90 in 100" in fake.lines[0] and "if 50% of all images are fake" in fake.lines[0]
-    authentic = wording.verdict(run, examination("original", 0.1))
-    assert authentic.title == "Looks authentic" and authentic.tone == "good"
-    inconclusive = wording.verdict(run, examination("inpainted", 0.5, inconclusive=True))
-    assert inconclusive.title == "Inconclusive" and "leans to fake" in inconclusive.lines[1]
-    unlike = wording.verdict(run, examination("inpainted", differences=["Too small."]))
-    assert "not made for such images" in unlike.title and unlike.tone == "caution"
+    authentic = words_of(run, examination("original", 0.1))
+    assert authentic.headline == "Looks authentic" and authentic.tone == "good"
+    inconclusive = words_of(run, examination("inpainted", 0.5, inconclusive=True))
+    assert inconclusive.headline == "Inconclusive" and "leans to fake" in inconclusive.lines[1]
+    unlike = words_of(run, examination("inpainted", differences=["Too small."]))
+    assert "not made for such images" in unlike.headline and unlike.tone == "caution"
 
 
 def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
@@ -373,7 +375,7 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     run = calibrated_detector
     assert wording.probability_at(run, 0.9, 0.5) == pytest.approx(0.9)
     assert wording.probability_at(run, 0.9, 0.01) == pytest.approx(0.9 / (0.9 + 0.1 * 99), rel=1e-6)
-    assert wording.percent(0.99999) == "more than 99.99%" and wording.percent(0.5) == "50%"
+    assert percent(0.99999) == "more than 99.99%" and percent(0.5) == "50%"
     changed = {"jpeg:75": 0.1, "social:2": 0.2, "blur:1": 0.9}
     page = image_page(run, examination("inpainted", reencoded=changed))
     assert "one in a hundred" in page and "8.3%" in page

@@ -33,7 +33,6 @@ def test_onnx_is_the_same_detector_and_says_what_it_is(copied_run):
     written = exports.write_exports(run, ["onnx", "onnx_float16"])
     assert [e.path for e in written] == ["exports/detector.onnx", "exports/detector_float16.onnx"]
     assert written[0].max_difference < 1e-5 < written[1].max_difference < 0.05
-    assert written[1].megabytes < 0.8 * written[0].megabytes
     listed = json.loads((run.path / "exports/exports.json").read_text())
     assert {"onnx", "onnx_float16"} <= {e["format"] for e in listed}
 

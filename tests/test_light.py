@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.imaging import geometry
+from tfdetect.core.experiment import Equalize
+from tfdetect.imaging import equalize, geometry
 from tfdetect.imaging import tiles as tf_tiles
 from tfdetect.light import resample, tiles
 
@@ -68,3 +69,12 @@ def test_tiles_equal_the_graph(small):
         found, whole = tiles.by_tiles(image, (32, 32), small, predict)
         np.testing.assert_allclose(found, outputs[0], atol=1e-5)
         np.testing.assert_allclose(whole, joined[0, ..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("quality", [(80, 95), (50, 50), (1, 100)])
+def test_equalized_images_equal_the_graph(quality):
+    settings = Equalize(side=48, quality=quality)
+    for shape in SHAPES:
+        image = photo(*shape)
+        expected = equalize.equalize(tf.constant(image), settings).numpy()
+        np.testing.assert_array_equal(resample.equalize(image, settings), expected)

@@ -12,7 +12,8 @@ TASKS = {
     "Use a detector": {
         "predict": "give verdicts on image files and folders",
         "explain": "show which image regions and features move a run's scores",
-        "export": "write a run's SavedModel, which needs only TensorFlow",
+        "serve": "answer over HTTP, with a page to drop photographs on",
+        "export": "write a run for TensorFlow alone, ONNX, LiteRT or OpenVINO",
     },
     "Train a detector": {
         "train": "train a detector on a dataset; the result is a run (a folder)",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tfdetect.data.image_files import ImageFiles
+    from tfdetect.evaluation.prediction_columns import MaskPrediction
+    from tfdetect.light.detector import LightDetector
 
     Image = str | Path | np.ndarray | PIL.Image.Image
 
@@ -269,18 +271,14 @@ class Detector:
             paths, names, files = _paths_of(images, Path(folder))
             if progress and (files.errors or files.other):
                 console.log(files.describe())
-            detector = self.keras_model
-
             from tfdetect.evaluation.overlays import MaskWriter, output_names
-            from tfdetect.evaluation.predictions import predict_files
 
             failed = FailedWrites()
             writer = MaskWriter(Path(masks), paths, failed) if masks is not None else None
             from_pixels = [Path(path).parent == Path(folder) for path in paths]
-            table = predict_files(
-                self.run, detector, paths, batch_size, progress=progress,
-                on_mask=writer.write if writer else None, from_pixels=from_pixels,
-                max_pixels=max_pixels,
+            table = self._predict_files(
+                paths, batch_size, progress, writer.write if writer else None, from_pixels,
+                max_pixels, light=pages is None,
             )  # fmt: skip
             rows = _with_errors(_renamed(table, names), files.errors)
             found = Predictions(rows, (), failed.reasons)
@@ -291,8 +289,38 @@ class Detector:
             from tfdetect.explanation.image_page import explain_files
 
             targets = [Path(pages) / f"{name}.html" for name in output_names(paths)]
-            written = list(explain_files(self.run, detector, table, targets, failed))
+            written = list(explain_files(self.run, self.keras_model, table, targets, failed))
         return Predictions(found.to_arrow(), written, failed.reasons)
+
+    def _predict_files(
+        self,
+        paths: list[str],
+        batch_size: int,
+        progress: bool,
+        on_mask: Callable[[MaskPrediction], None] | None,
+        from_pixels: list[bool],
+        max_pixels: int,
+        light: bool,
+    ) -> pa.Table:
+        """Predict files with the ONNX export, if that is possible, or else with TensorFlow."""
+        if light and self._light_detector is not None:
+            from tfdetect.light.predictions import predict_files as predict_light
+
+            return predict_light(
+                self._light_detector, paths, batch_size, progress, on_mask, max_pixels, from_pixels
+            )  # fmt: skip
+        detector = self.keras_model
+        from tfdetect.evaluation.predictions import predict_files
+
+        return predict_files(
+            self.run, detector, paths, batch_size, progress, on_mask, max_pixels, from_pixels
+        )  # fmt: skip
+
+    @cached_property
+    def _light_detector(self) -> LightDetector | None:
+        from tfdetect.light.detector import light_detector
+
+        return light_detector(self.run)
 
 
 @checked

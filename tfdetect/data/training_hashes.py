@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,10 @@ import pyarrow.parquet as pq
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import replacing
-from tfdetect.data.catalog import Catalog
-from tfdetect.data.loading import hash_images
-from tfdetect.data.sources import image_source
-from tfdetect.imaging.image_facts import Facts
+from tfdetect.imaging.facts import Facts
+
+if TYPE_CHECKING:
+    from tfdetect.data.catalog import Catalog
 
 FILE = "training_images.parquet"
 _SCHEMA = pa.schema([("bytes", pa.uint64()), ("pixels", pa.uint64()), ("validation", pa.bool_())])
@@ -38,8 +39,11 @@ class TrainingHashes:
     table: pa.Table
 
     @classmethod
-    def compute(cls, catalog: Catalog, progress: bool = True) -> "TrainingHashes":
+    def compute(cls, catalog: "Catalog", progress: bool = True) -> "TrainingHashes":
         """Read every image of the train and validation splits; those unreadable are left out."""
+        from tfdetect.data.loading import hash_images
+        from tfdetect.data.sources import image_source
+
         parts = []
         for split in ("train", "validation"):
             rows = catalog.split(split)

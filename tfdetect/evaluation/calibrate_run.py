@@ -73,7 +73,7 @@ def calibrate_run(
         choose_threshold,
         operating_points,
     )
-    from tfdetect.evaluation.predictions import raw_logits, recalibrate, uncalibrated
+    from tfdetect.evaluation.prediction_columns import raw_logits, recalibrate, uncalibrated
 
     _check(settings)
     readable = table["error"].is_null().to_numpy()

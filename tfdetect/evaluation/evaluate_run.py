@@ -26,13 +26,8 @@ from tfdetect.evaluation.fit_domain import fit_distance, with_limit
 from tfdetect.evaluation.mask_metrics import confusions, iou_of
 from tfdetect.evaluation.measure import measure, pixel_histograms
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
-from tfdetect.evaluation.predictions import (
-    MaskPrediction,
-    MaskTruth,
-    predict_source,
-    recalibrate,
-    uncalibrated,
-)
+from tfdetect.evaluation.prediction_columns import MaskPrediction, recalibrate, uncalibrated
+from tfdetect.evaluation.predictions import MaskTruth, predict_source
 from tfdetect.models.inference import predicts_masks
 from tfdetect.models.saving import load_detector
 

@@ -26,7 +26,7 @@ from tfdetect.imaging.pillow import read_rgb
 
 if TYPE_CHECKING:  # drawing needs no TensorFlow
     from tfdetect.data.sources import Files, Records
-    from tfdetect.evaluation.predictions import MaskPrediction
+    from tfdetect.evaluation.prediction_columns import MaskPrediction
 
 BLUE, GRAY, RED, GREEN = "#2166ac", "#767676", "#b2182b", "#1b7837"
 # Colors that can be distinguished on white, also by color-blind readers.

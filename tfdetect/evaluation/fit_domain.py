@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow as pa
 
 from tfdetect.core import console
+from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import Domain
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation.domain import MIN_IMAGES, choose_limit
 from tfdetect.evaluation.predictions import score_source
-from tfdetect.models.feature_distance import FeatureDistance, with_features
+from tfdetect.models.feature_distance import with_features
 
 MAX_TRAINING_IMAGES = 2_000  # whose features are computed
 

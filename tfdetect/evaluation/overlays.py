@@ -15,7 +15,7 @@ from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 
 if TYPE_CHECKING:  # writing needs no TensorFlow
-    from tfdetect.evaluation.predictions import MaskPrediction
+    from tfdetect.evaluation.prediction_columns import MaskPrediction
 
 _RED = np.array([230, 30, 30], np.float32)
 

@@ -1,4 +1,4 @@
-"""The rule of a verdict: fake from the threshold on, and inconclusive inside the abstention band.
+"""From class probabilities to verdicts: calibration, threshold and abstention band.
 
 P(fake) is float32 wherever it is computed, also in the SavedModel, so it is compared as such: a
 threshold of 0.7 is the float32 next to 0.7.
@@ -7,6 +7,9 @@ threshold of 0.7 is the float32 next to 0.7.
 from typing import Any
 
 import numpy as np
+
+from tfdetect.core.run import EPSILON
+from tfdetect.core.run_info import Calibration
 
 
 def is_fake(p_fake: Any, threshold: float) -> np.ndarray:
@@ -23,3 +26,26 @@ def is_inconclusive(p_fake: Any, band: tuple[float, float]) -> np.ndarray:
     """
     p_fake = np.asarray(p_fake, np.float32)
     return (p_fake >= np.float32(band[0])) & (p_fake < np.float32(band[1]))
+
+
+def calibrated(table: np.ndarray, calibration: Calibration | None) -> np.ndarray:
+    """Return class probabilities with P(fake) calibrated; `models.inference` has it in TensorFlow.
+
+    The ratios between the probabilities of the kinds of fakes are unchanged.
+
+    Args:
+        table: class probabilities float32 [n, C].
+        calibration: of the run; none for no change.
+    """
+    if calibration is None:
+        return table
+    fakes = table[:, 1:]
+    fake = fakes.sum(axis=1, keepdims=True)
+    logit = np.log(np.clip(fake, EPSILON, 1)) - np.log(np.clip(table[:, :1], EPSILON, 1))
+    if calibration.knots is not None:
+        logit = np.interp(logit, *calibration.knots)
+    else:
+        logit = calibration.scale * logit + calibration.shift
+    p_fake = 1 / (1 + np.exp(-logit.astype(np.float64)))
+    kinds = fakes / np.maximum(fake, EPSILON)
+    return np.concatenate([1 - p_fake, kinds * p_fake], axis=1).astype(np.float32)

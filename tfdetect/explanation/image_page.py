@@ -16,6 +16,7 @@ from tfdetect.core.html import (
     Card,
     Picture,
     Section,
+    Verdict,
     figures,
     join,
     note,
@@ -31,6 +32,7 @@ from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.overlays import overlay
 from tfdetect.evaluation.run_description import chosen_on
+from tfdetect.evaluation.verdict_words import percent, verdict_words
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.explanation import wording
 from tfdetect.explanation.examination import Examination, examine
@@ -100,7 +102,7 @@ def image_page(run: Run, found: Examination) -> str:
             )),
             Section("What the detector was trained on", _detector(run)),
         ],
-        verdict=wording.verdict(run, found),
+        verdict=Verdict(*verdict_words(run, found.row, bool(found.differences))),
         cards=_cards(run, found),
         notes=[note(warning) for warning in wording.warnings(run, found, MAX_SANITY)],
         lead=_image(run, found),
@@ -115,15 +117,15 @@ def _cards(run: Run, found: Examination) -> list[Card]:
     same, count = len(found.reencoded) - len(changed), len(found.reencoded)
     what = "tendency" if found.row["inconclusive"] else "verdict"
     cards = [
-        Card(wording.percent(p), "probability that it is fake",
-             f"if {wording.percent(prior)} of all images are fake")
+        Card(percent(p), "probability that it is fake",
+             f"if {percent(prior)} of all images are fake")
         if prior is not None
         else Card(f"{p:.3f}", "score for fake", "not calibrated: no probability"),
         Card(f"{same} of {count}", f"re-encoded copies with the same {what}"),
     ]  # fmt: skip
     if found.altered is not None:
         fraction = found.row.get("altered_fraction") or 0.0
-        cards.append(Card(wording.percent(fraction), "of the pixels are marked as altered"))
+        cards.append(Card(percent(fraction), "of the pixels are marked as altered"))
     declared = [fact for fact in found.facts if fact.kind]
     kinds = {"generated": "names an image generator", "edited": "names an editor",
              "camera": "names a camera"}  # fmt: skip
@@ -157,7 +159,7 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
         ))  # fmt: skip
     else:
         rows = [
-            [words, wording.percent(wording.probability_at(run, p, prior))]
+            [words, percent(wording.probability_at(run, p, prior))]
             for prior, words in wording.PRIORS.items()
         ]
         parts += [
@@ -166,8 +168,8 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
             table(["fakes among such images", "probability that this one is fake"], rows),
         ]  # fmt: skip
     rows = [
-        [wording.THRESHOLDS.get(name, name), wording.percent(point.threshold),
-         wording.percent(point.tpr), wording.false_alarms(point),
+        [wording.THRESHOLDS.get(name, name), percent(point.threshold),
+         percent(point.tpr), wording.false_alarms(point),
          "fake" if is_fake(p, point.threshold) else "authentic"]
         for name, point in run.info.operating_points.items()
     ]  # fmt: skip

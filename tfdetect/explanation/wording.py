@@ -3,10 +3,10 @@
 import numpy as np
 from scipy.special import expit, logit
 
-from tfdetect.core.html import Verdict
 from tfdetect.core.run import EPSILON, Run
 from tfdetect.core.run_info import OperatingPoint
 from tfdetect.evaluation.intervals import wilson
+from tfdetect.evaluation.verdict_words import percent
 from tfdetect.explanation.examination import Examination
 
 PRIORS = {
@@ -26,47 +26,6 @@ _REENCODINGS = {
     "brighter": "brightened to {:.0%}",
 }  # fmt: skip
 FRAGILE = 1 / 3  # fraction of re-encodings that change the verdict, from which it is fragile
-
-
-def verdict(run: Run, found: Examination) -> Verdict:
-    """Return the headline: the verdict, the probability in words, and what limits them."""
-    row = found.row
-    authentic = row["verdict"] == run.class_names[0]
-    looks = "Looks authentic" if authentic else f"Looks fake{_kind(run, row['verdict'])}"
-    lines = [probability_sentence(run, row["p_fake"])]
-    if row["inconclusive"]:
-        low, high = run.abstention_band
-        leaning = "authentic" if authentic else "fake"
-        lines.append(
-            f"Between {percent(low)} and {percent(high)} this detector is wrong too often to give "
-            f"a verdict. It leans to {leaning}."
-        )
-        return Verdict("Inconclusive", lines, "caution")
-    if found.differences:
-        return Verdict(f"{looks}, but the detector was not made for such images", lines, "caution")
-    if authentic:
-        lines.append("This means: the detector found no trace that it knows.")
-        return Verdict(looks, lines, "good")
-    return Verdict(looks, lines, "bad")
-
-
-def _kind(run: Run, name: str) -> str:
-    """Return the kind of fake in parentheses; nothing where it is just "fake"."""
-    return "" if name.lower() in ("fake", "fakes") else f" ({name})"
-
-
-def probability_sentence(run: Run, p: float) -> str:
-    """Return what P(fake) says about the image."""
-    fitted, prior = run.info.calibration, run.info.prior
-    if fitted is None or prior is None:
-        return (
-            f"The score for fake is {p:.3f}, on a scale from 0 to 1. This detector is not "
-            "calibrated, so the score orders images and is no probability."
-        )
-    return (
-        f"Of images like those the detector was calibrated on, {of_hundred(p)} with such a score "
-        f"are fake, if {percent(prior)} of all images are fake."
-    )
 
 
 def class_sentence(run: Run, found: Examination) -> str:
@@ -182,23 +141,3 @@ def probability_at(run: Run, p: float, prior: float) -> float:
     supposed = run.info.prior or 0.5
     more = logit(prior) - logit(supposed)
     return float(expit(logit(np.clip(p, EPSILON, 1 - EPSILON)) + more))
-
-
-def of_hundred(p: float) -> str:
-    """Return a probability as a number of images in a hundred."""
-    if p > 0.995:
-        return "more than 99 in 100"
-    if p < 0.005:
-        return "fewer than 1 in 100"
-    return f"about {max(1, round(100 * p))} in 100"
-
-
-def percent(p: float) -> str:
-    """Return a probability as a percentage that is never 0% or 100%, unless it is exactly that."""
-    if p in (0.0, 1.0):
-        return f"{p:.0%}"
-    if 0.001 <= p <= 0.999:
-        return f"{p:.1%}".replace(".0%", "%")
-    if p < 0.0001:
-        return "less than 0.01%"
-    return f"{p:.2%}" if p <= 0.9999 else "more than 99.99%"

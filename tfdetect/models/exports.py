@@ -11,6 +11,9 @@ have them: uint8 [N, H, W, 3], or of an ensemble with several views one tensor p
     inconclusive        bool [N], whether p_fake is in the run's abstention band
     mask                float32 [N, H, W, 1], P(altered) of each pixel; only of detectors that
                         predict masks and have one view
+    features            float32 [N, F], and
+    feature_distance    float32 [N], their distance from those of the training images: above the
+                        run's `domain.limit` the image is unlike them; only of runs that know it
 
 The files and `exports.json`, which says how far each is from the Keras model, are in the run's
 folder `exports/`.
@@ -34,16 +37,19 @@ import tensorflow as tf
 from tfdetect.core import console
 from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import disk_error, replacing, write_bytes, write_text
 from tfdetect.core.run import Run
 from tfdetect.imaging.geometry import windows
 from tfdetect.imaging.photographs import photograph
+from tfdetect.models.feature_distance import distances_in_graph, with_features
 from tfdetect.models.inference import (
     calibrated,
     predict_images,
-    predict_tiles,
     predict_views,
     predicts_masks,
+    score_tiles,
+    score_views,
 )
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
@@ -254,7 +260,10 @@ class _Source:
 
 
 def _network(run: Run, detector: keras.Model) -> Any:
-    has_masks = predicts_masks(detector)
+    has_masks, domain = predicts_masks(detector), run.info.domain
+    if domain is not None:
+        detector = with_features(detector)
+        distance = FeatureDistance.load(run.path, domain.rest)
     low, high = run.abstention_band
     signature = [
         tf.TensorSpec([None, *([view.crops] if view.crops > 1 else []), *view.size, 3], tf.uint8,
@@ -265,21 +274,26 @@ def _network(run: Run, detector: keras.Model) -> Any:
     @tf.function(input_signature=signature, autograph=False)
     def network(*views: tf.Tensor) -> dict[str, tf.Tensor]:
         if has_masks:
-            raw, mask = predict_tiles(detector, views[0])
-            masks = {"mask": mask}
+            scores = score_tiles(detector, views[0])
         else:
             crops = [v if view.crops > 1 else v[:, None] for v, view in zip(views, run.views)]
-            raw, masks = predict_views(detector, crops, run.info.flips), {}
-        table = calibrated(raw, run.calibration)
+            scores = score_views(detector, crops, run.info.flips)
+        more = {}
+        if scores.masks is not None:
+            more["mask"] = scores.masks
+        if scores.features is not None:
+            more["features"] = tf.identity(scores.features)
+            more["feature_distance"] = distances_in_graph(distance, scores.features)
+        table = calibrated(scores.table, run.calibration)
         fake = tf.reduce_sum(table[:, 1:], axis=1)
         kind = 1 + tf.argmax(table[:, 1:], axis=1, output_type=tf.int32)
         return {
-            "probabilities_raw": tf.identity(raw),
+            "probabilities_raw": tf.identity(scores.table),
             "probabilities": table,
             "p_fake": fake,
             "label": tf.where(fake >= run.threshold, kind, 0),
             "inconclusive": (fake >= low) & (fake < high),
-            **masks,
+            **more,
         }
 
     return network

@@ -123,12 +123,6 @@ def predict_images(
     return scores.table, scores.masks
 
 
-def predict_tiles(detector: keras.Model, tiles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return class probabilities [N, C] and P(altered) [N, H, W, 1]; see `score_tiles`."""
-    scores = score_tiles(detector, tiles)
-    return scores.table, scores.masks
-
-
 def score_tiles(detector: keras.Model, tiles: tf.Tensor) -> Scores:
     """Return what a detector computes of images of its size.
 

@@ -37,13 +37,15 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import staged
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import TrainingImages
 from tfdetect.imaging.decode import decode, refusal
+from tfdetect.imaging.facts import SIGNATURES
 from tfdetect.imaging.geometry import windows
-from tfdetect.imaging.image_facts import SIGNATURES, first_bytes, is_format
-from tfdetect.models.feature_distance import FeatureDistance, feature_width, with_features
+from tfdetect.imaging.image_facts import first_bytes, is_format
+from tfdetect.models.feature_distance import distances_in_graph, feature_width, with_features
 from tfdetect.models.inference import (
     Scores,
     calibrated,
@@ -270,7 +272,7 @@ class _Domain:
                 start, self._training.formats
             )
         if self._known is not None:
-            unlike["features"] = self._distance(features) > self._known.limit
+            unlike["features"] = distances_in_graph(self._distance, features) > self._known.limit
         if not unlike:
             return {}
         reasons = tf.fill(tf.shape(side), "")

@@ -1,0 +1,231 @@
+"""The server: answers, limits, and what it does with files that are no images."""
+
+import asyncio
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import time
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import open_run
+from tfdetect.models.exports import write_exports
+from tfdetect.serving import decoding
+from tfdetect.serving.app import create_app
+from tfdetect.serving.batching import Batcher
+from tfdetect.serving.service import Service
+from tfdetect.serving.settings import ServerSettings
+
+
+@pytest.fixture(scope="module")
+def served_run(shared_run, tmp_path_factory):
+    run, root = shared_run
+    copy = open_run(shutil.copytree(run.path, tmp_path_factory.mktemp("served") / "small"))
+    if not (copy.path / "exports/detector.onnx").exists():
+        write_exports(copy, ["onnx"])
+    return copy, sorted((root / "test").rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def client(served_run):
+    settings = ServerSettings(max_files=3, max_file_mib=1, max_pixels=10_000, decoders=1)
+    with TestClient(create_app(Service([served_run[0]], settings))) as client:
+        yield client
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def files_of(*contents):
+    return [("files", (f"{n}.png", data)) for n, data in enumerate(contents)]
+
+
+def test_verdicts_are_those_of_predict(client, served_run):
+    import tfdetect
+
+    run, images = served_run
+    answer = client.post("/v1/predict", files=files_of(*[p.read_bytes() for p in images[:3]]))
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    expected = tfdetect.load(run.path).predict(images[:3], progress=False)
+    assert body["model"] == "small"
+    for row, wanted in zip(body["predictions"], expected, strict=True):
+        assert row["p_fake"] == pytest.approx(wanted["p_fake"], abs=1e-4)
+        assert row["verdict"] == wanted["verdict"] and row["error"] is None
+        assert row["inconclusive"] == wanted["inconclusive"]
+        assert row["words"]["headline"] and row["words"]["tone"] in ("good", "bad", "caution")
+    assert [row["path"] for row in body["predictions"]] == ["0.png", "1.png", "2.png"]
+
+
+def test_json_with_base64(client, served_run):
+    data = served_run[1][0].read_bytes()
+    images = [{"name": "a.png", "data": base64.b64encode(data).decode()}]
+    answer = client.post("/v1/predict", json={"images": images})
+    [row] = answer.json()["predictions"]
+    assert row["path"] == "a.png" and 0 <= row["p_fake"] <= 1
+
+
+def test_files_that_cannot_be_read_have_an_error_and_the_others_a_verdict(client, served_run):
+    good = served_run[1][0].read_bytes()
+    large = png(np.zeros((101, 101, 3), np.uint8))
+    rows = client.post("/v1/predict", files=files_of(b"no image", good, large)).json()
+    broken, fine, refused = rows["predictions"]
+    assert broken["error"] and broken["p_fake"] is None and broken["verdict"] is None
+    assert fine["error"] is None
+    assert "more than 10,000" in refused["error"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "text"),
+    [
+        ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "multipart"),
+        ({"json": {}}, 422, "images"),
+        ({"json": {"images": [{"data": "???"}]}}, 422, "base64"),
+        ({"json": {"images": [{"data": "", "more": 1}]}}, 422, "more"),
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "JSON"),
+        ({"files": [("files", (str(n), b"x")) for n in range(4)]}, 400, "files"),
+        ({"files": [("files", ("a", bytes(2**20 + 1)))]}, 413, "1 MiB"),
+        ({"data": {"a": "b"}, "files": [("files", ("a", b""))], "params": {"model": "other"}},
+         404, "small"),
+        ({"content": b"x", "headers": {"content-type": "application/json",
+                                       "content-encoding": "gzip"}}, 415, "Compressed"),
+        ({"json": {}, "headers": {"origin": "http://elsewhere.example"}}, 403, "other sites"),
+        ({"content": bytes(6 * 2**20), "headers": {"content-type": "application/json"}},
+         413, "bytes"),
+    ],
+)  # fmt: skip
+def test_a_malformed_request_is_told_what_is_wrong(client, request_, status, text):
+    answer = client.post("/v1/predict", **request_)
+    assert answer.status_code == status and text in answer.json()["error"]
+
+
+def test_a_body_without_a_length_is_limited_too(client):
+    def chunks():
+        for _ in range(100):
+            yield bytes(2**17)
+
+    answer = client.post(
+        "/v1/predict", content=chunks(), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 413
+
+
+def test_headers_models_health_and_metrics(client):
+    page = client.get("/")
+    assert (
+        page.status_code == 200 and "default-src 'self'" in page.headers["content-security-policy"]
+    )
+    assert page.headers["x-content-type-options"] == "nosniff"
+    external = re.findall(r"(?:src|href)=[\"'](?!/|data:|#)[^\"']+", page.text)
+    assert external == []
+    given = client.get("/healthz", headers={"x-request-id": "abc-1"})
+    assert given.headers["x-request-id"] == "abc-1" and given.json() == {"status": "ok"}
+    odd = client.get("/readyz", headers={"x-request-id": "a b\x1b"})
+    assert re.fullmatch("[0-9a-f]{32}", odd.headers["x-request-id"])
+    [model] = client.get("/v1/models").json()
+    assert model["name"] == "small" and model["class_names"] == ["real", "fake"]
+    figures = client.get("/metrics").text
+    assert 'tfdetect_images_total{model="small",result="error"}' in figures
+    assert client.get("/docs").status_code == 200
+    assert "cdn" not in client.get("/docs").text
+
+
+def test_requests_are_logged_as_json(client, caplog):
+    import logging
+
+    logger = logging.getLogger("tfdetect.serve")
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
+    try:
+        client.get("/healthz", headers={"x-request-id": "abc-2"})
+    finally:
+        logger.removeHandler(caplog.handler)
+    entry = json.loads(caplog.messages[-1])
+    assert entry["id"] == "abc-2" and entry["status"] == 200 and entry["path"] == "/healthz"
+
+
+def test_a_token_is_asked_for(served_run):
+    settings = ServerSettings(token="secret", decoders=1)
+    client = TestClient(create_app(Service([served_run[0]], settings)))
+    assert client.get("/v1/models").status_code == 401
+    assert client.get("/v1/models", headers={"authorization": "Bearer wrong"}).status_code == 401
+    assert client.get("/v1/models", headers={"authorization": "Bearer secret"}).status_code == 200
+    assert client.get("/").status_code == client.get("/healthz").status_code == 200
+
+
+def test_a_full_queue_is_answered_with_429(served_run):
+    settings = ServerSettings(queue_size=1, decoders=1)
+    with TestClient(create_app(Service([served_run[0]], settings))) as client:
+        answer = client.post("/v1/predict", files=files_of(b"a", b"b"))
+    assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
+
+
+def test_kept_files_stay_in_their_folder(served_run, tmp_path):
+    (tmp_path / "kept").mkdir()
+    settings = ServerSettings(decoders=1, keep=tmp_path / "kept")
+    with TestClient(create_app(Service([served_run[0]], settings))) as client:
+        client.post("/v1/predict", files=[("files", ("../../up.png", b"data"))])
+    [kept] = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert kept.parent.name == "kept" and kept.read_bytes() == b"data"
+
+
+def _end(data, run, max_pixels):
+    if data == b"slow":
+        time.sleep(600)
+    if data == b"kill":
+        os._exit(9)
+    return decoding.Decoded(error=data.decode())
+
+
+def test_a_file_that_ends_its_process_costs_itself_alone():
+    decoders = decoding.Decoders(2, timeout=1, function=_end)
+
+    async def go():
+        datas = [b"a", b"kill", b"b", b"slow", b"c"]
+        return await asyncio.gather(*(decoders.decode(data, None, 1) for data in datas))
+
+    found = [each.error for each in asyncio.run(go())]
+    decoders.stop()
+    ended = "decoding it ended the process, or takes longer than 1 s"
+    assert found == ["a", ended, "b", ended, "c"]
+
+
+def test_batches_are_collected_and_an_error_reaches_every_item():
+    sizes = []
+
+    def run(items):
+        sizes.append(len(items))
+        if 13 in items:
+            raise ValueError("unlucky")
+        return [2 * item for item in items]
+
+    async def go():
+        batcher = Batcher(run, size=4, wait=0.05)
+        batcher.start()
+        first = await asyncio.gather(*(batcher.submit(n) for n in range(6)))
+        second = await asyncio.gather(
+            *(batcher.submit(n) for n in (13, 14)), return_exceptions=True
+        )
+        await batcher.stop()
+        return first, second
+
+    first, second = asyncio.run(go())
+    assert first == [0, 2, 4, 6, 8, 10] and sizes == [4, 2, 2]
+    assert [str(error) for error in second] == ["unlucky", "unlucky"]
+
+
+def test_a_run_without_an_export_is_refused(served_run, tmp_path):
+    run = open_run(shutil.copytree(served_run[0].path, tmp_path / "bare"))
+    shutil.rmtree(run.path / "exports")
+    with pytest.raises(UserError, match="--format onnx"):
+        Service([run], ServerSettings())

@@ -1,0 +1,224 @@
+"""The columns of predictions, from what a detector computed of each image. No TensorFlow."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tfdetect.core.feature_distance import FeatureDistance
+from tfdetect.core.run import EPSILON, Run
+from tfdetect.data.training_hashes import TrainingHashes
+from tfdetect.evaluation.domain import domain_columns, update_domain
+from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels
+from tfdetect.evaluation.verdicts import calibrated, is_fake, is_inconclusive
+from tfdetect.imaging.facts import Facts
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """The mask that a detector predicts for one image.
+
+    Attributes:
+        index: number of the image in its source.
+        image: uint8 [H, W, 3].
+        altered: P(altered), float32 [H, W].
+        truth: uint8 [H, W], 1 where altered; all 0 where no truth was given.
+    """
+
+    index: int
+    image: np.ndarray
+    altered: np.ndarray
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """What a detector computes of some images of a source.
+
+    Attributes:
+        indices: numbers of the images in the source, int64 [b].
+        table: class probabilities before calibration, float32 [b, C].
+        facts: int64 [b, 5]; see `image_facts`.
+        features: float32 [b, F]; None of a detector without `with_features`.
+        masks: one for each image, of a detector that predicts masks.
+    """
+
+    indices: np.ndarray
+    table: np.ndarray
+    facts: np.ndarray
+    features: np.ndarray | None
+    masks: Sequence[MaskPrediction] = ()
+
+
+class PredictionColumns:
+    """Collects what a detector computed of images, and makes a table of it.
+
+    Args:
+        run: says how images are calibrated and judged.
+        count: number of images.
+        masks: whether the detector predicts masks.
+        mask_known: bool [n], whether an image's true mask is known; none without the truth.
+        on_mask: called with each predicted mask.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        count: int,
+        masks: bool,
+        mask_known: np.ndarray | None = None,
+        on_mask: Callable[[MaskPrediction], None] | None = None,
+    ):
+        self._run, self._on_mask = run, on_mask
+        self._raw = np.full((count, len(run.class_names)), np.nan, np.float32)
+        self._distances = np.full(count, np.nan, np.float32)
+        self._facts = Facts.empty(count)
+        self._masks = _MaskColumns(count, mask_known) if masks else None
+        self._distance = None
+        if run.info.domain is not None:
+            self._distance = FeatureDistance.load(run.path, run.info.domain.rest)
+
+    def add(self, batch: ScoredBatch) -> None:
+        """Add some images."""
+        self._raw[batch.indices] = batch.table
+        self._facts.add(batch.indices, batch.facts)
+        if self._distance is not None and batch.features is not None:
+            self._distances[batch.indices] = self._distance(batch.features)
+        for mask in batch.masks:
+            assert self._masks is not None
+            self._masks.add(mask)
+            if self._on_mask is not None:
+                self._on_mask(mask)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Images that were not added, bool [n]."""
+        return np.isnan(self._raw[:, 0])
+
+    def table(
+        self,
+        errors: Sequence[str | None],
+        from_pixels: Sequence[bool] = (),
+        own_validation: bool = False,
+    ) -> pa.Table:
+        """Return the table.
+
+        Args:
+            errors: why images are missing.
+            from_pixels: whether each file was written by tfdetect from an array of pixels, whose
+                format says nothing; by default none was.
+            own_validation: whether these are the validation images of the run itself, which are
+                no copies of themselves.
+
+        Returns:
+            One row for each image, in order:
+
+            - p_fake: float32, P(fake); null where the image cannot be read
+            - p_fake_raw: float32, P(fake) before calibration
+            - probability_<class>: float32, for each class
+            - verdict: a class name
+            - inconclusive: bool, whether P(fake) is inside the abstention band
+            - in_domain: bool, whether the image is like the training images; null where not known
+            - domain_reasons: in what it is unlike them, such as "size, features"; "" in nothing
+            - feature_distance: float32, how far its features are from theirs; null where not known
+            - duplicate_of_train: bool, whether the run was trained or selected on the image or on a
+              copy of it; null where the run has no hashes of its training images
+            - error: the reason why the image cannot be read, or null
+
+            If the detector predicts masks also altered_fraction, the fraction of pixels with
+            P(altered) of at least 0.5; with the truth also altered_histogram and
+            authentic_histogram, the numbers of truly altered and authentic pixels by P(altered),
+            int32 [BINS], null where the truth is not known.
+        """
+        missing, facts = self.missing, self._facts
+        formats = facts.formats()
+        formats[np.flatnonzero(from_pixels)] = None
+        columns = _label_columns(self._run, self._raw, missing)
+        columns |= domain_columns(self._run, facts.shorter_side, formats, self._distances, missing)
+        columns["duplicate_of_train"] = _duplicates(self._run, facts, missing, own_validation)
+        columns |= self._masks.columns(missing) if self._masks else {}
+        return pa.table(columns | {"error": pa.array(errors, pa.string())})
+
+
+def _duplicates(run: Run, facts: Facts, missing: np.ndarray, own_validation: bool) -> pa.Array:
+    """Return the column duplicate_of_train, as far as the run's hashes tell."""
+    hashes = TrainingHashes.load(run.path)
+    if hashes is None:
+        return pa.nulls(len(missing), pa.bool_())
+    return pa.array(hashes.contain(facts.hashes, not own_validation), mask=missing)
+
+
+def recalibrate(table: pa.Table, run: Run) -> pa.Table:
+    """Return the predictions of a run without calibration as the same run, calibrated, makes them.
+
+    Args:
+        table: from `predict_source`, by `uncalibrated(run)`.
+        run: with the calibration, threshold and abstention band that are wanted.
+    """
+    raw, missing = _class_probabilities(table, run)
+    for name, column in (_label_columns(run, raw, missing) | update_domain(table, run)).items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def uncalibrated(run: Run) -> Run:
+    """Return the run without calibration, so that P(fake) is the detector's own score."""
+    return run.with_calibration(None, None, {}, None, run.threshold)
+
+
+def raw_logits(table: pa.Table, run: Run) -> np.ndarray:
+    """Return the logits of P(fake) in predictions of a run without calibration, float64 [n]."""
+    raw, _ = _class_probabilities(table, run)
+    fake, authentic = raw[:, 1:].sum(axis=1), raw[:, 0]
+    fake, authentic = (np.clip(p.astype(np.float64), EPSILON, 1) for p in (fake, authentic))
+    return np.log(fake) - np.log(authentic)
+
+
+def _class_probabilities(table: pa.Table, run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 [n, C] and which rows are missing."""
+    columns = [table[f"probability_{name}"] for name in run.class_names]
+    raw = np.stack([column.to_numpy(zero_copy_only=False) for column in columns], 1)
+    return raw.astype(np.float32), table["p_fake"].is_null().to_numpy(zero_copy_only=False)
+
+
+def _label_columns(run: Run, raw: np.ndarray, missing: np.ndarray) -> dict[str, pa.Array]:
+    """Return the columns that follow from class probabilities before calibration, [n, C]."""
+    table = calibrated(raw, run.calibration)
+    p_fake = table[:, 1:].sum(axis=1)
+    likeliest_fake = 1 + np.argmax(np.nan_to_num(table[:, 1:]), axis=1)
+    labels = np.where(is_fake(p_fake, run.threshold), likeliest_fake, 0)
+    verdicts = [None if m else run.class_names[label] for m, label in zip(missing, labels)]
+    return {
+        "p_fake": pa.array(p_fake, mask=missing),
+        "p_fake_raw": pa.array(raw[:, 1:].sum(axis=1), mask=missing),
+        **{f"probability_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
+           for i, name in enumerate(run.class_names)},
+        "verdict": pa.array(verdicts, pa.string()),
+        "inconclusive": pa.array(is_inconclusive(p_fake, run.abstention_band), mask=missing),
+    }  # fmt: skip
+
+
+class _MaskColumns:
+    """Collects the columns about masks."""
+
+    def __init__(self, count: int, known: np.ndarray | None):
+        self._fractions = np.zeros(count, np.float32)
+        self._known = known
+        self._histograms = np.zeros((2, 0 if known is None else count, BINS), np.int32)
+
+    def add(self, mask: MaskPrediction) -> None:
+        self._fractions[mask.index] = (mask.altered >= THRESHOLD).mean()
+        if self._known is not None and self._known[mask.index]:
+            self._histograms[:, mask.index] = count_pixels(mask.altered, mask.truth > 0)
+
+    def columns(self, missing: np.ndarray) -> dict[str, pa.Array]:
+        found = {"altered_fraction": pa.array(self._fractions, mask=missing)}
+        if self._known is None:
+            return found
+        unknown = pa.array(missing | ~self._known)
+        for name, counts in zip(("altered_histogram", "authentic_histogram"), self._histograms):
+            found[name] = pa.FixedSizeListArray.from_arrays(
+                pa.array(counts.ravel()), BINS, mask=unknown
+            )
+        return found

@@ -1,0 +1,88 @@
+"""A verdict in words that need no training in machine learning."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from tfdetect.core.run import Run
+
+
+class VerdictWords(NamedTuple):
+    """What a reader is told about an image.
+
+    Attributes:
+        headline: the verdict in a few words.
+        lines: sentences: the probability, and what limits it.
+        tone: how it is shown: "good" for authentic, "bad" for fake, "caution" for no verdict.
+    """
+
+    headline: str
+    lines: list[str]
+    tone: Literal["good", "caution", "bad"]
+
+
+def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWords:
+    """Return the headline and the sentences of a verdict.
+
+    Args:
+        run: that gave the verdict.
+        row: its prediction: p_fake, verdict, inconclusive.
+        unlike: whether the image is unlike those that the detector was made for.
+    """
+    authentic = row["verdict"] == run.class_names[0]
+    looks = "Looks authentic" if authentic else f"Looks fake{_kind(run, row['verdict'])}"
+    lines = [probability_sentence(run, row["p_fake"])]
+    if row["inconclusive"]:
+        low, high = run.abstention_band
+        leaning = "authentic" if authentic else "fake"
+        lines.append(
+            f"Between {percent(low)} and {percent(high)} this detector is wrong too often to give "
+            f"a verdict. It leans to {leaning}."
+        )
+        return VerdictWords("Inconclusive", lines, "caution")
+    if unlike:
+        return VerdictWords(
+            f"{looks}, but the detector was not made for such images", lines, "caution"
+        )
+    if authentic:
+        lines.append("This means: the detector found no trace that it knows.")
+        return VerdictWords(looks, lines, "good")
+    return VerdictWords(looks, lines, "bad")
+
+
+def _kind(run: Run, name: str) -> str:
+    """Return the kind of fake in parentheses; nothing where it is just "fake"."""
+    return "" if name.lower() in ("fake", "fakes") else f" ({name})"
+
+
+def probability_sentence(run: Run, p: float) -> str:
+    """Return what P(fake) says about the image."""
+    fitted, prior = run.info.calibration, run.info.prior
+    if fitted is None or prior is None:
+        return (
+            f"The score for fake is {p:.3f}, on a scale from 0 to 1. This detector is not "
+            "calibrated, so the score orders images and is no probability."
+        )
+    return (
+        f"Of images like those the detector was calibrated on, {of_hundred(p)} with such a score "
+        f"are fake, if {percent(prior)} of all images are fake."
+    )
+
+
+def of_hundred(p: float) -> str:
+    """Return a probability as a number of images in a hundred."""
+    if p > 0.995:
+        return "more than 99 in 100"
+    if p < 0.005:
+        return "fewer than 1 in 100"
+    return f"about {max(1, round(100 * p))} in 100"
+
+
+def percent(p: float) -> str:
+    """Return a probability as a percentage that is never 0% or 100%, unless it is exactly that."""
+    if p in (0.0, 1.0):
+        return f"{p:.0%}"
+    if 0.001 <= p <= 0.999:
+        return f"{p:.1%}".replace(".0%", "%")
+    if p < 0.0001:
+        return "less than 0.01%"
+    return f"{p:.2%}" if p <= 0.9999 else "more than 99.99%"

@@ -1,0 +1,174 @@
+"""A run's ONNX export in ONNX Runtime: from images to class probabilities and masks."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run
+from tfdetect.core.run_info import RunInfo, View
+from tfdetect.light.resample import resize, restore, windows
+from tfdetect.light.tiles import by_tiles
+
+ONNX_FILE = "exports/detector.onnx"
+
+
+def light_detector(run: Run) -> "LightDetector | None":
+    """Return the detector of a run's ONNX export, or None if the run cannot do without TensorFlow.
+
+    The export has the run's windows and flips in its graph, so other settings may need TensorFlow.
+    """
+    if not (run.path / ONNX_FILE).is_file():
+        return None
+    try:
+        return LightDetector(run)
+    except (UserError, ImportError):
+        return None
+
+
+def view_parts(image: np.ndarray, views: Sequence[View]) -> list[np.ndarray]:
+    """Return what a detector is given of an image: for each view uint8 [crops, H, W, 3]."""
+    return [windows(image, v.size, v.policy, v.crops, v.equalize) for v in views]
+
+
+@dataclass(frozen=True)
+class LightScores:
+    """What a detector computes of images.
+
+    Attributes:
+        table: class probabilities before calibration, float32 [n, C].
+        features: float32 [n, F]; none if the run knows no distance of features.
+        mask: P(altered) of one image, float32 [H, W]; none of a detector without masks.
+    """
+
+    table: np.ndarray
+    features: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+class LightDetector:
+    """Class probabilities and masks of images, without TensorFlow.
+
+    Args:
+        run: with the file `exports/detector.onnx`.
+        threads: of ONNX Runtime; 0 for one per core.
+
+    Attributes:
+        run: the run.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it cannot do what the run is set to.
+    """
+
+    def __init__(self, run: Run, threads: int = 0):
+        import onnxruntime as ort
+
+        self.run = run
+        path = run.path / ONNX_FILE
+        if not path.is_file():
+            raise UserError(
+                f"{run.name} has no ONNX export. Write it with: python -m tfdetect.export "
+                f"{run.path} --format onnx"
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Threads that wait in a loop take the cores away from everything else.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+            exported = _exported_info(self._session)
+        except Exception as error:  # ONNX Runtime has its own kinds
+            reason = str(error).strip().splitlines()[0][:200]
+            raise UserError(
+                f"{path} cannot be read: {reason}. Write it again with: python -m tfdetect.export "
+                f"{run.path} --format onnx"
+            ) from error
+        self._inputs = [each.name for each in self._session.get_inputs()]
+        wanted = ("probabilities_raw", "features", "mask")
+        self._outputs = [e.name for e in self._session.get_outputs() if e.name in wanted]
+        self._graph_views = exported.views
+        self._check(exported)
+        self._mirror = run.info.flips and not exported.flips
+
+    def _check(self, exported: RunInfo) -> None:
+        """Check that the export is of this run, and can do what the run is set to."""
+        run = self.run
+        same = [v.model_copy(update={"crops": 1}) for v in run.views] == [
+            v.model_copy(update={"crops": 1}) for v in exported.views
+        ]
+        lacks_features = run.info.domain is not None and "features" not in self._outputs
+        if exported.class_names != run.class_names or not same or lacks_features:
+            raise UserError(
+                f"{run.path / ONNX_FILE} is not of this detector. Write it again with: python -m "
+                f"tfdetect.export {run.path} --format onnx"
+            )
+        crops = [(a.crops, b.crops) for a, b in zip(run.views, exported.views)]
+        if any(wanted != has and has > 1 for wanted, has in crops):
+            raise UserError(f"The ONNX export of {run.name} has {exported.views[0].crops} crops.")
+        if exported.flips and not run.info.flips:
+            raise UserError(f"The ONNX export of {run.name} averages over mirrored images.")
+
+    def score(self, parts: Sequence[Sequence[np.ndarray]]) -> LightScores:
+        """Return what the detector computes of images.
+
+        Args:
+            parts: of each image what `view_parts` returns.
+        """
+        views = [np.stack(arrays) for arrays in zip(*parts)]
+        table, features = self._score(views)
+        if self._mirror:
+            mirrored, _ = self._score([view[..., ::-1, :] for view in views])
+            table = (table + mirrored) / 2
+        return LightScores(table, features)
+
+    def _score(self, views: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+        count = len(views[0])
+        feeds = {}
+        for name, view, graph in zip(self._inputs, views, self._graph_views):
+            one = graph.crops == 1  # the graph takes single windows
+            feeds[name] = np.ascontiguousarray(view.reshape(-1, *view.shape[2:]) if one else view)
+        found = self._run(feeds)
+        means = [None if each is None else each.reshape(count, -1, each.shape[-1]).mean(axis=1)
+                 for each in (found["probabilities_raw"], found.get("features"))]  # fmt: skip
+        assert means[0] is not None
+        return means[0], means[1]
+
+    def score_pixels(self, image: np.ndarray) -> LightScores:
+        """Return what the detector computes of one image, with P(altered) of its pixels.
+
+        Args:
+            image: uint8 [H, W, 3], of any size.
+        """
+        [view] = self.run.views
+        features = []
+
+        def predict(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            found = self._run({self._inputs[0]: tiles})
+            features.append(found.get("features"))
+            return found["probabilities_raw"], found["mask"][..., 0]
+
+        if view.policy.startswith("window"):
+            small = view.policy.removeprefix("window_")
+            tables, mask = by_tiles(image, view.size, small, predict)
+            table = tables[[tables[:, 0].argmin()]]  # a forgery may be local
+        else:
+            table, masks = predict(resize(image, view.size, view.policy)[None])
+            mask = restore(masks[0], image.shape[:2], view.policy)
+        known = [each for each in features if each is not None]
+        mean = np.concatenate(known).mean(axis=0, keepdims=True) if known else None
+        return LightScores(table, mean, mask)
+
+    def _run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(self._outputs, self._session.run(self._outputs, feeds)))
+
+
+def _exported_info(session: "object") -> RunInfo:
+    text = session.get_modelmeta().custom_metadata_map.get("tfdetect")  # type: ignore[attr-defined]
+    if text is None:
+        raise ValueError("it was not exported by tfdetect")
+    return RunInfo.model_validate(json.loads(text)["info"])

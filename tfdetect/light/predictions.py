@@ -1,0 +1,133 @@
+"""Verdicts on image files without TensorFlow: the table that `evaluation.predictions` gives."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from os import cpu_count
+
+import numpy as np
+import pyarrow as pa
+
+from tfdetect.core import console
+from tfdetect.core.run import Run
+from tfdetect.core.text import from_os
+from tfdetect.evaluation.prediction_columns import MaskPrediction, PredictionColumns, ScoredBatch
+from tfdetect.imaging.facts import facts_of
+from tfdetect.imaging.formats import MAX_PIXELS, ImageError, read_bytes
+from tfdetect.imaging.pillow import read_rgb
+from tfdetect.light.detector import LightDetector, view_parts
+
+_AHEAD = 2  # batches that are decoded while one is predicted
+
+Item = tuple[np.ndarray, np.ndarray]  # pixels or parts, and facts
+
+
+def read_image(file: str | bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image.
+
+    Args:
+        file: a path, or the bytes of a file.
+        max_pixels: images with more pixels are refused.
+
+    Returns:
+        uint8 [H, W, 3], upright RGB, and its facts int64 [5]; see `imaging.facts`.
+
+    Raises:
+        ImageError: the file cannot be read, is of a refused kind, or is damaged.
+    """
+    data = file if isinstance(file, bytes) else read_bytes(file, max_pixels)
+    pixels = np.asarray(read_rgb(data, max_pixels))
+    return pixels, facts_of(data, pixels)
+
+
+def image_parts(run: Run, image: np.ndarray) -> list[np.ndarray]:
+    """Return what a detector is given of an image: its windows, or for masks the whole image."""
+    return [image] if run.predicts_masks else view_parts(image, run.views)
+
+
+def predict_files(
+    detector: LightDetector,
+    paths: Sequence[str],
+    batch_size: int = 64,
+    progress: bool = True,
+    on_mask: Callable[[MaskPrediction], None] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    from_pixels: Sequence[bool] = (),
+) -> pa.Table:
+    """Return the table of `evaluation.predictions.predict_files`.
+
+    Args:
+        detector: of a run.
+        paths: files.
+        batch_size: images a batch, at most; with masks images are predicted one by one.
+        progress: whether to show a progress bar.
+        on_mask: called with each predicted mask, if the detector predicts masks.
+        max_pixels: images with more pixels are refused.
+        from_pixels: see `PredictionColumns.table`.
+    """
+    run, masks = detector.run, detector.run.predicts_masks
+    columns = PredictionColumns(run, len(paths), masks, on_mask=on_mask)
+    errors: list[str | None] = [None] * len(paths)
+
+    def load(path: str) -> tuple[list[np.ndarray], np.ndarray] | ImageError:
+        try:
+            image, facts = read_image(path, max_pixels)
+        except ImageError as error:
+            return error
+        return image_parts(run, image), facts
+
+    size = 1 if masks else batch_size
+    with console.progress(len(paths), "predicting", "images", shown=progress) as bar:
+        for first, loaded in _in_batches(load, paths, size):
+            good = []
+            for index, each in enumerate(loaded, first):
+                if isinstance(each, ImageError):
+                    errors[index] = str(each)
+                else:
+                    good.append((index, *each))
+            if good:
+                columns.add(score_images(detector, good))
+            bar.advance(len(loaded))
+    texts = [from_os(path) for path in paths]
+    table = columns.table(errors, from_pixels)
+    return table.add_column(0, "path", pa.array(texts, pa.string()))
+
+
+def score_images(
+    detector: LightDetector, items: list[tuple[int, list[np.ndarray], np.ndarray]]
+) -> ScoredBatch:
+    """Return what the detector computes of some images; with masks, of one.
+
+    Args:
+        detector: of a run.
+        items: number, what `image_parts` returns, and facts of each image.
+    """
+    numbers, parts, facts = zip(*items)
+    indices = np.array(numbers)
+    if not detector.run.predicts_masks:
+        scores = detector.score(parts)
+        return ScoredBatch(indices, scores.table, np.stack(facts), scores.features)
+    [[image]] = parts
+    scores = detector.score_pixels(image)
+    assert scores.mask is not None
+    mask = MaskPrediction(numbers[0], image, scores.mask, np.zeros(image.shape[:2], np.uint8))
+    return ScoredBatch(indices, scores.table, np.stack(facts), scores.features, [mask])
+
+
+def _in_batches(load: Callable, paths: Sequence[str], size: int) -> Iterator[tuple[int, list]]:
+    """Yield the number of its first file and the loaded files of each batch, loading ahead."""
+    workers = cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        starts = iter(range(0, len(paths), size))
+        waiting: list[tuple[int, list[Future]]] = []
+
+        def submit(count: int) -> None:
+            for start in islice(starts, count):
+                files = paths[start : start + size]
+                waiting.append((start, [pool.submit(load, path) for path in files]))
+
+        submit(1 + _AHEAD)
+        while waiting:
+            start, futures = waiting.pop(0)
+            yield start, [future.result() for future in futures]
+            submit(1)

@@ -1,0 +1,92 @@
+"""`tfdetect serve`: verdicts over HTTP, with a page for people and an interface for programs."""
+
+import sys
+from pathlib import Path
+
+from tfdetect.core import cli, console
+from tfdetect.core.errors import UserError
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def parser() -> cli.Parser:
+    p = cli.Parser(
+        prog="tfdetect serve",
+        description="Serve runs over HTTP: a page at / to drop photographs on, and an interface "
+        "for programs, which /docs describes. Uploaded files are decoded in processes of their "
+        "own and are not kept. The runs need ONNX exports, which `train` writes. "
+        "SIGTERM lets running requests finish.",
+        examples=[
+            ("tfdetect serve saved_models/localizer_photos", "at http://127.0.0.1:8000"),
+            ("tfdetect serve saved_models/one saved_models/two --host 0.0.0.0 --token SECRET",
+             "two runs, for other machines"),
+        ],
+    )  # fmt: skip
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs; the first "
+                   "one answers where a request names none")  # fmt: skip
+    p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
+                   help="address to listen on (default: %(default)s, this"
+                   " machine only)")  # fmt: skip
+    p.add_argument("--port", type=int, default=8000, metavar="N",
+                   help="port to listen on (default: %(default)s)")  # fmt: skip
+    p.add_argument("--token", metavar="TEXT", help="token that requests must carry as "
+                   "'Authorization: Bearer TEXT'; needed for other addresses than this machine "
+                   "(default: $TFDETECT_TOKEN)")  # fmt: skip
+    p.add_argument("--keep", type=Path, metavar="DIR", help="write uploaded files into this "
+                   "folder (default: nothing is kept)")  # fmt: skip
+    limits = p.add_argument_group("limits")
+    for name, default, text in (
+        ("max-file-mib", 50, "largest file in MiB"),
+        ("max-pixels", 100_000_000, "largest image in pixels"),
+        ("max-files", 20, "images in one request"),
+        ("queue-size", 64, "images that may wait; further ones are answered with 429"),
+        ("batch-size", 16, "images that the detector is given at once"),
+        ("decoders", 2, "processes that decode files"),
+    ):
+        limits.add_argument(f"--{name}", type=int, default=default, metavar="N",
+                            help=f"{text} (default: %(default)s)")  # fmt: skip
+    limits.add_argument("--timeout", type=float, default=60, metavar="SECONDS",
+                        help="time to decode a file (default: %(default)g)")  # fmt: skip
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+
+    import os
+
+    from tfdetect.core.documents import validate
+    from tfdetect.core.run import open_run
+    from tfdetect.serving.settings import ServerSettings
+
+    token = args.token or os.environ.get("TFDETECT_TOKEN")
+    if token is None and args.host not in LOCAL:
+        raise UserError(
+            f"--host {args.host} lets other machines send images. Choose a secret and give it with "
+            "--token or $TFDETECT_TOKEN."
+        )
+    settings = validate(ServerSettings, {
+        "max_file_mib": args.max_file_mib, "max_pixels": args.max_pixels,
+        "max_files": args.max_files, "queue_size": args.queue_size,
+        "batch_size": args.batch_size, "decoders": args.decoders, "timeout_s": args.timeout,
+        "token": token, "keep": args.keep,
+    }, "the command line")  # fmt: skip
+    if args.keep is not None and not args.keep.is_dir():
+        raise UserError(f"The folder {args.keep} for uploaded files does not exist.")
+    runs = [open_run(path) for path in args.runs]
+    try:
+        import uvicorn
+
+        from tfdetect.serving.app import create_app, log_to_stderr
+        from tfdetect.serving.service import Service
+    except ImportError as error:
+        raise UserError(f'The server needs {error.name}: pip install "tfdetect[serve]"') from error
+    app = create_app(Service(runs, settings))
+    log_to_stderr()
+    console.log(f"http://{args.host}:{args.port}")
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", access_log=False,
+                server_header=False, timeout_graceful_shutdown=30)  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_command(main))

@@ -1,0 +1,79 @@
+"""Collects the images of several requests into batches for one detector."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs a function on batches of items that come one by one.
+
+    Args:
+        run: from items to one result each; it runs in a thread of its own, a batch at a time.
+        size: items in a batch, at most.
+        wait: seconds that the first item of a batch waits for others.
+    """
+
+    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], size: int, wait: float):
+        self._run, self._size, self._wait = run, size, wait
+        self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Result]]] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to take items; call it in the event loop."""
+        self._task = asyncio.create_task(self._work())
+
+    async def submit(self, item: Item) -> Result:
+        """Return the result of an item; raises what the function raises for its batch."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        await self._queue.put((item, future))
+        return await future
+
+    async def _work(self) -> None:
+        while True:
+            batch = await self._collect()
+            batch = [(item, future) for item, future in batch if not future.done()]
+            if not batch:  # the requests were cancelled
+                continue
+            items = [item for item, _ in batch]
+            try:
+                results = await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._run, items
+                )
+            except Exception as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+    async def _collect(self) -> list[tuple[Item, "asyncio.Future[Result]"]]:
+        """Wait for one item, and a little for more."""
+        batch = [await self._queue.get()]
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._wait
+        while len(batch) < self._size:
+            if not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+                continue
+            try:
+                batch.append(await asyncio.wait_for(self._queue.get(), end - loop.time()))
+            except TimeoutError:
+                break
+        return batch
+
+    async def stop(self) -> None:
+        """Stop taking items; what waits is given up."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._thread.shutdown(wait=False, cancel_futures=True)

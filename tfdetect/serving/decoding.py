@@ -1,0 +1,131 @@
+"""Decodes uploaded files in processes of their own, which a hostile file may end."""
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from tfdetect.core.run import Run
+from tfdetect.data.parallel import process_pool
+from tfdetect.imaging.formats import ImageError
+from tfdetect.light.predictions import image_parts, read_image
+
+MAX_MEMORY = 4 * 2**30  # bytes of address space of a decoding process
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the detector is given of one file.
+
+    Attributes:
+        parts: see `light.predictions.image_parts`; none where the file cannot be read.
+        facts: size, format and hashes of the file, int64 [5]; see `imaging.facts`.
+        error: why the file cannot be read, or None.
+    """
+
+    parts: list[np.ndarray] | None = None
+    facts: np.ndarray | None = None
+    error: str | None = None
+
+
+def decode(data: bytes, run: Run, max_pixels: int) -> Decoded:
+    """Decode a file.
+
+    Args:
+        data: the file.
+        run: says what the detector sees of an image.
+        max_pixels: images with more pixels are refused.
+    """
+    try:
+        image, facts = read_image(data, max_pixels)
+        return Decoded(image_parts(run, image), facts)
+    except MemoryError:
+        return Decoded(error="it needs too much memory")
+    except ImageError as error:
+        return Decoded(error=str(error))
+
+
+def _within_limits(task: Callable[[], Decoded], seconds: float) -> Decoded:
+    """Run a task in a worker process, which ends if the task takes too long."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, hard))
+    signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM ends the process, whatever it does
+    try:
+        return task()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class Decoders:
+    """Processes that decode files for a server.
+
+    A file that ends its process, or takes longer than the limit, gets an error; the others go on
+    in new processes.
+
+    Args:
+        count: number of processes.
+        timeout: seconds for one file.
+        function: what decodes a file.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        timeout: float,
+        function: Callable[[bytes, Run, int], Decoded] = decode,
+    ):
+        self._count, self._timeout, self._function = count, timeout, function
+        self._pool = process_pool(count)
+
+    def start(self) -> None:
+        """Start the processes, so that the first request does not wait for them."""
+        for _ in range(self._count):
+            self._pool.submit(os.getpid)
+
+    async def decode(self, data: bytes, run: Run, max_pixels: int) -> Decoded:
+        """Decode a file; never raises for what is in the file."""
+        task = partial(self._function, data, run, max_pixels)
+        pool = self._pool
+        try:
+            return await self._run(pool, task)
+        except (BrokenProcessPool, asyncio.CancelledError):
+            if not getattr(pool, "_broken", False):
+                raise  # the request was cancelled
+            self._replace(pool)
+        alone = process_pool(1)  # so that it is known which file ends its process
+        try:
+            return await self._run(alone, task)
+        except BrokenProcessPool:
+            return Decoded(
+                error=f"decoding it ended the process, or takes longer than {self._timeout:g} s"
+            )
+        finally:
+            _end(alone)
+
+    async def _run(self, pool: ProcessPoolExecutor, task: Callable[[], Decoded]) -> Decoded:
+        return await asyncio.wrap_future(pool.submit(_within_limits, task, self._timeout))
+
+    def _replace(self, pool: ProcessPoolExecutor) -> None:
+        """Give later files new processes; those of other files in these are decoded again."""
+        if pool is self._pool:
+            self._pool = process_pool(self._count)
+        _end(pool)
+
+    def stop(self) -> None:
+        """End the processes."""
+        _end(self._pool)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        if process.is_alive() and process.pid is not None:
+            process.kill()
+    pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,140 @@
+"""The detectors of a server: uploads go through decoding, a bounded queue and batches."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run
+from tfdetect.evaluation.prediction_columns import PredictionColumns
+from tfdetect.evaluation.verdict_words import verdict_words
+from tfdetect.imaging.facts import COUNT
+from tfdetect.light.detector import LightDetector
+from tfdetect.light.predictions import image_parts, score_images
+from tfdetect.serving.batching import Batcher
+from tfdetect.serving.decoding import Decoded, Decoders
+from tfdetect.serving.settings import ServerSettings
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image file that a client sent."""
+
+    name: str
+    data: bytes
+
+
+class Overloaded(Exception):
+    """Too many images wait; the client may try again later."""
+
+
+class Service:
+    """The runs that a server answers for.
+
+    Args:
+        runs: with ONNX exports, and with different names.
+        settings: limits.
+
+    Raises:
+        UserError: a run has no ONNX export, or two have the same name.
+    """
+
+    def __init__(self, runs: Sequence[Run], settings: ServerSettings):
+        names = [run.name for run in runs]
+        if len(set(names)) < len(names):
+            raise UserError(f"Two runs have the same name: {', '.join(sorted(names))}.")
+        self.settings = settings
+        self.detectors = {run.name: LightDetector(run) for run in runs}
+        self.decoders = Decoders(settings.decoders, settings.timeout_s)
+        self.in_flight = 0
+        self.ready = False
+        self._batchers = {
+            name: Batcher(
+                partial(_predict, detector), settings.batch_size, settings.batch_wait_ms / 1000
+            )
+            for name, detector in self.detectors.items()
+        }
+
+    async def start(self) -> None:
+        """Start the decoding processes, and run each detector once."""
+        self.decoders.start()
+        for name, detector in self.detectors.items():
+            self._batchers[name].start()
+            blank = np.zeros((64, 64, 3), np.uint8)
+            parts = image_parts(detector.run, blank)
+            await self._batchers[name].submit(Decoded(parts, np.zeros(COUNT, np.int64)))
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Stop; the web server has waited for the requests that were running."""
+        self.ready = False
+        for batcher in self._batchers.values():
+            await batcher.stop()
+        self.decoders.stop()
+
+    @property
+    def default(self) -> str:
+        """Name of the run that answers where a request names none: the first one."""
+        return next(iter(self.detectors))
+
+    async def predict(
+        self, name: str, uploads: Sequence[Upload], masks: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return one row per image, in order; a file that cannot be read has an `error`.
+
+        Raises:
+            Overloaded: too many images wait already.
+        """
+        if self.in_flight + len(uploads) > self.settings.queue_size:
+            raise Overloaded
+        self.in_flight += len(uploads)
+        try:
+            return await asyncio.gather(*(self._predict(name, each, masks) for each in uploads))
+        finally:
+            self.in_flight -= len(uploads)
+
+    async def _predict(self, name: str, upload: Upload, masks: bool) -> dict[str, Any]:
+        run = self.detectors[name].run
+        decoded = await self.decoders.decode(upload.data, run, self.settings.max_pixels)
+        row = await self._batchers[name].submit(decoded)
+        mask = row.pop("mask")
+        if masks and mask is not None:
+            row["mask_png"] = _png(mask)
+        return {"path": upload.name, **row}
+
+
+def _predict(detector: LightDetector, batch: Sequence[Decoded]) -> list[dict[str, Any]]:
+    """Return the rows of decoded files, with the predicted mask or None as `mask`."""
+    run, found = detector.run, {}
+    columns = PredictionColumns(
+        run, len(batch), run.predicts_masks, on_mask=lambda mask: found.update({mask.index: mask})
+    )
+    good = [
+        (index, each.parts, each.facts)
+        for index, each in enumerate(batch)
+        if each.parts is not None and each.facts is not None
+    ]
+    size = 1 if run.predicts_masks else len(batch)
+    for first in range(0, len(good), size):
+        columns.add(score_images(detector, good[first : first + size]))
+    rows = columns.table([each.error for each in batch]).to_pylist()
+    for index, row in enumerate(rows):
+        row["mask"] = found[index].altered if index in found else None
+        if row["error"] is None:
+            row["words"] = verdict_words(run, row, row["in_domain"] is False)._asdict()
+    return rows
+
+
+def _png(mask: np.ndarray) -> str:
+    """Return P(altered) as a gray PNG in base64, 255 for 1."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.rint(mask * 255).astype(np.uint8)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

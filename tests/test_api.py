@@ -240,7 +240,7 @@ def test_outputs_that_would_destroy_or_pollute_are_refused(shared_run, tmp_path)
     with pytest.raises(UserError, match="the dataset's own folder"):
         tfdetect.prepare(images, output=images)
     for name in ("", "../evil", ".hidden", "a/b"):
-        with pytest.raises(UserError, match="A name has"):
+        with pytest.raises(UserError, match="The name of the run cannot be used"):
             tfdetect.train(images, name=name, output=tmp_path)
     with pytest.raises(UserError, match="is a file, not the folder of a run"):
         tfdetect.load(tmp_path / "file")

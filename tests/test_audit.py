@@ -404,7 +404,7 @@ def test_images_are_decoded_as_the_detector_decodes_them(tmp_path):
     assert turned[9] != plain[9]  # the hash of the pixels
     for name, size in (("deep", (40, 48)), ("turned", (48, 40))):
         target = tmp_path / f"{name}.jpg"
-        assert _encode(None, 100, (f"{tmp_path / name}.png", str(target), None))[1]
+        assert _encode(None, 100, MAX_PIXELS, (f"{tmp_path / name}.png", str(target), None))[1]
         with Image.open(target) as copy:
             assert copy.size == size and 110 < np.asarray(copy).mean() < 145
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import call
+from conftest import write_images
 
 from tfdetect.__main__ import COMMANDS, main
 from tfdetect.core.errors import UserError
@@ -131,10 +132,10 @@ def test_folder_mistakes_end_with_code_2(here, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     one = tmp_path / "one"
-    (one / "real").mkdir(parents=True)
+    write_images(one / "real", 2, 0)
     pair = tmp_path / "pair"
     for name in ("cats", "dogs"):
-        (pair / name).mkdir(parents=True)
+        write_images(pair / name, 2, 0)
     for folder, message in ((empty, "no class folders"), (one, "only one class"),
                             (pair, "--authentic")):  # fmt: skip
         code, _, error = call("train", ["--dataset", folder], capsys)
@@ -254,7 +255,17 @@ def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     assert found["parameters"] > 0 and found["experiment"]["training"]["epochs"] == 3
     assert "960 authentic + 960 altered" in done.stderr and "\x1b" not in done.stderr
     # None of TensorFlow's messages, only our own.
-    ours = ("Experiment demo", "Data in", "inspecting files", "warning: demo", "For the full audit")
+    ours = (
+        "Experiment demo",
+        "Data in",
+        "inspecting files",
+        "warning: demo",
+        "For the full audit",
+        "Authentic: ",
+        "Files: ",
+        "Next: ",
+        "next",
+    )
     assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr
     code, out, error = call("train", arguments, capsys)
     assert code == 0 and "epochs: 3" in out and "parameters" in out, error

@@ -144,7 +144,7 @@ def graph_truths(catalog):
     rows = catalog.table.filter(has_mask(catalog.table))
     images = native_images(image_source(catalog, rows), mask_source(catalog, rows))
     names = [int(path.split("/")[-1].split(".")[0]) for path in rows["path"].to_pylist()]
-    return [(names[int(index)], mask.numpy()[..., 0]) for index, _, mask in images]
+    return [(names[int(index)], mask.numpy()[..., 0]) for index, _, mask, _ in images]
 
 
 @pytest.mark.parametrize("name", CODINGS)

@@ -38,7 +38,7 @@ def test_intervals_hold_their_values(shared_run):
     metrics = run.results["test"]["metrics"]
     assert len(metrics) == 14
     for name, m in metrics.items():
-        if name != "ece":  # resampling adds to a calibration error
+        if m["low"] is not None:  # too few images for recall at 1% false positives
             assert m["low"] <= m["value"] <= m["high"], name
 
 

@@ -21,7 +21,7 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     """Divide the paths of a command line into a run and images.
 
     Args:
-        paths: as the user gave them. The first is a run if it is a folder with run.json, or if
+        paths: as the user gave them. The first is a run if it is a folder with files of a run, or if
             nothing of that name exists, more paths follow, and it is not named like an image.
 
     Returns:
@@ -32,7 +32,9 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     """
     first, *rest = paths
     path = user_path(first)
-    is_run = (path / "run.json").is_file() or (path.is_dir() and path.name.endswith(".partial"))
+    # A damaged run is one, too: its own message says what is missing.
+    is_run = any((path / name).exists() for name in ("run.json", "experiment.yaml", "model.keras"))
+    is_run |= path.is_dir() and path.name.endswith(".partial")
     is_input = path.exists() or glob.has_magic(first) or path.suffix.lower() in IMAGE_SUFFIXES
     if not is_run and (is_input or not rest):
         return None, list(paths)

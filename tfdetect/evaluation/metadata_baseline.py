@@ -41,8 +41,10 @@ def metadata_baseline(rows: pa.Table) -> dict[str, Any] | None:
     x = np.stack([width, height, width / np.maximum(height, 1), width * height, *kinds], axis=1)
     groups = np.unique(np.array(rows["group"].to_pylist(), object).astype(str),
                        return_inverse=True)[1]  # fmt: skip
+    if groups.max() == 0:
+        return None
     scores = np.full(len(fake), 0.5)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    folds = StratifiedGroupKFold(min(FOLDS, groups.max() + 1), shuffle=True, random_state=0)
     for train, test in folds.split(x, fake, groups):
         if len(np.unique(fake[train])) < 2:
             continue  # a group that holds a whole class

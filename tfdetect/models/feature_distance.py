@@ -66,10 +66,12 @@ def features_of_images(outputs: dict[str, tf.Tensor], count: tf.Tensor) -> tf.Te
         float32 [count, F]; None if the model has no such outputs.
     """
     names = sorted((n for n in outputs if n.startswith(FEATURES)), key=lambda n: (len(n), n))
-    parts = [
-        tf.reduce_mean(tf.reshape(outputs[name], [count, -1, outputs[name].shape[-1]]), 1)
-        for name in names
-    ]
+
+    def of_images(features: tf.Tensor) -> tf.Tensor:
+        windows = tf.shape(features)[0] // tf.maximum(count, 1)  # -1 fails without any image
+        return tf.reduce_mean(tf.reshape(features, [count, windows, features.shape[-1]]), 1)
+
+    parts = [of_images(outputs[name]) for name in names]
     return tf.concat(parts, axis=1) if parts else None
 
 

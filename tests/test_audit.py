@@ -21,6 +21,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.plan import locate_dataset
+from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.train import main as train_command
 
 COUNT = 60  # images a class, a third of them test

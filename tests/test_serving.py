@@ -175,6 +175,7 @@ def test_kept_files_stay_in_their_folder(served_run, tmp_path):
     settings = ServerSettings(decoders=1, keep=tmp_path / "kept")
     with TestClient(create_app(Service([served_run[0]], settings))) as client:
         client.post("/v1/predict", files=[("files", ("../../up.png", b"data"))])
+        assert "which keeps them" in client.get("/").text
     [kept] = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert kept.parent.name == "kept" and kept.read_bytes() == b"data"
 

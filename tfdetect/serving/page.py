@@ -41,7 +41,7 @@ def index_page(runs: Sequence[Run], settings: ServerSettings, language: str = "e
     about = [(run.name, _training_sentences(run, texts(language)["about"])) for run in runs]
     return environment.get_template("index.html").render(
         t=texts(language)["page"], language=language, runs=runs, about=about,
-        data=json.dumps(data).replace("<", "\\u003c"),
+        kept=settings.keep is not None, data=json.dumps(data).replace("<", "\\u003c"),
     )  # fmt: skip
 
 

@@ -301,8 +301,10 @@ def _compile(job: _Job, stage: Stage, state: TrainState, average: AverageWeights
             weighted_metrics=build_metrics(job.classes, has_mask),
             jit_compile=job.devices.gpus == 1 and not training.deterministic,
         )
-        # If the first step had to create its variables, TensorFlow would trace the step twice.
-        job.trained.optimizer.build(job.trained.trainable_variables)
+        # If the first step had to create its variables, TensorFlow would trace the step twice. With
+        # several replicas it is the other way round: the first step would take minutes.
+        if job.devices.replicas == 1:
+            job.trained.optimizer.build(job.trained.trainable_variables)
         if average:
             average.start(job.trained)
         if _goes_on(stage, state):

@@ -102,7 +102,7 @@ def check_writable(output: Path, flag: str | None = "--output") -> None:
 def disk_error(error: BaseException) -> str | None:
     """Return what the disk refused, if that is what an error or its cause says; else None.
 
-    The user can mend that: free space, allow access, choose another folder.
+    The user can fix that: free space, allow access, choose another folder.
     """
     seen: BaseException | None = error
     while seen is not None:

@@ -8,6 +8,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import FailedWrites
+from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
 from tfdetect.core.text import file_name
 from tfdetect.data.parallel import process_pool
@@ -58,17 +60,27 @@ class Explainers:
 
 
 def _explain(run: Run, name: str, data: bytes) -> str:
-    from tfdetect.api.detect import Detector
+    """Return the page about an image, in the process for pages; see `Explainers.explain`."""
+    import_tensorflow()
+    from tfdetect.evaluation.predictions import predict_files
+    from tfdetect.explanation.image_page import explain_files
+    from tfdetect.models.saving import load_detector
 
-    global _detectors
-    detector = _detectors.setdefault(str(run.path), Detector(run))
+    key = str(run.path)
+    if key not in _detectors:
+        _detectors[key] = load_detector(run)
+    detector, failed = _detectors[key], FailedWrites()
     with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder) / file_name(Path(name).name or "image")
+        image, page = Path(folder, file_name(Path(name).name or "image")), Path(folder, "page.html")
         image.write_bytes(data)
-        found = detector.predict([image], pages=Path(folder) / "pages", progress=False)
-        if found[0]["error"] is not None:
-            raise ValueError(found[0]["error"])
-        return found.pages[0].read_text(encoding="utf-8")
+        table = predict_files(run, detector, [str(image)], progress=False)
+        [error] = table["error"].to_pylist()
+        if error is not None:
+            raise ValueError(error)
+        list(explain_files(run, detector, table, [page], failed))
+        if failed.reasons:
+            raise UserError(next(iter(failed.reasons.values())))
+        return page.read_text(encoding="utf-8")
 
 
-_detectors: dict = {}
+_detectors: dict = {}  # of the process for pages, by the run's folder

@@ -33,10 +33,10 @@ def main():
 
     from tfdetect.core import registry
     from tfdetect.core.experiment import Equalize
-    from tfdetect.imaging.decode import decode
     from tfdetect.imaging.degradations import parse_degradations
     from tfdetect.imaging.equalize import equalize
     from tfdetect.imaging.geometry import resize
+    from tfdetect.imaging.read import decode_any
     from tfdetect.models.backbones import build_backbone
 
     with open(args.dataset / "manifest.csv", newline="") as file:
@@ -72,7 +72,7 @@ def main():
         keys, parts = [], []
         for index in range(start, min(start + PART, len(rows))):
             try:
-                image = decode(tf.io.read_file(str(args.dataset / rows[index]["path"])))
+                image = decode_any(tf.io.read_file(str(args.dataset / rows[index]["path"])))
             except tf.errors.InvalidArgumentError as error:
                 print("skipped", rows[index]["path"], str(error)[:100], flush=True)
                 continue

@@ -28,18 +28,18 @@ from tfdetect.auditing.traits import image_traits
 from tfdetect.core.cli import run_command
 from tfdetect.data.inspection import inspect_bytes, inspect_file
 from tfdetect.data.sources import Files
-from tfdetect.imaging.decode import decode, refusal
+from tfdetect.imaging.decode_in_graph import decode_in_graph, refusal
 from tfdetect.imaging.formats import TABLE, ImageError, admitted, format_table, read_header
 from tfdetect.imaging.pillow import opened, read_rgb, register_heic
 from tfdetect.imaging.read import decode_any, decoding_error
 
 SIGNATURE = [tf.TensorSpec([], tf.string)]
-GRAPH = tf.function(decode, input_signature=SIGNATURE)
+GRAPH = tf.function(decode_in_graph, input_signature=SIGNATURE)
 READER = tf.function(decode_any, input_signature=SIGNATURE)
 REFUSAL = tf.function(refusal, input_signature=SIGNATURE)
 LIMIT = 10_000
 LIMITED = tf.function(lambda data: decode_any(data, LIMIT), input_signature=SIGNATURE)
-LIMITED_GRAPH = tf.function(lambda data: decode(data, LIMIT), input_signature=SIGNATURE)
+LIMITED_GRAPH = tf.function(lambda data: decode_in_graph(data, LIMIT), input_signature=SIGNATURE)
 # What the zoo's files are refused for, in every path.
 REFUSED = {
     "jpeg_12_bits": "more than 8 bits", "jpeg_lossless": "lossless or hierarchical",
@@ -265,6 +265,13 @@ def test_a_file_of_too_many_bytes_is_not_read(tmp_path):
         file.truncate(2**40)
     assert "bytes are more than 800,000,000" in inspect_file(str(path), 10**8)[-1]
     assert "bytes are more than 67,108,864" in Files.checked([str(path)], 100).error(0)
+
+
+def test_the_reader_is_a_small_graph():
+    """Each iterator prepares all of it: with headers read in the graph that took over a second."""
+    graph = READER.get_concrete_function().graph.as_graph_def()
+    sizes = [len(graph.node), *(len(function.node_def) for function in graph.library.function)]
+    assert sum(sizes) < 300
 
 
 @pytest.mark.slow

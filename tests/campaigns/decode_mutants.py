@@ -20,13 +20,13 @@ from zoo import FILES, make
 
 from tfdetect.auditing.traits import image_traits
 from tfdetect.data.inspection import inspect_bytes
-from tfdetect.imaging.decode import decode
+from tfdetect.imaging.decode_in_graph import decode_in_graph
 from tfdetect.imaging.formats import ImageError, read_header
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.imaging.read import decode_any, decoding_error
 
 SIGNATURE = [tf.TensorSpec([], tf.string)]
-GRAPH = tf.function(decode, input_signature=SIGNATURE)
+GRAPH = tf.function(decode_in_graph, input_signature=SIGNATURE)
 READER = tf.function(decode_any, input_signature=SIGNATURE)
 CACHE: dict[str, bytes] = {}
 

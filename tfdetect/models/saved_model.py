@@ -41,7 +41,7 @@ from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import staged
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import TrainingImages
-from tfdetect.imaging.decode import decode, refusal
+from tfdetect.imaging.decode_in_graph import decode_in_graph, refusal
 from tfdetect.imaging.facts import SIGNATURES
 from tfdetect.imaging.geometry import windows
 from tfdetect.imaging.image_facts import first_bytes, is_format
@@ -213,7 +213,7 @@ def _attempt(data: tf.Tensor, webp: bool) -> tuple[tf.Tensor, tf.Tensor]:
     In a dataset that ignores errors, which is what goes on after an error in a graph.
     """
     reason = refusal(data, webp=webp)
-    image = tf.cond(reason == b"", lambda: decode(data, webp=webp), _black)
+    image = tf.cond(reason == b"", lambda: decode_in_graph(data, webp=webp), _black)
     image.set_shape([None, None, 3])
     return image, reason
 

@@ -177,7 +177,7 @@ WAITS = """
 import pathlib, sys, tempfile, time
 from tfdetect.core.cli import run_command
 from tfdetect.core.files import staged
-from tfdetect.data.parallel import process_pool
+from tfdetect.core.process_pool import process_pool
 
 def main(argv):
     tempfile.NamedTemporaryFile(prefix="__autograph", delete=False).close()

@@ -17,7 +17,9 @@ def test_every_package_is_in_the_wheel():
         for path in (ROOT / "tfdetect").rglob("__init__.py")
     }
     listed = set(PROJECT["tool"]["setuptools"]["packages"])
-    assert found == listed - {"tfdetect.data_specs", "tfdetect.experiments"}
+    assert found == listed - {
+        f"tfdetect.{name}" for name in ("data_specs", "experiments", "saved_models")
+    }
 
 
 def test_version_is_the_same_everywhere():

@@ -63,7 +63,7 @@ def test_a_script_without_a_main_guard_reads_a_large_folder(tmp_path, monkeypatc
 
 WAITS = """
 import os, time
-from tfdetect.data.parallel import process_pool
+from tfdetect.core.process_pool import process_pool
 with process_pool(2) as pool:
     print(*[pool.submit(os.getpid).result() for _ in range(4)], flush=True)
     time.sleep(60)

@@ -44,9 +44,9 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
     assert chosen("small", masks=True).name == "localizer_photos"
     with pytest.raises(UserError, match="There is no file or folder"):
         chosen("nothing.jpg")
-    monkeypatch.setattr(shipped, "__file__", str(tmp_path / "x/y/z.py"))
+    monkeypatch.setattr(shipped, "shipped", lambda folder: tmp_path / folder)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="comes with tfdetect's source tree"):
+    with pytest.raises(UserError, match="lacks the detector photo_detector"):
         chosen("large")
 
 

@@ -17,13 +17,15 @@ def parser() -> cli.Parser:
         "own and are not kept. The runs need ONNX exports, which `train` writes. "
         "SIGTERM lets running requests finish.",
         examples=[
-            ("tfdetect serve saved_models/localizer_photos", "at http://127.0.0.1:8000"),
+            ("tfdetect serve", "the detectors that come with tfdetect, at http://127.0.0.1:8000"),
+            ("tfdetect serve saved_models/my_run", "a run of your own"),
             ("tfdetect serve saved_models/one saved_models/two --host 0.0.0.0 --token SECRET",
              "two runs, for other machines"),
         ],
     )  # fmt: skip
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs; the first "
-                   "one answers where a request names none")  # fmt: skip
+    p.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs; the first "
+                   "one answers where a request names none (default: the detectors of photographs "
+                   "and of altered regions that come with tfdetect)")  # fmt: skip
     p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                    help="address to listen on (default: %(default)s, this"
                    " machine only)")  # fmt: skip
@@ -55,6 +57,7 @@ def main(argv: list[str]) -> None:
 
     import os
 
+    from tfdetect.api.shipped import served_runs
     from tfdetect.core.documents import validate
     from tfdetect.core.run import open_run
     from tfdetect.serving.settings import ServerSettings
@@ -73,14 +76,12 @@ def main(argv: list[str]) -> None:
     }, "the command line")  # fmt: skip
     if args.keep is not None and not args.keep.is_dir():
         raise UserError(f"The folder {args.keep} for uploaded files does not exist.")
-    runs = [open_run(path) for path in args.runs]
-    try:
-        import uvicorn
+    runs = [open_run(path) for path in args.runs or served_runs()]
+    import uvicorn
 
-        from tfdetect.serving.app import create_app, log_to_stderr
-        from tfdetect.serving.service import Service
-    except ImportError as error:
-        raise UserError(f'The server needs {error.name}: pip install "tfdetect[serve]"') from error
+    from tfdetect.serving.app import create_app, log_to_stderr
+    from tfdetect.serving.service import Service
+
     app = create_app(Service(runs, settings))
     log_to_stderr()
     console.log(f"http://{args.host}:{args.port}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from tfdetect.core.errors import UserError, UserTypeError, shortened
+from tfdetect.core.packages import missing_package
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.text import user_path
 
@@ -65,7 +66,10 @@ def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Re
                 _check_argument(f"{function.__name__}(): {name}", value, allowed[name])
             if name in _AT_LEAST_1 and value is not None and value < 1:
                 raise UserError(f"{name} is at least 1. Received: {value}.")
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            raise missing_package(error) or error from None
 
     return call
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from tfdetect.api.arguments import RunLike, checked
 from tfdetect.core import console
+from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run, open_run
@@ -60,7 +61,7 @@ class Predictions(Sequence[dict[str, Any]]):
 
     def __init__(
         self,
-        table: pa.Table,
+        table: Table,
         pages: Sequence[Path] = (),
         unwritten: Mapping[Path, str] | None = None,
     ):
@@ -79,10 +80,10 @@ class Predictions(Sequence[dict[str, Any]]):
 
     def __getitem__(self, index: int | slice) -> dict[str, Any] | Predictions:
         if isinstance(index, slice):
-            return Predictions(self._table.take(list(range(len(self)))[index]))
+            return Predictions(self._table.take(range(len(self))[index]))
         if not -len(self) <= index < len(self):
             raise IndexError(f"There are {len(self)} predictions. Received index: {index}.")
-        return next(iter(Predictions(self._table.slice(index % len(self), 1))))
+        return next(iter(Predictions(self._table.take([index % len(self)]))))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for row in self._table.to_pylist():
@@ -94,7 +95,7 @@ class Predictions(Sequence[dict[str, Any]]):
         return terminal(self._table)
 
     def __repr__(self) -> str:
-        shown = str(Predictions(self._table.slice(0, _SHOWN)))
+        shown = str(self[:_SHOWN])
         more = len(self) - _SHOWN
         return f"{shown}\n... and {more:,} more" if more > 0 else shown
 
@@ -117,8 +118,11 @@ class Predictions(Sequence[dict[str, Any]]):
         """Return the rows as a pyarrow table.
 
         Bytes of file names that are no UTF-8 are characters of the private use area in it.
+
+        Raises:
+            UserError: pyarrow is not installed.
         """
-        return self._table
+        return self._table.to_arrow()
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a pandas data frame.
@@ -127,13 +131,15 @@ class Predictions(Sequence[dict[str, Any]]):
             UserError: pandas is not installed.
         """
         try:
-            import pandas  # noqa: F401
+            import pandas
         except ImportError:
             raise UserError(
-                'to_pandas() needs pandas: pip install "tfdetect[pandas]". Without pandas, iterate '
-                "over the predictions or use to_arrow()."
+                "to_pandas() needs pandas: pip install pandas. Without pandas, iterate over the "
+                "predictions."
             ) from None
-        return self._table.to_pandas()
+        return pandas.DataFrame(
+            {name: self._table[name].to_numpy() for name in self._table.column_names}
+        )
 
     def write(self, path: str | Path) -> Path:
         """Write the rows to a .csv, .jsonl or .parquet file, by the name's ending.
@@ -280,7 +286,9 @@ class Detector:
                 paths, batch_size, progress, writer.write if writer else None, from_pixels,
                 max_pixels, light=pages is None,
             )  # fmt: skip
-            rows = _with_errors(_renamed(table, names), files.errors)
+            rows = table.with_first("path", Column.texts([from_os(name) for name in names]))
+            rows = rows.extended([{"path": from_os(path), "error": reason}
+                                  for path, reason in files.errors.items()])  # fmt: skip
             found = Predictions(rows, (), failed.reasons)
             if on_verdicts is not None:
                 on_verdicts(found)
@@ -290,7 +298,7 @@ class Detector:
 
             targets = [Path(pages) / f"{name}.html" for name in output_names(paths)]
             written = list(explain_files(self.run, self.keras_model, table, targets, failed))
-        return Predictions(found.to_arrow(), written, failed.reasons)
+        return Predictions(rows, written, failed.reasons)
 
     def _predict_files(
         self,
@@ -301,7 +309,7 @@ class Detector:
         from_pixels: list[bool],
         max_pixels: int,
         light: bool,
-    ) -> pa.Table:
+    ) -> Table:
         """Predict files with the ONNX export, if that is possible, or else with TensorFlow."""
         if light and self._light_detector is not None:
             from tfdetect.light.predictions import predict_files as predict_light
@@ -334,22 +342,6 @@ def load(run: RunLike) -> Detector:
         UserError: there is no such run, or it is unfinished or corrupt.
     """
     return Detector(run if isinstance(run, Run) else open_run(run))
-
-
-def _renamed(table: pa.Table, names: list[str]) -> pa.Table:
-    import pyarrow as pa
-
-    return table.set_column(0, "path", pa.array(map(from_os, names), pa.string()))
-
-
-def _with_errors(table: pa.Table, errors: dict[str, str]) -> pa.Table:
-    """Return a table with rows for what cannot be read behind the others."""
-    import pyarrow as pa
-
-    more = pa.table({"path": list(map(from_os, errors)), "error": list(errors.values())}, pa.schema(
-        [("path", pa.string()), ("error", pa.string())]
-    ))  # fmt: skip
-    return pa.concat_tables([table, more], promote_options="default") if errors else table
 
 
 def _paths_of(

@@ -4,6 +4,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
+from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.text import user_path
@@ -78,13 +79,21 @@ def _shorter_sides(images: Sequence[str]) -> list[int]:
     return sides
 
 
+def served_runs() -> list[Path]:
+    """Return the runs that the server offers if none are named: for photographs, then for masks.
+
+    Raises:
+        UserError: this installation has no such run.
+    """
+    return [_folder(PHOTO_DETECTOR), _folder(LOCALIZER)]
+
+
 def _folder(name: str) -> Path:
-    """Return the folder of a shipped run: in the source tree, or below the current directory."""
-    tree = Path(__file__).resolve().parents[2]
-    for folder in (tree / "saved_models" / name, Path("saved_models", name)):
+    """Return the folder of a shipped run: of the package, or below the current directory."""
+    for folder in (shipped("saved_models") / name, Path("saved_models", name)):
         if (folder / "run.json").is_file():
             return folder
     raise UserError(
-        f"The detector {name} comes with tfdetect's source tree, and this installation has none. "
-        "Name a run: tfdetect predict RUN photo.jpg"
+        f"This installation of tfdetect lacks the detector {name}. Install it again, or name a "
+        "run: tfdetect predict RUN photo.jpg"
     )

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, nearest, shortened
 from tfdetect.core.limits import MAX_PIXELS
+from tfdetect.core.packages import missing_package
 from tfdetect.core.process import Terminated, command_process
 from tfdetect.core.text import user_path
 
@@ -326,8 +327,9 @@ def names(text: str) -> list[str]:
 def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    A `UserError`, and a disk that is full or refuses access, become one message on stderr and exit
-    code 2. A signal that ends the process does so after everything half-written was removed.
+    A `UserError`, a package that only another installation has, and a disk that is full or refuses
+    access, become one message on stderr and exit code 2. A signal that ends the process does so
+    after everything half-written was removed.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number
@@ -345,6 +347,8 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
         _discard_output()
         return EXIT_BROKEN_PIPE
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
+            return _failed(str(missing))
         if (reason := _disk_error(error)) is None:
             raise
         return _failed(

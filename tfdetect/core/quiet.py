@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tfdetect.core.packages import has_tensorflow, missing_package
 from tfdetect.core.process import deferred_signals
 
 # Keras imports these where they are installed, for features that no command uses; without them
@@ -19,9 +20,14 @@ def import_tensorflow() -> None:
 
     The C++ libraries write to the file descriptor before any log level takes effect, so the
     descriptor is redirected during the import.
+
+    Raises:
+        UserError: TensorFlow is not installed.
     """
-    if "tensorflow" in sys.modules:
+    if sys.modules.get("tensorflow") is not None:
         return
+    if not has_tensorflow():
+        raise missing_package(ModuleNotFoundError(name="tensorflow")) or AssertionError
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # TensorFlow uses these kernels by default on some processors only; training is about 1.5 times

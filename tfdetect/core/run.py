@@ -6,7 +6,7 @@ Layout (schema 2):
     experiment.yaml      the resolved experiment; of an ensemble, ensemble.yaml: its members
     dataset.yaml         the dataset spec
     history.csv          one row an epoch
-    model.keras          the best model (Keras)
+    model.keras          the best model (Keras); may be missing where exports/ has an ONNX file
     saved_model/         the same model for TensorFlow alone
     predictions/         <split>.parquet, one row an image
     metrics.json         metrics with intervals, by split
@@ -161,6 +161,11 @@ class Run:
         """What the run was made by, as YAML: its experiment, or its members."""
         name = "ensemble" if self.is_ensemble else "experiment"
         return read_text(self.path / f"{name}.yaml")
+
+    @property
+    def has_exports(self) -> bool:
+        """Whether the run has an ONNX export; such a run may have no Keras model."""
+        return any((self.path / "exports").glob("detector*.onnx"))
 
     @property
     def model_path(self) -> Path:
@@ -361,6 +366,8 @@ def open_run(path: str | Path) -> Run:
     run = read_run(path)
     for needed in ("experiment.yaml", "model.keras"):
         if needed == "experiment.yaml" and run.is_ensemble:
+            continue
+        if needed == "model.keras" and run.has_exports:
             continue
         if not (path / needed).is_file():
             if path.name.endswith(PARTIAL):

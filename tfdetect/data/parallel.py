@@ -1,18 +1,12 @@
 """Reads many files in parallel processes into an Arrow table, and caches such tables."""
 
-import ctypes
-import os
-import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
 
 import pyarrow as pa
@@ -20,13 +14,12 @@ import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.files import replacing
-from tfdetect.core.process import deferred_signals
+from tfdetect.core.process_pool import end_pool, process_pool
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
 
 _MIN_FILES = 500  # fewer files are read in this process
-_PR_SET_PDEATHSIG = 1  # of prctl: a signal for when the parent ends
 
 
 def read_all(
@@ -136,71 +129,6 @@ class Work(Generic[Item, Row]):
 
     def __exit__(self, kind: type | None, value: Any, traceback: Any) -> None:
         self._pool.__exit__(kind, value, traceback)
-
-
-class _Pool(ProcessPoolExecutor):
-    """Starts its processes without the script of the user, which may have no main guard."""
-
-    def submit(self, *args: Any, **kwargs: Any) -> Future:
-        with _hidden_main(), _no_interrupts(), deferred_signals():
-            return super().submit(*args, **kwargs)
-
-    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
-        if kind is None:
-            self.shutdown()
-        else:
-            end_pool(self)
-
-
-@contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Keep a new process from importing the main script: what it runs is in modules."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C from their first moment on; this one is told later."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def process_pool(workers: int | None = None) -> ProcessPoolExecutor:
-    """Return a pool of worker processes, by default one for each core.
-
-    They work whatever the calling script looks like, and end when this process ends, however it
-    ends.
-    """
-    return _Pool(workers, get_context("spawn"), _end_with_parent, (os.getpid(),))
-
-
-def end_pool(pool: ProcessPoolExecutor) -> None:
-    """End a pool at once, whatever its processes are doing."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()
-
-
-def _end_with_parent(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends the pool
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before
-            os._exit(1)
 
 
 def read_cache(path: Path, schema: pa.Schema) -> pa.Table | None:

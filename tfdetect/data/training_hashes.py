@@ -1,14 +1,10 @@
 """Hashes of the images that a run was trained on, by which copies of them are recognized."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
@@ -18,8 +14,8 @@ from tfdetect.imaging.facts import Facts
 if TYPE_CHECKING:
     from tfdetect.data.catalog import Catalog
 
-FILE = "training_images.parquet"
-_SCHEMA = pa.schema([("bytes", pa.uint64()), ("pixels", pa.uint64()), ("validation", pa.bool_())])
+FILE = "training_images.npy"
+_TYPE = np.dtype([("bytes", "<u8"), ("pixels", "<u8"), ("validation", "?")])
 
 
 @dataclass(frozen=True)
@@ -31,12 +27,12 @@ class TrainingHashes:
     probability 1 in 10 million.
 
     Attributes:
-        table: columns bytes (hash of the file's bytes), pixels (of the decoded pixels), both
-            uint64, and validation (whether the image selected the best epoch, and was not trained
-            on).
+        table: one structure for each image: bytes (hash of the file's bytes), pixels (of the
+            decoded pixels), both uint64, and validation (whether the image selected the best
+            epoch, and was not trained on).
     """
 
-    table: pa.Table
+    table: np.ndarray
 
     @classmethod
     def compute(cls, catalog: "Catalog", progress: bool = True) -> "TrainingHashes":
@@ -56,16 +52,11 @@ class TrainingHashes:
                     found[indices.numpy()] = True
                     b.advance(len(indices))
             hashes = np.unique(facts.hashes[found], axis=0)
-            validation = np.full(len(hashes), split == "validation")
-            parts.append(pa.table([hashes[:, 0], hashes[:, 1], validation], schema=_SCHEMA))
-        return cls(pa.concat_tables(parts))
-
-    @classmethod
-    def union(cls, parts: Sequence["TrainingHashes"]) -> "TrainingHashes":
-        """Return the hashes of all parts, each once."""
-        table = pa.concat_tables([part.table for part in parts])
-        unique = table.group_by(["bytes", "pixels"]).aggregate([("validation", "all")])
-        return cls(unique.rename_columns(_SCHEMA.names).cast(_SCHEMA))
+            part = np.empty(len(hashes), _TYPE)
+            part["bytes"], part["pixels"] = hashes.T
+            part["validation"] = split == "validation"
+            parts.append(part)
+        return cls(np.concatenate([np.empty(0, _TYPE), *parts]))
 
     def contain(self, hashes: np.ndarray, validation: bool = True) -> np.ndarray:
         """Return which images are training images or copies of them, bool [n].
@@ -74,16 +65,13 @@ class TrainingHashes:
             hashes: of bytes and pixels, uint64 [n, 2].
             validation: whether validation images count too.
         """
-        table = self.table if validation else self.table.filter(pc.invert(self.table["validation"]))
-        of_bytes, of_pixels = (table[name].to_numpy() for name in ("bytes", "pixels"))
-        return np.isin(hashes[:, 0], of_bytes) | np.isin(hashes[:, 1], of_pixels)
+        table = self.table if validation else self.table[~self.table["validation"]]
+        return np.isin(hashes[:, 0], table["bytes"]) | np.isin(hashes[:, 1], table["pixels"])
 
     def save(self, folder: Path) -> int:
         """Write the hashes into a run's folder, atomically; return the number of bytes written."""
-        with replacing(folder / FILE) as temporary:
-            # Random bytes: neither a dictionary nor compression makes them shorter.
-            pq.write_table(self.table, temporary, compression="none", use_dictionary=False,
-                           write_statistics=False)  # fmt: skip
+        with replacing(folder / FILE) as temporary, temporary.open("wb") as file:
+            np.save(file, self.table)
         return (folder / FILE).stat().st_size
 
     @classmethod
@@ -96,9 +84,12 @@ class TrainingHashes:
         if not (folder / FILE).is_file():
             return None
         try:
-            return cls(pq.read_table(folder / FILE, memory_map=True).cast(_SCHEMA))
-        except (OSError, ValueError, pa.ArrowException) as error:
+            table = np.load(folder / FILE, mmap_mode="r", allow_pickle=False)
+            if table.dtype != _TYPE or table.ndim != 1:
+                raise ValueError(f"it is no list of hashes but {table.dtype} {list(table.shape)}")
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(
                 f"Run {folder} is corrupt: {FILE} cannot be read: {error}. Make it again with: "
                 f"python -m tfdetect.calibrate {folder}"
             ) from error
+        return cls(table)

@@ -1,9 +1,14 @@
 """Which images a detector was made for: size, format and features like the training images'."""
 
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from tfdetect.core.columns import Column
 from tfdetect.core.run import Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FALSE_ALARM_RATE = 0.01  # of the validation images whose features may be called unlike
 MIN_IMAGES = 20  # of validation, below which no limit is chosen
@@ -35,7 +40,7 @@ def domain_columns(
     formats: np.ndarray,
     distances: np.ndarray,
     missing: np.ndarray,
-) -> dict[str, pa.Array]:
+) -> dict[str, Column]:
     """Return the columns in_domain, domain_reasons and feature_distance.
 
     Args:
@@ -55,7 +60,7 @@ def domain_columns(
     return _columns(run, unlike, distances, missing)
 
 
-def update_domain(table: pa.Table, run: Run) -> dict[str, pa.Array]:
+def update_domain(table: "pa.Table", run: Run) -> dict[str, Column]:
     """Return the same columns of predictions for another limit of the features' distance."""
     missing = table["error"].is_valid().to_numpy(zero_copy_only=False)
     texts, unlike = table["domain_reasons"].to_pylist(), {}
@@ -67,7 +72,7 @@ def update_domain(table: pa.Table, run: Run) -> dict[str, pa.Array]:
 
 def _columns(
     run: Run, unlike: dict[str, np.ndarray], distances: np.ndarray, missing: np.ndarray
-) -> dict[str, pa.Array]:
+) -> dict[str, Column]:
     """Return the columns, given which images differ for all reasons but their features."""
     if run.info.domain is not None:
         with np.errstate(invalid="ignore"):
@@ -78,7 +83,7 @@ def _columns(
     for name, rows in unlike.items():
         texts[rows] = [f"{text}, {name}" if text else name for text in texts[rows]]
     return {
-        "in_domain": pa.array(~np.any([nothing, *unlike.values()], axis=0), mask=unknown),
-        "domain_reasons": pa.array(texts, pa.string(), mask=unknown),
-        "feature_distance": pa.array(distances.astype(np.float32), mask=np.isnan(distances)),
+        "in_domain": Column(~np.any([nothing, *unlike.values()], axis=0), unknown),
+        "domain_reasons": Column(texts, unknown),
+        "feature_distance": Column(distances.astype(np.float32), np.isnan(distances)),
     }

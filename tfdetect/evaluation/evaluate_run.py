@@ -158,7 +158,7 @@ def write_evaluation(
                      dataset=catalog.name if catalog else run.info.dataset.name,
                      data_warnings=catalog.warnings if catalog else ())  # fmt: skip
     for split, table in tables.items():
-        prediction_tables.write(table, output / "predictions" / f"{split}.parquet")
+        prediction_tables.write_parquet(table, output / "predictions" / f"{split}.parquet")
     write_text(output / "metrics.json", json.dumps(results, indent=2) + "\n")
 
 
@@ -221,7 +221,7 @@ def _write_hashes(run: Run, catalog: Catalog, log: Callable[[str], None]) -> Non
     hashes = TrainingHashes.compute(catalog)
     size = hashes.save(run.path)
     log(
-        f"training images: hashes of {hashes.table.num_rows:,} images "
+        f"training images: hashes of {len(hashes.table):,} images "
         f"({size / 1e6:.1f} MB) in {HASHES_FILE}"
     )
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
+from tfdetect.core.columns import Column, Table
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.run import EPSILON, Run
 from tfdetect.data.training_hashes import TrainingHashes
@@ -13,6 +14,9 @@ from tfdetect.evaluation.domain import domain_columns, update_domain
 from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels
 from tfdetect.evaluation.verdicts import calibrated, is_fake, is_inconclusive
 from tfdetect.imaging.facts import Facts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class PredictionColumns:
         errors: Sequence[str | None],
         from_pixels: Sequence[bool] = (),
         own_validation: bool = False,
-    ) -> pa.Table:
+    ) -> Table:
         """Return the table.
 
         Args:
@@ -138,18 +142,18 @@ class PredictionColumns:
         columns |= domain_columns(self._run, facts.shorter_side, formats, self._distances, missing)
         columns["duplicate_of_train"] = _duplicates(self._run, facts, missing, own_validation)
         columns |= self._masks.columns(missing) if self._masks else {}
-        return pa.table(columns | {"error": pa.array(errors, pa.string())})
+        return Table(columns | {"error": Column.texts(errors)})
 
 
-def _duplicates(run: Run, facts: Facts, missing: np.ndarray, own_validation: bool) -> pa.Array:
+def _duplicates(run: Run, facts: Facts, missing: np.ndarray, own_validation: bool) -> Column:
     """Return the column duplicate_of_train, as far as the run's hashes tell."""
     hashes = TrainingHashes.load(run.path)
     if hashes is None:
-        return pa.nulls(len(missing), pa.bool_())
-    return pa.array(hashes.contain(facts.hashes, not own_validation), mask=missing)
+        return Column.unknown(len(missing))
+    return Column(hashes.contain(facts.hashes, not own_validation), missing)
 
 
-def recalibrate(table: pa.Table, run: Run) -> pa.Table:
+def recalibrate(table: "pa.Table", run: Run) -> "pa.Table":
     """Return the predictions of a run without calibration as the same run, calibrated, makes them.
 
     Args:
@@ -158,7 +162,7 @@ def recalibrate(table: pa.Table, run: Run) -> pa.Table:
     """
     raw, missing = _class_probabilities(table, run)
     for name, column in (_label_columns(run, raw, missing) | update_domain(table, run)).items():
-        table = table.set_column(table.column_names.index(name), name, column)
+        table = table.set_column(table.column_names.index(name), name, column.to_arrow())
     return table
 
 
@@ -167,7 +171,7 @@ def uncalibrated(run: Run) -> Run:
     return run.with_calibration(None, None, {}, None, run.threshold)
 
 
-def raw_logits(table: pa.Table, run: Run) -> np.ndarray:
+def raw_logits(table: "pa.Table", run: Run) -> np.ndarray:
     """Return the logits of P(fake) in predictions of a run without calibration, float64 [n]."""
     raw, _ = _class_probabilities(table, run)
     fake, authentic = raw[:, 1:].sum(axis=1), raw[:, 0]
@@ -175,14 +179,14 @@ def raw_logits(table: pa.Table, run: Run) -> np.ndarray:
     return np.log(fake) - np.log(authentic)
 
 
-def _class_probabilities(table: pa.Table, run: Run) -> tuple[np.ndarray, np.ndarray]:
+def _class_probabilities(table: "pa.Table", run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Return float32 [n, C] and which rows are missing."""
     columns = [table[f"probability_{name}"] for name in run.class_names]
     raw = np.stack([column.to_numpy(zero_copy_only=False) for column in columns], 1)
     return raw.astype(np.float32), table["p_fake"].is_null().to_numpy(zero_copy_only=False)
 
 
-def _label_columns(run: Run, raw: np.ndarray, missing: np.ndarray) -> dict[str, pa.Array]:
+def _label_columns(run: Run, raw: np.ndarray, missing: np.ndarray) -> dict[str, Column]:
     """Return the columns that follow from class probabilities before calibration, [n, C]."""
     table = calibrated(raw, run.calibration)
     p_fake = table[:, 1:].sum(axis=1)
@@ -190,12 +194,12 @@ def _label_columns(run: Run, raw: np.ndarray, missing: np.ndarray) -> dict[str, 
     labels = np.where(is_fake(p_fake, run.threshold), likeliest_fake, 0)
     verdicts = [None if m else run.class_names[label] for m, label in zip(missing, labels)]
     return {
-        "p_fake": pa.array(p_fake, mask=missing),
-        "p_fake_raw": pa.array(raw[:, 1:].sum(axis=1), mask=missing),
-        **{f"probability_{name}": pa.array(np.ascontiguousarray(table[:, i]), mask=missing)
+        "p_fake": Column(p_fake, missing),
+        "p_fake_raw": Column(raw[:, 1:].sum(axis=1), missing),
+        **{f"probability_{name}": Column(table[:, i], missing)
            for i, name in enumerate(run.class_names)},
-        "verdict": pa.array(verdicts, pa.string()),
-        "inconclusive": pa.array(is_inconclusive(p_fake, run.abstention_band), mask=missing),
+        "verdict": Column.texts(verdicts),
+        "inconclusive": Column(is_inconclusive(p_fake, run.abstention_band), missing),
     }  # fmt: skip
 
 
@@ -212,13 +216,10 @@ class _MaskColumns:
         if self._known is not None and self._known[mask.index]:
             self._histograms[:, mask.index] = count_pixels(mask.altered, mask.truth > 0)
 
-    def columns(self, missing: np.ndarray) -> dict[str, pa.Array]:
-        found = {"altered_fraction": pa.array(self._fractions, mask=missing)}
+    def columns(self, missing: np.ndarray) -> dict[str, Column]:
+        found = {"altered_fraction": Column(self._fractions, missing)}
         if self._known is None:
             return found
-        unknown = pa.array(missing | ~self._known)
         for name, counts in zip(("altered_histogram", "authentic_histogram"), self._histograms):
-            found[name] = pa.FixedSizeListArray.from_arrays(
-                pa.array(counts.ravel()), BINS, mask=unknown
-            )
+            found[name] = Column(counts, missing | ~self._known)
         return found

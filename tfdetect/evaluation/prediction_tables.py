@@ -1,19 +1,21 @@
 """Predictions as terminal table, CSV, JSON or Parquet, and by generator."""
 
+import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tfdetect.core import console
+from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.files import replacing, write_csv
+from tfdetect.core.files import replacing, write_text
 from tfdetect.core.text import with_escapes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -22,39 +24,50 @@ def check_output(path: Path) -> None:
     """Fail early where an output file could not be written.
 
     Raises:
-        UserError: the format is unknown, or the directory is missing or read-only.
+        UserError: the format is unknown or its package missing, or the directory is missing or
+            read-only.
     """
     if path.suffix.lower() not in FORMATS:
         raise unknown("output format", path.suffix or path.name, FORMATS)
+    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UserError("A .parquet file needs pyarrow: pip install pyarrow. .csv and .jsonl need "
+                        "nothing more.")  # fmt: skip
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"Cannot write {path}: the directory {path.parent} does not exist or is "
                         "read-only.")  # fmt: skip
 
 
-def write(table: pa.Table, path: Path) -> None:
+def write(table: Table, path: Path) -> None:
     """Write predictions in the format of the path's extension, whole or not at all."""
     suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return write_csv(table, path)
+    if suffix == ".parquet":
+        write_parquet(table.to_arrow(), path)
+    elif suffix == ".csv":
+        write_text(path, table.to_csv())
+    else:
+        rows = (
+            json.dumps(row | {"path": with_escapes(row["path"])}, ensure_ascii=False)
+            for row in table.to_pylist()
+        )
+        write_text(path, "".join(row + "\n" for row in rows))
+
+
+def write_parquet(table: "pa.Table", path: Path) -> None:
+    """Write an Arrow table, whole or not at all."""
+    import pyarrow.parquet as pq
+
     with replacing(path) as temporary:
-        if suffix == ".parquet":
-            pq.write_table(table, temporary)
-        else:
-            rows = (
-                json.dumps(row | {"path": with_escapes(row["path"])}, ensure_ascii=False)
-                for row in table.to_pylist()
-            )
-            temporary.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+        pq.write_table(table, temporary)
 
 
-def terminal(table: pa.Table) -> str:
+def terminal(table: Table) -> str:
     """Return predictions as a table for the terminal."""
     classes = [c for c in table.column_names if c.startswith("probability_")]
     classes = classes if len(classes) > 2 else []  # for two classes P(fake) is enough
     masks = "altered_fraction" in table.column_names
     domain = table["in_domain"].null_count < table.num_rows
-    copies = pc.any(table["duplicate_of_train"]).as_py()
-    columns = 2 + len(classes) + masks + domain + bool(copies)
+    copies = True in table["duplicate_of_train"].to_pylist()
+    columns = 2 + len(classes) + masks + domain + copies
     rows = []
     for row in table.to_pylist():
         if row["error"] is not None:
@@ -83,7 +96,7 @@ def in_domain(row: dict[str, Any]) -> str | None:
     return "yes" if row["in_domain"] else f"no ({row['domain_reasons']})"
 
 
-def by_generator(table: pa.Table, column: str = "generator") -> dict[str, pa.Table]:
+def by_generator(table: "pa.Table", column: str = "generator") -> dict[str, "pa.Table"]:
     """Return the images of each generator: its fakes and authentic images to compare them with.
 
     Args:
@@ -94,6 +107,8 @@ def by_generator(table: pa.Table, column: str = "generator") -> dict[str, pa.Tab
         By name, in alphabetical order. Authentic images that carry a generator's name are its
         own; a generator without any is compared with all authentic images.
     """
+    import pyarrow as pa
+
     names = np.array([n or "" for n in table[column].to_pylist()])
     labels, parts = table["label"].to_numpy(), {}
     for name in sorted(set(names[labels > 0]) - {""}):
@@ -104,7 +119,7 @@ def by_generator(table: pa.Table, column: str = "generator") -> dict[str, pa.Tab
     return parts
 
 
-def shares_authentic(part: pa.Table, column: str = "generator") -> bool:
+def shares_authentic(part: "pa.Table", column: str = "generator") -> bool:
     """Return whether a part of `by_generator` has authentic images that are not its own alone."""
     names = np.array([name or "" for name in part[column].to_pylist()])
     labels = part["label"].to_numpy()

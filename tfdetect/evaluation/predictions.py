@@ -9,6 +9,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfdetect.core import console
+from tfdetect.core.columns import Column, Table
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
 from tfdetect.data.loading import Change, native_images, view_dataset
@@ -43,8 +44,8 @@ def predict_files(
     on_mask: Callable[[MaskPrediction], None] | None = None,
     max_pixels: int = MAX_PIXELS,
     from_pixels: Sequence[bool] = (),
-) -> pa.Table:
-    """Return the table of `predict_source` for files, with the column path first.
+) -> Table:
+    """Return the table of `PredictionColumns` for files, with the column path first.
 
     Args:
         from_pixels: whether each file was written by tfdetect from an array of pixels, whose
@@ -52,10 +53,10 @@ def predict_files(
     """
     texts = [from_os(path) for path in paths]
     source = Files.checked(texts, max_pixels)
-    table = predict_source(
+    table = _predict_source(
         run, detector, source, batch_size, progress, on_mask=on_mask, from_pixels=from_pixels
     )
-    return table.add_column(0, "path", pa.array(texts, pa.string()))
+    return table.with_first("path", Column.texts(texts))
 
 
 def predict_source(
@@ -88,6 +89,24 @@ def predict_source(
     Returns:
         The table of `PredictionColumns`, with one row for each image, in order.
     """
+    return _predict_source(
+        run, detector, source, batch_size, progress, truth, on_mask, change, from_pixels,
+        own_validation,
+    ).to_arrow()  # fmt: skip
+
+
+def _predict_source(
+    run: Run,
+    detector: keras.Model,
+    source: Files | Records,
+    batch_size: int,
+    progress: bool,
+    truth: MaskTruth | None = None,
+    on_mask: Callable[[MaskPrediction], None] | None = None,
+    change: Change | None = None,
+    from_pixels: Sequence[bool] = (),
+    own_validation: bool = False,
+) -> Table:
     truth_known = truth.known if truth else None
     columns = PredictionColumns(run, len(source), predicts_masks(detector), truth_known, on_mask)
     if run.info.domain is not None:

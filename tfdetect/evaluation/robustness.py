@@ -111,7 +111,7 @@ def _write(
     write_text(output / "degradations.json", json.dumps(found, indent=2) + "\n")
     columns = {"path": rows["path"], "label": rows["label"]}
     columns |= {name: pa.array(p, mask=np.isnan(p)) for name, p in scores.items()}
-    prediction_tables.write(pa.table(columns), output / "degradations.parquet")
+    prediction_tables.write_parquet(pa.table(columns), output / "degradations.parquet")
     write_text(
         output / "degradations.html", _page(found, run, dataset, split, output / "figures")
     )  # fmt: skip

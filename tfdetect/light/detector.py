@@ -3,29 +3,42 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo, View
 from tfdetect.light.resample import resize, restore, windows
 from tfdetect.light.tiles import by_tiles
 
-ONNX_FILE = "exports/detector.onnx"
+ONNX_FILES = ("exports/detector.onnx", "exports/detector_float16.onnx")  # the first one counts
 
 
 def light_detector(run: Run) -> "LightDetector | None":
-    """Return the detector of a run's ONNX export, or None if the run cannot do without TensorFlow.
+    """Return the detector of a run's ONNX export, or None if TensorFlow has to do its work.
 
     The export has the run's windows and flips in its graph, so other settings may need TensorFlow.
+
+    Raises:
+        UserError: the export cannot do what is asked for, and TensorFlow is not installed.
     """
-    if not (run.path / ONNX_FILE).is_file():
+    if not has_tensorflow():
+        return LightDetector(run)
+    if not onnx_file(run).is_file():
         return None
     try:
         return LightDetector(run)
     except (UserError, ImportError):
         return None
+
+
+def onnx_file(run: Run) -> Path:
+    """Return the ONNX export of a run, or where it would be."""
+    files = [run.path / name for name in ONNX_FILES]
+    return next(filter(Path.is_file, files), files[0])
 
 
 def view_parts(image: np.ndarray, views: Sequence[View]) -> list[np.ndarray]:
@@ -52,7 +65,7 @@ class LightDetector:
     """Class probabilities and masks of images, without TensorFlow.
 
     Args:
-        run: with the file `exports/detector.onnx`.
+        run: with an ONNX export; in single precision, if it has both.
         threads: of ONNX Runtime; 0 for one per core.
 
     Attributes:
@@ -66,7 +79,7 @@ class LightDetector:
         import onnxruntime as ort
 
         self.run = run
-        path = run.path / ONNX_FILE
+        path = onnx_file(run)
         if not path.is_file():
             raise UserError(
                 f"{run.name} has no ONNX export. Write it with: python -m tfdetect.export "
@@ -104,7 +117,7 @@ class LightDetector:
         lacks_features = run.info.domain is not None and "features" not in self._outputs
         if exported.class_names != run.class_names or not same or lacks_features:
             raise UserError(
-                f"{run.path / ONNX_FILE} is not of this detector. Write it again with: python -m "
+                f"{onnx_file(run)} is not of this detector. Write it again with: python -m "
                 f"tfdetect.export {run.path} --format onnx"
             )
         crops = [(a.crops, b.crops) for a, b in zip(run.views, exported.views)]

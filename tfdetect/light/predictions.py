@@ -6,9 +6,9 @@ from itertools import islice
 from os import cpu_count
 
 import numpy as np
-import pyarrow as pa
 
 from tfdetect.core import console
+from tfdetect.core.columns import Column, Table
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
 from tfdetect.evaluation.prediction_columns import MaskPrediction, PredictionColumns, ScoredBatch
@@ -53,7 +53,7 @@ def predict_files(
     on_mask: Callable[[MaskPrediction], None] | None = None,
     max_pixels: int = MAX_PIXELS,
     from_pixels: Sequence[bool] = (),
-) -> pa.Table:
+) -> Table:
     """Return the table of `evaluation.predictions.predict_files`.
 
     Args:
@@ -90,7 +90,7 @@ def predict_files(
             bar.advance(len(loaded))
     texts = [from_os(path) for path in paths]
     table = columns.table(errors, from_pixels)
-    return table.add_column(0, "path", pa.array(texts, pa.string()))
+    return table.with_first("path", Column.texts(texts))
 
 
 def score_images(

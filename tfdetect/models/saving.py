@@ -17,9 +17,14 @@ def load_detector(run: Run) -> keras.Model:
     """Load a run's best model, in float32.
 
     Raises:
-        UserError: the file is damaged or is not the model that run.json describes, or a plug-in of
-            the run is not loaded.
+        UserError: the file is missing, is damaged or is not the model that run.json describes, or a
+            plug-in of the run is not loaded.
     """
+    if not run.model_path.exists():
+        raise UserError(
+            f"Run {run.path} has no Keras model, only exports of it, which predict alone can use, "
+            "without --explain. Get the whole run, with its model.keras."
+        )
     if not zipfile.is_zipfile(run.model_path):
         raise UserError(
             f"Run {run.path} is corrupt: model.keras is cut off or damaged. Copy the run again."

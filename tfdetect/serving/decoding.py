@@ -12,8 +12,8 @@ from functools import partial
 
 import numpy as np
 
+from tfdetect.core.process_pool import process_pool
 from tfdetect.core.run import Run
-from tfdetect.data.parallel import process_pool
 from tfdetect.imaging.formats import ImageError
 from tfdetect.light.predictions import image_parts, read_image
 

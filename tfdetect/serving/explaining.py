@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
+from tfdetect.core.process_pool import process_pool
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
 from tfdetect.core.text import file_name
-from tfdetect.data.parallel import process_pool
 from tfdetect.serving.service import Overloaded, Upload
 from tfdetect.serving.settings import ServerSettings
 

@@ -1,0 +1,53 @@
+"""Puts the package tfdetect inside of tfdetect_light, and the path to it into site-packages.
+
+So this distribution and the full one have no file in common: each can be installed and removed
+beside the other. Python finds the full one first.
+"""
+
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+PATH_FILE = "tfdetect_light.pth"
+FOLDERS = ("data_specs", "experiments", "saved_models")
+INNER = "tfdetect_light.tfdetect"
+
+
+class BuildWithPathFile(build_py):
+    """Adds the file by which Python finds the package."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copy(PATH_FILE, self.build_lib)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, PATH_FILE))]
+
+
+def runs(*files: str) -> list[str]:
+    """Return the files of each shipped run."""
+    names = ("cifake_small_resnet", "localizer_photos", "photo_detector")
+    return [f"{name}/{file}" for name in names for file in files]
+
+
+setup(
+    cmdclass={"build_py": BuildWithPathFile},
+    packages=[
+        "tfdetect_light",
+        *(f"tfdetect_light.{name}" for name in find_packages(include=["tfdetect", "tfdetect.*"])),
+        *(f"{INNER}.{name}" for name in FOLDERS),
+    ],
+    package_dir={INNER: "tfdetect"} | {f"{INNER}.{name}": name for name in FOLDERS},
+    package_data={
+        f"{INNER}.data_specs": ["*.yaml"],
+        f"{INNER}.experiments": ["**/*.yaml"],
+        f"{INNER}.generalization": ["published/*.csv"],
+        f"{INNER}.serving": ["static/*", "templates/*", "texts/*"],
+        f"{INNER}.saved_models": runs(
+            "*.json", "*.yaml", "*.npy", "model_card.md", "exports/*_float16.onnx"
+        ),
+    },
+)

@@ -1,0 +1,164 @@
+"""`Table`: columns of values that may be missing, without Arrow, which the light runtime lacks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfdetect.core.text import csv_cell
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of one kind, one for each row.
+
+    Attributes:
+        values: bool, a number, or text (dtype object) of each row, [n]; or numbers [n, m].
+        missing: bool [n], which values do not exist; none if all do.
+    """
+
+    values: np.ndarray
+    missing: np.ndarray | None = None
+
+    @classmethod
+    def texts(cls, texts: Sequence[str | None], missing: np.ndarray | None = None) -> "Column":
+        """Return a column of text; None is missing."""
+        values = np.empty(len(texts), object)
+        values[:] = texts
+        absent = np.array([text is None for text in texts], bool)
+        return cls(values, absent if missing is None else absent | missing)
+
+    @classmethod
+    def unknown(cls, count: int) -> "Column":
+        """Return a column of bool whose values are all missing."""
+        return cls(np.zeros(count, bool), np.ones(count, bool))
+
+    @property
+    def null_count(self) -> int:
+        """Number of missing values."""
+        return 0 if self.missing is None else int(self.missing.sum())
+
+    def to_pylist(self) -> list:
+        """Return the values as Python has them, None where missing."""
+        values = self.values.tolist()
+        if self.missing is None:
+            return values
+        return [None if absent else value for value, absent in zip(values, self.missing)]
+
+    def to_numpy(self) -> np.ndarray:
+        """Return the values; missing numbers are NaN, other missing values None."""
+        if self.missing is None or not self.missing.any():
+            return self.values
+        if self.values.dtype.kind in "Ob":
+            values = self.values.astype(object)
+            values[self.missing] = None
+            return values
+        kind = self.values.dtype if self.values.dtype.kind == "f" else np.float64
+        values = self.values.astype(kind)
+        values[self.missing] = np.nan
+        return values
+
+    def to_arrow(self) -> "pa.Array":
+        """Return an Arrow array."""
+        import pyarrow as pa
+
+        if self.values.ndim == 2:
+            mask = None if self.missing is None else pa.array(self.missing)
+            flat = pa.array(self.values.ravel())
+            return pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1], mask=mask)
+        kind = pa.string() if self.values.dtype == object else None
+        return pa.array(np.ascontiguousarray(self.values), kind, mask=self.missing)
+
+    def take(self, rows: np.ndarray) -> "Column":
+        """Return the values of some rows, int64 [k]."""
+        return Column(self.values[rows], None if self.missing is None else self.missing[rows])
+
+
+class Table:
+    """Columns of the same length, by name and in order.
+
+    `to_pylist`, `num_rows` and `column_names` are called as an Arrow table calls them.
+    """
+
+    def __init__(self, columns: Mapping[str, Column]):
+        self._columns = dict(columns)
+
+    def __getitem__(self, name: str) -> Column:
+        return self._columns[name]
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self._columns)
+
+    @property
+    def num_rows(self) -> int:
+        return len(next(iter(self._columns.values())).values) if self._columns else 0
+
+    def with_first(self, name: str, column: Column) -> "Table":
+        """Return a table whose first column is this one; another of that name is left out."""
+        others = {key: each for key, each in self._columns.items() if key != name}
+        return Table({name: column, **others})
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Table":
+        """Return some rows, by number."""
+        numbers = np.asarray(rows, np.int64)
+        return Table({name: column.take(numbers) for name, column in self._columns.items()})
+
+    def extended(self, rows: Sequence[Mapping[str, str]]) -> "Table":
+        """Return a table with more rows behind, of which only some columns of text are known."""
+        if not rows:
+            return self
+        count, columns = len(rows), {}
+        for name, column in self._columns.items():
+            before = column.missing
+            before = np.zeros(self.num_rows, bool) if before is None else before
+            if column.values.dtype == object:
+                more = Column.texts([row.get(name) for row in rows])
+                values, absent = more.values, more.missing
+            else:
+                values = np.zeros((count, *column.values.shape[1:]), column.values.dtype)
+                absent = np.ones(count, bool)
+            assert absent is not None
+            columns[name] = Column(
+                np.concatenate([column.values, values]), np.concatenate([before, absent])
+            )
+        return Table(columns)
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """Return one dict for each row."""
+        lists = [column.to_pylist() for column in self._columns.values()]
+        return [dict(zip(self._columns, row)) for row in zip(*lists)]
+
+    def to_arrow(self) -> "pa.Table":
+        """Return an Arrow table."""
+        import pyarrow as pa
+
+        return pa.table({name: column.to_arrow() for name, column in self._columns.items()})
+
+    def to_csv(self) -> str:
+        """Return the table as CSV: text in quotation marks, nothing where a value is missing.
+
+        Text that a spreadsheet would run as a formula begins with an apostrophe.
+        """
+        cells = [_csv_cells(column) for column in self._columns.values()]
+        rows = [map(_quoted, self._columns), *zip(*cells)]
+        return "".join(",".join(row) + "\n" for row in rows)
+
+
+def _csv_cells(column: Column) -> list[str]:
+    """Return the values as CSV has them; numbers with as many digits as their type has."""
+    if column.values.dtype == object:
+        return ["" if text is None else _quoted(text) for text in column.to_pylist()]
+    texts = column.values.astype(str).tolist()
+    if column.values.dtype == bool:
+        texts = [text.lower() for text in texts]
+    absent = np.zeros(len(texts), bool) if column.missing is None else column.missing
+    return ["" if missing else text for text, missing in zip(texts, absent)]
+
+
+def _quoted(text: str) -> str:
+    return '"' + csv_cell(text).replace('"', '""') + '"'

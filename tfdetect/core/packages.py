@@ -1,0 +1,38 @@
+"""What to install where a package is missing: the light distribution has few."""
+
+import importlib.util
+
+from tfdetect.core.errors import UserError
+
+FULL = {  # import names of what `tfdetect` requires and `tfdetect-light` does not
+    "ai_edge_litert", "absl", "cv2", "hyperopt", "imagehash", "jinja2", "kagglehub", "keras",
+    "keras_hub", "markupsafe", "matplotlib", "onnx", "pyarrow", "pynvml", "scipy", "skimage",
+    "sklearn", "tensorboard", "tensorflow", "tensorflow_datasets", "tf2onnx",
+}  # fmt: skip
+SERVER = {
+    "fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "starlette", "uvicorn",
+}  # fmt: skip
+
+
+def has_tensorflow() -> bool:
+    """Return whether TensorFlow is installed; it is not imported."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+def missing_package(error: ModuleNotFoundError) -> UserError | None:
+    """Return what to tell a user whose command or call failed for want of a package.
+
+    None if the package is none of those that another installation of tfdetect has.
+    """
+    name = (error.name or "").partition(".")[0]
+    if name in SERVER:
+        return UserError(
+            f"The server needs the package {name}. Install tfdetect with its extra: "
+            'pip install "tfdetect[serve]" or "tfdetect-light[serve]".'
+        )
+    if name not in FULL:
+        return None
+    return UserError(
+        f"This needs the package {name}, which is not installed. tfdetect-light gives verdicts and "
+        "masks by exported runs (predict, serve). For everything else: pip install tfdetect"
+    )

@@ -14,11 +14,13 @@ from zoo import (
     big_endian_exif,
     bmp_with_size,
     encode,
+    exif,
     jpeg_frame,
     jpeg_segment,
     jpeg_with,
     make,
     photograph,
+    png_chunk,
     png_with,
     png_with_size,
     with_alpha,
@@ -196,6 +198,59 @@ def test_refuses_truncated_files(name):
     with pytest.raises(tf.errors.InvalidArgumentError):
         READER(tf.constant(data))
     assert decoding_error(data).startswith("damaged")
+
+
+def broken_chunk(kind, payload):
+    return png_chunk(kind, payload)[:-4] + b"\0\0\0\0"
+
+
+def png_behind(data, extra):
+    """Insert bytes behind the header chunk of a PNG."""
+    return data[:33] + extra + data[33:]
+
+
+def jpeg_behind(data, extra):
+    """Insert bytes behind the first segment of a JPEG."""
+    return jpeg_with(data, extra)
+
+
+JPEG, PNG = encode(photograph(), "JPEG"), encode(photograph(), "PNG")
+WEBP = make("webp_exif_6")
+SKIPPED = {
+    "bytes between segments": jpeg_behind(JPEG, b"\0junk\xff\0"),
+    "metadata behind such bytes": jpeg_behind(JPEG, b"\0junk" + jpeg_segment(0xE1, exif(6))),
+    "text with a wrong checksum": png_behind(PNG, broken_chunk(b"tEXt", b"Comment\0x")),
+    "animation with a wrong checksum": png_behind(PNG, broken_chunk(b"acTL", bytes(8))),
+    "bytes behind the image": PNG + b"more",
+}
+CUT = {
+    "JPEG without its end marker": JPEG[:-2],
+    "arithmetic JPEG": make("jpeg_arithmetic")[:-100],
+    "PNG without its last chunk": PNG[:-12],
+    "PNG with half of its last chunk": PNG[:-6],
+    "wrong checksum of pixels": PNG[:-17] + b"\0" + PNG[-16:],
+    "second frame of a PNG": make("apng")[:-200],
+    "WebP with a chunk beyond its end": WEBP[:40] + bytes(20) + WEBP[40:],
+    "palette of 300 colors": (bmp := make("bmp_8"))[:46] + b"\x2c\1" + bmp[48:],
+}
+
+
+@pytest.mark.parametrize("name", SKIPPED)
+def test_every_path_skips_what_decoders_skip(name):
+    for decoder in (GRAPH, READER):
+        read = decoder(tf.constant(SKIPPED[name])).numpy()
+        np.testing.assert_allclose(read, pixels(SKIPPED[name]), atol=3)
+        assert read.shape == (40, 61, 3)
+    assert decoding_error(SKIPPED[name]) is None
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_every_path_refuses_what_is_not_whole(name):
+    for decoder in (GRAPH, READER):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decoder(tf.constant(CUT[name]))
+    assert inspect_bytes(CUT[name], 10**8)[-1] == decoding_error(CUT[name])
+    assert decoding_error(CUT[name]).startswith("damaged")
 
 
 def test_sides_at_the_limit():

@@ -12,9 +12,11 @@ from conftest import run_at
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import EXPORT_FORMATS
+from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.run import open_run
 from tfdetect.models import exports
-from tfdetect.models.inference import calibrated, predict_views
+from tfdetect.models.feature_distance import with_features
+from tfdetect.models.inference import calibrated, predict_views, score_views
 from tfdetect.models.saving import load_detector
 
 
@@ -46,12 +48,23 @@ def test_onnx_is_the_same_detector_and_says_what_it_is(copied_run):
     np.testing.assert_allclose(out["probabilities"], table, atol=1e-5)
     np.testing.assert_array_equal(out["label"], table[:, 1] >= 0.25)
     assert out["inconclusive"].dtype == bool and out["p_fake"].shape == (5,)
+    check_domain(run, out, images)
     assert session.run(["p_fake"], {"images": images[:0]})[0].shape == (0,)
 
     [entry] = onnx.load(run.path / "exports/detector.onnx").metadata_props
     said = json.loads(entry.value)
     assert entry.key == "tfdetect" and said["info"]["class_names"] == ["real", "fake"]
     assert said["info"]["dataset"]["roots"] == {} and str(run.path) not in entry.value
+
+
+def check_domain(run, out, images):
+    """Compare distances and `in_domain` with those of the Keras model; noise lies outside."""
+    domain = run.info.domain
+    scores = score_views(with_features(load_detector(run)), [tf.constant(images[:, None])])
+    expected = FeatureDistance.load(run.path, domain.rest)(scores.features.numpy())
+    np.testing.assert_allclose(out["feature_distance"], expected, rtol=1e-3)
+    assert out["in_domain"].tolist() == (expected <= domain.limit).tolist()
+    assert not out["in_domain"].all()
 
 
 def test_an_export_that_differs_is_refused_and_removed(copied_run, monkeypatch):
@@ -109,3 +122,9 @@ def test_formats_of_optional_packages(copied_run, name):
         pytest.importorskip(module)
     [written] = exports.write_exports(copied_run, [name])
     assert written.max_difference < 0.01 and (copied_run.path / written.path).exists()
+    if name == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+
+        runner = Interpreter(str(copied_run.path / written.path)).get_signature_runner()
+        images = np.random.default_rng(0).integers(0, 256, (1, 24, 24, 3), np.uint8)
+        check_domain(copied_run, runner(images=images), images)

@@ -42,6 +42,8 @@ def test_no_mutant_crashes_a_decoder_or_vanishes():
     assert len(rows) == MUTANTS
     assert all(row["graph_is_reader"] for row in rows)
     assert peak < MAX_BYTES
+    # Two decoders of one format agree on what is damaged but for rare pixels of WebP and JPEG.
+    assert len(odd) <= max(2, MUTANTS / 200)
     # Lossless formats never differ; a damaged JPEG may.
     different = [row for row in rows if (row["difference"] or 0) > 3]
     assert not [row for row in different if row["container"] not in ("JPEG", "WebP")], different

@@ -24,6 +24,7 @@ from tfdetect.imaging.decode import (
 from tfdetect.imaging.formats import (
     ANIMATED_WEBP,
     CMYK,
+    LARGE_PALETTE,
     MAX_CHUNKS,
     MAX_METADATA,
     MAX_PIXELS,
@@ -34,6 +35,7 @@ from tfdetect.imaging.formats import (
 )
 
 _OTHER_FORMAT = "not a JPEG, PNG or BMP: convert to PNG"
+_CUT_CHUNK = "damaged: a chunk is cut off"
 _NO_WEBP = "WebP is not decoded here: convert to PNG"
 
 
@@ -159,10 +161,12 @@ def _examine_webp(data: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tenso
     # With several frames and no alpha, TensorFlow's decoder writes beyond its buffer.
     animated = (kind == b"VP8X") & (_number(data, 20, 1) // 2 % 2 == 1)
     reason = tf.where(animated & (reason == b""), ANIMATED_WEBP.graph_reason, reason)
-    orientation = tf.cond(
-        kind == b"VP8X", lambda: _webp_orientation(data), lambda: tf.constant(1)
-    )  # fmt: skip
-    return reason, orientation
+    is_cut, orientation = tf.cond(
+        kind == b"VP8X",
+        lambda: _webp_orientation(data),
+        lambda: (tf.constant(False), tf.constant(1)),
+    )
+    return tf.where(is_cut & (reason == b""), _CUT_CHUNK, reason), orientation
 
 
 def _examine_bmp(data: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -175,6 +179,9 @@ def _examine_bmp(data: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor
     end = tf.cast(_number(data, 10, 4), tf.int64) + row * tf.abs(height)
     is_cut = plain & (end > tf.cast(tf.strings.length(data), tf.int64))
     reason = tf.where(is_cut & (reason == b""), "damaged: it ends before its last row", reason)
+    colors = tf.bitcast(_number(data, 46, 4), tf.uint32)
+    is_large = (bits == 8) & (tf.cast(colors, tf.int64) > 256)
+    reason = tf.where(is_large & (reason == b""), LARGE_PALETTE, reason)
     return tf.where(plain, reason, ODD_BMP.graph_reason), tf.constant(1)
 
 
@@ -191,7 +198,7 @@ def _colors(data: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
     """Return the colors of palette indices uint8 [H, W, 1], which TensorFlow's decoder gives."""
     start = 14 + _number(data, 14, 4)
     count = _number(data, 46, 4)
-    count = tf.where((count == 0) | (count > 256), 256, count)
+    count = tf.where(count == 0, 256, count)
     entries = tf.io.decode_raw(_piece(data, start, 4 * count), tf.uint8)
     palette = tf.reshape(entries[: tf.size(entries) // 4 * 4], [-1, 4])[:, 2::-1]  # stored as BGR
     palette = tf.pad(palette, [[0, 256 - tf.shape(palette)[0]], [0, 0]])
@@ -282,7 +289,7 @@ def _walk_segments(
     def advance(at: tf.Tensor, number: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tuple:
         piece = tf.strings.substr(data, at, _SEGMENT_START)
         marker, length = tf.unstack(tf.cast(_big_endian_words(piece), tf.int32)[:2])
-        is_segment = (marker >= 0xFFC0) & ((marker < 0xFFD8) | (marker > 0xFFDA))
+        is_segment = (marker >= 0xFFC0) & ((marker < 0xFFD0) | (marker > 0xFFDA))
         step = tf.where(marker == 0xFFFF, 1, 2 + tf.maximum(length, 2))  # a fill byte
         is_app1 = marker == 0xFFE1
         is_exif = is_app1 & (tf.strings.substr(piece, 4, len(_EXIF_MARK)) == _EXIF_MARK)
@@ -352,30 +359,34 @@ _ALL_BYTES = [bytes([value]) for value in range(256)]
 
 
 @rare_branch
-def _webp_orientation(data: tf.Tensor) -> tf.Tensor:
+def _webp_orientation(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return whether a chunk is cut off, and the orientation."""
     length = tf.strings.length(data)
+    end = 8 + tf.cast(tf.bitcast(_number(data, 4, 4), tf.uint32), tf.int64)
+    end = tf.minimum(end, tf.cast(length, tf.int64))
 
     def goes_on(at: tf.Tensor, number: tf.Tensor, *_found: tf.Tensor) -> tf.Tensor:
         return (at + 8 <= length) & (number < MAX_CHUNKS)
 
     def advance(
-        at: tf.Tensor, number: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor
+        at: tf.Tensor, number: tf.Tensor, is_cut: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         kind, size = _piece(data, at, 4), tf.cast(_number(data, at + 4, 4), tf.int64)
         size = tf.where(size < 0, 2**32 + size, size)
+        is_cut |= tf.cast(at, tf.int64) + 8 + size > end
         after = tf.minimum(tf.cast(at, tf.int64) + 8 + size + size % 2, tf.cast(length, tf.int64))
         return (
-            tf.cast(after, tf.int32), number + 1,
+            tf.cast(after, tf.int32), number + 1, is_cut,
             tf.where((kind == b"EXIF") & (exif < 0), at, exif),
             tf.where((kind == b"XMP ") & (xmp < 0), at, xmp),
         )  # fmt: skip
 
-    start = [tf.constant(12), tf.constant(0), tf.constant(-1), tf.constant(-1)]
-    _, _, exif, xmp = tf.while_loop(goes_on, advance, start)
+    start = [tf.constant(12), tf.constant(0), tf.constant(False), tf.constant(-1), tf.constant(-1)]
+    _, _, is_cut, exif, xmp = tf.while_loop(goes_on, advance, start)
     named = tf.cond(
         exif < 0, lambda: tf.constant(0), lambda: _exif_orientation(_metadata(data, exif + 8))
     )  # fmt: skip
-    return tf.cond(
+    return is_cut, tf.cond(
         (named > 0) | (xmp < 0),
         lambda: tf.maximum(named, 1),
         lambda: _xmp_orientation(_metadata(data, xmp + 8)),

@@ -20,6 +20,7 @@ MAX_SIDE = 1_000_000  # pixels; libpng's limit, which holds for every format
 MAX_METADATA = 65_536  # bytes of EXIF and of XMP that are searched for the orientation
 MAX_SEGMENTS = 1_000  # of a JPEG's header, and MAX_CHUNKS of a PNG or WebP
 MAX_CHUNKS = 10_000
+_CHECKED_CHUNKS = 100_000  # of a PNG; those behind are not checked
 _BYTES_PER_PIXEL = 8  # of uncompressed RGBA with 16 bits
 _MIN_BYTES = 2**26  # that a file may have, however few pixels are allowed
 
@@ -101,12 +102,14 @@ class Header:
         width, height: in pixels, as stored (before the orientation is applied).
         orientation: 1 to 8, of EXIF or XMP, and of TIFF's own tag. It is 1 for AVIF and HEIF,
             which their decoders turn.
+        ignored: start and end of the parts of the file that no decoder is to see.
     """
 
     kind: Kind
     width: int
     height: int
     orientation: int = 1
+    ignored: tuple[tuple[int, int], ...] = ()
 
     @property
     def container(self) -> str:
@@ -209,8 +212,9 @@ def read_header(data: bytes) -> Header:
 
 
 def _jpeg(data: bytes) -> Header:
-    exif, xmp, frame = b"", b"", None
+    exif, xmp, frame, position = b"", b"", None, 2
     for marker, start, length in _jpeg_segments(data):
+        position = start + max(length, 0)
         part = data[start : start + min(length, MAX_METADATA)]
         if marker == 0xE1 and not exif and part.startswith(b"Exif\0\0"):
             exif = part
@@ -220,6 +224,8 @@ def _jpeg(data: bytes) -> Header:
             frame = marker, *struct.unpack(">BHHB", part[:6])
     if frame is None:
         raise ValueError("no frame")
+    if data.rfind(b"\xff\xd9", position) < 0:
+        raise ImageError("damaged: it ends before its end marker")
     marker, bits, height, width, components = frame
     kind = _JPEG
     if marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
@@ -233,16 +239,31 @@ def _jpeg(data: bytes) -> Header:
     return Header(kind, width, height, orientation_of(exif, xmp))
 
 
+_NO_METADATA = 0xFE  # the marker of a comment
+
+
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and length of the content of each segment before the first scan."""
-    position = 2
+    """Yield marker, start and length of the content of each segment before the first scan.
+
+    Decoders skip bytes between segments that are none, and so do frames here. Metadata behind such
+    bytes do not count.
+    """
+    position, is_whole = 2, True
     for _ in range(MAX_SEGMENTS):
+        if data[position] != 0xFF or data[position + 1] == 0:
+            position, is_whole = data.index(b"\xff", position + 1), False
+            continue
         marker = data[position + 1]
-        if data[position] != 0xFF or marker < 0xC0 or marker in (0xD8, 0xD9, 0xDA):
-            return
         if marker == 0xFF:  # a fill byte
             position += 1
             continue
+        if marker in (0xD9, 0xDA):
+            return
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
+            position, is_whole = position + 2, False
+            continue
+        if not is_whole and 0xE0 <= marker <= 0xEF:
+            marker = _NO_METADATA
         [length] = struct.unpack(">H", data[position + 2 : position + 4])
         yield marker, position + 4, length - 2
         position += 2 + max(length, 2)
@@ -256,7 +277,32 @@ def _png(data: bytes) -> Header:
     if data[12:16] != b"IHDR" or bits not in _PNG_DEPTHS.get(color, ()):
         raise ValueError("no valid header")
     exif, xmp, compressed = _png_metadata(data) if _PNG_METADATA.search(data) else (b"", b"", False)
-    return Header(ODD_PNG if compressed else _PNG, width, height, orientation_of(exif, xmp))
+    kind = ODD_PNG if compressed else _PNG
+    return Header(kind, width, height, orientation_of(exif, xmp), _broken_chunks(data))
+
+
+def _broken_chunks(data: bytes) -> tuple[tuple[int, int], ...]:
+    """Return start and end of each ancillary chunk with a wrong checksum, which libpng ignores.
+
+    Raises:
+        ImageError: The chunks do not go on to the end of the image, or one that is needed to decode
+            it has a wrong checksum.
+    """
+    at, found = 8, []
+    for _ in range(_CHECKED_CHUNKS):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        stop = at + 12 + length
+        if stop > len(data) or not kind.isalpha():
+            raise ImageError("damaged: it ends before its last chunk")
+        [checksum] = struct.unpack(">I", data[stop - 4 : stop])
+        if zlib.crc32(memoryview(data)[at + 4 : stop - 4]) != checksum:
+            if kind[:1].isupper():
+                raise ImageError(f"damaged: wrong checksum of a chunk ({kind.decode()})")
+            found.append((at, stop))
+        if kind == b"IEND":
+            break
+        at = stop
+    return tuple(found)
 
 
 _PNG_METADATA = re.compile(rb"eXIf|Raw profile type exif|XML:com\.adobe\.xmp")
@@ -333,11 +379,17 @@ def _webp(data: bytes) -> Header:
 
 def _webp_orientation(data: bytes) -> int:
     exif = xmp = b""
+    [size] = struct.unpack("<I", data[4:8])
     for kind, start, length in _chunks(data, 12, "<4sI", trailer=0, padded=True):
+        if start + length > min(len(data), 8 + size):
+            raise ValueError("a chunk is cut off")
         part = data[start : start + min(length, MAX_METADATA)]
         exif = part if kind == b"EXIF" and not exif else exif
         xmp = part if kind == b"XMP " and not xmp else xmp
     return orientation_of(exif, xmp)
+
+
+LARGE_PALETTE = "damaged: its palette has more than 256 colors"
 
 
 def _bmp(data: bytes) -> Header:
@@ -352,6 +404,8 @@ def _bmp(data: bytes) -> Header:
     row = (width * bits + 31) // 32 * 4
     if plain and start + row * abs(height) > len(data):
         raise ImageError("damaged: it ends before its last row")
+    if plain and bits == 8 and int.from_bytes(data[46:50], "little") > 256:
+        raise ImageError(LARGE_PALETTE)
     return Header(_BMP if plain else ODD_BMP, width, abs(height))
 
 

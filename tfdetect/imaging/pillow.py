@@ -58,12 +58,19 @@ def _opened(data: bytes, header: Header, max_pixels: int) -> Iterator["Image.Ima
     Image.MAX_IMAGE_PIXELS = None  # the table limits them
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata does no harm
-        with Image.open(io.BytesIO(data), formats=_PLUGINS[header.container]) as image:
+        shown = _without(data, header.ignored)
+        with Image.open(io.BytesIO(shown), formats=_PLUGINS[header.container]) as image:
             check_size(*image.size, max_pixels)  # a frame of a GIF may be larger than its canvas
             image.info[_ORIENTATION] = {
                 "TIFF": 1, "AVIF": _IN_EXIF, "HEIF": _IN_EXIF,
             }.get(header.container, header.orientation)  # fmt: skip
             yield image
+
+
+def _without(data: bytes, parts: tuple[tuple[int, int], ...]) -> bytes:
+    for start, stop in reversed(parts):
+        data = data[:start] + data[stop:]
+    return data
 
 
 def read_rgb(

@@ -12,8 +12,10 @@ have them: uint8 [N, H, W, 3], or of an ensemble with several views one tensor p
     mask                float32 [N, H, W, 1], P(altered) of each pixel; only of detectors that
                         predict masks and have one view
     features            float32 [N, F], and
-    feature_distance    float32 [N], their distance from those of the training images: above the
-                        run's `domain.limit` the image is unlike them; only of runs that know it
+    feature_distance    float32 [N], their distance from those of the training images, and
+    in_domain           bool [N], whether that is at most the run's `domain.limit`; only of runs
+                        that know it. Parts have no size and no format: these are for the caller
+                        to compare, with `dataset.training_images` in run.json
 
 The files and `exports.json`, which says how far each is from the Keras model, are in the run's
 folder `exports/`.
@@ -284,6 +286,7 @@ def _network(run: Run, detector: keras.Model) -> Any:
         if scores.features is not None:
             more["features"] = tf.identity(scores.features)
             more["feature_distance"] = distances_in_graph(distance, scores.features)
+            more["in_domain"] = more["feature_distance"] <= domain.limit
         table = calibrated(scores.table, run.calibration)
         fake = tf.reduce_sum(table[:, 1:], axis=1)
         kind = 1 + tf.argmax(table[:, 1:], axis=1, output_type=tf.int32)

@@ -293,7 +293,7 @@ def test_every_fault_is_named_and_counted(tmp_path):
     errors = dict(zip(*(catalog.skipped[c].to_pylist() for c in ("path", "error"))))
     assert sorted(errors) == [f"fake/{n}.png" for n in (1, 2, 3, 4)]
     assert "16x32 pixels and the image 32x32, which is another shape" in errors["fake/1.png"]
-    assert errors["fake/2.png"].startswith("its mask cannot be used: it ")
+    assert errors["fake/2.png"].startswith("its mask cannot be used: damaged: ")
     assert "missing" in errors["fake/3.png"]
     assert "not an image" in errors["fake/4.png"]
     masks = catalog.masks["coded"]

@@ -265,7 +265,7 @@ def _network(run: Run, detector: keras.Model) -> Any:
     has_masks, domain = predicts_masks(detector), run.info.domain
     if domain is not None:
         detector = with_features(detector)
-        distance = FeatureDistance.load(run.path, domain.rest)
+        distance, limit = FeatureDistance.load(run.path, domain.rest), domain.limit
     low, high = run.abstention_band
     signature = [
         tf.TensorSpec([None, *([view.crops] if view.crops > 1 else []), *view.size, 3], tf.uint8,
@@ -286,7 +286,7 @@ def _network(run: Run, detector: keras.Model) -> Any:
         if scores.features is not None:
             more["features"] = tf.identity(scores.features)
             more["feature_distance"] = distances_in_graph(distance, scores.features)
-            more["in_domain"] = more["feature_distance"] <= domain.limit
+            more["in_domain"] = more["feature_distance"] <= limit
         table = calibrated(scores.table, run.calibration)
         fake = tf.reduce_sum(table[:, 1:], axis=1)
         kind = 1 + tf.argmax(table[:, 1:], axis=1, output_type=tf.int32)

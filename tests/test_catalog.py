@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from conftest import write_images
 
+from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data import inspection
 from tfdetect.data.catalog import build_catalog
-from tfdetect.data.locate import cache_dir
 
 
 def build(root, name=None, **changes):

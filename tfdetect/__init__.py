@@ -41,6 +41,7 @@ __all__ = [
     "matrix",
     "measure_robustness",
     "prepare",
+    "push",
     "register_augmentation",
     "register_backbone",
     "register_front_end",

@@ -14,6 +14,7 @@ TASKS = {
         "explain": "show which image regions and features move a run's scores",
         "serve": "answer over HTTP, with a page to drop photographs on",
         "export": "write a run for TensorFlow alone, ONNX, LiteRT or OpenVINO",
+        "push": "upload a run to Hugging Face or Kaggle",
     },
     "Train a detector": {
         "train": "train a detector on a dataset; the result is a run (a folder)",

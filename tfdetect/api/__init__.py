@@ -33,6 +33,7 @@ from tfdetect.api.run_functions import (
     export,
     measure_robustness,
 )
+from tfdetect.api.share import push
 from tfdetect.api.training_functions import (
     MatrixResults,
     SearchResults,
@@ -83,6 +84,7 @@ __all__ = [
     "matrix",
     "measure_robustness",
     "prepare",
+    "push",
     "register_augmentation",
     "register_backbone",
     "register_front_end",

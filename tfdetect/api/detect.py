@@ -336,10 +336,13 @@ def load(run: RunLike) -> Detector:
     """Return the detector of a finished run.
 
     Args:
-        run: the run's folder, for example "saved_models/cifake_small_resnet".
+        run: the run's folder, for example "saved_models/cifake_small_resnet", or its address on a
+            hub: "hf://USER/REPOSITORY@REVISION" or "kaggle://USER/MODEL/FRAMEWORK/VARIATION". It
+            is downloaded once into the cache; `run.source` has its commit.
 
     Raises:
-        UserError: there is no such run, or it is unfinished or corrupt.
+        UserError: there is no such run, it is unfinished or corrupt, or the hub does not answer or
+            has files that are not safe.
     """
     return Detector(run if isinstance(run, Run) else open_run(run))
 

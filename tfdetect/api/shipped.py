@@ -7,6 +7,7 @@ from pathlib import Path
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
+from tfdetect.core.model_hubs import HubAddress
 from tfdetect.core.text import user_path
 
 PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES = (
@@ -35,6 +36,7 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     path = user_path(first)
     # A damaged run is one, too: its own message says what is missing.
     is_run = any((path / name).exists() for name in ("run.json", "experiment.yaml", "model.keras"))
+    is_run |= HubAddress.parse(first) is not None
     is_run |= path.is_dir() and path.name.endswith(".partial")
     is_input = path.exists() or glob.has_magic(first) or path.suffix.lower() in IMAGE_SUFFIXES
     if not is_run and (is_input or not rest):

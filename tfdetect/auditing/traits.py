@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfdetect.core.caches import cache_dir
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
 from tfdetect.imaging.formats import MAX_PIXELS, read_bytes
 from tfdetect.imaging.pillow import opened, read_rgb

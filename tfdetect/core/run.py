@@ -28,6 +28,7 @@ from tfdetect.core.documents import read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover
+from tfdetect.core.model_hubs import SOURCE_FILE, HubAddress, fetch_run
 from tfdetect.core.run_info import (
     SCHEMA_VERSION,
     AbstentionBand,
@@ -161,6 +162,17 @@ class Run:
         """What the run was made by, as YAML: its experiment, or its members."""
         name = "ensemble" if self.is_ensemble else "experiment"
         return read_text(self.path / f"{name}.yaml")
+
+    @property
+    def source(self) -> str | None:
+        """Address of a run that was fetched from a hub, with its commit or version."""
+        file = self.path / SOURCE_FILE
+        return str(read_object(file).get("source")) if file.is_file() else None
+
+    def public_info(self) -> RunInfo:
+        """Return the `RunInfo` without what it says about the machine of the training."""
+        dataset = self.info.dataset.model_copy(update={"roots": {}, "warnings": ()})
+        return self.info.model_copy(update={"dataset": dataset, "command": "", "devices": "-"})
 
     @property
     def has_exports(self) -> bool:
@@ -348,13 +360,14 @@ def expit(x: float) -> float:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a finished run.
+    """Open a finished run: a folder, or an address such as hf://user/run (`core.model_hubs`).
 
     Raises:
-        UserError: there is no such folder, or it is not a run, corrupt, of a newer schema,
-            unfinished, or without verdicts.
+        UserError: there is no such folder or address, or it is not a run, corrupt, of a newer
+            schema, unfinished, or without verdicts.
     """
-    path = user_path(path)
+    address = HubAddress.parse(path)
+    path = user_path(path) if address is None else fetch_run(address)
     path = path if path.name else path.resolve()  # ".", inside of the folder
     recover(path)
     if not path.is_dir():

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfdetect.core import console
+from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import disk_error, staged
 from tfdetect.core.folder_names import split_of
 from tfdetect.core.text import user_path
-from tfdetect.data.locate import cache_dir
 
 PREFIXES = ("tfds:", "hf:")
 _EXTENSIONS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp", b"BM": "bmp", b"GI": "gif"}

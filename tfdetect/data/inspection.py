@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfdetect.core.caches import cache_dir
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, to_os
-from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header
 from tfdetect.imaging.pillow import read_rgb

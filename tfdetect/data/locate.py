@@ -5,20 +5,16 @@ from itertools import islice
 from pathlib import Path
 
 from tfdetect.core import console
+from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import disk_error
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import PREPARED, DatasetSpec
-from tfdetect.core.text import from_os, user_path
+from tfdetect.core.text import from_os
 from tfdetect.core.walk import Walk
 
 _BATCH = 500  # paths that are matched at a time
 ENVIRONMENT = "TFDETECT_DATA"
-
-
-def cache_dir() -> Path:
-    """Return the folder for caches: $TFDETECT_CACHE, or else ~/.cache/tfdetect."""
-    return user_path(os.environ.get("TFDETECT_CACHE") or "~/.cache/tfdetect")
 
 
 def locate(spec: DatasetSpec, data_dir: Path | None = None) -> Path:

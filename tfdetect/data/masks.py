@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.run_info import MaskCoverage, MaskInfo
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import printable, to_os
-from tfdetect.data.locate import cache_dir
 from tfdetect.data.parallel import read_all, read_cache, write_cache
 from tfdetect.data.scan_result import IN_MASKS, MASK_FILE
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header

@@ -304,9 +304,7 @@ def _network(run: Run, detector: keras.Model) -> Any:
 
 def public_info(run: Run) -> str:
     """Return the run's name and `RunInfo` as JSON, without directories, commands and devices."""
-    dataset = run.info.dataset.model_copy(update={"roots": {}, "warnings": ()})
-    public = run.info.model_copy(update={"dataset": dataset, "command": "", "devices": "-"})
-    return json.dumps({"name": run.name, "info": public.model_dump(mode="json")})
+    return json.dumps({"name": run.name, "info": run.public_info().model_dump(mode="json")})
 
 
 def _write_saved_model(source: _Source, target: Path, webp: bool = False) -> float:

@@ -1,0 +1,135 @@
+"""Prediction without TensorFlow: seconds and memory of a cold process, and images a second.
+
+    python benchmarks/light.py                      # cold processes
+    python benchmarks/light.py --data path/to/cifake/test --count 10000
+
+Each row is a new process. Its peer is what anybody would write: Pillow and ONNX Runtime, a loop
+over batches of 64, and nothing else. The files are in the operating system's cache. `--python`
+names the interpreter of an environment that has tfdetect-light alone.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "saved_models"
+MODES = ("light", "tensorflow", "bare")
+PROGRAM = """
+import sys
+from pathlib import Path
+kind, run, *paths = sys.argv[1:]
+paths = [
+    str(p)
+    for each in paths
+    for p in ([each] if Path(each).is_file() else sorted(Path(each).iterdir()))
+]
+"""
+TENSORFLOW = (
+    PROGRAM
+    + """
+from tfdetect.core.quiet import import_tensorflow
+import_tensorflow()
+from tfdetect.core.run import open_run
+from tfdetect.evaluation.predictions import predict_files
+from tfdetect.models.saving import load_detector
+run = open_run(run)
+print(predict_files(run, load_detector(run), paths, progress=False).num_rows)
+"""
+)
+# Every image is one part of the detector's size: no windows, hashes or columns.
+BARE = (
+    PROGRAM
+    + """
+import numpy as np
+import onnxruntime as ort
+from PIL import Image
+session = ort.InferenceSession(f"{run}/exports/detector.onnx", providers=["CPUExecutionProvider"])
+[entry] = session.get_inputs()
+crops, (height, width) = entry.shape[1] if len(entry.shape) == 5 else None, entry.shape[-3:-1]
+for start in range(0, len(paths), 64):
+    images = []
+    for path in paths[start : start + 64]:
+        with Image.open(path) as image:
+            images.append(np.asarray(image.convert("RGB").resize((width, height))))
+    batch = np.stack(images)
+    if crops:
+        batch = np.repeat(batch[:, None], crops, 1)
+    session.run(["p_fake"], {entry.name: batch})
+print(len(paths))
+"""
+)
+
+
+def timed(python, mode, run, paths):
+    """Return seconds and peak memory in MB of a process that predicts files."""
+    if mode == "light":
+        command = ["-m", "tfdetect.predict", run, *paths, "--quiet", "--output", "rows.csv"]
+    else:
+        command = ["-c", TENSORFLOW if mode == "tensorflow" else BARE, mode, run, *paths]
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            [python, *map(str, command)], stdout=subprocess.DEVNULL, cwd=folder
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begin
+    if status:
+        raise SystemExit(f"{mode} ended with status {status}")
+    return seconds, usage.ru_maxrss / 1000
+
+
+def measure(title, run, paths, modes, repeats, python, count=1):
+    """Print a row for each mode, measured alternately."""
+    found = {mode: [] for mode in modes}
+    for _ in range(repeats):
+        for mode in modes:
+            found[mode].append(timed(python[mode], mode, run, paths))
+    for mode, each in found.items():
+        seconds, memory = (statistics.median(values) for values in zip(*each))
+        bare = statistics.median(s for s, _ in found["bare"])
+        print(f"{title:32} {mode:10} {seconds:7.2f} s {count / seconds:8.0f} images/s "
+              f"{memory:6.0f} MB  {seconds / bare:5.1f} x bare", flush=True)  # fmt: skip
+        print(json.dumps({"benchmark": "light", "case": title, "mode": mode, "seconds": seconds,
+                          "megabytes": memory, "images": count}), flush=True)  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, help="folder of small images, with those below")
+    parser.add_argument("--count", type=int, default=10_000, help="images of --data")
+    parser.add_argument("--repeats", type=int, default=5, help="processes of each kind")
+    parser.add_argument("--python", default=sys.executable, help="interpreter for `light`")
+    args = parser.parse_args()
+    python = dict.fromkeys(MODES, sys.executable) | {"light": args.python}
+
+    from PIL import Image
+
+    from tfdetect.imaging.photographs import photograph
+
+    with tempfile.TemporaryDirectory() as folder:
+        if args.data:
+            files = sorted(p for p in args.data.rglob("*") if p.suffix in (".jpg", ".png"))
+            chosen = Path(folder, "images")
+            chosen.mkdir()
+            for n, file in enumerate(random.Random(0).sample(files, args.count)):
+                (chosen / f"{n:06d}{file.suffix}").write_bytes(file.read_bytes())
+            return measure(f"{args.count:,} small files", RUNS / "cifake_small_resnet", [chosen],
+                           MODES, args.repeats, python, args.count)  # fmt: skip
+        source = photograph("china")
+        small, large = Path(folder, "small.png"), Path(folder, "large.jpg")
+        source.resize((32, 32)).save(small)
+        source.resize((4000, 3000), Image.Resampling.BICUBIC).save(large, quality=92)
+        measure("32 pixels", RUNS / "cifake_small_resnet", [small], MODES, args.repeats, python)
+        measure("12 megapixels", RUNS / "photo_detector", [large], MODES, args.repeats, python)
+
+
+if __name__ == "__main__":
+    main()

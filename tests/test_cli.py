@@ -225,6 +225,7 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
         shutil.copy(checkout / name, copy)
     for name in ("tfdetect", "data_specs", "experiments"):
         shutil.copytree(checkout / name, copy / name)
+    (copy / "saved_models").symlink_to(checkout / "saved_models")
     built = run("pip", "wheel", copy, "--no-deps", "-q", "-w", tmp_path, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
@@ -235,6 +236,8 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
         "from tfdetect.core.load_spec import load_spec\n"
         "from tfdetect.core.experiment import load_experiment\n"
         "spec = load_spec('cifake')[0]\n"
+        "from tfdetect.api.shipped import served_runs\n"
+        f"assert all(str(path).startswith('{site}') for path in served_runs())\n"
         "print(json.dumps([tfdetect.__file__, load_experiment(spec.experiment).name]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,

@@ -111,7 +111,7 @@ def test_half_precision_costs_little(name, photos, monkeypatch):
         table = predict_light(light.LightDetector(run), paths, progress=False)
         found.append(table["p_fake"].to_numpy()[1:])  # the first one is broken
     assert np.isfinite(found).all()
-    np.testing.assert_allclose(*found, atol=2e-3)
+    np.testing.assert_allclose(*found, atol=5e-3)
     assert (found[0] != found[1]).any()  # these are two networks
 
 

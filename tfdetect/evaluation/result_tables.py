@@ -126,11 +126,12 @@ def domain_table(result: dict[str, Any]) -> ResultTable | None:
          *(_cell(part, key) for key in shown)]
         for title, part in parts.items() if part
     ]  # fmt: skip
-    why = ", ".join(f"{name} {count:,}" for name, count in domain["reasons"].items())
+    reasons = ", ".join(f"{count:,} by their {name}" for name, count in domain["reasons"].items())
     return ResultTable(
         "Domain", ["images", "number", "fraction", *(NAMES[key] for key in shown)], rows,
-        "Outside of the domain are images unlike those that the detector was trained on, by "
-        f"{why}. An image may differ in several.",
+        "Images outside of the domain are unlike those that the detector was trained on"
+        + (f": {reasons}." if reasons else ".")
+        + (" An image may differ in several." if len(domain["reasons"]) > 1 else ""),
     )  # fmt: skip
 
 

@@ -15,13 +15,14 @@ from tfdetect.auditing import duplicates, shortcuts
 from tfdetect.auditing.audit_dataset import allow_unreadable, audit_dataset, quick_findings
 from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE
 from tfdetect.auditing.fixes import _encode, fix_dataset
-from tfdetect.auditing.traits import image_traits, jpeg_quality, radial_spectrum
+from tfdetect.auditing.traits import image_traits, radial_spectrum
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.plan import locate_dataset
 from tfdetect.imaging.formats import MAX_PIXELS
+from tfdetect.imaging.jpeg_tables import jpeg_quality
 from tfdetect.train import main as train_command
 
 COUNT = 60  # images a class, a third of them test

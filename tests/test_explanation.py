@@ -3,6 +3,7 @@
 import io
 import json
 import subprocess
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -14,7 +15,6 @@ from tfdetect.core.experiment import Experiment
 from tfdetect.core.run import open_run
 from tfdetect.evaluation.verdict_words import percent, verdict_words
 from tfdetect.explain import main as explain_command
-from tfdetect.explanation.file_metadata import read_metadata
 from tfdetect.explanation.maps import (
     FRONT_END,
     Explainer,
@@ -23,6 +23,7 @@ from tfdetect.explanation.maps import (
     flattened,
     shuffled,
 )
+from tfdetect.forensics.file_metadata import read_metadata
 from tfdetect.models.detector import build_detector
 from tfdetect.models.saving import load_detector
 from tfdetect.predict import main as predict_command
@@ -329,7 +330,8 @@ def examination(verdict="fake", p=0.9, inconclusive=False, reencoded=None, **cha
     row = {"p_fake": p, "verdict": verdict, "inconclusive": inconclusive, "altered_fraction": 0.1}
     values = {
         "path": Path("a.png"), "image": image, "row": row, "altered": None,
-        "reencoded": reencoded or {"jpeg:75": p, "social:2": p}, "facts": [], "differences": [],
+        "reencoded": reencoded or {"jpeg:75": p, "social:2": p}, "facts": [], "evidence": None,
+        "differences": [],
         "shrunk": "", "view_image": image, "view": 0, "front_end": None,
         "maps": {"occlusion": np.ones((64, 64), np.float32)}, "sanity": {"occlusion": 0.1},
     } | changes  # fmt: skip
@@ -371,18 +373,25 @@ def test_the_headline_is_the_verdict_in_words(calibrated_detector):
 def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     from tfdetect.explanation import wording
     from tfdetect.explanation.image_page import image_page
+    from tfdetect.forensics.evidence import evidence
+
+    def known(run, found):
+        data = io.BytesIO()
+        Image.fromarray(found.image).save(data, "PNG")
+        return evidence(data.getvalue(), [(run, found.row)])
 
     run = calibrated_detector
     assert wording.probability_at(run, 0.9, 0.5) == pytest.approx(0.9)
     assert wording.probability_at(run, 0.9, 0.01) == pytest.approx(0.9 / (0.9 + 0.1 * 99), rel=1e-6)
     assert percent(0.99999) == "more than 99.99%" and percent(0.5) == "50%"
     changed = {"jpeg:75": 0.1, "social:2": 0.2, "blur:1": 0.9}
-    page = image_page(run, examination("inpainted", reencoded=changed))
+    found = examination("inpainted", reencoded=changed)
+    page = image_page(run, replace(found, evidence=known(run, found)))
     assert "one in a hundred" in page and "8.3%" in page
     assert "1 of 3" in page and "verdict is fragile" in page
     assert "saved as JPEG, quality 75, shared 2 times" in page
     assert page.index("Looks fake") < page.index("What the probability means")
     assert 'alt="' in page and 'alt=""' not in page
     uncalibrated = run.with_calibration(None, None, {}, None, 0.5)
-    page = image_page(uncalibrated, examination("inpainted"))
+    page = image_page(uncalibrated, replace(found, evidence=known(uncalibrated, found)))
     assert "no probability" in page and "one in a hundred" not in page

@@ -29,6 +29,7 @@ __all__ = [
     "create_detector",
     "ensemble",
     "evaluate",
+    "evidence",
     "explain",
     "export",
     "fix",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tfdetect.core import cli, console
 
-METHODS = ("auto", "temperature", "platt", "isotonic", "none")
+METHODS = ("auto", "temperature", "platt", "isotonic", "shift", "none")
 
 
 def parser() -> cli.Parser:
@@ -20,6 +20,8 @@ def parser() -> cli.Parser:
              "a narrower range of inconclusive verdicts"),
             ("tfdetect calibrate saved_models/my_run --dataset path/to/folder --split all",
              "on your own labeled images, none of which was used in training"),
+            ("tfdetect calibrate saved_models/my_run --dataset path/to/photos --label authentic",
+             "so that at most 5% of photographs like yours are called fake"),
             ("tfdetect calibrate saved_models/my_run --cost 10 --threshold cost",
              "a false positive is ten times as bad as a missed fake"),
         ],
@@ -28,14 +30,20 @@ def parser() -> cli.Parser:
     data = p.add_argument_group("images")
     cli.add_dataset(data, "Images to calibrate on, which the run was not trained on (default: the "
                     "run's own dataset)")  # fmt: skip
-    cli.add_split(data, "validation", "another split than validation needs --dataset",
-                  ("train", "validation", "all"))  # fmt: skip
+    data.add_argument("--label", metavar="CLASS", help="class of all images of a --dataset folder "
+                      "without class folders: authentic, or a class of the run")  # fmt: skip
+    cli.add_split(data, None, "default: validation; of other images without validation/, and of "
+                  "authentic images alone, all", ("train", "validation", "all"))  # fmt: skip
     how = p.add_argument_group("calibration")
     how.add_argument("--method", choices=METHODS, default="auto", help="calibration method "
-                     "(default: auto, the one that does best in cross-validation)")  # fmt: skip
+                     "(default: auto, the one that does best in cross-validation; on up to 100 "
+                     "other images shift, which adds one constant to the logit)")  # fmt: skip
     how.add_argument("--threshold", metavar="RULE", help="how to choose the verdict threshold: "
                      "balanced (best balanced accuracy), eer, fpr_1, fpr_5, cost, or a number from "
                      "0 to 1 (default: as the run's experiment says, else balanced)")  # fmt: skip
+    how.add_argument("--false-positive-rate", type=float, metavar="RATE", help="with authentic "
+                     "images alone: choose the threshold so that at most this fraction of new "
+                     "images like them is called fake (default: 0.05)")  # fmt: skip
     how.add_argument("--prior", default="0.5", metavar="P", help="fraction of fakes that P(fake) "
                      "assumes, 0 to 1, or 'validation' for the fraction among the images that "
                      "are calibrated on (default: 0.5)")  # fmt: skip
@@ -63,8 +71,9 @@ def main(argv: list[str]) -> None:
 
     results = api.calibrate(
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
-        split=args.split, method=args.method, cost=args.cost,
-        abstention_error=args.abstention_error, threshold=cli.number_or_name(args.threshold),
+        label=args.label, split=args.split, method=args.method, cost=args.cost,
+        abstention_error=args.abstention_error, false_positive_rate=args.false_positive_rate,
+        threshold=cli.number_or_name(args.threshold),
         prior=cli.chosen_prior(args) or 0.5, images_in_report=not args.no_images,
         keep_hashes=not args.no_hashes, batch_size=args.batch_size, **cli.progress_of(args),
     )  # fmt: skip

@@ -1,15 +1,19 @@
 """`tfdetect predict`: verdicts on image files and folders."""
 
+import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import check_writable
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import printable, with_escapes
 
 if TYPE_CHECKING:
     from tfdetect.api import Predictions
+    from tfdetect.core.run import Run
 
 
 def parser() -> cli.Parser:
@@ -27,6 +31,8 @@ def parser() -> cli.Parser:
              "with a page that explains the verdict"),
             ("tfdetect predict saved_models/localizer_photos photo.jpg --masks masks/",
              "where the image was altered"),
+            ("tfdetect predict photo.jpg --evidence",
+             "with everything else that is known: metadata, JPEG history, copied regions"),
         ],
     )  # fmt: skip
     p.add_argument("paths", nargs="+", metavar="[RUN] IMAGE", help="folder of a run (without one, "
@@ -43,6 +49,12 @@ def parser() -> cli.Parser:
                      "of each image as PNG files; for detectors that predict masks")  # fmt: skip
     out.add_argument("--explain", type=Path, metavar="DIR", help="write an HTML page for each "
                      "image: verdict, probability, heat maps, stability, metadata")  # fmt: skip
+    out.add_argument("--evidence", action="store_true", help="show what else is known of each "
+                     "image and how often each finding is wrong: content credentials, notes of "
+                     "generators, camera data, JPEG history, copied regions")  # fmt: skip
+    out.add_argument("--copies", type=Path, metavar="DIR", help="write a mask and an overlay of "
+                     "regions that are copies of other regions, as PNG files; needs no "
+                     "detector that predicts masks")  # fmt: skip
     cli.add_batch_size(out)
     cli.add_max_pixels(out)
     cli.add_json(out)
@@ -70,11 +82,14 @@ def main(argv: list[str]) -> int:
     detector = api.load(run).with_options(
         threshold=threshold, prior=prior, crops=args.crops, flips=args.flips
     )
+    wants_evidence = args.evidence or args.copies is not None
+    if args.copies:
+        check_writable(args.copies, "--copies")
     failures: list[OSError] = []
 
     def show(found: "Predictions") -> None:
         try:
-            _show(found, args.output, args.json)
+            _show(found, args.output, args.json and not wants_evidence)
         except OSError as error:  # masks and pages are written nevertheless
             failures.append(error)
 
@@ -82,13 +97,18 @@ def main(argv: list[str]) -> int:
         images, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
         progress=not args.quiet, on_verdicts=show, max_pixels=args.max_pixels or MAX_PIXELS,
     )  # fmt: skip
+    unwritten = dict(predictions.unwritten)
+    if wants_evidence:
+        verdicts = [(detector.run, list(predictions))]
+        if chosen is None and not detector.run.predicts_masks and args.evidence:
+            verdicts += _localizer_verdicts(images, args)
+        unwritten |= _show_evidence(verdicts, args)
     if args.masks:
         console.log(f"Masks and overlays in {args.masks}")
     for page in predictions.pages:
         console.log(f"Explained in {printable(page)}")
     if predictions.unreadable:
         console.warn(f"{predictions.unreadable} of {len(predictions)} files could not be read")
-    unwritten = predictions.unwritten
     if unwritten:
         path, reason = next(iter(unwritten.items()))
         console.warn(f"{len(unwritten)} masks or pages could not be written, the first: {path}: "
@@ -106,6 +126,48 @@ def main(argv: list[str]) -> int:
     if failures:
         raise failures[0]
     return int(bool(unwritten) or predictions.unreadable == len(predictions))
+
+
+def _localizer_verdicts(
+    images: list[str], args: argparse.Namespace
+) -> "list[tuple[Run, list[dict[str, Any]]]]":
+    """Return what the localizer that comes with tfdetect says, if this installation has it."""
+    from tfdetect import api
+    from tfdetect.api.shipped import shipped_detector
+
+    try:
+        run, _ = shipped_detector(images, masks=True)
+    except UserError:
+        return []
+    localizer = api.load(run)
+    rows = localizer.predict(images, progress=not args.quiet,
+                             max_pixels=args.max_pixels or MAX_PIXELS)  # fmt: skip
+    return [(localizer.run, list(rows))]
+
+
+def _show_evidence(
+    verdicts: "list[tuple[Run, list[dict[str, Any]]]]", args: argparse.Namespace
+) -> dict[Path, str]:
+    """Print the evidence on each image; return the files that could not be written, and why."""
+    from tfdetect.api.evidence_functions import examine_files
+    from tfdetect.core.files import FailedWrites
+    from tfdetect.forensics.evidence import printed
+
+    failed = FailedWrites()
+    rows = verdicts[0][1]
+    paths = [row["path"] for row in rows if row["error"] is None]
+    found = dict(examine_files(paths, verdicts, args.copies, failed, not args.quiet,
+                               args.max_pixels or MAX_PIXELS))  # fmt: skip
+    if args.json:
+        more = {path: {"evidence": each.to_dict()} for path, each in found.items()}
+        console.print_json([row | {"path": with_escapes(row["path"])} | more.get(row["path"], {})
+                            for row in rows])  # fmt: skip
+    elif args.evidence:
+        for path, each in found.items():
+            console.result("\n" + printed(printable(path), each))
+    if args.copies:
+        console.log(f"Copied regions in {printable(args.copies)}")
+    return failed.reasons
 
 
 def _show(found: "Predictions", output: Path | None, as_json: bool) -> None:

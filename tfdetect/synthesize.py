@@ -58,6 +58,12 @@ def parser() -> cli.Parser:
                       "(default: 0.02,0.4)")
     what.add_argument("--edge", type=float, default=2, metavar="PIXELS",
                       help="width of the soft edge inside the mask (default: 2)")
+    what.add_argument("--copy-rotation", type=_degrees, default=0, metavar="DEGREES",
+                      help="fill 'copy_move': turn copies by up to so many degrees, 0 to 180 "
+                      "(default: 0)")
+    what.add_argument("--copy-scale", type=_factors, default="1,1", metavar="LOW,HIGH",
+                      help="fill 'copy_move': scale copies by a factor between these, from 0.25 to "
+                      "4 (default: 1,1)")
     what.add_argument("--seed", type=cli.number_above(-1, whole=True), default=0, metavar="N",
                       help="seed of all random choices (default: 0)")
     models = p.add_argument_group("models and inputs of some masks and fills")
@@ -146,13 +152,16 @@ def settings_of(args: argparse.Namespace) -> "Settings":
         prompts |= read_captions(args.captions)
     if "diffusion" in fills and not prompts:
         raise UserError("The fill 'diffusion' needs --prompt TEXT or --captions FILE.")
-    mask_options, fill_options = {}, {}
+    mask_options: dict[str, dict] = {}
+    fill_options: dict[str, dict] = {}
     if args.segmentations:
         mask_options["segments"] = {"segmentations": args.segmentations}
     if args.segmenter:
         mask_options["objects"] = {"preset": args.segmenter}
     if args.diffusion:
         fill_options = {name: {"preset": args.diffusion} for name in ("vae", "diffusion")}
+    if args.copy_rotation or args.copy_scale != (1, 1):
+        fill_options["copy_move"] = {"rotation": args.copy_rotation, "scale": args.copy_scale}
     return Settings(
         masks, fills, args.variants, args.coverage, args.edge, args.size, args.encode,
         args.quality, args.seed, mask_options, fill_options, prompts, args.autoencoder,
@@ -167,6 +176,29 @@ def _coverage(text: str) -> tuple[float, float]:
     if not 0 <= low < high <= 1:
         raise argparse.ArgumentTypeError(
             "expected two fractions from 0 to 1, the lower one first, for example 0.02,0.4, "
+            f"received {text!r}"
+        )
+    return low, high
+
+
+def _degrees(text: str) -> float:
+    try:
+        degrees = float(text)
+    except ValueError:
+        degrees = -1
+    if not 0 <= degrees <= 180:
+        raise argparse.ArgumentTypeError(f"expected an angle from 0 to 180, received {text!r}")
+    return degrees
+
+
+def _factors(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not 0.25 <= low <= high <= 4:
+        raise argparse.ArgumentTypeError(
+            "expected two factors from 0.25 to 4, the lower one first, for example 0.8,1.25, "
             f"received {text!r}"
         )
     return low, high

@@ -16,6 +16,7 @@ and `progress=False` to silence them.
 
 from tfdetect.api.data_functions import audit, fix, prepare, synthesize
 from tfdetect.api.detect import Detector, Predictions, load
+from tfdetect.api.evidence_functions import evidence
 from tfdetect.api.model_functions import (
     create_detector,
     list_backbones,
@@ -72,6 +73,7 @@ __all__ = [
     "create_detector",
     "ensemble",
     "evaluate",
+    "evidence",
     "explain",
     "export",
     "fix",

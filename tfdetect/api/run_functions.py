@@ -19,6 +19,7 @@ from tfdetect.core.run_writer import evaluating, updating, write_info
 
 if TYPE_CHECKING:
     from tfdetect.core.spec import DatasetSpec
+    from tfdetect.data.catalog import Catalog
     from tfdetect.models.exports import Export
 
 
@@ -170,10 +171,12 @@ def calibrate(
     *,
     data_dir: str | Path | None = None,
     authentic: str | None = None,
-    split: str = "validation",
+    label: str | None = None,
+    split: str | None = None,
     method: str = "auto",
     cost: float | None = None,
     abstention_error: float | None = None,
+    false_positive_rate: float | None = None,
     threshold: float | str | None = None,
     prior: float | str = 0.5,
     images_in_report: bool = True,
@@ -190,13 +193,19 @@ def calibrate(
         run: a run or its folder. It is changed as a whole, with its SavedModel and report.
         dataset, data_dir, authentic: the images to calibrate on, which the run was not trained
             on; by default its own validation split.
-        split: "validation"; of another dataset also "train" or "all".
-        method: "auto" (what does best in cross-validation), "temperature", "platt", "isotonic"
-            or "none".
+        label: class of all images of a folder without class folders.
+        split: "validation"; of another dataset also "train" or "all". By default validation; of
+            another dataset without such images, or of authentic images alone, all.
+        method: "auto" (what does best in cross-validation; "shift" on up to 100 images of another
+            dataset), "temperature", "platt", "isotonic", "shift" (one constant is added to the
+            logit) or "none".
         cost: what a false positive costs, where a missed fake costs 1: chooses the operating
             point "cost".
         abstention_error: fraction of each class, below 0.5, that may get a wrong verdict outside
             the abstention band; by default 0.01, or 0.05 with few images.
+        false_positive_rate: with authentic images of another dataset alone, the threshold is
+            chosen so that at most this fraction of new images like them is called fake; by default
+            0.05.
         threshold: P(fake) from which the verdict is fake, 0 to 1, or how to choose it:
             "balanced" (best balanced accuracy), "eer", "fpr_1", "fpr_5" or "cost"; by default
             what the run's experiment says.
@@ -218,25 +227,32 @@ def calibrate(
         raise UserError(
             f"--abstention-error must be above 0 and below 0.5. Received: {abstention_error}."
         )
-    if dataset is None and split != "validation":
+    if false_positive_rate is not None and not 0 < false_positive_rate < 1:
+        raise UserError(
+            f"--false-positive-rate must be above 0 and below 1. Received: {false_positive_rate}."
+        )
+    if dataset is None and split not in (None, "validation"):
         raise UserError(
             f"--split {split} of the run's own dataset contains images that it was trained on. "
             "Calibrate on validation, or give other images with --dataset."
         )
     run = run_of(run)
     check_writable(run.path.parent, None)
-    spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, None)
+    spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, None, label)
     import_tensorflow()
     from tfdetect.data.describe import read_data
     from tfdetect.evaluation.calibrate_run import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.models.exports import export_finished_run, exported_formats
 
+    catalog = read_data(spec, roots, progress, log)
+    if split is None:
+        split = "validation" if dataset is None else _calibration_split(catalog)
     settings = CalibrationSettings(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
-        required=True, keep_hashes=keep_hashes,
+        required=True, keep_hashes=keep_hashes, false_positive_rate=false_positive_rate,
+        dataset="" if spec.name == run.info.dataset.name else spec.name,
     )  # fmt: skip
-    catalog = read_data(spec, roots, progress, log)
     with console.quiet(not progress), updating(run) as staged:
         evaluation = evaluate_run(
             staged, catalog, (split,) if split == "all" else (split, "test"),
@@ -246,6 +262,13 @@ def calibrate(
         write_info(evaluation.run)
         export_finished_run(evaluation.run, exported_formats(run))
     return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
+
+
+def _calibration_split(catalog: Catalog) -> str:
+    """Return which images of another dataset a run is calibrated on."""
+    labels = catalog.split("all")["label"].to_numpy()
+    one_class = not (labels > 0).any()
+    return "all" if one_class or not catalog.split("validation").num_rows else "validation"
 
 
 COMPARED = (

@@ -17,6 +17,7 @@ from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.parallel import read_all, read_cache, write_cache
 from tfdetect.imaging.formats import MAX_PIXELS, read_bytes
+from tfdetect.imaging.jpeg_tables import jpeg_quality
 from tfdetect.imaging.pillow import opened, read_rgb
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ MAX_GRAY_COLORFULNESS = 3.0  # mean difference of the channels, in 0..255, of a 
 _SPECTRUM = tuple(f"band_{i:02}" for i in range(1, BANDS + 1))
 
 _CACHE = "traits-4"  # to be renamed whenever the same file would get other traits
-# The luminance table of the JPEG standard (ITU T.81, annex K), in natural order; libjpeg scales it
-# by the quality.
-_LUMINANCE = np.array([
-    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
-    14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113,
-    92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
-])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,32 +161,6 @@ def add_name_traits(table: pa.Table) -> pa.Table:
 def name_shape(stem: str) -> str:
     """Return a file name's pattern: letters become a, digits 9, the rest is unchanged."""
     return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]+", "a", stem))[:40]
-
-
-def jpeg_quality(tables: dict[int, list[int]]) -> tuple[float | None, bool]:
-    """Return the libjpeg quality, 1 to 100, with the nearest luminance table.
-
-    Args:
-        tables: quantization tables in natural order, as Pillow gives them.
-
-    Returns:
-        The quality, None without tables, and whether the table is exactly libjpeg's.
-    """
-    if not tables:
-        return None, False
-    errors = ((_LIBJPEG_TABLES - np.asarray(tables[min(tables)])) ** 2).sum(1)
-    best = int(errors.argmin())
-    return float(best + 1), bool(errors[best] == 0)
-
-
-def _libjpeg_tables() -> np.ndarray:
-    """Return libjpeg's luminance tables of the qualities 1 to 100, int [100, 64]."""
-    q = np.arange(1, 101)[:, None]
-    scale = np.where(q < 50, 5000 // q, 200 - 2 * q)
-    return np.clip((_LUMINANCE * scale + 50) // 100, 1, 255)
-
-
-_LIBJPEG_TABLES = _libjpeg_tables()
 
 
 def image_traits(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple:

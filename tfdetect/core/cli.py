@@ -129,14 +129,14 @@ def add_set(p: Arguments) -> None:
 
 def add_split(
     p: Arguments,
-    default: str,
+    default: str | None,
     note: str = "",
     choices: Sequence[str] = ("train", "validation", "test", "all"),
 ) -> None:
-    """Add --split, of one split."""
+    """Add --split, of one split; without a default the note says what happens."""
+    notes = "; ".join(part for part in (f"default: {default}" if default else "", note) if part)
     p.add_argument("--split", choices=choices, default=default, metavar="SPLIT",
-                   help=f"one of {', '.join(choices)} (default: {default}"
-                   f"{'; ' + note if note else ''})")  # fmt: skip
+                   help=f"one of {', '.join(choices)} ({notes})")  # fmt: skip
 
 
 def add_devices(p: Arguments, each: str = "") -> None:

@@ -38,7 +38,7 @@ class Calibration(Document):
     `RunInfo.prior` says for which fraction the run reports probabilities.
 
     Attributes:
-        method: how it was fitted.
+        method: how it was fitted; "shift" is a shift alone.
         scale, shift: calibrated logit = scale * logit + shift, for temperature and Platt.
         knots: raw and calibrated logits between which isotonic regression interpolates.
         images: number of images that it was fitted on.
@@ -46,7 +46,7 @@ class Calibration(Document):
         log_loss: before and after the calibration, in nats, on these images.
     """
 
-    method: Literal["temperature", "platt", "isotonic"]
+    method: Literal["temperature", "platt", "isotonic", "shift"]
     scale: float = 1.0
     shift: float = 0.0
     knots: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -67,6 +67,33 @@ class OperatingPoint(Document):
     tpr: float = Field(ge=0, le=1)
     authentic: int | None = Field(None, ge=1)
     fakes: int | None = Field(None, ge=1)
+
+
+class Adaptation(Document):
+    """How a finished run was adapted to images of another kind.
+
+    Attributes:
+        kind: "threshold" where only the threshold was chosen, on authentic images alone; "shift"
+            where one constant was added to the logits.
+        dataset: name of the dataset that it was adapted to.
+        authentic, fakes: numbers of its images.
+        false_positive_rate: that the threshold promises for new authentic images like these, on
+            average over such choices; none for a shift.
+        rate_bound: that 95 of 100 such choices keep; none for a shift.
+        shift: that was added to the calibrated logits; none for a threshold.
+        shift_interval: its 95% interval.
+        log_loss: before and after the shift, in nats, on these images.
+    """
+
+    kind: Literal["threshold", "shift"]
+    dataset: Name
+    authentic: int = Field(ge=0)
+    fakes: int = Field(ge=0)
+    false_positive_rate: float | None = Field(None, gt=0, lt=1)
+    rate_bound: float | None = Field(None, ge=0, le=1)
+    shift: float | None = None
+    shift_interval: tuple[float, float] | None = None
+    log_loss: tuple[float, float] | None = None
 
 
 class AbstentionBand(Document):
@@ -209,6 +236,7 @@ class RunInfo(Document):
         operating_points: thresholds by name, such as "fpr_1", chosen on validation.
         abstention_band: P(fake) for which the verdict is inconclusive; none if too few
             validation images allow one.
+        adaptation: to which images the run was adapted after its training; none if to none.
         domain: how images unlike the training images are recognized by their features; none if
             there are too few images, or the training images were not at hand.
         dataset: the data of the training.
@@ -240,6 +268,7 @@ class RunInfo(Document):
     calibration: Calibration | None = None
     operating_points: dict[str, OperatingPoint] = {}
     abstention_band: AbstentionBand | None = None
+    adaptation: Adaptation | None = None
     domain: Domain | None = None
     dataset: DatasetInfo
     fusion: str | None = None

@@ -10,7 +10,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.run import Run
 
-METHODS = ("auto", "temperature", "platt", "isotonic", "none")
+METHODS = ("auto", "temperature", "platt", "isotonic", "shift", "none")
 DEFAULT_PRIOR = 0.5
 
 
@@ -28,6 +28,9 @@ class CalibrationSettings:
         threshold: the operating point that gives the verdict, or P(fake) itself; None for what
             the run's experiment says (`training.threshold`).
         required: whether images of one class alone are an error.
+        dataset: name of the images that are not the run's own; "" for its own. Few of them adapt
+            the run instead of calibrating it; see `adaptation`.
+        false_positive_rate: that a threshold chosen on authentic images alone promises.
         keep_hashes: whether the run keeps hashes of its training images, if they are at hand.
     """
 
@@ -37,6 +40,8 @@ class CalibrationSettings:
     prior: float | str = DEFAULT_PRIOR
     threshold: str | float | None = None
     required: bool = False
+    dataset: str = ""
+    false_positive_rate: float | None = None
     keep_hashes: bool = True
 
 
@@ -50,9 +55,12 @@ def calibrate_run(
 ) -> Run:
     """Return the run with a calibration, operating points, a threshold and an abstention band.
 
-    The calibration is fitted on the images as frequent as they are; then the run's prior shifts
-    the logits by logit(prior) - logit(fraction of fakes among the images). Everything else is
-    chosen at that prior. Without a calibration P(fake) stays the detector's own score, and the
+    Where the settings name another dataset than the run's own, authentic images alone choose only
+    the threshold, and up to 100 images of both classes fit only a shift of the logit.
+
+    Otherwise the calibration is fitted on the images as frequent as they are; then the run's prior
+    shifts the logits by logit(prior) - logit(fraction of fakes among the images). Everything else
+    is chosen at that prior. Without a calibration P(fake) stays the detector's own score, and the
     threshold is chosen on it.
 
     Args:
@@ -78,6 +86,17 @@ def calibrate_run(
     _check(settings)
     readable = table["error"].is_null().to_numpy()
     fake = (labels > 0)[readable]
+    if settings.dataset and len(fake) and not fake.any():
+        return _with_conformal_threshold(run, table, readable, settings, log)
+    if settings.false_positive_rate is not None:
+        raise UserError(
+            "--false-positive-rate chooses a threshold on authentic images alone, and "
+            f"{int(fake.sum()):,} of these are fakes. With both classes use --threshold fpr_5."
+        )
+    if settings.method == "shift" or (
+        settings.dataset and settings.method == "auto" and _is_few(fake)
+    ):
+        return _with_shift(run, table, readable, fake, settings, log)
     if settings.required and (fake.all() or not fake.any()):
         kind = "fakes" if fake.any() else "authentic images"
         raise UserError(
@@ -99,7 +118,7 @@ def calibrate_run(
     if fitted is not None:
         given = settings.prior
         prior = fitted.fake_fraction if isinstance(given, str) else given
-    run = uncalibrated(run).with_info(calibration=fitted, prior=prior)
+    run = uncalibrated(run).with_info(calibration=fitted, prior=prior, adaptation=None)
     p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
     points = operating_points(p, fake, settings.cost, prior or DEFAULT_PRIOR)
     rule = _threshold_rule(run, settings)
@@ -108,6 +127,117 @@ def calibrate_run(
     threshold = choose_threshold(rule, points)
     band = abstention_band(p, fake, threshold, settings.error_rate)
     return run.with_calibration(fitted, prior, points, band, threshold)
+
+
+def _is_few(fake: np.ndarray) -> bool:
+    """Return whether images are too few to calibrate on, and enough for a shift."""
+    from tfdetect.evaluation.adaptation import MAX_SHIFT_IMAGES
+
+    return bool(fake.any() and not fake.all() and len(fake) <= MAX_SHIFT_IMAGES)
+
+
+def _with_conformal_threshold(
+    run: Run,
+    table: pa.Table,
+    readable: np.ndarray,
+    settings: CalibrationSettings,
+    log: Callable[[str], None],
+) -> Run:
+    """Return the run with a threshold that few authentic images like these reach."""
+    from tfdetect.core.run_info import Adaptation
+    from tfdetect.evaluation.adaptation import DEFAULT_RATE, conformal_threshold, rate_bound
+    from tfdetect.evaluation.prediction_columns import recalibrate
+
+    given = {"a threshold": settings.threshold, "a cost": settings.cost,
+             "an abstention error": settings.error_rate}  # fmt: skip
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise UserError(
+            "All images are authentic, so they choose the threshold for a false positive rate "
+            f"(--false-positive-rate), and {wrong[0]} has no meaning."
+        )
+    rate = DEFAULT_RATE if settings.false_positive_rate is None else settings.false_positive_rate
+    p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
+    threshold, bound = conformal_threshold(p, rate), rate_bound(len(p), rate)
+    log(
+        f"threshold: {threshold:.4f}, chosen on {len(p):,} authentic images so that at most "
+        f"{rate:.1%} of new images like these are called fake, on average over such choices; in 95 "
+        f"of 100 at most {bound:.1%}"
+    )
+    adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
+                            false_positive_rate=rate, rate_bound=round(bound, 6))  # fmt: skip
+    return run.with_info(threshold=threshold, adaptation=adaptation)
+
+
+def _with_shift(
+    run: Run,
+    table: pa.Table,
+    readable: np.ndarray,
+    fake: np.ndarray,
+    settings: CalibrationSettings,
+    log: Callable[[str], None],
+) -> Run:
+    """Return the run with a constant added to its logits; its threshold and band stay."""
+    from tfdetect.core.run import expit
+    from tfdetect.core.run import logit as logit_of
+    from tfdetect.core.run_info import Adaptation, Calibration
+    from tfdetect.evaluation.adaptation import MIN_SHIFT_CLASS, MIN_SHIFT_IMAGES, fit_shift
+    from tfdetect.evaluation.calibration import apply_calibration, log_loss
+    from tfdetect.evaluation.prediction_columns import raw_logits
+
+    smallest = int(min(fake.sum(), (~fake).sum()))
+    if len(fake) < MIN_SHIFT_IMAGES or smallest < MIN_SHIFT_CLASS:
+        raise UserError(
+            f"A shift needs at least {MIN_SHIFT_IMAGES} images, {MIN_SHIFT_CLASS} of each class. "
+            f"Received: {len(fake)} images, {int((~fake).sum())} authentic and {int(fake.sum())} "
+            "fake. Label more images, or give authentic ones alone."
+        )
+    if settings.cost is not None or settings.error_rate is not None:
+        raise UserError(
+            f"{len(fake)} images are too few to choose a cost or an abstention band on. Leave "
+            "--cost and --abstention-error out, or label more than 100 images."
+        )
+    before, fraction = run.info.calibration, float(fake.mean())
+    old = before or Calibration(method="shift", images=len(fake), fake_fraction=fraction,
+                                log_loss=(0, 0))  # fmt: skip
+    prior = run.info.prior or DEFAULT_PRIOR
+    logits = apply_calibration(old, raw_logits(table, run)[readable])
+    logits = logits + logit_of(fraction) - logit_of(old.fake_fraction)
+    shift, reach = fit_shift(logits, fake)
+    losses = log_loss(logits, fake), log_loss(logits + shift, fake)
+    changed: dict = {"shift": old.shift + shift}
+    if old.knots is not None:
+        changed = {"knots": (old.knots[0], tuple(y + shift for y in old.knots[1]))}
+    log(
+        f"shift: {shift:+.2f} [{reach[0]:+.2f}, {reach[1]:+.2f}] added to the logits, log-loss "
+        f"{losses[0]:.4f} before, {losses[1]:.4f} after; threshold and abstention band stay"
+    )
+    if reach[0] <= 0 <= reach[1]:
+        log("shift: the interval contains 0, so it may do nothing")
+    adaptation = Adaptation(
+        kind="shift", dataset=settings.dataset or run.info.dataset.name,
+        authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
+        shift_interval=(round(reach[0], 6), round(reach[1], 6)),
+        log_loss=(round(losses[0], 6), round(losses[1], 6)),
+    )  # fmt: skip
+    # Points that were chosen on validation separate the same images as before.
+    points = {
+        name: point.model_copy(update={"threshold": expit(logit_of(point.threshold) + shift)})
+        for name, point in run.info.operating_points.items()
+    }
+    threshold = run.threshold
+    if isinstance(settings.threshold, str):
+        if settings.threshold not in points:
+            raise UserError(
+                f"{run.name} has no operating point {settings.threshold!r} (it has: "
+                f"{', '.join(points) or 'none'}), and {len(fake)} images are too few to choose one."
+            )
+        threshold = points[settings.threshold].threshold
+    elif settings.threshold is not None:
+        threshold = float(settings.threshold)
+    return run.with_info(
+        calibration=old.model_copy(update=changed), prior=prior, operating_points=points,
+        threshold=threshold, adaptation=adaptation,
+    )  # fmt: skip
 
 
 def _check(settings: CalibrationSettings) -> None:

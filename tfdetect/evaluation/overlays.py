@@ -15,25 +15,28 @@ from tfdetect.evaluation.mask_metrics import THRESHOLD
 
 if TYPE_CHECKING:  # writing needs no TensorFlow
     from tfdetect.evaluation.prediction_columns import MaskPrediction
+    from tfdetect.forensics.copies import Copies
 
 _RED = np.array([230, 30, 30], np.float32)
+_BLUE = np.array([30, 90, 230], np.float32)
 
 
-def overlay(image: np.ndarray, altered: np.ndarray) -> np.ndarray:
-    """Return the image with its altered region tinted and outlined in red.
+def overlay(image: np.ndarray, altered: np.ndarray, color: np.ndarray = _RED) -> np.ndarray:
+    """Return the image with its altered region tinted and outlined.
 
     Args:
         image: uint8 [H, W, 3].
         altered: bool [H, W].
+        color: float32 [3], RGB in 0..255; by default red.
 
     Returns:
         uint8 [H, W, 3]; pixels that are not altered are unchanged, except for the outline.
     """
     tinted = image.copy()
-    tinted[altered] = 0.6 * image[altered] + 0.4 * _RED
+    tinted[altered] = 0.6 * image[altered] + 0.4 * color
     width = max(1, round(max(altered.shape) / 300))
     inside = ~_grown(~altered, 1)
-    tinted[_grown(altered & ~inside, width // 2)] = _RED
+    tinted[_grown(altered & ~inside, width // 2)] = color
     return tinted
 
 
@@ -65,6 +68,40 @@ def output_names(paths: list[str]) -> list[str]:
         os.path.join(os.path.dirname(name), file_name(os.path.basename(name), most=MAX_NAME_BYTES))
         for name in chosen
     ]
+
+
+class CopyWriter:
+    """Writes <name>.copies.png and <name>.copies_overlay.png for each image.
+
+    The first is 255 where a region is a copy, 128 where it was copied from, and 0 elsewhere. In the
+    overlay copies are red and their sources blue.
+    """
+
+    def __init__(self, folder: Path, paths: list[str], failed: FailedWrites):
+        self.folder = folder
+        self._names, self._failed = output_names(paths), failed
+
+    def write(self, number: int, image: np.ndarray, copies: "Copies") -> None:
+        """Write the files of one image, or note that they cannot be written.
+
+        Args:
+            number: of the image among the paths.
+            image: uint8 [H, W, 3].
+            copies: of the same size.
+        """
+        path = self.folder / self._names[number]
+        mask = np.where(copies.copied, 255, np.where(copies.sources, 128, 0)).astype(np.uint8)
+        with self._failed.skipping(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for kind, pixels in (("copies", mask), ("copies_overlay", copy_overlay(image, copies))):
+                data = io.BytesIO()
+                Image.fromarray(pixels).save(data, "PNG")
+                write_bytes(path.with_name(f"{path.name}.{kind}.png"), data.getvalue())
+
+
+def copy_overlay(image: np.ndarray, copies: "Copies") -> np.ndarray:
+    """Return the image uint8 [H, W, 3] with copies in red and their sources in blue."""
+    return overlay(overlay(image, copies.sources, _BLUE), copies.copied)
 
 
 class MaskWriter:

@@ -54,7 +54,29 @@ def threshold_sentence(run: Run) -> str:
     inconclusive = (
         f" From {low:.3f} up to {high:.3f} the verdict is inconclusive." if low < high else ""
     )
-    return f"The verdict is fake from P(fake) {run.threshold:.3f} on{why}.{inconclusive}"
+    adapted = f" {sentence}" if (sentence := adaptation_sentence(run)) else ""
+    return f"The verdict is fake from P(fake) {run.threshold:.3f} on{why}.{inconclusive}{adapted}"
+
+
+def adaptation_sentence(run: Run) -> str:
+    """Return to which images the run was adapted after its training; "" if to none."""
+    adapted = run.info.adaptation
+    if adapted is None:
+        return ""
+    images = f"{adapted.authentic:,} authentic images"
+    if adapted.kind == "threshold":
+        assert adapted.false_positive_rate is not None and adapted.rate_bound is not None
+        return (
+            f"The threshold was chosen on {images} of {adapted.dataset} so that at most "
+            f"{adapted.false_positive_rate:.1%} of new images like these are called fake, on "
+            f"average over such choices (in 95 of 100 at most {adapted.rate_bound:.1%})."
+        )
+    assert adapted.shift is not None and adapted.shift_interval is not None
+    low, high = adapted.shift_interval
+    return (
+        f"A shift of {adapted.shift:+.2f} [{low:+.2f}, {high:+.2f}] was added to the logits, "
+        f"fitted on {images} and {adapted.fakes:,} fakes of {adapted.dataset}."
+    )
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

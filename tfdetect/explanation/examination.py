@@ -15,8 +15,9 @@ from tfdetect.core.text import from_os, to_os
 from tfdetect.data.sources import Files
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.evaluation.verdicts import is_fake
-from tfdetect.explanation.file_metadata import Fact, format_of, read_metadata
 from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, views_of
+from tfdetect.forensics.evidence import Evidence, evidence
+from tfdetect.forensics.file_metadata import Fact, format_of, read_metadata
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import window, windows
 from tfdetect.imaging.read import decode_any
@@ -40,6 +41,7 @@ class Examination:
         altered: P(altered), float32 [H, W]; None if the detector predicts no masks.
         reencoded: P(fake) after each re-encoding, by the name of the degradation.
         facts: what the file says about itself.
+        evidence: all that is known, one line for each piece, with the headline.
         differences: how the image differs from the training images.
         shrunk: a sentence where the detector sees a much smaller copy; else "".
         view_image: what the detector sees and the maps are drawn over, uint8 [h, w, 3].
@@ -55,6 +57,7 @@ class Examination:
     altered: np.ndarray | None
     reencoded: dict[str, float]
     facts: list[Fact]
+    evidence: Evidence
     differences: list[str]
     shrunk: str
     view_image: np.ndarray
@@ -93,7 +96,8 @@ def examine(run: Run, explainer: Explainer, row: dict[str, Any]) -> Examination:
     differences = training_differences(run, row, image.shape[:2], format_of(path))
     return Examination(
         path=path, image=image, row=row, altered=altered, reencoded=_reencode(run, detector, path),
-        facts=read_metadata(path), differences=differences,
+        facts=read_metadata(path), evidence=evidence(path, [(run, row)], image),
+        differences=differences,
         shrunk="" if differences else _shrunk(run, image.shape[:2]), view_image=view_image,
         view=view, front_end=front_end, maps=maps, sanity=explainer.sanity(views, maps, view),
     )  # fmt: skip

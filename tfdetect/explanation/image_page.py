@@ -30,14 +30,15 @@ from tfdetect.evaluation.figures import GRAY, GREEN, RED
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.evaluation.overlays import overlay
+from tfdetect.evaluation.overlays import copy_overlay, overlay
 from tfdetect.evaluation.run_description import chosen_on
-from tfdetect.evaluation.verdict_words import percent, verdict_words
+from tfdetect.evaluation.verdict_words import percent
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.explanation import wording
 from tfdetect.explanation.examination import Examination, examine
 from tfdetect.explanation.maps import ATTENTION, FRONT_END, Explainer
 from tfdetect.explanation.pictures import heat_map, picture, residual_image
+from tfdetect.forensics.evidence import RULE
 
 MAX_SANITY = 0.5  # correlation with a shuffled network's map from which a map is not trusted
 
@@ -83,6 +84,7 @@ def image_page(run: Run, found: Examination) -> str:
     return render_page(
         f"Is {found.path.name} authentic?",
         [
+            Section("What is known about the image", _evidence(found)),
             Section("What the probability means", join(*_probability(run, found))),
             Section("Does the verdict survive re-encoding?", join(
                 text("The analysis is repeated on copies of the image that look the same to a "
@@ -102,7 +104,7 @@ def image_page(run: Run, found: Examination) -> str:
             )),
             Section("What the detector was trained on", _detector(run)),
         ],
-        verdict=Verdict(*verdict_words(run, found.row, bool(found.differences))),
+        verdict=Verdict(found.evidence.headline, found.evidence.reasons, found.evidence.tone),
         cards=_cards(run, found),
         notes=[note(warning) for warning in wording.warnings(run, found, MAX_SANITY)],
         lead=_image(run, found),
@@ -146,6 +148,29 @@ def _image(run: Run, found: Examination) -> Markup:
         "Where it may be altered", sentence,
     ))  # fmt: skip
     return figures(pictures, "small")
+
+
+def _evidence(found: Examination) -> Markup:
+    """Return the pieces of evidence, with the regions that they speak of."""
+    known, image = found.evidence, found.image
+    pictures = []
+    if known.copies is not None and known.copies.found:
+        pictures.append(picture(
+            copy_overlay(image, known.copies), "The image with copied regions in red and their "
+            "sources in blue", "Copied regions", "Red regions look like copies of the blue ones. "
+            "Which of the two is the copy is a guess.",
+        ))  # fmt: skip
+    if known.history is not None and known.history.differs.any():
+        pictures.append(picture(
+            overlay(image, known.history.differs), "The image with regions of another JPEG history "
+            "in red", "Regions with another JPEG history",
+        ))  # fmt: skip
+    rows = [[line.title, line.finding, line.reliability] for line in known.lines]
+    return join(
+        text(f"The headline follows a rule. {RULE}"),
+        table(["", "what was found", "how reliable that is"], rows, label="evidence"),
+        figures(pictures, "small") if pictures else None,
+    )
 
 
 def _probability(run: Run, found: Examination) -> list[Markup]:

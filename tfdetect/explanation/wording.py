@@ -44,10 +44,6 @@ def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
             more than the detector.
     """
     result = list(found.differences)
-    result += [
-        f"The file's {fact.name} says {fact.value!r}: {fact.meaning}."
-        for fact in found.facts if fact.kind == "generated"
-    ]  # fmt: skip
     changed = found.changed_by(run.threshold)
     if len(changed) > FRAGILE * len(found.reencoded):
         result.append(

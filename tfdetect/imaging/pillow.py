@@ -126,12 +126,19 @@ def upright_rgb(image: "Image.Image") -> "Image.Image":
 
 def upright(image: "Image.Image") -> "Image.Image":
     """Return an image of `opened` turned as the table's header says, in its own mode."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     image.load()
     orientation = image.info.get(_ORIENTATION, 1)
     if orientation == _IN_EXIF:
         return ImageOps.exif_transpose(image)
+    return turned(image, orientation)
+
+
+def turned(image: "Image.Image", orientation: int) -> "Image.Image":
+    """Return an image turned and mirrored as an orientation of EXIF, 1 to 8, says."""
+    from PIL import Image
+
     turns = Image.Transpose
     turn = {
         2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM,

@@ -6,6 +6,7 @@ parameters too: `donor`, another photograph of the same size; `prompt`, a text; 
 trained one.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -41,12 +42,25 @@ def biharmonic(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) ->
     return np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8)
 
 
-def copy_move(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Fill with the photograph itself, shifted, and in half of the cases mirrored.
+def copy_move(
+    image: np.ndarray,
+    mask: np.ndarray,
+    rng: np.random.Generator,
+    rotation: float = 0.0,
+    scale: Sequence[float] = (1.0, 1.0),
+) -> np.ndarray:
+    """Fill with the photograph itself: shifted, in half of the cases mirrored, turned, scaled.
 
     Of 32 random shifts the one is used that takes the fewest pixels from inside the mask. They
     stay inside the photograph. If the mask leaves no room for this, 32 longer shifts are tried
     too, with the photograph mirrored beyond its border.
+
+    Args:
+        image: uint8 [H, W, 3].
+        mask: bool [H, W].
+        rng: source of random numbers.
+        rotation: largest angle in degrees by which the copy is turned, in either direction.
+        scale: smallest and largest factor by which the copy is enlarged.
     """
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -54,13 +68,20 @@ def copy_move(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> 
         return image
     mirrored = rng.random() < 0.5 or bool(mask.all())
     source, taken = (image[:, ::-1], mask[:, ::-1]) if mirrored else (image, mask)
+    turned = rotation > 0 or tuple(scale) != (1.0, 1.0)
+    if turned:
+        center = (float(columns.mean()), float(rows.mean()))
+        angle, factor = rng.uniform(-rotation, rotation), rng.uniform(scale[0], scale[1])
+        matrix = cv2.getRotationMatrix2D(center, angle, factor)
+        source = _warped(source, matrix, cv2.INTER_CUBIC)
+        taken = _warped(taken.astype(np.uint8), matrix, cv2.INTER_NEAREST) > 0
     inside = (-rows[0], height - rows[-1]), (-columns[0], width - columns[-1])
     anywhere = (-height, height), (-width, width)
     best, smallest = (0, 0), np.count_nonzero(mask)
     for down_range, across_range in (inside, anywhere):
         for _ in range(32):
             down, across = int(rng.integers(*down_range)), int(rng.integers(*across_range))
-            if down == across == 0 and not mirrored:
+            if down == across == 0 and not mirrored and not turned:
                 continue
             overlap = np.count_nonzero(mask & _moved(taken, down, across))
             if overlap < smallest:
@@ -68,6 +89,14 @@ def copy_move(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> 
         if smallest <= np.count_nonzero(mask) / 2:
             break
     return _moved(source, *best)
+
+
+def _warped(array: np.ndarray, matrix: np.ndarray, how: int) -> np.ndarray:
+    """Return an array after an affine map, mirrored beyond its border."""
+    return cv2.warpAffine(
+        np.ascontiguousarray(array), matrix, array.shape[1::-1], flags=how,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )  # fmt: skip
 
 
 def splice(

@@ -1,0 +1,241 @@
+"""Evidence that needs no training: its traces are found, and its headline follows its rule."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, PngImagePlugin
+
+from tfdetect.core.run import Run
+from tfdetect.core.run_info import RunInfo
+from tfdetect.forensics.copies import find_copies
+from tfdetect.forensics.evidence import RULE, error_rates, evidence, printed
+from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
+from tfdetect.forensics.jpeg_history import jpeg_history
+from tfdetect.imaging.photographs import photograph
+from tfdetect.synthesis.blend import paste, soften
+from tfdetect.synthesis.fills import copy_move
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """A photograph that was shrunk, so that it has no grid of a JPEG."""
+    image = photograph("chelsea").convert("RGB")
+    return np.asarray(image.resize((400, 266), Image.Resampling.LANCZOS))
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, kind, **options)
+    return data.getvalue()
+
+
+def decoded(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def disc(shape, center, radius) -> np.ndarray:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return (y - center[0]) ** 2 + (x - center[1]) ** 2 <= radius**2
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+# ---- copies
+
+
+@pytest.mark.parametrize(("options", "quality", "least"), [
+    ({}, None, 0.6), ({}, 85, 0.6), ({"rotation": 30, "scale": (0.8, 1.25)}, None, 0.6),
+])  # fmt: skip
+def test_copies_are_found(options, quality, least):
+    photo = np.asarray(photograph("astronaut").convert("RGB").resize((384, 384)))
+    for center, seed in (((250, 90), 0), ((120, 60), 1)):
+        mask = disc(photo.shape, center, 45)
+        filled = copy_move(photo, mask, np.random.default_rng(seed), **options)
+        forged = paste(photo, filled, soften(mask, 2))
+        forged = decoded(encoded(forged, "JPEG", quality=quality)) if quality else forged
+        copies = find_copies(forged, quality)
+        assert iou(copies.copied, mask) > least
+        assert not (copies.copied & copies.sources).any()
+        assert copies.found[0].area == pytest.approx(copies.copied.mean(), rel=0.5)
+
+
+def test_authentic_patterns_are_no_copies(photo):
+    assert not find_copies(photo).found
+    assert not find_copies(np.asarray(photograph("astronaut").convert("RGB"))).found
+    y, x = np.mgrid[:200, :300]
+    rng = np.random.default_rng(0)
+    sky = np.clip(120 + y[..., None] / 3 + rng.normal(0, 2, (200, 300, 3)), 0, 255)
+    stripes = 128 + 90 * np.sin(x / 4)[..., None] + rng.normal(0, 6, (200, 300, 3))
+    for pixels in (sky, np.clip(stripes, 0, 255), np.full((200, 300, 3), 255.0)):
+        assert not find_copies(pixels.astype(np.uint8)).found
+    assert not find_copies(np.zeros((8, 500, 3), np.uint8)).found
+
+
+# ---- JPEG history
+
+
+def test_grid_and_cropping_are_seen_in_pixels(photo):
+    assert jpeg_history(encoded(photo)).grid is None
+    once = decoded(encoded(photo, "JPEG", quality=75))
+    history = jpeg_history(encoded(once))
+    assert history.grid == (0, 0) and history.quality is None
+    assert jpeg_history(encoded(once[3:, 5:])).grid == (3, 5)
+    assert jpeg_history(encoded(photo, "JPEG", quality=75)).quality == 75
+
+
+def test_an_earlier_compression_is_found_with_its_quality(photo):
+    once = encoded(photo, "JPEG", quality=65)
+    assert jpeg_history(once).earlier_quality is None
+    twice = jpeg_history(encoded(decoded(once), "JPEG", quality=90))
+    assert abs(twice.earlier_quality - 65) <= 3 and not twice.differs.any()
+
+
+def test_regions_of_another_history_are_found(photo):
+    mask = disc(photo.shape, (130, 200), 60)
+    twice = decoded(encoded(photo, "JPEG", quality=65))
+    other = np.asarray(photograph("astronaut").convert("RGB").resize((400, 266)))
+    spliced = np.where(mask[..., None], other, twice)
+    found = jpeg_history(encoded(spliced, "JPEG", quality=90))
+    assert iou(found.once, mask) > 0.4
+    moved = decoded(encoded(np.pad(other, ((3, 0), (5, 0), (0, 0)), "edge"), "JPEG", quality=65))
+    spliced = np.where(mask[..., None], moved[3:, 5:], twice)
+    found = jpeg_history(encoded(spliced))
+    assert found.grid == (0, 0) and iou(found.other_grid, mask) > 0.4
+
+
+def test_maps_of_turned_photographs_are_upright(photo):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    history = jpeg_history(encoded(photo, "JPEG", quality=80, exif=exif))
+    assert history.differs.shape == photo.shape[1::-1]
+
+
+# ---- metadata
+
+
+def text_chunk(key: str, value: str) -> bytes:
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text(key, value)
+    return encoded(np.zeros((8, 8, 3), np.uint8), pnginfo=notes)
+
+
+@pytest.mark.parametrize(("key", "value", "generated"), [
+    ("prompt", '{"3": {"class_type": "KSampler"}}', True),
+    ("prompt", "What do you see?", False),
+    ("Software", "NovelAI", True), ("fooocus_scheme", "fooocus", True),
+    ("Description", "The Gemini Observatory at dusk", False),
+    ("Description", "una imagen de la plaza", False),
+    ("Description", "a fox --v 6 Job ID: 0123abcd-1234", True),
+    ("Comment", "Steps: 20, Sampler: Euler a", True),
+])  # fmt: skip
+def test_notes_of_generators_and_mere_mentions(key, value, generated):
+    facts = read_metadata(text_chunk(key, value))
+    assert any(fact.kind == "generated" for fact in facts) == generated
+
+
+def test_hostile_metadata_is_printable_and_short():
+    facts = read_metadata(text_chunk("Software", "\x1b[31mMidjourney\u202e" + "a" * 100_000))
+    [fact] = [fact for fact in facts if fact.kind]
+    assert len(fact.value) < 400 and fact.value.isprintable()
+    damaged = [read_metadata(data) for data in (b"", b"\xff\xd8\xff\xe1\xff\xff", b"c2pa jumb" * 9)]
+    assert all("cannot be read" in facts[0].value for facts in damaged)
+
+
+# ---- lines and headline
+
+
+@pytest.fixture
+def detector(tmp_path) -> Run:
+    return Run(tmp_path, RunInfo.model_validate({
+        "status": "complete", "class_names": ["real", "fake"], "threshold": 0.5,
+        "views": [{"size": [64, 64], "policy": "stretch"}], "prior": 0.5,
+        "dataset": {"name": "d", "fingerprint": "0"},
+        "calibration": {"method": "platt", "images": 100, "fake_fraction": 0.5,
+                        "log_loss": [0.5, 0.4]},
+    }))  # fmt: skip
+
+
+def row(p: float, **changes) -> dict:
+    return {"p_fake": p, "verdict": "fake" if p >= 0.5 else "real", "inconclusive": False,
+            "in_domain": True, "error": None} | changes  # fmt: skip
+
+
+def test_the_headline_follows_the_rule(photo, detector, monkeypatch):
+    plain = encoded(photo[:40, :40])  # too small for traces
+    declared = text_chunk("parameters", "a cat\nSteps: 20, Sampler: Euler a")
+
+    def headline(data, *rows, run=detector):
+        found = evidence(data, [(run, each) for each in rows])
+        return found.basis, found.headline, found.tone
+
+    assert headline(plain, row(0.9)) == ("detector", "Looks fake", "bad")
+    assert headline(plain, row(0.1)) == ("detector", "Looks authentic", "good")
+    assert headline(plain)[0] == "inconclusive"
+    assert headline(plain, row(0.9, inconclusive=True))[0] == "inconclusive"
+    assert headline(plain, row(0.9, in_domain=False))[0] == "inconclusive"
+    uncalibrated = detector.with_calibration(None, None, {}, None, 0.5)
+    assert headline(plain, row(0.9), run=uncalibrated)[0] == "inconclusive"
+    assert headline(declared, row(0.1))[0] == "declared"
+    assert "without a signature" in headline(declared, row(0.1))[1]
+
+    # A copied region contradicts "authentic", and nothing else.
+    mask = disc(photo.shape, (90, 120), 42)
+    forged = paste(photo, copy_move(photo, mask, np.random.default_rng(0)), soften(mask, 2))
+    assert headline(encoded(forged), row(0.1))[:2] == (
+        "inconclusive", "Inconclusive: traces of editing",
+    )  # fmt: skip
+    assert headline(encoded(forged), row(0.9))[0] == "detector"
+
+    # Signed declarations come before everything else; broken ones do not count.
+    def signed(state, *types):
+        facts = [Fact(C2PA, "by Studio, signed by Somebody", "signed", "", state)]
+        facts += [Fact(f"digital source type ({C2PA})", name, "", kind, state)
+                  for name, kind in types]  # fmt: skip
+        monkeypatch.setattr("tfdetect.forensics.evidence.read_metadata", lambda *_: facts)
+        return headline(plain, row(0.1))
+
+    assert "partly generated, with a signature" in signed(
+        "Valid", ("compositeWithTrainedAlgorithmicMedia", "generated"))[1]  # fmt: skip
+    assert signed("Trusted", ("digitalCapture", "camera"))[:2] == (
+        "declared", "Declared as a camera's picture, with a signature",
+    )  # fmt: skip
+    assert signed("Valid", ("digitalCapture", "camera"))[0] == "detector"
+    assert signed("Invalid", ("trainedAlgorithmicMedia", "generated"))[0] == "detector"
+
+
+def test_every_line_says_how_reliable_it_is(photo, detector):
+    found = evidence(encoded(photo, "JPEG", quality=90), [(detector, row(0.9))])
+    assert [line.name for line in found.lines] == [
+        "content_credentials", "generator_note", "editing_software", "camera_data", "jpeg_history",
+        "jpeg_regions", "copies", "detector",
+    ]  # fmt: skip
+    assert all(line.finding and line.reliability for line in found.lines)
+    data = json.loads(json.dumps(found.to_dict()))
+    assert data["rule"] == RULE and data["lines"][0]["title"] == "Content credentials"
+    text = printed("a.jpg", found)
+    assert max(map(len, text.splitlines())) <= 88 and "Copied regions" in text
+
+
+def test_error_rates_were_measured_on_many_images():
+    rates = error_rates()
+    assert rates["command"].startswith("python benchmarks/evidence.py")
+    for name in ("generator_note", "camera_complete", "editing_software"):
+        found, total = rates["findings"][name]["authentic"]
+        assert 0 <= found <= total and total >= 200
+
+
+def test_files_are_examined_without_tensorflow_and_scipy(tmp_path, photo):
+    (tmp_path / "a.jpg").write_bytes(encoded(photo, "JPEG"))
+    program = (
+        "import sys; from tfdetect.forensics.evidence import evidence; "
+        f"print(evidence({str(tmp_path / 'a.jpg')!r}).headline); "
+        "sys.exit(any(n in sys.modules for n in ('tensorflow', 'keras', 'scipy', 'sklearn')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "Inconclusive\n", done.stderr

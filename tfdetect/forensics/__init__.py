@@ -1,0 +1,1 @@
+"""Evidence that needs no training: what files say of themselves, and traces of editing."""

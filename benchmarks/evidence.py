@@ -41,8 +41,8 @@ TUNED = (
     "lehtoneo/cross-platform-inference-data-api", "Arunrowan-70/dalle-cat-dog-ai",
     "quantumnaan/sic_translator",
 )  # fmt: skip
-GENERATED = 150  # images whose pixels are looked at
-FORGED = 80  # photographs that forgeries are made of
+PHOTOS, GENERATED = 250, 80  # images whose pixels are looked at, at most
+FORGED = 50  # photographs that forgeries are made of
 COVERAGE = (0.02, 0.4)  # of copy-moves, as `synthesize` has it
 COPIES = {
     "shifted or mirrored": {},
@@ -67,7 +67,7 @@ def main() -> None:
         rows = [row for row in csv.DictReader(file)
                 if (args.photoscale / row["local_path"]).is_file()]  # fmt: skip
     photos = [r for r in rows if r["label"] == "real" and r["repo"] not in TUNED]
-    shuffled(photos)
+    photos = shuffled(photos)[:PHOTOS]
     fakes = [r for r in rows if r["label"] == "fake"]
     some = shuffled(list(fakes))[:GENERATED]
     root = args.photoscale

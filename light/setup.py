@@ -44,6 +44,7 @@ setup(
     package_data={
         f"{INNER}.data_specs": ["*.yaml"],
         f"{INNER}.experiments": ["**/*.yaml"],
+        f"{INNER}.forensics": ["error_rates.json"],
         f"{INNER}.generalization": ["published/*.csv"],
         f"{INNER}.serving": ["static/*", "templates/*", "texts/*"],
         f"{INNER}.saved_models": runs(

@@ -55,6 +55,17 @@ def photos(tmp_path_factory):
     return folder
 
 
+def test_evidence_needs_neither_tensorflow_nor_opencv(photos):
+    run = ROOT / "saved_models" / "cifake_small_resnet"
+    done = run_light("predict", run, photos / "small.png", photos / "rocket.jpg", "--evidence",
+                     "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for row in json.loads(done.stdout):
+        lines = {line["name"]: line for line in row["evidence"]["lines"]}
+        assert row["evidence"]["headline"] and lines["camera_data"]["reliability"]
+        assert "OpenCV is not installed" in lines["copies"]["finding"]
+
+
 @pytest.mark.parametrize("name", [
     "localizer_photos",
     pytest.param("photo_detector", marks=pytest.mark.slow),

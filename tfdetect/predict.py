@@ -89,7 +89,8 @@ def main(argv: list[str]) -> int:
 
     def show(found: "Predictions") -> None:
         try:
-            _show(found, args.output, args.json and not wants_evidence)
+            if not (args.json and wants_evidence and not args.output):  # they come with it
+                _show(found, args.output, args.json and not wants_evidence)
         except OSError as error:  # masks and pages are written nevertheless
             failures.append(error)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_SIDE = 1280  # pixels; larger images are shrunk first
+MAX_SIDE = 1024  # pixels; larger images are shrunk first
 MIN_SIDE = 48  # pixels; in smaller images nothing is looked for
 MIN_AREA = 0.002  # of the image that a copy covers at least
 MIN_PIXELS = 250
@@ -32,6 +32,7 @@ _WINDOW = 9  # pixels; side of the window in which the image is compared with it
 _MIN_CORRELATION = 0.85
 _MIN_DEVIATION = 2.0  # in 0..255: flatter windows say nothing
 _OFF = 2  # pixels by which a map is off in the second check
+_MAX_COARSE = 0.8  # like MAX_RATIO, of the image at half its size
 _SEAM = 3.0  # pixels on either side of a border in which a seam is looked for
 MAX_RATIO = 0.2  # of the differences of a map and of the best map that is off
 MAX_RATIO_LARGE = 0.25  # the same of regions that cover more than _LARGE of the image
@@ -106,7 +107,10 @@ def find_copies(image: np.ndarray, quality: float | None = None) -> Copies:
         gray, noise = (cv2.resize(a, wanted, interpolation=cv2.INTER_AREA) for a in (gray, noise))
     copied, sources = np.zeros(gray.shape, bool), np.zeros(gray.shape, bool)
     found = []
+    half = cv2.resize(gray, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     for matrix in _candidates(cv2, gray):
+        if not _plausible(cv2, half, matrix):
+            continue
         checked = _check(cv2, gray, noise, matrix)
         if checked is None:
             continue
@@ -286,6 +290,13 @@ def _check(
     return region, matrix, correlation, contrast
 
 
+def _plausible(cv2: Any, half: np.ndarray, matrix: np.ndarray) -> bool:
+    """Return whether a map may take a region to an equal one, from the image at half its size."""
+    matrix = matrix * np.array([1, 1, 0.5])
+    region = _agreeing(cv2, half, matrix, 0.5)
+    return region is not None and _agreement(cv2, half, matrix, region)[1] <= _MAX_COARSE
+
+
 def _copy(
     matrix: np.ndarray, area: float, correlation: float, contrast: float, factor: float
 ) -> Copy:
@@ -312,16 +323,24 @@ def _warp(cv2: Any, gray: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     )  # fmt: skip
 
 
-def _agreeing(cv2: Any, gray: np.ndarray, matrix: np.ndarray) -> np.ndarray | None:
-    """Return where the image agrees with itself after a map, bool [H, W]; none if hardly."""
+def _agreeing(
+    cv2: Any, gray: np.ndarray, matrix: np.ndarray, factor: float = 1.0
+) -> np.ndarray | None:
+    """Return where the image agrees with itself after a map, bool [H, W]; none if hardly.
+
+    Args:
+        gray: float32 [H, W].
+        matrix: the map.
+        factor: by which the image was shrunk beforehand.
+    """
     moved = _warp(cv2, gray, matrix)
     valid = np.isfinite(moved)
     height, width = gray.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     tx = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
     ty = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
-    valid &= (tx - x) ** 2 + (ty - y) ** 2 >= MIN_SHIFT**2
-    if valid.sum() < MIN_PIXELS:
+    valid &= (tx - x) ** 2 + (ty - y) ** 2 >= (MIN_SHIFT * factor) ** 2
+    if valid.sum() < MIN_PIXELS * factor**2:
         return None
     moved = np.where(valid, moved, 0.0).astype(np.float32)
 
@@ -338,7 +357,7 @@ def _agreeing(cv2: Any, gray: np.ndarray, matrix: np.ndarray) -> np.ndarray | No
     inside = cv2.erode(valid.astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
     strong = inside & textured & (correlation > _MIN_CORRELATION) & alike
     flat = inside & ~textured & (np.abs(a - b) < 2) & (np.abs(np.sqrt(va) - np.sqrt(vb)) < 1)
-    if strong.sum() < MIN_PIXELS / 2:
+    if strong.sum() < MIN_PIXELS * factor**2 / 2:
         return None
     # Windows of a pixel that agrees lie in the copy; flat pixels count beside textured ones.
     reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _WINDOW - 1, 2 * _WINDOW - 1))
@@ -359,7 +378,7 @@ def _agreeing(cv2: Any, gray: np.ndarray, matrix: np.ndarray) -> np.ndarray | No
         )
         region |= border
     count, labels, stats, _ = cv2.connectedComponentsWithStats(region, connectivity=8)
-    least = max(MIN_PIXELS, MIN_AREA * gray.size)
+    least = max(MIN_PIXELS * factor**2, MIN_AREA * gray.size) * factor
     kept = np.zeros(count, bool)
     texture = np.bincount(labels.ravel(), (strong > 0).ravel(), count)
     kept[1:] = (stats[1:, cv2.CC_STAT_AREA] >= least) & (texture[1:] >= 0.3 * stats[1:, 4])

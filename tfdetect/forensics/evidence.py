@@ -318,7 +318,8 @@ def _jpeg(history: JpegHistory | None, pixels: np.ndarray) -> list[EvidenceLine]
 
 def _copied(copies: Copies | None, pixels: np.ndarray) -> EvidenceLine:
     if copies is None:
-        return _line("copies", "Not looked for: pip install opencv-python-headless", "nothing")
+        missing = "Not looked for: OpenCV is not installed (pip install opencv-python-headless)."
+        return _line("copies", missing, "nothing")
     if not copies.found:
         more = "Copies of smooth areas such as sky, and small ones, are missed."
         return _line("copies", "None found.", "nothing", "no_copies", more)

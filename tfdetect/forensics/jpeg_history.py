@@ -20,7 +20,7 @@ from tfdetect.imaging.formats import MAX_PIXELS, read_bytes, read_header
 from tfdetect.imaging.jpeg_tables import LIBJPEG_LUMINANCE, jpeg_quality
 from tfdetect.imaging.pillow import opened, read_rgb, turned
 
-MAX_ANALYZED = 2_000_000  # pixels: of a larger image its center is analyzed
+MAX_ANALYZED = 1_000_000  # pixels: of a larger image its center is analyzed
 MIN_SIDE = 64  # pixels; smaller images are not analyzed
 MIN_REGION = 0.004  # fraction of the image that a region with another history covers at least
 _ZERO = 0.5  # a smaller DCT coefficient counts as 0

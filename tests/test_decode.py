@@ -24,6 +24,7 @@ from zoo import (
     png_with,
     png_with_size,
     with_alpha,
+    xmp,
 )
 
 from tfdetect.auditing.traits import image_traits
@@ -219,6 +220,9 @@ WEBP = make("webp_exif_6")
 SKIPPED = {
     "bytes between segments": jpeg_behind(JPEG, b"\0junk\xff\0"),
     "metadata behind such bytes": jpeg_behind(JPEG, b"\0junk" + jpeg_segment(0xE1, exif(6))),
+    "XMP that goes on behind its segment": jpeg_behind(
+        JPEG, jpeg_segment(0xE1, xmp(6)[:60]) + xmp(6)[60:]
+    ),
     "text with a wrong checksum": png_behind(PNG, broken_chunk(b"tEXt", b"Comment\0x")),
     "animation with a wrong checksum": png_behind(PNG, broken_chunk(b"acTL", bytes(8))),
     "bytes behind the image": PNG + b"more",

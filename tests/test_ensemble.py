@@ -215,7 +215,11 @@ def test_without_cross_fitting_validation_is_measured_and_called_optimistic():
     values = measure_comparison(comparison)
     assert values["cross_fitted"] is False
     found = values["splits"]["validation"]["all"]["fusions"]["stacked"]
-    assert found["accuracy"]["value"] == ((fusions["stacked"](scores) >= 0) == fake).mean()
+    threshold = values["thresholds"]["fusions"]["stacked"]
+    assert threshold != 0.5
+    verdicts = expit(fusions["stacked"](scores)).astype(np.float32) >= np.float32(threshold)
+    assert found["accuracy"]["value"] == (verdicts == fake).mean()
+    assert (verdicts == fake).mean() >= ((fusions["stacked"](scores) >= 0) == fake).mean()
     assert values["gains"]["validation"]["log_loss"]["value"] < 0
 
 

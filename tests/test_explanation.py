@@ -8,13 +8,16 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import ExifTags, Image, PngImagePlugin
 
+import tfdetect
 from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.run import open_run
 from tfdetect.evaluation.verdict_words import percent, verdict_words
 from tfdetect.explain import main as explain_command
+from tfdetect.explanation import image_page
 from tfdetect.explanation.maps import (
     FRONT_END,
     Explainer,
@@ -281,6 +284,19 @@ def test_content_credentials(tmp_path, certificates):
 # ---- pages
 
 
+def test_the_limit_of_predict_holds_for_its_pages(shared_run, tmp_path, monkeypatch):
+    limits, examine = [], image_page.examine
+    monkeypatch.setattr(image_page, "examine", lambda *a: limits.append(a[3]) or examine(*a))
+    Image.fromarray(image_of(90)[0].astype(np.uint8)).save(tmp_path / "suspect.png")
+    detector = tfdetect.load(shared_run[0].path)
+    found = detector.predict(tmp_path / "suspect.png", pages=tmp_path / "p", max_pixels=9_000)
+    assert limits == [9_000] and [page.name for page in found.pages] == ["suspect.html"]
+    [row] = found.to_arrow().to_pylist()
+    explainer = Explainer(detector.keras_model)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 8,000"):
+        examine(shared_run[0], explainer, row, 8_000)
+
+
 def test_predict_explain_writes_a_page_that_names_what_it_found(shared_run, tmp_path, capsys):
     notes = PngImagePlugin.PngInfo()
     notes.add_text("parameters", "<script>alert(1)</script> Steps: 20, Sampler: Euler")
@@ -372,7 +388,6 @@ def test_the_headline_is_the_verdict_in_words(calibrated_detector):
 
 def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     from tfdetect.explanation import wording
-    from tfdetect.explanation.image_page import image_page
     from tfdetect.forensics.evidence import evidence
 
     def known(run, found):
@@ -386,12 +401,12 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     assert percent(0.99999) == "more than 99.99%" and percent(0.5) == "50%"
     changed = {"jpeg:75": 0.1, "social:2": 0.2, "blur:1": 0.9}
     found = examination("inpainted", reencoded=changed)
-    page = image_page(run, replace(found, evidence=known(run, found)))
+    page = image_page.image_page(run, replace(found, evidence=known(run, found)))
     assert "one in a hundred" in page and "8.3%" in page
     assert "1 of 3" in page and "verdict is fragile" in page
     assert "saved as JPEG, quality 75, shared 2 times" in page
     assert page.index("Looks fake") < page.index("What the probability means")
     assert 'alt="' in page and 'alt=""' not in page
     uncalibrated = run.with_calibration(None, None, {}, None, 0.5)
-    page = image_page(uncalibrated, replace(found, evidence=known(uncalibrated, found)))
+    page = image_page.image_page(uncalibrated, replace(found, evidence=known(uncalibrated, found)))
     assert "no probability" in page and "one in a hundred" not in page

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tfdetect.core.documents import shipped_names
-from tfdetect.core.patterns import PathPattern
+from tfdetect.core.patterns import PathPattern, PathSearch
 from tfdetect.core.spec import DatasetSpec
 
 PATTERNS = [
@@ -36,6 +36,26 @@ def test_a_pattern_means_what_python_means(pattern):
         match = python.fullmatch(path)
         expected = match and {name: text or "" for name, text in match.groupdict().items()}
         assert groups == expected, path
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"/(\w+)/", "real", r"(?:train|test)/(RE..|FA..)", r"(?P<part>\d+)_(\d+)", r"\((\d)\)|x",
+     r"[(](\d)", r"^(\w+)(/|-)", r"(\d+)\.png$", "(a|b)?c"],
+)  # fmt: skip
+def test_a_search_finds_what_python_finds(pattern):
+    python = re.compile(pattern)
+    for path, found in zip(PATHS, PathSearch(pattern).search(PATHS)):
+        match = python.search(path)
+        assert found == (match and (match[1 if python.groups else 0] or "")), path
+
+
+def test_no_search_takes_long():
+    start = time.perf_counter()
+    assert PathSearch("((a+)+)+!").search(["a" * 4000] * 20) == [None] * 20
+    assert time.perf_counter() - start < 1
+    with pytest.raises(ValueError, match="look-ahead"):
+        PathSearch("(?=a)b")
 
 
 @pytest.mark.parametrize("name", sorted(shipped_names("data_specs")))

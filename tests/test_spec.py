@@ -24,6 +24,16 @@ def test_unknown_dataset_names_the_nearest():
         load_spec("cifakee")
 
 
+def test_old_keys_are_named_with_todays(tmp_path):
+    data = yaml.safe_load((shipped("data_specs") / "cifake.yaml").read_text())
+    file = tmp_path / "old.yaml"
+    file.write_text(yaml.safe_dump({**data, "link": "_", "validation_share": 0.1}))
+    with pytest.raises(UserError) as error:
+        load_spec(str(file))
+    assert "key 'link' is called group_separator since version 0.2." in str(error.value)
+    assert "key 'validation_share' is called validation_fraction since" in str(error.value)
+
+
 def test_typo_names_key_file_line_and_nearest(tmp_path):
     data = yaml.safe_load((shipped("data_specs") / "cifake.yaml").read_text())
     data["validation_shar"] = data.pop("validation_fraction")

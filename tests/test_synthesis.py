@@ -320,6 +320,21 @@ def test_a_photograph_that_ends_its_process_costs_itself_alone(tmp_path, monkeyp
     assert list(failed) == ["7.png"] and "ended the process" in failed["7.png"]
 
 
+def test_large_photographs_are_refused_before_they_are_decoded(tmp_path, capsys):
+    photograph_in(tmp_path / "source", "small.png")
+    photograph_in(tmp_path / "source", "large.png", width=80)
+    call = ["--source", str(tmp_path / "source"), "--output", str(tmp_path / "forged"), "--fill",
+            "telea", "--quiet"]  # fmt: skip
+    assert run_command(synthesize, [*call, "--max-pixels", "3500"]) == 0
+    assert "large.png: 80 x 48 pixels are more than 3,500" in capsys.readouterr().err
+    assert run_command(synthesize, call) == 2
+    assert "other settings (max_pixels)" in capsys.readouterr().err
+    noted = json.loads((tmp_path / "forged/settings.json").read_text())
+    assert noted.pop("max_pixels") == 3500  # what an older version did not write is the default
+    (tmp_path / "forged/settings.json").write_text(json.dumps(noted))
+    assert run_command(synthesize, call) == 0
+
+
 def test_a_folder_in_which_nothing_was_made_does_not_stay(tmp_path):
     photograph_in(tmp_path / "source", "dot.png", width=8, height=8)
     with pytest.raises(UserError, match="No forgery could be made"):

@@ -25,6 +25,7 @@ from tfdetect.data.image_files import find_images
 from tfdetect.data.loading import load_image
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
+from tfdetect.evaluation.run_description import facts
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
 
@@ -402,3 +403,11 @@ def test_one_mask_that_cannot_be_written_costs_itself(tmp_path):
     assert failed.reasons == {tmp_path / "masks/b": "Is a directory"}
     written = sorted(p.name for p in (tmp_path / "masks").glob("[ac].*"))
     assert written == [f"{n}.{k}.png" for n in "ac" for k in ("altered", "mask", "overlay")]
+
+
+def test_the_report_says_what_became_of_every_file(shared_run):
+    run, _ = shared_run
+    counts = {"skipped": 3, "left_out": 1_200, "other_files": 4}
+    said = dict(facts(run.with_info(dataset=run.info.dataset.model_copy(update=counts))))
+    kinds = ("images skipped", "images left out", "other files")
+    assert [said[kind] for kind in kinds] == ["3", "1,200", "4"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from tfdetect.synthesis.forge import Settings
@@ -44,6 +45,7 @@ def parser() -> cli.Parser:
                        "(default: webp)")
     files.add_argument("--quality", type=int, default=95, metavar="Q",
                        help="quality of jpeg, 1 to 100 (default: 95)")
+    cli.add_max_pixels(files)
     what = p.add_argument_group("forgeries")
     what.add_argument("--masks", type=cli.names, default=DEFAULT_MASKS, metavar="NAME,NAME",
                       help=f"shapes of the altered region: {', '.join(MASKS)} "
@@ -165,6 +167,7 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     return Settings(
         masks, fills, args.variants, args.coverage, args.edge, args.size, args.encode,
         args.quality, args.seed, mask_options, fill_options, prompts, args.autoencoder,
+        args.max_pixels or MAX_PIXELS,
     )  # fmt: skip
 
 

@@ -297,7 +297,9 @@ class Detector:
             from tfdetect.explanation.image_page import explain_files
 
             targets = [Path(pages) / f"{name}.html" for name in output_names(paths)]
-            written = list(explain_files(self.run, self.keras_model, table, targets, failed))
+            written = list(
+                explain_files(self.run, self.keras_model, table, targets, failed, max_pixels)
+            )
         return Predictions(rows, written, failed.reasons)
 
     def _predict_files(

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -35,6 +35,7 @@ class Document(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
     )
+    old_keys: ClassVar[dict[str, str]] = {}  # names before version 0.2, and today's
 
 
 Model = TypeVar("Model", bound=Document)
@@ -345,7 +346,10 @@ def _explain(model: type[Document], problem: "ErrorDetails", source: str, path: 
     line = _line_of(path, keys) if path else None
     where = f"{source}{f', line {line}' if line else ''}: key '{'.'.join(keys)}'"
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(model, keys[:-1])
+        at = _model_at(model, keys[:-1])
+        if keys[-1] in at.old_keys:
+            return f"{where} is called {at.old_keys[keys[-1]]} since version 0.2."
+        known = list(at.model_fields)
         return (
             f"{where} is not known.{nearest(keys[-1], known)} "
             f"Keys allowed here: {', '.join(known)}."
@@ -358,8 +362,8 @@ def _explain(model: type[Document], problem: "ErrorDetails", source: str, path: 
     return f"{where}: {message}. Received: {shortened(problem['input'])}."
 
 
-def _fields_at(model: type[Document], keys: list[str]) -> list[str]:
-    """Return the field names of the nested model that `keys` leads to."""
+def _model_at(model: type[Document], keys: list[str]) -> type[Document]:
+    """Return the nested model that `keys` leads to."""
     for key in keys:
         field = model.model_fields.get(key)
         if field is None:
@@ -369,7 +373,7 @@ def _fields_at(model: type[Document], keys: list[str]) -> list[str]:
         nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Document)]
         if nested:
             model = nested[0]
-    return list(model.model_fields)
+    return model
 
 
 def _line_of(path: Path, keys: list[str]) -> int | None:

@@ -54,6 +54,45 @@ class PathPattern:
         return pc.extract_regex(pa.array(paths, pa.string()), self._expression)
 
 
+class PathSearch:
+    """A regular expression that is searched in paths.
+
+    Args:
+        text: as of `PathPattern`.
+
+    Raises:
+        ValueError: it is not such an expression.
+    """
+
+    def __init__(self, text: str):
+        import pyarrow as pa
+
+        expression = _as_re2(text, first_group=_FOUND)
+        if expression == _as_re2(text) and not _NAMED_GROUP.search(expression):
+            expression = f"(?P<{_FOUND}>{expression})"
+        self._expression = expression
+        try:
+            self.search([""])
+        except pa.ArrowInvalid as error:
+            reason = str(error).removeprefix("Invalid regular expression: ")
+            raise ValueError(_reason(reason)) from None
+
+    def search(self, paths: Sequence[str]) -> list[str | None]:
+        """Return the text of the first group in each path, or of the whole match without groups.
+
+        It is "" where the group took no part in the match, and None without a match.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found = pc.extract_regex(pa.array(paths, pa.string()), self._expression)
+        return pc.struct_field(found, [0]).to_pylist()
+
+
+_FOUND = "found"
+_NAMED_GROUP = re.compile(r"\(\?P?<\w+>")
+
+
 def _reason(reason: str) -> str:
     if reason.startswith("invalid perl operator") or "escape sequence" in reason:
         return (
@@ -63,8 +102,13 @@ def _reason(reason: str) -> str:
     return f"not a regular expression: {reason}"
 
 
-def _as_re2(text: str) -> str:
-    """Return Python's syntax as RE2 has it; groups without a name capture nothing."""
+def _as_re2(text: str, first_group: str = "") -> str:
+    """Return Python's syntax as RE2 has it; groups without a name capture nothing.
+
+    Args:
+        text: the expression.
+        first_group: name for its first group, if that has none.
+    """
     parts, place, in_set = [], 0, False
     while place < len(text):
         character = text[place]
@@ -81,7 +125,9 @@ def _as_re2(text: str) -> str:
                 place += len(literal[0])
                 continue
         elif character == "(" and text[place + 1 : place + 2] != "?":
-            character = "(?:"
+            character, first_group = f"(?P<{first_group}>" if first_group else "(?:", ""
+        elif _NAMED_GROUP.match(text, place):
+            first_group = ""
         elif character == "{" and (repeat := _REPEAT.match(text, place)):
             if any(number and int(number) > _MAX_REPEATS for number in repeat.groups()):
                 raise ValueError(f"{repeat[0]} repeats more than {_MAX_REPEATS:,} times")

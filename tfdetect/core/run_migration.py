@@ -33,7 +33,7 @@ _NAMES = {  # by the key that holds them: old name of something registered, new 
     "head": {"neighbours": "nearest_neighbors"},
     "name": {"colour": "color", "grey": "gray", "localiser": "localizer"},
 }
-_SPEC = {
+SPEC_KEYS = {
     "validation_share": "validation_fraction", "test_share": "test_fraction",
     "expected": "expected_counts", "max_bad_share": "max_unreadable_fraction",
     "link": "group_separator",
@@ -67,7 +67,7 @@ def migrate_experiment(value: Any, key: str = "") -> Any:
 
 def migrate_spec(value: dict[str, Any]) -> dict[str, Any]:
     """Return the dataset spec of a schema-1 run with today's keys and names."""
-    spec = {_SPEC.get(key, key): item for key, item in value.items()}
+    spec = {SPEC_KEYS.get(key, key): item for key, item in value.items()}
     if spec.get("pattern"):
         spec["pattern"] = current_pattern(spec["pattern"].replace("(?P<klass>", "(?P<class>"))
     for part in spec.get("parts") or ():

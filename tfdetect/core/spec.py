@@ -11,6 +11,7 @@ from tfdetect.core.documents import Document, Name
 from tfdetect.core.folder_names import polarity
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.patterns import PathPattern
+from tfdetect.core.run_migration import SPEC_KEYS
 
 SPLITS = ("train", "validation", "test")
 PREPARED = "1.0.0"  # version, and folder, of datasets that `prepare` writes
@@ -122,6 +123,8 @@ class DatasetSpec(Document):
         pretraining: the classes are what authentic images show, and none of them is fake. Runs
             provide weights for other experiments and give no verdicts.
     """
+
+    old_keys = SPEC_KEYS
 
     name: Name
     title: str = ""

@@ -89,7 +89,9 @@ def facts(run: Run) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
     found = {
         "images": counts,
-        "files skipped": f"{data.skipped:,}",
+        "images skipped": f"{data.skipped:,}",
+        "images left out": f"{data.left_out:,}",
+        "other files": f"{data.other_files:,}",
         "dataset fingerprint": data.fingerprint,
         "seed": str(info.seed),
         "epochs": "" if info.epochs is None else str(info.epochs),

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.sources import Files
@@ -72,16 +73,19 @@ class Examination:
         return [name for name, p in self.reencoded.items() if is_fake(p, threshold) != before]
 
 
-def examine(run: Run, explainer: Explainer, row: dict[str, Any]) -> Examination:
+def examine(
+    run: Run, explainer: Explainer, row: dict[str, Any], max_pixels: int = MAX_PIXELS
+) -> Examination:
     """Examine one image.
 
     Args:
         run: the run.
         explainer: of its detector.
         row: of `predict_files`, of a file that could be read.
+        max_pixels: of that call.
     """
     path = Path(to_os(row["path"]))
-    image = decode_any(tf.io.read_file(os.fsencode(path)))
+    image = decode_any(tf.io.read_file(os.fsencode(path)), max_pixels)
     detector, altered = explainer.detector, None
     if predicts_masks(detector):
         altered = predict_images(detector, image[None], run.views)[1].numpy()[0, ..., 0]
@@ -95,8 +99,10 @@ def examine(run: Run, explainer: Explainer, row: dict[str, Any]) -> Examination:
         front_end = features[FRONT_END][0] if FRONT_END in features else None
     differences = training_differences(run, row, image.shape[:2], format_of(path))
     return Examination(
-        path=path, image=image, row=row, altered=altered, reencoded=_reencode(run, detector, path),
-        facts=read_metadata(path), evidence=evidence(path, [(run, row)], image),
+        path=path, image=image, row=row, altered=altered,
+        reencoded=_reencode(run, detector, path, max_pixels),
+        facts=read_metadata(path, max_pixels),
+        evidence=evidence(path, [(run, row)], image, max_pixels),
         differences=differences,
         shrunk="" if differences else _shrunk(run, image.shape[:2]), view_image=view_image,
         view=view, front_end=front_end, maps=maps, sanity=explainer.sanity(views, maps, view),
@@ -152,7 +158,7 @@ def _shrunk(run: Run, size: tuple[int, int]) -> str:
     )
 
 
-def _reencode(run: Run, detector: keras.Model, path: Path) -> dict[str, float]:
+def _reencode(run: Run, detector: keras.Model, path: Path, max_pixels: int) -> dict[str, float]:
     """Return P(fake) of the image after each re-encoding."""
     changes = parse_degradations(REENCODINGS)
 
@@ -160,7 +166,7 @@ def _reencode(run: Run, detector: keras.Model, path: Path) -> dict[str, float]:
         branches = [lambda c=c: tf.ensure_shape(c(image, index), [None, None, 3]) for c in changes]
         return tf.switch_case(tf.cast(index, tf.int32), branches)
 
-    source = Files([from_os(path)] * len(changes))
+    source = Files([from_os(path)] * len(changes), max_pixels=max_pixels)
     table = predict_source(run, detector, source, len(changes), progress=False, change=change)
     return {c.name: p for c, p in zip(changes, table["p_fake"].to_pylist()) if p is not None}
 

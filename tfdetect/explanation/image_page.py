@@ -25,6 +25,7 @@ from tfdetect.core.html import (
     table,
     text,
 )
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.evaluation.figures import GRAY, GREEN, RED
 from tfdetect.evaluation.intervals import format_interval
@@ -58,6 +59,7 @@ def explain_files(
     predictions: pa.Table,
     pages: list[Path],
     failed: FailedWrites,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Path]:
     """Write a page for each image that could be read; yield the paths of the pages.
 
@@ -67,6 +69,7 @@ def explain_files(
         predictions: from `predict_files`.
         pages: where to write each page.
         failed: notes the pages that cannot be written.
+        max_pixels: of the predictions.
     """
     explainer = Explainer(detector, run.info.members)
     for row, page in zip(predictions.to_pylist(), pages):
@@ -74,7 +77,7 @@ def explain_files(
             continue
         with failed.skipping(page):
             page.parent.mkdir(parents=True, exist_ok=True)
-            write_text(page, image_page(run, examine(run, explainer, row)))
+            write_text(page, image_page(run, examine(run, explainer, row, max_pixels)))
         if page not in failed.reasons:
             yield page
 

@@ -9,6 +9,8 @@ from scipy.special import expit
 
 from tfdetect.evaluation.intervals import Interval, binary_intervals, bootstrap
 from tfdetect.evaluation.metrics import binary_metrics
+from tfdetect.evaluation.operating_points import choose_threshold, operating_points
+from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.fusion.fusions import Fusion, cross_fit
 from tfdetect.fusion.scores import Scores
 
@@ -84,10 +86,12 @@ def measure_comparison(comparison: Comparison) -> dict[str, Any]:
     Returns:
         "fusion"; "cross_fitted"; "best_member" (by validation log-loss); "splits": {split:
         {dataset or "all": {"members" or "fusions": {name: metrics with intervals}}}}; "gains":
-        {split: {metric: the fusion's minus the best member's, paired}}; "similarity": one entry
+        {split: {metric: the fusion's minus the best member's, paired}}; "thresholds": {"members"
+        or "fusions": {name: P(fake)}}, chosen on validation for accuracy; "similarity": one entry
         for each pair of members.
     """
     splits: dict[str, Any] = {}
+    thresholds = _thresholds(comparison.splits["validation"])
     for split, predicted in comparison.splits.items():
         fake, datasets = predicted.scores.fake, predicted.scores.datasets
         parts = {"all": np.ones(len(fake), bool)}
@@ -95,7 +99,10 @@ def measure_comparison(comparison: Comparison) -> dict[str, Any]:
             parts |= {str(name): datasets == name for name in np.unique(datasets)}
         splits[split] = {
             part: {
-                kind: {name: _metrics(logits[rows], fake[rows]) for name, logits in found.items()}
+                kind: {
+                    name: _metrics(logits[rows], fake[rows], thresholds[kind][name])
+                    for name, logits in found.items()
+                }
                 for kind, found in (("members", predicted.members), ("fusions", predicted.fusions))
             }
             for part, rows in parts.items()
@@ -103,7 +110,11 @@ def measure_comparison(comparison: Comparison) -> dict[str, Any]:
     members = splits["validation"]["all"]["members"]
     best = min(members, key=lambda name: members[name]["log_loss"]["value"])
     gains = {
-        split: _gains(p.scores.fake, p.fusions[comparison.chosen], p.members[best])
+        split: _gains(
+            p.scores.fake,
+            (p.fusions[comparison.chosen], thresholds["fusions"][comparison.chosen]),
+            (p.members[best], thresholds["members"][best]),
+        )
         for split, p in comparison.splits.items()
     }
     return {
@@ -112,18 +123,37 @@ def measure_comparison(comparison: Comparison) -> dict[str, Any]:
         "best_member": best,
         "splits": splits,
         "gains": gains,
-        "similarity": _similarity(comparison.splits[comparison.last_split]),
+        "thresholds": thresholds,
+        "similarity": _similarity(comparison.splits[comparison.last_split], thresholds["members"]),
     }
 
 
-def _metrics(logits: np.ndarray, fake: np.ndarray) -> dict[str, Interval]:
-    return binary_intervals(fake, expit(logits), prior=_PRIOR, resamples=_RESAMPLES)
+def _thresholds(validation: Predicted) -> dict[str, dict[str, float]]:
+    """Return P(fake) from which each verdict is fake: that of best balanced accuracy."""
+    fake = validation.scores.fake
+    return {
+        kind: {
+            name: choose_threshold("balanced", operating_points(expit(logits), fake))
+            for name, logits in found.items()
+        }
+        for kind, found in (("members", validation.members), ("fusions", validation.fusions))
+    }
 
 
-def _gains(fake: np.ndarray, fused: np.ndarray, member: np.ndarray) -> dict[str, Interval]:
-    """Return the fusion's metrics minus the member's, with paired bootstrap intervals."""
+def _metrics(logits: np.ndarray, fake: np.ndarray, threshold: float) -> dict[str, Interval]:
+    return binary_intervals(fake, expit(logits), threshold, _PRIOR, resamples=_RESAMPLES)
+
+
+def _gains(
+    fake: np.ndarray, fused: tuple[np.ndarray, float], member: tuple[np.ndarray, float]
+) -> dict[str, Interval]:
+    """Return the fusion's metrics minus the member's, with paired bootstrap intervals.
+
+    Both are given as logits and the threshold of their P(fake).
+    """
     of_fusion, of_member = (
-        binary_metrics(fake, expit(logits), prior=_PRIOR) for logits in (fused, member)
+        binary_metrics(fake, expit(logits), threshold, _PRIOR)
+        for logits, threshold in (fused, member)
     )
 
     def differences(weights: np.ndarray) -> dict[str, float]:
@@ -133,17 +163,20 @@ def _gains(fake: np.ndarray, fused: np.ndarray, member: np.ndarray) -> dict[str,
     return bootstrap(differences, len(fake), resamples=_RESAMPLES, bounded=False)
 
 
-def _similarity(predicted: Predicted) -> list[dict[str, Any]]:
+def _similarity(predicted: Predicted, thresholds: dict[str, float]) -> list[dict[str, Any]]:
     """Return correlation and common errors of each pair of members."""
+    verdicts = {
+        name: is_fake(expit(logits), thresholds[name]) for name, logits in predicted.members.items()
+    }
     fake, found = predicted.scores.fake, []
     for one, other in combinations(predicted.members, 2):
         a, b = predicted.members[one], predicted.members[other]
-        wrong = (a >= 0) != fake, (b >= 0) != fake
+        wrong = verdicts[one] != fake, verdicts[other] != fake
         constant = np.ptp(a) == 0 or np.ptp(b) == 0
         found.append({
             "members": [one, other],
             "correlation": None if constant else float(np.corrcoef(a, b)[0, 1]),
-            "disagreement": float(((a >= 0) != (b >= 0)).mean()),
+            "disagreement": float((verdicts[one] != verdicts[other]).mean()),
             "both_wrong": float((wrong[0] & wrong[1]).mean()),
             "one_wrong": float((wrong[0] ^ wrong[1]).mean()),
         })  # fmt: skip

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.patterns import PathSearch
 from tfdetect.data.catalog import Catalog
 
 _MIN_FAKES = 5  # in train and in test, below which a domain is left out
@@ -37,9 +38,9 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
     Args:
         catalog: the images.
         by: "generator" (authentic images without a generator belong to every domain), "dataset"
-            (the datasets of a union), or a regular expression that is searched in paths; its first
-            group, or the whole match without one, is the domain's name, and images without a
-            match belong to every domain.
+            (the datasets of a union), or a regular expression (RE2's) that is searched in paths;
+            its first group, or the whole match without one, is the domain's name, and images
+            without a match belong to every domain.
         sources: by generator, divide the sources of authentic images among the generators, so that
             a training that lacks a generator also lacks its sources. A source is what an authentic
             image names as its generator; images without one belong to every domain.
@@ -65,10 +66,10 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
                 )
     else:
         try:
-            pattern = re.compile(by)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise UserError(f"--by: {by!r} is not a regular expression: {error}") from error
-        found = np.array([_domain_of(pattern, path) for path in table["path"].to_pylist()], object)
+            names_found = PathSearch(by).search(table["path"].to_pylist())
+        except ValueError as error:
+            raise UserError(f"--by {by!r}: {error}") from error
+        found = np.array([name if name is None else name or "none" for name in names_found], object)
     splits = np.array(table["split"].to_pylist())
     names: list[str] = []
     few: list[str] = []
@@ -104,13 +105,6 @@ def _divide_sources(
         )
     for number, source in enumerate(sources):
         found[open_ones & (own == source)] = names[number % len(names)]
-
-
-def _domain_of(pattern: re.Pattern, path: str) -> str | None:
-    match = pattern.search(path)
-    if match is None:
-        return None
-    return (match[1] if pattern.groups else match[0]) or "none"
 
 
 def _natural_order(name: str) -> list:

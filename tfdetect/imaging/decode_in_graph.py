@@ -248,17 +248,27 @@ def _jpeg_orientation(data: tf.Tensor) -> tf.Tensor:
             lambda: _walk_segments(data, at, number, xmp),
         )  # fmt: skip
         return tf.cond(
-            late < 0, lambda: tf.constant(1), lambda: _xmp_orientation(_metadata(data, late + 4))
+            late < 0, lambda: tf.constant(1), lambda: _xmp_orientation(_segment(data, late))
         )
 
     named = tf.cond(
-        exif < 0, lambda: tf.constant(0), lambda: _exif_orientation(_metadata(data, exif + 4))
+        exif < 0, lambda: tf.constant(0), lambda: _exif_orientation(_segment(data, exif))
     )  # fmt: skip
     return tf.cond(named > 0, lambda: named, without_exif)
 
 
-def _metadata(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    return _piece(data, start, MAX_METADATA)
+def _segment(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+    """Return the content of a segment of a JPEG, at most the bytes that are searched."""
+    high, low = tf.unstack(_bytes(data, at + 2, 2))
+    return _piece(data, at + 4, tf.clip_by_value(256 * high + low - 2, 0, MAX_METADATA))
+
+
+def _chunk(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+    """Return the content of a chunk of a WebP, at most the bytes that are searched."""
+    size = tf.bitcast(_number(data, at + 4, 4), tf.uint32)
+    return _piece(
+        data, at + 8, tf.cast(tf.minimum(tf.cast(size, tf.int64), MAX_METADATA), tf.int32)
+    )
 
 
 def _big_endian_words(piece: tf.Tensor) -> tf.Tensor:
@@ -384,12 +394,12 @@ def _webp_orientation(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     start = [tf.constant(12), tf.constant(0), tf.constant(False), tf.constant(-1), tf.constant(-1)]
     _, _, is_cut, exif, xmp = tf.while_loop(goes_on, advance, start)
     named = tf.cond(
-        exif < 0, lambda: tf.constant(0), lambda: _exif_orientation(_metadata(data, exif + 8))
+        exif < 0, lambda: tf.constant(0), lambda: _exif_orientation(_chunk(data, exif))
     )  # fmt: skip
     return is_cut, tf.cond(
         (named > 0) | (xmp < 0),
         lambda: tf.maximum(named, 1),
-        lambda: _xmp_orientation(_metadata(data, xmp + 8)),
+        lambda: _xmp_orientation(_chunk(data, xmp)),
     )
 
 

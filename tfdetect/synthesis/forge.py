@@ -12,6 +12,7 @@ import numpy as np
 from tfdetect.core import registry
 from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.spec import SPLITS
 from tfdetect.data.splits import carve, group_fraction
 from tfdetect.synthesis.blend import paste, soften
@@ -53,6 +54,7 @@ class Settings:
             photograph. {folder} and {stem} in a text become the photograph's, with underscores
             as spaces.
         autoencoder: path of a trained autoencoder; None to train one if a fill needs it.
+        max_pixels: photographs with more pixels are skipped before they are decoded.
     """
 
     masks: tuple[str, ...] = ("brush", "polygon", "blob")
@@ -68,6 +70,7 @@ class Settings:
     fill_options: dict[str, dict] | None = None
     prompts: dict[str, tuple[str, ...]] | None = None
     autoencoder: str | None = None
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)

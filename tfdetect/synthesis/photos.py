@@ -12,7 +12,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.text import file_name, from_os, plain_name, to_os
 from tfdetect.data.image_files import images_below
-from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.formats import MAX_PIXELS, ImageError
 from tfdetect.imaging.pillow import read_rgb
 
 MIN_SIDE = 16  # pixels; masks and fills make no sense in smaller photographs
@@ -39,7 +39,9 @@ class Photo:
         return self.pixels.shape[:2]
 
 
-def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
+def load_photo(
+    root: Path, name: str, side: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Photo:
     """Read a photograph.
 
     Args:
@@ -47,12 +49,13 @@ def load_photo(root: Path, name: str, side: int | None = None) -> Photo:
         name: path of the photograph below it, as `from_os` makes it.
         side: scale the photograph and keep the center, a square with this side in pixels; None
             keeps its size.
+        max_pixels: a photograph with more pixels is not decoded.
 
     Raises:
-        UserError: It cannot be read, or a side is shorter than 16 pixels.
+        UserError: It cannot be read, it has too many pixels, or a side is shorter than 16 pixels.
     """
     try:
-        image = read_rgb(root / to_os(name))
+        image = read_rgb(root / to_os(name), max_pixels)
     except ImageError as error:
         raise UserError(f"{name}: {error}") from error
     if min(image.size) < MIN_SIDE:

@@ -36,6 +36,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import disk_error, remove_leftovers, replacing, write_bytes, write_text
 from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.journal import Journal, exclusive
+from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.spec import ClassSpec, DatasetSpec
 from tfdetect.data.parallel import Work
 from tfdetect.synthesis.contact_sheet import write_contact_sheet
@@ -184,7 +185,8 @@ class _Task:
 
         @cache
         def load(name: str) -> Photo:
-            return load_photo(self.source, name, self.settings.size)
+            settings = self.settings
+            return load_photo(self.source, name, settings.size, settings.max_pixels)
 
         try:
             photo = load(item.photo)
@@ -271,7 +273,8 @@ def _check_settings(output: Path, source: Path, photos: list[str], settings: Set
     now = json.loads(json.dumps({"source": str(source.resolve()), "photos": len(photos),
                                  **asdict(settings)}))  # fmt: skip
     if file.is_file():
-        before = read_object(file)
+        older = json.loads(json.dumps(asdict(Settings())))  # what was not written yet
+        before = older | read_object(file)
         if changed := [key for key, value in now.items() if before.get(key) != value]:
             raise UserError(
                 f"{output} was begun with other settings ({', '.join(changed)}). Choose another "
@@ -293,7 +296,7 @@ def _find_autoencoder(
     pixels = []
     for name in photos[:_AUTOENCODER_PHOTOS]:
         try:
-            pixels.append(load_photo(source, name, settings.size).pixels)
+            pixels.append(load_photo(source, name, settings.size, settings.max_pixels).pixels)
         except UserError:
             continue
     if not pixels:
@@ -334,7 +337,7 @@ def _write_tables(source: Path, output: Path, settings: Settings, rows: list[Row
                  ClassSpec(name="inpainted", folders=("inpainted",))),
         splits={split: split for split in ("train", "validation", "test")},
         mask_channel="gray", mask_values=(0, 255), mask_inverted=False,
-        experiment="localizer",
+        max_pixels=max(MAX_PIXELS, settings.max_pixels), experiment="localizer",
     )  # fmt: skip
     write_text(output / "dataset.yaml", spec.to_yaml())
 

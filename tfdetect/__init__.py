@@ -32,6 +32,7 @@ __all__ = [
     "evidence",
     "explain",
     "export",
+    "export_web",
     "fix",
     "list_backbones",
     "list_datasets",

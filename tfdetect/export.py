@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tfdetect.core import cli, console
+from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import EXPORT_FORMATS
 
 
@@ -16,17 +17,26 @@ def parser() -> cli.Parser:
         "photographs when it is written, and refused if the probabilities differ.\n\n"
         "saved_model needs TensorFlow alone and takes image files; onnx lets `predict` answer "
         "without TensorFlow. The others are for phones, browsers and other hardware. They take "
-        "images of the detector's size and return the same outputs.",
+        "images of the detector's size and return the same outputs.\n\n"
+        "web writes a folder for any static web host: its page analyzes images in the browser, so "
+        "that they never leave the machine. The run needs an ONNX export.",
         examples=[
             ("tfdetect export saved_models/my_run", "write the formats again that the run has"),
             ("tfdetect export saved_models/my_run --format onnx,litert_int8",
              "into saved_models/my_run/exports"),
+            ("tfdetect export saved_models/my_run --format web", "into the folder my_run-web"),
         ],
     )  # fmt: skip
     p.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     p.add_argument("--format", type=cli.names, metavar="NAMES", help="formats, separated by "
-                   f"commas: {', '.join(EXPORT_FORMATS)} (default: those that the run "
+                   f"commas: {', '.join(EXPORT_FORMATS)}, web (default: those that the run "
                    "has)")  # fmt: skip
+    web = p.add_argument_group("format web")
+    web.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: the "
+                     "run's name and '-web', in the current directory)")  # fmt: skip
+    web.add_argument("--npm-packages", type=Path, metavar="DIR", help="folder with the archives "
+                     "that `npm pack` wrote of ONNX Runtime and the image decoders (default: npm "
+                     "fetches them once)")  # fmt: skip
     cli.add_json(p)
     return p
 
@@ -36,12 +46,24 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
-    written = api.export(args.run, args.format)
+    web = args.format is not None and "web" in args.format
+    if not web and (args.output or args.npm_packages):
+        raise UserError("--output and --npm-packages are for --format web.")
+    formats = [name for name in args.format if name != "web"] if web else args.format
+    written = api.export(args.run, formats) if formats or not web else []
+    page = api.export_web(args.run, args.output, npm_packages=args.npm_packages) if web else None
     if args.json:
-        return console.print_json({"run": args.run, "exports": [asdict(each) for each in written]})
-    rows = [[e.format, str(args.run / e.path), f"{e.megabytes:g} MB", f"{e.max_difference:g}"]
-            for e in written]  # fmt: skip
-    console.result(console.format_table(rows, ["format", "path", "size", "largest difference"]))
+        exports = [asdict(each) for each in written]
+        return console.print_json({"run": args.run, "exports": exports, "web": page})
+    if written:
+        rows = [[e.format, str(args.run / e.path), f"{e.megabytes:g} MB", f"{e.max_difference:g}"]
+                for e in written]  # fmt: skip
+        console.result(console.format_table(rows, ["format", "path", "size", "largest difference"]))
+    if page is not None:
+        console.result(str(page))
+        console.log(
+            f"Try it with: python -m http.server --directory {page.parent} --bind 127.0.0.1"
+        )
 
 
 if __name__ == "__main__":

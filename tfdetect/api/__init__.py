@@ -32,6 +32,7 @@ from tfdetect.api.run_functions import (
     evaluate,
     explain,
     export,
+    export_web,
     measure_robustness,
 )
 from tfdetect.api.share import push
@@ -76,6 +77,7 @@ __all__ = [
     "evidence",
     "explain",
     "export",
+    "export_web",
     "fix",
     "list_backbones",
     "list_datasets",

@@ -380,6 +380,37 @@ def export(run: RunLike, formats: Sequence[str] | None = None) -> list[Export]:
         return write_exports(staged, formats or ["saved_model"])
 
 
+@checked
+def export_web(
+    run: RunLike, output: str | Path | None = None, *, npm_packages: str | Path | None = None
+) -> Path:
+    """Write a folder for any static web host, whose page analyzes images in the browser.
+
+    Args:
+        run: with an ONNX export. TensorFlow is not needed.
+        output: folder to write; by default the run's name and "-web", in the current directory.
+            An earlier web export in it is replaced.
+        npm_packages: folder with the archives that `npm pack` wrote of ONNX Runtime and the image
+            decoders; by default npm fetches them, once.
+
+    Returns:
+        The page, `index.html` in the folder.
+
+    Raises:
+        UserError: the run has no ONNX export, a package is missing, or the folder is none that
+            may be replaced.
+    """
+    run = run_of(run)
+    folder = path_of(output) or Path(f"{run.name}-web")
+    try:
+        from tfdetect.serving.web_export import write_web
+    except ImportError as error:
+        raise UserError(
+            f'A web export needs {error.name}: pip install "tfdetect[serve]"'
+        ) from error
+    return write_web(run, folder, path_of(npm_packages))
+
+
 def _evaluation_data(
     run: Run,
     dataset: str | Path | None,

@@ -70,6 +70,8 @@ class LightDetector:
 
     Attributes:
         run: the run.
+        graph_views: views of the exported graph; one with one crop takes single windows.
+        mirrors: whether the mean with mirrored images is taken outside of the graph.
 
     Raises:
         UserError: there is no such file, it is damaged, or it cannot do what the run is set to.
@@ -104,9 +106,9 @@ class LightDetector:
         self._inputs = [each.name for each in self._session.get_inputs()]
         wanted = ("probabilities_raw", "features", "mask")
         self._outputs = [e.name for e in self._session.get_outputs() if e.name in wanted]
-        self._graph_views = exported.views
+        self.graph_views = exported.views
         self._check(exported)
-        self._mirror = run.info.flips and not exported.flips
+        self.mirrors = run.info.flips and not exported.flips
 
     def _check(self, exported: RunInfo) -> None:
         """Check that the export is of this run, and can do what the run is set to."""
@@ -134,7 +136,7 @@ class LightDetector:
         """
         views = [np.stack(arrays) for arrays in zip(*parts)]
         table, features = self._score(views)
-        if self._mirror:
+        if self.mirrors:
             mirrored, _ = self._score([view[..., ::-1, :] for view in views])
             table = (table + mirrored) / 2
         return LightScores(table, features)
@@ -142,7 +144,7 @@ class LightDetector:
     def _score(self, views: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         count = len(views[0])
         feeds = {}
-        for name, view, graph in zip(self._inputs, views, self._graph_views):
+        for name, view, graph in zip(self._inputs, views, self.graph_views):
             one = graph.crops == 1  # the graph takes single windows
             feeds[name] = np.ascontiguousarray(view.reshape(-1, *view.shape[2:]) if one else view)
         found = self._run(feeds)

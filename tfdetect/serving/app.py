@@ -36,7 +36,7 @@ import tfdetect
 from tfdetect.core.errors import UserError
 from tfdetect.core.text import file_name, printable
 from tfdetect.serving.explaining import Explainers
-from tfdetect.serving.page import index_page
+from tfdetect.serving.page import FOLDER, render, texts
 from tfdetect.serving.service import Overloaded, Service, Upload
 from tfdetect.serving.settings import MEBIBYTE, ServerSettings
 
@@ -159,8 +159,7 @@ def create_app(service: Service) -> FastAPI:
         "evidence, not proof.",
     )  # fmt: skip
     app.add_middleware(_Guard, settings=settings, metrics=metrics)
-    folder = Path(__file__).parent
-    app.mount("/static", StaticFiles(directory=folder / "static"), name="static")
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
@@ -271,7 +270,12 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
         runs = [detector.run for detector in service.detectors.values()]
-        return index_page(runs, settings)
+        data = {
+            "max_bytes": settings.max_file_mib * MEBIBYTE,
+            "explains": explainers.possible,
+        }
+        kind = "private" if settings.keep is None else "kept"
+        return render("index.html", runs, data, files="/static/", private=texts()["page"][kind])
 
     return app
 

@@ -27,6 +27,11 @@ class Explainers:
         self._pool: ProcessPoolExecutor | None = None
         self._busy = False
 
+    @property
+    def possible(self) -> bool:
+        """Whether TensorFlow is installed."""
+        return importlib.util.find_spec("tensorflow") is not None
+
     async def explain(self, run: Run, upload: Upload) -> str:
         """Return the HTML page about an image.
 
@@ -35,7 +40,7 @@ class Explainers:
             UserError: TensorFlow is not installed, or the page cannot be made.
             ValueError: the image cannot be read.
         """
-        if importlib.util.find_spec("tensorflow") is None:
+        if not self.possible:
             raise UserError('Explanations need TensorFlow: pip install "tfdetect"')
         if self._busy:
             raise Overloaded

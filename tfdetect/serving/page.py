@@ -1,4 +1,4 @@
-"""The page at "/" of the server: one template, whose texts are in a file for each language."""
+"""The page of the server and of web exports: one template, whose texts are in one file."""
 
 import json
 from collections.abc import Sequence
@@ -8,47 +8,69 @@ from typing import Any
 
 import jinja2
 
+import tfdetect
 from tfdetect.core.run import Run
-from tfdetect.serving.settings import ServerSettings
+from tfdetect.evaluation.verdict_words import percent
 
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
+Json = dict[str, Any]
 
 
 @cache
-def texts(language: str = "en") -> dict[str, Any]:
+def texts(language: str = "en") -> Json:
     """Return the texts of the page in a language; their file is `texts/<language>.json`."""
-    file = _FOLDER / "texts" / f"{language}.json"
+    file = FOLDER / "texts" / f"{language}.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def index_page(runs: Sequence[Run], settings: ServerSettings, language: str = "en") -> str:
-    """Return the HTML of the page.
+def render(
+    template: str, runs: Sequence[Run], data: Json, language: str = "en", **variables: str
+) -> str:
+    """Return the HTML of a page.
 
     Args:
-        runs: the served runs, the default one first.
-        settings: limits, which the page checks before it sends a file.
+        template: file in `templates/`.
+        runs: that give verdicts, the default one first.
+        data: what the page's script is given beside texts and models; see `static/page.js`.
+        variables: of the template: `files`, where the page's files are, `private`, what happens to
+            an image, and the template's own.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER / "templates"), autoescape=True,
+        loader=jinja2.FileSystemLoader(FOLDER / "templates"), autoescape=True,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    data = {
-        "models": [{"name": run.name, "masks": run.predicts_masks} for run in runs],
-        "max_bytes": settings.max_file_mib * 2**20,
-        "needs_token": settings.token is not None,
-        "texts": texts(language)["script"],
-    }
-    about = [(run.name, _training_sentences(run, texts(language)["about"])) for run in runs]
-    return environment.get_template("index.html").render(
-        t=texts(language)["page"], language=language, runs=runs, about=about,
-        kept=settings.keep is not None, data=json.dumps(data).replace("<", "\\u003c"),
+    words = texts(language)
+    models = [_model(run, words["about"]) for run in runs]
+    data = {**data, "version": tfdetect.__version__, "models": models, "texts": words["script"]}
+    return environment.get_template(template).render(
+        t=words["page"], language=language, runs=runs, models=models,
+        data=json.dumps(data).replace("<", "\\u003c"), **variables,
     )  # fmt: skip
 
 
-def _training_sentences(run: Run, words: dict[str, str]) -> list[str]:
-    """Return what the detector was trained on, in sentences."""
+def _model(run: Run, words: dict[str, str]) -> Json:
+    """Return what the page says about a run."""
+    images = run.info.dataset.training_images
+    low, _, high = (images and images.shorter_side) or (None, None, None)
+    return {
+        "name": run.name,
+        "masks": run.predicts_masks,
+        "authentic": run.class_names[0],
+        "about": _about(run, words),
+        "low": low,
+        "high": high,
+        "formats": ", ".join(images.formats) if images else "",
+    }
+
+
+def _about(run: Run, words: dict[str, str]) -> list[str]:
+    """Return what a detector was trained on, and how good it is, in sentences."""
     dataset = run.info.dataset
     sentences = [words["dataset"].format(name=dataset.name)]
+    counts = dataset.counts.get("train", {})
+    if counts:
+        listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        sentences.append(words["counts"].format(counts=listed))
     images = dataset.training_images
     if images is not None:
         if images.generators:
@@ -56,8 +78,12 @@ def _training_sentences(run: Run, words: dict[str, str]) -> list[str]:
         if images.shorter_side is not None:
             low, _, high = images.shorter_side
             key = "one_size" if low == high else "sizes"
-            sentences.append(words[key].format(low=low, high=high))
+            sentences.append(words[key].format(low=f"{low:,}", high=f"{high:,}"))
         if images.formats:
             sentences.append(words["formats"].format(names=", ".join(images.formats)))
+    metrics = run.results.get("test", {}).get("metrics", {})
+    accuracy = (metrics.get("accuracy") or {}).get("value")
+    if accuracy is not None:
+        sentences.append(words["tested"].format(accuracy=percent(accuracy)))
     sentences.append(words["other"])
     return sentences

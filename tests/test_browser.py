@@ -1,0 +1,359 @@
+"""The server's page in a real browser: what a person does with it."""
+
+import io
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from browser import chromium
+from PIL import Image
+
+from tfdetect.core.run import open_run
+from tfdetect.models.exports import write_exports
+from tfdetect.serving.app import create_app
+from tfdetect.serving.service import Service
+from tfdetect.serving.settings import ServerSettings
+
+SHIPPED = Path(__file__).parents[1] / "saved_models"
+WAIT = 60_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+def serving(runs, **settings):
+    """Start a server in a thread; return it and its address."""
+    app = create_app(Service(runs, ServerSettings(**settings)))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + 60
+    while not server.started and time.monotonic() < end:
+        time.sleep(0.02)
+    assert server.started
+
+    def stop():
+        server.should_exit = True
+        thread.join(30)
+
+    return f"http://127.0.0.1:{port}/", stop
+
+
+@pytest.fixture(scope="module")
+def small(shared_run, tmp_path_factory):
+    """A server for the small run, and a few of its images."""
+    run, root = shared_run
+    copy = open_run(shutil.copytree(run.path, tmp_path_factory.mktemp("served") / "small"))
+    if not (copy.path / "exports/detector.onnx").exists():
+        write_exports(copy, ["onnx"])
+    address, stop = serving([copy], decoders=1, max_files=2, max_file_mib=2)
+    yield address, sorted((root / "test").rglob("*.png"))
+    stop()
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """A server for two shipped runs, one of which predicts masks."""
+    runs = [open_run(SHIPPED / name) for name in ("localizer_photos", "photo_detector")]
+    address, stop = serving(runs)
+    yield address
+    stop()
+
+
+@pytest.fixture
+def page(browser):
+    """A page, which must not write errors into the console or leave its server."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page, problems = context.new_page(), []
+    page.set_default_timeout(WAIT)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    yield page
+    context.close()
+    assert not problems
+
+
+def finished(page, count):
+    """Wait until results are there; return their text, newest first."""
+    page.locator("#results > li .actions").nth(count - 1).wait_for()
+    return page.locator("#results > li").all_inner_texts()
+
+
+def jpeg(height, width, seed=0):
+    """Return a photograph-like JPEG file."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+    file = io.BytesIO()
+    coarse.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def upload(name, data, kind="image/jpeg"):
+    return {"name": name, "mimeType": kind, "buffer": data}
+
+
+def test_a_person_chooses_files_and_reads_verdicts(small, page):
+    address, images = small
+    page.goto(address)
+    page.set_input_files("#files", [*images[:2], upload("notes.txt", b"no image", "text/plain")])
+    texts = finished(page, 3)
+    assert images[0].name in texts[0] and ("Looks" in texts[0] or "Inconclusive" in texts[0])
+    assert "in 100" in texts[0] or "score for fake" in texts[0]
+    assert "notes.txt" in texts[2] and "Not an image." in texts[2]
+    page.set_input_files("#files", [upload("large.jpg", bytes(3 * 2**20))])
+    assert "larger than 2 MB" in finished(page, 4)[0]
+
+
+DROP = """
+([text, name]) => {
+  const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name, {type: "image/png"}));
+  return transfer;
+}
+"""
+
+
+def test_files_are_dropped_and_pasted(small, page):
+    import base64
+
+    address, images = small
+    page.goto(address)
+    text = base64.b64encode(images[0].read_bytes()).decode()
+    transfer = page.evaluate_handle(DROP, [text, "dropped.png"])
+    page.dispatch_event("#drop", "dragover", {"dataTransfer": transfer})
+    assert "over" in page.locator("#drop").get_attribute("class")
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    assert "dropped.png" in finished(page, 1)[0]
+    assert "over" not in page.locator("#drop").get_attribute("class")
+    pasted = page.evaluate_handle(DROP, [text, "pasted.png"])
+    page.evaluate(
+        """(transfer) => document.dispatchEvent(
+      new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true}))""",
+        pasted,
+    )
+    assert "pasted.png" in finished(page, 2)[0]
+    page.evaluate(
+        "document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer()}))"
+    )
+    assert page.locator("#results > li").count() == 2
+
+
+def test_the_keyboard_is_enough(small, page):
+    address, images = small
+    page.goto(address)
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "files":
+            break
+    assert page.evaluate("document.activeElement.id") == "files"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(images[:2])
+    finished(page, 2)
+    while page.evaluate("document.activeElement.getAttribute('aria-label')") is None:
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.locator("#zoom").evaluate("(dialog) => dialog.open")
+    page.keyboard.press("Escape")
+    assert not page.locator("#zoom").evaluate("(dialog) => dialog.open")
+    while page.evaluate("document.activeElement.tagName") != "SUMMARY":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    assert page.locator("details[open]").count() == 1
+    while page.evaluate("document.activeElement.textContent") != "Remove":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.locator("#results > li").count() == 1
+    assert page.evaluate("document.activeElement.closest('#results') !== null")
+
+
+@pytest.mark.slow
+def test_many_files_are_all_answered_in_their_order(small, page):
+    address, images = small
+    page.goto(address)
+    chosen = [
+        upload(f"{n:02}.png", images[n % len(images)].read_bytes(), "image/png") for n in range(60)
+    ]
+    page.set_input_files("#files", chosen)
+    texts = finished(page, 60)
+    assert [next(line for line in text.splitlines() if ".png" in line) for text in texts] == [
+        each["name"] for each in chosen
+    ]
+    assert page.locator("#status").inner_text() == "Files finished: 60"
+
+
+@pytest.mark.slow
+def test_a_large_photograph(shipped, page):
+    page.goto(shipped)
+    page.select_option("#model", "photo_detector")
+    page.set_input_files("#files", [upload("large.jpg", jpeg(6_124, 8_165))])
+    assert "in 100" in finished(page, 1)[0]
+    assert (
+        page.locator(".picture img").evaluate(
+            "(image) => image.decode().then(() => image.naturalWidth)"
+        )
+        == 8_165
+    )
+
+
+@pytest.mark.slow
+def test_masks_fade_with_the_slider(shipped, page):
+    page.goto(shipped)
+    page.set_input_files("#files", [upload("photo.jpg", jpeg(400, 600))])
+    assert "Show altered regions" in finished(page, 1)[0]
+    mask = page.locator("canvas.mask")
+    assert mask.evaluate("(canvas) => [canvas.width, canvas.height]") == [600, 400]
+    box, image = mask.bounding_box(), page.locator(".picture img").bounding_box()
+    assert box == image
+    slider = page.locator(".slider input")
+    for key, opacity in (("Home", "0"), ("End", "1"), ("ArrowLeft", "0.99")):
+        slider.press(key)
+        assert mask.evaluate("(canvas) => canvas.style.opacity") == opacity
+    assert "red" in finished(page, 1)[0] or "No region" in finished(page, 1)[0]
+
+
+@pytest.mark.slow
+def test_a_result_is_saved_as_a_page_of_its_own(shipped, page, browser, tmp_path):
+    page.goto(shipped)
+    page.set_input_files("#files", [upload("photo <1>.jpg", jpeg(400, 600))])
+    [text] = finished(page, 1)
+    with page.expect_download() as download:
+        page.get_by_text("Save this result").click()
+    download.value.save_as(tmp_path / "saved.html")
+    saved = browser.new_context(offline=True).new_page()
+    saved.goto((tmp_path / "saved.html").as_uri())
+    assert text.splitlines()[0] in saved.locator("body").inner_text()
+    assert "photo <1>.jpg" in saved.locator("body").inner_text()
+    assert "localizer_photos" in saved.locator("body").inner_text()
+    widths = saved.locator("img").evaluate_all("(all) => all.map((image) => image.naturalWidth)")
+    assert widths == [600, 600]
+    assert saved.locator("script, button, input, link").count() == 0
+    saved.context.close()
+
+
+@pytest.mark.slow
+def test_the_page_about_an_image_is_opened(shipped, page):
+    page.goto(shipped)
+    page.select_option("#model", "photo_detector")
+    page.set_input_files("#files", [upload("photo.jpg", jpeg(300, 400))])
+    finished(page, 1)
+    page.get_by_text("Explain in detail").click()
+    link = page.get_by_role("link", name="Open the page")
+    link.wait_for(timeout=240_000)
+    with page.expect_popup() as popup:
+        link.click()
+    assert "Does the verdict survive re-encoding?" in popup.value.locator("body").inner_text()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the page").click()
+    assert download.value.suggested_filename == "photo.jpg.html"
+
+
+@pytest.mark.slow
+def test_a_slow_network_shows_how_much_is_sent(small, page):
+    page.goto(small[0])
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.send("Network.emulateNetworkConditions", {
+        "offline": False, "latency": 200, "downloadThroughput": 50_000, "uploadThroughput": 50_000,
+    })  # fmt: skip
+    page.set_input_files("#files", [upload("photo.jpg", np.random.default_rng(0).bytes(300_000))])
+    page.get_by_text("Sending, ").wait_for()
+    bar = page.locator("progress")
+    assert 0 < bar.evaluate("(bar) => bar.value") < 1
+    assert "Not an image." in finished(page, 1)[0]
+
+
+def test_a_server_that_cannot_be_reached_and_comes_back(small, browser):
+    page = browser.new_page()
+    page.goto(small[0])
+    page.context.set_offline(True)
+    page.set_input_files("#files", [small[1][0]])
+    assert "The server did not answer" in finished(page, 1)[0]
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_text("All figures").wait_for()
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_two_tabs_and_the_back_button(small, browser):
+    address, images = small
+    context = browser.new_context()
+    first, second = context.new_page(), context.new_page()
+    for page, image in ((first, images[0]), (second, images[1])):
+        page.goto(address)
+        page.set_input_files("#files", [image])
+    for page, image in ((first, images[0]), (second, images[1])):
+        [text] = finished(page, 1)
+        assert image.name in text
+    first.goto(f"{address}docs")
+    first.go_back()
+    first.set_input_files("#files", [images[2]])
+    assert images[2].name in finished(first, 1)[0]
+    with context.expect_page() as docs:
+        first.get_by_text("Programming interface").click()
+    assert docs.value.url.endswith("/docs")
+    assert images[2].name in finished(first, 1)[0]
+    context.close()
+
+
+@pytest.mark.slow
+def test_a_token_is_asked_for_once(small, browser, shared_run):
+    page = browser.new_page()
+    run = open_run(SHIPPED / "cifake_small_resnet")
+    address, stop = serving([run], token="secret", decoders=1)
+    asked = []
+
+    def answer(dialog):
+        asked.append(dialog.message)
+        dialog.accept("secret" if len(asked) > 1 else "wrong")
+
+    page.on("dialog", answer)
+    page.goto(address)
+    page.set_input_files("#files", [small[1][0]])
+    finished(page, 1)
+    page.set_input_files("#files", [small[1][1]])
+    finished(page, 2)
+    assert len(asked) == 2 and "did not accept" in asked[1]
+    page.context.close()
+    stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 360])
+def test_the_page_is_accessible_and_fits(shipped, browser, scheme, width):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+    # The policy of the page refuses scripts from elsewhere, such as the checker.
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True
+    )
+    page = context.new_page()
+    page.goto(shipped)
+    for count in (0, 2):
+        if count:
+            page.set_input_files("#files", [
+                upload("a_name_without_any_space_that_is_long_" * 4 + ".jpg", jpeg(400, 600)),
+                upload("notes.txt", b"no image", "text/plain"),
+            ])  # fmt: skip
+            finished(page, 2)
+            page.locator("summary").nth(0).click()
+            page.locator("summary").nth(1).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        results = axe.Axe().run(page)
+        assert results.violations_count == 0, results.generate_report()
+    context.close()

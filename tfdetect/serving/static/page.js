@@ -1,0 +1,304 @@
+// The page on which people drop images and read verdicts: of the server, and of the folder that
+// works without one. Where the verdicts come from is given to `startPage`.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const MAX_SIDE = 2048;  // pixels of a drawn mask and of the picture in a saved result
+
+export const settings = data;
+export const t = data.texts;
+export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, key) => values[key]);
+
+const byId = (id) => document.getElementById(id);
+const waiting = [];
+let backend = null;
+let active = 0;
+let done = 0;
+
+/**
+ * Show the page's form and answer for the files that are given to it.
+ *
+ * from.analyze(task, report) returns a promise of {row, mask}: row as /v1/predict has it, mask an
+ * image whose gray is P(altered), or null. It may call report(text, fraction). An error's message
+ * is shown; it has retry = true where trying again may help.
+ * from.explain(task), where there is one, returns a promise of an HTML page about the image.
+ * from.concurrent is the number of files that are analyzed at a time.
+ */
+export function startPage(from) {
+  backend = from;
+  byId("form").hidden = false;
+  byId("close").textContent = t.close;
+  byId("zoom").addEventListener("click", (event) => {
+    if (event.target === byId("zoom")) byId("zoom").close();
+  });
+  for (const id of ["files", "camera"]) {
+    byId(id).addEventListener("change", (event) => {
+      add(event.target.files);
+      event.target.value = "";
+    });
+  }
+  const drop = byId("drop");
+  const mark = (event, over) => {
+    event.preventDefault();
+    drop.classList.toggle("over", over);
+  };
+  for (const name of ["dragenter", "dragover"]) {
+    document.addEventListener(name, (event) => mark(event, true));
+  }
+  for (const name of ["dragleave", "drop"]) {
+    document.addEventListener(name, (event) => mark(event, false));
+  }
+  document.addEventListener("drop", (event) => add(event.dataTransfer.files));
+  document.addEventListener("paste", (event) => add(event.clipboardData.files));
+  window.addEventListener("beforeunload", (event) => {
+    if (active) event.preventDefault();
+  });
+}
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+const button = (text, onClick, className = "") => {
+  const made = element("button", {type: "button", className, textContent: text});
+  made.addEventListener("click", () => onClick(made));
+  return made;
+};
+
+function add(files) {
+  const items = [];
+  for (const file of files) {
+    const item = element("li", {className: "result"});
+    items.push(item);
+    const task = {file, item, model: byId("model").value, url: URL.createObjectURL(file)};
+    if (file.size > data.max_bytes) {
+      const limit = Math.round(data.max_bytes / 2 ** 20);
+      showError(task, new Error(fill(t.too_large, {limit})));
+      continue;
+    }
+    showProgress(task, t.waiting);
+    waiting.push(task);
+  }
+  if (!items.length) return;
+  byId("results").prepend(...items);
+  byId("results-heading").hidden = false;
+  byId("status").textContent = fill(t.added, {count: items.length});
+  work();
+}
+
+function work() {
+  while (active < backend.concurrent && waiting.length) {
+    active += 1;
+    analyze(waiting.shift()).finally(() => {
+      active -= 1;
+      done += 1;
+      byId("status").textContent = fill(t.done, {count: done});
+      work();
+    });
+  }
+}
+
+async function analyze(task) {
+  try {
+    const report = (text, fraction) => showProgress(task, text, fraction);
+    report(t.working);
+    const {row, mask} = await backend.analyze(task, report);
+    if (row.error) showError(task, new Error(row.error));
+    else showVerdict(task, row, mask);
+  } catch (error) {
+    showError(task, error);
+  }
+}
+
+function picture(task, mask, words) {
+  const name = task.file.name;
+  const image = element("img", {src: task.url, alt: fill(t.image_alt, {name})});
+  const zoom = button("", () => {
+    byId("zoomed").src = task.url;
+    byId("zoomed").alt = image.alt;
+    byId("zoom").showModal();
+  });
+  zoom.setAttribute("aria-label", fill(t.zoom, {name}));
+  zoom.append(image);
+  const box = element("div", {className: "picture"}, zoom);
+  image.addEventListener("error", () => { box.hidden = true; });
+  if (mask) {
+    const canvas = element("canvas", {className: "mask"});
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", fill(t.mask_alt, {name}));
+    drawMask(canvas, mask);
+    zoom.append(canvas);
+    const slider = element("input", {type: "range", min: 0, max: 100, value: 60});
+    const fade = () => { canvas.style.opacity = slider.value / 100; };
+    slider.addEventListener("input", fade);
+    fade();
+    box.append(element("label", {className: "slider small"}, t.mask, slider),
+      element("p", {className: "small", textContent: words}));
+  }
+  return box;
+}
+
+// Paint P(altered), the gray of an image, in red: from transparent at 0 to opaque at 1.
+function drawMask(canvas, image) {
+  const scale = Math.min(1, MAX_SIDE / Math.max(image.width, image.height));
+  canvas.width = Math.max(1, Math.round(image.width * scale));
+  canvas.height = Math.max(1, Math.round(image.height * scale));
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  for (let i = 0; i < pixels.data.length; i += 4) {
+    pixels.data[i + 3] = pixels.data[i];
+    pixels.data[i] = 220;
+    pixels.data[i + 1] = pixels.data[i + 2] = 0;
+  }
+  context.putImageData(pixels, 0, 0);
+}
+
+function show(task, tone, image, ...content) {
+  task.item.className = `result ${tone}`;
+  task.item.replaceChildren(image, element("div", {}, ...content));
+}
+
+const nameOf = (task) => element("p", {className: "name", textContent: task.file.name});
+
+function showProgress(task, text, fraction = null) {
+  const shown = task.item.querySelector("progress");
+  if (shown) {  // the picture is not drawn anew
+    shown.previousSibling.textContent = text;
+    if (fraction === null) shown.removeAttribute("value");
+    else shown.value = fraction;
+    return;
+  }
+  const bar = element("progress", {max: 1});
+  bar.setAttribute("aria-label", task.file.name);
+  show(task, "", picture(task), nameOf(task), element("p", {textContent: text}), bar);
+}
+
+function showError(task, error) {
+  const actions = element("div", {className: "actions"}, removeButton(task));
+  if (error.retry) actions.prepend(button(t.retry, () => { waiting.push(task); work(); }));
+  const text = error.message.charAt(0).toUpperCase() + error.message.slice(1);
+  show(task, "caution", picture(task), element("h3", {textContent: t.unreadable}), nameOf(task),
+    element("p", {textContent: /[.!?]$/.test(text) ? text : `${text}.`}), actions);
+}
+
+function removeButton(task) {
+  return button(t.remove, () => {
+    const next = (task.item.nextElementSibling ?? task.item.previousElementSibling)
+      ?.querySelector(".actions button");
+    URL.revokeObjectURL(task.url);
+    task.item.remove();
+    byId("results-heading").hidden = !byId("results").children.length;
+    (next ?? byId("files")).focus();
+  }, "quiet");
+}
+
+function showVerdict(task, row, mask) {
+  const {headline, tone, lines} = row.words;
+  const model = data.models.find((each) => each.name === task.model);
+  const more = limits(model, row).map((text) => element("li", {textContent: text}));
+  const content = element("div", {}, element("h3", {textContent: headline}), nameOf(task),
+    ...lines.map((line) => element("p", {textContent: line})),
+    more.length ? element("ul", {className: "limits"}, ...more) : null,
+    details(t.trained, element("p", {textContent: model.about.join(" ")})),
+    details(t.details, figures(row)));
+  const actions = element("div", {className: "actions"});
+  if (backend.explain) actions.append(explainButton(task));
+  actions.append(button(t.save, () => save(task), "quiet"), removeButton(task));
+  content.append(actions);
+  task.item.className = `result ${tone}`;
+  task.item.replaceChildren(picture(task, mask, mask && maskWords(model, row)), content);
+}
+
+const details = (title, content) =>
+  element("details", {}, element("summary", {textContent: title}), content);
+
+// Return in what the image differs from those that the detector was made for.
+function limits(model, row) {
+  const reasons = row.domain_reasons ? row.domain_reasons.split(", ") : [];
+  const found = reasons.map((reason) => fill(t.unlike[reason], model));
+  if (row.duplicate_of_train) found.push(t.duplicate);
+  return found;
+}
+
+function maskWords(model, row) {
+  const percent = (100 * row.altered_fraction).toFixed(1).replace(/\.0$/, "");
+  if (row.altered_fraction === 0) return t.mask_none;
+  const authentic = row.inconclusive || row.verdict === model.authentic;
+  return fill(authentic ? t.mask_doubtful : t.mask_found, {percent: percent === "0" ? "< 0.1" : percent});
+}
+
+function figures(row) {
+  const known = Object.entries(row).filter(
+    ([key, value]) => value !== null && value !== ""
+      && !["path", "words", "mask_png", "error"].includes(key));
+  const value = (each) => (typeof each === "number" ? +each.toFixed(4)
+    : typeof each === "boolean" ? (each ? t.yes : t.no) : each);
+  return element("table", {}, element("tbody", {}, ...known.map(([key, each]) =>
+    element("tr", {}, element("th", {scope: "row", textContent: figureName(key)}),
+      element("td", {textContent: value(each)})))));
+}
+
+function figureName(key) {
+  const name = key.startsWith("probability_") ? key.slice("probability_".length) : null;
+  return name ? fill(t.figures.probability, {name}) : t.figures[key] ?? key.replaceAll("_", " ");
+}
+
+function explainButton(task) {
+  return button(t.explain, async (pressed) => {
+    pressed.disabled = true;
+    pressed.textContent = t.explaining;
+    try {
+      const page = await backend.explain(task);
+      const url = URL.createObjectURL(new Blob([page], {type: "text/html"}));
+      const open = element("a", {className: "button", href: url, target: "_blank", textContent: t.open});
+      pressed.replaceWith(open,
+        element("a", {className: "button quiet", href: url, download: `${task.file.name}.html`,
+          textContent: t.download}),
+        element("span", {className: "small", textContent: t.print_hint}));
+      open.focus();
+    } catch (error) {
+      pressed.replaceWith(element("p", {className: "small", textContent: error.message}));
+    }
+  });
+}
+
+// Save one result as an HTML file that needs nothing else.
+async function save(task) {
+  const copy = task.item.cloneNode(true);
+  copy.querySelectorAll(".actions, .slider").forEach((each) => each.remove());
+  copy.querySelectorAll("details").forEach((each) => { each.open = true; });
+  const box = copy.querySelector(".picture");
+  const image = task.item.querySelector(".picture img");
+  const mask = task.item.querySelector(".picture canvas");
+  const pictures = image?.naturalWidth ? [drawn(image)] : [];
+  if (mask && pictures.length) pictures.push(drawn(image, mask));
+  box.querySelector("button").replaceWith(...pictures.map(
+    (src, index) => element("img", {src, alt: index ? t.mask : image.alt})));
+  const style = await (await fetch(document.querySelector("link[rel=stylesheet]").href)).text();
+  const page = document.implementation.createHTMLDocument(`${task.file.name}: ${t.results}`);
+  page.documentElement.lang = document.documentElement.lang;
+  page.head.append(element("meta", {name: "viewport", content: "width=device-width"}),
+    element("style", {textContent: style}));
+  const when = new Date().toLocaleString(document.documentElement.lang);
+  page.body.append(element("main", {}, element("h1", {textContent: document.title}),
+    element("p", {textContent: fill(t.saved_by, {model: task.model, when, version: data.version})}),
+    element("ol", {id: "results"}, copy), element("p", {className: "small", textContent: t.evidence})));
+  const text = `<!doctype html>\n${page.documentElement.outerHTML}`.replace(
+    "<head>", '<head><meta charset="utf-8">');
+  const url = URL.createObjectURL(new Blob([text], {type: "text/html"}));
+  element("a", {href: url, download: `${task.file.name}.html`}).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+function drawn(image, mask) {
+  const scale = Math.min(1, MAX_SIDE / Math.max(image.naturalWidth, image.naturalHeight));
+  const canvas = element("canvas", {
+    width: Math.max(1, image.naturalWidth * scale), height: Math.max(1, image.naturalHeight * scale)});
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  context.globalAlpha = 0.6;
+  if (mask) context.drawImage(mask, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL("image/jpeg", 0.9);
+}

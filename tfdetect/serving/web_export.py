@@ -1,0 +1,180 @@
+"""Writes a folder with a page that analyzes images in the browser, on any static web host."""
+
+import base64
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tfdetect
+from tfdetect.core.errors import UserError
+from tfdetect.core.feature_distance import FeatureDistance
+from tfdetect.core.files import check_writable, staged
+from tfdetect.core.run import Run
+from tfdetect.evaluation.verdict_words import verdict_words
+from tfdetect.light.detector import ONNX_FILE, LightDetector
+from tfdetect.serving.npm import Package, archives, contents
+from tfdetect.serving.page import FOLDER, render, texts
+
+MAX_PIXELS = 64_000_000  # that a decoder compiled to WebAssembly has the memory for
+LARGE_FILE = 8 * 2**20  # bytes, after which a decoder gives its memory back
+TIMEOUT = 60  # seconds for decoding a file
+MARK = "detector.json"  # in the subfolder model: by it a folder is known as a web export
+
+_POLICY = (  # no connection to anything but the host, whatever a script does
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
+    "img-src 'self' blob: data:; connect-src 'self'; worker-src blob:; base-uri 'none'; "
+    "form-action 'none'"
+)
+_MIT = """Copyright (c) {holder}
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+associated documentation files (the "Software"), to deal in the Software without restriction,
+including without limitation the rights to use, copy, modify, merge, publish, distribute,
+sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or
+substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES
+OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+"""
+
+
+def write_web(run: Run, folder: Path, npm_packages: Path | None = None) -> Path:
+    """Write a folder that analyzes images in the browser.
+
+    It has a page, the run's detector in ONNX, ONNX Runtime and image decoders in WebAssembly, and
+    their licenses. It needs no network beyond its host, and no setting of the host.
+
+    Args:
+        run: with an ONNX export.
+        folder: to write; an earlier web export in it is replaced.
+        npm_packages: folder with the archives of the packages; see `npm.archives`.
+
+    Returns:
+        The page, `folder/index.html`.
+
+    Raises:
+        UserError: the run has no ONNX export, a package is missing, or the folder is none that
+            may be replaced.
+    """
+    detector = LightDetector(run)
+    if folder.exists() and not (folder.is_dir() and _replaceable(folder)):
+        raise UserError(f"{folder} exists and is no web export. Choose another --output.")
+    check_writable(folder)
+    packages = archives(npm_packages)
+    with staged(folder) as new:
+        for package, archive in packages.items():
+            for name, data in contents(archive, package.files).items():
+                # Some hosts do not know the extension .mjs and send a type that browsers refuse.
+                target = (new / "npm" / package.name / name).with_suffix(
+                    ".js" if name.endswith(".mjs") else Path(name).suffix
+                )
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+        (new / "LICENSES.txt").write_text(_licenses(packages), encoding="utf-8")
+        shutil.copytree(FOLDER / "web", new / "app")
+        for name in ("page.js", "style.css"):
+            shutil.copy(FOLDER / "static" / name, new / "app" / name)
+        (new / "model").mkdir()
+        shutil.copy(run.path / ONNX_FILE, new / "model" / "detector.onnx")
+        settings = _settings(detector)
+        (new / "model" / MARK).write_text(json.dumps(settings), encoding="utf-8")
+        if run.info.domain is not None:
+            distance = FeatureDistance.load(run.path, run.info.domain.rest)
+            table = np.concatenate([distance.mean[None], distance.components])
+            (new / "model" / "domain.bin").write_bytes(table.astype("<f4").tobytes())
+        loaded = sum(p.stat().st_size for p in new.rglob("*") if p.suffix in (".wasm", ".onnx"))
+        limits = {
+            "max_bytes": 100 * 2**20, "max_pixels": MAX_PIXELS, "large_file": LARGE_FILE,
+            "timeout_s": TIMEOUT, "megabytes": round(loaded / 1e6),
+        }  # fmt: skip
+        page = render("local.html", [run], limits, files="app/", policy=_POLICY,
+                      private=texts()["page"]["local"])  # fmt: skip
+        (new / "index.html").write_text(page, encoding="utf-8")
+    return folder / "index.html"
+
+
+def _replaceable(folder: Path) -> bool:
+    """Return whether a folder is empty or a web export."""
+    return (folder / "model" / MARK).is_file() or not any(folder.iterdir())
+
+
+def _settings(detector: LightDetector) -> dict[str, Any]:
+    """Return what `web/detector.js` is given about a run."""
+    run = detector.run
+    training, domain = run.info.dataset.training_images, run.info.domain
+    calibration = run.calibration
+    return {
+        "name": run.name,
+        "class_names": run.class_names,
+        "views": [view.model_dump(mode="json") for view in run.views],
+        "graph_views": [view.model_dump(mode="json") for view in detector.graph_views],
+        "mirror": detector.mirrors,
+        "predicts_masks": run.predicts_masks,
+        "calibration": calibration
+        and calibration.model_dump(mode="json", include={"scale", "shift", "knots"}),
+        "threshold": run.threshold,
+        "band": run.abstention_band,
+        "domain": domain and domain.model_dump(mode="json", include={"limit", "rest"}),
+        "training": {
+            "sides": training and training.alike_sides,
+            "formats": (training and training.formats) or None,
+        },
+        "words": _words(run),
+    }
+
+
+def _words(run: Run) -> dict[str, Any]:
+    """Return the words of every verdict, so that the page has no sentences of its own for them.
+
+    They depend on the probability in steps: in numbers of images in a hundred where the run is
+    calibrated, and in thousandths where it is not.
+
+    Returns:
+        steps: number of steps.
+        texts: sentences.
+        table: by "verdict/inconclusive/unlike" for each step the headline, the tone and the lines
+            as numbers of sentences.
+    """
+    calibrated = run.info.calibration is not None and run.info.prior is not None
+    steps, found, table = 100 if calibrated else 1000, dict[str, int](), {}
+    scores = np.linspace(0, 1, steps + 1)
+    if calibrated:
+        scores[[0, -1]] = 0.004, 0.996
+    for verdict in run.class_names:
+        for inconclusive in (False, True):
+            for unlike in (False, True):
+                rows = []
+                for p in scores:
+                    row = {"p_fake": p, "verdict": verdict, "inconclusive": inconclusive}
+                    headline, lines, tone = verdict_words(run, row, unlike)
+                    rows.append([found.setdefault(t, len(found)) for t in (headline, tone, *lines)])
+                key = f"{verdict}/{inconclusive}/{unlike}".replace("True", "true")
+                table[key.replace("False", "false")] = rows
+    return {"steps": steps, "texts": list(found), "table": table}
+
+
+def _licenses(packages: dict[Package, Path]) -> str:
+    """Return the licenses of everything in the folder."""
+    parts = [
+        f"tfdetect {tfdetect.__version__}: MIT\n\n{_MIT.format(holder='The tfdetect authors')}"
+    ]
+    for package, archive in packages.items():
+        digest = base64.b16encode(hashlib.sha256(archive.read_bytes()).digest()).decode().lower()
+        parts.append(
+            f"{package.name} {package.version}, from npm, SHA-256 {digest}: {package.license}\n"
+        )
+        if package.holder:
+            parts.append(_MIT.format(holder=package.holder))
+        found = contents(archive, package.licenses)
+        parts += [text.decode() for text in found.values()]
+    return f"\n{'-' * 80}\n".join(parts)

@@ -46,7 +46,7 @@ setup(
         f"{INNER}.experiments": ["**/*.yaml"],
         f"{INNER}.forensics": ["error_rates.json"],
         f"{INNER}.generalization": ["published/*.csv"],
-        f"{INNER}.serving": ["static/*", "templates/*", "texts/*"],
+        f"{INNER}.serving": ["static/*", "templates/*", "texts/*", "web/*"],
         f"{INNER}.saved_models": runs(
             "*.json", "*.yaml", "*.npy", "model_card.md", "exports/*_float16.onnx"
         ),

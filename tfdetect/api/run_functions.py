@@ -402,12 +402,8 @@ def export_web(
     """
     run = run_of(run)
     folder = path_of(output) or Path(f"{run.name}-web")
-    try:
-        from tfdetect.serving.web_export import write_web
-    except ImportError as error:
-        raise UserError(
-            f'A web export needs {error.name}: pip install "tfdetect[serve]"'
-        ) from error
+    from tfdetect.serving.web_export import write_web
+
     return write_web(run, folder, path_of(npm_packages))
 
 

@@ -56,6 +56,7 @@ _DOCS_POLICY = (  # of /docs, whose page has a script inside
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:"
 )
+_MANY = 10  # times as many files as allowed are answered with 413; more are not even counted
 _PAGE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 log = logging.getLogger("tfdetect.serve")
 
@@ -65,7 +66,10 @@ class ImageData(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str = Field("image", max_length=1000, description="what to call it in the answer")
-    data: str = Field(description="the file's bytes in base64")
+    data: str = Field(description="the file's bytes in base64", json_schema_extra={
+        "contentEncoding": "base64",
+        "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    })  # fmt: skip
 
 
 class PredictRequest(BaseModel):
@@ -190,22 +194,9 @@ def create_app(service: Service) -> FastAPI:
 
     Model = Annotated[str, Depends(model_name)]
     protected = [Depends(check_token)]
-    body = {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": {
-                    "type": "object", "required": ["files"],
-                    "properties": {"files": {"type": "array", "minItems": 1, "items": {
-                        "type": "string", "format": "binary"}}},
-                }},
-                "application/json": {"schema": PredictRequest.model_json_schema()},
-            },
-        }
-    }  # fmt: skip
 
     @app.post("/v1/predict", response_model=Predictions, responses=_PROBLEMS,
-              dependencies=protected, openapi_extra=body)  # fmt: skip
+              dependencies=protected, openapi_extra=_body(settings.max_files))  # fmt: skip
     async def predict(
         request: Request,
         model: Model,
@@ -226,8 +217,8 @@ def create_app(service: Service) -> FastAPI:
             metrics.images.labels(model, result).inc()
         return {"model": model, "predictions": rows}
 
-    @app.post("/v1/explain", response_class=HTMLResponse, responses=_PROBLEMS,
-              dependencies=protected, openapi_extra=body)  # fmt: skip
+    @app.post("/v1/explain", response_class=HTMLResponse, responses=_as_json(_PROBLEMS),
+              dependencies=protected, openapi_extra=_body(1))  # fmt: skip
     async def explain(request: Request, model: Model) -> Response:
         """Return the page that explains the verdict on one image."""
         uploads = await _uploads(request, settings)
@@ -280,6 +271,31 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
+def _body(max_files: int) -> dict[str, Any]:
+    """Return what OpenAPI says about the body of a request with images."""
+    # Without references, which OpenAPI resolves elsewhere than pydantic.
+    images = PredictRequest.model_json_schema()
+    del images["$defs"]
+    images["properties"]["images"] |= {
+        "items": ImageData.model_json_schema(),
+        "maxItems": max_files,
+    }
+    file = {"type": "string", "format": "binary"}
+    files = {"type": "array", "minItems": 1, "maxItems": max_files, "items": file}
+    form = {"type": "object", "required": ["files"], "properties": {"files": files}}
+    content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": images}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _as_json(problems: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """Return the problems of a route that answers in another format when there is none."""
+    schema = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        code: {"description": each["description"], "content": schema}
+        for code, each in problems.items()
+    }
+
+
 def _model_info(run: Any) -> dict[str, Any]:
     return {
         "name": run.name,
@@ -301,7 +317,7 @@ async def _uploads(request: Request, settings: ServerSettings) -> list[Upload]:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        async with request.form(max_files=settings.max_files, max_fields=10) as form:
+        async with request.form(max_files=_MANY * settings.max_files, max_fields=10) as form:
             parts = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
             found = [Upload(part.filename or "image", await part.read()) for part in parts]
     elif kind == "application/json":

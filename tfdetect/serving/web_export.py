@@ -15,7 +15,7 @@ from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import check_writable, staged
 from tfdetect.core.run import Run
 from tfdetect.evaluation.verdict_words import verdict_words
-from tfdetect.light.detector import ONNX_FILE, LightDetector
+from tfdetect.light.detector import LightDetector, onnx_file
 from tfdetect.serving.npm import Package, archives, contents
 from tfdetect.serving.page import FOLDER, render, texts
 
@@ -85,7 +85,7 @@ def write_web(run: Run, folder: Path, npm_packages: Path | None = None) -> Path:
         for name in ("page.js", "style.css"):
             shutil.copy(FOLDER / "static" / name, new / "app" / name)
         (new / "model").mkdir()
-        shutil.copy(run.path / ONNX_FILE, new / "model" / "detector.onnx")
+        shutil.copy(onnx_file(run), new / "model" / "detector.onnx")
         settings = _settings(detector)
         (new / "model" / MARK).write_text(json.dumps(settings), encoding="utf-8")
         if run.info.domain is not None:

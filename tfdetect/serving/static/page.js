@@ -35,7 +35,11 @@ export function startPage(from) {
       add(event.target.files);
       event.target.value = "";
     });
+    byId(id).addEventListener("keydown", (event) => {
+      if (event.key === "Enter") byId(id).click();  // browsers have the space bar for it alone
+    });
   }
+  byId("form").addEventListener("submit", (event) => event.preventDefault());
   const drop = byId("drop");
   const mark = (event, over) => {
     event.preventDefault();

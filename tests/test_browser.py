@@ -1,7 +1,6 @@
 """The server's page in a real browser: what a person does with it."""
 
 import io
-import shutil
 import socket
 import threading
 import time
@@ -14,7 +13,6 @@ from browser import chromium
 from PIL import Image
 
 from tfdetect.core.run import open_run
-from tfdetect.models.exports import write_exports
 from tfdetect.serving.app import create_app
 from tfdetect.serving.service import Service
 from tfdetect.serving.settings import ServerSettings
@@ -51,14 +49,14 @@ def serving(runs, **settings):
 
 
 @pytest.fixture(scope="module")
-def small(shared_run, tmp_path_factory):
-    """A server for the small run, and a few of its images."""
-    run, root = shared_run
-    copy = open_run(shutil.copytree(run.path, tmp_path_factory.mktemp("served") / "small"))
-    if not (copy.path / "exports/detector.onnx").exists():
-        write_exports(copy, ["onnx"])
-    address, stop = serving([copy], decoders=1, max_files=2, max_file_mib=2)
-    yield address, sorted((root / "test").rglob("*.png"))
+def small(tmp_path_factory):
+    """A server for the small run, and a few images."""
+    folder = tmp_path_factory.mktemp("images")
+    for seed in range(4):
+        Image.open(io.BytesIO(jpeg(48, 64, seed))).save(folder / f"{seed}.png")
+    run = open_run(SHIPPED / "cifake_small_resnet")
+    address, stop = serving([run], decoders=1, max_files=2, max_file_mib=2)
+    yield address, sorted(folder.iterdir())
     stop()
 
 
@@ -311,7 +309,7 @@ def test_two_tabs_and_the_back_button(small, browser):
 
 
 @pytest.mark.slow
-def test_a_token_is_asked_for_once(small, browser, shared_run):
+def test_a_token_is_asked_for_once(small, browser):
     page = browser.new_page()
     run = open_run(SHIPPED / "cifake_small_resnet")
     address, stop = serving([run], token="secret", decoders=1)

@@ -17,10 +17,9 @@ export async function decode(bytes, maxPixels) {
     throw new ImageError("too_many_pixels", {megapixels, limit: Math.round(maxPixels / 1e6)});
   }
   const {default: decoder} = await import(DECODERS[header.format]);
-  const whole = bytes.byteLength === bytes.buffer.byteLength ? bytes.buffer : bytes.slice().buffer;
   let pixels;
   try {
-    pixels = await decoder(whole);
+    pixels = await decoder(without(bytes, header.ignored ?? []).buffer);
   } catch {
     throw new ImageError("damaged");
   }
@@ -28,6 +27,19 @@ export async function decode(bytes, maxPixels) {
     throw new ImageError("damaged");
   }
   return {...turned(withoutAlpha(pixels), header.orientation), format: header.format};
+}
+
+// Return a copy of bytes without some parts.
+function without(bytes, parts) {
+  const kept = [...parts, [bytes.length]].map(
+    ([start], i) => bytes.subarray(i ? parts[i - 1][1] : 0, start));
+  const result = new Uint8Array(kept.reduce((sum, each) => sum + each.length, 0));
+  let at = 0;
+  for (const each of kept) {
+    result.set(each, at);
+    at += each.length;
+  }
+  return result;
 }
 
 function withoutAlpha({width, height, data}) {

@@ -5,6 +5,7 @@
 const MAX_METADATA = 65536;  // bytes of EXIF and of XMP that are searched for the orientation
 const MAX_SEGMENTS = 1000;
 const MAX_CHUNKS = 10000;
+const CHECKED_CHUNKS = 100000;  // of a PNG; those behind are not checked
 const PNG_DEPTHS = {0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16]};
 
 /** A file that is not decoded; `code` is the key of its reason in the page's texts. */
@@ -16,7 +17,10 @@ export class ImageError extends Error {
   }
 }
 
-/** Return {format, width, height, orientation}; sizes are as stored, before it is turned. */
+/**
+ * Return {format, width, height, orientation, ignored}: sizes are as stored, before the image is
+ * turned; ignored has start and end of the parts of the file that no decoder is to see.
+ */
 export async function readHeader(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const starts = (...values) => values.every((value, i) => value === null || bytes[i] === value);
@@ -39,31 +43,62 @@ function jpegHeader(bytes, view) {
   let exif = new Uint8Array();
   let xmp = exif;
   let frame = null;
-  let at = 2;
-  for (let i = 0; i < MAX_SEGMENTS; i++) {
-    const marker = view.getUint8(at + 1);
-    if (bytes[at] !== 0xff || marker < 0xc0 || [0xd8, 0xd9, 0xda].includes(marker)) break;
-    if (marker === 0xff) {  // a fill byte
-      at += 1;
-      continue;
-    }
-    const length = view.getUint16(at + 2);
-    const part = bytes.subarray(at + 4, at + 4 + Math.min(Math.max(length - 2, 0), MAX_METADATA));
+  let end = 2;
+  for (const [marker, start, length] of segments(bytes, view)) {
+    end = start + Math.max(length, 0);
+    const part = bytes.subarray(start, start + Math.min(Math.max(length, 0), MAX_METADATA));
     if (marker === 0xe1 && !exif.length && text(part, 0, 6) === "Exif\0\0") exif = part;
     if (marker === 0xe1 && !xmp.length && text(part, 0, 29) === "http://ns.adobe.com/xap/1.0/\0") {
       xmp = part;
     }
-    if (marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker) && !frame) {
-      frame = [marker, view.getUint8(at + 4), view.getUint16(at + 5), view.getUint16(at + 7),
-        view.getUint8(at + 9)];
+    if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker) && !frame) {
+      if (part.length < 6) throw new ImageError("damaged");
+      frame = [marker, part[0], (part[1] << 8) + part[2], (part[3] << 8) + part[4], part[5]];
     }
-    at += 2 + Math.max(length, 2);
   }
-  if (!frame) throw new ImageError("damaged");
+  if (!frame || !hasEnd(bytes, end)) throw new ImageError("damaged");
   const [marker, bits, height, width, components] = frame;
   const known = [0xc0, 0xc1, 0xc2, 0xc9, 0xca].includes(marker);
   if (!known || bits !== 8 || ![1, 3].includes(components)) throw new ImageError("odd_jpeg");
   return {format: "JPEG", width, height, orientation: orientationOf(exif, xmp)};
+}
+
+// Yield marker, start and length of the content of each segment before the first scan. Bytes
+// between segments are skipped; metadata behind such bytes do not count.
+function* segments(bytes, view) {
+  let at = 2;
+  let whole = true;
+  for (let i = 0; i < MAX_SEGMENTS; i++) {
+    let marker = view.getUint8(at + 1);
+    if (bytes[at] !== 0xff || marker === 0) {
+      at = bytes.indexOf(0xff, at + 1);
+      if (at < 0) throw new ImageError("damaged");
+      whole = false;
+      continue;
+    }
+    if (marker === 0xff) {  // a fill byte
+      at += 1;
+      continue;
+    }
+    if (marker === 0xd9 || marker === 0xda) return;
+    if (marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) {  // markers without a length
+      at += 2;
+      whole = false;
+      continue;
+    }
+    if (!whole && marker >= 0xe0 && marker <= 0xef) marker = 0xfe;
+    const length = view.getUint16(at + 2);
+    yield [marker, at + 4, length - 2];
+    at += 2 + Math.max(length, 2);
+  }
+}
+
+// Return whether a JPEG has its end marker behind a position.
+function hasEnd(bytes, from) {
+  for (let at = bytes.length - 2; at >= from; at--) {
+    if (bytes[at] === 0xff && bytes[at + 1] === 0xd9) return true;
+  }
+  return false;
 }
 
 async function pngHeader(bytes, view) {
@@ -94,7 +129,37 @@ async function pngHeader(bytes, view) {
     xmp = await inflate(xmp.subarray(from));
   }
   const none = new Uint8Array();
-  return {format: "PNG", width, height, orientation: orientationOf(exif ?? none, xmp ?? none)};
+  const orientation = orientationOf(exif ?? none, xmp ?? none);
+  return {format: "PNG", width, height, orientation, ignored: brokenChunks(bytes, view)};
+}
+
+// Return start and end of each chunk with a wrong checksum that is not needed to decode the image.
+function brokenChunks(bytes, view) {
+  const found = [];
+  for (let at = 8, i = 0; i < CHECKED_CHUNKS; i++) {
+    const stop = at + 12 + view.getUint32(at);
+    const kind = text(bytes, at + 4, at + 8);
+    if (stop > bytes.length || !/^[A-Za-z]{4}$/.test(kind)) throw new ImageError("damaged");
+    if (checksum(bytes.subarray(at + 4, stop - 4)) !== view.getUint32(stop - 4)) {
+      if (/^[A-Z]/.test(kind)) throw new ImageError("damaged");
+      found.push([at, stop]);
+    }
+    if (kind === "IEND") break;
+    at = stop;
+  }
+  return found;
+}
+
+const CRC = Uint32Array.from({length: 256}, (_, value) => {
+  for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
+  return value;
+});
+
+// Return the CRC-32 of bytes.
+function checksum(bytes) {
+  let sum = 0xffffffff;
+  for (const value of bytes) sum = CRC[(sum ^ value) & 255] ^ (sum >>> 8);
+  return (sum ^ 0xffffffff) >>> 0;
 }
 
 // Return the first MAX_METADATA bytes of a compressed text; nothing where it is invalid.
@@ -132,7 +197,9 @@ function webpHeader(bytes, view) {
   if (first === "VP8X" && bytes.length >= 30) {
     if (bytes[20] & 2) throw new ImageError("animated");
     let [exif, xmp] = [new Uint8Array(), new Uint8Array()];
+    const end = Math.min(bytes.length, 8 + view.getUint32(4, true));
     for (const [kind, start, length] of chunks(view, 12, true, 0)) {
+      if (start + length > end) throw new ImageError("damaged");
       const part = bytes.subarray(start, start + Math.min(length, MAX_METADATA));
       if (kind === "EXIF" && !exif.length) exif = part;
       if (kind === "XMP " && !xmp.length) xmp = part;

@@ -15,7 +15,7 @@ import yaml
 from hub_server import HubServer
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.model_hubs import HubAddress, _without_secrets, check_keras_file
+from tfdetect.core.model_hubs import HubAddress, check_keras_file, without_secrets
 from tfdetect.imaging.photographs import photograph
 
 pytest.importorskip("huggingface_hub")
@@ -155,5 +155,5 @@ def test_addresses_and_secrets():
         assert HubAddress.parse(Path(text)) == HubAddress.parse(text)  # which has one "/"
     assert HubAddress.parse("saved_models/run") is None
     text = "GET https://x/y?X-Signature=abc&a=1 Authorization: Bearer k9.secret and hf_abcDEF"
-    shown = _without_secrets(text)
+    shown = without_secrets(text)
     assert not any(secret in shown for secret in ("abc", "k9.secret", "hf_")) and "a=1" in shown

@@ -62,10 +62,13 @@ def train_run(
     from tfdetect.training.epoch_log import EpochLog
     from tfdetect.training.fit import fit, set_seed_and_precision
     from tfdetect.training.monitor import monitor_of
+    from tfdetect.training.trackers import Trackers, check_trackers
 
+    check_trackers(plan.experiment.training.track)
     experiment, classes = plan.experiment, len(plan.spec.class_names)
     writer = RunWriter(path)
     writer.acquire()
+    trackers: Trackers | None = None
     try:
         # 1. What the run starts from.
         _begin(writer, plan, catalog, devices, command or command_line("train"))
@@ -86,9 +89,11 @@ def train_run(
         )
 
         # 3. Training.
+        trackers = Trackers(experiment, writer.final.name, writer.path / "trackers.json")
         callbacks: list[keras.callbacks.Callback] = [ReportBrokenFiles(train, skipped.add)]
         if pruner is not None:
             callbacks.append(Pruner(monitor_of(experiment.training), pruner))
+        callbacks.append(trackers)
         if progress:
             callbacks.append(EpochLog(experiment.training, log))
 
@@ -126,10 +131,15 @@ def train_run(
             ).run
             write_info(run)
             export_finished_run(run, experiment.training.export)
-        if not fitted.interrupted:
+        if fitted.interrupted:
+            trackers.fail()
+        else:
+            trackers.finish(run)
             state.remove()
         return writer.finish()
     except BaseException:
+        if trackers is not None:
+            trackers.fail()
         if writer.abandon():
             log(f"What was trained is kept: python -m tfdetect.train --resume {writer.final}")
         raise

@@ -344,6 +344,7 @@ class Training(Document):
         tensorboard_histograms: epochs between histograms of the weights in TensorBoard; 0 for none.
         export: formats in which the detector is exported, beside its Keras file; "onnx" lets
             `predict` answer without TensorFlow.
+        track: trackers that get settings, metrics and the model: "mlflow", "wandb", or both.
     """
 
     epochs: int = Field(10, gt=0, le=MAX_EPOCHS)
@@ -366,6 +367,7 @@ class Training(Document):
     checkpoint_minutes: float = Field(10.0, ge=0, le=1e6)
     tensorboard_histograms: int = Field(0, ge=0, le=MAX_EPOCHS)
     export: tuple[ExportFormat, ...] = ("saved_model", "onnx")
+    track: tuple[Literal["mlflow", "wandb"], ...] = ()
 
     @field_validator("threshold")
     @classmethod

@@ -43,6 +43,10 @@ _EXAMPLES = {"hf": "hf://user/run", "kaggle": "kaggle://user/model/keras/variati
 _PACKAGES = {"hf": "huggingface_hub", "kaggle": "kagglehub"}
 _KERAS_FILES = {"metadata.json", "config.json", "model.weights.h5"}
 _MODULES = {"keras", "tfdetect", "builtins"}  # whose classes a Keras model may name
+_SECRET_VARIABLES = (
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "WANDB_API_KEY",
+    "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD",
+)  # fmt: skip
 _SECRETS = re.compile(
     r"hf_\w+|(?i:bearer|basic)\s+\S+|(?<=[?&])[^=\s]*(?i:token|key|sig)[^=\s]*=[^&\s]+"
 )
@@ -311,12 +315,13 @@ def _messages(address: HubAddress) -> Iterator[None]:
             "in: hf auth login",
             "RevisionNotFoundError": f"There is no revision {address.revision}",
             "GatedRepoError": "Its owner must give you access first",
-        }.get(kind, f"{kind}: {printable(_without_secrets(reason)):.300}")
+        }.get(kind, f"{kind}: {printable(without_secrets(reason)):.300}")
         raise UserError(f"{address}: {hint}.") from None
 
 
-def _without_secrets(text: str) -> str:
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
+def without_secrets(text: str) -> str:
+    """Return a text from a hub's or tracker's package without tokens and signatures."""
+    for name in _SECRET_VARIABLES:
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")
     return _SECRETS.sub("***", text)

@@ -24,6 +24,7 @@ MAX_ANALYZED = 1_000_000  # pixels: of a larger image its center is analyzed
 MIN_SIDE = 64  # pixels; smaller images are not analyzed
 MIN_REGION = 0.004  # fraction of the image that a region with another history covers at least
 _ZERO = 0.5  # a smaller DCT coefficient counts as 0
+_MAX_ZEROS = 57  # of the 63 coefficients of a block that is not flat
 _WINDOW = 32  # pixels; side of the window in which votes are counted
 _MIN_WINDOW_VOTES = 0.25  # fraction of a window's pixels that vote
 _MIN_FOREIGN = 0.4  # fraction of a window's votes that another grid has
@@ -183,6 +184,7 @@ def _votes(gray: np.ndarray) -> np.ndarray:
             more, same = spread > best[area], spread == best[area]
             vote[area] = np.where(more, 8 * y + x, np.where(same, -1, vote[area]))
             best[area] = np.maximum(best[area], spread)
+    vote[best > _MAX_ZEROS] = -1  # the steps between flat blocks, as in a sky, look like a grid
     return vote
 
 

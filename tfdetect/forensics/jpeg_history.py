@@ -23,13 +23,14 @@ from tfdetect.imaging.pillow import opened, read_rgb, turned
 MAX_ANALYZED = 1_000_000  # pixels: of a larger image its center is analyzed
 MIN_SIDE = 64  # pixels; smaller images are not analyzed
 MIN_REGION = 0.004  # fraction of the image that a region with another history covers at least
+_CLEAR_GRID = 8.0  # the same, from which regions with another grid are looked for
 _ZERO = 0.5  # a smaller DCT coefficient counts as 0
 _MAX_ZEROS = 57  # of the 63 coefficients of a block that is not flat
 _WINDOW = 32  # pixels; side of the window in which votes are counted
 _MIN_WINDOW_VOTES = 0.25  # fraction of a window's pixels that vote
 _MIN_FOREIGN = 0.4  # fraction of a window's votes that another grid has
 _MAX_OWN = 0.15  # fraction that the image's grid may have there
-MIN_GRID = 3.0  # factor of a grid's votes over those of chance, from which there is a grid
+MIN_GRID = 4.0  # factor of a grid's votes over those of chance, from which there is a grid
 # DCT coefficients (row, column) whose histograms are looked at.
 _FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (0, 3), (3, 0), (2, 2))
 _MAX_STEP = 48  # largest quantization step of an earlier compression that is tried
@@ -94,7 +95,9 @@ def jpeg_history(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Jpeg
     top, left, part = _center(gray)
     votes = _votes(part)
     grid, strength = _main_grid(votes)
-    other = _other_grids(votes, grid) if grid is not None else np.zeros(part.shape, bool)
+    other = np.zeros(part.shape, bool)
+    if grid is not None and strength >= _CLEAR_GRID:
+        other = _other_grids(votes, grid)
     earlier, evidence, once = None, 0.0, np.zeros(part.shape, bool)
     if tables:
         steps = np.asarray(tables[min(tables)]).reshape(8, 8)

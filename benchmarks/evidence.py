@@ -41,8 +41,6 @@ TUNED = (
     "lehtoneo/cross-platform-inference-data-api", "Arunrowan-70/dalle-cat-dog-ai",
     "quantumnaan/sic_translator",
 )  # fmt: skip
-PHOTOS, GENERATED = 250, 80  # images whose pixels are looked at, at most
-FORGED = 50  # photographs that forgeries are made of
 COVERAGE = (0.02, 0.4)  # of copy-moves, as `synthesize` has it
 COPIES = {
     "shifted or mirrored": {},
@@ -61,24 +59,34 @@ def main() -> None:
                         help="folder for what is measured")  # fmt: skip
     parser.add_argument("--localizer", type=Path, metavar="RUN",
                         default=ROOT / "saved_models" / "localizer_photos")  # fmt: skip
+    parser.add_argument("--photos", type=int, default=140, metavar="N",
+                        help="photographs whose pixels are looked at")  # fmt: skip
+    parser.add_argument("--generated", type=int, default=40, metavar="N",
+                        help="generated images whose pixels are looked at")  # fmt: skip
+    parser.add_argument("--forged", type=int, default=24, metavar="N",
+                        help="photographs that forgeries are made of")  # fmt: skip
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     with (args.photoscale / "manifest.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file)
                 if (args.photoscale / row["local_path"]).is_file()]  # fmt: skip
     photos = [r for r in rows if r["label"] == "real" and r["repo"] not in TUNED]
-    photos = shuffled(photos)[:PHOTOS]
-    fakes = [r for r in rows if r["label"] == "fake"]
-    some = shuffled(list(fakes))[:GENERATED]
+    photos = shuffled(photos)
+    some = shuffled([r for r in rows if r["label"] == "fake"])[: args.generated]
     root = args.photoscale
     found = {
         "metadata": measured(args.work / "metadata.jsonl", rows, lambda r: metadata(root, r)),
-        "pixels": measured(args.work / "pixels.jsonl", photos + some, lambda r: pixels(root, r)),
-        "forged": measured(args.work / "forged.jsonl", forgeries(photos),
+        "forged": measured(args.work / "forged.jsonl", forgeries(photos, args.forged),
                            lambda r: forged(root, r)),
-        "spliced": measured(args.work / "spliced.jsonl", splices(photos),
+        "spliced": measured(args.work / "spliced.jsonl", splices(photos, args.forged),
                             lambda r: spliced(root, r)),
+        "pixels": [
+            *measured(args.work / "photos.jsonl", photos[: args.photos],
+                      lambda r: pixels(root, r)),
+            *measured(args.work / "generated.jsonl", some, lambda r: pixels(root, r)),
+        ],
     }  # fmt: skip
+    photos = photos[: args.photos]
     marks = localizer_marks(args.localizer, args.work / "localizer.jsonl", root, photos)
     write_rates(found, marks, args.localizer.name)
     print_tables(found)
@@ -121,9 +129,9 @@ def pixels(root: Path, row: Row) -> Row:
 # ---- forgeries
 
 
-def forgeries(photos: list[Row]) -> list[Row]:
+def forgeries(photos: list[Row], count: int) -> list[Row]:
     """Return the copy-moves to make, each photograph once by each kind and quality."""
-    chosen = [row for row in photos if int(row["width"]) * int(row["height"]) < 2_000_000][:FORGED]
+    chosen = [row for row in photos if int(row["width"]) * int(row["height"]) < 2_000_000][:count]
     return [row | {"kind": kind, "quality": quality}
             for row in chosen for kind in COPIES for quality in QUALITIES]  # fmt: skip
 
@@ -145,9 +153,9 @@ def forged(root: Path, row: Row) -> Row:
     }  # fmt: skip
 
 
-def splices(photos: list[Row]) -> list[Row]:
+def splices(photos: list[Row], count: int) -> list[Row]:
     chosen = [row for row in photos if int(row["width"]) * int(row["height"]) < 2_000_000]
-    chosen = [row for row in chosen if min(int(row["width"]), int(row["height"])) >= 256][:FORGED]
+    chosen = [row for row in chosen if min(int(row["width"]), int(row["height"])) >= 256][:count]
     kinds = ("once", "twice", "pasted once", "pasted from another grid", "pasted, saved as PNG")
     return [row | {"kind": kind, "donor": donor} for row, donor in
             zip(chosen, chosen[1:] + chosen[:1]) for kind in kinds]  # fmt: skip

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import expit
+from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_curve
 
 from tfdetect.calibrate import main as calibrate_command
@@ -15,6 +16,12 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluation import calibration
+from tfdetect.evaluation.adaptation import (
+    conformal_threshold,
+    fit_shift,
+    images_needed,
+    rate_bound,
+)
 from tfdetect.evaluation.calibrate_run import CalibrationSettings, calibrate_run
 from tfdetect.evaluation.calibration import (
     apply_calibration,
@@ -30,6 +37,7 @@ from tfdetect.evaluation.operating_points import (
     choose_threshold,
     operating_points,
 )
+from tfdetect.evaluation.run_description import threshold_sentence
 from tfdetect.models.inference import calibrated
 from tfdetect.predict import main as predict_command
 
@@ -379,3 +387,84 @@ def test_calibrated_on_other_images_as_a_platform_would(shared_run, tmp_path):
     info = open_run(copy).info
     assert info.operating_points["fpr_5"].fpr <= 0.05
     assert (copy / "evaluations/mine/metrics.json").is_file()
+
+
+def test_a_conformal_threshold_keeps_the_promised_rate_on_new_images():
+    rng, n, rate = np.random.default_rng(0), 60, 0.05
+    rates = []
+    for _ in range(2000):
+        threshold = conformal_threshold(expit(rng.normal(-1, 2, n)).astype(np.float32), rate)
+        # The rate on infinitely many new images, from the distribution itself.
+        rates.append(norm.sf((logit(np.array([threshold]))[0] + 1) / 2))
+    mean, error = np.mean(rates), np.std(rates) / np.sqrt(len(rates))
+    assert rate - 1 / (n + 1) - 3 * error < mean <= rate + 3 * error
+    bound = rate_bound(n, rate)
+    assert 0.03 < np.mean(np.array(rates) > bound) < 0.07 and bound > rate
+    # Without the correction for few images the promise is broken.
+    plain = [norm.sf((np.quantile(rng.normal(-1, 2, 19), 0.95) + 1) / 2) for _ in range(2000)]
+    assert np.mean(plain) > rate + 0.02
+
+
+def test_a_conformal_threshold_says_how_many_images_it_needs():
+    p = np.linspace(0, 0.9, 18, dtype=np.float32)
+    with pytest.raises(UserError, match=r"19 authentic images are needed at least. Received: 18"):
+        conformal_threshold(p, 0.05)
+    assert images_needed(0.01) == 99
+    all_equal = conformal_threshold(np.full(19, 0.5, np.float32), 0.05)
+    assert np.float32(0.5) < np.float32(all_equal) < 0.51
+    assert conformal_threshold(np.ones(19, np.float32), 0.05) > 1
+
+
+def test_a_shift_is_found_with_an_honest_interval():
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(300):
+        truth = rng.normal(0, 2, 50)
+        fake = rng.random(50) < expit(truth)
+        shift, (low, high) = fit_shift(truth - 1.5, fake)
+        covered += low <= 1.5 <= high
+        assert low < shift < high
+    assert 0.92 <= covered / 300 <= 0.985
+    separated = np.array([-3.0] * 5 + [3.0] * 5)
+    assert abs(fit_shift(separated, separated > 0)[0]) < 0.1
+
+
+def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
+    shared_run, tmp_path, capsys
+):
+    run, root = shared_run
+    copy, reals, mine = tmp_path / "run", tmp_path / "reals", tmp_path / "mine"
+    shutil.copytree(run.path, copy)
+    names = run.dataset_spec().classes
+    authentic, fakes = (sorted((root / "train" / c.folders[0]).iterdir()) for c in names)
+    for folder, files in ((reals, authentic[:24]), (mine / names[0].folders[0], authentic[:12]),
+                          (mine / names[1].folders[0], fakes[:6])):  # fmt: skip
+        folder.mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, folder)
+    command = [str(copy), "--dataset", str(reals), "--label", "authentic"]
+    assert run_command(calibrate_command, [*command, "--false-positive-rate", "0.01"]) == 2
+    assert "99 authentic images are needed" in capsys.readouterr().err
+    assert run_command(calibrate_command, command) == 0
+    info = open_run(copy).info
+    assert info.adaptation.kind == "threshold" and info.adaptation.authentic == 24
+    assert info.adaptation.false_positive_rate == 0.05 < info.adaptation.rate_bound
+    assert info.calibration == run.info.calibration
+    assert "so that at most 5.0% of new images" in threshold_sentence(open_run(copy))
+    capsys.readouterr()
+    assert run_command(predict_command, [str(copy), str(reals), "--json", "--quiet"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert sum(row["verdict"] != run.class_names[0] for row in rows) <= 1
+
+    assert run_command(calibrate_command, [str(copy), "--dataset", str(mine)]) == 0
+    adapted = open_run(copy).info
+    assert adapted.adaptation.kind == "shift" and adapted.adaptation.fakes == 6
+    low, high = adapted.adaptation.shift_interval
+    assert low < adapted.adaptation.shift < high
+    moved = adapted.calibration.shift - (info.calibration.shift if info.calibration else 0)
+    assert moved == pytest.approx(adapted.adaptation.shift, abs=1e-5)
+    assert adapted.threshold == info.threshold
+    for file in fakes[2:6]:
+        (mine / names[1].folders[0] / file.name).unlink()
+    assert run_command(calibrate_command, [str(copy), "--dataset", str(mine)]) == 2
+    assert "3 of each class" in capsys.readouterr().err
+    assert open_run(copy).info == adapted

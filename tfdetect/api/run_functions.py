@@ -195,7 +195,7 @@ def calibrate(
             on; by default its own validation split.
         label: class of all images of a folder without class folders.
         split: "validation"; of another dataset also "train" or "all". By default validation; of
-            another dataset without such images, or of authentic images alone, all.
+            another dataset that has no splits of its own, or of authentic images alone, all.
         method: "auto" (what does best in cross-validation; "shift" on up to 100 images of another
             dataset), "temperature", "platt", "isotonic", "shift" (one constant is added to the
             logit) or "none".
@@ -247,7 +247,7 @@ def calibrate(
 
     catalog = read_data(spec, roots, progress, log)
     if split is None:
-        split = "validation" if dataset is None else _calibration_split(catalog)
+        split = "validation" if dataset is None else _calibration_split(spec, catalog)
     settings = CalibrationSettings(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
         required=True, keep_hashes=keep_hashes, false_positive_rate=false_positive_rate,
@@ -264,11 +264,14 @@ def calibrate(
     return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
 
 
-def _calibration_split(catalog: Catalog) -> str:
-    """Return which images of another dataset a run is calibrated on."""
+def _calibration_split(spec: DatasetSpec, catalog: Catalog) -> str:
+    """Return which images of another dataset a run is calibrated on.
+
+    The run was trained on none of them, so all are of use where nobody has divided them.
+    """
     labels = catalog.split("all")["label"].to_numpy()
-    one_class = not (labels > 0).any()
-    return "all" if one_class or not catalog.split("validation").num_rows else "validation"
+    divided = bool(spec.splits) and catalog.split("validation").num_rows > 0
+    return "validation" if divided and (labels > 0).any() else "all"
 
 
 COMPARED = (

@@ -28,6 +28,10 @@ from PIL import Image
 
 from tfdetect.core.run import open_run
 
+# Rewriting a graph takes a second and running it on a few images nothing. Commands that the tests
+# start as processes of their own rewrite theirs.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
 # Three logical CPU devices, so that replicas can be compared; one is used otherwise.
 _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 3)

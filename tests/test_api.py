@@ -154,7 +154,9 @@ def test_train_and_evaluate(folder_dataset, tmp_path, capfd):
     assert 0 <= run.metrics["test"]["auc"] <= 1
     results = tfdetect.evaluate(run, log=lambda text: None)
     assert results.metrics == run.metrics
-    strict = tfdetect.evaluate(run, threshold=1.0, log=lambda text: None)
+    strict = tfdetect.evaluate(
+        run, threshold=1.0, splits="test", images_in_report=False, log=lambda text: None
+    )
     assert strict.output == run.path / "evaluations" / results.run.info.dataset.name
     assert strict.metrics["test"]["recall"] <= results.metrics["test"]["recall"]
     assert json.loads((run.path / "metrics.json").read_text()) == results.values

@@ -258,7 +258,7 @@ def fuse(runs, output, *arguments):
 
 
 @pytest.mark.parametrize("name", ["stacked", pytest.param("fisher", marks=pytest.mark.slow)])
-def test_an_ensemble_whose_validation_images_are_of_two_groups(tmp_path, capsys, name):
+def test_an_ensemble_whose_validation_images_are_of_two_groups(trained, tmp_path, capsys, name):
     """As with the embedded demonstration, where two photographs validate."""
     rows = []
     for split, groups in (("train", 4), ("validation", 2), ("test", 2)):
@@ -268,14 +268,8 @@ def test_an_ensemble_whose_validation_images_are_of_two_groups(tmp_path, capsys,
                 write_images(tmp_path / "d" / folder, 12, fake, seed=group + len(split))
                 rows += [f"{folder}/{n:03d}.png,{label},{split},{split}{group}" for n in range(12)]
     (tmp_path / "d" / "manifest.csv").write_text("\n".join(["path,label,split,group", *rows]))
-    runs = [
-        train_small(
-            tmp_path / "d", tmp_path, ["training.epochs=1", f"seed={seed}"], f"run{seed}",
-            trial=True,
-        )
-        for seed in range(2)
-    ]  # fmt: skip
-    run = fuse(runs, tmp_path, "--fusion", name)
+    run = fuse([trained["small"], trained["large"]], tmp_path, "--fusion", name,
+               "--dataset", str(tmp_path / "d"))  # fmt: skip
     assert "too few groups" in capsys.readouterr().err
     page = (run.path / "fusion.html").read_text()
     assert "Results on validation (optimistic)" in page

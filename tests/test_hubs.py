@@ -84,8 +84,8 @@ def test_prepared_sets_train_and_keep_their_bytes(prefix, prepare, pictures, tmp
     }
     given = {(int(p.parent.name == "fake"), p.read_bytes()) for p in pictures.rglob("*.png")}
     assert stored == given
-    run = train_small(name, tmp_path / "runs")
-    assert np.isfinite(pq.read_table(run.path / "predictions/test.parquet")["p_fake"]).all()
+    run = train_small(name, tmp_path / "runs", trial=True)
+    assert np.isfinite(pq.read_table(run.path / "predictions/validation.parquet")["p_fake"]).all()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning",

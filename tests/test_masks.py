@@ -362,8 +362,8 @@ def localizer(tmp_path_factory):
     root = write_forged(base / "forged")
     run = train_small(
         root, base / "runs",
-        [*LOCALIZER, "training.epochs=14", "training.optimizer.learning_rate=0.02",
-         "training.export=[saved_model]"],
+        [*LOCALIZER, "training.epochs=4", "training.steps_per_epoch=25",
+         "training.optimizer.learning_rate=0.02", "training.export=[saved_model]"],
     )  # fmt: skip
     return run, root
 

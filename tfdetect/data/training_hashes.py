@@ -37,26 +37,29 @@ class TrainingHashes:
     @classmethod
     def compute(cls, catalog: "Catalog", progress: bool = True) -> "TrainingHashes":
         """Read every image of the train and validation splits; those unreadable are left out."""
+        import pyarrow as pa
+
         from tfdetect.data.loading import hash_images
         from tfdetect.data.sources import image_source
 
+        splits = [catalog.split(name) for name in ("train", "validation")]
+        rows = pa.concat_tables(splits)
+        validation = np.arange(rows.num_rows) >= splits[0].num_rows
+        facts, found = Facts.empty(rows.num_rows), np.zeros(rows.num_rows, bool)
+        with console.progress(rows.num_rows, "hashing training images", "images",
+                              shown=progress) as bar:  # fmt: skip
+            for indices, batch in hash_images(image_source(catalog, rows)):
+                facts.add(indices.numpy(), batch.numpy())
+                found[indices.numpy()] = True
+                bar.advance(len(indices))
         parts = []
-        for split in ("train", "validation"):
-            rows = catalog.split(split)
-            if not rows.num_rows:
-                continue
-            facts, found = Facts.empty(rows.num_rows), np.zeros(rows.num_rows, bool)
-            with console.progress(rows.num_rows, f"hashing {split}", "images", shown=progress) as b:
-                for indices, batch in hash_images(image_source(catalog, rows)):
-                    facts.add(indices.numpy(), batch.numpy())
-                    found[indices.numpy()] = True
-                    b.advance(len(indices))
-            hashes = np.unique(facts.hashes[found], axis=0)
+        for chosen in (found & ~validation, found & validation):
+            hashes = np.unique(facts.hashes[chosen], axis=0)
             part = np.empty(len(hashes), _TYPE)
             part["bytes"], part["pixels"] = hashes.T
-            part["validation"] = split == "validation"
+            part["validation"] = bool(parts)
             parts.append(part)
-        return cls(np.concatenate([np.empty(0, _TYPE), *parts]))
+        return cls(np.concatenate(parts))
 
     def contain(self, hashes: np.ndarray, validation: bool = True) -> np.ndarray:
         """Return which images are training images or copies of them, bool [n].

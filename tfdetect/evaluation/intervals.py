@@ -6,16 +6,18 @@ images have Wilson's interval, everything else resamples the images (bootstrap).
 intervals contain the truth is tested by simulation.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from tfdetect.evaluation.metrics import BINS, Metrics, binary_metrics, class_weights
+from tfdetect.evaluation.metrics import Metrics, binary_metrics, class_weights, sums_by_bin
 from tfdetect.evaluation.verdicts import is_fake
 
 LEVEL = 0.95
 RESAMPLES = 1000
+CHUNK = 2**18  # weights that are evaluated at once
 FEW_IMAGES = 100  # of a class, below which the bootstrap alone is too sure; see `binary_intervals`
 
 Interval = Mapping[str, float | None]
@@ -94,8 +96,8 @@ def of_folds(values: Sequence[float]) -> Interval:
 
 def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
     """Return the mean of float [n] with the bootstrap's interval."""
-    return bootstrap(lambda w: {"mean": float((w * values).sum() / w.sum())}, len(values),
-                     seed, bounded=False)["mean"]  # fmt: skip
+    return bootstrap(lambda w: {"mean": w @ values / w.sum(-1)}, len(values), seed,
+                     bounded=False)["mean"]  # fmt: skip
 
 
 def precision_at(tpr: Interval | None, fpr: Interval | None, prior: float) -> Interval:
@@ -136,7 +138,8 @@ def bootstrap(
     should know about the bootstrap, 2015).
 
     Args:
-        metrics: from weights of the images, float [count], to values by name.
+        metrics: from weights of the images, float [..., count], to values by name; see `each_row`
+            for those that take [count] alone.
         count: number of images.
         seed: of the resamples.
         resamples: their number.
@@ -166,7 +169,6 @@ def binary_intervals(
     *,
     balanced: bool = False,
     names: Sequence[str] | None = None,
-    more: Callable[[np.ndarray], dict[str, float]] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Interval]:
@@ -186,17 +188,15 @@ def binary_intervals(
     Args:
         fake, scores, threshold, prior, balanced: see `binary_metrics`.
         names: which metrics; by default all.
-        more: further fractions, from weights of the images to values by name.
         seed: of the resamples.
         resamples: their number.
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores)
     metrics, count = binary_metrics(fake, scores, threshold, prior, balanced=balanced), len(fake)
 
-    def wanted(weights: np.ndarray) -> dict[str, float]:
+    def wanted(weights: np.ndarray) -> dict[str, Any]:
         values = metrics(weights)
-        chosen = {name: values[name] for name in names or values}
-        return chosen | (more(weights) if more else {})
+        return {name: values[name] for name in names or values}
 
     found = bootstrap(wanted, count, seed, resamples)
     if count == 1:
@@ -219,12 +219,32 @@ def binary_intervals(
 
 def _resampled(metrics: Metrics, count: int, seed: int, resamples: int) -> dict[str, np.ndarray]:
     """Return the values of metrics on resamples, float [resamples] by name."""
-    rng = np.random.default_rng(seed)
-    rows = [
-        metrics(np.bincount(rng.integers(count, size=count), minlength=count))
-        for _ in range(resamples)
-    ]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    parts = []
+    for weights in _resamples(count, seed, resamples):
+        values = metrics(weights)
+        parts.append({name: np.broadcast_to(v, len(weights)) for name, v in values.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _resamples(count: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Yield how often each image is drawn, int [r, count], for some resamples at a time."""
+    rng, most = np.random.default_rng(seed), max(1, CHUNK // count)
+    for begin in range(0, resamples, most):
+        rows = min(most, resamples - begin)
+        drawn = rng.integers(count, size=(rows, count)) + np.arange(rows)[:, None] * count
+        yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+
+
+def each_row(metrics: Callable[[np.ndarray], dict[str, float]]) -> Metrics:
+    """Return metrics for weights float [..., count] from some for float [count]."""
+
+    def rows(weights: np.ndarray) -> dict[str, Any]:
+        if weights.ndim == 1:
+            return metrics(weights)
+        found = [metrics(row) for row in weights]
+        return {name: np.array([row[name] for row in found]) for name in found[0]}
+
+    return rows
 
 
 def _percentiles(values: np.ndarray, value: float, count: int) -> tuple[float, float]:
@@ -302,11 +322,11 @@ def _calibration_error(
 
 def _gaps(fake: np.ndarray, scores: np.ndarray, prior: float | None) -> Callable:
     """Prepare the differences of P(fake) and the fraction of fakes, by bin."""
-    bins = np.minimum((np.asarray(scores, np.float64) * BINS).astype(int), BINS - 1)
+    by_bin = sums_by_bin(scores)
 
     def gaps(weights: np.ndarray) -> np.ndarray:
         w = weights if prior is None else weights * class_weights(fake, prior, weights)
-        return np.bincount(bins, w * (scores - fake), BINS) / w.sum()
+        return by_bin(w * (scores - fake)) / w.sum(-1, keepdims=True)
 
     return gaps
 
@@ -315,13 +335,12 @@ def _noise(
     fake: np.ndarray, scores: np.ndarray, prior: float | None, seed: int, resamples: int
 ) -> float:
     """Return the sum of the bins' changes that 97.5% of the resamples do not exceed."""
-    gaps, rng, count = _gaps(fake, scores, prior), np.random.default_rng(seed), len(fake)
+    gaps, count = _gaps(fake, scores, prior), len(fake)
     value = gaps(np.ones(count))
     changes = [
-        np.abs(gaps(np.bincount(rng.integers(count, size=count), minlength=count)) - value).sum()
-        for _ in range(resamples)
+        np.abs(gaps(weights) - value).sum(-1) for weights in _resamples(count, seed, resamples)
     ]
-    return float(np.nanquantile(changes, (1 + LEVEL) / 2))
+    return float(np.nanquantile(np.concatenate(changes), (1 + LEVEL) / 2))
 
 
 def format_interval(

@@ -12,6 +12,7 @@ from tfdetect.evaluation.intervals import (
     Interval,
     binary_intervals,
     bootstrap,
+    each_row,
     precision_at,
     proportion,
 )
@@ -220,7 +221,7 @@ def _measure_masks(altered: np.ndarray, authentic: np.ndarray) -> dict[str, Any]
     count = int((altered.sum(axis=1) > 0).sum())
     result: dict[str, Any] = {
         "count": len(altered), "altered": count,
-        "metrics": bootstrap(mask_metrics(altered, authentic), len(altered)),
+        "metrics": bootstrap(each_row(mask_metrics(altered, authentic)), len(altered)),
         "batch_iou": round(batch_iou(altered, authentic), 6),
     }  # fmt: skip
     if count:

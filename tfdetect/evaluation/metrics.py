@@ -1,10 +1,11 @@
 """Metrics of a detector. `intervals` gives each its interval.
 
-All take sample weights, so that a bootstrap resample is a vector of counts and nothing is copied
-or sorted twice.
+All take sample weights, so that a bootstrap resample is a vector of counts, nothing is copied or
+sorted twice, and many resamples are evaluated at once.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,8 @@ NAMES = {
     "ece": "calibration error (ECE)",
 }  # fmt: skip
 
-Metrics = Callable[[np.ndarray], dict[str, float]]
+# From weights of the images, float [..., n], to values by name: numbers, or float [...].
+Metrics = Callable[[np.ndarray], dict[str, Any]]
 
 
 def binary_metrics(
@@ -46,9 +48,9 @@ def binary_metrics(
             precision, however many images they have.
 
     Returns:
-        A function from weights float [n] to a dict of metrics, with the keys of `NAMES`. A metric
-        that needs a class that is missing is nan, and so is the recall at 1% (5%) false positives
-        of fewer than 100 (20) authentic images.
+        A function from weights float [..., n] to a dict of metrics, with the keys of `NAMES`. A
+        metric that needs a class that is missing is nan, and so is the recall at 1% (5%) false
+        positives of fewer than 100 (20) authentic images.
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores, np.float64)
     order = np.argsort(-scores, kind="stable")
@@ -58,42 +60,76 @@ def binary_metrics(
     called_fake, authentic = is_fake(scores, threshold), int((~fake).sum())
     clipped = np.clip(scores, EPSILON, 1 - EPSILON)
     losses = -np.where(fake, np.log(clipped), np.log1p(-clipped))
-    bins = np.minimum((scores * BINS).astype(int), BINS - 1)
+    by_bin = sums_by_bin(scores)
+    judged = [
+        np.flatnonzero(called & kind) for kind, called in
+        ((fake, called_fake), (~fake, called_fake), (fake, ~called_fake), (~fake, ~called_fake))
+    ]  # fmt: skip
 
-    def metrics(weights: np.ndarray) -> dict[str, float]:
+    def metrics(weights: np.ndarray) -> dict[str, Any]:
         w = weights.astype(np.float64)
         u = w * class_weights(fake, 0.5, w) if balanced else w
-        tp, fp = u[called_fake & fake].sum(), u[called_fake & ~fake].sum()
-        fn, tn = u[~called_fake & fake].sum(), u[~called_fake & ~fake].sum()
+        tp, fp, fn, tn = (np.take(u, rows, axis=-1).sum(-1) for rows in judged)
         with np.errstate(invalid="ignore", divide="ignore"):
             recall, specificity = tp / (tp + fn), tn / (tn + fp)
-            sorted_w = u[order]
-            tps = np.cumsum(sorted_w * sorted_fake)[ends]
-            fps = np.cumsum(sorted_w * ~sorted_fake)[ends]
-            tpr, fpr = np.r_[0, tps / tps[-1]], np.r_[0, fps / fps[-1]]
+            sorted_w = np.take(u, order, axis=-1)
+            tps, fps = (
+                np.take(np.cumsum(sorted_w * one, axis=-1), ends, axis=-1)
+                for one in (sorted_fake, ~sorted_fake)
+            )
+            tpr, fpr = (_from_zero(sums / sums[..., -1:]) for sums in (tps, fps))
             precisions = np.where(tps + fps > 0, tps / (tps + fps), 1.0)
             # To the prior: each class weighs as much as it is expected to be frequent.
             v = w if prior is None else w * class_weights(fake, prior, w)
-            gap = np.bincount(bins, v * scores, BINS) - np.bincount(bins, v * fake, BINS)
-            return {
-                "accuracy": (tp + tn) / u.sum(),
+            total, gap = v.sum(-1), by_bin(v * (scores - fake))
+            found = {
+                "accuracy": (tp + tn) / u.sum(-1),
                 "balanced_accuracy": (recall + specificity) / 2,
-                "precision": tp / (tp + fp) if tp + fp else 0.0,
+                "precision": np.where(tp + fp > 0, tp / (tp + fp), 0.0),
                 "recall": recall,
                 "fpr": 1 - specificity,
                 "f1": 2 * tp / (2 * tp + fp + fn),
-                "auc": float(np.trapezoid(tpr, fpr)),
+                "auc": np.trapezoid(tpr, fpr, axis=-1),
                 # Without authentic images it would be 1 whatever the scores.
-                "ap": float(np.sum(np.diff(tpr) * precisions)) if fps[-1] else np.nan,
+                "ap": np.where(fps[..., -1] > 0, (np.diff(tpr) * precisions).sum(-1), np.nan),
                 "eer": _equal_error_rate(tpr, fpr),
                 "tpr_at_fpr_1": _recall_at_fpr(tpr, fpr, 0.01, authentic),
                 "tpr_at_fpr_5": _recall_at_fpr(tpr, fpr, 0.05, authentic),
-                "log_loss": (v * losses).sum() / v.sum(),
-                "brier": (v * (scores - fake) ** 2).sum() / v.sum(),
-                "ece": np.abs(gap).sum() / v.sum(),
+                "log_loss": (v * losses).sum(-1) / total,
+                "brier": (v * (scores - fake) ** 2).sum(-1) / total,
+                "ece": np.abs(gap).sum(-1) / total,
             }
+        if w.ndim == 1:
+            return {name: float(value) for name, value in found.items()}
+        return found
 
     return metrics
+
+
+def _from_zero(rates: np.ndarray) -> np.ndarray:
+    """Return float [..., n] with a zero before the first one, [..., n + 1]."""
+    return np.concatenate([np.zeros((*rates.shape[:-1], 1)), rates], axis=-1)
+
+
+def sums_by_bin(scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Prepare sums over the images of each bin of P(fake).
+
+    Args:
+        scores: float [n], P(fake).
+
+    Returns:
+        A function from values float [..., n] to their sums, float [..., BINS].
+    """
+    bins = np.minimum((np.asarray(scores, np.float64) * BINS).astype(int), BINS - 1)
+    order = np.argsort(bins, kind="stable")
+    filled, starts = np.unique(bins[order], return_index=True)
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        found = np.zeros((*values.shape[:-1], BINS))
+        found[..., filled] = np.add.reduceat(np.take(values, order, axis=-1), starts, axis=-1)
+        return found
+
+    return sums
 
 
 def class_weights(fake: np.ndarray, prior: float, weights: np.ndarray | None = None) -> np.ndarray:
@@ -102,38 +138,45 @@ def class_weights(fake: np.ndarray, prior: float, weights: np.ndarray | None = N
     Args:
         fake: bool [n].
         prior: in (0, 1).
-        weights: float [n] that the images have already; by default all the same.
+        weights: float [..., n] that the images have already; by default all the same.
 
     Returns:
-        float [n], to be multiplied with `weights`; nan where a class is missing.
+        float [..., n], to be multiplied with `weights`; nan where a class is missing.
     """
     weights = np.ones(len(fake)) if weights is None else weights
-    total, fakes = weights.sum(), weights[fake].sum()
-    if not 0 < fakes < total:
-        return np.full(len(fake), np.nan)
-    return np.where(fake, prior * total / fakes, (1 - prior) * total / (total - fakes))
+    total, fakes = weights.sum(-1, keepdims=True), (weights * fake).sum(-1, keepdims=True)
+    authentic = total - fakes
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.where(fake, prior * total / fakes, (1 - prior) * total / authentic)
+    return np.where((fakes > 0) & (authentic > 0), found, np.nan)
 
 
-def _equal_error_rate(tpr: np.ndarray, fpr: np.ndarray) -> float:
-    """Return where the false positive and the false negative rate are equal, by interpolation."""
-    if np.isnan(tpr).any() or np.isnan(fpr).any():
-        return float("nan")
+def _equal_error_rate(tpr: np.ndarray, fpr: np.ndarray) -> np.ndarray:
+    """Return where the false positive and the false negative rate are equal, by interpolation.
+
+    Args:
+        tpr, fpr: float [..., n], ascending; all nan where a class is missing.
+    """
     difference = fpr - (1 - tpr)  # rises from -1 to 1
-    after = int(np.argmax(difference >= 0))
-    before = max(after - 1, 0)
-    span = difference[after] - difference[before]
-    fraction = -difference[before] / span if span > 0 else 0.0
-    return float(fpr[before] + fraction * (fpr[after] - fpr[before]))
+    after = np.argmax(difference >= 0, axis=-1)[..., None]
+    ends = np.maximum(after - 1, 0), after
+    low, high = (np.take_along_axis(difference, end, -1)[..., 0] for end in ends)
+    before, behind = (np.take_along_axis(fpr, end, -1)[..., 0] for end in ends)
+    fraction = np.where(high > low, -low / (high - low), 0.0)
+    missing = np.isnan(tpr).any(-1) | np.isnan(fpr).any(-1)
+    return np.where(missing, np.nan, before + fraction * (behind - before))
 
 
-def _recall_at_fpr(tpr: np.ndarray, fpr: np.ndarray, rate: float, authentic: int) -> float:
+def _recall_at_fpr(tpr: np.ndarray, fpr: np.ndarray, rate: float, authentic: int) -> np.ndarray:
     """Return the highest recall of a threshold whose false positive rate is at most `rate`.
 
     It is nan where one false positive among the authentic images is a higher rate.
+
+    Args:
+        tpr, fpr: float [..., n], from 0 on; all nan where a class is missing.
     """
-    if authentic * rate < 1 or np.isnan(tpr).any() or np.isnan(fpr).any():
-        return float("nan")
-    return float(tpr[fpr <= rate].max())
+    missing = np.isnan(tpr).any(-1) | np.isnan(fpr).any(-1) | (authentic * rate < 1)
+    return np.where(missing, np.nan, np.where(fpr <= rate, tpr, 0.0).max(-1))
 
 
 def confusion(

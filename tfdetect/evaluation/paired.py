@@ -41,7 +41,7 @@ def difference(
     """
     first, second = (binary_metrics(fake, p, t) for p, t in zip((one, other), thresholds))
 
-    def subtract(weights: np.ndarray) -> dict[str, float]:
+    def subtract(weights: np.ndarray) -> dict[str, Any]:
         a, b = first(weights), second(weights)
         return {name: a[name] - b[name] for name in names}
 

@@ -156,7 +156,7 @@ def _gains(
         for logits, threshold in (fused, member)
     )
 
-    def differences(weights: np.ndarray) -> dict[str, float]:
+    def differences(weights: np.ndarray) -> dict[str, Any]:
         a, b = of_fusion(weights), of_member(weights)
         return {name: a[name] - b[name] for name in METRICS}
 

@@ -32,7 +32,9 @@ _NOTHING = rb"[^\x00-\x{10FFFF}]"
 
 # A branch that is not taken still costs a little for each of its operations; as a function that
 # stays one, it costs one operation.
-rare_branch = tf.function(autograph=False, experimental_attributes={"_noinline": True})
+rare_branch = tf.function(
+    autograph=False, experimental_attributes={"_noinline": True, "_tf_data_function": True}
+)
 
 
 def refuse(reason: tf.Tensor) -> tf.Tensor:

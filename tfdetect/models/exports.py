@@ -126,7 +126,8 @@ def export_finished_run(run: Run, formats: Sequence[str] = DEFAULT) -> None:
     A format that cannot express the detector is left out with a warning, because a finished
     training is worth more than one of its exports.
     """
-    write_exports(run, formats, on_error=lambda error: console.warn(str(error)))
+    if formats:
+        write_exports(run, formats, on_error=lambda error: console.warn(str(error)))
 
 
 def write_exports(
@@ -309,7 +310,7 @@ def public_info(run: Run) -> str:
 
 def _write_saved_model(source: _Source, target: Path, webp: bool = False) -> float:
     run = source.run
-    export_saved_model(run, target, webp)
+    export_saved_model(run, target, webp, source.detector)
     endpoint = tf.saved_model.load(str(target)).signatures["serving_default"]
     largest = 0.0
     for image in source.images:

@@ -35,6 +35,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from tfdetect.core.feature_distance import FeatureDistance
@@ -56,17 +57,21 @@ from tfdetect.models.inference import (
 from tfdetect.models.saving import load_detector
 
 
-def export_saved_model(run: Run, folder: Path | None = None, webp: bool = False) -> None:
+def export_saved_model(
+    run: Run,
+    folder: Path | None = None,
+    webp: bool = False,
+    detector: keras.Model | None = None,
+) -> None:
     """Write a SavedModel.
 
     Args:
         run: the run.
         folder: where to; by default `saved_model/` in the run's folder.
         webp: whether it has the endpoint `encoded_webp`, which needs TensorFlow 2.20.
+        detector: the run's model; by default it is loaded.
     """
-    import keras
-
-    detector, domain = load_detector(run), _Domain(run)
+    detector, domain = detector or load_detector(run), _Domain(run)
     if run.info.domain is not None:
         detector = with_features(detector)
     names, views = tf.constant(list(run.class_names)), run.views
@@ -126,16 +131,19 @@ def export_saved_model(run: Run, folder: Path | None = None, webp: bool = False)
             found = named(score_views(detector, parts), {"side": side, "start": start})
         return _without_undecodable(found, error)
 
-    archive = keras.export.ExportArchive()
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
     encoded = tf.TensorSpec([None], tf.string, name="encoded_images")
-    archive.add_endpoint("serving_default", _traced(_any_number(images_endpoint), images))
-    archive.add_endpoint("encoded", _traced(_any_number(encoded_endpoint), encoded))
+    endpoints = {
+        "serving_default": _traced(images_endpoint, images),
+        "encoded": _traced(encoded_endpoint, encoded),
+    }
     if webp:
-        with_webp = partial(encoded_endpoint, webp=True)
-        archive.add_endpoint("encoded_webp", _traced(_any_number(with_webp), encoded))
+        endpoints["encoded_webp"] = _traced(partial(encoded_endpoint, webp=True), encoded)
+    # From traced functions, not Keras's archive, which would trace each of them again.
+    module = tf.Module()
+    module.used = [v for endpoint in endpoints.values() for v in endpoint.variables]
     with staged(run.path / "saved_model" if folder is None else folder) as new:
-        archive.write_out(str(new), verbose=False)
+        tf.saved_model.save(module, str(new), signatures=endpoints)
 
 
 def _shorter_side(image: tf.Tensor) -> tf.Tensor:
@@ -236,11 +244,9 @@ def _any_number(endpoint: Callable[..., dict[str, tf.Tensor]]) -> Callable:
     return run
 
 
-def _traced(endpoint: Callable, spec: tf.TensorSpec) -> tf.types.experimental.GenericFunction:
-    """Return an endpoint traced for one signature; from a signature, Keras would trace it twice."""
-    function = tf.function(endpoint, autograph=False)
-    function.get_concrete_function(spec)
-    return function
+def _traced(endpoint: Callable, spec: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
+    """Return an endpoint traced for one signature, which takes an empty batch, too."""
+    return tf.function(_any_number(endpoint), autograph=False).get_concrete_function(spec)
 
 
 class _Domain:

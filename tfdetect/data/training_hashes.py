@@ -52,7 +52,7 @@ class TrainingHashes:
                 facts.add(indices.numpy(), batch.numpy())
                 found[indices.numpy()] = True
                 bar.advance(len(indices))
-        parts = []
+        parts: list[np.ndarray] = []
         for chosen in (found & ~validation, found & validation):
             hashes = np.unique(facts.hashes[chosen], axis=0)
             part = np.empty(len(hashes), _TYPE)

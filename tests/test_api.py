@@ -84,7 +84,8 @@ def test_images_of_every_kind_get_the_same_verdict(shared_run, tmp_path):
         detector.predict(arrays[0], progress=False),
         detector.predict(Image.open(paths[0]), progress=False),
     ]
-    assert [found[0]["p_fake"] for found in given] == [files[0]["p_fake"]] * 3
+    alone = {found[0]["p_fake"] for found in given}
+    assert len(alone) == 1 and abs(alone.pop() - files[0]["p_fake"]) < 1e-6
     assert given[0][0]["path"] == str(paths[0]) and given[1][0]["path"] == "image 1"
     batch = detector.predict(np.stack(arrays), progress=False)
     mixed = detector.predict([paths[0], arrays[1], Image.open(paths[2])], progress=False)

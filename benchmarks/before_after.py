@@ -21,7 +21,7 @@ import json
 import math
 import os
 import random
-import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -108,17 +108,30 @@ def batches(args):
     return data.repeat()
 
 
-def predict(tree, folder):
-    """Return the times of the whole command, in a process of its own."""
-    with tempfile.TemporaryDirectory() as output:
+class Prediction:
+    """The command `predict` of one tree, stopped and continued from outside."""
+
+    def __init__(self, tree, folder, output):
         command = [sys.executable, "-m", "tfdetect.predict", RUN, str(folder), "--quiet"]
-        command += ["--output", f"{output}/rows.csv"]
-        begin, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, cwd=tree, env=environment(tree), check=True, capture_output=True)
-        wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-        rows = Path(output, "rows.csv").read_bytes().count(b"\n") - 1
-    cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
-    return {"wall": wall, "cpu": cpu, "rows": rows}
+        self.process = subprocess.Popen(
+            [*command, "--output", str(output)], cwd=tree, env=environment(tree),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.wall, self.cpu, self.ended = 0.0, 0.0, False
+
+    def go_on(self):
+        """Let it work for a second, or to its end."""
+        begin = time.perf_counter()
+        self.process.send_signal(signal.SIGCONT)
+        while not self.ended and time.perf_counter() < begin + 1:
+            time.sleep(0.01)
+            pid, status, used = os.wait4(self.process.pid, os.WNOHANG)
+            if pid:
+                assert os.waitstatus_to_exitcode(status) == 0, self.process.args
+                self.ended, self.cpu = True, used.ru_utime + used.ru_stime
+        self.wall += time.perf_counter() - begin
+        if not self.ended:
+            self.process.send_signal(signal.SIGSTOP)
 
 
 def linked(data, files, folder):
@@ -131,9 +144,26 @@ def linked(data, files, folder):
 
 
 def predictions(trees, args, folder):
-    """Yield the pairs of whole predictions of the same files."""
+    """Yield the pairs of whole predictions of the same files.
+
+    The two commands take turns of a second, so that what else the machine does hits both.
+    """
     linked(args.data, args.files, folder)
-    yield from pairs(lambda name: predict(trees[name], folder), args.rounds)
+    for number in range(args.rounds):
+        with tempfile.TemporaryDirectory() as output:
+            found = {
+                name: Prediction(trees[name], folder, Path(output, f"{name}.csv"))
+                for name in (TREES if number % 2 == 0 else TREES[::-1])
+            }
+            for each in found.values():
+                each.process.send_signal(signal.SIGSTOP)
+            while not all(each.ended for each in found.values()):
+                for each in found.values():
+                    if not each.ended:
+                        each.go_on()
+            rows = [len(file.read_bytes().splitlines()) for file in Path(output).iterdir()]
+            assert rows == [args.files + 1] * 2, rows
+        yield {name: {"wall": found[name].wall, "cpu": found[name].cpu} for name in TREES}
 
 
 def pairs(measure, rounds):

@@ -1,10 +1,24 @@
 """Classification heads: features of the backbone to logits."""
 
+from typing import Any
+
 import keras
 from keras import layers
 
 from tfdetect.models.spectral_front_ends import Standardize
 from tfdetect.models.tensors import Tensor
+
+
+def _logits(
+    x: Tensor, outputs: int, dropout: float, l2: float | None = None, **options: Any
+) -> Tensor:
+    """Return the last layer of every head, after dropout, if there is any."""
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    regularizer = None if l2 is None else keras.regularizers.L2(l2)
+    return layers.Dense(
+        outputs, dtype="float32", kernel_regularizer=regularizer, name="label", **options
+    )(x)
 
 
 def linear(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.0) -> Tensor:
@@ -22,9 +36,7 @@ def linear(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.0
         float32 [B, outputs].
     """
     x = layers.GlobalAveragePooling2D(name="pool")(features)
-    if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
-    return layers.Dense(outputs, dtype="float32", name="label")(x)
+    return _logits(x, outputs, dropout)
 
 
 def conv_dense(features: Tensor, outputs: int, dropout: float = 0.5, l2: float = 0.01) -> Tensor:
@@ -49,9 +61,7 @@ def conv_dense(features: Tensor, outputs: int, dropout: float = 0.5, l2: float =
             units, activation="relu", kernel_regularizer=keras.regularizers.L2(l2),
             name=f"dense{number}",
         )(x)  # fmt: skip
-    if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
-    return layers.Dense(outputs, dtype="float32", name="label")(x)
+    return _logits(x, outputs, dropout)
 
 
 def standardized(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.01) -> Tensor:
@@ -71,12 +81,7 @@ def standardized(features: Tensor, outputs: int, dropout: float = 0.0, l2: float
     """
     x = layers.GlobalAveragePooling2D(dtype="float32", name="pool")(features)
     x = Standardize(name="feature_statistics")(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
-    return layers.Dense(
-        outputs, dtype="float32", kernel_regularizer=keras.regularizers.L2(l2),
-        kernel_initializer="zeros", name="label",
-    )(x)  # fmt: skip
+    return _logits(x, outputs, dropout, l2, kernel_initializer="zeros")
 
 
 def flatten(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.01) -> Tensor:
@@ -92,11 +97,7 @@ def flatten(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.
         float32 [B, outputs].
     """
     x = layers.Flatten(name="flatten")(features)
-    if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
-    return layers.Dense(
-        outputs, dtype="float32", kernel_regularizer=keras.regularizers.L2(l2), name="label"
-    )(x)
+    return _logits(x, outputs, dropout, l2)
 
 
 def hidden(
@@ -120,6 +121,4 @@ def hidden(
     x = layers.Dense(
         units, activation="relu", kernel_regularizer=keras.regularizers.L2(l2), name="hidden"
     )(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
-    return layers.Dense(outputs, dtype="float32", name="label")(x)
+    return _logits(x, outputs, dropout)

@@ -93,6 +93,7 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     # What needs files from elsewhere says so.
     assert walk.json("models")
     walk("serve", "no_such_run", code=2)
+    walk("push", "no_such_run", "hf://nobody/nothing", code=2)
     walk("convert", "weights.pth", "--model", "npr", code=2)
     walk("extract-faces", "videos", "--output", "faces", code=2)
     if not whole:

@@ -33,10 +33,9 @@ def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWord
     lines = [probability_sentence(run, row["p_fake"])]
     if row["inconclusive"]:
         low, high = run.abstention_band
-        leaning = "authentic" if authentic else "fake"
         lines.append(
             f"Between {percent(low)} and {percent(high)} this detector is wrong too often to give "
-            f"a verdict. It leans to {leaning}."
+            f"a verdict.{_leaning(row['p_fake'], authentic)}"
         )
         return VerdictWords("Inconclusive", lines, "caution")
     if unlike:
@@ -47,6 +46,16 @@ def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWord
         lines.append("This means: the detector found no trace that it knows.")
         return VerdictWords(looks, lines, "good")
     return VerdictWords(looks, lines, "bad")
+
+
+def _leaning(p: float, authentic: bool) -> str:
+    """Return to which side an inconclusive score leans.
+
+    It is empty where the threshold and the probability lie on different sides.
+    """
+    if (p < 0.5) != authentic:
+        return ""
+    return f" It leans to {'authentic' if authentic else 'fake'}."
 
 
 def _kind(run: Run, name: str) -> str:

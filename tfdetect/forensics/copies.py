@@ -33,6 +33,9 @@ _MIN_CORRELATION = 0.85
 _MIN_DEVIATION = 2.0  # in 0..255: flatter windows say nothing
 _OFF = 2  # pixels by which a map is off in the second check
 _MAX_COARSE = 0.8  # like MAX_RATIO, of the image at half its size
+# Fraction of a copy that may lie in its own source. What is pasted covers what was there, so that
+# a copy and its source never overlap; the repeats of a fence or a tiled roof do.
+_MAX_OVERLAP = 0.2
 _SEAM = 3.0  # pixels on either side of a border in which a seam is looked for
 MAX_RATIO = 0.2  # of the differences of a map and of the best map that is off
 MAX_RATIO_LARGE = 0.25  # the same of regions that cover more than _LARGE of the image
@@ -114,15 +117,19 @@ def find_copies(image: np.ndarray, quality: float | None = None) -> Copies:
         checked = _check(cv2, gray, noise, matrix)
         if checked is None:
             continue
-        region, matrix, correlation, contrast = checked
-        if (copied | sources)[region].mean() > 0.5:  # the same pair again, or the other way round
-            continue
-        source = _moved(cv2, region, matrix)
-        if _seam(cv2, gray, region) < _seam(cv2, gray, source):
-            region, source, matrix = source, region, cv2.invertAffineTransform(matrix)
-        copied |= region
-        sources |= source
-        found.append(_copy(matrix, float(region.mean()), correlation, contrast, factor))
+        whole, matrix, correlation, contrast = checked
+        for region in _parts(cv2, whole, matrix):
+            if (copied | sources)[region].mean() > 0.5:  # the same pair again, or its inverse
+                continue
+            source = _moved(cv2, region, matrix)
+            if (region & source).sum() > _MAX_OVERLAP * region.sum():
+                continue
+            inverse = cv2.invertAffineTransform(matrix)
+            back = _seam(cv2, gray, region) < _seam(cv2, gray, source)
+            copied |= source if back else region
+            sources |= region if back else source
+            found.append(_copy(inverse if back else matrix, float(region.mean()), correlation,
+                               contrast, factor))  # fmt: skip
     if not found:
         return nothing
     if factor < 1:
@@ -288,6 +295,20 @@ def _check(
     if not _same_noise(cv2, gray, noise, matrix, core, shifted):
         return None
     return region, matrix, correlation, contrast
+
+
+def _parts(cv2: Any, region: np.ndarray, matrix: np.ndarray) -> list[np.ndarray]:
+    """Return the regions of a map that are copies or sources as a whole, bool [H, W].
+
+    A mirroring that is its own inverse agrees in the copy and in its source, which are parted here.
+    """
+    twice = _product(matrix, matrix)
+    corners = np.array([[0, 0, 1], [region.shape[1], region.shape[0], 1]], np.float64)
+    if np.abs(twice @ corners.T - corners[:, :2].T).max() > _WINDOW:
+        return [region]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8))
+    order = np.argsort(-stats[1:, cv2.CC_STAT_AREA]) + 1
+    return [labels == number for number in order]
 
 
 def _plausible(cv2: Any, half: np.ndarray, matrix: np.ndarray) -> bool:

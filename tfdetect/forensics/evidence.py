@@ -187,7 +187,7 @@ def _rates(counts: Mapping[str, tuple[int, int]], bounded: bool) -> str:
         if key == "authentic" and bounded:
             part += f"; at most {percent(_upper(found, total))}"
         parts.append(f"{part})")
-    return f"Measured: so it was with {_enumerated(parts)}." if parts else ""
+    return f"Of images measured here, the same holds for {_enumerated(parts)}." if parts else ""
 
 
 def _upper(found: int, total: int) -> float:
@@ -201,6 +201,7 @@ def _enumerated(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+_NOTE = 80  # characters of a note that a sentence shows
 _UNSIGNED = "Anybody can write such a note or remove it; a program that writes it can lie."
 _ABSENT = "That nothing is found proves nothing: most websites remove all metadata."
 
@@ -227,11 +228,17 @@ def _declarations(facts: Sequence[Fact]) -> list[EvidenceLine]:
         lines.append(_line("content_credentials", finding, _first(kinds), "", trust))
     notes = [fact for fact in facts if fact.kind == "generated" and C2PA not in fact.name]
     if notes:
-        finding = " ".join(f"{f.name} says {f.value!r}: {f.meaning}." for f in notes[:3])
+        finding = " ".join(_told(fact) for fact in notes[:3])
         lines.append(_line("generator_note", finding, "generated", "generator_note", _UNSIGNED))
     else:
         lines.append(_line("generator_note", "None.", "nothing", "no_generator_note"))
     return lines
+
+
+def _told(fact: Fact) -> str:
+    """Return what a note says, in a sentence; of long settings their beginning."""
+    value = fact.value if len(fact.value) <= _NOTE else f"{fact.value[:_NOTE]}..."
+    return f"{fact.name[0].upper()}{fact.name[1:]}: {fact.meaning} ({value})."
 
 
 def _first(kinds: set[str]) -> Says:
@@ -280,7 +287,8 @@ def _jpeg(history: JpegHistory | None, pixels: np.ndarray) -> list[EvidenceLine]
                       "nothing")]  # fmt: skip
     parts, rate = [], "jpeg_none"
     if history.quality is not None:
-        tables = "" if history.standard else ", with tables that are not libjpeg's, as cameras use"
+        tables = ", with tables of a camera or of another program than libjpeg"
+        tables = "" if history.standard else tables
         parts.append(f"The file is a JPEG of quality {history.quality:.0f}{tables}.")
         if history.earlier_quality is not None:
             rate = "jpeg_twice"

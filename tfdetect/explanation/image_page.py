@@ -18,6 +18,7 @@ from tfdetect.core.html import (
     Section,
     Verdict,
     figures,
+    fragment,
     join,
     note,
     picture_of,
@@ -41,6 +42,9 @@ from tfdetect.explanation.maps import ATTENTION, FRONT_END, Explainer
 from tfdetect.explanation.pictures import heat_map, picture, residual_image
 from tfdetect.forensics.evidence import RULE
 
+_LINE = """<p><b>{{ line.title }}.</b> {{ line.finding }}\
+<br><small>{{ line.reliability }}</small></p>
+"""
 MAX_SANITY = 0.5  # correlation with a shuffled network's map from which a map is not trusted
 
 _MEANINGS = {
@@ -168,10 +172,9 @@ def _evidence(found: Examination) -> Markup:
             overlay(image, known.history.differs), "The image with regions of another JPEG history "
             "in red", "Regions with another JPEG history",
         ))  # fmt: skip
-    rows = [[line.title, line.finding, line.reliability] for line in known.lines]
     return join(
         text(f"The headline follows a rule. {RULE}"),
-        table(["", "what was found", "how reliable that is"], rows, label="evidence"),
+        *(fragment(_LINE, line=line) for line in known.lines),
         figures(pictures, "small") if pictures else None,
     )
 

@@ -236,7 +236,9 @@ def _declarations(facts: Sequence[Fact]) -> list[EvidenceLine]:
 
 
 def _told(fact: Fact) -> str:
-    """Return what a note says, in a sentence; of long settings their beginning."""
+    """Return what a note says, in a sentence; of long ones their beginning, of data nothing."""
+    if fact.value[:1] in ("{", "["):
+        return f"{fact.name[0].upper()}{fact.name[1:]}: {fact.meaning}."
     value = fact.value if len(fact.value) <= _NOTE else f"{fact.value[:_NOTE]}..."
     return f"{fact.name[0].upper()}{fact.name[1:]}: {fact.meaning} ({value})."
 

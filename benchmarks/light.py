@@ -3,9 +3,10 @@
     python benchmarks/light.py                      # cold processes
     python benchmarks/light.py --data path/to/cifake/test --count 10000
 
-Each row is a new process. Its peer is what anybody would write: Pillow and ONNX Runtime, a loop
-over batches of 64, and nothing else. The files are in the operating system's cache. `--python`
-names the interpreter of an environment that has tfdetect-light alone.
+Each row is a new process, the files in the operating system's cache. Its peer is what anybody would
+write: Pillow and ONNX Runtime, a loop over batches of 64, and nothing else. Ratios are of processor
+time, which other programs on the machine hardly change. `--python` names the interpreter of an
+environment that has tfdetect-light alone.
 """
 
 import argparse
@@ -69,7 +70,7 @@ print(len(paths))
 
 
 def timed(python, mode, run, paths):
-    """Return seconds and peak memory in MB of a process that predicts files."""
+    """Return seconds, seconds of processors, and peak memory in MB of a process that predicts."""
     if mode == "light":
         command = ["-m", "tfdetect.predict", run, *paths, "--quiet", "--output", "rows.csv"]
     else:
@@ -83,7 +84,7 @@ def timed(python, mode, run, paths):
         seconds = time.perf_counter() - begin
     if status:
         raise SystemExit(f"{mode} ended with status {status}")
-    return seconds, usage.ru_maxrss / 1000
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
 
 
 def measure(title, run, paths, modes, repeats, python, count=1):
@@ -93,12 +94,16 @@ def measure(title, run, paths, modes, repeats, python, count=1):
         for mode in modes:
             found[mode].append(timed(python[mode], mode, run, paths))
     for mode, each in found.items():
-        seconds, memory = (statistics.median(values) for values in zip(*each))
-        bare = statistics.median(s for s, _ in found["bare"])
-        print(f"{title:32} {mode:10} {seconds:7.2f} s {count / seconds:8.0f} images/s "
-              f"{memory:6.0f} MB  {seconds / bare:5.1f} x bare", flush=True)  # fmt: skip
-        print(json.dumps({"benchmark": "light", "case": title, "mode": mode, "seconds": seconds,
-                          "megabytes": memory, "images": count}), flush=True)  # fmt: skip
+        seconds, cpu, memory = (statistics.median(values) for values in zip(*each))
+        bare = statistics.median(cpu for _, cpu, _ in found["bare"])
+        row = {
+            "benchmark": "light", "case": title, "mode": mode, "seconds": seconds,
+            "cpu_seconds": cpu, "megabytes": memory, "images_per_second": count / seconds,
+            "ratio_to_bare": cpu / bare,
+        }  # fmt: skip
+        print(f"{title}, {mode}: {seconds:.2f} s, {cpu:.2f} s of processors, {memory:.0f} MB, "
+              f"{count / seconds:.0f} images/s, {cpu / bare:.1f} x bare")  # fmt: skip
+        print(json.dumps(row), flush=True)
 
 
 def main():

@@ -24,15 +24,20 @@ def missing_package(error: ModuleNotFoundError) -> UserError | None:
 
     None if the package is none of those that another installation of tfdetect has.
     """
-    name = (error.name or "").partition(".")[0]
+    full = (error.name or "").split(".")
+    name = full[0]
     if name in SERVER:
         return UserError(
             f"The server needs the package {name}. Install tfdetect with its extra: "
             'pip install "tfdetect[serve]" or "tfdetect-light[serve]".'
         )
-    if name not in FULL:
+    if name in FULL:
+        problem = f"This needs the package {name}, which is not installed"
+    elif name == "tfdetect" and len(full) > 1:
+        problem = "This is not part of tfdetect-light"
+    else:
         return None
     return UserError(
-        f"This needs the package {name}, which is not installed. tfdetect-light gives verdicts and "
-        "masks by exported runs (predict, serve). For everything else: pip install tfdetect"
+        f"{problem}. tfdetect-light gives verdicts and masks by exported runs (predict, serve). "
+        "For everything else: pip install tfdetect"
     )

@@ -40,6 +40,7 @@ rooms = find_packages(
 )
 setup(
     cmdclass={"build_py": BuildWithPathFile},
+    include_package_data=False,  # only what is listed here
     packages=[
         "tfdetect_light",
         *(f"tfdetect_light.{name}" for name in rooms),

@@ -112,7 +112,9 @@ def main():
     parser.add_argument("--count", type=int, default=10_000, help="images of --data")
     parser.add_argument("--repeats", type=int, default=5, help="processes of each kind")
     parser.add_argument("--python", default=sys.executable, help="interpreter for `light`")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="default: all")
     args = parser.parse_args()
+    modes = list(dict.fromkeys([*args.modes, "bare"]))
     python = dict.fromkeys(MODES, sys.executable) | {"light": args.python}
 
     from PIL import Image
@@ -127,13 +129,13 @@ def main():
             for n, file in enumerate(random.Random(0).sample(files, args.count)):
                 (chosen / f"{n:06d}{file.suffix}").write_bytes(file.read_bytes())
             return measure(f"{args.count:,} small files", RUNS / "cifake_small_resnet", [chosen],
-                           MODES, args.repeats, python, args.count)  # fmt: skip
+                           modes, args.repeats, python, args.count)  # fmt: skip
         source = photograph("china")
         small, large = Path(folder, "small.png"), Path(folder, "large.jpg")
         source.resize((32, 32)).save(small)
         source.resize((4000, 3000), Image.Resampling.BICUBIC).save(large, quality=92)
-        measure("32 pixels", RUNS / "cifake_small_resnet", [small], MODES, args.repeats, python)
-        measure("12 megapixels", RUNS / "photo_detector", [large], MODES, args.repeats, python)
+        measure("32 pixels", RUNS / "cifake_small_resnet", [small], modes, args.repeats, python)
+        measure("12 megapixels", RUNS / "photo_detector", [large], modes, args.repeats, python)
 
 
 if __name__ == "__main__":

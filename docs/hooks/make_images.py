@@ -39,28 +39,32 @@ def forgery(
 ) -> tuple[Path, Path]:
     """Return the paths of a forgery of a photograph and of its mask."""
     place = folder / f"{photo}-{fill}"
-    place.mkdir()
-    io.imsave(place / f"{photo}.png", getattr(data, photo)(), check_contrast=False)
+    (place / "photos").mkdir(parents=True)
+    io.imsave(place / "photos" / f"{photo}.png", getattr(data, photo)(), check_contrast=False)
     settings = Settings(masks=("blob",), fills=(fill,), coverage=coverage, seed=3)
-    tfdetect.synthesize(place, place / "forged", settings)
+    tfdetect.synthesize(place / "photos", place / "forged", settings)
     forged = next((place / "forged").rglob("*.realfake.webp"))
     return forged, forged.with_name(forged.name.replace(".realfake.", ".mask."))
 
 
 def verdict_page(detector: tfdetect.Detector, image: Path, folder: Path) -> None:
-    """Write the two parts of the page about an image."""
+    """Write the page about an image in three pictures, each of which begins with a section."""
     page = detector.predict(image, pages=folder / "pages").pages[0]
     text = page.read_text(encoding="utf-8")
-    # The first picture ends where the second section begins.
-    first = folder / "first.html"
-    start = text.index("<section", text.index("What the probability means</h2>"))
-    first.write_text(text[:start] + "</body></html>", encoding="utf-8")
-    top = screenshot(first, 2600)
-    top.quantize(128).save(IMAGES / "verdict_page.png", optimize=True)
-    whole = screenshot(page, 6000)
-    whole.crop((0, top.height, WIDTH, whole.height)).quantize(128).save(
-        IMAGES / "verdict_evidence.png", optimize=True
-    )
+    whole, top = screenshot(page, 8000), 0
+    for name, following in (("page", "What is known about the image"),
+                            ("known", "Does the verdict survive re-encoding?"),
+                            ("evidence", None)):  # fmt: skip
+        bottom = whole.height
+        if following:
+            part = folder / f"{name}.html"
+            start = text.rindex("<section", 0, text.index(f"{following}</h2>"))
+            part.write_text(text[:start] + "</body></html>", encoding="utf-8")
+            bottom = screenshot(part, 8000).height
+        whole.crop((0, top, WIDTH, bottom)).quantize(128).save(
+            IMAGES / f"verdict_{name}.png", optimize=True
+        )
+        top = bottom
 
 
 def localized(detector: tfdetect.Detector, rows: list[tuple[Path, Path]], folder: Path) -> None:

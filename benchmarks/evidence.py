@@ -76,10 +76,10 @@ def main() -> None:
     root = args.photoscale
     found = {
         "metadata": measured(args.work / "metadata.jsonl", rows, lambda r: metadata(root, r)),
-        "forged": measured(args.work / "forged.jsonl", forgeries(photos, args.forged),
-                           lambda r: forged(root, r)),
         "spliced": measured(args.work / "spliced.jsonl", splices(photos, args.forged),
                             lambda r: spliced(root, r)),
+        "forged": measured(args.work / "forged.jsonl", forgeries(photos, args.forged),
+                           lambda r: forged(root, r)),
         "pixels": [
             *measured(args.work / "photos.jsonl", photos[: args.photos],
                       lambda r: pixels(root, r)),

@@ -37,6 +37,9 @@ _MAX_STEP = 48  # largest quantization step of an earlier compression that is tr
 _BINS = 60  # histograms reach from -_BINS to _BINS
 _ROUNDING = 0.35  # standard deviation that rounding and clipping of pixels give a coefficient
 MIN_EVIDENCE = 0.03  # mean log-likelihood ratio of a coefficient, in nats
+# How clearly a region lacks an earlier compression: minus the mean of its log-likelihood ratios, as
+# a multiple of the median of the image.
+_MIN_CONTRAST = 1.0
 _BLOCKS = 7  # side of the window in which log-likelihood ratios are added, in blocks
 
 
@@ -271,7 +274,12 @@ def _earlier(gray: np.ndarray, steps: np.ndarray) -> tuple[float | None, float, 
     total = np.sum(ratios, axis=0)
     padded = _box(total, _BLOCKS)
     scale = np.median(padded)
-    once_only = (padded < -0.1 * scale) & (scale > 0)
+    once_only = (padded < -0.25 * scale) & (scale > 0)
+    # A region of the photograph itself, whose texture is unusual, is below 0 too, but less so.
+    labels = _components(once_only)
+    sums = np.bincount(labels.ravel(), padded.ravel())
+    means = sums / np.maximum(np.bincount(labels.ravel()), 1)
+    once_only &= (means <= -_MIN_CONTRAST * scale)[labels]
     pixels = np.repeat(np.repeat(once_only, 8, 0), 8, 1)
     mask = nowhere.copy()
     mask[: pixels.shape[0], : pixels.shape[1]] = pixels

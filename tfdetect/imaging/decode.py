@@ -7,6 +7,7 @@ by `read`, which calls Python, or by `decode_in_graph` where there is none.
 """
 
 from collections.abc import Callable
+from functools import cache
 from math import isqrt
 
 import tensorflow as tf
@@ -57,31 +58,54 @@ def decode(data: tf.Tensor, max_pixels: int, special: Special) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: The file is damaged, or `special` refuses it.
     """
-    # A power of two: images with shorter sides need no exact look at their size.
-    side = min(1 << isqrt(max_pixels).bit_length() - 1, 32_768)
+    side = _quick_side(max_pixels)
 
     def jpeg() -> tf.Tensor:
-        fits = tf.reduce_all(tf.io.extract_jpeg_shape(data) <= [side - 1, side - 1, 3])
-        is_plain = fits & ~may_have_jpeg_metadata(data)
-        return tf.cond(is_plain, lambda: decode_jpeg(data), lambda: special(data))
-
-    plain = _PLAIN_PNG.replace(b"SIDE", rb"\x00\x00[\x00-\x%02x]\C" % (max(side, 256) // 256 - 1))
-    plain = plain if side >= 256 else _NOTHING
-
-    def other() -> tf.Tensor:
-        is_plain = tf.strings.regex_full_match(tf.strings.substr(data, 0, 24), plain)
-        is_plain &= ~may_have_png_metadata(data)
-        return tf.cond(is_plain, lambda: decode_png(data), lambda: special(data))
+        is_short = tf.strings.length(data) <= _SEARCHED
+        is_plain = _fits(data, side) & is_short & ~_names_metadata(data)
+        return tf.cond(is_plain, lambda: decode_jpeg(data), lambda: _long_jpeg(side, special)(data))
 
     is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
-    image = tf.cond(is_jpeg, jpeg, other)
+    image = tf.cond(is_jpeg, jpeg, lambda: _other(side, special)(data))
     image.set_shape([None, None, 3])
     return image
 
 
+def _quick_side(max_pixels: int) -> int:
+    """Return a power of two: images with shorter sides need no exact look at their size."""
+    return min(1 << isqrt(max_pixels).bit_length() - 1, 32_768)
+
+
+def _fits(data: tf.Tensor, side: int) -> tf.Tensor:
+    return tf.reduce_all(tf.io.extract_jpeg_shape(data) <= [side - 1, side - 1, 3])
+
+
+@cache  # so that it is traced once
+def _long_jpeg(side: int, special: Special) -> Special:
+    @rare_branch
+    def jpeg(data: tf.Tensor) -> tf.Tensor:
+        is_plain = _fits(data, side) & ~may_have_jpeg_metadata(data)
+        return tf.cond(is_plain, lambda: decode_jpeg(data), lambda: special(data))
+
+    return jpeg
+
+
+@cache
+def _other(side: int, special: Special) -> Special:
+    plain = _PLAIN_PNG.replace(b"SIDE", rb"\x00\x00[\x00-\x%02x]\C" % (max(side, 256) // 256 - 1))
+    plain = plain if side >= 256 else _NOTHING
+
+    @rare_branch
+    def other(data: tf.Tensor) -> tf.Tensor:
+        is_plain = tf.strings.regex_full_match(tf.strings.substr(data, 0, 24), plain)
+        is_plain &= ~may_have_png_metadata(data)
+        return tf.cond(is_plain, lambda: decode_png(data), lambda: special(data))
+
+    return other
+
+
 def may_have_jpeg_metadata(data: tf.Tensor) -> tf.Tensor:
     """Return whether a JPEG may have EXIF or XMP that turns it."""
-    has = tf.strings.regex_full_match(tf.strings.substr(data, 0, _SEARCHED), _JPEG_METADATA)
 
     def has_long_header() -> tf.Tensor:
         start = tf.strings.substr(data, 0, _SHORT_HEADER)
@@ -89,7 +113,12 @@ def may_have_jpeg_metadata(data: tf.Tensor) -> tf.Tensor:
 
     # Large color profiles may precede EXIF; scans never do.
     is_long = tf.strings.length(data) > _SEARCHED
-    return has | tf.cond(is_long, has_long_header, lambda: False)
+    return _names_metadata(data) | tf.cond(is_long, has_long_header, lambda: False)
+
+
+def _names_metadata(data: tf.Tensor) -> tf.Tensor:
+    start = tf.strings.substr(data, 0, _SEARCHED)
+    return tf.strings.regex_full_match(start, _JPEG_METADATA)
 
 
 def may_have_png_metadata(data: tf.Tensor) -> tf.Tensor:

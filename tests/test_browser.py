@@ -109,6 +109,7 @@ def test_a_person_chooses_files_and_reads_verdicts(small, page):
     texts = finished(page, 3)
     assert images[0].name in texts[0] and ("Looks" in texts[0] or "Inconclusive" in texts[0])
     assert "in 100" in texts[0] or "score for fake" in texts[0]
+    page.get_by_text("Looked at without a finding").nth(1).wait_for()
     assert "notes.txt" in texts[2] and "Not an image." in texts[2]
     page.set_input_files("#files", [upload("large.jpg", bytes(3 * 2**20))])
     assert "larger than 2 MB" in finished(page, 4)[0]

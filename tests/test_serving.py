@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
@@ -83,6 +84,21 @@ def test_files_that_cannot_be_read_have_an_error_and_the_others_a_verdict(client
     assert broken["error"] and broken["p_fake"] is None and broken["verdict"] is None
     assert fine["error"] is None
     assert "more than 10,000" in refused["error"]
+
+
+def test_evidence_says_what_a_file_declares(client):
+    note = PngInfo()
+    note.add_text("parameters", "a cat, Steps: 20, Sampler: Euler")
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(file, "PNG", pnginfo=note)
+    answer = client.post("/v1/evidence", files=files_of(file.getvalue(), b"no image"))
+    assert answer.status_code == 200, answer.text
+    declared, broken = answer.json()["evidence"]
+    assert declared["headline"] == "Declared as generated, without a signature"
+    assert declared["tone"] == "bad" and declared["error"] is None
+    titles = {line["title"]: line["says"] for line in declared["lines"]}
+    assert titles["Notes of generators"] == "generated" and "Detector" in titles
+    assert broken["path"] == "1.png" and broken["error"] and broken["lines"] == []
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,36 @@ class Predictions(BaseModel):
     predictions: list[Prediction]
 
 
+class EvidenceLine(BaseModel):
+    """One piece of evidence."""
+
+    model_config = ConfigDict(extra="allow")
+    title: str
+    finding: str = Field(description="what was found, in sentences")
+    reliability: str = Field(description="how often such a finding is wrong, in sentences")
+    says: str = Field(description="what it speaks for: generated, altered, edited, camera, "
+                      "authentic or nothing")  # fmt: skip
+
+
+class Evidence(BaseModel):
+    """What is known of one image."""
+
+    path: str = Field(description="name of the file as it was sent")
+    headline: str | None = Field(None, description="the result in a few words")
+    tone: str | None = Field(None, description="good, caution or bad")
+    reasons: list[str] = Field([], description="sentences that say what it follows from")
+    rule: str | None = Field(None, description="the rule that the headline follows")
+    lines: list[EvidenceLine] = []
+    error: str | None = Field(None, description="why the file could not be examined, or null")
+
+
+class EvidenceList(BaseModel):
+    """What is known of the images of a request, in order."""
+
+    model: str
+    evidence: list[Evidence]
+
+
 class ModelInfo(BaseModel):
     """A run that answers."""
 
@@ -192,6 +222,10 @@ def create_app(service: Service) -> FastAPI:
             raise HTTPException(404, f"There is no model {printable(model)!r}. There is: {known}")
         return model
 
+    def overloaded() -> HTTPException:
+        text = f"{service.in_flight} images wait already. Try again later."
+        return HTTPException(429, text, {"Retry-After": "1"})
+
     Model = Annotated[str, Depends(model_name)]
     protected = [Depends(check_token)]
 
@@ -204,18 +238,29 @@ def create_app(service: Service) -> FastAPI:
                          "gray PNG in base64, from models that predict masks")] = False,
     ) -> dict[str, Any]:  # fmt: skip
         """Give a verdict on each image of a request."""
-        uploads = await _uploads(request, settings)
+        uploads = await _uploads(request, settings, keep=True)
         try:
             rows = await service.predict(model, uploads, masks)
         except Overloaded:
-            raise HTTPException(
-                429, f"{service.in_flight} images wait already. Try again later.",
-                {"Retry-After": "1"},
-            ) from None  # fmt: skip
+            raise overloaded() from None
         for row in rows:
             result = "error" if row["error"] else row["verdict"]
             metrics.images.labels(model, result).inc()
         return {"model": model, "predictions": rows}
+
+    @app.post("/v1/evidence", response_model=EvidenceList, responses=_PROBLEMS,
+              dependencies=protected, openapi_extra=_body(settings.max_files))  # fmt: skip
+    async def evidence(request: Request, model: Model) -> dict[str, Any]:
+        """Return what else is known of each image: metadata, JPEG history, copied regions.
+
+        Each finding says how often it is wrong. It takes seconds for a large photograph.
+        """
+        uploads = await _uploads(request, settings)
+        try:
+            found = await service.examine(model, uploads)
+        except Overloaded:
+            raise overloaded() from None
+        return {"model": model, "evidence": found}
 
     @app.post("/v1/explain", response_class=HTMLResponse, responses=_as_json(_PROBLEMS),
               dependencies=protected, openapi_extra=_body(1))  # fmt: skip
@@ -309,8 +354,13 @@ def _model_info(run: Any) -> dict[str, Any]:
     }
 
 
-async def _uploads(request: Request, settings: ServerSettings) -> list[Upload]:
+async def _uploads(request: Request, settings: ServerSettings, keep: bool = False) -> list[Upload]:
     """Return the files of a request, multipart or JSON, within the limits.
+
+    Args:
+        request: whose body is read.
+        settings: the limits.
+        keep: whether the files are kept, where the settings name a folder.
 
     Raises:
         HTTPException: the request is malformed or too large.
@@ -334,7 +384,7 @@ async def _uploads(request: Request, settings: ServerSettings) -> list[Upload]:
         if len(each.data) > settings.max_file_mib * MEBIBYTE:
             raise HTTPException(413, f"A file has at most {settings.max_file_mib} MiB.")
     named = [Upload(printable(each.name)[:1000], each.data) for each in found]
-    if settings.keep is not None:
+    if keep and settings.keep is not None:
         _keep(named, settings.keep)
     return named
 

@@ -4,11 +4,12 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from tfdetect.core.run import Run
 from tfdetect.imaging.formats import ImageError
 from tfdetect.light.predictions import image_parts, read_image
 
+Result = TypeVar("Result")
 MAX_MEMORY = 4 * 2**30  # bytes of address space of a decoding process
 
 
@@ -52,7 +54,30 @@ def decode(data: bytes, run: Run, max_pixels: int) -> Decoded:
         return Decoded(error=str(error))
 
 
-def _within_limits(task: Callable[[], Decoded], seconds: float) -> Decoded:
+def examine(data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int) -> dict[str, Any]:
+    """Return the evidence on a file, for JSON; see `forensics.evidence`.
+
+    Args:
+        data: the file.
+        run: a detector.
+        row: its prediction of the file.
+        max_pixels: images with more pixels are refused.
+
+    Returns:
+        headline, tone, reasons, rule and lines; only `error` where the file cannot be read.
+    """
+    from tfdetect.forensics.evidence import evidence
+
+    try:
+        found = evidence(data, [(run, row)], max_pixels=max_pixels)
+    except MemoryError:
+        return {"error": "it needs too much memory"}
+    except ImageError as error:
+        return {"error": str(error)}
+    return {**found.to_dict(), "tone": found.tone}
+
+
+def _within_limits(task: Callable[[], Result], seconds: float) -> Result:
     """Run a task in a worker process, which ends if the task takes too long."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY:
@@ -92,7 +117,22 @@ class Decoders:
 
     async def decode(self, data: bytes, run: Run, max_pixels: int) -> Decoded:
         """Decode a file; never raises for what is in the file."""
-        task = partial(self._function, data, run, max_pixels)
+        found = await self._result(partial(self._function, data, run, max_pixels))
+        return Decoded(error=self._ended) if found is None else found
+
+    async def examine(
+        self, data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int
+    ) -> dict[str, Any]:
+        """Return the evidence on a file; see `examine`. Never raises for what is in the file."""
+        found = await self._result(partial(examine, data, run, row, max_pixels))
+        return {"error": self._ended} if found is None else found
+
+    @property
+    def _ended(self) -> str:
+        return f"decoding it ended the process, or takes longer than {self._timeout:g} s"
+
+    async def _result(self, task: Callable[[], Result]) -> Result | None:
+        """Return the result of a task, or None if it ends its process."""
         pool = self._pool
         try:
             return await self._run(pool, task)
@@ -104,13 +144,11 @@ class Decoders:
         try:
             return await self._run(alone, task)
         except BrokenProcessPool:
-            return Decoded(
-                error=f"decoding it ended the process, or takes longer than {self._timeout:g} s"
-            )
+            return None
         finally:
             _end(alone)
 
-    async def _run(self, pool: ProcessPoolExecutor, task: Callable[[], Decoded]) -> Decoded:
+    async def _run(self, pool: ProcessPoolExecutor, task: Callable[[], Result]) -> Result:
         return await asyncio.wrap_future(pool.submit(_within_limits, task, self._timeout))
 
     def _replace(self, pool: ProcessPoolExecutor) -> None:

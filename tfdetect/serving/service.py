@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -91,13 +92,28 @@ class Service:
         Raises:
             Overloaded: too many images wait already.
         """
-        if self.in_flight + len(uploads) > self.settings.queue_size:
-            raise Overloaded
-        self.in_flight += len(uploads)
-        try:
+        with self._room(len(uploads)):
             return await asyncio.gather(*(self._predict(name, each, masks) for each in uploads))
+
+    async def examine(self, name: str, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
+        """Return the evidence on each image, in order; a file that cannot be read has an `error`.
+
+        Raises:
+            Overloaded: too many images wait already.
+        """
+        with self._room(len(uploads)):
+            return await asyncio.gather(*(self._examine(name, each) for each in uploads))
+
+    @contextmanager
+    def _room(self, count: int) -> Iterator[None]:
+        """Count images that are worked on; see `predict`."""
+        if self.in_flight + count > self.settings.queue_size:
+            raise Overloaded
+        self.in_flight += count
+        try:
+            yield
         finally:
-            self.in_flight -= len(uploads)
+            self.in_flight -= count
 
     async def _predict(self, name: str, upload: Upload, masks: bool) -> dict[str, Any]:
         run = self.detectors[name].run
@@ -107,6 +123,14 @@ class Service:
         if masks and mask is not None:
             row["mask_png"] = _png(mask)
         return {"path": upload.name, **row}
+
+    async def _examine(self, name: str, upload: Upload) -> dict[str, Any]:
+        row = await self._predict(name, upload, False)
+        if row["error"] is not None:
+            return {"path": upload.name, "error": row["error"]}
+        run, limit = self.detectors[name].run, self.settings.max_pixels
+        found = await self.decoders.examine(upload.data, run, row, limit)
+        return {"path": upload.name, "error": None, **found}
 
 
 def _predict(detector: LightDetector, batch: Sequence[Decoded]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ let done = 0;
  * from.analyze(task, report) returns a promise of {row, mask}: row as /v1/predict has it, mask an
  * image whose gray is P(altered), or null. It may call report(text, fraction). An error's message
  * is shown; it has retry = true where trying again may help.
+ * from.evidence(task), where there is one, returns a promise of what /v1/evidence says of the file.
  * from.explain(task), where there is one, returns a promise of an HTML page about the image.
  * from.concurrent is the number of files that are analyzed at a time.
  */
@@ -205,6 +206,7 @@ function showVerdict(task, row, mask) {
   const content = element("div", {}, element("h3", {textContent: headline}), nameOf(task),
     ...lines.map((line) => element("p", {textContent: line})),
     more.length ? element("ul", {className: "limits"}, ...more) : null,
+    element("div", {className: "evidence"}),
     details(t.trained, element("p", {textContent: model.about.join(" ")})),
     details(t.details, figures(row)));
   const actions = element("div", {className: "actions"});
@@ -213,6 +215,42 @@ function showVerdict(task, row, mask) {
   content.append(actions);
   task.item.className = `result ${tone}`;
   task.item.replaceChildren(picture(task, mask, mask && maskWords(model, row)), content);
+  if (backend.evidence) gather(task);
+}
+
+let gathering = Promise.resolve();  // one file at a time, after its verdict
+
+function gather(task) {
+  const box = task.item.querySelector(".evidence");
+  box.append(element("h4", {textContent: t.evidence_title}),
+    element("p", {className: "small", textContent: t.evidence_wait}));
+  gathering = gathering.then(async () => {
+    if (!box.isConnected) return;
+    try {
+      showEvidence(task, box, await backend.evidence(task));
+    } catch (error) {
+      box.lastChild.textContent = fill(t.evidence_failed, {reason: error.message});
+    }
+    byId("status").textContent = fill(t.evidence_done, {name: task.file.name});
+  });
+}
+
+function showEvidence(task, box, {headline, tone, reasons, lines}) {
+  const title = task.item.querySelector("h3");
+  const shown = task.item.textContent;
+  const more = title.textContent === headline ? [] : reasons.filter((each) => !shown.includes(each));
+  title.textContent = headline;
+  task.item.className = `result ${tone}`;
+  const listed = (some) => element("dl", {}, ...some.flatMap((line) => [
+    element("dt", {textContent: line.title}),
+    element("dd", {}, line.finding, element("span", {className: "small", textContent: line.reliability})),
+  ]));
+  const findings = lines.filter(({name, says}) => says !== "nothing" && name !== "detector");
+  const nothing = lines.filter(({says}) => says === "nothing");
+  box.lastChild.remove();
+  if (more.length) box.append(element("p", {textContent: more.join(" ")}));
+  box.append(findings.length ? listed(findings) : element("p", {textContent: t.evidence_none}));
+  if (nothing.length) box.append(details(fill(t.evidence_nothing, {count: nothing.length}), listed(nothing)));
 }
 
 const details = (title, content) =>

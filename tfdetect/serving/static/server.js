@@ -61,9 +61,16 @@ async function analyze(task, report) {
   return {row, mask};
 }
 
+async function evidence(task) {
+  const query = new URLSearchParams({model: task.model});
+  const [found] = JSON.parse(await post(`/v1/evidence?${query}`, task, () => {}, () => {})).evidence;
+  if (found.error) throw new Error(found.error);
+  return found;
+}
+
 function explain(task) {
   const query = new URLSearchParams({model: task.model});
   return post(`/v1/explain?${query}`, task, () => {}, () => {});
 }
 
-startPage({analyze, explain: settings.explains ? explain : null, concurrent: 3});
+startPage({analyze, evidence, explain: settings.explains ? explain : null, concurrent: 3});

@@ -90,4 +90,4 @@ function imageOf(mask, height, width) {
   return canvas;
 }
 
-startPage({analyze, explain: null, concurrent: 1});
+startPage({analyze, evidence: null, explain: null, concurrent: 1});

@@ -7,13 +7,21 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from servers import SHIPPED, CommandServer
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
@@ -109,7 +117,7 @@ def test_evidence_says_what_a_file_declares(client):
         ({"json": {"images": [{"data": "???"}]}}, 422, "base64"),
         ({"json": {"images": [{"data": "", "more": 1}]}}, 422, "more"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "JSON"),
-        ({"files": [("files", (str(n), b"x")) for n in range(4)]}, 413, "3 files"),
+        ({"files": [("files", (str(n), b"x")) for n in range(4)]}, 422, "3 files"),
         ({"files": [("files", (str(n), b"x")) for n in range(40)]}, 400, "files"),
         ({"files": [("files", ("a", bytes(2**20 + 1)))]}, 413, "1 MiB"),
         ({"data": {"a": "b"}, "files": [("files", ("a", b""))], "params": {"model": "other"}},
@@ -257,3 +265,44 @@ def test_the_page_about_an_image(served_run):
     assert page.startswith("<!doctype html>") and "What the probability means" in page
     with pytest.raises(ValueError, match="not an image"):
         _explain(run, "b.png", b"rubbish")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_lets_running_requests_finish(tmp_path, sent, code):
+    pixels = np.random.default_rng(0).integers(0, 256, (1_500, 2_000, 3), np.uint8)
+    with CommandServer([SHIPPED / "localizer_photos"], tmp_path / "log") as server:
+        with ThreadPoolExecutor(1) as pool:
+            url = f"{server.address}v1/predict"
+            answer = pool.submit(httpx.post, url, files=files_of(png(pixels)), timeout=100)
+            metrics = f"{server.address}metrics"
+            while "tfdetect_images_in_flight 1.0" not in httpx.get(metrics).text:
+                time.sleep(0.02)
+            server.process.send_signal(sent)
+            assert answer.result().json()["predictions"][0]["error"] is None
+        assert server.process.wait(30) == code
+        log = server.log.read_text()
+    assert "Traceback" not in log, log
+
+
+def test_a_port_in_use_is_said(served_run):
+    from tfdetect.serve import main
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        with pytest.raises(UserError, match="in use"):
+            main([str(served_run[0].path), "--port", port])
+
+
+@pytest.mark.slow
+def test_the_interface_does_what_its_description_says(tmp_path):
+    pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+    with CommandServer([SHIPPED / "cifake_small_resnet"], tmp_path / "log") as server:
+        done = subprocess.run(
+            [Path(sys.executable).with_name("schemathesis"), "run", f"{server.address}openapi.json",
+             "--max-examples", "100", "--seed", "1", "--request-timeout", "300",
+             "--exclude-path", "/v1/explain"],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-5_000:]
+        assert "Traceback" not in server.log.read_text()

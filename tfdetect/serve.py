@@ -1,10 +1,13 @@
 """`tfdetect serve`: verdicts over HTTP, with a page for people and an interface for programs."""
 
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.process import Terminated
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -30,7 +33,8 @@ def parser() -> cli.Parser:
                    help="address to listen on (default: %(default)s, this"
                    " machine only)")  # fmt: skip
     p.add_argument("--port", type=int, default=8000, metavar="N",
-                   help="port to listen on (default: %(default)s)")  # fmt: skip
+                   help="port to listen on; 0 for any that is free (default: "
+                   "%(default)s)")  # fmt: skip
     p.add_argument("--token", metavar="TEXT", help="token that requests must carry as "
                    "'Authorization: Bearer TEXT'; needed for other addresses than this machine "
                    "(default: $TFDETECT_TOKEN)")  # fmt: skip
@@ -82,11 +86,29 @@ def main(argv: list[str]) -> None:
     from tfdetect.serving.app import create_app, log_to_stderr
     from tfdetect.serving.service import Service
 
+    listening = _listen(args.host, args.port)
     app = create_app(Service(runs, settings))
     log_to_stderr()
-    console.log(f"http://{args.host}:{args.port}")
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", access_log=False,
-                server_header=False, timeout_graceful_shutdown=30)  # fmt: skip
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    console.log(f"http://{host}:{listening.getsockname()[1]}")
+    server = uvicorn.Server(uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=30,
+    ))  # fmt: skip
+    # After the last answer it raises the signal that it was ended by; SIGTERM is no failure.
+    with suppress(Terminated):
+        server.run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"Cannot listen on {host}, port {port}: {reason}. Choose others with --host and --port."
+        ) from error
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ _DOCS_POLICY = (  # of /docs, whose page has a script inside
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:"
 )
-_MANY = 10  # times as many files as allowed are answered with 413; more are not even counted
+_MANY = 10  # times as many files as allowed are counted; with more, a request is not read
 _PAGE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 log = logging.getLogger("tfdetect.serve")
 
@@ -379,7 +379,7 @@ async def _uploads(request: Request, settings: ServerSettings, keep: bool = Fals
     if not found:
         raise HTTPException(422, "The request has no file.")
     if len(found) > settings.max_files:
-        raise HTTPException(413, f"A request has at most {settings.max_files} files.")
+        raise HTTPException(422, f"A request has at most {settings.max_files} files.")
     for each in found:
         if len(each.data) > settings.max_file_mib * MEBIBYTE:
             raise HTTPException(413, f"A file has at most {settings.max_file_mib} MiB.")

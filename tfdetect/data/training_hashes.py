@@ -69,7 +69,7 @@ class TrainingHashes:
             validation: whether validation images count too.
         """
         table = self.table if validation else self.table[~self.table["validation"]]
-        return np.isin(hashes[:, 0], table["bytes"]) | np.isin(hashes[:, 1], table["pixels"])
+        return _are_in(hashes[:, 0], table["bytes"]) | _are_in(hashes[:, 1], table["pixels"])
 
     def save(self, folder: Path) -> int:
         """Write the hashes into a run's folder, atomically; return the number of bytes written."""
@@ -96,3 +96,10 @@ class TrainingHashes:
                 f"python -m tfdetect.calibrate {folder}"
             ) from error
         return cls(table)
+
+
+def _are_in(few: np.ndarray, many: np.ndarray) -> np.ndarray:
+    """Return which numbers are among others, bool [n]; `np.isin` sorts them for every call."""
+    if len(few) > 200:
+        return np.isin(few, many)
+    return np.array([bool((many == each).any()) for each in few], bool)

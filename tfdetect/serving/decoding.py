@@ -1,9 +1,9 @@
 """Decodes uploaded files in processes of their own, which a hostile file may end."""
 
 import asyncio
-import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -77,6 +77,14 @@ def examine(data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int) -> d
     return {**found.to_dict(), "tone": found.tone}
 
 
+def _begin() -> None:
+    """Import what decodes files, and leave the next such task to another process."""
+    import PIL.JpegImagePlugin
+    import PIL.PngImagePlugin  # noqa: F401
+
+    time.sleep(0.2)
+
+
 def _within_limits(task: Callable[[], Result], seconds: float) -> Result:
     """Run a task in a worker process, which ends if the task takes too long."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -110,10 +118,10 @@ class Decoders:
         self._count, self._timeout, self._function = count, timeout, function
         self._pool = process_pool(count)
 
-    def start(self) -> None:
-        """Start the processes, so that the first request does not wait for them."""
-        for _ in range(self._count):
-            self._pool.submit(os.getpid)
+    async def start(self) -> None:
+        """Start the processes and their imports, which no request is to wait for."""
+        futures = [self._pool.submit(_begin) for _ in range(self._count)]
+        await asyncio.gather(*map(asyncio.wrap_future, futures))
 
     async def decode(self, data: bytes, run: Run, max_pixels: int) -> Decoded:
         """Decode a file; never raises for what is in the file."""

@@ -64,7 +64,7 @@ class Service:
 
     async def start(self) -> None:
         """Start the decoding processes, and run each detector once."""
-        self.decoders.start()
+        await self.decoders.start()
         for name, detector in self.detectors.items():
             self._batchers[name].start()
             blank = np.zeros((64, 64, 3), np.uint8)

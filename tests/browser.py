@@ -16,7 +16,7 @@ import pytest
 def chromium():
     """Start the installed Chromium; skip the tests where it or Playwright is not installed."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = shutil.which("chromium")
+    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if path is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from tfdetect.models.detector import build_detector
 from tfdetect.models.feature_distance import features_of_images, with_features
 from tfdetect.models.inference import score_images, score_views
 
+SHIPPED = Path(__file__).parents[1] / "saved_models"
+
 
 @pytest.mark.parametrize(
     ("count", "rate"), [(1000, 0.01), (199, 0.01), (99, 0.01), (98, 1 / 99), (20, 1 / 21)]
@@ -37,6 +40,18 @@ def test_the_limit_gives_as_many_false_alarms_as_it_says(count, rate):
         alarms.append((draw.normal(size=2000) > limit).mean())
     assert np.mean(alarms) <= rate * 1.1
     assert np.mean(alarms) >= rate / 2.2  # of 199 images one may lie beyond, as of 99
+
+
+def test_few_and_many_images_are_looked_up_alike():
+    hashes = TrainingHashes.load(SHIPPED / "cifake_small_resnet")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 2**64, (300, 2), np.uint64)
+    images[::3, 0] = hashes.table["bytes"][:100]
+    images[1::3, 1] = hashes.table["pixels"][-100:]
+    many = hashes.contain(images)
+    assert many.tolist() == [True, True, False] * 100
+    assert hashes.contain(images[:5]).tolist() == many[:5].tolist()
+    assert hashes.contain(images[:0]).shape == (0,)
 
 
 def test_few_images_have_no_limit():

@@ -321,14 +321,14 @@ async function save(task) {
   const style = await (await fetch(document.querySelector("link[rel=stylesheet]").href)).text();
   const page = document.implementation.createHTMLDocument(`${task.file.name}: ${t.results}`);
   page.documentElement.lang = document.documentElement.lang;
-  page.head.append(element("meta", {name: "viewport", content: "width=device-width"}),
-    element("style", {textContent: style}));
+  page.head.append(element("meta", {name: "viewport", content: "width=device-width"}));
   const when = new Date().toLocaleString(document.documentElement.lang);
   page.body.append(element("main", {}, element("h1", {textContent: document.title}),
     element("p", {textContent: fill(t.saved_by, {model: task.model, when, version: data.version})}),
     element("ol", {id: "results"}, copy), element("p", {className: "small", textContent: t.evidence})));
+  // The style is added to the text, since this page's policy allows no style inside of a page.
   const text = `<!doctype html>\n${page.documentElement.outerHTML}`.replace(
-    "<head>", '<head><meta charset="utf-8">');
+    "<head>", () => `<head><meta charset="utf-8"><style>${style}</style>`);
   const url = URL.createObjectURL(new Blob([text], {type: "text/html"}));
   element("a", {href: url, download: `${task.file.name}.html`}).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);

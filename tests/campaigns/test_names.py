@@ -43,10 +43,10 @@ def pictures(tmp_path):
 def test_every_command(tmp_path, pictures, capsys):
     run, count = tmp_path / "runs" / "r", 0
 
-    def ends_well(command, *arguments):
+    def ends_well(command, *arguments, codes=(0,)):
         nonlocal count
         code, out, err = call(command, arguments, capsys)
-        assert code == 0, err
+        assert code in codes, err
         assert "\x1b" not in out + err and "\u202e" not in out + err
         count += 1
         return out
@@ -67,11 +67,12 @@ def test_every_command(tmp_path, pictures, capsys):
     ends_well("predict", run, pictures, "--json", "--quiet")
     ends_well("calibrate", run, "--quiet")
     ends_well("export", run)
+    # The exit code is 1 if the audit finds shortcuts, as it may in so few images.
     ends_well("audit", "--dataset", pictures, "--output", tmp_path / "audit", "--fix",
-              tmp_path / "fixed", "--fixes", "formats")  # fmt: skip
+              tmp_path / "fixed", "--fixes", "formats", codes=(0, 1))  # fmt: skip
     ends_well("prepare", "--dataset", pictures, "--output", tmp_path / "shards", "--quiet")
     ends_well("evaluate", run, "--dataset", tmp_path / "shards" / "pictures" / "1.0.0", "--quiet")
     ends_well("synthesize", "--source", tmp_path / "photos", "--output", tmp_path / "forged",
               "--masks", "rectangle", "--fill", "telea", "--quiet")  # fmt: skip
     with capsys.disabled():
-        print(f"\nodd names: {count} commands, all with exit code 0")
+        print(f"\nodd names: {count} commands, none refused or ended by a name")

@@ -417,6 +417,8 @@ def _headline(
         reasons = (credentials.finding, credentials.reliability)
         return "Declared as a camera's picture, with a signature", "declared", reasons, "good"
     nothing = "Nothing in the file declares where it comes from."
+    if any(line.name == "camera_data" and line.says == "camera" for line in lines):
+        nothing = "The file names a camera, which can be copied, and declares no generator."
     if credentials.says in ("camera", "edited"):
         nothing = "What the file declares does not say whether it is generated."
     found = tuple(f"{line.title}: {line.finding}" for line in traces)

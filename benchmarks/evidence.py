@@ -88,7 +88,7 @@ def main() -> None:
     }  # fmt: skip
     photos = photos[: args.photos]
     marks = localizer_marks(args.localizer, args.work / "localizer.jsonl", root, photos)
-    write_rates(found, marks, args.localizer.name)
+    write_rates(found, marks, args)
     print_tables(found)
 
 
@@ -251,8 +251,9 @@ def counted(rows: list[Row], label: str) -> Iterator[tuple[str, int, int]]:
         yield key, sum(key in row["keys"] for row in chosen), len(chosen)
 
 
-def write_rates(found: dict[str, list[Row]], marks: list[Row], localizer: str) -> None:
+def write_rates(found: dict[str, list[Row]], marks: list[Row], args: argparse.Namespace) -> None:
     """Write error_rates.json."""
+    localizer = args.localizer.name
     rates: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     every: dict[str, dict[str, int]] = defaultdict(dict)
     for part in ("metadata", "pixels"):
@@ -264,6 +265,10 @@ def write_rates(found: dict[str, list[Row]], marks: list[Row], localizer: str) -
         "forged": found["forged"],
         "spliced": [row for row in found["spliced"] if row["kind"].startswith("pasted")],
     }
+    saved_again = [row for row in found["spliced"] if not row["kind"].startswith("pasted")]
+    for key, count, total in counted(saved_again, "real"):  # photographs, too
+        before = rates[key].get("authentic", (0, every["pixels"].get("authentic", 0)))
+        rates[key]["authentic"] = (before[0] + count, before[1] + total)
     for rows in altered.values():
         for key, count, total in counted(rows, "real"):
             rates[key]["altered"] = (count, total)
@@ -279,7 +284,8 @@ def write_rates(found: dict[str, list[Row]], marks: list[Row], localizer: str) -
             if not key.startswith("localizer"):
                 counts.setdefault(name, (0, total))
     content = {
-        "command": "python benchmarks/evidence.py --photoscale photoscale --work WORK",
+        "command": "python benchmarks/evidence.py --photoscale photoscale --work WORK "
+        f"--photos {args.photos} --generated {args.generated} --forged {args.forged}",
         "images": "metadata: all photo-scale images; pixels: photographs of repositories that "
         "nothing was tuned on, generated images, and forgeries of these photographs",
         "findings": {key: {name: rates[key][name] for name in order if name in rates[key]}

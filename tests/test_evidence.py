@@ -222,12 +222,13 @@ def test_every_line_says_how_reliable_it_is(photo, detector):
     assert max(map(len, text.splitlines())) <= 88 and "Copied regions" in text
 
 
-def test_error_rates_were_measured_on_many_images():
+def test_error_rates_were_measured():
     rates = error_rates()
     assert rates["command"].startswith("python benchmarks/evidence.py")
-    for name in ("generator_note", "camera_complete", "editing_software"):
+    for name, least in (("generator_note", 1000), ("camera_complete", 1000), ("copies", 10),
+                        ("jpeg_regions", 10)):  # fmt: skip
         found, total = rates["findings"][name]["authentic"]
-        assert 0 <= found <= total and total >= 200
+        assert 0 <= found <= total and total >= least
 
 
 def test_files_are_examined_without_tensorflow_and_scipy(tmp_path, photo):

@@ -99,9 +99,9 @@ def find_copies(image: np.ndarray, quality: float | None = None) -> Copies:
 
     size = image.shape[:2]
     nothing = Copies(np.zeros(size, bool), np.zeros(size, bool), ())
-    if min(size) < MIN_SIDE:
-        return nothing
     factor = min(1.0, MAX_SIDE / max(size))
+    if min(size) * factor < MIN_SIDE:
+        return nothing
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     noise = _compression_noise(cv2, gray, quality)
     gray = gray.astype(np.float32)

@@ -161,7 +161,9 @@ def test_files_of_all_kinds_add_up(answers, run, tmp_path):
         assert used + bad == 200 + 3 + 3, command
         assert bad >= 3 and (left, other) == (2, 2), text
         assert "links to a folder above are not followed" in text
-    skipped = list(csv.DictReader(next(Path("shards").rglob("skipped.csv")).open(newline="")))
+    skipped = list(
+        csv.DictReader(next(Path("shards").rglob("skipped.csv")).read_text().splitlines())
+    )
     rows = pq.read_table(next(Path("shards").rglob("catalog.parquet"))).num_rows
     assert rows + len(skipped) == on_disk(root) - links - 2
 

@@ -481,3 +481,29 @@ def test_captions_and_prompts(tmp_path):
     with pytest.raises(UserError, match="no column 'name'"):
         forge.read_captions(file)
     assert json.loads(json.dumps({"": ["a {folder}"]}))
+
+
+def test_copies_are_turned_and_scaled():
+    from tfdetect.synthesize import parser, settings_of
+
+    arguments = [
+        "--source",
+        ".",
+        "--output",
+        "x",
+        "--copy-rotation",
+        "30",
+        "--copy-scale",
+        "0.8,1.25",
+    ]
+    options = settings_of(parser().parse_args(arguments)).fill_options["copy_move"]
+    assert options == {"rotation": 30.0, "scale": (0.8, 1.25)}
+    photo = photo_of(90, 120).pixels
+    mask = np.zeros(photo.shape[:2], bool)
+    mask[20:60, 20:60] = True
+    plain, turned = (
+        FILLS.load("copy_move")(photo, mask, np.random.default_rng(1), **more)
+        for more in ({}, options)
+    )
+    assert turned.shape == photo.shape and turned.dtype == np.uint8
+    assert not np.array_equal(plain[mask], turned[mask])

@@ -124,6 +124,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         if args.data:
             files = sorted(p for p in args.data.rglob("*") if p.suffix in (".jpg", ".png"))
+            if len(files) < args.count:
+                parser.error(f"{args.data} has {len(files):,} images; choose --count")
             chosen = Path(folder, "images")
             chosen.mkdir()
             for n, file in enumerate(random.Random(0).sample(files, args.count)):

@@ -39,8 +39,10 @@ tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfigu
 
 # Files that take longest, begun first, so that no process waits for another one at the end.
 LONG = [
-    "test_walk", "test_models", "test_ensemble", "test_search", "test_masks", "test_training",
-    "test_examples", "test_matrix", "test_use", "test_synthesis", "test_keras_cv", "test_imaging",
+    "test_walk", "test_models", "test_ensemble", "test_masks", "test_search", "test_training",
+    "test_use", "test_examples", "test_matrix", "test_shards", "test_api", "test_model_hubs",
+    "test_synthesis", "test_light", "test_serving", "test_plugins", "test_keras_cv", "test_imaging",
+    "test_domain", "test_audit", "test_calibration",
 ]  # fmt: skip
 
 

@@ -247,12 +247,11 @@ def _mask_examples(
     altered = positive.sum(axis=1) > 0
     positions, ious = positions[altered], ious[altered]
     order = np.argsort(-ious, kind="stable")
-    found: MaskExamples = {}
-    for name, chosen in (("best", order[:count]), ("worst", order[::-1][:count])):
-        chosen = np.sort(chosen)
-        some = rows.take(pa.array(positions[chosen]))
-        masks: list[MaskPrediction] = []
-        predict_source(run, detector, image_source(catalog, some), progress=False,
-                       truth=_mask_truth(catalog, some), on_mask=masks.append)  # fmt: skip
-        found[name] = list(zip(masks, ious[chosen].tolist()))
-    return found
+    best, worst = np.sort(order[:count]), np.sort(order[::-1][:count])
+    chosen = np.concatenate([best, worst])
+    some = rows.take(pa.array(positions[chosen]))
+    masks: list[MaskPrediction] = []
+    predict_source(run, detector, image_source(catalog, some), progress=False,
+                   truth=_mask_truth(catalog, some), on_mask=masks.append)  # fmt: skip
+    pairs = list(zip(masks, ious[chosen].tolist()))
+    return {"best": pairs[: len(best)], "worst": pairs[len(best) :]}

@@ -136,7 +136,7 @@ def score_source(
         yield from _score_masks(run, detector, source, batch_size, truth, change)
         return
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def score(views: tuple[tf.Tensor, ...]) -> Scores:
         return score_views(detector, views, run.info.flips)
 
@@ -154,7 +154,9 @@ def _score_masks(
 ) -> Iterator[ScoredBatch]:
     """Yield the same with the masks; the images of a batch have the same size."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
+
+    @tf.function(input_signature=signature, autograph=False)
     def score(images: tf.Tensor) -> Scores:
         return score_images(detector, images, run.views)
 

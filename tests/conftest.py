@@ -154,7 +154,8 @@ def fit_small(root, folder, overrides=(), devices=None, data_dir=None, callbacks
     folder.mkdir(exist_ok=True)
     train, held_out = catalog.split("train"), catalog.split("validation")
     data = training_data(catalog, train, experiment.data, classes, 12, 0, masks)
-    validation = validation_data(catalog, held_out, experiment.data, classes, 12, masks)
+    cluster = devices.workers.cluster if devices.workers else None
+    validation = validation_data(catalog, held_out, experiment.data, classes, 12, masks, cluster)
     callbacks = [ReportBrokenFiles(data, lambda paths: None), *callbacks]
     result = fit(
         experiment, classes, data, validation,

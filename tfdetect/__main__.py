@@ -18,6 +18,7 @@ TASKS = {
     },
     "Train a detector": {
         "train": "train a detector on a dataset; the result is a run (a folder)",
+        "launch": "start several workers of one training on this machine",
         "search": "search for better hyperparameters",
         "ensemble": "fuse runs into one detector",
         "models": "list the published detectors that train --model accepts",

@@ -1,6 +1,7 @@
 """`tfdetect train`: train a detector on a dataset and leave a run."""
 
 import sys
+from typing import Any
 
 from tfdetect.core import cli, console
 
@@ -22,6 +23,9 @@ def parser() -> cli.Parser:
              "a shipped dataset and experiment, with one value changed"),
             ("tfdetect train --dataset path/to/folder --model npr",
              "a published detector on your own images"),
+            ("tfdetect train --dataset path/to/folder --cluster 10.0.0.1:7000,10.0.0.2:7000 "
+             "--task 0",
+             "on two machines: the same command with --task 1 on the second"),
         ],
     )  # fmt: skip
     data = p.add_argument_group("dataset")
@@ -34,6 +38,11 @@ def parser() -> cli.Parser:
     devices.add_argument("--virtual-devices", type=cli.count, metavar="N",
                          help="train N replicas on virtual devices of the CPU, to test "
                          "training on several GPUs (default: none)")  # fmt: skip
+    devices.add_argument("--cluster", metavar="HOST:PORT,...",
+                         help="workers on several machines that train together; the first writes "
+                         "the run (default: TF_CONFIG, else this process alone)")  # fmt: skip
+    devices.add_argument("--task", type=cli.number_above(-1, whole=True), metavar="N",
+                         help="number of this process in --cluster, from 0")  # fmt: skip
     out = p.add_argument_group("output")
     cli.add_runs_folder(out, "the experiment's")
     out.add_argument("--resume", nargs="?", const=True, default=False, metavar="RUN",
@@ -50,20 +59,34 @@ def parser() -> cli.Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
+    import os
+
     from tfdetect.api.training_functions import prepare_training
+    from tfdetect.core.cluster import parse_cluster
     from tfdetect.core.provenance import command_line
 
+    cluster = parse_cluster(args.cluster, args.task, os.environ)
+    quiet: dict[str, Any] = {"progress": not args.quiet}
+    if args.dry_run:
+        cluster = None  # it starts nothing, so it waits for nobody
+    if cluster is not None and not cluster.is_chief:  # the chief says the same
+        console.log(
+            f"worker {cluster.task} of {len(cluster)}; {cluster.addresses[0]} writes the run"
+        )
+        quiet = {"progress": False, "log": lambda text: None}
     training = prepare_training(
         args.dataset, args.experiment, model=args.model, overrides=args.overrides,
         data_dir=args.data_dir, authentic=args.authentic, output=args.output, name=args.name,
         resume=args.resume, gpus=args.gpus, gpu_memory_limit=args.gpu_memory_limit,
-        virtual_devices=args.virtual_devices, strict=args.strict, progress=not args.quiet,
+        virtual_devices=args.virtual_devices, cluster=cluster, strict=args.strict, **quiet,
     )  # fmt: skip
     if args.dry_run:
         if args.json:
             return console.print_json(training.document())
         console.result(training.describe())
         return console.result(f"\nnext    {command_line('train', without='--dry-run')}")
+    if not training.is_chief:
+        return training.assist()
     run = training.run(images_in_report=not args.no_images)
 
     from tfdetect.evaluation.summary import summary, summary_rows

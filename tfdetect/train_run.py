@@ -1,6 +1,7 @@
 """One training, from a plan to a finished run, in the order in which things happen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfdetect.training.devices import Devices
+    from tfdetect.training.fit import FitResult
 
 
 def train_run(
@@ -52,58 +54,35 @@ def train_run(
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
     """
-    from tfdetect.data.training_stream import training_data
-    from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.evaluation.calibrate_run import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.models.exports import export_finished_run
     from tfdetect.models.saving import save_detector
-    from tfdetect.training.callbacks import Pruner, ReportBrokenFiles
-    from tfdetect.training.epoch_log import EpochLog
-    from tfdetect.training.fit import fit, set_seed_and_precision
+    from tfdetect.training.callbacks import Pruner
+    from tfdetect.training.fit import set_seed_and_precision
     from tfdetect.training.monitor import monitor_of
     from tfdetect.training.trackers import Trackers, check_trackers
 
-    check_trackers(plan.experiment.training.track)
-    experiment, classes = plan.experiment, len(plan.spec.class_names)
+    experiment = plan.experiment
+    check_trackers(experiment.training.track)
     writer = RunWriter(path)
     writer.acquire()
     trackers: Trackers | None = None
     try:
         # 1. What the run starts from.
         _begin(writer, plan, catalog, devices, command or command_line("train"))
+        _check_workers(plan, catalog, devices)
         skipped = _SkippedFiles(writer, catalog)
         writer.update(precision=set_seed_and_precision(experiment, devices, log))
 
-        # 2. Data.
-        batch_size = experiment.training.batch_size
-        with_masks = experiment.model.mask_head is not None
-        train = training_data(
-            catalog, catalog.split("train"), experiment.data, classes, batch_size,
-            experiment.seed, with_masks,
-        )  # fmt: skip
-        skipped.add(train.unreadable)
-        skipped.check(plan.spec)
-        validation = validation_data(
-            catalog, catalog.split("validation"), experiment.data, classes, batch_size, with_masks
-        )
-
-        # 3. Training.
+        # 2. Data and training.
         trackers = Trackers(experiment, writer.final.name, writer.path / "trackers.json")
-        callbacks: list[keras.callbacks.Callback] = [ReportBrokenFiles(train, skipped.add)]
+        callbacks: list[keras.callbacks.Callback] = [trackers]
         if pruner is not None:
-            callbacks.append(Pruner(monitor_of(experiment.training), pruner))
-        callbacks.append(trackers)
-        if progress:
-            callbacks.append(EpochLog(experiment.training, log))
-
-        def unaugmented() -> "tf.data.Dataset":
-            return unaugmented_images(catalog, catalog.split("train"), experiment.data, batch_size)
-
-        fitted = fit(
-            experiment, classes, train, validation, unaugmented, devices, writer.path,
-            callbacks=callbacks, log=log, verbose=0,
-        )  # fmt: skip
+            callbacks.insert(0, Pruner(monitor_of(experiment.training), pruner))
+        fitted = _fit(
+            plan, catalog, devices, writer.path, skipped, callbacks, progress=progress, log=log
+        )
         detector, state = fitted.detector, fitted.state
         save_detector(detector, writer.path / "model.keras")
         writer.write_text("history.csv", csv_text(state.history))
@@ -116,7 +95,7 @@ def train_run(
             parameters=detector.count_params(),
         )
 
-        # 4. Evaluation, calibration, report, export.
+        # 3. Evaluation, calibration, report, export.
         if trial:
             evaluate_run(run, catalog, ("validation",), log=log, report=False)
         elif plan.spec.pretraining:
@@ -143,6 +122,98 @@ def train_run(
         if writer.abandon():
             log(f"What was trained is kept: python -m tfdetect.train --resume {writer.final}")
         raise
+
+
+def assist_run(
+    plan: Plan,
+    catalog: Catalog,
+    devices: "Devices",
+    *,
+    progress: bool = True,
+    log: Callable[[str], None] = console.log,
+) -> None:
+    """Train as a worker that is not the chief: the chief writes the run, this one writes nothing.
+
+    Args:
+        devices: from `configure_devices` with a cluster.
+        progress: whether to log each epoch.
+        log: called with each line of progress.
+
+    Raises:
+        UserError: another worker is lost, or starts from something else.
+    """
+    import tempfile
+
+    from tfdetect.training.fit import set_seed_and_precision
+
+    assert devices.workers is not None
+    set_seed_and_precision(plan.experiment, devices, log)
+    _check_workers(plan, catalog, devices)
+    with tempfile.TemporaryDirectory() as folder:
+        skipped = _SkippedFiles(None, catalog)
+        _fit(plan, catalog, devices, Path(folder), skipped, progress=progress, log=log)
+    devices.workers.leave()
+
+
+def _check_workers(plan: Plan, catalog: Catalog, devices: "Devices") -> None:
+    """Check that all workers of a cluster start from the same."""
+    if devices.workers is None:
+        return
+    import keras
+    import tensorflow as tf
+
+    devices.workers.check_same(
+        {
+            "experiment": sha256(plan.experiment.to_yaml().encode()).hexdigest()[:12],
+            "dataset": dataset_info(plan.spec, catalog).fingerprint,
+            "TensorFlow": tf.__version__,
+            "Keras": keras.__version__,
+        }
+    )
+
+
+def _fit(
+    plan: Plan,
+    catalog: Catalog,
+    devices: "Devices",
+    folder: Path,
+    skipped: "_SkippedFiles",
+    callbacks: "Sequence[keras.callbacks.Callback]" = (),
+    *,
+    progress: bool,
+    log: Callable[[str], None],
+) -> "FitResult":
+    """Prepare the data and train; `folder` is where the training's state and logs are."""
+    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.validation_stream import unaugmented_images, validation_data
+    from tfdetect.training.callbacks import ReportBrokenFiles
+    from tfdetect.training.epoch_log import EpochLog
+    from tfdetect.training.fit import fit
+
+    experiment, classes = plan.experiment, len(plan.spec.class_names)
+    batch_size = experiment.training.batch_size
+    with_masks = experiment.model.mask_head is not None
+    cluster = devices.workers.cluster if devices.workers else None
+    train = training_data(
+        catalog, catalog.split("train"), experiment.data, classes, batch_size, experiment.seed,
+        with_masks,
+    )  # fmt: skip
+    skipped.add(train.unreadable)
+    skipped.check(plan.spec)
+    validation = validation_data(
+        catalog, catalog.split("validation"), experiment.data, classes, batch_size, with_masks,
+        cluster,
+    )  # fmt: skip
+    log_epochs = [EpochLog(experiment.training, log)] if progress else []
+
+    def unaugmented() -> "tf.data.Dataset":
+        return unaugmented_images(catalog, catalog.split("train"), experiment.data, batch_size)
+
+    return fit(
+        experiment, classes, train, validation, unaugmented, devices, folder,
+        callbacks=[ReportBrokenFiles(train, skipped.add), *callbacks, *log_epochs], log=log,
+        verbose=0,
+    )  # fmt: skip
 
 
 def _begin(
@@ -189,7 +260,8 @@ def _begin(
 class _SkippedFiles:
     """The run's list of images that are not used, and why, in skipped.csv."""
 
-    def __init__(self, writer: RunWriter, catalog: Catalog):
+    def __init__(self, writer: RunWriter | None, catalog: Catalog):
+        """List those of a catalog; a worker that writes no run has no writer."""
         self._writer, self._catalog = writer, catalog
         self._unusable = {row["path"]: row["error"] for row in catalog.skipped.to_pylist()}
         self._left_out = {
@@ -219,6 +291,8 @@ class _SkippedFiles:
         check_unusable(spec, where, self._unusable, total)
 
     def _write(self) -> None:
+        if self._writer is None:
+            return
         found = (self._unusable | self._left_out).items()
         rows = [{"path": path, "error": error} for path, error in found]
         self._writer.write_text("skipped.csv", csv_text(rows, ["path", "error"]))

@@ -27,6 +27,7 @@ from tfdetect.core.run import PARTIAL, Run, find_unfinished, new_run_path, open_
 from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name
 
 if TYPE_CHECKING:
+    from tfdetect.core.cluster import Cluster
     from tfdetect.core.experiment import Experiment
     from tfdetect.core.spec import DatasetSpec
     from tfdetect.data.catalog import Catalog
@@ -113,6 +114,18 @@ class Training:
             progress=self.progress, log=self.log,
         )  # fmt: skip
 
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run; false for the other workers of a cluster."""
+        return self.devices.workers is None or self.devices.workers.cluster.is_chief
+
+    def assist(self) -> None:
+        """Train as a worker of a cluster that is not the chief."""
+        from tfdetect.train_run import assist_run
+
+        self.log(f"Training on {self.devices.text}")
+        assist_run(self.plan, self.catalog, self.devices, progress=self.progress, log=self.log)
+
     def describe(self) -> str:
         """Return the resolved experiment and the size of its detector."""
         from tfdetect.train_run import describe_plan
@@ -147,11 +160,15 @@ def prepare_training(
     gpus: str | Sequence[int] | None = None,
     gpu_memory_limit: str | None = None,
     virtual_devices: int | None = None,
+    cluster: Cluster | None = None,
     strict: bool = False,
     progress: bool = True,
     log: Log = console.log,
 ) -> Training:
-    """Resolve and check everything that `train` needs, with the same arguments; start nothing."""
+    """Resolve and check everything that `train` needs, with the same arguments; start nothing.
+
+    With a cluster, wait for its other workers.
+    """
     from tfdetect.auditing.check_training_data import check_training_data
     from tfdetect.data.plan import find_data, load_plan
     from tfdetect.training.devices import parse_gpus, parse_memory_limit
@@ -165,7 +182,9 @@ def prepare_training(
         plan = load_plan(path)
     else:
         plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic)
-        if resume:
+        if cluster is not None and not cluster.is_chief:
+            path = Path(output)  # the chief writes the run
+        elif resume:
             path = find_unfinished(Path(output), plan.experiment)
         else:
             path = new_run_path(Path(output), plan.experiment.name if name is None else name)
@@ -174,7 +193,7 @@ def prepare_training(
     import_tensorflow()
     from tfdetect.training.devices import configure_devices
 
-    devices = configure_devices(numbers, limits, virtual_devices)
+    devices = configure_devices(numbers, limits, virtual_devices, cluster)
     catalog = find_data(plan, progress, log)
     check_training_data(plan, catalog, strict)
     return Training(plan, catalog, devices, path, progress, log)

@@ -9,6 +9,7 @@ the package, write one function and one entry here. To add one from outside the 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -43,8 +44,6 @@ class Entry:
             function = getattr(importlib.import_module(module), name)
         if not self.arguments:
             return function
-        from functools import partial
-
         return partial(function, **self.arguments)
 
 
@@ -81,6 +80,18 @@ class FrontEndEntry(Entry):
     """
 
     output_side: Callable[[int, Mapping[str, Any]], int] = _same_side
+
+
+@dataclass(frozen=True)
+class AugmentationEntry(Entry):
+    """An augmentation of a batch of images.
+
+    Attributes:
+        by_image: whether each image is changed without regard to the others, with random numbers
+            of `imaging.draws`; the workers of a cluster then load only their part of a batch.
+    """
+
+    by_image: bool = False
 
 
 E = TypeVar("E", bound=Entry)
@@ -389,34 +400,35 @@ LOSSES = Registry(
 )
 
 # (images uint8 [B, h, w, 3], seed, **options) -> images; see `tfdetect.data.augmentation`.
+_by_image = partial(AugmentationEntry, by_image=True)
 AUGMENTATIONS = Registry(
     "augmentation",
     {
-        "flip": Entry("tfdetect.imaging.geometry:random_flip"),
-        "shift": Entry("tfdetect.imaging.geometry:random_shift"),
-        "warp": Entry("tfdetect.imaging.geometry:random_warp"),
-        "crop": Entry("tfdetect.imaging.geometry:random_crop"),
-        "jpeg": Entry("tfdetect.imaging.random_degradations:random_jpeg"),
-        "webp": Entry("tfdetect.imaging.random_degradations:random_webp"),
-        "blur": Entry("tfdetect.imaging.random_degradations:random_blur"),
-        "noise": Entry("tfdetect.imaging.random_degradations:random_noise"),
-        "downsample": Entry("tfdetect.imaging.random_degradations:random_downsample"),
-        "color": Entry("tfdetect.imaging.color:random_color"),
-        "gray": Entry("tfdetect.imaging.color:random_gray"),
-        "rand_augment": Entry("tfdetect.imaging.color:rand_augment"),
-        "erasing": Entry("tfdetect.imaging.erase:random_erasing"),
-        "patches": Entry("tfdetect.imaging.erase:random_patches"),
-        "mixup": Entry("tfdetect.imaging.mix:mixup"),
-        "cutmix": Entry("tfdetect.imaging.mix:cutmix"),
-        "forgery": Entry("tfdetect.imaging.random_forgery:random_forgery"),
-        "amplitude_mix": Entry("tfdetect.imaging.frequency:amplitude_mix"),
-        "phase_mix": Entry("tfdetect.imaging.frequency:phase_mix"),
-        "bands": Entry("tfdetect.imaging.frequency:random_bands"),
-        "spectral_noise": Entry("tfdetect.imaging.frequency:spectral_noise"),
-        "fourier_mix": Entry("tfdetect.imaging.frequency:fourier_mix"),
-        "keras_cv": Entry("tfdetect.imaging.keras_cv_layers:keras_cv_layer"),
+        "flip": _by_image("tfdetect.imaging.geometry:random_flip"),
+        "shift": _by_image("tfdetect.imaging.geometry:random_shift"),
+        "warp": _by_image("tfdetect.imaging.geometry:random_warp"),
+        "crop": _by_image("tfdetect.imaging.geometry:random_crop"),
+        "jpeg": _by_image("tfdetect.imaging.random_degradations:random_jpeg"),
+        "webp": _by_image("tfdetect.imaging.random_degradations:random_webp"),
+        "blur": _by_image("tfdetect.imaging.random_degradations:random_blur"),
+        "noise": _by_image("tfdetect.imaging.random_degradations:random_noise"),
+        "downsample": _by_image("tfdetect.imaging.random_degradations:random_downsample"),
+        "color": _by_image("tfdetect.imaging.color:random_color"),
+        "gray": _by_image("tfdetect.imaging.color:random_gray"),
+        "rand_augment": _by_image("tfdetect.imaging.color:rand_augment"),
+        "erasing": _by_image("tfdetect.imaging.erase:random_erasing"),
+        "patches": _by_image("tfdetect.imaging.erase:random_patches"),
+        "mixup": AugmentationEntry("tfdetect.imaging.mix:mixup"),
+        "cutmix": AugmentationEntry("tfdetect.imaging.mix:cutmix"),
+        "forgery": AugmentationEntry("tfdetect.imaging.random_forgery:random_forgery"),
+        "amplitude_mix": AugmentationEntry("tfdetect.imaging.frequency:amplitude_mix"),
+        "phase_mix": AugmentationEntry("tfdetect.imaging.frequency:phase_mix"),
+        "bands": _by_image("tfdetect.imaging.frequency:random_bands"),
+        "spectral_noise": _by_image("tfdetect.imaging.frequency:spectral_noise"),
+        "fourier_mix": AugmentationEntry("tfdetect.imaging.frequency:fourier_mix"),
+        "keras_cv": AugmentationEntry("tfdetect.imaging.keras_cv_layers:keras_cv_layer"),
     },
-    Entry,
+    AugmentationEntry,
     group="tfdetect.augmentations",
 )
 

@@ -98,5 +98,10 @@ def mixes_targets(policy: tuple[Augmentation, ...]) -> bool:
     return any("targets" in inspect.signature(_function_of(step)).parameters for step in policy)
 
 
+def changes_each_image_alone(policy: tuple[Augmentation, ...]) -> bool:
+    """Return whether a part of a batch can be augmented without the rest of it."""
+    return all(registry.AUGMENTATIONS[step.name].by_image for step in policy)
+
+
 def _function_of(step: Augmentation) -> Callable[..., Any]:
     return registry.AUGMENTATIONS.load(step.name)

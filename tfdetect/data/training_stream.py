@@ -10,7 +10,12 @@ import tensorflow as tf
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Augmentation, Data
-from tfdetect.data.augmentation import augment, check_policy, mixes_targets
+from tfdetect.data.augmentation import (
+    augment,
+    changes_each_image_alone,
+    check_policy,
+    mixes_targets,
+)
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.examples import Examples, examples_of
 from tfdetect.data.loading import (
@@ -25,6 +30,7 @@ from tfdetect.data.masks import check_masks
 from tfdetect.data.sampling import Sampler, ShardPools, find_strata
 from tfdetect.data.sources import Files, Masks, Records, read_records
 from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
+from tfdetect.imaging.draws import Part, drawing_for
 
 _ENDLESS = np.iinfo(np.int64).max
 
@@ -121,6 +127,7 @@ def stream_of(
         ),
         decoded=decoded,
         unreadable=unreadable,
+        divisible=changes_each_image_alone(data.augment),
     )  # fmt: skip
 
 
@@ -199,14 +206,16 @@ class BatchFinisher:
         indices: tf.Tensor,
         images: tf.Tensor,
         masks: tf.Tensor | None = None,
+        part: Part | None = None,
     ) -> tuple:
-        """Finish a batch.
+        """Finish a batch, or a part of one.
 
         Args:
             positions: int64 [B], positions in the stream, ascending.
             indices: int64 [B], which images of the split these are.
             images: uint8 [B, h, w, 3].
             masks: uint8 [B, h, w, 1], 1 where altered; None without masks.
+            part: which part of its batch this is; None for all of it.
 
         Returns:
             Images, targets and, with class weights, weights; see `TrainingStream.batches`.
@@ -217,9 +226,11 @@ class BatchFinisher:
             target = tf.one_hot(labels, self.classes)
         if masks is not None:
             masks = mark_unknown(masks, labels, tf.gather(self.has_mask, indices))
-        images, target, masks = augment(
-            images, self.policy, self.size, self.seed, positions[0], target, masks
-        )
+        first = positions[0] if part is None else positions[0] - part.start
+        with drawing_for(part):
+            images, target, masks = augment(
+                images, self.policy, self.size, self.seed, first, target, masks
+            )
         target = {"label": target}
         if masks is not None:
             target = {"label": empty_mask_is_authentic(target["label"], masks), "mask": masks}
@@ -253,6 +264,7 @@ class TrainingStream:
         finish: Callable[..., tuple],
         decoded: tuple[tf.Tensor, ...] | None = None,
         unreadable: dict[str, str] | None = None,
+        divisible: bool = False,
     ):
         """Compose a stream.
 
@@ -264,6 +276,7 @@ class TrainingStream:
             decoded: images uint8 [n, h, w, 3] and masks uint8 [n, h, w, 1] that are held in
                 memory; None to read them for each batch.
             unreadable: names of images that are not among the examples, and why.
+            divisible: whether `finish` can finish a part of a batch alone.
         """
         self.examples = examples
         self.sampler = sampler
@@ -271,6 +284,7 @@ class TrainingStream:
         self._load = load
         self._finish = finish
         self._decoded = decoded
+        self._divisible = divisible
         with tf.device("CPU:0"):  # where tf.data runs
             self._skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
 
@@ -294,11 +308,13 @@ class TrainingStream:
         """Number of times that an image could not be read while streaming."""
         return int(self._skipped.numpy())
 
-    def batches(self, start_step: int = 0) -> tf.data.Dataset:
+    def batches(self, start_step: int = 0, part: Part | None = None) -> tf.data.Dataset:
         """Return the batches from a step on.
 
         Args:
             start_step: number of batches that were taken before.
+            part: the part of each batch that is wanted; None for all of it. The parts of a batch
+                make up the whole one exactly, unless one of its images cannot be read.
 
         Returns:
             Batches (image float32 [B, H, W, 3] in 0..255, {"label": target}). With masks,
@@ -306,28 +322,34 @@ class TrainingStream:
             known. A fake whose altered pixels were all cut off counts as authentic. With
             `data.balance: weight` a third part follows: weights float32 [B] for each target.
         """
+        loaded = part if self._divisible else None
         if self._decoded is not None:
-            batches = self._from_memory(start_step, self._decoded)
+            batches = self._from_memory(start_step, self._decoded, loaded)
         elif isinstance(self.examples.images, Records):
-            batches = self._from_shards(start_step, self.examples.images)
+            batches = self._from_shards(start_step, self.examples.images, loaded)
         else:
-            batches = self._from_files(start_step, self.examples.images)
+            batches = self._from_files(start_step, self.examples.images, loaded)
+        if part is not loaded:  # an augmentation needed the whole batch
+            batches = batches.map(lambda *batch: tf.nest.map_structure(_own(part), batch))
         return without_autotuning(batches.prefetch(PREFETCH))
 
-    def _order(self, start_step: int) -> tf.data.Dataset:
+    def _order(self, start_step: int, part: Part | None) -> tf.data.Dataset:
         """Return batches of (positions int64 [B], indices of images int64 [B])."""
         positions = tf.data.Dataset.range(start_step * self.batch_size, _ENDLESS)
         positions = positions.batch(self.batch_size, drop_remainder=True)
-        return positions.map(lambda batch: (batch, self.sampler.indices(batch)))
+        own = _own(part)
+        return positions.map(lambda batch: (own(batch), own(self.sampler.indices(batch))))
 
-    def _from_memory(self, start_step: int, decoded: tuple[tf.Tensor, ...]) -> tf.data.Dataset:
+    def _from_memory(
+        self, start_step: int, decoded: tuple[tf.Tensor, ...], part: Part | None
+    ) -> tf.data.Dataset:
         def gather(positions: tf.Tensor, indices: tf.Tensor) -> tuple:
-            parts = [tf.gather(part, indices) for part in decoded]
-            return self._finish_batch(positions, indices, *parts)
+            images = [tf.gather(each, indices) for each in decoded]
+            return self._finish_batch(part, positions, indices, *images)
 
-        return self._order(start_step).map(gather, WORKERS)
+        return self._order(start_step, part).map(gather, WORKERS)
 
-    def _from_files(self, start_step: int, images: Files) -> tf.data.Dataset:
+    def _from_files(self, start_step: int, images: Files, part: Part | None) -> tf.data.Dataset:
         masks = self.examples.masks
 
         def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
@@ -335,11 +357,17 @@ class TrainingStream:
             mask = () if masks is None else (masks.load(index, item),)
             return position, index, *self._load(position, images.load(item), *mask)
 
-        loaded = self._order(start_step).unbatch().map(load, WORKERS).ignore_errors()
-        loaded = loaded.batch(self.batch_size, drop_remainder=True)
-        return loaded.map(self._count_skipped).map(self._finish_batch, WORKERS)
+        def count(positions: tf.Tensor, *rest: tf.Tensor) -> tuple:
+            return self._count_skipped(part, positions), *rest
 
-    def _from_shards(self, start_step: int, records: Records) -> tf.data.Dataset:
+        def finish(*batch: tf.Tensor) -> tuple:
+            return self._finish_batch(part, *batch)
+
+        loaded = self._order(start_step, part).unbatch().map(load, WORKERS).ignore_errors()
+        size = self.batch_size if part is None else part.size
+        return loaded.batch(size, drop_remainder=True).map(count).map(finish, WORKERS)
+
+    def _from_shards(self, start_step: int, records: Records, part: Part | None) -> tf.data.Dataset:
         """Return batches from shards, which are read whole, several at a time.
 
         Images are drawn from these several shards; the next pool follows when all were taken.
@@ -375,25 +403,44 @@ class TrainingStream:
             position, data, *mask = one
             return self._load(position, data, *map(Masks.decode, mask))
 
-        def load(step: tf.Tensor, part: tuple) -> tuple:
-            indices, items = part
-            positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        def load(step: tf.Tensor, batch: tuple) -> tuple:
+            own = _own(part)
+            indices, items = map(own, batch)
+            positions = own(step * batch_size + tf.range(batch_size, dtype=tf.int64))
             images = tf.map_fn(
                 load_one, (positions, *(s.load(items) for s in sources)),
                 fn_output_signature=image_specs,
             )  # fmt: skip
-            return self._finish_batch(positions, indices, *images)
+            return self._finish_batch(part, positions, indices, *images)
 
         parts = tf.data.Dataset.range(first, _ENDLESS).map(read_pool).prefetch(1)
         parts = parts.flat_map(split_pool).rebatch(batch_size, drop_remainder=True)
         return parts.enumerate(start_step).map(load, WORKERS)
 
-    def _count_skipped(self, positions: tf.Tensor, *rest: tf.Tensor) -> tuple:
-        gaps = positions[-1] - positions[0] + 1 - self.batch_size
+    def _count_skipped(self, part: Part | None, positions: tf.Tensor) -> tf.Tensor:
+        """Count the images that are missing between the positions of a batch; return these."""
+        size = self.batch_size if part is None else part.size
+        numbers = positions
+        if part is not None:  # among the positions of this part
+            batch, slot = positions // self.batch_size, positions % self.batch_size
+            numbers = batch * size + slot - part.start
+        gaps = numbers[-1] - numbers[0] + 1 - size
         with tf.control_dependencies([self._skipped.assign_add(gaps)]):
-            return tf.identity(positions), *rest
+            return tf.identity(positions)
 
-    def _finish_batch(self, positions: tf.Tensor, indices: tf.Tensor, *images: tf.Tensor) -> tuple:
-        for part, channels in zip(images, (3, 1)):
-            part.set_shape([self.batch_size, *self.load_size, channels])
-        return self._finish(positions, indices, *images)
+    def _finish_batch(
+        self, part: Part | None, positions: tf.Tensor, indices: tf.Tensor, *images: tf.Tensor
+    ) -> tuple:
+        size = self.batch_size if part is None else part.size
+        for each, channels in zip(images, (3, 1)):
+            each.set_shape([size, *self.load_size, channels])
+        if part is None:
+            return self._finish(positions, indices, *images)
+        return self._finish(positions, indices, *images, part=part)
+
+
+def _own(part: Part | None) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return the function that takes a part of a batch."""
+    if part is None:
+        return lambda batch: batch
+    return lambda batch: batch[part.start : part.start + part.size]

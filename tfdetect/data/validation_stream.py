@@ -1,9 +1,12 @@
 """Streams that show every image of a split once, without augmentation."""
 
+import math
+
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from tfdetect.core.cluster import Cluster
 from tfdetect.core.experiment import Data
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.examples import examples_of
@@ -25,24 +28,33 @@ def validation_data(
     classes: int,
     batch_size: int,
     with_masks: bool = False,
+    cluster: Cluster | None = None,
 ) -> tf.data.Dataset:
     """Return full batches of every image of a table, each once.
 
     The last batch is padded with images of weight 0, so that each example counts exactly once
-    on any number of devices.
+    on any number of devices. On a cluster each worker gets a share of the images, in as many
+    batches as the others, each of which is its part of a global batch.
 
     Args:
         catalog: the catalog that the table belongs to.
         table: rows of the catalog's table.
         data: the experiment's settings.
         classes: number of classes.
-        batch_size: number of images in a batch.
+        batch_size: number of images in a global batch.
         with_masks: whether the detector predicts masks.
+        cluster: the workers that validate together; None for one process.
 
     Returns:
         Batches (image float32 [B, H, W, 3] in 0..255, targets, weights); targets and weights
         are those of `TrainingStream.batches`.
     """
+    count = 0
+    if cluster is not None:
+        batch_size //= len(cluster)
+        largest = math.ceil(table.num_rows / len(cluster))
+        count = math.ceil(largest / batch_size)  # batches of every worker
+        table = table.take(np.arange(cluster.task, table.num_rows, len(cluster)))
     examples = examples_of(catalog, table, with_masks=with_masks)
     images = image_dataset(
         examples.images, data.image_size, data.resize, batch_size, examples.masks, data.equalize
@@ -68,6 +80,9 @@ def validation_data(
         return full(batch[0]), target, dict.fromkeys(target, weight)
 
     padded = images.map(pad, WORKERS)
+    if cluster is not None:  # images that cannot be read may have cost a batch
+        empty = tf.nest.map_structure(lambda x: tf.zeros(x.shape, x.dtype), padded.element_spec)
+        padded = padded.concatenate(tf.data.Dataset.from_tensors(empty).repeat()).take(count)
     if data.cache != "none" and fits_in_memory(len(examples), data.image_size, examples.channels):
         padded = padded.cache()
     floats = padded.map(lambda x, y, w: (tf.cast(x, tf.float32), y, w), WORKERS)

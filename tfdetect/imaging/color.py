@@ -7,6 +7,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.geometry import fold_in, to_uint8, warp
 from tfdetect.imaging.random_degradations import change_some
 
@@ -43,7 +44,7 @@ def random_color(
     """
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform([tf.shape(images)[0], 4], fold_in(seed, 1), -1.0, 1.0)
+        draws = uniform([tf.shape(images)[0], 4], fold_in(seed, 1), -1.0, 1.0)
         u = tf.gather(draws, rows)
         x = _brightness(tf.cast(chosen, tf.float32), u[:, 0] * brightness)
         x = _contrast(x, u[:, 1] * contrast)
@@ -93,7 +94,7 @@ def rand_augment(
     count, height, width, _ = images.shape
     for number in range(operations):
         own = fold_in(seed, number)
-        draws = tf.random.stateless_uniform([2, count], own)
+        draws = uniform([2, count], own, axis=1)
         kind = tf.cast(draws[0] * 12, tf.int32)
         level = (draws[1] * 2 - 1) * magnitude
 

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.geometry import fold_in
 
 
@@ -25,7 +26,7 @@ def random_erasing(
         uint8 [B, H, W, 3].
     """
     count, height, width, _ = images.shape
-    u = tf.unstack(tf.random.stateless_uniform([5, count], seed))
+    u = tf.unstack(uniform([5, count], seed, axis=1))
     area = (min_area + u[1] * (max_area - min_area)) * height * width
     ratio = tf.exp((u[2] * 2 - 1) * tf.math.log(3.0))
     tall = tf.minimum(tf.sqrt(area * ratio), height)
@@ -35,7 +36,7 @@ def random_erasing(
     inside_y = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
     inside_x = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
     inside = inside_y[:, :, None] & inside_x[:, None] & (u[0] < probability)[:, None, None]
-    noise = tf.random.stateless_uniform(images.shape, fold_in(seed, 1), 0, 256, tf.int32)
+    noise = uniform(images.shape, fold_in(seed, 1), 0, 256, tf.int32)
     return tf.where(inside[..., None], tf.cast(noise, tf.uint8), images)
 
 
@@ -61,10 +62,10 @@ def random_patches(
         uint8 [B, H, W, 3].
     """
     count, height, width, _ = images.shape
-    u = tf.random.stateless_uniform([2, count, 1, 1], seed)
+    u = uniform([2, count, 1, 1], seed, axis=1)
     fraction = tf.where(u[0] < probability, u[1] * max_fraction, 0.0)
     shape = [count, -(-height // patch_size), -(-width // patch_size)]
-    black = tf.random.stateless_uniform(shape, fold_in(seed, 1)) < fraction
+    black = uniform(shape, fold_in(seed, 1)) < fraction
     black = tf.repeat(tf.repeat(black, patch_size, axis=1), patch_size, axis=2)
     black = black[:, :height, :width]
     return tf.where(black[..., None], tf.constant(0, tf.uint8), images)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfdetect.imaging.draws import normal
 from tfdetect.imaging.geometry import fold_in, to_uint8
 from tfdetect.imaging.mix import blend_targets, draw_pairs
 from tfdetect.imaging.random_degradations import change_some, uniform_for
@@ -138,7 +139,7 @@ def spectral_noise(
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         sigma = uniform_for(images, seed, rows, 0.0, max_sigma)[:, None, None, None]
-        noise = tf.random.stateless_normal([count, 1, height, width // 2 + 1], fold_in(seed, 2))
+        noise = normal([count, 1, height, width // 2 + 1], fold_in(seed, 2))
         noise *= tf.cast(_radius(height, width) > 0, tf.float32)  # not of the mean
         factor = tf.exp(sigma * tf.gather(noise, rows))
         return _changed(chosen, lambda x: x * tf.cast(factor, x.dtype), blend)

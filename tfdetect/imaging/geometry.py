@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 
 from tfdetect.core.experiment import Equalize
+from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.equalize import equalize_images
 
 fold_in = tf.random.experimental.stateless_fold_in  # (seed, number) -> seed of another draw
@@ -176,11 +177,11 @@ def random_flip(
         Images uint8 [B, H, W, 3] and masks.
     """
     count, height, width, _ = images.shape
-    chosen = tf.random.stateless_uniform([count, 1], seed) < probability
+    chosen = uniform([count, 1], seed) < probability
     columns = tf.range(width)
     rows = tf.tile(tf.range(height)[None], [count, 1])
     if vertical_probability:
-        u = tf.random.stateless_uniform([count, 1], fold_in(seed, 1))
+        u = uniform([count, 1], fold_in(seed, 1))
         rows = tf.where(u < vertical_probability, height - 1 - rows, rows)
     return _take_both(images, masks, rows, tf.where(chosen, width - 1 - columns, columns))
 
@@ -200,9 +201,7 @@ def random_shift(
         Images uint8 [B, H, W, 3] and masks.
     """
     count, height, width, _ = images.shape
-    down, across = tf.unstack(
-        tf.random.stateless_uniform([2, count, 1], seed, -pixels, pixels + 1, tf.int32)
-    )
+    down, across = tf.unstack(uniform([2, count, 1], seed, -pixels, pixels + 1, tf.int32, axis=1))
 
     def mirrored(indices: tf.Tensor, size: int) -> tf.Tensor:
         indices = tf.where(indices < 0, -1 - indices, indices)
@@ -266,7 +265,7 @@ def random_warp(
         Images uint8 [B, *size, 3] and masks.
     """
     count, height, width, _ = images.shape
-    u = tf.unstack(tf.random.stateless_uniform([7, count], seed, -1.0, 1.0))
+    u = tf.unstack(uniform([7, count], seed, -1.0, 1.0, axis=1))
     return warp(
         images,
         size,
@@ -304,7 +303,7 @@ def random_crop(
         Images uint8 [B, *size, 3] and masks.
     """
     count, height, width, _ = images.shape
-    u = tf.unstack(tf.random.stateless_uniform([4, count], seed))
+    u = tf.unstack(uniform([4, count], seed, axis=1))
     area = min_area + u[0] * (1 - min_area)
     stretch = tf.exp((u[1] * 2 - 1) * math.log(max_aspect_ratio))
     tall, wide = tf.minimum(tf.sqrt(area * stretch), 1.0), tf.minimum(tf.sqrt(area / stretch), 1.0)

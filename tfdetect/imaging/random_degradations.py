@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tfdetect.imaging.draws import normal, uniform
 from tfdetect.imaging.geometry import fold_in, to_uint8
 
 
@@ -103,7 +104,7 @@ def random_noise(
 
     def change(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         sigmas = uniform_for(images, seed, rows, 0.0, max_sigma)[:, None, None, None]
-        noise = tf.random.stateless_normal(tf.shape(images), fold_in(seed, 2))
+        noise = normal([tf.shape(images)[0], *images.shape[1:]], fold_in(seed, 2))
         return to_uint8(tf.cast(chosen, tf.float32) + tf.gather(noise, rows) * sigmas)
 
     return change_some(images, seed, probability, change)
@@ -217,7 +218,7 @@ def uniform_for(
     Returns:
         Numbers of `dtype` [n].
     """
-    draws = tf.random.stateless_uniform([tf.shape(images)[0]], fold_in(seed, 1), low, high, dtype)
+    draws = uniform([tf.shape(images)[0]], fold_in(seed, 1), low, high, dtype)
     return tf.gather(draws, rows)
 
 
@@ -236,7 +237,7 @@ def change_some(
     Returns:
         uint8 [B, H, W, 3].
     """
-    chosen = tf.random.stateless_uniform([tf.shape(images)[0]], seed) < probability
+    chosen = uniform([tf.shape(images)[0]], seed) < probability
     rows = tf.cast(tf.where(chosen)[:, 0], tf.int32)
     result = tf.cond(
         tf.size(rows) > 0,

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.data.sampling import permute
+from tfdetect.imaging.draws import Part
 from tfdetect.models.detector import backbone_of
 from tfdetect.models.nearest_neighbors import NearestNeighbors
 from tfdetect.models.spectral_front_ends import Standardize
@@ -19,6 +20,7 @@ def on_features(
     validation: tf.data.Dataset,
     batch_size: int,
     seed: int,
+    part: Part | None = None,
 ) -> tuple[keras.Model, Callable[[int], tf.data.Dataset], tf.data.Dataset]:
     """Compute the features of training and validation images.
 
@@ -29,6 +31,7 @@ def on_features(
         validation: batches of all validation images.
         batch_size: of the stream that is returned.
         seed: of its order.
+        part: the part of each batch that is wanted; None for all of it.
 
     Returns:
         The head, made of the detector's own layers: features -> logits; a function that returns
@@ -61,11 +64,14 @@ def on_features(
     def stream(start_step: int) -> tf.data.Dataset:
         def pick(step: tf.Tensor) -> tuple:
             position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+            if part is not None:
+                position = position[part.start : part.start + part.size]
             index = permute(position % size, [seed, position // size, 0], size)
             return tf.nest.map_structure(lambda x: tf.gather(x, index), examples)
 
         steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
         return steps.map(pick).prefetch(2)
 
-    held_out = tf.data.Dataset.from_tensor_slices(held_out).batch(batch_size, drop_remainder=True)
+    own = batch_size if part is None else part.size
+    held_out = tf.data.Dataset.from_tensor_slices(held_out).batch(own, drop_remainder=True)
     return head, stream, held_out

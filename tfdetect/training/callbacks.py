@@ -11,6 +11,11 @@ from tfdetect.data.training_stream import TrainingStream
 from tfdetect.training.monitor import Monitor
 
 
+def number(variable: keras.Variable) -> float:
+    """Return the value of a scalar variable; `float` fails where it has a copy on each device."""
+    return float(keras.ops.convert_to_numpy(variable))
+
+
 class PlainNames(keras.callbacks.Callback):
     """Gives the label's metrics the same names with a mask, where Keras adds the prefix label_."""
 
@@ -53,7 +58,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
-            step = int(self.model.optimizer.iterations)
+            step = int(number(self.model.optimizer.iterations))
             raise UserError(
                 f"The loss became {loss} at step {step}. The last whole epoch is kept. Lower the "
                 "learning rate (training.optimizer.learning_rate), clip gradients "
@@ -70,7 +75,7 @@ class StopBelowRate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         # Rates are float32: a tenth of 1e-5 may be just below 1e-6.
-        if float(self.model.optimizer.learning_rate) < 0.999 * self.rate:
+        if number(self.model.optimizer.learning_rate) < 0.999 * self.rate:
             self.model.stop_training = True
 
 

@@ -3,9 +3,13 @@
 import contextlib
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tfdetect.core.cluster import Cluster
 from tfdetect.core.errors import UserError
+
+if TYPE_CHECKING:
+    from tfdetect.training.workers import Workers
 
 _UNITS = {"MIB": 2**20, "MB": 10**6, "GIB": 2**30, "GB": 10**9}
 
@@ -76,16 +80,19 @@ class Devices:
     """The configured devices.
 
     Attributes:
-        strategy: MirroredStrategy for several devices, none for one.
-        replicas: number of devices that train together.
-        gpus: number of GPUs among them.
+        strategy: MirroredStrategy for several devices, MultiWorkerMirroredStrategy for several
+            workers, none for one device.
+        replicas: number of devices that train together, over all workers.
+        gpus: number of GPUs among this process's devices.
         text: description for the user.
+        workers: the processes that train together; none for one process.
     """
 
     strategy: Any
     replicas: int
     gpus: int
     text: str
+    workers: "Workers | None" = None
 
     def scope(self) -> Any:
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
@@ -95,22 +102,31 @@ def configure_devices(
     gpus: list[int] | None = None,
     limits: dict[int | None, MemoryLimit] | None = None,
     virtual: int | None = None,
+    cluster: Cluster | None = None,
 ) -> Devices:
     """Configure TensorFlow's devices; must be called before its first operation.
+
+    With a cluster, wait for its other workers.
 
     Args:
         gpus: numbers of the GPUs to use; none for all.
         limits: memory limit by GPU number, None for all others. GPUs without a limit allocate
             memory as it is needed.
         virtual: number of logical CPU devices to train on instead.
+        cluster: the workers that train together; each uses all its devices.
 
     Raises:
-        UserError: a GPU that does not exist, or a limit beyond its memory.
+        UserError: a GPU that does not exist, a limit beyond its memory, or a worker that does not
+            come.
     """
     import tensorflow as tf
 
     limits = limits or {}
     if virtual is not None:
+        if cluster is not None:
+            raise UserError(
+                "--virtual-devices tests several devices of one process, not a cluster."
+            )
         cpu = tf.config.list_physical_devices("CPU")[0]
         wanted = [tf.config.LogicalDeviceConfiguration()] * virtual
         if len(tf.config.get_logical_device_configuration(cpu) or [None]) < virtual:
@@ -135,7 +151,7 @@ def configure_devices(
     if not chosen:
         if found:
             _configure(lambda: tf.config.set_visible_devices([], "GPU"))
-        return Devices(None, 1, 0, "CPU")
+        return _joined(cluster, 0, "CPU") if cluster else Devices(None, 1, 0, "CPU")
     visible = [found[number] for number in chosen]
     _configure(lambda: tf.config.set_visible_devices(visible, "GPU"))
     for number, device in zip(chosen, visible):
@@ -149,8 +165,24 @@ def configure_devices(
             _configure(
                 lambda d=device, c=config: tf.config.set_logical_device_configuration(d, [c])
             )
+    text = f"GPU {','.join(map(str, chosen))}"
+    if cluster:
+        return _joined(cluster, len(chosen), text)
     strategy = _mirrored([f"GPU:{i}" for i in range(len(chosen))]) if len(chosen) > 1 else None
-    return Devices(strategy, len(chosen), len(chosen), f"GPU {','.join(map(str, chosen))}")
+    return Devices(strategy, len(chosen), len(chosen), text)
+
+
+def _joined(cluster: Cluster, gpus: int, text: str) -> Devices:
+    """Return the devices of a cluster, once all workers are there."""
+    from tfdetect.training.workers import Workers
+
+    workers = Workers(cluster)
+    replicas = workers.strategy.num_replicas_in_sync
+    return Devices(
+        workers.strategy, replicas, gpus,
+        f"{len(cluster)} workers ({', '.join(cluster.addresses)}), {replicas} replicas, {text}",
+        workers,
+    )  # fmt: skip
 
 
 def choose_precision(wanted: str, gpus: int) -> str:

@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,6 +28,7 @@ from tfdetect.training.monitor import monitor_of
 from tfdetect.training.optimizer import build_optimizer, only_stage
 from tfdetect.training.state import EndOfTraining, TrainState
 from tfdetect.training.weight_average import AverageWeights
+from tfdetect.training.workers import STEPS_BETWEEN_DECISIONS, prepare_model
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class _Job:
     Attributes:
         detector: the whole model.
         trained: the model that is fitted: the detector, or its head on cached features.
-        stream: step -> endless batches from that step on.
-        validation: batches of all validation images.
+        stream: step -> endless batches from that step on, or this worker's part of each.
+        validation: batches of all validation images, or of this worker's share of them.
         steps: per epoch.
     """
 
@@ -68,6 +71,16 @@ class _Job:
     stream: Callable[[int], tf.data.Dataset]
     validation: tf.data.Dataset
     steps: int
+
+    def batches(self, start: int) -> Any:
+        """Return the training batches from a step on, as `fit` takes them."""
+        workers, batches = self.devices.workers, self.stream(start)
+        return batches if workers is None else workers.distribute(batches)
+
+    def held_out(self) -> Any:
+        """Return the validation batches, as `fit` takes them."""
+        workers = self.devices.workers
+        return self.validation if workers is None else workers.distribute(self.validation)
 
 
 def set_seed_and_precision(
@@ -134,14 +147,20 @@ def fit(
         average = AverageWeights(experiment.training.ema)
     state = TrainState(
         folder / "state", monitor_of(experiment.training), adapting,
-        experiment.training.checkpoint_minutes, average,
+        experiment.training.checkpoint_minutes, average, _decide(devices),
     )  # fmt: skip
     job = _resume(job, state, unaugmented, log)
     every = _callbacks(experiment, state, adapting, average, callbacks, folder)
+    if devices.workers and not devices.workers.cluster.is_chief:
+        every = [each for each in every if not isinstance(each, keras.callbacks.TensorBoard)]
     interrupted = False
+    workers = devices.workers
     try:
-        _run_stages(job, state, average, every, log, verbose)
+        with workers.translated() if workers else nullcontext():
+            _run_stages(job, state, average, every, log, verbose)
     except KeyboardInterrupt:
+        if workers:  # the others cannot go on, so nothing can be finished here
+            raise
         interrupted = True
     except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:  # of shards
         raise UserError(
@@ -150,6 +169,14 @@ def fit(
         ) from error
     _load_best(job.trained, state)
     return FitResult(job.detector, state, interrupted)
+
+
+def _decide(devices: Devices) -> Callable[[int, bool], bool]:
+    """Return who decides what depends on a clock: this process, or the chief for all workers."""
+    workers = devices.workers
+    if workers is None:
+        return lambda _, flag: flag
+    return lambda step, flag: step % STEPS_BETWEEN_DECISIONS == 0 and workers.chief_says(flag)
 
 
 # --- prepare
@@ -174,13 +201,18 @@ def _prepare(
         detector = build_detector(experiment, classes)
         if devices.replicas > 1:
             _synchronize(detector)
-    stream: Callable[[int], tf.data.Dataset] = data.batches
-    if "mask_aux" in detector.output:  # it learns the mask, too
+        if devices.workers:
+            prepare_model(detector)
+    part = devices.workers.part(training.batch_size) if devices.workers else None
+    learns_mask = "mask_aux" in detector.output
 
-        def with_aux_masks(start: int) -> tf.data.Dataset:
-            return data.batches(start).map(with_aux_mask)
+    def stream(start: int) -> tf.data.Dataset:
+        # Features are computed of whole batches; see `_resume`.
+        batches = data.batches(start, None if training.cache_features else part)
+        return batches.map(with_aux_mask) if learns_mask else batches
 
-        stream, validation = with_aux_masks, validation.map(with_aux_mask)
+    if learns_mask:
+        validation = validation.map(with_aux_mask)
     return _Job(experiment, classes, devices, detector, detector, stream, validation, steps)
 
 
@@ -241,6 +273,8 @@ def _resume(
 ) -> _Job:
     """Read the state of an interrupted training, and compute what precedes the first step."""
     training = job.experiment.training
+    if job.devices.workers:
+        job.devices.workers.send_file(state.file)
     state.read()
     has_begun = bool(state.epoch or state.step)
     if has_begun:
@@ -254,7 +288,10 @@ def _resume(
         head, stream, validation = on_features(
             job.detector, job.stream(0), training.cache_features * job.steps, job.validation,
             training.batch_size, job.experiment.seed,
+            job.devices.workers.part(training.batch_size) if job.devices.workers else None,
         )  # fmt: skip
+        if job.devices.workers:
+            prepare_model(head)
     return replace(job, trained=head, stream=stream, validation=validation)
 
 
@@ -326,13 +363,13 @@ def _run_stage(
     if state.step:
         # Creates the metrics that are to be restored. Not on validation data: a cache that is
         # being filled when its iterator ends may be taken for a complete one.
-        job.trained.evaluate(job.stream(0), steps=1, verbose=0)
+        job.trained.evaluate(job.batches(0), steps=1, verbose=0)
     # Keras cannot make the first epoch of a fit shorter, so an interrupted one has its own.
     for epochs in [1] * bool(state.step) + [stage.epochs]:
         if _goes_on(stage, state):
             job.trained.fit(
-                job.stream(state.epoch * job.steps + state.step),
-                validation_data=job.validation,
+                job.batches(state.epoch * job.steps + state.step),
+                validation_data=job.held_out(),
                 initial_epoch=state.epoch,
                 epochs=state.epoch + min(epochs, stage.epochs - state.stage_epochs),
                 steps_per_epoch=job.steps - state.step,

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 import zipfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class TrainState(keras.callbacks.Callback):
         others: callbacks whose memory is kept, those of `_MEMORY`.
         minutes: between states within an epoch.
         average: moving average of the weights that is saved in their place.
+        decide: called with the step and whether it is time for a state; says whether to write it.
 
     Attributes:
         history: logs of the finished epochs.
@@ -56,6 +58,7 @@ class TrainState(keras.callbacks.Callback):
         others: list[keras.callbacks.Callback],
         minutes: float = 10.0,
         average: AverageWeights | None = None,
+        decide: Callable[[int, bool], bool] = lambda step, due: due,
     ) -> None:
         super().__init__()
         self.folder = folder
@@ -63,6 +66,7 @@ class TrainState(keras.callbacks.Callback):
         self.others = others
         self.minutes = minutes
         self.average = average
+        self.decide = decide
         self.history: list[dict[str, float]] = []
         self.stage = self.stage_epochs = 0
         self.step = 0
@@ -85,6 +89,10 @@ class TrainState(keras.callbacks.Callback):
         return self._seconds_before + time.monotonic() - self._started
 
     @property
+    def file(self) -> Path:
+        return self.folder / "last.npz"
+
+    @property
     def best_weights(self) -> Path:
         return self.folder / "best.weights.h5"
 
@@ -104,7 +112,8 @@ class TrainState(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.step += 1
         last = batch + 1 == self.params["steps"]  # the epoch's end comes next
-        if not last and time.monotonic() - self._written >= 60 * self.minutes:
+        is_due = time.monotonic() - self._written >= 60 * self.minutes
+        if not last and self.decide(self.step, is_due):
             self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -151,7 +160,7 @@ class TrainState(keras.callbacks.Callback):
             metrics = enumerate(self.model.metrics_variables)
             arrays |= {f"metric_{i}": np.asarray(v) for i, v in metrics}
         self._replace(
-            self.folder / "last.npz", "new.npz",
+            self.file, "new.npz",
             lambda file: np.savez(file, state=json.dumps(state), **arrays),
         )  # fmt: skip
         self._written = time.monotonic()
@@ -176,7 +185,7 @@ class TrainState(keras.callbacks.Callback):
 
     def read(self) -> None:
         """Read the state that was written last, if there is one."""
-        file = self.folder / "last.npz"
+        file = self.file
         if not file.exists():
             return
         try:

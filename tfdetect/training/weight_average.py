@@ -40,7 +40,7 @@ class AverageWeights(keras.callbacks.Callback):
         self._update = update
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        step = int(self.model.optimizer.iterations)
+        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         assert self._update is not None  # since `start`
         self._update(tf.constant(min(self.momentum, (1 + step) / (10 + step)), tf.float32))
 

@@ -1,0 +1,49 @@
+"""One worker of a small training on a cluster.
+
+    python tests/cluster_worker.py FOLDER_OF_CLASSES WORK_FOLDER ADDRESSES TASK [KEY=VALUE ...]
+
+Leaves the weights and the history in its work folder. "-" as ADDRESSES trains in this process
+alone. A line "step N" is printed after each step, for tests that kill a worker.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tfdetect.core.quiet import import_tensorflow
+
+import_tensorflow()
+
+import keras
+import numpy as np
+from conftest import fit_small
+
+from tfdetect.core.cluster import Cluster
+from tfdetect.core.errors import UserError
+from tfdetect.training.devices import configure_devices
+
+
+class Told(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        print("step", int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)), flush=True)
+
+
+def main(root: str, folder: str, addresses: str, task: str, *overrides: str) -> int:
+    cluster = None if addresses == "-" else Cluster(tuple(addresses.split(",")), int(task))
+    try:
+        devices = configure_devices(cluster=cluster)
+        detector, state = fit_small(
+            Path(root), Path(folder), list(overrides), devices, callbacks=[Told()]
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    np.savez(Path(folder) / "weights.npz", *detector.get_weights())
+    (Path(folder) / "history.json").write_text(json.dumps(state.history))
+    if devices.workers is not None and task != "0":
+        devices.workers.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

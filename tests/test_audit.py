@@ -333,7 +333,9 @@ def test_the_command_writes_a_report_and_a_fixed_copy(tmp_path, capsys):
     assert "verdict: unreliable" in said
     # Compressed twice, the files of one class are still larger.
     assert "verdict: caution" in said and (tmp_path / "out-fixed/audit.html").is_file()
+    assert "--fix DIR" not in said
     assert run_command(audit_command, arguments) == 1
+    assert "--fix DIR   (writes a fixed copy)" in capsys.readouterr().out
     document = json.loads((output / "audit.json").read_text())
     assert document["verdict"] == "unreliable"
     assert document["findings"][0]["text"].startswith("JPEG quality alone predicts")

@@ -97,6 +97,8 @@ MISTAKES = {
     "a bad limit": (["--dataset", "demo", "--gpu-memory-limit", "14"], "14GiB"),
     "no replica": (["--dataset", "demo", "--virtual-devices", "0"], "--virtual-devices"),
     "no such folder": (["--dataset", "./nowhere/at/all"], "There is no folder"),
+    "no flag": (["demo"], "Did you mean '--dataset demo'?"),
+    "an image as dataset": (["--dataset", __file__], "is a file. A dataset is a folder"),
     "no such run": (["--resume", "nowhere"], "no unfinished run"),
 }  # fmt: skip
 

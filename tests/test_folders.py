@@ -584,4 +584,6 @@ def test_what_cannot_be_read_is_named_in_predictions(readable_by_all):
         str(root / "secret"): "it cannot be listed: Permission denied",
         str(root / "pipe.png"): "a named pipe",
     }
-    assert found.describe().startswith("Files: 4 = 1 images + 2 that cannot be read + 1 that are")
+    assert found.describe().startswith(
+        "Files: 4 = 1 image + 2 that cannot be opened + 1 of other kinds"
+    )

@@ -311,6 +311,10 @@ def test_no_run_at_all(tmp_path):
         open_run(tmp_path / "nothing")
     with pytest.raises(UserError, match="is not a run"):
         open_run(tmp_path)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "run.json").touch()
+    with pytest.raises(UserError, match="Did you mean '.*first'"):
+        open_run(tmp_path / "frist")
 
 
 def test_other_number_of_classes_is_refused(shared_run, folder_dataset, capsys):

@@ -55,7 +55,7 @@ def help_text() -> str:
         "  # first training, on the built-in demonstration; about two minutes",
         "  tfdetect train --dataset demo",
         "  # a verdict on your own image",
-        "  tfdetect predict saved_models/localizer_photos photo.jpg",
+        "  tfdetect predict photo.jpg",
         "",
         "tfdetect COMMAND --help explains a command; python -m tfdetect.COMMAND runs it, too.",
     ]  # fmt: skip

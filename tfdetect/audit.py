@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
     from tfdetect import api
     from tfdetect.core.errors import UserError
     from tfdetect.core.files import check_writable
+    from tfdetect.core.provenance import command_line
 
     if args.fixes and not args.fix:
         raise UserError("--fixes needs --fix DIR, the folder for the fixed copy.")
@@ -68,12 +69,14 @@ def main(argv: list[str]) -> int:
         _report(audit, output.with_name(f"{output.name}-fixed"), args.json)
 
     from tfdetect.auditing.audit_report import audit_document
-    from tfdetect.auditing.findings import UNRELIABLE
+    from tfdetect.auditing.findings import NOTE, UNRELIABLE
 
     if args.json:
         console.print_json(audit_document(audit))
     elif args.fix:
         console.result(f"next    python -m tfdetect.train --dataset {args.fix}")
+    elif any(f.fix for f in audit.findings if f.level != NOTE):
+        console.result(f"next    {command_line('audit')} --fix DIR   (writes a fixed copy)")
     return int(audit.verdict == UNRELIABLE)
 
 

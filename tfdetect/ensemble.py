@@ -13,7 +13,7 @@ FUSIONS = {
     "logistic": "stacked, with regularization",
     "greedy": "greedy selection, from many runs",
     "gated": "weights that depend on the image, for members trained on different data",
-    "fisher": "Fisher's method: what is unusual to any member, for members that look for "
+    "fisher": "Fisher's method on how unusual each member's score is, for members that look for "
     "different traces",
     "dense": "one dense unit on the members' P(fake), trained with Adam for 10 epochs",
 }

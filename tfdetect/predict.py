@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def parser() -> cli.Parser:
     p = cli.Parser(
         prog="tfdetect predict",
+        usage="%(prog)s [RUN] IMAGE [IMAGE ...] [options]",
         description="Give a verdict on images: P(fake), the probability of each class and, from "
         "detectors that predict masks, which pixels were altered. A file that cannot be read gets "
         "a row with its error, and the others go on. Exit code 1 if no file could be read, or if a "

@@ -12,7 +12,8 @@ def parser() -> cli.Parser:
         description="Upload a run to a hub: its model and exports, its metrics, and a model card. "
         "Directories of this machine, predictions of single images and logs stay here. Everybody "
         "with access can then name the address instead of a folder: tfdetect predict "
-        "hf://user/my-run photo.jpg. Log in before: hf auth login, or kagglehub's login().",
+        "hf://user/my-run photo.jpg. Log in before: hf auth login, or kagglehub's login(). Needs: "
+        'pip install "tfdetect[hub]".',
         examples=[
             ("tfdetect push saved_models/my_run hf://user/my-run", "to Hugging Face"),
             ("tfdetect push saved_models/my_run kaggle://user/my-run/keras/base", "to Kaggle"),

@@ -209,7 +209,7 @@ def calibrate(
         threshold: P(fake) from which the verdict is fake, 0 to 1, or how to choose it:
             "balanced" (best balanced accuracy), "eer", "fpr_1", "fpr_5" or "cost"; by default
             what the run's experiment says.
-        prior: fraction of fakes that P(fake) supposes, 0 to 1, or "validation" for the fraction
+        prior: fraction of fakes that P(fake) assumes, 0 to 1, or "validation" for the fraction
             among the images it is calibrated on.
         keep_hashes: whether the run keeps hashes of its training images (16 bytes each), by which
             copies of them are recognized; only on the run's own dataset.

@@ -60,7 +60,10 @@ class Parser(argparse.ArgumentParser):
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            self.error(f"unknown argument {rest[0]!r}.{nearest(rest[0].split('=')[0], flags)}")
+            hint = nearest(rest[0].split("=")[0], flags)
+            if not rest[0].startswith("-") and "--dataset" in flags:
+                hint = f" Did you mean '--dataset {rest[0]}'?"
+            self.error(f"unknown argument {rest[0]!r}.{hint}")
         return parsed
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:

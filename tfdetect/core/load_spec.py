@@ -69,9 +69,16 @@ def _load(
         return _at(spec_for_manifest(path, authentic, evaluation), path.parent)
     if path.is_dir():
         return _described_folder(path, authentic, evaluation, union)
-    if path.suffix not in (".yaml", ".yml") and ("/" in name or "\\" in name):
-        if path.exists():
-            raise UserError(f"{name!r} is a file, not a folder of images.")
+    described = path.suffix in (".yaml", ".yml")
+    in_folder = "/" in name or "\\" in name
+    # A file named like a shipped dataset, such as "demo", does not hide it.
+    if not described and (in_folder or path.suffix) and path.is_file():
+        raise UserError(
+            f"{name!r} is a file. A dataset is a folder with one folder per class, a manifest "
+            "(.csv, .parquet) or a dataset spec (.yaml). For a verdict on one image: "
+            f"python -m tfdetect.predict {name}"
+        )
+    if not described and in_folder:
         raise UserError(f"There is no folder {name!r}.")
     try:
         file = find("dataset", "data_specs", name)

@@ -25,7 +25,7 @@ from typing import Any
 
 import tfdetect
 from tfdetect.core.documents import read_object, read_text, read_yaml, validate
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover
 from tfdetect.core.model_hubs import SOURCE_FILE, HubAddress, fetch_run
@@ -242,8 +242,9 @@ class Run:
             points = self.info.operating_points
             if threshold not in points:
                 raise UserError(
-                    f"{self.name} has no operating point {threshold!r} (it has: "
-                    f"{', '.join(points) or 'none'}). They are chosen when the run is calibrated; "
+                    f"{self.name} has no operating point {threshold!r}."
+                    f"{nearest(threshold, points)} It has: "
+                    f"{', '.join(points) or 'none'}. They are chosen when the run is calibrated; "
                     "fpr_1 needs at least 100 authentic images, fpr_5 20, and cost a price: "
                     f"python -m tfdetect.calibrate {self.path} --dataset MORE_IMAGES"
                 )
@@ -375,7 +376,7 @@ def open_run(path: str | Path) -> Run:
             raise _unfinished(path)
         if path.exists():
             raise UserError(f"{str(path)!r} is a file, not the folder of a run.")
-        raise UserError(f"There is no run folder {str(path)!r}.")
+        raise UserError(f"There is no run folder {str(path)!r}.{_nearest_run(path)}")
     run = read_run(path)
     for needed in ("experiment.yaml", "model.keras"):
         if needed == "experiment.yaml" and run.is_ensemble:
@@ -392,6 +393,15 @@ def open_run(path: str | Path) -> Run:
             f"trainings: --set model.weights={path}"
         )
     return run
+
+
+def _nearest_run(path: Path) -> str:
+    """Return the run beside `path` whose name is most like it, as a question, or ""."""
+    try:
+        runs = [str(found.parent) for found in path.parent.glob("*/run.json")]
+    except OSError:
+        return ""
+    return nearest(str(path), runs)
 
 
 def _unfinished(path: Path) -> UserError:

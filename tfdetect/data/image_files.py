@@ -39,10 +39,13 @@ class ImageFiles:
         """Return how many files there are of each kind; the numbers add up."""
         total = len(self.paths) + len(self.errors) + self.other.total()
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.other.most_common(5))
-        return (
-            f"Files: {total:,} = {len(self.paths):,} images + {len(self.errors):,} that cannot be "
-            f"read + {self.other.total():,} that are no images{f' ({kinds})' if kinds else ''}"
-        )
+        # Whether an image can be decoded is not known yet, so zeros would promise too much.
+        parts = [f"{len(self.paths):,} {'image' if len(self.paths) == 1 else 'images'}"]
+        if self.errors:
+            parts.append(f"{len(self.errors):,} that cannot be opened")
+        if kinds:
+            parts.append(f"{self.other.total():,} of other kinds ({kinds})")
+        return f"Files: {total:,} = {' + '.join(parts)}" if total else "Files: 0"
 
 
 def images_below(folder: str | Path, once: bool = False) -> ImageFiles:
@@ -88,9 +91,7 @@ def find_images(inputs: Iterable[str]) -> ImageFiles:
         if os.path.isdir(path):
             below = images_below(path)
             if not below.paths and not below.errors:
-                raise UserError(
-                    f"The folder {text!r} contains no images ({below.other.total():,} other files)."
-                )
+                raise UserError(f"The folder {text!r} contains no images. {below.describe()}.")
             below.paths = [os.path.join(path, name) for name in below.paths]
             below.errors = {os.path.join(path, name): why for name, why in below.errors.items()}
             found.extend(below)

@@ -97,9 +97,13 @@ def _layout(spec: DatasetSpec) -> str:
 
 
 def _what_to_do(spec: DatasetSpec) -> str:
-    what = spec.source.homepage or "the dataset"
     size = f" ({spec.source.size})" if spec.source.size else ""
+    get = (
+        f"Download {spec.source.homepage}{size} and unpack it"
+        if spec.source.homepage
+        else f"tfdetect knows no address to download it from. Put your copy{size}"
+    )
     return (
-        f"Download {what}{size} and unpack it into {cache_dir() / 'datasets' / spec.name}, or "
+        f"{get} into {cache_dir() / 'datasets' / spec.name}, or "
         f"into another folder that you name with --data-dir FOLDER or {ENVIRONMENT}=FOLDER."
     )

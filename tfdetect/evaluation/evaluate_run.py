@@ -222,7 +222,7 @@ def _write_hashes(run: Run, catalog: Catalog, log: Callable[[str], None]) -> Non
     size = hashes.save(run.path)
     log(
         f"training images: hashes of {len(hashes.table):,} images "
-        f"({size / 1e6:.1f} MB) in {HASHES_FILE}"
+        f"({size / 1000:,.0f} KB) in {HASHES_FILE}"
     )
 
 

@@ -71,14 +71,14 @@ def with_limit(run: Run, table: pa.Table, log: Callable[[str], None] = console.l
     chosen = choose_limit(distances)
     if chosen is None:
         log(
-            f"domain: {len(distances)} validation images are too few to tell images with unlike "
-            f"features; {MIN_IMAGES} are needed"
+            f"domain: {len(distances)} validation images are too few to choose how far features "
+            f"may be from those of the training images; {MIN_IMAGES} are needed"
         )
         return run.with_info(domain=None)
     limit, rate = chosen
     log(
-        f"domain: features beyond a distance of {limit:.3f} from those of the training images are "
-        f"unlike them; {rate:.1%} of images like those of validation are"
+        f"domain: an image is outside of it if its features are farther than {limit:.3f} from "
+        f"those of the training images, as {rate:.1%} of images like those of validation are"
     )
     changes = {"limit": limit, "false_alarm_rate": rate, "validation_images": len(distances)}
     return run.with_info(domain=run.info.domain.model_copy(update=changes))

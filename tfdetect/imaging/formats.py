@@ -570,12 +570,19 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], Header]], ...] = (
 )  # fmt: skip
 
 
+def _encoded(kind: Kind) -> str:
+    """Return which endpoint of a SavedModel decodes a kind."""
+    if kind.decoder != "graph":
+        return "no"
+    return "`encoded_webp`" if kind.container == "WebP" else "yes"
+
+
 def format_table() -> str:
     """Return the table as Markdown, for the documentation."""
     who = {"graph": "TensorFlow", "pillow": "Pillow", None: "refused"}
     lines = ["| Container | Kinds | Decoder | Encoded endpoint |", "|---|---|---|---|"]
     lines += [
         f"| {k.container} | {k.mode} | {who[k.decoder]} | "
-        f"{'yes' if k.decoder == 'graph' else 'no'} |" for k in TABLE
+        f"{_encoded(k)} |" for k in TABLE
     ]  # fmt: skip
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import call
 from conftest import SMALL
 
 from tfdetect.core.cluster import Cluster, parse_cluster
@@ -152,7 +153,7 @@ def test_a_worker_that_does_not_come_is_named():
 
 def test_workers_of_other_clusters_are_refused():
     where = addresses(2)
-    found = meetings([Cluster(where, 0), Cluster(where[::-1], 0)], 5)
+    found = meetings([Cluster(where, 0), Cluster(where[::-1], 0)], 2)
     assert any("is not worker 1 of this cluster" in (text or "") for text in found)
 
 
@@ -163,6 +164,35 @@ def test_an_address_that_is_taken_is_named():
         where = (f"127.0.0.1:{other.getsockname()[1]}", *addresses(1))
         with pytest.raises(UserError, match="Worker 0 cannot listen at"):
             meet(Cluster(where, 0), 1)
+
+
+def test_launch_starts_trainings_alone(capsys):
+    for arguments, words in (
+        (["--workers", "2", "--", "evaluate", "x"], "launch starts trainings"),
+        (["--workers", "2", "--gpus", "0", "--", "train"], "names the GPUs of 1 workers"),
+        (["--workers", "0", "--", "train"], "at least 1"),
+    ):
+        code, _, err = call("launch", arguments, capsys)
+        assert code == 2 and words in err, err
+
+
+@pytest.mark.slow
+def test_launch_trains_and_ends_with_its_workers(folder_dataset, tmp_path):
+    launch = [sys.executable, "-m", "tfdetect.launch", "--workers", "2", "--", "train"]
+    settings = [part for text in SMALL for part in ("--set", text)]
+    small = ["--dataset", folder_dataset, "--output", tmp_path, *settings]
+    done = subprocess.run(
+        [*launch, *small, "--name", "good", "--json"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "complete"
+    assert "[worker 0] epoch 2/2" in done.stderr and (tmp_path / "good" / "run.json").is_file()
+    done = subprocess.run(
+        [*launch, *small, "--name", "bad", "--set", "training.batch_size=5"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and "must be a multiple" in done.stderr
+    assert not (tmp_path / "bad").exists()
 
 
 # --- shares of the data

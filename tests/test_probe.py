@@ -61,7 +61,7 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
     batches = TrainingStream.batches
     monkeypatch.setattr(
         TrainingStream, "batches",
-        lambda self, start=0: loaded.append(start) or batches(self, start),
+        lambda self, start=0, part=None: loaded.append(start) or batches(self, start, part),
     )  # fmt: skip
     head = [
         "model.head=standardized", "model.l2=0.001", "training.optimizer.learning_rate=0.005",

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import deadly
 import httpx
 import numpy as np
 import pytest
@@ -205,16 +205,8 @@ def test_kept_files_stay_in_their_folder(served_run, tmp_path):
     assert kept.parent.name == "kept" and kept.read_bytes() == b"data"
 
 
-def _end(data, run, max_pixels):
-    if data == b"slow":
-        time.sleep(600)
-    if data == b"kill":
-        os._exit(9)
-    return decoding.Decoded(error=data.decode())
-
-
 def test_a_file_that_ends_its_process_costs_itself_alone():
-    decoders = decoding.Decoders(2, timeout=1, function=_end)
+    decoders = decoding.Decoders(2, timeout=1, function=deadly.decode)
 
     async def go():
         datas = [b"a", b"kill", b"b", b"slow", b"c"]

@@ -95,6 +95,7 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     walk("serve", "no_such_run", code=2)
     walk("push", "no_such_run", "hf://nobody/nothing", code=2)
     walk("convert", "weights.pth", "--model", "npr", code=2)
+    walk("launch", "--workers", "2", "--", "evaluate", code=2)
     walk("extract-faces", "videos", "--output", "faces", code=2)
     if not whole:
         assert set(COMMANDS) - walk.called == {"matrix", "search"}

@@ -26,8 +26,9 @@ class _Meeting:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.missing = set(range(len(cluster))) - {cluster.task}
-        self.ready = asyncio.Event()  # of the chief: all workers have reached all others
-        self.waiting = set(range(1, len(cluster)))
+        self.waiting = set(range(1, len(cluster)))  # for the chief, until they have met all others
+        self.all_ready = asyncio.Event()
+        self.begins = asyncio.Event()  # set by the chief, when it has met all others, too
 
     async def hold(self, seconds: float) -> None:
         own = self.cluster.addresses[self.cluster.task]
@@ -59,8 +60,8 @@ class _Meeting:
             if words[:1] == [b"ready"] and self.cluster.is_chief:
                 self.waiting.discard(int(words[1]))
                 if not self.waiting:
-                    self.ready.set()
-                await self.ready.wait()
+                    self.all_ready.set()
+                await self.begins.wait()
             writer.write(self._name(self.cluster.task))
             await writer.drain()
         writer.close()
@@ -77,8 +78,9 @@ class _Meeting:
 
     async def _begin_together(self) -> None:
         if self.cluster.is_chief:
-            await self.ready.wait()
-            await asyncio.sleep(_PAUSE)  # the answers are on their way
+            await self.all_ready.wait()
+            self.begins.set()
+            await asyncio.sleep(_PAUSE)  # until the answers are on their way
         else:
             await self._ask(0, b"ready %d\n" % self.cluster.task)
 

@@ -166,7 +166,7 @@ def test_isotonic_calibration_follows_the_prior(calibrated):
         (lambda r: r.with_prior("share"), "validation"),
         (lambda r: r.with_info(calibration=None).with_prior(0.5), "not calibrated"),
         (lambda r: r.with_threshold(-0.1), "between 0 and 1"),
-        (lambda r: r.with_threshold("cost"), "no operating point 'cost' .*fpr_1"),
+        (lambda r: r.with_threshold("cost"), "no operating point 'cost'.*fpr_1"),
         (lambda r: r.with_info(predicts_masks=True).with_views(crops=5), "predicts masks"),
         (lambda r: r.with_info(predicts_masks=True).with_views(flips=True), "predicts masks"),
     ],

@@ -305,6 +305,7 @@ def test_a_killed_worker_ends_all_and_resume_goes_on(task, folder_dataset, tmp_p
     killed = Training(folder_dataset, tmp_path / "killed", 2, *overrides)
     wait_for_step(killed.processes[1 - task], 10)
     killed.processes[task].kill()
+    killed.processes[task].communicate()
     begin = time.monotonic()
     _, err = killed.processes[1 - task].communicate(timeout=120)
     assert killed.processes[1 - task].returncode == 2, err

@@ -274,8 +274,8 @@ def test_two_workers_train_the_weights_of_one(folder_dataset, tmp_path):
 OTHER_SETTINGS = {
     "uneven, averaged": ["training.batch_size=8", "training.ema=0.9"],
     "mixed": ["data.augment=[{name: flip}, {name: mixup}]"],
-    "staged": ["training.stages=[{epochs: 1, freeze: {share: 1.0}}, {epochs: 1}]"],
-    "cached": ["model.freeze={share: 1.0}", "training.cache_features=1", "data.augment=[]"],
+    "staged": ["training.stages=[{epochs: 1, freeze: {fraction: 1}}, {epochs: 1}]"],
+    "cached": ["model.freeze={fraction: 1}", "training.cache_features=1", "data.augment=[]"],
 }
 
 

@@ -157,6 +157,26 @@ def test_workers_of_other_clusters_are_refused():
     assert any("is not worker 1 of this cluster" in (text or "") for text in found)
 
 
+def test_a_chief_that_ends_before_the_training_is_named():
+    where = addresses(2)
+    names = f"tfdetect worker 0 of {','.join(where)}\n".encode()
+
+    def chief():
+        with socket.create_server(("127.0.0.1", int(where[0].rpartition(":")[2]))) as server:
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    if connection.recv(99).startswith(b"ready"):
+                        return
+                    connection.sendall(names)
+
+    thread = Thread(target=chief)
+    thread.start()
+    with pytest.raises(UserError, match="ended before the training began"):
+        meet(Cluster(where, 1), 20)
+    thread.join()
+
+
 def test_an_address_that_is_taken_is_named():
     with socket.socket() as other:
         other.bind(("", 0))

@@ -17,7 +17,7 @@ def meet(cluster: Cluster, seconds: float) -> None:
         seconds: to wait at most.
 
     Raises:
-        UserError: a worker that was not reached in time, or an address that is not free.
+        UserError: a worker that was not reached in time or ended, or an address that is not free.
     """
     asyncio.run(_Meeting(cluster).hold(seconds))
 
@@ -81,8 +81,11 @@ class _Meeting:
             await self.all_ready.wait()
             self.begins.set()
             await asyncio.sleep(_PAUSE)  # until the answers are on their way
-        else:
-            await self._ask(0, b"ready %d\n" % self.cluster.task)
+        elif await self._ask(0, b"ready %d\n" % self.cluster.task) != self._name(0):
+            raise UserError(
+                f"The chief, worker 0 ({self.cluster.addresses[0]}), ended before the training "
+                "began. Look at what it printed, and start all workers again."
+            )
 
     async def _ask(self, task: int, question: bytes) -> bytes:
         """Return a worker's answer, empty if it does not answer."""

@@ -115,7 +115,11 @@ class Workers:
             UserError: in every worker, if one of them differs from the chief.
         """
         theirs = json.loads(self.from_chief(json.dumps(facts).encode()))
-        different = [f"{k} ({facts[k]}, not {theirs[k]})" for k in theirs if facts[k] != theirs[k]]
+        names = sorted(facts.keys() | theirs.keys())  # another version may compare other facts
+        different = [
+            f"{name} ({facts.get(name)}, not {theirs.get(name)})"
+            for name in names if facts.get(name) != theirs.get(name)
+        ]  # fmt: skip
         counts = np.zeros(len(self.cluster), np.int32)
         counts[self.cluster.task] = len(different)
         counts = self._sum(counts)

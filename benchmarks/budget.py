@@ -1,5 +1,6 @@
 """Trains for a given time, for the tables of detectors; not a benchmark by itself."""
 
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,10 @@ EPOCHS, MIN_STEPS = 4, 20  # epochs that the time is divided into, and steps of 
 
 
 def rate(common: list[str]) -> float:
-    """Return steps per second of a training with these arguments of `tfdetect.train`."""
+    """Return steps per second of a training with these arguments of `tfdetect.train`.
+
+    It is computed from the CPU time, so that other work on the machine does not change it.
+    """
     return float(call(__file__, *common))
 
 
@@ -98,11 +102,11 @@ def main() -> None:
     detector.compile("adam", losses, loss_weights=weights)
     batches = stream.batches()
     detector.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
-    steps, start = 0, time.perf_counter()
-    while steps < 4 or time.perf_counter() - start < 5:
+    steps, start, cores = 0, time.process_time(), len(os.sched_getaffinity(0))
+    while steps < 4 or time.process_time() - start < 5 * cores:
         detector.fit(batches, steps_per_epoch=4, shuffle=False, verbose=0)
         steps += 4
-    print(steps / (time.perf_counter() - start))
+    print(steps * cores / (time.process_time() - start))
 
 
 if __name__ == "__main__":

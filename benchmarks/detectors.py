@@ -7,8 +7,8 @@
 `--train NAME=DIR` trains on a folder that `tfdetect train --dataset DIR` takes, or on the shipped
 dataset NAME in DIR. `--across NAME:OTHER=DIR` evaluates the detectors trained on NAME on all images
 of OTHER. Datasets with several generators are also evaluated by generator. Speeds are measured
-first, one after the other: keep the machine idle until the trainings begin. Speeds, runs and rows
-are kept in `--output`; the same command continues there.
+first, from the CPU time of a few steps, as if nothing else ran on the machine. Speeds, runs and
+rows are kept in `--output`; the same command continues there.
 """
 
 import argparse

@@ -87,9 +87,9 @@ async def load(address: str, data: bytes, clients: int, seconds: float) -> dict[
 
     async with httpx.AsyncClient(limits=limits, timeout=120) as session:
         await asyncio.gather(*(work(session) for _ in range(clients)))
-    spent = time.perf_counter() - started
+    elapsed = time.perf_counter() - started
     p50, p99 = (round(1000 * float(np.percentile(latencies, q)), 1) for q in (50, 99))
-    return {"images_per_second": round(len(latencies) / spent, 1), "p50_ms": p50, "p99_ms": p99,
+    return {"images_per_second": round(len(latencies) / elapsed, 1), "p50_ms": p50, "p99_ms": p99,
             "told_to_wait": refused}  # fmt: skip
 
 

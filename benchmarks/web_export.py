@@ -22,20 +22,7 @@ from tfdetect.light.detector import LightDetector
 from tfdetect.light.predictions import predict_files
 from tfdetect.serving.web_export import write_web
 
-PREDICT = """
-async (text) => {
-  globalThis.detector ??= await (async () => {
-    const {Detector} = await import(new URL("app/detector.js", location));
-    const folder = new URL("model/", location).href;
-    return Detector.load(await (await fetch(`${folder}detector.json`)).json(), folder);
-  })();
-  const {decode} = await import(new URL("app/decode.js", location));
-  const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
-  const started = performance.now();
-  const {row} = await detector.predict(await decode(bytes, 1e8));
-  return [row.p_fake, row.verdict, row.inconclusive, (performance.now() - started) / 1000];
-}
-"""
+PREDICT = Path(__file__).with_name("web_predict.js").read_text(encoding="utf-8")
 
 
 def main() -> None:
@@ -69,12 +56,14 @@ def main() -> None:
                 if row["error"] is not None:
                     continue
                 text = base64.b64encode(path.read_bytes()).decode()
-                p_fake, verdict, inconclusive, seconds = page.evaluate(PREDICT, text)
+                found = page.evaluate(PREDICT, text)
                 if not rows:
                     print(f"first verdict after {time.perf_counter() - begun:.1f} s")
-                same = (verdict, inconclusive) == (row["verdict"], row["inconclusive"])
+                ours, seconds = found["row"], found["seconds"]
+                same = all(ours[key] == row[key] for key in ("verdict", "inconclusive"))
                 kind = path.suffix.lower().replace("jpeg", "jpg")
-                rows.setdefault(kind, []).append((abs(p_fake - row["p_fake"]), same, seconds))
+                difference = abs(ours["p_fake"] - row["p_fake"])
+                rows.setdefault(kind, []).append((difference, same, seconds))
             browser.close()
             server.shutdown()
     for kind, found in sorted(rows.items()):

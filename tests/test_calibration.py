@@ -241,7 +241,7 @@ def raw_table(logits):
     })  # fmt: skip
 
 
-def test_p_fake_supposes_that_half_of_the_images_are_fake(calibrated_run):
+def test_p_fake_assumes_that_half_of_the_images_are_fake(calibrated_run):
     run, logits, fake = calibrated_run
     fitted = run.info.calibration
     assert fitted.fake_fraction == pytest.approx(0.8, abs=0.01) and run.info.prior == 0.5
@@ -360,7 +360,7 @@ def test_a_run_is_calibrated_and_all_paths_agree(shared_run, tmp_path, capsys):
     )
     np.testing.assert_allclose(answer["p_fake"], [r["p_fake"] for r in rows], atol=1e-5)
     assert [v.decode() for v in answer["verdict"].numpy()] == [r["verdict"] for r in rows]
-    assert answer["unsure"].numpy().tolist() == [r["inconclusive"] for r in rows]
+    assert answer["inconclusive"].numpy().tolist() == [r["inconclusive"] for r in rows]
     for wrong, words in (
         (["--method", "none", "--split", "all"], "images that it was trained on"),
         (["--cost", "-1"], "expected a number above 0"),

@@ -41,7 +41,9 @@ def check_whole(path, images):
     answer = saved(encoded_images=tf.constant([Path(file).read_bytes() for file in files]))
     assert np.allclose(answer["p_fake"], table["p_fake"], atol=1e-5)
     verdicts = [text.decode() for text in answer["verdict"].numpy()]
-    certain = [i for i, unsure in enumerate(table["inconclusive"].to_pylist()) if not unsure]
+    certain = [
+        i for i, inconclusive in enumerate(table["inconclusive"].to_pylist()) if not inconclusive
+    ]
     assert [verdicts[i] for i in certain] == [table["verdict"][i].as_py() for i in certain]
     assert f"{run.threshold:.3f}" in (path / "report.html").read_text(encoding="utf-8")
     left = [name for name in os.listdir(path.parent) if name.startswith(".staged")]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.training_stream import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.imaging.draws import Part, drawing_for
+from tfdetect.training.workers import Workers
 
 TESTS = Path(__file__).parent
 SGD = "training.optimizer={name: sgd, learning_rate: 0.05}"
@@ -184,6 +185,50 @@ def test_an_address_that_is_taken_is_named():
         where = (f"127.0.0.1:{other.getsockname()[1]}", *addresses(1))
         with pytest.raises(UserError, match="Worker 0 cannot listen at"):
             meet(Cluster(where, 0), 1)
+
+
+class ThreadedWorkers(Workers):
+    """Workers that are threads of this process, and add up over a list instead of a network."""
+
+    def __init__(self, cluster, barrier, values):
+        self.cluster, self._barrier, self._values = cluster, barrier, values
+
+    def _sum(self, values):
+        self._barrier.wait(20)
+        self._values[self.cluster.task] = values
+        self._barrier.wait(20)
+        return sum(self._values)
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [
+        ({"dataset": "a", "seed": "1"}, None),
+        ({"dataset": "b", "seed": "1"}, "dataset (b, not a)"),
+        ({"dataset": "a", "order": "2"}, "order (2, not None), seed (None, not 1)"),
+        ({"dataset": "a"}, "seed (None, not 1)"),
+        ({"dataset": "a", "seed": "1", "order": "2"}, "order (2, not None)"),
+    ],
+)
+def test_what_workers_start_from_is_compared(facts, words):
+    barrier, values, found = Barrier(2), [None, None], [None, None]
+
+    def check(task, own):
+        workers = ThreadedWorkers(Cluster(("a:1", "b:1"), task), barrier, values)
+        try:
+            workers.check_same(own)
+        except UserError as error:
+            found[task] = str(error)
+
+    chief = Thread(target=check, args=(0, {"dataset": "a", "seed": "1"}))
+    chief.start()
+    check(1, facts)
+    chief.join()
+    if words is None:
+        assert found == [None, None]
+    else:
+        assert f"Worker 1 does not start from the same as the chief: {words}." in found[1]
+        assert "Worker 1 does not start from the same as the others" in found[0]
 
 
 def test_launch_starts_trainings_alone(capsys):

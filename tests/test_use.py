@@ -103,7 +103,7 @@ def test_saved_model_answers_the_others_beside_an_undecodable_file(shared_run):
     p_fake, errors = found["p_fake"].numpy(), [e.decode() for e in found["error"].numpy()]
     assert abs(p_fake[0] - p_fake[-1]) < 1e-6 and errors[0] == errors[-1] == ""
     assert np.isnan(p_fake[1:-1]).all() and np.isnan(found["probabilities"][1:-1]).all()
-    assert not found["unsure"].numpy()[1:-1].any()
+    assert not found["inconclusive"].numpy()[1:-1].any()
     assert set(found["verdict"].numpy()[1:-1]) == {b""}
     assert all(text in error for text, error in zip([*odd.values(), "damaged"], errors[1:]))
     for name, batch in (("encoded", tf.constant([], tf.string)),
@@ -170,8 +170,10 @@ def test_predict_writes_rows_and_names_broken_files(shared_run, tmp_path, capsys
 def test_predict_in_the_terminal_and_by_threshold(shared_run, capsys):
     run, root = shared_run
     one = files_of(root)[0]
-    code, out, _ = call("predict", [run.path, one, "--threshold", "0"], capsys)
+    code, out, err = call("predict", [run.path, one, "--threshold", "0"], capsys)
     assert code == 0 and " fake " in out and one in out
+    assert ("assumes that 50% of images like these" in err) == (run.info.calibration is not None)
+    assert "P(fake)" in err
     code, out, _ = call("predict", [run.path, one, "--threshold", "1"], capsys)
     assert code == 0 and " real " in out
 

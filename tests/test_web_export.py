@@ -23,7 +23,9 @@ from tfdetect.serving import npm
 from tfdetect.serving.page import FOLDER
 from tfdetect.serving.web_export import write_web
 
-SHIPPED = Path(__file__).parents[1] / "saved_models"
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "saved_models"
+PREDICT = (ROOT / "benchmarks" / "web_predict.js").read_text(encoding="utf-8")
 SHAPES = [(32, 32), (7, 5), (31, 64), (100, 257), (1, 40), (3, 3), (2, 6)]
 
 
@@ -272,21 +274,6 @@ def test_files_are_decoded_to_the_same_pixels(shipped, browser, tmp_path):
         found = call(page, "app/decode.js", "decode", data, 10**7)
         np.testing.assert_array_equal(unpacked(found), np.asarray(read_rgb(data)))
     page.close()
-
-
-PREDICT = """
-async (text) => {
-  globalThis.detector ??= await (async () => {
-    const {Detector} = await import(new URL("app/detector.js", location));
-    const folder = new URL("model/", location).href;
-    return Detector.load(await (await fetch(`${folder}detector.json`)).json(), folder);
-  })();
-  const {decode} = await import(new URL("app/decode.js", location));
-  const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
-  const {row, mask} = await detector.predict(await decode(bytes, 1e8));
-  return {row, mask: mask && Array.from(mask)};
-}
-"""
 
 
 @pytest.mark.slow

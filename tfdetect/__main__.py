@@ -13,7 +13,7 @@ TASKS = {
         "predict": "give verdicts on image files and folders",
         "explain": "show which image regions and features move a run's scores",
         "serve": "answer over HTTP, with a page to drop photographs on",
-        "export": "write a run for TensorFlow alone, ONNX, LiteRT or OpenVINO",
+        "export": "write a run for TensorFlow alone, ONNX, phones or browsers",
         "push": "upload a run to Hugging Face or Kaggle",
     },
     "Train a detector": {

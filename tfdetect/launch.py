@@ -20,9 +20,11 @@ GRACE_SECONDS = 30  # that the other workers have to end by themselves when one 
 def parser() -> cli.Parser:
     p = cli.Parser(
         prog="tfdetect launch",
+        usage="%(prog)s [--workers N] [--gpus LISTS] -- train ...",
         description="Start one training as several worker processes on this machine, and show "
         "one log. Each worker takes its share of every batch; the weights are those of a training "
-        "in one process. If one worker ends with an error, all end.",
+        "in one process. If one worker ends with an error, all end. After Ctrl-C or an error, the "
+        "same command with --resume at its end continues.",
         examples=[
             ("tfdetect launch --workers 2 -- train --dataset path/to/folder",
              "two workers that share the processor"),
@@ -33,10 +35,11 @@ def parser() -> cli.Parser:
     p.add_argument("--workers", type=cli.count, default=2, metavar="N",
                    help="number of workers (default: %(default)s)")  # fmt: skip
     p.add_argument("--gpus", metavar="LISTS", help="the GPUs of each worker, workers separated by "
-                   "semicolons, for example '0,1;2,3' (default: none are divided; see train "
-                   "--gpus)")  # fmt: skip
+                   "semicolons, for example '0,1;2,3' (default: every worker uses all "
+                   "GPUs)")  # fmt: skip
     p.add_argument("command", nargs=argparse.REMAINDER, metavar="-- train ...",
-                   help="the training, as it would be started alone")  # fmt: skip
+                   help="the training: the command that would start it alone, without "
+                   "'tfdetect'")  # fmt: skip
     return p
 
 

@@ -70,6 +70,7 @@ def main(argv: list[str]) -> int:
     from tfdetect import api
     from tfdetect.api.shipped import shipped_detector, split_run
     from tfdetect.evaluation import prediction_tables
+    from tfdetect.evaluation.verdict_words import what_p_fake_assumes
 
     if args.output:
         prediction_tables.check_output(args.output)
@@ -99,6 +100,8 @@ def main(argv: list[str]) -> int:
         images, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
         progress=not args.quiet, on_verdicts=show, max_pixels=args.max_pixels or MAX_PIXELS,
     )  # fmt: skip
+    if not (args.json or args.output or args.quiet):
+        console.log(what_p_fake_assumes(detector.run))
     unwritten = dict(predictions.unwritten)
     if wants_evidence:
         verdicts = [(detector.run, list(predictions))]

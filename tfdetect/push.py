@@ -22,7 +22,11 @@ def parser() -> cli.Parser:
     p.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     p.add_argument("target", metavar="ADDRESS", help="hf://USER/REPOSITORY[@BRANCH] or "
                    "kaggle://USER/MODEL/FRAMEWORK/VARIATION")  # fmt: skip
-    p.add_argument("--private", action="store_true", help="make a new repository private")
+    p.add_argument(
+        "--private",
+        action="store_true",
+        help="make a new repository private (default: it is public)",
+    )
     p.add_argument("--license", metavar="NAME", help="license of the model, as the hub calls it, "
                    "such as mit (default: none is named)")  # fmt: skip
     cli.add_json(p)

@@ -12,7 +12,8 @@ def parser() -> cli.Parser:
         description="Train a detector of fake images on a dataset. The result is a run: a "
         "folder with the model (Keras and SavedModel), calibrated probabilities, metrics on the "
         "test split and an HTML report.\n\n"
-        "Ctrl-C stops a training and keeps what it learned; --resume continues it.",
+        "Ctrl-C stops a training, evaluates and keeps what it learned (exit code 130); --resume "
+        "continues it.",
         examples=[
             ("tfdetect train --dataset demo",
              "first try, on the built-in demonstration; about two minutes on a CPU"),
@@ -56,7 +57,7 @@ def parser() -> cli.Parser:
     return p
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
 
     import os
@@ -82,21 +83,26 @@ def main(argv: list[str]) -> None:
     )  # fmt: skip
     if args.dry_run:
         if args.json:
-            return console.print_json(training.document())
+            console.print_json(training.document())
+            return 0
         console.result(training.describe())
-        return console.result(f"\nnext    {command_line('train', without='--dry-run')}")
+        console.result(f"\nnext    {command_line('train', without='--dry-run')}")
+        return 0
     if not training.is_chief:
-        return training.assist()
+        training.assist()
+        return 0
     run = training.run(images_in_report=not args.no_images)
 
     from tfdetect.evaluation.summary import summary, summary_rows
 
     report = run.path / "report.html"
+    code = cli.EXIT_INTERRUPTED if run.info.status == "interrupted" else 0
     if args.json:
-        return console.print_json({
+        console.print_json({
             "run": run.path, "status": run.info.status, "test": summary(run.results, "test"),
             "report": report if report.is_file() else None,
         })  # fmt: skip
+        return code
     if "test" in run.results:
         console.table(summary_rows(run.results, "test"), title="Results on the test split")
         console.result()
@@ -109,6 +115,7 @@ def main(argv: list[str]) -> None:
         console.result(f"next    python -m tfdetect.train --set model.weights={run.path} ...")
     else:
         console.result(f"next    python -m tfdetect.predict {run.path} IMAGE_OR_FOLDER")
+    return code
 
 
 if __name__ == "__main__":

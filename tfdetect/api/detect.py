@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tfdetect.data.image_files import ImageFiles
-    from tfdetect.evaluation.prediction_columns import MaskPrediction
     from tfdetect.light.detector import LightDetector
 
     Image = str | Path | np.ndarray | PIL.Image.Image
@@ -282,9 +281,10 @@ class Detector:
             failed = FailedWrites()
             writer = MaskWriter(Path(masks), paths, failed) if masks is not None else None
             from_pixels = [Path(path).parent == Path(folder) for path in paths]
-            table = self._predict_files(
-                paths, batch_size, progress, writer.write if writer else None, from_pixels,
-                max_pixels, light=pages is None,
+            predict_files = self._file_predictor(light=pages is None)
+            table = predict_files(
+                paths, batch_size, progress, writer.write if writer else None, max_pixels,
+                from_pixels,
             )  # fmt: skip
             rows = table.with_first("path", Column.texts([from_os(name) for name in names]))
             rows = rows.extended([{"path": from_os(path), "error": reason}
@@ -302,29 +302,16 @@ class Detector:
             )
         return Predictions(rows, written, failed.reasons)
 
-    def _predict_files(
-        self,
-        paths: list[str],
-        batch_size: int,
-        progress: bool,
-        on_mask: Callable[[MaskPrediction], None] | None,
-        from_pixels: list[bool],
-        max_pixels: int,
-        light: bool,
-    ) -> Table:
-        """Predict files with the ONNX export, if that is possible, or else with TensorFlow."""
+    def _file_predictor(self, light: bool) -> Callable[..., Table]:
+        """Return `predict_files` of the ONNX export, if that is possible, or else TensorFlow's."""
         if light and self._light_detector is not None:
             from tfdetect.light.predictions import predict_files as predict_light
 
-            return predict_light(
-                self._light_detector, paths, batch_size, progress, on_mask, max_pixels, from_pixels
-            )  # fmt: skip
+            return partial(predict_light, self._light_detector)
         detector = self.keras_model
         from tfdetect.evaluation.predictions import predict_files
 
-        return predict_files(
-            self.run, detector, paths, batch_size, progress, on_mask, max_pixels, from_pixels
-        )  # fmt: skip
+        return partial(predict_files, self.run, detector)
 
     @cached_property
     def _light_detector(self) -> LightDetector | None:

@@ -197,13 +197,13 @@ def duplicate_findings(
             fraction = sum(counts) / table.num_rows
             yield Finding(
                 CAUTION if fraction > 0.02 else NOTE, "duplicates",
-                f"{prefix}{_images(sum(counts))} of {where} are redundant: {duplicates} of other "
+                f"{prefix}{_images(sum(counts), 'redundant ')} in {where}: {duplicates} of other "
                 f"images of their class ({_by_class(counts, classes)}).", "duplicates",
             )  # fmt: skip
 
 
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
+def _images(count: int, kind: str = "") -> str:
+    return f"{count:,} {kind}image{'' if count == 1 else 's'}"
 
 
 def _by_class(counts: tuple[int, ...], classes: tuple[str, ...]) -> str:

@@ -195,8 +195,8 @@ def add_verdict(p: Arguments) -> None:
                    "validation, fpr_5 if 20")  # fmt: skip
     p.add_argument("--prior", metavar="P", help="fraction of fakes to expect among such images, "
                    "0 to 1, or 'validation' for the fraction in the run's validation split "
-                   "(default: 0.5). P(fake) and the run's own thresholds change "
-                   "together")  # fmt: skip
+                   "(default: as the run was calibrated, which is with 0.5 unless it was told "
+                   "otherwise). P(fake) and the run's own thresholds change together")  # fmt: skip
 
 
 def chosen_threshold(args: argparse.Namespace) -> float | str | None:

@@ -34,7 +34,7 @@ class View(Document):
 class Calibration(Document):
     """A monotone map from the logit that a detector computes to a calibrated logit.
 
-    It is kept as it was fitted, so it supposes that `fake_fraction` of the images are fake;
+    It is kept as it was fitted, so it assumes that `fake_fraction` of the images are fake;
     `RunInfo.prior` says for which fraction the run reports probabilities.
 
     Attributes:
@@ -231,7 +231,7 @@ class RunInfo(Document):
         flips: whether the outputs of an image and of its mirror image are averaged.
         pretraining: the run knows what images show, not which are fake; it is for `model.weights`.
         threshold: P(fake) from which the verdict is fake.
-        prior: fraction of fakes that P(fake), thresholds and band suppose; none if uncalibrated.
+        prior: fraction of fakes that P(fake), thresholds and band assume; none if uncalibrated.
         calibration: from the detector's logit to P(fake), as it was fitted; none if uncalibrated.
         operating_points: thresholds by name, such as "fpr_1", chosen on validation.
         abstention_band: P(fake) for which the verdict is inconclusive; none if too few

@@ -109,9 +109,9 @@ class Sampler:
     ) -> "Sampler":
         """Build a sampler; see the class for the arguments."""
         # Tensors made here are shared by the graphs, each of which would hold a copy otherwise.
-        keys, shares = tf.constant(strata), tf.constant(weights)
-        whole = StratifiedOrder.of(keys, shares)
-        return cls(strata=keys, weights=shares, batch_size=batch_size, seed=seed, whole=whole)
+        keys, fractions = tf.constant(strata), tf.constant(weights)
+        whole = StratifiedOrder.of(keys, fractions)
+        return cls(strata=keys, weights=fractions, batch_size=batch_size, seed=seed, whole=whole)
 
     def indices(self, positions: tf.Tensor) -> tf.Tensor:
         """Return the images, int64 [n], at positions int64 [n] that form whole batches."""

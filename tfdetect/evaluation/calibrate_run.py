@@ -23,7 +23,7 @@ class CalibrationSettings:
         cost: of a false positive, where a missed fake costs 1, for the operating point "cost".
         error_rate: fraction of each class that may get a wrong verdict outside the abstention
             band; None chooses it by the number of images.
-        prior: fraction of fakes that P(fake) supposes; "validation" for the fraction among the
+        prior: fraction of fakes that P(fake) assumes; "validation" for the fraction among the
             images that the run is calibrated on.
         threshold: the operating point that gives the verdict, or P(fake) itself; None for what
             the run's experiment says (`training.threshold`).

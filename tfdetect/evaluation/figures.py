@@ -67,7 +67,7 @@ def reliability(
         fake: bool [n].
         scores: P(fake), [n].
         raw: P(fake) before calibration, [n], for a second line.
-        weights: of the images, [n], so that the classes are as frequent as P(fake) supposes.
+        weights: of the images, [n], so that the classes are as frequent as P(fake) assumes.
     """
     figure, axes = _square("P(fake)", "fraction of fakes")
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)

@@ -41,7 +41,7 @@ def binary_metrics(
         fake: bool [n], whether an image is some kind of fake.
         scores: float [n], P(fake).
         threshold: P(fake) from which the verdict is fake.
-        prior: fraction of fakes that P(fake) supposes. Log-loss, Brier score and ECE ask whether
+        prior: fraction of fakes that P(fake) assumes. Log-loss, Brier score and ECE ask whether
             P(fake) is a probability, so for them the classes are weighted to that fraction: a set
             with 80% fakes does not make a detector miscalibrated. None weights every image alike.
         balanced: whether both classes count the same in accuracy, precision, F1 and average

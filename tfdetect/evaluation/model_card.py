@@ -107,11 +107,11 @@ import tensorflow as tf
 detector = tf.saved_model.load("{run.name}/saved_model")
 files = [tf.io.read_file(path) for path in paths]
 outputs = detector.signatures["encoded"](encoded_images=tf.stack(files))
-outputs["p_fake"], outputs["verdict"], outputs["unsure"], outputs["class_names"]
+outputs["p_fake"], outputs["verdict"], outputs["inconclusive"], outputs["class_names"]
 ```
 
 The signature `serving_default` takes `images`, float32 [B, H, W, 3] in 0..255, any H and W. \
-`unsure` is true where the verdict is inconclusive.{masks}"""
+`inconclusive` is true where P(fake) lies in the abstention band.{masks}"""
 
 
 def _markdown(headers: list[str], rows: list[list[str]]) -> str:

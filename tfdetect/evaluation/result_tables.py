@@ -310,7 +310,7 @@ def _prior_sentence(result: dict[str, Any]) -> str:
         return ""
     return (
         "Log-loss, Brier score and calibration error weight the classes so that "
-        f"{result['prior']:.0%} of the images are fake, which is what P(fake) supposes. The other "
+        f"{result['prior']:.0%} of the images are fake, as P(fake) assumes. The other "
         "metrics count every image once."
     )
 

@@ -29,9 +29,11 @@ def calibration_sentence(run: Run) -> str:
             "needs at least 20 validation images of each class, and must improve the log-loss."
         )
     return (
-        f"P(fake) is calibrated ({fitted.method}) on {fitted.images:,} validation images and "
-        f"supposes that {prior:.0%} of all images are fake; among the validation images "
-        f"{fitted.fake_fraction:.0%} are. On images unlike those it is not calibrated."
+        f"P(fake) is calibrated ({fitted.method}) on {fitted.images:,} validation images, of which "
+        f"{fitted.fake_fraction:.0%} are fake. It assumes that {prior:.0%} of the images that the "
+        "detector is asked about are fake: where fakes are rarer, it is too high, and `predict "
+        "--prior` takes the fraction to expect. On images unlike the validation images it is not "
+        "calibrated."
     )
 
 

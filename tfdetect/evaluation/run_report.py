@@ -109,13 +109,19 @@ def write_report(
         lead=text(
             f"Figures are of the {first.split} split unless the heading names another. Brackets "
             "hold 95% intervals: what they may be for other images like these. P(fake) is "
-            f"1 - P({run.class_names[0]}).",
+            f"1 - P({run.class_names[0]}){_assumed(run)}.",
             small=True,
         ),
     )
     write_text(output / "report.html", page)
     if output == run.path:
         write_text(output / "model_card.md", model_card(run, results))
+
+
+def _assumed(run: Run) -> str:
+    """Return which fraction of fakes P(fake) assumes; "" if it is no probability."""
+    prior = run.info.prior
+    return "" if prior is None else f", and assumes that {prior:.0%} of the images are fake"
 
 
 class _SplitReport:
@@ -283,7 +289,7 @@ class _SplitReport:
 
 
 def _weights(part: pa.Table, run: Run) -> np.ndarray | None:
-    """Return the weights with which the classes are as frequent as P(fake) supposes."""
+    """Return the weights with which the classes are as frequent as P(fake) assumes."""
     prior = run.info.prior
     return None if prior is None else class_weights(part["label"].to_numpy() > 0, prior)
 

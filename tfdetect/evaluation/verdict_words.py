@@ -63,6 +63,17 @@ def _kind(run: Run, name: str) -> str:
     return "" if name.lower() in ("fake", "fakes") else f" ({name})"
 
 
+def what_p_fake_assumes(run: Run) -> str:
+    """Return for which images P(fake) is a probability, for the line below a table of verdicts."""
+    prior = run.info.prior
+    if run.info.calibration is None or prior is None:
+        return "P(fake) is a score between 0 and 1, no probability: the detector is not calibrated"
+    return (
+        f"P(fake) assumes that {percent(prior)} of images like these are fake; --prior takes "
+        "another fraction"
+    )
+
+
 def probability_sentence(run: Run, p: float) -> str:
     """Return what P(fake) says about the image."""
     fitted, prior = run.info.calibration, run.info.prior

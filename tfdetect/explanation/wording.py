@@ -134,6 +134,6 @@ def mask_sentence(run: Run, found: Examination) -> str:
 
 def probability_at(run: Run, p: float, prior: float) -> float:
     """Return P(fake) where a fraction `prior` of the images is fake."""
-    supposed = run.info.prior or 0.5
-    more = logit(prior) - logit(supposed)
+    assumed = run.info.prior or 0.5
+    more = logit(prior) - logit(assumed)
     return float(expit(logit(np.clip(p, EPSILON, 1 - EPSILON)) + more))

@@ -15,7 +15,7 @@ from tfdetect.fusion.fusions import Fusion, cross_fit
 from tfdetect.fusion.scores import Scores
 
 METRICS = ("accuracy", "ap", "auc", "log_loss", "ece")
-_PRIOR = 0.5  # fraction of fakes that fused P(fake) supposes, as `Scores.weights` are balanced
+_PRIOR = 0.5  # fraction of fakes that fused P(fake) assumes, as `Scores.weights` are balanced
 _RESAMPLES = 500
 
 

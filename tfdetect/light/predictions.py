@@ -17,7 +17,7 @@ from tfdetect.imaging.formats import MAX_PIXELS, ImageError, read_bytes
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.light.detector import LightDetector, view_parts
 
-_AHEAD = 2  # batches that are decoded while one is predicted
+_PREFETCH = 2  # batches that are decoded while one is predicted
 
 Item = tuple[np.ndarray, np.ndarray]  # pixels or parts, and facts
 
@@ -126,7 +126,7 @@ def _in_batches(load: Callable, paths: Sequence[str], size: int) -> Iterator[tup
                 files = paths[start : start + size]
                 waiting.append((start, [pool.submit(load, path) for path in files]))
 
-        submit(1 + _AHEAD)
+        submit(1 + _PREFETCH)
         while waiting:
             start, futures = waiting.pop(0)
             yield start, [future.result() for future in futures]

@@ -15,7 +15,7 @@ All return:
     probabilities   float32 [B, C], calibrated as the run is
     p_fake          float32 [B], 1 - P(class 0)
     verdict         string [B], a class name, by the run's threshold
-    unsure          bool [B], whether p_fake is in the run's abstention band
+    inconclusive    bool [B], whether p_fake is in the run's abstention band
     in_domain       bool [B], whether the image is like the training images
     domain_reasons  string [B], in what it is unlike them: "size, format, features", or ""
 
@@ -87,7 +87,7 @@ def export_saved_model(
             "probabilities": table,
             "p_fake": fake,
             "verdict": tf.gather(names, tf.where(fake >= run.threshold, most_likely, 0)),
-            "unsure": (fake >= low) & (fake < high),
+            "inconclusive": (fake >= low) & (fake < high),
             **domain(features=scores.features, **known),
             **masks,
         }

@@ -162,6 +162,10 @@ def fit(
         if workers:  # the others cannot go on, so nothing can be finished here
             raise
         interrupted = True
+        log(
+            f"\nInterrupted in epoch {state.epoch + 1}. What was learned so far is evaluated and "
+            "kept; Ctrl-C again ends at once."
+        )
     except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:  # of shards
         raise UserError(
             f"The data cannot be read: {error.message.splitlines()[0]}. If they are shards, run "

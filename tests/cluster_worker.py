@@ -7,6 +7,7 @@ alone. A line "step N" is printed after each step, for tests that kill a worker.
 """
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -30,8 +31,13 @@ class Told(keras.callbacks.Callback):
 
 def main(root: str, folder: str, addresses: str, task: str, *overrides: str) -> int:
     cluster = None if addresses == "-" else Cluster(tuple(addresses.split(",")), int(task))
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
     try:
         devices = configure_devices(cluster=cluster)
+        signal.raise_signal(signal.SIGTERM)
+        assert received  # TensorFlow has not taken the signal away
+        signal.signal(signal.SIGTERM, before)
         detector, state = fit_small(
             Path(root), Path(folder), list(overrides), devices, callbacks=[Told()]
         )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,24 @@ def test_a_signal_is_not_lost_in_a_finalizer(number, capsys):
 
     assert run_command(main, []) == 128 + number
     assert "ignored" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, UserError])
+def test_a_signal_that_foreign_code_turns_into_an_error_is_no_error(kind, capsys):
+    def main(argv):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:  # TensorFlow raises an error of its own in its place
+            raise kind("replaced") from None
+
+    assert run_command(main, []) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "\nStopped.\n"
+
+    def broken(argv):
+        raise kind("not by a signal")
+
+    with pytest.raises(RuntimeError) if kind is RuntimeError else nullcontext():
+        assert run_command(broken, []) == 2
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):

@@ -65,6 +65,8 @@ def main(argv: list[str]) -> int:
         return _wait(workers)
     finally:
         for worker in workers:
+            worker.ask_to_end()
+        for worker in workers:
             worker.end()
 
 
@@ -93,10 +95,14 @@ class _Worker:
         for line in stream:
             console.log(f"[worker {self.task}] {line.rstrip()}")
 
-    def end(self) -> None:
-        """End the process, if it still runs: politely first."""
+    def ask_to_end(self) -> None:
+        """Tell the process to end, if it still runs."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def end(self) -> None:
+        """Wait for the process, which was asked to end, and kill it if it does not."""
+        if self.process.poll() is None:
             try:
                 self.process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:

@@ -14,7 +14,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError, nearest, shortened
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import missing_package
-from tfdetect.core.process import Terminated, command_process
+from tfdetect.core.process import Terminated, command_process, termination
 from tfdetect.core.text import user_path
 
 EXIT_ERROR = 2  # a mistake that the user can fix
@@ -341,15 +341,16 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
         with command_process():
             return main(list(sys.argv[1:] if argv is None else argv)) or 0
     except UserError as error:
-        return _failed(str(error))
+        ended = termination()
+        return _failed(str(error)) if ended is None else _stopped(ended)
     except (KeyboardInterrupt, Terminated) as ended:
-        with suppress(OSError):  # the terminal may be gone
-            console.log("\nStopped.")
-        return ended.code if isinstance(ended, Terminated) else EXIT_INTERRUPTED
+        return _stopped(ended)
     except BrokenPipeError:  # the reader of a pipe went away
         _discard_output()
         return EXIT_BROKEN_PIPE
     except Exception as error:
+        if (ended := termination()) is not None:
+            return _stopped(ended)
         if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
             return _failed(str(missing))
         if (reason := _disk_error(error)) is None:
@@ -358,6 +359,12 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
             f"{reason}. What was finished before is unchanged. Free space or allow access there, "
             "or choose another folder, and run the command again."
         )
+
+
+def _stopped(ended: KeyboardInterrupt | Terminated) -> int:
+    with suppress(OSError):  # the terminal may be gone
+        console.log("\nStopped.")
+    return ended.code if isinstance(ended, Terminated) else EXIT_INTERRUPTED
 
 
 def _failed(message: str) -> int:

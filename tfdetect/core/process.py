@@ -20,6 +20,17 @@ class Terminated(SystemExit):
     code: int
 
 
+_termination: Terminated | None = None  # of the command that runs, or ran last
+
+
+def termination() -> Terminated | None:
+    """Return what a signal raised in this command, if one did.
+
+    TensorFlow's C++ code may raise an error of its own in its place.
+    """
+    return _termination
+
+
 @contextmanager
 def command_process() -> Iterator[None]:
     """Give a command a temporary directory of its own, and let signals end it in order.
@@ -131,16 +142,20 @@ def _is_alive(name: str) -> bool:
 @contextmanager
 def _signals() -> Iterator[None]:
     """Let `_ENDING` raise `Terminated`, once, and see to it that this and Ctrl-C are not lost."""
+    global _termination
+    _termination = None
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     raised = False
 
     def terminate(number: int, frame: object) -> None:
+        global _termination
         nonlocal raised
         if not raised:  # a second signal would interrupt the cleaning up
             raised = True
-            raise Terminated(128 + number)
+            _termination = Terminated(128 + number)
+            raise _termination
 
     def once_more(lost: "sys.UnraisableHookArgs") -> None:
         """Send a signal again whose exception fell into a finalizer, where Python drops it."""

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,6 +67,7 @@ class Workers:
         options = tf.distribute.experimental.CommunicationOptions(implementation=implementation)
         with self.translated():
             self.strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        _handle_sigterm_again()
         keras_trainer.reduce_per_replica = _reduce_over_workers
 
     @contextmanager
@@ -177,6 +180,13 @@ class Workers:
     def leave(self) -> None:
         """Tell the other workers that this one is done, so that they do not miss it."""
         context._reset_context()
+
+
+def _handle_sigterm_again() -> None:
+    """Give SIGTERM back to Python: the strategy has installed a handler that ignores it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def prepare_model(model: keras.Model) -> None:

@@ -31,8 +31,8 @@ def calibration_sentence(run: Run) -> str:
     return (
         f"P(fake) is calibrated ({fitted.method}) on {fitted.images:,} validation images, of which "
         f"{fitted.fake_fraction:.0%} are fake. It assumes that {prior:.0%} of the images that the "
-        "detector is asked about are fake: where fakes are rarer, it is too high, and `predict "
-        "--prior` takes the fraction to expect. On images unlike the validation images it is not "
+        "detector is asked about are fake: where fakes are rarer, it is too high, unless --prior "
+        "says which fraction to expect. On images unlike the validation images it is not "
         "calibrated."
     )
 

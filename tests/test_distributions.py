@@ -137,7 +137,9 @@ def test_a_run_without_its_keras_model_predicts(photos, tmp_path):
     run = open_run(ROOT / "saved_models" / "photo_detector")
     folder = tmp_path / "run"
     (folder / "exports").mkdir(parents=True)
-    for name in ("run.json", "experiment.yaml", "exports/detector_float16.onnx"):
+    names = ("run.json", "experiment.yaml", "domain.npy", "training_images.npy",
+             "exports/detector_float16.onnx")  # fmt: skip
+    for name in names:
         (folder / name).write_bytes((run.path / name).read_bytes())
     done = run_light("predict", folder, photos / "rocket.jpg", "--json")
     assert json.loads(done.stdout)[0]["error"] is None

@@ -341,16 +341,16 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
         with command_process():
             return main(list(sys.argv[1:] if argv is None else argv)) or 0
     except UserError as error:
-        ended = termination()
-        return _failed(str(error)) if ended is None else _stopped(ended)
+        asked = termination()
+        return _failed(str(error)) if asked is None else _stopped(asked)
     except (KeyboardInterrupt, Terminated) as ended:
         return _stopped(ended)
     except BrokenPipeError:  # the reader of a pipe went away
         _discard_output()
         return EXIT_BROKEN_PIPE
     except Exception as error:
-        if (ended := termination()) is not None:
-            return _stopped(ended)
+        if (asked := termination()) is not None:
+            return _stopped(asked)
         if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
             return _failed(str(missing))
         if (reason := _disk_error(error)) is None:

@@ -9,11 +9,13 @@ from commands import call
 
 from tfdetect.__main__ import COMMANDS
 
-SHORT = ("--set", "training.epochs=1", "--set", "training.steps_per_epoch=4", "--quiet")
-# Small networks that train in seconds on forgeries of 64 pixels.
+# Small networks that train in seconds.
+OPTIONS = "model.options={widths: [8, 16], blocks: [1, 1], strides: [2, 2], stem: 8}"
+SHORT = ("--set", "training.epochs=1", "--set", "training.steps_per_epoch=4", "--set", OPTIONS,
+         "--quiet")  # fmt: skip
+# On forgeries of 64 pixels.
 LOCALIZER = (
     "data.image_size=64", "data.augment=[]", "training.batch_size=8",
-    "model.options={widths: [8, 16], blocks: [1, 1], strides: [2, 2], stem: 8}",
     "model.mask_options={width: 8, finest: 4}",
 )  # fmt: skip
 

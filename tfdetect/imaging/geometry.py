@@ -39,8 +39,10 @@ def resize(
         pixels = tf.image.resize(
             image, _scaled(current, size, policy), method, antialias=not nearest
         )
-        if policy != "stretch":
-            pixels = tf.image.resize_with_crop_or_pad(pixels, height, width)
+        if policy == "crop":
+            pixels = _center(pixels, [height, width])
+        elif policy == "pad":
+            pixels = _padded(pixels, [height, width])
         return to_uint8(pixels)
 
     result = tf.cond(tf.reduce_all(current == [height, width]), lambda: to_uint8(image), change)
@@ -63,6 +65,23 @@ def restore(masks: tf.Tensor, original: tf.Tensor, policy: str) -> tf.Tensor:
         scaled = _scaled(original, masks.shape[1:3], policy)
         masks = tf.image.resize_with_crop_or_pad(masks, scaled[0], scaled[1])
     return tf.image.resize(masks, original)
+
+
+def _center(image: tf.Tensor, size: list[int]) -> tf.Tensor:
+    """Return the center of an image that is nowhere smaller.
+
+    TensorFlow's `resize_with_crop_or_pad` does this too, in ten times as many operations.
+    """
+    top, left = tf.unstack((tf.shape(image)[-3:-1] - size) // 2)
+    return image[..., top : top + size[0], left : left + size[1], :]
+
+
+def _padded(image: tf.Tensor, size: list[int]) -> tf.Tensor:
+    """Return an image that is nowhere larger in the middle of a black one."""
+    missing = size - tf.shape(image)[-3:-1]
+    sides = tf.stack([missing // 2, missing - missing // 2], axis=1)
+    around = [[0, 0]] * (image.shape.rank - 3)
+    return tf.pad(image, tf.concat([*([around] if around else []), sides, [[0, 0]]], axis=0))
 
 
 def _scaled(current: tf.Tensor, size: tuple[int, int], policy: str) -> tf.Tensor:

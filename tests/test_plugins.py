@@ -68,7 +68,9 @@ def squared(classes, label_smoothing, factor: float = 1.0):
 @tfdetect.register_augmentation("mine_invert")
 def invert(images, seed, probability: float = 0.5):
     chosen = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < probability
-    return tf.where(chosen, 255 - images, images)
+    if tf.reduce_any(chosen):  # Python, which AutoGraph translates
+        images = tf.where(chosen, 255 - images, images)
+    return images
 """
 EXPERIMENT = """
 name: mine

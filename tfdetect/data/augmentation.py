@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -48,7 +49,10 @@ def augment(
         offered = {"size": size, "targets": targets, "masks": masks}
         given = {name: value for name, value in offered.items() if name in accepted}
         step_seed = tf.random.experimental.stateless_fold_in([seed, number], position)
-        result = function(images, step_seed, **step.params, **given)
+        apply = partial(function, **step.params)
+        if not function.__module__.startswith("tfdetect."):
+            apply = tf.function(apply)  # translates Python's `if` and `for` over tensors
+        result = apply(images, step_seed, **given)
         images, *rest = result if isinstance(result, tuple) else (result,)
         if "targets" in accepted:
             targets, *rest = rest

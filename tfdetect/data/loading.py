@@ -12,10 +12,10 @@ from tfdetect.core.experiment import Equalize
 from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.data.targets import UNKNOWN
-from tfdetect.imaging.decode import rare_branch
 from tfdetect.imaging.equalize import equalize_images, equalize_randomly
 from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.imaging.geometry import fold_in, resize, uncropped, window, windows
+from tfdetect.imaging.graph import rare_branch, traced_as_written
 from tfdetect.imaging.image_facts import image_facts
 from tfdetect.imaging.read import decode_any
 
@@ -198,6 +198,7 @@ def image_dataset(
         mask uint8 [b, *size, 1] of `view_mask` if wanted.
     """
 
+    @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
         if masks is None:
             return index, load_image(source.load(item), size, policy, equalizing, source.max_pixels)
@@ -233,6 +234,7 @@ def view_dataset(
         `image_facts`.
     """
 
+    @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple:
         data = source.load(item)
         image = decode_any(data, source.max_pixels)
@@ -260,6 +262,7 @@ def native_images(
         `image_facts`).
     """
 
+    @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
         data = source.load(item)
         image = decode_any(data, source.max_pixels)
@@ -276,6 +279,7 @@ def native_images(
 def hash_images(source: Files | Records, batch_size: int = 256) -> tf.data.Dataset:
     """Return batches of (index int64 [b], facts int64 [b, 5]) of the images that can be read."""
 
+    @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         data = source.load(item)
         return index, image_facts(data, decode_any(data, source.max_pixels))

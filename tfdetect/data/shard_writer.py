@@ -21,6 +21,7 @@ from tfdetect.data.masks import check_masks
 from tfdetect.data.sources import Files, mask_codings, read_mask
 from tfdetect.imaging.formats import ImageError, read_bytes
 from tfdetect.imaging.geometry import resize
+from tfdetect.imaging.graph import traced_as_written
 from tfdetect.imaging.read import decode_any, decoding_error
 
 TEXTS = ("path", "dataset", "generator", "group")  # columns that each record stores as text
@@ -68,7 +69,7 @@ class ShardWriter:
         text, number = tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)
         signature = [text, text, number, tf.TensorSpec([], tf.bool)]
         # Traced once, not for every shard.
-        self._encode = tf.function(self._encode_row, input_signature=signature)
+        self._encode = tf.function(self._encode_row, input_signature=signature, autograph=False)
 
     def write(
         self, shard: str, rows: pa.Table, bar: console.Progress, stop: threading.Event
@@ -128,6 +129,7 @@ class ShardWriter:
         codings = tf.constant(mask_codings(self._catalog, rows)[1])
         kept = tf.constant(np.asarray(pc.is_in(rows["format"], pa.array(_KEPT_FORMATS))))
 
+        @traced_as_written
         def encode(number: tf.Tensor) -> tuple:
             row = images.path(number), masks.path(number), codings[number], kept[number]
             return number, *self._encode(*row)

@@ -14,6 +14,7 @@ from tfdetect.core.text import ENCODED_BYTE, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.imaging.decode_mask import decode_mask
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError, file_problem, read_bytes
+from tfdetect.imaging.graph import traced_as_written
 from tfdetect.imaging.mask_coding import STANDARD, MaskCoding
 from tfdetect.imaging.read import decoding_error
 
@@ -72,7 +73,8 @@ class Files:
 
     def stream(self) -> tf.data.Dataset:
         """Return (index int64, item for `load`) of every image, in order."""
-        return tf.data.Dataset.range(len(self)).map(lambda index: (index, self.path(index)))
+        item = traced_as_written(lambda index: (index, self.path(index)))
+        return tf.data.Dataset.range(len(self)).map(item)
 
     def path(self, index: tf.Tensor) -> tf.Tensor:
         """Return the path of an image, a scalar string; "" if there is no image."""
@@ -158,14 +160,14 @@ class Records:
         names = np.array(self.shards, str)[self.shard[starts]]
         numbers = tf.constant(self.record)
 
+        @traced_as_written
         def load(name: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tuple:
             records = read_records(name[None])
             return tf.range(start, end), tf.gather(records, numbers[start:end])
 
         parts = tf.data.Dataset.from_tensor_slices((names, starts, ends))
-        return parts.map(load).prefetch(1).flat_map(
-            lambda *part: tf.data.Dataset.from_tensor_slices(part)
-        )  # fmt: skip
+        split = traced_as_written(lambda *part: tf.data.Dataset.from_tensor_slices(part))
+        return parts.map(load).prefetch(1).flat_map(split)
 
     def load(self, item: tf.Tensor) -> tf.Tensor:
         """Return the encoded images, strings, of one item of the stream or of several."""

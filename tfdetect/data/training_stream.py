@@ -31,6 +31,7 @@ from tfdetect.data.sampling import Sampler, ShardPools, find_strata
 from tfdetect.data.sources import Files, Masks, Records, read_records
 from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
 from tfdetect.imaging.draws import Part, drawing_for
+from tfdetect.imaging.graph import traced_as_written
 
 _ENDLESS = np.iinfo(np.int64).max
 
@@ -330,7 +331,9 @@ class TrainingStream:
         else:
             batches = self._from_files(start_step, self.examples.images, loaded)
         if part is not loaded:  # an augmentation needed the whole batch
-            batches = batches.map(lambda *batch: tf.nest.map_structure(_own(part), batch))
+            batches = batches.map(
+                traced_as_written(lambda *batch: tf.nest.map_structure(_own(part), batch))
+            )
         return without_autotuning(batches.prefetch(PREFETCH))
 
     def _order(self, start_step: int, part: Part | None) -> tf.data.Dataset:
@@ -338,11 +341,14 @@ class TrainingStream:
         positions = tf.data.Dataset.range(start_step * self.batch_size, _ENDLESS)
         positions = positions.batch(self.batch_size, drop_remainder=True)
         own = _own(part)
-        return positions.map(lambda batch: (own(batch), own(self.sampler.indices(batch))))
+        return positions.map(
+            traced_as_written(lambda batch: (own(batch), own(self.sampler.indices(batch))))
+        )
 
     def _from_memory(
         self, start_step: int, decoded: tuple[tf.Tensor, ...], part: Part | None
     ) -> tf.data.Dataset:
+        @traced_as_written
         def gather(positions: tf.Tensor, indices: tf.Tensor) -> tuple:
             images = [tf.gather(each, indices) for each in decoded]
             return self._finish_batch(part, positions, indices, *images)
@@ -352,14 +358,17 @@ class TrainingStream:
     def _from_files(self, start_step: int, images: Files, part: Part | None) -> tf.data.Dataset:
         masks = self.examples.masks
 
+        @traced_as_written
         def load(position: tf.Tensor, index: tf.Tensor) -> tuple:
             item = images.path(index)
             mask = () if masks is None else (masks.load(index, item),)
             return position, index, *self._load(position, images.load(item), *mask)
 
+        @traced_as_written
         def count(positions: tf.Tensor, *rest: tf.Tensor) -> tuple:
             return self._count_skipped(part, positions), *rest
 
+        @traced_as_written
         def finish(*batch: tf.Tensor) -> tuple:
             return self._finish_batch(part, *batch)
 
@@ -387,6 +396,7 @@ class TrainingStream:
             for channels, _ in zip((3, 1), sources)
         )
 
+        @traced_as_written
         def read_pool(pool: tf.Tensor) -> tuple:
             shards = pools.shards_in(pool)
             begin, size = tf.gather(starts, shards), tf.gather(sizes, shards)
@@ -395,14 +405,18 @@ class TrainingStream:
             order = order[tf.where(pool == first, tf.constant(skip, tf.int64), 0) :]
             return read_records(tf.gather(names, shards)), rows, order
 
+        @traced_as_written
         def split_pool(pool: tf.Tensor, rows: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
             parts = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-            return parts.map(lambda part: (tf.gather(rows, part), tf.gather(pool, part)))
+            return parts.map(
+                traced_as_written(lambda part: (tf.gather(rows, part), tf.gather(pool, part)))
+            )
 
         def load_one(one: tuple) -> tuple:
             position, data, *mask = one
             return self._load(position, data, *map(Masks.decode, mask))
 
+        @traced_as_written
         def load(step: tf.Tensor, batch: tuple) -> tuple:
             own = _own(part)
             indices, items = map(own, batch)

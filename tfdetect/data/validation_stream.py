@@ -19,6 +19,7 @@ from tfdetect.data.loading import (
 )
 from tfdetect.data.sources import image_source
 from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
+from tfdetect.imaging.graph import traced_as_written
 
 
 def validation_data(
@@ -62,6 +63,7 @@ def validation_data(
     labels = tf.constant(examples.labels.astype(np.int64))
     has_mask = tf.constant(examples.has_mask) if with_masks else None
 
+    @traced_as_written
     def pad(indices: tf.Tensor, *batch: tf.Tensor) -> tuple:
         missing = batch_size - tf.shape(indices)[0]
 
@@ -85,7 +87,8 @@ def validation_data(
         padded = padded.concatenate(tf.data.Dataset.from_tensors(empty).repeat()).take(count)
     if data.cache != "none" and fits_in_memory(len(examples), data.image_size, examples.channels):
         padded = padded.cache()
-    floats = padded.map(lambda x, y, w: (tf.cast(x, tf.float32), y, w), WORKERS)
+    to_floats = traced_as_written(lambda x, y, w: (tf.cast(x, tf.float32), y, w))
+    floats = padded.map(to_floats, WORKERS)
     return without_autotuning(floats.prefetch(PREFETCH))
 
 
@@ -111,6 +114,5 @@ def unaugmented_images(
     images = image_dataset(
         source, data.image_size, data.resize, batch_size, equalizing=data.equalize
     )
-    return without_autotuning(
-        images.map(lambda _, x: tf.cast(x, tf.float32), WORKERS).prefetch(PREFETCH)
-    )
+    to_floats = traced_as_written(lambda _, x: tf.cast(x, tf.float32))
+    return without_autotuning(images.map(to_floats, WORKERS).prefetch(PREFETCH))

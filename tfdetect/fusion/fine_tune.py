@@ -16,6 +16,7 @@ from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation.calibration import log_loss, logit
 from tfdetect.fusion.scores import balanced_weights
+from tfdetect.imaging.graph import traced_as_written
 from tfdetect.models.inference import predict_views
 from tfdetect.training.losses import losses_of
 
@@ -66,6 +67,7 @@ def fine_tune(
         order = rng.permutation(rows.num_rows)
         row_numbers = tf.constant(order)
 
+        @traced_as_written
         def batch(index: tf.Tensor, images: tuple, row_numbers: tf.Tensor = row_numbers) -> tuple:
             index = tf.gather(row_numbers, index)
             mirrored = tf.random.uniform([tf.shape(index)[0]]) < 0.5
@@ -109,7 +111,7 @@ def _validation_loss(
 ) -> float:
     """Return the balanced log-loss of P(fake) on the validation split."""
     rows = catalog.split("validation")
-    predict = tf.function(lambda parts: predict_views(detector, parts))
+    predict = tf.function(lambda parts: predict_views(detector, parts), autograph=False)
     weights, fake = _weights(rows), rows["label"].to_numpy() > 0
     total = weight = 0.0
     for index, images in view_dataset(image_source(catalog, rows), views, batch_size):

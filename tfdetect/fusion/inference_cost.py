@@ -55,7 +55,7 @@ def _images_per_second(model: keras.Model, views: Sequence[View]) -> float:
         tf.constant(noise.integers(0, 256, (_BATCH_SIZE, v.crops, *v.size, 3)), tf.float32)
         for v in views
     ]
-    predict = tf.function(lambda *parts: predict_views(model, parts))
+    predict = tf.function(lambda *parts: predict_views(model, parts), autograph=False)
     predict(*images)
     seconds = []
     for _ in range(_ROUNDS):

@@ -36,7 +36,7 @@ def score_members(
     """
     model = network.score_model()
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def predict(views: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
         if len(views) == 1:
             [windows] = views

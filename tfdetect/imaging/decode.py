@@ -12,6 +12,8 @@ from math import isqrt
 
 import tensorflow as tf
 
+from tfdetect.imaging.graph import rare_branch
+
 # Decodes a file that is no plain JPEG or PNG: its bytes, scalar string -> uint8 [H, W, 3].
 Special = Callable[[tf.Tensor], tf.Tensor]
 
@@ -30,12 +32,6 @@ _JPEG_SCAN = rb"\C*\x00(?:\x08\x01\C{2}|\x0a\x02\C{4}|\x0c\x03\C{6})\x00[\x00\x3
 _PNG_METADATA = rb"\C*(?:eXIf|Raw profile type exif|XML:com\.adobe\.xmp)\C*"
 _PLAIN_PNG = rb"\CPNG\r\n\x1a\n\C{4}IHDRSIDESIDE"
 _NOTHING = rb"[^\x00-\x{10FFFF}]"
-
-# A branch that is not taken still costs a little for each of its operations; as a function that
-# stays one, it costs one operation.
-rare_branch = tf.function(
-    autograph=False, experimental_attributes={"_noinline": True, "_tf_data_function": True}
-)
 
 
 def refuse(reason: tf.Tensor) -> tf.Tensor:

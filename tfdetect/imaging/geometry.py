@@ -238,7 +238,7 @@ def _take_both(
     return take(images, rows, columns), None if masks is None else take(masks, rows, columns)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def take(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
     """Return rows and columns of each image.
 
@@ -378,7 +378,7 @@ def warp(
 
 
 # One fused loop, seven times as fast on CPUs as ImageProjectiveTransformV3.
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _bilinear(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Return bilinear samples of each image under its affine map, float32 [6, B]: y, then x."""
     _, height, width, _ = images.shape
@@ -393,7 +393,7 @@ def _bilinear(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]) -> tf.T
     return tf.cast(above * (1 - down) + below * down + 0.5, tf.uint8)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _nearest(images: tf.Tensor, maps: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Return the nearest pixels of each image under its affine map, float32 [6, B]: y, then x."""
     y, x = _coordinates(images, maps, size)

@@ -87,7 +87,7 @@ def free_form_masks(
     return tf.where(fits, masks, _blobs(fold_in(seed, 9), shape, min_area, max_area))[..., None]
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _strokes(seed: tf.Tensor, count: int, height: int, width: int) -> tf.Tensor:
     """Draw strokes of the same distribution as `mask_makers.brush`; bool [B, H, W]."""
     radius, scale = math.hypot(height, width) / 8, math.sqrt(height * width) / 256
@@ -193,7 +193,7 @@ def _halved(x: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(x, [2, 4])
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _soften(holes: tf.Tensor, edge: int) -> tf.Tensor:
     """Return the opacity of fills, float32 [B, H, W, 1].
 

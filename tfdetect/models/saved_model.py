@@ -45,6 +45,7 @@ from tfdetect.core.run_info import TrainingImages
 from tfdetect.imaging.decode_in_graph import decode_in_graph, refusal
 from tfdetect.imaging.facts import SIGNATURES
 from tfdetect.imaging.geometry import windows
+from tfdetect.imaging.graph import traced_as_written
 from tfdetect.imaging.image_facts import first_bytes, is_format
 from tfdetect.models.feature_distance import distances_in_graph, feature_width, with_features
 from tfdetect.models.inference import (
@@ -171,7 +172,9 @@ def _decoded(data: tf.Tensor, webp: bool) -> tuple[tf.Tensor, tf.Tensor]:
         uint8 [H, W, 3] and the reason, scalar string: one black pixel with a reason, or an image
         with "".
     """
-    images = tf.data.Dataset.from_tensors(data).map(lambda data: _attempt(data, webp))
+    images = tf.data.Dataset.from_tensors(data).map(
+        traced_as_written(lambda data: _attempt(data, webp))
+    )
     damaged = tf.data.Dataset.from_tensors((_black(), _DAMAGED))
     image, error = images.ignore_errors().concatenate(damaged).take(1).get_single_element()
     image.set_shape([None, None, 3])
@@ -193,6 +196,7 @@ def _decoded_views(
     """
     count = tf.size(files, tf.int64)
 
+    @traced_as_written
     def load(index: tf.Tensor, data: tf.Tensor) -> tuple:
         image, error = _attempt(data, webp)
         return index, view(image), error

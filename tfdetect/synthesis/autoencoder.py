@@ -24,7 +24,9 @@ class Autoencoder:
 
     def __init__(self, model: keras.Model):
         self._model = model
-        self._apply = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+        self._apply = tf.function(
+            lambda x: model(x, training=False), reduce_retracing=True, autograph=False
+        )
 
     def reconstruct(self, image: np.ndarray) -> np.ndarray:
         """Encode and decode an image.

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfdetect.data.sampling import permute
 from tfdetect.imaging.draws import Part
+from tfdetect.imaging.graph import traced_as_written
 from tfdetect.models.detector import backbone_of
 from tfdetect.models.nearest_neighbors import NearestNeighbors
 from tfdetect.models.spectral_front_ends import Standardize
@@ -42,7 +43,9 @@ def on_features(
     features = detector.layers[detector.layers.index(backbone_of(detector)) + 1].input
     encoder = keras.Model(detector.inputs[0], features)
     head = keras.Model(features, detector.output, name="head")
-    encode = tf.function(lambda images: encoder(images, training=False), reduce_retracing=True)
+    encode = tf.function(
+        lambda images: encoder(images, training=False), reduce_retracing=True, autograph=False
+    )
 
     def computed(source: Iterable) -> tuple:
         parts = [
@@ -62,6 +65,7 @@ def on_features(
     size = len(examples[0])
 
     def stream(start_step: int) -> tf.data.Dataset:
+        @traced_as_written
         def pick(step: tf.Tensor) -> tuple:
             position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
             if part is not None:

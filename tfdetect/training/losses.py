@@ -6,6 +6,7 @@ import tensorflow as tf
 from tfdetect.core import registry
 from tfdetect.core.experiment import Training
 from tfdetect.core.options import check_options
+from tfdetect.imaging.graph import traced_as_written
 from tfdetect.models.tensors import Tensor
 from tfdetect.training.mask_losses import MaskCriterion
 
@@ -37,6 +38,7 @@ def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dic
     return losses, {name: weights[name] for name in losses}
 
 
+@traced_as_written
 def with_aux_mask(images: tf.Tensor, *rest: dict[str, tf.Tensor]) -> tuple:
     """Return a batch whose targets and weights also have an auxiliary mask."""
     return images, *({**part, "mask_aux": part["mask"]} for part in rest)

@@ -31,7 +31,7 @@ class AverageWeights(keras.callbacks.Callback):
         self.variables = [tf.Variable(_value(v)) for v in model.trainable_variables]
         averages, weights = self.variables, model.trainable_variables
 
-        @tf.function
+        @tf.function(autograph=False)
         def update(momentum: tf.Tensor) -> None:
             for average, weight in zip(averages, weights):
                 keep = tf.cast(momentum, average.dtype)

@@ -22,6 +22,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_bytes
 from tfdetect.core.rendezvous import meet
 from tfdetect.imaging.draws import Part
+from tfdetect.imaging.graph import traced_as_written
 
 REGISTER_SECONDS = 300  # that workers wait for each other at the start
 HEARTBEAT_SECONDS = 20  # without a sign of life, after which a worker counts as lost
@@ -162,6 +163,7 @@ class Workers:
         """
         replicas = len(self.strategy.extended.worker_devices)
 
+        @traced_as_written
         def split(*batch: Any) -> Any:
             def parts(x: tf.Tensor) -> tf.Tensor:
                 return tf.reshape(x, [replicas, x.shape[0] // replicas, *x.shape[1:]])

@@ -1,14 +1,17 @@
 """Layouts of public datasets: small trees of their exact shapes, and what is understood of them."""
 
 import json
+import os
 
+import pyarrow as pa
 import pytest
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.locate import locate
 from tfdetect.data.scan import scan
-from tfdetect.data.scan_result import IS_MASK
+from tfdetect.data.scan_result import IS_MASK, Scan
+from tfdetect.data.split_lists import read_split_files
 
 
 def files(root, *paths):
@@ -88,6 +91,19 @@ def test_deepfakeart_on_kaggle_has_its_official_splits(deepfakeart_on_kaggle):
         "similar/inpainting/15/inpainting.png": "test",
     }
     assert not scanned.warnings
+
+
+def test_lists_of_splits_are_read_like_other_documents(tmp_path):
+    spec = load_spec("deepfakeart")[0].model_copy(update={"split_files": {"test": ("list.json",)}})
+    nothing = Scan(*[pa.table({})] * 3)
+    os.mkfifo(tmp_path / "list.json")
+    with pytest.raises(UserError, match=r"list\.json is not a file"):
+        read_split_files(spec, tmp_path, nothing)
+    (tmp_path / "list.json").unlink()
+    for content in (b"\xff[]", b"[" * 100_000, b'["a"'):
+        (tmp_path / "list.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"list\.json is n"):
+            read_split_files(spec, tmp_path, nothing)
 
 
 def test_all_kinds_of_deepfakeart_on_request(deepfakeart_on_kaggle):

@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 from conftest import write_images
+from zoo import png_with_size
 
 from tfdetect.api import shipped
 from tfdetect.core.errors import UserError
@@ -34,6 +35,8 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
     write_images(tmp_path / "small", 2, 0, side=32)
     write_images(tmp_path / "large", 2, 0, side=300)
     (tmp_path / "large" / "broken.jpg").write_bytes(b"no image")
+    bomb = png_with_size((tmp_path / "small/000.png").read_bytes(), 20_000, 20_000)
+    (tmp_path / "small" / "bomb.png").write_bytes(bomb)  # counts for nothing
 
     def chosen(*images, **kwargs):
         return shipped.shipped_detector([str(tmp_path / image) for image in images], **kwargs)[0]

@@ -233,6 +233,16 @@ def test_a_union_of_itself_is_refused(tmp_path, monkeypatch):
         load_spec("a.yaml")
     with pytest.raises(UserError, match=r"a part is c\.yaml, which has parts of its own"):
         load_spec("b.yaml")
+    (tmp_path / "c.yaml").unlink()
+    with pytest.raises(UserError, match=r"b\.yaml, part 1: There is no dataset file 'c\.yaml'"):
+        load_spec("b.yaml")
+
+
+@pytest.mark.parametrize("value", ["!!float abc", "!!int abc", "0x_", "2001-99-99", "!!bool x"])
+def test_a_value_that_is_no_number_is_named_with_its_line(value, tmp_path):
+    (tmp_path / "a.yaml").write_text(f"name: a\ntest_fraction: {value}\n")
+    with pytest.raises(UserError, match=r"a\.yaml, line 2: this is not YAML"):
+        load_spec(str(tmp_path / "a.yaml"))
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".x", "", "x" * 201, "a\u202eb"])

@@ -30,6 +30,9 @@ from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
 
 
+ROOT = Path(__file__).parents[1]
+
+
 def files_of(root):
     return sorted(str(p) for p in Path(root, "test").rglob("*.png"))
 
@@ -48,7 +51,7 @@ def test_predict_is_the_keras_model(shared_run):
 
 
 FOREIGN = """
-import json, sys
+import json, os, sys
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 data = [tf.io.read_file(path) for path in sys.argv[2:]]
@@ -56,10 +59,17 @@ encoded = model.signatures["encoded"](encoded_images=tf.stack(data))
 images = [tf.io.decode_image(d, channels=3, expand_animations=False) for d in data]
 single = [model.signatures["serving_default"](images=tf.cast(i, tf.float32)[None]) for i in images]
 assert not any(name.startswith(("tfdetect", "keras_hub")) for name in sys.modules)
+# Its Keras file needs this package's layers.
+import keras
+sys.path.insert(0, os.environ["ROOT"])
+import tfdetect.models.layers
+network = keras.saving.load_model(sys.argv[1] + "/../model.keras", compile=False)
+resized = tf.image.resize(tf.cast(images[0], tf.float32)[None], network.input_shape[1:3])
 print(json.dumps({
     "encoded": encoded["p_fake"].numpy().tolist(),
     "images": [float(s["p_fake"][0]) for s in single],
     "probabilities": encoded["probabilities"].numpy().tolist(),
+    "logit": float(network(resized, training=False)["label"][0, 0]),
     "names": [n.decode() for n in encoded["class_names"].numpy()[0]],
 }))
 """
@@ -74,7 +84,7 @@ def test_saved_model_in_a_process_with_tensorflow_alone(shared_run, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FOREIGN, str(run.path / "saved_model"), *paths],
         capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"ROOT": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -84,6 +94,8 @@ def test_saved_model_in_a_process_with_tensorflow_alone(shared_run, tmp_path):
     np.testing.assert_allclose(answer["images"][:-1], ours["p_fake"].to_numpy()[:-1], atol=1e-5)
     assert abs(answer["images"][-1] - answer["encoded"][-1]) < 0.05
     assert answer["names"] == ["real", "fake"]
+    raw = ours["p_fake_raw"][0].as_py()
+    np.testing.assert_allclose(1 / (1 + np.exp(-answer["logit"])), raw, atol=1e-5)
     np.testing.assert_allclose(
         np.array(answer["probabilities"])[:, 1], answer["encoded"], atol=1e-6
     )

@@ -143,6 +143,33 @@ def test_runs(tmp_path, pictures, capsys):
     report.end("runs")
 
 
+def test_damaged_files_of_runs(tmp_path, capsys, shared_run):
+    """Commands that read more of a run than its model: one message, and the run is as it was."""
+    report = Report(capsys)
+    for name in ("run", "other"):
+        shutil.copytree(shared_run[0].path, tmp_path / name)
+    run, other, out = tmp_path / "run", tmp_path / "other", tmp_path / "out"
+    commands = {
+        "evaluate": [run, "--output", out], "calibrate": [run], "export": [run],
+        "explain": [run, "--count", "2", "--output", out], "compare": [run, other],
+        "ensemble": [run, other, "--output", tmp_path / "both"],
+    }  # fmt: skip
+    files = ["metrics.json", "history.csv", "domain.npy", "training_images.npy", "skipped.csv",
+             "dataset.yaml", "experiment.yaml", "model_card.md", "predictions/test.parquet",
+             "predictions/validation.parquet"]  # fmt: skip
+    odd = [b"\xff\x00 a,b\n\xe9", b'{"test": [1, {"a": 2}]}']
+    for name in files:
+        kept = (run / name).read_bytes()
+        for content in (b"", kept[: len(kept) // 2], *odd):
+            for command, arguments in commands.items():
+                (run / name).write_bytes(content)
+                report.run(f"{name} {content[:9]!r}", command, arguments)
+                shutil.rmtree(tmp_path / "both", ignore_errors=True)
+            shutil.rmtree(run)
+            shutil.copytree(shared_run[0].path, run)
+    report.end("damaged files of runs")
+
+
 def test_manifests(tmp_path, pictures, capsys):
     report = Report(capsys)
     file = pictures / "list.csv"

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from tfdetect.api.arguments import RunLike, checked, run_of
+from tfdetect.core.documents import read_text
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.model_hubs import (
@@ -64,7 +65,7 @@ def push(
             shutil.copyfile(run.path / name, folder / name)
         write_text(folder / "run.json", run.public_info().model_dump_json(indent=2) + "\n")
         card = run.path / "model_card.md"
-        text = card.read_text(encoding="utf-8") if card.is_file() else f"# {run.name}\n"
+        text = read_text(card) if card.is_file() else f"# {run.name}\n"
         header = card_header(run.name, run.results, run.info.dataset.name, license_name)
         write_text(folder / "README.md", header + "\n" + text + _how_to_load(address))
         return str(push_files(folder, address, private, license_name))

@@ -2,6 +2,7 @@
 
 import glob
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tfdetect.core.documents import shipped
@@ -66,18 +67,13 @@ def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, 
 
 def _shorter_sides(images: Sequence[str]) -> list[int]:
     """Return the shorter sides of the first images that can be read, in pixels."""
-    from PIL import Image
-
     from tfdetect.data.image_files import find_images
+    from tfdetect.imaging.formats import ImageError, size_of
 
     sides = []
     for file in find_images(list(images)).paths[:_LOOKED_AT]:
-        try:
-            if Path(file).is_file():
-                with Image.open(file) as image:
-                    sides.append(min(image.size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue  # the prediction says what is wrong with it
+        with suppress(ImageError):  # the prediction says what is wrong with it
+            sides.append(min(size_of(file)))
     return sides
 
 

@@ -26,7 +26,18 @@ MAX_JSON_BYTES = 2**26  # of one that a command writes, such as the metrics of a
 MAX_DEPTH = 50
 MAX_NODES = 100_000
 _MAX_MISTAKES = 20  # that a message lists
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
+    """Says on which line a value is that looks like a number or a date and is none."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, ArithmeticError, LookupError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
 
 
 class Document(BaseModel):

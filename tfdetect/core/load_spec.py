@@ -135,7 +135,12 @@ def _with_parts(
     for part in listed if isinstance(listed, list) else []:
         part = {"dataset": part} if isinstance(part, str) else part
         if isinstance(part, dict) and isinstance(part.get("dataset"), str) and "spec" not in part:
-            spec, found = _load(part["dataset"], None, union=file)
+            try:
+                spec, found = _load(part["dataset"], None, union=file)
+            except UserError as error:
+                if str(error).startswith(str(file)):
+                    raise
+                raise UserError(f"{file}, part {len(parts) + 1}: {error}") from None
             part = {**part, "spec": spec}
             folders |= found
         parts.append(part)

@@ -468,6 +468,13 @@ def new_run_path(output: Path, name: str) -> Path:
         number += 1
 
 
+def _has_text(path: Path, text: str) -> bool:
+    try:
+        return read_text(path) == text
+    except UserError:  # of another run, which is no concern here
+        return False
+
+
 def find_unfinished(output: Path, experiment: Experiment) -> Path:
     """Return the latest unfinished or interrupted run of this very experiment below `output`.
 
@@ -479,11 +486,7 @@ def find_unfinished(output: Path, experiment: Experiment) -> Path:
         if (folder / "state").is_dir() or folder.name.endswith(PARTIAL)
     ]  # fmt: skip
     text = experiment.to_yaml()
-    same = [
-        folder for folder in found
-        if (folder / "experiment.yaml").is_file()
-        and (folder / "experiment.yaml").read_text(encoding="utf-8") == text
-    ]  # fmt: skip
+    same = [folder for folder in found if _has_text(folder / "experiment.yaml", text)]
     if not same:
         others = ", ".join(str(f) for f in found) or "none"
         raise UserError(

@@ -1,15 +1,16 @@
 """Chooses the experiment for a folder of images that names none, by the images' size."""
 
 import importlib.util
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tfdetect.core.image_names import is_image
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.walk import Walk
+from tfdetect.imaging.formats import ImageError, size_of
 
 PHOTO_SIDE = 200  # pixels: from this median of the shorter sides on, images are photographs
 WITH_WEIGHTS, FROM_SCRATCH = "photos", "photos_from_scratch"
@@ -44,11 +45,6 @@ def _median_side(folder: Path) -> int | None:
     chosen = np.unique(np.linspace(0, len(images) - 1, min(_READ, len(images))).astype(int))
     sides = []
     for index in chosen:
-        path = folder / images[index]
-        try:
-            if path.is_file():
-                with Image.open(path) as image:
-                    sides.append(min(image.size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue  # the scan says what is wrong with it
+        with suppress(ImageError):  # the scan says what is wrong with it
+            sides.append(min(size_of(folder / images[index])))
     return int(np.median(sides)) if sides else None

@@ -7,7 +7,6 @@ This is done once; afterwards only the folder is needed.
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,8 @@ from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import disk_error, staged
 from tfdetect.core.folder_names import split_of
-from tfdetect.core.text import user_path
+from tfdetect.core.text import below, user_path
+from tfdetect.imaging.formats import read_bytes
 
 PREFIXES = ("tfds:", "hf:")
 _EXTENSIONS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp", b"BM": "bmp", b"GI": "gif"}
@@ -48,7 +48,7 @@ def unpack(name: str) -> str:
             source = _tfds(text) if kind == "tfds" else _hugging_face(text)
             for split, number, data, label in source:
                 path = f"{split}/{number:07d}.{_EXTENSIONS.get(data[:2], 'png')}"
-                (new / split).mkdir(exist_ok=True)
+                below(new, path).parent.mkdir(exist_ok=True)
                 (new / path).write_bytes(data)
                 rows.append((path, label, split_of(split) or "train"))
             table = pa.table(list(zip(*rows)), ["path", "label", "split"])
@@ -109,7 +109,7 @@ def _hugging_face(text: str) -> Iterator[tuple[str, int, bytes, str]]:
         data = data.cast_column(image, datasets.Image(decode=False))
         for number, row in enumerate(data):
             stored: dict[str, Any] = row[image]
-            encoded = stored["bytes"] or Path(stored["path"]).read_bytes()
+            encoded = stored["bytes"] or read_bytes(stored["path"])
             yield split, number, encoded, features[label].int2str(row[label])
 
 

@@ -1,11 +1,10 @@
 """Reads the lists in which a dataset names the files of its splits."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 
-from tfdetect.core.errors import UserError
+from tfdetect.core.documents import MAX_JSON_BYTES, read_json, read_text
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.scan_result import Scan
 
@@ -20,12 +19,10 @@ def read_split_files(spec: DatasetSpec, root: Path, found: Scan) -> None:
     missing = []
     for split, names in spec.split_files.items():
         for name in names:
-            try:
-                texts = _listed_texts(root / name)
-            except FileNotFoundError:
+            if not (root / name).exists():
                 missing.append(name)
                 continue
-            for text in texts:
+            for text in _listed_texts(root / name):
                 listed.setdefault(text, split)
     if missing:
         rest = "the splits are made by group" if not listed else "other files decide the splits"
@@ -61,18 +58,12 @@ def _listed_texts(path: Path) -> list[str]:
     """Return the lines of a text file, or all texts in a JSON file.
 
     Raises:
-        FileNotFoundError: There is no such file.
         UserError: It cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix != ".json":
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        texts, todo = list[str](), [json.loads(text)]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"The list of a split {path} cannot be read: {error}") from error
+    if path.suffix != ".json":
+        lines = read_text(path, MAX_JSON_BYTES).splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    texts, todo = list[str](), [read_json(path)]
     while todo:
         value = todo.pop()
         if isinstance(value, str):

@@ -1,6 +1,5 @@
 """The report of a run: one HTML page, its figures, and a model card."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from tfdetect.core.documents import read_rows
+from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.html import (
     Card,
@@ -340,11 +341,23 @@ def _training(run: Run, folder: Path) -> Markup:
 
 
 def _history(run: Run) -> list[dict[str, float]]:
+    """Return the metrics of each epoch.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = run.path / "history.csv"
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    metrics = [name for metric in ("log_loss", "accuracy") for name in (metric, f"val_{metric}")]
+    rows = read_rows(path, ["epoch", *metrics])
+    try:
+        history = [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}. Copy the run again.") from None
+    if not all(row.keys() >= {"epoch", *metrics} for row in history):
+        raise UserError(f"{path} is damaged: a cell is empty. Copy the run again.")
+    return history
 
 
 def _warnings(run: Run, results: dict[str, Any], data_warnings: Sequence[str]) -> list[str]:

@@ -176,6 +176,15 @@ def admitted(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     return header
 
 
+def size_of(path: str | Path) -> tuple[int, int]:
+    """Return the upright width and height of an image file in pixels, from its header.
+
+    Raises:
+        ImageError: The file is refused.
+    """
+    return admitted(read_bytes(path)).upright
+
+
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     """Raise an `ImageError` if an image has too many pixels or none."""
     if width < 1 or height < 1:

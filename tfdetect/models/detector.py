@@ -261,6 +261,8 @@ def _load_backbone(backbone: keras.Model, path: Path) -> None:
             f"model.weights: there is no run and no .keras file at {path}. Train one first, or "
             "set another path."
         )
+    import tfdetect.models.layers  # noqa: F401
+
     try:
         source = keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras raises many kinds for a bad file

@@ -1,12 +1,11 @@
 """Writes and reads the Keras file of a detector."""
 
-import importlib
 import zipfile
 from pathlib import Path
 
 import keras
 
-from tfdetect.core import plugins, registry
+from tfdetect.core import plugins
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import replacing
 from tfdetect.core.run import Run
@@ -32,9 +31,8 @@ def load_detector(run: Run) -> keras.Model:
     if (run.path / "experiment.yaml").is_file():
         run.experiment()  # loads installed plug-ins; others must be loaded already
     plugins.load_listed()
-    for known in (registry.FRONT_ENDS, registry.BACKBONES, registry.HEADS, registry.MASK_HEADS):
-        for name in known.built_in:
-            importlib.import_module(known[name].module)  # registers its layers with Keras
+    import tfdetect.models.layers  # noqa: F401
+
     ignore_mask_warnings()
     keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
     try:

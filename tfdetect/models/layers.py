@@ -1,0 +1,21 @@
+"""Registers the layers of this package with Keras, when it is imported.
+
+Keras finds the layers in a .keras file only if they are registered:
+
+    import keras
+    import tfdetect.models.layers
+
+    network = keras.saving.load_model("saved_models/RUN/model.keras")
+"""
+
+import importlib
+
+from tfdetect.core import registry
+
+_REGISTRIES = (
+    registry.FRONT_ENDS, registry.BACKBONES, registry.HEADS, registry.MASK_HEADS,
+)  # fmt: skip
+
+for _registry in _REGISTRIES:
+    for _name in _registry.built_in:
+        importlib.import_module(_registry[_name].module)

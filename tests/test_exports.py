@@ -17,6 +17,7 @@ from tfdetect.core.run import open_run
 from tfdetect.models import exports
 from tfdetect.models.feature_distance import with_features
 from tfdetect.models.inference import calibrated, predict_views, score_views
+from tfdetect.models.onnx_graph import fuse_scale_and_offset
 from tfdetect.models.saving import load_detector
 
 
@@ -55,6 +56,40 @@ def test_onnx_is_the_same_detector_and_says_what_it_is(copied_run):
     said = json.loads(entry.value)
     assert entry.key == "tfdetect" and said["info"]["class_names"] == ["real", "fake"]
     assert said["info"]["dataset"]["roots"] == {} and str(run.path) not in entry.value
+
+
+def test_scales_and_offsets_become_batch_normalizations(copied_run):
+    exports.write_exports(copied_run, ["onnx"])
+    kinds = [
+        node.op_type for node in onnx.load(copied_run.path / "exports/detector.onnx").graph.node
+    ]
+    assert "BatchNormalization" in kinds
+
+    constants = {"scale": (3, 1, 1), "offset": (1, 3, 1, 1), "one": (1, 1, 1), "row": (1, 1, 1, 3)}
+    rng = np.random.default_rng(0)
+    values = [onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+              for name, shape in constants.items()]  # fmt: skip
+    nodes = [
+        ("Mul", "scale", "x", "a"), ("Add", "a", "offset", "b"),  # replaced
+        ("Mul", "b", "one", "c"), ("Add", "c", "offset", "d"),
+        ("Mul", "d", "scale", "e"), ("Add", "e", "row", "f"),
+        ("Mul", "f", "scale", "g"), ("Add", "g", "offset", "h"), ("Add", "g", "h", "y"),
+    ]  # fmt: skip
+    tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 3, 4, 3])
+               for name in ("x", "y")]  # fmt: skip
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, [left, right], [to]) for kind, left, right, to in nodes],
+        "graph", tensors[:1], tensors[1:], values,
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)],
+                                   ir_version=8)  # fmt: skip
+    feed = {"x": rng.normal(size=(2, 3, 4, 3)).astype(np.float32)}
+    before = ort.InferenceSession(model.SerializeToString()).run(None, feed)[0]
+    assert fuse_scale_and_offset(model) == 1
+    onnx.checker.check_model(model)
+    after = ort.InferenceSession(model.SerializeToString()).run(None, feed)[0]
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    assert [node.op_type for node in model.graph.node].count("Mul") == 3
 
 
 def check_domain(run, out, images):

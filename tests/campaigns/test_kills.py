@@ -13,6 +13,7 @@ prints one JSON line for each kill, and a summary. After each kill by SIGKILL, S
 
 import csv
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -37,6 +38,10 @@ import yaml
 from PIL import Image
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from test_faces import moving_face, write_video
+
 SMALL = [
     "data.image_size=24",
     "model.options={widths: [8], blocks: [1], strides: [2], stem: 8}",
@@ -89,7 +94,9 @@ def weights_of(run: Path) -> str:
 
 def pictures_of(folder: Path) -> dict[str, str]:
     return {
-        name: text for name, text in digests(folder).items() if name.endswith((".webp", ".csv"))
+        name: text
+        for name, text in digests(folder).items()
+        if name.endswith((".webp", ".png", ".csv"))
     }
 
 
@@ -126,6 +133,7 @@ CASES = {
         ["calibrate", "{work}/runs/small", "--prior", "0.2"], "runs/small", weight=3
     ),
     "export": Case(["export", "{work}/runs/small"], "runs/small", weight=3),
+    "export onnx": Case(["export", "{work}/runs/small", "--format", "onnx"], "runs/small"),
     "explain": Case(
         ["explain", "{work}/runs/small", "--count", "4", "--output", "{work}/out/explained"],
         "out/explained",
@@ -153,6 +161,10 @@ CASES = {
         ["synthesize", "--source", "{work}/photographs", "--output", "{work}/forged", "--fill",
          "telea,copy_move", "--masks", "blob"], "forged", True, same=pictures_of, weight=4,
     ),
+    "extract-faces": Case(
+        ["extract-faces", "{work}/videos", "--output", "{work}/faces", "--every", "3"], "faces",
+        True, same=pictures_of,
+    ),
     "prepare": Case(
         ["prepare", "--dataset", "{work}/pictures", "--output", "{work}/prepared", "--shard-size",
          "0.02"], "prepared/pictures/1.0.0", True, beside=(".1.0.0.partial",), same=shards_of,
@@ -177,6 +189,13 @@ CASES = {
          *SETTINGS], "runs/matrix", weight=1,
     ),
 }  # fmt: skip
+
+
+if importlib.util.find_spec("torch"):  # which writes the weights
+    CASES["convert"] = Case(
+        ["convert", "{work}/npr.pth", "--model", "npr", "--output", "{work}/runs", "--name",
+         "converted"], "runs/converted",
+    )  # fmt: skip
 
 
 def digests(path: Path) -> dict[str, str]:
@@ -264,9 +283,10 @@ class Server:
         return time.monotonic() - begin
 
     def close(self) -> None:
-        assert self._process.stdin
+        assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
 
 def log_of(work: Path) -> str:
@@ -312,6 +332,14 @@ def build(base: Path, server: Server) -> None:
                 pictures(base / "kinds" / split / name, count, fake, 70 + len(split))
     pictures(base / "three", 3, 1, 5)
     pictures(base / "photographs", 20, 0, 6, side=64)
+    videos = base / "videos" / "original_sequences" / "youtube" / "c23" / "videos"
+    for number in range(3):
+        write_video(videos / f"{number:03d}.mp4", moving_face(9, start=5 * number)[0])
+    if "convert" in CASES:
+        import torch
+        from test_convert import random_state
+
+        torch.save(random_state("npr"), base / "npr.pth")
     (base / "space.yaml").write_text(yaml.safe_dump({
         "name": "tiny",
         "parameters": {"training.optimizer.learning_rate": {"log_uniform": [0.001, 0.02]}},
@@ -408,11 +436,13 @@ class Campaign:
         if after == before:
             return "old" if before else "none"
         for path in [result] if result.is_file() else result.rglob("*"):
-            if path.is_file():
+            if path.is_file() and not path.parent.name.endswith(".partial"):
                 check_file(path)
-        if name in ("search", "synthesize", "matrix", "pages"):
+        if name in ("search", "synthesize", "matrix", "pages", "extract-faces"):
             return "begun" if set(after) != names else "new"  # these grow, file by file
-        if case.result.startswith("runs/") and "evaluations" not in case.result:
+        if name == "convert":
+            assert json.loads((result / "run.json").read_text())["status"] == "converted"
+        elif case.result.startswith("runs/") and "evaluations" not in case.result:
             check_run(result)
         interrupted = name == "train" and found["signal"] == "SIGINT"
         assert set(after) == names or interrupted, (found, set(after) ^ names)
@@ -428,7 +458,8 @@ class Campaign:
             assert case.same is not None
             assert case.same(work / case.result) == content, found
         elif self.rng.random() < AGAIN:
-            if (work / case.result).exists() and case.result in ("fixed", "runs/both"):
+            new = "fixed", "runs/both", "runs/converted"
+            if (work / case.result).exists() and case.result in new:
                 shutil.rmtree(work / case.result)  # it must be new
             self.server.run(case.argv, work)
         else:  # any command, here one with a mistake

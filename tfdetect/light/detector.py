@@ -1,6 +1,7 @@
 """A run's ONNX export in ONNX Runtime: from images to class probabilities and masks."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,15 @@ def light_detector(run: Run) -> "LightDetector | None":
         return None
 
 
+def _threads() -> int:
+    """Return the number of threads for ONNX Runtime; 0 lets it choose.
+
+    It counts the cores of the machine, also where the process may use fewer of them.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return 0 if allowed is None or allowed == os.cpu_count() else allowed
+
+
 def onnx_file(run: Run) -> Path:
     """Return the ONNX export of a run, or where it would be."""
     files = [run.path / name for name in ONNX_FILES]
@@ -66,7 +76,7 @@ class LightDetector:
 
     Args:
         run: with an ONNX export; in single precision, if it has both.
-        threads: of ONNX Runtime; 0 for one per core.
+        threads: of ONNX Runtime; 0 for one per core that this process may use.
 
     Attributes:
         run: the run.
@@ -88,7 +98,7 @@ class LightDetector:
                 f"{run.path} --format onnx"
             )
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or _threads()
         options.log_severity_level = 3
         # Threads that wait in a loop take the cores away from everything else.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -53,6 +53,7 @@ from tfdetect.models.inference import (
     score_tiles,
     score_views,
 )
+from tfdetect.models.onnx_graph import fuse_scale_and_offset
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
 
@@ -338,6 +339,7 @@ def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:
 
     network = source.network
     model, _ = tf2onnx.convert.from_function(network, network.input_signature, opset=OPSET)
+    fuse_scale_and_offset(model)
     if half:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 

@@ -1,13 +1,19 @@
 """Prediction without TensorFlow gives what TensorFlow gives."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Equalize
+from tfdetect.core.run import open_run
 from tfdetect.imaging import equalize, geometry
 from tfdetect.imaging import tiles as tf_tiles
 from tfdetect.light import resample, tiles
+from tfdetect.light.detector import LightDetector
 
 SHAPES = [(32, 32), (7, 5), (31, 64), (64, 31), (100, 257), (301, 97), (1, 40)]
 
@@ -78,3 +84,12 @@ def test_equalized_images_equal_the_graph(quality):
         image = photo(*shape)
         expected = equalize.equalize(tf.constant(image), settings).numpy()
         np.testing.assert_array_equal(resample.equalize(image, settings), expected)
+
+
+def test_an_export_of_another_detector_is_refused():
+    run = open_run(Path(__file__).parents[1] / "saved_models" / "cifake_small_resnet")
+    assert LightDetector(run).graph_views == run.views
+    for change in ({"predicts_masks": True}, {"class_names": ("real", "fake", "edited")}):
+        other = replace(run, info=run.info.model_copy(update=change))
+        with pytest.raises(UserError, match="is not of this detector"):
+            LightDetector(other)

@@ -223,8 +223,11 @@ def test_an_odd_run_json_is_one_message(old_run, kind):
 def test_unknown_and_non_finite_values_are_named(old_run):
     run = open_run(old_run)
     data = json.loads(run.info.model_dump_json())
+    platt = {"method": "platt", "shift": 1e308, "images": 9, "fake_fraction": 0.5,
+             "log_loss": [1, 1]}  # fmt: skip
     for change, name in (({"treshold": 1}, "treshold"), ({"prior": 2.0}, "prior"),
-                         ({"views": []}, "views")):  # fmt: skip
+                         ({"views": []}, "views"),
+                         ({"calibration": platt}, "shift")):  # fmt: skip
         (old_run / "run.json").write_text(json.dumps(data | change))
         with pytest.raises(UserError, match=name):
             open_run(old_run)

@@ -1,6 +1,6 @@
 """`RunInfo`: the typed content of run.json, schema 2, and what schema 1 becomes in it."""
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -31,6 +31,10 @@ class View(Document):
     equalize: Equalize | None = None
 
 
+# Products with logits stay finite in float32.
+Coefficient = Annotated[float, Field(ge=-1e9, le=1e9)]
+
+
 class Calibration(Document):
     """A monotone map from the logit that a detector computes to a calibrated logit.
 
@@ -47,9 +51,9 @@ class Calibration(Document):
     """
 
     method: Literal["temperature", "platt", "isotonic", "shift"]
-    scale: float = 1.0
-    shift: float = 0.0
-    knots: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    scale: Coefficient = 1.0
+    shift: Coefficient = 0.0
+    knots: tuple[tuple[Coefficient, ...], tuple[Coefficient, ...]] | None = None
     images: int = Field(ge=1)
     fake_fraction: float = Field(gt=0, lt=1)
     log_loss: tuple[float, float]

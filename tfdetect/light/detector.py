@@ -127,7 +127,8 @@ class LightDetector:
             v.model_copy(update={"crops": 1}) for v in exported.views
         ]
         lacks_features = run.info.domain is not None and "features" not in self._outputs
-        if exported.class_names != run.class_names or not same or lacks_features:
+        other_masks = run.predicts_masks != ("mask" in self._outputs)
+        if exported.class_names != run.class_names or not same or lacks_features or other_masks:
             raise UserError(
                 f"{onnx_file(run)} is not of this detector. Write it again with: python -m "
                 f"tfdetect.export {run.path} --format onnx"

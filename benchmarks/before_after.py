@@ -131,7 +131,8 @@ class Prediction:
     def go_on(self):
         """Let it work for a second, or to its end."""
         begin = time.perf_counter()
-        self.process.send_signal(signal.SIGCONT)
+        # Not `send_signal`, which would take the exit status, and with it the CPU time.
+        os.kill(self.process.pid, signal.SIGCONT)
         while not self.ended and time.perf_counter() < begin + 1:
             time.sleep(0.01)
             pid, status, used = os.wait4(self.process.pid, os.WNOHANG)
@@ -140,7 +141,7 @@ class Prediction:
                 self.ended, self.cpu = True, used.ru_utime + used.ru_stime
         self.wall += time.perf_counter() - begin
         if not self.ended:
-            self.process.send_signal(signal.SIGSTOP)
+            os.kill(self.process.pid, signal.SIGSTOP)
 
 
 def linked(data, files, folder):
@@ -165,7 +166,7 @@ def predictions(trees, args, folder):
                 for name in (TREES if number % 2 == 0 else TREES[::-1])
             }
             for each in found.values():
-                each.process.send_signal(signal.SIGSTOP)
+                os.kill(each.process.pid, signal.SIGSTOP)
             while not all(each.ended for each in found.values()):
                 for each in found.values():
                     if not each.ended:

@@ -29,7 +29,6 @@ from tfdetect.evaluation.run_description import facts
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
 
-
 ROOT = Path(__file__).parents[1]
 
 

@@ -150,17 +150,16 @@ def test_damaged_files_of_runs(tmp_path, capsys, shared_run):
         shutil.copytree(shared_run[0].path, tmp_path / name)
     run, other, out = tmp_path / "run", tmp_path / "other", tmp_path / "out"
     commands = {
-        "evaluate": [run, "--output", out], "calibrate": [run], "export": [run],
-        "explain": [run, "--count", "2", "--output", out], "compare": [run, other],
+        "evaluate": [run, "--output", out, "--no-images"], "calibrate": [run],
+        "explain": [run, "--count", "1", "--output", out], "compare": [run, other],
         "ensemble": [run, other, "--output", tmp_path / "both"],
     }  # fmt: skip
     files = ["metrics.json", "history.csv", "domain.npy", "training_images.npy", "skipped.csv",
              "dataset.yaml", "experiment.yaml", "model_card.md", "predictions/test.parquet",
              "predictions/validation.parquet"]  # fmt: skip
-    odd = [b"\xff\x00 a,b\n\xe9", b'{"test": [1, {"a": 2}]}']
     for name in files:
         kept = (run / name).read_bytes()
-        for content in (b"", kept[: len(kept) // 2], *odd):
+        for content in (kept[: len(kept) // 2], b'{"test": [1, {"a": "\xe9"}]}'):
             for command, arguments in commands.items():
                 (run / name).write_bytes(content)
                 report.run(f"{name} {content[:9]!r}", command, arguments)

@@ -403,7 +403,7 @@ def test_predict_writes_masks_and_overlays(localizer, tmp_path, capsys):
     assert np.array_equal(mask > 0, altered >= 128)
 
 
-def test_the_saved_model_draws_the_same_mask(localizer):
+def test_the_saved_model_predicts_the_same_mask(localizer):
     run, root = localizer
     served = tf.saved_model.load(str(run.path / "saved_model")).signatures
     data = (root / "5.fake.png").read_bytes()

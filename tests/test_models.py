@@ -118,7 +118,7 @@ MASK_HEAD_OF = {"resnet50_dilated": "fcn", "deeplabv3_resnet50": "linear", "segf
 
 
 @pytest.mark.parametrize(("backbone", "size", "options"), HARNESS)
-def test_every_backbone_draws_masks(backbone, size, options, tmp_path):
+def test_every_backbone_predicts_masks(backbone, size, options, tmp_path):
     """A gradient for every weight, the backbone's own weights, the same mask after saving."""
     size = max(size, 64)
     plain = build_backbone(backbone, (size, size, 3), "none", options)
@@ -148,7 +148,7 @@ def test_mixed_precision_is_finite_and_ends_in_float32(backbone, size, options, 
     assert np.isfinite(logits).all()
 
 
-# Published counts of the trunk's trainable parameters; DeiT's are the distilled models'.
+# Published counts of the backbones' trainable parameters; DeiT's are the distilled models'.
 COUNTS = {
     "resnet18": (224, 11_176_512),
     "resnet34": (224, 21_284_672),
@@ -179,16 +179,16 @@ SLOW_COUNTS = {
 }
 
 
-@pytest.mark.parametrize(("backbone", "size", "trunk"), [
+@pytest.mark.parametrize(("backbone", "size", "expected"), [
     *((name, *case) for name, case in COUNTS.items()),
     *(pytest.param(name, *case, marks=pytest.mark.slow) for name, case in SLOW_COUNTS.items()),
 ])  # fmt: skip
-def test_published_parameter_counts(backbone, size, trunk):
+def test_published_parameter_counts(backbone, size, expected):
     model = detector(backbone, size)
     nested = next(layer for layer in model.layers if isinstance(layer, keras.Model))
-    assert sum(int(tf.size(v.value)) for v in nested.trainable_variables) == trunk
+    assert sum(int(tf.size(v.value)) for v in nested.trainable_variables) == expected
     logit = nested.output.shape[-1] + 1
-    assert sum(int(tf.size(v.value)) for v in model.trainable_variables) == trunk + logit
+    assert sum(int(tf.size(v.value)) for v in model.trainable_variables) == expected + logit
 
 
 def test_every_backbone_has_a_published_count():
@@ -252,7 +252,7 @@ def test_fused_normalization_is_keras_own(affine):
     np.testing.assert_allclose(ours(x, training=False), theirs(x, training=False), atol=1e-5)
 
 
-def test_freezing_by_number_share_and_name():
+def test_freezing_by_number_fraction_and_name():
     options = REDUCED["small_resnet"][1]
     free = detector("small_resnet", 16, options)
     layers = len(next(m for m in free.layers if isinstance(m, keras.Model)).layers)

@@ -200,7 +200,7 @@ def test_balanced_sampling_draws_classes_alike_and_every_image_once_a_pass(uneve
     assert 2 < halves.mean() < 6
 
 
-def test_weights_fix_each_datasets_share(uneven):
+def test_weights_fix_each_datasets_fraction(uneven):
     stream, table = uneven_stream(uneven, dataset_weights={"one": 1, "two": 3})
     second = table["dataset"].to_numpy() == "two"
     assert (second[draws(stream, 50)].sum(axis=1) == 12).all()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 __all__ = [
+    "BenchmarkResults",
     "Detector",
     "EvaluationResults",
     "MatrixResults",
@@ -23,6 +24,7 @@ __all__ = [
     "SearchResults",
     "UserError",
     "audit",
+    "benchmark",
     "calibrate",
     "compare",
     "convert",
@@ -35,6 +37,7 @@ __all__ = [
     "export_web",
     "fix",
     "list_backbones",
+    "list_benchmarks",
     "list_datasets",
     "list_detectors",
     "list_experiments",

@@ -14,6 +14,7 @@ Everything works without TensorFlow until a model is needed. A mistake of the ca
 and `progress=False` to silence them.
 """
 
+from tfdetect.api.benchmark_functions import BenchmarkResults, benchmark, list_benchmarks
 from tfdetect.api.data_functions import audit, fix, prepare, synthesize
 from tfdetect.api.detect import Detector, Predictions, load
 from tfdetect.api.evidence_functions import evidence
@@ -58,6 +59,7 @@ from tfdetect.core.registry import (
 from tfdetect.core.run import Metric, Run
 
 __all__ = [
+    "BenchmarkResults",
     "Detector",
     "EvaluationResults",
     "MatrixResults",
@@ -68,6 +70,7 @@ __all__ = [
     "SearchResults",
     "UserError",
     "audit",
+    "benchmark",
     "calibrate",
     "compare",
     "convert",
@@ -80,6 +83,7 @@ __all__ = [
     "export_web",
     "fix",
     "list_backbones",
+    "list_benchmarks",
     "list_datasets",
     "list_detectors",
     "list_experiments",

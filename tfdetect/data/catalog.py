@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -152,36 +152,49 @@ class Catalog:
         }
 
 
-def build_catalog(spec: DatasetSpec, roots: dict[str, Path], progress: bool = True) -> Catalog:
+def build_catalog(
+    spec: DatasetSpec,
+    roots: dict[str, Path],
+    progress: bool = True,
+    keep: Callable[[pa.Table], pa.Array] | None = None,
+) -> Catalog:
     """Scan, inspect and split a dataset, or every part of a union.
 
     Args:
         spec: the dataset.
         roots: folder of the dataset, or of each part, by its name.
         progress: whether to show progress bars.
+        keep: says which rows of `Scan.files` are of interest, bool [n]; the others are not read.
+            By default all are.
 
     Raises:
         UserError: No file matches, or too many files are unreadable.
     """
     if spec.parts:
-        catalog = _unite(spec, [_build(part.spec, roots, progress) for part in spec.parts])
+        catalog = _unite(spec, [_build(part.spec, roots, progress, keep) for part in spec.parts])
     else:
-        catalog = _build(spec, roots, progress)
+        catalog = _build(spec, roots, progress, keep)
     limit = max([p.spec.max_pixels for p in spec.parts] or [spec.max_pixels])
     catalog = replace(catalog, table=_compact(catalog.table), max_pixels=limit)
     pa.default_memory_pool().release_unused()
     return catalog
 
 
-def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog:
+def _build(
+    spec: DatasetSpec,
+    roots: dict[str, Path],
+    progress: bool,
+    keep: Callable[[pa.Table], pa.Array] | None,
+) -> Catalog:
     root = roots[spec.name].resolve()
     if spec.shards:
         return _read_prepared(spec, root, spec.shards)
     found = scan(spec, root)
-    files = found.files
+    files = found.files if keep is None else found.files.filter(keep(found.files))
     content = inspect(spec, root, files, progress)
     for column in CONTENT_COLUMNS:
         files = files.append_column(column, content[column])
+    total = files.num_rows + found.skipped.num_rows
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([found.skipped, files.filter(bad).select(["path", "error"])])
     files = files.filter(pc.invert(bad)).drop("error")
@@ -189,7 +202,7 @@ def _build(spec: DatasetSpec, roots: dict[str, Path], progress: bool) -> Catalog
     bad = pc.is_valid(files["error"])
     skipped = pa.concat_tables([skipped, files.filter(bad).select(["path", "error"])])
     unusable = {row["path"]: row["error"] for row in skipped.to_pylist()}
-    check_unusable(spec, str(root), unusable, found.files.num_rows + found.skipped.num_rows)
+    check_unusable(spec, str(root), unusable, total)
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
     files = assign_splits(spec, files)
     names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()

@@ -255,7 +255,8 @@ def native_images(
     Args:
         source: the encoded images.
         masks: the masks, in the same order; None gives empty masks.
-        change: applied to each decoded image; the mask is empty then.
+        change: applied to each decoded image. With masks it must not cut anything off: a mask is
+            resized to the size of the changed image.
 
     Returns:
         Elements (index int64, image uint8 [H, W, 3], mask uint8 [H, W, 1], facts int64 [5] as of
@@ -269,7 +270,7 @@ def native_images(
         facts = image_facts(data, image)
         if change:
             image = change(image, index)
-        if change or masks is None:
+        if masks is None:
             return index, image, tf.zeros_like(image[..., :1]), facts
         return index, image, fit_mask(masks.load(index, item), tf.shape(image)[:2]), facts
 

@@ -106,7 +106,7 @@ def evaluate_run(
         if not rows.num_rows:
             continue
         log(f"evaluating {rows.num_rows:,} images of {split}")
-        truth = _mask_truth(catalog, rows) if predicts_masks(detector) else None
+        truth = mask_truth(catalog, rows) if predicts_masks(detector) else None
         settings = None if tables else calibrate
         table = predict_source(
             uncalibrated(run) if settings else run, detector, image_source(catalog, rows),
@@ -226,7 +226,7 @@ def _write_hashes(run: Run, catalog: Catalog, log: Callable[[str], None]) -> Non
     )
 
 
-def _mask_truth(catalog: Catalog, rows: pa.Table) -> MaskTruth:
+def mask_truth(catalog: Catalog, rows: pa.Table) -> MaskTruth:
     """Return the masks of rows of the catalog; those of authentic images are empty."""
     authentic = rows["label"].to_numpy() == 0
     masked = rows["mask"].is_valid().to_numpy(zero_copy_only=False)
@@ -252,6 +252,6 @@ def _mask_examples(
     some = rows.take(pa.array(positions[chosen]))
     masks: list[MaskPrediction] = []
     predict_source(run, detector, image_source(catalog, some), progress=False,
-                   truth=_mask_truth(catalog, some), on_mask=masks.append)  # fmt: skip
+                   truth=mask_truth(catalog, some), on_mask=masks.append)  # fmt: skip
     pairs = list(zip(masks, ious[chosen].tolist()))
     return {"best": pairs[: len(best)], "worst": pairs[len(best) :]}

@@ -81,7 +81,8 @@ def predict_source(
         progress: whether to show a progress bar.
         truth: true masks, to compare the predicted ones with.
         on_mask: called with each predicted mask, if the detector predicts masks.
-        change: applied to each decoded image, given its number; not together with `truth`.
+        change: applied to each decoded image, given its number; with `truth` it must not cut
+            anything off.
         from_pixels: see `predict_files`.
         own_validation: whether these are the validation images of the run itself, which are no
             copies of themselves.

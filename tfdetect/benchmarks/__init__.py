@@ -1,0 +1,1 @@
+"""Standard benchmarks: their layouts, protocols and published tables, and the scores of runs."""

@@ -1,0 +1,146 @@
+"""Measures scores as the published tables do: each subset, and the mean over subsets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfdetect.benchmarks.scoring import Scores
+from tfdetect.benchmarks.subset_data import SubsetData, equalized_rows, equalizing
+from tfdetect.benchmarks.suite import PUBLISHED, ProtocolName, Suite
+from tfdetect.evaluation.intervals import (
+    Interval,
+    binary_intervals,
+    bootstrap,
+    each_row,
+    interval,
+    mean_of_fractions,
+    proportion,
+)
+from tfdetect.evaluation.mask_metrics import mask_metrics
+from tfdetect.evaluation.measure import pixel_histograms
+from tfdetect.evaluation.metadata_baseline import metadata_baseline
+from tfdetect.evaluation.verdicts import is_fake
+
+_RESAMPLES = 500
+IMAGE_METRICS = ("accuracy", "balanced_accuracy", "ap", "auc", "recall", "fpr")
+# The pixel metrics, as `mask_metrics` calls them.
+MASK_METRICS = {"pixel_f1": "f1", "pixel_iou": "iou_altered", "pixel_auc": "auc"}
+
+
+def measure_subset(
+    suite: Suite, data: SubsetData, protocol: ProtocolName, scores: Scores
+) -> dict[str, Any]:
+    """Return what a run scored on one subset under one protocol.
+
+    Returns:
+        count and unreadable: numbers of images.
+        copies: number of images that the run was trained on, or copies of them; None where the run
+            does not know its training images.
+        metrics: {name: value, low, high}. Of images: `IMAGE_METRICS` at the protocol's threshold,
+            or recall or fpr alone of one class. Of masks: `MASK_METRICS` over the altered images,
+            and the image metrics.
+        best_accuracy: value and threshold of the best threshold on these images (optimistic).
+        metadata: balanced accuracy and AUC of format and size alone, under this protocol.
+        crop: side in pixels of the equalized crop, and smaller: fraction of the images below it.
+        images_per_second: with decoding.
+        change: what was done to the images before the run saw them.
+    """
+    readable = scores.table.filter(pc.is_null(scores.table["error"]))
+    copies = readable["duplicate_of_train"]
+    seconds = scores.facts.seconds
+    result: dict[str, Any] = {
+        "count": readable.num_rows, "unreadable": scores.table.num_rows - readable.num_rows,
+        "copies": None if copies.null_count else int(pc.sum(copies).as_py() or 0),
+        "images_per_second": round(readable.num_rows / seconds, 1) if seconds else None,
+        "change": scores.facts.change,
+    }  # fmt: skip
+    fake, p_fake = readable["label"].to_numpy() > 0, readable["p_fake"].to_numpy()
+    threshold = suite.protocol.threshold
+    metrics: dict[str, Interval] = {}
+    if fake.any() and not fake.all():
+        metrics |= binary_intervals(
+            fake, p_fake, threshold, names=IMAGE_METRICS, resamples=_RESAMPLES
+        )
+        result["best_accuracy"] = best_accuracy(fake, p_fake)
+    elif len(fake):
+        metrics["recall" if fake.all() else "fpr"] = proportion(is_fake(p_fake, threshold))
+    if suite.task == "masks":
+        metrics |= _mask_metrics(readable)
+    result["metrics"] = metrics
+    rows = data.rows
+    if protocol != PUBLISHED:
+        settings = equalizing(suite, rows)
+        rows = equalized_rows(rows, settings)
+        if suite.task == "images":
+            shorter = pc.min_element_wise(data.rows["width"], data.rows["height"]).to_numpy()
+            result["crop"] = settings.side
+            result["smaller"] = round(float((shorter < settings.side).mean()), 6)
+    if baseline := metadata_baseline(rows):
+        result["metadata"] = {name: baseline[name] for name in ("balanced_accuracy", "auc")}
+    return result
+
+
+def best_accuracy(fake: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Return the highest accuracy of any threshold on these images, and that threshold.
+
+    It is chosen on the images that it is measured on, so it is optimistic.
+
+    Args:
+        fake: bool [n], with both values.
+        scores: float [n], P(fake).
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    hits = np.cumsum(np.where(fake[order], 1, -1))[ends] + (~fake).sum()
+    hits = np.append(hits, (~fake).sum())  # nothing is called fake
+    best = int(np.argmax(hits))
+    threshold = float(scores[order][ends[best]]) if best < len(ends) else 1.0
+    return {"value": round(float(hits[best] / len(fake)), 6), "threshold": round(threshold, 6)}
+
+
+def mean_over(subsets: Sequence[dict[str, Any]], shared: bool) -> dict[str, Interval]:
+    """Return the mean of each metric over subsets that all have it.
+
+    Args:
+        subsets: from `measure_subset`.
+        shared: whether subsets have images in common. Then their errors add up instead of
+            evening out, and the interval is the mean of theirs.
+    """
+    if not subsets:
+        return {}
+    names = [n for n in subsets[0]["metrics"] if all(_has(part, n) for part in subsets)]
+    means = {}
+    for name in names:
+        found = [part["metrics"][name] for part in subsets]
+        if not shared or any(part["low"] is None for part in found):
+            means[name] = mean_of_fractions(found)
+        else:
+            ends = (float(np.mean([part[e] for part in found])) for e in ("value", "low", "high"))
+            means[name] = interval(*ends)
+    return means
+
+
+def share_images(data: Sequence[SubsetData]) -> bool:
+    """Return whether subsets have images in common."""
+    paths = [path for part in data if not part.missing for path in _paths(part)]
+    return len(paths) > len(set(paths))
+
+
+def _paths(data: SubsetData) -> list[tuple[str, str]]:
+    names = data.rows["dataset"].cast(pa.string()).to_pylist()
+    return list(zip(names, data.rows["path"].to_pylist()))
+
+
+def _has(part: dict[str, Any], name: str) -> bool:
+    return part["metrics"].get(name, {}).get("value") is not None
+
+
+def _mask_metrics(readable: pa.Table) -> dict[str, Interval]:
+    _, altered, authentic = pixel_histograms(readable)
+    if not len(altered):
+        return {}
+    found = bootstrap(each_row(mask_metrics(altered, authentic)), len(altered), resamples=200)
+    return {name: found[key] for name, key in MASK_METRICS.items()}

@@ -1,0 +1,175 @@
+"""Runs suites, and keeps what was measured: one JSON file per suite, for any number of runs."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfdetect import __version__
+from tfdetect.benchmarks.measure import mean_over, measure_subset, share_images
+from tfdetect.benchmarks.scoring import Scorer
+from tfdetect.benchmarks.subset_data import SubsetData
+from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, PublishedTable, Suite
+from tfdetect.core.documents import read_object
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import write_text
+from tfdetect.core.locks import locked
+from tfdetect.core.text import from_os
+
+PROTOCOLS = (PUBLISHED, EQUALIZED)
+SCHEMA = 1
+SCORES = "scores"  # folder of the scores of single images
+
+
+def run_suite(
+    suite: Suite,
+    data: Sequence[SubsetData],
+    scorers: Sequence[Scorer],
+    output: Path,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Score and measure subsets of a suite with each run; add the results to the output folder.
+
+    Args:
+        suite: the whole suite.
+        data: the subsets to score, from `read_subsets`. What the folder has of the others, by the
+            same run, is kept.
+        scorers: one for each run.
+        output: the folder for results.
+        log: called with each line of progress.
+
+    Returns:
+        The content of SUITE.json: suite, title, task, metric, version, and runs: of each its name,
+        path, key (of weights, views and calibration), parameters, device, data (by subset: found,
+        missing, differences) and protocols: {protocol: {subsets: {name: see `measure_subset`},
+        mean, of: number of subsets of the suite, shared: whether subsets share images}}.
+    """
+    shared, present = share_images(data), [part for part in data if not part.missing]
+    entries = []
+    for scorer in scorers:
+        log(f"{scorer.run.name} on {suite.title}")
+        protocols: dict[str, Any] = {}
+        for protocol in PROTOCOLS:
+            found = {}
+            for part in present:
+                scores = scorer.score(suite, part, protocol)
+                found[part.subset.name] = measure_subset(suite, part, protocol, scores)
+                facts = scores.facts
+            protocols[protocol] = {"subsets": found, "of": len(suite.subsets), "shared": shared}
+        entries.append({
+            "name": scorer.run.name, "path": from_os(scorer.run.path.resolve()),
+            "key": scorer.key, "parameters": facts.parameters, "device": facts.device,
+            "data": {part.subset.name: _about(part) for part in data}, "protocols": protocols,
+        })  # fmt: skip
+    order = [subset.name for subset in suite.subsets]
+    with locked(output / ".results.lock"):
+        known = _known(output / f"{suite.name}.json")
+        document = {
+            "schema": SCHEMA, "version": __version__, "suite": suite.name, "title": suite.title,
+            "task": suite.task, "metric": suite.main_metric, "runs": _merged(known, entries, order),
+        }  # fmt: skip
+        write_text(output / f"{suite.name}.json", json.dumps(document, indent=2) + "\n")
+    return document
+
+
+def read_results(output: Path) -> list[dict[str, Any]]:
+    """Return the results of all suites in a folder, in the order of their names."""
+    return [found for file in sorted(output.glob("*.json")) if (found := _document(file))]
+
+
+def labels(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a name for each run: its own, or its path where others have the same name."""
+    names = [run["name"] for run in runs]
+    return [n if names.count(n) == 1 else run["path"] for n, run in zip(names, runs)]
+
+
+def our_figures(
+    table: PublishedTable, entry: dict[str, Any]
+) -> tuple[list[float | None], float | None]:
+    """Return a run's figures for the columns of a published table, in its unit, and their mean.
+
+    The mean is missing where one of the columns is. Of a table that has only means, it is that of
+    all subsets of the suite.
+
+    Args:
+        table: the table.
+        entry: a run of SUITE.json.
+    """
+    factor = 100 if table.unit == "percent" else 1
+    found = entry["protocols"][table.protocol]
+    values = [_value(found["subsets"].get(name), table.metric) for name in table.subsets]
+    if table.subsets:
+        known = [value for value in values if value is not None]
+        mean = sum(known) / len(known) if len(known) == len(values) else None
+    else:
+        complete = len(found["subsets"]) == found["of"]
+        mean = _value({"metrics": found["mean"]}, table.metric) if complete else None
+    scaled = [None if value is None else factor * value for value in values]
+    return scaled, None if mean is None else factor * mean
+
+
+def published_mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of a published row: as published, or else that of its figures if complete."""
+    *figures, mean = values
+    if mean is not None or not figures or None in figures:
+        return mean
+    return sum(value for value in figures if value is not None) / len(figures)
+
+
+def _value(part: dict[str, Any] | None, metric: str) -> float | None:
+    return None if part is None else part["metrics"].get(metric, {}).get("value")
+
+
+def _about(part: SubsetData) -> dict[str, Any]:
+    return {
+        "dataset": part.catalog.name if part.catalog else part.subset.dataset,
+        "found": part.found, "missing": part.missing, "differences": list(part.differences),
+    }  # fmt: skip
+
+
+def _known(path: Path) -> list[dict[str, Any]]:
+    """Return the runs in a results file; none if there is no such file.
+
+    Raises:
+        UserError: the file is something else, which is not overwritten.
+    """
+    if not path.exists():
+        return []
+    if (found := _document(path)) is None:
+        raise UserError(f"{path} is not a result of this command. Choose another --output.")
+    return found["runs"]
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    try:
+        found = read_object(path)
+    except UserError:
+        return None
+    return found if found.get("schema") == SCHEMA and {"suite", "runs"} <= set(found) else None
+
+
+def _merged(
+    known: list[dict[str, Any]], new: list[dict[str, Any]], order: list[str]
+) -> list[dict[str, Any]]:
+    """Return the entries of both, where a run that was measured again has one entry.
+
+    Args:
+        known, new: entries of runs; means are computed here.
+        order: names of the suite's subsets.
+    """
+    paths = {entry["path"] for entry in new}
+    earlier = {(entry["path"], entry["key"]): entry for entry in known}
+    for entry in new:
+        before = earlier.get((entry["path"], entry["key"]))
+        entry["data"] = _joined(before["data"] if before else {}, entry["data"], order)
+        for name, protocol in entry["protocols"].items():
+            old = before["protocols"][name] if before else {"subsets": {}, "shared": False}
+            protocol["subsets"] = _joined(old["subsets"], protocol["subsets"], order)
+            protocol["shared"] |= old["shared"]
+            protocol["mean"] = mean_over(list(protocol["subsets"].values()), protocol["shared"])
+    return [entry for entry in known if entry["path"] not in paths] + new
+
+
+def _joined(old: dict[str, Any], new: dict[str, Any], order: list[str]) -> dict[str, Any]:
+    both = old | new
+    return {name: both[name] for name in order if name in both}

@@ -1,0 +1,118 @@
+"""Tables of results, for the terminal and for pages."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfdetect.benchmarks.results import PROTOCOLS, labels, our_figures, published_mean
+from tfdetect.benchmarks.suite import EQUALIZED, METRICS, PUBLISHED, PublishedTable, Suite
+from tfdetect.core import console
+from tfdetect.evaluation.intervals import format_interval
+from tfdetect.evaluation.metrics import NAMES
+
+PROTOCOL_NAMES = {PUBLISHED: "as published", EQUALIZED: "format-equalized"}
+OURS = "tfdetect: "  # before the name of a run in a published table
+Rows = tuple[list[str], list[list[str]]]
+
+
+def names_of(metric: str) -> str:
+    """Return a metric's name for people."""
+    return METRICS.get(metric) or NAMES.get(metric, metric)  # type: ignore[call-overload]
+
+
+def shown_metrics(task: str) -> tuple[str, ...]:
+    """Return the metrics that a table of subsets has, the most important first."""
+    return ("accuracy", "ap", "auc") if task == "images" else ("pixel_f1", "pixel_iou", "auc")
+
+
+def subset_rows(document: dict[str, Any], entry: dict[str, Any]) -> Rows:
+    """Return the results of a run: a line for each subset, and one for the mean.
+
+    Args:
+        document: of a suite, from `run_suite`.
+        entry: one of its runs.
+    """
+    metrics = shown_metrics(document["task"])
+    main = metrics[0]
+    headers = ["subset", "images", *(names_of(m) for m in metrics),
+               f"{names_of(main)}, format-equalized", "by format alone"]  # fmt: skip
+    published, equalized = (entry["protocols"][name] for name in PROTOCOLS)
+    rows = []
+    for name, about in entry["data"].items():
+        if about["missing"]:
+            rows.append([name, "missing", *["-"] * (len(metrics) + 2)])
+            continue
+        first, second = published["subsets"][name], equalized["subsets"][name]
+        rows.append([
+            name, f"{first['count']:,}", *(_cell(first, m) for m in metrics),
+            _cell(second, main), _metadata(first),
+        ])  # fmt: skip
+    count = len(published["subsets"])
+    if len(entry["data"]) > 1:
+        of = f"mean of {count}" + ("" if count == published["of"] else f" of {published['of']}")
+        means = published["mean"], equalized["mean"]
+        rows.append([of, "", *(format_interval(means[0].get(m), 3) for m in metrics),
+                     format_interval(means[1].get(main), 3), ""])  # fmt: skip
+    return headers, rows
+
+
+def published_rows(table: PublishedTable, runs: Sequence[dict[str, Any]]) -> Rows:
+    """Return a published table, with a line for each run of ours below.
+
+    Args:
+        table: the table.
+        runs: of SUITE.json.
+    """
+    digits = 1 if table.unit == "percent" else 3
+    headers = ["method", *table.subsets, "mean"]
+    rows = [
+        [
+            method,
+            *(_number(v, digits) for v in values[:-1]),
+            _number(published_mean(values), digits),
+        ]
+        for method, values in table.rows.items()
+    ]
+    for label, entry in zip(labels(runs), runs):
+        values, mean = our_figures(table, entry)
+        rows.append([OURS + label, *(_number(v, digits) for v in values), _number(mean, digits)])
+    return headers, rows
+
+
+def describe_table(table: PublishedTable) -> str:
+    """Return what the figures of a published table are."""
+    unit = " in percent" if table.unit == "percent" else ""
+    ours = "" if table.protocol == PUBLISHED else "; ours are the format-equalized ones"
+    return f"{names_of(table.metric)[:1].upper()}{names_of(table.metric)[1:]}{unit}{ours}."
+
+
+def terminal(suite: Suite, document: dict[str, Any], keys: Sequence[str]) -> str:
+    """Return the results of some runs, and the published tables, as text for the terminal.
+
+    Args:
+        suite: the suite.
+        document: its results.
+        keys: of the runs to show.
+    """
+    runs = [entry for entry in document["runs"] if entry["key"] in keys]
+    parts = []
+    for label, entry in zip(labels(runs), runs):
+        headers, rows = subset_rows(document, entry)
+        parts.append(console.format_table(rows, headers, f"{label} on {suite.title}"))
+    for table in suite.published:
+        headers, rows = published_rows(table, runs)
+        title = f"{table.title}: {describe_table(table)}"
+        parts.append(f"{console.format_table(rows, headers, title)}\nsource: {table.source}")
+    return "\n\n".join(parts)
+
+
+def _cell(part: dict[str, Any], metric: str) -> str:
+    return format_interval(part["metrics"].get(metric), 3)
+
+
+def _metadata(part: dict[str, Any]) -> str:
+    found = part.get("metadata")
+    return format_interval(found["balanced_accuracy"], 3) if found else "-"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

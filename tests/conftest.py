@@ -153,13 +153,14 @@ def fit_small(root, folder, overrides=(), devices=None, data_dir=None, callbacks
     set_seed_and_precision(experiment, devices)
     folder.mkdir(exist_ok=True)
     train, held_out = catalog.split("train"), catalog.split("validation")
-    data = training_data(catalog, train, experiment.data, classes, 12, 0, masks)
+    size = experiment.training.batch_size
+    data = training_data(catalog, train, experiment.data, classes, size, 0, masks)
     cluster = devices.workers.cluster if devices.workers else None
-    validation = validation_data(catalog, held_out, experiment.data, classes, 12, masks, cluster)
+    validation = validation_data(catalog, held_out, experiment.data, classes, size, masks, cluster)
     callbacks = [ReportBrokenFiles(data, lambda paths: None), *callbacks]
     result = fit(
         experiment, classes, data, validation,
-        lambda: unaugmented_images(catalog, train, experiment.data, 12),
+        lambda: unaugmented_images(catalog, train, experiment.data, size),
         devices, folder, callbacks, log=lambda text: None, verbose=0,
     )  # fmt: skip
     return result.detector, result.state

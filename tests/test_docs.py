@@ -178,6 +178,7 @@ def test_commands_in_the_documentation_are_accepted(path):
 
 @pytest.mark.parametrize("path", TEXTS, ids=NAMES)
 def test_yaml_in_the_documentation_is_valid(path, tmp_path):
+    from tfdetect.benchmarks.suite import Suite
     from tfdetect.core.documents import validate
     from tfdetect.core.experiment import Experiment
     from tfdetect.core.load_spec import load_spec
@@ -187,6 +188,8 @@ def test_yaml_in_the_documentation_is_valid(path, tmp_path):
         document = yaml.safe_load(block)
         if "parameters" in document:
             validate(Space, document, block)
+        elif "subsets" in document:
+            validate(Suite, document, block)
         elif "classes" in document:
             file = tmp_path / "spec.yaml"
             file.write_text(block, encoding="utf-8")

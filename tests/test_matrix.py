@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from conftest import SMALL, write_images
 from PIL import Image
+from scipy.cluster import hierarchy
 
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
 from tfdetect.data.plan import find_data, make_plan
+from tfdetect.generalization.clusters import draw, find_clusters
 from tfdetect.generalization.domains import _natural_order, find_domains, restrict
-from tfdetect.generalization.matrix_report import read_published
+from tfdetect.generalization.published_tables import read_published
 from tfdetect.matrix import main as matrix_command
 
 
@@ -58,6 +60,8 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
         for a, row in found["cells"].items() for b, cell in row.items()
     }  # fmt: skip
     assert all(found["cells"][a][a]["in_training"] for a in found["domains"])
+    assert sorted(found["clusters"]["order"]) == found["domains"]
+    assert (folder / "figures/clusters.png").is_file()
     # Detectors of checkerboards find both kinds of them, but not dark fakes.
     assert min(value["ADM", "ADM"], value["ADM", "BigGAN"], value["BigGAN", "ADM"]) > 0.8
     assert value["ADM", "GLIDE"] < 0.75
@@ -147,3 +151,48 @@ def test_sources_of_authentic_images_are_left_out_with_generators(tmp_path):
     assert set(names[domains.row_names == "gan"]) == {"gan", "camera", "flickr"}
     with pytest.raises(UserError, match="leave out --by"):
         find_domains(catalog, "dataset", sources=True)
+
+
+# ---- which generators belong together
+
+
+def test_clusters_bring_generators_together_that_find_each_other():
+    names = ["a", "x", "b", "y", "c"]  # a, b, c find each other; x and y find each other
+    families = {"a": 0, "b": 0, "c": 0, "x": 1, "y": 1}
+    table = {
+        one: {other: 1.0 if one == other else 0.9 if families[one] == families[other] else 0.5
+              for other in names}
+        for one in names
+    }  # fmt: skip
+    found = find_clusters(table)
+    assert {"".join(sorted(part)) for part in ("".join(found.names[:3]), "".join(found.names[3:]),
+            "".join(found.names[:2]), "".join(found.names[2:]))} >= {"abc", "xy"}  # fmt: skip
+    at = {name: position for position, name in enumerate(found.names)}
+    assert found.mutual[at["a"], at["b"]] == pytest.approx(0.8)
+    assert found.mutual[at["a"], at["x"]] == 0
+    # By the other three: two of them find c and none of the others finds x.
+    assert found.correlation[at["a"], at["b"]] == pytest.approx(1)
+    assert found.correlation[at["a"], at["x"]] == pytest.approx(-1)
+    assert hierarchy.leaves_list(found.tree).tolist() == list(range(5))
+    figure = draw(found)
+    assert len(figure.axes) == 3
+    labels = [text.get_text() for text in figure.axes[1].get_yticklabels()]
+    assert labels == list(found.names)
+
+
+def test_clusters_of_a_published_matrix(tmp_path, capsys):
+    call = ["--clusters", "genimage_resnet50", "--output", str(tmp_path)]
+    assert run_command(matrix_command, call) == 0
+    assert "Wukong" in capsys.readouterr().out and (tmp_path / "clusters.png").is_file()
+    found = json.loads((tmp_path / "clusters.json").read_text())
+    latent = {"Stable Diffusion 1.4", "Stable Diffusion 1.5", "Wukong"}
+    order = found["order"]
+    at = sorted(order.index(name) for name in latent)
+    assert at[2] - at[0] == 2  # they are neighbors
+    for wrong, words in (("nowhere", "no published table"), (str(tmp_path), "no matrix of")):
+        (tmp_path / "matrix.json").write_text("{}")
+        assert run_command(matrix_command, ["--clusters", wrong]) == 2
+        assert words in capsys.readouterr().err
+    two = {"a": {"a": 0.9, "b": 0.6}, "b": {"a": 0.6, "b": 0.9}}
+    with pytest.raises(UserError, match="at least 3 generators"):
+        find_clusters(two)

@@ -9,10 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import run_at
 from scipy import stats
 
+from tfdetect.api import compare as compare_api
 from tfdetect.compare import main as compare_command
 from tfdetect.core.cli import run_command
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.run_writer import write_info
+from tfdetect.evaluation.mask_metrics import count_pixels
 from tfdetect.evaluation.paired import delong, difference, holm, mcnemar
 
 
@@ -92,3 +97,67 @@ def test_comparing_needs_no_tensorflow(shared_run, tmp_path):
         f"assert run_command(main, {twice!r}) == 0; sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def localizer_like(path, quality, truths, seed):
+    """A run whose predictions are masks of some quality, as `evaluate` writes them."""
+    path.mkdir()
+    write_info(run_at(path, masks=True))
+    (path / "experiment.yaml").write_text(Experiment(name="test").to_yaml())
+    (path / "model.keras").write_bytes(b"")  # comparing opens no model
+    rng, rows = np.random.default_rng(seed), []
+    for number, truth in enumerate(truths):
+        noise = rng.random(truth.shape)
+        altered = np.where(noise < quality, truth, noise > 0.9)
+        counts = count_pixels(np.where(altered, 0.9, 0.1).astype(np.float32), truth)
+        rows.append({
+            "path": f"{number}.png", "hash": str(number), "label": int(truth.any()),
+            "p_fake": float(altered.mean()), "error": None,
+            "altered_histogram": counts[0], "authentic_histogram": counts[1],
+        })  # fmt: skip
+    (path / "predictions").mkdir()
+    table = pa.Table.from_pylist(rows)
+    at = table.column_names.index("error")
+    table = table.set_column(at, "error", pa.nulls(len(rows), pa.string()))
+    pq.write_table(table, path / "predictions/test.parquet")
+    return path
+
+
+def test_localizers_are_compared_by_their_masks(tmp_path, capsys):
+    rng, truths = np.random.default_rng(0), []
+    for number in range(30):
+        truth = np.zeros((24, 24), bool)
+        if number % 3:
+            top, left = rng.integers(0, 12, 2)
+            truth[top : top + 10, left : left + 8] = True
+        truths.append(truth)
+    good, bad, same = (
+        localizer_like(tmp_path / name, quality, truths, seed)
+        for name, quality, seed in (("good", 0.9, 1), ("bad", 0.6, 2), ("same", 0.9, 3))
+    )
+    assert run_command(compare_command, [str(good), str(bad), str(same), "--json"]) == 0
+    masks = json.loads(capsys.readouterr().out)["masks"]
+    assert (masks["count"], masks["altered"]) == (30, 20)
+    first, twin, _ = masks["pairs"]
+    assert first["metrics"]["iou_altered"]["low"] > 0 and first["wilcoxon"] < 0.001
+    assert twin["metrics"]["iou_altered"]["low"] < 0 < twin["metrics"]["iou_altered"]["high"]
+    assert twin["wilcoxon"] > 0.05
+    # Paired: narrower than the difference of two independent intervals.
+    found = first["metrics"]["iou_altered"]
+    both = [masks["runs"][name]["iou_altered"] for name in ("good", "bad")]
+    assert found["value"] == pytest.approx(both[0]["value"] - both[1]["value"], abs=1e-5)
+    assert run_command(compare_command, [str(good), str(bad)]) == 0
+    shown = capsys.readouterr().out
+    assert "Masks of 30 images, 20 of them altered" in shown and "Wilcoxon" in shown
+
+    other = localizer_like(tmp_path / "other", 0.9, [truth.T[::-1] for truth in truths], 4)
+    assert run_command(compare_command, [str(good), str(other)]) == 0  # as many pixels each
+    shifted = [~truth if truth.any() else truth for truth in truths]
+    wrong = localizer_like(tmp_path / "wrong", 0.9, shifted, 5)
+    capsys.readouterr()
+    assert run_command(compare_command, [str(good), str(wrong)]) == 2
+    assert "different masks of an image" in capsys.readouterr().err
+    fakes = [truth for truth in truths if truth.any()]
+    alone = [localizer_like(tmp_path / name, 0.8, fakes, 6) for name in ("f1", "f2")]
+    found = compare_api(alone)
+    assert found["pairs"] == [] and found["masks"]["pairs"][0]["wilcoxon"] == 1

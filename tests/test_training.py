@@ -115,6 +115,58 @@ def test_resume_goes_on_to_the_same_weights(folder_dataset, tmp_path, overrides,
     ]
 
 
+ACCUMULATED = [
+    "model.backbone=frank_cnn", "model.options={}", "model.head=flatten", "training.ema=0.9",
+    "training.optimizer={name: sgd, learning_rate: 0.05, momentum: 0.9, clip_norm: 1.0}",
+    "training.schedule={name: cosine, warmup_epochs: 1}", "training.epochs=2",
+    "data.augment=[]",  # its random numbers are drawn batch by batch
+]  # fmt: skip
+THREE = ["training.batch_size=4", "training.accumulate=3"]
+
+
+def test_accumulated_gradients_are_those_of_the_larger_batch(folder_dataset, tmp_path):
+    """Weights, schedule and moving average; the network has no batch statistics."""
+    whole, state = fit_small(folder_dataset, tmp_path / "whole", ACCUMULATED)
+    parts, again = fit_small(folder_dataset, tmp_path / "parts", [*ACCUMULATED, *THREE])
+    moved = max(np.abs(w).max() for w in whole.get_weights())
+    for one, three in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        np.testing.assert_allclose(three, one, atol=1e-5 * moved)
+    for one, three in zip(state.history, again.history, strict=True):
+        assert three["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert three["val_log_loss"] == pytest.approx(one["val_log_loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_training_resumes_between_two_changes_of_the_weights(folder_dataset, tmp_path):
+    overrides = [*ACCUMULATED, *THREE, "training.checkpoint_minutes=0"]
+    whole, _ = fit_small(folder_dataset, tmp_path / "whole", overrides)
+
+    class Killed(Exception):
+        pass
+
+    class Kill(keras.callbacks.Callback):
+        steps = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.steps += 1
+            if self.steps == 32:  # of 54: the state before holds two gradients of three
+                raise Killed
+
+    with pytest.raises(Killed):
+        fit_small(folder_dataset, tmp_path / "parts", overrides, callbacks=[Kill()])
+    resumed, _ = fit_small(folder_dataset, tmp_path / "parts", overrides)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_gradients_are_accumulated_on_one_device_in_whole_epochs(folder_dataset, tmp_path):
+    with pytest.raises(UserError, match="training.accumulate is for one device"):
+        fit_small(folder_dataset, tmp_path / "x", [*THREE, "training.batch_size=12"],
+                  configure_devices(virtual=3))  # fmt: skip
+    with pytest.raises(UserError, match=r"steps_per_epoch \(10\) must be a multiple"):
+        fit_small(folder_dataset, tmp_path / "y", [*THREE, "training.steps_per_epoch=10"])
+
+
 STAGES = (
     "training.stages=[{epochs: 2, freeze: {fraction: 1.0}}, {epochs: 2, freeze: {fraction: 0.5}, "
     "lr_multiplier: 0.5}, {epochs: 1, lr_multiplier: 0.1}]"

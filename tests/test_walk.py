@@ -94,6 +94,7 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
 
     # What needs files from elsewhere says so.
     assert walk.json("models")
+    assert walk.json("benchmark", "--list")
     walk("serve", "no_such_run", code=2)
     walk("push", "no_such_run", "hf://nobody/nothing", code=2)
     walk("convert", "weights.pth", "--model", "npr", code=2)

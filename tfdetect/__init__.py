@@ -26,6 +26,7 @@ __all__ = [
     "audit",
     "benchmark",
     "calibrate",
+    "cluster_generators",
     "compare",
     "convert",
     "create_detector",

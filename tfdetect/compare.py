@@ -11,7 +11,8 @@ def parser() -> cli.Parser:
         prog="tfdetect compare",
         description="Compare evaluated runs on the images that all of them were evaluated on: "
         "metrics, paired differences with bootstrap intervals, McNemar's test of the verdicts and "
-        "DeLong's test of the AUC, with p-values adjusted by Holm's method.",
+        "DeLong's test of the AUC, with p-values adjusted by Holm's method. Runs that predict "
+        "masks are compared by their masks, too, with Wilcoxon's test of the IoU.",
         examples=[
             ("tfdetect compare saved_models/run_a saved_models/run_b",
              "on the test split of their dataset"),

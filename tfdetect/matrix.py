@@ -17,6 +17,8 @@ def parser() -> cli.Parser:
              "how good on a generator that was not in training?"),
             ("tfdetect matrix --dataset path/to/folder --by '/fake/([^/]+)/'",
              "your own folders: the part is the folder below fake/"),
+            ("tfdetect matrix --clusters genimage_resnet50",
+             "which generators belong together, by a published matrix"),
         ],
     )  # fmt: skip
     cli.add_dataset(p.add_argument_group("dataset"), "Images of several generators (default: those "
@@ -33,6 +35,9 @@ def parser() -> cli.Parser:
                      "of authentic images), and is tested on them")  # fmt: skip
     how.add_argument("--published", metavar="TABLE", help="a published table to show for "
                      "comparison: genimage_resnet50, or a CSV file")  # fmt: skip
+    how.add_argument("--clusters", metavar="MATRIX", help="train nothing; draw which generators "
+                     "belong together by a finished matrix: its folder, a published table or a CSV "
+                     "file. Writes clusters.png and clusters.json into --output")  # fmt: skip
     cli.add_devices(p.add_argument_group("devices"))
     out = p.add_argument_group("output")
     cli.add_runs_folder(out, "matrix-EXPERIMENT-DATASET")
@@ -46,6 +51,15 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
+    if args.clusters is not None:
+        found = api.cluster_generators(args.clusters, output=args.output)
+        if args.json:
+            return console.print_json(found)
+
+        from tfdetect.generalization.clusters import terminal
+
+        console.result(terminal(found))
+        return console.result(f"\nfigure  {args.output / 'clusters.png'}")
     results = api.matrix(
         args.dataset, args.experiment, model=args.model, overrides=args.overrides,
         data_dir=args.data_dir, authentic=args.authentic, by=args.by,

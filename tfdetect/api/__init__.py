@@ -40,6 +40,7 @@ from tfdetect.api.share import push
 from tfdetect.api.training_functions import (
     MatrixResults,
     SearchResults,
+    cluster_generators,
     convert,
     ensemble,
     matrix,
@@ -72,6 +73,7 @@ __all__ = [
     "audit",
     "benchmark",
     "calibrate",
+    "cluster_generators",
     "compare",
     "convert",
     "create_detector",

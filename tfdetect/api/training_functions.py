@@ -483,7 +483,7 @@ def matrix(
     numbers, limits = parse_gpus(gpus_of(gpus)), parse_memory_limit(gpu_memory_limit)
     plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic)
     if published:
-        from tfdetect.generalization.matrix_report import read_published
+        from tfdetect.generalization.published_tables import read_published
 
         read_published(str(published))  # refused before any training
     if leave_sources_out and not leave_one_out:
@@ -514,6 +514,33 @@ def matrix(
     }  # fmt: skip
     matrix_report.write_report(values, folder, None if published is None else str(published))
     return MatrixResults({row.name: row.run for row in rows}, values, folder)
+
+
+@checked
+def cluster_generators(
+    matrix: str | Path, *, output: str | Path = "saved_models"
+) -> dict[str, Any]:
+    """Draw which generators belong together: who finds whose images, as clustered heat maps.
+
+    Nothing is trained; `matrix` draws the same in its report.
+
+    Args:
+        matrix: the folder of a finished matrix, a published table ("genimage_resnet50"), or a CSV
+            file of accuracies in percent.
+        output: folder for clusters.png and clusters.json.
+
+    Returns:
+        The content of clusters.json: order (the generators), mutual (how well detectors of each
+        find images of the other, 0 for chance, 1 for all) and correlation (over the detectors of
+        all other generators; None where it is not defined).
+
+    Raises:
+        UserError: there is no such matrix, or it has fewer than 3 generators.
+    """
+    from tfdetect.generalization.clusters import write_clusters
+
+    check_writable(Path(output))
+    return write_clusters(str(matrix), Path(output))
 
 
 @checked

@@ -9,14 +9,14 @@ from tfdetect import __version__
 from tfdetect.benchmarks.measure import mean_over, measure_subset, share_images
 from tfdetect.benchmarks.scoring import Scorer
 from tfdetect.benchmarks.subset_data import SubsetData
-from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, PublishedTable, Suite
+from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, ProtocolName, PublishedTable, Suite
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.locks import locked
 from tfdetect.core.text import from_os
 
-PROTOCOLS = (PUBLISHED, EQUALIZED)
+PROTOCOLS: tuple[ProtocolName, ...] = (PUBLISHED, EQUALIZED)
 SCHEMA = 1
 SCORES = "scores"  # folder of the scores of single images
 
@@ -163,9 +163,9 @@ def _merged(
         before = earlier.get((entry["path"], entry["key"]))
         entry["data"] = _joined(before["data"] if before else {}, entry["data"], order)
         for name, protocol in entry["protocols"].items():
-            old = before["protocols"][name] if before else {"subsets": {}, "shared": False}
-            protocol["subsets"] = _joined(old["subsets"], protocol["subsets"], order)
-            protocol["shared"] |= old["shared"]
+            old = before["protocols"][name] if before else {}
+            protocol["subsets"] = _joined(old.get("subsets", {}), protocol["subsets"], order)
+            protocol["shared"] |= old.get("shared", False)
             protocol["mean"] = mean_over(list(protocol["subsets"].values()), protocol["shared"])
     return [entry for entry in known if entry["path"] not in paths] + new
 

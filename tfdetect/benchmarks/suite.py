@@ -1,7 +1,7 @@
 """`Suite`: a standard benchmark as a document: subsets, protocol and published tables."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,8 +12,9 @@ from tfdetect.core.patterns import PathSearch
 from tfdetect.core.text import user_path
 
 # How a suite is measured; every suite is measured in both ways.
-PUBLISHED, EQUALIZED = "published", "equalized"
 ProtocolName = Literal["published", "equalized"]
+PUBLISHED: Final = "published"
+EQUALIZED: Final = "equalized"
 Metric = Literal["accuracy", "ap", "auc", "pixel_f1", "pixel_iou", "pixel_auc"]
 METRICS: dict[Metric, str] = {
     "accuracy": "accuracy", "ap": "average precision", "auc": "AUC", "pixel_f1": "pixel F1",

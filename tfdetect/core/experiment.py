@@ -328,6 +328,11 @@ class Training(Document):
             differently augmented passes over the training split, and train the head on them.
         steps_per_epoch: batches per epoch; by default one pass over the training split.
         batch_size: images per step, over all devices together.
+        accumulate: steps whose gradients are averaged before the weights change, for batches that
+            do not fit into memory: a batch then has batch_size * accumulate images. The result is
+            that of the larger batch, except for other random numbers of augmentation and dropout,
+            and for batch normalization and losses of whole batches, which see batch_size images.
+            For one device.
         loss: loss of the label; "cross_entropy", or one that is registered from outside.
         loss_options: keyword arguments of the loss's function.
         ema: momentum of an exponential moving average of the weights, such as 0.999; the average
@@ -352,6 +357,7 @@ class Training(Document):
     cache_features: int = Field(0, ge=0, le=10_000)
     steps_per_epoch: int | None = Field(None, gt=0, le=100_000_000)
     batch_size: int = Field(32, gt=0, le=MAX_BATCH)
+    accumulate: int = Field(1, gt=0, le=10_000)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     loss: str = "cross_entropy"
@@ -437,6 +443,16 @@ class Experiment(Document):
             raise ValueError(
                 "training.cache_features needs model.freeze: {fraction: 1}, no training.stages and "
                 "no model.mask_head"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _accumulated(self):
+        steps, accumulate = self.training.steps_per_epoch, self.training.accumulate
+        if steps and steps % accumulate:
+            raise ValueError(
+                f"training.steps_per_epoch ({steps}) must be a multiple of training.accumulate "
+                f"({accumulate})"
             )
         return self
 

@@ -1,6 +1,6 @@
 """Compares detectors on the same images, with paired intervals and tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,21 @@ from scipy import stats
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.evaluation.intervals import Interval, binary_intervals, bootstrap, format_interval
+from tfdetect.evaluation.intervals import (
+    Interval,
+    binary_intervals,
+    bootstrap,
+    each_row,
+    format_interval,
+)
+from tfdetect.evaluation.mask_metrics import confusions, iou_of, mask_metrics
+from tfdetect.evaluation.measure import pixel_histograms
 from tfdetect.evaluation.metrics import NAMES, binary_metrics
+from tfdetect.evaluation.result_tables import MASK_NAMES
 from tfdetect.evaluation.verdicts import is_fake
+
+MASK_METRICS = ("iou_altered", "f1", "ap", "auc", "empty")  # of localizers
+Pixels = tuple[np.ndarray, np.ndarray]  # altered and authentic pixels by P(altered), [n, BINS]
 
 
 def difference(
@@ -46,6 +58,38 @@ def difference(
         return {name: a[name] - b[name] for name in names}
 
     return bootstrap(subtract, len(fake), resamples=resamples, bounded=False)
+
+
+def mask_difference(one: Pixels, other: Pixels, resamples: int = 1000) -> dict[str, Interval]:
+    """Return the differences of two localizers' `MASK_METRICS`, with paired bootstrap intervals.
+
+    The images are resampled, each with both of its masks.
+
+    Args:
+        one, other: pixel counts of the same images by the two localizers.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        {metric: {"value", "low", "high"}} of the first localizer minus the second.
+    """
+    first, second = mask_metrics(*one), mask_metrics(*other)
+
+    def subtract(weights: np.ndarray) -> dict[str, Any]:
+        a, b = first(weights), second(weights)
+        return {name: a[name] - b[name] for name in MASK_METRICS}
+
+    return bootstrap(each_row(subtract), len(one[0]), resamples=resamples, bounded=False)
+
+
+def wilcoxon(one: Pixels, other: Pixels) -> float:
+    """Return the p-value of Wilcoxon's signed-rank test that neither IoU tends to be higher.
+
+    Args:
+        one, other: pixel counts of the same images; those with altered pixels are compared.
+    """
+    altered = one[0].sum(axis=1) > 0
+    differences = np.subtract(*(iou_of(*confusions(*pixels))[altered] for pixels in (one, other)))
+    return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
 def mcnemar(right_one: np.ndarray, right_other: np.ndarray) -> float:
@@ -109,10 +153,13 @@ def compare(
     Returns:
         count: number of images; runs: {name: metrics with intervals}; pairs: for each two runs
         one, other, metrics (differences with intervals) and the p-values mcnemar and delong,
-        which are adjusted for their number by Holm's method.
+        which are adjusted for their number by Holm's method. Of images of one class, runs and
+        pairs are empty. Where all runs predict masks, masks: count and altered (numbers of the
+        images whose true masks are known), runs and pairs, with the p-value wilcoxon.
 
     Raises:
-        UserError: a run was not evaluated so, or the runs have no images in common.
+        UserError: a run was not evaluated so, the runs have no images in common, or these are of
+            one class and have no masks.
     """
     tables = {name: _predictions(run, split, dataset) for name, run in runs.items()}
     common = set.intersection(*(set(_keys(t)) for t in tables.values()))
@@ -121,31 +168,34 @@ def compare(
             f"No image of {split} was evaluated by all of {', '.join(runs)}. Evaluate them on one "
             "dataset with: python -m tfdetect.evaluate RUN --dataset NAME"
         )
-    p, right, labels = {}, {}, {}
     for name, table in tables.items():
         keys = _keys(table)
         order = [i for i, _ in sorted(enumerate(keys), key=lambda pair: pair[1])
                  if keys[i] in common]  # fmt: skip
-        table = table.take(pa.array(order))
-        labels[name] = table["label"].to_numpy() > 0
-        p[name] = table["p_fake"].to_numpy()
-        right[name] = is_fake(p[name], runs[name].threshold) == labels[name]
+        tables[name] = table.take(pa.array(order))
+    labels = {name: table["label"].to_numpy() > 0 for name, table in tables.items()}
     fake = next(iter(labels.values()))
     if any((other != fake).any() for other in labels.values()):
         raise UserError(f"{', '.join(runs)} were evaluated with different labels of an image.")
-    if fake.all() or not fake.any():
+    masks = _compare_masks(tables)
+    found: dict[str, Any] = {"count": len(fake), "runs": {}, "pairs": []}
+    if not fake.all() and fake.any():
+        found |= _compare_labels(runs, tables, fake, metrics)
+    elif not masks:
         raise UserError(
             f"The {len(fake):,} images that all runs were evaluated on are of one class; a "
             "comparison needs authentic images and fakes."
         )
-    found = {
-        "count": len(fake),
-        "runs": {
-            name: binary_intervals(fake, p[name], runs[name].threshold, names=metrics)
-            for name in runs
-        },
-    }
-    pairs: list[dict[str, Any]] = []
+    return found | ({"masks": masks} if masks else {})
+
+
+def _compare_labels(
+    runs: dict[str, Run], tables: dict[str, pa.Table], fake: np.ndarray, metrics: Sequence[str]
+) -> dict[str, Any]:
+    """Return runs and pairs of `compare`, for P(fake) of whole images."""
+    p = {name: table["p_fake"].to_numpy() for name, table in tables.items()}
+    right = {name: is_fake(p[name], runs[name].threshold) == fake for name in runs}
+    pairs = []
     for one, other in combinations(runs, 2):
         thresholds = runs[one].threshold, runs[other].threshold
         pairs.append({
@@ -154,33 +204,88 @@ def compare(
             "mcnemar": mcnemar(right[one], right[other]),
             "delong": delong(fake, p[one], p[other]),
         })  # fmt: skip
-    for test in ("mcnemar", "delong"):
-        adjusted = holm([float(pair[test]) for pair in pairs])
-        for pair, value in zip(pairs, adjusted):
-            pair[test] = value
-    return found | {"pairs": pairs}
+    return {
+        "runs": {
+            name: binary_intervals(fake, p[name], runs[name].threshold, names=metrics)
+            for name in runs
+        },
+        "pairs": _adjusted(pairs, "mcnemar", "delong"),
+    }
+
+
+def _compare_masks(tables: dict[str, pa.Table]) -> dict[str, Any]:
+    """Return masks of `compare`; empty where a run predicts none or no true mask is known.
+
+    Raises:
+        UserError: the runs were evaluated with different true masks of an image.
+    """
+    if any("altered_histogram" not in table.column_names for table in tables.values()):
+        return {}
+    counted = {name: pixel_histograms(table) for name, table in tables.items()}
+    rows = set.intersection(*(set(numbers.tolist()) for numbers, _, _ in counted.values()))
+    pixels: dict[str, Pixels] = {}
+    for name, (numbers, altered, authentic) in counted.items():
+        kept = np.isin(numbers, list(rows))
+        pixels[name] = altered[kept], authentic[kept]
+    sizes = [np.stack([part.sum(axis=1) for part in pair]) for pair in pixels.values()]
+    if not len(rows) or not sizes[0][0].any():
+        return {}
+    if any((size != sizes[0]).any() for size in sizes):
+        raise UserError(f"{', '.join(tables)} were evaluated with different masks of an image.")
+    pairs = [
+        {
+            "one": one, "other": other, "metrics": mask_difference(pixels[one], pixels[other]),
+            "wilcoxon": wilcoxon(pixels[one], pixels[other]),
+        }
+        for one, other in combinations(pixels, 2)
+    ]  # fmt: skip
+    measured = {
+        name: bootstrap(each_row(mask_metrics(*pair)), len(rows)) for name, pair in pixels.items()
+    }
+    return {
+        "count": len(rows), "altered": int((sizes[0][0] > 0).sum()),
+        "runs": {name: {m: found[m] for m in MASK_METRICS} for name, found in measured.items()},
+        "pairs": _adjusted(pairs, "wilcoxon"),
+    }  # fmt: skip
+
+
+def _adjusted(pairs: list[dict[str, Any]], *tests: str) -> list[dict[str, Any]]:
+    """Return pairs with the p-values of tests adjusted for their number."""
+    adjusted = {test: holm([float(pair[test]) for pair in pairs]) for test in tests}
+    return [pair | {test: adjusted[test][i] for test in tests} for i, pair in enumerate(pairs)]
 
 
 def terminal(found: dict) -> str:
     """Return what `compare` found as tables for the terminal."""
+    parts = [f"{found['count']:,} images that all runs were evaluated on (brackets: 95% intervals)"]
+    if found["runs"]:
+        tests = {"mcnemar": "McNemar, p-value", "delong": "DeLong (AUC), p-value"}
+        parts += _tables(found, NAMES, tests)
+    if masks := found.get("masks"):
+        parts.append(f"Masks of {masks['count']:,} images, {masks['altered']:,} of them altered")
+        parts += _tables(masks, MASK_NAMES, {"wilcoxon": "Wilcoxon (IoU), p-value"})
+    parts.append(
+        "* the interval does not contain 0. p-values are adjusted for their number (Holm)."
+    )
+    return "\n\n".join(parts)
+
+
+def _tables(found: dict, names: Mapping[str, str], tests: Mapping[str, str]) -> list[str]:
+    """Return a table of the runs' metrics, and one of their differences and p-values."""
     metrics = list(next(iter(found["runs"].values())))
     rows = [
-        [NAMES[key], *(format_interval(m[key]) for m in found["runs"].values())] for key in metrics
+        [names[key], *(format_interval(m[key]) for m in found["runs"].values())] for key in metrics
     ]
     differences = [
-        [NAMES[key], *(format_interval(p["metrics"][key]) + _star(p["metrics"][key])
+        [names[key], *(format_interval(p["metrics"][key]) + _star(p["metrics"][key])
                        for p in found["pairs"])]
         for key in metrics
     ]  # fmt: skip
-    for name, title in (("mcnemar", "McNemar, p-value"), ("delong", "DeLong (AUC), p-value")):
+    for name, title in tests.items():
         differences.append([title, *(f"{pair[name]:.3g}" for pair in found["pairs"])])
     headers = ["difference", *(f"{pair['one']} - {pair['other']}" for pair in found["pairs"])]
-    return "\n".join([
-        f"{found['count']:,} images that all runs were evaluated on (brackets: 95% intervals)", "",
-        console.format_table(rows, ["metric", *found["runs"]]), "",
-        console.format_table(differences, headers), "",
-        "* the interval does not contain 0. p-values are adjusted for their number (Holm).",
-    ])  # fmt: skip
+    return [console.format_table(rows, ["metric", *found["runs"]]),
+            console.format_table(differences, headers)]  # fmt: skip
 
 
 def _star(metric: dict) -> str:

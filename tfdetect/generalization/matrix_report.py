@@ -9,51 +9,24 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tfdetect.core import console, html
-from tfdetect.core.documents import read_rows
-from tfdetect.core.errors import UserError
 from tfdetect.core.files import csv_text, merged, write_text
 from tfdetect.core.text import latex
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
+from tfdetect.generalization.clusters import MIN_GENERATORS, Clusters, aucs, draw, find_clusters
+from tfdetect.generalization.published_tables import Table, read_published
 from tfdetect.generalization.train_matrix import METRICS
 
-_PUBLISHED = Path(__file__).parent / "published"
 _TITLES = {name: NAMES.get(name, name) for name in METRICS} | {
     "recall_at_fpr_1": "recall at the operating point of 1% FPR",
     "recall_at_fpr_5": "recall at the operating point of 5% FPR",
 }
+EXPLANATION = (
+    "Left map: how well detectors of each find the images of the other, mean of both directions "
+    "(twice the AUC minus 1; 0 is chance); it makes the tree. Right map: whether the detectors of "
+    "all other domains find the images of both alike (Pearson's correlation)."
+)
 _IN_TRAINING, _UNSEEN = "in_training", "unseen"
-
-Table = dict[str, dict[str, float]]
-
-
-def read_published(name: str) -> tuple[str, Table]:
-    """Return the name and the accuracies, in percent, of a published table.
-
-    Args:
-        name: of a shipped table, or a CSV file: the first column names what a detector was
-            trained on, the other columns are headed by what it was tested on.
-
-    Raises:
-        UserError: no such table, or a cell that is not a number.
-    """
-    shipped = {file.stem: file for file in sorted(_PUBLISHED.glob("*.csv"))}
-    path = shipped.get(name, Path(name))
-    if not path.is_file():
-        raise UserError(
-            f"There is no published table {name!r}. Available: {', '.join(shipped)}; or give a CSV "
-            "file."
-        )
-    try:
-        table = {
-            str(next(iter(row.values()))): {
-                name: float(cell) for name, cell in list(row.items())[1:]
-            }
-            for row in read_rows(path)
-        }
-    except ValueError as error:
-        raise UserError(f"{path}: a cell is not a number: {error}.") from error
-    return path.stem, table
 
 
 def mean_metrics(values: dict[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -83,7 +56,7 @@ def format_matrix(values: dict[str, Any], metric: str) -> str:
 
 
 def write_report(values: dict[str, Any], folder: Path, published: str | None = None) -> None:
-    """Write matrix.html, matrix.json, matrix.csv, matrix.tex and figures/matrix.png.
+    """Write matrix.html, matrix.json, matrix.csv, matrix.tex and figures/.
 
     Args:
         values: "experiment", "dataset", "by", "domains", and "cells" from `measure`.
@@ -91,15 +64,22 @@ def write_report(values: dict[str, Any], folder: Path, published: str | None = N
         published: a table to compare with, as `read_published` takes it.
     """
     document = values | {"means": mean_metrics(values)}
+    table = aucs(values)
+    alone = [name for name in table if all(name in row for row in table.values())]
+    clusters = find_clusters(table) if len(alone) >= MIN_GENERATORS else None
+    if clusters:
+        document["clusters"] = clusters.as_data()
     with merged(folder) as new:
         (new / "figures").mkdir()
         write_text(new / "matrix.json", json.dumps(document, indent=2) + "\n")
         write_text(new / "matrix.csv", _csv(values))
         write_text(new / "matrix.tex", _latex(values))
-        write_text(new / "matrix.html", _page(values, new, published))
+        write_text(new / "matrix.html", _page(values, new, published, clusters))
 
 
-def _page(values: dict[str, Any], folder: Path, published: str | None) -> str:
+def _page(
+    values: dict[str, Any], folder: Path, published: str | None, clusters: Clusters | None
+) -> str:
     picture = html.picture_of(
         _heat_map(values),
         "Heat maps of accuracy and AUC. Rows: training domains; columns: test domains. The tables "
@@ -115,6 +95,7 @@ def _page(values: dict[str, Any], folder: Path, published: str | None) -> str:
         f"Generalization of {values['experiment']}",
         [
             html.Section("Heat map", html.figures([picture], "wide")),
+            html.Section("Which domains belong together", _clusters(clusters, folder)),
             html.Section("Results by training and test domain", html.join(
                 html.text(
                     "Rows: what a detector was trained on. Columns: the test images of what domain "
@@ -135,6 +116,15 @@ def _page(values: dict[str, Any], folder: Path, published: str | None) -> str:
         cards=_cards(values),
         footer="Full data: matrix.json, matrix.csv and matrix.tex in the same directory.",
     )  # fmt: skip
+
+
+def _clusters(clusters: Clusters | None, folder: Path) -> Markup:
+    if clusters is None:
+        return Markup("")
+    return html.join(html.text(EXPLANATION), html.figures([html.picture_of(
+        draw(clusters), f"Clustered heat maps of {', '.join(clusters.names)}, in this order.",
+        path=folder / "figures" / "clusters.png",
+    )], "wide"))  # fmt: skip
 
 
 def _is_defined(values: dict[str, Any], metric: str) -> bool:

@@ -144,7 +144,7 @@ def fit(
     job = _prepare(experiment, classes, data, validation, devices)
     adapting, average = _adapting(experiment), None
     if experiment.training.ema:
-        average = AverageWeights(experiment.training.ema)
+        average = AverageWeights(experiment.training.ema, experiment.training.accumulate > 1)
     state = TrainState(
         folder / "state", monitor_of(experiment.training), adapting,
         experiment.training.checkpoint_minutes, average, _decide(devices),
@@ -200,7 +200,14 @@ def _prepare(
             f"training.batch_size must be a multiple of the number of devices. Received: batch "
             f"size {training.batch_size} for {devices.replicas} devices."
         )
-    steps = training.steps_per_epoch or max(1, round(data.count / training.batch_size))
+    if training.accumulate > 1 and (devices.replicas > 1 or devices.workers):
+        raise UserError(
+            "training.accumulate is for one device: Keras cannot average gradients over steps and "
+            "devices at once. Use one (--gpus 0), or a larger training.batch_size on all of them."
+        )
+    accumulated = training.batch_size * training.accumulate
+    updates = max(1, round(data.count / accumulated))
+    steps = training.steps_per_epoch or updates * training.accumulate
     with devices.scope():
         detector = build_detector(experiment, classes)
         if devices.replicas > 1:

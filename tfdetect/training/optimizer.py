@@ -10,12 +10,23 @@ from tfdetect.core.experiment import Stage, Training
 def build_optimizer(
     training: Training, steps_per_epoch: int, stage: Stage | None = None
 ) -> keras.optimizers.Optimizer:
-    """Build the optimizer of a stage; biases and normalization have no weight decay."""
+    """Build the optimizer of a stage; biases and normalization have no weight decay.
+
+    Args:
+        training: the settings.
+        steps_per_epoch: batches per epoch; schedules count changes of the weights.
+        stage: the stage; by default the only one.
+    """
+    steps_per_epoch //= training.accumulate
     settings = training.optimizer
     common = {
-        "learning_rate": _learning_rate(training, steps_per_epoch, stage or only_stage(training)),
+        "learning_rate": _by_update(
+            _learning_rate(training, steps_per_epoch, stage or only_stage(training)),
+            training.accumulate,
+        ),
         "weight_decay": settings.weight_decay or None,
         "clipnorm": settings.clip_norm,
+        "gradient_accumulation_steps": training.accumulate if training.accumulate > 1 else None,
     }
     if settings.name == "sgd":
         optimizer = keras.optimizers.SGD(
@@ -50,3 +61,35 @@ def _learning_rate(training: Training, steps_per_epoch: int, stage: Stage) -> An
     return keras.optimizers.schedules.CosineDecay(
         0.0, max(1, total - warmup), warmup_target=rate, warmup_steps=warmup
     )
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule over changes of the weights, where Keras counts steps.
+
+    Args:
+        schedule: from the number of changes to the learning rate.
+        accumulate: steps for each change.
+    """
+
+    def __init__(self, schedule: Any, accumulate: int) -> None:
+        self.schedule, self.accumulate = schedule, accumulate
+
+    def __call__(self, step: Any) -> Any:
+        return self.schedule(step // self.accumulate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule),
+                "accumulate": self.accumulate}  # fmt: skip
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ByUpdate":
+        schedule = keras.saving.deserialize_keras_object(config["schedule"])
+        return cls(schedule, config["accumulate"])
+
+
+def _by_update(rate: Any, accumulate: int) -> Any:
+    """Return a learning rate that counts changes of the weights; a constant one is unchanged."""
+    if accumulate == 1 or not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return rate
+    return ByUpdate(rate, accumulate)

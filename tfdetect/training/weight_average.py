@@ -17,11 +17,13 @@ class AverageWeights(keras.callbacks.Callback):
     Args:
         momentum: of the average; lower in the first steps, (1 + step) / (10 + step), so that it
             forgets the initial weights.
+        accumulates: whether not every step changes the weights; those that do not are left out.
     """
 
-    def __init__(self, momentum: float) -> None:
+    def __init__(self, momentum: float, accumulates: bool = False) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self._accumulates = momentum, accumulates
+        self._step = 0
         self.variables: list[tf.Variable] = []
         self._update: Callable[[tf.Tensor], None] | None = None
 
@@ -39,10 +41,20 @@ class AverageWeights(keras.callbacks.Callback):
 
         self._update = update
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._step = self._updates()
+
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        step = self._updates()
+        if self._accumulates and step == self._step:
+            return
+        self._step = step
         assert self._update is not None  # since `start`
         self._update(tf.constant(min(self.momentum, (1 + step) / (10 + step)), tf.float32))
+
+    def _updates(self) -> int:
+        """Return how often the optimizer has changed the weights."""
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self._swap()

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from tfdetect.benchmarks.results import PROTOCOLS, labels, read_results
 from tfdetect.benchmarks.suite import PUBLISHED
-from tfdetect.benchmarks.tables import names_of
+from tfdetect.benchmarks.tables import names_of, ranked
 from tfdetect.core import html
 from tfdetect.core.files import write_text
 from tfdetect.core.text import markdown
@@ -81,22 +81,23 @@ def collect(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
         Dicts with the keys of the columns; intervals where a column has one.
     """
     rows = []
-    for document in documents:
+    for document in sorted(documents, key=lambda one: one["suite"]):
         metric, runs = document["metric"], document["runs"]
-        for label, run in zip(labels(runs), runs):
+        names = {id(run): label for label, run in zip(labels(runs), runs)}
+        for run in ranked(document):
             found = run["protocols"][PUBLISHED]
             speeds = [s["images_per_second"] for s in found["subsets"].values()]
             known = [speed for speed in speeds if speed]
             means = [run["protocols"][name]["mean"] for name in PROTOCOLS]
             rows.append({
-                "run": label, "suite": document["suite"],
+                "run": names[id(run)], "suite": document["suite"],
                 "subsets": f"{len(found['subsets'])} of {found['of']}",
                 "metric": names_of(metric), "as published": means[0].get(metric),
                 "format-equalized": means[1].get(metric), "AUC": means[0].get("auc"),
                 "parameters": run["parameters"],
                 "images a second": round(float(np.median(known)), 1) if known else None,
             })  # fmt: skip
-    return sorted(rows, key=lambda row: (row["suite"], -_number(row["as published"]), row["run"]))
+    return rows
 
 
 def as_markdown(entries: list[dict[str, Any]]) -> str:

@@ -16,6 +16,8 @@ from tfdetect.benchmarks.tables import (
     describe_table,
     names_of,
     published_rows,
+    ranked,
+    run_rows,
     subset_rows,
 )
 from tfdetect.core import html
@@ -41,28 +43,28 @@ def write_report(suite: Suite, document: dict[str, Any], output: Path) -> Path:
 
 def _page(suite: Suite, document: dict[str, Any]) -> str:
     runs = document["runs"]
-    names = labels(runs)
-    last = runs[-1]
+    names, best = labels(runs), ranked(document)[0]
     return html.render_page(
         f"{suite.title}",
         [
+            html.Section("Runs", html.table(*run_rows(document)) if len(runs) > 1 else Markup("")),
             html.Section("Results by subset", html.join(
                 html.text(
-                    "Brackets: 95% intervals. The last column is the balanced accuracy of a "
+                    "Brackets: 95% intervals. \"By format alone\" is the balanced accuracy of a "
                     "decision tree that sees file format, width and height, and no pixel: what "
                     "the files alone reveal."
                 ),
                 *(part for name, run in zip(names, runs) for part in _of_run(document, name, run)),
             )),
             html.Section("Beside the published figures", _published(suite, runs)),
-            html.Section("The two protocols", _protocols(suite, runs)),
-            html.Section("Data", _data(suite, last)),
+            html.Section("The two protocols", _protocols(suite, best)),
+            html.Section("Data", _data(suite, best)),
         ],
         subtitle=f"{suite.paper}. {_count(len(suite.subsets), 'subset')}, "
         f"{_count(len(runs), 'run')} of tfdetect.",
-        verdict=_verdict(suite, names[-1], last),
-        cards=_cards(suite, last),
-        notes=[html.note(text) for text in _notes(suite, last)],
+        verdict=_verdict(suite, names[runs.index(best)], best),
+        cards=_cards(suite, best),
+        notes=[html.note(text) for text in _notes(suite, best)],
         footer=f"All values: {suite.name}.json in the same directory; the scores of single images "
         "are in scores/.",
     )  # fmt: skip
@@ -121,7 +123,7 @@ def _published(suite: Suite, runs: list[dict[str, Any]]) -> Markup:
     return html.join(*parts)
 
 
-def _protocols(suite: Suite, runs: list[dict[str, Any]]) -> Markup:
+def _protocols(suite: Suite, run: dict[str, Any]) -> Markup:
     done = describe_protocol(suite.protocol) or "images as they are"
     low, high = suite.equalize.quality
     if suite.task == "masks":
@@ -145,15 +147,15 @@ def _protocols(suite: Suite, runs: list[dict[str, Any]]) -> Markup:
         html.heading("Format-equalized"),
         html.text(equalized, "Where a run is much better as published, it knows files rather than "
                   "fakes, or needs traces that one more encoding removes."),
-        html.table(*_format_rows(runs), caption="What format and size alone reveal (AUC)"),
+        html.table(*_format_rows(run), caption="What format and size alone reveal (AUC)"),
     )  # fmt: skip
 
 
-def _format_rows(runs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return what format and size alone reach, under both protocols, of the last run's data."""
+def _format_rows(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return what format and size alone reach on the data of a run, under both protocols."""
     headers = ["subset", "as published", "format-equalized", "crop in pixels", "images below it"]
     rows = []
-    subsets = [runs[-1]["protocols"][name]["subsets"] for name in PROTOCOLS]
+    subsets = [run["protocols"][name]["subsets"] for name in PROTOCOLS]
     for name, first in subsets[0].items():
         second = subsets[1][name]
         aucs = [format_interval((p.get("metadata") or {}).get("auc"), 3) for p in (first, second)]

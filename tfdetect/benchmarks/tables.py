@@ -31,28 +31,59 @@ def subset_rows(document: dict[str, Any], entry: dict[str, Any]) -> Rows:
         document: of a suite, from `run_suite`.
         entry: one of its runs.
     """
-    metrics = shown_metrics(document["task"])
-    main = metrics[0]
-    headers = ["subset", "images", *(names_of(m) for m in metrics),
-               f"{names_of(main)}, format-equalized", "by format alone"]  # fmt: skip
+    main, *others = shown_metrics(document["task"])
+    headers = ["subset", "images", names_of(main), f"{names_of(main)}, format-equalized",
+               "by format alone", *map(names_of, others)]  # fmt: skip
     published, equalized = (entry["protocols"][name] for name in PROTOCOLS)
     rows = []
     for name, about in entry["data"].items():
         if about["missing"]:
-            rows.append([name, "missing", *["-"] * (len(metrics) + 2)])
+            rows.append([name, "missing", *["-"] * (len(headers) - 2)])
             continue
         first, second = published["subsets"][name], equalized["subsets"][name]
         rows.append([
-            name, f"{first['count']:,}", *(_cell(first, m) for m in metrics),
-            _cell(second, main), _metadata(first),
+            name, f"{first['count']:,}", _cell(first, main), _cell(second, main), _metadata(first),
+            *(_cell(first, metric) for metric in others),
         ])  # fmt: skip
-    count = len(published["subsets"])
     if len(entry["data"]) > 1:
-        of = f"mean of {count}" + ("" if count == published["of"] else f" of {published['of']}")
-        means = published["mean"], equalized["mean"]
-        rows.append([of, "", *(format_interval(means[0].get(m), 3) for m in metrics),
-                     format_interval(means[1].get(main), 3), ""])  # fmt: skip
+        means = [{"metrics": protocol["mean"]} for protocol in (published, equalized)]
+        rows.append([
+            f"mean of {_of(published)}", "", _cell(means[0], main), _cell(means[1], main), "",
+            *(_cell(means[0], metric) for metric in others),
+        ])  # fmt: skip
     return headers, rows
+
+
+def run_rows(document: dict[str, Any]) -> Rows:
+    """Return the means of all runs of a suite, the best first; see `ranked`."""
+    main, *others = shown_metrics(document["task"])
+    headers = ["run", "subsets", names_of(main), f"{names_of(main)}, format-equalized",
+               *map(names_of, others), "parameters"]  # fmt: skip
+    names = {id(entry): label for label, entry in zip(labels(document["runs"]), document["runs"])}
+    rows = []
+    for entry in ranked(document):
+        published, equalized = (entry["protocols"][name] for name in PROTOCOLS)
+        means = [{"metrics": protocol["mean"]} for protocol in (published, equalized)]
+        rows.append([
+            names[id(entry)], _of(published), _cell(means[0], main), _cell(means[1], main),
+            *(_cell(means[0], metric) for metric in others), f"{entry['parameters']:,}",
+        ])  # fmt: skip
+    return headers, rows
+
+
+def ranked(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the runs of a suite's results by the mean of its main metric, as published.
+
+    Those that lack subsets follow after the others.
+    """
+
+    def rank(entry: dict[str, Any]) -> tuple[bool, float]:
+        protocol = entry["protocols"][PUBLISHED]
+        found = protocol["mean"].get(document["metric"])
+        mean = -1 if found is None or found["value"] is None else found["value"]
+        return len(protocol["subsets"]) == protocol["of"], mean
+
+    return sorted(document["runs"], key=rank, reverse=True)
 
 
 def published_rows(table: PublishedTable, runs: Sequence[dict[str, Any]]) -> Rows:
@@ -63,19 +94,15 @@ def published_rows(table: PublishedTable, runs: Sequence[dict[str, Any]]) -> Row
         runs: of SUITE.json.
     """
     digits = 1 if table.unit == "percent" else 3
-    headers = ["method", *table.subsets, "mean"]
-    rows = [
-        [
-            method,
-            *(_number(v, digits) for v in values[:-1]),
-            _number(published_mean(values), digits),
-        ]
-        for method, values in table.rows.items()
-    ]
+    found = [(method, [*v[:-1], published_mean(v)]) for method, v in table.rows.items()]
     for label, entry in zip(labels(runs), runs):
         values, mean = our_figures(table, entry)
-        rows.append([OURS + label, *(_number(v, digits) for v in values), _number(mean, digits)])
-    return headers, rows
+        found.append((OURS + label, [*values, mean]))
+    columns = [*table.subsets, "mean"]
+    if len(table.subsets) == 1:  # it is its own mean
+        columns, found = columns[:1], [(method, values[:1]) for method, values in found]
+    rows = [[method, *(_number(v, digits) for v in values)] for method, values in found]
+    return ["method", *columns], rows
 
 
 def describe_table(table: PublishedTable) -> str:
@@ -103,6 +130,12 @@ def terminal(suite: Suite, document: dict[str, Any], keys: Sequence[str]) -> str
         title = f"{table.title}: {describe_table(table)}"
         parts.append(f"{console.format_table(rows, headers, title)}\nsource: {table.source}")
     return "\n\n".join(parts)
+
+
+def _of(protocol: dict[str, Any]) -> str:
+    """Return how many of the suite's subsets there are."""
+    count = len(protocol["subsets"])
+    return str(count) if count == protocol["of"] else f"{count} of {protocol['of']}"
 
 
 def _cell(part: dict[str, Any], metric: str) -> str:

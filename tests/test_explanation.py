@@ -9,12 +9,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import run_at
 from PIL import ExifTags, Image, PngImagePlugin
 
 import tfdetect
 from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.run import open_run
+from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.verdict_words import percent, verdict_words
 from tfdetect.explain import main as explain_command
 from tfdetect.explanation import image_page
@@ -28,7 +30,7 @@ from tfdetect.explanation.maps import (
 )
 from tfdetect.forensics.file_metadata import read_metadata
 from tfdetect.models.detector import build_detector
-from tfdetect.models.saving import load_detector
+from tfdetect.models.saving import load_detector, write_model
 from tfdetect.predict import main as predict_command
 
 
@@ -168,6 +170,66 @@ def test_front_ends_are_shown_and_those_that_move_places_have_no_grad_cam():
     assert "Grad-CAM" not in Explainer(moved).maps([image_of(32)])
     plain = feature_maps(detector_of({"backbone": "small_resnet"}, 32))(image_of(32))
     assert list(plain) == ["small_resnet"]
+
+
+def run_with_front_end(path, front_end, trained=None):
+    """A run of 16 pixels with a front-end; `trained` changes the new network's weights."""
+    run = run_at(path, side=16)
+    path.mkdir()
+    model = {"backbone": "small_resnet", "front_end": front_end,
+             "options": {"widths": [4], "blocks": [1], "strides": [1], "stem": 4}}  # fmt: skip
+    (path / "experiment.yaml").write_text(Experiment.model_validate(
+        {"name": "x", "data": {"image_size": 16}, "model": model}
+    ).to_yaml())  # fmt: skip
+    write_info(run)
+    keras.utils.set_random_seed(run.info.seed)
+    detector = detector_of(model, 16)
+    if trained is not None:
+        trained(detector)
+    write_model(detector, path / "model.keras")
+    return open_run(path)
+
+
+def test_a_learned_front_end_is_shown_before_and_after_training(tmp_path, capsys):
+    Image.fromarray(image_of(40)[0].astype(np.uint8)).save(tmp_path / "a.png")
+    run = run_with_front_end(tmp_path / "new", "bayar")
+    arguments = [str(run.path), "--front-end", str(tmp_path / "a.png"), "--json"]
+    assert run_command(explain_command, arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["size"] == [16, 16] and set(found["front_ends"]) == {
+        "residual", "srm", "bayar", "npr", "dct",
+    }  # fmt: skip
+    assert found["learned"]["name"] == "bayar" and found["learned"]["change"] == 0
+
+    def double(detector):
+        for weight in detector.trainable_weights:
+            if weight.path.startswith("bayar"):
+                weight.assign(weight * np.where(np.arange(weight.shape[-1]) == 1, 2.0, 1.0))
+
+    run = run_with_front_end(tmp_path / "trained", "bayar", double)
+    results = tfdetect.show_front_ends(run.path, tmp_path / "a.png", output=tmp_path / "shown")
+    assert results.values["learned"]["change"] > 0.1
+    page = results.report.read_text()
+    assert "Mean absolute weight of each kernel" in page and "after training" in page
+    assert page.count("<img") == 9 and "http://" not in page
+
+
+def test_front_ends_without_weights_or_of_no_image(tmp_path, capsys):
+    Image.fromarray(image_of(40)[0].astype(np.uint8)).save(tmp_path / "a.png")
+    run = run_with_front_end(tmp_path / "fixed", "srm")
+    image = ["--front-end", str(tmp_path / "a.png")]
+    assert run_command(explain_command, [str(run.path), *image]) == 0
+    out = capsys.readouterr().out
+    assert "front-end is srm, which has no weights to learn" in out
+    assert (run.path / "evaluations" / "front_ends-a" / "front_ends.html").is_file()
+    pixels = run_with_front_end(tmp_path / "pixels", "pixels")
+    assert run_command(explain_command, [str(pixels.path), *image]) == 0
+    assert "its network reads pixels" in capsys.readouterr().out
+    (tmp_path / "b.png").write_bytes(b"no image")
+    for name, message in (("b.png", "Cannot read"), ("c.png", "There is no image")):
+        broken = [str(run.path), "--front-end", str(tmp_path / name)]
+        assert run_command(explain_command, broken) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_scores_of_three_classes_are_the_logit_of_any_fake():

@@ -55,6 +55,7 @@ __all__ = [
     "register_loss",
     "register_mask_head",
     "search",
+    "show_front_ends",
     "synthesize",
     "train",
 ]

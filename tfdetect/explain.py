@@ -18,6 +18,8 @@ def parser() -> cli.Parser:
              "on 60 images of the run's own test split"),
             ("tfdetect explain saved_models/my_run --dataset path/to/folder --count 200",
              "on other images"),
+            ("tfdetect explain saved_models/my_run --front-end photo.jpg",
+             "what residual, SRM, Bayar, NPR and DCT leave of one image"),
         ],
     )  # fmt: skip
     p.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
@@ -26,9 +28,12 @@ def parser() -> cli.Parser:
     cli.add_split(data, "test")
     data.add_argument("--count", type=cli.count, default=60, metavar="N",
                       help="number of images, the same of each class (default: 60)")  # fmt: skip
+    data.add_argument("--front-end", type=Path, metavar="IMAGE", help="show instead what "
+                      "front-ends leave of this image, and the run's own before and after "
+                      "training")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for explanation.html and "
-                     "explanation.json (default: the run; for another dataset "
+                     "explanation.json (default: the run; for another dataset or --front-end "
                      "RUN/evaluations/NAME)")  # fmt: skip
     cli.add_json(out)
     cli.add_quiet(out)
@@ -40,6 +45,17 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
+    if args.front_end is not None:
+        results = api.show_front_ends(
+            args.run, args.front_end, output=args.output, progress=not args.quiet
+        )
+        if args.json:
+            return console.print_json(results.values)
+
+        from tfdetect.explanation.front_ends import terminal as front_ends
+
+        console.result(front_ends(results.values))
+        return console.result(f"\nreport  {results.report}")
     results = api.explain(
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
         split=args.split, count=args.count, output=args.output, **cli.progress_of(args),

@@ -35,6 +35,7 @@ from tfdetect.api.run_functions import (
     export,
     export_web,
     measure_robustness,
+    show_front_ends,
 )
 from tfdetect.api.share import push
 from tfdetect.api.training_functions import (
@@ -102,6 +103,7 @@ __all__ = [
     "register_loss",
     "register_mask_head",
     "search",
+    "show_front_ends",
     "synthesize",
     "train",
 ]

@@ -16,6 +16,7 @@ from tfdetect.core.files import check_writable, merged
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Metric, Run, metrics_of, open_run
 from tfdetect.core.run_writer import evaluating, updating, write_info
+from tfdetect.core.text import MAX_NAME_BYTES, file_name, user_path
 
 if TYPE_CHECKING:
     from tfdetect.core.spec import DatasetSpec
@@ -354,6 +355,46 @@ def explain(
     with _writing(run, target, progress) as (staged, folder):
         values = explain_set(staged, catalog, split, count, folder, log=log)
     return Results(run, values, target, target / "explanation.html")
+
+
+@checked
+def show_front_ends(
+    run: RunLike,
+    image: str | Path,
+    *,
+    output: str | Path | None = None,
+    progress: bool = True,
+) -> Results:
+    """Show what front-ends leave of an image: residual, SRM, Bayar, NPR and DCT, side by side.
+
+    Where the run has a front-end of its own, it is shown before and after training, too.
+
+    Args:
+        run: a run or its folder; its view decides what is cut out of the image.
+        image: an image file.
+        output: folder for front_ends.html and front_ends.json; by default
+            evaluations/front_ends-IMAGE in the run.
+        progress: whether to show progress.
+
+    Returns:
+        The content of front_ends.json as `values`.
+
+    Raises:
+        UserError: the image cannot be read, or the run is an ensemble.
+    """
+    run = run_of(run)
+    path = user_path(image)
+    if not path.is_file():
+        raise UserError(f"There is no image {path}.")
+    name = file_name(f"front_ends-{path.stem}", most=MAX_NAME_BYTES)
+    target = path_of(output) or run.path / "evaluations" / name
+    check_writable(target)
+    import_tensorflow()
+    from tfdetect.explanation.front_ends import show_front_ends as show
+
+    with _writing(run, target, progress) as (_, folder):
+        values = show(run, path, folder)
+    return Results(run, values, target, target / "front_ends.html")
 
 
 @checked

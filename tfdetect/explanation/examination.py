@@ -171,6 +171,17 @@ def _reencode(run: Run, detector: keras.Model, path: Path, max_pixels: int) -> d
     return {c.name: p for c, p in zip(changes, table["p_fake"].to_pylist()) if p is not None}
 
 
+def views_of_image(run: Run, image: np.ndarray) -> np.ndarray:
+    """Return what a run sees of an image, its middle window, uint8 [h, w, 3].
+
+    Args:
+        run: the run.
+        image: uint8 [H, W, 3].
+    """
+    views, view = _views(run, image, None)
+    return _middle_window(views[view])
+
+
 def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[list[np.ndarray], int]:
     """Return what the detector sees, float32 [1, (crops,) H, W, 3] each, and which view to map.
 

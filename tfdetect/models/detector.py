@@ -40,7 +40,7 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     images = keras.Input((*experiment.data.image_size, 3), name="image")
 
     # 1. The front-end, and what the backbone will read.
-    filtered = _filter(model, images)
+    filtered = build_front_end(model, images)
     shape = images.shape[1:]
     if filtered is not None:
         shape = (*filtered.shape[1:3], filtered.shape[3] + 3 * model.with_pixels)
@@ -78,8 +78,16 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     return detector
 
 
-def _filter(model: Model, images: keras.KerasTensor) -> keras.KerasTensor | None:
-    """Return the front-end's output, none without a front-end."""
+def build_front_end(model: Model, images: keras.KerasTensor) -> keras.KerasTensor | None:
+    """Return the output of a front-end, as a symbolic tensor; none of `pixels`.
+
+    Args:
+        model: `front_end`, its options and `with_pixels` are used.
+        images: float32 [B, H, W, 3] in 0..255, symbolic.
+
+    Raises:
+        UserError: an option is wrong, or the output has another size than pixels beside it.
+    """
     if model.front_end == "pixels":
         return None
     filtered = _call(

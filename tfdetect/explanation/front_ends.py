@@ -1,0 +1,214 @@
+"""Shows what front-ends leave of one image, and what the run's own has learned."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from markupsafe import Markup
+
+from tfdetect.core import console
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Model
+from tfdetect.core.files import write_text
+from tfdetect.core.html import Section, figures, join, render_page, table, text
+from tfdetect.core.run import Run
+from tfdetect.core.text import from_os
+from tfdetect.explanation.examination import views_of_image
+from tfdetect.explanation.pictures import picture, residual_image
+from tfdetect.imaging.formats import MAX_PIXELS
+from tfdetect.imaging.read import decode_any, decoding_error
+from tfdetect.models.detector import build_detector, build_front_end, filtered_of
+from tfdetect.models.saving import load_detector
+
+# What is shown of every image, and how to read it.
+FRONT_ENDS = {
+    "residual": "what a local denoiser (Wiener's) takes away",
+    "srm": "three fixed high-pass filters, one for each color of the picture; gray is no residual",
+    "bayar": "three constrained filters as a training begins with them, at random",
+    "npr": "differences of neighbors in blocks of 2 x 2 pixels",
+    "dct": "logarithm of the cosine transform of each color; low frequencies are top left",
+}
+_SPECTRAL = ("dct", "spectrum")  # whose values are not about zero
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A run's own front-end before and after its training.
+
+    Attributes:
+        name: of the front-end.
+        before, after: what it makes of the image, float32 [h, w, C].
+        weights: number of weights that are learned.
+        kernels: names of convolutions, with their kernels before and after, [h, w, in, out].
+    """
+
+    name: str
+    before: np.ndarray
+    after: np.ndarray
+    weights: int
+    kernels: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def change(self) -> float:
+        """Mean absolute change of the output, as a fraction of its mean absolute value before."""
+        scale = float(np.abs(self.before).mean())
+        return float(np.abs(self.after - self.before).mean()) / scale if scale else 0.0
+
+
+def show_front_ends(
+    run: Run, path: Path, output: Path, max_pixels: int = MAX_PIXELS
+) -> dict[str, Any]:
+    """Write front_ends.html and front_ends.json for one image.
+
+    Args:
+        run: the run; its view decides what is cut out of the image.
+        path: of the image.
+        output: folder to write into.
+        max_pixels: an image with more pixels is refused.
+
+    Returns:
+        The content of front_ends.json: image, size (height and width of what is shown),
+        front_ends: {name: fraction of its values that are 0, and their standard deviation}, and
+        learned, where the run has a front-end: its name, weights, change.
+
+    Raises:
+        UserError: the image cannot be read, or the run is an ensemble.
+    """
+    if run.is_ensemble:
+        raise UserError(f"{run.name} is an ensemble. Give one of its members.")
+    data = path.read_bytes()
+    if problem := decoding_error(data, max_pixels):
+        raise UserError(f"Cannot read {path}: {problem}.")
+    image = decode_any(tf.constant(data), max_pixels).numpy()
+    shown = views_of_image(run, image)
+    outputs = {name: _apply(name, shown, run.info.seed) for name in FRONT_ENDS}
+    learned = what_was_learned(run, shown)
+    found: dict[str, Any] = {
+        "image": from_os(path), "size": list(shown.shape[:2]),
+        "front_ends": {
+            name: {"zero": round(float((values == 0).mean()), 6),
+                   "deviation": round(float(values.std()), 6)}
+            for name, values in outputs.items()
+        },
+    }  # fmt: skip
+    if learned is not None:
+        found["learned"] = {"name": learned.name, "weights": learned.weights,
+                            "change": round(learned.change, 6)}  # fmt: skip
+    write_text(output / "front_ends.json", json.dumps(found, indent=2) + "\n")
+    write_text(output / "front_ends.html", _page(run, path, shown, outputs, learned))
+    return found
+
+
+def what_was_learned(run: Run, image: np.ndarray) -> Learned | None:
+    """Return a run's own front-end before and after its training; none without one.
+
+    The network is built again with the run's seed, so that its weights are those that the training
+    began with.
+
+    Args:
+        run: the run.
+        image: uint8 [H, W, 3], of the size of the run's view.
+    """
+    detector = load_detector(run)
+    if filtered_of(detector) is None:
+        return None
+    experiment = run.experiment()
+    keras.utils.set_random_seed(run.info.seed)
+    fresh = build_detector(experiment, len(run.class_names))
+    models = [keras.Model(d.inputs[0], filtered_of(d)) for d in (fresh, detector)]
+    before, after = (np.asarray(m(image[None].astype(np.float32)))[0] for m in models)
+    weights = [[(w.path, w.numpy()) for w in m.trainable_weights] for m in models]
+    kernels = {
+        name: (one, other) for (name, one), (_, other) in zip(*weights, strict=True)
+        if one.ndim == 4
+    }  # fmt: skip
+    count = sum(one.size for _, one in weights[0])
+    return Learned(experiment.model.front_end, before.astype(np.float32),
+                   after.astype(np.float32), count, kernels)  # fmt: skip
+
+
+def terminal(found: dict[str, Any]) -> str:
+    """Return what `show_front_ends` found as text for the terminal."""
+    rows = [[name, f"{v['deviation']:.4g}", f"{v['zero']:.1%}"]
+            for name, v in found["front_ends"].items()]  # fmt: skip
+    shown = console.format_table(rows, ["front-end", "standard deviation", "zeros"])
+    return f"{shown}\n{_learned_sentence(found.get('learned'))}"
+
+
+def _learned_sentence(learned: dict[str, Any] | None) -> str:
+    if learned is None:
+        return "The run has no front-end of its own: its network reads pixels."
+    if not learned["weights"]:
+        return f"The run's front-end is {learned['name']}, which has no weights to learn."
+    return (
+        f"The run's front-end is {learned['name']}, with {learned['weights']:,} weights. Training "
+        f"changed its output on this image by {learned['change']:.1%} (mean absolute change)."
+    )
+
+
+def _apply(name: str, image: np.ndarray, seed: int) -> np.ndarray:
+    """Return a front-end's output of an image, float32 [h, w, C], before any training."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input(image.shape)
+    model = keras.Model(inputs, build_front_end(Model(front_end=name), inputs))
+    return np.asarray(model(image[None].astype(np.float32)), np.float32)[0]
+
+
+def _shown(name: str, values: np.ndarray) -> np.ndarray:
+    """Return an output as an image, uint8 [h, w, 3]."""
+    centered = values - np.median(values) if name in _SPECTRAL else values
+    return residual_image(centered)
+
+
+def _page(
+    run: Run, path: Path, image: np.ndarray, outputs: dict[str, np.ndarray], learned: Learned | None
+) -> str:
+    pictures = [picture(image, "The pixels that the detector sees", "image")]
+    pictures += [
+        picture(_shown(name, values), f"What {name} leaves of the image", name, FRONT_ENDS[name])
+        for name, values in outputs.items()
+    ]
+    return render_page(
+        f"Front-ends: {path.name}",
+        [
+            Section("What front-ends leave", join(
+                text("Gray is zero (of dct the median); each picture is scaled to its own range. "
+                     "Channels are shown as colors where there are three, else as their mean."),
+                figures(pictures, "small"),
+            )),
+            Section("The run's own front-end, before and after training", _own(learned)),
+        ],
+        subtitle=f"What {run.name} sees of it: {image.shape[1]} x {image.shape[0]} pixels.",
+    )  # fmt: skip
+
+
+def _own(learned: Learned | None) -> Markup:
+    if learned is None:
+        return text(_learned_sentence(None))
+    facts = {"name": learned.name, "weights": learned.weights, "change": learned.change}
+    pictures = [
+        picture(_shown(learned.name, learned.before), "Output before training", "before training"),
+        picture(_shown(learned.name, learned.after), "Output after training", "after training"),
+        picture(residual_image(learned.after - learned.before), "The difference of both outputs",
+                "difference", "gray is no change"),
+    ]  # fmt: skip
+    return join(
+        text(_learned_sentence(facts)),
+        figures(pictures, "small"),
+        *(
+            table(
+                ["kernel", "before", "after", "difference"],
+                [
+                    [f"{name}, output {k + 1}", *(f"{np.abs(part[..., k]).mean():.4f}"
+                                                  for part in (one, other, other - one))]
+                    for k in range(min(one.shape[-1], 12))
+                ],
+                caption="Mean absolute weight of each kernel",
+            )
+            for name, (one, other) in learned.kernels.items()
+        ),
+    )  # fmt: skip

@@ -397,8 +397,8 @@ def test_the_words_are_those_of_the_light_runtime(shipped, browser):
         for p in [*np.random.default_rng(0).random(300, np.float32).tolist(), 0, 0.0049, 0.9951, 1]:
             for verdict in run.class_names:
                 rows += [
-                    {"p_fake": p, "verdict": verdict, "inconclusive": unsure, "in_domain": known}
-                    for unsure in (False, True) for known in (False, True, None)
+                    {"p_fake": p, "verdict": verdict, "inconclusive": inside, "in_domain": known}
+                    for inside in (False, True) for known in (False, True, None)
                 ]  # fmt: skip
         found = page.evaluate(
             """async (rows) => {

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import shutil
+import signal
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -13,6 +14,10 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # oneDNN's allocator keeps what large models used, which is gigabytes after many tests.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+# A shell's background jobs ignore Ctrl-C, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tfdetect.core.quiet import import_tensorflow
 
@@ -112,7 +117,7 @@ def folder_dataset(tmp_path):
 
 SMALL = [
     "data.image_size=24",
-    "model.options={widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}",
+    "model.options={widths: [12], blocks: [1], strides: [2], stem: 8}",
     "training.batch_size=12", "training.epochs=2", "training.optimizer.learning_rate=0.01",
     "model.dropout=0", "data.augment=[{name: flip}]", "training.export=[]",
 ]  # fmt: skip

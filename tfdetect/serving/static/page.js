@@ -37,7 +37,9 @@ export function startPage(from) {
       event.target.value = "";
     });
     byId(id).addEventListener("keydown", (event) => {
-      if (event.key === "Enter") byId(id).click();  // browsers have the space bar for it alone
+      if (event.key !== "Enter") return;  // some browsers have the space bar for it alone
+      event.preventDefault();  // in the others a second click would cancel the first one
+      byId(id).click();
     });
   }
   byId("form").addEventListener("submit", (event) => event.preventDefault());

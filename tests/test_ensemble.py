@@ -541,8 +541,10 @@ def test_flips_average_an_image_and_its_mirror_image(trained, pictures, tmp_path
 
     plain, mirrored = scores(paths), scores(sorted(flipped.iterdir()))
     both = scores(paths, "--flips")
-    np.testing.assert_allclose(both, (plain + mirrored) / 2, atol=1e-5)
-    assert np.abs(plain - mirrored).max() > 1e-4
+    # The average is taken before calibration, which is not linear.
+    apart = np.abs(plain - mirrored)
+    assert (np.abs(both - (plain + mirrored) / 2) < 0.05 * apart + 1e-6).all()
+    assert apart.max() > 1e-4
 
 
 @pytest.mark.slow

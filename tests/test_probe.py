@@ -50,7 +50,8 @@ def test_wrong_encoders_are_explained(encoder, options, message):
         detector(encoder, SIDES[encoder], options)
 
 
-CACHED = ["model.freeze={fraction: 1}", "training.cache_features=2", "training.epochs=12",
+WIDTHS = "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}"
+CACHED = [f"model.options={WIDTHS}", "model.freeze={fraction: 1}", "training.cache_features=2", "training.epochs=12",
           "training.monitor=loss",
           "training.optimizer.learning_rate=0.05",
           "training.schedule={name: constant}"]  # fmt: skip
@@ -71,8 +72,7 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
     layer = model.get_layer("feature_statistics")
     assert (layer.deviation.numpy() != 1).any() and (layer.mean.numpy() != 0).any()
     assert state.best < 0.6 and state.epoch == 12  # log loss; of nothing learned 0.69
-    fresh = detector("small_resnet", 24, "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], "
-                     "stem: 8}")  # fmt: skip
+    fresh = detector("small_resnet", 24, WIDTHS)
     changed = [not v.path.startswith("label") for v in model.trainable_variables]
     assert not any(changed) and len(fresh.trainable_variables) > len(changed)
 

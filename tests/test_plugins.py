@@ -246,8 +246,10 @@ def test_a_callback_that_stops_ends_all_stages(folder_dataset, tmp_path):
     assert [value for _, value in seen] == [row["val_auc"] for row in state.history]
     _, again = fit_small(folder_dataset, tmp_path / "fit", stages)
     assert again.ended and again.epoch == 2
-    stopping = [*stages, "training.early_stopping=0", "training.optimizer.learning_rate=1e-12",
-                "model.options={widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}"]  # fmt: skip
+    stopping = [
+        *stages, "training.early_stopping=0", "training.optimizer.learning_rate=1e-12",
+        "model.options={widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}",
+    ]  # fmt: skip
     _, state = fit_small(folder_dataset, tmp_path / "early", stopping)
     assert not state.ended and state.stage == 1 and state.epoch < 5
 

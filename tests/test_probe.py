@@ -51,10 +51,11 @@ def test_wrong_encoders_are_explained(encoder, options, message):
 
 
 WIDTHS = "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}"
-CACHED = [f"model.options={WIDTHS}", "model.freeze={fraction: 1}", "training.cache_features=2", "training.epochs=12",
-          "training.monitor=loss",
-          "training.optimizer.learning_rate=0.05",
-          "training.schedule={name: constant}"]  # fmt: skip
+CACHED = [
+    f"model.options={WIDTHS}", "model.freeze={fraction: 1}", "training.cache_features=2",
+    "training.epochs=12", "training.monitor=loss", "training.optimizer.learning_rate=0.05",
+    "training.schedule={name: constant}",
+]  # fmt: skip
 
 
 def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import run_at, write_images
+from conftest import OPTIONS, run_at, write_images
 from PIL import Image, PngImagePlugin
 
 import tfdetect
@@ -93,9 +93,8 @@ def test_a_damaged_file_of_features_gets_one_message(tmp_path, data):
 
 
 def detector_with(*changes):
-    small = "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}"
     experiment = override(
-        Experiment(name="test"), ["data.image_size=24", f"model.options={small}", *changes]
+        Experiment(name="test"), ["data.image_size=24", f"model.options={OPTIONS}", *changes]
     )
     return build_detector(experiment, 2)
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import run_at
+from conftest import OPTIONS, run_at
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment
@@ -273,8 +273,7 @@ def test_freezing_by_number_fraction_and_name():
 
 def test_weights_from_a_run_and_their_errors(shared_run, tmp_path):
     run, _ = shared_run
-    options = "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}"
-    model = detector("small_resnet", 48, options, weights=run.path)
+    model = detector("small_resnet", 48, OPTIONS, weights=run.path)
     source = keras.saving.load_model(run.model_path, compile=False)
     nested = [next(m for m in d.layers if isinstance(m, keras.Model)) for d in (model, source)]
     for ours, theirs in zip(nested[0].get_weights(), nested[1].get_weights()):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import keras
 import numpy as np
 import pytest
-from conftest import fit_small
+from conftest import OPTIONS, fit_small
 from pydantic import Field
 
 from tfdetect.core import plugins, registry
@@ -248,7 +248,7 @@ def test_a_callback_that_stops_ends_all_stages(folder_dataset, tmp_path):
     assert again.ended and again.epoch == 2
     stopping = [
         *stages, "training.early_stopping=0", "training.optimizer.learning_rate=1e-12",
-        "model.options={widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}",
+        f"model.options={OPTIONS}",
     ]  # fmt: skip
     _, state = fit_small(folder_dataset, tmp_path / "early", stopping)
     assert not state.ended and state.stage == 1 and state.epoch < 5

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMALL, fit_small, run_at, train_small
+from conftest import OPTIONS, SMALL, fit_small, run_at, train_small
 from test_models import detector
 
 from tfdetect.core.cli import run_command
@@ -50,9 +50,8 @@ def test_wrong_encoders_are_explained(encoder, options, message):
         detector(encoder, SIDES[encoder], options)
 
 
-WIDTHS = "{widths: [8, 16], blocks: [1, 1], strides: [1, 2], stem: 8}"
 CACHED = [
-    f"model.options={WIDTHS}", "model.freeze={fraction: 1}", "training.cache_features=2",
+    f"model.options={OPTIONS}", "model.freeze={fraction: 1}", "training.cache_features=2",
     "training.epochs=12", "training.monitor=loss", "training.optimizer.learning_rate=0.05",
     "training.schedule={name: constant}",
 ]  # fmt: skip
@@ -73,7 +72,7 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
     layer = model.get_layer("feature_statistics")
     assert (layer.deviation.numpy() != 1).any() and (layer.mean.numpy() != 0).any()
     assert state.best < 0.6 and state.epoch == 12  # log loss; of nothing learned 0.69
-    fresh = detector("small_resnet", 24, WIDTHS)
+    fresh = detector("small_resnet", 24, OPTIONS)
     changed = [not v.path.startswith("label") for v in model.trainable_variables]
     assert not any(changed) and len(fresh.trainable_variables) > len(changed)
 
@@ -161,8 +160,9 @@ def test_content_is_pretrained_and_gives_no_verdicts(folder_dataset, tmp_path, c
         "splits: {train: train, test: test}\npretraining: true\n"
         "classes: [{name: smooth, folders: [real]}, {name: checkered, folders: [fake]}]\n"
     )
-    shared = [*(part for text in SMALL for part in ("--set", text)), "--quiet", "--output",
-              str(tmp_path)]  # fmt: skip
+    settings = (*SMALL, f"model.options={OPTIONS}")
+    shared = [*(part for text in settings for part in ("--set", text)), "--quiet",
+              "--output", str(tmp_path)]  # fmt: skip
     assert run_command(train, [
         "--dataset", str(spec), "--data-dir", str(folder_dataset), "--experiment", "demo",
         "--name", "content", *shared,

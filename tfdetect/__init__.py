@@ -22,6 +22,7 @@ __all__ = [
     "Results",
     "Run",
     "SearchResults",
+    "SparkCluster",
     "UserError",
     "audit",
     "benchmark",

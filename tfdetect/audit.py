@@ -1,6 +1,7 @@
 """`tfdetect audit`: check a dataset for shortcuts, duplicates and leaks before training."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ def parser() -> cli.Parser:
             ("tfdetect audit --dataset path/to/folder", "before the first training"),
             ("tfdetect audit --dataset path/to/folder --fix path/to/fixed",
              "write a fixed copy and audit it"),
+            ("tfdetect audit --dataset path/to/folder --spark spark://host:7077",
+             "with a million files, which the machines of a Spark cluster read"),
         ],
     )  # fmt: skip
     cli.add_dataset(p.add_argument_group("dataset"), "Images to check", required=True)
@@ -42,11 +45,13 @@ def parser() -> cli.Parser:
     cli.add_max_pixels(out, "as the dataset spec says, 100,000,000 if it does not")
     cli.add_json(out)
     cli.add_quiet(out)
+    cli.add_spark(p.add_argument_group("cluster"), "DIR.parts beside --output DIR")
     return p
 
 
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
+    cluster = cli.chosen_cluster(args)
 
     from tfdetect import api
     from tfdetect.core.errors import UserError
@@ -56,9 +61,12 @@ def main(argv: list[str]) -> int:
     if args.fixes and not args.fix:
         raise UserError("--fixes needs --fix DIR, the folder for the fixed copy.")
     check_writable(args.output.absolute().parent if args.output else Path("saved_models"))
+    if cluster is not None and cluster.folder is None:
+        name = args.output or Path("saved_models") / f"audit-{Path(args.dataset).name}"
+        cluster = replace(cluster, folder=name.with_name(f"{name.name}.parts"))
     audit = api.audit(
         args.dataset, data_dir=args.data_dir, authentic=args.authentic,
-        max_pixels=args.max_pixels, progress=not args.quiet,
+        max_pixels=args.max_pixels, cluster=cluster, progress=not args.quiet,
     )  # fmt: skip
     output = args.output or Path("saved_models") / f"audit-{audit.spec.name}"
     _report(audit, output, args.json)

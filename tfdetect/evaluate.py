@@ -24,6 +24,8 @@ def parser() -> cli.Parser:
              "false positives on a folder of photographs"),
             ("tfdetect evaluate saved_models/my_run --degrade jpeg:65,blur:3",
              "how well verdicts survive recompression and blur"),
+            ("tfdetect evaluate saved_models/my_run --dataset path/to/folder --spark "
+             "spark://host:7077", "on the machines of a Spark cluster"),
         ],
     )  # fmt: skip
     p.add_argument("run", type=Path, metavar="RUN", help="folder of a run, e.g. saved_models/demo")
@@ -50,12 +52,13 @@ def parser() -> cli.Parser:
     cli.add_max_pixels(out, "as the dataset spec says, 100,000,000 if it does not")
     cli.add_json(out)
     cli.add_quiet(out)
+    cli.add_spark(p.add_argument_group("cluster"), "DIR.parts beside the folder for the result")
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    threshold = cli.chosen_threshold(args)
+    threshold, cluster = cli.chosen_threshold(args), cli.chosen_cluster(args)
 
     from tfdetect import api
     from tfdetect.core.errors import UserError
@@ -67,6 +70,8 @@ def main(argv: list[str]) -> None:
             raise UserError("--degrade takes one --split.")
         if args.label or threshold is not None or args.prior is not None:
             raise UserError("--degrade takes no --label, --threshold, --at and --prior.")
+        if cluster is not None:
+            raise UserError("--degrade takes no --spark.")
         results = api.measure_robustness(
             args.run, args.degrade, args.dataset, data_dir=args.data_dir,
             authentic=args.authentic, split=(args.split or ["test"])[0], output=args.output,
@@ -82,7 +87,7 @@ def main(argv: list[str]) -> None:
             label=args.label, splits=args.split or (), output=args.output, threshold=threshold,
             prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
             images_in_report=not args.no_images, batch_size=args.batch_size,
-            max_pixels=args.max_pixels, **cli.progress_of(args),
+            max_pixels=args.max_pixels, cluster=cluster, **cli.progress_of(args),
         )  # fmt: skip
         from tfdetect.evaluation import result_tables
 

@@ -14,6 +14,7 @@ from tfdetect.core.text import printable, with_escapes
 if TYPE_CHECKING:
     from tfdetect.api import Predictions
     from tfdetect.core.run import Run
+    from tfdetect.spark.predict_table import WrittenPredictions
 
 
 def parser() -> cli.Parser:
@@ -32,6 +33,9 @@ def parser() -> cli.Parser:
              "with a page that explains the verdict"),
             ("tfdetect predict saved_models/localizer_photos photo.jpg --masks masks/",
              "where the image was altered"),
+            ("tfdetect predict saved_models/my_run archive/ --output verdicts.parquet "
+             "--spark spark://host:7077",
+             "a million images, on the machines of a Spark cluster"),
             ("tfdetect predict photo.jpg --evidence",
              "with everything else that is known: metadata, JPEG history, copied regions"),
         ],
@@ -60,12 +64,16 @@ def parser() -> cli.Parser:
     cli.add_max_pixels(out)
     cli.add_json(out)
     cli.add_quiet(out)
+    cli.add_spark(p.add_argument_group("cluster"), "FILE.parts beside --output FILE")
     return p
 
 
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     threshold, prior = cli.chosen_threshold(args), cli.chosen_prior(args)
+    cluster = cli.chosen_cluster(args)
+    if cluster is not None:
+        _check_cluster(args)
 
     from tfdetect import api
     from tfdetect.api.shipped import shipped_detector, split_run
@@ -84,6 +92,15 @@ def main(argv: list[str]) -> int:
     detector = api.load(run).with_options(
         threshold=threshold, prior=prior, crops=args.crops, flips=args.flips
     )
+    if cluster is not None:
+        written = detector.predict_to_table(
+            images, args.output, cluster, batch_size=args.batch_size, progress=not args.quiet,
+            max_pixels=args.max_pixels or MAX_PIXELS,
+        )  # fmt: skip
+        console.result(f"{written.rows:,} rows in {args.output}")
+        console.log(f"Its parts are in {written.parts}; remove them when you no longer need them")
+        _warn(written.rows, written)
+        return int(written.unreadable == written.rows)
     wants_evidence = args.evidence or args.copies is not None
     if args.copies:
         check_writable(args.copies, "--copies")
@@ -112,25 +129,46 @@ def main(argv: list[str]) -> int:
         console.log(f"Masks and overlays in {args.masks}")
     for page in predictions.pages:
         console.log(f"Explained in {printable(page)}")
-    if predictions.unreadable:
-        console.warn(f"{predictions.unreadable} of {len(predictions)} files could not be read")
     if unwritten:
         path, reason = next(iter(unwritten.items()))
         console.warn(f"{len(unwritten)} masks or pages could not be written, the first: {path}: "
                      f"{reason}")  # fmt: skip
-    if unlike := predictions.out_of_domain:
-        console.warn(
-            f"{unlike} of {len(predictions)} images are unlike those that the detector was trained "
-            "on, in size, format or features: do not rely on their verdicts"
-        )
-    if copies := predictions.duplicates_of_train:
-        console.warn(
-            f"{copies} of {len(predictions)} images were used in training, or are copies of such: "
-            "their verdicts say nothing about new images"
-        )
+    _warn(len(predictions), predictions)
     if failures:
         raise failures[0]
     return int(bool(unwritten) or predictions.unreadable == len(predictions))
+
+
+def _check_cluster(args: argparse.Namespace) -> None:
+    """Check that nothing is asked for that a cluster does not do.
+
+    Raises:
+        UserError: there is such a thing, or no file for the table.
+    """
+    if args.output is None:
+        raise UserError("--spark needs --output FILE: a .csv, .jsonl or .parquet file.")
+    for name in ("masks", "explain", "evidence", "copies", "json"):
+        if getattr(args, name):
+            raise UserError(
+                f"--spark writes a table of verdicts, without --{name}. Leave it out; then run "
+                f"'tfdetect predict' with --{name} on the images that matter."
+            )
+
+
+def _warn(count: int, found: "Predictions | WrittenPredictions") -> None:
+    """Warn of verdicts that are missing or not to be relied on."""
+    if found.unreadable:
+        console.warn(f"{found.unreadable} of {count} files could not be read")
+    if unlike := found.out_of_domain:
+        console.warn(
+            f"{unlike} of {count} images are unlike those that the detector was trained on, in "
+            "size, format or features: do not rely on their verdicts"
+        )
+    if copies := found.duplicates_of_train:
+        console.warn(
+            f"{copies} of {count} images were used in training, or are copies of such: their "
+            "verdicts say nothing about new images"
+        )
 
 
 def _localizer_verdicts(

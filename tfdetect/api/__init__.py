@@ -59,6 +59,7 @@ from tfdetect.core.registry import (
     register_mask_head,
 )
 from tfdetect.core.run import Metric, Run
+from tfdetect.core.spark_cluster import SparkCluster
 
 __all__ = [
     "BenchmarkResults",
@@ -70,6 +71,7 @@ __all__ = [
     "Results",
     "Run",
     "SearchResults",
+    "SparkCluster",
     "UserError",
     "audit",
     "benchmark",

@@ -11,6 +11,7 @@ from tfdetect.api.arguments import checked, path_of, plan_of
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
 from tfdetect.core.quiet import import_tensorflow
+from tfdetect.core.spark_cluster import SparkCluster
 
 if TYPE_CHECKING:
     from tfdetect.auditing.audit_dataset import Audit
@@ -27,6 +28,7 @@ def audit(
     authentic: str | None = None,
     output: str | Path | None = None,
     max_pixels: int | None = None,
+    cluster: SparkCluster | None = None,
     progress: bool = True,
 ) -> Audit:
     """Audit a dataset, without a model: label leakage, duplicates, leaks between splits, balance.
@@ -36,6 +38,9 @@ def audit(
         output: folder for audit.html, audit.json, traits.parquet and duplicates.csv; by default
             nothing is written.
         max_pixels: images with more pixels are skipped; by default as the dataset spec says.
+        cluster: a Spark cluster that reads the files; every machine needs them and the cluster's
+            folder, by default `output` with the ending .parts, under the same paths. The same call
+            continues an interrupted one.
         progress: whether to show progress.
 
     Returns:
@@ -55,7 +60,18 @@ def audit(
 
     from tfdetect.auditing.audit_dataset import audit_dataset
 
-    found = audit_dataset(spec, roots, progress=progress)
+    if cluster is None:
+        found = audit_dataset(spec, roots, progress=progress)
+    else:
+        from tfdetect.spark.dataset_jobs import dataset_jobs
+
+        folder = cluster.folder
+        if folder is None and output is not None:
+            folder = Path(output).with_name(f"{Path(output).name}.parts")
+        if folder is None:
+            raise UserError("An audit on a cluster needs a folder: SparkCluster(folder=...).")
+        with dataset_jobs(cluster, folder, roots, progress):
+            found = audit_dataset(spec, roots, progress=progress)
     if output is not None:
         from tfdetect.auditing.audit_report import write_report
 

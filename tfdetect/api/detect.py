@@ -14,6 +14,7 @@ from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run, open_run
+from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.text import from_os, to_os
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from tfdetect.data.image_files import ImageFiles
     from tfdetect.light.detector import LightDetector
+    from tfdetect.spark.predict_table import WrittenPredictions
 
     Image = str | Path | np.ndarray | PIL.Image.Image
 
@@ -301,6 +303,43 @@ class Detector:
                 explain_files(self.run, self.keras_model, table, targets, failed, max_pixels)
             )
         return Predictions(rows, written, failed.reasons)
+
+    @checked
+    def predict_to_table(
+        self,
+        images: str | Path | Sequence[str | Path],
+        output: str | Path,
+        cluster: SparkCluster,
+        *,
+        batch_size: int = 64,
+        progress: bool = True,
+        max_pixels: int = MAX_PIXELS,
+    ) -> WrittenPredictions:
+        """Give a verdict on each file on a Spark cluster, and write the table of `predict`.
+
+        Every machine needs the files, the run and the folder of parts under the same paths. The
+        same call continues an interrupted one.
+
+        Args:
+            images: paths of files, of folders or glob patterns.
+            output: a .csv, .jsonl or .parquet file.
+            cluster: where to run, such as `tfdetect.SparkCluster("spark://host:7077")`. Its folder
+                for the parts is by default `output` with the ending .parts.
+            batch_size: images per step.
+            progress: whether to show progress on stderr.
+            max_pixels: a file whose image has more pixels is not decoded.
+
+        Raises:
+            UserError: a path does not exist, pyspark or Java is missing, the folder of parts
+                holds another job, or the cluster cannot do it.
+        """
+        from tfdetect.spark.predict_table import predict_to_table
+
+        paths = [images] if isinstance(images, str | Path) else images
+        return predict_to_table(
+            self.run, [str(path) for path in paths], Path(output), cluster, batch_size=batch_size,
+            progress=progress, max_pixels=max_pixels,
+        )  # fmt: skip
 
     def _file_predictor(self, light: bool) -> Callable[..., Table]:
         """Return `predict_files` of the ONNX export, if that is possible, or else TensorFlow's."""

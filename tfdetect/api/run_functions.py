@@ -16,12 +16,14 @@ from tfdetect.core.files import check_writable, merged
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Metric, Run, metrics_of, open_run
 from tfdetect.core.run_writer import evaluating, updating, write_info
+from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.text import MAX_NAME_BYTES, file_name, user_path
 
 if TYPE_CHECKING:
     from tfdetect.core.spec import DatasetSpec
     from tfdetect.data.catalog import Catalog
     from tfdetect.models.exports import Export
+    from tfdetect.spark.dataset_jobs import DatasetJobs
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def evaluate(
     images_in_report: bool = True,
     batch_size: int = 64,
     max_pixels: int | None = None,
+    cluster: SparkCluster | None = None,
     progress: bool = True,
     log: Log = console.log,
 ) -> EvaluationResults:
@@ -90,6 +93,9 @@ def evaluate(
         images_in_report: whether the report may show images of the dataset.
         batch_size: images per step.
         max_pixels: images with more pixels are skipped; by default as the dataset spec says.
+        cluster: a Spark cluster that reads and predicts the images; every machine needs them, the
+            run and the cluster's folder under the same paths. The same call continues an
+            interrupted one.
         progress: whether to show progress.
         log: called with each message.
 
@@ -110,12 +116,14 @@ def evaluate(
     from tfdetect.data.describe import read_data
     from tfdetect.evaluation.evaluate_run import evaluate_run
 
-    catalog = read_data(spec, roots, progress, log)
-    with _writing(adjusted, target, progress) as (staged, folder):
-        values = evaluate_run(
-            staged, catalog, tuple(splits or ("validation", "test")), folder,
-            images_in_report=images_in_report, batch_size=batch_size, log=log,
-        ).results  # fmt: skip
+    with _on_cluster(cluster, target, roots, progress) as work:
+        catalog = read_data(spec, roots, progress, log)
+        with _writing(adjusted, target, progress) as (staged, folder):
+            values = evaluate_run(
+                staged, catalog, tuple(splits or ("validation", "test")), folder,
+                images_in_report=images_in_report, batch_size=batch_size, log=log,
+                predict=work.predictor(run.path, batch_size) if work is not None else None,
+            ).results  # fmt: skip
     return EvaluationResults(run, values, target, target / "report.html")
 
 
@@ -465,6 +473,21 @@ def _evaluation_data(
     return evaluation_data(
         run, text_of(dataset), path_of(data_dir), authentic, path_of(output), label=label
     )
+
+
+@contextmanager
+def _on_cluster(
+    cluster: SparkCluster | None, target: Path, roots: dict[str, Path], progress: bool
+) -> Iterator[DatasetJobs | None]:
+    """Yield what a cluster does meanwhile, if one is given; it reads the files of datasets."""
+    if cluster is None:
+        yield None
+        return
+    from tfdetect.spark.dataset_jobs import dataset_jobs
+
+    folder = cluster.folder or target.with_name(f"{target.name}.parts")
+    with dataset_jobs(cluster, folder, roots, progress) as jobs:
+        yield jobs
 
 
 @contextmanager

@@ -294,7 +294,7 @@ def _write_images(
     schema = pa.schema([("target", pa.string()), ("written", pa.bool_())])
     results = read_all(
         partial(_encode, side, quality, catalog.max_pixels), items, schema, "writing images",
-        progress, lambda item: (item[1], False),
+        progress, _unwritten,
     )  # fmt: skip
     written = dict(zip(results["target"].to_pylist(), results["written"].to_pylist()))
     count = len(labels)
@@ -315,6 +315,11 @@ class _Mask(NamedTuple):
     image: str
     kind: str
     coding: MaskCoding
+
+
+def _unwritten(item: tuple) -> tuple[str, bool]:
+    """Return the row of an image that ends the process that encodes it."""
+    return item[1], False
 
 
 def _encode(

@@ -110,7 +110,7 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
         paths = catalog.files(todo)
         read = partial(_read_file, max_pixels=catalog.max_pixels)
         found = read_all(read, paths, _FILE_SCHEMA, "reading image traits", progress,
-                         lambda _: (None,) * len(_FILE_SCHEMA))  # fmt: skip
+                         _unread)  # fmt: skip
         found = pa.table([todo["hash"], *found.columns], ["hash", *_FILE_SCHEMA.names])
         known = pa.concat_tables([known, found]).combine_chunks()
         known = known.filter(pc.is_in(known["hash"], table["hash"].combine_chunks()))
@@ -119,6 +119,11 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
     for name in _FILE_SCHEMA.names:
         table = table.append_column(name, known[name].take(positions))
     return add_derived_traits(table)
+
+
+def _unread(path: str) -> tuple:
+    """Return the traits of a file that ends the process that reads it."""
+    return (None,) * len(_FILE_SCHEMA)
 
 
 def read_headers(catalog: Catalog, table: pa.Table) -> pa.Table:

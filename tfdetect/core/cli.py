@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, nearest, shortened
@@ -16,6 +16,9 @@ from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import missing_package
 from tfdetect.core.process import Terminated, command_process, termination
 from tfdetect.core.text import user_path
+
+if TYPE_CHECKING:
+    from tfdetect.core.spark_cluster import SparkCluster
 
 EXIT_ERROR = 2  # a mistake that the user can fix
 EXIT_INTERRUPTED = 130
@@ -175,6 +178,39 @@ def add_max_pixels(p: Arguments, default: str = f"{MAX_PIXELS:,}") -> None:
     p.add_argument("--max-pixels", type=count, metavar="N", help="refuse images with more pixels, "
                    "before they are decoded, because a small file can claim a size that takes all "
                    f"memory (default: {default})")  # fmt: skip
+
+
+def add_spark(p: Arguments, default: str) -> None:
+    """Add --spark, --spark-conf and --spark-dir.
+
+    Args:
+        default: of the folder for the parts.
+    """
+    p.add_argument("--spark", metavar="MASTER", help="do the work on a Spark cluster, for example "
+                   "spark://host:7077, or local[4] for 4 processes on this machine. Every machine "
+                   "needs the files under the same path. Interrupted, the same command goes on; "
+                   "needs pip install \"tfdetect[spark]\" and Java 17")  # fmt: skip
+    p.add_argument("--spark-conf", action="append", default=[], metavar="KEY=VALUE",
+                   help="property of Spark, for example spark.executor.memory=4g; "
+                   "repeatable")  # fmt: skip
+    p.add_argument("--spark-dir", type=Path, metavar="DIR", help="folder for the finished parts, "
+                   f"on storage that all machines see (default: {default})")  # fmt: skip
+
+
+def chosen_cluster(args: argparse.Namespace) -> "SparkCluster | None":
+    """Return what --spark, --spark-conf and --spark-dir ask for; none without --spark.
+
+    Raises:
+        UserError: a property of Spark is not of the form KEY=VALUE, or --spark is missing.
+    """
+    from tfdetect.core.spark_cluster import SparkCluster, parse_conf
+
+    if args.spark is None:
+        for value, flag in ((args.spark_conf, "--spark-conf"), (args.spark_dir, "--spark-dir")):
+            if value:
+                raise UserError(f"{flag} is for --spark MASTER, which is missing.")
+        return None
+    return SparkCluster(args.spark, parse_conf(args.spark_conf), args.spark_dir)
 
 
 def add_views(p: Arguments) -> None:

@@ -37,6 +37,17 @@ class Column:
         """Return a column of bool whose values are all missing."""
         return cls(np.zeros(count, bool), np.ones(count, bool))
 
+    @classmethod
+    def from_arrow(cls, array: "pa.ChunkedArray") -> "Column":
+        """Return a column of `to_arrow`, numbers [n, m] excepted."""
+        import pyarrow as pa
+
+        missing = array.is_null().to_numpy()
+        if pa.types.is_string(array.type):
+            return cls.texts(array.to_pylist())
+        values = array.fill_null(False if pa.types.is_boolean(array.type) else 0).to_numpy()
+        return cls(values, missing)
+
     @property
     def null_count(self) -> int:
         """Number of missing values."""
@@ -86,6 +97,11 @@ class Table:
 
     def __init__(self, columns: Mapping[str, Column]):
         self._columns = dict(columns)
+
+    @classmethod
+    def from_arrow(cls, table: "pa.Table") -> "Table":
+        """Return the table that `to_arrow` was called on, without columns of numbers [n, m]."""
+        return cls({name: Column.from_arrow(table[name]) for name in table.column_names})
 
     def __getitem__(self, name: str) -> Column:
         return self._columns[name]
@@ -139,13 +155,16 @@ class Table:
 
         return pa.table({name: column.to_arrow() for name, column in self._columns.items()})
 
-    def to_csv(self) -> str:
+    def to_csv(self, heading: bool = True) -> str:
         """Return the table as CSV: text in quotation marks, nothing where a value is missing.
 
         Text that a spreadsheet would run as a formula begins with an apostrophe.
+
+        Args:
+            heading: whether the names of the columns come first.
         """
         cells = [_csv_cells(column) for column in self._columns.values()]
-        rows = [map(_quoted, self._columns), *zip(*cells)]
+        rows = [*([map(_quoted, self._columns)] if heading else []), *zip(*cells)]
         return "".join(",".join(row) + "\n" for row in rows)
 
 

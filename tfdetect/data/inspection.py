@@ -58,7 +58,7 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
             partial(inspect_file, max_pixels=spec.max_pixels),
             [f"{root}/{to_os(path)}" for path in todo["path"].to_pylist()],
             _SCHEMA, "inspecting files", progress,
-            lambda _: _failed("the process that read it ended: it may need too much memory"),
+            _ended,
         )  # fmt: skip
         new = pa.table([*todo.select([*stamps.column_names, "row"]).columns, *new.columns],
                        [*stamps.column_names, "row", *CONTENT_COLUMNS])  # fmt: skip
@@ -89,6 +89,10 @@ def inspect_bytes(data: bytes, max_pixels: int) -> Content:
     except ImageError as error:
         return _failed(str(error))
     return hashlib.blake2b(data, digest_size=16).hexdigest(), *size, kind, None
+
+
+def _ended(path: str) -> Content:
+    return _failed("the process that read it ended: it may need too much memory")
 
 
 def _failed(error: str) -> Content:

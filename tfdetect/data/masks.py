@@ -317,7 +317,7 @@ def _measure_all(
     new = read_all(
         partial(measure_mask, coding=detection.coding, max_pixels=spec.max_pixels), items,
         _MEASURED, "reading masks", progress,
-        lambda _: _failed("the process that read it ended: it may need too much memory"),
+        _ended,
     )  # fmt: skip
     order = np.empty(stamps.num_rows, int)
     rest = np.setdiff1d(np.arange(stamps.num_rows), todo)
@@ -398,6 +398,10 @@ def measure_mask(item: Item, coding: MaskCoding, max_pixels: int) -> tuple:
     turned = orientation > 1 and own_orientation == 1
     coverage = np.count_nonzero(altered) / altered.size
     return coverage, int(values.max()), resized, turned, None
+
+
+def _ended(item: tuple) -> tuple:
+    return _failed("the process that read it ended: it may need too much memory")
 
 
 def _failed(error: str) -> tuple:

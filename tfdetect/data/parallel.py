@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -20,6 +21,20 @@ Item = TypeVar("Item")
 Row = TypeVar("Row")
 
 _MIN_FILES = 500  # fewer files are read in this process
+
+# Takes the arguments of `read_all` and returns what it does.
+Reader = Callable[..., pa.Table]
+_reader: ContextVar[Reader | None] = ContextVar("reader", default=None)
+
+
+@contextmanager
+def reading_by(reader: Reader | None) -> Iterator[None]:
+    """Let another function do the work of `read_all` meanwhile, for example on a cluster."""
+    token = _reader.set(reader)
+    try:
+        yield
+    finally:
+        _reader.reset(token)
 
 
 def read_all(
@@ -38,8 +53,11 @@ def read_all(
         schema: columns of the rows.
         description: text of the progress bar.
         progress: whether to show the progress bar.
-        failed: returns the row of a file that ends the process that reads it.
+        failed: returns the row of a file that ends the process that reads it; also a function of
+            a module, or a partial of one.
     """
+    if len(files) >= _MIN_FILES and (reader := _reader.get()) is not None:
+        return reader(read, files, schema, description, progress, failed)
     size = max(1, min(500, len(files) // 16 or 1))
     tasks = [files[i : i + size] for i in range(0, len(files), size)]
 

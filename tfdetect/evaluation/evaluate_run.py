@@ -27,12 +27,13 @@ from tfdetect.evaluation.mask_metrics import confusions, iou_of
 from tfdetect.evaluation.measure import measure, pixel_histograms
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.prediction_columns import MaskPrediction, recalibrate, uncalibrated
-from tfdetect.evaluation.predictions import MaskTruth, predict_source
-from tfdetect.models.inference import predicts_masks
+from tfdetect.evaluation.predictions import MaskTruth, Scorer, predict_source
 from tfdetect.models.saving import load_detector
 
 # Of each split, "best" and "worst": predicted masks with their IoU.
 MaskExamples = dict[str, list[tuple[MaskPrediction, float]]]
+# Returns the predictions of rows of a catalog; the last argument is `own_validation`.
+PredictRows = Callable[[Run, Catalog, pa.Table, bool], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def evaluate_run(
     log: Callable[[str], None] = console.log,
     report: bool = True,
     calibrate: CalibrationSettings | None = None,
+    predict: PredictRows | None = None,
 ) -> Evaluation:
     """Predict splits of a dataset and write what follows from the predictions.
 
@@ -82,18 +84,20 @@ def evaluate_run(
         log: called with each line of progress.
         report: whether to draw figures and write the report.
         calibrate: calibrate the run anew, on the first split.
+        predict: gives the predictions, where that is not done in this process; not together with
+            `calibrate`.
 
     Raises:
         UserError: the dataset has no image in any of the splits, none can be calibrated on, or
             it is not clear what its masks mean.
     """
     output = output or run.path
-    detector = load_detector(run)
-    if predicts_masks(detector):
+    detector = load_detector(run) if predict is None else None
+    if run.predicts_masks:
         check_masks(catalog.masks)
     own = catalog.name == run.info.dataset.name
     copies = _TrainingCopies(catalog if own else None)
-    if calibrate and own:
+    if calibrate and own and detector is not None:
         run = fit_distance(run, detector, catalog, batch_size)
         if calibrate.keep_hashes:
             _write_hashes(run, catalog, log)
@@ -106,12 +110,13 @@ def evaluate_run(
         if not rows.num_rows:
             continue
         log(f"evaluating {rows.num_rows:,} images of {split}")
-        truth = mask_truth(catalog, rows) if predicts_masks(detector) else None
         settings = None if tables else calibrate
-        table = predict_source(
-            uncalibrated(run) if settings else run, detector, image_source(catalog, rows),
-            batch_size, truth=truth, own_validation=own and split == "validation",
-        )  # fmt: skip
+        current, validation = uncalibrated(run) if settings else run, own and split == "validation"
+        if detector is None:
+            assert predict is not None
+            table = predict(current, catalog, rows, validation)
+        else:
+            table = predict_rows(current, detector, catalog, rows, batch_size, validation)
         if settings:
             if own:
                 run = with_limit(run, table, log)
@@ -119,7 +124,8 @@ def evaluate_run(
             run = calibrate_run(run, labels, groups, table, settings, log)
             table = recalibrate(table, run)
         tables[split] = complete(rows, copies.mark(table, rows, split))
-        if report and images_in_report and predicts_masks(detector):
+        if report and images_in_report and run.predicts_masks:
+            detector = detector or load_detector(run)
             examples[split] = _mask_examples(run, detector, catalog, rows, tables[split])
     if not tables:
         raise UserError(f"The dataset {catalog.name} has no images in {', '.join(splits)}.")
@@ -131,6 +137,29 @@ def evaluate_run(
         run, catalog, tables, results, output, report, images_in_report, examples
     )  # fmt: skip
     return Evaluation(run, results, output)
+
+
+def predict_rows(
+    run: Run,
+    detector: keras.Model | Scorer,
+    catalog: Catalog,
+    rows: pa.Table,
+    batch_size: int,
+    own_validation: bool,
+    progress: bool = True,
+) -> pa.Table:
+    """Return the predictions of rows of a catalog, with what their true masks say.
+
+    Args:
+        run, detector, batch_size, own_validation, progress: see `predict_source`.
+        catalog: what the rows are of; its own table is not read.
+        rows: of the catalog.
+    """
+    truth = mask_truth(catalog, rows) if run.predicts_masks else None
+    source = image_source(catalog, rows)
+    return predict_source(
+        run, detector, source, batch_size, progress, truth, own_validation=own_validation
+    )  # fmt: skip
 
 
 def write_evaluation(

@@ -13,8 +13,7 @@ from tfdetect.core.run_info import Domain
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation.domain import MIN_IMAGES, choose_limit
-from tfdetect.evaluation.predictions import score_source
-from tfdetect.models.feature_distance import with_features
+from tfdetect.evaluation.predictions import Scorer, score_source
 
 MAX_TRAINING_IMAGES = 2_000  # whose features are computed
 
@@ -39,7 +38,7 @@ def fit_distance(run: Run, detector: keras.Model, catalog: Catalog, batch_size: 
     parts = []
     with console.progress(rows.num_rows, "features of training images", "images") as bar:
         for batch in score_source(
-            run, with_features(detector), image_source(catalog, rows), batch_size
+            run, Scorer(run, detector, features=True), image_source(catalog, rows), batch_size
         ):
             if batch.features is not None:
                 parts.append(batch.features)

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from tfdetect.core import console
 from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.files import replacing, write_text
+from tfdetect.core.files import replacing
 from tfdetect.core.text import with_escapes
 
 if TYPE_CHECKING:
@@ -39,17 +41,37 @@ def check_output(path: Path) -> None:
 
 def write(table: Table, path: Path) -> None:
     """Write predictions in the format of the path's extension, whole or not at all."""
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        write_parquet(table.to_arrow(), path)
-    elif suffix == ".csv":
-        write_text(path, table.to_csv())
-    else:
-        rows = (
-            json.dumps(row | {"path": with_escapes(row["path"])}, ensure_ascii=False)
-            for row in table.to_pylist()
-        )
-        write_text(path, "".join(row + "\n" for row in rows))
+    write_all([table], path)
+
+
+def write_all(tables: Iterable[Table], path: Path) -> None:
+    """Write one file of several tables with the same columns, which come one after the other."""
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            _write_parquet(tables, temporary)
+            return
+        as_text = _json_lines if path.suffix.lower() == ".jsonl" else Table.to_csv
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+            for number, table in enumerate(tables):
+                file.write(as_text(table, number == 0))
+
+
+def _json_lines(table: Table, first: bool) -> str:
+    rows = (
+        json.dumps(row | {"path": with_escapes(row["path"])}, ensure_ascii=False)
+        for row in table.to_pylist()
+    )
+    return "".join(row + "\n" for row in rows)
+
+
+def _write_parquet(tables: Iterable[Table], path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    arrow = (table.to_arrow() for table in tables)
+    first = next(arrow)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for table in chain([first], arrow):
+            writer.write_table(table)
 
 
 def write_parquet(table: "pa.Table", path: Path) -> None:

@@ -22,6 +22,39 @@ from tfdetect.models.inference import Scores, predicts_masks, score_images, scor
 MAX_BATCH_PIXELS = 2**22  # of a batch of several images at their own size
 
 
+class Scorer:
+    """A detector that is compiled once, for several passes over images.
+
+    Args:
+        run: says how images are viewed.
+        detector: the run's model.
+        features: whether to compute features; by default if the run knows those of its training
+            images.
+
+    Attributes:
+        predicts_masks: whether the detector predicts masks.
+        views, images: computes `Scores`, of the views of images, or of images of one size at their
+            own size, [B, H, W, 3]; for detectors with masks.
+    """
+
+    def __init__(self, run: Run, detector: keras.Model, features: bool | None = None):
+        self.predicts_masks = predicts_masks(detector)
+        if run.info.domain is not None if features is None else features:
+            detector = with_features(detector)
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def of_views(views: tuple[tf.Tensor, ...]) -> Scores:
+            return score_views(detector, views, run.info.flips)
+
+        signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
+
+        @tf.function(input_signature=signature, autograph=False)
+        def of_images(images: tf.Tensor) -> Scores:
+            return score_images(detector, images, run.views)
+
+        self.views, self.images = of_views, of_images
+
+
 @dataclass(frozen=True)
 class MaskTruth:
     """The true masks of images.
@@ -37,7 +70,7 @@ class MaskTruth:
 
 def predict_files(
     run: Run,
-    detector: keras.Model,
+    detector: keras.Model | Scorer,
     paths: list[str],
     batch_size: int = 64,
     progress: bool = True,
@@ -61,7 +94,7 @@ def predict_files(
 
 def predict_source(
     run: Run,
-    detector: keras.Model,
+    detector: keras.Model | Scorer,
     source: Files | Records,
     batch_size: int = 64,
     progress: bool = True,
@@ -75,7 +108,7 @@ def predict_source(
 
     Args:
         run: says how images are viewed, calibrated and judged.
-        detector: the run's model.
+        detector: the run's model, or what it is compiled to.
         source: the encoded images.
         batch_size: images a batch, at most.
         progress: whether to show a progress bar.
@@ -98,7 +131,7 @@ def predict_source(
 
 def _predict_source(
     run: Run,
-    detector: keras.Model,
+    detector: keras.Model | Scorer,
     source: Files | Records,
     batch_size: int,
     progress: bool,
@@ -109,11 +142,10 @@ def _predict_source(
     own_validation: bool = False,
 ) -> Table:
     truth_known = truth.known if truth else None
-    columns = PredictionColumns(run, len(source), predicts_masks(detector), truth_known, on_mask)
-    if run.info.domain is not None:
-        detector = with_features(detector)
+    scorer = detector if isinstance(detector, Scorer) else Scorer(run, detector)
+    columns = PredictionColumns(run, len(source), scorer.predicts_masks, truth_known, on_mask)
     with console.progress(len(source), "predicting", "images", shown=progress) as bar:
-        for batch in score_source(run, detector, source, batch_size, truth, change):
+        for batch in score_source(run, scorer, source, batch_size, truth, change):
             columns.add(batch)
             bar.advance(len(batch.indices))
     unknown_reason = f"TensorFlow cannot decode it{' or its mask' if truth else ''}"
@@ -126,28 +158,22 @@ def _predict_source(
 
 def score_source(
     run: Run,
-    detector: keras.Model,
+    scorer: Scorer,
     source: Files | Records,
     batch_size: int,
     truth: MaskTruth | None = None,
     change: Change | None = None,
 ) -> Iterator[ScoredBatch]:
     """Yield what a detector computes of the images that can be read; see `predict_source`."""
-    if predicts_masks(detector):
-        yield from _score_masks(run, detector, source, batch_size, truth, change)
+    if scorer.predicts_masks:
+        yield from _score_masks(scorer, source, batch_size, truth, change)
         return
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def score(views: tuple[tf.Tensor, ...]) -> Scores:
-        return score_views(detector, views, run.info.flips)
-
     for indices, images, facts in view_dataset(source, run.views, batch_size, change, facts=True):
-        yield _batch(indices.numpy(), facts.numpy(), score(images))
+        yield _batch(indices.numpy(), facts.numpy(), scorer.views(images))
 
 
 def _score_masks(
-    run: Run,
-    detector: keras.Model,
+    scorer: Scorer,
     source: Files | Records,
     size: int,
     truth: MaskTruth | None,
@@ -155,15 +181,9 @@ def _score_masks(
 ) -> Iterator[ScoredBatch]:
     """Yield the same with the masks; the images of a batch have the same size."""
 
-    signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
-
-    @tf.function(input_signature=signature, autograph=False)
-    def score(images: tf.Tensor) -> Scores:
-        return score_images(detector, images, run.views)
-
     def score_batch(batch: list[tuple]) -> ScoredBatch:
         indices, images, truths, facts = zip(*batch)
-        scores = score(tf.stack(images))
+        scores = scorer.images(tf.stack(images))
         masks = [
             MaskPrediction(int(index), image.numpy(), altered[..., 0], mask.numpy()[..., 0])
             for index, image, mask, altered in zip(indices, images, truths, scores.masks.numpy())

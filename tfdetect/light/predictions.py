@@ -53,6 +53,7 @@ def predict_files(
     on_mask: Callable[[MaskPrediction], None] | None = None,
     max_pixels: int = MAX_PIXELS,
     from_pixels: Sequence[bool] = (),
+    threads: int | None = None,
 ) -> Table:
     """Return the table of `evaluation.predictions.predict_files`.
 
@@ -64,6 +65,7 @@ def predict_files(
         on_mask: called with each predicted mask, if the detector predicts masks.
         max_pixels: images with more pixels are refused.
         from_pixels: see `PredictionColumns.table`.
+        threads: that decode files; by default one for each core.
     """
     run, masks = detector.run, detector.run.predicts_masks
     columns = PredictionColumns(run, len(paths), masks, on_mask=on_mask)
@@ -78,7 +80,7 @@ def predict_files(
 
     size = 1 if masks else batch_size
     with console.progress(len(paths), "predicting", "images", shown=progress) as bar:
-        for first, loaded in _in_batches(load, paths, size):
+        for first, loaded in _in_batches(load, paths, size, threads or cpu_count() or 1):
             good = []
             for index, each in enumerate(loaded, first):
                 if isinstance(each, ImageError):
@@ -114,10 +116,11 @@ def score_images(
     return ScoredBatch(indices, scores.table, np.stack(facts), scores.features, [mask])
 
 
-def _in_batches(load: Callable, paths: Sequence[str], size: int) -> Iterator[tuple[int, list]]:
+def _in_batches(
+    load: Callable, paths: Sequence[str], size: int, threads: int
+) -> Iterator[tuple[int, list]]:
     """Yield the number of its first file and the loaded files of each batch, loading ahead."""
-    workers = cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         starts = iter(range(0, len(paths), size))
         waiting: list[tuple[int, list[Future]]] = []
 

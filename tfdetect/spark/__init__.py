@@ -1,0 +1,1 @@
+"""Work on many files on the machines of an Apache Spark cluster."""

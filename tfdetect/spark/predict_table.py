@@ -1,0 +1,142 @@
+"""Verdicts on image files by a cluster, written as one table."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tfdetect.core import console
+from tfdetect.core.columns import Table
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run
+from tfdetect.core.spark_cluster import SparkCluster
+from tfdetect.core.text import from_os, user_path
+from tfdetect.data.image_files import ImageFiles, find_images
+from tfdetect.evaluation import prediction_tables
+from tfdetect.light.detector import light_detector
+from tfdetect.spark.job import Job, alone, file_stamps, open_job
+from tfdetect.spark.run_job import run_job
+from tfdetect.spark.session import spark_session
+from tfdetect.spark.tasks import ONNX, TENSORFLOW, PredictFiles, run_digest
+
+
+@dataclass
+class WrittenPredictions:
+    """A table of verdicts in a file, which may be too large for memory.
+
+    Attributes:
+        output: the file.
+        parts: folder with the parts of the table as Parquet files; `tfdetect` continues an
+            interrupted job with them.
+        rows: number of images.
+        unreadable: number of images that could not be read.
+        out_of_domain: number of images that are unlike the detector's training images.
+        duplicates_of_train: number of images that the detector was trained on, and of copies.
+    """
+
+    output: Path
+    parts: Path
+    rows: int = 0
+    unreadable: int = 0
+    out_of_domain: int = 0
+    duplicates_of_train: int = 0
+
+    def count(self, table: Table) -> None:
+        """Add the rows of a part of the table."""
+        self.rows += table.num_rows
+        self.unreadable += table.num_rows - table["error"].null_count
+        self.out_of_domain += table["in_domain"].to_pylist().count(False)
+        self.duplicates_of_train += table["duplicate_of_train"].to_pylist().count(True)
+
+
+def predict_to_table(
+    run: Run,
+    images: Sequence[str],
+    output: Path,
+    cluster: SparkCluster,
+    *,
+    batch_size: int = 64,
+    progress: bool = True,
+    max_pixels: int,
+) -> WrittenPredictions:
+    """Predict files on a cluster and write the table that `predict` writes.
+
+    Interrupted, it goes on when it is called again: what was finished is in the folder of parts.
+
+    Args:
+        run: with all settings.
+        images: files, folders or patterns.
+        output: the table; .csv, .jsonl or .parquet.
+        cluster: where to run; its folder is by default `output` with the ending .parts.
+        batch_size: images a batch.
+        progress: whether to show progress.
+        max_pixels: images with more pixels are refused.
+
+    Raises:
+        UserError: a path does not exist, the folder of parts holds another job, or the cluster
+            cannot do it.
+    """
+    prediction_tables.check_output(output)
+    found = find_images(images)
+    if progress and (found.errors or found.other):
+        console.log(found.describe())
+    if not found.paths:
+        path, reason = next(iter(found.errors.items()))
+        raise UserError(f"No image can be read. {path}: {reason}.")
+    items, sizes = _items(found.paths)
+    runtime = TENSORFLOW if light_detector(run) is None else ONNX
+    base, run = os.getcwd(), replace(run, path=run.path.absolute())  # machines have other folders
+    task = PredictFiles(run, run_digest(run, runtime), runtime, base, batch_size, max_pixels)
+    what = {
+        "task": "predict", "run": run.name, "files of the run": task.digest,
+        "threshold": run.threshold, "prior": run.info.prior, "crops": run.views[0].crops,
+        "flips": run.info.flips, "runtime": runtime, "max_pixels": max_pixels,
+    }  # fmt: skip
+    folder = (cluster.folder or output.with_name(f"{output.name}.parts")).absolute()
+    with ExitStack() as stack:
+        stack.enter_context(alone(folder))
+        job = open_job(folder, what, items, sizes, "--spark-dir")
+        run_job(
+            lambda: stack.enter_context(spark_session(cluster, f"tfdetect predict {run.name}")),
+            job, task, _roots(images), "predicting", "images", progress,
+        )  # fmt: skip
+        written = WrittenPredictions(output, folder)
+        prediction_tables.write_all(_counted(_tables(job, found), written), output)
+    return written
+
+
+def _items(paths: list[str]) -> tuple[pa.Table, np.ndarray]:
+    """Return the items of a job, and the sizes of the files in bytes; 0 of those unreadable."""
+    stamps = file_stamps(paths)
+    texts = pa.array((from_os(path) for path in paths), pa.string())
+    columns = {"path": texts, "size": stamps[:, 0], "mtime_ns": stamps[:, 1]}
+    return pa.table(columns), stamps[:, 0]
+
+
+def _roots(images: Sequence[str]) -> list[str]:
+    """Return the folders that a machine needs to see."""
+    paths = [os.path.abspath(user_path(image)) for image in images]
+    folders = {path if os.path.isdir(path) else os.path.dirname(path) for path in paths}
+    return sorted(filter(os.path.isdir, folders))
+
+
+def _tables(job: Job, found: ImageFiles) -> Iterator[Table]:
+    """Yield the table in parts; files that are no images that could be opened come last."""
+    errors = [{"path": from_os(path), "error": reason} for path, reason in found.errors.items()]
+    last = None
+    for part in job.results():
+        if last is not None:
+            yield last
+        last = Table.from_arrow(part)
+    if last is not None:
+        yield last.extended(errors)
+
+
+def _counted(tables: Iterable[Table], written: WrittenPredictions) -> Iterator[Table]:
+    for table in tables:
+        written.count(table)
+        yield table

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import call
-from conftest import SMALL
+from conftest import SMALL, fit_small
 
 from tfdetect.core.cluster import Cluster, parse_cluster
 from tfdetect.core.errors import UserError
@@ -329,9 +329,9 @@ def test_shares_of_validation_count_every_image_once(folder_dataset):
 
 def test_two_workers_train_the_weights_of_one(folder_dataset, tmp_path):
     two = Training(folder_dataset, tmp_path / "two", 2)
-    one = Training(folder_dataset, tmp_path / "one", 1)
-    assert_close(one.weights(), two.weights())
-    for alone, together in zip(one.history(), two.history(), strict=True):
+    detector, state = fit_small(folder_dataset, tmp_path / "one", [SGD])
+    assert_close(detector.get_weights(), two.weights())
+    for alone, together in zip(state.history, two.history(), strict=True):
         for key in ("loss", "val_log_loss", "val_accuracy", "val_auc"):
             assert abs(alone[key] - together[key]) < TOLERANCE, key
 

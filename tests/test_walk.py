@@ -46,7 +46,7 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     walk = Walk(capsys)
 
     # The first command, and the next one that it names.
-    out = walk("train", "--dataset", "demo", *SHORT)
+    out = walk("train", "--dataset", "demo", "--set", "training.export=[onnx]", *SHORT)
     assert "accuracy" in out and "report  saved_models/demo/report.html" in out
     assert "next    python -m tfdetect.predict saved_models/demo" in out
     demo = tmp_path / "cache" / "datasets" / "demo"
@@ -64,13 +64,15 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     found = walk.json("evaluate", "saved_models/second", "--split", "test", "--no-images")
     assert found["test"]["count"] == 144
     assert walk("compare", "saved_models/demo", "saved_models/second")
-    found = walk.json("calibrate", "saved_models/second", "--abstention-error", "0.2")
+    found = walk.json("calibrate", "saved_models/second", "--abstention-error", "0.2",
+                      "--no-images")  # fmt: skip
     assert "test" in found
     walk("ensemble", "saved_models/demo", "saved_models/second", "--fusion", "mean")
     assert Path("saved_models/ensemble/fusion.html").is_file()
     walk("predict", "saved_models/ensemble", image)
     walk("explain", "saved_models/demo", "--count", "2")
-    walk("export", "saved_models/demo")
+    walk("export", "saved_models/demo", "--format", "saved_model")
+    assert Path("saved_models/demo/saved_model/saved_model.pb").is_file()
 
     # Other images: authentic ones alone, and a folder whose labels are unknown.
     out = walk("evaluate", "saved_models/demo", "--dataset", demo / "test" / "authentic",

@@ -1,5 +1,7 @@
 """Faces out of videos in FaceForensics++'s layout: a real face, moved about."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -100,3 +102,46 @@ def test_a_missing_mask_video_is_named(videos, tmp_path, capsys):
     write_video(tmp_path / "manipulated_sequences/FaceSwap/c40/videos/001_002.mp4", shown)
     code, _, err = run([tmp_path, "--output", tmp_path / "out"], capsys)
     assert code == 1 and "001_002.mp4: its mask video" in err
+
+
+def test_faces_of_images_keep_their_folders(tmp_path, capsys):
+    photo = pictures.astronaut()[:320]
+    for name in ("real/a.jpg", "fake/a.png", "fake/a.jpg", "fake/deep/b.webp"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(tmp_path / "in" / name)
+    Image.fromarray(np.full((90, 90, 3), 90, np.uint8)).save(tmp_path / "in/real/none.png")
+    (tmp_path / "in/real/broken.png").write_bytes(b"nothing")
+    arguments = [tmp_path / "in", "--images", "--output", tmp_path / "out", "--json"]
+    code, out, err = run(arguments, capsys)
+    assert code == 0 and "broken.png: " in err
+    assert json.loads(out) == {
+        "dataset": str(tmp_path / "out"), "faces": 4, "images": 5, "images_done_before": 0,
+        "images_failed": 1, "images_without_face": 1,
+    }  # fmt: skip
+    names = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png")}
+    assert names == {"real/a.png", "fake/a.png.png", "fake/a.jpg.png", "fake/deep/b.png"}
+    with Image.open(tmp_path / "out/fake/a.png.png") as face:
+        side = face.size[0]
+        assert face.size[1] == side > 60
+        # It is a part of the photograph, pixel by pixel, with the face in it.
+        found = cv2.matchTemplate(photo, np.asarray(face), cv2.TM_SQDIFF)
+        _, _, (left, top), _ = cv2.minMaxLoc(found)
+        assert (photo[top : top + side, left : left + side] == np.asarray(face)).all()
+        assert left < 222 < left + side and top < 120 < top + side
+    (tmp_path / "out/real/a.png").unlink()  # an interrupted command
+    code, out, _ = run([*arguments, "--size", "48"], capsys)
+    assert json.loads(out)["images_done_before"] == 3
+    with Image.open(tmp_path / "out/real/a.png") as face:
+        assert face.size == (48, 48)
+
+
+def test_mistakes_with_images_are_explained(tmp_path, capsys):
+    code, _, err = run([tmp_path, "--images", "--output", tmp_path / "x"], capsys)
+    assert code == 2 and "is inside" in err
+    (tmp_path / "in").mkdir()
+    code, _, err = run([tmp_path / "in", "--images", "--output", tmp_path / "x"], capsys)
+    assert code == 2 and "No images below" in err
+    (tmp_path / "in" / "a.png").write_bytes(b"nothing")
+    assert run([tmp_path / "in", "--images", "--output", tmp_path / "x"], capsys)[0] == 1
+    code, _, err = run([tmp_path / "in", "--output", tmp_path / "x"], capsys)
+    assert code == 2 and "add --images" in err

@@ -36,7 +36,7 @@ TASKS = {
         "synthesize": "make forgeries with masks from photographs",
         "prepare": "write a dataset as shards, for fast training",
         "show-augment": "draw what an augmentation does to images",
-        "extract-faces": "crop faces and masks from FaceForensics++ videos",
+        "extract-faces": "crop faces from images, and masks from FaceForensics++",
     },
 }
 COMMANDS = {name: text for task in TASKS.values() for name, text in task.items()}

@@ -1,5 +1,6 @@
-"""`tfdetect extract-faces`: faces and masks from FaceForensics++ videos."""
+"""`tfdetect extract-faces`: faces and masks from FaceForensics++ videos, or faces from images."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -10,19 +11,24 @@ def parser() -> cli.Parser:
     p = cli.Parser(
         prog="tfdetect extract-faces",
         description="Crop faces, and the masks of edited ones, from FaceForensics++ videos, in the "
-        "layout of the dataset faces3. The same command continues an interrupted one. Exit code 1 "
-        "if no video could be read.",
+        "layout of the dataset faces3; or, with --images, the faces of a folder of images, whose "
+        "folders stay. The same command continues an interrupted one. Exit code 1 if no video or "
+        "image could be read.",
         examples=[
             ("tfdetect extract-faces FaceForensics++ --output faces",
              "then: tfdetect train --dataset faces3 --data-dir faces"),
+            ("tfdetect extract-faces my_images --images --output faces",
+             "then: tfdetect train --dataset faces"),
         ],
     )  # fmt: skip
     p.add_argument("videos", type=Path, metavar="DIR", help="folder with original_sequences/ and "
-                   "manipulated_sequences/")  # fmt: skip
+                   "manipulated_sequences/, or with images")  # fmt: skip
+    p.add_argument("--images", action="store_true", help="DIR has images: crop the most confident "
+                   "face of each, as PNG in the same folder of --output")  # fmt: skip
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the "
-                   "dataset; real/, edited/ and masks/ are made in it")  # fmt: skip
+                   "dataset; of videos real/, edited/ and masks/ are made in it")  # fmt: skip
     p.add_argument("--every", type=cli.count, default=10, metavar="N",
-                   help="take every N-th frame (default: 10)")  # fmt: skip
+                   help="take every N-th frame of videos (default: 10)")  # fmt: skip
     p.add_argument("--margin", type=cli.positive, default=1.3, metavar="X",
                    help="side of the crop as a multiple of the face's (default: 1.3)")  # fmt: skip
     p.add_argument("--size", type=cli.count, metavar="PIXELS",
@@ -41,6 +47,8 @@ def main(argv: list[str]) -> int:
     if not args.videos.is_dir():
         raise UserError(f"There is no folder {args.videos}.")
     check_writable(args.output)
+    if args.images:
+        return _crop_images(args)
 
     from tfdetect.data.faces import extract_faces, find_videos
 
@@ -66,6 +74,37 @@ def main(argv: list[str]) -> int:
             "a face)"
         )
     return int(bool(failed) and len(failed) == len(videos))
+
+
+def _crop_images(args: argparse.Namespace) -> int:
+    from tfdetect.core.errors import UserError
+    from tfdetect.core.text import from_os
+    from tfdetect.data.image_faces import crop_images, find_images
+
+    if args.output.resolve().is_relative_to(args.videos.resolve()):
+        raise UserError(f"--output {args.output} is inside {args.videos}. Give another folder.")
+    images = find_images(args.videos)
+    results = crop_images(
+        args.videos, images, args.output, args.margin, args.size, progress=not args.quiet
+    )
+    failed = [result for result in results if result.error]
+    for result in failed:
+        console.warn(f"{from_os(args.videos / result.path)}: {result.error}")
+    faces = sum(result.found for result in results)
+    counts = {
+        "faces": faces, "images": len(results) - len(failed),
+        "images_done_before": len(images) - len(results), "images_failed": len(failed),
+        "images_without_face": len(results) - len(failed) - faces,
+    }  # fmt: skip
+    if args.json:
+        console.print_json({"dataset": args.output, **counts})
+    else:
+        console.result(
+            f"{faces:,} faces from {counts['images']:,} images in {args.output} "
+            f"({counts['images_done_before']:,} images were done before, {len(failed):,} failed, "
+            f"{counts['images_without_face']:,} without a face)"
+        )
+    return int(bool(failed) and len(failed) == len(results))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def find_videos(root: Path) -> list[Video]:
     if not found:
         raise UserError(
             f"No videos below {root}: expected original_sequences/youtube/<compression>/videos/ "
-            "and manipulated_sequences/<method>/<compression>/videos/, as FaceForensics++ has them."
+            "and manipulated_sequences/<method>/<compression>/videos/, as FaceForensics++ has "
+            "them. For images instead of videos add --images."
         )
     return sorted(found, key=lambda v: (v.masks is not None, v.target))
 
@@ -155,22 +156,21 @@ def _cut_video(video: Video, output: Path, every: int, margin: float, size: int 
     for folder in filter(None, (new_faces, new_masks)):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    cascades = cv2.data.haarcascades  # type: ignore[attr-defined]
-    detector = cv2.CascadeClassifier(os.path.join(cascades, "haarcascade_frontalface_default.xml"))
+    detector = face_detector()
     written = missed = 0
     box = None
     frames = _frames(video.path, every)
     mask_frames = _frames(video.masks, every) if video.masks else itertools.repeat(None)
     for (number, frame), mask_frame in zip(frames, mask_frames):
         # Where the detector misses the face, the last box is used.
-        box = _find_face(detector, frame) or box
+        box = find_face(detector, frame) or box
         if box is None:
             missed += 1
             continue
-        _write(new_faces / f"{number:04d}.png", _square(frame, box, margin, size))
+        _write(new_faces / f"{number:04d}.png", square_around(frame, box, margin, size))
         if new_masks and mask_frame:
             mask = altered_pixels(mask_frame[1].max(axis=2), STANDARD) * 255
-            mask = _square(mask, box, margin, size, nearest=True)
+            mask = square_around(mask, box, margin, size, nearest=True)
             _write(new_masks / f"{number:04d}.png", mask)
         written += 1
     if not written:
@@ -209,8 +209,21 @@ def _frames(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
         video.release()
 
 
-def _find_face(detector: Any, frame: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Return x, y, width and height of the most confident face, or None."""
+def face_detector() -> Any:
+    """Return OpenCV's detector of faces that look ahead (Viola & Jones)."""
+    import cv2
+
+    cascades = cv2.data.haarcascades  # type: ignore[attr-defined]
+    return cv2.CascadeClassifier(os.path.join(cascades, "haarcascade_frontalface_default.xml"))
+
+
+def find_face(detector: Any, frame: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Return x, y, width and height of the most confident face, or None.
+
+    Args:
+        detector: as from `face_detector`.
+        frame: uint8 [H, W, 3], BGR.
+    """
     import cv2
 
     gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
@@ -224,7 +237,7 @@ def _find_face(detector: Any, frame: np.ndarray) -> tuple[int, int, int, int] | 
     return x, y, width, height
 
 
-def _square(
+def square_around(
     image: np.ndarray, box: tuple, margin: float, size: int | None, nearest: bool = False
 ) -> np.ndarray:
     """Return the square around a box, moved into the image if it would extend beyond it."""

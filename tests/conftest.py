@@ -56,6 +56,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
+def pytest_collection_finish(session):
+    """What was imported stays: garbage is looked for in what the tests make alone."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _clean(tmp_path_factory, monkeypatch):
     """No test touches the user's caches, and none leaves a precision policy behind."""
@@ -64,12 +70,16 @@ def _clean(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)  # output that is no terminal is as wide as it is
     yield
     keras.mixed_precision.set_global_policy("float32")
-    if psutil.Process().memory_info().rss > _after_collection + GROWTH:
+    if _grown() > 250 * 2**20:
         _collect_garbage()
 
 
-GROWTH = 250 * 2**20  # bytes by which the process may grow before garbage is collected
 _after_collection = 0
+
+
+def _grown():
+    """Return the bytes by which the process grew since garbage was collected."""
+    return psutil.Process().memory_info().rss - _after_collection
 
 
 def _collect_garbage():
@@ -85,8 +95,9 @@ def _collect_garbage():
 def _free_memory():
     """Models and traced functions of one file do not stay in memory during the next."""
     yield
-    keras.backend.clear_session()
-    _collect_garbage()
+    if _grown() > 100 * 2**20:
+        keras.backend.clear_session()
+        _collect_garbage()
 
 
 def write_images(folder, count, fake, side=24, seed=0, extension="png"):

@@ -23,6 +23,7 @@ from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import open_run
 from tfdetect.data.image_files import find_images
 from tfdetect.data.loading import load_image
+from tfdetect.evaluation import run_report
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
 from tfdetect.evaluation.run_description import facts
@@ -308,6 +309,22 @@ DAMAGE = {
     "no number": (lambda p: edit(p, lambda d: d.update(threshold=float("nan"))), "finite"),
     "keys": (lambda p: (p / "run.json").write_text(CUT + "}"), "'status' is required"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ("1,0.5,0.7,0.5", "expected 5 cells"), ("1,x,0.7,0.5,0.7", "is damaged: could not convert"),
+    ("1,,0.7,0.5,0.7", "is damaged: a cell is empty"), ("1,\xff,0.7,0.5,0.7", "not text in UTF-8"),
+])  # fmt: skip
+def test_a_damaged_history_is_explained(tmp_path, row, message):
+    run = open_run(shutil.copytree(
+        ROOT / "saved_models" / "cifake_small_resnet", tmp_path / "run",
+        ignore=shutil.ignore_patterns("saved_model", "exports", "predictions"),
+    ))  # fmt: skip
+    assert len(run_report._history(run)) == run.info.epochs
+    text = f"epoch,accuracy,log_loss,val_accuracy,val_log_loss\n{row}\n"
+    (run.path / "history.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=message):
+        run_report._history(run)
 
 
 @pytest.mark.parametrize("name", DAMAGE)

@@ -264,6 +264,17 @@ def test_a_signal_that_foreign_code_turns_into_an_error_is_no_error(kind, capsys
         assert run_command(broken, []) == 2
 
 
+def test_ctrl_c_that_foreign_code_turns_into_an_error_is_no_error(capsys):
+    def main(argv):
+        try:
+            raise RuntimeError("ORIGINAL InvalidArgumentError REPLACED BY KeyboardInterrupt: <>")
+        except RuntimeError as error:
+            raise UserError("Cannot export") from error
+
+    assert run_command(main, []) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "\nStopped.\n"
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     code = "from tfdetect.core.cli import run_command; import sys; "
     code += "sys.exit(run_command(lambda argv: print('x\\n' * 10**6), []))"

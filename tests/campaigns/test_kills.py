@@ -436,7 +436,8 @@ class Campaign:
         if after == before:
             return "old" if before else "none"
         for path in [result] if result.is_file() else result.rglob("*"):
-            if path.is_file() and not path.parent.name.endswith(".partial"):
+            unfinished = path.parent.name.endswith(".partial") or path.name.startswith(".staged-")
+            if path.is_file() and not unfinished:
                 check_file(path)
         if name in ("search", "synthesize", "matrix", "pages", "extract-faces"):
             return "begun" if set(after) != names else "new"  # these grow, file by file

@@ -14,7 +14,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError, nearest, shortened
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import missing_package
-from tfdetect.core.process import Terminated, command_process, termination
+from tfdetect.core.process import Terminated, command_process, stopped_by
 from tfdetect.core.text import user_path
 
 if TYPE_CHECKING:
@@ -377,7 +377,7 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
         with command_process():
             return main(list(sys.argv[1:] if argv is None else argv)) or 0
     except UserError as error:
-        asked = termination()
+        asked = stopped_by(error)
         return _failed(str(error)) if asked is None else _stopped(asked)
     except (KeyboardInterrupt, Terminated) as ended:
         return _stopped(ended)
@@ -385,7 +385,7 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
         _discard_output()
         return EXIT_BROKEN_PIPE
     except Exception as error:
-        if (asked := termination()) is not None:
+        if (asked := stopped_by(error)) is not None:
             return _stopped(asked)
         if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
             return _failed(str(missing))

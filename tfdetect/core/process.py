@@ -23,12 +23,19 @@ class Terminated(SystemExit):
 _termination: Terminated | None = None  # of the command that runs, or ran last
 
 
-def termination() -> Terminated | None:
-    """Return what a signal raised in this command, if one did.
+def stopped_by(error: BaseException) -> Terminated | KeyboardInterrupt | None:
+    """Return what a signal raised in this command, if an error stands for it.
 
-    TensorFlow's C++ code may raise an error of its own in its place.
+    TensorFlow's C++ code may raise an error of its own in its place; of Ctrl-C it keeps the name.
     """
-    return _termination
+    if _termination is not None:
+        return _termination
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, RuntimeError) and KeyboardInterrupt.__name__ in str(found):
+            return KeyboardInterrupt()
+        found = found.__cause__ or found.__context__
+    return None
 
 
 @contextmanager

@@ -49,7 +49,8 @@ class FeatureDistance:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return distances float32 [n] of features float32 [n, F]; about 1 for training images."""
-        centered = features - self.mean
+        # In double precision: `outside` is a small difference of large sums.
+        centered = features.astype(np.float64) - self.mean
         along = centered @ self.components.T
         outside = (centered**2).sum(1) - ((along * self.deviations) ** 2).sum(1)
         squared = (along**2).sum(1) + np.maximum(outside, 0.0) / self.rest**2

@@ -444,6 +444,9 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     command = [str(copy), "--dataset", str(reals), "--label", "authentic"]
     assert run_command(calibrate_command, [*command, "--false-positive-rate", "0.01"]) == 2
     assert "99 authentic images are needed" in capsys.readouterr().err
+    assert run_command(calibrate_command, [*command, "--method", "isotonic"]) == 2
+    said = capsys.readouterr().err
+    assert "a method has no meaning" in said and "evaluating" not in said  # before the work
     assert run_command(calibrate_command, command) == 0
     info = open_run(copy).info
     assert info.adaptation.kind == "threshold" and info.adaptation.authentic == 24

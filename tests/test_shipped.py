@@ -1,6 +1,7 @@
 """Which detector judges an image when no run is named, and which experiment a folder gets."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 from conftest import write_images
@@ -29,6 +30,9 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
     assert shipped.split_run(paths) == (run, images)
     with pytest.raises(UserError, match="my_run is a run. Add the images"):
         shipped.split_run(["my_run"])
+    for name in ("localizer_photos", "saved_models/localizer_photos"):  # wherever it is installed
+        found, rest = shipped.split_run([name, "a.jpg"])
+        assert Path(found, "run.json").is_file() and rest == ["a.jpg"]
 
 
 def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypatch):

@@ -445,3 +445,22 @@ def test_the_report_says_what_became_of_every_file(shared_run):
     said = dict(facts(run.with_info(dataset=run.info.dataset.model_copy(update=counts))))
     kinds = ("images skipped", "images left out", "other files")
     assert [said[kind] for kind in kinds] == ["3", "1,200", "4"]
+
+
+def test_warnings_count_the_images_that_were_judged(capsys):
+    from types import SimpleNamespace
+
+    from tfdetect.predict import _warn
+
+    _warn(12, SimpleNamespace(unreadable=6, out_of_domain=3, duplicates_of_train=1))
+    said = capsys.readouterr().err
+    assert "6 of 12 files could not be read" in said
+    assert "3 of 6 images are unlike" in said and "1 of 6 images were used" in said
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no folder that refuses all files")
+def test_a_table_that_cannot_be_written_is_told_before_the_work():
+    from tfdetect.evaluation.prediction_tables import check_output
+
+    with pytest.raises(UserError, match="Cannot write to /proc"):
+        check_output(Path("/proc/rows.csv"))

@@ -159,6 +159,7 @@ def _warn(count: int, found: "Predictions | WrittenPredictions") -> None:
     """Warn of verdicts that are missing or not to be relied on."""
     if found.unreadable:
         console.warn(f"{found.unreadable} of {count} files could not be read")
+    count -= found.unreadable
     if unlike := found.out_of_domain:
         console.warn(
             f"{unlike} of {count} images are unlike those that the detector was trained on, in "

@@ -250,7 +250,7 @@ def calibrate(
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, None, label)
     import_tensorflow()
     from tfdetect.data.describe import read_data
-    from tfdetect.evaluation.calibrate_run import CalibrationSettings
+    from tfdetect.evaluation.calibrate_run import CalibrationSettings, check_for_authentic_images
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.models.exports import export_finished_run, exported_formats
 
@@ -262,6 +262,8 @@ def calibrate(
         required=True, keep_hashes=keep_hashes, false_positive_rate=false_positive_rate,
         dataset="" if spec.name == run.info.dataset.name else spec.name,
     )  # fmt: skip
+    if settings.dataset and not catalog.table["label"].to_numpy().any():
+        check_for_authentic_images(settings)  # before minutes of prediction
     with console.quiet(not progress), updating(run) as staged:
         evaluation = evaluate_run(
             staged, catalog, (split,) if split == "all" else (split, "test"),

@@ -16,6 +16,7 @@ PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES = (
     "localizer_photos",
     "cifake_small_resnet",
 )
+SHIPPED = (PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES)
 SMALL_SIDE = 64  # pixels: images whose shorter sides are all below this are no photographs
 _LOOKED_AT = 32  # images whose sizes are read
 
@@ -26,6 +27,7 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     Args:
         paths: as the user gave them. The first is a run if it is a folder with files of a run, or
             if nothing of that name exists, more paths follow, and it is not named like an image.
+            A shipped run may be called by its name, wherever it is installed.
 
     Returns:
         The run, none if there are only images, and the images.
@@ -35,6 +37,9 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     """
     first, *rest = paths
     path = user_path(first)
+    if (name := first.removeprefix("saved_models/")) in SHIPPED and not path.exists():
+        path = _folder(name)
+        first = str(path)
     # A damaged run is one, too: its own message says what is missing.
     is_run = any((path / name).exists() for name in ("run.json", "experiment.yaml", "model.keras"))
     is_run |= HubAddress.parse(first) is not None

@@ -148,20 +148,14 @@ def _with_conformal_threshold(
     from tfdetect.evaluation.adaptation import DEFAULT_RATE, conformal_threshold, rate_bound
     from tfdetect.evaluation.prediction_columns import recalibrate
 
-    given = {"a threshold": settings.threshold, "a cost": settings.cost,
-             "an abstention error": settings.error_rate}  # fmt: skip
-    if wrong := [name for name, value in given.items() if value is not None]:
-        raise UserError(
-            "All images are authentic, so they choose the threshold for a false positive rate "
-            f"(--false-positive-rate), and {wrong[0]} has no meaning."
-        )
+    check_for_authentic_images(settings)
     rate = DEFAULT_RATE if settings.false_positive_rate is None else settings.false_positive_rate
     p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
     threshold, bound = conformal_threshold(p, rate), rate_bound(len(p), rate)
     log(
         f"threshold: {threshold:.4f}, chosen on {len(p):,} authentic images so that at most "
         f"{rate:.1%} of new images like these are called fake, on average over such choices; in 95 "
-        f"of 100 at most {bound:.1%}"
+        f"of 100 at most {bound:.1%}. Rates measured on the same images are no test of it"
     )
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
                             false_positive_rate=rate, rate_bound=round(bound, 6))  # fmt: skip
@@ -256,6 +250,22 @@ def _check(settings: CalibrationSettings) -> None:
         )
     if not isinstance(settings.prior, str) and not 0 < settings.prior < 1:
         raise UserError(f"A prior lies between 0 and 1. Received: {settings.prior}.")
+
+
+def check_for_authentic_images(settings: CalibrationSettings) -> None:
+    """Check settings for a calibration on authentic images alone, which choose a threshold.
+
+    Raises:
+        UserError: a setting needs fakes.
+    """
+    method = settings.method if settings.method not in ("auto", "none") else None
+    given = {"a method": method, "a threshold": settings.threshold, "a cost": settings.cost,
+             "an abstention error": settings.error_rate}  # fmt: skip
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise UserError(
+            "All images are authentic, so they choose the threshold for a false positive rate "
+            f"(--false-positive-rate), and {wrong[0]} has no meaning."
+        )
 
 
 def _threshold_rule(run: Run, settings: CalibrationSettings) -> str | float:

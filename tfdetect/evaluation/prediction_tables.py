@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from tfdetect.core import console
 from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.files import replacing
+from tfdetect.core.files import check_writable, replacing
 from tfdetect.core.text import with_escapes
 
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ def check_output(path: Path) -> None:
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise UserError("A .parquet file needs pyarrow: pip install pyarrow. .csv and .jsonl need "
                         "nothing more.")  # fmt: skip
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"Cannot write {path}: the directory {path.parent} does not exist or is "
-                        "read-only.")  # fmt: skip
+    if not path.parent.is_dir():
+        raise UserError(f"Cannot write {path}: there is no directory {path.parent}.")
+    check_writable(path.parent)
 
 
 def write(table: Table, path: Path) -> None:

@@ -57,8 +57,7 @@ def _model(run: Run, words: dict[str, str]) -> Json:
         "masks": run.predicts_masks,
         "authentic": run.class_names[0],
         "about": _about(run, words),
-        "low": low,
-        "high": high,
+        "sides": low if low == high else words["from_to"].format(low=low, high=high),
         "formats": ", ".join(images.formats) if images else "",
     }
 

@@ -185,6 +185,10 @@ def test_the_headline_follows_the_rule(photo, detector, monkeypatch):
     assert headline(declared, row(0.1))[0] == "declared"
     assert "without a signature" in headline(declared, row(0.1))[1]
 
+    known = evidence(plain, [(detector, row(0.1, duplicate_of_train=True))])
+    [line] = [line for line in known.lines if line.name == "detector"]
+    assert "trained on this very image" in line.finding
+
     # A copied region contradicts "authentic", and nothing else.
     mask = disc(photo.shape, (90, 120), 42)
     forged = paste(photo, copy_move(photo, mask, np.random.default_rng(0)), soften(mask, 2))

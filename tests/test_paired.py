@@ -86,6 +86,9 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
     ):
         assert run_command(compare_command, wrong) == 2
         assert words in capsys.readouterr().err
+    file.write_bytes(file.read_bytes()[:-100])
+    assert run_command(compare_command, [str(one), str(other)]) == 2
+    assert "cannot be read" in (said := capsys.readouterr().err) and "Make them with" in said
 
 
 def test_comparing_needs_no_tensorflow(shared_run, tmp_path):

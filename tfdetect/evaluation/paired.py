@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy import stats
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
+from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.intervals import (
     Interval,
     binary_intervals,
@@ -298,13 +297,5 @@ def _keys(table: pa.Table) -> list[tuple[str, str]]:
 
 
 def _predictions(run: Run, split: str, dataset: str | None) -> pa.Table:
-    folder = run.path / "evaluations" / dataset if dataset else run.path
-    file = Path(folder) / "predictions" / f"{split}.parquet"
-    if not file.is_file():
-        more = f" --dataset {dataset}" if dataset else ""
-        raise UserError(
-            f"{run.name} has no predictions of {split}{' of ' + dataset if dataset else ''}. Make "
-            f"them with: python -m tfdetect.evaluate {run.path}{more} --split {split}"
-        )
-    table = pq.read_table(file)
+    table = prediction_tables.read(run.path, split, dataset)
     return table.filter(pc.is_null(table["error"]))

@@ -13,7 +13,7 @@ from tfdetect.core import console
 from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, replacing
-from tfdetect.core.text import with_escapes
+from tfdetect.core.text import printable, with_escapes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +36,35 @@ def check_output(path: Path) -> None:
     if not path.parent.is_dir():
         raise UserError(f"Cannot write {path}: there is no directory {path.parent}.")
     check_writable(path.parent)
+
+
+def read(run: Path, split: str, dataset: str | None = None) -> "pa.Table":
+    """Return the predictions that an evaluation left in a run.
+
+    Args:
+        run: folder of the run.
+        split: of the dataset.
+        dataset: name of another dataset than the run's own.
+
+    Raises:
+        UserError: there are none, or the file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = run / "evaluations" / dataset if dataset else run
+    file = folder / "predictions" / f"{split}.parquet"
+    more = f" --dataset {dataset}" if dataset else ""
+    way_out = f"Make them with: python -m tfdetect.evaluate {run}{more} --split {split}"
+    if not file.is_file():
+        what = f"{split}{' of ' + dataset if dataset else ''}"
+        raise UserError(f"{run.name} has no predictions of {what}. {way_out}")
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"The predictions {file} cannot be read: {printable(error)}. {way_out}"
+        ) from error
 
 
 def write(table: Table, path: Path) -> None:

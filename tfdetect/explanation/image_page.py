@@ -2,15 +2,16 @@
 
 import html
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import keras
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites, write_text
 from tfdetect.core.html import (
     Card,
@@ -28,6 +29,7 @@ from tfdetect.core.html import (
 )
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
+from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.figures import GRAY, GREEN, RED
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.mask_metrics import THRESHOLD
@@ -307,8 +309,8 @@ def _generators(run: Run) -> list[str]:
     training = run.info.dataset.training_images
     if training and training.generators:
         return [html.unescape(name) for name in training.generators]
-    path = run.path / "predictions" / "validation.parquet"
-    if path.is_file() and "generator" in pq.read_schema(path).names:
-        names = pq.read_table(path, columns=["generator"])["generator"].cast(pa.string())
-        return sorted(filter(None, set(names.to_pylist())))
+    with suppress(UserError):  # the page needs no predictions
+        table = prediction_tables.read(run.path, "validation")
+        if "generator" in table.column_names:
+            return sorted(filter(None, set(table["generator"].cast(pa.string()).to_pylist())))
     return []

@@ -363,6 +363,8 @@ def _detector(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
     if says == "generated" and run.predicts_masks:
         says = "altered"
     finding = f"{run.name}: {words.headline}. {' '.join(words.lines)}"
+    if row.get("duplicate_of_train"):
+        finding += " It was trained on this very image, so this says nothing about new images."
     return EvidenceLine("detector", TITLES["detector"], finding, _measured(run), says)
 
 
@@ -391,6 +393,8 @@ def _localizer(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
     conclusive = not row["inconclusive"] and row.get("in_domain") is not False
     altered = conclusive and row["verdict"] != run.class_names[0]
     finding = f"{run.name} marks {percent(fraction)} of the pixels as altered."
+    if row.get("in_domain") is False:
+        finding += " It was not made for such images."
     return _line("localizer", finding, "altered" if altered else "nothing", rate, more)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
@@ -18,6 +17,7 @@ from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.describe import describe_counts
 from tfdetect.data.plan import Plan
+from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.intervals import Interval, binary_intervals, proportion
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import Domains, restrict
@@ -129,7 +129,7 @@ def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[s
     fakes = catalog.table["label"].to_numpy()[split] > 0
     cells: dict[str, Any] = {}
     for row in rows:
-        predicted = pq.read_table(row.run.path / "predictions" / "test.parquet")
+        predicted = prediction_tables.read(row.run.path, "test")
         p_fake = dict(zip(_keys(predicted), predicted["p_fake"].to_pylist()))
         scores = np.array([p_fake[key] for key in keys], np.float32)  # nan if unreadable
         cells[row.name] = {}

@@ -257,16 +257,20 @@ def test_older_runs_get_both_from_calibrate(shared_run, tmp_path):
     assert row["duplicate_of_train"] is None and row["in_domain"]  # size and format are known
     again = tfdetect.calibrate(folder, images_in_report=False, log=lambda text: None).run
     assert again.info.domain == run.info.domain
-    endpoint = tf.saved_model.load(str(folder / "saved_model")).signatures["encoded"]
-    assert "in_domain" in endpoint.structured_outputs
+    assert (folder / "saved_model" / "saved_model.pb").is_file()
     [row] = tfdetect.load(folder).predict(image, progress=False)
     assert row["duplicate_of_train"] and row["in_domain"]
     values = json.loads((folder / "metrics.json").read_text())
     assert values["validation"]["domain"]["in_domain"]["value"] == 1
     assert "without_duplicates" not in values["validation"]  # no copies of themselves
 
-    catalog = build_catalog(again.dataset_spec(), again.roots, progress=False)
+
+@pytest.mark.slow
+def test_a_run_keeps_no_hashes_where_none_are_wanted(shared_run, tmp_path):
+    folder = shutil.copytree(shared_run[0].path, tmp_path / "run")
+    run = open_run(folder)
+    catalog = build_catalog(run.dataset_spec(), run.roots, progress=False)
     settings = CalibrationSettings(keep_hashes=False)
-    evaluate_run(again, catalog, ("validation",), report=False, calibrate=settings,
+    evaluate_run(run, catalog, ("validation",), report=False, calibrate=settings,
                  log=lambda text: None)  # fmt: skip
     assert not (folder / "training_images.npy").exists()

@@ -22,7 +22,7 @@ def parser() -> cli.Parser:
         prog="tfdetect launch",
         usage="%(prog)s [--workers N] [--gpus LISTS] -- train ...",
         description="Start one training as several worker processes on this machine, and show "
-        "one log. Each worker takes its share of every batch; the weights are those of a training "
+        "one log. Each worker takes its part of every batch; the weights are those of a training "
         "in one process. If one worker ends with an error, all end. After Ctrl-C or an error, the "
         "same command with --resume at its end continues.",
         examples=[

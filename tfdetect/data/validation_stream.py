@@ -34,7 +34,7 @@ def validation_data(
     """Return full batches of every image of a table, each once.
 
     The last batch is padded with images of weight 0, so that each example counts exactly once
-    on any number of devices. On a cluster each worker gets a share of the images, in as many
+    on any number of devices. On a cluster each worker gets a part of the images, in as many
     batches as the others, each of which is its part of a global batch.
 
     Args:

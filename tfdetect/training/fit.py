@@ -59,7 +59,7 @@ class _Job:
         detector: the whole model.
         trained: the model that is fitted: the detector, or its head on cached features.
         stream: step -> endless batches from that step on, or this worker's part of each.
-        validation: batches of all validation images, or of this worker's share of them.
+        validation: batches of all validation images, or of this worker's part of them.
         steps: per epoch.
     """
 

@@ -159,7 +159,7 @@ class Workers:
         """Return this worker's batches as Keras and the strategy take them.
 
         Args:
-            dataset: elements are this worker's share of the global batches.
+            dataset: elements are this worker's part of the global batches.
         """
         replicas = len(self.strategy.extended.worker_devices)
 

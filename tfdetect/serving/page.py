@@ -51,13 +51,13 @@ def render(
 def _model(run: Run, words: dict[str, str]) -> Json:
     """Return what the page says about a run."""
     images = run.info.dataset.training_images
-    low, _, high = (images and images.shorter_side) or (None, None, None)
+    low, _, high = (images and images.shorter_side) or (0, 0, 0)
     return {
         "name": run.name,
         "masks": run.predicts_masks,
         "authentic": run.class_names[0],
         "about": _about(run, words),
-        "sides": low if low == high else words["from_to"].format(low=low, high=high),
+        "sides": f"{low:,}" if low == high else words["from_to"].format(low=low, high=high),
         "formats": ", ".join(images.formats) if images else "",
     }
 

@@ -99,7 +99,10 @@ def rate(iterator, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with class folders of JPEG"
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with class folders of JPEG files, or with them in train/",
     )
     parser.add_argument("--files", type=int, default=4000, help="of each class, linked to (4000)")
     parser.add_argument("--seconds", type=float, default=5, help="of processor time, a "
@@ -107,7 +110,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each (5)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
-        for folder in sorted(p for p in args.data.iterdir() if p.is_dir()):
+        data = args.data / "train" if (args.data / "train").is_dir() else args.data
+        for folder in sorted(p for p in data.iterdir() if p.is_dir()):
             (Path(root) / folder.name).mkdir()
             for path in sorted(folder.glob("*.jpg"))[: args.files]:
                 os.symlink(path.resolve(), Path(root) / folder.name / path.name)

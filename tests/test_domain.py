@@ -223,17 +223,19 @@ def test_the_saved_model_tells_the_same(shared_run, suspects):
 
 
 def test_evaluation_on_training_images_is_told(shared_run, tmp_path, capsys):
-    """Under other names, in other folders, as another dataset: the pixels tell."""
+    """Under other names, in a folder that has the name of the run's dataset: the pixels tell."""
     run, root = shared_run
+    other = tmp_path / run.info.dataset.name
     for kind in ("real", "fake"):
-        write_images(tmp_path / "other" / "test" / kind, 8, kind == "fake", seed=40)
+        write_images(other / kind, 8, kind == "fake", seed=40)
         for number in range(6):
             Image.open(root / "train" / kind / f"{number:03d}.png").save(
-                tmp_path / "other" / "test" / kind / f"t{number}.png", compress_level=0
+                other / kind / f"t{number}.png", compress_level=0
             )
-    found = tfdetect.evaluate(run, tmp_path / "other", splits=["test"], output=tmp_path / "out",
-                              images_in_report=False, log=lambda text: None)  # fmt: skip
-    result = found.values["test"]
+    found = tfdetect.evaluate(run, other, output=tmp_path / "out", images_in_report=False,
+                              log=lambda text: None)  # fmt: skip
+    assert list(found.values) == ["all"]  # nobody has divided the folder
+    result = found.values["all"]
     assert result["count"] == 28 and result["without_duplicates"]["count"] == 16
     assert "12 of 28 images" in (tmp_path / "out" / "report.html").read_text()
     from tfdetect.evaluation.result_tables import terminal_table

@@ -18,7 +18,7 @@ def parser() -> cli.Parser:
         examples=[
             ("tfdetect calibrate saved_models/my_run --abstention-error 0.05",
              "a narrower range of inconclusive verdicts"),
-            ("tfdetect calibrate saved_models/my_run --dataset path/to/folder --split all",
+            ("tfdetect calibrate saved_models/my_run --dataset path/to/folder",
              "on your own labeled images, none of which was used in training"),
             ("tfdetect calibrate saved_models/my_run --dataset path/to/photos --label authentic",
              "so that at most 5% of photographs like yours are called fake"),

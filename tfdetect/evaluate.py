@@ -18,7 +18,7 @@ def parser() -> cli.Parser:
         examples=[
             ("tfdetect evaluate saved_models/cifake_small_resnet",
              "again on the run's own validation and test split"),
-            ("tfdetect evaluate saved_models/my_run --dataset path/to/folder --split test",
+            ("tfdetect evaluate saved_models/my_run --dataset path/to/folder",
              "on other images: a folder with one folder per class"),
             ("tfdetect evaluate saved_models/my_run --dataset path/to/photos --label authentic",
              "false positives on a folder of photographs"),
@@ -36,7 +36,7 @@ def parser() -> cli.Parser:
                       "run")  # fmt: skip
     data.add_argument("--split", action="append", choices=["train", "validation", "test", "all"],
                       metavar="SPLIT", help="train, validation, test or all; repeatable (default: "
-                      "validation and test)")  # fmt: skip
+                      "validation and test; all of a --dataset that has no splits)")  # fmt: skip
     how = p.add_argument_group("verdicts")
     cli.add_verdict(how)
     cli.add_views(how)
@@ -74,8 +74,8 @@ def main(argv: list[str]) -> None:
             raise UserError("--degrade takes no --spark.")
         results = api.measure_robustness(
             args.run, args.degrade, args.dataset, data_dir=args.data_dir,
-            authentic=args.authentic, split=(args.split or ["test"])[0], output=args.output,
-            crops=args.crops, flips=args.flips, batch_size=args.batch_size,
+            authentic=args.authentic, split=args.split[0] if args.split else None,
+            output=args.output, crops=args.crops, flips=args.flips, batch_size=args.batch_size,
             max_pixels=args.max_pixels, **cli.progress_of(args),
         )  # fmt: skip
         from tfdetect.evaluation import robustness

@@ -13,6 +13,7 @@ from typing import IO
 from tfdetect.core import cli, console
 from tfdetect.core.cluster import Cluster
 from tfdetect.core.errors import UserError
+from tfdetect.train import parser as train_parser
 
 GRACE_SECONDS = 30  # that the other workers have to end by themselves when one has failed
 
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> int:
             "launch starts trainings: tfdetect launch --workers 2 -- train --dataset ... "
             f"Received: {' '.join(command) or 'no command'}."
         )
+    train_parser().parse_args(command[1:])  # a mistake is told once, before anything starts
     gpus = args.gpus.split(";") if args.gpus else [None] * args.workers
     if len(gpus) != args.workers:
         raise UserError(

@@ -40,7 +40,11 @@ from PIL import Image
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from hub_server import HubServer
 from test_faces import moving_face, write_video
+
+from tfdetect.data.locate import cache_dir
+from tfdetect.serving.npm import archives
 
 SMALL = [
     "data.image_size=24",
@@ -53,6 +57,7 @@ SETTINGS = [part for text in SMALL for part in ("--set", text)]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 AGAIN = 0.25  # of the kills of commands that do not resume are followed by the whole command
 UNTIL_GONE = 10.0  # seconds that worker processes may take to end
+HUB = "hub"  # below the work folder: what a hub's branch contains after a command
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ CASES = {
     ),
     "export": Case(["export", "{work}/runs/small"], "runs/small", weight=3),
     "export onnx": Case(["export", "{work}/runs/small", "--format", "onnx"], "runs/small"),
+    "push": Case(["push", "{work}/runs/light", "hf://user/small", "--license", "mit"], HUB),
     "explain": Case(
         ["explain", "{work}/runs/small", "--count", "4", "--output", "{work}/out/explained"],
         "out/explained",
@@ -196,6 +202,11 @@ if importlib.util.find_spec("torch"):  # which writes the weights
         ["convert", "{work}/npr.pth", "--model", "npr", "--output", "{work}/runs", "--name",
          "converted"], "runs/converted",
     )  # fmt: skip
+if shutil.which("npm"):  # which fetches what the page contains, once
+    CASES["export web"] = Case(
+        ["export", "{work}/runs/light", "--format", "web", "--output", "{work}/out/web",
+         "--npm-packages", str(cache_dir() / "npm")], "out/web",
+    )  # fmt: skip
 
 
 def digests(path: Path) -> dict[str, str]:
@@ -242,9 +253,14 @@ def check_run(run: Path) -> None:
 
 
 class Server:
-    """Starts commands; see command_server.py."""
+    """Starts commands; see command_server.py.
+
+    Attributes:
+        hub: a stand-in of Hugging Face's hub, for all of them.
+    """
 
     def __init__(self) -> None:
+        self.hub = HubServer("hf_token")
         environment = {
             **os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_NUM_INTRAOP_THREADS": "1",
             "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -266,7 +282,11 @@ class Server:
         return self._answer()
 
     def start(self, argv: list[str], work: Path, log: Path | None = None) -> int:
-        environment = {"TMPDIR": str(work / "tmp"), "TFDETECT_CACHE": str(work / "cache")}
+        environment = {
+            "TMPDIR": str(work / "tmp"), "TFDETECT_CACHE": str(work / "cache"),
+            "HF_ENDPOINT": self.hub.url, "HF_TOKEN": self.hub.token, "HF_HOME": str(work / "hf"),
+            "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
+        }  # fmt: skip
         argv = [part.replace("{work}", str(work)) for part in argv]
         return self._ask({"argv": argv, "cwd": str(work), "log": str(log or work / "log"),
                           "environment": environment})  # fmt: skip
@@ -287,6 +307,7 @@ class Server:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+        self.hub.close()
 
 
 def log_of(work: Path) -> str:
@@ -348,6 +369,10 @@ def build(base: Path, server: Server) -> None:
         argv = list(CASES["train"].argv)
         argv[argv.index("new")] = name
         server.run([*argv, "--set", f"seed={seed}"], base)
+    shutil.copytree(base / "runs" / "small", base / "runs" / "light")
+    server.run(["export", "{work}/runs/light", "--format", "onnx"], base)
+    if "export web" in CASES:
+        archives(None)
 
 
 def pictures(folder: Path, count: int, fake: int, seed: int, side: int = 24) -> None:
@@ -377,7 +402,7 @@ class Campaign:
         if name not in self.references:
             case, work = CASES[name], self.copy("whole")
             seconds = self.server.run(case.argv, work)
-            result = work / case.result
+            result = self.result_of(case, work)
             names = set(digests(result))
             content = case.same(result) if case.same else None
             assert not os.listdir(work / "tmp"), os.listdir(work / "tmp")
@@ -389,7 +414,21 @@ class Campaign:
         work = self.root / name
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(self.base, work)
+        self.server.hub.repositories.clear()
+        self.server.hub.branches.clear()
         return work
+
+    def result_of(self, case: Case, work: Path) -> Path:
+        """The path of a command's result; what a hub contains is written to it first."""
+        result = work / case.result
+        if case.result == HUB:
+            shutil.rmtree(result, ignore_errors=True)
+            for (repository, _), commit in self.server.hub.branches.items():
+                for name, data in self.server.hub.repositories[repository][commit].items():
+                    path = result / repository / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(data)
+        return result
 
     def kill(self, name: str, number: int) -> dict[str, Any]:
         """Kill a command once and check everything; return what happened."""
@@ -401,6 +440,7 @@ class Campaign:
             self.server.run(case.argv, work)  # there is an old one to lose
             if name == "fix":
                 shutil.rmtree(result)  # it must be new
+            self.result_of(case, work)
         before = digests(result)
         # Half of the kills aim at the end, where most is written.
         moment = seconds * self.rng.uniform(0.7 if number % 2 else 0.0, 1.05)
@@ -419,6 +459,7 @@ class Campaign:
                  "code": code, "ended_before": ended, "seconds_to_end": took}  # fmt: skip
         assert code is not None, found
         assert not (left := processes_left(child)), (found, left)
+        self.result_of(case, work)
         polite = how != signal.SIGKILL or ended
         if polite:
             assert "Traceback" not in log_of(work), (found, log_of(work))

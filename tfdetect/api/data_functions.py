@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfdetect.api.arguments import checked, path_of, plan_of
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
+from tfdetect.core.process import allowed_cores
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.spark_cluster import SparkCluster
 
@@ -153,7 +153,7 @@ def prepare(
     sides = (size, size) if isinstance(size, int) else size
     return prepare_dataset(
         plan, Path(output), Copies(sides, resize, encode, quality),
-        round(shard_mebibytes * 2**20), workers or os.cpu_count() or 1, progress,
+        round(shard_mebibytes * 2**20), workers or len(allowed_cores()), progress,
     )  # fmt: skip
 
 
@@ -196,6 +196,6 @@ def synthesize(
     from tfdetect.synthesis import synthesize_dataset
 
     return synthesize_dataset.synthesize(
-        Path(source), Path(output), settings, workers or os.cpu_count() or 1, autoencoder_steps,
+        Path(source), Path(output), settings, workers or len(allowed_cores()), autoencoder_steps,
         progress,
     )  # fmt: skip

@@ -86,7 +86,8 @@ def evaluate(
         data_dir, authentic: as for `train`.
         label: class of all images of a folder without class folders: "authentic", "fake" or a
             class name of the run.
-        splits: of "train", "validation", "test" and "all"; by default validation and test.
+        splits: of "train", "validation", "test" and "all"; by default validation and test, or all
+            of another dataset that has no splits of its own.
         output: folder for the result. By default the run itself, or evaluations/<dataset> in it
             for another dataset or other settings.
         threshold, prior, crops, flips: see `Detector.with_options`.
@@ -114,13 +115,14 @@ def evaluate(
     check_writable(target)
     import_tensorflow()
     from tfdetect.data.describe import read_data
+    from tfdetect.data.plan import splits_to_evaluate
     from tfdetect.evaluation.evaluate_run import evaluate_run
 
     with _on_cluster(cluster, target, roots, progress) as work:
         catalog = read_data(spec, roots, progress, log)
         with _writing(adjusted, target, progress) as (staged, folder):
             values = evaluate_run(
-                staged, catalog, tuple(splits or ("validation", "test")), folder,
+                staged, catalog, tuple(splits) or splits_to_evaluate(run, catalog), folder,
                 images_in_report=images_in_report, batch_size=batch_size, log=log,
                 predict=work.predictor(run.path, batch_size) if work is not None else None,
             ).results  # fmt: skip
@@ -135,7 +137,7 @@ def measure_robustness(
     *,
     data_dir: str | Path | None = None,
     authentic: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     output: str | Path | None = None,
     crops: int | None = None,
     flips: bool = False,
@@ -149,7 +151,8 @@ def measure_robustness(
     Args:
         degradations: "genimage", "grid", "bands", "reencode", or single ones such as
             "jpeg:65,blur:3,social:2".
-        split: one split of the dataset.
+        split: "train", "validation", "test" or "all"; by default test, or all of another dataset
+            that has no splits of its own.
         run, dataset, data_dir, authentic, output: see `evaluate`.
         crops, flips, batch_size, max_pixels, progress, log: see `evaluate`.
 
@@ -165,9 +168,11 @@ def measure_robustness(
     check_writable(target)
     import_tensorflow()
     from tfdetect.data.describe import read_data
+    from tfdetect.data.plan import splits_to_evaluate
     from tfdetect.evaluation.robustness import degrade
 
     catalog = read_data(spec, roots, progress, log)
+    split = split or splits_to_evaluate(run, catalog)[-1]
     with _writing(run, target, progress) as (staged, folder):
         values = degrade(staged, catalog, split, wanted, folder, batch_size, log=log)
     return Results(run, values, target, target / "degradations.html")
@@ -250,17 +255,18 @@ def calibrate(
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, None, label)
     import_tensorflow()
     from tfdetect.data.describe import read_data
+    from tfdetect.data.plan import is_own_dataset
     from tfdetect.evaluation.calibrate_run import CalibrationSettings, check_for_authentic_images
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.models.exports import export_finished_run, exported_formats
 
     catalog = read_data(spec, roots, progress, log)
     if split is None:
-        split = "validation" if dataset is None else _calibration_split(spec, catalog)
+        split = _calibration_split(run, catalog)
     settings = CalibrationSettings(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
         required=True, keep_hashes=keep_hashes, false_positive_rate=false_positive_rate,
-        dataset="" if spec.name == run.info.dataset.name else spec.name,
+        dataset="" if is_own_dataset(run, catalog) else spec.name,
     )  # fmt: skip
     if settings.dataset and not catalog.table["label"].to_numpy().any():
         check_for_authentic_images(settings)  # before minutes of prediction
@@ -275,13 +281,17 @@ def calibrate(
     return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
 
 
-def _calibration_split(spec: DatasetSpec, catalog: Catalog) -> str:
-    """Return which images of another dataset a run is calibrated on.
+def _calibration_split(run: Run, catalog: Catalog) -> str:
+    """Return which images a run is calibrated on by default.
 
-    The run was trained on none of them, so all are of use where nobody has divided them.
+    It was trained on none of another dataset, so all are of use where nobody has divided them.
     """
+    from tfdetect.data.plan import is_own_dataset
+
+    if is_own_dataset(run, catalog):
+        return "validation"
     labels = catalog.split("all")["label"].to_numpy()
-    divided = bool(spec.splits) and catalog.split("validation").num_rows > 0
+    divided = catalog.divided and catalog.split("validation").num_rows > 0
     return "validation" if divided and (labels > 0).any() else "all"
 
 

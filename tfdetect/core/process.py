@@ -20,6 +20,13 @@ class Terminated(SystemExit):
     code: int
 
 
+def allowed_cores() -> list[int]:
+    """Return the numbers of the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 _termination: Terminated | None = None  # of the command that runs, or ran last
 
 

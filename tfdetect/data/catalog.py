@@ -54,6 +54,8 @@ class Catalog:
         other: number of files below the roots that are no images, by kind; see `Scan`. Of a
             prepared dataset, left_out and other are empty.
         max_pixels: images with more pixels are refused before they are decoded.
+        divided: whether the dataset divides its images into splits itself, by folders, by its
+            table or by lists; otherwise they were drawn by chance.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Catalog:
     left_out: pa.Table = field(default_factory=LEFT_OUT.empty_table)
     other: Counter[str] = field(default_factory=Counter)
     max_pixels: int = MAX_PIXELS
+    divided: bool = True
 
     def __repr__(self) -> str:
         return (
@@ -204,6 +207,7 @@ def _build(
     unusable = {row["path"]: row["error"] for row in skipped.to_pylist()}
     check_unusable(spec, str(root), unusable, total)
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
+    divided = spec.default_split != "train" or files["folder_split"].null_count < files.num_rows
     files = assign_splits(spec, files)
     names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
     files = files.add_column(0, "dataset", names.cast(pa.string()))
@@ -213,6 +217,7 @@ def _build(
     return Catalog(
         spec.name, {spec.name: root}, files, skipped, warnings,
         {} if masks is None else {spec.name: masks}, found.left_out, found.other,
+        divided=divided,
     )  # fmt: skip
 
 
@@ -316,6 +321,7 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
         {name: masks for c in catalogs for name, masks in c.masks.items()},
         pa.concat_tables(left_out),
         sum((c.other for c in catalogs), Counter()),
+        divided=all(c.divided for c in catalogs),
     )
 
 

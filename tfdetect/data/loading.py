@@ -1,6 +1,5 @@
 """tf.data pipelines that read, decode and batch images, without Python inside the graph."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import psutil
 import tensorflow as tf
 
 from tfdetect.core.experiment import Equalize
+from tfdetect.core.process import allowed_cores
 from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.data.targets import UNKNOWN
@@ -19,7 +19,7 @@ from tfdetect.imaging.graph import rare_branch, traced_as_written
 from tfdetect.imaging.image_facts import image_facts
 from tfdetect.imaging.read import decode_any
 
-WORKERS = os.cpu_count() or 1  # files or batches processed at a time
+WORKERS = len(allowed_cores())  # files or batches processed at a time
 PREFETCH = 2  # batches prepared in advance
 MAX_MEMORY_FRACTION = 0.25  # of the free memory, for decoded images
 MAX_MEMORY_BYTES = 4 * 2**30  # for decoded images

@@ -240,6 +240,31 @@ def evaluation_data(
     return spec, find_roots(spec, known, data_dir), output or run.path
 
 
+def is_own_dataset(run: Run, catalog: Catalog) -> bool:
+    """Return whether a dataset is the one that a run was trained on.
+
+    One of the same name is, unless the run's own is known to be elsewhere with other images.
+    """
+    known = run.info.dataset
+    if catalog.name != known.name:
+        return False
+    recorded = {root.resolve() for root in run.roots.values() if root.is_dir()}
+    found = {root.resolve() for root in catalog.roots.values()}
+    return not recorded or bool(recorded & found) or catalog.fingerprint() == known.fingerprint
+
+
+def splits_to_evaluate(run: Run, catalog: Catalog) -> tuple[str, ...]:
+    """Return what a run is evaluated on by default.
+
+    Returns:
+        Validation and test; all of a dataset that the run was not trained on and that nobody has
+        divided into splits.
+    """
+    if catalog.divided or is_own_dataset(run, catalog):
+        return "validation", "test"
+    return ("all",)
+
+
 def check_classes_fit(run: Run, spec: DatasetSpec) -> None:
     """Check that a dataset has as many classes as a run, in the same order.
 

@@ -17,6 +17,7 @@ from tfdetect.core.files import write_text
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.masks import COVERAGE, check_masks
+from tfdetect.data.plan import is_own_dataset
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.data.training_hashes import FILE as HASHES_FILE
 from tfdetect.data.training_hashes import TrainingHashes
@@ -95,7 +96,7 @@ def evaluate_run(
     detector = load_detector(run) if predict is None else None
     if run.predicts_masks:
         check_masks(catalog.masks)
-    own = catalog.name == run.info.dataset.name
+    own = is_own_dataset(run, catalog)
     copies = _TrainingCopies(catalog if own else None)
     if calibrate and own and detector is not None:
         run = fit_distance(run, detector, catalog, batch_size)

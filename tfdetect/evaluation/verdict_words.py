@@ -30,7 +30,7 @@ def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWord
     """
     authentic = row["verdict"] == run.class_names[0]
     looks = "Looks authentic" if authentic else f"Looks fake{_kind(run, row['verdict'])}"
-    lines = [probability_sentence(run, row["p_fake"])]
+    lines = [probability_sentence(run, row["p_fake"], unlike)]
     if row["inconclusive"]:
         low, high = run.abstention_band
         lines.append(
@@ -74,13 +74,18 @@ def what_p_fake_assumes(run: Run) -> str:
     )
 
 
-def probability_sentence(run: Run, p: float) -> str:
-    """Return what P(fake) says about the image."""
+def probability_sentence(run: Run, p: float, unlike: bool) -> str:
+    """Return what P(fake) says about the image; see `verdict_words`."""
     fitted, prior = run.info.calibration, run.info.prior
     if fitted is None or prior is None:
         return (
             f"The score for fake is {p:.3f}, on a scale from 0 to 1. This detector is not "
             "calibrated, so the score orders images and is no probability."
+        )
+    if unlike:
+        return (
+            f"The score for fake is {of_hundred(p)}. It is no probability here, because the image "
+            "is unlike those that the detector was calibrated on."
         )
     return (
         f"Of images like those the detector was calibrated on, {of_hundred(p)} with such a score "

@@ -128,10 +128,12 @@ def _cards(run: Run, found: Examination) -> list[Card]:
     same, count = len(found.reencoded) - len(changed), len(found.reencoded)
     what = "tendency" if found.row["inconclusive"] else "verdict"
     cards = [
-        Card(percent(p), "probability that it is fake",
-             f"if {percent(prior)} of all images are fake")
-        if prior is not None
-        else Card(f"{p:.3f}", "score for fake", "not calibrated: no probability"),
+        Card(f"{p:.3f}", "score for fake", "not calibrated: no probability")
+        if prior is None
+        else Card(f"{p:.3f}", "score for fake", "no probability for an image of this kind")
+        if found.differences
+        else Card(percent(p), "probability that it is fake",
+                  f"if {percent(prior)} of all images are fake"),
         Card(f"{same} of {count}", f"re-encoded copies with the same {what}"),
     ]  # fmt: skip
     if found.altered is not None:
@@ -195,6 +197,11 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
             [words, percent(wording.probability_at(run, p, prior))]
             for prior, words in wording.PRIORS.items()
         ]
+        if found.differences:
+            parts.append(text(
+                "The image is unlike those that the detector was calibrated on, so the numbers "
+                "below may be far from the truth."
+            ))  # fmt: skip
         parts += [
             text("It depends on how many fakes there are where the image comes from. Take the row "
                  "that fits your source:"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.packages import has_tensorflow
+from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo, View
 from tfdetect.light.resample import resize, restore, windows
@@ -41,8 +42,8 @@ def _threads() -> int:
 
     It counts the cores of the machine, also where the process may use fewer of them.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return 0 if allowed is None or allowed == os.cpu_count() else allowed
+    allowed = len(allowed_cores())
+    return 0 if allowed == os.cpu_count() else allowed
 
 
 def onnx_file(run: Run) -> Path:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from os import cpu_count
 
 import numpy as np
 
 from tfdetect.core import console
 from tfdetect.core.columns import Column, Table
+from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
 from tfdetect.evaluation.prediction_columns import MaskPrediction, PredictionColumns, ScoredBatch
@@ -80,7 +80,7 @@ def predict_files(
 
     size = 1 if masks else batch_size
     with console.progress(len(paths), "predicting", "images", shown=progress) as bar:
-        for first, loaded in _in_batches(load, paths, size, threads or cpu_count() or 1):
+        for first, loaded in _in_batches(load, paths, size, threads or len(allowed_cores())):
             good = []
             for index, each in enumerate(loaded, first):
                 if isinstance(each, ImageError):

@@ -73,7 +73,8 @@ def _about(run: Run, words: dict[str, str]) -> list[str]:
     images = dataset.training_images
     if images is not None:
         if images.generators:
-            sentences.append(words["generators"].format(names=", ".join(images.generators)))
+            names = ", ".join(images.generators).replace("_", " ")
+            sentences.append(words["generators"].format(names=names))
         if images.shorter_side is not None:
             low, _, high = images.shorter_side
             key = "one_size" if low == high else "sizes"

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-import psutil
+from tfdetect.core.process import allowed_cores
 
 _GPU_MEMORY = 0.95  # fraction that trials on one GPU share
 
@@ -40,10 +40,7 @@ def allocate_slots(parallel: int, gpus: list[int] | None, memory_limit: str | No
         memory_limit: as `--gpu-memory-limit` takes it; by default, trials on the same GPU share
             its memory evenly.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-    else:
-        cores = list(range(psutil.cpu_count() or 1))
+    cores = allowed_cores()
     available = list(range(_count_gpus())) if gpus is None else gpus
     slots = []
     for number in range(parallel):

@@ -112,7 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
             data = json.loads(body)
             name = f"{data.get('organization') or 'user'}/{data['name']}"
             if name in self.hub.repositories:
-                return self._json({"error": "You already created this model repo"}, 409)
+                return self._json({"error": "You already created this model repo",
+                                   "url": f"{self.hub.url}/{name}"}, 409)  # fmt: skip
             self.hub.commit(name, {})
             return self._json({"url": f"{self.hub.url}/{name}", "name": name})
         if path == "/api/validate-yaml":

@@ -17,7 +17,7 @@ from tfdetect.core.run import open_run
 from tfdetect.models import exports
 from tfdetect.models.feature_distance import with_features
 from tfdetect.models.inference import calibrated, predict_views, score_views
-from tfdetect.models.onnx_graph import fuse_scale_and_offset
+from tfdetect.models.onnx_graph import bind_captures, express_erfc, fuse_scale_and_offset
 from tfdetect.models.saving import load_detector
 
 
@@ -86,6 +86,24 @@ def test_scales_and_offsets_become_batch_normalizations():
     after = ort.InferenceSession(model.SerializeToString()).run(None, feed)[0]
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
     assert [node.op_type for node in model.graph.node].count("Mul") == 3
+
+
+def test_gelu_and_captured_tensors_are_expressed_in_onnx():
+    import tf2onnx
+
+    shift = tf.constant([1.0, 0.5, 0.0, 2.0])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, "x")])
+    def twice(x):
+        return {"y": tf.nn.gelu(tf.nn.gelu(x) - shift)}
+
+    model, _ = tf2onnx.convert.from_function(twice, twice.input_signature, opset=exports.OPSET)
+    bind_captures(model, twice.get_concrete_function())
+    express_erfc(model)
+    onnx.checker.check_model(model)
+    x = np.random.default_rng(0).normal(0, 3, (5, 4)).astype(np.float32)
+    [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
+    np.testing.assert_allclose(found, twice(x)["y"], atol=1e-6)
 
 
 def check_domain(run, out, images):

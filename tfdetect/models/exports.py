@@ -53,7 +53,7 @@ from tfdetect.models.inference import (
     score_tiles,
     score_views,
 )
-from tfdetect.models.onnx_graph import fuse_scale_and_offset
+from tfdetect.models.onnx_graph import bind_captures, express_erfc, fuse_scale_and_offset
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
 
@@ -339,6 +339,8 @@ def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:
 
     network = source.network
     model, _ = tf2onnx.convert.from_function(network, network.input_signature, opset=OPSET)
+    bind_captures(model, network.get_concrete_function())
+    express_erfc(model)
     fuse_scale_and_offset(model)
     if half:
         from onnxruntime.transformers.float16 import convert_float_to_float16

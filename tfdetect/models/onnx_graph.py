@@ -1,11 +1,61 @@
-"""Rewrites parts of an ONNX graph into operations that ONNX Runtime computes faster."""
+"""Rewrites parts of an ONNX graph into operations that ONNX has, or that run faster."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tensorflow as tf
 
 if TYPE_CHECKING:
     import onnx
+
+_ONE = "tfdetect/one"  # a constant in graphs
+
+
+def bind_captures(
+    model: "onnx.ModelProto", function: tf.types.experimental.ConcreteFunction
+) -> None:
+    """Store the tensors that a function uses beyond its arguments and variables.
+
+    tf2onnx makes inputs of them, and nobody can feed these. Keras-Hub's Swin has such tensors.
+
+    Args:
+        model: of the function; it is changed.
+        function: that was converted.
+    """
+    from onnx import numpy_helper
+
+    captured = {
+        inner.name: outer for outer, inner in function.graph.captures if outer.dtype != tf.resource
+    }
+    for each in [each for each in model.graph.input if each.name in captured]:
+        value = captured[each.name].numpy()
+        model.graph.initializer.append(numpy_helper.from_array(value, each.name))
+        model.graph.input.remove(each)
+
+
+def express_erfc(model: "onnx.ModelProto") -> None:
+    """Replace TensorFlow's Erfc, which ONNX does not have, by 1 - Erf.
+
+    GELU is made of it, in transformers for example.
+
+    Args:
+        model: it is changed.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        [result] = node.output
+        nodes.append(helper.make_node("Erf", node.input, [f"{result}/erf"]))
+        nodes.append(helper.make_node("Sub", [_ONE, f"{result}/erf"], [result]))
+    if len(nodes) > len(graph.node):
+        graph.initializer.append(numpy_helper.from_array(np.ones((), np.float32), _ONE))
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def fuse_scale_and_offset(model: "onnx.ModelProto") -> int:

@@ -1,0 +1,38 @@
+"""Every backbone in every export format: what it gives, or what the format cannot express."""
+
+import pytest
+from conftest import run_at
+from test_models import FULL, NETWORKS, REDUCED, detector
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.registry import BACKBONES
+from tfdetect.models import exports
+from tfdetect.models.saving import save_detector
+
+SIZES = {
+    **{name: (size, options) for name, (size, options) in REDUCED.items()},
+    **{name: (size, {}) for name, size in FULL.items()},
+    **{name: (max(BACKBONES[name].min_size, 64), {}) for name in NETWORKS},
+}
+# The pairs that docs/guides/deployment.md names, by backbone: formats, and the reason in a word.
+CANNOT: dict[str, tuple[tuple[str, ...], str]] = {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", SIZES)
+def test_every_backbone_in_every_format(backbone, tmp_path):
+    size, options = SIZES[backbone]
+    run = run_at(tmp_path, side=size)
+    save_detector(detector(backbone, size, options), run.model_path)
+    refused, reason = CANNOT.get(backbone, ((), ""))
+    for name, form in exports.FORMATS.items():
+        if name.startswith("saved_model"):  # test_models.py
+            continue
+        for module in form.modules:
+            pytest.importorskip(module)
+        if name in refused:
+            with pytest.raises(UserError, match=reason):
+                exports.write_exports(run, [name])
+            continue
+        [written] = exports.write_exports(run, [name])
+        assert written.max_difference <= form.tolerance

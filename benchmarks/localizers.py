@@ -1,12 +1,17 @@
-"""Compares localizers: on one dataset, on unseen fills, and on unseen datasets.
+"""Compares localizers: on one dataset, on unseen fills and datasets, and by the edges of masks.
 
     python benchmarks/localizers.py compare --data forged --test splices=DIR
     python benchmarks/localizers.py leave-one-out --data forged
     python benchmarks/localizers.py transfer --train splices=DIR --test casia1_samples=DIR
+    python benchmarks/localizers.py edges --photos photos --fills telea,navier_stokes
 
 Each localizer is trained for the same time on the same machine, from scratch, with the schedule of
 its experiment. `forged` is a dataset that `synthesize` wrote. IoU, F1 and AP are means over the
 altered images of the test split, or of all images of a dataset that was not trained on.
+
+`edges` makes the same forgeries twice, with a hard edge and with a soft one, and a third time with
+masks that are wider than what was altered; it trains on each and tests on all, also in the band
+along the border of the mask.
 """
 
 import argparse
@@ -16,7 +21,10 @@ import os
 from pathlib import Path
 
 import budget
+import numpy as np
 from budget import call, settings
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from tabulate import tabulate
 
 LOCALIZERS = ("localizer", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
@@ -25,8 +33,11 @@ LOCALIZERS = ("localizer", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0",
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", choices=["compare", "leave-one-out", "transfer"])
+    parser.add_argument("table", choices=["compare", "leave-one-out", "transfer", "edges"])
     parser.add_argument("--data", type=Path, help="a dataset that synthesize wrote")
+    parser.add_argument("--photos", type=Path, help="for edges: a folder of photographs")
+    parser.add_argument("--edge", type=int, default=8, metavar="PIXELS", help="for edges: width of "
+                        "the soft edge, of the widening and of the band (default: 8)")  # fmt: skip
     parser.add_argument(
         "--train", metavar="NAME=DIR", help="for transfer: a dataset and its directory"
     )
@@ -43,7 +54,8 @@ def main():
     parser.add_argument("--batch", type=int, default=16, help="windows per step (default: 16)")
     parser.add_argument("--minutes", type=float, default=10, help="of each training (default: 10)")
     parser.add_argument("--steps", type=int, help="steps of each training, instead of --minutes")
-    parser.add_argument("--fills", metavar="A,B", help="for leave-one-out: only these fills")
+    parser.add_argument("--fills", metavar="A,B", help="for leave-one-out: only these "
+                        "fills; for edges: what forgeries are made with")  # fmt: skip
     parser.add_argument("--every", type=int, default=1, help="measure on every N-th image of each "
                         "kind, validate on every 4N-th (default: 1)")  # fmt: skip
     parser.add_argument(
@@ -51,7 +63,8 @@ def main():
     )
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    rows = {"compare": compare, "leave-one-out": leave_one_out, "transfer": transfer}[args.table]
+    rows = {"compare": compare, "leave-one-out": leave_one_out, "transfer": transfer,
+            "edges": edges}[args.table]  # fmt: skip
     for row in rows(args):
         print(tabulate([row], headers="keys", tablefmt="github"), flush=True)
         with (args.output / f"{args.table}.jsonl").open("a") as file:
@@ -108,11 +121,83 @@ def transfer(args):
             yield {"trained on": name, "measured on": f"{other}, {part}", **metric_columns(result)}
 
 
+def edges(args):
+    """Yield a row for each kind of edge that is trained with and each that is tested with."""
+    fills = args.fills or "telea,navier_stokes"
+    made = {}
+    for name, edge in (("hard", 0), ("soft", args.edge)):
+        made[name] = args.output / name
+        call("-m", "tfdetect.synthesize", "--source", str(args.photos), "--output",
+             str(made[name]), "--fill", fills, "--edge", str(edge), "--quiet")  # fmt: skip
+    made["widened"] = widened(args, made["hard"])
+    tests = {
+        name: subset(args, folder / "manifest.csv", f"measured-{name}", splits=("test",))
+        for name, folder in made.items()
+    }
+    for trained, folder in made.items():
+        run, _, _ = train(
+            args, "localizer", str(folder / "manifest.csv"), f"with-{trained}",
+            more=("data.augment=[{name: flip}]",),  # forgeries made in training have other edges
+        )  # fmt: skip
+        for tested, manifest in tests.items():
+            result = evaluate(run, str(manifest), args.output / f"{trained}-{tested}")
+            band = band_iou(run, manifest, args.edge)
+            yield {"trained with": trained, "tested with": tested, **metric_columns(result),
+                   f"IoU within {args.edge} pixels of the border":
+                   f"{band['value']:.3f} [{band['low']:.3f}, {band['high']:.3f}]"}  # fmt: skip
+
+
+def widened(args, source: Path) -> Path:
+    """Write a dataset of the same images with masks that are wider; return its folder."""
+    rows, folder = with_absolute_paths(source / "manifest.csv"), args.output / "widened"
+    (folder / "masks").mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        if row["mask"]:
+            with Image.open(row["mask"]) as image:
+                mask = np.asarray(image.convert("L")) > 127
+            target = folder.resolve() / "masks" / f"{Path(row['path']).stem}.png"
+            wide = distance_transform_edt(~mask) <= args.edge
+            Image.fromarray(wide.astype(np.uint8) * 255).save(target)
+            row["mask"] = str(target)
+    return write(args, "widened", rows).parent
+
+
+def band_iou(run: Path, manifest: Path, width: int) -> dict:
+    """Return the mean IoU, with its interval, of the pixels near the border of each true mask."""
+    from tfdetect.core.quiet import import_tensorflow
+
+    import_tensorflow()
+    from tfdetect.core.run import open_run
+    from tfdetect.data.plan import find_data, make_plan
+    from tfdetect.data.sources import image_source
+    from tfdetect.evaluation.evaluate_run import mask_truth
+    from tfdetect.evaluation.intervals import mean_interval
+    from tfdetect.evaluation.predictions import predict_source
+    from tfdetect.models.saving import load_detector
+
+    found = []
+
+    def measure(mask):
+        truth = mask.truth > 0
+        if truth.any() and not truth.all():
+            band = distance_transform_edt(truth) + distance_transform_edt(~truth) <= width
+            predicted, truth = mask.altered[band] >= 0.5, truth[band]
+            found.append((predicted & truth).sum() / (predicted | truth).sum())
+
+    opened = open_run(run)
+    catalog = find_data(make_plan(str(manifest)), progress=False)
+    predict_source(opened, load_detector(opened), image_source(catalog, catalog.table),
+                   truth=mask_truth(catalog, catalog.table), on_mask=measure,
+                   progress=False)  # fmt: skip
+    return mean_interval(np.array(found))
+
+
 def train(
-    args, experiment: str, dataset: str, name: str, folder: str = "", steps: int | None = None
-) -> tuple:
+    args, experiment: str, dataset: str, name: str, folder: str = "", steps: int | None = None,
+    more: tuple[str, ...] = (),
+) -> tuple:  # fmt: skip
     """Train for the time or number of steps; return the run's directory, steps and seconds."""
-    changes = [f"training.batch_size={args.batch}", "model.weights=none"]
+    changes = [f"training.batch_size={args.batch}", "model.weights=none", *more]
     side = budget.smallest_side(experiment, args.size, changes)
     common = [
         "--dataset", dataset, "--experiment", experiment,

@@ -384,8 +384,11 @@ def test_predict_explain_writes_a_page_that_names_what_it_found(shared_run, tmp_
 def test_explain_a_set(shared_run, tmp_path, capsys):
     output = tmp_path / "explained"
     arguments = [str(shared_run[0].path), "--count", "8", "--output", str(output), "--json"]
-    assert run_command(explain_command, arguments) == 0
+    assert run_command(explain_command, [*arguments, "--features", "stage2,stage1"]) == 0
     found = json.loads(capsys.readouterr().out)
+    (_, _, width), (_, _, fine) = found["features"]["stage2"], found["features"]["stage1"]
+    assert list(found["features"]) == ["stage2", "stage1"] and width >= fine
+    assert found["features"]["stage1"][0] == 2 * found["features"]["stage2"][0]
     assert found["count"] == 8 and set(found["maps"]) == {
         "Grad-CAM", "integrated gradients", "occlusion",
     }  # fmt: skip
@@ -396,6 +399,21 @@ def test_explain_a_set(shared_run, tmp_path, capsys):
     assert (output / "figures" / "features.png").is_file()
     assert run_command(explain_command, [str(shared_run[0].path), "--count", "0"]) == 2
     assert "--count" in capsys.readouterr().err
+    assert run_command(explain_command, [*arguments, "--features", "stage9"]) == 2
+    assert "Unknown stage 'stage9'. This network's stages are stage1 (" in capsys.readouterr().err
+
+
+def test_stages_are_what_the_backbone_computes(shared_run):
+    detector = load_detector(shared_run[0])
+    image = (
+        np.random.default_rng(0).uniform(0, 255, (1, *detector.input_shape[1:])).astype(np.float32)
+    )
+    found = feature_maps(detector, ["all"])(image)
+    [last] = feature_maps(detector)(image).values()
+    assert np.allclose(list(found.values())[-1], last, atol=1e-5)
+    assert list(found) == [f"stage{n}" for n in range(1, len(found) + 1)]
+    sides = [values.shape[1] for values in found.values()]
+    assert sides == sorted(sides, reverse=True) and len(set(sides)) == len(sides) > 1
 
 
 def examination(verdict="fake", p=0.9, inconclusive=False, reencoded=None, **changes):

@@ -22,8 +22,13 @@ from tfdetect.data.training_stream import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.evaluate import main as evaluate
 from tfdetect.evaluation import mask_metrics as masks
+from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.evaluate_run import evaluate_run
+from tfdetect.evaluation.measure import pixel_histograms
 from tfdetect.evaluation.overlays import overlay
+from tfdetect.generalization.domains import Domains
+from tfdetect.generalization.matrix_report import format_matrix, main_metrics, write_report
+from tfdetect.generalization.train_matrix import MatrixRow, measure
 from tfdetect.imaging.geometry import resize, restore
 from tfdetect.imaging.tiles import by_tiles
 from tfdetect.models.detector import build_detector
@@ -366,6 +371,31 @@ def localizer(tmp_path_factory):
          "training.optimizer.learning_rate=0.02", "training.export=[saved_model]"],
     )  # fmt: skip
     return run, root
+
+
+def test_a_matrix_of_localizers_is_about_masks(localizer, tmp_path):
+    run, root = localizer
+    catalog = find_data(make_plan(str(root)), progress=False)
+    every_other = np.array(["one", "two"], object)[np.arange(catalog.table.num_rows) % 4 // 2]
+    domains = Domains(("one", "two"), every_other, ())
+    cells = measure([MatrixRow("one", frozenset({"one"}), run)], domains, catalog)
+    found = {name: cell["metrics"] for name, cell in cells["one"].items()}
+    predicted = prediction_tables.read(run.path, "test")
+    rows, altered, authentic = pixel_histograms(predicted)
+    for name, values in found.items():
+        paths = [p for p, d in zip(catalog.table["path"].to_pylist(), every_other) if d == name]
+        mine = np.isin(predicted["path"].to_pylist(), paths)[rows]
+        expected = masks.mask_metrics(altered[mine], authentic[mine])(np.ones(mine.sum()))
+        assert values["iou"]["value"] == pytest.approx(expected["iou_altered"], abs=1e-6)
+        assert values["pixel_ap"]["value"] == pytest.approx(expected["ap"], abs=1e-6)
+        assert values["iou"]["low"] < values["iou"]["value"] < values["iou"]["high"]
+    values = {"experiment": "e", "dataset": "d", "by": "generator", "domains": ["one", "two"],
+              "cells": cells}  # fmt: skip
+    write_report(values, tmp_path / "m")
+    page = (tmp_path / "m/matrix.html").read_text()
+    assert f"IoU {found['one']['iou']['value']:.3f} on domains in training" in page
+    assert f"{100 * found['two']['iou']['value']:.1f}" in (tmp_path / "m/matrix.tex").read_text()
+    assert "IoU, mean of altered images" in format_matrix(values, main_metrics(values)[0])
 
 
 def test_a_localizer_finds_the_forged_region(localizer):

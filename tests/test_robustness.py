@@ -11,8 +11,11 @@ from PIL import Image, ImageFilter
 
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.data.sources import Files
+from tfdetect.data.loading import view_dataset
+from tfdetect.data.plan import find_data, make_plan
+from tfdetect.data.sources import Files, image_source
 from tfdetect.evaluate import main as evaluate_command
+from tfdetect.evaluation.attacks import Attacker, parse_attacks
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
 from tfdetect.models.saving import load_detector
@@ -124,6 +127,50 @@ def test_evaluate_draws_curves(shared_run, tmp_path, capsys):
     for wrong, words in (
         (["--degrade", "fog:3"], "Unknown degradation 'fog'"),
         (["--degrade", "jpeg:30", "--split", "test", "--split", "train"], "takes one --split"),
+    ):
+        assert run_command(evaluate_command, [*arguments, *wrong]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_attacks_stay_in_their_ball_and_mislead(shared_run):
+    run, root = shared_run
+    catalog = find_data(make_plan(str(root)), progress=False)
+    rows = catalog.split("test").slice(0, 12)
+    [(_, views)] = view_dataset(image_source(catalog, rows), run.views, 12)
+    images = tuple(view.numpy() for view in views)
+    fake, numbers = rows["label"].to_numpy() > 0, np.arange(12)
+    attacker = Attacker(run, load_detector(run))
+    clean = attacker.loss(images, fake)
+    gains = {}
+    for attack in parse_attacks("pgd,square", "2/255,8/255", 4, 12):
+        tried = attacker(attack, images, fake, numbers)
+        distance = np.abs(tried[0].astype(int) - images[0])
+        assert tried[0].dtype == np.uint8 and 0 < distance.max() <= attack.levels
+        loss = attacker.loss(tried, fake)
+        assert (loss >= clean - 1e-4).all() and ((loss > 0) >= (clean > 0)).all()
+        gains[attack.name] = (loss - clean).mean()
+        half = attacker(attack, (images[0][6:],), fake[6:], numbers[6:])  # no other image matters
+        assert (half[0] == tried[0][6:]).mean() > 0.99
+    assert 0 < gains["square:2/255"] < gains["square:8/255"] < gains["pgd:8/255"]
+    assert gains["square:2/255"] < gains["pgd:2/255"] < gains["pgd:8/255"]
+
+
+def test_evaluate_attacks(shared_run, tmp_path, capsys):
+    run, root = shared_run
+    output = tmp_path / "out"
+    arguments = [str(run.path), "--output", str(output), "--data-dir", str(root)]
+    attack = ["--attack", "pgd,square", "--strength", "4/255", "--steps", "3", "--queries", "5"]
+    assert run_command(evaluate_command, [*arguments, "--degrade", "blur:0.3", *attack]) == 0
+    assert "pgd:4/255" in capsys.readouterr().out
+    found = json.loads((output / "degradations.json").read_text())["degradations"]
+    assert list(found) == ["none", "blur:0.3", "pgd:4/255", "square:4/255"]
+    values = {name: result["metrics"]["auc"]["value"] for name, result in found.items()}
+    assert values["pgd:4/255"] <= values["square:4/255"] <= values["none"]
+    assert found["pgd:4/255"]["budget"] == 3 and found["square:4/255"]["budget"] == 5
+    assert "not a promise" in (output / "degradations.html").read_text()
+    for wrong, words in (
+        (["--attack", "pdg"], "Unknown attack 'pdg'. Did you mean 'pgd'?"),
+        (["--attack", "pgd", "--strength", "0.5/255"], "whole numbers of the 255 levels"),
     ):
         assert run_command(evaluate_command, [*arguments, *wrong]) == 2
         assert words in capsys.readouterr().err

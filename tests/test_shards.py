@@ -9,6 +9,7 @@ import tensorflow as tf
 from conftest import train_small, write_images
 from PIL import Image
 
+from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Data
 from tfdetect.data.loading import load_image, load_images
@@ -17,6 +18,7 @@ from tfdetect.data.prepare_dataset import prepare_dataset
 from tfdetect.data.shard_writer import Copies, ShardWriter
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.data.training_stream import training_data
+from tfdetect.prepare import main as prepare_main
 
 pytestmark = pytest.mark.filterwarnings(  # tensorflow-datasets' own
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
@@ -279,3 +281,34 @@ def test_unions_of_prepared_sets(folder_dataset, masked, tmp_path, small_pools):
         catalog_of(f"{one.folder}+{done.folder}")
     with pytest.raises(UserError, match="prepared already"):
         prepare(done.folder, tmp_path)
+
+
+def test_the_background_is_removed(tmp_path):
+    """One image in four has no segmentation, and one class has no foreground at all in one."""
+    root, regions = tmp_path / "faces", tmp_path / "regions"
+    write_images(root / "real", 12, 0, side=32, extension="jpg")
+    write_images(root / "fake", 12, 1, side=32, extension="jpg")
+    regions.mkdir()
+    number = np.zeros((32, 32), np.uint8)
+    number[8:24, 4:20] = 3
+    for name in range(9):
+        Image.fromarray(number).save(regions / f"{name:03}.png")
+    base = ["--dataset", str(root), "--foreground", "panoptic", "--panoptic", str(regions)]
+    for background in ("gray", "keep"):
+        output = tmp_path / background
+        argv = [*base, "--background", background, "--output", str(output), "--quiet"]
+        assert run_command(prepare_main, argv) == 0
+    assert run_command(prepare_main, argv) == 0  # finished: checked, and nothing is made
+    whole, cut = (catalog_of(tmp_path / name / "faces") for name in ("keep", "gray"))
+    assert whole.table["path"].equals(cut.table["path"]) and whole.table.num_rows == 18
+    skipped = (tmp_path / "gray/faces/1.0.0/skipped.csv").read_text()
+    assert skipped.count("no foreground: 009.jpg: no panoptic segmentation of it") == 2
+    size = (32, 32)
+    images = [load_images(image_source(c, c.table), size, "crop")[1] for c in (whole, cut)]
+    inside = number > 0
+    assert np.array_equal(images[0][:, inside], images[1][:, inside])
+    assert (images[1][:, ~inside] == 128).all() and not (images[0][:, ~inside] == 128).all()
+    argv = [*base, "--output", str(tmp_path / "keep"), "--quiet"]
+    assert run_command(prepare_main, argv) == 2  # with another background
+    none = ["--foreground", "panoptic", "--panoptic", str(root / "real")]
+    assert run_command(prepare_main, ["--dataset", str(root), "--output", str(output), *none]) == 2

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.forge import Settings
 from tfdetect.synthesis.mask_makers import draw_mask, pick_region
 from tfdetect.synthesis.photos import Photo, load_photo, random_generator, same_size
+from tfdetect.synthesis.presets import ModelNotAvailable
 from tfdetect.synthesize import main as synthesize
 
 DRAWN = ("brush", "polygon", "rectangle", "blob")
@@ -98,6 +101,163 @@ def test_objects_come_from_a_keras_hub_segmenter(tmp_path):
     assert mask.shape == (60, 90) and mask.any()
     with pytest.raises(UserError, match="cannot be loaded.*\n.*--segmenter"):
         maker(photo, generator(), (0, 1), preset=str(tmp_path / "nothing"))
+
+
+def yolo_file(path, table, changing, prototypes=None):
+    """Write a network of one constant table, whose numbers in `changing` grow with brightness."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    shape = [1, *table.shape]
+    constants = {"table": table[None] * ~changing, "change": table[None] * changing}
+    nodes = [helper.make_node("ReduceMean", ["images"], ["light"], keepdims=0),
+             helper.make_node("Mul", ["change", "light"], ["lit"]),
+             helper.make_node("Add", ["table", "lit"], ["output0"])]  # fmt: skip
+    outputs = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, shape)]
+    if prototypes is not None:
+        constants["output1"] = prototypes[None]
+        outputs.append(
+            helper.make_tensor_value_info("output1", TensorProto.FLOAT, [1, *prototypes.shape])
+        )
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])
+    given = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()]
+    graph = helper.make_graph(nodes, "yolo", [image], outputs, given)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "segments", "objectness", "without overlaps"])
+def test_objects_of_yolo_networks(tmp_path, kind):
+    """A photograph of 48 x 96 pixels is scaled by 2/3 into 64 x 64, with 16 gray rows above."""
+    candidates = [  # center, size, class, score
+        ((16, 28, 16, 16), 1, 0.9), ((17, 28, 16, 16), 1, 0.8), ((50, 40, 8, 8), 2, 0.5),
+        ((32, 32, 60, 30), 0, 0.1), *(((9, 9, 2, 2), 0, 0.0),) * 12,
+    ]  # fmt: skip
+    boxes = np.array([c[0] for c in candidates], float)
+    scores = np.zeros((len(candidates), 3))
+    for row, (_, number, score) in zip(scores, candidates):
+        row[number] = score
+    factors, prototypes = np.tile([1.0, 0.0], (len(boxes), 1)), None
+    columns = [boxes, scores]
+    if kind == "segments":
+        prototypes = np.full((2, 16, 16), -5.0)
+        prototypes[0, :, :4] = 5  # the left half of the first object
+        columns.append(factors)
+    elif kind == "objectness":
+        columns.insert(1, np.ones((len(boxes), 1)))
+    elif kind == "without overlaps":
+        keep = [0, 2, 3, 4, 5, 6, 7]
+        half = boxes[:, 2:] / 2
+        corners = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1)
+        columns = [corners[keep], scores.max(1)[keep, None], scores.argmax(1)[keep, None]]
+    table = np.concatenate(columns, 1)
+    changing = np.zeros(table.shape, bool)
+    changing[:, 4 : 5 if kind in ("objectness", "without overlaps") else 7] = True
+    if kind in ("boxes", "segments"):
+        table, changing = table.T, changing.T
+    file = yolo_file(tmp_path / "yolo.onnx", table, changing, prototypes)
+    white = Photo("white.png", np.full((48, 96, 3), 255, np.uint8), np.asarray)
+    first = np.zeros((48, 96), bool)
+    first[6:30, 12 : 24 if kind == "segments" else 36] = True
+    mask = draw_mask("yolo", white, generator(), (0.05, 0.5), model=file)
+    assert np.array_equal(mask, first)
+    if kind != "segments":
+        second = np.zeros((48, 96), bool)
+        second[30:42, 69:81] = True
+        mask = draw_mask("yolo", white, generator(), (0.01, 0.04), model=file)
+        assert np.array_equal(mask, second)
+        both = draw_mask("yolo", white, generator(), (0, 1), model=file, together=True)
+        assert np.array_equal(both, first | second)
+    dark = Photo("dark.png", np.zeros((48, 96, 3), np.uint8), np.asarray)
+    with pytest.raises(UserError, match="dark.png: nothing was found in it"):
+        draw_mask("yolo", dark, generator(), model=file)
+
+
+def test_networks_that_are_no_segmenters_are_refused(tmp_path):
+    photo = photo_of(40, 40)
+    (tmp_path / "text.onnx").write_text("no network")
+    (tmp_path / "text.tflite").write_text("no network")
+    odd = yolo_file(tmp_path / "odd.onnx", np.ones((3, 9)), np.zeros((3, 9), bool))
+    for name, file, message in [
+        ("yolo", tmp_path / "none.onnx", "There is no file .*yolo export"),
+        ("yolo", tmp_path / "text.onnx", "no ONNX file that can be run"),
+        ("yolo", odd, r"returns \[1, 3, 9\]"),
+        ("person", tmp_path / "none.tflite", "There is no file .*pip download mediapipe"),
+        ("person", tmp_path / "text.tflite", "no LiteRT model that can be run"),
+    ]:
+        with pytest.raises(ModelNotAvailable, match=message):
+            draw_mask(name, photo, generator(), model=str(file))
+
+
+def test_people_by_a_litert_segmenter(tmp_path):
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 32, 32, 3])], autograph=False)
+    def bright(image):
+        return tf.reduce_mean(image, -1, keepdims=True)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([bright.get_concrete_function()])
+    (tmp_path / "bright.tflite").write_bytes(converter.convert())
+    pixels = np.full((64, 96, 3), 20, np.uint8)
+    pixels[16:48, 24:72] = 250
+    photo = Photo("one.png", pixels, np.asarray)
+    mask = draw_mask("person", photo, generator(), model=str(tmp_path / "bright.tflite"))
+    assert mask[20:44, 28:68].all() and not mask[:12].any() and abs(mask.mean() - 0.25) < 0.03
+    with pytest.raises(UserError, match="nothing was found"):
+        draw_mask("person", Photo("dark.png", pixels // 9, np.asarray), generator(),
+                  model=str(tmp_path / "bright.tflite"))  # fmt: skip
+
+
+@pytest.mark.slow
+def test_people_by_mediapipe(tmp_path):
+    """In scikit-image's photograph of an astronaut, if the model can be had."""
+    import zipfile
+
+    from skimage.data import astronaut
+
+    found = subprocess.run([
+        sys.executable, "-m", "pip", "download", "-q", "mediapipe==0.10.21", "--no-deps",
+        "--only-binary", ":all:", "--python-version", "3.12", "--dest", str(tmp_path),
+    ], capture_output=True, check=False)  # fmt: skip
+    if found.returncode:
+        pytest.skip("the wheel of mediapipe 0.10.21 cannot be downloaded here")
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        [name] = [n for n in files.namelist() if n.endswith("/selfie_segmentation.tflite")]
+        model = files.extract(name, tmp_path)
+    photo = Photo("astronaut.png", astronaut(), np.asarray)
+    mask = draw_mask("person", photo, generator(), model=model)
+    assert mask[60:200, 180:260].mean() > 0.95  # the face
+    assert mask[:200, 330:].mean() < 0.2 and 0.25 < mask.mean() < 0.65
+
+
+def test_panoptic_segments(tmp_path):
+    numbers = np.zeros((40, 60), int)
+    numbers[:, 20:] = 300
+    numbers[20:, 40:] = 70_000
+    colors = np.stack([numbers % 256, numbers // 256 % 256, numbers // 65536], -1).astype(np.uint8)
+    (tmp_path / "panoptic").mkdir()
+    Image.fromarray(colors).save(tmp_path / "panoptic/photo0.png")
+    things = [{"id": 300, "category_id": 1}, {"id": 70_000, "category_id": 7}]
+    found = {"image_id": 5, "file_name": "photo0.png", "segments_info": things}
+    document = {"images": [{"id": 5, "file_name": "photo0.jpg"}], "annotations": [found],
+                "categories": [{"id": 1, "isthing": 1}, {"id": 7, "isthing": 0}]}  # fmt: skip
+    (tmp_path / "panoptic.json").write_text(json.dumps(document))
+    photo = photo_of(40, 60)
+    for source in ("panoptic", "panoptic.json"):
+        options = {"panoptic": str(tmp_path / source)}
+        seen = {draw_mask("panoptic", photo, generator(n), **options).tobytes() for n in range(12)}
+        assert seen == {(numbers == n).tobytes() for n in (300, 70_000)}  # 0 is no segment
+        mask = draw_mask("panoptic", photo, generator(), (0.1, 0.2), **options)
+        assert np.array_equal(mask, numbers == 70_000)
+        mask = draw_mask("panoptic", photo, generator(), together=True, **options)
+        assert np.array_equal(mask, numbers == 300 if source.endswith("json") else numbers > 0)
+    with pytest.raises(UserError, match="no panoptic segmentation of it"):
+        draw_mask("panoptic", photo_of(40, 60, 1), generator(), **options)
+    (tmp_path / "other.json").write_text('{"annotations": [1]}')
+    with pytest.raises(UserError, match="not in COCO's panoptic format"):
+        draw_mask("panoptic", photo, generator(), panoptic=str(tmp_path / "other.json"))
 
 
 def fill_with(name, photo, mask, seed=0):
@@ -462,6 +622,8 @@ def test_diffusion_models_that_cannot_be_had_say_the_way_out(photographs, tmp_pa
     (["--variants", "0"], "argument --variants: expected a whole number of at least 1"),
     (["--size", "4"], "--size must be at least 16"),
     (["--masks", "segments"], "needs --segmentations"),
+    (["--masks", "yolo"], "needs --yolo FILE: a network as ONNX"),
+    (["--masks", "person"], "needs --person FILE: selfie_segmentation.tflite of MediaPipe"),
     (["--fill", "diffusion"], "needs --prompt"),
     (["--captions", "no/such.csv", "--fill", "diffusion"], "Cannot read no/such.csv"),
 ])  # fmt: skip

@@ -24,6 +24,8 @@ def parser() -> cli.Parser:
              "false positives on a folder of photographs"),
             ("tfdetect evaluate saved_models/my_run --degrade jpeg:65,blur:3",
              "how well verdicts survive recompression and blur"),
+            ("tfdetect evaluate saved_models/my_run --attack pgd,square --strength 2/255,4/255",
+             "how well they hold against somebody who changes pixels to mislead the detector"),
             ("tfdetect evaluate saved_models/my_run --dataset path/to/folder --spark "
              "spark://host:7077", "on the machines of a Spark cluster"),
         ],
@@ -44,6 +46,16 @@ def parser() -> cli.Parser:
                      "genimage (that benchmark's six), grid (every kind, mild to strong), bands "
                      "(without each band of frequencies), reencode, or single ones such as "
                      "jpeg:65,blur:3,social:2")  # fmt: skip
+    how.add_argument("--attack", metavar="NAME,NAME", help="measure on attacked images instead, or "
+                     "beside --degrade: pgd (gradient descent by somebody who has the run) and "
+                     "square (random squares by somebody who sees P(fake) alone)")  # fmt: skip
+    how.add_argument("--strength", default="2/255,4/255", metavar="N/255,N/255", help="of "
+                     "--attack: how far each color of a pixel may change (default: "
+                     "2/255,4/255)")  # fmt: skip
+    how.add_argument("--steps", type=cli.count, default=10, metavar="N",
+                     help="of pgd: steps along the gradient (default: 10)")  # fmt: skip
+    how.add_argument("--queries", type=cli.count, default=200, metavar="N",
+                     help="of square: images that are tried (default: 200)")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for the result (default: "
                      "the run; for other images or settings RUN/evaluations/NAME)")  # fmt: skip
@@ -65,15 +77,17 @@ def main(argv: list[str]) -> None:
 
     results: api.Results
     format_results: Callable[[dict[str, Any]], str]
-    if args.degrade:
+    if args.degrade or args.attack:
+        flag = "--degrade" if args.degrade else "--attack"
         if args.split and len(args.split) > 1:
-            raise UserError("--degrade takes one --split.")
+            raise UserError(f"{flag} takes one --split.")
         if args.label or threshold is not None or args.prior is not None:
-            raise UserError("--degrade takes no --label, --threshold, --at and --prior.")
+            raise UserError(f"{flag} takes no --label, --threshold, --at and --prior.")
         if cluster is not None:
-            raise UserError("--degrade takes no --spark.")
+            raise UserError(f"{flag} takes no --spark.")
         results = api.measure_robustness(
-            args.run, args.degrade, args.dataset, data_dir=args.data_dir,
+            args.run, args.degrade or "", args.dataset, attacks=args.attack or "",
+            strength=args.strength, steps=args.steps, queries=args.queries, data_dir=args.data_dir,
             authentic=args.authentic, split=args.split[0] if args.split else None,
             output=args.output, crops=args.crops, flips=args.flips, batch_size=args.batch_size,
             max_pixels=args.max_pixels, **cli.progress_of(args),

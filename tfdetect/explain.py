@@ -18,6 +18,8 @@ def parser() -> cli.Parser:
              "on 60 images of the run's own test split"),
             ("tfdetect explain saved_models/my_run --dataset path/to/folder --count 200",
              "on other images"),
+            ("tfdetect explain saved_models/my_run --features all",
+             "where and in which channels the classes differ, at every stage of the network"),
             ("tfdetect explain saved_models/my_run --front-end photo.jpg",
              "what residual, SRM, Bayar, NPR and DCT leave of one image"),
         ],
@@ -28,6 +30,10 @@ def parser() -> cli.Parser:
     cli.add_split(data, "test")
     data.add_argument("--count", type=cli.count, default=60, metavar="N",
                       help="number of images, the same of each class (default: 60)")  # fmt: skip
+    data.add_argument("--features", type=cli.names, default=[], metavar="STAGE,STAGE",
+                      help="stages of the backbone whose mean features by class are shown: "
+                      "stage1 (the finest), stage2, ..., or all (default: the last "
+                      "features)")  # fmt: skip
     data.add_argument("--front-end", type=Path, metavar="IMAGE", help="show instead what "
                       "front-ends leave of this image, and the run's own before and after "
                       "training")  # fmt: skip
@@ -58,7 +64,8 @@ def main(argv: list[str]) -> None:
         return console.result(f"\nreport  {results.report}")
     results = api.explain(
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
-        split=args.split, count=args.count, output=args.output, **cli.progress_of(args),
+        split=args.split, count=args.count, stages=args.features, output=args.output,
+        **cli.progress_of(args),
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)

@@ -1,4 +1,4 @@
-"""`tfdetect matrix`: train on each generator, test on all of them."""
+"""`tfdetect matrix`: train on each generator or fill, test on all of them."""
 
 import sys
 
@@ -10,13 +10,19 @@ def parser() -> cli.Parser:
         prog="tfdetect matrix",
         description="Measure how well detectors generalize to unseen generators: train one "
         "detector on each generator of a dataset (or on all but one), test each on every one, and "
-        "write the table with intervals, a heat map, CSV and LaTeX.\n\n"
+        "write the table with intervals, a heat map, CSV and LaTeX. Of detectors that predict "
+        "masks the table is about IoU and pixel AP: train on each fill of a dataset that "
+        "'tfdetect synthesize' made, test on all.\n\n"
         "The same command continues an interrupted one; finished runs are reused.",
         examples=[
             ("tfdetect matrix --dataset genimage --leave-one-out",
              "how good on a generator that was not in training?"),
             ("tfdetect matrix --dataset path/to/folder --by '/fake/([^/]+)/'",
              "your own folders: the part is the folder below fake/"),
+            ("tfdetect matrix --dataset path/to/forged --experiment localizer",
+             "which fills a localizer finds that was trained on another fill"),
+            ("tfdetect matrix --dataset path/to/forged --experiment localizer --by "
+             "'(realfake|fakefake)'", "the same with new content against mere re-encoding"),
             ("tfdetect matrix --clusters genimage_resnet50",
              "which generators belong together, by a published matrix"),
         ],
@@ -70,9 +76,9 @@ def main(argv: list[str]) -> None:
     if args.json:
         return console.print_json(results.values)
 
-    from tfdetect.generalization.matrix_report import format_matrix
+    from tfdetect.generalization.matrix_report import format_matrix, main_metrics
 
-    for metric in ("accuracy", "auc"):
+    for metric in main_metrics(results.values):
         console.result(format_matrix(results.values, metric) + "\n")
     console.result(f"report  {results.report}")
 

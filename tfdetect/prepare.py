@@ -7,6 +7,7 @@ from typing import get_args
 
 from tfdetect.core import cli, console
 from tfdetect.core.experiment import Resize
+from tfdetect.synthesize import add_mask_inputs, mask_options_of
 
 
 def parser() -> cli.Parser:
@@ -20,6 +21,8 @@ def parser() -> cli.Parser:
              "then: tfdetect train --dataset prepared/genimage"),
             ("tfdetect prepare --dataset path/to/folder --output prepared/ --size 256",
              "store smaller copies"),
+            ("tfdetect prepare --dataset path/to/faces --output without/ --foreground person "
+             "--person selfie_segmentation.tflite", "people without what is behind them"),
         ],
     )  # fmt: skip
     cli.add_dataset(p.add_argument_group("dataset"), "Images to write", required=True)
@@ -34,6 +37,14 @@ def parser() -> cli.Parser:
                         "keep; with --size png)")  # fmt: skip
     copies.add_argument("--quality", type=_quality, default=95, metavar="Q",
                         help="quality of jpeg, 1 to 100 (default: 95)")  # fmt: skip
+    what = p.add_argument_group("foreground")
+    what.add_argument("--foreground", metavar="MASK", help="remove the background: keep only what "
+                      "a mask maker of 'tfdetect synthesize' finds, for example person, yolo or "
+                      "objects. Images in which it finds nothing are left out")  # fmt: skip
+    what.add_argument("--background", default="gray", choices=("gray", "keep"),
+                      help="gray (128), or keep it, for a set of the same images to compare with "
+                      "(default: gray)")  # fmt: skip
+    add_mask_inputs(what)
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, required=True, metavar="DIR",
                      help="folder for datasets; NAME/1.0.0 is made in it")  # fmt: skip
@@ -48,12 +59,21 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    options = {}
+    if args.foreground is not None:
+        from tfdetect.core.errors import unknown
+        from tfdetect.core.registry import MASKS
+
+        if args.foreground not in MASKS:
+            raise unknown("mask", args.foreground, MASKS)
+        options = mask_options_of(args, [args.foreground]).get(args.foreground, {})
 
     from tfdetect import api
 
     done = api.prepare(
         args.dataset, args.output, data_dir=args.data_dir, authentic=args.authentic,
         size=args.size, resize=args.resize, encode=args.encode, quality=args.quality,
+        foreground=args.foreground, mask_options=options, background=args.background,
         shard_mebibytes=args.shard_size, workers=args.workers, progress=not args.quiet,
     )  # fmt: skip
     dataset = done.folder.parent

@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
@@ -30,6 +31,8 @@ def parser() -> cli.Parser:
              "then: tfdetect train --dataset forgeries --experiment localizer"),
             ("tfdetect synthesize --source photos/ --output forgeries/ --size 256 --variants 4 "
              "--fill copy_move,splice", "four forgeries of each photograph, by two methods"),
+            ("tfdetect synthesize --source photos/ --output forgeries/ --masks yolo "
+             "--yolo yolo11n-seg.onnx", "alter objects that a YOLO network finds"),
         ],
     )  # fmt: skip
     # fmt: off
@@ -69,11 +72,7 @@ def parser() -> cli.Parser:
     what.add_argument("--seed", type=cli.number_above(-1, whole=True), default=0, metavar="N",
                       help="seed of all random choices (default: 0)")
     models = p.add_argument_group("models and inputs of some masks and fills")
-    models.add_argument("--segmentations", metavar="DIR",
-                        help="mask 'segments': PNG files of region numbers, named like the "
-                        "photographs")
-    models.add_argument("--segmenter", metavar="PRESET",
-                        help="mask 'objects': a keras-hub segmentation preset")
+    add_mask_inputs(models)
     models.add_argument("--autoencoder", metavar="FILE",
                         help="fill 'autoencoder': file of a trained one (default: one is trained "
                         "on the photographs)")
@@ -124,6 +123,51 @@ def main(argv: list[str]) -> None:
                    "--experiment localizer")  # fmt: skip
 
 
+def add_mask_inputs(p: cli.Arguments) -> None:
+    """Add the arguments that some mask makers need."""
+    # fmt: off
+    p.add_argument("--segmentations", metavar="DIR", help="mask 'segments': PNG files of region "
+                   "numbers, named like the photographs")
+    p.add_argument("--segmenter", metavar="PRESET",
+                   help="mask 'objects': a keras-hub segmentation preset")
+    p.add_argument("--panoptic", metavar="FILE|DIR", help="mask 'panoptic': JSON file in COCO's "
+                   "panoptic format, with its PNG files in a folder of the same name beside it; or "
+                   "a folder of PNG files, named like the photographs")
+    p.add_argument("--yolo", metavar="FILE", help="mask 'yolo': ONNX file of a YOLO network that "
+                   "finds boxes or segments, for example of: yolo export model=yolo11n-seg.pt "
+                   "format=onnx")
+    p.add_argument("--person", metavar="FILE", help="mask 'person': MediaPipe's "
+                   "selfie_segmentation.tflite (which is in the wheel of mediapipe 0.10.21), or "
+                   "another .tflite segmenter; needs pip install \"tfdetect[litert]\"")
+    # fmt: on
+
+
+def mask_options_of(args: argparse.Namespace, masks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the options of mask makers that the arguments give, by their names.
+
+    Args:
+        args: with the arguments of `add_mask_inputs`.
+        masks: names of the mask makers that are used.
+
+    Raises:
+        UserError: an argument of one of them is missing.
+    """
+    from tfdetect.synthesis.segmenters import PERSON_MODEL, YOLO_MODEL
+
+    needed = {
+        "segments": ("segmentations", args.segmentations, "--segmentations DIR"),
+        "panoptic": ("panoptic", args.panoptic, "--panoptic FILE or DIR"),
+        "yolo": ("model", args.yolo, f"--yolo FILE: {YOLO_MODEL}"),
+        "person": ("model", args.person, f"--person FILE: {PERSON_MODEL}"),
+        "objects": ("preset", args.segmenter, None),
+    }
+    for name in masks:
+        _, value, flag = needed.get(name, (None, None, None))
+        if flag and not value:
+            raise UserError(f"The mask {name!r} needs {flag}.")
+    return {name: {key: value} for name, (key, value, _) in needed.items() if value}
+
+
 def settings_of(args: argparse.Namespace) -> "Settings":
     """Return the settings that the arguments ask for.
 
@@ -147,19 +191,13 @@ def settings_of(args: argparse.Namespace) -> "Settings":
         raise UserError(f"--size must be at least {MIN_SIDE}. Received: {args.size}.")
     if not 1 <= args.quality <= 100:
         raise UserError(f"--quality must be from 1 to 100. Received: {args.quality}.")
-    if "segments" in masks and not args.segmentations:
-        raise UserError("The mask 'segments' needs --segmentations DIR.")
+    mask_options = mask_options_of(args, masks)
     prompts = {"": tuple(args.prompt)} if args.prompt else {}
     if args.captions:
         prompts |= read_captions(args.captions)
     if "diffusion" in fills and not prompts:
         raise UserError("The fill 'diffusion' needs --prompt TEXT or --captions FILE.")
-    mask_options: dict[str, dict] = {}
     fill_options: dict[str, dict] = {}
-    if args.segmentations:
-        mask_options["segments"] = {"segmentations": args.segmentations}
-    if args.segmenter:
-        mask_options["objects"] = {"preset": args.segmenter}
     if args.diffusion:
         fill_options = {name: {"preset": args.diffusion} for name in ("vae", "diffusion")}
     if args.copy_rotation or args.copy_scale != (1, 1):

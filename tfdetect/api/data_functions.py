@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tfdetect.auditing.audit_dataset import Audit
     from tfdetect.auditing.fixes import FixedDataset
     from tfdetect.data.prepare_dataset import Prepared
+    from tfdetect.synthesis.foreground import Background
     from tfdetect.synthesis.forge import Settings as SynthesisSettings
 
 
@@ -118,6 +119,9 @@ def prepare(
     resize: str = "crop",
     encode: str = "keep",
     quality: int = 95,
+    foreground: str | None = None,
+    mask_options: dict[str, Any] | None = None,
+    background: Background = "gray",
     shard_mebibytes: float = 32,
     workers: int | None = None,
     progress: bool = True,
@@ -134,6 +138,12 @@ def prepare(
         resize: how to bring images to `size`: as data.resize of an experiment.
         encode: "keep" the files' bytes, or store copies as "png" or "jpeg".
         quality: of JPEG, 1 to 100.
+        foreground: name of a mask maker of `synthesize`, for example "person": only what it finds
+            stays of an image, and images in which it finds nothing are left out. Copies are
+            stored as png where `encode` is "keep".
+        mask_options: arguments of the mask maker, for example {"model": "selfie.tflite"}.
+        background: with `foreground`, fill the background with "gray" (128), or "keep" it, to
+            train on the same images with it.
         shard_mebibytes: size of a shard.
         workers: shards written at a time; by default one per core.
         progress: whether to show progress.
@@ -150,10 +160,17 @@ def prepare(
     from tfdetect.data.prepare_dataset import prepare_dataset
     from tfdetect.data.shard_writer import Copies
 
+    remove = how = None
+    if foreground is not None:
+        from tfdetect.synthesis.foreground import Foreground
+
+        remove = Foreground(foreground, mask_options or {}, background)
+        how = f"{foreground} {mask_options or ''}, background: {background}"
+        encode = "png" if encode == "keep" else encode
     sides = (size, size) if isinstance(size, int) else size
     return prepare_dataset(
-        plan, Path(output), Copies(sides, resize, encode, quality),
-        round(shard_mebibytes * 2**20), workers or len(allowed_cores()), progress,
+        plan, Path(output), Copies(sides, resize, encode, quality, how),
+        round(shard_mebibytes * 2**20), workers or len(allowed_cores()), progress, remove,
     )  # fmt: skip
 
 

@@ -132,9 +132,13 @@ def evaluate(
 @checked
 def measure_robustness(
     run: RunLike,
-    degradations: str,
+    degradations: str = "",
     dataset: str | Path | None = None,
     *,
+    attacks: str = "",
+    strength: str = "2/255,4/255",
+    steps: int = 10,
+    queries: int = 200,
     data_dir: str | Path | None = None,
     authentic: str | None = None,
     split: str | None = None,
@@ -146,11 +150,16 @@ def measure_robustness(
     progress: bool = True,
     log: Log = console.log,
 ) -> Results:
-    """Measure a run on degraded images: recompressed, blurred, resized, without a frequency band.
+    """Measure a run on degraded images (recompressed, blurred, resized, ...) or attacked ones.
 
     Args:
         degradations: "genimage", "grid", "bands", "reencode", or single ones such as
             "jpeg:65,blur:3,social:2".
+        attacks: "pgd" (with the gradient), "square" (from P(fake) alone), or both; not of a run
+            that predicts masks.
+        strength: of attacks, how far each color of a pixel may change.
+        steps: of pgd.
+        queries: of square.
         split: "train", "validation", "test" or "all"; by default test, or all of another dataset
             that has no splits of its own.
         run, dataset, data_dir, authentic, output: see `evaluate`.
@@ -161,20 +170,27 @@ def measure_robustness(
     """
     from tfdetect.imaging.degradations import parse_degradations
 
+    if not degradations and not attacks:
+        raise UserError("Give degradations, attacks, or both.")
     run = run_of(run).with_views(crops=crops, flips=flips)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
     spec = spec.with_max_pixels(max_pixels)
-    wanted = parse_degradations(degradations)
+    wanted = parse_degradations(degradations) if degradations else []
     check_writable(target)
     import_tensorflow()
     from tfdetect.data.describe import read_data
     from tfdetect.data.plan import splits_to_evaluate
+    from tfdetect.evaluation.attacks import parse_attacks
     from tfdetect.evaluation.robustness import degrade
+
+    misleading = parse_attacks(attacks, strength, steps, queries) if attacks else []
 
     catalog = read_data(spec, roots, progress, log)
     split = split or splits_to_evaluate(run, catalog)[-1]
     with _writing(run, target, progress) as (staged, folder):
-        values = degrade(staged, catalog, split, wanted, folder, batch_size, log=log)
+        values = degrade(
+            staged, catalog, split, wanted, folder, batch_size, log, misleading
+        )  # fmt: skip
     return Results(run, values, target, target / "degradations.html")
 
 
@@ -344,6 +360,7 @@ def explain(
     authentic: str | None = None,
     split: str = "test",
     count: int = 60,
+    stages: Sequence[str] = (),
     output: str | Path | None = None,
     progress: bool = True,
     log: Log = console.log,
@@ -356,6 +373,8 @@ def explain(
         run, dataset, data_dir, authentic: see `evaluate`.
         split: the images to explain.
         count: number of images, split evenly among the classes.
+        stages: of the backbone, whose mean features are shown: "stage1" (the finest), "stage2",
+            and so on, or "all"; by default the last features alone.
         output: folder for explanation.html and explanation.json; by default as in `evaluate`.
         progress, log: see `evaluate`.
 
@@ -373,7 +392,7 @@ def explain(
 
     catalog = read_data(spec, roots, progress, log)
     with _writing(run, target, progress) as (staged, folder):
-        values = explain_set(staged, catalog, split, count, folder, log=log)
+        values = explain_set(staged, catalog, split, count, folder, log, stages)
     return Results(run, values, target, target / "explanation.html")
 
 

@@ -441,6 +441,9 @@ MASKS = Registry(
         "blob": Entry("tfdetect.synthesis.mask_makers:blob"),
         "segments": Entry("tfdetect.synthesis.mask_makers:segments"),
         "objects": Entry("tfdetect.synthesis.mask_makers:objects"),
+        "panoptic": Entry("tfdetect.synthesis.mask_makers:panoptic"),
+        "yolo": Entry("tfdetect.synthesis.mask_makers:yolo"),
+        "person": Entry("tfdetect.synthesis.mask_makers:person"),
     },
     Entry,
 )

@@ -39,12 +39,20 @@ from tfdetect.core.run import PARTIAL
 from tfdetect.core.spec import CATALOG, PREPARED, SPLITS, DatasetSpec
 from tfdetect.data.catalog import SHARDS, Catalog, check_unusable
 from tfdetect.data.plan import Plan, find_data
-from tfdetect.data.shard_writer import TEXTS, Copies, ShardWriter, checksum
+from tfdetect.data.shard_writer import (
+    NO_FOREGROUND,
+    TEXTS,
+    Copies,
+    RemoveBackground,
+    ShardWriter,
+    checksum,
+)
 
 _SHARD_COLUMNS = ("records", "bytes", "sha256", "skipped")  # of the journal of shards
 _CHANGES = {
     "fingerprint": "from other data", "shard_bytes": "with another --shard-size",
     "copies": "with other copies (--size, --resize, --encode, --quality)",
+    "foreground": "with another --foreground or --background",
 }  # fmt: skip
 
 Rows = dict[str, pa.Table]  # the rows of each shard
@@ -77,6 +85,7 @@ def prepare_dataset(
     shard_bytes: int,
     workers: int,
     progress: bool = True,
+    remove_background: RemoveBackground | None = None,
 ) -> Prepared:
     """Find a planned dataset and write it as shards; see `write_shards`.
 
@@ -92,7 +101,9 @@ def prepare_dataset(
             )
     if "shard" in catalog.table.column_names:
         raise UserError(f"{catalog.name} is prepared already. Start from its files.")
-    return write_shards(catalog, plan.spec, output, copies, shard_bytes, workers, progress)
+    return write_shards(
+        catalog, plan.spec, output, copies, shard_bytes, workers, progress, remove_background
+    )
 
 
 def write_shards(
@@ -103,6 +114,7 @@ def write_shards(
     shard_bytes: int,
     workers: int,
     progress: bool = True,
+    remove_background: RemoveBackground | None = None,
 ) -> Prepared:
     """Write the shards of a dataset that do not exist yet.
 
@@ -116,6 +128,7 @@ def write_shards(
         shard_bytes: approximate size of a shard.
         workers: number of shards that are written at a time.
         progress: whether to show a progress bar.
+        remove_background: applied to each image; see `ShardWriter`. `copies` says what it is.
 
     Raises:
         UserError: Something else was prepared there, a file cannot be read any more, or writing
@@ -129,7 +142,10 @@ def write_shards(
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(final.parent):
-            return _write(catalog, spec, name, final, copies, shard_bytes, workers, progress)
+            return _write(
+                catalog, spec, name, final, copies, shard_bytes, workers, progress,
+                remove_background,
+            )  # fmt: skip
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
         raise UserError(
@@ -147,10 +163,12 @@ def _write(
     shard_bytes: int,
     workers: int,
     progress: bool,
+    remove_background: RemoveBackground | None,
 ) -> Prepared:
+    stored = json.loads(json.dumps(asdict(copies)))
     made_from = {
         "fingerprint": catalog.fingerprint(), "shard_bytes": shard_bytes,
-        "copies": json.loads(json.dumps(asdict(copies))),
+        "foreground": stored.pop("foreground"), "copies": stored,
     }  # fmt: skip
     complete, partial = final.is_dir(), final.with_name(f".{PREPARED}{PARTIAL}")
     folder = final if complete else partial
@@ -172,7 +190,7 @@ def _write(
             Journal(partial / SHARDS, "shard", _SHARD_COLUMNS),
         )
     with_masks = bool(pc.any(table["mask"].is_valid()).as_py())
-    writer = ShardWriter(catalog, folder, copies, with_masks)
+    writer = ShardWriter(catalog, folder, copies, with_masks, remove_background)
     before = table.num_rows - sum(len(rows) for rows in missing.values())
     with console.progress(
         table.num_rows, "writing shards", "images", initial=before, shown=progress
@@ -183,7 +201,10 @@ def _write(
     table = _written_rows(table, parts, written, copies)
     unusable = {row["path"]: row["error"] for row in catalog.skipped.to_pylist()} | dict(skipped)
     where = ", ".join(map(str, catalog.roots.values()))
-    check_unusable(spec, where, unusable, table.num_rows + len(unusable))
+    damaged = {k: why for k, why in unusable.items() if not why.startswith(NO_FOREGROUND)}
+    check_unusable(spec, where, damaged, table.num_rows + len(unusable))
+    if not table.num_rows:
+        raise UserError(f"No image of {where} has a foreground. The first: {skipped[0][1]}.")
     if not complete:
         _write_metadata(folder, name, spec, table, written, with_masks)
         _write_skipped(folder, catalog, skipped)

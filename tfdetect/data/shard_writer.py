@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import tensorflow as tf
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import PARTIAL
+from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import WORKERS, view_mask
 from tfdetect.data.masks import check_masks
@@ -27,6 +29,10 @@ from tfdetect.imaging.read import decode_any, decoding_error
 TEXTS = ("path", "dataset", "generator", "group")  # columns that each record stores as text
 _KEPT_FORMATS = ("JPEG", "PNG")  # others are stored as PNG, since not every reader decodes them
 _BATCH = 64  # images between two looks at the stop signal
+NO_FOREGROUND = "no foreground: "  # begins the reason why an image is left out
+
+# Returns an image uint8 [H, W, 3] without its background, given its path.
+RemoveBackground = Callable[[str, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -38,18 +44,24 @@ class Copies:
         resize: how to resize to `size`; see `geometry.resize`.
         encode: "keep" for the bytes of the files, "png" or "jpeg".
         quality: quality of JPEG, 1 to 100.
+        foreground: how what stays of each image is found, and what takes the background's place,
+            in words; None for whole images.
     """
 
     size: tuple[int, int] | None = None
     resize: str = "crop"
     encode: str = "keep"
     quality: int = 95
+    foreground: str | None = None
 
 
 class ShardWriter:
     """Writes shards; several threads may use it at a time."""
 
-    def __init__(self, catalog: Catalog, folder: Path, copies: Copies, with_masks: bool):
+    def __init__(
+        self, catalog: Catalog, folder: Path, copies: Copies, with_masks: bool,
+        remove_background: RemoveBackground | None = None,
+    ):  # fmt: skip
         """Prepare for writing.
 
         Args:
@@ -57,6 +69,8 @@ class ShardWriter:
             folder: folder for the shards.
             copies: how images are stored.
             with_masks: whether records hold masks.
+            remove_background: applied to each decoded image; where it raises `UserError`, the
+                image is left out.
 
         Raises:
             UserError: It is not clear what the masks mean.
@@ -65,6 +79,8 @@ class ShardWriter:
             check_masks(catalog.masks)
         self.with_masks = with_masks
         self._catalog, self._folder, self._copies = catalog, folder, copies
+        self._remove_background = remove_background
+        self._without_foreground: dict[str, str] = {}  # why, by path
         self._codings, _ = mask_codings(catalog, catalog.table.slice(0, 0))
         text, number = tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)
         signature = [text, text, number, tf.TensorSpec([], tf.bool)]
@@ -143,6 +159,9 @@ class ShardWriter:
         data = tf.io.read_file(path)
         # Always: an image that cannot be decoded is left out.
         whole = image = decode_any(data, self._catalog.max_pixels)
+        if self._remove_background:
+            whole = image = tf.numpy_function(self._foreground, [path, image], tf.uint8)
+            image.set_shape([None, None, 3])
         if self._copies.size:
             image = resize(whole, self._copies.size, self._copies.resize)
         if self._copies.encode == "jpeg":
@@ -155,6 +174,15 @@ class ShardWriter:
         if not self.with_masks:
             return data, tf.shape(image), tf.constant(""), tf.constant(False)
         return data, tf.shape(image), *self._encode_mask(mask, coding, whole)
+
+    def _foreground(self, path: bytes, image: np.ndarray) -> np.ndarray:
+        assert self._remove_background is not None
+        file = from_os(os.fsdecode(path))
+        try:
+            return self._remove_background(file, image)
+        except Exception as error:  # networks refuse an odd image in many ways; others go on
+            self._without_foreground[file] = str(error)
+            raise
 
     def _encode_mask(self, path: tf.Tensor, coding: tf.Tensor, image: tf.Tensor) -> tuple:
         """Return the encoded mask, 255 where altered, and whether an altered pixel is in it."""
@@ -186,6 +214,8 @@ class ShardWriter:
 
     def _reason(self, file: str) -> str:
         limit = self._catalog.max_pixels
+        if reason := self._without_foreground.get(file):
+            return NO_FOREGROUND + reason
         try:
             return decoding_error(read_bytes(file, limit), limit) or "its mask cannot be decoded"
         except ImageError as error:

@@ -13,6 +13,7 @@ from tfdetect.evaluation.intervals import (
     binary_intervals,
     bootstrap,
     each_row,
+    interval,
     precision_at,
     proportion,
 )
@@ -27,6 +28,11 @@ from tfdetect.evaluation.prediction_tables import by_generator, shares_authentic
 from tfdetect.evaluation.run_description import chosen_on
 from tfdetect.evaluation.verdicts import is_fake
 
+# The metrics of masks that tables of several measurements show, by their names in `mask_metrics`.
+MAIN_MASK_METRICS = {"iou": "iou_altered", "pixel_ap": "ap"}
+MAIN_MASK_NAMES = {
+    "iou": "IoU, mean of altered images", "pixel_ap": "pixel AP, mean of altered images",
+}  # fmt: skip
 # Fractions of fakes among all images for which the precision is computed.
 PRIORS = (0.1, 0.01, 0.001)
 
@@ -214,6 +220,27 @@ def pixel_histograms(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarra
         for name in ("altered_histogram", "authentic_histogram")
     )
     return np.flatnonzero(known), altered, authentic
+
+
+def mask_intervals(
+    table: pa.Table, resamples: int, numbers: np.ndarray | None = None
+) -> dict[str, Interval]:
+    """Return `MAIN_MASK_METRICS` of altered images, with intervals; None where there are none.
+
+    Args:
+        table: predictions with true masks.
+        resamples: of the bootstrap over images.
+        numbers: rows of the table that count, int [n]; by default all.
+    """
+    rows, altered, authentic = pixel_histograms(table)
+    chosen = altered.sum(axis=1) > 0
+    if numbers is not None:
+        chosen &= np.isin(rows, numbers)
+    if not chosen.any():
+        return dict.fromkeys(MAIN_MASK_METRICS, interval(np.nan))
+    metrics = each_row(mask_metrics(altered[chosen], authentic[chosen]))
+    found = bootstrap(metrics, int(chosen.sum()), resamples=resamples)
+    return {name: found[key] for name, key in MAIN_MASK_METRICS.items()}
 
 
 def _measure_masks(altered: np.ndarray, authentic: np.ndarray) -> dict[str, Any]:

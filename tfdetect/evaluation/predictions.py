@@ -19,6 +19,9 @@ from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.models.feature_distance import with_features
 from tfdetect.models.inference import Scores, predicts_masks, score_images, score_views
 
+# Changes a batch of the views of images, uint8 [B, crops, H, W, 3] each, given their numbers [B].
+Alter = Callable[[np.ndarray, tuple[np.ndarray, ...]], tuple[np.ndarray, ...]]
+
 MAX_BATCH_PIXELS = 2**22  # of a batch of several images at their own size
 
 
@@ -103,6 +106,7 @@ def predict_source(
     change: Change | None = None,
     from_pixels: Sequence[bool] = (),
     own_validation: bool = False,
+    alter: Alter | None = None,
 ) -> pa.Table:
     """Predict every image of a source.
 
@@ -119,13 +123,14 @@ def predict_source(
         from_pixels: see `predict_files`.
         own_validation: whether these are the validation images of the run itself, which are no
             copies of themselves.
+        alter: applied to each batch of views; only of a detector without masks.
 
     Returns:
         The table of `PredictionColumns`, with one row for each image, in order.
     """
     return _predict_source(
         run, detector, source, batch_size, progress, truth, on_mask, change, from_pixels,
-        own_validation,
+        own_validation, alter,
     ).to_arrow()  # fmt: skip
 
 
@@ -140,12 +145,13 @@ def _predict_source(
     change: Change | None = None,
     from_pixels: Sequence[bool] = (),
     own_validation: bool = False,
+    alter: Alter | None = None,
 ) -> Table:
     truth_known = truth.known if truth else None
     scorer = detector if isinstance(detector, Scorer) else Scorer(run, detector)
     columns = PredictionColumns(run, len(source), scorer.predicts_masks, truth_known, on_mask)
     with console.progress(len(source), "predicting", "images", shown=progress) as bar:
-        for batch in score_source(run, scorer, source, batch_size, truth, change):
+        for batch in score_source(run, scorer, source, batch_size, truth, change, alter):
             columns.add(batch)
             bar.advance(len(batch.indices))
     unknown_reason = f"TensorFlow cannot decode it{' or its mask' if truth else ''}"
@@ -163,12 +169,16 @@ def score_source(
     batch_size: int,
     truth: MaskTruth | None = None,
     change: Change | None = None,
+    alter: Alter | None = None,
 ) -> Iterator[ScoredBatch]:
     """Yield what a detector computes of the images that can be read; see `predict_source`."""
     if scorer.predicts_masks:
         yield from _score_masks(scorer, source, batch_size, truth, change)
         return
     for indices, images, facts in view_dataset(source, run.views, batch_size, change, facts=True):
+        if alter:
+            images = alter(indices.numpy(), tuple(image.numpy() for image in images))
+            images = tuple(map(tf.constant, images))
         yield _batch(indices.numpy(), facts.numpy(), scorer.views(images))
 
 

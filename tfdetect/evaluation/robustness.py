@@ -1,7 +1,7 @@
-"""Measures how verdicts hold when images are degraded: metrics, changed verdicts and curves."""
+"""Measures how verdicts hold when images are degraded or attacked: metrics and curves."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,28 @@ from tfdetect.core.html import (
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
+from tfdetect.evaluation import attacks as attack_kinds
 from tfdetect.evaluation import prediction_tables
-from tfdetect.evaluation.figures import BLUE, GREEN, RED
-from tfdetect.evaluation.intervals import binary_intervals, format_interval
+from tfdetect.evaluation.attacks import Attack, Attacker
+from tfdetect.evaluation.evaluate_run import mask_truth
+from tfdetect.evaluation.figures import BLUE, GRAY, GREEN, RED
+from tfdetect.evaluation.intervals import Interval, binary_intervals, format_interval, interval
+from tfdetect.evaluation.measure import MAIN_MASK_METRICS, MAIN_MASK_NAMES, mask_intervals
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.evaluation.predictions import predict_source
+from tfdetect.evaluation.predictions import Alter, predict_source
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.imaging.degradations import KINDS, Degradation
 from tfdetect.models.saving import load_detector
 
 METRICS = ("accuracy", "recall", "fpr", "auc", "ap")
+_ATTACKS = (
+    "An attack changes each color of each pixel by at most its strength, in 8 bits, where the "
+    "detector sees it: after cropping and resizing. It raises P(fake) of authentic images and "
+    "lowers it of fakes. pgd knows the detector and follows its gradient for the given number of "
+    "steps (Madry et al., 2018); square sees P(fake) alone, for the given number of queries "
+    "(Andriushchenko et al., 2020). These are measurements, not a promise: a stronger attack, or "
+    "one made for this detector, may do more."
+)
 UNDEGRADED = "none"
 RESAMPLES = 500
 
@@ -47,8 +59,9 @@ def degrade(
     output: Path,
     batch_size: int = 64,
     log: Callable[[str], None] = console.log,
+    attacks: Sequence[Attack] = (),
 ) -> dict[str, Any]:
-    """Measure a split without and with each degradation; write what was found.
+    """Measure a split without and with each degradation and attack; write what was found.
 
     Args:
         run: the run.
@@ -59,42 +72,66 @@ def degrade(
             each degradation) and figures/degradations.png.
         batch_size: images a batch.
         log: called with each line of progress.
+        attacks: of the images as the detector sees them.
 
     Returns:
         count: number of images; stable: fraction of the images whose verdict never changes;
         degradations: {name: metrics with intervals, flipped (fraction of changed verdicts)},
-        "none" first.
+        "none" first, attacks last, with their budget (steps or queries).
 
     Raises:
-        UserError: the split is empty.
+        UserError: the split is empty, or a detector that predicts masks is to be attacked.
     """
+    if attacks and run.predicts_masks:
+        raise UserError(
+            f"{run.name} predicts masks, from tiles of an image; --attack is for detectors without "
+            "masks. Measure it with --degrade."
+        )
     rows = catalog.split(split)
     if not rows.num_rows:
         raise UserError(f"The dataset {catalog.name} has no images in {split}.")
     detector = load_detector(run)
     source, fake = image_source(catalog, rows), rows["label"].to_numpy() > 0
+    changes: dict[str, dict[str, Any]] = {UNDEGRADED: {}}
+    changes |= {degradation.name: {"change": degradation} for degradation in degradations}
+    if attacks:
+        attacker = Attacker(run, detector)
+        changes |= {attack.name: {"alter": _altering(attacker, attack, fake)} for attack in attacks}
     scores: dict[str, np.ndarray] = {}
-    for degradation in (None, *degradations):
-        name = degradation.name if degradation else UNDEGRADED
+    masks: dict[str, dict[str, Interval]] = {}
+    for name, change in changes.items():
         log(f"evaluating {rows.num_rows:,} images of {split}, degradation {name}")
-        predictions = predict_source(run, detector, source, batch_size, change=degradation)
+        # A mask cannot be compared with one of which a part was cut off.
+        whole = run.predicts_masks and not name.startswith("crop:")
+        truth = mask_truth(catalog, rows) if whole else None
+        predictions = predict_source(run, detector, source, batch_size, truth=truth, **change)
         scores[name] = predictions["p_fake"].to_numpy(zero_copy_only=False)
+        if run.predicts_masks:
+            unknown = dict.fromkeys(MAIN_MASK_METRICS, interval(np.nan))
+            masks[name] = mask_intervals(predictions, RESAMPLES) if whole else unknown
     known = ~np.isnan(np.stack(list(scores.values()))).any(axis=0)
     verdicts = {name: is_fake(p[known], run.threshold) for name, p in scores.items()}
     results = {
         name: {
-            "metrics": binary_intervals(
+            "metrics": masks.get(name, {}) | binary_intervals(
                 fake[known], p[known], run.threshold, names=METRICS, resamples=RESAMPLES
             ),
             "flipped": round(float((verdicts[name] != verdicts[UNDEGRADED]).mean()), 6),
         }
         for name, p in scores.items()
     }  # fmt: skip
+    for attack in attacks:
+        results[attack.name]["budget"] = attack.budget
     unchanged = np.stack([verdicts[name] == verdicts[UNDEGRADED] for name in scores]).all(axis=0)
     found = {"count": int(known.sum()), "stable": round(float(unchanged.mean()), 6),
              "degradations": results}  # fmt: skip
     _write(found, run, catalog.name, split, rows, scores, output)
     return found
+
+
+def _altering(attacker: Attacker, attack: Attack, fake: np.ndarray) -> Alter:
+    """Return the attack as a change of batches of views of the images with these labels."""
+    return lambda numbers, images: attacker(attack, images, fake[numbers], numbers)
 
 
 def _write(
@@ -137,6 +174,7 @@ def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Pat
                      "interval (bootstrap over images)."),
                 table(*_rows(found)),
             )),
+            *([Section("Attacks", text(_ATTACKS))] if _attacked(results) else []),
             Section("Metrics by strength", join(
                 text("Where accuracy falls and the false positive rate rises, the detector takes "
                      "the degradation for a trace of a fake. Where accuracy falls with recall, it "
@@ -165,15 +203,30 @@ def terminal(found: dict[str, Any]) -> str:
 
 
 def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    rows = []
+    rows, titles = [], NAMES | MAIN_MASK_NAMES
     for name, result in found["degradations"].items():
-        cells = [format_interval(result["metrics"][key], 3) for key in METRICS]
+        cells = [format_interval(value, 3) for value in result["metrics"].values()]
         rows.append([name, *cells, f"{result['flipped']:.1%}"])
-    return ["degradation", *(NAMES[key] for key in METRICS), "changed verdicts"], rows
+    measured = found["degradations"][UNDEGRADED]["metrics"]
+    return ["degradation", *(titles[key] for key in measured), "changed verdicts"], rows
+
+
+def _attacked(results: dict[str, Any]) -> list[str]:
+    """Return the names of the attacks among the results."""
+    return [name for name, result in results.items() if "budget" in result]
+
+
+def _meaning(kind: str, result: dict[str, Any]) -> str:
+    """Return what the strength of a degradation or attack means."""
+    if kind not in attack_kinds.KINDS:
+        return KINDS[kind].text
+    return (
+        f"{attack_kinds.KINDS[kind]}, {result['budget']} {'steps' if kind == 'pgd' else 'queries'}"
+    )
 
 
 def _curves(found: dict[str, Any]) -> Figure:
-    """Draw accuracy, recall and false positive rate over the strength, one axes for each kind."""
+    """Draw accuracy, recall, false positives and IoU over the strength, one axes for each kind."""
     results = found["degradations"]
     kinds: dict[str, list[str]] = {}
     for name in results:
@@ -183,7 +236,10 @@ def _curves(found: dict[str, Any]) -> Figure:
     lines = -(-max(1, len(kinds)) // columns)
     figure = Figure(figsize=(max(4.2, 3.2 * columns), 3.0 * lines + 0.3), layout="constrained")
     styles = {"accuracy": (BLUE, "-"), "recall": (GREEN, "-."), "fpr": (RED, "--")}
+    if "iou" in results[UNDEGRADED]["metrics"]:
+        styles["iou"] = GRAY, ":"
     handles: dict[str, Any] = {}
+    titles = NAMES | MAIN_MASK_NAMES
     for position, (kind, names) in enumerate(kinds.items(), 1):
         axes = figure.add_subplot(lines, columns, position)
         names = [UNDEGRADED, *names]
@@ -193,15 +249,15 @@ def _curves(found: dict[str, Any]) -> Figure:
             if any(value["value"] is None for value in intervals):
                 continue
             value, low, high = ([i[part] for i in intervals] for part in ("value", "low", "high"))
-            [handles[NAMES[key]]] = axes.plot(at, value, style, color=color, marker="o",
+            [handles[titles[key]]] = axes.plot(at, value, style, color=color, marker="o",
                                               markersize=3)  # fmt: skip
             axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
         axes.set_xticks(at, [n.partition(":")[2] or n for n in names], fontsize=8)
         axes.set(ylim=(-0.02, 1.02))
         axes.set_title(kind, fontsize=10)
-        axes.set_xlabel(KINDS[kind].text, fontsize=8, wrap=True)
+        axes.set_xlabel(_meaning(kind, results[names[-1]]), fontsize=8, wrap=True)
         axes.grid(alpha=0.2)
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3,
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4,
                       fontsize=9, frameon=False)  # fmt: skip
     return figure

@@ -1,7 +1,7 @@
 """Explains a detector on a set of images: maps averaged by class, and whether to trust them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def explain_set(
     count: int,
     output: Path,
     log: Callable[[str], None] = console.log,
+    stages: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Average the maps of some images of a split; write explanation.json, .html and figures.
 
@@ -61,21 +62,26 @@ def explain_set(
             content.
         output: folder to write into.
         log: called with each line of progress.
+        stages: of the backbone, whose features are averaged instead of the last; see
+            `maps.feature_maps`.
 
     Returns:
-        count: number of images; maps: by name, shuffled (median correlation with the map of the
-        network with shuffled weights), fall and random (how far the verdict's logit falls without
-        the patches that the map names, and without random ones), and gain (their difference, with
-        an interval).
+        count: number of images; features: {name: height, width and channels}; maps: by name,
+        shuffled (median correlation with the map of the network with shuffled weights), fall and
+        random (how far the verdict's logit falls without the patches that the map names, and
+        without random ones), and gain (their difference, with an interval).
 
     Raises:
-        UserError: the split has no readable image.
+        UserError: the split has no readable image, or the network has no such stage.
     """
+    if stages and (run.is_ensemble or len(run.views) > 1):
+        raise UserError(f"{run.name} is an ensemble. Give --features of one of its members.")
     if not catalog.split(split).num_rows:
         raise UserError(f"The dataset {catalog.name} has no images in {split}.")
     detector = load_detector(run)
     classes = len(run.class_names)
-    explainer, features = Explainer(detector, run.info.members), _FeatureSums(run, detector)
+    features = _FeatureSums(run, detector, stages)
+    explainer = Explainer(detector, run.info.members)
     rows = _choose_images(catalog.split(split), count, classes)
     sums = _MapSums(classes)
     tests: dict[str, list[tuple[float, float, float]]] = {}
@@ -98,6 +104,7 @@ def explain_set(
         raise UserError(f"None of the images of {split} can be read.")
     found = {
         "count": sum(sums.counts),
+        "features": features.sizes,
         "maps": {name: _summarize_tests(np.array(values)) for name, values in tests.items()},
     }
     (output / "figures").mkdir(parents=True, exist_ok=True)
@@ -138,14 +145,18 @@ class _MapSums:
 class _FeatureSums:
     """Sums of feature maps by class, for detectors with one view."""
 
-    def __init__(self, run: Run, detector: keras.Model):
-        self._compute: Callable = (lambda _: {}) if len(run.views) > 1 else feature_maps(detector)
+    def __init__(self, run: Run, detector: keras.Model, stages: Sequence[str] = ()):
+        self._compute: Callable = lambda _: {}
+        if len(run.views) == 1:
+            self._compute = feature_maps(detector, stages)
         self._classes = len(run.class_names)
+        self.sizes: dict[str, list[int]] = {}
         self.sums: dict[str, list] = {}
         self.means: dict[str, list[list]] = {}
 
     def add(self, label: int, views: Views) -> None:
         for name, values in self._compute(views[0]).items():
+            self.sizes[name] = list(values.shape[1:])
             sums = self.sums.setdefault(name, [0.0] * self._classes)
             sums[label] = sums[label] + values[0].mean(-1)
             means = self.means.setdefault(name, [[] for _ in range(self._classes)])
@@ -236,9 +247,13 @@ def _page(
             path=folder / "features.png",
         )
         feature_body = join(
-            text("The mean over the channels of the front-end's and the backbone's output, by "
-                 f"class, and the difference of each fake class from {run.class_names[0]}. The "
-                 "table lists the channels whose means differ most (Cohen's d)."),
+            text("The mean over the channels of the front-end's output and of the backbone's at "
+                 "its end, or at the stages that were asked for, by class, and the difference of "
+                 f"each fake class from {run.class_names[0]}. The table lists the channels whose "
+                 "means differ most (Cohen's d)."),
+            text("Height, width and channels: " + "; ".join(
+                f"{name} {' x '.join(map(str, size))}" for name, size in features.sizes.items()
+            ), small=True),
             table(["features", "class", "channels (Cohen's d)"],
                   features.channels(run.class_names)),
             figures([shown], "wide"),

@@ -14,9 +14,11 @@ import numpy as np
 import tensorflow as tf
 from scipy.stats import spearmanr
 
+from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.explanation.attention import attention
-from tfdetect.models.detector import backbones_of, filtered_of
+from tfdetect.models.detector import backbone_of, backbones_of, filtered_of
+from tfdetect.models.pyramid import with_maps
 
 STEPS = 48  # of the integral
 FRONT_END = "front-end"
@@ -253,14 +255,35 @@ def flattened(images: np.ndarray, patches: list[tuple[slice, slice]]) -> np.ndar
     return images
 
 
-def feature_maps(detector: keras.Model) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def feature_maps(
+    detector: keras.Model, stages: Sequence[str] = ()
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Return a function from images [B, H, W, 3] to feature maps [B, h, w, C] by name.
 
     They are the output of the front-end, where there is one, and the last map of the backbone.
+
+    Args:
+        detector: from `load_detector`.
+        stages: names of stages instead of the last map, or "all"; see `stage_maps`.
+
+    Raises:
+        UserError: the backbone has no such stage.
     """
     front = filtered_of(detector)
     found = {} if front is None or len(front.shape) != 4 else {FRONT_END: front}
-    found |= dict(backbones_of(detector))
+    if stages:
+        known = stage_maps(detector)
+        names = list(known) if "all" in stages else list(stages)
+        if wrong := [name for name in names if name not in known]:
+            sizes = ", ".join(f"{name} ({' x '.join(map(str, x.shape[1:]))})"
+                              for name, x in known.items())  # fmt: skip
+            raise UserError(
+                f"Unknown stage {wrong[0]!r}. This network's stages are {sizes or 'none'}; all "
+                "stands for every one."
+            )
+        found |= {name: known[name] for name in names}
+    else:
+        found |= dict(backbones_of(detector))
     model = keras.Model(detector.inputs[0], list(found.values())) if found else None
 
     def compute(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -271,6 +294,20 @@ def feature_maps(detector: keras.Model) -> Callable[[np.ndarray], dict[str, np.n
         return {name: v.numpy().astype(np.float32) for name, v in zip(found, values)}
 
     return compute
+
+
+def stage_maps(detector: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Return the backbone's last map [B, h, w, C] at each resolution, from fine to coarse.
+
+    Args:
+        detector: a detector with one backbone.
+
+    Returns:
+        Symbolic tensors by name: "stage1", "stage2" and so on.
+    """
+    backbone = backbone_of(detector)
+    _, *maps = with_maps(backbone)(backbone._inbound_nodes[-1].input_tensors[0])
+    return {f"stage{number}": x for number, x in enumerate(maps, 1)}
 
 
 def _moves_positions(layers: list[keras.layers.Layer]) -> bool:

@@ -12,15 +12,16 @@ from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_text
 from tfdetect.core.text import latex
 from tfdetect.evaluation.intervals import format_interval
+from tfdetect.evaluation.measure import MAIN_MASK_NAMES
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.generalization.clusters import MIN_GENERATORS, Clusters, aucs, draw, find_clusters
 from tfdetect.generalization.published_tables import Table, read_published
 from tfdetect.generalization.train_matrix import METRICS
 
-_TITLES = {name: NAMES.get(name, name) for name in METRICS} | {
+_TITLES = {name: NAMES.get(name, name) for name in METRICS} | MAIN_MASK_NAMES | {
     "recall_at_fpr_1": "recall at the operating point of 1% FPR",
     "recall_at_fpr_5": "recall at the operating point of 5% FPR",
-}
+}  # fmt: skip
 EXPLANATION = (
     "Left map: how well detectors of each find the images of the other, mean of both directions "
     "(twice the AUC minus 1; 0 is chance); it makes the tree. Right map: whether the detectors of "
@@ -29,10 +30,20 @@ EXPLANATION = (
 _IN_TRAINING, _UNSEEN = "in_training", "unseen"
 
 
+def main_metrics(values: dict[str, Any]) -> tuple[str, str]:
+    """Return the two metrics that a matrix is about: those of masks, or of verdicts."""
+    return ("iou", "pixel_ap") if "iou" in _metrics(values) else ("accuracy", "auc")
+
+
+def _metrics(values: dict[str, Any]) -> list[str]:
+    """Return the names of the metrics of every cell."""
+    return list(next(iter(next(iter(values["cells"].values())).values()))["metrics"])
+
+
 def mean_metrics(values: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """Return each metric's mean over domains in training and over unseen ones."""
     means = {}
-    for metric in METRICS:
+    for metric in _metrics(values):
         cells: dict[str, list[float]] = {_IN_TRAINING: [], _UNSEEN: []}
         for row in values["cells"].values():
             for cell in row.values():
@@ -80,16 +91,17 @@ def write_report(values: dict[str, Any], folder: Path, published: str | None = N
 def _page(
     values: dict[str, Any], folder: Path, published: str | None, clusters: Clusters | None
 ) -> str:
+    shown = " and ".join(_TITLES[metric] for metric in main_metrics(values))
     picture = html.picture_of(
         _heat_map(values),
-        "Heat maps of accuracy and AUC. Rows: training domains; columns: test domains. The tables "
-        "below hold the values.",
-        "Accuracy and AUC in percent", path=folder / "figures" / "matrix.png",
+        f"Heat maps of {shown}. Rows: training domains; columns: test domains. The tables below "
+        "hold the values.",
+        f"{_capitalized(shown)}, in percent", path=folder / "figures" / "matrix.png",
     )  # fmt: skip
     tables = [
         html.join(html.heading(_capitalized(_TITLES[metric])),
                   html.table(*_metric_table(values, metric)))
-        for metric in METRICS if _is_defined(values, metric)
+        for metric in _metrics(values) if _is_defined(values, metric)
     ]  # fmt: skip
     return html.render_page(
         f"Generalization of {values['experiment']}",
@@ -133,12 +145,14 @@ def _is_defined(values: dict[str, Any], metric: str) -> bool:
 
 
 def _verdict(values: dict[str, Any]) -> html.Verdict:
-    means = mean_metrics(values)["auc"]
+    metric = "iou" if "iou" in _metrics(values) else "auc"
+    means = mean_metrics(values)[metric]
     own, unseen = means[_IN_TRAINING], means[_UNSEEN]
     if own is None or unseen is None:
         return html.Verdict("Generalization could not be measured", "", "neutral")
     return html.Verdict(
-        f"AUC {own:.3f} on domains in training, {unseen:.3f} on unseen ones",
+        f"{'IoU' if metric == 'iou' else 'AUC'} {own:.3f} on domains in training, "
+        f"{unseen:.3f} on unseen ones",
         "The difference is what a detector loses on a generator that it was not trained on.",
         "neutral",
     )
@@ -148,7 +162,7 @@ def _cards(values: dict[str, Any]) -> list[html.Card]:
     means = mean_metrics(values)
     return [
         html.Card(f"{value:.1%}", f"mean {_TITLES[metric]}, {title}")
-        for metric in ("accuracy", "balanced_accuracy", "ap")
+        for metric in dict.fromkeys((main_metrics(values)[0], "balanced_accuracy", "ap"))
         for kind, title in ((_IN_TRAINING, "in training"), (_UNSEEN, "unseen"))
         if (value := means[metric][kind]) is not None
     ]
@@ -204,13 +218,14 @@ def _csv(values: dict[str, Any]) -> str:
 
 
 def _latex(values: dict[str, Any]) -> str:
-    """Return accuracies in percent as a LaTeX table; domains in training are bold."""
+    """Return the main metric in percent as a LaTeX table; domains in training are bold."""
+    metric, _ = main_metrics(values)
     names = values["domains"]
     lines = [["", *map(latex, names)]]
     for training, row in values["cells"].items():
         cells = []
         for name in names:
-            value = row[name]["metrics"]["accuracy"]["value"]
+            value = row[name]["metrics"][metric]["value"]
             text = "-" if value is None else f"{100 * value:.1f}"
             cells.append(f"\\textbf{{{text}}}" if row[name]["in_training"] else text)
         lines.append([latex(training), *cells])
@@ -236,11 +251,11 @@ def _comparison_table(values: dict[str, Any], table: Table) -> tuple[list[str], 
 
 
 def _heat_map(values: dict[str, Any]) -> Figure:
-    """Draw accuracy and AUC, from red (0) to blue (1)."""
+    """Draw the main metrics, from red (0) to blue (1)."""
     names, trainings = values["domains"], list(values["cells"])
     width, height = 0.75 * len(names) + 2.2, 0.55 * len(trainings) + 1.8
     figure = Figure(figsize=(2 * width, height), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, 2), ("accuracy", "auc")):
+    for axes, metric in zip(figure.subplots(1, 2), main_metrics(values)):
         cells = np.array([
             [np.nan if (v := row[n]["metrics"][metric]["value"]) is None else v for n in names]
             for row in values["cells"].values()

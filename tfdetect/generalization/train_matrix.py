@@ -19,6 +19,7 @@ from tfdetect.data.describe import describe_counts
 from tfdetect.data.plan import Plan
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.intervals import Interval, binary_intervals, proportion
+from tfdetect.evaluation.measure import mask_intervals
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import Domains, restrict
 from tfdetect.train_run import train_run
@@ -120,9 +121,9 @@ def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[s
         catalog: all images.
 
     Returns:
-        {training: {domain: {"count", "in_training", "metrics"}}}. recall_at_fpr_1 and _5 are at
-        the operating points that were chosen on the run's own validation split; None if it has
-        none.
+        {training: {domain: {"count", "in_training", "metrics"}}}. Of localizers the metrics begin
+        with iou and pixel_ap, means over altered images. recall_at_fpr_1 and _5 are at the
+        operating points that were chosen on the run's own validation split; None if it has none.
     """
     split = np.array(catalog.table["split"].to_pylist()) == "test"
     keys = [key for key, test in zip(_keys(catalog.table), split) if test]
@@ -130,16 +131,20 @@ def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[s
     cells: dict[str, Any] = {}
     for row in rows:
         predicted = prediction_tables.read(row.run.path, "test")
-        p_fake = dict(zip(_keys(predicted), predicted["p_fake"].to_pylist()))
-        scores = np.array([p_fake[key] for key in keys], np.float32)  # nan if unreadable
+        number_of = {key: number for number, key in enumerate(_keys(predicted))}
+        numbers = np.array([number_of[key] for key in keys])
+        scores = np.array(predicted["p_fake"].to_pylist(), np.float32)[numbers]  # nan: unreadable
         cells[row.name] = {}
         for name in domains.names:
             mine = domains.rows(frozenset({name}))[split] & np.isfinite(scores)
             fake, p = fakes[mine], scores[mine]
+            masks = {}
+            if row.run.predicts_masks:
+                masks = mask_intervals(predicted, _RESAMPLES, numbers[mine])
             cells[row.name][name] = {
                 "count": len(p),
                 "in_training": name in row.domains,
-                "metrics": _cell_metrics(fake, p, row.run),
+                "metrics": masks | _cell_metrics(fake, p, row.run),
             }
     return cells
 

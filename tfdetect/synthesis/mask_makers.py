@@ -14,13 +14,16 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from tfdetect.core import registry
+from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.walk import Walk
 from tfdetect.imaging.pillow import opened
 from tfdetect.synthesis.photos import Photo
 from tfdetect.synthesis.presets import load_preset
+from tfdetect.synthesis.segmenters import person_region, yolo_regions
 
 _MAX_TRIES = 200
+_MAX_JSON_BYTES = 2**30  # COCO's largest panoptic file has 0.4 GB
 
 
 def draw_mask(
@@ -167,6 +170,7 @@ def objects(
     rng: np.random.Generator,
     coverage: tuple[float, float],
     preset: str = "deeplab_v3_plus_resnet50_pascalvoc",
+    together: bool = False,
 ) -> np.ndarray:
     """Choose an object that an image segmenter of keras-hub finds.
 
@@ -175,8 +179,96 @@ def objects(
         rng: source of random numbers.
         coverage: smallest and largest altered fraction.
         preset: name, address or folder of the segmenter.
+        together: return all but class 0, the background, as one.
     """
-    return pick_region(_label_map(preset, photo), rng, coverage)
+    labels = _label_map(preset, photo)
+    return np.greater(labels, 0) if together else pick_region(labels, rng, coverage)
+
+
+def panoptic(
+    photo: Photo,
+    rng: np.random.Generator,
+    coverage: tuple[float, float],
+    panoptic: str,
+    together: bool = False,
+) -> np.ndarray:
+    """Choose a segment of the photograph's panoptic segmentation.
+
+    Args:
+        photo: the photograph.
+        rng: source of random numbers.
+        coverage: smallest and largest altered fraction.
+        panoptic: a JSON file in COCO's panoptic format, whose PNG files lie in a folder of its
+            name beside it; or a folder of PNG files alone, named like the photographs. Colors are
+            numbers R + 256 G + 65536 B, gray values and palette entries are numbers themselves;
+            0 is no segment.
+        together: return all things of the JSON file, or all segments of a folder, as one.
+    """
+    found = _panoptic(panoptic).get(Path(photo.name).stem)
+    if found is None:
+        raise UserError(f"{photo.name}: no panoptic segmentation of it in {panoptic}")
+    file, segments, things = found
+    with opened(file) as image:
+        colors = photo.fit(image).astype(np.int64)
+    labels = colors if colors.ndim == 2 else colors[..., :3] @ (1, 256, 65536)
+    if labels.shape != photo.size:
+        raise UserError(f"{photo.name}: its segmentation {file} has another size")
+    if segments is None:
+        segments = things = set(np.unique(labels).tolist()) - {0}
+    masks = np.stack([labels == number for number in sorted(things if together else segments)] or
+                     [np.zeros(photo.size, bool)])  # fmt: skip
+    return _choose(masks, photo, rng, coverage, together)
+
+
+def yolo(
+    photo: Photo,
+    rng: np.random.Generator,
+    coverage: tuple[float, float],
+    model: str,
+    together: bool = False,
+) -> np.ndarray:
+    """Choose an object that an exported YOLO network finds: its mask, or its box.
+
+    Args:
+        photo: the photograph.
+        rng: source of random numbers.
+        coverage: smallest and largest altered fraction.
+        model: ONNX file, see `segmenters.yolo_regions`.
+        together: return all objects as one.
+    """
+    return _choose(yolo_regions(model, photo.pixels), photo, rng, coverage, together)
+
+
+def person(
+    photo: Photo, rng: np.random.Generator, coverage: tuple[float, float], model: str
+) -> np.ndarray:
+    """Return where people are.
+
+    Args:
+        photo: the photograph.
+        rng: not used: the region is always the same.
+        coverage: not used.
+        model: .tflite file, see `segmenters.person_region`.
+    """
+    return _choose(person_region(model, photo.pixels)[None], photo, rng, coverage)
+
+
+def _choose(
+    masks: np.ndarray,
+    photo: Photo,
+    rng: np.random.Generator,
+    coverage: tuple[float, float],
+    together: bool = False,
+) -> np.ndarray:
+    """Return one of masks bool [n, H, W], preferably with an area in `coverage`, or all as one."""
+    masks = masks[masks.any((1, 2))]
+    if not len(masks):
+        raise UserError(f"{photo.name}: nothing was found in it")
+    if together:
+        return np.any(masks, 0)
+    areas = masks.mean((1, 2))
+    fitting = np.flatnonzero((areas >= coverage[0]) & (areas <= coverage[1]))
+    return masks[rng.choice(fitting if len(fitting) else len(masks))]
 
 
 def pick_region(
@@ -196,6 +288,32 @@ def _segmentations(folder: str) -> dict[str, Path]:
     if not found:
         raise UserError(f"There is no PNG in the folder of segmentations {folder}.")
     return found
+
+
+@lru_cache(1)
+def _panoptic(source: str) -> dict[str, tuple[Path, set[int] | None, set[int]]]:
+    """Return the PNG, the segments and those of them that are things, by the photograph's stem."""
+    path = Path(source)
+    if path.suffix.lower() != ".json":
+        return {stem: (file, None, set()) for stem, file in _segmentations(source).items()}
+    document = read_object(path, _MAX_JSON_BYTES)
+    try:
+        names = {image["id"]: image["file_name"] for image in document.get("images", ())}
+        things = {kind["id"] for kind in document["categories"] if kind.get("isthing", 1)}
+        return {
+            Path(names.get(each["image_id"], each["file_name"])).stem: (
+                path.with_suffix("") / each["file_name"],
+                {s["id"] for s in each["segments_info"] if not s.get("iscrowd")},
+                {s["id"] for s in each["segments_info"]
+                 if s["category_id"] in things and not s.get("iscrowd")},
+            )
+            for each in document["annotations"]
+        }  # fmt: skip
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not in COCO's panoptic format: annotations with image_id, file_name and "
+            "segments_info (id, category_id), and categories (id, isthing)."
+        ) from error
 
 
 @lru_cache(8)

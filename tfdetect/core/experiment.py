@@ -167,6 +167,24 @@ class Freeze(Document):
         return self
 
 
+class LowRank(Document):
+    """Low-rank adaptation: the backbone is frozen, but for small matrices beside its weights.
+
+    Attributes:
+        rank: of the product of two matrices that is added to the weights of each named layer.
+        targets: dense layers of the backbone whose names match one of these shell patterns; by
+            default the queries and values of attention.
+        alpha: the product is multiplied by alpha / rank; by default by 1.
+        start: "zero": the product is 0 at first. "residual": it starts as the smallest singular
+            components of the weights, and the larger ones are frozen, as Effort does.
+    """
+
+    rank: int = Field(8, gt=0, le=4096)
+    targets: tuple[str, ...] = ()
+    alpha: float | None = Field(None, gt=0, le=1e6)
+    start: Literal["zero", "residual"] = "zero"
+
+
 class Model(Document):
     """The detector: front-end, backbone, heads, weights.
 
@@ -179,6 +197,7 @@ class Model(Document):
         weights: initial weights of the backbone: "none", "imagenet", a preset's name, or a path
             to a run or a .keras file.
         freeze: which layers of the backbone are not trained.
+        lora: low-rank adaptation of the backbone, in place of `freeze`; null for none.
         head: classifier on the features.
         head_options: keyword arguments of the head's function.
         dropout: fraction that the head drops in training.
@@ -194,6 +213,7 @@ class Model(Document):
     options: dict[str, Any] = {}
     weights: str = "none"
     freeze: Freeze = Freeze()
+    lora: LowRank | None = None
     head: str = "linear"
     head_options: dict[str, Any] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -444,6 +464,13 @@ class Experiment(Document):
                 "training.cache_features needs model.freeze: {fraction: 1}, no training.stages and "
                 "no model.mask_head"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _adapted(self):
+        rules = [self.model.freeze, *(stage.freeze for stage in self.training.stages)]
+        if self.model.lora is not None and any(rule != Freeze() for rule in rules):
+            raise ValueError("model.lora freezes the whole backbone: leave freeze out")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from tfdetect.core.experiment import Experiment, Freeze, Model
 from tfdetect.core.options import check_options
 from tfdetect.core.text import user_path
 from tfdetect.models.backbones import Backbone, build_backbone, inflate
+from tfdetect.models.low_rank import adapt, adapted_layers, freeze_all_but_low_rank
 from tfdetect.models.pyramid import with_maps
 from tfdetect.models.spectral_front_ends import Standardize
 
@@ -50,6 +51,8 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     backbone = _build_backbone(model, shape, "none" if is_path else model.weights)
     if is_path:
         _load_backbone(backbone.model, user_path(model.weights))
+    if model.lora is not None:
+        adapt(backbone.model, model.lora)
     backbone.model.autocast = False  # its layers cast, those that should
     x = _scale(model, images, filtered)
 
@@ -179,13 +182,17 @@ def learn_statistics(
 def freeze(detector: keras.Model, rule: Freeze) -> None:
     """Freeze the layers of the backbone that the rule names, and unfreeze the others.
 
+    Where layers are adapted by low-rank matrices, these alone are trained.
     Frozen batch normalization uses its moving averages. A compiled detector must be
     compiled again.
 
     Raises:
         UserError: a pattern matches no layer, or there are fewer layers than are to be frozen.
     """
-    leaves = backbone_layers(backbone_of(detector))
+    backbone = backbone_of(detector)
+    if adapted_layers(backbone):
+        return freeze_all_but_low_rank(backbone)
+    leaves = backbone_layers(backbone)
     for leaf in leaves:
         leaf.trainable = True
     if rule.names:
@@ -212,6 +219,11 @@ def describe(detector: keras.Model) -> str:
     leaves = backbone_layers(backbone)
     frozen = sum(not layer.trainable for layer in leaves)
     trainable = sum(int(keras.ops.size(v)) for v in detector.trainable_variables)
+    if adapted := adapted_layers(backbone):
+        return (
+            f"{backbone.name}: {detector.count_params():,} parameters, {trainable:,} of them "
+            f"trainable; low-rank matrices in {len(adapted)} layers"
+        )
     return (
         f"{backbone.name}: {detector.count_params():,} parameters, {trainable:,} of them "
         f"trainable; {frozen} of {len(leaves)} backbone layers frozen"

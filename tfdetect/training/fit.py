@@ -14,6 +14,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, Stage
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
+from tfdetect.models.low_rank import merge
 from tfdetect.training.cached_features import on_features
 from tfdetect.training.callbacks import (
     ImagesPerSecond,
@@ -172,6 +173,7 @@ def fit(
             "the command that prepared them again, which fixes them; then continue with --resume."
         ) from error
     _load_best(job.trained, state)
+    merge(job.detector)
     return FitResult(job.detector, state, interrupted)
 
 

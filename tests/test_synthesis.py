@@ -341,6 +341,20 @@ def test_what_a_fill_leaves_as_it_was_is_no_forgery(tmp_path):
     assert listed.count("realfake") == 2 and "flat" not in listed
 
 
+def test_pairs_of_whole_photographs_mixed_with_their_original():
+    class Inverting:
+        def reconstruct(self, image):
+            return 255 - image
+
+    photo = photo_of(32, 40)
+    asked = settings(masks=("whole",), fills=("autoencoder",), mix=(0.25, 0.5))
+    item = forge.Item("photo0.png", 0, "autoencoder", None)
+    forged, mask, row = forge.forge(photo, item, asked, None, Inverting())
+    assert mask.all() and row["coverage"] == 1 and 0.25 <= row["mix"] <= 0.5
+    expected = row["mix"] * photo.pixels + (1 - row["mix"]) * (255.0 - photo.pixels)
+    np.testing.assert_allclose(forged, expected, atol=0.51)
+
+
 def test_donors_of_any_size_are_brought_to_size():
     for shape in ((20, 300, 3), (100, 10, 3), (40, 56, 3)):
         donor = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
@@ -536,6 +550,15 @@ def test_fakefake_by_an_autoencoder_trained_here(photographs, tmp_path):
         )
         expected = np.where(mask > 0, trained.reconstruct(original), original)
         assert np.array_equal(forged, expected)
+    pairs = make(photographs, tmp_path / "pairs", settings(
+        masks=("whole",), fills=("autoencoder",), variants=1,
+        autoencoder=str(tmp_path / "one/autoencoder.keras"),
+    ))  # fmt: skip
+    whole = next(row for row in pairs if not row["error"])
+    original, mask, forged = map(
+        read_picture, synthesize_dataset.files(tmp_path / "pairs", whole, asked)
+    )
+    assert mask.all() and np.array_equal(forged, trained.reconstruct(original))
     given = settings(fills=("autoencoder",), variants=1,
                      autoencoder=str(tmp_path / "one/autoencoder.keras"))  # fmt: skip
     make(photographs, tmp_path / "two", given)
@@ -624,6 +647,8 @@ def test_diffusion_models_that_cannot_be_had_say_the_way_out(photographs, tmp_pa
     (["--masks", "segments"], "needs --segmentations"),
     (["--masks", "yolo"], "needs --yolo FILE: a network as ONNX"),
     (["--masks", "person"], "needs --person FILE: selfie_segmentation.tflite of MediaPipe"),
+    (["--masks", "whole"], "nothing for the fill 'copy_move' to go by. Give --fill autoencoder"),
+    (["--mix", "0.2,1"], "argument --mix: expected two fractions from 0 to below 1"),
     (["--fill", "diffusion"], "needs --prompt"),
     (["--captions", "no/such.csv", "--fill", "diffusion"], "Cannot read no/such.csv"),
 ])  # fmt: skip

@@ -31,6 +31,8 @@ def parser() -> cli.Parser:
              "then: tfdetect train --dataset forgeries --experiment localizer"),
             ("tfdetect synthesize --source photos/ --output forgeries/ --size 256 --variants 4 "
              "--fill copy_move,splice", "four forgeries of each photograph, by two methods"),
+            ("tfdetect synthesize --source photos/ --output pairs/ --masks whole --fill "
+             "autoencoder", "of each photograph a generated image with the same content, to train a classifier"),
             ("tfdetect synthesize --source photos/ --output forgeries/ --masks yolo "
              "--yolo yolo11n-seg.onnx", "alter objects that a YOLO network finds"),
         ],
@@ -63,6 +65,9 @@ def parser() -> cli.Parser:
                       "(default: 0.02,0.4)")
     what.add_argument("--edge", type=float, default=2, metavar="PIXELS",
                       help="width of the soft edge inside the mask (default: 2)")
+    what.add_argument("--mix", type=_mix, default="0,0", metavar="LOW,HIGH",
+                      help="fraction of the photograph that is mixed into the altered pixels, 0 to "
+                      "below 1, drawn for each forgery (default: 0,0)")
     what.add_argument("--copy-rotation", type=_degrees, default=0, metavar="DEGREES",
                       help="fill 'copy_move': turn copies by up to so many degrees, 0 to 180 "
                       "(default: 0)")
@@ -176,7 +181,7 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     """
     from tfdetect.core.errors import unknown
     from tfdetect.core.registry import FILLS, MASKS
-    from tfdetect.synthesis.forge import Settings, read_captions
+    from tfdetect.synthesis.forge import RECONSTRUCTIONS, Settings, read_captions
     from tfdetect.synthesis.photos import MIN_SIDE
 
     masks, fills = tuple(args.masks), tuple(args.fill)
@@ -195,6 +200,11 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     prompts = {"": tuple(args.prompt)} if args.prompt else {}
     if args.captions:
         prompts |= read_captions(args.captions)
+    if "whole" in masks and (others := set(fills) - {*RECONSTRUCTIONS, "diffusion"}):
+        raise UserError(
+            f"--masks whole leaves nothing for the fill {min(others)!r} to go by. Give "
+            "--fill autoencoder, vae or diffusion."
+        )
     if "diffusion" in fills and not prompts:
         raise UserError("The fill 'diffusion' needs --prompt TEXT or --captions FILE.")
     fill_options: dict[str, dict] = {}
@@ -203,7 +213,7 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     if args.copy_rotation or args.copy_scale != (1, 1):
         fill_options["copy_move"] = {"rotation": args.copy_rotation, "scale": args.copy_scale}
     return Settings(
-        masks, fills, args.variants, args.coverage, args.edge, args.size, args.encode,
+        masks, fills, args.variants, args.coverage, args.edge, args.mix, args.size, args.encode,
         args.quality, args.seed, mask_options, fill_options, prompts, args.autoencoder,
         args.max_pixels or MAX_PIXELS,
     )  # fmt: skip
@@ -217,6 +227,19 @@ def _coverage(text: str) -> tuple[float, float]:
     if not 0 <= low < high <= 1:
         raise argparse.ArgumentTypeError(
             "expected two fractions from 0 to 1, the lower one first, for example 0.02,0.4, "
+            f"received {text!r}"
+        )
+    return low, high
+
+
+def _mix(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low <= high < 1:
+        raise argparse.ArgumentTypeError(
+            "expected two fractions from 0 to below 1, the lower one first, for example 0,0.5, "
             f"received {text!r}"
         )
     return low, high

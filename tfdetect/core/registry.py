@@ -438,6 +438,7 @@ MASKS = Registry(
         "brush": Entry("tfdetect.synthesis.mask_makers:brush"),
         "polygon": Entry("tfdetect.synthesis.mask_makers:polygon"),
         "rectangle": Entry("tfdetect.synthesis.mask_makers:rectangle"),
+        "whole": Entry("tfdetect.synthesis.mask_makers:whole"),
         "blob": Entry("tfdetect.synthesis.mask_makers:blob"),
         "segments": Entry("tfdetect.synthesis.mask_makers:segments"),
         "objects": Entry("tfdetect.synthesis.mask_makers:objects"),

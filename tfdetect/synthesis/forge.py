@@ -29,8 +29,8 @@ _TEST, _VALIDATION = 0.15, 0.1  # fractions of the photographs
 
 Row = dict[str, Any]  # how a forgery was made, by `COLUMNS`
 COLUMNS = (
-    "id", "kind", "source", "split", "mask", "fill", "options", "coverage", "edge", "donor",
-    "prompt", "seed", "width", "height", "encoding", "error",
+    "id", "kind", "source", "split", "mask", "fill", "options", "coverage", "edge", "mix",
+    "donor", "prompt", "seed", "width", "height", "encoding", "error",
 )  # fmt: skip
 
 
@@ -44,6 +44,8 @@ class Settings:
         variants: number of forgeries of each photograph.
         coverage: smallest and largest fraction of the photograph that is altered.
         edge: width in pixels of the soft edge inside the mask.
+        mix: smallest and largest fraction of the photograph's own pixel values that is mixed into
+            the altered ones.
         size: photographs are scaled and cropped to this side in pixels; None keeps their size.
         encode: "webp" or "png", both lossless, or "jpeg"; for originals and forgeries alike.
         quality: quality of JPEG, 1 to 100.
@@ -62,6 +64,7 @@ class Settings:
     variants: int = 1
     coverage: tuple[float, float] = (0.02, 0.4)
     edge: float = 2.0
+    mix: tuple[float, float] = (0.0, 0.0)
     size: int | None = None
     encode: str = "webp"
     quality: int = 95
@@ -181,13 +184,15 @@ def forge(
     if "autoencoder" in accepted:
         extra["autoencoder"] = autoencoder
     filled = fill(photo.pixels, mask, rng, **fill_options, **extra)
-    forged = paste(photo.pixels, filled, soften(mask, settings.edge))
+    mix = rng.uniform(*settings.mix)
+    forged = paste(photo.pixels, filled, np.float32(1 - mix) * soften(mask, settings.edge))
     if np.array_equal(forged, photo.pixels):
         raise UserError(f"{item.photo}: the fill {item.fill!r} changes nothing inside the mask")
     return forged, mask, {
         "id": item.id, "kind": item.kind, "source": item.photo, "mask": name, "fill": item.fill,
         "options": json.dumps({"mask": mask_options, "fill": fill_options}),
-        "coverage": round(float(mask.mean()), 6), "edge": settings.edge, "donor": item.donor,
+        "coverage": round(float(mask.mean()), 6), "edge": settings.edge, "mix": round(mix, 4),
+        "donor": item.donor,
         "prompt": extra.get("prompt"), "seed": settings.seed,
         "width": photo.size[1], "height": photo.size[0],
         "encoding": settings.encode + (f" {settings.quality}" if settings.encode == "jpeg" else ""),

@@ -1,7 +1,8 @@
 """Mask makers: they choose which pixels of a photograph are altered.
 
 Each is a function `(photo, rng, coverage, **options) -> bool [H, W]`. `coverage` is the wanted
-range of the altered fraction; `draw_mask` draws until a mask is in this range.
+range of the altered fraction; `draw_mask` draws until a mask is in this range. Only `whole` has no
+choice, and takes neither.
 """
 
 import math
@@ -49,6 +50,8 @@ def draw_mask(
         UserError: None of 200 masks fits.
     """
     maker = registry.MASKS.load(name)
+    if maker is whole:
+        return whole(photo)
     low, high = coverage
     for _ in range(_MAX_TRIES):
         mask = maker(photo, rng, coverage, **options)
@@ -57,6 +60,15 @@ def draw_mask(
     raise UserError(
         f"{photo.name}: no mask {name!r} covers {low:.0%} to {high:.0%} of it in {_MAX_TRIES} tries"
     )
+
+
+def whole(photo: Photo) -> np.ndarray:
+    """Return a mask of the whole photograph.
+
+    With a fill that reproduces the photograph this gives aligned pairs: an authentic image and a
+    generated one of the same content, size and file history (Rajan et al., ICLR 2025).
+    """
+    return np.ones(photo.size, bool)
 
 
 def brush(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float]) -> np.ndarray:

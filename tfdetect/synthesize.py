@@ -32,7 +32,8 @@ def parser() -> cli.Parser:
             ("tfdetect synthesize --source photos/ --output forgeries/ --size 256 --variants 4 "
              "--fill copy_move,splice", "four forgeries of each photograph, by two methods"),
             ("tfdetect synthesize --source photos/ --output pairs/ --masks whole --fill "
-             "autoencoder", "of each photograph a generated image with the same content, to train a classifier"),
+             "autoencoder",
+             "of each photograph a generated image with the same content, to train a classifier"),
             ("tfdetect synthesize --source photos/ --output forgeries/ --masks yolo "
              "--yolo yolo11n-seg.onnx", "alter objects that a YOLO network finds"),
         ],

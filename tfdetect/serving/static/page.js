@@ -233,14 +233,17 @@ function gather(task) {
     } catch (error) {
       box.lastChild.textContent = fill(t.evidence_failed, {reason: error.message});
     }
-    byId("status").textContent = fill(t.evidence_done, {name: task.file.name});
+    const {textContent: headline} = task.item.querySelector("h3");
+    byId("status").textContent = fill(t.evidence_done, {name: task.file.name, headline});
   });
 }
 
 function showEvidence(task, box, {headline, tone, reasons, lines}) {
   const title = task.item.querySelector("h3");
   const shown = task.item.textContent;
-  const more = title.textContent === headline ? [] : reasons.filter((each) => !shown.includes(each));
+  const more = title.textContent === headline ? []
+    : [fill(t.evidence_changed, {headline: title.textContent}),
+      ...reasons.filter((each) => !shown.includes(each))];
   title.textContent = headline;
   task.item.className = `result ${tone}`;
   const listed = (some) => element("dl", {}, ...some.flatMap((line) => [

@@ -155,16 +155,18 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     )
 
 
-def fit_small(root, folder, overrides=(), devices=None, data_dir=None, callbacks=()):
+def fit_small(
+    root, folder, overrides=(), devices=None, data_dir=None, callbacks=(), plan=None, parent=None
+):
     """Fits without the rest of the run; returns the detector and its state."""
     from tfdetect.data.plan import find_data, make_plan
-    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.training_stream import Replay, training_data
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.callbacks import ReportBrokenFiles
     from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import fit, set_seed_and_precision
 
-    plan = make_plan(str(root), None, [*SMALL, *overrides], data_dir)
+    plan = plan or make_plan(str(root), None, [*SMALL, *overrides], data_dir)
     catalog, experiment = find_data(plan, progress=False), plan.experiment
     classes, masks = len(plan.spec.class_names), experiment.model.mask_head is not None
     devices = devices or configure_devices(virtual=1)
@@ -172,14 +174,19 @@ def fit_small(root, folder, overrides=(), devices=None, data_dir=None, callbacks
     folder.mkdir(exist_ok=True)
     train, held_out = catalog.split("train"), catalog.split("validation")
     size = experiment.training.batch_size
-    data = training_data(catalog, train, experiment.data, classes, size, 0, masks)
+    training, replay = experiment.training, None
+    if training.replay:
+        replay = Replay(frozenset(parent.info.dataset.roots), training.replay)
+    data = training_data(
+        catalog, train, experiment.data, classes, size, 0, masks, training.curriculum, replay
+    )
     cluster = devices.workers.cluster if devices.workers else None
     validation = validation_data(catalog, held_out, experiment.data, classes, size, masks, cluster)
     callbacks = [ReportBrokenFiles(data, lambda paths: None), *callbacks]
     result = fit(
         experiment, classes, data, validation,
         lambda: unaugmented_images(catalog, train, experiment.data, size),
-        devices, folder, callbacks, log=lambda text: None, verbose=0,
+        devices, folder, callbacks, log=lambda text: None, verbose=0, parent=parent,
     )  # fmt: skip
     return result.detector, result.state
 

@@ -3,19 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from conftest import write_images
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Data
+from tfdetect.core.experiment import Curriculum, Data
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.loading import image_dataset, load_image
 from tfdetect.data.sampling import StratifiedOrder, find_strata
 from tfdetect.data.sources import Files
-from tfdetect.data.training_stream import stream_of, training_data
+from tfdetect.data.training_stream import CONSTANT, Replay, stream_of, training_data
 from tfdetect.data.validation_stream import validation_data
+from tfdetect.imaging.draws import Part
 
 
 def stream(root, batch_size=8, seed=1, **data):
@@ -176,12 +178,15 @@ def uneven(tmp_path):
     return f"{tmp_path / 'one'}+{tmp_path / 'two'}"
 
 
-def uneven_stream(name, batch_size=16, **settings):
+def uneven_stream(name, batch_size=16, curriculum=CONSTANT, replay=None, **settings):
     spec, folders = load_spec(name)
     catalog = build_catalog(spec, folders, progress=False)
     table = catalog.split("train")
     data = Data(image_size=8, **settings)
-    return training_data(catalog, table, data, 2, batch_size, 1), table
+    stream = training_data(
+        catalog, table, data, 2, batch_size, 1, curriculum=curriculum, replay=replay
+    )  # fmt: skip
+    return stream, table
 
 
 def test_balanced_sampling_draws_classes_alike_and_every_image_once_a_pass(uneven):
@@ -249,3 +254,84 @@ def test_domains_are_drawn_by_the_square_root_of_their_size():
     drawn = order.indices(tf.range(4800, dtype=tf.int64), 48, 0).numpy()
     assert (labels[drawn] == 0).mean() == pytest.approx(0.5)
     assert ((domains[drawn] == "b").mean()) == pytest.approx(1 / 12, abs=0.01)
+
+
+def curriculum(by, *points):
+    return Curriculum(by=by, points=[{"step": step, "shares": shares} for step, shares in points])
+
+
+def test_shares_of_a_curriculum_are_those_of_the_images_drawn(uneven):
+    plan = curriculum("dataset", (10, {"one": 1}), (30, {"one": 1, "two": 3}), (31, {"two": 1}))
+    stream, table = uneven_stream(uneven, curriculum=plan)
+    second = table["dataset"].to_numpy() == "two"
+    picked = draws(stream, 40)
+    drawn = second[picked].mean(axis=1)
+    assert not drawn[:11].any() and drawn[31:].all()
+    # A line from 0 to 3/4 of a batch of 16.
+    line = 0.75 * np.arange(20) / 20
+    np.testing.assert_allclose(drawn[10:30], line, atol=1.5 / 16)
+    assert second[picked[10:30]].sum() == pytest.approx(16 * line.sum(), abs=1)
+    # No image of a dataset is drawn again before all were drawn, over all points.
+    counts = np.bincount(picked.ravel(), minlength=len(second))
+    for rows in (second, ~second):
+        assert counts[rows].min() > 2 and np.ptp(counts[rows]) <= 1
+    # The position alone decides.
+    batch = stream.sampler.indices(tf.range(320, 336, dtype=tf.int64)).numpy()
+    np.testing.assert_array_equal(batch, picked[20])
+    weights = stream.sampler.whole.weights_at(tf.constant(20, tf.int64)).numpy()
+    codes = stream.sampler.strata.numpy()
+    assert weights[np.unique(codes[second])].sum() == pytest.approx(0.375)
+
+
+def test_workers_draw_their_parts_of_a_curriculums_batches(uneven):
+    plan = curriculum("dataset", (0, {"one": 1}), (6, {"two": 1}))
+    stream, _ = uneven_stream(uneven, curriculum=plan, augment=[{"name": "flip"}])
+    whole = next(iter(stream.batches(4)))[0].numpy()
+    parts = [next(iter(stream.batches(4, Part(first, 8, 16))))[0].numpy() for first in (0, 8)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_a_curriculum_keeps_the_classes_balanced_where_that_is_asked(uneven):
+    plan = curriculum("dataset", (0, {"one": 3, "two": 1}), (20, {"one": 1, "two": 3}))
+    stream, table = uneven_stream(uneven, curriculum=plan, balance="sample")
+    labels = table["label"].to_numpy()[draws(stream, 30)]
+    assert np.abs(labels.sum(axis=1) - 8).max() <= 1
+
+
+def test_images_without_a_generator_keep_their_share(uneven):
+    stream, table = uneven_stream(uneven)
+    generators = np.where(table["label"].to_numpy() == 0, None, table["dataset"].to_numpy())
+    named = table.drop_columns("generator").append_column("generator", pa.array(generators))
+    data, plan = Data(image_size=8), curriculum("generator", (0, {"one": 1}), (8, {"two": 1}))
+    spec, folders = load_spec(uneven)
+    catalog = build_catalog(spec, folders, progress=False)
+    stream = training_data(catalog, named, data, 2, 16, 1, curriculum=plan)
+    drawn = draws(stream, 24)
+    authentic = (table["label"].to_numpy() == 0).mean()
+    assert (generators[drawn] == None).mean() == pytest.approx(authentic, abs=0.01)  # noqa: E711
+    assert not (generators[drawn[8:]] == "one").any()
+    with pytest.raises(UserError, match="Unknown generator in training.curriculum 'on'.*'one'"):
+        training_data(
+            catalog, named, data, 2, 16, 1, curriculum=curriculum("generator", (0, {"on": 1}))
+        )
+
+
+def test_replay_draws_a_fraction_of_each_batch_from_old_data(uneven):
+    replay = Replay(frozenset({"one"}), 0.25)
+    stream, table = uneven_stream(uneven, replay=replay)
+    old = table["dataset"].to_numpy() == "one"
+    batches = draws(stream, 20)
+    assert (old[batches].sum(axis=1) == 4).all()
+    # An epoch goes over the new images once.
+    assert stream.count == round((~old).sum() / 0.75)
+    assert np.ptp(np.bincount(batches.ravel(), minlength=len(old))[~old]) <= 1
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"by": "dataset"}, "has by"), ({"points": [{"step": 0, "shares": {"a": 1}}]}, "has by"),
+    ({"by": "dataset", "points": [{"step": 0, "shares": {"a": 0}}]}, "above 0"),
+    ({"by": "dataset", "points": [{"step": 3, "shares": {"a": 1}}] * 2}, "ascend"),
+])  # fmt: skip
+def test_wrong_curricula_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Curriculum(**wrong)

@@ -42,7 +42,7 @@ TRANSFER = {
     "training.early_stopping": 3,
     "training.monitor": "loss",  # the original's is the training loss, ours the validation's
     "training.label_smoothing": 0,
-    "training.tensorboard_histograms": 1,
+    "training.tensorboard.histograms": 1,
 }
 THESIS = {
     "data.image_size": (224, 224),

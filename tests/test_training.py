@@ -115,6 +115,32 @@ def test_resume_goes_on_to_the_same_weights(folder_dataset, tmp_path, overrides,
     ]
 
 
+@pytest.mark.slow
+def test_a_curriculum_resumes_to_the_same_weights(folder_dataset, tmp_path):
+    second = write_dataset(tmp_path / "second")
+    shares = "{by: dataset, points: [{step: 0, shares: {pictures: 1}}, {step: 20, shares: "\
+             "{pictures: 1, second: 3}}]}"  # fmt: skip
+    overrides = ["training.epochs=3", "training.checkpoint_minutes=0",
+                 f"training.curriculum={shares}"]  # fmt: skip
+
+    class Killed(Exception):
+        pass
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 25:
+                raise Killed
+
+    def fit(folder, *callbacks):
+        both = f"{folder_dataset}+{second}"
+        return fit_small(both, tmp_path / folder, overrides, callbacks=callbacks)[0]
+
+    with pytest.raises(Killed):
+        fit("parts", Kill())
+    for a, b in zip(fit("whole").get_weights(), fit("parts").get_weights(), strict=True):
+        assert np.array_equal(a, b)
+
+
 ACCUMULATED = [
     "model.backbone=frank_cnn", "model.options={}", "model.head=flatten", "training.ema=0.9",
     "training.optimizer={name: sgd, learning_rate: 0.05, momentum: 0.9, clip_norm: 1.0}",

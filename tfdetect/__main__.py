@@ -29,6 +29,7 @@ TASKS = {
         "calibrate": "make P(fake) a probability, and choose thresholds",
         "compare": "test whether runs differ by more than chance",
         "matrix": "train on each generator and test on all",
+        "study": "learning curves, and variants of a setting compared",
         "benchmark": "measure runs on standard benchmarks, beside published figures",
     },
     "Prepare data": {

@@ -24,6 +24,8 @@ def parser() -> cli.Parser:
              "a shipped dataset and experiment, with one value changed"),
             ("tfdetect train --dataset path/to/folder --model npr",
              "a published detector on your own images"),
+            ("tfdetect train --from saved_models/RUN --dataset path/to/new --replay 0.3",
+             "adapt a run to new images; says what it gained there and forgot of its old data"),
             ("tfdetect train --dataset path/to/folder --cluster 10.0.0.1:7000,10.0.0.2:7000 "
              "--task 0",
              "on two machines: the same command with --task 1 on the second"),
@@ -33,7 +35,14 @@ def parser() -> cli.Parser:
     cli.add_dataset(data, "Images to train on (default: those that the experiment names)")
     data.add_argument("--strict", action="store_true", help="refuse data that a quick audit finds "
                       "unreliable, instead of warning")  # fmt: skip
-    cli.add_experiment(p.add_argument_group("experiment"))
+    experiment = p.add_argument_group("experiment")
+    cli.add_experiment(experiment)
+    experiment.add_argument("--from", dest="from_run", metavar="RUN", help="start from a finished "
+                            "run: its detector and preprocessing are kept, and trained as it was "
+                            "or, with --experiment, in that way")  # fmt: skip
+    experiment.add_argument("--replay", type=cli.fraction, metavar="FRACTION", help="with --from: "
+                            "fraction of each batch that is drawn from the run's own training "
+                            "data, so that it forgets less (default: 0)")  # fmt: skip
     devices = p.add_argument_group("devices")
     cli.add_devices(devices)
     devices.add_argument("--virtual-devices", type=cli.count, metavar="N",
@@ -76,9 +85,10 @@ def main(argv: list[str]) -> int:
         )
         quiet = {"progress": False, "log": lambda text: None}
     training = prepare_training(
-        args.dataset, args.experiment, model=args.model, overrides=args.overrides,
-        data_dir=args.data_dir, authentic=args.authentic, output=args.output, name=args.name,
-        resume=args.resume, gpus=args.gpus, gpu_memory_limit=args.gpu_memory_limit,
+        args.dataset, args.experiment, model=args.model, from_run=args.from_run,
+        replay=args.replay, overrides=args.overrides, data_dir=args.data_dir,
+        authentic=args.authentic, output=args.output, name=args.name, resume=args.resume,
+        gpus=args.gpus, gpu_memory_limit=args.gpu_memory_limit,
         virtual_devices=args.virtual_devices, cluster=cluster, strict=args.strict, **quiet,
     )  # fmt: skip
     if args.dry_run:
@@ -93,6 +103,7 @@ def main(argv: list[str]) -> int:
         return 0
     run = training.run(images_in_report=not args.no_images)
 
+    from tfdetect.evaluation.result_tables import transfer_tables
     from tfdetect.evaluation.summary import summary, summary_rows
 
     report = run.path / "report.html"
@@ -100,11 +111,14 @@ def main(argv: list[str]) -> int:
     if args.json:
         console.print_json({
             "run": run.path, "status": run.info.status, "test": summary(run.results, "test"),
-            "report": report if report.is_file() else None,
+            "report": report if report.is_file() else None, "transfer": run.transfer,
         })  # fmt: skip
         return code
     if "test" in run.results:
         console.table(summary_rows(run.results, "test"), title="Results on the test split")
+        console.result()
+    for found in transfer_tables(run.transfer):
+        console.table(found.rows, found.headers, title=found.title)
         console.result()
     console.result(f"run     {run.path}")
     if report.is_file():

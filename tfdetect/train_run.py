@@ -1,5 +1,6 @@
 """One training, from a plan to a finished run, in the order in which things happen."""
 
+import json
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -9,18 +10,21 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import csv_text
 from tfdetect.core.provenance import command_line, provenance
-from tfdetect.core.run import Run, read_run
+from tfdetect.core.run import TRANSFER, Run, read_run
 from tfdetect.core.run_info import RunInfo, View
 from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog, check_unusable
 from tfdetect.data.plan import Plan, dataset_info
 from tfdetect.data.scan_result import IS_MASK
+from tfdetect.data.warm_start import ancestor
 
 if TYPE_CHECKING:
     import keras
+    import pyarrow as pa
     import tensorflow as tf
 
+    from tfdetect.evaluation.transfer import Start
     from tfdetect.training.devices import Devices
     from tfdetect.training.fit import FitResult
 
@@ -37,6 +41,7 @@ def train_run(
     pruner: Callable[[int, float], bool] | None = None,
     trial: bool = False,
     command: str | None = None,
+    start: "Start | None" = None,
 ) -> Run:
     """Train, evaluate, calibrate and export a detector; resume where `path` has a state.
 
@@ -50,12 +55,14 @@ def train_run(
             where it returns true, the training ends.
         trial: of a search: evaluated on validation alone, without report and SavedModel.
         command: that repeats the training; by default the one that started this process.
+        start: the run that the training starts from.
 
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
     """
     from tfdetect.evaluation.calibrate_run import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.evaluation.transfer import measure_transfer
     from tfdetect.models.exports import export_finished_run
     from tfdetect.models.saving import save_detector
     from tfdetect.training.callbacks import Pruner
@@ -70,7 +77,8 @@ def train_run(
     trackers: Trackers | None = None
     try:
         # 1. What the run starts from.
-        _begin(writer, plan, catalog, devices, command or command_line("train"))
+        parent = start.run if start else None
+        _begin(writer, plan, catalog, devices, command or command_line("train"), parent)
         _check_workers(plan, catalog, devices)
         skipped = _SkippedFiles(writer, catalog)
         writer.update(precision=set_seed_and_precision(experiment, devices, log))
@@ -81,8 +89,9 @@ def train_run(
         if pruner is not None:
             callbacks.insert(0, Pruner(monitor_of(experiment.training), pruner))
         fitted = _fit(
-            plan, catalog, devices, writer.path, skipped, callbacks, progress=progress, log=log
-        )
+            plan, catalog, devices, writer.path, skipped, callbacks, parent,
+            progress=progress, log=log,
+        )  # fmt: skip
         detector, state = fitted.detector, fitted.state
         save_detector(detector, writer.path / "model.keras")
         writer.write_text("history.csv", csv_text(state.history))
@@ -101,12 +110,19 @@ def train_run(
         elif plan.spec.pretraining:
             log(f"weights for other trainings: --set model.weights={writer.final}")
         else:
+
+            def before_report(run: Run, tables: "dict[str, pa.Table]") -> None:
+                if start:
+                    found = measure_transfer(run, start, catalog, tables, log=log)
+                    writer.write_text(TRANSFER, json.dumps(found, indent=2) + "\n")
+
             run = evaluate_run(
                 run,
                 catalog,
                 images_in_report=images_in_report,
                 log=log,
                 calibrate=CalibrationSettings(keep_hashes=experiment.data.keep_hashes),
+                before_report=before_report,
             ).run
             write_info(run)
             export_finished_run(run, experiment.training.export)
@@ -131,6 +147,7 @@ def assist_run(
     *,
     progress: bool = True,
     log: Callable[[str], None] = console.log,
+    start: "Start | None" = None,
 ) -> None:
     """Train as a worker that is not the chief: the chief writes the run, this one writes nothing.
 
@@ -138,6 +155,7 @@ def assist_run(
         devices: from `configure_devices` with a cluster.
         progress: whether to log each epoch.
         log: called with each line of progress.
+        start: the run that the training starts from.
 
     Raises:
         UserError: another worker is lost, or starts from something else.
@@ -151,7 +169,10 @@ def assist_run(
     _check_workers(plan, catalog, devices)
     with tempfile.TemporaryDirectory() as folder:
         skipped = _SkippedFiles(None, catalog)
-        _fit(plan, catalog, devices, Path(folder), skipped, progress=progress, log=log)
+        parent = start.run if start else None
+        _fit(
+            plan, catalog, devices, Path(folder), skipped, (), parent, progress=progress, log=log
+        )  # fmt: skip
     devices.workers.leave()
 
 
@@ -179,12 +200,13 @@ def _fit(
     folder: Path,
     skipped: "_SkippedFiles",
     callbacks: "Sequence[keras.callbacks.Callback]" = (),
+    parent: Run | None = None,
     *,
     progress: bool,
     log: Callable[[str], None],
 ) -> "FitResult":
     """Prepare the data and train; `folder` is where the training's state and logs are."""
-    from tfdetect.data.training_stream import training_data
+    from tfdetect.data.training_stream import Replay, training_data
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.callbacks import ReportBrokenFiles
     from tfdetect.training.epoch_log import EpochLog
@@ -194,9 +216,13 @@ def _fit(
     batch_size = experiment.training.batch_size
     with_masks = experiment.model.mask_head is not None
     cluster = devices.workers.cluster if devices.workers else None
+    replay = None
+    if parent is not None and experiment.training.replay:
+        names = frozenset(ancestor(parent, experiment).datasets)
+        replay = Replay(names, experiment.training.replay)
     train = training_data(
         catalog, catalog.split("train"), experiment.data, classes, batch_size, experiment.seed,
-        with_masks,
+        with_masks, experiment.training.curriculum, replay,
     )  # fmt: skip
     skipped.add(train.unreadable)
     skipped.check(plan.spec)
@@ -212,19 +238,31 @@ def _fit(
     return fit(
         experiment, classes, train, validation, unaugmented, devices, folder,
         callbacks=[ReportBrokenFiles(train, skipped.add), *callbacks, *log_epochs], log=log,
-        verbose=0,
+        verbose=0, parent=parent,
     )  # fmt: skip
 
 
 def _begin(
-    writer: RunWriter, plan: Plan, catalog: Catalog, devices: "Devices", command: str
+    writer: RunWriter,
+    plan: Plan,
+    catalog: Catalog,
+    devices: "Devices",
+    command: str,
+    parent: Run | None = None,
 ) -> None:
     """Write what the run starts from, or check that a resumed one starts from the same."""
     info = dataset_info(plan.spec, catalog)
+    lineage = () if parent is None else (ancestor(parent, plan.experiment), *parent.info.lineage)
     if not (writer.path / "run.json").exists() and (writer.final / "state").is_dir():
         writer.adopt()
     if (writer.path / "run.json").exists():
-        before = read_run(writer.path).info.dataset
+        begun = read_run(writer.path).info
+        before = begun.dataset
+        if begun.lineage != lineage:
+            raise UserError(
+                f"The run {plan.experiment.training.from_run}, from which this training started, "
+                "is another one now. Start a new training."
+            )
         if before.fingerprint != info.fingerprint:
             raise UserError(
                 f"The data of {catalog.name} changed since the run began (fingerprint "
@@ -249,6 +287,7 @@ def _begin(
             predicts_masks=plan.experiment.model.mask_head is not None,
             pretraining=plan.spec.pretraining,
             dataset=info,
+            lineage=lineage,
             seed=plan.experiment.seed,
             devices=devices.text,
             command=command,

@@ -38,6 +38,7 @@ from tfdetect.api.run_functions import (
     show_front_ends,
 )
 from tfdetect.api.share import push
+from tfdetect.api.study_functions import StudyResults, compare_variants, learning_curve
 from tfdetect.api.training_functions import (
     MatrixResults,
     SearchResults,
@@ -72,12 +73,14 @@ __all__ = [
     "Run",
     "SearchResults",
     "SparkCluster",
+    "StudyResults",
     "UserError",
     "audit",
     "benchmark",
     "calibrate",
     "cluster_generators",
     "compare",
+    "compare_variants",
     "convert",
     "create_detector",
     "ensemble",
@@ -87,6 +90,7 @@ __all__ = [
     "export",
     "export_web",
     "fix",
+    "learning_curve",
     "list_backbones",
     "list_benchmarks",
     "list_datasets",

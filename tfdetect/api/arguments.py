@@ -121,13 +121,15 @@ def plan_of(
     overrides: Overrides,
     data_dir: str | Path | None,
     authentic: str | None,
+    from_run: RunLike | None = None,
+    replay: float | None = None,
 ) -> Plan:
     """Resolve the arguments of `train` that name an experiment and its data."""
     from tfdetect.data.plan import make_plan
 
     return make_plan(
         text_of(dataset), text_of(experiment), override_texts(overrides), path_of(data_dir),
-        authentic, model,
+        authentic, model, run_of(from_run).path if from_run else None, replay,
     )  # fmt: skip
 
 

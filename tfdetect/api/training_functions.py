@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tfdetect.core.spec import DatasetSpec
     from tfdetect.data.catalog import Catalog
     from tfdetect.data.plan import Plan
+    from tfdetect.evaluation.transfer import Start
     from tfdetect.training.devices import Devices
     from tfdetect.tuning.settings import Settings
     from tfdetect.tuning.space import Space
@@ -43,6 +44,8 @@ def train(
     experiment: str | Path | None = None,
     *,
     model: str | None = None,
+    from_run: RunLike | None = None,
+    replay: float | None = None,
     overrides: Overrides = (),
     data_dir: str | Path | None = None,
     authentic: str | None = None,
@@ -64,6 +67,9 @@ def train(
             CSV manifest, or of a dataset spec. By default the experiment's.
         experiment: name of a shipped experiment or path of a YAML file. By default the dataset's.
         model: a published detector, of `list_detectors()`.
+        from_run: a run to start from: its detector and preprocessing are kept, and what the new
+            run gains on the new data and forgets of the old is in `Run.transfer`.
+        replay: fraction of each batch that is drawn from the training data of that run.
         overrides: values of the experiment to change, for example {"training.epochs": 5}.
         data_dir: directory that contains the dataset's files, if it is not where the dataset says.
         authentic: the class of authentic images, where the name of its folder does not say so.
@@ -85,8 +91,8 @@ def train(
         UserError: an unknown name, an illegal value, or data that cannot be found or read.
     """
     return prepare_training(
-        dataset, experiment, model=model, overrides=overrides, data_dir=data_dir,
-        authentic=authentic, output=output, name=name, resume=resume, gpus=gpus,
+        dataset, experiment, model=model, from_run=from_run, replay=replay, overrides=overrides,
+        data_dir=data_dir, authentic=authentic, output=output, name=name, resume=resume, gpus=gpus,
         gpu_memory_limit=gpu_memory_limit, virtual_devices=virtual_devices, strict=strict,
         progress=progress, log=log,
     ).run(images_in_report=images_in_report)  # fmt: skip
@@ -102,6 +108,7 @@ class Training:
     path: Path
     progress: bool = field(repr=False)
     log: Log = field(repr=False)
+    start: Start | None = field(default=None, repr=False)
 
     def run(self, images_in_report: bool = True) -> Run:
         """Train; see `train`."""
@@ -111,7 +118,7 @@ class Training:
         self.log(f"Training on {self.devices.text}; run: {self.path}")
         return train_run(
             self.plan, self.catalog, self.path, self.devices, images_in_report=images_in_report,
-            progress=self.progress, log=self.log,
+            progress=self.progress, log=self.log, start=self.start,
         )  # fmt: skip
 
     @property
@@ -124,7 +131,10 @@ class Training:
         from tfdetect.train_run import assist_run
 
         self.log(f"Training on {self.devices.text}")
-        assist_run(self.plan, self.catalog, self.devices, progress=self.progress, log=self.log)
+        assist_run(
+            self.plan, self.catalog, self.devices, progress=self.progress, log=self.log,
+            start=self.start,
+        )  # fmt: skip
 
     def describe(self) -> str:
         """Return the resolved experiment and the size of its detector."""
@@ -151,6 +161,8 @@ def prepare_training(
     experiment: str | Path | None = None,
     *,
     model: str | None = None,
+    from_run: RunLike | None = None,
+    replay: float | None = None,
     overrides: Overrides = (),
     data_dir: str | Path | None = None,
     authentic: str | None = None,
@@ -181,7 +193,7 @@ def prepare_training(
         path = path.with_name(path.name.removesuffix(PARTIAL))
         plan = load_plan(path)
     else:
-        plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic)
+        plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic, from_run, replay)
         if cluster is not None and not cluster.is_chief:
             path = Path(output)  # the chief writes the run
         elif resume:
@@ -196,7 +208,18 @@ def prepare_training(
     devices = configure_devices(numbers, limits, virtual_devices, cluster)
     catalog = find_data(plan, progress, log)
     check_training_data(plan, catalog, strict)
-    return Training(plan, catalog, devices, path, progress, log)
+    return Training(plan, catalog, devices, path, progress, log, _start_of(plan, progress, log))
+
+
+def _start_of(plan: Plan, progress: bool, log: Log) -> Start | None:
+    """Return the run that a training starts from, and its data; None if it starts from none."""
+    if plan.experiment.training.from_run is None:
+        return None
+    from tfdetect.data.warm_start import old_catalog, open_parent
+    from tfdetect.evaluation.transfer import Start
+
+    parent = open_parent(plan.experiment.training.from_run)
+    return Start(parent, old_catalog(parent, progress, log))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`Experiment`: everything that decides what one training does, validated and frozen."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -320,6 +321,99 @@ class MaskLoss(Document):
     mask_weight: float = Field(1.0, ge=0, le=1e6)
 
 
+class SharePoint(Document):
+    """How much of what is drawn comes from where, at one step of a training.
+
+    Attributes:
+        step: number of batches that were taken before.
+        shares: relative weight of each dataset or generator by its name; those that are not named
+            are not drawn.
+    """
+
+    step: int = Field(ge=0, le=10**12)
+    shares: dict[str, Annotated[float, Field(ge=0, le=1e6)]]
+
+    @field_validator("shares")
+    @classmethod
+    def _draws_something(cls, value: dict[str, float]) -> dict[str, float]:
+        if not any(value.values()):
+            raise ValueError("at least one share is above 0")
+        return value
+
+
+class Curriculum(Document):
+    """Which datasets or generators are drawn how often, over the steps of a training.
+
+    Between two points shares change linearly; before the first and after the last they are
+    constant. Within a dataset or generator `data.balance` decides. Images without a name, such as
+    authentic images that name no generator, are drawn as often as without a curriculum.
+
+    Attributes:
+        by: "dataset", of a union, or "generator"; null for no curriculum.
+        points: in the order of their steps.
+    """
+
+    by: Literal["dataset", "generator"] | None = None
+    points: tuple[SharePoint, ...] = ()
+
+    @model_validator(mode="after")
+    def _ascends(self):
+        steps = [point.step for point in self.points]
+        if (self.by is None) != (not steps):
+            raise ValueError("a curriculum has by (dataset or generator) and points")
+        if any(b <= a for a, b in itertools.pairwise(steps)):
+            raise ValueError(f"steps of the points ascend; received {steps}")
+        return self
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps of the points, from 0 on."""
+        first = (0,) if self.points and self.points[0].step else ()
+        return (*first, *(point.step for point in self.points))
+
+    @property
+    def shares(self) -> tuple[dict[str, float], ...]:
+        """The shares at `steps`."""
+        found = tuple(point.shares for point in self.points)
+        return found[:1] * (len(self.steps) - len(found)) + found
+
+
+class Distill(Document):
+    """A loss that keeps a detector's answers near those of the run that it starts from.
+
+    The cross-entropy between the two answers at a temperature, times its square (Li & Hoiem,
+    Learning without Forgetting, TPAMI 2018; Hinton et al., 2015).
+
+    Attributes:
+        weight: of this loss, relative to that of the label; 0 for none.
+        temperature: by which the logits of both are divided.
+    """
+
+    weight: float = Field(0.0, ge=0, le=1e6)
+    temperature: float = Field(2.0, gt=0, le=1000)
+
+
+class TensorBoard(Document):
+    """What the TensorBoard log of a run shows beside curves; numbers are epochs in between.
+
+    Attributes:
+        histograms: epochs between histograms of the weights; 0 for none, true for 1.
+        images: epochs between pictures of the validation images that are judged wrongly with the
+            highest confidence; 0 for none, true for 1.
+        embeddings: whether the features of validation images are written for the projector, at the
+            end of the training.
+    """
+
+    histograms: int = Field(0, ge=0, le=MAX_EPOCHS)
+    images: int = Field(0, ge=0, le=MAX_EPOCHS)
+    embeddings: bool = False
+
+    @field_validator("histograms", "images", mode="before")
+    @classmethod
+    def _every_epoch(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, bool) else value
+
+
 THRESHOLD_RULES = ("balanced", "eer", "fpr_1", "fpr_5")
 
 
@@ -366,7 +460,12 @@ class Training(Document):
         precision: "auto" is half precision where the device computes in it, float32 elsewhere.
         deterministic: use deterministic kernels only; slower.
         checkpoint_minutes: minutes between the states that --resume needs, within an epoch.
-        tensorboard_histograms: epochs between histograms of the weights in TensorBoard; 0 for none.
+        from_run: path of a run whose whole detector this one starts from; see
+            `tfdetect train --from`.
+        replay: fraction of each batch that is drawn from the training data of that run.
+        distill: keeps the answers of that run.
+        curriculum: shares of datasets or generators over the steps.
+        tensorboard: histograms, images and embeddings in TensorBoard.
         export: formats in which the detector is exported, beside its Keras file; "onnx" lets
             `predict` answer without TensorFlow.
         track: trackers that get settings, metrics and the model: "mlflow", "wandb", or both.
@@ -391,9 +490,30 @@ class Training(Document):
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     deterministic: bool = False
     checkpoint_minutes: float = Field(10.0, ge=0, le=1e6)
-    tensorboard_histograms: int = Field(0, ge=0, le=MAX_EPOCHS)
+    from_run: str | None = None
+    replay: float = Field(0.0, ge=0, lt=1)
+    distill: Distill = Distill()
+    curriculum: Curriculum = Curriculum()
+    tensorboard: TensorBoard = TensorBoard()
     export: tuple[ExportFormat, ...] = ("saved_model", "onnx")
     track: tuple[Literal["mlflow", "wandb"], ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_runs(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "tensorboard_histograms" in value:
+            value = dict(value)
+            histograms = value.pop("tensorboard_histograms")
+            value.setdefault("tensorboard", {"histograms": histograms})
+        return value
+
+    @model_validator(mode="after")
+    def _kept_in_one_way(self):
+        if self.replay and self.curriculum.by:
+            raise ValueError("use one of replay and curriculum: both say what is drawn how often")
+        if self.distill.weight and self.cache_features:
+            raise ValueError("distill reads images; it cannot be used with cache_features")
+        return self
 
     @field_validator("threshold")
     @classmethod
@@ -480,6 +600,21 @@ class Experiment(Document):
             raise ValueError(
                 f"training.steps_per_epoch ({steps}) must be a multiple of training.accumulate "
                 f"({accumulate})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _drawn_by_one_rule(self):
+        by = self.training.curriculum.by
+        if by and (self.data.dataset_weights or self.data.balance == "domain"):
+            raise ValueError(
+                "training.curriculum says how often datasets or generators are drawn; leave out "
+                "data.dataset_weights and data.balance: domain"
+            )
+        if self.training.distill.weight and self.model.mask_head is not None:
+            raise ValueError(
+                "training.distill keeps verdicts, not masks; it is for detectors without a "
+                "mask_head. training.replay is for both"
             )
         return self
 

@@ -1,5 +1,6 @@
 """Resolves `--dataset`: a shipped spec's name, a spec file, a manifest, a folder, or a union."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +174,25 @@ def _union(names: list[str], authentic: str | None) -> SpecAndFolders:
             )
         classes = {spec.class_names[0]: first.class_names[0], **fakes}
         parts.append(Part(dataset=name, spec=spec, classes=classes))
+    return union(parts, first), {
+        name: folder for _, folders in loaded for name, folder in folders.items()
+    }
+
+
+def union(parts: Sequence[Part], like: DatasetSpec) -> DatasetSpec:
+    """Return the union of datasets with the classes of one of them.
+
+    Args:
+        parts: the datasets; their classes are mapped to those of `like`.
+        like: the dataset.
+    """
+    names = [part.spec.name for part in parts]
     return DatasetSpec(
-        name="+".join(s.name for s in specs),
-        title="Union of " + ", ".join(s.name for s in specs),
+        name="+".join(names),
+        title="Union of " + ", ".join(names),
         parts=tuple(parts),
-        classes=tuple(ClassSpec(name=n, folders=(n,)) for n in first.class_names),
-        authentic=first.class_names[0],
-        authentic_by=first.authentic_by,
-        experiment=specs[0].experiment,
-    ), {name: folder for _, folders in loaded for name, folder in folders.items()}
+        classes=tuple(ClassSpec(name=n, folders=(n,)) for n in like.class_names),
+        authentic=like.class_names[0],
+        authentic_by=like.authentic_by,
+        experiment=parts[0].spec.experiment,
+    )

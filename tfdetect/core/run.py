@@ -10,6 +10,7 @@ Layout (schema 2):
     saved_model/         the same model for TensorFlow alone
     predictions/         <split>.parquet, one row an image
     metrics.json         metrics with intervals, by split
+    transfer.json        of a run that started from another one: gain and forgetting
     figures/ report.html model_card.md
     skipped.csv          files that could not be read, with the reason
     logs/                training log and TensorBoard events
@@ -43,6 +44,7 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import checked_name, to_os, user_path
 
 PARTIAL = ".partial"
+TRANSFER = "transfer.json"
 EPSILON = 1e-7  # of a probability, before its logit
 
 
@@ -210,6 +212,15 @@ class Run:
         if self.migrated:
             return validate(DatasetSpec, migrate_spec(data), str(path))
         return validate(DatasetSpec, current_spec(data), str(path), path)
+
+    @property
+    def transfer(self) -> dict[str, Any] | None:
+        """Gain and forgetting of a run that started from another one; None of other runs.
+
+        The content of transfer.json; see `evaluation.transfer.measure_transfer`.
+        """
+        path = self.path / TRANSFER
+        return read_object(path) if path.is_file() else None
 
     @property
     def results(self) -> dict[str, Any]:

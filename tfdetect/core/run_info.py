@@ -222,6 +222,28 @@ class Domain(Document):
     validation_images: int = Field(ge=1)
 
 
+class Ancestor(Document):
+    """The run that a training started from, as it was then.
+
+    Attributes:
+        name: of the run.
+        model: first 16 hex digits of the SHA-256 of its model.keras.
+        dataset: name of its dataset.
+        fingerprint: of that dataset; see `DatasetInfo`.
+        datasets: names of the dataset's parts, by which the images of a replay are known.
+        replay: fraction of each batch that was drawn from that dataset.
+        distill: weight of the loss that kept its answers.
+    """
+
+    name: Name
+    model: str
+    dataset: str
+    fingerprint: str
+    datasets: tuple[str, ...] = ()
+    replay: float = Field(0.0, ge=0, lt=1)
+    distill: float = Field(0.0, ge=0)
+
+
 class RunInfo(Document):
     """Everything that a run says of itself in run.json.
 
@@ -246,6 +268,7 @@ class RunInfo(Document):
         dataset: the data of the training.
         fusion: of an ensemble, how its members are fused.
         members: of an ensemble, the names of the runs that it was fused from.
+        lineage: the run that the training started from, the one that this started from, and so on.
         epochs: number of epochs trained.
         best: best value of the monitored metric on validation.
         training_seconds: time of the training, without evaluation.
@@ -277,6 +300,7 @@ class RunInfo(Document):
     dataset: DatasetInfo
     fusion: str | None = None
     members: tuple[str, ...] = ()
+    lineage: tuple[Ancestor, ...] = ()
     epochs: int | None = None
     best: float | None = None
     training_seconds: int | None = None

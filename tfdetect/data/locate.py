@@ -17,13 +17,32 @@ _BATCH = 500  # paths that are matched at a time
 ENVIRONMENT = "TFDETECT_DATA"
 
 
-def locate(spec: DatasetSpec, data_dir: Path | None = None) -> Path:
+def find_roots(
+    spec: DatasetSpec, folders: dict[str, Path], data_dir: Path | None, download: bool = True
+) -> dict[str, Path]:
+    """Return the folder of a dataset, or of each part of a union, by its name.
+
+    Args:
+        spec: the dataset.
+        folders: those that are known.
+        data_dir: folder in which the others are looked for first.
+        download: whether what is not found may be downloaded.
+
+    Raises:
+        UserError: a dataset was not found.
+    """
+    specs = [part.spec for part in spec.parts] or [spec]
+    return {s.name: folders.get(s.name) or locate(s, data_dir, download) for s in specs}
+
+
+def locate(spec: DatasetSpec, data_dir: Path | None = None, download: bool = True) -> Path:
     """Return the folder that contains the dataset; it is downloaded if necessary and possible.
 
     Args:
         spec: the dataset.
         data_dir: folder that must contain the dataset; by default $TFDETECT_DATA and the cache
             are searched.
+        download: whether it may be downloaded.
 
     Raises:
         UserError: The dataset was not found; the message says what to download and where to
@@ -49,7 +68,7 @@ def locate(spec: DatasetSpec, data_dir: Path | None = None) -> Path:
         from tfdetect.data import demo
 
         return demo.build(cached)
-    if spec.source.kaggle:
+    if spec.source.kaggle and download:
         return _download(spec)
     raise UserError(f"The dataset {spec.name!r} was not found. {_what_to_do(spec)}")
 

@@ -19,7 +19,8 @@ from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.default_experiment import default_experiment
 from tfdetect.data.describe import read_data
-from tfdetect.data.locate import locate
+from tfdetect.data.locate import find_roots
+from tfdetect.data.warm_start import open_parent, warm_experiment, with_replay
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def make_plan(
     data_dir: Path | None = None,
     authentic: str | None = None,
     model: str | None = None,
+    from_run: str | Path | None = None,
+    replay: float | None = None,
 ) -> Plan:
     """Resolve names and overrides; TensorFlow is not imported.
 
@@ -58,19 +61,47 @@ def make_plan(
         data_dir: folder in which datasets are looked for first.
         authentic: name of the authentic class of a folder, if the folder names do not tell.
         model: a published detector, trained by its own experiment or in that of `experiment`.
+        from_run: a run whose detector and preprocessing are taken over; it is trained as the run
+            was, or in the way of `experiment`.
+        replay: fraction of each batch to draw from the run's own training data.
 
     Raises:
         UserError: A dataset, experiment or key is unknown, or a value is not allowed.
     """
+    recipe = None if experiment is None else load_experiment(experiment)
+    if from_run is None and recipe is not None:
+        from_run = recipe.training.from_run
+    if recipe is not None and dataset is None:
+        dataset = recipe.data.dataset
+    if from_run is not None and (model is not None or dataset is None):
+        raise UserError(
+            "--from RUN trains that run's detector on a new dataset: give --dataset, and no "
+            "--model."
+        )
+    if from_run is None and replay is not None:
+        raise UserError("--replay draws from the training data of a run: give --from RUN, too.")
     if experiment is None and dataset is None:
         raise UserError("Give --dataset, --experiment or both. For a first try: --dataset demo")
     published = load_model(model) if model else None
-    if experiment is not None and dataset is None:
-        dataset = load_experiment(experiment).data.dataset
     if dataset is None:
         raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
     spec, folders = load_spec(_unpacked(dataset), authentic)
-    if published is None or model is None:
+    if from_run is not None:
+        parent = open_parent(from_run)
+        same_classes = len(spec.class_names) == len(parent.class_names)
+        if same_classes:
+            check_classes_fit(parent, spec)
+        resolved = warm_experiment(parent, recipe, overrides, replay, spec.name)
+        chosen = f"from the run {parent.name}"
+        if resolved.training.distill.weight and not same_classes:
+            raise UserError(
+                f"training.distill keeps the answers of {parent.name}, which has the classes "
+                f"{', '.join(parent.class_names)}; {spec.name} has {', '.join(spec.class_names)}. "
+                "Leave it out; --replay works with other classes, too."
+            )
+        if resolved.training.replay:
+            spec, folders = with_replay(spec, folders, parent)
+    elif published is None or model is None:
         name, chosen = experiment, "as requested"
         if name is None:
             name, chosen = default_experiment(spec, folders.get(spec.name))
@@ -80,6 +111,12 @@ def make_plan(
     else:
         chosen = f"in the experiment {experiment}"
         resolved = override(with_model(load_experiment(experiment), published), overrides)
+    training = resolved.training
+    if from_run is None and (training.from_run or training.replay or training.distill.weight):
+        raise UserError(
+            "training.from_run, replay and distill are for a training that starts from a run: "
+            "--from RUN."
+        )
     is_path = Path(dataset).exists()
     data = resolved.data.model_copy(
         update={"dataset": from_os(Path(dataset).resolve()) if is_path else dataset}
@@ -154,20 +191,6 @@ def locate_dataset(
 def roots_of(plan: Plan) -> dict[str, Path]:
     """Return the folder of the planned dataset, or of each part of a union, by its name."""
     return find_roots(plan.spec, plan.folders, plan.data_dir)
-
-
-def find_roots(
-    spec: DatasetSpec, folders: dict[str, Path], data_dir: Path | None
-) -> dict[str, Path]:
-    """Return the folder of a dataset, or of each part of a union, by its name.
-
-    Args:
-        spec: the dataset.
-        folders: those that are known.
-        data_dir: folder in which the others are looked for first.
-    """
-    specs = [part.spec for part in spec.parts] or [spec]
-    return {s.name: folders.get(s.name) or locate(s, data_dir) for s in specs}
 
 
 def dataset_info(

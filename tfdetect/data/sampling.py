@@ -1,6 +1,6 @@
 """The order of training images, as a pure function of the seed and the position in the stream."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,41 +17,50 @@ _BATCH_DRAWS = -1  # stands in place of a stratum's number in the seed that orde
 
 @dataclass(frozen=True)
 class StratifiedOrder:
-    """An endless order of images that takes a fixed fraction of every batch from each stratum.
+    """An endless order of images that takes given fractions of the batches from each stratum.
 
     Each stratum is reshuffled for every pass over it. The image at a position of the stream is
-    a pure function of the seed. Every batch has each stratum's fraction, to within one image.
+    a pure function of the seed. The fractions may change over the batches: they are given at some
+    of them, linear in between, and constant after the last one. All batches up to any one have
+    each stratum's fractions, to within one image.
 
     Attributes:
         members: int64 [n], indices of images, stratum after stratum.
         starts: int64 [s], where each stratum begins in `members`.
         sizes: int64 [s], number of images in each stratum.
-        bounds: float64 [s + 1], cumulative fractions from 0 to 1.
+        points: int64 [p], the batches at which fractions are given, the first of them 0.
+        bounds: float64 [p, s + 1], cumulative fractions from 0 to 1 there.
     """
 
     members: tf.Tensor
     starts: tf.Tensor
     sizes: tf.Tensor
+    points: tf.Tensor
     bounds: tf.Tensor
 
     @classmethod
-    def of(cls, strata: tf.Tensor, weights: tf.Tensor) -> "StratifiedOrder":
+    def of(
+        cls, strata: tf.Tensor, weights: tf.Tensor, points: Sequence[int] | tf.Tensor = (0,)
+    ) -> "StratifiedOrder":
         """Build the order of images from their strata.
 
         Args:
             strata: int32 [n], the stratum of each image.
-            weights: float64 [s], the relative weight of each stratum. Strata without an image
-                are left out, and the others share their weight.
+            weights: float64 [s] or [p, s], the relative weight of each stratum. Strata without an
+                image are left out, and the others share their weight.
+            points: int64 [p], the batches at which the weights are given, ascending from 0.
         """
-        count = weights.shape[0]
+        weights = tf.reshape(weights, [-1, weights.shape[-1]])
+        count = weights.shape[1]
         sizes = tf.math.bincount(strata, None, count, count, tf.int64)
         sizes = tf.ensure_shape(sizes, [count])
         weights = tf.where(sizes > 0, weights, tf.zeros_like(weights))
-        bounds = tf.cumsum(weights / tf.reduce_sum(weights))
+        bounds = tf.cumsum(weights / tf.reduce_sum(weights, axis=1, keepdims=True), axis=1)
         bounds = tf.where(bounds > 1 - 1e-12, tf.ones_like(bounds), bounds)
-        bounds = tf.pad(bounds, [[1, 0]])
+        bounds = tf.pad(bounds, [[0, 0], [1, 0]])
         members = tf.argsort(strata, stable=True) if count > 1 else tf.range(tf.size(strata))
-        return cls(tf.cast(members, tf.int64), tf.cumsum(sizes, exclusive=True), sizes, bounds)
+        starts = tf.cumsum(sizes, exclusive=True)
+        return cls(tf.cast(members, tf.int64), starts, sizes, tf.constant(points, tf.int64), bounds)
 
     def indices(self, positions: tf.Tensor, batch_size: int, seed: int | tf.Tensor) -> tf.Tensor:
         """Return the images at positions of the stream.
@@ -66,23 +75,61 @@ class StratifiedOrder:
             int64 [n], indices of images.
         """
         slot = positions % batch_size
-        batch = tf.cast(positions // batch_size, tf.float64)
+        batch = positions // batch_size
         if self.sizes.shape[0] > 1:  # so that no replica gets images of one stratum only
-            slot = permute(slot, [seed, positions // batch_size, _BATCH_DRAWS], batch_size)
+            slot = permute(slot, [seed, batch, _BATCH_DRAWS], batch_size)
+        segment = tf.searchsorted(self.points, batch, side="right") - 1
         # Images taken from the strata up to each one, before this batch and inside it.
-        before = tf.cast(tf.floor(batch[:, None] * batch_size * self.bounds), tf.int64)
-        until = tf.cast(tf.floor((batch[:, None] + 1) * batch_size * self.bounds), tf.int64)
-        inside = until - before
+        before = self._taken(segment, batch, batch_size)
+        inside = self._taken(segment, batch + 1, batch_size) - before
         stratum = tf.reduce_sum(tf.cast(slot[:, None] >= inside[:, 1:], tf.int64), axis=1)
 
         def of_stratum(table: tf.Tensor, offset: int = 0) -> tf.Tensor:
             return tf.gather(table, stratum + offset, batch_dims=1)
 
         # How many images of its stratum came earlier in the stream.
-        drawn = of_stratum(before, 1) - of_stratum(before) + slot - of_stratum(inside)
+        earlier = tf.gather(self._taken_before(batch_size), segment)
+        drawn = of_stratum(earlier) + of_stratum(before, 1) - of_stratum(before)
+        drawn += slot - of_stratum(inside)
         size = tf.gather(self.sizes, stratum)
         shuffled = permute(drawn % size, [seed, drawn // size, stratum], size)
         return tf.gather(self.members, tf.gather(self.starts, stratum) + shuffled)
+
+    def _taken(self, segment: tf.Tensor, batch: tf.Tensor, batch_size: int) -> tf.Tensor:
+        """Return how many images were taken in a segment before a batch, int64 [n, s + 1].
+
+        Args:
+            segment: int [n], the point after which the segment begins.
+            batch: int64 [n], at most the point that ends it.
+            batch_size: number of images in a batch.
+        """
+        last = self.points.shape[0] - 1
+        following = tf.minimum(segment + 1, last)
+        start, end = tf.gather(self.points, segment), tf.gather(self.points, following)
+        passed = tf.cast(batch - start, tf.float64)[:, None]
+        length = tf.cast(tf.maximum(end - start, 1), tf.float64)[:, None]
+        first = tf.gather(self.bounds, segment)
+        change = tf.gather(self.bounds, following) - first
+        # The sum of the fractions of each batch, which rise or fall linearly.
+        rise = change * (passed * (passed - 1) / (2 * length)) * batch_size
+        return tf.cast(tf.floor(passed * batch_size * first + rise), tf.int64)
+
+    def _taken_before(self, batch_size: int) -> tf.Tensor:
+        """Return how many images of each stratum came before each point, int64 [p, s]."""
+        segments = tf.range(self.points.shape[0] - 1)
+        taken = self._taken(segments, self.points[1:], batch_size)
+        return tf.pad(tf.cumsum(taken[:, 1:] - taken[:, :-1]), [[1, 0], [0, 0]])
+
+    def weights_at(self, batch: tf.Tensor) -> tf.Tensor:
+        """Return the fraction of each stratum, float64 [s], at a batch, int64 scalar."""
+        position = tf.cast(batch, tf.float64)
+        points = tf.cast(self.points, tf.float64)
+        segment = tf.searchsorted(points, position[None], side="right")[0] - 1
+        following = tf.minimum(segment + 1, self.points.shape[0] - 1)
+        length = tf.maximum(points[following] - points[segment], 1.0)
+        part = (position - points[segment]) / length
+        bounds = (1 - part) * self.bounds[segment] + part * self.bounds[following]
+        return bounds[1:] - bounds[:-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,43 +138,49 @@ class Sampler:
 
     Attributes:
         strata: int32 [n], the stratum of each image.
-        weights: float64 [s], the relative weight of each stratum.
         batch_size: number of images in a batch.
         seed: integer that determines the order.
         whole: the order over all images.
     """
 
     strata: tf.Tensor
-    weights: tf.Tensor
     batch_size: int
     seed: int
     whole: StratifiedOrder
 
     @classmethod
     def of(
-        cls, *, strata: np.ndarray, weights: np.ndarray, batch_size: int, seed: int
+        cls,
+        *,
+        strata: np.ndarray,
+        weights: np.ndarray,
+        batch_size: int,
+        seed: int,
+        points: Sequence[int] = (0,),
     ) -> "Sampler":
-        """Build a sampler; see the class for the arguments."""
+        """Build a sampler; see the class, and `StratifiedOrder.of` for weights and points."""
         # Tensors made here are shared by the graphs, each of which would hold a copy otherwise.
-        keys, fractions = tf.constant(strata), tf.constant(weights)
-        whole = StratifiedOrder.of(keys, fractions)
-        return cls(strata=keys, weights=fractions, batch_size=batch_size, seed=seed, whole=whole)
+        keys = tf.constant(strata)
+        whole = StratifiedOrder.of(keys, tf.constant(weights), points)
+        return cls(strata=keys, batch_size=batch_size, seed=seed, whole=whole)
 
     def indices(self, positions: tf.Tensor) -> tf.Tensor:
         """Return the images, int64 [n], at positions int64 [n] that form whole batches."""
         return self.whole.indices(positions, self.batch_size, self.seed)
 
-    def pool_order(self, rows: tf.Tensor, pool: tf.Tensor) -> tf.Tensor:
-        """Return the order in which the images of a pool of shards are taken, each once.
+    def pool_order(self, rows: tf.Tensor, pool: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+        """Return the order in which the images of a pool of shards are taken.
 
         Args:
             rows: int64 [m], the images of the pool.
             pool: int64 scalar, the number of the pool in the stream.
+            batch: int64 scalar, the batch at which fractions are looked up.
 
         Returns:
             int64 [m], indices into `rows`.
         """
-        order = StratifiedOrder.of(tf.gather(self.strata, rows), self.weights)
+        weights = self.whole.weights_at(batch)
+        order = StratifiedOrder.of(tf.gather(self.strata, rows), weights)
         seed = tf.random.stateless_uniform(
             [], fold_in([self.seed, SHARD_DRAWS], pool), None, None, tf.int64
         )
@@ -241,6 +294,48 @@ def find_strata(
 def _check_dataset_names(weights: Mapping[str, float], names: Sequence[str]) -> None:
     if extra := sorted(set(weights) - set(names)):
         raise unknown("dataset in data.dataset_weights", extra[0], names)
+
+
+def scheduled_strata(
+    base: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    groups: np.ndarray,
+    shares: Sequence[Mapping[str, float]],
+    what: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide strata by groups of images, whose shares of what is drawn are given.
+
+    Args:
+        base: returns strata and weights of some images, from their indices, as `find_strata` does.
+        groups: str [n], the group of each image; "" for none. Images of no group are drawn as
+            often as without shares.
+        shares: at each of p points, the relative weight of each group by its name; 0 for the
+            others.
+        what: calls the groups in messages.
+
+    Returns:
+        The stratum of each image, int32 [n], and the weight of each stratum, float64 [p, s].
+
+    Raises:
+        UserError: `shares` names a group that no image belongs to.
+    """
+    names, codes = np.unique(groups.astype(str), return_inverse=True)
+    for point in shares:
+        if extra := sorted(set(point) - set(names.tolist())):
+            raise unknown(what, extra[0], [name for name in names.tolist() if name])
+    strata, weights = base(np.arange(len(groups)))
+    of_each = (weights / np.bincount(strata, minlength=len(weights)))[strata] / weights.sum()
+    without = float(of_each[codes == names.tolist().index("")].sum()) if "" in names else 0.0
+    divided, columns = np.zeros(len(groups), np.int32), list[np.ndarray]()
+    for number, name in enumerate(names.tolist()):
+        rows = np.flatnonzero(codes == number)
+        own, inner = base(rows)
+        divided[rows] = own + sum(column.shape[1] for column in columns)
+        outer = [
+            (1 - without) * point.get(name, 0.0) / sum(point.values()) if name else without
+            for point in shares
+        ]
+        columns.append(np.outer(outer, inner / inner.sum()))
+    return divided, np.concatenate(columns, axis=1)
 
 
 def permute(index: tf.Tensor, seed: Sequence, size: tf.Tensor | int) -> tf.Tensor:

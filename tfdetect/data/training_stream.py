@@ -9,7 +9,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Augmentation, Data
+from tfdetect.core.experiment import Augmentation, Curriculum, Data
 from tfdetect.data.augmentation import (
     augment,
     changes_each_image_alone,
@@ -27,13 +27,27 @@ from tfdetect.data.loading import (
     without_autotuning,
 )
 from tfdetect.data.masks import check_masks
-from tfdetect.data.sampling import Sampler, ShardPools, find_strata
+from tfdetect.data.sampling import Sampler, ShardPools, find_strata, scheduled_strata
 from tfdetect.data.sources import Files, Masks, Records, read_records
 from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
 from tfdetect.imaging.draws import Part, drawing_for
 from tfdetect.imaging.graph import traced_as_written
 
 _ENDLESS = np.iinfo(np.int64).max
+CONSTANT = Curriculum()  # none: the same shares all the time
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Old training data that are drawn among the new ones.
+
+    Attributes:
+        datasets: names of the old datasets.
+        fraction: of each batch that is drawn from them, above 0 and below 1.
+    """
+
+    datasets: frozenset[str]
+    fraction: float
 
 
 def training_data(
@@ -44,6 +58,8 @@ def training_data(
     batch_size: int,
     seed: int,
     with_masks: bool = False,
+    curriculum: Curriculum = CONSTANT,
+    replay: Replay | None = None,
 ) -> "TrainingStream":
     """Return the training stream over rows of a catalog.
 
@@ -55,14 +71,17 @@ def training_data(
         batch_size: number of images in a batch.
         seed: integer that determines order and augmentation.
         with_masks: whether the detector predicts masks.
+        curriculum: shares of datasets or generators over the steps.
+        replay: old data among the images.
 
     Raises:
         UserError: Masks are wanted and there are none or it is not clear what they mean, the
             augmentation policy is not valid, or there are fewer images than one batch.
     """
     examples = examples_of(
-        catalog, table, with_masks=with_masks, with_datasets=bool(data.dataset_weights),
-        with_generators=data.balance == "domain",
+        catalog, table, with_masks=with_masks,
+        with_datasets=bool(data.dataset_weights or replay or curriculum.by == "dataset"),
+        with_generators=data.balance == "domain" or curriculum.by == "generator",
     )  # fmt: skip
     makes_masks = any(step.name == "forgery" for step in data.augment)
     if with_masks:
@@ -73,11 +92,21 @@ def training_data(
             "Name them in the dataset spec, make forgeries with masks from photographs with "
             "python -m tfdetect.synthesize, or train without masks: --experiment small_images"
         )
-    return stream_of(examples, data=data, classes=classes, batch_size=batch_size, seed=seed)
+    return stream_of(
+        examples, data=data, classes=classes, batch_size=batch_size, seed=seed,
+        curriculum=curriculum, replay=replay,
+    )  # fmt: skip
 
 
 def stream_of(
-    examples: Examples, *, data: Data, classes: int, batch_size: int, seed: int
+    examples: Examples,
+    *,
+    data: Data,
+    classes: int,
+    batch_size: int,
+    seed: int,
+    curriculum: Curriculum = CONSTANT,
+    replay: Replay | None = None,
 ) -> "TrainingStream":
     """Compose the training stream of its parts: source, sampler, loader and finisher.
 
@@ -89,10 +118,12 @@ def stream_of(
         classes: number of classes.
         batch_size: number of images in a batch.
         seed: integer that determines order and augmentation.
+        curriculum: shares of datasets or generators over the steps.
+        replay: old data among the images.
 
     Raises:
-        UserError: The augmentation policy is not valid, or there are fewer images than one
-            batch.
+        UserError: The augmentation policy is not valid, there are fewer images than one batch, or
+            the curriculum names what is not among the images.
     """
     with_masks = examples.masks is not None
     check_policy(data.augment, data.image_size, with_masks)
@@ -110,14 +141,37 @@ def stream_of(
             f"{batch_size}. Use smaller batches: "
             f"--set training.batch_size={max(1, len(examples) // 2)}"
         )
-    strata, weights = find_strata(
-        examples.labels, classes=classes, balance_classes=data.balance == "sample",
-        datasets=examples.datasets, dataset_weights=data.dataset_weights,
-        domains=examples.generators,
-    )  # fmt: skip
+    count = len(examples)
+    points: tuple[int, ...] = (0,)
+    strata, weights = _strata(examples, data, classes)
+
+    def part(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        some = examples.describe(rows)
+        names = set() if some.datasets is None else set(some.datasets.tolist())
+        own = {name: weight for name, weight in data.dataset_weights.items() if name in names}
+        return _strata(some, data.model_copy(update={"dataset_weights": own}), classes)
+
+    if replay is not None:
+        assert examples.datasets is not None
+        old = np.isin(examples.datasets, sorted(replay.datasets))
+        count = round((~old).sum() / (1 - replay.fraction))  # one pass over the new data
+        strata, weights = scheduled_strata(
+            part, np.where(old, "old", "new"),
+            [{"old": replay.fraction, "new": 1 - replay.fraction}], "part of the data",
+        )  # fmt: skip
+    elif curriculum.by is not None:
+        groups = examples.datasets if curriculum.by == "dataset" else examples.generators
+        assert groups is not None
+        points = curriculum.steps
+        strata, weights = scheduled_strata(
+            part, groups, curriculum.shares, f"{curriculum.by} in training.curriculum"
+        )  # fmt: skip
     return TrainingStream(
         examples=examples,
-        sampler=Sampler.of(strata=strata, weights=weights, batch_size=batch_size, seed=seed),
+        sampler=Sampler.of(
+            strata=strata, weights=weights, batch_size=batch_size, seed=seed, points=points
+        ),
+        count=count,
         load=ExampleLoader(
             size=size, policy=data.resize, seed=seed, equalizing=data.equalize,
             max_pixels=examples.images.max_pixels,
@@ -129,6 +183,15 @@ def stream_of(
         decoded=decoded,
         unreadable=unreadable,
         divisible=changes_each_image_alone(data.augment),
+    )  # fmt: skip
+
+
+def _strata(examples: Examples, data: Data, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the stratum of each image and the weights of the strata, by `data.balance`."""
+    return find_strata(
+        examples.labels, classes=classes, balance_classes=data.balance == "sample",
+        datasets=examples.datasets, dataset_weights=data.dataset_weights,
+        domains=examples.generators if data.balance == "domain" else None,
     )  # fmt: skip
 
 
@@ -253,6 +316,8 @@ class TrainingStream:
     Attributes:
         examples: the images and what is known of them.
         sampler: which image stands at which position.
+        count: number of images in one pass: all of them or, with replay, so many that the new ones
+            are drawn once.
         unreadable: names of images that were found unreadable while caching, and why.
     """
 
@@ -263,6 +328,7 @@ class TrainingStream:
         sampler: Sampler,
         load: ExampleLoader,
         finish: Callable[..., tuple],
+        count: int,
         decoded: tuple[tf.Tensor, ...] | None = None,
         unreadable: dict[str, str] | None = None,
         divisible: bool = False,
@@ -274,6 +340,7 @@ class TrainingStream:
             sampler: which image stands at which position.
             load: decodes one image and its mask.
             finish: makes a batch of loaded images.
+            count: number of images in one pass.
             decoded: images uint8 [n, h, w, 3] and masks uint8 [n, h, w, 1] that are held in
                 memory; None to read them for each batch.
             unreadable: names of images that are not among the examples, and why.
@@ -281,6 +348,7 @@ class TrainingStream:
         """
         self.examples = examples
         self.sampler = sampler
+        self.count = count
         self.unreadable = unreadable or {}
         self._load = load
         self._finish = finish
@@ -288,11 +356,6 @@ class TrainingStream:
         self._divisible = divisible
         with tf.device("CPU:0"):  # where tf.data runs
             self._skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
-
-    @property
-    def count(self) -> int:
-        """Number of images in one pass."""
-        return len(self.examples)
 
     @property
     def batch_size(self) -> int:
@@ -401,7 +464,8 @@ class TrainingStream:
             shards = pools.shards_in(pool)
             begin, size = tf.gather(starts, shards), tf.gather(sizes, shards)
             rows = tf.ragged.range(begin, begin + size).flat_values
-            order = self.sampler.pool_order(rows, pool)
+            images_before = pool * int(records.lengths.sum()) // pools.pools_per_pass
+            order = self.sampler.pool_order(rows, pool, images_before // batch_size)
             order = order[tf.where(pool == first, tf.constant(skip, tf.int64), 0) :]
             return read_records(tf.gather(names, shards)), rows, order
 

@@ -68,6 +68,7 @@ def evaluate_run(
     report: bool = True,
     calibrate: CalibrationSettings | None = None,
     predict: PredictRows | None = None,
+    before_report: Callable[[Run, dict[str, pa.Table]], None] | None = None,
 ) -> Evaluation:
     """Predict splits of a dataset and write what follows from the predictions.
 
@@ -87,6 +88,8 @@ def evaluate_run(
         calibrate: calibrate the run anew, on the first split.
         predict: gives the predictions, where that is not done in this process; not together with
             `calibrate`.
+        before_report: called with the calibrated run and the predictions by split, before anything
+            is written.
 
     Raises:
         UserError: the dataset has no image in any of the splits, none can be calibrated on, or
@@ -134,6 +137,8 @@ def evaluate_run(
     for split in results:
         if baseline := metadata_baseline(catalog.split(split)):
             results[split]["metadata_baseline"] = baseline
+    if before_report:
+        before_report(run, tables)
     write_evaluation(
         run, catalog, tables, results, output, report, images_in_report, examples
     )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 from tfdetect.core.run import Run
 from tfdetect.evaluation.intervals import format_interval
-from tfdetect.evaluation.result_tables import ordered, tables_of
+from tfdetect.evaluation.result_tables import ordered, tables_of, transfer_tables
 from tfdetect.evaluation.run_description import (
     calibration_sentence,
     describe_detector,
@@ -36,6 +36,7 @@ def model_card(run: Run, results: dict[str, Any]) -> str:
         _training_data(run),
         "## Evaluation",
         _evaluation(results),
+        *_gain_and_forgetting(run),
         "## Limitations",
         "- It was measured on images like those it was trained on. On images of other generators, "
         "cameras, sizes or compressions it can be wrong with high confidence.\n"
@@ -84,6 +85,13 @@ def _evaluation(results: dict[str, Any]) -> str:
         if found.explanation:
             parts.append(found.explanation)
     return "\n\n".join(parts)
+
+
+def _gain_and_forgetting(run: Run) -> list[str]:
+    """Return what a run that started from another one gained and forgot, as Markdown."""
+    tables = transfer_tables(run.transfer)
+    parts = [f"### {t.title}\n\n{_markdown(t.headers, t.rows)}\n\n{t.explanation}" for t in tables]
+    return ["## Gain and forgetting", *parts] if parts else []
 
 
 def _usage(run: Run) -> str:

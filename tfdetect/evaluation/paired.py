@@ -161,14 +161,28 @@ def compare(
             one class and have no masks.
     """
     tables = {name: _predictions(run, split, dataset) for name, run in runs.items()}
-    common = set.intersection(*(set(_keys(t)) for t in tables.values()))
+    return compare_tables(tables, runs, metrics)
+
+
+def compare_tables(
+    tables: Mapping[str, pa.Table], runs: Mapping[str, Run], metrics: Sequence[str]
+) -> dict[str, Any]:
+    """Compare predictions of runs; see `compare`.
+
+    Args:
+        tables: the predictions of each run, without images that it could not read.
+        runs: by the same names; their thresholds are used.
+        metrics: which to compare.
+    """
+    common = set.intersection(*(set(keys_of(t)) for t in tables.values()))
     if not common:
         raise UserError(
-            f"No image of {split} was evaluated by all of {', '.join(runs)}. Evaluate them on one "
-            "dataset with: python -m tfdetect.evaluate RUN --dataset NAME"
+            f"No image was evaluated by all of {', '.join(runs)}. Evaluate them on one dataset "
+            "with: python -m tfdetect.evaluate RUN --dataset NAME"
         )
+    tables = dict(tables)
     for name, table in tables.items():
-        keys = _keys(table)
+        keys = keys_of(table)
         order = [i for i, _ in sorted(enumerate(keys), key=lambda pair: pair[1])
                  if keys[i] in common]  # fmt: skip
         tables[name] = table.take(pa.array(order))
@@ -189,7 +203,7 @@ def compare(
 
 
 def _compare_labels(
-    runs: dict[str, Run], tables: dict[str, pa.Table], fake: np.ndarray, metrics: Sequence[str]
+    runs: Mapping[str, Run], tables: dict[str, pa.Table], fake: np.ndarray, metrics: Sequence[str]
 ) -> dict[str, Any]:
     """Return runs and pairs of `compare`, for P(fake) of whole images."""
     p = {name: table["p_fake"].to_numpy() for name, table in tables.items()}
@@ -292,7 +306,8 @@ def _star(metric: dict) -> str:
     return " *" if differs else ""
 
 
-def _keys(table: pa.Table) -> list[tuple[str, str]]:
+def keys_of(table: pa.Table) -> list[tuple[str, str]]:
+    """Return path and hash of each image of a table, by which it is known."""
     return list(zip(table["path"].to_pylist(), table["hash"].to_pylist()))
 
 

@@ -42,6 +42,37 @@ class ResultTable:
     explanation: str = ""
 
 
+def transfer_tables(found: dict[str, Any] | None) -> list[ResultTable]:
+    """Return gain and forgetting as tables, for the report, the model card and the terminal."""
+    if found is None:
+        return []
+    titles = {"new": "Gain on the new data", "old": "Forgetting of the old data"}
+    tables = []
+    for kind, title in titles.items():
+        part = found[kind]
+        if part is None:
+            continue
+        rows = _changes(part, NAMES) + _changes(part.get("masks") or {}, MASK_NAMES)
+        tables.append(ResultTable(
+            f"{title}, {part['dataset']}", ["metric", "before", "after", "change"], rows,
+            f"{part['count']:,} images of {part['split']} that both detectors judge; before: "
+            f"{found['parent']}. Brackets: 95% bootstrap intervals; that of the change is paired.",
+        ))  # fmt: skip
+    return tables
+
+
+def _changes(part: dict[str, Any], names: dict[str, str]) -> list[list[str]]:
+    if not part.get("pairs"):
+        return []
+    [pair] = part["pairs"]
+    runs = part["runs"]
+    return [
+        [names[key], format_interval(runs["before"][key]), format_interval(runs["after"][key]),
+         format_interval(change, signed=True)]
+        for key, change in pair["metrics"].items()
+    ]  # fmt: skip
+
+
 def metric_table(result: dict[str, Any]) -> ResultTable:
     """Return all metrics of all images that are defined."""
     parts = _columns(result)

@@ -81,6 +81,18 @@ def adaptation_sentence(run: Run) -> str:
     )
 
 
+def lineage_sentence(run: Run) -> str:
+    """Return from which run the training started, and what it kept of it; "" if from none."""
+    parts = []
+    for number, each in enumerate(run.info.lineage):
+        kept = [f"{each.replay:.0%} replay of {each.dataset}"] if each.replay else []
+        kept += [f"distillation of weight {each.distill:g}"] if each.distill else []
+        start = "which started from " if number else ""
+        trained = f"trained on {each.dataset}"
+        parts.append(f"{start}{each.name} (model {each.model}; {', '.join([trained, *kept])})")
+    return ", ".join(parts)
+
+
 def facts(run: Run) -> list[tuple[str, str]]:
     """Return facts about the training, as pairs of name and value."""
     info, data = run.info, run.info.dataset
@@ -95,6 +107,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "images left out": f"{data.left_out:,}",
         "other files": f"{data.other_files:,}",
         "dataset fingerprint": data.fingerprint,
+        "started from": lineage_sentence(run),
         "seed": str(info.seed),
         "epochs": "" if info.epochs is None else str(info.epochs),
         "devices": info.devices,

@@ -82,6 +82,8 @@ def write_report(
         for split in ordered(results)
     }  # fmt: skip
     first, *others = parts.values()
+    own = dataset == run.info.dataset.name
+    transfer = result_tables.transfer_tables(run.transfer)
     sections = [
         Section(f"{first.title} results", first.metrics()),
         Section("Thresholds and calibration", join(
@@ -89,6 +91,7 @@ def write_report(
         )),
         Section("ROC, precision and confusion matrix", first.curves()),
         Section("Masks", first.masks()),
+        Section("Gain and forgetting", join(*map(_html, transfer if own else ()))),
         Section("Results by dataset", first.by_part("dataset")),
         Section("Results by generator", first.by_part("generator")),
         Section("Most confident errors", first.errors()),
@@ -99,7 +102,6 @@ def write_report(
             code(run.document),
         )),
     ]  # fmt: skip
-    own = dataset == run.info.dataset.name
     page = render_page(
         run.name if own else f"{run.name} on {dataset}",
         sections,

@@ -1,6 +1,6 @@
 """Trains a detector on each domain, or on all but one, and measures it on every domain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,8 +79,6 @@ def train_all(
         UserError: the folder holds a run of other data or another experiment, or a training has
             no image of a class.
     """
-    import keras
-
     trainings = plan_trainings(domains, leave_one_out)
     parts = {name: restrict(catalog, domains, chosen) for name, chosen in trainings.items()}
     for part in parts.values():
@@ -90,8 +88,38 @@ def train_all(
         log(f"The smallest training has {smallest} images; all use batches of {smallest} images.")
         experiment = override(plan.experiment, [f"training.batch_size={smallest}"])
         plan = replace(plan, experiment=experiment)
-    rows = []
-    for name, part in parts.items():
+    runs = train_each(
+        {name: (plan, part) for name, part in parts.items()}, folder, devices, "matrix", progress,
+        log,
+    )  # fmt: skip
+    return [MatrixRow(name, trainings[name], run) for name, run in runs.items()]
+
+
+def train_each(
+    trainings: Mapping[str, tuple[Plan, Catalog]],
+    folder: Path,
+    devices: "Devices",
+    command: str,
+    progress: bool = True,
+    log: Callable[[str], None] = console.log,
+) -> dict[str, Run]:
+    """Train runs one after the other; finished runs are reused, an unfinished one is resumed.
+
+    Args:
+        trainings: what is trained on what, by the training's name.
+        folder: directory of the runs.
+        devices: from `configure_devices`.
+        command: that asked for them, recorded in the runs.
+        progress: whether to log the progress of each training.
+        log: called with each message.
+
+    Raises:
+        UserError: the folder holds a run of other data or another experiment.
+    """
+    import keras
+
+    runs = {}
+    for name, (plan, part) in trainings.items():
         path = folder / _directory_name(name)
         if path.is_dir():
             run = open_run(path)
@@ -105,11 +133,11 @@ def train_all(
             log(f"training on {name}: {describe_counts(plan.spec, part)}")
             run = train_run(
                 plan, part, path, devices, images_in_report=False, progress=progress,
-                log=log if progress else lambda text: None, command=command_line("matrix"),
+                log=log if progress else lambda text: None, command=command_line(command),
             )  # fmt: skip
             keras.backend.clear_session(free_memory=True)
-        rows.append(MatrixRow(name, trainings[name], run))
-    return rows
+        runs[name] = run
+    return runs
 
 
 def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[str, Any]:
@@ -126,13 +154,10 @@ def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[s
         operating points that were chosen on the run's own validation split; None if it has none.
     """
     split = np.array(catalog.table["split"].to_pylist()) == "test"
-    keys = [key for key, test in zip(_keys(catalog.table), split) if test]
     fakes = catalog.table["label"].to_numpy()[split] > 0
     cells: dict[str, Any] = {}
     for row in rows:
-        predicted = prediction_tables.read(row.run.path, "test")
-        number_of = {key: number for number, key in enumerate(_keys(predicted))}
-        numbers = np.array([number_of[key] for key in keys])
+        predicted, numbers = test_rows(row.run, catalog)
         scores = np.array(predicted["p_fake"].to_pylist(), np.float32)[numbers]  # nan: unreadable
         cells[row.name] = {}
         for name in domains.names:
@@ -147,6 +172,22 @@ def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[s
                 "metrics": masks | _cell_metrics(fake, p, row.run),
             }
     return cells
+
+
+def test_rows(run: Run, catalog: Catalog) -> tuple[pa.Table, np.ndarray]:
+    """Return the test predictions in a run, and the row of each test image of a catalog there."""
+    predicted = prediction_tables.read(run.path, "test")
+    number_of = {key: number for number, key in enumerate(_keys(predicted))}
+    return predicted, np.array([number_of[key] for key in _keys(catalog.split("test"))])
+
+
+def test_scores(run: Run, catalog: Catalog) -> np.ndarray:
+    """Return P(fake) of a catalog's test images, float32 [n], from the predictions in a run.
+
+    It is nan for images that could not be read.
+    """
+    predicted, numbers = test_rows(run, catalog)
+    return np.array(predicted["p_fake"].to_pylist(), np.float32)[numbers]
 
 
 def _keys(table: pa.Table) -> list[tuple[str, str]]:

@@ -12,9 +12,12 @@ import tensorflow as tf
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, Stage
+from tfdetect.core.run import Run
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
 from tfdetect.models.low_rank import merge
+from tfdetect.models.saving import load_detector
+from tfdetect.models.warm_start import start_from, with_teacher
 from tfdetect.training.cached_features import on_features
 from tfdetect.training.callbacks import (
     ImagesPerSecond,
@@ -23,11 +26,12 @@ from tfdetect.training.callbacks import (
     StopOnNonFinite,
 )
 from tfdetect.training.devices import Devices, choose_precision, cpu_computes_bfloat16
-from tfdetect.training.losses import losses_of, with_aux_mask
+from tfdetect.training.losses import losses_of, with_aux_mask, with_distilled
 from tfdetect.training.metrics import build_metrics
 from tfdetect.training.monitor import monitor_of
 from tfdetect.training.optimizer import build_optimizer, only_stage
 from tfdetect.training.state import EndOfTraining, TrainState
+from tfdetect.training.tensorboard import ErrorImages, write_projector
 from tfdetect.training.weight_average import AverageWeights
 from tfdetect.training.workers import STEPS_BETWEEN_DECISIONS, prepare_model
 
@@ -121,6 +125,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     log: Callable[[str], None] = print,
     verbose: int = 1,
+    parent: Run | None = None,
 ) -> FitResult:
     """Train a detector, or continue a training that was interrupted.
 
@@ -137,12 +142,15 @@ def fit(
             stages remain.
         log: called with lines on the progress.
         verbose: Keras's, 0 to 2.
+        parent: the run whose detector the training starts from.
 
     Raises:
         UserError: a non-finite loss, a batch that cannot be divided among the devices, or data
             that cannot be read.
     """
-    job = _prepare(experiment, classes, data, validation, devices)
+    with devices.scope():
+        old = None if parent is None else _load(parent)
+    job = _prepare(experiment, classes, data, validation, devices, old)
     adapting, average = _adapting(experiment), None
     if experiment.training.ema:
         average = AverageWeights(experiment.training.ema, experiment.training.accumulate > 1)
@@ -150,10 +158,16 @@ def fit(
         folder / "state", monitor_of(experiment.training), adapting,
         experiment.training.checkpoint_minutes, average, _decide(devices),
     )  # fmt: skip
-    job = _resume(job, state, unaugmented, log)
+    job = _resume(job, state, unaugmented, log, old, "" if parent is None else parent.name)
+    del old
+    shown = experiment.training.tensorboard
+    if shown.images:
+        errors = ErrorImages(job.detector, validation, folder / "logs", shown.images, average)
+        callbacks = [*callbacks, errors]
     every = _callbacks(experiment, state, adapting, average, callbacks, folder)
     if devices.workers and not devices.workers.cluster.is_chief:
-        every = [each for each in every if not isinstance(each, keras.callbacks.TensorBoard)]
+        chiefs = keras.callbacks.TensorBoard | ErrorImages
+        every = [each for each in every if not isinstance(each, chiefs)]
     interrupted = False
     workers = devices.workers
     try:
@@ -174,6 +188,8 @@ def fit(
         ) from error
     _load_best(job.trained, state)
     merge(job.detector)
+    if shown.embeddings and (workers is None or workers.cluster.is_chief):
+        write_projector(job.detector, validation, folder / "logs")
     return FitResult(job.detector, state, interrupted)
 
 
@@ -194,8 +210,9 @@ def _prepare(
     data: TrainingStream,
     validation: tf.data.Dataset,
     devices: Devices,
+    old: keras.Model | None,
 ) -> _Job:
-    """Build the detector and the streams."""
+    """Build the detector and the streams; `old` is the detector that it starts from."""
     training = experiment.training
     if training.batch_size % devices.replicas:
         raise UserError(
@@ -214,19 +231,34 @@ def _prepare(
         detector = build_detector(experiment, classes)
         if devices.replicas > 1:
             _synchronize(detector)
+        trained = detector
+        if training.distill.weight:
+            assert old is not None  # `make_plan` checks it, and that the classes are the same
+            trained = with_teacher(detector, old)
         if devices.workers:
-            prepare_model(detector)
+            prepare_model(trained)
     part = devices.workers.part(training.batch_size) if devices.workers else None
-    learns_mask = "mask_aux" in detector.output
+    complete = with_aux_mask if "mask_aux" in detector.output else None
+    if trained is not detector:
+        complete = with_distilled
 
     def stream(start: int) -> tf.data.Dataset:
         # Features are computed of whole batches; see `_resume`.
         batches = data.batches(start, None if training.cache_features else part)
-        return batches.map(with_aux_mask) if learns_mask else batches
+        return batches if complete is None else batches.map(complete)
 
-    if learns_mask:
-        validation = validation.map(with_aux_mask)
-    return _Job(experiment, classes, devices, detector, detector, stream, validation, steps)
+    if complete is not None:
+        validation = validation.map(complete)
+    return _Job(experiment, classes, devices, detector, trained, stream, validation, steps)
+
+
+def _load(run: Run) -> keras.Model:
+    """Load a run's detector; the precision in force is kept."""
+    precision = keras.config.dtype_policy()
+    try:
+        return load_detector(run)
+    finally:
+        keras.config.set_dtype_policy(precision)
 
 
 def _synchronize(detector: keras.Model) -> None:
@@ -270,7 +302,7 @@ def _callbacks(
         state,  # last, since it saves what the others did
         keras.callbacks.TensorBoard(
             str(folder / "logs"), write_graph=False,
-            histogram_freq=training.tensorboard_histograms,
+            histogram_freq=training.tensorboard.histograms,
         ),
     ]  # fmt: skip
 
@@ -283,6 +315,8 @@ def _resume(
     state: TrainState,
     unaugmented: Callable[[], tf.data.Dataset],
     log: Callable[[str], None],
+    old: keras.Model | None,
+    old_name: str,
 ) -> _Job:
     """Read the state of an interrupted training, and compute what precedes the first step."""
     training = job.experiment.training
@@ -292,7 +326,11 @@ def _resume(
     has_begun = bool(state.epoch or state.step)
     if has_begun:
         log(f"resuming after epoch {state.epoch}, step {state.step}")
-    if training.cache_features or not has_begun:
+    if old is not None:
+        if training.cache_features or not has_begun:
+            for layer in start_from(job.detector, old, old_name):
+                log(f"another number of classes than in {old_name}: the layer {layer} starts anew")
+    elif training.cache_features or not has_begun:
         learn_statistics(job.detector, unaugmented, head=not training.cache_features)
     if not training.cache_features:
         return job
@@ -340,7 +378,7 @@ def _run_stages(
 def _compile(job: _Job, stage: Stage, state: TrainState, average: AverageWeights | None) -> None:
     """Compile the model for a stage, and restore what an interrupted one left."""
     training, has_mask = job.experiment.training, "mask" in job.detector.output
-    losses, weights = losses_of(training, job.classes, list(job.detector.output))
+    losses, weights = losses_of(training, job.classes, list(job.trained.output))
     with job.devices.scope():
         freeze(job.detector, stage.freeze)
         job.trained.compile(

@@ -8,6 +8,7 @@ from tfdetect.core.experiment import Training
 from tfdetect.core.options import check_options
 from tfdetect.imaging.graph import traced_as_written
 from tfdetect.models.tensors import Tensor
+from tfdetect.models.warm_start import DISTILL
 from tfdetect.training.mask_losses import MaskCriterion
 
 AUX_WEIGHT = 0.5  # of an auxiliary mask, relative to the mask, as in torchvision's FCN
@@ -17,7 +18,7 @@ def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dic
     """Build the loss of each output.
 
     Args:
-        training: its `loss`, `label_smoothing` and `mask_loss` are used.
+        training: its `loss`, `label_smoothing`, `mask_loss` and `distill` are used.
         classes: number of classes.
         outputs: names of the detector's outputs.
 
@@ -30,9 +31,12 @@ def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dic
         build, training.loss_options, "training.loss_options", ("classes", "label_smoothing")
     )
     losses = {"label": build(classes, training.label_smoothing, **options)}
-    losses |= {name: MaskCriterion(settings) for name in outputs if name != "label"}
-    if len(outputs) == 1:
+    if outputs == ["label"]:
         return losses, {"label": 1.0}
+    if DISTILL in outputs:
+        losses[DISTILL] = Distillation(training.distill.temperature)
+        return losses, {"label": 1.0, DISTILL: training.distill.weight}
+    losses |= {name: MaskCriterion(settings) for name in outputs if name != "label"}
     weights = {"label": settings.label_weight, "mask": settings.mask_weight,
                "mask_aux": AUX_WEIGHT * settings.mask_weight}  # fmt: skip
     return losses, {name: weights[name] for name in losses}
@@ -42,6 +46,36 @@ def losses_of(training: Training, classes: int, outputs: list[str]) -> tuple[dic
 def with_aux_mask(images: tf.Tensor, *rest: dict[str, tf.Tensor]) -> tuple:
     """Return a batch whose targets and weights also have an auxiliary mask."""
     return images, *({**part, "mask_aux": part["mask"]} for part in rest)
+
+
+@traced_as_written
+def with_distilled(images: tf.Tensor, *rest: dict[str, tf.Tensor]) -> tuple:
+    """Return a batch with a target, which is not read, and a weight for `Distillation`."""
+    return images, *({**part, DISTILL: part["label"]} for part in rest)
+
+
+class Distillation(keras.losses.Loss):
+    """Cross-entropy between the answers of a detector and its teacher at a temperature.
+
+    Times the temperature's square, so that its gradients do not depend on it (Hinton, Vinyals and
+    Dean, 2015). It reads the output of `with_teacher` alone.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__(name="distillation")
+        self.temperature = temperature
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        own, teacher = keras.ops.split(y_pred / self.temperature, 2, axis=-1)
+        if own.shape[-1] == 1:
+            found = keras.losses.binary_crossentropy(
+                keras.ops.sigmoid(teacher), own, from_logits=True
+            )
+        else:
+            found = keras.losses.categorical_crossentropy(
+                keras.ops.softmax(teacher), own, from_logits=True
+            )
+        return self.temperature**2 * found
 
 
 def cross_entropy(classes: int, label_smoothing: float = 0.0) -> keras.losses.Loss:

@@ -1,0 +1,125 @@
+"""Measures what a training that started from a run gained on new data and forgot of the old."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfdetect.core import console
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run
+from tfdetect.data.catalog import Catalog
+from tfdetect.evaluation import prediction_tables
+from tfdetect.evaluation.evaluate_run import complete, predict_rows
+from tfdetect.evaluation.paired import compare_tables, keys_of
+from tfdetect.models.saving import load_detector
+
+METRICS = ("accuracy", "balanced_accuracy", "auc")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    Attributes:
+        run: the parent.
+        old: the catalog of its dataset; None if that is not found.
+    """
+
+    run: Run
+    old: Catalog | None
+
+
+def measure_transfer(
+    run: Run,
+    start: Start,
+    catalog: Catalog,
+    tables: Mapping[str, pa.Table],
+    batch_size: int = 64,
+    log: Callable[[str], None] = console.log,
+) -> dict[str, Any]:
+    """Compare a run with the one that it started from, on images of both datasets.
+
+    They are those of the test split, or of validation where a dataset has no test split.
+
+    Args:
+        run: the new run, calibrated.
+        start: what it started from.
+        catalog: that it was trained on; with a replay it contains the old dataset.
+        tables: its predictions by split, from `evaluate_run.complete`.
+        batch_size: images a batch.
+        log: called with each line of progress.
+
+    Returns:
+        parent, and new and old: each the dataset, its split, and what `compare_tables` finds of
+        "after" and "before". None where a dataset is not found, or its images allow no comparison.
+    """
+    parent, replay = start.run, run.info.lineage[0].replay
+    log(f"comparing with {parent.name}, on the new and on the old data")
+    before = load_detector(parent)
+    old_names = set(run.info.lineage[0].datasets) if replay else set()
+
+    def compare(kind: str, own: Catalog, names: set[str]) -> dict[str, Any] | None:
+        split, rows = _rows(own, names)
+        after = _known(tables.get(split), rows)
+        if after is None:
+            after = _predict(run, load_detector(run), own, rows, batch_size)
+        table = _known(_own_predictions(parent, split), rows) if kind == "old" else None
+        if table is None:
+            table = _predict(parent, before, own, rows, batch_size)
+        readable = {
+            name: found.filter(pc.is_null(found["error"]))
+            for name, found in (("after", after), ("before", table))
+        }
+        dataset = "+".join(sorted(names))
+        try:
+            found = compare_tables(readable, {"after": run, "before": parent}, METRICS)
+        except UserError as error:  # images of one class
+            console.warn(f"{dataset}: {error}")
+            return None
+        return {"dataset": dataset, "split": split, **found}
+
+    new = compare("new", catalog, _names(catalog) - old_names)
+    old = None if start.old is None else compare("old", start.old, _names(start.old))
+    return {"parent": parent.name, "new": new, "old": old}
+
+
+def _names(catalog: Catalog) -> set[str]:
+    return set(catalog.table["dataset"].cast(pa.string()).unique().to_pylist())
+
+
+def _rows(catalog: Catalog, names: set[str]) -> tuple[str, pa.Table]:
+    """Return the test images of some datasets, or those of validation where there are none."""
+    for split in ("test", "validation"):
+        rows = catalog.split(split)
+        chosen = pc.is_in(rows["dataset"].cast(pa.string()), pa.array(sorted(names)))
+        if (rows := rows.filter(chosen)).num_rows:
+            break
+    return split, rows
+
+
+def _known(table: pa.Table | None, rows: pa.Table) -> pa.Table | None:
+    """Return the predictions of rows of a catalog out of a table; None if it lacks any."""
+    if table is None:
+        return None
+    names = [t["dataset"].cast(pa.string()).to_pylist() for t in (rows, table)]
+    wanted, keys = set(zip(names[0], keys_of(rows))), list(zip(names[1], keys_of(table)))
+    if not wanted <= set(keys):
+        return None
+    return table.filter(pa.array([key in wanted for key in keys]))
+
+
+def _own_predictions(run: Run, split: str) -> pa.Table | None:
+    try:
+        return prediction_tables.read(run.path, split)
+    except UserError:
+        return None
+
+
+def _predict(
+    run: Run, detector: keras.Model, catalog: Catalog, rows: pa.Table, batch_size: int
+) -> pa.Table:
+    return complete(rows, predict_rows(run, detector, catalog, rows, batch_size, False))

@@ -1,0 +1,209 @@
+"""Writes the reports of studies: a page with a figure and tables, JSON and CSV."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from tfdetect.core import console, html
+from tfdetect.core.files import csv_text, merged, write_text
+from tfdetect.evaluation.intervals import format_interval, numbers
+from tfdetect.evaluation.metrics import NAMES
+
+Rows = tuple[list[str], list[list[str]]]
+_PARTS = {"error": "error", "seen": "on domains in training", "unseen": "on unseen domains"}
+_COLORS = {"error": "#0b57a4", "seen": "#2c7a3f", "unseen": "#b3261e"}
+
+
+def curve_rows(values: dict[str, Any]) -> Rows:
+    """Return headings and rows of a learning curve."""
+    points = values["points"]
+    parts = [part for part in _PARTS if part in points[0]]
+    by_images = values["by"] == "images"
+    heads = ["images" if by_images else "domains", *([] if by_images else ["images"]),
+             *(_PARTS[part] for part in parts), "seeds"]  # fmt: skip
+    rows = []
+    for point in points:
+        low, high = min(point["images"]), max(point["images"])
+        images = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        size = [images] if by_images else [str(point["size"]), images]
+        seeds = " ".join(f"{error:.4f}" for error in point["seeds"])
+        rows.append([*size, *(format_interval(point[part]) for part in parts), seeds])
+    return heads, rows
+
+
+def fit_sentence(values: dict[str, Any]) -> str:
+    """Return the fitted power law in words; what is missing, where it could not be fitted."""
+    fit = values["fit"]
+    if fit is None:
+        return "A power law needs at least three points."
+    largest = values["points"][-1]["size"]
+    _, low, _ = numbers(fit["floor"])
+    what = "training images" if values["by"] == "images" else "domains"
+    return (
+        f"error = {format_interval(fit['scale'])} * (n / {largest:,})^-"
+        f"{format_interval(fit['exponent'], 2)} + {format_interval(fit['floor'])} for n {what}. If "
+        f"it goes on so, the error is {format_interval(fit['twice'])} with {2 * largest:,} and "
+        f"{format_interval(fit['tenfold'])} with {10 * largest:,}."
+    )
+
+
+def curve_terminal(values: dict[str, Any]) -> str:
+    """Return a learning curve as text for the terminal."""
+    heads, rows = curve_rows(values)
+    return f"{console.format_table(rows, heads)}\n{fit_sentence(values)}"
+
+
+def write_curve(values: dict[str, Any], folder: Path) -> None:
+    """Write report.html, curve.json, curve.csv and figures/curve.png.
+
+    Args:
+        values: from `measure_curve`, with experiment, dataset and by.
+        folder: where to write.
+    """
+    rows = [
+        [point["size"], part, *numbers(point[part])]
+        for point in values["points"] for part in _PARTS if part in point
+    ]  # fmt: skip
+    last = values["points"][-1]
+    with merged(folder) as new:
+        (new / "figures").mkdir()
+        write_text(new / "curve.json", json.dumps(values, indent=2) + "\n")
+        write_text(new / "curve.csv", csv_text(rows, ["size", "part", "error", "low", "high"]))
+        picture = html.picture_of(
+            _curve(values), "Test error over the size of the training data, both axes logarithmic; "
+            "the table below holds the values.", path=new / "figures" / "curve.png",
+        )  # fmt: skip
+        write_text(new / "report.html", html.render_page(
+            f"Learning curve of {values['experiment']}",
+            [
+                html.Section("Test error", html.join(
+                    html.figures([picture], "wide"), _table(curve_rows(values)),
+                    html.text(
+                        "Error: mean of the error rates of authentic images and of fakes. Brackets "
+                        "and band: 95% bootstrap intervals over test images. Dots and the last "
+                        "column: each seed, with its own order of training data and its own "
+                        "initialization.", small=True,
+                    ),
+                )),
+                html.Section("Power law", html.text(
+                    fit_sentence(values),
+                    "Least squares; of three points without a floor. The law is an extrapolation: "
+                    "it holds for more data like these, trained in this way.",
+                )),
+            ],
+            subtitle=f"Dataset {values['dataset']}, by {values['by']}; {values['count']:,} test "
+            "images, the same for all trainings.",
+            verdict=html.Verdict(
+                f"Error {last['error']['value']:.4f} with all of the data",
+                "Lower is better; 0.5 is chance.", "neutral",
+            ),
+            footer="Full data: curve.json and curve.csv in the same directory.",
+        ))  # fmt: skip
+
+
+def _curve(values: dict[str, Any]) -> Figure:
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    points, fit = values["points"], values["fit"]
+    sizes = np.array([point["size"] for point in points], float)
+    for part, title in _PARTS.items():
+        if part not in points[0]:
+            continue
+        value, low, high = np.array([numbers(point[part]) for point in points]).T
+        axes.plot(sizes, value, "o-", color=_COLORS[part], label=title, markersize=5)
+        axes.fill_between(sizes, low, high, color=_COLORS[part], alpha=0.15, linewidth=0)
+    for point in points:
+        axes.plot([point["size"]] * len(point["seeds"]), point["seeds"], ".", color="gray",
+                  markersize=4)  # fmt: skip
+    if fit is not None:
+        scale, exponent, floor = (fit[name]["value"] for name in ("scale", "exponent", "floor"))
+        line = np.geomspace(sizes[0], 10 * sizes[-1], 100)
+        fitted = scale * (line / sizes[-1]) ** -exponent + floor
+        axes.plot(line, fitted, "--", color="black", linewidth=1, label="power law")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(sizes, [f"{int(size):,}" for size in sizes])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter(ScalarFormatter())
+    axes.set_xlabel("training images" if values["by"] == "images" else "domains in training")
+    axes.set_ylabel("test error")
+    axes.legend(fontsize=9)
+    return figure
+
+
+def variant_rows(values: dict[str, Any]) -> Rows:
+    """Return headings and rows of a comparison of variants."""
+    metrics = list(values["variants"][0]["metrics"])
+    first = values["variants"][0]["name"]
+    heads = ["variant"]
+    for name in metrics:
+        heads += [NAMES[name], f"minus {first}"]
+    rows = []
+    for variant in values["variants"]:
+        row = [variant["name"]]
+        for name in metrics:
+            change = variant["difference"][name] if variant["difference"] else None
+            row += [format_interval(variant["metrics"][name]),
+                    format_interval(change, signed=True)]  # fmt: skip
+        rows.append(row)
+    return heads, rows
+
+
+def seed_rows(values: dict[str, Any]) -> Rows:
+    """Return headings and rows of each training of a comparison of variants."""
+    metrics = list(values["variants"][0]["metrics"])
+    rows = [
+        [variant["name"], str(run["seed"]), *(f"{run['metrics'][name]:.4f}" for name in metrics)]
+        for variant in values["variants"] for run in variant["runs"]
+    ]  # fmt: skip
+    return ["variant", "seed", *(NAMES[name] for name in metrics)], rows
+
+
+def variants_terminal(values: dict[str, Any]) -> str:
+    """Return a comparison of variants as text for the terminal."""
+    return "\n\n".join(
+        console.format_table(rows, heads)
+        for heads, rows in (variant_rows(values), seed_rows(values))
+    )
+
+
+def write_variants(values: dict[str, Any], folder: Path) -> None:
+    """Write report.html and variants.json.
+
+    Args:
+        values: from `measure_variants`, with experiment, dataset and vary.
+        folder: where to write.
+    """
+    best = max(values["variants"], key=lambda variant: variant["metrics"]["auc"]["value"])
+    with merged(folder) as new:
+        write_text(new / "variants.json", json.dumps(values, indent=2) + "\n")
+        write_text(new / "report.html", html.render_page(
+            f"Variants of {values['experiment']}",
+            [
+                html.Section("Results", html.join(
+                    _table(variant_rows(values)),
+                    html.text(
+                        "Means over the seeds. Brackets: 95% bootstrap intervals over test images, "
+                        "paired for differences; what another seed would give is in the table of "
+                        "all trainings.", small=True,
+                    ),
+                )),
+                html.Section("All trainings", _table(seed_rows(values))),
+            ],
+            subtitle=f"Dataset {values['dataset']}; {values['vary']} varies, all else is the same. "
+            f"{values['count']:,} test images.",
+            verdict=html.Verdict(
+                f"Highest AUC: {best['name']}, {best['metrics']['auc']['value']:.4f}", "", "neutral"
+            ),
+            footer="Full data: variants.json in the same directory.",
+        ))  # fmt: skip
+
+
+def _table(found: Rows) -> Markup:
+    return html.table(*found)

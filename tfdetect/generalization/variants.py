@@ -1,0 +1,120 @@
+"""Compares variants of an experiment: trained with the same seeds, measured on the same images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import override
+from tfdetect.core.run import Run
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.plan import Plan
+from tfdetect.evaluation.intervals import bootstrap
+from tfdetect.evaluation.metrics import binary_metrics
+from tfdetect.generalization.train_matrix import test_scores
+
+METRICS = ("accuracy", "balanced_accuracy", "auc")
+_RESAMPLES = 500
+
+
+def split_variants(vary: Sequence[str]) -> dict[str, list[str]]:
+    """Return the settings of each variant, by its name.
+
+    Args:
+        vary: one KEY=A,B,... for a variant for each value; or several texts, each the settings of
+            one variant, KEY=VALUE joined by ";".
+
+    Raises:
+        UserError: there are fewer than two variants, or one is named twice.
+    """
+    if len(vary) == 1 and "=" in vary[0]:
+        key, _, values = vary[0].partition("=")
+        texts = [f"{key}={value.strip()}" for value in values.split(",")]
+    else:
+        texts = list(vary)
+    found = {text: [part.strip() for part in text.split(";")] for text in texts}
+    if len(found) < 2 or len(found) < len(texts):
+        raise UserError(
+            "Give two variants or more, each once: --vary model.front_end=dct,spectrum, or --vary "
+            f"several times. Received: {', '.join(vary)}."
+        )
+    return found
+
+
+def plan_variants(
+    plan: Plan, variants: dict[str, list[str]], seeds: Sequence[int]
+) -> dict[str, tuple[str, int, Plan]]:
+    """Return variant, seed and plan of each training, by its name.
+
+    Raises:
+        UserError: a setting is unknown or not allowed.
+    """
+    return {
+        f"{name} seed {seed}": (
+            name, seed,
+            replace(plan, experiment=override(plan.experiment, [*settings, f"seed={seed}"])),
+        )
+        for name, settings in variants.items() for seed in seeds
+    }  # fmt: skip
+
+
+def measure_variants(
+    trainings: dict[str, tuple[str, int, Plan]], runs: dict[str, Run], catalog: Catalog
+) -> dict[str, Any]:
+    """Measure variants on the test split, and how they differ from the first one.
+
+    Args:
+        trainings: from `plan_variants`.
+        runs: of the same names.
+        catalog: the images.
+
+    Returns:
+        count: number of test images; variants: of each its name, metrics (means over the seeds,
+        with intervals), difference (from the first variant, with paired intervals; None of
+        itself), and runs: seed and metrics of each.
+    """
+    scores = {name: test_scores(run, catalog) for name, run in runs.items()}
+    readable = np.isfinite(list(scores.values())).all(axis=0)
+    fake = catalog.split("test")["label"].to_numpy()[readable] > 0
+    of_run = {
+        name: binary_metrics(fake, scores[name][readable], run.threshold)
+        for name, run in runs.items()
+    }
+    names = list(dict.fromkeys(variant for variant, _, _ in trainings.values()))
+    members = {name: [key for key, (own, _, _) in trainings.items() if own == name]
+               for name in names}  # fmt: skip
+
+    def means(weights: np.ndarray) -> dict[str, Any]:
+        each = {key: metrics(weights) for key, metrics in of_run.items()}
+        return {
+            f"{name} {metric}": np.mean([each[key][metric] for key in members[name]], axis=0)
+            for name in names for metric in METRICS
+        }  # fmt: skip
+
+    def differences(weights: np.ndarray) -> dict[str, Any]:
+        found = means(weights)
+        return {
+            f"{name} {metric}": found[f"{name} {metric}"] - found[f"{names[0]} {metric}"]
+            for name in names[1:] for metric in METRICS
+        }  # fmt: skip
+
+    measured = bootstrap(means, len(fake), resamples=_RESAMPLES)
+    changes = bootstrap(differences, len(fake), resamples=_RESAMPLES, bounded=False)
+    alone = {key: metrics(np.ones(len(fake))) for key, metrics in of_run.items()}
+    variants = [
+        {
+            "name": name,
+            "metrics": {metric: measured[f"{name} {metric}"] for metric in METRICS},
+            "difference": {metric: changes[f"{name} {metric}"] for metric in METRICS}
+            if name != names[0] else None,
+            "runs": [
+                {"seed": trainings[key][1],
+                 "metrics": {metric: float(alone[key][metric]) for metric in METRICS}}
+                for key in members[name]
+            ],
+        }
+        for name in names
+    ]  # fmt: skip
+    return {"count": len(fake), "variants": variants}

@@ -7,7 +7,8 @@ authentic images out, fits one regularized logistic regression per branch on the
 their logits, and is measured on what was left out. Sets of one subject (faces, shoes, cats and
 dogs) are left out together, or the subject would reveal the label. Every image gets its score from
 a fit that knew neither its generator nor its source. With these scores false positives on each
-camera source are counted, at the threshold that 5% of the other authentic images pass.
+camera source are counted, at the threshold that 5% of the other authentic images pass. --curve
+repeats the folds with a part of the generators, or of the images, in training.
 """
 
 import argparse
@@ -127,6 +128,37 @@ def make_folds(table, usable):
     return folds
 
 
+def learning_curves(arrays, usable, fake, names, folds, branches, l2, draws=4):
+    """Return the macro AUC over the folds by how many generators, or images, were trained on."""
+    generators = np.unique(names[fake & usable])
+    curves = {}
+    kinds = [("generators", part) for part in (2, 4, 8, 12)] + [
+        ("images", part) for part in (0.125, 0.25, 0.5, 1.0)
+    ]
+    for kind, part in kinds:
+        values = []
+        for draw in range(draws):
+            rng = np.random.default_rng(draw)
+            aucs = []
+            for generator, sources in folds.items():
+                held = np.isin(names, [generator, *sources])
+                train = usable & ~held
+                if kind == "generators":
+                    others = rng.permutation(generators[generators != generator])[:part]
+                    train &= ~fake | np.isin(names, others)
+                else:
+                    train &= rng.random(len(names)) < part
+                found = fit_branches(arrays, train, fake, names, branches, l2)
+                rows = usable & held
+                scores = np.mean(list(found("plain", rows).values()), axis=0)
+                aucs.append(roc_auc_score(fake[rows], scores))
+            values.append(np.mean(aucs))
+        curves[f"{kind} {part}"] = [float(np.mean(values)), float(np.std(values))]
+        print(f"  {kind} {part:<6} {np.mean(values):.3f} (standard deviation {np.std(values):.3f})",
+              flush=True)  # fmt: skip
+    return curves
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
@@ -135,6 +167,7 @@ def main():
     parser.add_argument("--l2", type=float, default=0.1)
     parser.add_argument("--all-stages", action="store_true", help="the whole network's features, "
                         "3,584 a branch, for comparison")  # fmt: skip
+    parser.add_argument("--curve", action="store_true", help="learning curves instead")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     branches = args.branches.split(",")
@@ -145,6 +178,9 @@ def main():
     usable = photo & np.isfinite(arrays["trace"][0, :, 0])
     folds = make_folds(table, usable)
     print(f"{usable.sum()} photo-like images, {len(folds)} folds")
+    if args.curve:
+        curves = learning_curves(arrays, usable, fake, names, folds, branches, args.l2)
+        return args.output and args.output.write_text(json.dumps(curves, indent=2))
     files = headers(args.dataset, table["path"])
     aucs, scores = {}, {t: np.full(len(names), np.nan) for t in TREATMENTS}
     for generator, sources in folds.items():

@@ -15,7 +15,7 @@ from tfdetect.evaluation.intervals import format_interval, numbers
 from tfdetect.evaluation.metrics import NAMES
 
 Rows = tuple[list[str], list[list[str]]]
-_PARTS = {"error": "error", "seen": "on domains in training", "unseen": "on unseen domains"}
+_PARTS = {"error": "error", "seen": "domains in training", "unseen": "unseen domains"}
 _COLORS = {"error": "#0b57a4", "seen": "#2c7a3f", "unseen": "#b3261e"}
 
 
@@ -127,7 +127,8 @@ def _curve(values: dict[str, Any]) -> Figure:
         axes.plot(line, fitted, "--", color="black", linewidth=1, label="power law")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks(sizes, [f"{int(size):,}" for size in sizes])
+    ticks = sizes if fit is None else np.append(sizes, 10 * sizes[-1])
+    axes.set_xticks(ticks, [f"{int(size):,}" for size in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
     for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         formatter(ScalarFormatter())
@@ -140,10 +141,9 @@ def _curve(values: dict[str, Any]) -> Figure:
 def variant_rows(values: dict[str, Any]) -> Rows:
     """Return headings and rows of a comparison of variants."""
     metrics = list(values["variants"][0]["metrics"])
-    first = values["variants"][0]["name"]
     heads = ["variant"]
     for name in metrics:
-        heads += [NAMES[name], f"minus {first}"]
+        heads += [NAMES[name], "difference"]
     rows = []
     for variant in values["variants"]:
         row = [variant["name"]]
@@ -189,9 +189,9 @@ def write_variants(values: dict[str, Any], folder: Path) -> None:
                 html.Section("Results", html.join(
                     _table(variant_rows(values)),
                     html.text(
-                        "Means over the seeds. Brackets: 95% bootstrap intervals over test images, "
-                        "paired for differences; what another seed would give is in the table of "
-                        "all trainings.", small=True,
+                        "Means over the seeds. Differences are from the first variant. Brackets: "
+                        "95% bootstrap intervals over test images, paired for differences; what "
+                        "another seed would give is in the table of all trainings.", small=True,
                     ),
                 )),
                 html.Section("All trainings", _table(seed_rows(values))),

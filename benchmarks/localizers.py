@@ -197,7 +197,8 @@ def train(
     more: tuple[str, ...] = (),
 ) -> tuple:  # fmt: skip
     """Train for the time or number of steps; return the run's directory, steps and seconds."""
-    changes = [f"training.batch_size={args.batch}", "model.weights=none", *more]
+    changes = [f"training.batch_size={args.batch}", "model.weights=none", "training.export=[]",
+               *more]  # fmt: skip
     side = budget.smallest_side(experiment, args.size, changes)
     common = [
         "--dataset", dataset, "--experiment", experiment,

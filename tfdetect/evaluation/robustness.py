@@ -33,7 +33,7 @@ from tfdetect.evaluation.figures import BLUE, GRAY, GREEN, RED
 from tfdetect.evaluation.intervals import Interval, binary_intervals, format_interval, interval
 from tfdetect.evaluation.measure import MAIN_MASK_METRICS, MAIN_MASK_NAMES, mask_intervals
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.evaluation.predictions import Alter, predict_source
+from tfdetect.evaluation.predictions import Alter, Scorer, predict_source
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.imaging.degradations import KINDS, Degradation
 from tfdetect.models.saving import load_detector
@@ -91,6 +91,7 @@ def degrade(
     if not rows.num_rows:
         raise UserError(f"The dataset {catalog.name} has no images in {split}.")
     detector = load_detector(run)
+    scorer = Scorer(run, detector)  # compiled once
     source, fake = image_source(catalog, rows), rows["label"].to_numpy() > 0
     changes: dict[str, dict[str, Any]] = {UNDEGRADED: {}}
     changes |= {degradation.name: {"change": degradation} for degradation in degradations}
@@ -104,7 +105,7 @@ def degrade(
         # A mask cannot be compared with one of which a part was cut off.
         whole = run.predicts_masks and not name.startswith("crop:")
         truth = mask_truth(catalog, rows) if whole else None
-        predictions = predict_source(run, detector, source, batch_size, truth=truth, **change)
+        predictions = predict_source(run, scorer, source, batch_size, truth=truth, **change)
         scores[name] = predictions["p_fake"].to_numpy(zero_copy_only=False)
         if run.predicts_masks:
             unknown = dict.fromkeys(MAIN_MASK_METRICS, interval(np.nan))

@@ -5,7 +5,9 @@ import gc
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import zipfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
@@ -238,3 +240,32 @@ def shared_run(tmp_path_factory):
 
     folder = built_once(tmp_path_factory, "shared", build)
     return open_run(folder / "runs" / "small"), folder / "pictures"
+
+
+@pytest.fixture(scope="session")
+def mediapipe_model(tmp_path_factory):
+    """Returns a function from names of MediaPipe's files to their paths, if they can be had."""
+    folder = tmp_path_factory.mktemp("mediapipe")
+    done = subprocess.run([
+        sys.executable, "-m", "pip", "download", "-q", "mediapipe==0.10.21", "--no-deps",
+        "--only-binary", ":all:", "--python-version", "3.12", "--dest", str(folder),
+    ], capture_output=True, check=False)  # fmt: skip
+    if done.returncode:
+        pytest.skip("the wheel of mediapipe 0.10.21 cannot be downloaded here")
+    [wheel] = folder.glob("*.whl")
+
+    def extract(name):
+        with zipfile.ZipFile(wheel) as files:
+            [member] = [n for n in files.namelist() if n.endswith(f"/{name}")]
+            return files.extract(member, folder)
+
+    return extract
+
+
+def write_litert(path, function, side):
+    """Write a function of an image [1, side, side, 3] as a LiteRT model; return its path."""
+    signature = [tf.TensorSpec([1, side, side, 3])]
+    traced = tf.function(function, input_signature=signature, autograph=False)
+    concrete = traced.get_concrete_function()
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert())
+    return str(path)

@@ -5,11 +5,13 @@ import json
 import cv2
 import numpy as np
 import pytest
+from conftest import write_litert
 from PIL import Image
 from skimage import data as pictures
 
 from tfdetect import __main__ as cli
 from tfdetect.core.load_spec import load_spec
+from tfdetect.data.image_faces import landmark_maps
 from tfdetect.data.scan import scan
 from tfdetect.extract_faces import main as extract_faces
 
@@ -133,6 +135,46 @@ def test_faces_of_images_keep_their_folders(tmp_path, capsys):
     assert json.loads(out)["images_done_before"] == 3
     with Image.open(tmp_path / "out/real/a.png") as face:
         assert face.size == (48, 48)
+
+
+def test_landmarks_are_drawn_below_faces(tmp_path, capsys):
+    import tensorflow as tf
+
+    def mesh(image):  # every point a little right of the middle, of bright images
+        points = tf.tile(tf.constant([[24.0, 16.0, 0.0]]), [468, 1])
+        found = tf.reduce_mean(image, (1, 2, 3), keepdims=True)
+        return tf.reshape(points, [1, 1, 1, -1]) + 0 * found, 10 * found - 1
+
+    model = write_litert(tmp_path / "mesh.tflite", mesh, 32)
+    photo = pictures.astronaut()[:320]
+    (tmp_path / "in").mkdir()
+    Image.fromarray(photo).save(tmp_path / "in/a.png")
+    Image.fromarray(photo // 8).save(tmp_path / "in/dark.png")
+    arguments = [tmp_path / "in", "--images", "--output", tmp_path / "out", "--size", "64"]
+    assert run([*arguments, "--landmarks", model], capsys)[0] == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    face = np.asarray(Image.open(tmp_path / "out/a.png"))
+    assert face.shape == (128, 64, 3)
+    maps = face[64:]
+    assert (maps[32, 48] == 255).all() and maps[32, 51].max() < 9 and (maps[:20] == 0).all()
+    wrong = write_litert(tmp_path / "wrong.tflite", lambda image: image[:, :1], 32)
+    for file, message in ((wrong, "finds no face mesh"), (tmp_path / "no.tflite", "no file")):
+        code, _, err = run(
+            [*arguments[:2], "--output", tmp_path / "x", "--landmarks", file], capsys
+        )
+        assert code == 2 and message in err and "pip download mediapipe" in err
+    assert run([tmp_path, "--output", tmp_path / "x", "--landmarks", model], capsys)[0] == 2
+
+
+@pytest.mark.slow
+def test_landmarks_of_mediapipe(mediapipe_model):
+    """Of the astronaut, whose eyes and mouth are where they are."""
+    face = np.ascontiguousarray(pictures.astronaut()[60:190, 160:290])
+    maps = landmark_maps(mediapipe_model("face_landmark.tflite"), face)
+    assert maps[..., 1][35:65, 40:90].mean() > 4 * maps[..., 1].mean()  # the eyes
+    assert maps[..., 2][72:102, 45:85].mean() > 4 * maps[..., 2].mean()  # the mouth
+    noise = np.random.default_rng(0).integers(0, 255, face.shape, np.uint8)
+    assert landmark_maps(mediapipe_model("face_landmark.tflite"), noise) is None
 
 
 def test_mistakes_with_images_are_explained(tmp_path, capsys):

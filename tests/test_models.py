@@ -28,6 +28,7 @@ from tfdetect.models.saving import load_detector, save_detector
 # One reduced model a family; the rest of the registry, at full size, is marked slow.
 REDUCED = {
     "small_resnet": (16, {"widths": [8, 16], "blocks": [1, 1], "strides": [1, 2], "stem": 8}),
+    "two_stream": (32, {"widths": [8, 16], "blocks": [1, 1], "strides": [2, 2], "stem": 8}),
     "resnet18": (32, {"stackwise_num_filters": [64, 16, 16, 16],
                       "stackwise_num_blocks": [1, 1, 1, 1]}),
     "swin_t": (224, {"embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}),
@@ -191,8 +192,28 @@ def test_published_parameter_counts(backbone, size, expected):
     assert sum(int(tf.size(v.value)) for v in model.trainable_variables) == expected + logit
 
 
+def test_two_streams_see_a_half_each():
+    network = build_backbone("two_stream", (64, 32, 3), "none", REDUCED["two_stream"][1]).model
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 64, 32, 3)).astype(np.float32)
+    features = network(image).numpy()
+    assert features.shape == (1, 16, 8, 16) and np.array_equal(features[:, :8], features[:, 8:])
+    streams = keras.Model(network.inputs, network.get_layer("streams").output)
+    upper = image.copy()
+    upper[:, :32] = 0
+    seen, changed = streams(image).numpy(), streams(upper).numpy()
+    assert np.array_equal(seen[..., 16:], changed[..., 16:])  # of the lower half
+    assert np.abs(seen[..., :16] - changed[..., :16]).max() > 0.01
+
+
 def test_every_backbone_has_a_published_count():
-    without = {"small_resnet", "trace_statistics", "deeplabv3_resnet50", "segformer_b0", *NETWORKS}
+    without = {
+        "small_resnet",
+        "two_stream",
+        "trace_statistics",
+        "deeplabv3_resnet50",
+        "segformer_b0",
+        *NETWORKS,
+    }
     assert {*COUNTS, *SLOW_COUNTS} == set(BACKBONES) - without
 
 

@@ -3,17 +3,15 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import SMALL, train_small
+from conftest import SMALL, train_small, write_litert
 from deadly import DeadlyTask
 from PIL import Image
 
 from tfdetect.core.cli import run_command
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.core.journal import exclusive
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.registry import FILLS, MASKS
@@ -24,7 +22,6 @@ from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.forge import Settings
 from tfdetect.synthesis.mask_makers import draw_mask, pick_region
 from tfdetect.synthesis.photos import Photo, load_photo, random_generator, same_size
-from tfdetect.synthesis.presets import ModelNotAvailable
 from tfdetect.synthesize import main as synthesize
 
 DRAWN = ("brush", "polygon", "rectangle", "blob")
@@ -184,7 +181,7 @@ def test_networks_that_are_no_segmenters_are_refused(tmp_path):
         ("yolo", tmp_path / "text.onnx", "no ONNX file that can be run"),
         ("yolo", odd, r"returns \[1, 3, 9\]"),
         ("person", tmp_path / "none.tflite", "There is no file .*pip download mediapipe"),
-        ("person", tmp_path / "text.tflite", "no LiteRT model that can be run"),
+        ("person", tmp_path / "text.tflite", "no LiteRT model to be run"),
     ]:
         with pytest.raises(ModelNotAvailable, match=message):
             draw_mask(name, photo, generator(), model=str(file))
@@ -193,41 +190,23 @@ def test_networks_that_are_no_segmenters_are_refused(tmp_path):
 def test_people_by_a_litert_segmenter(tmp_path):
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec([1, 32, 32, 3])], autograph=False)
-    def bright(image):
-        return tf.reduce_mean(image, -1, keepdims=True)
-
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([bright.get_concrete_function()])
-    (tmp_path / "bright.tflite").write_bytes(converter.convert())
+    model = write_litert(tmp_path / "bright.tflite",
+                         lambda image: tf.reduce_mean(image, -1, keepdims=True), 32)  # fmt: skip
     pixels = np.full((64, 96, 3), 20, np.uint8)
     pixels[16:48, 24:72] = 250
-    photo = Photo("one.png", pixels, np.asarray)
-    mask = draw_mask("person", photo, generator(), model=str(tmp_path / "bright.tflite"))
+    mask = draw_mask("person", Photo("one.png", pixels, np.asarray), generator(), model=model)
     assert mask[20:44, 28:68].all() and not mask[:12].any() and abs(mask.mean() - 0.25) < 0.03
     with pytest.raises(UserError, match="nothing was found"):
-        draw_mask("person", Photo("dark.png", pixels // 9, np.asarray), generator(),
-                  model=str(tmp_path / "bright.tflite"))  # fmt: skip
+        draw_mask("person", Photo("dark.png", pixels // 9, np.asarray), generator(), model=model)
 
 
 @pytest.mark.slow
-def test_people_by_mediapipe(tmp_path):
+def test_people_by_mediapipe(mediapipe_model):
     """In scikit-image's photograph of an astronaut, if the model can be had."""
-    import zipfile
-
     from skimage.data import astronaut
 
-    found = subprocess.run([
-        sys.executable, "-m", "pip", "download", "-q", "mediapipe==0.10.21", "--no-deps",
-        "--only-binary", ":all:", "--python-version", "3.12", "--dest", str(tmp_path),
-    ], capture_output=True, check=False)  # fmt: skip
-    if found.returncode:
-        pytest.skip("the wheel of mediapipe 0.10.21 cannot be downloaded here")
-    [wheel] = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as files:
-        [name] = [n for n in files.namelist() if n.endswith("/selfie_segmentation.tflite")]
-        model = files.extract(name, tmp_path)
-    photo = Photo("astronaut.png", astronaut(), np.asarray)
-    mask = draw_mask("person", photo, generator(), model=model)
+    model = mediapipe_model("selfie_segmentation.tflite")
+    mask = draw_mask("person", Photo("a.png", astronaut(), np.asarray), generator(), model=model)
     assert mask[60:200, 180:260].mean() > 0.95  # the face
     assert mask[:200, 330:].mean() < 0.2 and 0.25 < mask.mean() < 0.65
 

@@ -19,12 +19,19 @@ def parser() -> cli.Parser:
              "then: tfdetect train --dataset faces3 --data-dir faces"),
             ("tfdetect extract-faces my_images --images --output faces",
              "then: tfdetect train --dataset faces"),
+            ("tfdetect extract-faces my_images --images --landmarks face_landmark.tflite "
+             "--output faces", "then: tfdetect train --dataset faces --experiment "
+             "faces_two_streams"),
         ],
     )  # fmt: skip
     p.add_argument("videos", type=Path, metavar="DIR", help="folder with original_sequences/ and "
                    "manipulated_sequences/, or with images")  # fmt: skip
     p.add_argument("--images", action="store_true", help="DIR has images: crop the most confident "
                    "face of each, as PNG in the same folder of --output")  # fmt: skip
+    p.add_argument("--landmarks", metavar="FILE", help="with --images: write heat maps of the "
+                   "face's landmarks below each face, in the same image, by MediaPipe's "
+                   "face_landmark.tflite (which is in the wheel of mediapipe 0.10.21); needs pip "
+                   "install \"tfdetect[litert]\"")  # fmt: skip
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the "
                    "dataset; of videos real/, edited/ and masks/ are made in it")  # fmt: skip
     p.add_argument("--every", type=cli.count, default=10, metavar="N",
@@ -47,6 +54,8 @@ def main(argv: list[str]) -> int:
     if not args.videos.is_dir():
         raise UserError(f"There is no folder {args.videos}.")
     check_writable(args.output)
+    if args.landmarks and not args.images:
+        raise UserError("--landmarks is for images: add --images.")
     if args.images:
         return _crop_images(args)
 
@@ -85,7 +94,7 @@ def _crop_images(args: argparse.Namespace) -> int:
         raise UserError(f"--output {args.output} is inside {args.videos}. Give another folder.")
     images = find_images(args.videos)
     results = crop_images(
-        args.videos, images, args.output, args.margin, args.size, progress=not args.quiet
+        args.videos, images, args.output, args.margin, args.size, not args.quiet, args.landmarks
     )
     failed = [result for result in results if result.error]
     for result in failed:

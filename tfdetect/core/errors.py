@@ -17,6 +17,10 @@ class UserTypeError(UserError, TypeError):
     """An argument of the Python API has another type than it may have."""
 
 
+class ModelNotAvailable(UserError):
+    """A network of somebody else's that cannot be loaded here."""
+
+
 class RunLockedError(UserError):
     """Another process is writing the same run."""
 

@@ -339,6 +339,7 @@ BACKBONES = Registry(
         "dinov3": BackboneEntry(f"{_NETWORKS}.encoders:dinov3", {}, 32, 16, **_IMAGENET),
         # ours, and networks of published detectors
         "small_resnet": BackboneEntry(f"{_MODELS}.small_resnet:small_resnet", {}, 16),
+        "two_stream": BackboneEntry(f"{_MODELS}.two_stream:two_stream", {}, 32, 2),
         "trace_statistics": BackboneEntry(  # it reads 0..255 as they are
             f"{_MODELS}.trace_statistics:trace_statistics", {}, 32, scale=1.0, offset=0.0
         ),

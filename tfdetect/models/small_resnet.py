@@ -31,23 +31,36 @@ def small_resnet(
     Returns:
         Images [B, H, W, channels] in -1..1 -> features [B, h, w, widths[-1]].
     """
+    inputs = keras.Input(shape)
+    x = residual_tower(inputs, widths, blocks, strides, stem)
+    return keras.Model(inputs, x, name="small_resnet")
+
+
+def residual_tower(
+    image: Tensor,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    strides: Sequence[int],
+    stem: int,
+    name: str = "",
+) -> Tensor:
+    """Return the features of `small_resnet`; `name` begins the names of its layers."""
     if not len(widths) == len(blocks) == len(strides) > 0:
         raise UserError(
             "model.options: widths, blocks and strides need one number per stage. Received: "
             f"{len(widths)}, {len(blocks)} and {len(strides)} numbers."
         )
-    inputs = keras.Input(shape)
     # The stem reads pixels: half precision would round away fine traces.
     x = layers.Conv2D(stem, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
-                      dtype="float32", name="stem")(inputs)  # fmt: skip
+                      dtype="float32", name=f"{name}stem")(image)  # fmt: skip
     for stage, (width, count, stride) in enumerate(zip(widths, blocks, strides, strict=True)):
         for block in range(count):
-            x = _block(x, width, stride if block == 0 else 1, f"stage{stage + 1}_block{block + 1}")
-    x = _norm_relu(x, "top")
-    return keras.Model(inputs, x, name="small_resnet")
+            block_name = f"{name}stage{stage + 1}_block{block + 1}"
+            x = _block(x, width, stride if block == 0 else 1, block_name)
+    return norm_relu(x, f"{name}top")
 
 
-def _norm_relu(x: Tensor, name: str) -> Tensor:
+def norm_relu(x: Tensor, name: str) -> Tensor:
     x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
@@ -60,12 +73,12 @@ def _conv(x: Tensor, width: int, size: int, stride: int, name: str) -> Tensor:
 
 
 def _block(x: Tensor, width: int, stride: int, name: str) -> Tensor:
-    y = _norm_relu(x, f"{name}_1")
+    y = norm_relu(x, f"{name}_1")
     shortcut = x
     if stride > 1 or x.shape[-1] != width:
         # A slice and a plain convolution: with few channels oneDNN's kernels corrupt memory in
         # the gradient of a 1x1 convolution with a stride.
         shortcut = _conv(y[:, ::stride, ::stride], width, 1, 1, f"{name}_shortcut")
     y = _conv(y, width, 3, stride, f"{name}_1_conv")
-    y = _conv(_norm_relu(y, f"{name}_2"), width, 3, 1, f"{name}_2_conv")
+    y = _conv(norm_relu(y, f"{name}_2"), width, 3, 1, f"{name}_2_conv")
     return layers.Add(name=f"{name}_add")([shortcut, y])

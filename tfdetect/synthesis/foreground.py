@@ -8,10 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.core import registry
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.synthesis.mask_makers import draw_mask
 from tfdetect.synthesis.photos import Photo, random_generator
-from tfdetect.synthesis.presets import ModelNotAvailable
 
 Background = Literal["gray", "keep"]
 GRAY = 128  # level of all three colors of a removed background

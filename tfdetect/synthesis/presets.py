@@ -3,11 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from tfdetect.core.errors import UserError
-
-
-class ModelNotAvailable(UserError):
-    """A keras-hub model that cannot be loaded here."""
+from tfdetect.core.errors import ModelNotAvailable
 
 
 @lru_cache(1)

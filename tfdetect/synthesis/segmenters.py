@@ -10,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tfdetect.synthesis.presets import ModelNotAvailable
+from tfdetect.core.errors import ModelNotAvailable
+from tfdetect.data.litert import load_litert, mediapipe_file
 
 CONFIDENCE = 0.25  # of a detection, as Ultralytics' predict has it
 MAX_OVERLAP = 0.45  # IoU of two detections of one class
@@ -19,11 +20,7 @@ _PADDING = 114  # gray around a photograph that is not square
 _MOST_FINAL = 300  # rows of an export that has suppressed overlapping boxes itself
 
 YOLO_MODEL = "a network as ONNX, for example of: yolo export model=yolo11n-seg.pt format=onnx"
-PERSON_MODEL = (
-    "selfie_segmentation.tflite of MediaPipe, which is in a wheel on PyPI: pip download "
-    "mediapipe==0.10.21 --no-deps --only-binary :all: --python-version 3.12, then "
-    "unzip -j mediapipe-0.10.21-*.whl '*/selfie_segmentation.tflite'"
-)
+PERSON_MODEL = mediapipe_file("selfie_segmentation.tflite")
 
 
 def yolo_regions(file: str, pixels: np.ndarray) -> np.ndarray:
@@ -63,43 +60,13 @@ def person_region(file: str, pixels: np.ndarray) -> np.ndarray:
 
 @lru_cache(8)
 def _person_region(file: str, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    network = _litert(file)
-    [given], [found] = network.get_input_details(), network.get_output_details()
-    height, width = given["shape"][1:3]
+    network = load_litert(file)
     image = np.frombuffer(data, np.uint8).reshape(shape)
-    small = cv2.resize(image, (int(width), int(height)), interpolation=cv2.INTER_AREA)
-    network.set_tensor(given["index"], small[None].astype(np.float32) / 255)
-    network.invoke()
-    person = network.get_tensor(found["index"])[0, ..., 0]
+    found = network(cv2.resize(image, network.size[::-1], interpolation=cv2.INTER_AREA))
+    if len(found) != 1 or found[0].shape != (*network.size, 1):
+        raise ModelNotAvailable(f"{file} is no segmenter of people. Give {PERSON_MODEL}.")
+    [person] = found
     return cv2.resize(person, shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-
-
-@lru_cache(2)
-def _litert(file: str) -> Any:
-    if not Path(file).is_file():
-        raise ModelNotAvailable(f"There is no file {file}. Give {PERSON_MODEL}.")
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ModuleNotFoundError as error:
-        raise ModelNotAvailable(
-            'A .tflite file needs LiteRT: pip install "tfdetect[litert]"'
-        ) from error
-    try:
-        network = Interpreter(file, num_threads=1)
-        network.allocate_tensors()
-        shapes = [
-            (*each["shape"], np.dtype(each["dtype"]).name)
-            for each in (*network.get_input_details(), *network.get_output_details())
-        ]
-    except (ValueError, RuntimeError) as error:
-        raise ModelNotAvailable(f"{file} is no LiteRT model that can be run: {error}") from error
-    channels = [(shape[0], *shape[3:]) for shape in shapes]
-    if channels != [(1, 3, "float32"), (1, 1, "float32")]:
-        raise ModelNotAvailable(
-            f"{file} is no segmenter of people: it must map [1, h, w, 3] to [1, h, w, 1], float32. "
-            f"Give {PERSON_MODEL}."
-        )
-    return network
 
 
 @lru_cache(8)

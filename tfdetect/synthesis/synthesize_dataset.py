@@ -32,7 +32,7 @@ from PIL import Image
 
 from tfdetect.core import console
 from tfdetect.core.documents import read_object
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.core.files import disk_error, remove_leftovers, replacing, write_bytes, write_text
 from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.journal import Journal, exclusive
@@ -51,7 +51,6 @@ from tfdetect.synthesis.forge import (
     splits_of,
 )
 from tfdetect.synthesis.photos import Photo, find_photos, identifier, load_photo
-from tfdetect.synthesis.presets import ModelNotAvailable
 
 if TYPE_CHECKING:
     from tfdetect.synthesis.autoencoder import Autoencoder

@@ -23,12 +23,15 @@ from tfdetect.data.validation_stream import validation_data
 from tfdetect.evaluate import main as evaluate
 from tfdetect.evaluation import mask_metrics as masks
 from tfdetect.evaluation import prediction_tables
+from tfdetect.evaluation.attacks import parse_attacks
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.evaluation.measure import pixel_histograms
 from tfdetect.evaluation.overlays import overlay
+from tfdetect.evaluation.robustness import degrade
 from tfdetect.generalization.domains import Domains
 from tfdetect.generalization.matrix_report import format_matrix, main_metrics, write_report
 from tfdetect.generalization.train_matrix import MatrixRow, measure
+from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import resize, restore
 from tfdetect.imaging.tiles import by_tiles
 from tfdetect.models.detector import build_detector
@@ -396,6 +399,19 @@ def test_a_matrix_of_localizers_is_about_masks(localizer, tmp_path):
     assert f"IoU {found['one']['iou']['value']:.3f} on domains in training" in page
     assert f"{100 * found['two']['iou']['value']:.1f}" in (tmp_path / "m/matrix.tex").read_text()
     assert "IoU, mean of altered images" in format_matrix(values, main_metrics(values)[0])
+
+
+def test_masks_of_degraded_images_are_measured(localizer, tmp_path):
+    run, root = localizer
+    catalog = find_data(make_plan(str(root)), progress=False)
+    wanted = parse_degradations("scale:0.5,crop:0.9")
+    found = degrade(run, catalog, "test", wanted, tmp_path, log=lambda text: None)
+    none, half, crop = (each["metrics"]["iou"]["value"] for each in found["degradations"].values())
+    own = run.results["test"]["masks"]["metrics"]["iou_altered"]["value"]
+    assert none == pytest.approx(own, abs=1e-5) and half < none - 0.05 and crop is None
+    assert "IoU, mean of altered images" in (tmp_path / "degradations.html").read_text()
+    with pytest.raises(UserError, match="--attack is for detectors without masks"):
+        degrade(run, catalog, "test", [], tmp_path, attacks=parse_attacks("pgd", "2/255", 1, 1))
 
 
 def test_a_localizer_finds_the_forged_region(localizer):

@@ -183,13 +183,13 @@ def measure_robustness(
     from tfdetect.evaluation.attacks import parse_attacks
     from tfdetect.evaluation.robustness import degrade
 
-    misleading = parse_attacks(attacks, strength, steps, queries) if attacks else []
+    chosen = parse_attacks(attacks, strength, steps, queries) if attacks else []
 
     catalog = read_data(spec, roots, progress, log)
     split = split or splits_to_evaluate(run, catalog)[-1]
     with _writing(run, target, progress) as (staged, folder):
         values = degrade(
-            staged, catalog, split, wanted, folder, batch_size, log, misleading
+            staged, catalog, split, wanted, folder, batch_size, log, chosen
         )  # fmt: skip
     return Results(run, values, target, target / "degradations.html")
 

@@ -197,7 +197,7 @@ def test_two_streams_see_a_half_each():
     image = np.random.default_rng(0).uniform(-1, 1, (1, 64, 32, 3)).astype(np.float32)
     features = network(image).numpy()
     assert features.shape == (1, 16, 8, 16) and np.array_equal(features[:, :8], features[:, 8:])
-    streams = keras.Model(network.inputs, network.get_layer("streams").output)
+    streams = keras.Model(network.inputs[0], network.get_layer("streams").output)
     upper = image.copy()
     upper[:, :32] = 0
     seen, changed = streams(image).numpy(), streams(upper).numpy()

@@ -181,7 +181,7 @@ def test_networks_that_are_no_segmenters_are_refused(tmp_path):
         ("yolo", tmp_path / "text.onnx", "no ONNX file that can be run"),
         ("yolo", odd, r"returns \[1, 3, 9\]"),
         ("person", tmp_path / "none.tflite", "There is no file .*pip download mediapipe"),
-        ("person", tmp_path / "text.tflite", "no LiteRT model to be run"),
+        ("person", tmp_path / "text.tflite", "no LiteRT model that can be run"),
     ]:
         with pytest.raises(ModelNotAvailable, match=message):
             draw_mask(name, photo, generator(), model=str(file))

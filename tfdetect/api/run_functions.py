@@ -160,33 +160,33 @@ def measure_robustness(
         strength: of attacks, how far each color of a pixel may change.
         steps: of pgd.
         queries: of square.
-        split: "train", "validation", "test" or "all"; by default test, or all of another dataset
-            that has no splits of its own.
+        split: "train", "validation", "test" or "all"; by default test, or validation where there
+            is no test split, or all of another dataset that has no splits of its own.
         run, dataset, data_dir, authentic, output: see `evaluate`.
         crops, flips, batch_size, max_pixels, progress, log: see `evaluate`.
 
     Returns:
         The content of degradations.json as `values`.
     """
-    from tfdetect.imaging.degradations import parse_degradations
-
     if not degradations and not attacks:
         raise UserError("Give degradations, attacks, or both.")
     run = run_of(run).with_views(crops=crops, flips=flips)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
     spec = spec.with_max_pixels(max_pixels)
-    wanted = parse_degradations(degradations) if degradations else []
     check_writable(target)
     import_tensorflow()
     from tfdetect.data.describe import read_data
     from tfdetect.data.plan import splits_to_evaluate
     from tfdetect.evaluation.attacks import parse_attacks
     from tfdetect.evaluation.robustness import degrade
+    from tfdetect.imaging.degradations import parse_degradations
 
+    wanted = parse_degradations(degradations) if degradations else []
     chosen = parse_attacks(attacks, strength, steps, queries) if attacks else []
-
     catalog = read_data(spec, roots, progress, log)
-    split = split or splits_to_evaluate(run, catalog)[-1]
+    if split is None:
+        splits = splits_to_evaluate(run, catalog)
+        split = next((s for s in reversed(splits) if catalog.split(s).num_rows), splits[-1])
     with _writing(run, target, progress) as (staged, folder):
         values = degrade(
             staged, catalog, split, wanted, folder, batch_size, log, chosen

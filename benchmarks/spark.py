@@ -2,7 +2,10 @@
 
     python benchmarks/spark.py --data path/to/cifake/test --images 20000
     python benchmarks/spark.py --data path/to/cifake/test --images 1000000 --driver
+    python benchmarks/spark.py --data path/to/cifake/test --images 1000000 --work WORK
 
+With --work an interrupted command goes on where it was: plain `predict` after its last 100,000
+images, the job on the cluster after its last part.
 The images are links to those of --data, repeated. The cluster is a standalone master and two
 workers of one core each, as processes of this machine. Both ways use the same detector with ONNX
 Runtime.
@@ -14,6 +17,7 @@ is measured is the driver, whose work depends on the number of images alone.
 import argparse
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,10 +28,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
+LINKS = 10_000  # in a folder
+CHUNK = 100_000  # images that plain `predict` is given at once
 # The smallest job that Spark can do here: what it takes is Spark's own.
 BARE = """
 import os, sys
@@ -70,15 +79,18 @@ class Measured:
     first_part: float | None
 
 
-def links(data: Path, folder: Path, count: int) -> None:
-    """Fill a folder with links to the images below another one."""
+def links(data: Path, work: Path, count: int) -> int:
+    """Fill the folder images with links to the images below another folder; return their number."""
+    folder = work / "images"
+    shutil.rmtree(folder, ignore_errors=True)  # of an interruption
     images = sorted(p for p in data.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for number in range(count):
-        if number % 10_000 == 0:
-            below = folder / f"{number // 10_000:04d}"
+        if number % LINKS == 0:
+            below = folder / f"{number // LINKS:04d}"
             below.mkdir(parents=True)
         image = images[number % len(images)]
         os.symlink(image, below / f"{number:07d}{image.suffix}")
+    return count
 
 
 @contextmanager
@@ -179,13 +191,9 @@ def measure(
     return watch.end()
 
 
-def largest_difference(one: Path, other: Path) -> float:
+def largest_difference(ones: list[Path], other: Path) -> float:
     """Return the largest difference of a number in two tables; their other columns are equal."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    one, other = pq.read_table(one), pq.read_table(other)
+    one, other = pa.concat_tables(map(pq.read_table, ones)), pq.read_table(other)
     largest = 0.0
     for name in one.column_names:
         if pa.types.is_floating(one[name].type):
@@ -196,6 +204,49 @@ def largest_difference(one: Path, other: Path) -> float:
     return largest
 
 
+def kept(file: Path, function) -> dict:
+    """Return what a function measures, or what it measured before an interruption."""
+    if not file.is_file():
+        found = function()
+        file.with_suffix(".new").write_text(json.dumps(found))
+        file.with_suffix(".new").rename(file)
+    return json.loads(file.read_text())
+
+
+def measure_plain(args: argparse.Namespace, folder: Path, predict: list) -> dict:
+    """Measure plain `predict`, `CHUNK` images at a time; a chunk is not measured twice."""
+    chunks = sorted((folder / "images").iterdir())
+    total = {"seconds": 0.0, "processor": 0.0}
+    for number, start in enumerate(range(0, len(chunks), CHUNK // LINKS)):
+
+        def chunk(start=start, number=number) -> dict:
+            images = chunks[start : start + CHUNK // LINKS]
+            output = folder / f"plain-{number:03d}.parquet"
+            done = measure([*predict, *images, "--quiet", "--output", output])
+            return {"seconds": done.seconds, "processor": done.processor}
+
+        found = kept(folder / f"plain-{number:03d}.json", chunk)
+        total = {name: total[name] + found[name] for name in total}
+    return total
+
+
+def measure_spark(args: argparse.Namespace, folder: Path, predict: list) -> dict:
+    """Measure `predict --spark`. After an interruption it goes on: `images` are those of now."""
+    output, parts = folder / "spark.parquet", folder / "spark.parquet.parts" / "parts"
+    before = sum(pq.read_metadata(part).num_rows for part in parts.glob("[0-9]*.parquet"))
+    command = [*predict, folder / "images", "--quiet", "--output", output]
+    command = ["-c", DRIVER, *command[2:]] if args.driver else command
+    with cluster(folder) as (master, running):
+        bare = measure(["-c", BARE, master], running)
+        spark = measure([*command, "--spark", master], running, parts)
+    half = [size for seconds, size in spark.memory if seconds > spark.seconds / 2]
+    return {
+        "images": args.images - before, "seconds": spark.seconds, "processor": spark.processor,
+        "bare_seconds": bare.seconds, "bare_processor": bare.processor,
+        "first_part": spark.first_part, "driver": spark.driver, "driver_half": max(half),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -204,44 +255,46 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000_000, help="number of images")
     parser.add_argument("--run", type=Path, default=ROOT / "saved_models" / "cifake_small_resnet")
     parser.add_argument("--driver", action="store_true", help="measure the driver alone")
+    parser.add_argument("--work", type=Path, help="folder that keeps links, tables and what was "
+                        "measured, so that an interrupted command goes on")  # fmt: skip
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        links(args.data.resolve(), folder / "images", args.images)
-        os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'benchmarks'}"
-        predict = ["-m", "tfdetect.predict", args.run, folder / "images", "--quiet", "--output"]
+        folder = args.work or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cluster.log").unlink(missing_ok=True)
+        kept(folder / "links.json", lambda: links(args.data.resolve(), folder, args.images))
+        predict = ["-m", "tfdetect.predict", args.run]
         row: dict[str, object] = {"images": args.images}
-        if not args.driver:
-            plain = measure([*predict, folder / "plain.parquet"])
-            row |= {"plain_seconds": round(plain.seconds, 1),
-                    "plain_processor_seconds": round(plain.processor, 1)}  # fmt: skip
-        with cluster(folder) as (master, running):
-            bare = measure(["-c", BARE, master], running)
-            command = ["-c", DRIVER, *predict[2:]] if args.driver else predict
-            output = folder / "spark.parquet"
-            spark = measure([*command, output, "--spark", master], running,
-                            folder / "spark.parquet.parts" / "parts")  # fmt: skip
-        half = [size for seconds, size in spark.memory if seconds > spark.seconds / 2]
-        assert spark.first_part is not None
+        os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'benchmarks'}"
+        spark = kept(folder / "spark.json", lambda: measure_spark(args, folder, predict))
         row |= {
-            "spark_seconds": round(spark.seconds, 1),
-            "spark_processor_seconds": round(spark.processor, 1),
-            "bare_spark_seconds": round(bare.seconds, 1),
-            "bare_spark_processor_seconds": round(bare.processor, 1),
-            "first_part_after_seconds": round(spark.first_part, 1),
-            "driver_peak_mib": spark.driver // MIB,
-            "driver_peak_of_second_half_mib": max(half) // MIB,
+            "spark_images": spark["images"],
+            "spark_seconds": round(spark["seconds"], 1),
+            "spark_processor_seconds": round(spark["processor"], 1),
+            "bare_spark_seconds": round(spark["bare_seconds"], 1),
+            "bare_spark_processor_seconds": round(spark["bare_processor"], 1),
+            "first_part_after_seconds": round(spark["first_part"], 1),
+            "driver_peak_mib": spark["driver"] // MIB,
+            "driver_peak_of_second_half_mib": spark["driver_half"] // MIB,
         }
         if not args.driver:
+            plain = measure_plain(args, folder, predict)
+            # Of an interrupted job the rest was measured.
+            share = spark["images"] / args.images
+            seconds, processor = plain["seconds"] * share, plain["processor"] * share
             row |= {
-                "throughput_ratio": round(plain.seconds / spark.seconds, 3),
+                "plain_seconds": round(plain["seconds"], 1),
+                "plain_processor_seconds": round(plain["processor"], 1),
+                "throughput_ratio": round(seconds / spark["seconds"], 3),
                 "throughput_ratio_without_sparks_start": round(
-                    plain.seconds / (spark.seconds - bare.seconds), 3
+                    seconds / (spark["seconds"] - spark["bare_seconds"]), 3
                 ),
                 "processor_ratio_without_sparks_own": round(
-                    plain.processor / (spark.processor - bare.processor), 3
+                    processor / (spark["processor"] - spark["bare_processor"]), 3
                 ),
-                "largest_difference": largest_difference(folder / "plain.parquet", output),
+                "largest_difference": largest_difference(
+                    sorted(folder.glob("plain-*.parquet")), folder / "spark.parquet"
+                ),
             }
     print(json.dumps(row, indent=2))
 

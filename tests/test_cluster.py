@@ -17,11 +17,13 @@ import tensorflow as tf
 from commands import call
 from conftest import SMALL, fit_small
 
+from tfdetect.core import cluster as cluster_of
 from tfdetect.core.cluster import Cluster, parse_cluster
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Augmentation
 from tfdetect.core.registry import AUGMENTATIONS
 from tfdetect.core.rendezvous import meet
+from tfdetect.core.run import open_run
 from tfdetect.data.augmentation import augment
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.training_stream import training_data
@@ -110,6 +112,8 @@ def test_tf_config_counts_the_chief_first():
         ("a:1,b:99999", 0, "", "Received: 'b:99999'"),
         ("a:1,a:1", 0, "", "same address twice"),
         ("a:1,b:2", 2, "", "from 0 to 1"),
+        ("slurm", None, "", "SLURM_PROCID is not set"),
+        ("slurm", 0, "", "Leave --task out"),
         (None, None, "{", "TF_CONFIG is not"),
         (None, None, '{"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}}', "ps"),
     ],
@@ -117,6 +121,53 @@ def test_tf_config_counts_the_chief_first():
 def test_addresses_are_checked(cluster, task, config, words):
     with pytest.raises(UserError, match=re.escape(words)):
         parse_cluster(cluster, task, {"TF_CONFIG": config})
+
+
+STEP = {"SLURM_PROCID": "2", "SLURM_STEP_NODELIST": "n[9-10],login",
+        "SLURM_STEP_TASKS_PER_NODE": "2,1(x2)", "SLURM_JOB_ID": "1234567"}  # fmt: skip
+
+
+def test_slurm_names_the_cluster():
+    cluster = parse_cluster("slurm", None, STEP | {"TF_CONFIG": "ignored"})
+    hosts, ports = zip(*(address.split(":") for address in cluster.addresses))
+    assert hosts == ("n9", "n9", "n10", "login") and cluster.task == 2
+    assert len({int(port) for port in ports}) == 2 and int(ports[1]) == int(ports[0]) + 1
+    assert parse_cluster("slurm", None, STEP | {
+        "SLURM_STEP_NODELIST": "n1", "SLURM_STEP_TASKS_PER_NODE": "1", "SLURM_PROCID": "0"
+    }) is None  # fmt: skip
+    for change in ({"SLURM_STEP_NODELIST": "n[9-"}, {"SLURM_STEP_NODELIST": "n9"},
+                   {"SLURM_STEP_TASKS_PER_NODE": "2,1(x"}, {"SLURM_PROCID": "x"}):  # fmt: skip
+        with pytest.raises(UserError, match="not understood"):
+            parse_cluster("slurm", None, STEP | change)
+    with pytest.raises(UserError, match="--distribution=block"):
+        parse_cluster("slurm", None, STEP | {"SLURM_DISTRIBUTION": "cyclic"})
+
+
+def test_slurms_texts_mean_what_tensorflow_reads_in_them():
+    from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver as theirs
+
+    for text in ("n1", "n[1-2],m5,o[3-4,6,7-9]", "node-[008-011,100]", "10.0.0.[1-3],h.example"):
+        assert cluster_of._slurm_hosts(text) == theirs.expand_hostlist(text)
+    for text in ("3", "3(x2),2,1", "1(x128)"):
+        assert cluster_of._slurm_counts(text) == theirs.expand_tasks_per_node(text)
+
+
+@pytest.mark.slow
+def test_tasks_of_slurm_train_together(folder_dataset, tmp_path):
+    settings = [part for text in SMALL for part in ("--set", text)]
+    step = {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_TASKS_PER_NODE": "2",
+            "SLURM_JOB_ID": str(os.getpid())}  # fmt: skip
+    command = [sys.executable, "-m", "tfdetect.train", "--dataset", folder_dataset, "--output",
+               tmp_path, "--name", "slurm", "--cluster", "slurm", *settings]  # fmt: skip
+    tasks = [
+        subprocess.Popen(command, env=os.environ | step | {"SLURM_PROCID": str(number)},
+                         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for number in range(2)
+    ]  # fmt: skip
+    errors = [task.communicate(timeout=400)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], errors
+    assert "worker 1 of 2; 127.0.0.1:" in errors[1]
+    assert open_run(tmp_path / "slurm").info.status == "complete"
 
 
 # --- meeting

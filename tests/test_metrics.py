@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import run_at
 from matplotlib.text import Text
 from sklearn import metrics as sk
 
@@ -25,6 +26,7 @@ from tfdetect.evaluation.intervals import (
 from tfdetect.evaluation.measure import measure
 from tfdetect.evaluation.metrics import binary_metrics, class_weights, confusion
 from tfdetect.evaluation.result_tables import metric_table, terminal_table
+from tfdetect.evaluation.streamed_metrics import StreamedMetrics
 from tfdetect.evaluation.summary import summary, summary_rows
 
 TINY = np.finfo(np.float32).eps
@@ -319,3 +321,48 @@ def test_a_folder_with_one_class_is_evaluated(shared_run, tmp_path, capsys, name
     page = (output / "report.html").read_text()
     assert f"test {rate}" in page and "nothing about the other class" in page
     assert "ROC curve" not in page
+
+
+@pytest.mark.parametrize("prior", [None, 0.5])
+def test_metrics_part_by_part_are_those_of_the_whole(scored, prior):
+    fake, scores = scored
+    scores = scores.astype(np.float32)
+    run = run_at(Path("run"), ("real", "a", "b")).with_info(prior=prior, threshold=0.4)
+    labels = fake * np.random.default_rng(3).integers(1, 3, len(fake))
+    verdicts = np.where(scores >= np.float32(0.4), "b", "real")
+    table = pa.table(
+        {"p_fake": scores, "verdict": verdicts, "error": pa.nulls(len(fake), pa.string())}
+    )
+    broken = pa.table({"p_fake": [None], "verdict": [None], "error": ["gone"]}, table.schema)
+    streamed = StreamedMetrics(run)
+    for start in range(0, len(fake), 64):
+        streamed.add(labels[start : start + 64], table.slice(start, 64))
+    streamed.add(np.array([1]), broken)
+    found = streamed.document()
+    exact = binary_metrics(fake, scores, 0.4, prior)(np.ones(len(fake)))
+    for name in ("accuracy", "balanced_accuracy", "recall", "fpr", "ece"):
+        assert found["metrics"][name] == pytest.approx(exact[name], abs=1e-12), name
+    difference = abs(found["metrics"]["auc"] - exact["auc"])
+    assert difference <= found["auc_error_bound"] + 1e-12
+    assert (found["count"], found["unreadable"]) == (500, 1)
+    predicted = np.where(verdicts == "b", 2, 0)
+    assert found["confusion"] == confusion(labels, predicted, 3)
+    assert [sum(found["histogram"][kind]) for kind in ("authentic", "fake")] == [
+        int((~fake).sum()), int(fake.sum())
+    ]  # fmt: skip
+
+
+def test_the_bound_of_a_binned_auc_holds_where_scores_hardly_differ():
+    run, fake = run_at(Path("run")), np.arange(1000) % 2 > 0
+    scores = np.float32(0.7) + np.where(fake, np.float32(1e-6), np.float32(0))
+    verdicts = np.full(1000, "fake")
+    table = pa.table({"p_fake": scores, "verdict": verdicts, "error": pa.nulls(1000, pa.string())})
+    streamed = StreamedMetrics(run)
+    streamed.add(fake.astype(int), table)
+    found = streamed.document()
+    assert found["metrics"]["auc"] == 0.5 and found["auc_error_bound"] == 0.5  # it is 1
+    alone = StreamedMetrics(run)
+    alone.add(np.zeros(500, int), table.slice(0, 500))
+    found = alone.document()
+    assert found["metrics"]["auc"] is None and found["metrics"]["recall"] is None
+    assert found["metrics"]["fpr"] == 1

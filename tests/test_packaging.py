@@ -41,5 +41,5 @@ def test_workflow_runs_the_readme_command_on_every_supported_python():
 def test_extras_of_the_tests_are_extras_of_their_own():
     extras = PROJECT["project"]["optional-dependencies"]
     tested = set(extras["test"])
-    for name in ("docs", "keras-cv", "pandas", "c2pa", "heic", "search"):
+    for name in ("docs", "keras-cv", "pandas", "c2pa", "heic", "search", "storage"):
         assert set(extras[name]) <= tested, name

@@ -1,6 +1,7 @@
 """Work on a Spark cluster: the rows of one machine, whatever is killed meanwhile."""
 
 import csv
+import json
 import os
 import pickle
 import random
@@ -10,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,12 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import call
-from conftest import write_images
+from conftest import SMALL, write_dataset, write_images
 from spark_tasks import Names
 
 import tfdetect
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
+from tfdetect.core.run import open_run
 from tfdetect.evaluation import prediction_tables
 from tfdetect.spark import executor, job, partitions
 
@@ -63,7 +64,7 @@ def test_partitions_have_neither_too_many_files_nor_too_many_bytes():
 
 
 def some_job(folder, monkeypatch, names=("a", "b", "c", "d", "e"), what=None, size=2):
-    monkeypatch.setattr(job, "divide", partial(partitions.divide, max_items=size))
+    monkeypatch.setattr(job, "divide", lambda sizes, most: partitions.divide(sizes, size))
     items = pa.table({"path": list(names)})
     what = what or {"task": "names"}
     return job.open_job(folder, what, items, np.zeros(len(names)), "--spark-dir")
@@ -184,13 +185,13 @@ def test_missing_pyspark_and_java_have_one_message(tmp_path, monkeypatch, capsys
 # A command whose partitions are small, and whose images of a certain name end their process.
 SCRIPT = """
 import os, sys
-from functools import partial
 import tfdetect.predict as command
 from tfdetect.core import cli
 from tfdetect.spark import job, partitions, predict_table
 from spark_tasks import DeadlyPredictFiles
 
-job.divide = partial(partitions.divide, max_items=int(os.environ["MAX_ITEMS"]))
+most = int(os.environ["MAX_ITEMS"])
+job.divide = lambda sizes, _: partitions.divide(sizes, most)
 predict_table.PredictFiles = DeadlyPredictFiles
 sys.exit(cli.run_command(command.main))
 """
@@ -216,6 +217,111 @@ def test_spark_gives_the_table_of_one_machine(tmp_path, monkeypatch, capsys, spa
     assert Path("spark.csv").read_bytes() == Path("plain.csv").read_bytes()
     code, _, error = call("predict", [*arguments, *spark, "--threshold", "0.9"], capsys)
     assert code == 2 and "another job" in error and "threshold 0.9 here" in error
+
+
+def small_partitions(monkeypatch):
+    monkeypatch.setattr(job, "divide", lambda sizes, most: partitions.divide(sizes, min(most, 7)))
+
+
+@pytest.mark.slow
+def test_shards_of_a_cluster_are_those_of_one_machine(tmp_path, monkeypatch, capsys, spark):
+    small_partitions(monkeypatch)
+    root = write_dataset(tmp_path / "pictures", side=32)
+    (root / "train" / "real" / "junk.png").write_text("no image")
+    for output, more in (("plain", ()), ("spark", spark)):
+        arguments = ["--dataset", root, "--output", tmp_path / output, "--shard-size", "0.02",
+                     "--size", "24", *more]  # fmt: skip
+        code, out, error = call("prepare", arguments, capsys)
+        assert code == 0, error
+        assert "1 images skipped" in out
+    folders = [tmp_path / output / "pictures" / "1.0.0" for output in ("plain", "spark")]
+    names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
+    assert names[0] == names[1] and sum("tfrecord" in name for name in names[0]) > 8
+    for name in names[0]:
+        if name not in ("prepared.json", "shards.jsonl"):  # times, and the order of writing
+            assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+    assert not (tmp_path / "spark.parts").exists()
+    code, out, _ = call("prepare", arguments, capsys)  # complete: no Spark is needed
+    assert code == 0 and "0 shards written now" in out
+
+
+@pytest.mark.slow
+def test_forgeries_of_a_cluster_are_those_of_one_machine(tmp_path, monkeypatch, capsys, spark):
+    small_partitions(monkeypatch)
+    write_images(tmp_path / "photos", 20, 0, side=96)
+    (tmp_path / "photos" / "junk.png").write_text("no image")
+    for output, more in (("plain", ()), ("spark", spark)):
+        arguments = ["--source", tmp_path / "photos", "--output", tmp_path / output,
+                     "--masks", "rectangle,blob", "--fill", "copy_move,splice", *more]  # fmt: skip
+        code, _, error = call("synthesize", arguments, capsys)
+        assert code == 0 and "skipped: junk.png" in error, error
+    plain, other = tmp_path / "plain", tmp_path / "spark"
+    names = sorted(path.relative_to(plain) for path in plain.rglob("*") if path.is_file())
+    assert sum(name.parts[0] == "images" for name in names) == 60
+    for name in names:
+        if not name.name.startswith("."):  # the order of making
+            assert (plain / name).read_bytes() == (other / name).read_bytes(), name
+    assert not (tmp_path / "spark.parts").exists()
+
+
+@pytest.mark.slow
+def test_a_matrix_trained_on_a_cluster_is_that_of_one_machine(tmp_path, capsys, spark):
+    for generator in "ab":
+        for split, count in (("train", 12), ("val", 6)):
+            for name, fake in (("nature", 0), ("ai", 1)):
+                write_images(tmp_path / "images" / generator / split / name, count, fake,
+                             seed=ord(generator) + count)  # fmt: skip
+    settings = [part for text in [*SMALL, "training.epochs=1"] for part in ("--set", text)]
+    arguments = ["--dataset", tmp_path / "images", "--by", "^([ab])/", *settings, "--json",
+                 "--quiet", "--output"]  # fmt: skip
+    found = []
+    for output, more in (("plain", ()), ("spark", spark)):
+        code, out, error = call("matrix", [*arguments, tmp_path / output, *more], capsys)
+        assert code == 0, error
+        found.append(json.loads(out))
+    for name, row in found[0]["cells"].items():
+        for domain, cell in row.items():
+            other = found[1]["cells"][name][domain]["metrics"]["auc"]["value"]
+            assert abs(cell["metrics"]["auc"]["value"] - other) < 1e-3
+    [folder] = (tmp_path / "spark").iterdir()  # the parts are removed
+    assert open_run(folder / "a").info.status == "complete"
+
+
+@pytest.mark.slow
+def test_an_explanation_on_a_cluster_is_that_of_one_machine(shared_run, tmp_path, capsys, spark):
+    run, root = shared_run
+    arguments = [run.path, "--dataset", root, "--count", "12", "--json", "--quiet", "--output"]
+    plain, other = (
+        json.loads(call("explain", [*arguments, tmp_path / name, *more], capsys)[1])
+        for name, more in (("plain", ()), ("spark", spark))
+    )
+    assert plain["count"] == other["count"] == 12 and plain["maps"]
+    for name, values in plain["maps"].items():
+        for key in ("shuffled", "fall", "random"):
+            assert abs(values[key] - other["maps"][name][key]) <= 1e-3, (name, key)
+
+
+@pytest.mark.slow
+def test_an_evaluation_part_by_part_measures_what_the_whole_does(
+    shared_run, tmp_path, monkeypatch, capsys, spark
+):
+    small_partitions(monkeypatch)
+    root = write_dataset(tmp_path / "pictures")
+    (root / "test" / "real" / "junk.png").write_text("no image")
+    run, _ = shared_run
+    arguments = [run.path, "--dataset", root, "--split", "all", "--json", "--quiet"]
+    arguments += ["--output"]
+    whole, parts = (
+        json.loads(call("evaluate", [*arguments, tmp_path / name, *more], capsys)[1])["all"]
+        for name, more in (("whole", ()), ("parts", [*spark, "--streaming"]))
+    )
+    assert parts["count"] == whole["count"] and parts["confusion"] == whole["confusion"]
+    for name, value in parts["metrics"].items():
+        error = parts["auc_error_bound"] if name == "auc" else 1e-6
+        assert abs(value - whole["metrics"][name]["value"]) <= error + 1e-6, name
+    assert json.loads((tmp_path / "parts" / "streamed.json").read_text())["all"] == parts
+    code, _, error = call("evaluate", [run.path, "--streaming"], capsys)
+    assert code == 2 and "--streaming is for --spark" in error
 
 
 # --- a cluster of real processes

@@ -64,7 +64,12 @@ def parser() -> cli.Parser:
     cli.add_max_pixels(out, "as the dataset spec says, 100,000,000 if it does not")
     cli.add_json(out)
     cli.add_quiet(out)
-    cli.add_spark(p.add_argument_group("cluster"), "DIR.parts beside the folder for the result")
+    cluster = p.add_argument_group("cluster")
+    cli.add_spark(cluster, "DIR.parts beside the folder for the result")
+    cluster.add_argument("--streaming", action="store_true", help="with --spark: measure part by "
+                         "part in constant memory, for millions of images. Counts, confusion, "
+                         "rates, histogram, calibration error, and the AUC with the bound of its "
+                         "error, in streamed.json; no intervals and no report")  # fmt: skip
     return p
 
 
@@ -83,8 +88,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"{flag} takes one --split.")
         if args.label or threshold is not None or args.prior is not None:
             raise UserError(f"{flag} takes no --label, --threshold, --at and --prior.")
-        if cluster is not None:
-            raise UserError(f"{flag} takes no --spark.")
+        if cluster is not None or args.streaming:
+            raise UserError(f"{flag} takes no --spark and no --streaming.")
         results = api.measure_robustness(
             args.run, args.degrade or "", args.dataset, attacks=args.attack or "",
             strength=args.strength, steps=args.steps, queries=args.queries, data_dir=args.data_dir,
@@ -101,8 +106,12 @@ def main(argv: list[str]) -> None:
             label=args.label, splits=args.split or (), output=args.output, threshold=threshold,
             prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
             images_in_report=not args.no_images, batch_size=args.batch_size,
-            max_pixels=args.max_pixels, cluster=cluster, **cli.progress_of(args),
+            max_pixels=args.max_pixels, cluster=cluster, streaming=args.streaming,
+            **cli.progress_of(args),
         )  # fmt: skip
+        if args.streaming and not args.json:
+            _show_streamed(results.values)
+            return console.result(f"\nmetrics {results.report}")
         from tfdetect.evaluation import result_tables
 
         format_results = result_tables.terminal_table
@@ -110,6 +119,19 @@ def main(argv: list[str]) -> None:
         return console.print_json(results.values)
     console.result(format_results(results.values))
     console.result(f"\nreport  {results.report}")
+
+
+def _show_streamed(values: dict[str, Any]) -> None:
+    """Print what was measured part by part."""
+    for split, found in values.items():
+        rows: list[tuple[str, object]] = [
+            (name, None if value is None else f"{value:.4f}")
+            for name, value in found["metrics"].items()
+        ]
+        if found["auc_error_bound"] is not None:
+            rows.append(("AUC, off by at most", f"{found['auc_error_bound']:.1e}"))
+        counts = f"{found['count']:,} images, {found['unreadable']:,} unreadable"
+        console.table(rows, ["metric", "value"], title=f"{split}: {counts}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from tfdetect.core import cli, console
+from tfdetect.core.errors import UserError
 
 
 def parser() -> cli.Parser:
@@ -43,11 +44,15 @@ def parser() -> cli.Parser:
                      "RUN/evaluations/NAME)")  # fmt: skip
     cli.add_json(out)
     cli.add_quiet(out)
+    cli.add_spark(p.add_argument_group("cluster"), "DIR.parts beside the folder for the result")
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    cluster = cli.chosen_cluster(args)
+    if args.front_end is not None and cluster is not None:
+        raise UserError("--front-end takes no --spark: it shows one image.")
 
     from tfdetect import api
 
@@ -65,6 +70,7 @@ def main(argv: list[str]) -> None:
     results = api.explain(
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
         split=args.split, count=args.count, stages=args.features, output=args.output,
+        cluster=cluster,
         **cli.progress_of(args),
     )  # fmt: skip
     if args.json:

@@ -50,8 +50,9 @@ def main(argv: list[str]) -> int:
 
     from tfdetect.core.errors import UserError
     from tfdetect.core.files import check_writable
+    from tfdetect.core.storage import fetched, publish
 
-    if not args.videos.is_dir():
+    if not fetched(args.videos).is_dir():
         raise UserError(f"There is no folder {args.videos}.")
     check_writable(args.output)
     if args.landmarks and not args.images:
@@ -65,6 +66,7 @@ def main(argv: list[str]) -> int:
     cuts = extract_faces(
         videos, args.output, args.every, args.margin, args.size, progress=not args.quiet
     )
+    publish(args.output)
     failed = [cut for cut in cuts if cut.error]
     for cut in failed:
         console.warn(f"{cut.video.path}: {cut.error}")
@@ -87,6 +89,7 @@ def main(argv: list[str]) -> int:
 
 def _crop_images(args: argparse.Namespace) -> int:
     from tfdetect.core.errors import UserError
+    from tfdetect.core.storage import publish
     from tfdetect.core.text import from_os
     from tfdetect.data.image_faces import crop_images, find_images
 
@@ -96,6 +99,7 @@ def _crop_images(args: argparse.Namespace) -> int:
     results = crop_images(
         args.videos, images, args.output, args.margin, args.size, not args.quiet, args.landmarks
     )
+    publish(args.output)
     failed = [result for result in results if result.error]
     for result in failed:
         console.warn(f"{from_os(args.videos / result.path)}: {result.error}")

@@ -23,6 +23,8 @@ def parser() -> cli.Parser:
              "which fills a localizer finds that was trained on another fill"),
             ("tfdetect matrix --dataset path/to/forged --experiment localizer --by "
              "'(realfake|fakefake)'", "the same with new content against mere re-encoding"),
+            ("tfdetect matrix --dataset genimage --spark spark://host:7077",
+             "the trainings divided among the machines of a Spark cluster"),
             ("tfdetect matrix --clusters genimage_resnet50",
              "which generators belong together, by a published matrix"),
         ],
@@ -49,11 +51,13 @@ def parser() -> cli.Parser:
     cli.add_runs_folder(out, "matrix-EXPERIMENT-DATASET")
     cli.add_json(out)
     cli.add_quiet(out)
+    cli.add_spark(p.add_argument_group("cluster"), "FOLDER.parts beside the matrix's folder")
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    cluster = cli.chosen_cluster(args)
 
     from tfdetect import api
 
@@ -71,7 +75,7 @@ def main(argv: list[str]) -> None:
         data_dir=args.data_dir, authentic=args.authentic, by=args.by,
         leave_one_out=args.leave_one_out, leave_sources_out=args.leave_sources_out,
         published=args.published, gpus=args.gpus, gpu_memory_limit=args.gpu_memory_limit,
-        output=args.output, name=args.name, progress=not args.quiet,
+        output=args.output, name=args.name, cluster=cluster, progress=not args.quiet,
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)

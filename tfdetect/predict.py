@@ -36,6 +36,9 @@ def parser() -> cli.Parser:
             ("tfdetect predict saved_models/my_run archive/ --output verdicts.parquet "
              "--spark spark://host:7077",
              "a million images, on the machines of a Spark cluster"),
+            ("tfdetect predict s3://bucket/runs/my_run 's3://bucket/archive/**/*.jpg' "
+             "--output s3://bucket/verdicts.parquet",
+             "run, images and table in an object store"),
             ("tfdetect predict photo.jpg --evidence",
              "with everything else that is known: metadata, JPEG history, copied regions"),
         ],
@@ -43,7 +46,8 @@ def parser() -> cli.Parser:
     p.add_argument("paths", nargs="+", metavar="[RUN] IMAGE", help="folder of a run (without one, "
                    "a detector that comes with tfdetect is chosen by the images' size, and with "
                    "--masks the localizer), then files, folders (with all folders below), or "
-                   "quoted patterns such as 'photos/**/*.jpg'")  # fmt: skip
+                   "quoted patterns such as 'photos/**/*.jpg'; also at addresses such as "
+                   "s3://bucket/folder or https://host/photo.jpg")  # fmt: skip
     how = p.add_argument_group("verdicts")
     cli.add_verdict(how)
     cli.add_views(how)

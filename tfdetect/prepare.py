@@ -23,6 +23,9 @@ def parser() -> cli.Parser:
              "store smaller copies"),
             ("tfdetect prepare --dataset path/to/faces --output without/ --foreground person "
              "--person selfie_segmentation.tflite", "people without what is behind them"),
+            ("tfdetect prepare --dataset path/to/folder --output prepared/ "
+             "--spark spark://host:7077",
+             "the same shards, written by the machines of a Spark cluster"),
         ],
     )  # fmt: skip
     cli.add_dataset(p.add_argument_group("dataset"), "Images to write", required=True)
@@ -54,6 +57,7 @@ def parser() -> cli.Parser:
                      help="shards written at a time (default: one per core)")  # fmt: skip
     cli.add_json(out)
     cli.add_quiet(out)
+    cli.add_spark(p.add_argument_group("cluster"), "OUTPUT.parts beside --output")
     return p
 
 
@@ -67,6 +71,7 @@ def main(argv: list[str]) -> None:
         if args.foreground not in MASKS:
             raise unknown("mask", args.foreground, MASKS)
         options = mask_options_of(args, [args.foreground]).get(args.foreground, {})
+    cluster = cli.chosen_cluster(args)
 
     from tfdetect import api
 
@@ -74,7 +79,8 @@ def main(argv: list[str]) -> None:
         args.dataset, args.output, data_dir=args.data_dir, authentic=args.authentic,
         size=args.size, resize=args.resize, encode=args.encode, quality=args.quality,
         foreground=args.foreground, mask_options=options, background=args.background,
-        shard_mebibytes=args.shard_size, workers=args.workers, progress=not args.quiet,
+        shard_mebibytes=args.shard_size, workers=args.workers, cluster=cluster,
+        progress=not args.quiet,
     )  # fmt: skip
     dataset = done.folder.parent
     if args.json:

@@ -35,6 +35,7 @@ def main(argv: list[str]) -> None:
 
     from tfdetect.core.files import check_writable, replacing
     from tfdetect.core.quiet import import_tensorflow
+    from tfdetect.core.storage import publish
     from tfdetect.data.plan import find_data, make_plan
 
     plan = make_plan(
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> None:
     args.output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with replacing(args.output) as temporary:
         sheet.save(temporary, "PNG")
+    publish(args.output)
     console.result(str(args.output))
 
 

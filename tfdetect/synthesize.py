@@ -96,21 +96,20 @@ def parser() -> cli.Parser:
                      help="processes (default: one per core)")
     cli.add_json(run)
     cli.add_quiet(run)
+    cli.add_spark(p.add_argument_group("cluster"), "OUTPUT.parts beside OUTPUT")
     # fmt: on
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if not args.source.is_dir():
-        raise UserError(f"There is no folder {args.source}.")
-    settings = settings_of(args)
+    settings, cluster = settings_of(args), cli.chosen_cluster(args)
 
     from tfdetect import api
 
     rows = api.synthesize(
         args.source, args.output, settings, workers=args.workers, autoencoder_steps=args.steps,
-        progress=not args.quiet,
+        cluster=cluster, progress=not args.quiet,
     )  # fmt: skip
     failed = [row for row in rows if row["error"]]
     for row in failed[:5]:

@@ -29,6 +29,11 @@ def parser() -> cli.Parser:
             ("tfdetect train --dataset path/to/folder --cluster 10.0.0.1:7000,10.0.0.2:7000 "
              "--task 0",
              "on two machines: the same command with --task 1 on the second"),
+            ("srun --nodes 2 --ntasks-per-node 1 tfdetect train --dataset path/to/folder "
+             "--cluster slurm",
+             "on two machines of a Slurm cluster"),
+            ("tfdetect train --dataset s3://bucket/prepared/mine --output s3://bucket/runs",
+             "data and runs in an object store"),
         ],
     )  # fmt: skip
     data = p.add_argument_group("dataset")
@@ -48,9 +53,10 @@ def parser() -> cli.Parser:
     devices.add_argument("--virtual-devices", type=cli.count, metavar="N",
                          help="train N replicas on virtual devices of the CPU, to test "
                          "training on several GPUs (default: none)")  # fmt: skip
-    devices.add_argument("--cluster", metavar="HOST:PORT,...",
+    devices.add_argument("--cluster", metavar="HOST:PORT,...|slurm",
                          help="workers on several machines that train together; the first writes "
-                         "the run (default: TF_CONFIG, else this process alone)")  # fmt: skip
+                         "the run; slurm for the tasks that srun started (default: TF_CONFIG, "
+                         "else this process alone)")  # fmt: skip
     devices.add_argument("--task", type=cli.number_above(-1, whole=True), metavar="N",
                          help="number of this process in --cluster, from 0")  # fmt: skip
     out = p.add_argument_group("output")

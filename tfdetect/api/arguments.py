@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from tfdetect.core.errors import UserError, UserTypeError, shortened
 from tfdetect.core.packages import missing_package
 from tfdetect.core.run import Run, open_run
+from tfdetect.core.spark_cluster import SparkCluster
+from tfdetect.core.storage import address_of
 from tfdetect.core.text import user_path
 
 if TYPE_CHECKING:
     from tfdetect.data.plan import Plan
+    from tfdetect.spark.dataset_jobs import DatasetJobs
 
 Log = Callable[[str], None]
 Overrides = Mapping[str, Any] | Iterable[str]
@@ -153,6 +157,34 @@ def path_of(path: str | Path | None) -> Path | None:
 def text_of(value: str | Path | None) -> str | None:
     """Return a name or path as text."""
     return None if value is None else str(value)
+
+
+@contextmanager
+def writing_on(
+    cluster: SparkCluster | None, output: Path, roots: Mapping[str, Path], progress: bool
+) -> Iterator[DatasetJobs | None]:
+    """Yield what reads and writes files on the machines of a cluster; None without one.
+
+    Args:
+        cluster: its folder for parts is by default `output` with the ending .parts.
+        output: what is written.
+        roots: folders that are read.
+        progress: whether to show progress.
+
+    Raises:
+        UserError: the output is no folder that the machines could see.
+    """
+    if cluster is None:
+        yield None
+        return
+    if address_of(output) is not None:
+        raise UserError("On a cluster the output is a folder that all machines see, no address.")
+    from tfdetect.spark.dataset_jobs import dataset_jobs
+
+    output = output.absolute()
+    folder = cluster.folder or output.with_name(f"{output.name}.parts")
+    with dataset_jobs(cluster, folder, roots, progress) as jobs:
+        yield jobs
 
 
 def gpus_of(gpus: str | Sequence[int] | None) -> str | None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tfdetect.api.arguments import Log, RunLike, checked, path_of, runs_of
-from tfdetect.core import console
+from tfdetect.core import console, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
 from tfdetect.core.quiet import import_tensorflow
+from tfdetect.core.text import user_path
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def benchmark(
     opened = runs_of(runs)  # type: ignore[arg-type]
     if not opened:
         raise UserError("Give at least one run.")
-    folder = Path(output)
+    folder = user_path(output)
     check_writable(folder)
     import_tensorflow()
     from tfdetect.benchmarks import leaderboard, report
@@ -101,5 +102,6 @@ def benchmark(
             values[suite.name] = run_suite(suite, data, scorers, folder, log)
             reports[suite.name] = report.write_report(suite, values[suite.name], folder)
         page = leaderboard.write_leaderboard(folder)
+        storage.publish(folder)
     keys = tuple(scorer.key for scorer in scorers)
     return BenchmarkResults(values, folder, reports, page, keys)

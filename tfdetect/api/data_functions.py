@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import checked, path_of, plan_of
+from tfdetect.api.arguments import checked, path_of, plan_of, writing_on
+from tfdetect.core import storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.spark_cluster import SparkCluster
+from tfdetect.core.text import user_path
 
 if TYPE_CHECKING:
     from tfdetect.auditing.audit_dataset import Audit
@@ -55,9 +57,9 @@ def audit(
     spec, roots = locate_dataset(str(dataset), path_of(data_dir), authentic)
     spec = spec.with_max_pixels(max_pixels)
     if output is not None:
-        if Path(output).exists() and not Path(output).is_dir():
+        if user_path(output).exists() and not user_path(output).is_dir():
             raise UserError(f"The output {output} is a file. Give a folder.")
-        check_writable(Path(output).absolute().parent)
+        check_writable(user_path(output).absolute().parent)
 
     from tfdetect.auditing.audit_dataset import audit_dataset
 
@@ -68,7 +70,7 @@ def audit(
 
         folder = cluster.folder
         if folder is None and output is not None:
-            folder = Path(output).with_name(f"{Path(output).name}.parts")
+            folder = user_path(output).with_name(f"{user_path(output).name}.parts")
         if folder is None:
             raise UserError("An audit on a cluster needs a folder: SparkCluster(folder=...).")
         with dataset_jobs(cluster, folder, roots, progress):
@@ -76,7 +78,7 @@ def audit(
     if output is not None:
         from tfdetect.auditing.audit_report import write_report
 
-        write_report(found, Path(output))
+        write_report(found, user_path(output))
     return found
 
 
@@ -124,6 +126,7 @@ def prepare(
     background: Background = "gray",
     shard_mebibytes: float = 32,
     workers: int | None = None,
+    cluster: SparkCluster | None = None,
     progress: bool = True,
 ) -> Prepared:
     """Write a dataset as TFRecord shards, from which training reads faster than from files.
@@ -146,6 +149,9 @@ def prepare(
             train on the same images with it.
         shard_mebibytes: size of a shard.
         workers: shards written at a time; by default one per core.
+        cluster: a Spark cluster that reads the files and writes the shards, which are those of one
+            machine; every machine needs dataset, output and the cluster's folder, by default
+            `output` with the ending .parts, under the same paths.
         progress: whether to show progress.
 
     Returns:
@@ -155,11 +161,13 @@ def prepare(
         UserError: the dataset cannot be read, or there is another one in the folder.
     """
     plan = plan_of(dataset, None, None, (), data_dir, authentic)
-    check_writable(Path(output))
+    check_writable(user_path(output))
     import_tensorflow()
     from tfdetect.data.prepare_dataset import prepare_dataset
     from tfdetect.data.shard_writer import Copies
 
+    if foreground is not None and cluster is not None:
+        raise UserError("--foreground takes no --spark: its network runs in the command itself.")
     remove = how = None
     if foreground is not None:
         from tfdetect.synthesis.foreground import Foreground
@@ -168,10 +176,14 @@ def prepare(
         how = f"{foreground} {mask_options or ''}, background: {background}"
         encode = "png" if encode == "keep" else encode
     sides = (size, size) if isinstance(size, int) else size
-    return prepare_dataset(
-        plan, Path(output), Copies(sides, resize, encode, quality, how),
+    settings = (
+        plan, user_path(output), Copies(sides, resize, encode, quality, how),
         round(shard_mebibytes * 2**20), workers or len(allowed_cores()), progress, remove,
     )  # fmt: skip
+    from tfdetect.data.plan import roots_of
+
+    with writing_on(cluster, user_path(output), roots_of(plan), progress) as jobs:
+        return prepare_dataset(*settings, None if jobs is None else jobs.write_shards)
 
 
 @checked
@@ -182,6 +194,7 @@ def synthesize(
     *,
     workers: int | None = None,
     autoencoder_steps: int = 1500,
+    cluster: SparkCluster | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Make forgeries with masks out of photographs: a dataset to train and test localizers on.
@@ -194,6 +207,9 @@ def synthesize(
         settings: masks, fills and more; a `tfdetect.synthesis.forge.Settings`.
         workers: processes; by default one per core.
         autoencoder_steps: training steps of the autoencoder, if a fill needs one.
+        cluster: a Spark cluster that makes the forgeries, except for those that need a network;
+            every machine needs source, output and the cluster's folder, by default `output` with
+            the ending .parts, under the same paths.
         progress: whether to show progress.
 
     Returns:
@@ -205,14 +221,17 @@ def synthesize(
     from tfdetect.synthesis.forge import WITH_MODEL, Settings
 
     settings = settings or Settings()
-    if not Path(source).is_dir():
+    if not storage.fetched(user_path(source)).is_dir():
         raise UserError(f"There is no folder {source}.")
-    check_writable(Path(output))
+    check_writable(user_path(output))
     if set(WITH_MODEL) & {*settings.fills, *settings.masks}:
         import_tensorflow()
     from tfdetect.synthesis import synthesize_dataset
 
-    return synthesize_dataset.synthesize(
-        Path(source), Path(output), settings, workers or len(allowed_cores()), autoencoder_steps,
-        progress,
+    arguments = (
+        user_path(source), user_path(output), settings, workers or len(allowed_cores()),
+        autoencoder_steps, progress,
     )  # fmt: skip
+    with writing_on(cluster, user_path(output), {"": user_path(source)}, progress) as jobs:
+        elsewhere = None if jobs is None else jobs.make_forgeries
+        return synthesize_dataset.synthesize(*arguments, elsewhere=elsewhere)

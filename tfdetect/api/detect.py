@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from tfdetect.api.arguments import RunLike, checked
-from tfdetect.core import console
+from tfdetect.core import console, storage
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.spark_cluster import SparkCluster
-from tfdetect.core.text import from_os, to_os
+from tfdetect.core.text import from_os, to_os, user_path
 
 if TYPE_CHECKING:
     import keras
@@ -150,7 +150,7 @@ class Predictions(Sequence[dict[str, Any]]):
         """
         from tfdetect.evaluation import prediction_tables
 
-        path = Path(path)
+        path = user_path(path)
         prediction_tables.check_output(path)
         prediction_tables.write(self._table, path)
         return path
@@ -244,8 +244,9 @@ class Detector:
 
         Args:
             images: one image or several. An image is the path of a file, of a folder (all images
-                below it) or a glob pattern; a uint8 array [H, W, 3] of RGB values (or [H, W] for
-                gray, [N, H, W, 3] for N images); or a PIL image.
+                below it) or a glob pattern, or an address of one such as s3://bucket/folder; a
+                uint8 array [H, W, 3] of RGB values (or [H, W] for gray, [N, H, W, 3] for N
+                images); or a PIL image.
             batch_size: images per step.
             masks: folder for three PNG files per image: mask, P(altered) and overlay; for
                 detectors that predict masks.
@@ -265,15 +266,15 @@ class Detector:
         from tfdetect.core.files import FailedWrites, check_writable
 
         if masks is not None:
-            _check_outside(Path(masks), images)
+            _check_outside(user_path(masks), images)
             if not self.run.predicts_masks:
                 raise UserError(
                     f"{self.name} predicts no masks. Choose a run that was trained with a "
                     "model.mask_head, or leave the masks out."
                 )
-            check_writable(Path(masks), "--masks")
+            check_writable(user_path(masks), "--masks")
         if pages is not None:
-            check_writable(Path(pages), "--explain")
+            check_writable(user_path(pages), "--explain")
         with tempfile.TemporaryDirectory() as folder:
             paths, names, files = _paths_of(images, Path(folder))
             if progress and (files.errors or files.other):
@@ -281,16 +282,27 @@ class Detector:
             from tfdetect.evaluation.overlays import MaskWriter, output_names
 
             failed = FailedWrites()
-            writer = MaskWriter(Path(masks), paths, failed) if masks is not None else None
+            writer = MaskWriter(user_path(masks), paths, failed) if masks is not None else None
             from_pixels = [Path(path).parent == Path(folder) for path in paths]
             predict_files = self._file_predictor(light=pages is None)
-            table = predict_files(
-                paths, batch_size, progress, writer.write if writer else None, max_pixels,
-                from_pixels,
-            )  # fmt: skip
+
+            def predict(files: list[str], start: int, progress: bool) -> Table:
+                return predict_files(
+                    files, batch_size, progress, writer.write if writer else None, max_pixels,
+                    from_pixels[start : start + len(files)],
+                )  # fmt: skip
+
+            if files.entries:
+                # The files of masks and pages are all there at once.
+                turn = max(storage.TURN, batch_size) if masks is None and pages is None else None
+                table = _predicted_in_turns(predict, paths, Path(folder), turn, progress)
+            else:
+                table = predict(paths, 0, progress)
             rows = table.with_first("path", Column.texts([from_os(name) for name in names]))
             rows = rows.extended([{"path": from_os(path), "error": reason}
                                   for path, reason in files.errors.items()])  # fmt: skip
+            if masks is not None:
+                storage.publish(user_path(masks))
             found = Predictions(rows, (), failed.reasons)
             if on_verdicts is not None:
                 on_verdicts(found)
@@ -298,10 +310,11 @@ class Detector:
                 return found
             from tfdetect.explanation.image_page import explain_files
 
-            targets = [Path(pages) / f"{name}.html" for name in output_names(paths)]
+            targets = [user_path(pages) / f"{name}.html" for name in output_names(paths)]
             written = list(
                 explain_files(self.run, self.keras_model, table, targets, failed, max_pixels)
             )
+            storage.publish(user_path(pages))
         return Predictions(rows, written, failed.reasons)
 
     @checked
@@ -337,8 +350,8 @@ class Detector:
 
         paths = [images] if isinstance(images, str | Path) else images
         return predict_to_table(
-            self.run, [str(path) for path in paths], Path(output), cluster, batch_size=batch_size,
-            progress=progress, max_pixels=max_pixels,
+            self.run, [str(path) for path in paths], user_path(output), cluster,
+            batch_size=batch_size, progress=progress, max_pixels=max_pixels,
         )  # fmt: skip
 
     def _file_predictor(self, light: bool) -> Callable[..., Table]:
@@ -348,9 +361,9 @@ class Detector:
 
             return partial(predict_light, self._light_detector)
         detector = self.keras_model
-        from tfdetect.evaluation.predictions import predict_files
+        from tfdetect.evaluation.predictions import Scorer, predict_files
 
-        return partial(predict_files, self.run, detector)
+        return partial(predict_files, self.run, Scorer(self.run, detector))
 
     @cached_property
     def _light_detector(self) -> LightDetector | None:
@@ -392,7 +405,7 @@ def _paths_of(
             files = find_images([str(image)])
             found.extend(files)
             paths += files.paths
-            names += files.paths
+            names += map(storage.shown, files.paths)
         else:
             file = folder / f"image_{number:04d}.png"
             _as_pil(image, number).save(file, compress_level=1)
@@ -402,6 +415,26 @@ def _paths_of(
         path, reason = next(iter(found.errors.items()))
         raise UserError(f"No image can be read. {path}: {reason}.")
     return paths, names, found
+
+
+def _predicted_in_turns(
+    predict: Callable[[list[str], int, bool], Table],
+    paths: list[str],
+    folder: Path,
+    turn: int | None,
+    progress: bool,
+) -> Table:
+    """Predict files of which some are at addresses; the next ones are fetched meanwhile."""
+    tables: list[Table] = []
+    with console.progress(len(paths), "predicting", "images", shown=progress) as bar:
+        for files, failed in storage.in_turns(paths, folder / "fetched", turn or len(paths)):
+            table = predict(files, bar.done, False)
+            errors = table["error"].to_pylist()
+            for number, reason in failed.items():
+                errors[number] = reason
+            tables.append(table.with_column("error", Column.texts(errors)))
+            bar.advance(len(files))
+    return Table.concatenated(tables)
 
 
 def _each(images: Any) -> Iterator[Any]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect.api.arguments import checked
 from tfdetect.api.detect import Detector
-from tfdetect.core import console
+from tfdetect.core import console, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
-from tfdetect.core.text import printable, to_os
+from tfdetect.core.text import printable, to_os, user_path
 
 if TYPE_CHECKING:
     from tfdetect.core.files import FailedWrites
@@ -60,7 +62,7 @@ def evidence(
         for each in detectors
     ]  # fmt: skip
     failed = FailedWrites()
-    folder = Path(copies) if copies is not None else None
+    folder = user_path(copies) if copies is not None else None
     found = dict(examine_files(paths, verdicts, folder, failed, progress, max_pixels))
     if failed.reasons:
         path, reason = next(iter(failed.reasons.items()))
@@ -95,11 +97,15 @@ def examine_files(
 
     by_path = [(run, {row["path"]: row for row in rows}) for run, rows in verdicts]
     writer = CopyWriter(copies, list(paths), failed) if copies is not None else None
-    with console.progress(len(paths), "gathering evidence", "images", shown=progress) as bar:
-        for number, path in enumerate(paths):
+    paths = [storage.shown(path) for path in paths]
+    with (
+        console.progress(len(paths), "gathering evidence", "images", shown=progress) as bar,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        for number, (path, file) in enumerate(zip(paths, _local_files(paths, Path(folder)))):
             known = [(run, rows[path]) for run, rows in by_path if path in rows]
             try:
-                data = read_bytes(to_os(path), max_pixels)
+                data = read_bytes(file, max_pixels)
                 pixels = np.asarray(read_rgb(data, max_pixels))
                 found = evidence_of(data, known, pixels, max_pixels)
             except ImageError as error:
@@ -109,3 +115,12 @@ def examine_files(
                     writer.write(number, pixels, found.copies)
                 yield path, found
             bar.advance()
+    if copies is not None:
+        storage.publish(copies)
+
+
+def _local_files(paths: Sequence[str], folder: Path) -> Iterator[str]:
+    """Yield local files; of addresses they are fetched into a folder, some at a time."""
+    found = [os.fspath(storage.local_path(path) or to_os(path)) for path in paths]
+    for files, _ in storage.in_turns(found, folder / "fetched"):
+        yield from files

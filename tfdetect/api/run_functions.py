@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import Log, RunLike, checked, path_of, run_of, runs_of, text_of
+from tfdetect.api.arguments import (
+    Log,
+    RunLike,
+    checked,
+    path_of,
+    run_of,
+    runs_of,
+    text_of,
+    writing_on,
+)
 from tfdetect.api.detect import Detector
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import check_writable, merged
+from tfdetect.core.files import check_writable, merged, write_text
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Metric, Run, metrics_of, open_run
 from tfdetect.core.run_writer import evaluating, updating, write_info
 from tfdetect.core.spark_cluster import SparkCluster
+from tfdetect.core.storage import fetched
 from tfdetect.core.text import MAX_NAME_BYTES, file_name, user_path
 
 if TYPE_CHECKING:
@@ -74,6 +86,7 @@ def evaluate(
     batch_size: int = 64,
     max_pixels: int | None = None,
     cluster: SparkCluster | None = None,
+    streaming: bool = False,
     progress: bool = True,
     log: Log = console.log,
 ) -> EvaluationResults:
@@ -97,6 +110,9 @@ def evaluate(
         cluster: a Spark cluster that reads and predicts the images; every machine needs them, the
             run and the cluster's folder under the same paths. The same call continues an
             interrupted one.
+        streaming: whether the predictions are measured part by part, in constant memory, and not
+            kept; for millions of images on a cluster. The result is streamed.json: what
+            `evaluation.streamed_metrics` measures, without intervals and report.
         progress: whether to show progress.
         log: called with each message.
 
@@ -113,16 +129,24 @@ def evaluate(
     if target == run.path and adjusted != run:  # other settings than those of the finished run
         target = run.path / "evaluations" / spec.name
     check_writable(target)
+    if streaming and cluster is None:
+        raise UserError("--streaming is for --spark MASTER, which is missing.")
     import_tensorflow()
     from tfdetect.data.describe import read_data
     from tfdetect.data.plan import splits_to_evaluate
     from tfdetect.evaluation.evaluate_run import evaluate_run
 
-    with _on_cluster(cluster, target, roots, progress) as work:
+    with writing_on(cluster, target, roots, progress) as work:
         catalog = read_data(spec, roots, progress, log)
+        chosen = tuple(splits) or splits_to_evaluate(run, catalog)
+        if streaming and work is not None:
+            with _writing(adjusted, target, progress) as (staged, folder):
+                values = _measure_parts(staged, catalog, chosen, run.path, batch_size, work)
+                write_text(folder / "streamed.json", json.dumps(values, indent=2) + "\n")
+            return EvaluationResults(run, values, target, target / "streamed.json")
         with _writing(adjusted, target, progress) as (staged, folder):
             values = evaluate_run(
-                staged, catalog, tuple(splits) or splits_to_evaluate(run, catalog), folder,
+                staged, catalog, chosen, folder,
                 images_in_report=images_in_report, batch_size=batch_size, log=log,
                 predict=work.predictor(run.path, batch_size) if work is not None else None,
             ).results  # fmt: skip
@@ -362,6 +386,7 @@ def explain(
     count: int = 60,
     stages: Sequence[str] = (),
     output: str | Path | None = None,
+    cluster: SparkCluster | None = None,
     progress: bool = True,
     log: Log = console.log,
 ) -> Results:
@@ -376,6 +401,7 @@ def explain(
         stages: of the backbone, whose mean features are shown: "stage1" (the finest), "stage2",
             and so on, or "all"; by default the last features alone.
         output: folder for explanation.html and explanation.json; by default as in `evaluate`.
+        cluster: a Spark cluster that explains the images; see `evaluate`.
         progress, log: see `evaluate`.
 
     Returns:
@@ -390,9 +416,11 @@ def explain(
     from tfdetect.data.describe import read_data
     from tfdetect.explanation.explain_set import explain_set
 
-    catalog = read_data(spec, roots, progress, log)
-    with _writing(run, target, progress) as (staged, folder):
-        values = explain_set(staged, catalog, split, count, folder, log, stages)
+    with writing_on(cluster, target, roots, progress) as work:
+        elsewhere = None if work is None else partial(work.explain, run.path, stages)
+        catalog = read_data(spec, roots, progress, log)
+        with _writing(run, target, progress) as (staged, folder):
+            values = explain_set(staged, catalog, split, count, folder, log, stages, elsewhere)
     return Results(run, values, target, target / "explanation.html")
 
 
@@ -422,7 +450,7 @@ def show_front_ends(
         UserError: the image cannot be read, or the run is an ensemble.
     """
     run = run_of(run)
-    path = user_path(image)
+    path = fetched(user_path(image))
     if not path.is_file():
         raise UserError(f"There is no image {path}.")
     name = file_name(f"front_ends-{path.stem}", most=MAX_NAME_BYTES)
@@ -491,6 +519,38 @@ def export_web(
     return write_web(run, folder, path_of(npm_packages))
 
 
+def _measure_parts(
+    run: Run,
+    catalog: Catalog,
+    splits: tuple[str, ...],
+    run_path: Path,
+    batch_size: int,
+    work: DatasetJobs,
+) -> dict[str, Any]:
+    """Return the metrics of splits, predicted on a cluster and measured part by part.
+
+    Raises:
+        UserError: the dataset has no image in any of the splits.
+    """
+    from tfdetect.evaluation.streamed_metrics import StreamedMetrics
+
+    own, found = catalog.name == run.info.dataset.name, {}
+    for split in splits:
+        rows = catalog.split(split)
+        if not rows.num_rows:
+            continue
+        metrics = StreamedMetrics(run)
+        parts = work.predicted_parts(
+            run_path, batch_size, run, catalog, rows, own and split == "validation"
+        )
+        for part, table in parts:
+            metrics.add(part["label"].to_numpy(), table)
+        found[split] = metrics.document()
+    if not found:
+        raise UserError(f"The dataset {catalog.name} has no images in {', '.join(splits)}.")
+    return found
+
+
 def _evaluation_data(
     run: Run,
     dataset: str | Path | None,
@@ -504,21 +564,6 @@ def _evaluation_data(
     return evaluation_data(
         run, text_of(dataset), path_of(data_dir), authentic, path_of(output), label=label
     )
-
-
-@contextmanager
-def _on_cluster(
-    cluster: SparkCluster | None, target: Path, roots: dict[str, Path], progress: bool
-) -> Iterator[DatasetJobs | None]:
-    """Yield what a cluster does meanwhile, if one is given; it reads the files of datasets."""
-    if cluster is None:
-        yield None
-        return
-    from tfdetect.spark.dataset_jobs import dataset_jobs
-
-    folder = cluster.folder or target.with_name(f"{target.name}.parts")
-    with dataset_jobs(cluster, folder, roots, progress) as jobs:
-        yield jobs
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """The detectors that come with tfdetect, and which of them suits given images."""
 
 import glob
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tfdetect.core import storage
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
@@ -41,10 +43,20 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
         path = _folder(name)
         first = str(path)
     # A damaged run is one, too: its own message says what is missing.
-    is_run = any((path / name).exists() for name in ("run.json", "experiment.yaml", "model.keras"))
+    is_address = storage.address_of(path) is not None
+    if is_address:
+        is_run = not glob.has_magic(first) and storage.exists(path / "run.json")
+    else:
+        needed = ("run.json", "experiment.yaml", "model.keras")
+        is_run = any((path / name).exists() for name in needed)
     is_run |= HubAddress.parse(first) is not None
     is_run |= path.is_dir() and path.name.endswith(".partial")
-    is_input = path.exists() or glob.has_magic(first) or path.suffix.lower() in IMAGE_SUFFIXES
+    is_input = (
+        is_address
+        or path.exists()
+        or glob.has_magic(first)
+        or path.suffix.lower() in IMAGE_SUFFIXES
+    )
     if not is_run and (is_input or not rest):
         return None, list(paths)
     if not rest:
@@ -76,9 +88,12 @@ def _shorter_sides(images: Sequence[str]) -> list[int]:
     from tfdetect.imaging.formats import ImageError, size_of
 
     sides = []
-    for file in find_images(list(images)).paths[:_LOOKED_AT]:
-        with suppress(ImageError):  # the prediction says what is wrong with it
-            sides.append(min(size_of(file)))
+    paths = find_images(list(images)).paths[:_LOOKED_AT]
+    with tempfile.TemporaryDirectory() as folder:
+        for files, _ in storage.in_turns(paths, Path(folder, "fetched")):
+            for file in files:
+                with suppress(ImageError):  # the prediction says what is wrong with it
+                    sides.append(min(size_of(file)))
     return sides
 
 

@@ -18,13 +18,15 @@ from tfdetect.api.arguments import (
     plan_of,
     runs_of,
     text_of,
+    writing_on,
 )
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import PARTIAL, Run, find_unfinished, new_run_path, open_run
-from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name
+from tfdetect.core.spark_cluster import SparkCluster
+from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name, user_path
 
 if TYPE_CHECKING:
     from tfdetect.core.cluster import Cluster
@@ -195,11 +197,11 @@ def prepare_training(
     else:
         plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic, from_run, replay)
         if cluster is not None and not cluster.is_chief:
-            path = Path(output)  # the chief writes the run
+            path = user_path(output)  # the chief writes the run
         elif resume:
-            path = find_unfinished(Path(output), plan.experiment)
+            path = find_unfinished(user_path(output), plan.experiment)
         else:
-            path = new_run_path(Path(output), plan.experiment.name if name is None else name)
+            path = new_run_path(user_path(output), plan.experiment.name if name is None else name)
     log(f"Experiment {plan.experiment.name} ({plan.chosen}), dataset {plan.spec.name}")
 
     import_tensorflow()
@@ -344,10 +346,10 @@ def search(
     budget = Budget(*limits) if any(limits) else Budget(50)
     parts = prepare_search(space, dataset, experiment, **settings)
     found, space_found, _, spec = parts
-    check_writable(Path(output))
+    check_writable(user_path(output))
     default = file_name(f"search-{space_found.name}-{spec.name}", most=MAX_NAME_BYTES)
     name = checked_name(default if name is None else name, "the search")
-    folder = Path(output) / name
+    folder = user_path(output) / name
     searching = create_search(folder, *parts)
     log(f"Search in {folder}")
     if spark:
@@ -364,7 +366,7 @@ def search(
     run = None
     if retrain:
         path = train_best(
-            searching, Path(output), path_of(settings.get("data_dir")), gpus_of(gpus),
+            searching, user_path(output), path_of(settings.get("data_dir")), gpus_of(gpus),
             gpu_memory_limit,
         )  # fmt: skip
         run = open_run(path)
@@ -419,7 +421,7 @@ def ensemble(
         raise UserError(
             "--fine-tune trains labels alone, which would harm the masks. Add --no-masks."
         )
-    path = new_run_path(Path(output), "ensemble" if name is None else name)
+    path = new_run_path(user_path(output), "ensemble" if name is None else name)
     check_writable(path.parent)
 
     from tfdetect.fusion.fusion_data import find_fusion_data
@@ -475,6 +477,7 @@ def matrix(
     gpu_memory_limit: str | None = None,
     output: str | Path = "saved_models",
     name: str | None = None,
+    cluster: SparkCluster | None = None,
     progress: bool = True,
     log: Log = console.log,
 ) -> MatrixResults:
@@ -492,6 +495,9 @@ def matrix(
         gpus, gpu_memory_limit: see `train`.
         output: folder for the matrix's folder.
         name: name of that folder; by default "matrix-EXPERIMENT-DATASET".
+        cluster: a Spark cluster that reads the files and does the trainings; every machine needs
+            the dataset, the output and the cluster's folder, by default the matrix's folder with
+            the ending .parts, under the same paths.
         progress: whether to show progress.
         log: called with each message.
 
@@ -514,23 +520,25 @@ def matrix(
     kind = "matrix-leave-one-out" if leave_one_out else "matrix"
     default = file_name(f"{kind}-{plan.experiment.name}-{plan.spec.name}", most=MAX_NAME_BYTES)
     name = checked_name(default if name is None else name, "the matrix")
-    folder = Path(output) / name
+    folder = user_path(output) / name
     check_writable(folder)
     import_tensorflow()
-    from tfdetect.data.plan import find_data
+    from tfdetect.data.plan import find_data, roots_of
     from tfdetect.generalization import matrix_report, train_matrix
     from tfdetect.generalization.domains import find_domains
     from tfdetect.training.devices import configure_devices
 
     devices = configure_devices(numbers, limits)
-    catalog = find_data(plan, progress, log)
-    domains = find_domains(catalog, by, leave_sources_out)
-    log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
-    if domains.left_out:
-        console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
-    rows = train_matrix.train_all(
-        plan, catalog, domains, leave_one_out, folder, devices, progress, log
-    )
+    with writing_on(cluster, folder, roots_of(plan), progress) as jobs:
+        catalog = find_data(plan, progress, log)
+        domains = find_domains(catalog, by, leave_sources_out)
+        log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
+        if domains.left_out:
+            console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
+        rows = train_matrix.train_all(
+            plan, catalog, domains, leave_one_out, folder, devices, progress, log,
+            None if jobs is None else jobs.train_runs,
+        )  # fmt: skip
     values = {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
         "domains": list(domains.names), "cells": train_matrix.measure(rows, domains, catalog),
@@ -562,8 +570,8 @@ def cluster_generators(
     """
     from tfdetect.generalization.clusters import write_clusters
 
-    check_writable(Path(output))
-    return write_clusters(str(matrix), Path(output))
+    check_writable(user_path(output))
+    return write_clusters(str(matrix), user_path(output))
 
 
 @checked
@@ -593,8 +601,8 @@ def convert(
     from tfdetect.core.experiment import load_model, override
 
     experiment = override(load_model(model), override_texts(overrides))
-    path = new_run_path(Path(output), f"{model}_published" if name is None else name)
-    check_writable(Path(output))
+    path = new_run_path(user_path(output), f"{model}_published" if name is None else name)
+    check_writable(user_path(output))
     import_tensorflow()
     from tfdetect.models.convert_run import convert_run
 

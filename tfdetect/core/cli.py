@@ -108,7 +108,8 @@ def add_dataset(
     text = text or "The dataset"
     p.add_argument("--dataset", metavar="NAME|PATH", required=required, help=f"{text}. NAME is a "
                    f"shipped dataset ({names}, ...); PATH is a folder with one folder per class, "
-                   "a CSV manifest or a dataset spec (YAML). A+B joins two")  # fmt: skip
+                   "a CSV manifest or a dataset spec (YAML), or the address of one, "
+                   "such as s3://bucket/folder. A+B joins two")  # fmt: skip
     p.add_argument("--data-dir", type=Path, metavar="DIR", help="directory that contains the "
                    "dataset's files (default: $TFDETECT_DATA, then the cache, then a "
                    "download)")  # fmt: skip

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from tfdetect.core.errors import UserError, shortened
 
+SLURM = "slurm"  # what --cluster takes in place of addresses
+_SLURM_PORTS = range(20_000, 30_000)  # of the workers' first one, by the number of the job
+_HOSTS = re.compile(r"([^,\[\]]+)(?:\[([0-9,-]+)\])?(?:,|$)")
+_COUNTS = re.compile(r"(\d+)(?:\(x(\d+)\))?(?:,|$)")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):([0-9]{1,5})")
 
 
@@ -45,7 +49,7 @@ def parse_cluster(
     """Return the cluster that --cluster and --task, or else TF_CONFIG, describe.
 
     Args:
-        cluster: "host1:port,host2:port".
+        cluster: "host1:port,host2:port", or "slurm" in a step of a Slurm job.
         task: number of this process's worker.
         environment: of the process; its TF_CONFIG is used where there are no flags.
 
@@ -59,6 +63,10 @@ def parse_cluster(
         raise UserError("--task names one of the workers of --cluster, which is missing.")
     if cluster is None:
         return _from_tf_config(environment.get("TF_CONFIG", ""))
+    if cluster == SLURM:
+        if task is not None:
+            raise UserError("--cluster slurm knows its task from Slurm. Leave --task out.")
+        return _from_slurm(environment)
     if task is None:
         raise UserError(
             "--cluster needs --task N: which of its workers this process is, from 0. Start the "
@@ -90,6 +98,64 @@ def _from_tf_config(text: str) -> Cluster | None:
             "Only chief and worker are used."
         )
     return _checked(tuple(map(str, addresses)), number, "TF_CONFIG")
+
+
+def _from_slurm(environment: Mapping[str, str]) -> Cluster | None:
+    """Return the tasks of a step of a Slurm job, from the variables that `srun` sets.
+
+    TensorFlow's SlurmClusterResolver reads the same ones, but sorts the hosts by name, which is not
+    the order of the tasks on n[9-10], and cannot work without GPUs.
+    """
+    names = ("PROCID", "STEP_NODELIST", "STEP_TASKS_PER_NODE", "JOB_ID")
+    values = [environment.get(f"SLURM_{name}", "") for name in names]
+    if missing := [name for name, value in zip(names, values) if not value]:
+        raise UserError(
+            f"--cluster slurm is for a step of a Slurm job: SLURM_{missing[0]} is not set. Start "
+            "it with: srun --ntasks-per-node 1 python -m tfdetect.train ... --cluster slurm"
+        )
+    number, hosts, counts, job = values
+    found, tasks = _slurm_hosts(hosts), _slurm_counts(counts)
+    if not (number.isdecimal() and job.isdecimal() and found and len(found) == len(tasks)):
+        raise UserError(
+            f"Slurm's variables are not understood: {shortened(dict(zip(names, values)))}. Name "
+            "the workers: --cluster host1:port,host2:port --task N."
+        )
+    order = environment.get("SLURM_DISTRIBUTION", "block")
+    if max(tasks) > 1 and not order.startswith("block"):
+        raise UserError(
+            f"--cluster slurm needs tasks that are numbered host by host, not {order}. Add "
+            "--distribution=block to srun."
+        )
+    first = _SLURM_PORTS[int(job) * 16 % len(_SLURM_PORTS)]
+    addresses = [f"{host}:{first + n}" for host, count in zip(found, tasks) for n in range(count)]
+    return _checked(tuple(addresses), int(number), "--cluster slurm")
+
+
+def _slurm_hosts(text: str) -> list[str]:
+    """Return the hosts of a list such as "n[08-10,12],login", in order; none of another text."""
+    hosts, end = [], 0
+    for match in _HOSTS.finditer(text):
+        if match.start() != end:
+            return []
+        end, prefix, ranges = match.end(), match[1], match[2]
+        for part in ranges.split(",") if ranges else [""]:
+            low, _, high = part.partition("-")
+            if not ranges:
+                hosts.append(prefix)
+            elif low.isdecimal() and (high or low).isdecimal():
+                numbers = range(int(low), int(high or low) + 1)
+                hosts += [f"{prefix}{number:0{len(low)}d}" for number in numbers]
+            else:
+                return []
+    return hosts if end == len(text) else []
+
+
+def _slurm_counts(text: str) -> list[int]:
+    """Return the tasks on each host of a text such as "2(x3),1"; none of another text."""
+    found = list(_COUNTS.finditer(text))
+    if "".join(match[0] for match in found) != text:
+        return []
+    return [int(match[1]) for match in found for _ in range(int(match[2] or 1))]
 
 
 def _checked(addresses: tuple[str, ...], task: int, where: str) -> Cluster | None:

@@ -119,6 +119,25 @@ class Table:
         others = {key: each for key, each in self._columns.items() if key != name}
         return Table({name: column, **others})
 
+    def with_column(self, name: str, column: Column) -> "Table":
+        """Return a table in which a column, or a further one at the end, is this one."""
+        return Table({**self._columns, name: column})
+
+    @classmethod
+    def concatenated(cls, tables: Sequence["Table"]) -> "Table":
+        """Return the rows of several tables with the same columns, one after the other."""
+        columns = {}
+        for name in tables[0].column_names:
+            parts = [table[name] for table in tables]
+            missing = [
+                np.zeros(len(part.values), bool) if part.missing is None else part.missing
+                for part in parts
+            ]
+            columns[name] = Column(
+                np.concatenate([part.values for part in parts]), np.concatenate(missing)
+            )
+        return cls(columns)
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Table":
         """Return some rows, by number."""
         numbers = np.asarray(rows, np.int64)

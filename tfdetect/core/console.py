@@ -36,7 +36,7 @@ _active = threading.Lock()  # a terminal shows one progress bar at a time
 
 def log(text: str) -> None:
     """Print a progress message to stderr."""
-    print(printable(text, lines=True), file=sys.stderr, flush=True)
+    print(_said(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -51,7 +51,16 @@ def error(text: str) -> None:
 
 def result(text: str = "") -> None:
     """Print a result to stdout."""
-    print(printable(text, lines=True), flush=True)
+    print(_said(text), flush=True)
+
+
+def _said(text: str) -> str:
+    """Return a message as it is printed: without odd characters, and with addresses for copies."""
+    if "storage" in text:
+        from tfdetect.core.storage import with_addresses  # which needs this module
+
+        text = with_addresses(text)
+    return printable(text, lines=True)
 
 
 def print_json(value: Any) -> None:
@@ -298,7 +307,7 @@ def _labeled(label: str, text: str, style: str) -> None:
         return log(f"{label} {text}")
     from rich.text import Text
 
-    line = Text.assemble((label, style), " ", printable(text, lines=True))
+    line = Text.assemble((label, style), " ", _said(text))
     return _console(stderr=True).print(line, soft_wrap=True)
 
 

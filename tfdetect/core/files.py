@@ -88,6 +88,9 @@ def check_writable(output: Path, flag: str | None = "--output") -> None:
     Raises:
         UserError: it cannot be created or written.
     """
+    from tfdetect.core import storage  # which needs this module
+
+    storage.check_writable(output)
     folder = output.absolute()
     try:
         while not os.path.lexists(folder):
@@ -227,6 +230,7 @@ def merged(folder: Path) -> Iterator[Path]:
             exchange(new, folder)
         else:
             _move_into(new, folder)
+            _publish(folder)
 
 
 @contextmanager
@@ -301,8 +305,14 @@ def _link(source: str | Path, target: str | Path) -> None:
 def exchange(new: Path, old: Path) -> None:
     """Move `new` to the place of `old` in one step, and `old`, if there is one, to that of `new`.
 
-    Where the system cannot do so, it takes two steps, between which `recover` helps.
+    Where the system cannot do so, it takes two steps, between which `recover` helps. If `old` is
+    the local copy of an address, it is uploaded.
     """
+    _exchange(new, old)
+    _publish(old)
+
+
+def _exchange(new: Path, old: Path) -> None:
     if not old.exists():
         new.rename(old)
         return
@@ -316,6 +326,12 @@ def exchange(new: Path, old: Path) -> None:
     old.rename(aside)
     new.rename(old)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _publish(path: Path) -> None:
+    from tfdetect.core.storage import publish  # which needs this module
+
+    publish(path)
 
 
 def recover(folder: Path) -> None:

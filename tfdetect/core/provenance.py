@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tfdetect
+from tfdetect.core.storage import redacted
 from tfdetect.core.text import with_escapes
 
 
@@ -38,4 +39,4 @@ def command_line(name: str, without: str | None = None) -> str:
     """
     arguments = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
     arguments = [argument for argument in arguments if argument != without]
-    return shlex.join(["python", "-m", f"tfdetect.{name}", *map(with_escapes, arguments)])
+    return redacted(shlex.join(["python", "-m", f"tfdetect.{name}", *map(with_escapes, arguments)]))

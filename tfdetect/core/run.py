@@ -29,7 +29,7 @@ from tfdetect.core.documents import read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover
-from tfdetect.core.model_hubs import SOURCE_FILE, HubAddress, fetch_run
+from tfdetect.core.model_hubs import SOURCE_FILE, HubAddress, check_keras_file, fetch_run
 from tfdetect.core.run_info import (
     SCHEMA_VERSION,
     AbstentionBand,
@@ -41,6 +41,7 @@ from tfdetect.core.run_info import (
 )
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.storage import address_of, exists, fetched
 from tfdetect.core.text import checked_name, to_os, user_path
 
 PARTIAL = ".partial"
@@ -142,8 +143,8 @@ class Run:
 
     @property
     def roots(self) -> dict[str, Path]:
-        """Directory of each dataset when the run was trained."""
-        return {name: Path(to_os(root)) for name, root in self.info.dataset.roots.items()}
+        """Directory of each dataset when the run was trained, or the local copy of its address."""
+        return {name: user_path(to_os(root)) for name, root in self.info.dataset.roots.items()}
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -374,12 +375,14 @@ def expit(x: float) -> float:
 def open_run(path: str | Path) -> Run:
     """Open a finished run: a folder, or an address such as hf://user/run (`core.model_hubs`).
 
+    A run at another address, such as s3://bucket/run, is fetched first (`core.storage`).
+
     Raises:
         UserError: there is no such folder or address, or it is not a run, corrupt, of a newer
             schema, unfinished, or without verdicts.
     """
     address = HubAddress.parse(path)
-    path = user_path(path) if address is None else fetch_run(address)
+    path = fetched(user_path(path)) if address is None else fetch_run(address)
     path = path if path.name else path.resolve()  # ".", inside of the folder
     recover(path)
     if not path.is_dir():
@@ -398,6 +401,8 @@ def open_run(path: str | Path) -> Run:
             if path.name.endswith(PARTIAL):
                 raise _unfinished(path)
             raise UserError(f"Run {path} is corrupt: {needed} is missing.")
+    if (address_of(path) or "").startswith("http") and run.model_path.is_file():
+        check_keras_file(run.model_path, run.name)  # whoever it is from
     if run.info.pretraining:
         raise UserError(
             f"Run {path} learned what photographs show, not which are fake. It is for other "
@@ -474,7 +479,7 @@ def new_run_path(output: Path, name: str) -> Path:
     number = 1
     while True:
         path = output / (name if number == 1 else f"{name}-{number}")
-        if not path.exists() and not path.with_name(path.name + PARTIAL).exists():
+        if not exists(path) and not path.with_name(path.name + PARTIAL).exists():
             return path
         number += 1
 

@@ -189,7 +189,7 @@ def plain_name(name: str) -> str:
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a user gave, with ~ replaced.
+    """Return a path that a user gave, with ~ replaced; of an address, that of its local copy.
 
     Raises:
         UserError: it is empty, longer than file systems allow, contains a null character, or
@@ -205,7 +205,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
             f"A path cannot contain a null character. Received: '{printable(text):.80}'."
         )
     try:
-        found = Path(to_os(text)).expanduser()
+        found = _local_copy(text) or Path(to_os(text)).expanduser()
         long = max(len(os.fsencode(part)) for part in found.parts) if found.parts else 0
     except RuntimeError as error:
         raise UserError(f"The path {text!r:.80}: {error}") from None
@@ -214,6 +214,14 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     if long > 255 or len(os.fsencode(found)) > 4095:
         raise UserError(f"The path {text!r:.80}... is longer than file systems allow.")
     return found
+
+
+def _local_copy(text: str) -> Path | None:
+    if ":/" not in text:
+        return None
+    from tfdetect.core.storage import local_path  # which needs this module
+
+    return local_path(text)
 
 
 def file_name(name: str, ending: str = "", most: int = _MAX_FILE_BYTES) -> str:

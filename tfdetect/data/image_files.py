@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tfdetect.core import storage
 from tfdetect.core.errors import UserError
-from tfdetect.core.image_names import is_image, suffix_of
+from tfdetect.core.image_names import IMAGE_SUFFIXES, is_image, suffix_of
 from tfdetect.core.text import user_path
-from tfdetect.core.walk import Walk
+from tfdetect.core.walk import Walk, is_junk
 
 
 @dataclass
@@ -23,17 +24,21 @@ class ImageFiles:
         paths: the images, in order, each path once.
         errors: why images or folders cannot be read, by path; these are not among `paths`.
         other: number of files that are no images, by suffix or by what hides them.
+        entries: what is known of those at addresses; their paths are of local copies, which need
+            not exist.
     """
 
     paths: list[str] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
     other: Counter[str] = field(default_factory=Counter)
+    entries: dict[str, storage.Entry] = field(default_factory=dict)
 
     def extend(self, more: "ImageFiles") -> None:
         """Add further files."""
         self.paths += more.paths
         self.errors |= more.errors
         self.other.update(more.other)
+        self.entries |= more.entries
 
     def describe(self) -> str:
         """Return how many files there are of each kind; the numbers add up."""
@@ -80,7 +85,7 @@ def find_images(inputs: Iterable[str]) -> ImageFiles:
 
     Args:
         inputs: files, which are taken whatever their names; folders, which are searched for
-            images with all folders below; glob patterns.
+            images with all folders below; glob patterns; addresses of such (`core.storage`).
 
     Raises:
         UserError: an input does not exist, or a folder or pattern has no image.
@@ -88,7 +93,9 @@ def find_images(inputs: Iterable[str]) -> ImageFiles:
     found = ImageFiles()
     for text in inputs:
         path = os.fspath(user_path(text))
-        if os.path.isdir(path):
+        if storage.address_of(path) is not None:
+            found.extend(_at_address(text, path))
+        elif os.path.isdir(path):
             below = images_below(path)
             if not below.paths and not below.errors:
                 raise UserError(f"The folder {text!r} contains no images. {below.describe()}.")
@@ -105,6 +112,33 @@ def find_images(inputs: Iterable[str]) -> ImageFiles:
         else:
             raise UserError(f"There is no file or folder {text!r}.")
     found.paths = list(dict.fromkeys(found.paths))
+    return found
+
+
+def _at_address(text: str, path: str) -> ImageFiles:
+    """Return the images at an address, as paths of local copies, which need not exist."""
+    found, base, fixed = ImageFiles(), path, []
+    if glob.has_magic(path):
+        parts = Path(path).parts
+        first = next(n for n, part in enumerate(parts) if glob.has_magic(part))
+        base, fixed = os.path.join("", *parts[:first]), list(parts[first:])
+    for name, entry in sorted(storage.listing(Path(base)).items()):
+        file = os.path.join(base, name) if name else base
+        if fixed and not _matches(name.split("/"), fixed):
+            continue
+        if name and not fixed and any(map(is_junk, name.split("/"))):
+            found.other["hidden"] += 1
+        elif name and not fixed and suffix_of(name).lower() not in IMAGE_SUFFIXES:
+            found.other[suffix_of(name) or "no suffix"] += 1
+        else:
+            found.paths.append(file)
+            found.entries[file] = entry
+    if not found.paths:
+        shown = storage.redacted(text)
+        raise UserError(
+            f"No file matches {shown!r}." if fixed
+            else f"The folder {shown!r} contains no images. {found.describe()}."
+        )  # fmt: skip
     return found
 
 

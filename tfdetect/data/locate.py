@@ -4,7 +4,7 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from tfdetect.core import console
+from tfdetect.core import console, storage
 from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import disk_error
@@ -50,6 +50,8 @@ def locate(spec: DatasetSpec, data_dir: Path | None = None, download: bool = Tru
     """
     if data_dir is not None:
         for folder in (data_dir / spec.name / PREPARED, data_dir / spec.name, data_dir):
+            if storage.exists(folder):
+                storage.fetched(folder)
             if folder.is_dir() and _holds(spec, folder):
                 return folder
         raise UserError(

@@ -14,6 +14,7 @@ from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.storage import exists, fetched, redacted, shown
 from tfdetect.core.text import from_os
 from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, check_trainable
@@ -119,7 +120,7 @@ def make_plan(
         )
     is_path = Path(dataset).exists()
     data = resolved.data.model_copy(
-        update={"dataset": from_os(Path(dataset).resolve()) if is_path else dataset}
+        update={"dataset": from_os(Path(dataset).resolve()) if is_path else redacted(dataset)}
     )
     return Plan(resolved.model_copy(update={"data": data}), spec, folders, data_dir, chosen)
 
@@ -143,7 +144,7 @@ def load_plan(path: Path) -> Plan:
     return Plan(
         validate(Experiment, read_yaml(experiment), str(experiment), experiment),
         validate(DatasetSpec, current_spec(read_yaml(dataset)), str(dataset), dataset),
-        read_run(folder).roots,
+        {name: fetched(root) for name, root in read_run(folder).roots.items()},
         None,
         "of the run",
     )
@@ -206,7 +207,7 @@ def dataset_info(
     return DatasetInfo(
         name=spec.name,
         fingerprint=catalog.fingerprint(),
-        roots={name: from_os(root) for name, root in catalog.roots.items()},
+        roots={name: from_os(shown(root)) for name, root in catalog.roots.items()},
         counts=catalog.counts(spec.class_names),
         skipped=catalog.skipped.num_rows,
         left_out=catalog.left_out.num_rows,
@@ -259,7 +260,8 @@ def evaluation_data(
     if label is not None:
         raise UserError("--label is for a folder of images. Give the folder: --dataset FOLDER")
     spec = run.dataset_spec()
-    known = {name: root for name, root in run.roots.items() if root.is_dir() and not data_dir}
+    roots = {} if data_dir else run.roots
+    known = {name: fetched(root) for name, root in roots.items() if exists(root)}
     return spec, find_roots(spec, known, data_dir), output or run.path
 
 

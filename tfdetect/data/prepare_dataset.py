@@ -18,6 +18,7 @@ import csv
 import json
 import re
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ import tensorflow as tf
 from tfdetect.core import console
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
+from tfdetect.core.files import exchange, write_text
 from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.provenance import provenance
 from tfdetect.core.run import PARTIAL
@@ -57,6 +58,8 @@ _CHANGES = {
 
 Rows = dict[str, pa.Table]  # the rows of each shard
 Written = dict[str, dict[str, Any]]  # what the journal says of each shard
+# Writes shards elsewhere, for example on a cluster, and yields what the journal says of each.
+WriteElsewhere = Callable[[ShardWriter, Rows], Iterable[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def prepare_dataset(
     workers: int,
     progress: bool = True,
     remove_background: RemoveBackground | None = None,
+    elsewhere: WriteElsewhere | None = None,
 ) -> Prepared:
     """Find a planned dataset and write it as shards; see `write_shards`.
 
@@ -102,7 +106,15 @@ def prepare_dataset(
     if "shard" in catalog.table.column_names:
         raise UserError(f"{catalog.name} is prepared already. Start from its files.")
     return write_shards(
-        catalog, plan.spec, output, copies, shard_bytes, workers, progress, remove_background
+        catalog,
+        plan.spec,
+        output,
+        copies,
+        shard_bytes,
+        workers,
+        progress,
+        remove_background,
+        elsewhere,
     )
 
 
@@ -115,6 +127,7 @@ def write_shards(
     workers: int,
     progress: bool = True,
     remove_background: RemoveBackground | None = None,
+    elsewhere: WriteElsewhere | None = None,
 ) -> Prepared:
     """Write the shards of a dataset that do not exist yet.
 
@@ -129,6 +142,7 @@ def write_shards(
         workers: number of shards that are written at a time.
         progress: whether to show a progress bar.
         remove_background: applied to each image; see `ShardWriter`. `copies` says what it is.
+        elsewhere: writes the shards; by default threads of this process do.
 
     Raises:
         UserError: Something else was prepared there, a file cannot be read any more, or writing
@@ -144,7 +158,7 @@ def write_shards(
         with exclusive(final.parent):
             return _write(
                 catalog, spec, name, final, copies, shard_bytes, workers, progress,
-                remove_background,
+                remove_background, elsewhere,
             )  # fmt: skip
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
@@ -164,6 +178,7 @@ def _write(
     workers: int,
     progress: bool,
     remove_background: RemoveBackground | None,
+    elsewhere: WriteElsewhere | None,
 ) -> Prepared:
     stored = json.loads(json.dumps(asdict(copies)))
     made_from = {
@@ -192,10 +207,15 @@ def _write(
     with_masks = bool(pc.any(table["mask"].is_valid()).as_py())
     writer = ShardWriter(catalog, folder, copies, with_masks, remove_background)
     before = table.num_rows - sum(len(rows) for rows in missing.values())
-    with console.progress(
-        table.num_rows, "writing shards", "images", initial=before, shown=progress
-    ) as bar:
-        _write_missing(writer, missing, journal, workers, bar)
+    if elsewhere is not None:
+        for row in elsewhere(writer, missing):
+            _check_written(folder / row["shard"], row)
+            journal.add(row)
+    else:
+        with console.progress(
+            table.num_rows, "writing shards", "images", initial=before, shown=progress
+        ) as bar:
+            _write_missing(writer, missing, journal, workers, bar)
     written = journal.read()
     skipped = [pair[1:] for shard in parts for pair in written[shard]["skipped"]]
     table = _written_rows(table, parts, written, copies)
@@ -209,7 +229,7 @@ def _write(
         _write_metadata(folder, name, spec, table, written, with_masks)
         _write_skipped(folder, catalog, skipped)
         write_text(folder / "prepared.json", json.dumps({**made_from, **provenance()}, indent=2))
-        folder.rename(final)
+        exchange(folder, final)
     return Prepared(final, table.num_rows, len(parts), len(missing), len(unusable))
 
 
@@ -280,6 +300,19 @@ def _write_missing(
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _check_written(path: Path, row: dict[str, Any]) -> None:
+    """Check that a shard that was written elsewhere is here.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not _is_whole(path, row, check=False):
+        raise UserError(
+            f"{path} was written on another machine, and is not here. The output must be a folder "
+            "that all machines see under the same path."
+        )
 
 
 def _written_rows(table: pa.Table, parts: Rows, written: Written, copies: Copies) -> pa.Table:

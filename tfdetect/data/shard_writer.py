@@ -56,7 +56,11 @@ class Copies:
 
 
 class ShardWriter:
-    """Writes shards; several threads may use it at a time."""
+    """Writes shards; several threads may use it at a time.
+
+    Attributes:
+        catalog, folder, copies, with_masks: what it was made of.
+    """
 
     def __init__(
         self, catalog: Catalog, folder: Path, copies: Copies, with_masks: bool,
@@ -78,7 +82,7 @@ class ShardWriter:
         if with_masks:
             check_masks(catalog.masks)
         self.with_masks = with_masks
-        self._catalog, self._folder, self._copies = catalog, folder, copies
+        self.catalog, self.folder, self.copies = catalog, folder, copies
         self._remove_background = remove_background
         self._without_foreground: dict[str, str] = {}  # why, by path
         self._codings, _ = mask_codings(catalog, catalog.table.slice(0, 0))
@@ -106,7 +110,7 @@ class ShardWriter:
         Raises:
             UserError: A file cannot be read any more.
         """
-        temporary = self._folder / f".{shard}{PARTIAL}"
+        temporary = self.folder / f".{shard}{PARTIAL}"
         written = np.zeros(rows.num_rows, bool)
         columns = {name: rows[name].to_pylist() for name in ("label", *TEXTS)}
         authentic = np.equal(rows["label"], 0)
@@ -129,7 +133,7 @@ class ShardWriter:
                 written[numbers] = True
                 bar.advance(len(numbers))
         size, digest = temporary.stat().st_size, checksum(temporary)
-        os.replace(temporary, self._folder / shard)
+        os.replace(temporary, self.folder / shard)
         masked = rows["mask"].is_valid().to_numpy(zero_copy_only=False)
         return {"shard": shard, "records": int(written.sum()), "bytes": size, "sha256": digest,
                 "skipped": self._skipped(rows, written),
@@ -140,9 +144,9 @@ class ShardWriter:
 
         Image and mask are encoded; the mask is "" if records hold no masks.
         """
-        images = Files(self._catalog.paths(rows))
-        masks = Files(pc.fill_null(self._catalog.paths(rows, "mask"), ""))
-        codings = tf.constant(mask_codings(self._catalog, rows)[1])
+        images = Files(self.catalog.paths(rows))
+        masks = Files(pc.fill_null(self.catalog.paths(rows, "mask"), ""))
+        codings = tf.constant(mask_codings(self.catalog, rows)[1])
         kept = tf.constant(np.asarray(pc.is_in(rows["format"], pa.array(_KEPT_FORMATS))))
 
         @traced_as_written
@@ -158,15 +162,15 @@ class ShardWriter:
     ) -> tuple:
         data = tf.io.read_file(path)
         # Always: an image that cannot be decoded is left out.
-        whole = image = decode_any(data, self._catalog.max_pixels)
+        whole = image = decode_any(data, self.catalog.max_pixels)
         if self._remove_background:
             whole = image = tf.numpy_function(self._foreground, [path, image], tf.uint8)
             image.set_shape([None, None, 3])
-        if self._copies.size:
-            image = resize(whole, self._copies.size, self._copies.resize)
-        if self._copies.encode == "jpeg":
-            data = tf.io.encode_jpeg(image, "rgb", self._copies.quality)
-        elif self._copies.encode == "png" or self._copies.size:
+        if self.copies.size:
+            image = resize(whole, self.copies.size, self.copies.resize)
+        if self.copies.encode == "jpeg":
+            data = tf.io.encode_jpeg(image, "rgb", self.copies.quality)
+        elif self.copies.encode == "png" or self.copies.size:
             data = tf.io.encode_png(image)
         else:
             data = tf.cond(kept, lambda: data, lambda: tf.io.encode_png(image))
@@ -186,9 +190,9 @@ class ShardWriter:
 
     def _encode_mask(self, path: tf.Tensor, coding: tf.Tensor, image: tf.Tensor) -> tuple:
         """Return the encoded mask, 255 where altered, and whether an altered pixel is in it."""
-        mask = read_mask(path, self._codings, coding, self._catalog.max_pixels)
-        if self._copies.size:
-            mask = view_mask(mask, image, self._copies.size, self._copies.resize)
+        mask = read_mask(path, self._codings, coding, self.catalog.max_pixels)
+        if self.copies.size:
+            mask = view_mask(mask, image, self.copies.size, self.copies.resize)
         else:
             mask = tf.cond(tf.size(mask) == 0, lambda: tf.zeros_like(image[..., :1]), lambda: mask)
         altered = mask == 1
@@ -199,21 +203,21 @@ class ShardWriter:
         missing = np.flatnonzero(~written)
         rows = rows.take(missing)
         for column in ("path", "mask"):
-            for file in self._catalog.files(rows, column):
+            for file in self.catalog.files(rows, column):
                 if file and not os.access(file, os.R_OK):
                     raise UserError(
                         f"{file} could be read before, and cannot be read now. What was written "
                         "is kept. Run the same command again to continue; it starts over if the "
                         "data changed."
                     )
-        files = self._catalog.paths(rows).to_pylist()
+        files = self.catalog.paths(rows).to_pylist()
         return [
             (number, path, self._reason(file))
             for number, path, file in zip(missing.tolist(), rows["path"].to_pylist(), files)
         ]
 
     def _reason(self, file: str) -> str:
-        limit = self._catalog.max_pixels
+        limit = self.catalog.max_pixels
         if reason := self._without_foreground.get(file):
             return NO_FOREGROUND + reason
         try:

@@ -13,6 +13,7 @@ from tfdetect.core import console
 from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, replacing
+from tfdetect.core.storage import address_of, publish
 from tfdetect.core.text import printable, with_escapes
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def check_output(path: Path) -> None:
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise UserError("A .parquet file needs pyarrow: pip install pyarrow. .csv and .jsonl need "
                         "nothing more.")  # fmt: skip
-    if not path.parent.is_dir():
+    if not path.parent.is_dir() and address_of(path) is None:
         raise UserError(f"Cannot write {path}: there is no directory {path.parent}.")
     check_writable(path.parent)
 
@@ -74,14 +75,21 @@ def write(table: Table, path: Path) -> None:
 
 def write_all(tables: Iterable[Table], path: Path) -> None:
     """Write one file of several tables with the same columns, which come one after the other."""
+    if address_of(path) is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        if path.suffix.lower() == ".parquet":
-            _write_parquet(tables, temporary)
-            return
-        as_text = _json_lines if path.suffix.lower() == ".jsonl" else Table.to_csv
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-            for number, table in enumerate(tables):
-                file.write(as_text(table, number == 0))
+        _write_all(tables, path.suffix.lower(), temporary)
+    publish(path)
+
+
+def _write_all(tables: Iterable[Table], suffix: str, path: Path) -> None:
+    if suffix == ".parquet":
+        _write_parquet(tables, path)
+        return
+    as_text = _json_lines if suffix == ".jsonl" else Table.to_csv
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+        for number, table in enumerate(tables):
+            file.write(as_text(table, number == 0))
 
 
 def _json_lines(table: Table, first: bool) -> str:

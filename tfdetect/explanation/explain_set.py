@@ -1,11 +1,11 @@
 """Explains a detector on a set of images: maps averaged by class, and whether to trust them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
@@ -51,6 +51,7 @@ def explain_set(
     output: Path,
     log: Callable[[str], None] = console.log,
     stages: Sequence[str] = (),
+    elsewhere: "ExplainElsewhere | None" = None,
 ) -> dict[str, Any]:
     """Average the maps of some images of a split; write explanation.json, .html and figures.
 
@@ -64,6 +65,7 @@ def explain_set(
         log: called with each line of progress.
         stages: of the backbone, whose features are averaged instead of the last; see
             `maps.feature_maps`.
+        elsewhere: explains the images; by default this process does.
 
     Returns:
         count: number of images; features: {name: height, width and channels}; maps: by name,
@@ -78,28 +80,22 @@ def explain_set(
         raise UserError(f"{run.name} is an ensemble. Give --features of one of its members.")
     if not catalog.split(split).num_rows:
         raise UserError(f"The dataset {catalog.name} has no images in {split}.")
-    detector = load_detector(run)
     classes = len(run.class_names)
-    features = _FeatureSums(run, detector, stages)
-    explainer = Explainer(detector, run.info.members)
     rows = _choose_images(catalog.split(split), count, classes)
-    sums = _MapSums(classes)
+    rows = rows.append_column("number", pa.array(range(rows.num_rows), pa.int64()))
+    sums, features = _MapSums(classes), _FeatureSums(classes)
     tests: dict[str, list[tuple[float, float, float]]] = {}
     log(f"explaining {rows.num_rows:,} images of {split}")
-    rng = np.random.default_rng(0)
-    images = view_dataset(image_source(catalog, rows), run.views, 1)
-    for index, parts in console.track(images, "explaining", rows.num_rows, "images"):
-        label = rows["label"][int(index[0])].as_py()
-        views, view = views_of(run, [part.numpy() for part in parts])
-        maps = explainer.maps(views, view)
-        sanity = explainer.sanity(views, maps, view)
-        sums.add(label, views[view], maps)
-        features.add(label, views)
-        sign = 1 if explainer.score(views)[0] > 0 else -1
-        for name, values in maps.items():
-            signed = values if name == ATTENTION else sign * values
-            falls = _logit_falls(explainer, views, view, signed, sign, rng)
-            tests.setdefault(name, []).append((sanity[name], *falls))
+    if elsewhere is None:
+        found_images = ImageExplainer(run, stages).explain(catalog, rows)
+        images = console.track(found_images, "explaining", rows.num_rows, "images")
+    else:
+        images = elsewhere(run, catalog, rows)
+    for image in images:
+        sums.add(image)
+        features.add(image)
+        for name, values in image.tests.items():
+            tests.setdefault(name, []).append(values)
     if not tests:
         raise UserError(f"None of the images of {split} can be read.")
     found = {
@@ -123,6 +119,80 @@ def _choose_images(rows: pa.Table, count: int, classes: int) -> pa.Table:
     return rows.take(pa.array(np.concatenate(chosen)))
 
 
+@dataclass(frozen=True)
+class ExplainedImage:
+    """What is known of the verdict on one image.
+
+    Attributes:
+        label: its class.
+        image: the view that the maps are of, [H, W, 3], in 0..255.
+        maps: by name, [H, W].
+        features: by name, the mean of the feature map over its channels, [h, w], and over its
+            positions, [c]; of detectors with one view.
+        tests: by map, the correlation with the map of the network with shuffled weights, and how
+            far the logit falls without the patches that it names and without random ones.
+    """
+
+    label: int
+    image: np.ndarray
+    maps: dict[str, np.ndarray]
+    features: dict[str, tuple[np.ndarray, np.ndarray]]
+    tests: dict[str, tuple[float, float, float]]
+
+
+# Explains rows of a catalog elsewhere, for example on a cluster; unreadable images are left out.
+ExplainElsewhere = Callable[[Run, Catalog, pa.Table], Iterator[ExplainedImage]]
+
+
+class ImageExplainer:
+    """Explains single images; the model is loaded once.
+
+    Args:
+        run: the run.
+        stages: see `explain_set`.
+    """
+
+    def __init__(self, run: Run, stages: Sequence[str] = ()):
+        self._run, detector = run, load_detector(run)
+        self._explainer = Explainer(detector, run.info.members)
+        self._features: Callable = lambda _: {}
+        if len(run.views) == 1:
+            self._features = feature_maps(detector, stages)
+
+    def explain(self, catalog: Catalog, rows: pa.Table) -> Iterator[ExplainedImage]:
+        """Yield what is known of the images that can be read.
+
+        Args:
+            catalog: what the rows are of.
+            rows: with the column number, which the random patches of an image follow from.
+        """
+        for index, parts in view_dataset(image_source(catalog, rows), self._run.views, 1):
+            row = int(index[0])
+            views, view = views_of(self._run, [part.numpy() for part in parts])
+            maps = self._explainer.maps(views, view)
+            rng = np.random.default_rng([0, rows["number"][row].as_py()])
+            image = views[view]
+            yield ExplainedImage(
+                rows["label"][row].as_py(),
+                image[0] if image.ndim == 4 else image[0, image.shape[1] // 2], maps,
+                {name: (values[0].mean(-1), values[0].mean((0, 1)))
+                 for name, values in self._features(views[0]).items()},
+                self._tests(views, view, maps, rng),
+            )  # fmt: skip
+
+    def _tests(
+        self, views: Views, view: int, maps: dict[str, np.ndarray], rng: np.random.Generator
+    ) -> dict[str, tuple[float, float, float]]:
+        sanity = self._explainer.sanity(views, maps, view)
+        sign = 1 if self._explainer.score(views)[0] > 0 else -1
+        found = {}
+        for name, values in maps.items():
+            signed = values if name == ATTENTION else sign * values
+            falls = _logit_falls(self._explainer, views, view, signed, sign, rng)
+            found[name] = float(sanity[name]), *falls
+        return found
+
+
 class _MapSums:
     """Sums of images and maps by class."""
 
@@ -131,11 +201,11 @@ class _MapSums:
         self.images: list = [0.0] * classes
         self.maps: dict[str, list] = {}
 
-    def add(self, label: int, view: np.ndarray, maps: dict[str, np.ndarray]) -> None:
+    def add(self, image: ExplainedImage) -> None:
+        label = image.label
         self.counts[label] += 1
-        image = view[0] if view.ndim == 4 else view[0, view.shape[1] // 2]
-        self.images[label] = self.images[label] + image
-        for name, values in maps.items():
+        self.images[label] = self.images[label] + image.image
+        for name, values in image.maps.items():
             values = values - 1 if name == ATTENTION else values
             scale = np.abs(values).mean() or 1.0  # every image counts the same
             totals = self.maps.setdefault(name, [0.0] * len(self.counts))
@@ -145,22 +215,20 @@ class _MapSums:
 class _FeatureSums:
     """Sums of feature maps by class, for detectors with one view."""
 
-    def __init__(self, run: Run, detector: keras.Model, stages: Sequence[str] = ()):
-        self._compute: Callable = lambda _: {}
-        if len(run.views) == 1:
-            self._compute = feature_maps(detector, stages)
-        self._classes = len(run.class_names)
+    def __init__(self, classes: int):
+        self._classes = classes
         self.sizes: dict[str, list[int]] = {}
         self.sums: dict[str, list] = {}
         self.means: dict[str, list[list]] = {}
 
-    def add(self, label: int, views: Views) -> None:
-        for name, values in self._compute(views[0]).items():
-            self.sizes[name] = list(values.shape[1:])
+    def add(self, image: ExplainedImage) -> None:
+        label = image.label
+        for name, (values, channels) in image.features.items():
+            self.sizes[name] = [*values.shape, len(channels)]
             sums = self.sums.setdefault(name, [0.0] * self._classes)
-            sums[label] = sums[label] + values[0].mean(-1)
+            sums[label] = sums[label] + values
             means = self.means.setdefault(name, [[] for _ in range(self._classes)])
-            means[label].append(values[0].mean((0, 1)))
+            means[label].append(channels)
 
     def channels(self, classes: tuple[str, ...]) -> list[list[str]]:
         """Return rows with the channels that separate each fake class from class 0 best."""

@@ -31,6 +31,10 @@ METRICS = ("accuracy", "balanced_accuracy", "auc", "ap", "recall_at_fpr_1", "rec
 _RESAMPLES = 500
 
 
+# Trains runs elsewhere, for example on a cluster: each at its path, on its catalog.
+TrainElsewhere = Callable[[Plan, dict[Path, Catalog]], None]
+
+
 @dataclass(frozen=True)
 class MatrixRow:
     """One training of a matrix.
@@ -62,6 +66,7 @@ def train_all(
     devices: "Devices",
     progress: bool = True,
     log: Callable[[str], None] = console.log,
+    elsewhere: TrainElsewhere | None = None,
 ) -> list[MatrixRow]:
     """Train one run per domain; finished runs are reused, an unfinished one is resumed.
 
@@ -74,6 +79,7 @@ def train_all(
         devices: from `configure_devices`.
         progress: whether to log the progress of each training.
         log: called with each message.
+        elsewhere: trains the missing runs; by default this process does.
 
     Raises:
         UserError: the folder holds a run of other data or another experiment, or a training has
@@ -88,6 +94,9 @@ def train_all(
         log(f"The smallest training has {smallest} images; all use batches of {smallest} images.")
         experiment = override(plan.experiment, [f"training.batch_size={smallest}"])
         plan = replace(plan, experiment=experiment)
+    if elsewhere is not None:
+        paths = {name: folder / _directory_name(name) for name in parts}
+        elsewhere(plan, {paths[name]: p for name, p in parts.items() if not paths[name].is_dir()})
     runs = train_each(
         {name: (plan, part) for name, part in parts.items()}, folder, devices, "matrix", progress,
         log,

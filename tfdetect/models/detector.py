@@ -14,6 +14,7 @@ from tfdetect.core import registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, Freeze, Model
 from tfdetect.core.options import check_options
+from tfdetect.core.storage import fetched
 from tfdetect.core.text import user_path
 from tfdetect.models.backbones import Backbone, build_backbone, inflate
 from tfdetect.models.low_rank import adapt, adapted_layers, freeze_all_but_low_rank
@@ -50,7 +51,7 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     is_path = _is_path(model.weights)
     backbone = _build_backbone(model, shape, "none" if is_path else model.weights)
     if is_path:
-        _load_backbone(backbone.model, user_path(model.weights))
+        _load_backbone(backbone.model, fetched(user_path(model.weights)))
     if model.lora is not None:
         adapt(backbone.model, model.lora)
     backbone.model.autocast = False  # its layers cast, those that should

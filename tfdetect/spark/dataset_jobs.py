@@ -1,29 +1,57 @@
-"""Reads and predicts the files of datasets on a cluster, for `audit` and `evaluate`."""
+"""Work on datasets on a cluster, for `audit`, `evaluate`, `prepare`, `synthesize`, `explain`
+and `matrix`.
+"""
 
+import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from tfdetect.core.errors import UserError
+from tfdetect.core.provenance import command_line
 from tfdetect.core.run import Run
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.parallel import reading_by
-from tfdetect.spark.executor import Task
+from tfdetect.spark.executor import ENDED, Task
 from tfdetect.spark.job import alone, digest, file_stamps, open_job
+from tfdetect.spark.partitions import MAX_ITEMS
 from tfdetect.spark.run_job import run_job
 from tfdetect.spark.session import spark_session
-from tfdetect.spark.tasks import TENSORFLOW, PredictRows, ReadFiles, items_of, run_digest
+from tfdetect.spark.tasks import (
+    TENSORFLOW,
+    ExplainRows,
+    MakeForgeries,
+    PredictRows,
+    ReadFiles,
+    TrainRuns,
+    WriteShards,
+    items_of,
+    items_with_rows,
+    run_digest,
+    without_rows,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from tfdetect.data.plan import Plan
+    from tfdetect.data.shard_writer import ShardWriter
+    from tfdetect.explanation.explain_set import ExplainedImage
+    from tfdetect.synthesis.forge import Item
+    from tfdetect.synthesis.synthesize_dataset import ForgeTask
+
 _FLAG = "--spark-dir"
+_EXPLAINED_IMAGES = 8  # in a partition
+_FORGERIES = 64  # in a partition: each takes as long as the reading of hundreds of files
 
 
 class DatasetJobs:
@@ -74,26 +102,123 @@ class DatasetJobs:
         """
 
         def predict(run: Run, catalog: Catalog, rows: pa.Table, own_validation: bool) -> pa.Table:
-            run = replace(run, path=run_path.absolute())
-            bare = replace(
-                catalog, table=rows.slice(0, 0), skipped=catalog.skipped.slice(0, 0),
-                left_out=catalog.left_out.slice(0, 0), warnings=(),
-            )  # fmt: skip
-            task = PredictRows(
-                run, run_digest(run, TENSORFLOW), bare, batch_size, own_validation
-            )  # fmt: skip
-            what = {
-                "task": "evaluate", "run": run.name, "files of the run": task.digest,
-                "settings": digest(pa.table({"info": [run.info.model_dump_json()]})),
-                "roots": [str(root) for root in catalog.roots.values()],
-                "max_pixels": catalog.max_pixels, "own_validation": own_validation,
-            }  # fmt: skip
-            sizes = rows["size"].to_numpy()
-            return self._run(task, what, rows, sizes, "predicting", "images", self._progress)
+            parts = self.predicted_parts(run_path, batch_size, run, catalog, rows, own_validation)
+            return pa.concat_tables(table for _, table in parts).combine_chunks()
 
         return predict
 
-    def _run(
+    def predicted_parts(
+        self,
+        run_path: Path,
+        batch_size: int,
+        run: Run,
+        catalog: Catalog,
+        rows: pa.Table,
+        own_validation: bool,
+    ) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Predict rows of a catalog, and yield the rows of each part with their predictions."""
+        run = replace(run, path=run_path.absolute())
+        task = PredictRows(
+            run, run_digest(run, TENSORFLOW), without_rows(catalog), batch_size, own_validation
+        )
+        what = {
+            "task": "evaluate", "run": run.name, "files of the run": task.digest,
+            "settings": digest(pa.table({"info": [run.info.model_dump_json()]})),
+            "roots": [str(root) for root in catalog.roots.values()],
+            "max_pixels": catalog.max_pixels, "own_validation": own_validation,
+        }  # fmt: skip
+        sizes = rows["size"].to_numpy()
+        yield from self._parts(task, what, rows, sizes, "predicting", "images", self._progress)
+
+    def explain(
+        self, run_path: Path, stages: Sequence[str], run: Run, catalog: Catalog, rows: pa.Table
+    ) -> "Iterator[ExplainedImage]":
+        """Explain rows of a catalog; see `explain_set.ExplainElsewhere`.
+
+        The images come back as pickles, from the folder of parts that this command made.
+        """
+        run = replace(run, path=run_path.absolute())
+        digest = run_digest(run, TENSORFLOW)
+        task = ExplainRows(run, digest, without_rows(catalog), tuple(stages))
+        what = {"task": "explain", "run": run.name, "files of the run": digest,
+                "stages": list(stages),
+                "roots": [str(root) for root in catalog.roots.values()]}  # fmt: skip
+        parts = self._parts(
+            task, what, rows, rows["size"].to_numpy(), "explaining", "images", self._progress,
+            _EXPLAINED_IMAGES,
+        )  # fmt: skip
+        for _, found in parts:
+            yield from (pickle.loads(each) for each in found["explained"].to_pylist() if each)
+
+    def write_shards(
+        self, writer: "ShardWriter", shards: Mapping[str, pa.Table]
+    ) -> Iterator[dict[str, Any]]:
+        """Write shards, and yield what `ShardWriter.write` returns of each."""
+        if not shards:
+            return
+        folder = writer.folder.absolute()
+        task = WriteShards(without_rows(writer.catalog), folder, writer.copies, writer.with_masks)
+        what = {"task": "prepare", "folder": str(folder), "copies": repr(writer.copies)}
+        sizes = np.array([pc.sum(rows["size"]).as_py() for rows in shards.values()])
+        found = self._run(
+            task,
+            what,
+            items_with_rows("shard", shards),
+            sizes,
+            "writing shards",
+            "shards",
+            self._progress,
+        )
+        for shard, text in zip(*(column.to_pylist() for column in found.columns)):
+            if text is None:
+                raise UserError(f"The process that wrote {shard} ended: {ENDED}.")
+            yield json.loads(text)
+
+    def train_runs(self, plan: "Plan", parts: Mapping[Path, Catalog]) -> None:
+        """Train runs, each at its path and on its catalog, one at a time on each machine.
+
+        Raises:
+            UserError: a training ended its process, or the runs are not seen here.
+        """
+        if not parts:
+            return
+        catalogs = {str(path.absolute()): catalog for path, catalog in parts.items()}
+        bare = next(iter(catalogs.values()))
+        bare = replace(bare, table=bare.table.slice(0, 0))
+        task = TrainRuns(plan, bare, command_line("matrix"))
+        items = items_with_rows("path", {path: part.table for path, part in catalogs.items()})
+        found = self._run(
+            task, {"task": "matrix", "experiment": plan.experiment.to_yaml()}, items,
+            np.array([part.table.num_rows for part in catalogs.values()]), "training", "runs",
+            self._progress, 1,
+        )  # fmt: skip
+        for path, error in zip(*(column.to_pylist() for column in found.columns)):
+            if error is not None:
+                raise UserError(f"The training of {path} failed: {error}.")
+            if not Path(path).is_dir():
+                raise UserError(
+                    f"{path} was trained on another machine, and is not here. The output must be "
+                    "a folder that all machines see under the same path."
+                )
+
+    def make_forgeries(self, task: "ForgeTask", items: "list[Item]") -> Iterator[dict[str, Any]]:
+        """Make and write forgeries, and yield what `ForgeTask.make` returns of each."""
+        if not items:
+            return
+        task = replace(task, source=task.source.absolute(), output=task.output.absolute())
+        what = {"task": "synthesize", "how": repr(task)}
+        sizes = file_stamps([str(task.source / item.photo) for item in items])[:, 0]
+        found = self._run(
+            MakeForgeries(task), what, items_of([astuple(item) for item in items]), sizes,
+            "making forgeries", "images", self._progress, _FORGERIES,
+        )  # fmt: skip
+        yield from map(json.loads, found["row"].to_pylist())
+
+    def _run(self, *arguments: Any) -> pa.Table:
+        """Return the rows of all items; see `_parts`."""
+        return pa.concat_tables(table for _, table in self._parts(*arguments)).combine_chunks()
+
+    def _parts(
         self,
         task: Task,
         what: Mapping[str, Any],
@@ -102,14 +227,18 @@ class DatasetJobs:
         description: str,
         unit: str,
         progress: bool,
-    ) -> pa.Table:
+        most: int = MAX_ITEMS,
+    ) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Run a job, and yield the items of each part with its rows, in order."""
         key = digest(pa.table({"key": [repr(sorted(what.items())), digest(items)]}))[:12]
         folder = (self._folder / f"{description.replace(' ', '-')}-{key}").absolute()
         self.folders.append(folder)
         with alone(folder):
-            job = open_job(folder, what, items, sizes, _FLAG)
+            job = open_job(folder, what, items, sizes, _FLAG, most)
             run_job(self._session, job, task, self._roots, description, unit, progress)
-            return pa.concat_tables(job.results()).combine_chunks()
+            starts = np.cumsum(job.rows) - job.rows
+            for start, rows in zip(starts.tolist(), job.results()):
+                yield items.slice(start, rows.num_rows), rows
 
 
 @contextmanager

@@ -27,7 +27,7 @@ import tfdetect
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import replacing, staged, write_text
 from tfdetect.core.locks import locked
-from tfdetect.spark.partitions import divide
+from tfdetect.spark.partitions import MAX_ITEMS, divide
 
 MANIFEST, ITEMS, PARTS = "job.json", "items.parquet", "parts"
 
@@ -99,7 +99,12 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def open_job(
-    folder: Path, what: Mapping[str, Any], items: pa.Table, sizes: np.ndarray, flag: str
+    folder: Path,
+    what: Mapping[str, Any],
+    items: pa.Table,
+    sizes: np.ndarray,
+    flag: str,
+    most: int = MAX_ITEMS,
 ) -> Job:
     """Return the job in a folder, which is begun if the folder is new or nothing is done in it.
 
@@ -109,6 +114,7 @@ def open_job(
         items: one row for each item.
         sizes: bytes of the items' files, [n].
         flag: the argument that chooses another folder.
+        most: items in a partition.
 
     Raises:
         UserError: the folder holds another job, or other files.
@@ -120,10 +126,10 @@ def open_job(
             raise UserError(
                 f"{folder} holds other files. Choose a new folder for the parts with {flag}."
             )
-        _begin(folder, manifest, items, sizes)
+        _begin(folder, manifest, items, divide(sizes, most), sizes)
     job, before = _read(folder, flag)
     if before != manifest and not any((folder / PARTS).iterdir()):
-        _begin(folder, manifest, items, sizes)
+        _begin(folder, manifest, items, divide(sizes, most), sizes)
         job, before = _read(folder, flag)
     _check_same(folder, before, manifest, job.total, items.num_rows, flag)
     return job
@@ -145,8 +151,13 @@ def _read(folder: Path, flag: str) -> tuple[Job, dict[str, Any]]:
         ) from error
 
 
-def _begin(folder: Path, manifest: Mapping[str, Any], items: pa.Table, sizes: np.ndarray) -> None:
-    bounds = divide(sizes)
+def _begin(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    items: pa.Table,
+    bounds: np.ndarray,
+    sizes: np.ndarray,
+) -> None:
     ends = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
     found = {
         "id": uuid.uuid4().hex,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tfdetect.core import console
+from tfdetect.core import console, storage
 from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
@@ -87,15 +87,22 @@ def predict_to_table(
     if not found.paths:
         path, reason = next(iter(found.errors.items()))
         raise UserError(f"No image can be read. {path}: {reason}.")
-    items, sizes = _items(found.paths)
+    items, sizes = _items(found)
     runtime = TENSORFLOW if light_detector(run) is None else ONNX
     base, run = os.getcwd(), replace(run, path=run.path.absolute())  # machines have other folders
-    task = PredictFiles(run, run_digest(run, runtime), runtime, base, batch_size, max_pixels)
+    task = PredictFiles(
+        run, storage.address_of(run.path), run_digest(run, runtime), runtime, base, batch_size,
+        max_pixels,
+    )  # fmt: skip
     what = {
         "task": "predict", "run": run.name, "files of the run": task.digest,
         "threshold": run.threshold, "prior": run.info.prior, "crops": run.views[0].crops,
         "flips": run.info.flips, "runtime": runtime, "max_pixels": max_pixels,
     }  # fmt: skip
+    if cluster.folder is None and storage.address_of(output) is not None:
+        raise UserError(
+            "The parts of a table at an address need a folder that all machines see: --spark-dir."
+        )
     folder = (cluster.folder or output.with_name(f"{output.name}.parts")).absolute()
     with ExitStack() as stack:
         stack.enter_context(alone(folder))
@@ -109,17 +116,26 @@ def predict_to_table(
     return written
 
 
-def _items(paths: list[str]) -> tuple[pa.Table, np.ndarray]:
+def _items(found: ImageFiles) -> tuple[pa.Table, np.ndarray]:
     """Return the items of a job, and the sizes of the files in bytes; 0 of those unreadable."""
-    stamps = file_stamps(paths)
-    texts = pa.array((from_os(path) for path in paths), pa.string())
+    stamps = file_stamps(found.paths)
+    tokens: list[str | None] = []
+    for number, path in enumerate(found.paths):
+        entry = found.entries.get(path)
+        tokens.append(entry and entry.token)
+        if entry is not None:
+            stamps[number, 0] = entry.size or 0
+    texts = pa.array((from_os(storage.shown(path)) for path in found.paths), pa.string())
     columns = {"path": texts, "size": stamps[:, 0], "mtime_ns": stamps[:, 1]}
+    if found.entries:
+        columns["token"] = pa.array(tokens, pa.string())
     return pa.table(columns), stamps[:, 0]
 
 
 def _roots(images: Sequence[str]) -> list[str]:
     """Return the folders that a machine needs to see."""
-    paths = [os.path.abspath(user_path(image)) for image in images]
+    given = [user_path(image) for image in images]
+    paths = [os.path.abspath(path) for path in given if storage.address_of(path) is None]
     folders = {path if os.path.isdir(path) else os.path.dirname(path) for path in paths}
     return sorted(filter(os.path.isdir, folders))
 

@@ -2,22 +2,34 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import pickle
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from tfdetect.core import console, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.core.text import to_os
+from tfdetect.core.text import to_os, user_path
 from tfdetect.spark.executor import ENDED, Function
 from tfdetect.spark.job import digest_files
 
 if TYPE_CHECKING:
     from tfdetect.data.catalog import Catalog
+    from tfdetect.data.plan import Plan
+    from tfdetect.data.shard_writer import Copies
+    from tfdetect.synthesis.forge import Item, Row
+    from tfdetect.synthesis.synthesize_dataset import ForgeTask
+    from tfdetect.training.devices import Devices
 
 ONNX, TENSORFLOW = "ONNX Runtime", "TensorFlow"
+_EXPLAINED = pa.schema([("explained", pa.binary()), ("error", pa.string())])
+_TRAINED = pa.schema([("path", pa.string()), ("error", pa.string())])
 
 
 def run_digest(run: Run, runtime: str) -> str:
@@ -56,10 +68,11 @@ def failed_row(schema: pa.Schema, **known: str) -> pa.Table:
 class PredictFiles:
     """Gives verdicts on files; its rows are those of `tfdetect predict`.
 
-    Items have the column path, as `from_os` makes it.
+    Items have the column path, as `from_os` makes it, or an address.
 
     Attributes:
         run: with all settings.
+        address: of the run, if it was named by one (`core.storage`); each machine fetches it.
         digest: of the run's files.
         runtime: `ONNX` or `TENSORFLOW`.
         base: folder to which paths are relative.
@@ -68,6 +81,7 @@ class PredictFiles:
     """
 
     run: Run
+    address: str | None
     digest: str
     runtime: str
     base: str
@@ -75,35 +89,48 @@ class PredictFiles:
     max_pixels: int
 
     def start(self, threads: int) -> Function:
-        check_run(self.run, self.runtime, self.digest)
-        predict = self._with_onnx(threads) if self.runtime == ONNX else self._with_tensorflow()
+        run = self.run
+        if self.address is not None:
+            run = replace(run, path=storage.fetched(user_path(self.address)))
+        check_run(run, self.runtime, self.digest)
+        use = self._with_onnx if self.runtime == ONNX else self._with_tensorflow
+        predict = use(run, threads)
 
         def rows(items: pa.Table) -> pa.Table:
             names = items["path"].to_pylist()
-            table = predict([os.path.join(self.base, to_os(name)) for name in names])
+            paths = [str(storage.local_path(n) or os.path.join(self.base, to_os(n))) for n in names]
+            with tempfile.TemporaryDirectory() as folder:
+                found = storage.in_turns(paths, Path(folder, "fetched"), len(paths) or 1)
+                [(files, failed)] = found
+                table = predict(files)
+            errors = table["error"].to_pylist()
+            for number, reason in failed.items():
+                errors[number] = reason
+            column = table.column_names.index("error")
+            table = table.set_column(column, "error", pa.array(errors, pa.string()))
             return table.set_column(0, "path", pa.array(names, pa.string()))
 
         return rows
 
-    def _with_onnx(self, threads: int) -> Callable[[list[str]], pa.Table]:
+    def _with_onnx(self, run: Run, threads: int) -> Callable[[list[str]], pa.Table]:
         from tfdetect.light.detector import LightDetector
         from tfdetect.light.predictions import predict_files
 
-        detector = LightDetector(self.run, threads)
+        detector = LightDetector(run, threads)
         return lambda paths: predict_files(
             detector, paths, self.batch_size, False, max_pixels=self.max_pixels, threads=threads
         ).to_arrow()
 
-    def _with_tensorflow(self) -> Callable[[list[str]], pa.Table]:
+    def _with_tensorflow(self, run: Run, threads: int) -> Callable[[list[str]], pa.Table]:
         from tfdetect.core.quiet import import_tensorflow
 
         import_tensorflow()
         from tfdetect.evaluation.predictions import Scorer, predict_files
         from tfdetect.models.saving import load_detector
 
-        scorer = Scorer(self.run, load_detector(self.run))
+        scorer = Scorer(run, load_detector(run))
         return lambda paths: predict_files(
-            self.run, scorer, paths, self.batch_size, False, max_pixels=self.max_pixels
+            run, scorer, paths, self.batch_size, False, max_pixels=self.max_pixels
         ).to_arrow()
 
     def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -173,6 +200,190 @@ class ReadFiles:
     def _table(self, rows: list[tuple]) -> pa.Table:
         columns = zip(*rows) if rows else [()] * len(self.columns)
         return pa.table([pa.array(c, f.type) for c, f in zip(columns, self.columns)], self.columns)
+
+
+@dataclass(frozen=True)
+class ExplainRows:
+    """Explains rows of a dataset, as `explain` does.
+
+    Items have the columns of the catalog and number. Rows have the column explained, a pickled
+    `ExplainedImage`, null for an image that cannot be read, and error.
+
+    Attributes:
+        run: with all settings.
+        digest: of the run's files.
+        catalog: the dataset, without its rows.
+        stages: see `explain_set`.
+    """
+
+    run: Run
+    digest: str
+    catalog: "Catalog"
+    stages: tuple[str, ...]
+
+    def start(self, threads: int) -> Function:
+        check_run(self.run, TENSORFLOW, self.digest)
+        from tfdetect.core.quiet import import_tensorflow
+
+        import_tensorflow()
+        from tfdetect.explanation.explain_set import ImageExplainer
+
+        explainer = ImageExplainer(self.run, self.stages)
+
+        def rows(items: pa.Table) -> pa.Table:
+            found: list[bytes | None] = []
+            for number in range(items.num_rows):
+                images = explainer.explain(self.catalog, items.slice(number, 1))
+                found.append(next((pickle.dumps(image) for image in images), None))
+            return pa.table([pa.array(found, pa.binary()), pa.nulls(len(found), pa.string())],
+                            _EXPLAINED)  # fmt: skip
+
+        return rows
+
+    def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:
+        return failed_row(schema, error=ENDED)
+
+
+@dataclass(frozen=True)
+class WriteShards:
+    """Writes shards as `prepare` does.
+
+    Items have the columns shard, its name, and rows, the rows of the catalog as an Arrow file.
+
+    Attributes:
+        catalog: the dataset, without its rows.
+        folder: for the shards.
+        copies: how images are stored.
+        with_masks: whether records hold masks.
+    """
+
+    catalog: "Catalog"
+    folder: Path
+    copies: "Copies"
+    with_masks: bool
+
+    def start(self, threads: int) -> Function:
+        from tfdetect.core.quiet import import_tensorflow
+
+        import_tensorflow()
+        from tfdetect.data.shard_writer import ShardWriter
+
+        writer = ShardWriter(self.catalog, self.folder, self.copies, self.with_masks)
+        bar, stop = console.Progress(None, "", "", 0), threading.Event()
+
+        def rows(items: pa.Table) -> pa.Table:
+            written = [
+                json.dumps(writer.write(shard, _unpacked(data), bar, stop))
+                for shard, data in zip(items["shard"].to_pylist(), items["rows"])
+            ]
+            return pa.table([items["shard"], pa.array(written, pa.string())], ["shard", "written"])
+
+        return rows
+
+    def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:
+        return failed_row(schema, shard=item["shard"][0].as_py())
+
+
+@dataclass(frozen=True)
+class MakeForgeries:
+    """Makes and writes forgeries as `synthesize` does.
+
+    Items have the column item: the values of an `Item`, as JSON. Rows are JSON, too.
+
+    Attributes:
+        task: with absolute folders, which every machine sees.
+    """
+
+    task: "ForgeTask"
+
+    def start(self, threads: int) -> Function:
+        return lambda items: self._table([self.task.make(item) for item in _forgeries(items)])
+
+    def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:
+        return self._table([self.task.failed(each) for each in _forgeries(item)])
+
+    def _table(self, rows: "list[Row]") -> pa.Table:
+        return pa.table({"row": pa.array(map(json.dumps, rows), pa.string())})
+
+
+def _forgeries(items: pa.Table) -> "list[Item]":
+    from tfdetect.synthesis.forge import Item
+
+    return [Item(*values) for values in files_of(items)]
+
+
+@dataclass(frozen=True)
+class TrainRuns:
+    """Trains runs, as `matrix` does.
+
+    Items have the columns path, where the run is written, and rows, what it is trained on: rows of
+    the catalog as an Arrow file. Rows have the columns path and error.
+
+    Attributes:
+        plan: of the trainings.
+        catalog: the dataset, without its rows.
+        command: that the runs record.
+    """
+
+    plan: "Plan"
+    catalog: "Catalog"
+    command: str
+
+    def start(self, threads: int) -> Function:
+        from tfdetect.core.quiet import import_tensorflow
+
+        import_tensorflow()
+        from tfdetect.training.devices import configure_devices
+
+        devices = configure_devices()
+
+        def rows(items: pa.Table) -> pa.Table:
+            for path, data in zip(items["path"].to_pylist(), items["rows"]):
+                self._train(Path(path), _unpacked(data), devices)
+            return pa.table([items["path"], pa.nulls(items.num_rows, pa.string())], _TRAINED)
+
+        return rows
+
+    def _train(self, path: Path, rows: pa.Table, devices: "Devices") -> None:
+        import keras
+
+        from tfdetect.train_run import train_run
+
+        if path.is_dir():  # Spark gave the partition to another process before
+            return
+        train_run(
+            self.plan, replace(self.catalog, table=rows), path, devices, images_in_report=False,
+            progress=False, log=lambda text: None, command=self.command,
+        )  # fmt: skip
+        keras.backend.clear_session(free_memory=True)
+
+    def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:
+        return failed_row(schema, path=item["path"][0].as_py(), error=ENDED)
+
+
+def items_with_rows(name: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+    """Return items that are rows of a catalog each: a column of that name, and rows."""
+    data = []
+    for rows in tables.values():
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_table(rows)
+        data.append(sink.getvalue().to_pybytes())
+    return pa.table(
+        {name: pa.array(list(tables), pa.string()), "rows": pa.array(data, pa.binary())}
+    )
+
+
+def _unpacked(data: pa.Scalar) -> pa.Table:
+    return pa.ipc.open_file(data.as_buffer()).read_all()
+
+
+def without_rows(catalog: "Catalog") -> "Catalog":
+    """Return a catalog without its rows, small enough to be sent to every machine."""
+    return replace(
+        catalog, table=catalog.table.slice(0, 0), skipped=catalog.skipped.slice(0, 0),
+        left_out=catalog.left_out.slice(0, 0), warnings=(),
+    )  # fmt: skip
 
 
 def items_of(files: list) -> pa.Table:

@@ -20,7 +20,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -38,6 +38,7 @@ from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.spec import ClassSpec, DatasetSpec
+from tfdetect.core.storage import publish
 from tfdetect.data.parallel import Work
 from tfdetect.synthesis.contact_sheet import write_contact_sheet
 from tfdetect.synthesis.forge import (
@@ -69,6 +70,7 @@ def synthesize(
     steps: int,
     progress: bool = True,
     log: Callable[[str], None] = console.log,
+    elsewhere: "MakeElsewhere | None" = None,
 ) -> list[Row]:
     """Make the dataset, or continue an interrupted one.
 
@@ -80,6 +82,8 @@ def synthesize(
         steps: training steps of an autoencoder, if a fill needs one and none was given.
         progress: whether to show progress bars.
         log: prints messages.
+        elsewhere: makes the forgeries that need no network; by default processes of this machine
+            do.
 
     Returns:
         How each forgery was made, by `forge.COLUMNS`.
@@ -96,11 +100,12 @@ def synthesize(
         with _folder(output), exclusive(output):
             _check_settings(output, source, list(splits), settings)
             rows = _make_missing(
-                source, output, settings, splits, items, workers, steps, progress, log
+                source, output, settings, splits, items, workers, steps, progress, log, elsewhere
             )
             _write_tables(source, output, settings, rows)
             made = [(files(output, row, settings), row["fill"]) for row in rows if not row["error"]]
             write_contact_sheet(output / "contact_sheet.png", made)
+        publish(output)
     except OSError as error:
         raise UserError(
             f"Writing to {output} failed: {disk_error(error) or error}. What was made is kept. Run "
@@ -138,6 +143,7 @@ def files(output: Path, row: Row, settings: Settings) -> tuple[Path, Path, Path]
 def _make_missing(
     source: Path, output: Path, settings: Settings, splits: dict[str, str], items: list[Item],
     workers: int, steps: int, progress: bool, log: Callable[[str], None],
+    elsewhere: "MakeElsewhere | None",
 ) -> list[Row]:  # fmt: skip
     """Make the forgeries that do not exist yet; return the rows of all."""
     journal = Journal(output / ".made.jsonl", "id", COLUMNS)
@@ -152,7 +158,8 @@ def _make_missing(
     with console.progress(
         len(items), "making forgeries", "images", initial=before, shown=progress
     ) as bar:
-        for row in _make(_Task(source, output, settings), missing, workers, autoencoder):
+        task = ForgeTask(source, output, settings)
+        for row in _make(task, missing, workers, autoencoder, elsewhere):
             row["split"] = splits[row["source"]]
             journal.add(row)
             rows[row["id"]] = row
@@ -164,8 +171,8 @@ def _make_missing(
 
 
 @dataclass(frozen=True)
-class _Task:
-    """Makes and writes forgeries, in this process or in another."""
+class ForgeTask:
+    """Makes and writes forgeries, in this process, in another or on another machine."""
 
     source: Path
     output: Path
@@ -209,6 +216,19 @@ class _Task:
             write_bytes(path, encoded)
         return row
 
+    def check_written(self, row: Row) -> None:
+        """Check that what was made elsewhere is here.
+
+        Raises:
+            UserError: it is not.
+        """
+        if row["error"] or all(map(Path.is_file, files(self.output, row, self.settings))):
+            return
+        raise UserError(
+            f"The files of {row['id']} were written on another machine, and are not in "
+            f"{self.output}. It must be a folder that all machines see under the same path."
+        )
+
     def failed(self, item: Item, error: str = "") -> Row:
         """Return the row of a forgery that cannot be made."""
         error = error or f"{item.photo}: it ended the process that worked on it"
@@ -216,14 +236,27 @@ class _Task:
                 "source": item.photo, "fill": item.fill, "error": error}  # fmt: skip
 
 
+# Makes forgeries elsewhere, for example on a cluster, and yields their rows.
+MakeElsewhere = Callable[[ForgeTask, list[Item]], Iterable[Row]]
+
+
 def _make(
-    task: _Task, items: list[Item], workers: int, autoencoder: "Autoencoder | None"
+    task: ForgeTask,
+    items: list[Item],
+    workers: int,
+    autoencoder: "Autoencoder | None",
+    elsewhere: MakeElsewhere | None,
 ) -> Iterator[Row]:
-    """Make forgeries in worker processes, and those that need a network in this one."""
+    """Make forgeries in worker processes or elsewhere; those that need a network in this one."""
     all_here = "objects" in task.settings.masks
     here = [item for item in items if all_here or item.fill in WITH_MODEL]
     away = [item for item in items if not all_here and item.fill not in WITH_MODEL]
-    if workers == 1 or len(away) < _MIN_ITEMS:
+    if elsewhere is not None:
+        for row in elsewhere(task, away):
+            task.check_written(row)
+            yield row
+        away = []
+    elif workers == 1 or len(away) < _MIN_ITEMS:
         here, away = [*away, *here], []
     size = max(1, min(16, len(away) // (4 * workers)))
     chunks = [away[i : i + size] for i in range(0, len(away), size)]

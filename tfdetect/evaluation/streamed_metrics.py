@@ -1,0 +1,112 @@
+"""Metrics of predictions that are seen one part at a time, in constant memory."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tfdetect.core.run import Run
+from tfdetect.evaluation.metrics import BINS
+from tfdetect.evaluation.verdicts import is_fake
+
+HISTOGRAM = 50  # equal bins of P(fake)
+_AUC_BINS = 2**16  # of the logit of P(fake), equal from -_LARGEST to _LARGEST
+_LARGEST = 17.0  # the logit of the largest float32 below 1 is 16.6
+
+
+class StreamedMetrics:
+    """Counts what the metrics of a run's predictions need.
+
+    Counts, confusion, rates, histogram and calibration error are exact. The AUC is that of the
+    binned scores, with the bound of its error: pairs of an authentic and a fake image whose scores
+    are in one bin count as half, and are at most wrong by half.
+    """
+
+    def __init__(self, run: Run):
+        self._run = run
+        classes = len(run.class_names)
+        self._unreadable = 0
+        self._confusion = np.zeros((classes, classes), np.int64)
+        # By whether an image is fake: [2, ...].
+        self._called_fake = np.zeros(2, np.int64)
+        self._scores = np.zeros((2, _AUC_BINS), np.int64)
+        self._histogram = np.zeros((2, HISTOGRAM), np.int64)
+        self._gaps = np.zeros((2, BINS))  # sums of P(fake) less whether it is fake
+
+    def add(self, labels: np.ndarray, table: pa.Table) -> None:
+        """Count some images.
+
+        Args:
+            labels: int [n], in the order of the run's classes.
+            table: their predictions, with the columns p_fake, verdict and error.
+        """
+        readable = table["error"].is_null().to_numpy(zero_copy_only=False)
+        self._unreadable += int((~readable).sum())
+        labels, table = np.asarray(labels)[readable], table.filter(pa.array(readable))
+        if not len(labels):
+            return
+        p, fake = table["p_fake"].to_numpy(), (labels > 0).astype(np.int64)
+        names = {name: number for number, name in enumerate(self._run.class_names)}
+        verdicts = np.array([names[name] for name in table["verdict"].to_pylist()])
+        np.add.at(self._confusion, (labels, verdicts), 1)
+        np.add.at(self._called_fake, fake, is_fake(p, self._run.threshold))
+        p = p.astype(np.float64)
+        with np.errstate(divide="ignore"):
+            logits = np.clip(np.log(p) - np.log1p(-p), -_LARGEST, _LARGEST)
+        scores = (logits + _LARGEST) / (2 * _LARGEST)
+        np.add.at(self._scores, (fake, _bins(scores, _AUC_BINS)), 1)
+        np.add.at(self._histogram, (fake, _bins(p, HISTOGRAM)), 1)
+        np.add.at(self._gaps, (fake, _bins(p, BINS)), p - fake)
+
+    def document(self) -> dict[str, Any]:
+        """Return the metrics.
+
+        Returns:
+            count, unreadable, confusion: as in metrics.json.
+            metrics: accuracy, balanced_accuracy, recall, fpr, ece (weighted to the run's prior, as
+                in metrics.json) and auc; those that need a class that is missing are None.
+            auc_error_bound: by how much the auc may differ from that of the scores.
+            histogram: {authentic, fake}: number of images in equal bins of P(fake).
+        """
+        authentic, fakes = (int(n) for n in self._scores.sum(1))
+        total = authentic + fakes
+        right = self._called_fake[1] + authentic - self._called_fake[0]
+        fpr, recall = (
+            float(called / count) if count else None
+            for called, count in zip(self._called_fake, (authentic, fakes))
+        )
+        metrics: dict[str, float | None] = {
+            "accuracy": float(right / total) if total else None,
+            "balanced_accuracy": None, "recall": recall, "fpr": fpr, "ece": None, "auc": None,
+        }  # fmt: skip
+        bound = None
+        if recall is not None and fpr is not None:
+            metrics["balanced_accuracy"] = (recall + 1 - fpr) / 2
+            metrics["auc"], bound = self._auc()
+        if (weights := self._weights(authentic, fakes)) is not None:
+            metrics["ece"] = float(np.abs(weights @ self._gaps).sum() / total)
+        return {
+            "count": total, "unreadable": self._unreadable, "metrics": metrics,
+            "auc_error_bound": bound, "confusion": self._confusion.tolist(),
+            "histogram": dict(zip(("authentic", "fake"), self._histogram.tolist())),
+        }  # fmt: skip
+
+    def _auc(self) -> tuple[float, float]:
+        """Return the AUC of the binned scores, and by how much it may be wrong."""
+        authentic, fakes = self._scores.astype(np.float64)
+        below = np.cumsum(authentic) - authentic
+        pairs, ties = authentic.sum() * fakes.sum(), (authentic * fakes).sum()
+        return float(((below * fakes).sum() + ties / 2) / pairs), float(ties / 2 / pairs)
+
+    def _weights(self, authentic: int, fakes: int) -> np.ndarray | None:
+        """Return weights of authentic and fake images; None where a class is missing."""
+        prior, total = self._run.info.prior, authentic + fakes
+        if prior is None:
+            return np.ones(2) if total else None
+        if not authentic or not fakes:
+            return None
+        return np.array([(1 - prior) * total / authentic, prior * total / fakes])
+
+
+def _bins(values: np.ndarray, count: int) -> np.ndarray:
+    return np.minimum((values * count).astype(np.int64), count - 1)

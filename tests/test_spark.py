@@ -219,6 +219,13 @@ def test_spark_gives_the_table_of_one_machine(tmp_path, monkeypatch, capsys, spa
     assert code == 2 and "another job" in error and "threshold 0.9 here" in error
 
 
+def document(command, arguments, capsys):
+    """The JSON document that a command prints."""
+    code, out, error = call(command, arguments, capsys)
+    assert code == 0, error
+    return json.loads(out)
+
+
 def small_partitions(monkeypatch):
     monkeypatch.setattr(job, "divide", lambda sizes, most: partitions.divide(sizes, min(most, 7)))
 
@@ -274,11 +281,10 @@ def test_a_matrix_trained_on_a_cluster_is_that_of_one_machine(tmp_path, capsys, 
     settings = [part for text in [*SMALL, "training.epochs=1"] for part in ("--set", text)]
     arguments = ["--dataset", tmp_path / "images", "--by", "^([ab])/", *settings, "--json",
                  "--quiet", "--output"]  # fmt: skip
-    found = []
-    for output, more in (("plain", ()), ("spark", spark)):
-        code, out, error = call("matrix", [*arguments, tmp_path / output, *more], capsys)
-        assert code == 0, error
-        found.append(json.loads(out))
+    found = [
+        document("matrix", [*arguments, tmp_path / output, *more], capsys)
+        for output, more in (("plain", ()), ("spark", spark))
+    ]
     for name, row in found[0]["cells"].items():
         for domain, cell in row.items():
             other = found[1]["cells"][name][domain]["metrics"]["auc"]["value"]
@@ -292,7 +298,7 @@ def test_an_explanation_on_a_cluster_is_that_of_one_machine(shared_run, tmp_path
     run, root = shared_run
     arguments = [run.path, "--dataset", root, "--count", "12", "--json", "--quiet", "--output"]
     plain, other = (
-        json.loads(call("explain", [*arguments, tmp_path / name, *more], capsys)[1])
+        document("explain", [*arguments, tmp_path / name, *more], capsys)
         for name, more in (("plain", ()), ("spark", spark))
     )
     assert plain["count"] == other["count"] == 12 and plain["maps"]
@@ -312,7 +318,7 @@ def test_an_evaluation_part_by_part_measures_what_the_whole_does(
     arguments = [run.path, "--dataset", root, "--split", "all", "--json", "--quiet"]
     arguments += ["--output"]
     whole, parts = (
-        json.loads(call("evaluate", [*arguments, tmp_path / name, *more], capsys)[1])["all"]
+        document("evaluate", [*arguments, tmp_path / name, *more], capsys)["all"]
         for name, more in (("whole", ()), ("parts", [*spark, "--streaming"]))
     )
     assert parts["count"] == whole["count"] and parts["confusion"] == whole["confusion"]

@@ -21,6 +21,8 @@ def parser() -> cli.Parser:
              "on other images"),
             ("tfdetect explain saved_models/my_run --features all",
              "where and in which channels the classes differ, at every stage of the network"),
+            ("tfdetect explain saved_models/my_run --count 2000 --spark spark://host:7077",
+             "on the machines of a Spark cluster"),
             ("tfdetect explain saved_models/my_run --front-end photo.jpg",
              "what residual, SRM, Bayar, NPR and DCT leave of one image"),
         ],

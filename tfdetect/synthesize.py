@@ -36,6 +36,8 @@ def parser() -> cli.Parser:
              "of each photograph a generated image with the same content, to train a classifier"),
             ("tfdetect synthesize --source photos/ --output forgeries/ --masks yolo "
              "--yolo yolo11n-seg.onnx", "alter objects that a YOLO network finds"),
+            ("tfdetect synthesize --source photos/ --output forgeries/ --spark spark://host:7077",
+             "on the machines of a Spark cluster"),
         ],
     )  # fmt: skip
     # fmt: off

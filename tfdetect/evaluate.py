@@ -28,6 +28,8 @@ def parser() -> cli.Parser:
              "how well they hold against somebody who changes pixels to mislead the detector"),
             ("tfdetect evaluate saved_models/my_run --dataset path/to/folder --spark "
              "spark://host:7077", "on the machines of a Spark cluster"),
+            ("tfdetect evaluate saved_models/my_run --dataset path/to/folder "
+             "--spark spark://host:7077 --streaming", "millions of images, in constant memory"),
         ],
     )  # fmt: skip
     p.add_argument("run", type=Path, metavar="RUN", help="folder of a run, e.g. saved_models/demo")

@@ -8,7 +8,7 @@ from tfdetect.serving.decoding import Decoded
 from tfdetect.synthesis import synthesize_dataset
 
 
-class DeadlyTask(synthesize_dataset._Task):
+class DeadlyTask(synthesize_dataset.ForgeTask):
     """Forges photographs; "7.png" ends the process."""
 
     def make(self, item, autoencoder=None):

@@ -467,7 +467,7 @@ def test_one_odd_photograph_costs_itself_alone(tmp_path, workers):
 def test_a_photograph_that_ends_its_process_costs_itself_alone(tmp_path, monkeypatch):
     for number in range(18):
         photograph_in(tmp_path / "source", f"{number}.png", seed=number)
-    monkeypatch.setattr(synthesize_dataset, "_Task", DeadlyTask)
+    monkeypatch.setattr(synthesize_dataset, "ForgeTask", DeadlyTask)
     rows = make(tmp_path / "source", tmp_path / "forged", settings(variants=1), workers=2)
     failed = {row["source"]: row["error"] for row in rows if row["error"]}
     assert list(failed) == ["7.png"] and "ended the process" in failed["7.png"]

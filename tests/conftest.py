@@ -66,7 +66,11 @@ def pytest_collection_finish(session):
 
 @pytest.fixture(autouse=True)
 def _clean(tmp_path_factory, monkeypatch):
-    """No test touches the user's caches, and none leaves a precision policy behind."""
+    """No test touches the user's caches, leaves a precision policy behind, or depends on chance.
+
+    What a network is initialized with does not depend on the tests before.
+    """
+    keras.utils.set_random_seed(0)
     monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("TFDETECT_DATA", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)  # output that is no terminal is as wide as it is

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 import tfdetect
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.experiment import Equalize, Experiment, override
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import write_info
@@ -177,8 +177,8 @@ def test_images_that_a_detector_was_not_made_for_are_told(shared_run, suspects):
     without = {name: text.replace("features", "").strip(", ") for name, text in reasons.items()}
     assert without == {
         "new.png": "", "format.jpg": "format", "size.png": "size", "wide.png": "",
-        "format_and_size.webp": "size, format", "tiff.tiff": "format", "features.png": "",
-        "trained.png": "", "trained_again.png": "", "trained_bmp.bmp": "format",
+        "format_and_size.webp": "size, format", "tiff.tiff": "", "features.png": "",
+        "trained.png": "", "trained_again.png": "", "trained_bmp.bmp": "",
     }  # fmt: skip
     for row in rows:
         assert row["in_domain"] == (not row["domain_reasons"])
@@ -276,3 +276,30 @@ def test_a_run_keeps_no_hashes_where_none_are_wanted(shared_run, tmp_path):
     evaluate_run(run, catalog, ("validation",), report=False, calibrate=settings,
                  log=lambda text: None)  # fmt: skip
     assert not (folder / "training_images.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("formats", "equalized", "expected"),
+    [
+        (["JPEG"], False, {"JPEG"}),
+        (["JPEG", "PNG"], False, {"JPEG", "PNG", "BMP", "TIFF"}),
+        (["WEBP"], False, {"WEBP", "PNG", "BMP", "TIFF"}),
+        (["JPEG", "PNG"], True, set()),
+        ([], False, set()),
+    ],
+)
+def test_formats_without_loss_are_alike_and_one_encoding_makes_all_alike(
+    shared_run, formats, equalized, expected
+):
+    run, _ = shared_run
+    images = run.info.dataset.training_images.model_copy(update={"formats": tuple(formats)})
+    view = run.views[0].model_copy(update={"equalize": Equalize(side=64) if equalized else None})
+    run = run.with_info(
+        dataset=run.info.dataset.model_copy(update={"training_images": images}), views=(view,)
+    )
+    assert set(run.alike_formats) == expected
+    side, missing = np.full(2, images.shorter_side[1]), np.zeros(2, bool)
+    files = np.array(["TIFF", "HEIF"], object)
+    reasons = domain_columns(run, side, files, np.zeros(2, np.float32), missing)
+    told = ["format" in (text or "") for text in reasons["domain_reasons"].to_pylist()]
+    assert told == ([kind not in expected for kind in files] if expected else [False, False])

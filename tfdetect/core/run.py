@@ -46,6 +46,7 @@ from tfdetect.core.text import checked_name, to_os, user_path
 
 PARTIAL = ".partial"
 TRANSFER = "transfer.json"
+LOSSLESS = ("PNG", "BMP", "TIFF")  # formats that keep every pixel
 EPSILON = 1e-7  # of a probability, before its logit
 
 
@@ -140,6 +141,19 @@ class Run:
         if band is None:
             return self.threshold, self.threshold
         return min(band.low, self.threshold), max(band.high, self.threshold)
+
+    @property
+    def alike_formats(self) -> tuple[str, ...]:
+        """Formats of files that are like the training images; empty where that is not compared.
+
+        It is not compared where every image gets one encoding (`data.equalize`). Formats without
+        loss are one kind; WebP may be with or without.
+        """
+        training = self.info.dataset.training_images
+        if training is None or all(view.equalize is not None for view in self.views):
+            return ()
+        lossless = LOSSLESS if {*LOSSLESS, "WEBP"} & set(training.formats) else ()
+        return tuple(dict.fromkeys((*training.formats, *lossless)))
 
     @property
     def roots(self) -> dict[str, Path]:

@@ -54,8 +54,8 @@ def domain_columns(
     if training and training.alike_sides:
         low, high = training.alike_sides
         unlike["size"] = (shorter_side < low) | (shorter_side > high)
-    if training and training.formats:
-        known = [each is None or each in training.formats for each in formats]
+    if alike := run.alike_formats:
+        known = [each is None or each in alike for each in formats]
         unlike["format"] = ~np.array(known, bool)
     return _columns(run, unlike, distances, missing)
 

@@ -258,6 +258,7 @@ class _Domain:
 
     def __init__(self, run: Run):
         self._training = run.info.dataset.training_images or TrainingImages()
+        self._formats = run.alike_formats
         self._known = run.info.domain
         if self._known is not None:
             self._distance = FeatureDistance.load(run.path, self._known.rest)
@@ -277,10 +278,8 @@ class _Domain:
             low, high = self._training.alike_sides
             pixels = tf.cast(side, tf.float32)
             unlike["size"] = (pixels < low) | (pixels > high)
-        if self._training.formats and start is not None:
-            unlike["format"] = is_format(start, SIGNATURES) & ~is_format(
-                start, self._training.formats
-            )
+        if self._formats and start is not None:
+            unlike["format"] = is_format(start, SIGNATURES) & ~is_format(start, self._formats)
         if self._known is not None:
             unlike["features"] = distances_in_graph(self._distance, features) > self._known.limit
         if not unlike:

@@ -127,7 +127,7 @@ def _settings(detector: LightDetector) -> dict[str, Any]:
         "domain": domain and domain.model_dump(mode="json", include={"limit", "rest"}),
         "training": {
             "sides": training and training.alike_sides,
-            "formats": (training and training.formats) or None,
+            "formats": run.alike_formats or None,
         },
         "words": _words(run),
     }

@@ -126,8 +126,10 @@ def main(argv: list[str]) -> None:
         })  # fmt: skip
     console.result(f"{len(rows) - len(failed):,} forgeries in {args.output}, {len(failed)} skipped")
     console.result(f"look at  {sheet}")
+    # Where everything is altered, there is nothing to localize.
+    experiment = "photos_from_scratch" if args.masks == ["whole"] else "localizer"
     console.result(f"next     python -m tfdetect.train --dataset {args.output} "
-                   "--experiment localizer")  # fmt: skip
+                   f"--experiment {experiment}")  # fmt: skip
 
 
 def add_mask_inputs(p: cli.Arguments) -> None:

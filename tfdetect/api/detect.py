@@ -311,9 +311,13 @@ class Detector:
             from tfdetect.explanation.image_page import explain_files
 
             targets = [user_path(pages) / f"{name}.html" for name in output_names(paths)]
-            written = list(
-                explain_files(self.run, self.keras_model, table, targets, failed, max_pixels)
-            )
+            written = []
+            with console.progress(len(targets), "explaining", "images", shown=progress) as bar:
+                for page in explain_files(
+                    self.run, self.keras_model, table, targets, failed, max_pixels
+                ):
+                    written.append(page)
+                    bar.advance(1)
             storage.publish(user_path(pages))
         return Predictions(rows, written, failed.reasons)
 

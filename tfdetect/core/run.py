@@ -428,7 +428,8 @@ def open_run(path: str | Path) -> Run:
 def _nearest_run(path: Path) -> str:
     """Return the run beside `path` whose name is most like it, as a question, or ""."""
     try:
-        runs = [str(found.parent) for found in path.parent.glob("*/run.json")]
+        runs = [str(found.parent) for found in path.parent.glob("*/run.json")
+                if not found.parent.name.endswith(PARTIAL)]  # fmt: skip
     except OSError:
         return ""
     return nearest(str(path), runs)

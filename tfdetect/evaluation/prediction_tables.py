@@ -15,6 +15,7 @@ from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, replacing
 from tfdetect.core.storage import address_of, publish
 from tfdetect.core.text import printable, with_escapes
+from tfdetect.evaluation.verdict_words import leans
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,6 +122,7 @@ def write_parquet(table: "pa.Table", path: Path) -> None:
 def terminal(table: Table) -> str:
     """Return predictions as a table for the terminal."""
     classes = [c for c in table.column_names if c.startswith("probability_")]
+    authentic = classes[0].removeprefix("probability_") if classes else ""
     classes = classes if len(classes) > 2 else []  # for two classes P(fake) is enough
     masks = "altered_fraction" in table.column_names
     domain = table["in_domain"].null_count < table.num_rows
@@ -133,7 +135,10 @@ def terminal(table: Table) -> str:
             continue
         numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
         numbers += [f"{row['altered_fraction']:.1%}"] if masks else []
-        verdict = f"inconclusive ({row['verdict']}?)" if row["inconclusive"] else row["verdict"]
+        verdict = row["verdict"]
+        if row["inconclusive"]:
+            side = verdict == authentic
+            verdict = f"inconclusive ({verdict}?)" if leans(row["p_fake"], side) else "inconclusive"
         notes = [in_domain(row)] if domain else []
         notes += ["yes" if row["duplicate_of_train"] else None] if copies else []
         rows.append([row["path"], verdict, *numbers, *notes, None])

@@ -53,9 +53,12 @@ def _leaning(p: float, authentic: bool) -> str:
 
     It is empty where the threshold and the probability lie on different sides.
     """
-    if (p < 0.5) != authentic:
-        return ""
-    return f" It leans to {'authentic' if authentic else 'fake'}."
+    return f" It leans to {'authentic' if authentic else 'fake'}." if leans(p, authentic) else ""
+
+
+def leans(p: float, authentic: bool) -> bool:
+    """Return whether a probability is on the same side of one half as the verdict."""
+    return (p < 0.5) == authentic
 
 
 def _kind(run: Run, name: str) -> str:

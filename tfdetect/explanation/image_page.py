@@ -210,7 +210,7 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
     rows = [
         [wording.THRESHOLDS.get(name, name), percent(point.threshold),
          percent(point.tpr), wording.false_alarms(point),
-         "fake" if is_fake(p, point.threshold) else "authentic"]
+         _called(run, p, point.threshold)]
         for name, point in run.info.operating_points.items()
     ]  # fmt: skip
     if rows:
@@ -221,6 +221,14 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
                    "authentic images called fake", "this image is called"], rows),
         ]  # fmt: skip
     return parts
+
+
+def _called(run: Run, p: float, threshold: float) -> str:
+    """Return the verdict at another threshold, as `predict --threshold` gives it."""
+    low, high = run.with_threshold(threshold).abstention_band
+    if low <= p < high:
+        return "inconclusive"
+    return "fake" if is_fake(p, threshold) else "authentic"
 
 
 def _reencoding_figure(run: Run, found: Examination) -> Picture:
@@ -280,7 +288,7 @@ def _sanity(found: Examination) -> Markup:
 
 
 def _detector(run: Run) -> Markup:
-    """Return what the detector was trained on, and how good it was on its test images."""
+    """Return what the detector was trained on, and how good it was on test or validation images."""
     data = run.info.dataset
     rows = [["detector", run.name], ["training dataset", data.name]]
     counts = data.counts.get("train", {})
@@ -294,14 +302,15 @@ def _detector(run: Run) -> Markup:
         low, middle, high = training.shorter_side
         sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
         rows.append(["shorter side", f"{sizes} pixels"])
-    metrics = run.results.get("test", {}).get("metrics", {})
+    split = "test" if "test" in run.results else "validation"
+    metrics = run.results.get(split, {}).get("metrics", {})
     names = {"accuracy": "verdicts that are right", "recall": "fakes that are found",
              "fpr": "authentic images called fake"}  # fmt: skip
     for name, words in names.items():
         value = metrics.get(name)
         if value and value["value"] is not None:
             rows.append([
-                f"{words} (test {NAMES[name]})",
+                f"{words} ({split} {NAMES[name]})",
                 format_interval(value, 1, percent=True),
             ])  # fmt: skip
     return join(

@@ -81,9 +81,9 @@ def _about(run: Run, words: dict[str, str]) -> list[str]:
             sentences.append(words[key].format(low=f"{low:,}", high=f"{high:,}"))
         if images.formats:
             sentences.append(words["formats"].format(names=", ".join(images.formats)))
-    metrics = run.results.get("test", {}).get("metrics", {})
-    accuracy = (metrics.get("accuracy") or {}).get("value")
+    split = "test" if "test" in run.results else "validation"
+    accuracy = (run.results.get(split, {}).get("metrics", {}).get("accuracy") or {}).get("value")
     if accuracy is not None:
-        sentences.append(words["tested"].format(accuracy=percent(accuracy)))
+        sentences.append(words[split].format(accuracy=percent(accuracy)))
     sentences.append(words["other"])
     return sentences

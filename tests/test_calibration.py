@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from tfdetect.evaluation.operating_points import (
     operating_points,
 )
 from tfdetect.evaluation.run_description import threshold_sentence
+from tfdetect.models.exports import answers
 from tfdetect.models.inference import calibrated
 from tfdetect.predict import main as predict_command
 
@@ -353,14 +355,12 @@ def test_a_run_is_calibrated_and_all_paths_agree(shared_run, tmp_path, capsys):
     assert [r["verdict"] for r in rows] == [
         "fake" if r["p_fake"] >= limit else "real" for r in rows
     ]
-    served = tf.saved_model.load(str(copy / "saved_model"))
     rows = predicted()
-    answer = served.signatures["encoded"](
-        encoded_images=tf.stack([tf.io.read_file(path) for path in files])
-    )
+    data = [Path(path).read_bytes() for path in files]
+    [answer] = answers(copy / "saved_model", "encoded", [data])
     np.testing.assert_allclose(answer["p_fake"], [r["p_fake"] for r in rows], atol=1e-5)
-    assert [v.decode() for v in answer["verdict"].numpy()] == [r["verdict"] for r in rows]
-    assert answer["inconclusive"].numpy().tolist() == [r["inconclusive"] for r in rows]
+    assert [v.decode() for v in answer["verdict"]] == [r["verdict"] for r in rows]
+    assert answer["inconclusive"].tolist() == [r["inconclusive"] for r in rows]
     for wrong, words in (
         (["--method", "none", "--split", "all"], "images that it was trained on"),
         (["--cost", "-1"], "expected a number above 0"),

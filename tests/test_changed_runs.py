@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import tensorflow as tf
 
 import tfdetect
 from tfdetect.core.run import open_run
+from tfdetect.models.exports import answers
 
 
 def digest(folder):
@@ -37,10 +37,10 @@ def check_whole(path, images):
     files = [str(images / name) for name in table["path"].to_pylist()]
     predicted = tfdetect.load(run).predict(files).to_arrow()
     assert np.allclose(predicted["p_fake"], table["p_fake"], atol=1e-5)
-    saved = tf.saved_model.load(str(path / "saved_model")).signatures["encoded"]
-    answer = saved(encoded_images=tf.constant([Path(file).read_bytes() for file in files]))
+    data = [Path(file).read_bytes() for file in files]
+    [answer] = answers(path / "saved_model", "encoded", [data])
     assert np.allclose(answer["p_fake"], table["p_fake"], atol=1e-5)
-    verdicts = [text.decode() for text in answer["verdict"].numpy()]
+    verdicts = [text.decode() for text in answer["verdict"]]
     certain = [
         i for i, inconclusive in enumerate(table["inconclusive"].to_pylist()) if not inconclusive
     ]

@@ -22,6 +22,7 @@ from tfdetect.evaluation.calibrate_run import CalibrationSettings
 from tfdetect.evaluation.domain import choose_limit, domain_columns
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.models.detector import build_detector
+from tfdetect.models.exports import answers
 from tfdetect.models.feature_distance import features_of_images, with_features
 from tfdetect.models.inference import score_images, score_views
 
@@ -210,16 +211,14 @@ def test_the_saved_model_tells_the_same(shared_run, suspects):
     run, _ = shared_run
     names = [p for p in sorted(suspects.iterdir()) if p.suffix in (".png", ".jpg", ".bmp")]
     rows = tfdetect.load(run).predict(names, progress=False)
-    model = tf.saved_model.load(str(run.path / "saved_model"))
-    data = tf.stack([tf.io.read_file(str(name)) for name in names])
-    found = model.signatures["encoded"](encoded_images=data)
-    texts = [text.decode() for text in found["domain_reasons"].numpy()]
+    [found] = answers(run.path / "saved_model", "encoded", [[p.read_bytes() for p in names]])
+    texts = [text.decode() for text in found["domain_reasons"]]
     assert texts == [row["domain_reasons"] for row in rows]
-    assert found["in_domain"].numpy().tolist() == [row["in_domain"] for row in rows]
-    for name, text in zip(names, texts):
-        image = tf.constant(np.asarray(Image.open(name).convert("RGB"))[None], tf.float32)
-        [again] = model.signatures["serving_default"](images=image)["domain_reasons"].numpy()
-        assert again.decode() == text.replace("format", "").replace(" ,", "").strip(", ")
+    assert found["in_domain"].tolist() == [row["in_domain"] for row in rows]
+    images = [np.asarray(Image.open(name).convert("RGB"), np.float32)[None] for name in names]
+    for text, again in zip(texts, answers(run.path / "saved_model", "serving_default", images)):
+        expected = text.replace("format", "").replace(" ,", "").strip(", ")
+        assert again["domain_reasons"][0].decode() == expected
 
 
 def test_evaluation_on_training_images_is_told(shared_run, tmp_path, capsys):

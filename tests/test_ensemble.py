@@ -26,6 +26,7 @@ from tfdetect.fusion.fusion_data import find_fusion_data
 from tfdetect.fusion.fusions import FUSIONS, cross_fit, fit_fusion
 from tfdetect.fusion.members import open_members
 from tfdetect.fusion.scores import Scores
+from tfdetect.models.exports import answers
 
 
 def scores_of(logits, fake, groups=None, datasets=None, features=None):
@@ -308,14 +309,13 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
                                       str(tmp_path / "p.jsonl")]) == 0  # fmt: skip
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     order = [row["path"] for row in rows]
-    served = tf.saved_model.load(str(run.path / "saved_model"))
-    answer = served.signatures["encoded"](encoded_images=data)["p_fake"].numpy()
+    [answer] = answers(run.path / "saved_model", "encoded", [data])
     np.testing.assert_allclose(
-        [rows[order.index(path)]["p_fake"] for path in paths], answer, atol=1e-5
+        [rows[order.index(path)]["p_fake"] for path in paths], answer["p_fake"], atol=1e-5
     )
     pixels = tf.stack([tf.cast(tf.io.decode_png(d, 3), tf.float32) for d in data])
-    direct = served.signatures["serving_default"](images=pixels)["p_fake"].numpy()
-    np.testing.assert_allclose(direct, answer, atol=1e-5)
+    [direct] = answers(run.path / "saved_model", "serving_default", [pixels])
+    np.testing.assert_allclose(direct["p_fake"], answer["p_fake"], atol=1e-5)
     capsys.readouterr()
     assert run_command(evaluate_command, [str(run.path), "--split", "test", "--output",
                                        str(tmp_path / "again"), "--json"]) == 0  # fmt: skip
@@ -491,10 +491,8 @@ def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsy
                                       str(out)]) == 0  # fmt: skip
     with Image.open(out / "3.fake.mask.png") as image:
         assert image.size == (40, 36)
-    served = tf.saved_model.load(str(run.path / "saved_model"))
-    answer = served.signatures["encoded"](
-        encoded_images=tf.constant([(root / "3.fake.png").read_bytes()])
-    )
+    data = [(root / "3.fake.png").read_bytes()]
+    [answer] = answers(run.path / "saved_model", "encoded", [data])
     mask = tf.io.decode_png(answer["mask_png_bytes"][0]).numpy()[..., 0]
     with Image.open(out / "3.fake.altered.png") as image:
         written = np.asarray(image)

@@ -20,6 +20,7 @@ from tfdetect.core.registry import (
 )
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.detector import build_detector, describe
+from tfdetect.models.exports import answers
 from tfdetect.models.inference import probabilities
 from tfdetect.models.pyramid import with_maps
 from tfdetect.models.saved_model import export_saved_model
@@ -85,13 +86,13 @@ def check(model, size, classes, tmp_path, export=True):
     run = run_at(tmp_path, names, size, masks="mask" in model.output)
     save_detector(model, run.model_path)
     expected = probabilities(model(x, training=False)["label"])
-    again = probabilities(load_detector(run)(x, training=False)["label"])
+    loaded = load_detector(run)
+    again = probabilities(loaded(x, training=False)["label"])
     np.testing.assert_allclose(again, expected, atol=1e-6)
     if not export:
         return
-    export_saved_model(run)
-    served = tf.saved_model.load(str(tmp_path / "saved_model")).signatures["serving_default"]
-    answer = served(images=x)
+    export_saved_model(run, detector=loaded)
+    [answer] = answers(tmp_path / "saved_model", "serving_default", [x])
     stored = (tmp_path / "saved_model/variables/variables.data-00000-of-00001").stat().st_size
     assert stored < 4.1 * model.count_params() + 100_000  # each weight once
     # The detector sees whole levels of brightness.
@@ -271,6 +272,49 @@ def test_fused_normalization_is_keras_own(affine):
     np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, atol=1e-6)
     np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, atol=1e-5)
     np.testing.assert_allclose(ours(x, training=False), theirs(x, training=False), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_kernels_for_cpus_compute_what_keras_computes(precision):
+    from tfdetect.models.cpu_kernels import use_cpu_kernels
+
+    keras.mixed_precision.set_global_policy(precision)
+
+    def network():
+        keras.utils.set_random_seed(0)
+        image = x = keras.Input((8, 8, 3))
+        for axis, stride, size, padding in (
+            (-1, 2, 3, "same"), (3, 2, 3, "same"), (2, 2, 1, "same"), (-1, 1, 3, "same"),
+        ):  # fmt: skip
+            x = keras.layers.Conv2D(4, size, strides=stride, padding=padding, use_bias=False)(x)
+            x = keras.layers.BatchNormalization(axis=axis)(x)
+        x = keras.layers.Conv2D(4, 1, padding="valid", dtype="float32")(x)
+        return keras.Model(image, x)
+
+    x = tf.random.stateless_normal([8, 8, 8, 3], [3, 4]) * 3 + 1
+    plain, fast = network(), network()
+    use_cpu_kernels(fast)
+    found = []
+    for model in (fast, plain):
+
+        @tf.function(autograph=False)
+        def step(x, model=model):
+            with tf.GradientTape() as tape:
+                y = model(x, training=True)
+                loss = tf.reduce_sum(tf.sin(y))
+            return y, tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+        found.append(step(x))
+        kinds = [op.type for op in step.get_concrete_function(x).graph.get_operations()]
+        assert kinds.count("FusedBatchNormV3") == (3 if model is fast else 0)
+        assert kinds.count("ExtractImagePatches") == (4 if model is fast else 0)
+    tolerance = {"float32": 1e-4, "mixed_bfloat16": 0.1}[precision]
+    largest = max(np.abs(each).max() for each in found[1][1])
+    for ours, theirs in zip(*map(tf.nest.flatten, found), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=tolerance * largest)
+    for ours, theirs in zip(fast.weights, plain.weights):
+        np.testing.assert_allclose(ours, theirs, atol=tolerance)
+    assert "tfdetect" not in fast.to_json()
 
 
 def test_freezing_by_number_fraction_and_name():

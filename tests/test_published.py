@@ -11,6 +11,7 @@ from tfdetect.core.experiment import load_model, override, published
 from tfdetect.data.plan import make_plan
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.detector import build_detector, learn_statistics
+from tfdetect.models.exports import answers
 from tfdetect.models.inference import predicts_masks, probabilities
 from tfdetect.models.networks.f3net import mix_block
 from tfdetect.models.networks.gramnet import Gram
@@ -182,8 +183,7 @@ def test_gradients_and_round_trips_at_another_size(name, tmp_path):
     save_detector(model, run.model_path)
     again = load_detector(run)
     export_saved_model(run)
-    served = tf.saved_model.load(str(tmp_path / "saved_model")).signatures["serving_default"]
-    answer = served(images=x)
+    [answer] = answers(tmp_path / "saved_model", "serving_default", [x])
     expected = model(x, training=False)
     # Whoever calls a model without saying so does not train it.
     for name, logits in model(x).items():

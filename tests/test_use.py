@@ -27,6 +27,7 @@ from tfdetect.evaluation import run_report
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
 from tfdetect.evaluation.run_description import facts
+from tfdetect.models.exports import answers
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
 
@@ -129,11 +130,11 @@ def test_saved_model_answers_the_others_beside_an_undecodable_file(shared_run):
 def test_webp_has_an_endpoint_of_its_own(shared_run, tmp_path):
     run, _ = shared_run
     export_saved_model(run, tmp_path / "model", webp=True)
-    served = tf.saved_model.load(str(tmp_path / "model")).signatures
-    files = tf.constant([make("webp_lossless"), make("png_color_8"), make("webp_animated")])
-    found = served["encoded_webp"](encoded_images=files)
+    files = [make("webp_lossless"), make("png_color_8"), make("webp_animated")]
+    [found] = answers(tmp_path / "model", "encoded_webp", [files])
     assert found["p_fake"][0] == found["p_fake"][1] and np.isnan(found["p_fake"][2])
-    assert np.isnan(served["encoded"](encoded_images=files)["p_fake"][0])
+    [found] = answers(tmp_path / "model", "encoded", [files])
+    assert np.isnan(found["p_fake"][0])
 
 
 @pytest.mark.slow
@@ -272,11 +273,8 @@ def test_export_again_gives_the_same(shared_run, tmp_path, capsys):
     shutil.copytree(run.path, copy)
     shutil.rmtree(copy / "saved_model")
     assert call("export", [copy], capsys)[0] == 0
-    data = tf.stack([tf.io.read_file(p) for p in files_of(root)[:4]])
-    one, two = (
-        tf.saved_model.load(str(p / "saved_model")).signatures["encoded"](encoded_images=data)
-        for p in (run.path, copy)
-    )
+    data = [Path(p).read_bytes() for p in files_of(root)[:4]]
+    [one], [two] = (answers(p / "saved_model", "encoded", [data]) for p in (run.path, copy))
     assert np.array_equal(one["p_fake"], two["p_fake"])
 
 
@@ -369,11 +367,11 @@ def test_several_windows_are_averaged(folder_dataset, tmp_path, capsys):
                    ((0, 0), (0, 8), (4, 4), (8, 0), (8, 8))]  # fmt: skip
         logits = detector(tf.cast(tf.stack(windows), tf.float32), training=False)["label"]
         assert abs(float(tf.reduce_mean(tf.sigmoid(logits))) - score) < 1e-5
-    served = tf.saved_model.load(str(run.path / "saved_model")).signatures
-    data = tf.stack([tf.io.read_file(path) for path in paths])
-    np.testing.assert_allclose(served["encoded"](data)["p_fake"], found, atol=1e-5)
+    data = [Path(path).read_bytes() for path in paths]
+    [answer] = answers(run.path / "saved_model", "encoded", [data])
+    np.testing.assert_allclose(answer["p_fake"], found, atol=1e-5)
     pixels = tf.stack([tf.io.decode_png(d) for d in data])
-    answer = served["serving_default"](tf.cast(pixels, tf.float32))
+    [answer] = answers(run.path / "saved_model", "serving_default", [tf.cast(pixels, tf.float32)])
     np.testing.assert_allclose(answer["p_fake"], found, atol=1e-5)
     one = predict_files(run.with_views(crops=1), detector, paths)["p_fake"].to_numpy()
     assert not np.allclose(one, found, atol=1e-7)

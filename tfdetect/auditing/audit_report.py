@@ -17,7 +17,6 @@ from matplotlib.patches import Patch
 from tfdetect.auditing.audit_dataset import Audit
 from tfdetect.auditing.duplicates import Duplicates
 from tfdetect.auditing.findings import CAUTION, FIXES, NOTE, UNRELIABLE, describe_value
-from tfdetect.auditing.noise_spectra import spectra_figure
 from tfdetect.auditing.shortcuts import COMBINED, Shortcut
 from tfdetect.auditing.traits import BANDS
 from tfdetect.core import console, html
@@ -257,7 +256,7 @@ def _spectra(audit: Audit, folder: Path) -> Markup:
     if not audit.spectra:
         return Markup("")
     picture = html.picture_of(
-        spectra_figure(audit.spectra, audit.spec.class_names[0]),
+        _spectra_figure(audit.spectra, audit.spec.class_names[0]),
         f"Mean noise spectra of {', '.join(audit.spectra)}, and below each its difference from "
         "that of the authentic images.", path=folder / "spectra.png",
     )  # fmt: skip
@@ -304,6 +303,33 @@ def _shortcut_figure(shortcuts: list[Shortcut]) -> Figure:
         (_COLORS[0], "content"), ("#444444", "combined"),
     )]  # fmt: skip
     figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    return figure
+
+
+def _spectra_figure(spectra: dict[str, tuple[np.ndarray, int]], authentic: str) -> Figure:
+    """Draw the spectra, and below each its difference from that of the authentic images."""
+    columns = max(1, len(spectra))
+    compare = authentic in spectra and columns > 1
+    figure = Figure(
+        figsize=(1.9 * columns + 1, 4.4 if compare else 2.4), layout="constrained"
+    )  # fmt: skip
+    axes = figure.subplots(1 + compare, columns, squeeze=False)
+    values = [spectrum for spectrum, _ in spectra.values()] or [np.zeros((2, 2))]
+    low, high = np.percentile(values, [1, 99.8])
+    for panel in axes.ravel():
+        panel.set_axis_off()
+    for column, (name, (spectrum, count)) in enumerate(spectra.items()):
+        drawn = axes[0, column].imshow(spectrum, cmap="magma", vmin=low, vmax=high)
+        axes[0, column].set_title(f"{name}\n{count} images", fontsize=8)
+        if compare and name != authentic:
+            difference = spectrum - spectra[authentic][0]
+            shown = axes[1, column].imshow(difference, cmap="RdBu_r", vmin=-1, vmax=1)
+    if spectra:
+        figure.colorbar(drawn, ax=axes[0], label="log10 power", shrink=0.8)
+    if compare:
+        axes[1, 0].text(0.5, 0.5, f"difference\nfrom {authentic}", ha="center", va="center",
+                        fontsize=9, transform=axes[1, 0].transAxes)  # fmt: skip
+        figure.colorbar(shown, ax=axes[1], label="log10 ratio", shrink=0.8)
     return figure
 
 

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib.figure import Figure
 
 from tfdetect.data.catalog import Catalog
 from tfdetect.imaging.formats import ImageError
@@ -77,30 +76,3 @@ def _noise_residual(path: str, side: int, max_pixels: int) -> np.ndarray | None:
     y, x = ((length - side) // 2 for length in gray.shape)
     patch = np.ascontiguousarray(gray[y : y + side, x : x + side])
     return patch.astype(np.float64) - cv2.medianBlur(patch, 3)
-
-
-def spectra_figure(spectra: dict[str, tuple[np.ndarray, int]], authentic: str) -> Figure:
-    """Draw the spectra, and below each its difference from that of the authentic images."""
-    columns = max(1, len(spectra))
-    compare = authentic in spectra and columns > 1
-    figure = Figure(
-        figsize=(1.9 * columns + 1, 4.4 if compare else 2.4), layout="constrained"
-    )  # fmt: skip
-    axes = figure.subplots(1 + compare, columns, squeeze=False)
-    values = [spectrum for spectrum, _ in spectra.values()] or [np.zeros((2, 2))]
-    low, high = np.percentile(values, [1, 99.8])
-    for panel in axes.ravel():
-        panel.set_axis_off()
-    for column, (name, (spectrum, count)) in enumerate(spectra.items()):
-        drawn = axes[0, column].imshow(spectrum, cmap="magma", vmin=low, vmax=high)
-        axes[0, column].set_title(f"{name}\n{count} images", fontsize=8)
-        if compare and name != authentic:
-            difference = spectrum - spectra[authentic][0]
-            shown = axes[1, column].imshow(difference, cmap="RdBu_r", vmin=-1, vmax=1)
-    if spectra:
-        figure.colorbar(drawn, ax=axes[0], label="log10 power", shrink=0.8)
-    if compare:
-        axes[1, 0].text(0.5, 0.5, f"difference\nfrom {authentic}", ha="center", va="center",
-                        fontsize=9, transform=axes[1, 0].transAxes)  # fmt: skip
-        figure.colorbar(shown, ax=axes[1], label="log10 ratio", shrink=0.8)
-    return figure

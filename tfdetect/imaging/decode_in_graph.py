@@ -4,6 +4,7 @@ It reads the headers in the graph as `formats` does in Python. That is a thousan
 take a second to prepare for each iterator; `read.decode_any`, which can call Python, has few.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import tensorflow as tf
@@ -64,7 +65,7 @@ def decode_in_graph(data: tf.Tensor, max_pixels: int = MAX_PIXELS, webp: bool = 
 def _special(max_pixels: int, webp: bool) -> Special:
     @rare_branch
     def special(data: tf.Tensor) -> tf.Tensor:
-        reason, orientation = _examine(data, max_pixels, webp)
+        reason, orientation = _examination(max_pixels, webp)(data)
         return tf.cond(
             reason == b"", lambda: turn(_native(data, webp), orientation), lambda: refuse(reason)
         )
@@ -78,7 +79,16 @@ def refusal(data: tf.Tensor, max_pixels: int = MAX_PIXELS, webp: bool = True) ->
     Raises:
         tf.errors.InvalidArgumentError: The header is damaged.
     """
-    return _examine(data, max_pixels, webp)[0]
+    return _examination(max_pixels, webp)(data)[0]
+
+
+@cache  # so that it is traced once
+def _examination(max_pixels: int, webp: bool) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    @rare_branch
+    def examine(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _examine(data, max_pixels, webp)
+
+    return examine
 
 
 def _examine(data: tf.Tensor, max_pixels: int, webp: bool) -> tuple[tf.Tensor, tf.Tensor]:

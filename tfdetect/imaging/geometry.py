@@ -36,9 +36,17 @@ def resize(
     current = shape[-3:-1]
 
     def change() -> tf.Tensor:
-        pixels = tf.image.resize(
-            image, _scaled(current, size, policy), method, antialias=not nearest
-        )
+        target = _scaled(current, size, policy)
+
+        def scale(antialias: bool) -> tf.Tensor:
+            return tf.image.resize(image, target, method, antialias=antialias)
+
+        if nearest:
+            pixels = scale(False)
+        else:  # a filter changes nothing where no side shrinks, and takes several times as long
+            pixels = tf.cond(
+                tf.reduce_all(target >= current), lambda: scale(False), lambda: scale(True)
+            )
         if policy == "crop":
             pixels = _center(pixels, [height, width])
         elif policy == "pad":

@@ -17,7 +17,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         if not training or not self.trainable or self.synchronized or len(inputs.shape) != 4:
-            return super().call(inputs, training=training, mask=mask)
+            return layers.BatchNormalization.call(self, inputs, training=training, mask=mask)
         channels = inputs.shape[-1:]
         result, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,

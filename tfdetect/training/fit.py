@@ -14,6 +14,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, Stage
 from tfdetect.core.run import Run
 from tfdetect.data.training_stream import TrainingStream
+from tfdetect.models.cpu_kernels import use_cpu_kernels
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
 from tfdetect.models.low_rank import merge
 from tfdetect.models.saving import load_detector
@@ -231,6 +232,8 @@ def _prepare(
         detector = build_detector(experiment, classes)
         if devices.replicas > 1:
             _synchronize(detector)
+        elif not devices.gpus:
+            use_cpu_kernels(detector)
         trained = detector
         if training.distill.weight:
             assert old is not None  # `make_plan` checks it, and that the classes are the same

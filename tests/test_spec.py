@@ -188,7 +188,7 @@ def test_a_label_states_the_class_of_all_images(tmp_path, label, expected):
 @pytest.mark.parametrize(
     ("label", "class_names", "message"),
     [
-        ("faek", ("real", "fake"), "class for --label 'faek'. Did you mean 'fake'"),
+        ("faek", ("real", "fake"), "class for --label 'faek'. Available: authentic, fake, real"),
         ("fake", ("real", "generated", "edited"), "--label generated or --label edited"),
     ],
 )

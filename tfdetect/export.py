@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tfdetect.core import cli, console
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.experiment import EXPORT_FORMATS
 
 
@@ -46,6 +46,9 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
+    for name in args.format or ():
+        if name not in (known := (*EXPORT_FORMATS, "web")):
+            raise unknown("export format", name, known)
     web = args.format is not None and "web" in args.format
     if not web and (args.output or args.npm_packages):
         raise UserError("--output and --npm-packages are for --format web.")

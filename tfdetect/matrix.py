@@ -17,7 +17,7 @@ def parser() -> cli.Parser:
         examples=[
             ("tfdetect matrix --dataset genimage --leave-one-out",
              "how good on a generator that was not in training?"),
-            ("tfdetect matrix --dataset path/to/folder --by '/fake/([^/]+)/'",
+            ("tfdetect matrix --dataset path/to/folder --by 'fake/([^/]+)/'",
              "your own folders: the part is the folder below fake/"),
             ("tfdetect matrix --dataset path/to/forged --experiment localizer",
              "which fills a localizer finds that was trained on another fill"),

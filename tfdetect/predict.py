@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     from tfdetect import api
     from tfdetect.api.shipped import shipped_detector, split_run
     from tfdetect.evaluation import prediction_tables
-    from tfdetect.evaluation.verdict_words import what_p_fake_assumes
+    from tfdetect.evaluation.verdict_words import what_is_read, what_p_fake_assumes
 
     if args.output:
         prediction_tables.check_output(args.output)
@@ -123,6 +123,8 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     if not (args.json or args.output or args.quiet):
         console.log(what_p_fake_assumes(detector.run))
+        if part := what_is_read(detector.run):
+            console.log(part)
     unwritten = dict(predictions.unwritten)
     if wants_evidence:
         verdicts = [(detector.run, list(predictions))]

@@ -25,6 +25,8 @@ def check_training_data(plan: Plan, catalog: Catalog, strict: bool = False) -> N
     if not findings:
         return
     hint = f"For the full audit: python -m tfdetect.audit --dataset {plan.experiment.data.dataset}"
+    if plan.spec.authentic_by == "flag":
+        hint += f" --authentic {plan.spec.class_names[0]}"
     if strict and (unreliable := [f.text for f in findings if f.level == UNRELIABLE]):
         lines = "".join(f"\n  {text}" for text in unreliable)
         raise UserError(f"Results from {catalog.name} would be unreliable:{lines}\n{hint}")

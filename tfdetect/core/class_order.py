@@ -42,7 +42,9 @@ class Evaluation:
                 f"The run distinguishes several kinds of fake. Say which kind these images are: "
                 f"--label {' or --label '.join(names[1:])}."
             )
-        raise unknown("class for --label", label, dict.fromkeys(["authentic", "fake", *names]))
+        # Without a guess: the most similar word may mean the opposite.
+        choices = ", ".join(dict.fromkeys(["authentic", "fake", *names]))
+        raise UserError(f"Unknown class for --label {label!r}. Available: {choices}.")
 
     def number_of(self, name: str) -> int | None:
         """Return the class of this name, whatever its case, or None."""

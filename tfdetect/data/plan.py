@@ -262,7 +262,13 @@ def evaluation_data(
     spec = run.dataset_spec()
     roots = {} if data_dir else run.roots
     known = {name: fetched(root) for name, root in roots.items() if exists(root)}
-    return spec, find_roots(spec, known, data_dir), output or run.path
+    try:
+        return spec, find_roots(spec, known, data_dir), output or run.path
+    except UserError as error:
+        raise UserError(
+            f"{error} The images that a run was trained on do not come with it. To measure it on "
+            "other images: --dataset FOLDER"
+        ) from error
 
 
 def is_own_dataset(run: Run, catalog: Catalog) -> bool:

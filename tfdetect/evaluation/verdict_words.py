@@ -77,6 +77,15 @@ def what_p_fake_assumes(run: Run) -> str:
     )
 
 
+def what_is_read(run: Run) -> str:
+    """Return which part of a large image a detector reads, or "" where it is all of it."""
+    sides = [view.equalize.side for view in run.views if view.equalize is not None]
+    if len(sides) < len(run.views):
+        return ""
+    side = max(sides)
+    return f"Of larger images {run.name} reads the middle {side:,} x {side:,} pixels alone"
+
+
 def probability_sentence(run: Run, p: float, unlike: bool) -> str:
     """Return what P(fake) says about the image; see `verdict_words`."""
     fitted, prior = run.info.calibration, run.info.prior

@@ -15,6 +15,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.sources import Files
 from tfdetect.evaluation.predictions import predict_source
+from tfdetect.evaluation.verdict_words import percent
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, views_of
 from tfdetect.forensics.evidence import Evidence, evidence
@@ -149,7 +150,14 @@ def training_differences(
 def _shrunk(run: Run, size: tuple[int, int]) -> str:
     view = run.views[0]
     if view.equalize is not None:  # it is cropped first
-        size = (min(size[0], view.equalize.side), min(size[1], view.equalize.side))
+        read = (min(size[0], view.equalize.side), min(size[1], view.equalize.side))
+        if read != size:
+            part = read[0] * read[1] / (size[0] * size[1])
+            return (
+                f"The detector reads the middle {read[1]:,} x {read[0]:,} pixels, {percent(part)} "
+                "of the image, and nothing of the rest. To ask about another part, crop the image "
+                "without resizing it."
+            )
     if view.policy.startswith("window") or min(size) <= SHRINK_TOLERANCE * max(view.size):
         return ""
     return (

@@ -91,7 +91,8 @@ def view_sentence(run: Run, found: Examination) -> str:
             if found.altered is not None
             else "the middle window"
         )
-        what = f"{where}, at the image's own resolution"
+        several = f", one of {view.crops} whose scores are averaged" if view.crops > 1 else ""
+        what = f"{where}{several}, at the image's own resolution"
     elif (height, width) == (tall, wide):
         what = "the whole image"
     else:

@@ -81,7 +81,7 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
         raise UserError(
             f"A matrix needs at least two domains with {_MIN_FAKES} fakes each in train and in "
             f"test. By {by!r}, {catalog.name} has {len(names)} (too few fakes: "
-            f"{', '.join(few) or 'none'})."
+            f"{', '.join(few) or 'none'}). Its fakes have paths like {_example(table)}."
         )
     if sources:
         _divide_sources(found, own, labels, names, catalog.name)
@@ -117,3 +117,9 @@ def restrict(catalog: Catalog, domains: Domains, chosen: frozenset[str]) -> Cata
     learned = np.array(catalog.table["split"].to_pylist()) != "test"
     keep = domains.rows(chosen) | ~learned
     return replace(catalog, table=catalog.table.filter(pa.array(keep)))
+
+
+def _example(table: pa.Table) -> str:
+    """Return the path of a fake, as --by sees it."""
+    rows = np.flatnonzero(table["label"].to_numpy() > 0)[:1].tolist()
+    return repr(table["path"][rows[0]].as_py()) if rows else "none"

@@ -10,7 +10,7 @@ import jinja2
 
 import tfdetect
 from tfdetect.core.run import Run
-from tfdetect.evaluation.verdict_words import percent
+from tfdetect.evaluation.verdict_words import percent, what_is_read
 
 FOLDER = Path(__file__).parent
 Json = dict[str, Any]
@@ -85,5 +85,7 @@ def _about(run: Run, words: dict[str, str]) -> list[str]:
     accuracy = (run.results.get(split, {}).get("metrics", {}).get("accuracy") or {}).get("value")
     if accuracy is not None:
         sentences.append(words[split].format(accuracy=percent(accuracy)))
+    if part := what_is_read(run):
+        sentences.append(f"{part}.")
     sentences.append(words["other"])
     return sentences

@@ -4,6 +4,7 @@
     python benchmarks/localizers.py leave-one-out --data forged
     python benchmarks/localizers.py transfer --train splices=DIR --test casia1_samples=DIR
     python benchmarks/localizers.py edges --photos photos --fills telea,navier_stokes
+    python benchmarks/localizers.py joint --run saved_models/localizer_photos --data forged
 
 Each localizer is trained for the same time on the same machine, from scratch, with the schedule of
 its experiment. `forged` is a dataset that `synthesize` wrote. IoU, F1 and AP are means over the
@@ -12,12 +13,16 @@ altered images of the test split, or of all images of a dataset that was not tra
 `edges` makes the same forgeries twice, with a hard edge and with a soft one, and a third time with
 masks that are wider than what was altered; it trains on each and tests on all, also in the band
 along the border of the mask.
+
+`joint` trains nothing: it measures what a run marks, what the search for copies marks, and both
+together, as `predict --masks` writes them.
 """
 
 import argparse
 import csv
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import budget
@@ -27,17 +32,23 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from tabulate import tabulate
 
+import tfdetect
+from tfdetect.evaluation.intervals import format_interval, mean_interval
+from tfdetect.evaluation.overlays import output_names
+
 LOCALIZERS = ("localizer", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
               "graftnet", "f3net_faces_masks")  # fmt: skip
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", choices=["compare", "leave-one-out", "transfer", "edges"])
+    parser.add_argument("table", choices=["compare", "leave-one-out", "transfer", "edges", "joint"])
     parser.add_argument("--data", type=Path, help="a dataset that synthesize wrote")
     parser.add_argument("--photos", type=Path, help="for edges: a folder of photographs")
     parser.add_argument("--edge", type=int, default=8, metavar="PIXELS", help="for edges: width of "
                         "the soft edge, of the widening and of the band (default: 8)")  # fmt: skip
+    parser.add_argument("--run", type=Path, help="for joint: a run that predicts masks")
+    parser.add_argument("--mask-threshold", type=float, help="for joint: instead of the run's")
     parser.add_argument(
         "--train", metavar="NAME=DIR", help="for transfer: a dataset and its directory"
     )
@@ -64,7 +75,7 @@ def main():
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     rows = {"compare": compare, "leave-one-out": leave_one_out, "transfer": transfer,
-            "edges": edges}[args.table]  # fmt: skip
+            "edges": edges, "joint": joint}[args.table]  # fmt: skip
     for row in rows(args):
         print(tabulate([row], headers="keys", tablefmt="github"), flush=True)
         with (args.output / f"{args.table}.jsonl").open("a") as file:
@@ -190,6 +201,37 @@ def band_iou(run: Path, manifest: Path, width: int) -> dict:
                    truth=mask_truth(catalog, catalog.table), on_mask=measure,
                    progress=False)  # fmt: skip
     return mean_interval(np.array(found))
+
+
+def joint(args):
+    """Yield for each fill the mean IoU of both kinds of marks and of both together.
+
+    Of the authentic images the fractions whose masks are empty.
+    """
+    detector = tfdetect.load(args.run).with_options(mask_threshold=args.mask_threshold)
+    rows = [r for r in with_absolute_paths(args.data / "manifest.csv") if r["split"] == "test"]
+    rows = list({row["path"]: row for row in rows}.values())[:: args.every]
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        detector.predict([row["path"] for row in rows], masks=folder)
+        for row, name in zip(rows, output_names([row["path"] for row in rows]), strict=True):
+            altered, copies, both = (
+                np.asarray(Image.open(Path(folder) / f"{name}.{kind}.png"))
+                for kind in ("altered", "copies", "mask")
+            )
+            truth = np.asarray(Image.open(row["mask"]).convert("L")) > 127 if row["mask"] else False
+            ious = [iou(marked, truth) for marked in (altered > 127, copies == 255, both > 0)]
+            found.setdefault(row["generator"] or "authentic", []).append(ious)
+    for fill, ious in sorted(found.items()):
+        means = (format_interval(mean_interval(column)) for column in np.array(ious).T)
+        yield {"fill": fill, "images": len(ious),
+               **dict(zip(("detector", "copies", "both"), means, strict=True))}  # fmt: skip
+
+
+def iou(marked, truth):
+    """Return the IoU of two masks; 1 where both are empty."""
+    union = (marked | truth).sum()
+    return float((marked & truth).sum() / union) if union else 1.0
 
 
 def train(

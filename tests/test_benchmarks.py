@@ -28,7 +28,7 @@ from tfdetect.core.experiment import Equalize, Experiment, override
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import write_info
-from tfdetect.evaluation.mask_metrics import count_pixels, mask_metrics
+from tfdetect.evaluation.mask_metrics import PixelCounts, count_pixels, mask_metrics
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.models.detector import build_detector
 from tfdetect.models.saving import save_detector
@@ -418,7 +418,8 @@ def ours(truths, predicted):
     """F1, IoU and AUC of each image, from the counts that a run's predictions keep."""
     rows = []
     for truth, one in zip(truths, predicted):
-        found = mask_metrics(*(counts[None] for counts in count_pixels(one, truth)))(np.ones(1))
+        counts = (each[None] for each in count_pixels(one, truth))
+        found = mask_metrics(PixelCounts(*counts, np.ones(1, bool)))(np.ones(1))
         rows.append([found["f1"], found["iou_altered"], found["auc"]])
     return np.array(rows)
 

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
+from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
-from tfdetect.forensics.copies import find_copies
+from tfdetect.evaluation.overlays import MaskWriter
+from tfdetect.evaluation.prediction_columns import MaskPrediction
+from tfdetect.forensics.copies import find_copies, find_copies_in_file
 from tfdetect.forensics.evidence import RULE, error_rates, evidence, printed
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
 from tfdetect.forensics.jpeg_history import jpeg_history
@@ -63,6 +66,35 @@ def test_copies_are_found(options, quality, least):
         assert iou(copies.copied, mask) > least
         assert not (copies.copied & copies.sources).any()
         assert copies.found[0].area == pytest.approx(copies.copied.mean(), rel=0.5)
+
+
+def test_masks_mark_copies_in_a_layer_of_their_own(tmp_path):
+    photo = np.asarray(photograph("astronaut").convert("RGB").resize((384, 384)))
+    mask = disc(photo.shape, (250, 90), 45)
+    filled = copy_move(photo, mask, np.random.default_rng(0))
+    paths = [str(tmp_path / name) for name in ("forged.jpg", "photo.png")]
+    (tmp_path / "forged.jpg").write_bytes(encoded(paste(photo, filled, soften(mask, 2)), "JPEG"))
+    (tmp_path / "photo.png").write_bytes(encoded(photo))
+    writer = MaskWriter(tmp_path / "masks", paths, FailedWrites(), find_copies_in_file)
+    altered = np.zeros(photo.shape[:2], np.float32)
+    altered[:20, :30] = 0.9  # what a detector marks
+    for number, path in enumerate(paths):
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        writer.write(MaskPrediction(number, pixels, altered, np.zeros(altered.shape, np.uint8)))
+
+    def written(name: str, kind: str) -> np.ndarray:
+        return np.asarray(Image.open(tmp_path / "masks" / f"{name}.{kind}.png"))
+
+    copies = written("forged", "copies")
+    assert iou(copies == 255, mask) > 0.6 and (copies == 128).any()
+    assert np.array_equal(written("forged", "mask") == 255, (copies == 255) | (altered > 0.5))
+    assert not written("photo", "copies").any()
+    assert np.array_equal(written("photo", "mask") == 255, altered > 0.5)
+    assert writer.copied_fractions == pytest.approx([(copies == 255).mean(), 0])
+    pixels = np.asarray(Image.open(paths[0]).convert("RGB")).astype(int)
+    tint = written("forged", "overlay").astype(int) - pixels
+    assert tint[10, 10, 0] > tint[10, 10, 1]  # red
+    assert tint[copies == 255][:, :2].mean() > tint[copies == 255][:, 2].mean() + 30  # yellow
 
 
 def test_authentic_patterns_are_no_copies(photo):

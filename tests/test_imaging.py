@@ -271,6 +271,19 @@ def test_forgeries_change_their_masks_and_nothing_else(size):
     assert np.array_equal(classes, np.tile([0, 0, 1], (48, 1)))
 
 
+def test_forgeries_have_the_named_fills_alone():
+    gray = np.arange(20, 180, 20, dtype=np.uint8)  # of flat images only another one differs
+    images = tf.tile(tf.constant(gray)[:, None, None, None], [1, 32, 32, 3])
+    targets = tf.zeros([8, 1])
+    for fills, expected in ((["spliced"], 8), (["copied", "smooth", "resampled"], 0)):
+        forged, after, _ = forge.random_forgery(images, SEED, targets, 1.0, fills=fills)
+        assert (forged != images).numpy().any(axis=(1, 2, 3)).sum() == expected
+        assert after.numpy().all()
+    step = Augmentation(name="forgery", params={"fills": []})
+    with pytest.raises(UserError, match="forgery.fills"):
+        check_policy((step,), (32, 32), with_masks=True)
+
+
 def test_strokes_cover_what_is_published():
     shares = [forge.free_form_masks(tf.constant([number, 3]), (64, 256, 256)).numpy()
               .mean(axis=(1, 2, 3)) for number in range(12)]  # fmt: skip

@@ -1,6 +1,7 @@
 """Masks: losses, tiles, metrics, and the workflow from a dataset with masks to an overlay."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,10 +11,13 @@ import sklearn.metrics as sk
 import tensorflow as tf
 from conftest import SMALL, fit_small, train_small
 from PIL import Image
+from scipy.special import expit
 
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import MaskLoss, load_experiment
+from tfdetect.core.run import Run
+from tfdetect.core.run_info import Calibration, DatasetInfo, RunInfo, View
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies
@@ -24,10 +28,12 @@ from tfdetect.evaluate import main as evaluate
 from tfdetect.evaluation import mask_metrics as masks
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.attacks import parse_attacks
+from tfdetect.evaluation.calibrate_run import CalibrationSettings, _with_mask_threshold
 from tfdetect.evaluation.evaluate_run import evaluate_run
-from tfdetect.evaluation.measure import pixel_histograms
+from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.overlays import overlay
 from tfdetect.evaluation.robustness import degrade
+from tfdetect.evaluation.verdicts import mask_is_shown, shown_mask
 from tfdetect.generalization.domains import Domains
 from tfdetect.generalization.matrix_report import format_matrix, main_metrics, write_report
 from tfdetect.generalization.train_matrix import MatrixRow, measure
@@ -36,6 +42,7 @@ from tfdetect.imaging.geometry import resize, restore
 from tfdetect.imaging.tiles import by_tiles
 from tfdetect.models.detector import build_detector
 from tfdetect.models.exports import answers
+from tfdetect.models.inference import shown_masks
 from tfdetect.predict import main as predict
 from tfdetect.train import main as train
 from tfdetect.training.devices import configure_devices
@@ -312,7 +319,8 @@ def test_mask_metrics_are_scikit_learns():
     scores = [1 / (1 + np.exp(-(np.round(s * 60) - 30.5) / 10)) for s in scores]
     counts = [masks.count_pixels(s.astype(np.float32), t) for s, t in zip(scores, truths)]
     positive, negative = map(np.stack, zip(*counts))
-    found = masks.mask_metrics(positive, negative)(np.ones(len(truths)))
+    pixels = masks.PixelCounts(positive, negative, np.ones(len(truths), bool))
+    found = masks.mask_metrics(pixels)(np.ones(len(truths)))
     altered = [(t.ravel(), s.ravel()) for t, s in zip(truths, scores) if t.any()]
     for name, theirs in (
         ("iou_altered", lambda t, s: sk.jaccard_score(t, s >= 0.5)),
@@ -333,8 +341,8 @@ def test_mask_metrics_are_scikit_learns():
     eights = [sk.jaccard_score(np.concatenate([x.ravel() for x in truths[i : i + 8]]),
                                np.concatenate([x.ravel() for x in scores[i : i + 8]]) >= 0.5)
               for i in (0, 8)]  # fmt: skip
-    assert masks.batch_iou(positive, negative) == pytest.approx(np.mean(eights))
-    threshold, best = masks.best_threshold(positive, negative)
+    assert masks.batch_iou(pixels) == pytest.approx(np.mean(eights))
+    threshold, best = masks.best_threshold(pixels)
     again = np.mean([sk.jaccard_score(t, s >= threshold) for t, s in altered])
     assert best == pytest.approx(again) and best >= found["iou_altered"]
     levels = [np.sort(s.ravel())[-int(np.ceil(0.005 * s.size))] for s in scores]
@@ -346,9 +354,51 @@ def test_weights_of_images_count_like_copies():
     positive, negative = rng.integers(0, 9, (2, 6, masks.BINS))
     positive[2] = 0
     times = np.array([2, 0, 1, 3, 1, 0])
-    weighted = masks.mask_metrics(positive, negative)(times)
-    copied = masks.mask_metrics(positive.repeat(times, 0), negative.repeat(times, 0))
+    pixels = masks.PixelCounts(positive, negative, np.arange(6) % 4 > 0)
+    weighted = masks.mask_metrics(pixels)(times)
+    copied = masks.mask_metrics(pixels.take(np.arange(6).repeat(times)))
     assert weighted == pytest.approx(copied(np.ones(times.sum())), nan_ok=True)
+
+
+def test_masks_that_are_not_shown_are_empty():
+    rng = np.random.default_rng(4)
+    positive, negative = rng.integers(1, 9, (2, 4, masks.BINS))
+    positive[:2] = 0  # authentic
+    every, some = (
+        masks.mask_metrics(masks.PixelCounts(positive, negative, shown))(np.ones(4))
+        for shown in (np.ones(4, bool), np.array([False, True, False, True]))
+    )
+    only = masks.PixelCounts(positive, negative, np.ones(4, bool)).take(np.array([1, 3]))
+    pair = masks.mask_metrics(only)(np.ones(2))
+    assert (every["empty"], some["empty"]) == (0, 0.5)
+    assert some["iou_altered"] == pytest.approx(pair["iou_altered"] / 2)
+    assert some["iou"] == pytest.approx((1 + 0 + 0 + pair["iou_altered"]) / 4)
+    for name in ("ap", "auc", "ap_data", "image_auc"):  # of P(altered), not of the mask
+        assert some[name] == every[name]
+
+
+def test_the_mask_threshold_keeps_its_promise_on_new_authentic_images():
+    run = Run(Path("runs/some"), RunInfo(
+        status="complete", class_names=("real", "fake"), predicts_masks=True, prior=0.5,
+        views=(View(size=(32, 32), policy="window_tile"),),
+        dataset=DatasetInfo(name="mine", fingerprint="0"),
+        calibration=Calibration(method="platt", images=9, fake_fraction=0.5, log_loss=(1, 1)),
+    ))  # fmt: skip
+    rng, said, empty = np.random.default_rng(5), [], []
+    for _ in range(200):
+        p = expit(rng.normal(-2, 1.5, 40))
+        chosen = _with_mask_threshold(run, p, CalibrationSettings(), said.append)
+        new = expit(rng.normal(-2, 1.5, 500))
+        empty.append(1 - mask_is_shown(new, chosen.mask_threshold).mean())
+    assert 0.89 < np.mean(empty) < 0.93
+    bound = chosen.info.mask_threshold.empty_bound
+    assert np.mean(np.array(empty) >= bound) > 0.9 and f"at least {bound:.0%}" in said[-1]
+    rarer = chosen.with_prior(0.1)  # moves P(fake) and the threshold alike
+    moved = expit(np.log(new / (1 - new)) + np.log(0.1 / 0.9))
+    assert np.array_equal(mask_is_shown(moved, rarer.mask_threshold),
+                          mask_is_shown(new, chosen.mask_threshold))  # fmt: skip
+    few = _with_mask_threshold(chosen, p[:8], CalibrationSettings(), said.append)
+    assert few.mask_threshold == 0 and "at least 9 authentic images" in said[-1]
 
 
 def test_an_overlay_touches_the_altered_region_alone():
@@ -385,11 +435,11 @@ def test_a_matrix_of_localizers_is_about_masks(localizer, tmp_path):
     cells = measure([MatrixRow("one", frozenset({"one"}), run)], domains, catalog)
     found = {name: cell["metrics"] for name, cell in cells["one"].items()}
     predicted = prediction_tables.read(run.path, "test")
-    rows, altered, authentic = pixel_histograms(predicted)
+    rows, pixels = pixel_counts(predicted)
     for name, values in found.items():
         paths = [p for p, d in zip(catalog.table["path"].to_pylist(), every_other) if d == name]
         mine = np.isin(predicted["path"].to_pylist(), paths)[rows]
-        expected = masks.mask_metrics(altered[mine], authentic[mine])(np.ones(mine.sum()))
+        expected = masks.mask_metrics(pixels.take(mine))(np.ones(mine.sum()))
         assert values["iou"]["value"] == pytest.approx(expected["iou_altered"], abs=1e-6)
         assert values["pixel_ap"]["value"] == pytest.approx(expected["ap"], abs=1e-6)
         assert values["iou"]["low"] < values["iou"]["value"] < values["iou"]["high"]
@@ -431,7 +481,9 @@ def test_the_mask_is_at_half_and_the_verdict_at_the_chosen_threshold(localizer):
     rows = pq.read_table(run.path / "predictions" / "test.parquet").to_pylist()
     assert {row["verdict"] for row in rows} == {"real", "fake"}
     for row in rows:
-        assert (row["altered_fraction"] > 0) == (row["p_fake_raw"] > 0.5)
+        shown = row["p_fake"] >= np.float32(run.mask_threshold)
+        assert (row["altered_fraction"] > 0) == (row["p_fake_raw"] > 0.5 and shown)
+        assert row["mask_shown"] == shown
         assert (row["verdict"] == "fake") == (row["p_fake"] >= np.float32(run.threshold))
         assert sum(row["altered_histogram"]) + sum(row["authentic_histogram"]) == 36 * 40
 
@@ -448,6 +500,29 @@ def test_predict_writes_masks_and_overlays(localizer, tmp_path, capsys):
     assert set(np.unique(mask)) <= {0, 255}
     altered = np.asarray(Image.open(tmp_path / "out" / "3.fake.altered.png"))
     assert np.array_equal(mask > 0, altered >= 128)
+
+
+def test_no_pixel_is_marked_below_the_mask_threshold(localizer, tmp_path, capsys):
+    run, root = localizer
+    assert run.info.mask_threshold.empty == 0.9
+    photo = str(root / "3.fake.png")
+    for threshold in ("0", "1"):
+        out = tmp_path / threshold
+        assert predict([str(run.path), photo, "--json", "--masks", str(out),
+                        "--mask-threshold", threshold]) == 0  # fmt: skip
+        [row] = json.loads(capsys.readouterr().out)
+        marked = np.asarray(Image.open(out / "3.fake.mask.png")) > 0
+        altered = np.asarray(Image.open(out / "3.fake.altered.png"))
+        assert np.array_equal(marked, altered >= 128)
+        assert (
+            row["altered_fraction"] == pytest.approx(marked.mean()) and row["copied_fraction"] == 0
+        )
+        assert marked.any() == (threshold == "0") and row["verdict"] == "fake"
+    masks_of = np.random.default_rng(0).random((3, 4, 5, 1), np.float32)
+    p_fake = np.array([0.2, 0.7, 0.5], np.float32)
+    graph = shown_masks(tf.constant(masks_of), tf.constant(p_fake), 0.5)
+    light = [shown_mask(mask, p, 0.5) for mask, p in zip(masks_of, p_fake)]
+    np.testing.assert_array_equal(graph, np.stack(light))
 
 
 def test_the_saved_model_predicts_the_same_mask(localizer):
@@ -572,6 +647,8 @@ def test_data_without_masks_are_refused(folder_dataset, tmp_path):
 
 def test_masks_of_a_detector_of_labels_are_refused(shared_run, tmp_path):
     run, root = shared_run
+    with pytest.raises(UserError, match="predicts no masks"):
+        predict([str(run.path), str(root), "--mask-threshold", "0.5"])
     with pytest.raises(UserError, match="predicts no masks"):
         predict([str(run.path), str(root), "--masks", str(tmp_path)])
 

@@ -19,7 +19,7 @@ from tfdetect.core.registry import (
     MASKS,
 )
 from tfdetect.models.backbones import build_backbone
-from tfdetect.models.detector import build_detector, describe
+from tfdetect.models.detector import backbone_of, build_detector, describe
 from tfdetect.models.exports import answers
 from tfdetect.models.inference import probabilities
 from tfdetect.models.pyramid import with_maps
@@ -113,6 +113,21 @@ def test_every_head_takes_two_and_three_classes(classes, head, tmp_path):
     model = detector("small_resnet", size, options, head, classes, **mask)
     # What a SavedModel makes of logits is the same for every head.
     check(model, size, classes, tmp_path, export=head == "linear")
+
+
+def test_weights_of_a_run_fit_where_a_front_end_adds_channels(tmp_path):
+    size, options = REDUCED["small_resnet"]
+    before = detector("small_resnet", size, options)
+    before.save(tmp_path / "before.keras")
+    after = detector("small_resnet", size, options, front_end="srm", with_pixels=True,
+                     weights=tmp_path / "before.keras")  # fmt: skip
+    x = images(3, size) / 127.5 - 1
+    wide = tf.concat([x, tf.random.stateless_normal([3, size, size, 3], [5, 6])], axis=-1)
+    features, expected = backbone_of(after)(wide), backbone_of(before)(x)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    with pytest.raises(UserError, match="no backbone of the same layers"):
+        detector("small_resnet", size, {**options, "stem": 6}, front_end="srm", with_pixels=True,
+                 weights=tmp_path / "before.keras")  # fmt: skip
 
 
 # Of the whole models that end in a mask, the head that belongs to them.

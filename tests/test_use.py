@@ -25,6 +25,7 @@ from tfdetect.data.image_files import find_images
 from tfdetect.data.loading import load_image
 from tfdetect.evaluation import run_report
 from tfdetect.evaluation.overlays import MaskWriter
+from tfdetect.evaluation.prediction_columns import PredictionColumns
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
 from tfdetect.evaluation.run_description import facts
 from tfdetect.models.exports import answers
@@ -425,10 +426,38 @@ def test_verdicts_are_not_lost_when_the_disk_is_full(shared_run, tmp_path, capsy
     assert os.listdir(tmp_path) == ["images"]
 
 
+@pytest.mark.parametrize("ending", ["csv", None])
+def test_a_stopped_prediction_keeps_its_finished_rows(
+    shared_run, tmp_path, capsys, monkeypatch, ending
+):
+    images, table = three_images(shared_run, tmp_path / "images"), tmp_path / f"verdicts.{ending}"
+    added, add = [], PredictionColumns.add
+
+    def add_two(columns, batch):
+        if len(added) == 2:
+            raise KeyboardInterrupt  # as Ctrl-C does
+        added.append(batch)
+        add(columns, batch)
+
+    monkeypatch.setattr(PredictionColumns, "add", add_two)
+    output = ["--output", table] if ending else ["--json"]
+    code, out, err = call(
+        "predict", [shared_run[0].path, images, "--batch-size", 1, *output], capsys
+    )
+    assert code == 130 and "2 images were finished" in err
+    if ending:
+        rows = pyarrow.csv.read_csv(tmp_path / "verdicts.unfinished.csv").to_pylist()
+        assert not table.exists()
+    else:
+        rows = json.loads(out)
+    assert len(rows) == 2 and all(0 <= row["p_fake"] <= 1 for row in rows)
+
+
 def test_one_mask_that_cannot_be_written_costs_itself(tmp_path):
     (tmp_path / "masks/b.altered.png").mkdir(parents=True)  # in the way
     failed = FailedWrites()
-    writer = MaskWriter(tmp_path / "masks", ["x/a.png", "x/b.png", "x/c.png"], failed)
+    paths = ["x/a.png", "x/b.png", "x/c.png"]
+    writer = MaskWriter(tmp_path / "masks", paths, failed, lambda path, pixels: None)
     image, altered = np.zeros((8, 9, 3), np.uint8), np.ones((8, 9), np.float32)
     for number in range(3):
         writer.write(MaskPrediction(number, image, altered, np.zeros((8, 9), np.uint8)))

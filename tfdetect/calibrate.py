@@ -21,7 +21,8 @@ def parser() -> cli.Parser:
             ("tfdetect calibrate saved_models/my_run --dataset path/to/folder",
              "on your own labeled images, none of which was used in training"),
             ("tfdetect calibrate saved_models/my_run --dataset path/to/photos --label authentic",
-             "so that at most 5% of photographs like yours are called fake"),
+             "so that at most 5% of photographs like yours are called fake, and at least 90% of "
+             "them get an empty mask"),
             ("tfdetect calibrate saved_models/my_run --cost 10 --threshold cost",
              "a false positive is ten times as bad as a missed fake"),
         ],
@@ -44,6 +45,9 @@ def parser() -> cli.Parser:
     how.add_argument("--false-positive-rate", type=float, metavar="RATE", help="with authentic "
                      "images alone: choose the threshold so that at most this fraction of new "
                      "images like them is called fake (default: 0.05)")  # fmt: skip
+    how.add_argument("--empty-masks", type=cli.fraction, default=0.9, metavar="RATE", help="of a "
+                     "run that predicts masks: fraction of new authentic images like these whose "
+                     "masks are to be empty; 0 shows every mask (default: 0.9)")  # fmt: skip
     how.add_argument("--prior", default="0.5", metavar="P", help="fraction of fakes that P(fake) "
                      "assumes, 0 to 1, or 'validation' for the fraction among the images that "
                      "are calibrated on (default: 0.5)")  # fmt: skip
@@ -73,7 +77,7 @@ def main(argv: list[str]) -> None:
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
         label=args.label, split=args.split, method=args.method, cost=args.cost,
         abstention_error=args.abstention_error, false_positive_rate=args.false_positive_rate,
-        threshold=cli.number_or_name(args.threshold),
+        empty_masks=args.empty_masks, threshold=cli.number_or_name(args.threshold),
         prior=cli.chosen_prior(args) or 0.5, images_in_report=not args.no_images,
         keep_hashes=not args.no_hashes, batch_size=args.batch_size, **cli.progress_of(args),
     )  # fmt: skip

@@ -107,6 +107,7 @@ def main(argv: list[str]) -> None:
             args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
             label=args.label, splits=args.split or (), output=args.output, threshold=threshold,
             prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
+            mask_threshold=args.mask_threshold,
             images_in_report=not args.no_images, batch_size=args.batch_size,
             max_pixels=args.max_pixels, cluster=cluster, streaming=args.streaming,
             **cli.progress_of(args),

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,11 @@ def parser() -> cli.Parser:
     cli.add_views(how)
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="FILE", help="write the rows to a .csv, .jsonl "
-                     "or .parquet file instead of printing a table")  # fmt: skip
-    out.add_argument("--masks", type=Path, metavar="DIR", help="write mask, P(altered) and overlay "
-                     "of each image as PNG files; for detectors that predict masks")  # fmt: skip
+                     "or .parquet file instead of printing a table; stopped, the finished rows "
+                     "are in NAME.unfinished.csv")  # fmt: skip
+    out.add_argument("--masks", type=Path, metavar="DIR", help="write mask, P(altered), regions "
+                     "that are copies of others, and an overlay of each image as PNG files; for "
+                     "detectors that predict masks")  # fmt: skip
     out.add_argument("--explain", type=Path, metavar="DIR", help="write an HTML page for each "
                      "image: verdict, probability, heat maps, stability, metadata")  # fmt: skip
     out.add_argument("--evidence", action="store_true", help="show what else is known of each "
@@ -94,8 +97,9 @@ def main(argv: list[str]) -> int:
     else:
         run = Path(chosen)
     detector = api.load(run).with_options(
-        threshold=threshold, prior=prior, crops=args.crops, flips=args.flips
-    )
+        threshold=threshold, prior=prior, crops=args.crops, flips=args.flips,
+        mask_threshold=args.mask_threshold,
+    )  # fmt: skip
     if cluster is not None:
         written = detector.predict_to_table(
             images, args.output, cluster, batch_size=args.batch_size, progress=not args.quiet,
@@ -119,7 +123,8 @@ def main(argv: list[str]) -> int:
 
     predictions = detector.predict(
         images, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
-        progress=not args.quiet, on_verdicts=show, max_pixels=args.max_pixels or MAX_PIXELS,
+        progress=not args.quiet, on_verdicts=show, on_stop=partial(_show_finished, args=args),
+        max_pixels=args.max_pixels or MAX_PIXELS,
     )  # fmt: skip
     if not (args.json or args.output or args.quiet):
         console.log(what_p_fake_assumes(detector.run))
@@ -218,6 +223,20 @@ def _show_evidence(
     if args.copies:
         console.log(f"Copied regions in {printable(args.copies)}")
     return failed.reasons
+
+
+def _show_finished(found: "Predictions", args: argparse.Namespace) -> None:
+    """Write or print the verdicts that were finished when the command was stopped.
+
+    `--output` itself is only written whole.
+    """
+    output = args.output
+    if output is not None:
+        output = output.with_name(f"{output.stem}.unfinished{output.suffix}")
+    console.log(f"Stopped. {len(found):,} images were finished; these are their verdicts.")
+    _show(found, output, args.json)
+    if args.masks:
+        console.log(f"Their masks and overlays are in {args.masks}")
 
 
 def _show(found: "Predictions", output: Path | None, as_json: bool) -> None:

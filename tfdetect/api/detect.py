@@ -51,8 +51,10 @@ class Predictions(Sequence[dict[str, Any]]):
     - `feature_distance`: how far its features are from theirs (about 1 for training images).
     - `duplicate_of_train`: whether the detector was trained on this image or a copy of it; None
       where the run keeps no hashes of its training images.
-    - `altered_fraction`: fraction of pixels with P(altered) of at least 0.5; only from detectors
-      that predict masks.
+    - `altered_fraction`: fraction of pixels with P(altered) of at least 0.5, 0 where P(fake) is
+      below the detector's mask threshold; only from detectors that predict masks.
+    - `copied_fraction`: fraction of pixels in regions that are copies of other regions; only where
+      masks are written.
     - `error`: why the image could not be read, or None.
 
     Attributes:
@@ -208,6 +210,7 @@ class Detector:
         prior: float | str | None = None,
         crops: int | None = None,
         flips: bool = False,
+        mask_threshold: float | None = None,
     ) -> Detector:
         """Return a detector with other settings that shares the model; the run on disk stays.
 
@@ -218,12 +221,14 @@ class Detector:
                 fraction in the run's validation split.
             crops: average over so many crops of each image: 1, 5 or 9.
             flips: average over each image and its mirror image.
+            mask_threshold: P(fake) from which the mask of an image is shown, 0 to 1; below, its
+                mask is empty. 0 shows every mask.
 
         Raises:
             UserError: a value is out of range, or the run cannot do so.
         """
-        run = self.run.with_views(crops=crops, flips=flips)
-        detector = Detector(run.with_prior(prior).with_threshold(threshold))
+        run = self.run.with_views(crops=crops, flips=flips).with_prior(prior)
+        detector = Detector(run.with_threshold(threshold).with_mask_threshold(mask_threshold))
         if "keras_model" in self.__dict__:
             detector.__dict__["keras_model"] = self.keras_model
         return detector
@@ -238,6 +243,7 @@ class Detector:
         pages: str | Path | None = None,
         progress: bool = True,
         on_verdicts: Callable[[Predictions], None] | None = None,
+        on_stop: Callable[[Predictions], None] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Predictions:
         """Return a verdict for each image.
@@ -248,12 +254,14 @@ class Detector:
                 uint8 array [H, W, 3] of RGB values (or [H, W] for gray, [N, H, W, 3] for N
                 images); or a PIL image.
             batch_size: images per step.
-            masks: folder for three PNG files per image: mask, P(altered) and overlay; for
-                detectors that predict masks.
+            masks: folder for four PNG files per image: mask, P(altered), copied regions and
+                overlay; for detectors that predict masks. The rows then have `copied_fraction`.
             pages: folder for an HTML page per image that explains the verdict.
             progress: whether to show progress on stderr.
             on_verdicts: called with the predictions before the first page is made, which takes
                 much longer than the verdicts.
+            on_stop: called with the verdicts on the finished images if Ctrl-C or another signal
+                ends the work.
             max_pixels: a file whose image has more pixels is not decoded.
 
         Returns:
@@ -263,7 +271,11 @@ class Detector:
         Raises:
             UserError: a path does not exist, or an array is not an image.
         """
+        import numpy as np
+
         from tfdetect.core.files import FailedWrites, check_writable
+        from tfdetect.evaluation.overlays import MaskWriter, output_names
+        from tfdetect.forensics.copies import find_copies_in_file
 
         if masks is not None:
             _check_outside(user_path(masks), images)
@@ -279,17 +291,33 @@ class Detector:
             paths, names, files = _paths_of(images, Path(folder))
             if progress and (files.errors or files.other):
                 console.log(files.describe())
-            from tfdetect.evaluation.overlays import MaskWriter, output_names
-
             failed = FailedWrites()
-            writer = MaskWriter(user_path(masks), paths, failed) if masks is not None else None
+            writer = None
+            if masks is not None:
+                find = partial(find_copies_in_file, max_pixels=max_pixels)
+                writer = MaskWriter(user_path(masks), paths, failed, find)
             from_pixels = [Path(path).parent == Path(folder) for path in paths]
             predict_files = self._file_predictor(light=pages is None)
 
-            def predict(files: list[str], start: int, progress: bool) -> Table:
+            def named(table: Table) -> Table:
+                if writer is not None:
+                    copied = writer.copied_fractions
+                    column = Column(copied, np.isnan(copied))
+                    table = table.with_column("copied_fraction", column)
+                return table.with_first("path", Column.texts([from_os(name) for name in names]))
+
+            def keep(table: Table) -> None:
+                unreached = [p is None and error is None for p, error in zip(
+                    table["p_fake"].to_pylist(), table["error"].to_pylist())]  # fmt: skip
+                done = np.flatnonzero(~np.array(unreached))
+                if on_stop is not None and len(done):
+                    on_stop(Predictions(named(table).take(done), (), failed.reasons))
+
+            def predict(chosen: list[str], start: int, progress: bool) -> Table:
                 return predict_files(
-                    files, batch_size, progress, writer.write if writer else None, max_pixels,
-                    from_pixels[start : start + len(files)],
+                    chosen, batch_size, progress, writer.write if writer else None, max_pixels,
+                    from_pixels[start : start + len(chosen)],
+                    on_stop=keep if len(chosen) == len(paths) else None,
                 )  # fmt: skip
 
             if files.entries:
@@ -298,7 +326,7 @@ class Detector:
                 table = _predicted_in_turns(predict, paths, Path(folder), turn, progress)
             else:
                 table = predict(paths, 0, progress)
-            rows = table.with_first("path", Column.texts([from_os(name) for name in names]))
+            rows = named(table)
             rows = rows.extended([{"path": from_os(path), "error": reason}
                                   for path, reason in files.errors.items()])  # fmt: skip
             if masks is not None:

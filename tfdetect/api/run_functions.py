@@ -82,6 +82,7 @@ def evaluate(
     prior: float | str | None = None,
     crops: int | None = None,
     flips: bool = False,
+    mask_threshold: float | None = None,
     images_in_report: bool = True,
     batch_size: int = 64,
     max_pixels: int | None = None,
@@ -103,7 +104,7 @@ def evaluate(
             of another dataset that has no splits of its own.
         output: folder for the result. By default the run itself, or evaluations/<dataset> in it
             for another dataset or other settings.
-        threshold, prior, crops, flips: see `Detector.with_options`.
+        threshold, prior, crops, flips, mask_threshold: see `Detector.with_options`.
         images_in_report: whether the report may show images of the dataset.
         batch_size: images per step.
         max_pixels: images with more pixels are skipped; by default as the dataset spec says.
@@ -122,7 +123,7 @@ def evaluate(
     splits = [splits] if isinstance(splits, str) else splits
     run = run_of(run)
     adjusted = Detector(run).with_options(
-        threshold=threshold, prior=prior, crops=crops, flips=flips
+        threshold=threshold, prior=prior, crops=crops, flips=flips, mask_threshold=mask_threshold
     ).run  # fmt: skip
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output, label)
     spec = spec.with_max_pixels(max_pixels)
@@ -231,6 +232,7 @@ def calibrate(
     cost: float | None = None,
     abstention_error: float | None = None,
     false_positive_rate: float | None = None,
+    empty_masks: float = 0.9,
     threshold: float | str | None = None,
     prior: float | str = 0.5,
     images_in_report: bool = True,
@@ -260,6 +262,8 @@ def calibrate(
         false_positive_rate: with authentic images of another dataset alone, the threshold is
             chosen so that at most this fraction of new images like them is called fake; by default
             0.05.
+        empty_masks: of a run that predicts masks, the fraction of new authentic images like these
+            whose masks are to be empty, 0 to below 1; 0 shows every mask.
         threshold: P(fake) from which the verdict is fake, 0 to 1, or how to choose it:
             "balanced" (best balanced accuracy), "eer", "fpr_1", "fpr_5" or "cost"; by default
             what the run's experiment says.
@@ -285,6 +289,8 @@ def calibrate(
         raise UserError(
             f"--false-positive-rate must be above 0 and below 1. Received: {false_positive_rate}."
         )
+    if not 0 <= empty_masks < 1:
+        raise UserError(f"--empty-masks must be from 0 to below 1. Received: {empty_masks}.")
     if dataset is None and split not in (None, "validation"):
         raise UserError(
             f"--split {split} of the run's own dataset contains images that it was trained on. "
@@ -306,6 +312,7 @@ def calibrate(
     settings = CalibrationSettings(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
         required=True, keep_hashes=keep_hashes, false_positive_rate=false_positive_rate,
+        empty_masks=empty_masks,
         dataset="" if is_own_dataset(run, catalog) else spec.name,
     )  # fmt: skip
     if settings.dataset and not catalog.table["label"].to_numpy().any():

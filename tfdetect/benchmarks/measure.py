@@ -20,7 +20,7 @@ from tfdetect.evaluation.intervals import (
     proportion,
 )
 from tfdetect.evaluation.mask_metrics import mask_metrics
-from tfdetect.evaluation.measure import pixel_histograms
+from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.verdicts import is_fake
 
@@ -139,8 +139,9 @@ def _has(part: dict[str, Any], name: str) -> bool:
 
 
 def _mask_metrics(readable: pa.Table) -> dict[str, Interval]:
-    _, altered, authentic = pixel_histograms(readable)
-    if not len(altered):
+    rows, pixels = pixel_counts(readable)
+    if not len(rows):
         return {}
-    found = bootstrap(each_row(mask_metrics(altered, authentic)), len(altered), resamples=200)
+    pixels = pixels._replace(shown=np.ones(len(rows), bool))  # published tables know no threshold
+    found = bootstrap(each_row(mask_metrics(pixels)), len(rows), resamples=200)
     return {name: found[key] for name, key in MASK_METRICS.items()}

@@ -223,7 +223,7 @@ def add_views(p: Arguments) -> None:
 
 
 def add_verdict(p: Arguments) -> None:
-    """Add --threshold, --at and --prior."""
+    """Add --threshold, --at, --prior and --mask-threshold."""
     p.add_argument("--threshold", type=float, metavar="P", help="P(fake) from which the verdict "
                    "is fake, 0 to 1 (default: the threshold of the run)")  # fmt: skip
     p.add_argument("--at", metavar="POINT", help="use the threshold of one of the run's operating "
@@ -234,6 +234,10 @@ def add_verdict(p: Arguments) -> None:
                    "0 to 1, or 'validation' for the fraction in the run's validation split "
                    "(default: as the run was calibrated, which is with 0.5 unless it was told "
                    "otherwise). P(fake) and the run's own thresholds change together")  # fmt: skip
+    p.add_argument("--mask-threshold", type=fraction, metavar="P", help="P(fake) from which the "
+                   "mask of an image is shown, below it the mask is empty; 0 shows every mask "
+                   "(default: the run's, which leaves the masks of 9 in 10 authentic images "
+                   "empty); for detectors that predict masks")  # fmt: skip
 
 
 def chosen_threshold(args: argparse.Namespace) -> float | str | None:

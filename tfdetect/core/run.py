@@ -34,6 +34,7 @@ from tfdetect.core.run_info import (
     SCHEMA_VERSION,
     AbstentionBand,
     Calibration,
+    MaskThreshold,
     OperatingPoint,
     RunInfo,
     View,
@@ -48,6 +49,7 @@ PARTIAL = ".partial"
 TRANSFER = "transfer.json"
 LOSSLESS = ("PNG", "BMP", "TIFF")  # formats that keep every pixel
 EPSILON = 1e-7  # of a probability, before its logit
+MAX_AUTHENTIC = 0.499  # highest P(altered) of a pixel where no mask is shown
 
 
 class Metric(float):
@@ -117,6 +119,12 @@ class Run:
     def threshold(self) -> float:
         """P(fake) from which the verdict is fake."""
         return self.info.threshold
+
+    @property
+    def mask_threshold(self) -> float:
+        """P(fake) from which the mask of an image is shown; 0 where every mask is."""
+        chosen = self.info.mask_threshold
+        return 0.0 if chosen is None else chosen.threshold
 
     @property
     def calibration(self) -> Calibration | None:
@@ -279,10 +287,29 @@ class Run:
             raise UserError(f"A threshold of P(fake) lies between 0 and 1. Received: {threshold}.")
         return self.with_info(threshold=threshold)
 
+    def with_mask_threshold(self, threshold: float | None) -> "Run":
+        """Return the same run whose masks are shown from another P(fake) on.
+
+        Args:
+            threshold: P(fake) in [0, 1]; 0 shows every mask; none for no change.
+
+        Raises:
+            UserError: the run predicts no masks, or the number is out of range.
+        """
+        if threshold is None:
+            return self
+        if not self.predicts_masks:
+            raise UserError(f"{self.name} predicts no masks; leave out the mask threshold.")
+        if not 0 <= threshold <= 1:
+            raise UserError(
+                f"A mask threshold of P(fake) lies between 0 and 1. Received: {threshold}."
+            )
+        return self.with_info(mask_threshold=MaskThreshold(threshold=threshold))
+
     def with_prior(self, prior: float | str | None) -> "Run":
         """Return the same run for images of which a fraction `prior` is fake.
 
-        P(fake) moves, and with it the threshold, the operating points and the abstention band:
+        P(fake) moves, and with it the thresholds, the operating points and the abstention band:
         they separate the same images as before.
 
         Args:
@@ -311,7 +338,7 @@ class Run:
         def moved(p: float) -> float:
             return expit(logit(p) + more)
 
-        band = self.info.abstention_band
+        band, masks = self.info.abstention_band, self.info.mask_threshold
         return self.with_info(
             prior=prior,
             threshold=moved(self.threshold),
@@ -321,6 +348,7 @@ class Run:
             },
             abstention_band=band
             and band.model_copy(update={"low": moved(band.low), "high": moved(band.high)}),
+            mask_threshold=masks and masks.model_copy(update={"threshold": moved(masks.threshold)}),
         )
 
     def with_calibration(

@@ -73,6 +73,24 @@ class OperatingPoint(Document):
     fakes: int | None = Field(None, ge=1)
 
 
+class MaskThreshold(Document):
+    """P(fake) from which the mask of an image is shown; below, its mask is empty.
+
+    Attributes:
+        empty: fraction of new authentic images, like those that it was chosen on, whose masks are
+            empty, on average over such choices; none where somebody gave the threshold.
+        empty_bound: that 95 of 100 such choices keep.
+        authentic: number of authentic images that it was chosen on.
+        dataset: name of their dataset.
+    """
+
+    threshold: float = Field(ge=0, le=MAX_THRESHOLD)
+    empty: float | None = Field(None, gt=0, lt=1)
+    empty_bound: float | None = Field(None, ge=0, le=1)
+    authentic: int | None = Field(None, ge=1)
+    dataset: str = ""
+
+
 class Adaptation(Document):
     """How a finished run was adapted to images of another kind.
 
@@ -262,6 +280,7 @@ class RunInfo(Document):
         operating_points: thresholds by name, such as "fpr_1", chosen on validation.
         abstention_band: P(fake) for which the verdict is inconclusive; none if too few
             validation images allow one.
+        mask_threshold: P(fake) from which masks are shown; none where all are, and in older runs.
         adaptation: to which images the run was adapted after its training; none if to none.
         domain: how images unlike the training images are recognized by their features; none if
             there are too few images, or the training images were not at hand.
@@ -295,6 +314,7 @@ class RunInfo(Document):
     calibration: Calibration | None = None
     operating_points: dict[str, OperatingPoint] = {}
     abstention_band: AbstentionBand | None = None
+    mask_threshold: MaskThreshold | None = None
     adaptation: Adaptation | None = None
     domain: Domain | None = None
     dataset: DatasetInfo

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +10,11 @@ import pyarrow as pa
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.run import Run
+from tfdetect.evaluation.run_description import mask_threshold_sentence
 
 METHODS = ("auto", "temperature", "platt", "isotonic", "shift", "none")
 DEFAULT_PRIOR = 0.5
+DEFAULT_EMPTY_MASKS = 0.9  # of authentic images
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class CalibrationSettings:
         dataset: name of the images that are not the run's own; "" for its own. Few of them adapt
             the run instead of calibrating it; see `adaptation`.
         false_positive_rate: that a threshold chosen on authentic images alone promises.
+        empty_masks: fraction of new authentic images whose masks are empty, 0 to below 1, for the
+            mask threshold; 0 shows every mask.
         keep_hashes: whether the run keeps hashes of its training images, if they are at hand.
     """
 
@@ -42,6 +47,7 @@ class CalibrationSettings:
     required: bool = False
     dataset: str = ""
     false_positive_rate: float | None = None
+    empty_masks: float = DEFAULT_EMPTY_MASKS
     keep_hashes: bool = True
 
 
@@ -56,7 +62,8 @@ def calibrate_run(
     """Return the run with a calibration, operating points, a threshold and an abstention band.
 
     Where the settings name another dataset than the run's own, authentic images alone choose only
-    the threshold, and up to 100 images of both classes fit only a shift of the logit.
+    the thresholds of verdict and masks, and up to 100 images of both classes fit only a shift of
+    the logit. The mask threshold is chosen on authentic images alone in any case.
 
     Otherwise the calibration is fitted on the images as frequent as they are; then the run's prior
     shifts the logits by logit(prior) - logit(fraction of fakes among the images). Everything else
@@ -126,7 +133,42 @@ def calibrate_run(
         log(f"threshold: too few images for {rule}; best balanced accuracy is used instead")
     threshold = choose_threshold(rule, points)
     band = abstention_band(p, fake, threshold, settings.error_rate)
-    return run.with_calibration(fitted, prior, points, band, threshold)
+    run = run.with_calibration(fitted, prior, points, band, threshold)
+    return _with_mask_threshold(run, p[~fake], settings, log)
+
+
+def _with_mask_threshold(
+    run: Run, p: np.ndarray, settings: CalibrationSettings, log: Callable[[str], None]
+) -> Run:
+    """Return the run with a mask threshold that few authentic images like these reach.
+
+    Args:
+        run: as it is calibrated.
+        p: P(fake) of authentic images by it.
+        settings: how many masks are to be empty.
+        log: called with a line on what was done.
+    """
+    from tfdetect.core.run_info import MaskThreshold
+    from tfdetect.evaluation.adaptation import conformal_threshold, images_needed, rate_bound
+
+    if not run.predicts_masks:
+        return run
+    rate = 1 - settings.empty_masks
+    if rate == 1 or len(p) < images_needed(rate):
+        if rate < 1:
+            log(
+                f"mask threshold: none, because {settings.empty_masks:.0%} empty masks need at "
+                f"least {images_needed(rate):,} authentic images, and there are {len(p):,}; every "
+                "mask is shown"
+            )
+        return run.with_info(mask_threshold=None)
+    chosen = MaskThreshold(
+        threshold=conformal_threshold(p, rate), empty=round(1 - rate, 6),
+        empty_bound=round(1 - rate_bound(len(p), rate), 6), authentic=len(p),
+        dataset=settings.dataset or run.info.dataset.name,
+    )  # fmt: skip
+    log(f"masks: {mask_threshold_sentence(run.with_info(mask_threshold=chosen))}")
+    return run.with_info(mask_threshold=chosen)
 
 
 def _is_few(fake: np.ndarray) -> bool:
@@ -159,7 +201,8 @@ def _with_conformal_threshold(
     )
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
                             false_positive_rate=rate, rate_bound=round(bound, 6))  # fmt: skip
-    return run.with_info(threshold=threshold, adaptation=adaptation)
+    run = run.with_info(threshold=threshold, adaptation=adaptation)
+    return _with_mask_threshold(run, p, settings, log)
 
 
 def _with_shift(
@@ -170,7 +213,7 @@ def _with_shift(
     settings: CalibrationSettings,
     log: Callable[[str], None],
 ) -> Run:
-    """Return the run with a constant added to its logits; its threshold and band stay."""
+    """Return the run with a constant added to its logits; its thresholds and band stay."""
     from tfdetect.core.run import expit
     from tfdetect.core.run import logit as logit_of
     from tfdetect.core.run_info import Adaptation, Calibration
@@ -203,7 +246,7 @@ def _with_shift(
         changed = {"knots": (old.knots[0], tuple(y + shift for y in old.knots[1]))}
     log(
         f"shift: {shift:+.2f} [{reach[0]:+.2f}, {reach[1]:+.2f}] added to the logits, log-loss "
-        f"{losses[0]:.4f} before, {losses[1]:.4f} after; threshold and abstention band stay"
+        f"{losses[0]:.4f} before, {losses[1]:.4f} after; thresholds and abstention band stay"
     )
     if reach[0] <= 0 <= reach[1]:
         log("shift: the interval contains 0, so it may do nothing")
@@ -213,11 +256,14 @@ def _with_shift(
         shift_interval=(round(reach[0], 6), round(reach[1], 6)),
         log_loss=(round(losses[0], 6), round(losses[1], 6)),
     )  # fmt: skip
+
     # Points that were chosen on validation separate the same images as before.
-    points = {
-        name: point.model_copy(update={"threshold": expit(logit_of(point.threshold) + shift)})
-        for name, point in run.info.operating_points.items()
-    }
+    def moved(point: Any) -> Any:
+        threshold = expit(logit_of(point.threshold) + shift)
+        return point.model_copy(update={"threshold": threshold})
+
+    points = {name: moved(point) for name, point in run.info.operating_points.items()}
+    masks = run.info.mask_threshold and moved(run.info.mask_threshold)
     threshold = run.threshold
     if isinstance(settings.threshold, str):
         if settings.threshold not in points:
@@ -230,7 +276,7 @@ def _with_shift(
         threshold = float(settings.threshold)
     return run.with_info(
         calibration=old.model_copy(update=changed), prior=prior, operating_points=points,
-        threshold=threshold, adaptation=adaptation,
+        threshold=threshold, mask_threshold=masks, adaptation=adaptation,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.calibrate_run import CalibrationSettings, calibrate_run
 from tfdetect.evaluation.fit_domain import fit_distance, with_limit
 from tfdetect.evaluation.mask_metrics import confusions, iou_of
-from tfdetect.evaluation.measure import measure, pixel_histograms
+from tfdetect.evaluation.measure import measure, pixel_counts
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.prediction_columns import MaskPrediction, recalibrate, uncalibrated
 from tfdetect.evaluation.predictions import MaskTruth, Scorer, predict_source
@@ -277,10 +277,9 @@ def _mask_examples(
     count: int = 4,
 ) -> MaskExamples:
     """Predict the altered images with the best and the worst masks again, and keep the masks."""
-    positions, positive, negative = pixel_histograms(table)
-    ious = iou_of(*confusions(positive, negative))
-    altered = positive.sum(axis=1) > 0
-    positions, ious = positions[altered], ious[altered]
+    positions, pixels = pixel_counts(table)
+    ious = iou_of(*confusions(pixels))[pixels.altered]
+    positions = positions[pixels.altered]
     order = np.argsort(-ious, kind="stable")
     best, worst = np.sort(order[:count]), np.sort(order[::-1][:count])
     chosen = np.concatenate([best, worst])

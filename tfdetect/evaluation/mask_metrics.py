@@ -1,5 +1,7 @@
 """Metrics of predicted masks, from counts of each image's pixels by their P(altered)."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tfdetect.evaluation.metrics import Metrics
@@ -33,15 +35,38 @@ def threshold_of(number: int) -> float:
     return float(1 / (1 + np.exp(LOGIT_LIMIT - number * 2 * LOGIT_LIMIT / BINS)))
 
 
-def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Metrics:
-    """Prepare the metrics of masks.
+class PixelCounts(NamedTuple):
+    """What is known about the pixels of images whose true masks are known.
 
-    A pixel counts as altered from P(altered) 0.5 on. An empty mask for an authentic image has
-    IoU 1 and any other IoU 0.
-
-    Args:
+    Attributes:
         positive, negative: histograms of truly altered and authentic pixels, int [n, BINS], of
             `count_pixels`.
+        shown: whether an image's mask is shown, bool [n]; otherwise it is empty.
+    """
+
+    positive: np.ndarray
+    negative: np.ndarray
+    shown: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "PixelCounts":
+        """Return those of some images."""
+        return PixelCounts(*(part[rows] for part in self))
+
+    @property
+    def altered(self) -> np.ndarray:
+        """Which images have altered pixels, bool [n]."""
+        return self.positive.sum(axis=1) > 0
+
+
+def mask_metrics(pixels: PixelCounts) -> Metrics:
+    """Prepare the metrics of masks.
+
+    A pixel counts as altered from P(altered) 0.5 on, where the mask is shown. An empty mask for an
+    authentic image has IoU 1 and any other IoU 0. AP, AUC and the best threshold need no mask
+    threshold: they are of P(altered) as it was predicted.
+
+    Args:
+        pixels: of the images.
 
     Returns:
         A function from weights of the images, float [n], to a dict of metrics; nan where one is
@@ -51,10 +76,10 @@ def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Metrics:
         image's score (the P(altered) that half a percent of its pixels reach) for the image being
         altered.
     """
-    positive, negative = positive.astype(np.float64), negative.astype(np.float64)
-    altered = positive.sum(axis=1) > 0
-    middle = BINS // 2
-    tp, fp, fn = confusions(positive, negative)
+    positive, negative = (x.astype(np.float64) for x in pixels[:2])
+    altered = pixels.altered
+    tp, fp, fn = confusions(pixels)
+    tn = negative.sum(axis=1) - fp
     ious = iou_of(tp, fp, fn)
     with np.errstate(invalid="ignore", divide="ignore"):
         f1s = 2 * tp / (2 * tp + fp + fn)
@@ -66,10 +91,8 @@ def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Metrics:
 
     def metrics(weights: np.ndarray) -> dict[str, float]:
         w = weights.astype(np.float64)
-        pixels = w @ positive, w @ negative
-        tps, fps = (x[middle:].sum() for x in pixels)
-        fns, tns = (x[:middle].sum() for x in pixels)
-        ap, auc = _ap_and_auc(*(x[None] for x in pixels))
+        tps, fps, fns, tns = (float(w @ x) for x in (tp, fp, fn, tn))
+        ap, auc = _ap_and_auc((w @ positive)[None], (w @ negative)[None])
         marks = np.cumsum((w * altered)[order])[ends], np.cumsum((w * ~altered)[order])[ends]
         with np.errstate(invalid="ignore", divide="ignore"):
             tpr, fpr = (np.r_[0, x / x[-1]] for x in marks)
@@ -92,11 +115,10 @@ def mask_metrics(positive: np.ndarray, negative: np.ndarray) -> Metrics:
     return metrics
 
 
-def confusions(positive: np.ndarray, negative: np.ndarray) -> tuple:
-    """Return true positive, false positive and false negative pixels, [n] each."""
-    middle = BINS // 2
-    found, missed = positive[:, middle:], positive[:, :middle]
-    return found.sum(axis=1), negative[:, middle:].sum(axis=1), missed.sum(axis=1)
+def confusions(pixels: PixelCounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return true positive, false positive and false negative pixels, int [n] each."""
+    found, wrong = (x[:, BINS // 2 :].sum(axis=1) * pixels.shown for x in pixels[:2])
+    return found, wrong, pixels.positive.sum(axis=1) - found
 
 
 def iou_of(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
@@ -105,20 +127,20 @@ def iou_of(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
     return np.where(union > 0, tp / np.maximum(union, 1), 1.0)
 
 
-def batch_iou(positive: np.ndarray, negative: np.ndarray) -> float:
+def batch_iou(pixels: PixelCounts) -> float:
     """Return the mean IoU of the pixels of consecutive batches of 8 images."""
-    starts = np.arange(0, len(positive), BATCH)
-    sums = [np.add.reduceat(x, starts) for x in confusions(positive, negative)]
+    starts = np.arange(0, len(pixels.positive), BATCH)
+    sums = [np.add.reduceat(x, starts) for x in confusions(pixels)]
     return float(iou_of(*sums).mean())
 
 
-def best_threshold(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
+def best_threshold(pixels: PixelCounts) -> tuple[float, float]:
     """Return the threshold with the highest mean IoU over the altered images, and that IoU.
 
-    It is chosen on the images that it is measured on, so it is optimistic.
+    It is of P(altered), of masks that are all shown, and chosen on the images that it is measured
+    on, so it is optimistic.
     """
-    altered = positive.sum(axis=1) > 0
-    positive, negative = positive[altered], negative[altered]
+    positive, negative, _ = pixels.take(pixels.altered)
     tp, fp = (np.cumsum(x[:, ::-1], axis=1)[:, ::-1] for x in (positive, negative))
     means = iou_of(tp, fp, tp[:, :1] - tp).mean(axis=0)
     best = int(np.argmax(means))

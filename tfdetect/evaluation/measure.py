@@ -19,6 +19,7 @@ from tfdetect.evaluation.intervals import (
 )
 from tfdetect.evaluation.mask_metrics import (
     BINS,
+    PixelCounts,
     batch_iou,
     best_threshold,
     mask_metrics,
@@ -147,9 +148,9 @@ def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> dict
         "confusion": confusion(labels, predicted, len(run.class_names)),
     }
     if "altered_histogram" in table.column_names:
-        _, altered, authentic = pixel_histograms(table)
-        if len(altered):
-            part["masks"] = _measure_masks(altered, authentic)
+        rows, pixels = pixel_counts(table)
+        if len(rows):
+            part["masks"] = _measure_masks(pixels)
     if len(run.class_names) > 2:
         part["class_accuracy"] = round(float((labels == predicted).mean()), 6)
     if len(set(predicted.tolist())) == 1 and len(set(labels.tolist())) > 1:
@@ -204,22 +205,21 @@ def _measure_thresholds(table: pa.Table, run: Run) -> dict[str, Any]:
     return found
 
 
-def pixel_histograms(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what is known about the pixels of the images whose true masks are known.
+def pixel_counts(table: pa.Table) -> tuple[np.ndarray, PixelCounts]:
+    """Return the rows of the images whose true masks are known, int [m], and their pixels.
 
     Args:
-        table: predictions with true masks.
-
-    Returns:
-        The rows, int [m], and the numbers of truly altered and of authentic pixels by P(altered),
-        int32 [m, BINS] each.
+        table: predictions with true masks; in older ones every mask is shown.
     """
     known = table["altered_histogram"].is_valid().to_numpy(zero_copy_only=False)
     altered, authentic = (
         table[name].combine_chunks().drop_null().flatten().to_numpy().reshape(-1, BINS)
         for name in ("altered_histogram", "authentic_histogram")
     )
-    return np.flatnonzero(known), altered, authentic
+    shown = np.ones(len(altered), bool)
+    if "mask_shown" in table.column_names:
+        shown = table["mask_shown"].fill_null(False).to_numpy(zero_copy_only=False)[known]
+    return np.flatnonzero(known), PixelCounts(altered, authentic, shown)
 
 
 def mask_intervals(
@@ -232,26 +232,26 @@ def mask_intervals(
         resamples: of the bootstrap over images.
         numbers: rows of the table that count, int [n]; by default all.
     """
-    rows, altered, authentic = pixel_histograms(table)
-    chosen = altered.sum(axis=1) > 0
+    rows, pixels = pixel_counts(table)
+    chosen = pixels.altered
     if numbers is not None:
         chosen &= np.isin(rows, numbers)
     if not chosen.any():
         return dict.fromkeys(MAIN_MASK_METRICS, interval(np.nan))
-    metrics = each_row(mask_metrics(altered[chosen], authentic[chosen]))
+    metrics = each_row(mask_metrics(pixels.take(chosen)))
     found = bootstrap(metrics, int(chosen.sum()), resamples=resamples)
     return {name: found[key] for name, key in MAIN_MASK_METRICS.items()}
 
 
-def _measure_masks(altered: np.ndarray, authentic: np.ndarray) -> dict[str, Any]:
+def _measure_masks(pixels: PixelCounts) -> dict[str, Any]:
     """Return count, altered, metrics, batch_iou and, where images are altered, best."""
-    count = int((altered.sum(axis=1) > 0).sum())
+    count, altered = len(pixels.positive), int(pixels.altered.sum())
     result: dict[str, Any] = {
-        "count": len(altered), "altered": count,
-        "metrics": bootstrap(each_row(mask_metrics(altered, authentic)), len(altered)),
-        "batch_iou": round(batch_iou(altered, authentic), 6),
+        "count": count, "altered": altered,
+        "metrics": bootstrap(each_row(mask_metrics(pixels)), count),
+        "batch_iou": round(batch_iou(pixels), 6),
     }  # fmt: skip
-    if count:
-        threshold, iou = best_threshold(altered, authentic)
+    if altered:
+        threshold, iou = best_threshold(pixels)
         result["best"] = {"threshold": round(threshold, 4), "iou_altered": round(iou, 6)}
     return result

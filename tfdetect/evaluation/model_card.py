@@ -9,6 +9,7 @@ from tfdetect.evaluation.run_description import (
     calibration_sentence,
     describe_detector,
     facts,
+    mask_threshold_sentence,
     threshold_sentence,
 )
 from tfdetect.evaluation.summary import TITLES, summary
@@ -41,7 +42,8 @@ def model_card(run: Run, results: dict[str, Any]) -> str:
         "- It was measured on images like those it was trained on. On images of other generators, "
         "cameras, sizes or compressions it can be wrong with high confidence.\n"
         f"- {calibration_sentence(run)}\n- {threshold_sentence(run)}\n"
-        f"- Every image is brought to {views}.",
+        + (f"- {mask_threshold_sentence(run)}\n" if run.predicts_masks else "")
+        + f"- Every image is brought to {views}.",
         "## How to use",
         _usage(run),
         "## Training details",

@@ -3,6 +3,7 @@
 import io
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # writing needs no TensorFlow
 
 _RED = np.array([230, 30, 30], np.float32)
 _BLUE = np.array([30, 90, 230], np.float32)
+_YELLOW = np.array([250, 200, 0], np.float32)
+COPY_LAYER = 128  # of a region that was copied, in a mask of copies; the copies are 255
 
 
 def overlay(image: np.ndarray, altered: np.ndarray, color: np.ndarray = _RED) -> np.ndarray:
@@ -73,8 +76,7 @@ def output_names(paths: list[str]) -> list[str]:
 class CopyWriter:
     """Writes <name>.copies.png and <name>.copies_overlay.png for each image.
 
-    The first is 255 where a region is a copy, 128 where it was copied from, and 0 elsewhere. In the
-    overlay copies are red and their sources blue.
+    The first is `copy_mask`, the second `copy_overlay`.
     """
 
     def __init__(self, folder: Path, paths: list[str], failed: FailedWrites):
@@ -90,46 +92,72 @@ class CopyWriter:
             copies: of the same size.
         """
         path = self.folder / self._names[number]
-        mask = np.where(copies.copied, 255, np.where(copies.sources, 128, 0)).astype(np.uint8)
         with self._failed.skipping(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for kind, pixels in (("copies", mask), ("copies_overlay", copy_overlay(image, copies))):
-                data = io.BytesIO()
-                Image.fromarray(pixels).save(data, "PNG")
-                write_bytes(path.with_name(f"{path.name}.{kind}.png"), data.getvalue())
+            _write_png(path, copies=copy_mask(copies), copies_overlay=copy_overlay(image, copies))
+
+
+def copy_mask(copies: "Copies") -> np.ndarray:
+    """Return uint8 [H, W]: 255 in copies, 128 where they were copied from, and 0 elsewhere."""
+    return np.where(copies.copied, 255, COPY_LAYER * copies.sources).astype(np.uint8)
 
 
 def copy_overlay(image: np.ndarray, copies: "Copies") -> np.ndarray:
-    """Return the image uint8 [H, W, 3] with copies in red and their sources in blue."""
-    return overlay(overlay(image, copies.sources, _BLUE), copies.copied)
+    """Return the image uint8 [H, W, 3] with copies in yellow and their sources in blue."""
+    return overlay(overlay(image, copies.sources, _BLUE), copies.copied, _YELLOW)
+
+
+def _write_png(path: Path, **pictures: np.ndarray) -> None:
+    """Write each picture as a PNG file beside the others, named after its kind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for kind, pixels in pictures.items():
+        data = io.BytesIO()
+        Image.fromarray(pixels).save(data, "PNG")
+        write_bytes(path.with_name(f"{path.name}.{kind}.png"), data.getvalue())
 
 
 class MaskWriter:
-    """Writes <name>.mask.png, <name>.altered.png and <name>.overlay.png for each image.
+    """Writes <name>.mask.png, .altered.png, .copies.png and .overlay.png for each image.
 
-    Names are made by `output_names`. The mask is 255 where P(altered) is at least 0.5 and 0
-    elsewhere; altered is P(altered) from 0 to 255.
+    Names are made by `output_names`. The mask is 255 where P(altered) is at least 0.5 or a region
+    is a copy, and 0 elsewhere; altered is P(altered) from 0 to 255; copies is `copy_mask`. In the
+    overlay red is what the detector marks, yellow are copies, and blue is what they were copied
+    from.
+
+    Args:
+        folder: where to.
+        paths: of the images.
+        failed: notes what cannot be written.
+        find_copies: from the path and the pixels uint8 [H, W, 3] of an image to its copied
+            regions, or None where nothing can be looked for; then there is no .copies.png.
+
+    Attributes:
+        copied_fractions: fraction of each image's pixels that are copies, float32 [n]; NaN where
+            nothing was looked for.
     """
 
-    def __init__(self, folder: Path, paths: list[str], failed: FailedWrites):
+    def __init__(
+        self,
+        folder: Path,
+        paths: list[str],
+        failed: FailedWrites,
+        find_copies: "Callable[[str, np.ndarray], Copies | None]",
+    ):
         self.folder = folder
-        self._names, self._failed = output_names(paths), failed
+        self.copied_fractions = np.full(len(paths), np.nan, np.float32)
+        self._paths, self._names, self._failed = paths, output_names(paths), failed
+        self._find_copies = find_copies
 
     def write(self, mask: "MaskPrediction") -> None:
         """Write the files of one image, or note that they cannot be written."""
         path = self.folder / self._names[mask.index]
-        with self._failed.skipping(path):
-            self._write(mask, path)
-
-    @staticmethod
-    def _write(mask: "MaskPrediction", path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        copies = self._find_copies(self._paths[mask.index], mask.image)
         altered = mask.altered >= THRESHOLD
-        for kind, pixels in (
-            ("mask", altered.astype(np.uint8) * 255),
-            ("altered", np.rint(mask.altered * 255).astype(np.uint8)),
-            ("overlay", overlay(mask.image, altered)),
-        ):
-            data = io.BytesIO()
-            Image.fromarray(pixels).save(data, "PNG")
-            write_bytes(path.with_name(f"{path.name}.{kind}.png"), data.getvalue())
+        drawn = overlay(mask.image, altered)
+        pictures = {"altered": np.rint(mask.altered * 255).astype(np.uint8)}
+        if copies is not None:
+            self.copied_fractions[mask.index] = copies.copied.mean()
+            pictures["copies"] = copy_mask(copies)
+            altered = altered | copies.copied
+            drawn = copy_overlay(drawn, copies)
+        with self._failed.skipping(path):
+            _write_png(path, mask=altered.astype(np.uint8) * 255, overlay=drawn, **pictures)

@@ -20,14 +20,13 @@ from tfdetect.evaluation.intervals import (
     each_row,
     format_interval,
 )
-from tfdetect.evaluation.mask_metrics import confusions, iou_of, mask_metrics
-from tfdetect.evaluation.measure import pixel_histograms
+from tfdetect.evaluation.mask_metrics import PixelCounts, confusions, iou_of, mask_metrics
+from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.metrics import NAMES, binary_metrics
 from tfdetect.evaluation.result_tables import MASK_NAMES
 from tfdetect.evaluation.verdicts import is_fake
 
 MASK_METRICS = ("iou_altered", "f1", "ap", "auc", "empty")  # of localizers
-Pixels = tuple[np.ndarray, np.ndarray]  # altered and authentic pixels by P(altered), [n, BINS]
 
 
 def difference(
@@ -59,7 +58,9 @@ def difference(
     return bootstrap(subtract, len(fake), resamples=resamples, bounded=False)
 
 
-def mask_difference(one: Pixels, other: Pixels, resamples: int = 1000) -> dict[str, Interval]:
+def mask_difference(
+    one: PixelCounts, other: PixelCounts, resamples: int = 1000
+) -> dict[str, Interval]:
     """Return the differences of two localizers' `MASK_METRICS`, with paired bootstrap intervals.
 
     The images are resampled, each with both of its masks.
@@ -71,7 +72,7 @@ def mask_difference(one: Pixels, other: Pixels, resamples: int = 1000) -> dict[s
     Returns:
         {metric: {"value", "low", "high"}} of the first localizer minus the second.
     """
-    first, second = mask_metrics(*one), mask_metrics(*other)
+    first, second = mask_metrics(one), mask_metrics(other)
 
     def subtract(weights: np.ndarray) -> dict[str, Any]:
         a, b = first(weights), second(weights)
@@ -80,14 +81,14 @@ def mask_difference(one: Pixels, other: Pixels, resamples: int = 1000) -> dict[s
     return bootstrap(each_row(subtract), len(one[0]), resamples=resamples, bounded=False)
 
 
-def wilcoxon(one: Pixels, other: Pixels) -> float:
+def wilcoxon(one: PixelCounts, other: PixelCounts) -> float:
     """Return the p-value of Wilcoxon's signed-rank test that neither IoU tends to be higher.
 
     Args:
         one, other: pixel counts of the same images; those with altered pixels are compared.
     """
-    altered = one[0].sum(axis=1) > 0
-    differences = np.subtract(*(iou_of(*confusions(*pixels))[altered] for pixels in (one, other)))
+    first, second = (iou_of(*confusions(pixels))[one.altered] for pixels in (one, other))
+    differences = first - second
     return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
@@ -234,13 +235,12 @@ def _compare_masks(tables: dict[str, pa.Table]) -> dict[str, Any]:
     """
     if any("altered_histogram" not in table.column_names for table in tables.values()):
         return {}
-    counted = {name: pixel_histograms(table) for name, table in tables.items()}
-    rows = set.intersection(*(set(numbers.tolist()) for numbers, _, _ in counted.values()))
-    pixels: dict[str, Pixels] = {}
-    for name, (numbers, altered, authentic) in counted.items():
-        kept = np.isin(numbers, list(rows))
-        pixels[name] = altered[kept], authentic[kept]
-    sizes = [np.stack([part.sum(axis=1) for part in pair]) for pair in pixels.values()]
+    counted = {name: pixel_counts(table) for name, table in tables.items()}
+    rows = set.intersection(*(set(numbers.tolist()) for numbers, _ in counted.values()))
+    pixels = {
+        name: found.take(np.isin(numbers, list(rows))) for name, (numbers, found) in counted.items()
+    }
+    sizes = [np.stack([part.sum(axis=1) for part in found[:2]]) for found in pixels.values()]
     if not len(rows) or not sizes[0][0].any():
         return {}
     if any((size != sizes[0]).any() for size in sizes):
@@ -253,7 +253,7 @@ def _compare_masks(tables: dict[str, pa.Table]) -> dict[str, Any]:
         for one, other in combinations(pixels, 2)
     ]  # fmt: skip
     measured = {
-        name: bootstrap(each_row(mask_metrics(*pair)), len(rows)) for name, pair in pixels.items()
+        name: bootstrap(each_row(mask_metrics(found)), len(rows)) for name, found in pixels.items()
     }
     return {
         "count": len(rows), "altered": int((sizes[0][0] > 0).sum()),

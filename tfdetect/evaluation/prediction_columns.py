@@ -1,18 +1,26 @@
 """The columns of predictions, from what a detector computed of each image. No TensorFlow."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.feature_distance import FeatureDistance
+from tfdetect.core.process import Terminated, stopped_by
 from tfdetect.core.run import EPSILON, Run
 from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation.domain import domain_columns, update_domain
 from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels
-from tfdetect.evaluation.verdicts import calibrated, is_fake, is_inconclusive
+from tfdetect.evaluation.verdicts import (
+    calibrated,
+    is_fake,
+    is_inconclusive,
+    mask_is_shown,
+    shown_mask,
+)
 from tfdetect.imaging.facts import Facts
 
 if TYPE_CHECKING:
@@ -55,6 +63,24 @@ class ScoredBatch:
     masks: Sequence[MaskPrediction] = ()
 
 
+@contextmanager
+def rows_kept(on_stop: Callable[[Table], None] | None, rows: Callable[[], Table]) -> Iterator[None]:
+    """Give away the rows so far if a signal, such as Ctrl-C, ends the work within.
+
+    Args:
+        on_stop: called with them; those of images that were not reached have neither P(fake) nor
+            an error.
+        rows: returns them.
+    """
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | Terminated) or stopped_by(error)
+        if stopped and on_stop is not None:
+            on_stop(rows())
+        raise
+
+
 class PredictionColumns:
     """Collects what a detector computed of images, and makes a table of it.
 
@@ -63,7 +89,8 @@ class PredictionColumns:
         count: number of images.
         masks: whether the detector predicts masks.
         mask_known: bool [n], whether an image's true mask is known; none without the truth.
-        on_mask: called with each predicted mask.
+        on_mask: called with each predicted mask, which is empty where P(fake) is below the run's
+            mask threshold.
     """
 
     def __init__(
@@ -89,11 +116,14 @@ class PredictionColumns:
         self._facts.add(batch.indices, batch.facts)
         if self._distance is not None and batch.features is not None:
             self._distances[batch.indices] = self._distance(batch.features)
-        for mask in batch.masks:
-            assert self._masks is not None
+        if self._masks is None:
+            return
+        p_fake = calibrated(batch.table, self._run.calibration)[:, 1:].sum(axis=1)
+        for mask, p in zip(batch.masks, p_fake):
             self._masks.add(mask)
             if self._on_mask is not None:
-                self._on_mask(mask)
+                altered = shown_mask(mask.altered, p, self._run.mask_threshold)
+                self._on_mask(replace(mask, altered=altered))
 
     @property
     def missing(self) -> np.ndarray:
@@ -131,9 +161,10 @@ class PredictionColumns:
             - error: the reason why the image cannot be read, or null
 
             If the detector predicts masks also altered_fraction, the fraction of pixels with
-            P(altered) of at least 0.5; with the truth also altered_histogram and
-            authentic_histogram, the numbers of truly altered and authentic pixels by P(altered),
-            int32 [BINS], null where the truth is not known.
+            P(altered) of at least 0.5 (0 where the mask is not shown); with the truth also
+            mask_shown, whether P(fake) reaches the run's mask threshold, and altered_histogram
+            and authentic_histogram, the numbers of truly altered and authentic pixels by
+            P(altered), whether shown or not, int32 [BINS], null where the truth is not known.
         """
         missing, facts = self.missing, self._facts
         formats = facts.formats()
@@ -141,7 +172,9 @@ class PredictionColumns:
         columns = _label_columns(self._run, self._raw, missing)
         columns |= domain_columns(self._run, facts.shorter_side, formats, self._distances, missing)
         columns["duplicate_of_train"] = _duplicates(self._run, facts, missing, own_validation)
-        columns |= self._masks.columns(missing) if self._masks else {}
+        if self._masks:
+            shown = mask_is_shown(columns["p_fake"].values, self._run.mask_threshold)
+            columns |= self._masks.columns(shown, missing)
         return Table(columns | {"error": Column.texts(errors)})
 
 
@@ -161,14 +194,24 @@ def recalibrate(table: "pa.Table", run: Run) -> "pa.Table":
         run: with the calibration, threshold and abstention band that are wanted.
     """
     raw, missing = _class_probabilities(table, run)
-    for name, column in (_label_columns(run, raw, missing) | update_domain(table, run)).items():
+    columns = _label_columns(run, raw, missing) | update_domain(table, run)
+    if "mask_shown" in table.column_names:  # they all are, in predictions without calibration
+        shown = mask_is_shown(columns["p_fake"].values, run.mask_threshold)
+        fractions = table["altered_fraction"].to_numpy()
+        columns["altered_fraction"] = Column(np.where(shown, fractions, 0), missing)
+        columns["mask_shown"] = Column(shown, missing)
+    for name, column in columns.items():
         table = table.set_column(table.column_names.index(name), name, column.to_arrow())
     return table
 
 
 def uncalibrated(run: Run) -> Run:
-    """Return the run without calibration, so that P(fake) is the detector's own score."""
-    return run.with_calibration(None, None, {}, None, run.threshold)
+    """Return the run without calibration, so that P(fake) is the detector's own score.
+
+    It shows every mask.
+    """
+    run = run.with_calibration(None, None, {}, None, run.threshold)
+    return run.with_info(mask_threshold=None)
 
 
 def raw_logits(table: "pa.Table", run: Run) -> np.ndarray:
@@ -216,10 +259,11 @@ class _MaskColumns:
         if self._known is not None and self._known[mask.index]:
             self._histograms[:, mask.index] = count_pixels(mask.altered, mask.truth > 0)
 
-    def columns(self, missing: np.ndarray) -> dict[str, Column]:
-        found = {"altered_fraction": Column(self._fractions, missing)}
+    def columns(self, shown: np.ndarray, missing: np.ndarray) -> dict[str, Column]:
+        found = {"altered_fraction": Column(np.where(shown, self._fractions, 0), missing)}
         if self._known is None:
             return found
+        found["mask_shown"] = Column(shown, missing)
         for name, counts in zip(("altered_histogram", "authentic_histogram"), self._histograms):
             found[name] = Column(counts, missing | ~self._known)
         return found

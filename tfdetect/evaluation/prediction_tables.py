@@ -124,17 +124,18 @@ def terminal(table: Table) -> str:
     classes = [c for c in table.column_names if c.startswith("probability_")]
     authentic = classes[0].removeprefix("probability_") if classes else ""
     classes = classes if len(classes) > 2 else []  # for two classes P(fake) is enough
-    masks = "altered_fraction" in table.column_names
+    masks = [c for c in ("altered", "copied") if f"{c}_fraction" in table.column_names]
     domain = table["in_domain"].null_count < table.num_rows
     copies = True in table["duplicate_of_train"].to_pylist()
-    columns = 2 + len(classes) + masks + domain + copies
+    columns = 2 + len(classes) + len(masks) + domain + copies
     rows = []
     for row in table.to_pylist():
         if row["error"] is not None:
             rows.append([row["path"], *[None] * columns, row["error"]])
             continue
         numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
-        numbers += [f"{row['altered_fraction']:.1%}"] if masks else []
+        fractions = [row[f"{c}_fraction"] for c in masks]
+        numbers += [None if f is None else f"{f:.1%}" for f in fractions]
         verdict = row["verdict"]
         if row["inconclusive"]:
             side = verdict == authentic
@@ -144,7 +145,7 @@ def terminal(table: Table) -> str:
         rows.append([row["path"], verdict, *numbers, *notes, None])
     headers = ["file", "verdict", "P(fake)"]
     headers += [f"P({name.removeprefix('probability_')})" for name in classes]
-    headers += ["altered"] if masks else []
+    headers += masks
     headers += (["in domain"] if domain else []) + (["training image"] if copies else [])
     headers += ["error"]
     if all(row[-1] is None for row in rows):

@@ -14,7 +14,12 @@ from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
 from tfdetect.data.loading import Change, native_images, view_dataset
 from tfdetect.data.sources import Files, Masks, Records
-from tfdetect.evaluation.prediction_columns import MaskPrediction, PredictionColumns, ScoredBatch
+from tfdetect.evaluation.prediction_columns import (
+    MaskPrediction,
+    PredictionColumns,
+    ScoredBatch,
+    rows_kept,
+)
 from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.models.feature_distance import with_features
 from tfdetect.models.inference import Scores, predicts_masks, score_images, score_views
@@ -80,19 +85,23 @@ def predict_files(
     on_mask: Callable[[MaskPrediction], None] | None = None,
     max_pixels: int = MAX_PIXELS,
     from_pixels: Sequence[bool] = (),
+    on_stop: Callable[[Table], None] | None = None,
 ) -> Table:
     """Return the table of `PredictionColumns` for files, with the column path first.
 
     Args:
+        on_stop: called with the rows so far if a signal ends the work; see `rows_kept`.
         from_pixels: whether each file was written by tfdetect from an array of pixels, whose
             format says nothing; by default none was.
     """
     texts = [from_os(path) for path in paths]
     source = Files.checked(texts, max_pixels)
+    names = Column.texts(texts)
     table = _predict_source(
-        run, detector, source, batch_size, progress, on_mask=on_mask, from_pixels=from_pixels
-    )
-    return table.with_first("path", Column.texts(texts))
+        run, detector, source, batch_size, progress, on_mask=on_mask, from_pixels=from_pixels,
+        on_stop=on_stop and (lambda rows: on_stop(rows.with_first("path", names))),
+    )  # fmt: skip
+    return table.with_first("path", names)
 
 
 def predict_source(
@@ -146,11 +155,16 @@ def _predict_source(
     from_pixels: Sequence[bool] = (),
     own_validation: bool = False,
     alter: Alter | None = None,
+    on_stop: Callable[[Table], None] | None = None,
 ) -> Table:
     truth_known = truth.known if truth else None
     scorer = detector if isinstance(detector, Scorer) else Scorer(run, detector)
     columns = PredictionColumns(run, len(source), scorer.predicts_masks, truth_known, on_mask)
-    with console.progress(len(source), "predicting", "images", shown=progress) as bar:
+    nothing = [None] * len(source)
+    with (
+        rows_kept(on_stop, lambda: columns.table(nothing, from_pixels, own_validation)),
+        console.progress(len(source), "predicting", "images", shown=progress) as bar,
+    ):
         for batch in score_source(run, scorer, source, batch_size, truth, change, alter):
             columns.add(batch)
             bar.advance(len(batch.indices))

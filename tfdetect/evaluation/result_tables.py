@@ -199,7 +199,8 @@ def mask_table(result: dict[str, Any]) -> ResultTable | None:
     ])  # fmt: skip
     return ResultTable(
         "Masks", ["metric", *parts], [row for row in rows if set(row[1:]) != {"-"}],
-        "A pixel counts as altered from P(altered) 0.5 on. The empty mask of an authentic image "
+        "A pixel counts as altered from P(altered) 0.5 on, in images whose P(fake) reaches the "
+        "run's mask threshold. The empty mask of an authentic image "
         "has IoU 1. The best threshold is chosen on these very images, so it is optimistic.",
     )  # fmt: skip
 

@@ -60,6 +60,23 @@ def threshold_sentence(run: Run) -> str:
     return f"The verdict is fake from P(fake) {run.threshold:.3f} on{why}.{inconclusive}{adapted}"
 
 
+def mask_threshold_sentence(run: Run) -> str:
+    """Return when the mask of an image is empty; "" if the run predicts none."""
+    if not run.predicts_masks:
+        return ""
+    chosen = run.info.mask_threshold
+    if chosen is None:
+        return "Every mask is shown, also those of images with a low P(fake)."
+    text = f"The mask of an image is empty where P(fake) is below {chosen.threshold:.3f}"
+    if chosen.empty is None or chosen.empty_bound is None:
+        return f"{text}."
+    return (
+        f"{text}. This was chosen on {chosen.authentic:,} authentic images of {chosen.dataset} so "
+        f"that at least {chosen.empty:.0%} of new images like these get an empty mask, on average "
+        f"over such choices (in 95 of 100 at least {chosen.empty_bound:.0%})."
+    )
+
+
 def adaptation_sentence(run: Run) -> str:
     """Return to which images the run was adapted after its training; "" if to none."""
     adapted = run.info.adaptation

@@ -40,6 +40,7 @@ from tfdetect.evaluation.run_description import (
     calibration_sentence,
     describe_detector,
     facts,
+    mask_threshold_sentence,
     pixel_sizes,
     threshold_sentence,
 )
@@ -230,7 +231,8 @@ class _SplitReport:
         ]  # fmt: skip
         found = result_tables.mask_table(self.result)
         coverage = result_tables.coverage_table(self.result)
-        return join(_html(found, caption=False), _html(coverage), figures(pictures, "wide"))
+        rule = text(mask_threshold_sentence(self.run)) if found is not None else None
+        return join(rule, _html(found, caption=False), _html(coverage), figures(pictures, "wide"))
 
     def by_part(self, kind: str) -> Markup:
         """Return the metrics of each dataset or generator."""

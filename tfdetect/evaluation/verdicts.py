@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfdetect.core.run import EPSILON
+from tfdetect.core.run import EPSILON, MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration
 
 
@@ -26,6 +26,29 @@ def is_inconclusive(p_fake: Any, band: tuple[float, float]) -> np.ndarray:
     """
     p_fake = np.asarray(p_fake, np.float32)
     return (p_fake >= np.float32(band[0])) & (p_fake < np.float32(band[1]))
+
+
+def mask_is_shown(p_fake: Any, threshold: float) -> np.ndarray:
+    """Return for each P(fake) whether the image's mask is shown, bool; else its mask is empty.
+
+    Args:
+        p_fake: P(fake).
+        threshold: `Run.mask_threshold`.
+    """
+    return is_fake(p_fake, threshold)
+
+
+def shown_mask(altered: np.ndarray, p_fake: float, threshold: float) -> np.ndarray:
+    """Return P(altered) of an image, below 0.5 everywhere if its mask is not shown.
+
+    Args:
+        altered: P(altered), float32 [H, W].
+        p_fake: of the image.
+        threshold: `Run.mask_threshold`.
+    """
+    if mask_is_shown(p_fake, threshold):
+        return altered
+    return np.minimum(altered, np.float32(MAX_AUTHENTIC))
 
 
 def calibrated(table: np.ndarray, calibration: Calibration | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from tfdetect.core.text import from_os, to_os
 from tfdetect.data.sources import Files
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.evaluation.verdict_words import percent
-from tfdetect.evaluation.verdicts import is_fake
+from tfdetect.evaluation.verdicts import is_fake, shown_mask
 from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, views_of
 from tfdetect.forensics.evidence import Evidence, evidence
 from tfdetect.forensics.file_metadata import Fact, format_of, read_metadata
@@ -90,6 +90,7 @@ def examine(
     detector, altered = explainer.detector, None
     if predicts_masks(detector):
         altered = predict_images(detector, image[None], run.views)[1].numpy()[0, ..., 0]
+        altered = shown_mask(altered, row["p_fake"], run.mask_threshold)
     image = image.numpy()
     views, view = _views(run, image, altered)
     view_image = _middle_window(views[view])

@@ -167,8 +167,8 @@ def _evidence(found: Examination) -> Markup:
     pictures = []
     if known.copies is not None and known.copies.found:
         pictures.append(picture(
-            copy_overlay(image, known.copies), "The image with copied regions in red and their "
-            "sources in blue", "Copied regions", "Red regions look like copies of the blue ones. "
+            copy_overlay(image, known.copies), "The image with copied regions in yellow and their "
+            "sources in blue", "Copied regions", "Yellow regions look like copies of blue ones. "
             "Which of the two is the copy is a guess.",
         ))  # fmt: skip
     if known.history is not None and known.history.differs.any():

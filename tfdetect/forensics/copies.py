@@ -13,9 +13,14 @@ It needs OpenCV, which is imported when it is first used.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tfdetect.core.limits import MAX_PIXELS
+from tfdetect.imaging.jpeg_tables import jpeg_quality
+from tfdetect.imaging.pillow import opened
 
 MAX_SIDE = 1024  # pixels; larger images are shrunk first
 MIN_SIDE = 48  # pixels; in smaller images nothing is looked for
@@ -139,6 +144,30 @@ def find_copies(image: np.ndarray, quality: float | None = None) -> Copies:
         )
     found.sort(key=lambda copy: -copy.area)
     return Copies(copied, sources & ~copied, tuple(found))
+
+
+def find_copies_in_file(
+    file: str | Path, pixels: np.ndarray, max_pixels: int = MAX_PIXELS
+) -> Copies | None:
+    """Find copied regions in an image file, whose JPEG quality is read from it.
+
+    Args:
+        file: the file.
+        pixels: the decoded image, uint8 [H, W, 3].
+        max_pixels: images with more pixels are refused.
+
+    Returns:
+        The copies; None where OpenCV is not installed.
+    """
+    try:
+        with opened(file, max_pixels) as image:
+            quality, _ = jpeg_quality(getattr(image, "quantization", None) or {})
+    except Exception:  # Pillow raises many kinds; a lossless file is the stricter assumption
+        quality = None
+    try:
+        return find_copies(pixels, quality)
+    except ImportError:
+        return None
 
 
 def _candidates(cv2: Any, gray: np.ndarray) -> Iterator[np.ndarray]:

@@ -6,10 +6,15 @@ enlarged again. Fills that need a model or a solver are made by `tfdetect.synthe
 """
 
 import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
 
 import tensorflow as tf
+from pydantic import Field
 
 from tfdetect.imaging.geometry import fold_in, take, to_uint8
+
+Fill = Literal["copied", "spliced", "smooth", "resampled"]
 
 _MAX_STROKES = 3  # in a mask
 _MAX_SEGMENTS = 11  # in a stroke
@@ -25,6 +30,7 @@ def random_forgery(
     max_area: float = 0.4,
     edge: int = 2,
     label: int = 1,
+    fills: Annotated[Sequence[Fill], Field(min_length=1)] = get_args(Fill),
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
     """Alter a region of authentic images with `probability`, and change their targets to fake.
@@ -38,6 +44,7 @@ def random_forgery(
         max_area: largest altered area.
         edge: width in pixels of the soft edge inside the mask.
         label: the class of altered images, if there are several fake classes.
+        fills: what regions are filled with, each as often; a repeated name is more frequent.
         masks: uint8 [B, H, W, 1], or None; 1 where altered.
 
     Returns:
@@ -49,11 +56,16 @@ def random_forgery(
     chosen = (u[0] < probability) & (fake == 0)
     holes = free_form_masks(fold_in(seed, 2), (count, height, width), min_area, max_area)
     holes &= chosen[:, None, None, None]
-    kinds = tf.stack([
-        _copied(images, fold_in(seed, 3)), _spliced(images, fold_in(seed, 4)),
-        _smooth(images, holes), _resampled(images),
-    ])  # fmt: skip
-    kind = tf.cast(u[1] * kinds.shape[0], tf.int32)
+    makers = {
+        "copied": lambda: _copied(images, fold_in(seed, 3)),
+        "spliced": lambda: _spliced(images, fold_in(seed, 4)),
+        "smooth": lambda: _smooth(images, holes),
+        "resampled": lambda: _resampled(images),
+    }
+    names = [name for name in makers if name in fills]
+    kinds = tf.stack([makers[name]() for name in names])
+    numbers = tf.constant([names.index(name) for name in fills])
+    kind = tf.gather(numbers, tf.cast(u[1] * len(fills), tf.int32))
     filled = tf.gather(tf.transpose(kinds, [1, 0, 2, 3, 4]), kind, batch_dims=1)
     alpha = _soften(holes, edge)
     pixels = tf.cast(images, tf.float32)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,11 +165,14 @@ class LightDetector:
         assert means[0] is not None
         return means[0], means[1]
 
-    def score_pixels(self, image: np.ndarray) -> LightScores:
+    def score_pixels(
+        self, image: np.ndarray, on_tiles: Callable[[int, int], None] | None = None
+    ) -> LightScores:
         """Return what the detector computes of one image, with P(altered) of its pixels.
 
         Args:
             image: uint8 [H, W, 3], of any size.
+            on_tiles: see `light.tiles.by_tiles`.
         """
         [view] = self.run.views
         features = []
@@ -181,7 +184,7 @@ class LightDetector:
 
         if view.policy.startswith("window"):
             small = view.policy.removeprefix("window_")
-            tables, mask = by_tiles(image, view.size, small, predict)
+            tables, mask = by_tiles(image, view.size, small, predict, on_tiles)
             table = tables[[tables[:, 0].argmin()]]  # a forgery may be local
         else:
             table, masks = predict(resize(image, view.size, view.policy)[None])

@@ -11,7 +11,12 @@ from tfdetect.core.columns import Column, Table
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
-from tfdetect.evaluation.prediction_columns import MaskPrediction, PredictionColumns, ScoredBatch
+from tfdetect.evaluation.prediction_columns import (
+    MaskPrediction,
+    PredictionColumns,
+    ScoredBatch,
+    rows_kept,
+)
 from tfdetect.imaging.facts import facts_of
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError, read_bytes
 from tfdetect.imaging.pillow import read_rgb
@@ -54,6 +59,7 @@ def predict_files(
     max_pixels: int = MAX_PIXELS,
     from_pixels: Sequence[bool] = (),
     threads: int | None = None,
+    on_stop: Callable[[Table], None] | None = None,
 ) -> Table:
     """Return the table of `evaluation.predictions.predict_files`.
 
@@ -66,6 +72,7 @@ def predict_files(
         max_pixels: images with more pixels are refused.
         from_pixels: see `PredictionColumns.table`.
         threads: that decode files; by default one for each core.
+        on_stop: called with the rows so far if a signal ends the work; see `rows_kept`.
     """
     run, masks = detector.run, detector.run.predicts_masks
     columns = PredictionColumns(run, len(paths), masks, on_mask=on_mask)
@@ -78,8 +85,19 @@ def predict_files(
             return error
         return image_parts(run, image), facts
 
+    def rows() -> Table:
+        table = columns.table(errors, from_pixels)
+        return table.with_first("path", Column.texts([from_os(path) for path in paths]))
+
     size = 1 if masks else batch_size
-    with console.progress(len(paths), "predicting", "images", shown=progress) as bar:
+    with (
+        rows_kept(on_stop, rows),
+        console.progress(len(paths), "predicting", "images", shown=progress) as bar,
+    ):
+
+        def show_tiles(done: int, total: int) -> None:
+            bar.set_note(f"tile {done:,} of {total:,}" if done < total else "")
+
         for first, loaded in _in_batches(load, paths, size, threads or len(allowed_cores())):
             good = []
             for index, each in enumerate(loaded, first):
@@ -88,21 +106,22 @@ def predict_files(
                 else:
                     good.append((index, *each))
             if good:
-                columns.add(score_images(detector, good))
+                columns.add(score_images(detector, good, show_tiles))
             bar.advance(len(loaded))
-    texts = [from_os(path) for path in paths]
-    table = columns.table(errors, from_pixels)
-    return table.with_first("path", Column.texts(texts))
+    return rows()
 
 
 def score_images(
-    detector: LightDetector, items: list[tuple[int, list[np.ndarray], np.ndarray]]
+    detector: LightDetector,
+    items: list[tuple[int, list[np.ndarray], np.ndarray]],
+    on_tiles: Callable[[int, int], None] | None = None,
 ) -> ScoredBatch:
     """Return what the detector computes of some images; with masks, of one.
 
     Args:
         detector: of a run.
         items: number, what `image_parts` returns, and facts of each image.
+        on_tiles: see `light.tiles.by_tiles`.
     """
     numbers, parts, facts = zip(*items)
     indices = np.array(numbers)
@@ -110,7 +129,7 @@ def score_images(
         scores = detector.score(parts)
         return ScoredBatch(indices, scores.table, np.stack(facts), scores.features)
     [[image]] = parts
-    scores = detector.score_pixels(image)
+    scores = detector.score_pixels(image, on_tiles)
     assert scores.mask is not None
     mask = MaskPrediction(numbers[0], image, scores.mask, np.zeros(image.shape[:2], np.uint8))
     return ScoredBatch(indices, scores.table, np.stack(facts), scores.features, [mask])

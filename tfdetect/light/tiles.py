@@ -13,6 +13,7 @@ def by_tiles(
     size: tuple[int, int],
     small: str,
     predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    on_tiles: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Apply a detector to an image by tiles.
 
@@ -23,6 +24,7 @@ def by_tiles(
             black.
         predict: from tiles uint8 [n, *size, 3] to outputs float32 [n, C] and maps float32
             [n, *size].
+        on_tiles: called with the number of tiles that are done and that of all.
 
     Returns:
         Outputs float32 [tiles, C] and a map float32 [H, W]. Where tiles overlap, their maps are
@@ -38,6 +40,8 @@ def by_tiles(
         output, predicted = predict(np.stack(tiles))
         outputs.append(output)
         maps.append(predicted)
+        if on_tiles is not None:
+            on_tiles(min(begin + CHUNK, len(corners)), len(corners))
     tiled = np.concatenate(maps).reshape(len(rows), len(columns), *size)
     whole = _join(tiled, rows, columns, image.shape[0], image.shape[1])
     return np.concatenate(outputs), whole[top : top + height, left : left + width]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from tfdetect.core import registry
@@ -290,11 +291,29 @@ def _load_backbone(backbone: keras.Model, path: Path) -> None:
         raise UserError(f"model.weights: {file} cannot be read: {error}") from error
     nested = [layer for layer in source.layers if isinstance(layer, keras.Model)]
     for candidate in [*nested, source]:
-        shapes = [v.shape for v in candidate.weights]
-        if shapes == [v.shape for v in backbone.weights]:
-            backbone.set_weights(candidate.get_weights())
+        values = _fitting(candidate.get_weights(), backbone)
+        if values is not None:
+            backbone.set_weights(values)
             return
     raise UserError(
         f"model.weights: {file} contains no backbone of the same layers as {backbone.name}. Set "
         "model.backbone and model.options to those of that run."
     )
+
+
+def _fitting(values: list[np.ndarray], backbone: keras.Model) -> list[np.ndarray] | None:
+    """Return the weights of a network as a backbone takes them; None if they do not fit.
+
+    Where the backbone reads a front-end's channels behind those that the network reads, the first
+    kernel gets zeros for them, so that both compute the same at first.
+    """
+    shapes = [tuple(v.shape) for v in backbone.weights]
+    if [v.shape for v in values] == shapes:
+        return values
+    if len(values) != len(shapes) or [v.shape for v in values[1:]] != shapes[1:]:
+        return None
+    first, wanted = values[0], shapes[0]
+    more = wanted[-2] - first.shape[-2] if len(wanted) == first.ndim == 4 else 0
+    if more < 1 or (*first.shape[:2], wanted[-2], first.shape[-1]) != wanted:
+        return None
+    return [np.pad(first, [(0, 0), (0, 0), (0, more), (0, 0)]), *values[1:]]

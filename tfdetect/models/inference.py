@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from tfdetect.core.run import MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration, View
 from tfdetect.imaging.geometry import resize, restore, to_uint8
 from tfdetect.imaging.tiles import by_tiles
@@ -13,7 +14,6 @@ from tfdetect.models.feature_distance import feature_width, features_of_images
 from tfdetect.models.top_pixels import TopPixels
 
 EPSILON = 1e-7  # lowest probability before a logarithm
-MAX_AUTHENTIC = 0.499  # highest P(altered) of a pixel in an image that is called authentic
 
 
 def predicts_masks(detector: keras.Model) -> bool:
@@ -63,6 +63,21 @@ def calibrated(table: tf.Tensor, calibration: Calibration | None) -> tf.Tensor:
         logit = calibration.scale * logit + calibration.shift
     kinds = fakes / tf.maximum(fake, EPSILON)
     return tf.concat([tf.sigmoid(-logit), kinds * tf.sigmoid(logit)], axis=1)
+
+
+def shown_masks(masks: tf.Tensor, p_fake: tf.Tensor, threshold: float) -> tf.Tensor:
+    """Return P(altered) of images; `evaluation.verdicts.shown_mask` does so without TensorFlow.
+
+    Args:
+        masks: P(altered), float32 [B, H, W, 1].
+        p_fake: float32 [B].
+        threshold: P(fake) from which a mask is shown.
+
+    Returns:
+        float32 [B, H, W, 1], below 0.5 everywhere in images whose P(fake) is below the threshold.
+    """
+    shown = (p_fake >= threshold)[:, None, None, None]
+    return tf.where(shown, masks, tf.minimum(masks, MAX_AUTHENTIC))
 
 
 class Scores(NamedTuple):

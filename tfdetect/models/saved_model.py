@@ -28,7 +28,8 @@ file has NaN as its probabilities and "" as its verdict; the others are not affe
 
 Detectors that predict masks also return P(altered) of each pixel: serving_default as mask,
 float32 [B, H, W, 1]; encoded as mask_png_bytes, string [B], gray PNG of each image's size, 255 for
-1. TensorFlow Serving encodes outputs with such a name as base64.
+1. Where p_fake is below the run's mask threshold, it is below 0.5 everywhere. TensorFlow Serving
+encodes outputs with such a name as base64.
 """
 
 from collections.abc import Callable
@@ -54,6 +55,7 @@ from tfdetect.models.inference import (
     predicts_masks,
     score_images,
     score_views,
+    shown_masks,
 )
 from tfdetect.models.saving import load_detector
 
@@ -93,12 +95,16 @@ def export_saved_model(
             **masks,
         }
 
+    def shown(table: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+        p_fake = tf.reduce_sum(calibrated(table, run.calibration)[:, 1:], axis=1)
+        return shown_masks(masks, p_fake, run.mask_threshold)
+
     def images_endpoint(images: tf.Tensor) -> dict[str, tf.Tensor]:
         count, *size, _ = tf.unstack(tf.shape(images))
         known = {"side": tf.fill([count], tf.minimum(*size))}
         if has_masks:
             scores = score_images(detector, images, views)
-            return named(scores, known, mask=scores.masks)
+            return named(scores, known, mask=shown(scores.table, scores.masks))
         parts = [windows(images, v.size, v.policy, v.crops, v.equalize) for v in views]
         return named(score_views(detector, parts), known)
 
@@ -111,7 +117,8 @@ def export_saved_model(
             image, error = _decoded(data, webp)
             table, features, masks = score_images(detector, image[None], views)
             assert masks is not None
-            mask = tf.io.encode_png(tf.cast(tf.round(masks[0] * 255), tf.uint8))
+            mask = tf.round(shown(table, masks)[0] * 255)
+            mask = tf.io.encode_png(tf.cast(mask, tf.uint8))
             features = tf.zeros([1, 0]) if features is None else features
             return table[0], features[0], mask, _shorter_side(image), error
 

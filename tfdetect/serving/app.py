@@ -135,6 +135,7 @@ class ModelInfo(BaseModel):
     class_names: list[str] = Field(description="in label order; the first one is authentic")
     predicts_masks: bool
     threshold: float
+    mask_threshold: float | None = Field(description="P(fake) from which a mask is not empty")
     prior: float | None
     image_size: list[list[int]] = Field(description="height and width that the detector sees")
     dataset: str
@@ -347,6 +348,7 @@ def _model_info(run: Any) -> dict[str, Any]:
         "class_names": list(run.class_names),
         "predicts_masks": run.predicts_masks,
         "threshold": run.threshold,
+        "mask_threshold": run.mask_threshold if run.predicts_masks else None,
         "prior": run.info.prior,
         "image_size": [list(view.size) for view in run.views],
         "dataset": run.info.dataset.name,

@@ -123,6 +123,7 @@ def _settings(detector: LightDetector) -> dict[str, Any]:
         "calibration": calibration
         and calibration.model_dump(mode="json", include={"scale", "shift", "knots"}),
         "threshold": run.threshold,
+        "mask_threshold": run.mask_threshold,
         "band": run.abstention_band,
         "domain": domain and domain.model_dump(mode="json", include={"limit", "rest"}),
         "training": {

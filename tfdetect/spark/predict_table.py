@@ -96,8 +96,9 @@ def predict_to_table(
     )  # fmt: skip
     what = {
         "task": "predict", "run": run.name, "files of the run": task.digest,
-        "threshold": run.threshold, "prior": run.info.prior, "crops": run.views[0].crops,
-        "flips": run.info.flips, "runtime": runtime, "max_pixels": max_pixels,
+        "threshold": run.threshold, "mask_threshold": run.mask_threshold, "prior": run.info.prior,
+        "crops": run.views[0].crops, "flips": run.info.flips, "runtime": runtime,
+        "max_pixels": max_pixels,
     }  # fmt: skip
     if cluster.folder is None and storage.address_of(output) is not None:
         raise UserError(

@@ -7,6 +7,7 @@ import {byTiles} from "./tiles.js";
 
 const EPSILON = 1e-7;  // of a probability, before its logarithm
 const THRESHOLD = 0.5;  // P(altered) from which a pixel counts as altered
+const MAX_AUTHENTIC = 0.499;  // highest P(altered) of a pixel where no mask is shown
 const runtime = new URL("../npm/onnxruntime-web/dist/", import.meta.url).href;
 ort.env.wasm.numThreads = 1;  // more need headers that a plain static host does not send
 ort.env.wasm.wasmPaths = {
@@ -36,9 +37,11 @@ export class Detector {
       ? await this.scorePixels(image, onProgress) : await this.score(image);
     const row = this.verdict(scores, image);
     if (!scores.mask) return {row};
-    const marked = scores.mask.reduce((count, p) => count + (p >= THRESHOLD), 0);
+    const shown = row.p_fake >= Math.fround(this.settings.mask_threshold);
+    const most = shown ? 1 : MAX_AUTHENTIC;
+    const marked = shown ? scores.mask.reduce((count, p) => count + (p >= THRESHOLD), 0) : 0;
     row.altered_fraction = marked / scores.mask.length;
-    return {row, mask: Uint8Array.from(scores.mask, (p) => rint(p * 255))};
+    return {row, mask: Uint8Array.from(scores.mask, (p) => rint(Math.min(p, most) * 255))};
   }
 
   async run(feeds) {

@@ -91,7 +91,7 @@ def mask_metrics(pixels: PixelCounts) -> Metrics:
 
     def metrics(weights: np.ndarray) -> dict[str, float]:
         w = weights.astype(np.float64)
-        tps, fps, fns, tns = (float(w @ x) for x in (tp, fp, fn, tn))
+        tps, fps, fns, tns = (w @ x for x in (tp, fp, fn, tn))
         ap, auc = _ap_and_auc((w @ positive)[None], (w @ negative)[None])
         marks = np.cumsum((w * altered)[order])[ends], np.cumsum((w * ~altered)[order])[ends]
         with np.errstate(invalid="ignore", divide="ignore"):

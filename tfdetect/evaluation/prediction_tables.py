@@ -133,7 +133,7 @@ def terminal(table: Table) -> str:
         if row["error"] is not None:
             rows.append([row["path"], *[None] * columns, row["error"]])
             continue
-        numbers = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
+        numbers: list[str | None] = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
         fractions = [row[f"{c}_fraction"] for c in masks]
         numbers += [None if f is None else f"{f:.1%}" for f in fractions]
         verdict = row["verdict"]

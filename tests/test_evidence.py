@@ -277,3 +277,13 @@ def test_files_are_examined_without_tensorflow_and_scipy(tmp_path, photo):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "Inconclusive\n", done.stderr
+
+
+def test_credentials_that_cannot_be_read_are_said_in_the_headline(monkeypatch):
+    monkeypatch.setitem(sys.modules, "c2pa", None)  # as where it is not installed
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(data, "PNG")
+    found = evidence(data.getvalue() + b"jumb c2pa", [])
+    line = next(each for each in found.lines if each.name == "content_credentials")
+    assert line.finding == "Present, but not read. To read them: pip install 'tfdetect[c2pa]'."
+    assert "which may say where it comes from" in found.reasons[0]

@@ -17,6 +17,7 @@ from tfdetect.data.sources import Files, image_source
 from tfdetect.evaluate import main as evaluate_command
 from tfdetect.evaluation.attacks import Attacker, parse_attacks
 from tfdetect.evaluation.predictions import predict_source
+from tfdetect.evaluation.robustness import file_name
 from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
 from tfdetect.models.saving import load_detector
 
@@ -153,6 +154,14 @@ def test_attacks_stay_in_their_ball_and_mislead(shared_run):
         assert (half[0] == tried[0][6:]).mean() > 0.99
     assert 0 < gains["square:2/255"] < gains["square:8/255"] < gains["pgd:8/255"]
     assert gains["square:2/255"] < gains["pgd:2/255"] < gains["pgd:8/255"]
+
+
+def test_attacks_alone_have_files_of_their_own():
+    result, attack = {"metrics": {}}, {"metrics": {}, "budget": 3}
+    both = {"none": result, "blur:1": result, "pgd:2/255": attack}
+    assert file_name({"degradations": {"none": result, "pgd:2/255": attack}}) == "attacks"
+    assert file_name({"degradations": both}) == "degradations"
+    assert file_name({"degradations": {"none": result, "blur:1": result}}) == "degradations"
 
 
 def test_evaluate_attacks(shared_run, tmp_path, capsys):

@@ -6,6 +6,7 @@ import sys
 from tfdetect.core import console
 from tfdetect.core.cli import EXIT_ERROR, run_command
 from tfdetect.core.errors import nearest
+from tfdetect.core.packages import has_tensorflow
 
 # Commands by task: name and what it does.
 TASKS = {
@@ -40,6 +41,7 @@ TASKS = {
         "extract-faces": "crop faces from images, and masks from FaceForensics++",
     },
 }
+LIGHT = ("predict", "serve")  # the commands of tfdetect-light
 COMMANDS = {name: text for task in TASKS.values() for name, text in task.items()}
 
 
@@ -50,12 +52,17 @@ def help_text() -> str:
         "usage: tfdetect COMMAND [...]", "",
         "Train, evaluate and deploy detectors of AI-generated and altered images.",
     ]  # fmt: skip
+    full = has_tensorflow()
     for task, commands in TASKS.items():
+        commands = {name: text for name, text in commands.items() if full or name in LIGHT}
+        if not commands:
+            continue
         lines += ["", f"{task}:", *(f"  {name:<{width}}  {t}" for name, t in commands.items())]
     lines += [
+        *([] if full else ["", "All other commands need: pip install tfdetect"]),
         "", "examples:",
-        "  # first training, on the built-in demonstration; about two minutes",
-        "  tfdetect train --dataset demo",
+        *(["  # first training, on the built-in demonstration; two to three minutes",
+           "  tfdetect train --dataset demo"] if full else []),
         "  # a verdict on your own image",
         "  tfdetect predict photo.jpg",
         "",

@@ -195,8 +195,7 @@ def _localizer_verdicts(
     except UserError:
         return []
     localizer = api.load(run)
-    rows = localizer.predict(images, progress=not args.quiet,
-                             max_pixels=args.max_pixels or MAX_PIXELS)  # fmt: skip
+    rows = localizer.predict(images, progress=False, max_pixels=args.max_pixels or MAX_PIXELS)
     return [(localizer.run, list(rows))]
 
 

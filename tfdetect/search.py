@@ -34,7 +34,7 @@ def parser() -> cli.Parser:
         metavar="NAME|FILE",
         help="which values of the experiment vary, and how: a shipped search space or a YAML file",
     )
-    cli.add_experiment(what)
+    cli.add_experiment(what, "the space's, or else the dataset's own")
     what.add_argument("--trial-set", dest="trial_overrides", action="append", default=[],
                       metavar="KEY=VALUE", help="change one value in the trials alone, for example "
                       "training.epochs=3; the best experiment keeps its own; "

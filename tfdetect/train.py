@@ -16,7 +16,7 @@ def parser() -> cli.Parser:
         "continues it.",
         examples=[
             ("tfdetect train --dataset demo",
-             "first try, on the built-in demonstration; about two minutes on a CPU"),
+             "first try, on the built-in demonstration; two to three minutes on a CPU"),
             ("tfdetect train --dataset path/to/folder",
              "your own images: one folder per class, e.g. real/ and fake/"),
             ("tfdetect train --dataset cifake --experiment cifake_small_resnet "

@@ -191,7 +191,8 @@ def measure_robustness(
         crops, flips, batch_size, max_pixels, progress, log: see `evaluate`.
 
     Returns:
-        The content of degradations.json as `values`.
+        The content of degradations.json, or of attacks.json where there are attacks alone, as
+        `values`.
     """
     if not degradations and not attacks:
         raise UserError("Give degradations, attacks, or both.")
@@ -203,7 +204,7 @@ def measure_robustness(
     from tfdetect.data.describe import read_data
     from tfdetect.data.plan import splits_to_evaluate
     from tfdetect.evaluation.attacks import parse_attacks
-    from tfdetect.evaluation.robustness import degrade
+    from tfdetect.evaluation.robustness import degrade, file_name
     from tfdetect.imaging.degradations import parse_degradations
 
     wanted = parse_degradations(degradations) if degradations else []
@@ -216,7 +217,7 @@ def measure_robustness(
         values = degrade(
             staged, catalog, split, wanted, folder, batch_size, log, chosen
         )  # fmt: skip
-    return Results(run, values, target, target / "degradations.html")
+    return Results(run, values, target, target / f"{file_name(values)}.html")
 
 
 @checked

@@ -118,10 +118,10 @@ def add_dataset(
                    "nature, ...)")  # fmt: skip
 
 
-def add_experiment(p: Arguments) -> None:
+def add_experiment(p: Arguments, default: str = "the dataset's own") -> None:
     """Add --experiment, --model and --set."""
     p.add_argument("--experiment", metavar="NAME|FILE", help="training configuration: a shipped "
-                   "experiment or a YAML file (default: the dataset's own)")  # fmt: skip
+                   f"experiment or a YAML file (default: {default})")  # fmt: skip
     p.add_argument("--model", metavar="NAME", help="a published detector, see 'tfdetect models'; "
                    "trained by its own recipe or, with --experiment, by that one")  # fmt: skip
     add_set(p)

@@ -130,6 +130,12 @@ def degrade(
     return found
 
 
+def file_name(found: dict[str, Any]) -> str:
+    """Return the name, without ending, of the files of a result: attacks alone have their own."""
+    others = {*found["degradations"]} - {UNDEGRADED, *_attacked(found["degradations"])}
+    return "degradations" if others or not _attacked(found["degradations"]) else "attacks"
+
+
 def _altering(attacker: Attacker, attack: Attack, fake: np.ndarray) -> Alter:
     """Return the attack as a change of batches of views of the images with these labels."""
     return lambda numbers, images: attacker(attack, images, fake[numbers], numbers)
@@ -144,14 +150,15 @@ def _write(
     scores: dict[str, np.ndarray],
     output: Path,
 ) -> None:
+    name = file_name(found)
     (output / "figures").mkdir(parents=True, exist_ok=True)
-    (output / "figures" / "degradations.png").unlink(missing_ok=True)
-    write_text(output / "degradations.json", json.dumps(found, indent=2) + "\n")
+    (output / "figures" / f"{name}.png").unlink(missing_ok=True)
+    write_text(output / f"{name}.json", json.dumps(found, indent=2) + "\n")
     columns = {"path": rows["path"], "label": rows["label"]}
     columns |= {name: pa.array(p, mask=np.isnan(p)) for name, p in scores.items()}
-    prediction_tables.write_parquet(pa.table(columns), output / "degradations.parquet")
+    prediction_tables.write_parquet(pa.table(columns), output / f"{name}.parquet")
     write_text(
-        output / "degradations.html", _page(found, run, dataset, split, output / "figures")
+        output / f"{name}.html", _page(found, run, dataset, split, output / "figures")
     )  # fmt: skip
 
 
@@ -164,7 +171,7 @@ def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Pat
     curves = picture_of(
         _curves(found),
         "Accuracy, recall and false positive rate over the strength of each degradation",
-        path=folder / "degradations.png",
+        path=folder / f"{file_name(found)}.png",
     )
     return render_page(
         f"{run.name}: robustness to degradations",

@@ -218,12 +218,14 @@ def _declarations(facts: Sequence[Fact]) -> list[EvidenceLine]:
         declared = [f"{fact.value} ({fact.meaning.removeprefix('the file declares: ')})"
                     for fact in signed[1:]]  # fmt: skip
         says = f" They declare: {', '.join(declared)}." if declared else ""
-        finding = f"{signed[0].value}: {signed[0].meaning}.{says}"
+        first = [part for part in (signed[0].value, signed[0].meaning) if part]
+        finding = f"{': '.join(first)}.{says}"
         trust = {
             "Trusted": "The signature proves who signed it, not that the signer tells the truth.",
             "Valid": "Anybody can sign with a certificate of their own: the signature proves only "
             "that nothing was changed afterwards.",
             "Invalid": "They say nothing reliable about this image.",
+            "Unread": "They may say whether the image was generated.",
         }.get(state, "They were not checked.")
         lines.append(_line("content_credentials", finding, _first(kinds), "", trust))
     notes = [fact for fact in facts if fact.kind == "generated" and C2PA not in fact.name]
@@ -425,6 +427,11 @@ def _headline(
         nothing = "The file names a camera, which can be copied, and declares no generator."
     if credentials.says in ("camera", "edited"):
         nothing = "What the file declares does not say whether it is generated."
+    if any(fact.signature == "Unread" for fact in facts):
+        nothing = (
+            "The file has content credentials, which may say where it comes from. They were not "
+            "read: pip install 'tfdetect[c2pa]'."
+        )
     found = tuple(f"{line.title}: {line.finding}" for line in traces)
     if verdict is None or detector is None:
         return (

@@ -281,13 +281,16 @@ def _sources(text: str, name: str, signature: str = "") -> list[Fact]:
     return facts
 
 
+UNREAD = "Present, but not read. To read them: pip install 'tfdetect[c2pa]'"
+
+
 def _c2pa(data: bytes, container: str) -> Iterator[Fact]:
     """Yield the content credentials, read by the C2PA project's own library (c2pa-python)."""
     try:
         import c2pa
     except ImportError:
         if b"jumb" in data and b"c2pa" in data:
-            yield _fact(C2PA, "present, not read: pip install 'tfdetect[c2pa]'")
+            yield _fact(C2PA, UNREAD, signature="Unread")
         return
     if container not in _MIME:
         return

@@ -28,7 +28,7 @@ from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
 from tfdetect.evaluation import prediction_tables
-from tfdetect.spark import executor, job, partitions
+from tfdetect.spark import dataset_jobs, executor, job, partitions
 
 ROOT = Path(__file__).parent.parent
 RUN = ROOT / "saved_models" / "cifake_small_resnet"
@@ -230,7 +230,26 @@ def small_partitions(monkeypatch):
     monkeypatch.setattr(job, "divide", lambda sizes, most: partitions.divide(sizes, min(most, 7)))
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """Arguments of a command whose tasks, as a machine receives them, work in this process.
+
+    What Spark does with tasks is the same for all, and tested with `predict` and `prepare`.
+    """
+    small_partitions(monkeypatch)
+
+    def run(session, found, task, *_):
+        rows = pickle.loads(pickle.dumps(task)).start(1)
+        with pq.ParquetFile(found.folder / job.ITEMS) as file:
+            for number in found.missing():
+                pq.write_table(rows(file.read_row_group(number)), found.part(number))
+
+    monkeypatch.setattr(dataset_jobs, "run_job", run)
+    return ["--spark", "local"]
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of py4j
 def test_shards_of_a_cluster_are_those_of_one_machine(tmp_path, monkeypatch, capsys, spark):
     small_partitions(monkeypatch)
     root = write_dataset(tmp_path / "pictures", side=32)
@@ -252,29 +271,28 @@ def test_shards_of_a_cluster_are_those_of_one_machine(tmp_path, monkeypatch, cap
     assert code == 0 and "0 shards written now" in out
 
 
-@pytest.mark.slow
-def test_forgeries_of_a_cluster_are_those_of_one_machine(tmp_path, monkeypatch, capsys, spark):
-    small_partitions(monkeypatch)
-    write_images(tmp_path / "photos", 20, 0, side=96)
+def test_forgeries_of_a_cluster_are_those_of_one_machine(tmp_path, capsys, here):
+    write_images(tmp_path / "photos", 10, 0, side=96)
     (tmp_path / "photos" / "junk.png").write_text("no image")
-    for output, more in (("plain", ()), ("spark", spark)):
-        arguments = ["--source", tmp_path / "photos", "--output", tmp_path / output,
+    for output, more in (("plain", ()), ("spark", here)):
+        # The splits depend on the name.
+        arguments = ["--source", tmp_path / "photos", "--output", tmp_path / output / "set",
                      "--masks", "rectangle,blob", "--fill", "copy_move,splice", *more]  # fmt: skip
         code, _, error = call("synthesize", arguments, capsys)
         assert code == 0 and "skipped: junk.png" in error, error
-    plain, other = tmp_path / "plain", tmp_path / "spark"
+    plain, other = tmp_path / "plain" / "set", tmp_path / "spark" / "set"
     names = sorted(path.relative_to(plain) for path in plain.rglob("*") if path.is_file())
-    assert sum(name.parts[0] == "images" for name in names) == 60
+    assert sum(name.parts[0] == "images" for name in names) > 20
     for name in names:
         if not name.name.startswith("."):  # the order of making
             assert (plain / name).read_bytes() == (other / name).read_bytes(), name
-    assert not (tmp_path / "spark.parts").exists()
+    assert not other.with_name("set.parts").exists()
 
 
 @pytest.mark.slow
-def test_a_matrix_trained_on_a_cluster_is_that_of_one_machine(tmp_path, capsys, spark):
+def test_a_matrix_trained_on_a_cluster_is_that_of_one_machine(tmp_path, capsys, here):
     for generator in "ab":
-        for split, count in (("train", 12), ("val", 6)):
+        for split, count in (("train", 16), ("test", 6)):
             for name, fake in (("nature", 0), ("ai", 1)):
                 write_images(tmp_path / "images" / generator / split / name, count, fake,
                              seed=ord(generator) + count)  # fmt: skip
@@ -283,7 +301,7 @@ def test_a_matrix_trained_on_a_cluster_is_that_of_one_machine(tmp_path, capsys, 
                  "--quiet", "--output"]  # fmt: skip
     found = [
         document("matrix", [*arguments, tmp_path / output, *more], capsys)
-        for output, more in (("plain", ()), ("spark", spark))
+        for output, more in (("plain", ()), ("spark", here))
     ]
     for name, row in found[0]["cells"].items():
         for domain, cell in row.items():
@@ -294,12 +312,12 @@ def test_a_matrix_trained_on_a_cluster_is_that_of_one_machine(tmp_path, capsys, 
 
 
 @pytest.mark.slow
-def test_an_explanation_on_a_cluster_is_that_of_one_machine(shared_run, tmp_path, capsys, spark):
+def test_an_explanation_on_a_cluster_is_that_of_one_machine(shared_run, tmp_path, capsys, here):
     run, root = shared_run
     arguments = [run.path, "--dataset", root, "--count", "12", "--json", "--quiet", "--output"]
     plain, other = (
         document("explain", [*arguments, tmp_path / name, *more], capsys)
-        for name, more in (("plain", ()), ("spark", spark))
+        for name, more in (("plain", ()), ("spark", here))
     )
     assert plain["count"] == other["count"] == 12 and plain["maps"]
     for name, values in plain["maps"].items():
@@ -309,9 +327,8 @@ def test_an_explanation_on_a_cluster_is_that_of_one_machine(shared_run, tmp_path
 
 @pytest.mark.slow
 def test_an_evaluation_part_by_part_measures_what_the_whole_does(
-    shared_run, tmp_path, monkeypatch, capsys, spark
+    shared_run, tmp_path, capsys, here
 ):
-    small_partitions(monkeypatch)
     root = write_dataset(tmp_path / "pictures")
     (root / "test" / "real" / "junk.png").write_text("no image")
     run, _ = shared_run
@@ -319,7 +336,7 @@ def test_an_evaluation_part_by_part_measures_what_the_whole_does(
     arguments += ["--output"]
     whole, parts = (
         document("evaluate", [*arguments, tmp_path / name, *more], capsys)["all"]
-        for name, more in (("whole", ()), ("parts", [*spark, "--streaming"]))
+        for name, more in (("whole", ()), ("parts", [*here, "--streaming"]))
     )
     assert parts["count"] == whole["count"] and parts["confusion"] == whole["confusion"]
     for name, value in parts["metrics"].items():

@@ -69,13 +69,23 @@ def fit(x, fake, domains, l2):
     return lambda y: model.decision_function(scaler.transform(y))
 
 
-def fit_branches(arrays, rows, fake, domains, branches, l2):
-    """Fit each branch on all treatments of some images; return a function (treatment, rows)."""
+def fit_branches(arrays, rows, fake, domains, branches, l2, pairs=None, alone=False):
+    """Fit each branch on all treatments of some images; return a function (treatment, rows).
+
+    Reproductions of the authentic ones are added as one more generator, or alone as all fakes.
+    """
     known = [rows & np.isfinite(arrays["trace"][t, :, 0]) for t in range(len(TREATMENTS))]
+    if alone:
+        known = [keep & ~fake for keep in known]
     fits = {}
     for branch in branches:
         x = np.concatenate([arrays[branch][t, keep] for t, keep in enumerate(known)])
         y, d = (np.concatenate([v[keep] for keep in known]) for v in (fake, domains))
+        if pairs is not None:
+            copied = [keep & ~fake & np.isfinite(pairs[t, :, 0]) for t, keep in enumerate(known)]
+            more = np.concatenate([pairs[t, keep] for t, keep in enumerate(copied)])
+            x, y = np.concatenate([x, more]), np.append(y, np.ones(len(more), bool))
+            d = np.append(d, np.full(len(more), "reproduction"))
         fits[branch] = fit(x, y, d, l2)
 
     def score(treatment, rows):
@@ -83,6 +93,16 @@ def fit_branches(arrays, rows, fake, domains, branches, l2):
         return {b: f(arrays[b][t, rows]) for b, f in fits.items()}
 
     return score
+
+
+def load_pairs(folder, count):
+    """Return the features of photo_pairs.py, [treatments, count, features], NaN without one."""
+    files = {int(path.stem): np.load(path) for path in folder.glob("*.npy")}
+    width = next(iter(files.values())).shape[1]
+    pairs = np.full((len(TREATMENTS), count, width), np.nan, np.float32)
+    for number, features in files.items():
+        pairs[:, number] = features
+    return pairs
 
 
 def headers(dataset, paths):
@@ -167,6 +187,9 @@ def main():
     parser.add_argument("--l2", type=float, default=0.1)
     parser.add_argument("--all-stages", action="store_true", help="the whole network's features, "
                         "3,584 a branch, for comparison")  # fmt: skip
+    parser.add_argument("--pairs", type=Path, metavar="DIR", help="train on the reproductions of "
+                        "photo_pairs.py, too; with --branches native")  # fmt: skip
+    parser.add_argument("--pairs-alone", action="store_true", help="and on no other fake")
     parser.add_argument("--curve", action="store_true", help="learning curves instead")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
@@ -181,11 +204,14 @@ def main():
     if args.curve:
         curves = learning_curves(arrays, usable, fake, names, folds, branches, args.l2)
         return args.output and args.output.write_text(json.dumps(curves, indent=2))
+    pairs = load_pairs(args.pairs, len(names)) if args.pairs else None
     files = headers(args.dataset, table["path"])
     aucs, scores = {}, {t: np.full(len(names), np.nan) for t in TREATMENTS}
     for generator, sources in folds.items():
         held = np.isin(names, [generator, *sources])
-        score = fit_branches(arrays, usable & ~held, fake, names, branches, args.l2)
+        score = fit_branches(
+            arrays, usable & ~held, fake, names, branches, args.l2, pairs, args.pairs_alone
+        )
         line, rows = [], usable & held
         known = fit_headers(files[usable & ~held], fake[usable & ~held])
         aucs.setdefault(("plain", "headers"), []).append(

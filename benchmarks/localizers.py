@@ -151,11 +151,11 @@ def edges(args):
             more=("data.augment=[{name: flip}]",),  # forgeries made in training have other edges
         )  # fmt: skip
         for tested, manifest in tests.items():
-            result = evaluate(run, str(manifest), args.output / f"{trained}-{tested}")
-            band = band_iou(run, manifest, args.edge)
-            yield {"trained with": trained, "tested with": tested, **metric_columns(result),
-                   f"IoU within {args.edge} pixels of the border":
-                   f"{band['value']:.3f} [{band['low']:.3f}, {band['high']:.3f}]"}  # fmt: skip
+            count, *intervals = border_ious(run, manifest, args.edge)
+            titles = "IoU", f"IoU within {args.edge} pixels of the border"
+            yield {"trained with": trained, "tested with": tested, "altered images": count,
+                   **{title: f"{i['value']:.3f} [{i['low']:.3f}, {i['high']:.3f}]"
+                      for title, i in zip(titles, intervals)}}  # fmt: skip
 
 
 def widened(args, source: Path) -> Path:
@@ -173,8 +173,12 @@ def widened(args, source: Path) -> Path:
     return write(args, "widened", rows).parent
 
 
-def band_iou(run: Path, manifest: Path, width: int) -> dict:
-    """Return the mean IoU, with its interval, of the pixels near the border of each true mask."""
+def border_ious(run: Path, manifest: Path, width: int) -> tuple:
+    """Return the number of altered images, and the means of two IoUs of them with their intervals.
+
+    The second one is of the pixels that are at most `width` pixels from the border of the true
+    mask.
+    """
     from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
@@ -189,18 +193,20 @@ def band_iou(run: Path, manifest: Path, width: int) -> dict:
     found = []
 
     def measure(mask):
-        truth = mask.truth > 0
+        predicted, truth = mask.altered >= 0.5, mask.truth > 0
         if truth.any() and not truth.all():
             band = distance_transform_edt(truth) + distance_transform_edt(~truth) <= width
-            predicted, truth = mask.altered[band] >= 0.5, truth[band]
-            found.append((predicted & truth).sum() / (predicted | truth).sum())
+            found.append([
+                (predicted & truth & where).sum() / ((predicted | truth) & where).sum()
+                for where in (True, band)
+            ])  # fmt: skip
 
     opened = open_run(run)
     catalog = find_data(make_plan(str(manifest)), progress=False)
-    predict_source(opened, load_detector(opened), image_source(catalog, catalog.table),
-                   truth=mask_truth(catalog, catalog.table), on_mask=measure,
-                   progress=False)  # fmt: skip
-    return mean_interval(np.array(found))
+    rows = catalog.table.filter(catalog.table["mask"].is_valid())
+    predict_source(opened, load_detector(opened), image_source(catalog, rows),
+                   truth=mask_truth(catalog, rows), on_mask=measure, progress=False)  # fmt: skip
+    return len(found), *map(mean_interval, np.array(found).T)
 
 
 def joint(args):

@@ -167,6 +167,7 @@ def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Pat
     accuracies = {
         name: value["metrics"]["accuracy"]["value"] for name, value in results.items()
     }  # fmt: skip
+    budgets = ", ".join(f"{name} {budget}" for name, budget in _budgets(results).items())
     worst = min(accuracies, key=lambda name: accuracies[name])
     curves = picture_of(
         _curves(found),
@@ -182,7 +183,7 @@ def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Pat
                      "interval (bootstrap over images)."),
                 table(*_rows(found)),
             )),
-            *([Section("Attacks", text(_ATTACKS))] if _attacked(results) else []),
+            *([Section("Attacks", text(f"{_ATTACKS} Here: {budgets}."))] if budgets else []),
             Section("Metrics by strength", join(
                 text("Where accuracy falls and the false positive rate rises, the detector takes "
                      "the degradation for a trace of a fake. Where accuracy falls with recall, it "
@@ -219,18 +220,17 @@ def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["degradation", *(titles[key] for key in measured), "changed verdicts"], rows
 
 
-def _attacked(results: dict[str, Any]) -> list[str]:
-    """Return the names of the attacks among the results."""
-    return [name for name, result in results.items() if "budget" in result]
+def _budgets(results: dict[str, Any]) -> dict[str, str]:
+    """Return the budget of each attack among the results, in words."""
+    return {
+        name: f"{result['budget']} {'steps' if name.startswith('pgd') else 'queries'}"
+        for name, result in results.items() if "budget" in result
+    }  # fmt: skip
 
 
-def _meaning(kind: str, result: dict[str, Any]) -> str:
+def _meaning(kind: str, budget: str | None) -> str:
     """Return what the strength of a degradation or attack means."""
-    if kind not in attack_kinds.KINDS:
-        return KINDS[kind].text
-    return (
-        f"{attack_kinds.KINDS[kind]}, {result['budget']} {'steps' if kind == 'pgd' else 'queries'}"
-    )
+    return f"{attack_kinds.KINDS[kind]}, {budget}" if budget else KINDS[kind].text
 
 
 def _curves(found: dict[str, Any]) -> Figure:
@@ -247,6 +247,7 @@ def _curves(found: dict[str, Any]) -> Figure:
     if "iou" in results[UNDEGRADED]["metrics"]:
         styles["iou"] = GRAY, ":"
     handles: dict[str, Any] = {}
+    budgets = _budgets(results)
     titles = NAMES | MAIN_MASK_NAMES
     for position, (kind, names) in enumerate(kinds.items(), 1):
         axes = figure.add_subplot(lines, columns, position)
@@ -263,7 +264,7 @@ def _curves(found: dict[str, Any]) -> Figure:
         axes.set_xticks(at, [n.partition(":")[2] or n for n in names], fontsize=8)
         axes.set(ylim=(-0.02, 1.02))
         axes.set_title(kind, fontsize=10)
-        axes.set_xlabel(_meaning(kind, results[names[-1]]), fontsize=8, wrap=True)
+        axes.set_xlabel(_meaning(kind, budgets.get(names[-1])), fontsize=8, wrap=True)
         axes.grid(alpha=0.2)
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4,

@@ -132,8 +132,9 @@ def degrade(
 
 def file_name(found: dict[str, Any]) -> str:
     """Return the name, without ending, of the files of a result: attacks alone have their own."""
-    others = {*found["degradations"]} - {UNDEGRADED, *_attacked(found["degradations"])}
-    return "degradations" if others or not _attacked(found["degradations"]) else "attacks"
+    attacked = _budgets(found["degradations"])
+    others = {*found["degradations"]} - {UNDEGRADED, *attacked}
+    return "degradations" if others or not attacked else "attacks"
 
 
 def _altering(attacker: Attacker, attack: Attack, fake: np.ndarray) -> Alter:

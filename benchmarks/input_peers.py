@@ -157,7 +157,10 @@ def torchvision_worker(name, task, side, folder):
 def grain_worker(name, task, side, folder):
     import grain
     import numpy as np
+    from absl import flags
     from PIL import Image
+
+    flags.FLAGS.mark_as_parsed()  # Grain reads its own, which a program of absl would have parsed
 
     def load(path, rng):
         with Image.open(path) as image:

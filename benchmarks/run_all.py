@@ -56,7 +56,7 @@ def table(folder):
     lines, about = ["| Case | Peer | By the clock | By processor time |", "|---|---|---|---|"], {}
     for name in RECORDS:
         for case, found in Results(folder / f"{name}.json").cases.items():
-            about |= {str(found["machine"]): None}
+            about[", ".join(f"{key} {value}" for key, value in found["machine"].items())] = None
             for peer in found["clock"]["ratios"]:
                 facts = found["facts"][peer]
                 packages = [f"{k} {v}" for k, v in facts.items() if k != "parameters"]

@@ -16,7 +16,7 @@ def use_cpu_kernels(model: keras.Model) -> None:
     """Make batch normalizations and convolutions in a model train by faster kernels.
 
     They compute the same, up to the order of sums, and are saved as the layers of Keras that they
-    are. DenseNet121 trains about twice as fast.
+    are. At 32 pixels ResNet-18 trains 1.6 times and DenseNet121 1.4 times as fast.
     """
     for layer in model._flatten_layers():
         if type(layer) is layers.BatchNormalization:

@@ -23,6 +23,7 @@ import csv
 import json
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import budget
@@ -33,7 +34,7 @@ from scipy.ndimage import distance_transform_edt
 from tabulate import tabulate
 
 import tfdetect
-from tfdetect.evaluation.intervals import format_interval, mean_interval
+from tfdetect.evaluation.intervals import bootstrap, format_interval
 from tfdetect.evaluation.overlays import output_names
 
 LOCALIZERS = ("localizer", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
@@ -229,9 +230,17 @@ def joint(args):
             ious = [iou(marked, truth) for marked in (altered > 127, copies == 255, both > 0)]
             found.setdefault(row["generator"] or "authentic", []).append(ious)
     for fill, ious in sorted(found.items()):
-        means = (format_interval(mean_interval(column)) for column in np.array(ious).T)
+        means = (
+            format_interval(bootstrap(partial(mean_of, column), len(ious))["iou"])
+            for column in np.array(ious).T
+        )
         yield {"fill": fill, "images": len(ious),
                **dict(zip(("detector", "copies", "both"), means, strict=True))}  # fmt: skip
+
+
+def mean_of(ious, weights):
+    """Return the weighted mean, for weights [..., n]."""
+    return {"iou": weights @ ious / weights.sum(axis=-1)}
 
 
 def iou(marked, truth):

@@ -93,7 +93,7 @@ def test_without_the_packages_of_the_full_one_predictions_are_the_same(name, pho
     assert len(rows) == len(paths)
     for path, row in zip(paths, expected.to_pylist()):
         found = rows[Path(path).name]
-        assert found.keys() == row.keys()
+        assert found.keys() - {"copied_fraction"} == row.keys()  # the search for copies comes later
         for key, value in row.items():
             if isinstance(value, float):
                 assert found[key] == pytest.approx(value, abs=1e-3, rel=1e-3), key

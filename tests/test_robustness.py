@@ -17,7 +17,7 @@ from tfdetect.data.sources import Files, image_source
 from tfdetect.evaluate import main as evaluate_command
 from tfdetect.evaluation.attacks import Attacker, parse_attacks
 from tfdetect.evaluation.predictions import predict_source
-from tfdetect.evaluation.robustness import file_name
+from tfdetect.evaluation.robustness import _curves, file_name
 from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
 from tfdetect.models.saving import load_detector
 
@@ -154,6 +154,13 @@ def test_attacks_stay_in_their_ball_and_mislead(shared_run):
         assert (half[0] == tried[0][6:]).mean() > 0.9
     for kind in ("pgd", "square"):
         assert 0 < gains[f"{kind}:2/255"] < gains[f"{kind}:8/255"]
+
+
+def test_curves_of_metrics_without_an_interval():
+    one = {"value": 0.5, "low": None, "high": None}
+    result = {"metrics": dict.fromkeys(("accuracy", "recall", "fpr", "iou"), one)}
+    figure = _curves({"degradations": {"none": result, "blur:1": result}})
+    assert len(figure.axes[0].lines) == 4
 
 
 def test_attacks_alone_have_files_of_their_own():

@@ -30,7 +30,13 @@ from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.attacks import Attack, Attacker
 from tfdetect.evaluation.evaluate_run import mask_truth
 from tfdetect.evaluation.figures import BLUE, GRAY, GREEN, RED
-from tfdetect.evaluation.intervals import Interval, binary_intervals, format_interval, interval
+from tfdetect.evaluation.intervals import (
+    Interval,
+    binary_intervals,
+    format_interval,
+    interval,
+    numbers,
+)
 from tfdetect.evaluation.measure import MAIN_MASK_METRICS, MAIN_MASK_NAMES, mask_intervals
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.predictions import Alter, Scorer, predict_source
@@ -139,7 +145,7 @@ def file_name(found: dict[str, Any]) -> str:
 
 def _altering(attacker: Attacker, attack: Attack, fake: np.ndarray) -> Alter:
     """Return the attack as a change of batches of views of the images with these labels."""
-    return lambda numbers, images: attacker(attack, images, fake[numbers], numbers)
+    return lambda indices, images: attacker(attack, images, fake[indices], indices)
 
 
 def _write(
@@ -258,7 +264,7 @@ def _curves(found: dict[str, Any]) -> Figure:
             intervals = [results[name]["metrics"][key] for name in names]
             if any(value["value"] is None for value in intervals):
                 continue
-            value, low, high = ([i[part] for i in intervals] for part in ("value", "low", "high"))
+            value, low, high = np.array([numbers(i) for i in intervals]).T  # nan: no interval
             [handles[titles[key]]] = axes.plot(at, value, style, color=color, marker="o",
                                               markersize=3)  # fmt: skip
             axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)

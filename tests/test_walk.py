@@ -103,7 +103,7 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     walk("launch", "--workers", "2", "--", "evaluate", code=2)
     walk("extract-faces", "videos", "--output", "faces", code=2)
     if not whole:
-        assert set(COMMANDS) - walk.called == {"matrix", "search"}
+        assert set(COMMANDS) - walk.called == {"matrix", "search", "study"}
         return
 
     # Where an image was altered.
@@ -111,11 +111,12 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     walk("train", "--dataset", "forgeries", *settings, *SHORT)
     forged = next(Path("forgeries/images").rglob("*realfake*"))
     walk("predict", "saved_models/localizer", forged, "--masks", "masks")
-    assert len(list(Path("masks").rglob("*.png"))) == 3
+    assert len(list(Path("masks").rglob("*.png"))) >= 3  # and one of copies
 
     # Many trainings.
     walk("search", "--space", "small_resnet", "--dataset", "demo", "--max-trials", "1",
          "--trial-set", "training.epochs=1", "--trial-set", "training.steps_per_epoch=2",
          "--quiet")  # fmt: skip
     walk("matrix", "--dataset", "demo", "--by", "/altered/(upsampled|noised)/", *SHORT)
+    walk("study", "learning-curve", "--dataset", "demo", "--points", "2", *SHORT)
     assert walk.called == set(COMMANDS)

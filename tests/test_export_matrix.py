@@ -18,7 +18,11 @@ SIZES = {
     **{name: (32, {**LAYOUT, "patch_size": 16}) for name in ("siglip", "dinov3")},
 }
 # The pairs that docs/guides/deployment.md names, by backbone: formats, and the reason in a word.
-CANNOT = {"gramnet": (("onnx_float16",), "differs by nan")}  # its products leave half precision
+CANNOT = {
+    "gramnet": (("onnx_float16",), "differs by nan"),  # its products leave half precision
+    "graftnet": (("litert", "litert_float16", "litert_int8", "openvino"), "Cannot export"),
+    "dinov3": (("openvino",), "Cannot export"),
+}
 
 
 @pytest.mark.slow

@@ -83,7 +83,8 @@ def main(argv: list[str]) -> None:
     runs = [open_run(path) for path in args.runs or served_runs()]
     import uvicorn
 
-    from tfdetect.serving.app import create_app, log_to_stderr
+    from tfdetect.serving.app import create_app
+    from tfdetect.serving.middleware import log_to_stderr
     from tfdetect.serving.service import Service
 
     listening = _listen(args.host, args.port)

@@ -43,7 +43,7 @@ class Explainers:
         if not self.possible:
             raise UserError('Explanations need TensorFlow: pip install "tfdetect"')
         if self._busy:
-            raise Overloaded
+            raise Overloaded("Another explanation is being made. Try again later.", 10)
         self._busy = True
         self._pool = self._pool or process_pool(1)
         try:

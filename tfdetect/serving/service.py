@@ -32,7 +32,16 @@ class Upload:
 
 
 class Overloaded(Exception):
-    """Too many images wait; the client may try again later."""
+    """Too much work waits; the client may try again later.
+
+    Args:
+        text: what waits.
+        retry_after_s: seconds after which it may be worthwhile.
+    """
+
+    def __init__(self, text: str, retry_after_s: int):
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class Service:
@@ -108,7 +117,7 @@ class Service:
     def _room(self, count: int) -> Iterator[None]:
         """Count images that are worked on; see `predict`."""
         if self.in_flight + count > self.settings.queue_size:
-            raise Overloaded
+            raise Overloaded(f"{self.in_flight} images wait already. Try again later.", 1)
         self.in_flight += count
         try:
             yield

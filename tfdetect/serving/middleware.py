@@ -1,0 +1,132 @@
+"""What every request goes through: limits, security headers, the log and the metrics."""
+
+import json
+import logging
+import re
+import sys
+import time
+import uuid
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tfdetect.core.text import printable
+from tfdetect.serving.service import Service
+from tfdetect.serving.settings import ServerSettings
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_DOCS_POLICY = (  # of /docs, whose page has a script inside
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:"
+)
+log = logging.getLogger("tfdetect.serve")
+
+
+class Metrics:
+    """The figures of /metrics, of one application."""
+
+    def __init__(self, service: Service):
+        self.registry = CollectorRegistry()
+        self.requests = Counter("tfdetect_requests", "Requests", ["route", "status"],
+                                registry=self.registry)  # fmt: skip
+        self.seconds = Histogram("tfdetect_request_seconds", "Duration of requests", ["route"],
+                                 registry=self.registry)  # fmt: skip
+        self.images = Counter("tfdetect_images", "Images by result", ["model", "result"],
+                              registry=self.registry)  # fmt: skip
+        waiting = Gauge("tfdetect_images_in_flight", "Images that wait or are worked on",
+                        registry=self.registry)  # fmt: skip
+        waiting.set_function(lambda: service.in_flight)
+
+
+class Guard:
+    """Limits requests, sets headers, and logs and counts each request.
+
+    Args:
+        app: the application.
+        settings: the limits.
+        metrics: where requests are counted.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics):
+        self._app, self._settings, self._metrics = app, settings, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        request, started, status = Request(scope), time.perf_counter(), 500
+        given = request.headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._settings.max_body:
+                raise HTTPException(413, f"A request has at most {self._settings.max_body} bytes.")
+            return message
+
+        async def with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = {key.lower() for key, _ in message["headers"]}
+                for name, value in {**_HEADERS, "X-Request-ID": request_id}.items():
+                    if name == "Content-Security-Policy" and scope["path"] == "/docs":
+                        value = _DOCS_POLICY
+                    if name.lower().encode() not in headers:
+                        message["headers"].append((name.encode(), value.encode()))
+            await send(message)
+
+        refused = self._refused(request)
+        try:
+            if refused is not None:
+                await refused(scope, receive, with_headers)
+            else:
+                await self._app(scope, limited, with_headers)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            seconds = time.perf_counter() - started
+            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.seconds.labels(route).observe(seconds)
+            entry = {"event": "request", "id": request_id, "method": request.method,
+                     "path": printable(scope["path"])[:200], "status": status,
+                     "milliseconds": round(seconds * 1000, 1), "bytes": read}  # fmt: skip
+            log.info(json.dumps(entry))
+
+    def _refused(self, request: Request) -> JSONResponse | None:
+        """Return the answer to a request that is refused before it is read."""
+        if request.method != "POST":
+            return None
+        origin, host = request.headers.get("origin"), request.headers.get("host", "")
+        if origin is not None and origin.partition("://")[2] != host:
+            return JSONResponse({"error": "Requests from other sites are refused."}, 403)
+        if request.headers.get("content-encoding", "identity") != "identity":
+            return JSONResponse({"error": "Compressed requests are not supported."}, 415)
+        length = request.headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self._settings.max_body:
+            limit = self._settings.max_body
+            return JSONResponse({"error": f"A request has at most {limit} bytes."}, 413)
+        return None
+
+
+def log_to_stderr() -> None:
+    """Write the server's log to stderr, one JSON object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)

@@ -1,0 +1,173 @@
+"""The routes of the server: images under /v1, the state of the service, and its page."""
+
+import hmac
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.text import printable
+from tfdetect.serving.explaining import Explainers
+from tfdetect.serving.middleware import Metrics
+from tfdetect.serving.page import render, texts
+from tfdetect.serving.schemas import (
+    PROBLEMS,
+    EvidenceList,
+    ModelInfo,
+    Predictions,
+    as_json,
+    request_body,
+)
+from tfdetect.serving.service import Service
+from tfdetect.serving.settings import MEBIBYTE
+from tfdetect.serving.uploads import read_uploads
+
+_PAGE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What the routes of an application share; it is `app.state.backend`."""
+
+    service: Service
+    explainers: Explainers
+    metrics: Metrics
+
+
+async def _backend(request: Request) -> Backend:
+    return request.app.state.backend
+
+
+Shared = Annotated[Backend, Depends(_backend)]
+
+
+async def _check_token(request: Request, backend: Shared) -> None:
+    token = backend.service.settings.token
+    if token is None:
+        return
+    given = request.headers.get("authorization", "")
+    if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        raise HTTPException(401, "The token is missing or wrong.", {"WWW-Authenticate": "Bearer"})
+
+
+async def _model_name(
+    backend: Shared,
+    model: Annotated[
+        str | None, Query(description="name of the run; by default the first one")
+    ] = None,
+) -> str:
+    service = backend.service
+    if model is None:
+        return service.default
+    if model not in service.detectors:
+        known = ", ".join(service.detectors)
+        raise HTTPException(404, f"There is no model {printable(model)!r}. There is: {known}")
+    return model
+
+
+Model = Annotated[str, Depends(_model_name)]
+
+
+def api_routes(max_files: int) -> APIRouter:
+    """Return the routes that need the token, if there is one.
+
+    Args:
+        max_files: images in one request, at most; for OpenAPI.
+    """
+    router = APIRouter(dependencies=[Depends(_check_token)])
+    images, image = request_body(max_files), request_body(1)
+    router.post(
+        "/v1/predict", response_model=Predictions, responses=PROBLEMS, openapi_extra=images
+    )(predict)
+    router.post(
+        "/v1/evidence", response_model=EvidenceList, responses=PROBLEMS, openapi_extra=images
+    )(evidence)
+    router.post(
+        "/v1/explain", response_class=HTMLResponse, responses=as_json(PROBLEMS), openapi_extra=image
+    )(explain)
+    router.get("/v1/models", responses={401: PROBLEMS[401]})(models)
+    return router
+
+
+async def predict(
+    request: Request,
+    backend: Shared,
+    model: Model,
+    masks: Annotated[bool, Query(description="add `mask_png`: P(altered) of each pixel as a "
+                     "gray PNG in base64, from models that predict masks")] = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Give a verdict on each image of a request."""
+    uploads = await read_uploads(request, backend.service.settings, keep=True)
+    rows = await backend.service.predict(model, uploads, masks)
+    for row in rows:
+        result = "error" if row["error"] else row["verdict"]
+        backend.metrics.images.labels(model, result).inc()
+    return {"model": model, "predictions": rows}
+
+
+async def evidence(request: Request, backend: Shared, model: Model) -> dict[str, Any]:
+    """Return what else is known of each image: metadata, JPEG history, copied regions.
+
+    Each finding says how often it is wrong. It takes seconds for a large photograph.
+    """
+    uploads = await read_uploads(request, backend.service.settings)
+    return {"model": model, "evidence": await backend.service.examine(model, uploads)}
+
+
+async def explain(request: Request, backend: Shared, model: Model) -> Response:
+    """Return the page that explains the verdict on one image."""
+    uploads = await read_uploads(request, backend.service.settings)
+    if len(uploads) != 1:
+        raise HTTPException(422, "An explanation is of one image; send one file.")
+    try:
+        page = await backend.explainers.explain(backend.service.detectors[model].run, uploads[0])
+    except UserError as error:
+        raise HTTPException(503, str(error)) from None
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from None
+    return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY})
+
+
+def models(backend: Shared) -> list[ModelInfo]:
+    """List the models; the first one is the default."""
+    return [ModelInfo.of(detector.run) for detector in backend.service.detectors.values()]
+
+
+public_routes = APIRouter()
+
+
+@public_routes.get("/healthz")
+def healthy() -> dict[str, str]:
+    """Say that the process runs."""
+    return {"status": "ok"}
+
+
+@public_routes.get("/readyz", responses={503: PROBLEMS[503]})
+def ready(backend: Shared) -> dict[str, str]:
+    """Say whether images are answered."""
+    if not backend.service.ready:
+        raise HTTPException(503, "The server starts or stops.")
+    return {"status": "ready"}
+
+
+@public_routes.get("/metrics", response_class=Response)
+def read_metrics(backend: Shared) -> Response:
+    """Return figures for Prometheus."""
+    return Response(generate_latest(backend.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@public_routes.get("/", response_class=HTMLResponse, include_in_schema=False)
+def page(backend: Shared) -> str:
+    """Return the page on which images are chosen and verdicts are shown."""
+    settings = backend.service.settings
+    runs = [detector.run for detector in backend.service.detectors.values()]
+    data = {
+        "max_bytes": settings.max_file_mib * MEBIBYTE,
+        "explains": backend.explainers.possible,
+    }
+    kind = "private" if settings.keep is None else "kept"
+    return render("index.html", runs, data, files="/static/", private=texts()["page"][kind])

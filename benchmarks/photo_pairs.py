@@ -1,12 +1,14 @@
 """Compute features of photographs that an autoencoder has reproduced: aligned pairs.
 
     python benchmarks/photo_pairs.py DATASET OUTPUT
+    python benchmarks/photo_pairs.py DATASET OUTPUT --autoencoders taesd_decoder.safetensors ...
 
 Each authentic image of DATASET (see photo_dataset.py) is cropped to its middle 512 pixels and
-encoded and decoded by a small autoencoder that is first trained on 120 of the training images. The
-result is a generated image of the same content, size and source. OUTPUT gets one .npy file for each
-image, with the features of the branch "native" (photo_features.py) under the same treatments;
-`photo_folds.py --pairs OUTPUT` trains on them. Finished files are kept.
+encoded and decoded by a small autoencoder that is first trained on 120 of the training images, or
+by one of those that are given, in turn. The result is a generated image of the same content, size
+and source. OUTPUT gets one .npy file for each image, with the features of the branch "native"
+(photo_features.py) under the same treatments; `photo_folds.py --pairs OUTPUT` trains on them.
+Finished files are kept.
 """
 
 import argparse
@@ -44,17 +46,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--autoencoders", nargs="+", type=Path, default=[], metavar="FILE",
+                        help="those of synthesize --autoencoder")  # fmt: skip
     args = parser.parse_args()
     with open(args.dataset / "manifest.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     paths = {i: args.dataset / r["path"] for i, r in enumerate(rows) if r["label"] == "real"}
     args.output.mkdir(parents=True, exist_ok=True)
     saved = args.output / "autoencoder.keras"
-    if not saved.exists():
+    if not args.autoencoders and not saved.exists():
         train = [i for i in paths if rows[i]["split"] == "train"]
         chosen = np.random.default_rng(0).permutation(train)[:TRAINED_ON]
         autoencoder.train([middle(paths[i]) for i in chosen], STEPS, 0).save(saved)
-    reproduce = autoencoder.Autoencoder.load(saved).reconstruct
+    makers = [autoencoder.Autoencoder.load(file) for file in args.autoencoders or [saved]]
     options = {"features": "statistics", "stages": 5}
     network = build_backbone("efficientnet_lite0", (*NATIVE, 3), "imagenet", options).model
     entry = registry.BACKBONES["efficientnet_lite0"]
@@ -70,7 +74,7 @@ def main():
         file = args.output / f"{number}.npy"
         if file.exists():
             continue
-        image = reproduce(middle(path))
+        image = makers[number % len(makers)].reconstruct(middle(path))
         views = [equalize(change(image, 0) if change else image, settings) for change in changes]
         np.save(file, compute(np.stack([resize(v, NATIVE, "window_tile") for v in views])).numpy())
 

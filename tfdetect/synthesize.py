@@ -82,8 +82,9 @@ def parser() -> cli.Parser:
     models = p.add_argument_group("models and inputs of some masks and fills")
     add_mask_inputs(models)
     models.add_argument("--autoencoder", metavar="FILE",
-                        help="fill 'autoencoder': file of a trained one (default: one is trained "
-                        "on the photographs)")
+                        help="fill 'autoencoder': file of a trained one, or half of a published "
+                        "pair such as taef1_decoder.safetensors (default: one is trained on the "
+                        "photographs)")
     models.add_argument("--steps", type=cli.count, default=1500, metavar="N",
                         help="steps of that training (default: 1500)")
     models.add_argument("--diffusion", metavar="PRESET",

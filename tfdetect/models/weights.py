@@ -2,12 +2,21 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 
 from tfdetect.core.errors import UserError
 from tfdetect.models.published_names import PUBLISHED, Slot, slots_of, stack_filters
+
+# By their names in .safetensors files.
+_TYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8,
+    "BOOL": np.bool_,
+}  # fmt: skip
 
 
 def convertible() -> list[str]:
@@ -25,9 +34,7 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"There is no file {str(path)!r}.")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            state = load_file(path)
+            state = _read_safetensors(path)
         else:
             import torch
 
@@ -44,7 +51,24 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
             state = state[key]
     if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
         raise UserError(f"{path} contains no dictionary of tensors.")
-    return {name.removeprefix("module."): np.asarray(value) for name, value in state.items()}
+    return {name.removeprefix("module."): _as_array(value) for name, value in state.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a .safetensors file; the package's own reader knows no bfloat16."""
+    from safetensors import deserialize
+
+    return {
+        name: np.frombuffer(view["data"], _TYPES[view["dtype"]]).reshape(view["shape"])
+        for name, view in deserialize(path.read_bytes())
+    }
+
+
+def _as_array(tensor: Any) -> np.ndarray:
+    """Return a tensor as an array; bfloat16, which NumPy does not know, as float32."""
+    if str(tensor.dtype).endswith("bfloat16"):
+        tensor = tensor.float() if hasattr(tensor, "float") else tensor.astype(np.float32)
+    return np.asarray(tensor)
 
 
 def convert(

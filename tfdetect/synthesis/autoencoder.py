@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.errors import UserError
+from tfdetect.synthesis.tiny_autoencoder import MULTIPLE, is_tiny, load_tiny
 
 _CROP_SIDE = 64  # of a training crop, in pixels
 _BATCH_SIZE = 16
@@ -22,8 +23,14 @@ _MULTIPLE = 4  # the network's input sides must be divisible by this
 class Autoencoder:
     """A trained autoencoder of images of any size."""
 
-    def __init__(self, model: keras.Model):
-        self._model = model
+    def __init__(self, model: keras.Model, multiple: int = _MULTIPLE):
+        """Wrap a network.
+
+        Args:
+            model: from float32 [B, H, W, 3] in 0..255 to the same shape.
+            multiple: H and W must be divisible by this.
+        """
+        self._model, self._multiple = model, multiple
         self._apply = tf.function(
             lambda x: model(x, training=False), reduce_retracing=True, autograph=False
         )
@@ -38,8 +45,9 @@ class Autoencoder:
             uint8 [H, W, 3].
         """
         height, width = image.shape[:2]
-        pads = [(0, -height % _MULTIPLE), (0, -width % _MULTIPLE), (0, 0)]
-        padded = np.pad(image, pads, "reflect" if min(image.shape[:2]) > _MULTIPLE else "edge")
+        pads = [(0, -height % self._multiple), (0, -width % self._multiple), (0, 0)]
+        reflects = min(image.shape[:2]) > self._multiple
+        padded = np.pad(image, pads, "reflect" if reflects else "edge")
         made = self._apply(tf.constant(padded[None], tf.float32))[0, :height, :width]
         return np.rint(np.clip(made, 0, 255)).astype(np.uint8)
 
@@ -49,11 +57,13 @@ class Autoencoder:
 
     @classmethod
     def load(cls, path: Path) -> "Autoencoder":
-        """Return a saved autoencoder.
+        """Return a saved autoencoder, or a published one: half of a pair of `tiny_autoencoder`.
 
         Raises:
-            UserError: There is no such file, or it holds another network.
+            UserError: There is no such file, or it contains another network.
         """
+        if is_tiny(path):
+            return cls(load_tiny(path), MULTIPLE)
         try:
             model = keras.saving.load_model(path, compile=False)
         except (OSError, ValueError, TypeError) as error:

@@ -228,7 +228,7 @@ def test_batches_are_collected_and_an_error_reaches_every_item():
         return [2 * item for item in items]
 
     async def go():
-        batcher = Batcher(run, size=4, wait=0.05)
+        batcher = Batcher(run, size=4)
         batcher.start()
         first = await asyncio.gather(*(batcher.submit(n) for n in range(6)))
         second = await asyncio.gather(

@@ -32,6 +32,7 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         raise UserError(f"There is no file {str(path)!r}.")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = _read_safetensors(path)

@@ -13,14 +13,15 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Runs a function on batches of items that come one by one.
 
+    Nothing waits for others: a batch is what has come while the one before was worked on.
+
     Args:
         run: from items to one result each; it runs in a thread of its own, a batch at a time.
         size: items in a batch, at most.
-        wait: seconds that the first item of a batch waits for others.
     """
 
-    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], size: int, wait: float):
-        self._run, self._size, self._wait = run, size, wait
+    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], size: int):
+        self._run, self._size = run, size
         self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Result]]] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1)
         self._task: asyncio.Task[None] | None = None
@@ -56,18 +57,10 @@ class Batcher(Generic[Item, Result]):
                     future.set_result(result)
 
     async def _collect(self) -> list[tuple[Item, "asyncio.Future[Result]"]]:
-        """Wait for one item, and a little for more."""
+        """Wait for one item, and take those that are there already."""
         batch = [await self._queue.get()]
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._wait
-        while len(batch) < self._size:
-            if not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-                continue
-            try:
-                batch.append(await asyncio.wait_for(self._queue.get(), end - loop.time()))
-            except TimeoutError:
-                break
+        while len(batch) < self._size and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
         return batch
 
     async def stop(self) -> None:

@@ -65,9 +65,7 @@ class Service:
         self.in_flight = 0
         self.ready = False
         self._batchers = {
-            name: Batcher(
-                partial(_predict, detector), settings.batch_size, settings.batch_wait_ms / 1000
-            )
+            name: Batcher(partial(_predict, detector), settings.batch_size)
             for name, detector in self.detectors.items()
         }
 

@@ -18,7 +18,6 @@ class ServerSettings(Document):
         max_files: images in one request.
         queue_size: images that wait or are being worked on; further ones are answered with 429.
         batch_size: images that the detector is given at once, at most.
-        batch_wait_ms: how long an image waits for others to come, in milliseconds.
         timeout_s: seconds after which an image is given up.
         decoders: processes that decode files.
         token: that requests must carry; none for no check.
@@ -29,8 +28,7 @@ class ServerSettings(Document):
     max_pixels: int = Field(100_000_000, ge=1)
     max_files: int = Field(20, ge=1)
     queue_size: int = Field(64, ge=1)
-    batch_size: int = Field(16, ge=1)
-    batch_wait_ms: float = Field(5.0, ge=0)
+    batch_size: int = Field(4, ge=1)
     timeout_s: float = Field(60.0, gt=0)
     decoders: int = Field(2, ge=1)
     token: str | None = None

@@ -65,7 +65,7 @@ class _Tensors:
     """
 
     def __init__(self, file: Path):
-        self.left = {name: np.float32(value) for name, value in read_state(file).items()}
+        self.left = {k: v.astype(np.float32) for k, v in read_state(file).items()}
         numbers = {name.split(".")[0] for name in self.left}
         self.modules = sorted(int(number) for number in numbers if number.isdigit())
 

@@ -23,6 +23,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from servers import SHIPPED, CommandServer
 
+from tfdetect import serve
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
 from tfdetect.models.exports import write_exports
@@ -298,3 +299,10 @@ def test_the_interface_does_what_its_description_says(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-5_000:]
         assert "Traceback" not in server.log.read_text()
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgment():
+    """The body of an answer follows its header at once, not after TCP's 40 ms."""
+    with serve._listen("127.0.0.1", 0) as listening:
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -303,6 +303,9 @@ def test_the_interface_does_what_its_description_says(tmp_path):
 
 def test_an_answer_does_not_wait_for_an_acknowledgment():
     """The body of an answer follows its header at once, not after TCP's 40 ms."""
-    with serve._listen("127.0.0.1", 0) as listening:
-        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with (
+        serve._listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -99,11 +99,11 @@ def ours(name, task, side, folder):
               "flip: true}]" if task == "augmented" else "[]")  # fmt: skip
     settings = [f"data.image_size={side}", "data.resize=stretch", "data.cache=none",
                 f"data.augment={policy}"]  # fmt: skip
-    plan = make_plan(str(folder), None, settings)
+    plan = make_plan(str(folder), "small_images", settings)
     if name == "shards":
         target = Path(tempfile.mkdtemp(dir=folder.parent))
         done = prepare_dataset(plan, target, Copies(), 32 * 2**20, cores())
-        plan = make_plan(str(done.folder), None, settings)
+        plan = make_plan(str(done.folder), "small_images", settings)
     catalog = find_data(plan, progress=False)
     data = training_data(catalog, catalog.split("train"), plan.experiment.data, 2, BATCH, 0)
     return versions("tensorflow"), taken_from(iter(data.batches()))

@@ -310,5 +310,6 @@ def test_the_background_is_removed(tmp_path):
     assert (images[1][:, ~inside] == 128).all() and not (images[0][:, ~inside] == 128).all()
     argv = [*base, "--output", str(tmp_path / "keep"), "--quiet"]
     assert run_command(prepare_main, argv) == 2  # with another background
+    assert run_command(prepare_main, [*argv, "--foreground", "brush"]) == 2  # finds nothing
     none = ["--foreground", "panoptic", "--panoptic", str(root / "real")]
     assert run_command(prepare_main, ["--dataset", str(root), "--output", str(output), *none]) == 2

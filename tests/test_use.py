@@ -205,6 +205,23 @@ def test_collect(tmp_path):
     assert len(find_images([str(tmp_path / "a.jpg"), str(tmp_path)]).paths) == 3
 
 
+def test_a_folder_without_images_costs_itself(shared_run, tmp_path, capsys):
+    run, root = shared_run
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("x")
+    shutil.copytree(root / "test/real", tmp_path / "full")
+    inputs = [tmp_path / "empty", tmp_path / "full"]
+    code, out, err = call("predict", [run.path, *inputs, "--json", "--copies", tmp_path / "c"],
+                          capsys)  # fmt: skip
+    rows = json.loads(out)
+    assert code == 0 and len(rows) == len(list(inputs[1].iterdir())) + 1
+    assert rows[-1]["path"] == str(inputs[0]) and "no images" in rows[-1]["error"]
+    assert f"Folders without images: {inputs[0]}" in err and f"1 of {len(rows)} files" in err
+    assert f"No copied regions were found in {len(rows) - 1} images" in err
+    code, _, err = call("predict", [run.path, inputs[0]], capsys)
+    assert code == 2 and "the folder contains no images. Files: 1 = 0 images" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

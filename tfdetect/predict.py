@@ -15,6 +15,7 @@ from tfdetect.core.text import printable, with_escapes
 if TYPE_CHECKING:
     from tfdetect.api import Predictions
     from tfdetect.core.run import Run
+    from tfdetect.forensics.evidence import Evidence
     from tfdetect.spark.predict_table import WrittenPredictions
 
 
@@ -23,9 +24,9 @@ def parser() -> cli.Parser:
         prog="tfdetect predict",
         usage="%(prog)s [RUN] IMAGE [IMAGE ...] [options]",
         description="Give a verdict on images: P(fake), the probability of each class and, from "
-        "detectors that predict masks, which pixels were altered. A file that cannot be read gets "
-        "a row with its error, and the others go on. Exit code 1 if no file could be read, or if a "
-        "mask or page could not be written.",
+        "detectors that predict masks, which pixels were altered. A file that cannot be read, "
+        "or a folder without images, gets a row with its error, and the others go on. Exit code 1 "
+        "if no file could be read, or if a mask or page could not be written.",
         examples=[
             ("tfdetect predict photo.jpg", "one image, by the detector that comes with tfdetect"),
             ("tfdetect predict saved_models/my_run photos/ --output verdicts.csv",
@@ -220,8 +221,23 @@ def _show_evidence(
         for path, each in found.items():
             console.result("\n" + printed(printable(path), each))
     if args.copies:
-        console.log(f"Copied regions in {printable(args.copies)}")
+        _say_copies(list(found.values()), args.copies)
     return failed.reasons
+
+
+def _say_copies(found: "list[Evidence]", folder: Path) -> None:
+    """Print in how many images copied regions were found."""
+    searched = [each.copies for each in found if each.copies is not None]
+    if found and not searched:
+        return console.warn(
+            "copied regions were not looked for: OpenCV is not installed (pip install "
+            "opencv-python-headless)"
+        )
+    count = sum(bool(copies.found) for copies in searched)
+    text = f"Copied regions were found in {count:,} of {len(searched):,} images"
+    if not count:
+        text = f"No copied regions were found in {len(searched):,} images"
+    console.log(f"{text}; masks and overlays in {printable(folder)}")
 
 
 def _show_finished(found: "Predictions", args: argparse.Namespace) -> None:

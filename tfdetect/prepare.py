@@ -11,6 +11,8 @@ from tfdetect.synthesize import add_mask_inputs, mask_options_of
 
 
 def parser() -> cli.Parser:
+    from tfdetect.core.registry import FOREGROUND_MASKS
+
     p = cli.Parser(
         prog="tfdetect prepare",
         description="Write a dataset as TFRecord shards, from which training reads faster than "
@@ -41,9 +43,10 @@ def parser() -> cli.Parser:
     copies.add_argument("--quality", type=_quality, default=95, metavar="Q",
                         help="quality of jpeg, 1 to 100 (default: 95)")  # fmt: skip
     what = p.add_argument_group("foreground")
-    what.add_argument("--foreground", metavar="MASK", help="remove the background: keep only what "
-                      "a mask maker of 'tfdetect synthesize' finds, for example person, yolo or "
-                      "objects. Images in which it finds nothing are left out")  # fmt: skip
+    what.add_argument("--foreground", metavar="MASK", choices=FOREGROUND_MASKS,
+                      help="remove the background: keep only what a mask maker of 'tfdetect "
+                      f"synthesize' finds, one of {', '.join(FOREGROUND_MASKS)}. Images in which "
+                      "it finds nothing are left out")  # fmt: skip
     what.add_argument("--background", default="gray", choices=("gray", "keep"),
                       help="gray (128), or keep it, for a set of the same images to compare with "
                       "(default: gray)")  # fmt: skip
@@ -65,11 +68,6 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     options = {}
     if args.foreground is not None:
-        from tfdetect.core.errors import unknown
-        from tfdetect.core.registry import MASKS
-
-        if args.foreground not in MASKS:
-            raise unknown("mask", args.foreground, MASKS)
         options = mask_options_of(args, [args.foreground]).get(args.foreground, {})
     cluster = cli.chosen_cluster(args)
 

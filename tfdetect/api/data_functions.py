@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect.api.arguments import checked, path_of, plan_of, writing_on
 from tfdetect.core import storage
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.quiet import import_tensorflow
@@ -141,9 +141,9 @@ def prepare(
         resize: how to bring images to `size`: as data.resize of an experiment.
         encode: "keep" the files' bytes, or store copies as "png" or "jpeg".
         quality: of JPEG, 1 to 100.
-        foreground: name of a mask maker of `synthesize`, for example "person": only what it finds
-            stays of an image, and images in which it finds nothing are left out. Copies are
-            stored as png where `encode` is "keep".
+        foreground: "objects", "panoptic", "yolo" or "person", a mask maker of `synthesize`: only
+            what it finds stays of an image, and images in which it finds nothing are left out.
+            Copies are stored as png where `encode` is "keep".
         mask_options: arguments of the mask maker, for example {"model": "selfie.tflite"}.
         background: with `foreground`, fill the background with "gray" (128), or "keep" it, to
             train on the same images with it.
@@ -160,14 +160,21 @@ def prepare(
     Raises:
         UserError: the dataset cannot be read, or there is another one in the folder.
     """
+    if foreground is not None:
+        from tfdetect.core.registry import FOREGROUND_MASKS
+
+        if foreground not in FOREGROUND_MASKS:
+            raise unknown("mask maker that finds a foreground", foreground, FOREGROUND_MASKS)
+        if cluster is not None:
+            raise UserError(
+                "--foreground takes no --spark: its network runs in the command itself."
+            )
     plan = plan_of(dataset, None, None, (), data_dir, authentic)
     check_writable(user_path(output))
     import_tensorflow()
     from tfdetect.data.prepare_dataset import prepare_dataset
     from tfdetect.data.shard_writer import Copies
 
-    if foreground is not None and cluster is not None:
-        raise UserError("--foreground takes no --spark: its network runs in the command itself.")
     remove = how = None
     if foreground is not None:
         from tfdetect.synthesis.foreground import Foreground

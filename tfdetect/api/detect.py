@@ -265,11 +265,12 @@ class Detector:
             max_pixels: a file whose image has more pixels is not decoded.
 
         Returns:
-            One row per image. A file that cannot be read has a row with its `error`. A mask or a
-            page that cannot be written is in `unwritten`; the others are written.
+            One row per image. A file that cannot be read, or a folder without images, has a row
+            with its `error`. A mask or a page that cannot be written is in `unwritten`; the others
+            are written.
 
         Raises:
-            UserError: a path does not exist, or an array is not an image.
+            UserError: a path does not exist, an array is not an image, or no image can be read.
         """
         import numpy as np
 
@@ -289,7 +290,7 @@ class Detector:
             check_writable(user_path(pages), "--explain")
         with tempfile.TemporaryDirectory() as folder:
             paths, names, files = _paths_of(images, Path(folder))
-            if progress and (files.errors or files.other):
+            if progress and (files.unreadable or files.other):
                 console.log(files.describe())
             failed = FailedWrites()
             writer = None
@@ -328,7 +329,7 @@ class Detector:
                 table = predict(paths, 0, progress)
             rows = named(table)
             rows = rows.extended([{"path": from_os(path), "error": reason}
-                                  for path, reason in files.errors.items()])  # fmt: skip
+                                  for path, reason in files.unreadable.items()])  # fmt: skip
             if masks is not None:
                 storage.publish(user_path(masks))
             found = Predictions(rows, (), failed.reasons)
@@ -427,14 +428,14 @@ def _paths_of(
 
     Also what else was found where images were looked for.
     """
-    from tfdetect.data.image_files import ImageFiles, find_images
+    from tfdetect.data.image_files import ImageFiles, images_of
 
     found = ImageFiles()
     paths: list[str] = []
     names: list[str] = []
     for number, image in enumerate(_each(images), 1):
         if isinstance(image, str | Path):
-            files = find_images([str(image)])
+            files = images_of(str(image))
             found.extend(files)
             paths += files.paths
             names += map(storage.shown, files.paths)
@@ -443,9 +444,8 @@ def _paths_of(
             _as_pil(image, number).save(file, compress_level=1)
             paths.append(str(file))
             names.append(f"image {number}")
-    if not paths and found.errors:
-        path, reason = next(iter(found.errors.items()))
-        raise UserError(f"No image can be read. {path}: {reason}.")
+    if not paths:
+        found.check()
     return paths, names, found
 
 

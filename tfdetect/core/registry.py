@@ -449,6 +449,8 @@ MASKS = Registry(
     },
     Entry,
 )
+# Those that find what a photograph shows; the others draw a region or choose any one.
+FOREGROUND_MASKS = ("objects", "panoptic", "yolo", "person")
 
 FILLS = Registry(
     "fill",

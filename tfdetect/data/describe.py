@@ -56,7 +56,7 @@ def describe_data(spec: DatasetSpec, catalog: Catalog) -> list[str]:
     if not spec.pretraining:
         lines.append(describe_classes(spec))
     if "shard" not in catalog.table.column_names:
-        lines += describe_files(catalog)
+        lines += describe_files(catalog, spec.manifest is not None)
     lines += catalog.describe_masks()
     if offer := _offer_masks(spec, catalog):
         lines.append(offer)
@@ -82,13 +82,19 @@ def describe_classes(spec: DatasetSpec) -> str:
     return text
 
 
-def describe_files(catalog: Catalog) -> list[str]:
-    """Return what became of all files below the roots; the numbers add up."""
+def describe_files(catalog: Catalog, listed: bool = False) -> list[str]:
+    """Return what became of all files; the numbers add up.
+
+    Args:
+        catalog: the dataset.
+        listed: whether its files are those that a manifest names, not all below its folder.
+    """
     used, bad, left = (t.num_rows for t in (catalog.table, catalog.skipped, catalog.left_out))
     other = catalog.other.total()
     lines = [
         f"Files: {catalog.total:,} = {used:,} images used + {bad:,} that cannot be used + "
         f"{left:,} left out + {other:,} that are no images"
+        + (" (those that the manifest names)" if listed else "")
     ]
     if bad:
         rows = catalog.skipped.slice(0, _EXAMPLES).to_pylist()

@@ -23,6 +23,7 @@ class ImageFiles:
     Attributes:
         paths: the images, in order, each path once.
         errors: why images or folders cannot be read, by path; these are not among `paths`.
+        empty: folders without images that the user named.
         other: number of files that are no images, by suffix or by what hides them.
         entries: what is known of those at addresses; their paths are of local copies, which need
             not exist.
@@ -30,6 +31,7 @@ class ImageFiles:
 
     paths: list[str] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
     other: Counter[str] = field(default_factory=Counter)
     entries: dict[str, storage.Entry] = field(default_factory=dict)
 
@@ -37,8 +39,25 @@ class ImageFiles:
         """Add further files."""
         self.paths += more.paths
         self.errors |= more.errors
+        self.empty += more.empty
         self.other.update(more.other)
         self.entries |= more.entries
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Why there are no images in what a user named, by path: `errors` and `empty`."""
+        return self.errors | dict.fromkeys(self.empty, "the folder contains no images")
+
+    def check(self) -> None:
+        """Check that there are images.
+
+        Raises:
+            UserError: there are none.
+        """
+        if not self.paths and self.unreadable:
+            path, reason = next(iter(self.unreadable.items()))
+            more = f" {self.describe()}." if self.empty else ""
+            raise UserError(f"No image can be read. {path}: {reason}.{more}")
 
     def describe(self) -> str:
         """Return how many files there are of each kind; the numbers add up."""
@@ -50,7 +69,8 @@ class ImageFiles:
             parts.append(f"{len(self.errors):,} that cannot be opened")
         if kinds:
             parts.append(f"{self.other.total():,} of other kinds ({kinds})")
-        return f"Files: {total:,} = {' + '.join(parts)}" if total else "Files: 0"
+        empty = f". Folders without images: {', '.join(self.empty)}" if self.empty else ""
+        return (f"Files: {total:,} = {' + '.join(parts)}" if total else "Files: 0") + empty
 
 
 def images_below(folder: str | Path, once: bool = False) -> ImageFiles:
@@ -84,35 +104,48 @@ def find_images(inputs: Iterable[str]) -> ImageFiles:
     """Return the image files that a user names.
 
     Args:
-        inputs: files, which are taken whatever their names; folders, which are searched for
-            images with all folders below; glob patterns; addresses of such (`core.storage`).
+        inputs: as for `images_of`.
 
     Raises:
-        UserError: an input does not exist, or a folder or pattern has no image.
+        UserError: an input does not exist, a pattern matches no file, or there are no images at
+            all.
     """
     found = ImageFiles()
     for text in inputs:
-        path = os.fspath(user_path(text))
-        if storage.address_of(path) is not None:
-            found.extend(_at_address(text, path))
-        elif os.path.isdir(path):
-            below = images_below(path)
-            if not below.paths and not below.errors:
-                raise UserError(f"The folder {text!r} contains no images. {below.describe()}.")
-            below.paths = [os.path.join(path, name) for name in below.paths]
-            below.errors = {os.path.join(path, name): why for name, why in below.errors.items()}
-            found.extend(below)
-        elif os.path.lexists(path):
-            found.extend(_files([path]))
-        elif glob.has_magic(path):
-            matching = _files(_matching(path))
-            if not matching.paths and not matching.errors:
-                raise UserError(f"No file matches {text!r}.")
-            found.extend(matching)
-        else:
-            raise UserError(f"There is no file or folder {text!r}.")
+        found.extend(images_of(text))
+    found.check()
     found.paths = list(dict.fromkeys(found.paths))
     return found
+
+
+def images_of(text: str) -> ImageFiles:
+    """Return the image files of one input.
+
+    Args:
+        text: a file, which is taken whatever its name; a folder, which is searched for images with
+            all folders below; a glob pattern; or an address of such (`core.storage`).
+
+    Raises:
+        UserError: the input does not exist, or the pattern matches no file.
+    """
+    path = os.fspath(user_path(text))
+    if storage.address_of(path) is not None:
+        return _at_address(text, path)
+    if os.path.isdir(path):
+        below = images_below(path)
+        if not below.paths and not below.errors:
+            below.empty.append(path)
+        below.paths = [os.path.join(path, name) for name in below.paths]
+        below.errors = {os.path.join(path, name): why for name, why in below.errors.items()}
+        return below
+    if os.path.lexists(path):
+        return _files([path])
+    if glob.has_magic(path):
+        matching = _files(_matching(path))
+        if not matching.paths and not matching.errors:
+            raise UserError(f"No file matches {text!r}.")
+        return matching
+    raise UserError(f"There is no file or folder {text!r}.")
 
 
 def _at_address(text: str, path: str) -> ImageFiles:
@@ -135,10 +168,9 @@ def _at_address(text: str, path: str) -> ImageFiles:
             found.entries[file] = entry
     if not found.paths:
         shown = storage.redacted(text)
-        raise UserError(
-            f"No file matches {shown!r}." if fixed
-            else f"The folder {shown!r} contains no images. {found.describe()}."
-        )  # fmt: skip
+        if fixed:
+            raise UserError(f"No file matches {shown!r}.")
+        found.empty.append(shown)
     return found
 
 

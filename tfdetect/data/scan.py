@@ -26,7 +26,6 @@ from tfdetect.data.scan_result import (
     LEFT_OUT,
     MASK_FILE,
     OUTSIDE,
-    UNLISTED,
     Scan,
 )
 from tfdetect.data.split_lists import read_split_files
@@ -34,12 +33,11 @@ from tfdetect.data.split_lists import read_split_files
 _MASK_NAME = re.compile(r"[^a-zA-Z0-9/](?:masks?|gts?|groundtruths?)\.[^./]*$", re.IGNORECASE)
 _NEIGHBORS = (".jpg", ".png", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".JPG", ".PNG")
 _BATCH = 10_000  # paths that are matched at a time
-_MAX_UNLISTED = 200_000  # files beside a manifest's own that are looked at
 _NO_FILES = "links to nowhere, pipes and devices"
 
 
 def scan(spec: DatasetSpec, root: Path) -> Scan:
-    """List the files that match the spec's pattern or that its manifest names, and all others.
+    """List the files that match the spec's pattern, and all others; or those of its manifest.
 
     Args:
         spec: the dataset.
@@ -317,7 +315,7 @@ class _Layout:
 
 
 def _from_manifest(spec: DatasetSpec, root: Path, manifest: str, collected: _Collected) -> None:
-    """Collect the files that the rows of the manifest name, and count those that it does not."""
+    """Collect the files that the rows of the manifest name; files beside them are not looked at."""
     labels = {f: label for label, c in enumerate(spec.classes) for f in c.folders}
     file = root / manifest
     table = read_manifest(file, spec.columns)
@@ -355,7 +353,6 @@ def _from_manifest(spec: DatasetSpec, root: Path, manifest: str, collected: _Col
             rows, errors = [], []
     if rows:
         collected.add(_batch(rows), errors)
-    _count_unlisted(root, seen, collected)
 
 
 def _batch(rows: list[tuple]) -> pa.RecordBatch:
@@ -373,28 +370,6 @@ def _status(path: str) -> tuple[_Status, str | None]:
         is_folder = stat.S_ISDIR(found.st_mode)
         return _NO_STATUS, f"it is {'a folder' if is_folder else 'a pipe or device'}, not a file"
     return _Status(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino), None
-
-
-def _count_unlisted(root: Path, listed: set[str], collected: _Collected) -> None:
-    """Collect the files below the root that are not in the manifest."""
-    walk = Walk(root)
-    paths: list[str] = []
-    beside = 0
-    for path in map(from_os, walk.paths()):
-        if path in listed:
-            continue
-        beside += 1
-        if beside > max(_MAX_UNLISTED, len(listed)):
-            collected.warnings.append(f"{root} holds many more files than its manifest lists")
-            break
-        if is_image(walk.root, to_os(path)):
-            paths.append(path)
-        else:
-            collected.add_other(path)
-    collected.add_left_out(paths, [UNLISTED] * len(paths))
-    collected.other.update(walk.left_out)
-    if others := len({from_os(path) for path in walk.unusable} - listed):
-        collected.other[_NO_FILES] += others
 
 
 def _name_masks(found: Scan) -> None:

@@ -1,4 +1,4 @@
-"""`Scan`: the files below a dataset's folder, and why some of them are not used."""
+"""`Scan`: the files of a dataset, and why some of them are not used."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,14 +9,15 @@ OUTSIDE = "its path is not one that the dataset's layout names"
 IN_MASKS = "it is in a folder of masks"
 LEFT_OUT = "it is in a folder that the dataset leaves out"
 MASK_FILE = "its name is that of a mask"
-UNLISTED = "the manifest does not list it"
 IS_MASK = "it is the mask of another image"
 SAME_FILE = "it is the same file as"
 
 
 @dataclass
 class Scan:
-    """The files below a dataset's folder. Each is in one of the tables, or counted.
+    """The files below a dataset's folder, or those that its manifest names.
+
+    Each is in one of the tables, or counted.
 
     Attributes:
         files: the images, sorted by path, with the columns path, label, generator, mask, group,

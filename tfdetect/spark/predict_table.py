@@ -82,11 +82,8 @@ def predict_to_table(
     """
     prediction_tables.check_output(output)
     found = find_images(images)
-    if progress and (found.errors or found.other):
+    if progress and (found.unreadable or found.other):
         console.log(found.describe())
-    if not found.paths:
-        path, reason = next(iter(found.errors.items()))
-        raise UserError(f"No image can be read. {path}: {reason}.")
     items, sizes = _items(found)
     runtime = TENSORFLOW if light_detector(run) is None else ONNX
     base, run = os.getcwd(), replace(run, path=run.path.absolute())  # machines have other folders
@@ -143,7 +140,7 @@ def _roots(images: Sequence[str]) -> list[str]:
 
 def _tables(job: Job, found: ImageFiles) -> Iterator[Table]:
     """Yield the table in parts; files that are no images that could be opened come last."""
-    errors = [{"path": from_os(path), "error": reason} for path, reason in found.errors.items()]
+    errors = [{"path": from_os(path), "error": reason} for path, reason in found.unreadable.items()]
     last = None
     for part in job.results():
         if last is not None:

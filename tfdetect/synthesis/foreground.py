@@ -20,7 +20,7 @@ class Foreground:
     """Finds what a photograph shows, and removes the rest; several threads may use it at a time.
 
     Args:
-        maker: name of a registered mask maker; of those that find several regions all are kept.
+        maker: one of `registry.FOREGROUND_MASKS`; of those that find several regions all are kept.
         options: its arguments.
         background: "gray" fills the background with gray 128; "keep" leaves every pixel, so that
             the result has the same photographs as with "gray".
@@ -30,9 +30,9 @@ class Foreground:
     """
 
     def __init__(self, maker: str, options: dict[str, Any], background: Background = "gray"):
-        whole = "together" in signature(registry.MASKS.load(maker)).parameters
+        several = "together" in signature(registry.MASKS.load(maker)).parameters
         self._maker, self._background = maker, background
-        self._options = {**options, **({"together": True} if whole else {})}
+        self._options = {**options, **({"together": True} if several else {})}
         self._lock = threading.Lock()
         try:
             self("", np.zeros((64, 64, 3), np.uint8))
@@ -45,8 +45,7 @@ class Foreground:
         """Return the image without its background.
 
         Args:
-            path: of the image; its name decides what a random mask is, and which segmentation of
-                a folder is taken.
+            path: of the image; its name decides which segmentation of a folder is taken.
             image: uint8 [H, W, 3].
 
         Returns:

@@ -354,8 +354,11 @@ def test_the_command_writes_a_report_and_a_fixed_copy(tmp_path, capsys):
 def test_training_warns_of_unreliable_data_and_strict_refuses_it(tmp_path, capsys):
     root = make(tmp_path / "set", PLANTED["quality"][0])
     arguments = ["--dataset", str(root), "--output", str(tmp_path / "runs"), "--dry-run"]
-    assert run_command(train_command, arguments) == 0
-    assert "warning: set: JPEG quality alone predicts the label" in capsys.readouterr().err
+    data_dir = tmp_path / "with space"
+    assert run_command(train_command, [*arguments, "--data-dir", str(data_dir)]) == 0
+    said = capsys.readouterr().err
+    assert "warning: set: JPEG quality alone predicts the label" in said
+    assert f"tfdetect.audit --dataset {root} --data-dir '{data_dir}'" in said
     assert run_command(train_command, [*arguments, "--strict"]) == 2
     assert "would be unreliable" in capsys.readouterr().err
     clean = make(tmp_path / "clean", CLEAN["jpeg"])

@@ -428,6 +428,24 @@ def test_a_shift_is_found_with_an_honest_interval():
     assert abs(fit_shift(separated, separated > 0)[0]) < 0.1
 
 
+def test_a_shift_is_applied_where_it_can_be_told_from_none(calibrated_run, capsys):
+    run, logits, fake = calibrated_run
+    labels, groups = fake[:60].astype(int), [str(n) for n in range(60)]
+
+    def adapted(moved, method="auto"):
+        settings = CalibrationSettings(dataset="mine", method=method, threshold="fpr_5")
+        return calibrate_run(run, labels, groups, raw_table(logits[:60] + moved), settings,
+                             log=lambda text: None)  # fmt: skip
+
+    assert adapted(0).info == run.with_threshold("fpr_5").info
+    assert "cannot be told from none" in capsys.readouterr().err
+    low, high = adapted(0, "shift").info.adaptation.shift_interval
+    assert low < 0 < high
+    found = adapted(-8).info  # raw logits; calibration halves them
+    assert found.adaptation.shift == pytest.approx(4, abs=1)
+    assert found.threshold == found.operating_points["fpr_5"].threshold
+
+
 def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     shared_run, tmp_path, capsys
 ):
@@ -458,7 +476,10 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     rows = json.loads(capsys.readouterr().out)
     assert sum(row["verdict"] != run.class_names[0] for row in rows) <= 1
 
-    assert run_command(calibrate_command, [str(copy), "--dataset", str(mine)]) == 0
+    command = [str(copy), "--dataset", str(mine)]
+    assert run_command(calibrate_command, [*command, "--method", "shift"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown.partition("before")[2] for name in ("accuracy", "recall", "log-loss"))
     adapted = open_run(copy).info
     assert adapted.adaptation.kind == "shift" and adapted.adaptation.fakes == 6
     low, high = adapted.adaptation.shift_interval
@@ -466,8 +487,12 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     moved = adapted.calibration.shift - (info.calibration.shift if info.calibration else 0)
     assert moved == pytest.approx(adapted.adaptation.shift, abs=1e-5)
     assert adapted.threshold == info.threshold
+    assert run_command(calibrate_command, command) == 0  # there is nothing left to shift
+    shown = capsys.readouterr()
+    assert "cannot be told from none" in shown.err and "(unchanged)" in shown.out
+    assert open_run(copy).info == adapted
     for file in fakes[2:6]:
         (mine / names[1].folders[0] / file.name).unlink()
-    assert run_command(calibrate_command, [str(copy), "--dataset", str(mine)]) == 2
+    assert run_command(calibrate_command, command) == 2
     assert "3 of each class" in capsys.readouterr().err
     assert open_run(copy).info == adapted

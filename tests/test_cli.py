@@ -276,7 +276,11 @@ def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     )
     assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr
     code, out, error = call("train", arguments, capsys)
-    assert code == 0 and "epochs: 3" in out and "parameters" in out, error
+    assert code == 0 and "3 epochs, each 60 batches of 32 images" in out, error
+    assert "train 960 authentic + 960 altered" in out and "parameters" in out
+    assert "epochs: 3" not in out and len(out.splitlines()) == 9
+    code, out, error = call("train", [*arguments, "--show-config"], capsys)
+    assert code == 0 and "  epochs: 3\n" in out, error
     assert not (here / "saved_models").exists()
 
 

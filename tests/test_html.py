@@ -4,6 +4,7 @@ import base64
 from html.parser import HTMLParser
 
 import pytest
+from browser import chromium
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -12,6 +13,7 @@ from tfdetect.core.html import (
     Section,
     Verdict,
     code,
+    details,
     figures,
     fragment,
     join,
@@ -114,3 +116,20 @@ def test_tables_scroll_and_align_numbers():
 
 def test_fragments_escape_their_values():
     assert fragment("<p>{{ x }}</p>", x="<b>") == "<p>&lt;b&gt;</p>"
+
+
+@pytest.mark.slow
+def test_a_page_of_long_names_scrolls_sideways_nowhere():
+    name = "https://host/" + "a_long_name_without_a_space/" * 8
+    rows = table([name, "b"], [[name, name]], name)
+    body = join(text(name), rows, note(name), details(name, text(name)), code(name),
+                figures([picture_of(figure(), name, name, name)]))  # fmt: skip
+    page = render_page(
+        name, [Section(name, body), Section("b", body)], subtitle=name, footer=name,
+        verdict=Verdict(name, name), cards=[Card(name, name, name)], notes=[note(name)],
+    )  # fmt: skip
+    with chromium() as browser:
+        for width in (400, 1200):
+            shown = browser.new_page(viewport={"width": width, "height": 800})
+            shown.set_content(page)
+            assert shown.evaluate("document.documentElement.scrollWidth") <= width

@@ -302,7 +302,7 @@ def test_the_background_is_removed(tmp_path):
     whole, cut = (catalog_of(tmp_path / name / "faces") for name in ("keep", "gray"))
     assert whole.table["path"].equals(cut.table["path"]) and whole.table.num_rows == 18
     skipped = (tmp_path / "gray/faces/1.0.0/skipped.csv").read_text()
-    assert skipped.count("no foreground: 009.jpg: no panoptic segmentation of it") == 2
+    assert skipped.count("no foreground: 009.jpg: no segmentation of it") == 2
     size = (32, 32)
     images = [load_images(image_source(c, c.table), size, "crop")[1] for c in (whole, cut)]
     inside = number > 0

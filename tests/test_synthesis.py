@@ -70,7 +70,7 @@ def test_segments_are_regions_of_the_segmentation(tmp_path):
         mask = draw_mask("segments", photo, generator(number), (0.1, 0.4),
                          segmentations=str(tmp_path / "maps"))  # fmt: skip
         assert any(np.array_equal(mask, labels == region) for region in (0, 2))
-    with pytest.raises(UserError, match="no segmentation of that name"):
+    with pytest.raises(UserError, match="no segmentation of it"):
         draw_mask("segments", photo_of(64, 48, 9), generator(), (0, 1),
                   segmentations=str(tmp_path / "maps"))  # fmt: skip
     with pytest.raises(UserError, match="no mask 'segments' covers 90% to 95%"):
@@ -232,7 +232,7 @@ def test_panoptic_segments(tmp_path):
         assert np.array_equal(mask, numbers == 70_000)
         mask = draw_mask("panoptic", photo, generator(), together=True, **options)
         assert np.array_equal(mask, numbers == 300 if source.endswith("json") else numbers > 0)
-    with pytest.raises(UserError, match="no panoptic segmentation of it"):
+    with pytest.raises(UserError, match="no segmentation of it"):
         draw_mask("panoptic", photo_of(40, 60, 1), generator(), **options)
     (tmp_path / "other.json").write_text('{"annotations": [1]}')
     with pytest.raises(UserError, match="not in COCO's panoptic format"):

@@ -19,6 +19,7 @@ from tfdetect.core.text import (
     markdown,
     name_problem,
     printable,
+    shell_command,
     to_os,
 )
 
@@ -72,6 +73,13 @@ def test_dollar_signs_are_drawn_as_they_are():
     picture_of(figure, "names")
     assert len(legend.get_texts()) == len(names)
     assert [label.get_text() for label in axes.get_xticklabels()] == [*names[:-1], r"a\x1bb"]
+
+
+def test_a_command_can_be_pasted_into_a_shell():
+    line = shell_command(
+        "train", "--set", "seed=1", data_dir="my $set", gpus=None, name="caf\udce9"
+    )
+    assert line == ("python -m tfdetect.train --set seed=1 --data-dir 'my $set' --name 'caf\\xe9'")
 
 
 def test_a_cell_is_no_formula():

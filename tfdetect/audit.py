@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+from tfdetect.core.text import shell_command
 
 if TYPE_CHECKING:
     from tfdetect.auditing.audit_dataset import Audit
@@ -82,9 +83,13 @@ def main(argv: list[str]) -> int:
     if args.json:
         console.print_json(audit_document(audit))
     elif args.fix:
-        console.result(f"next    python -m tfdetect.train --dataset {args.fix}")
+        console.result(f"next    {shell_command('train', dataset=args.fix)}")
     elif any(f.fix for f in audit.findings if f.level != NOTE):
         console.result(f"next    {command_line('audit')} --fix DIR   (writes a fixed copy)")
+    elif audit.verdict != UNRELIABLE:
+        command = shell_command("train", dataset=args.dataset, data_dir=args.data_dir,
+                                authentic=args.authentic)  # fmt: skip
+        console.result(f"next    {command}")
     return int(audit.verdict == UNRELIABLE)
 
 

@@ -38,7 +38,8 @@ def parser() -> cli.Parser:
     how = p.add_argument_group("calibration")
     how.add_argument("--method", choices=METHODS, default="auto", help="calibration method "
                      "(default: auto, the one that does best in cross-validation; on up to 100 "
-                     "other images shift, which adds one constant to the logit)")  # fmt: skip
+                     "other images shift, which adds one constant to the logit, unless its 95%% "
+                     "interval contains 0)")  # fmt: skip
     how.add_argument("--threshold", metavar="RULE", help="how to choose the verdict threshold: "
                      "balanced (best balanced accuracy), eer, fpr_1, fpr_5, cost, or a number from "
                      "0 to 1 (default: as the run's experiment says, else balanced)")  # fmt: skip
@@ -72,7 +73,9 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
     from tfdetect import api
+    from tfdetect.core.run import open_run
 
+    before = open_run(args.run).info
     results = api.calibrate(
         args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
         label=args.label, split=args.split, method=args.method, cost=args.cost,
@@ -87,7 +90,8 @@ def main(argv: list[str]) -> None:
     from tfdetect.evaluation.result_tables import terminal_table
 
     console.result(terminal_table(results.values))
-    console.result(f"\nrun     {results.run.path} (calibrated, SavedModel rewritten)")
+    done = "unchanged" if results.run.info == before else "calibrated, SavedModel rewritten"
+    console.result(f"\nrun     {results.run.path} ({done})")
     console.result(f"report  {results.report}")
 
 

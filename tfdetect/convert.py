@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from tfdetect.core import cli, console
+from tfdetect.core.text import shell_command
 
 
 def parser() -> cli.Parser:
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
         )
     console.result(f"run     {run.path}")
     console.result(f"weights {table} (which weight went where)")
-    console.result(f"next    python -m tfdetect.predict {run.path} IMAGE_OR_FOLDER")
+    console.result(f"next    {shell_command('predict', run.path, 'IMAGE_OR_FOLDER')}")
 
 
 if __name__ == "__main__":

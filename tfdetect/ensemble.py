@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tfdetect.core import cli, console
+from tfdetect.core.text import shell_command
 
 FUSIONS = {
     "stacked": "logistic regression on the members' calibrated logits",
@@ -40,7 +41,7 @@ def parser() -> cli.Parser:
     how.add_argument("--fusion", default="stacked", choices=list(FUSIONS), metavar="NAME",
                      help=f"{fusions} (default: stacked)")  # fmt: skip
     how.add_argument("--no-masks", action="store_true",
-                     help="fuse labels alone, of members that also predict masks")  # fmt: skip
+                     help="fuse only the labels, where members also predict masks")  # fmt: skip
     how.add_argument("--fine-tune", type=cli.number_above(-1, whole=True), default=0, metavar="N",
                      help="then train the fused detector as a whole for N epochs "
                      "(default: 0)")  # fmt: skip
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
     console.result(format_comparison(found))
     console.result(f"\nrun      {run.path}")
     console.result(f"reports  {run.path / 'fusion.html'}, {run.path / 'report.html'}")
-    console.result(f"next     python -m tfdetect.predict {run.path} IMAGE_OR_FOLDER")
+    console.result(f"next     {shell_command('predict', run.path, 'IMAGE_OR_FOLDER')}")
 
 
 if __name__ == "__main__":

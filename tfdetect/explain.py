@@ -38,8 +38,8 @@ def parser() -> cli.Parser:
                       "stage1 (the finest), stage2, ..., or all (default: the last "
                       "features)")  # fmt: skip
     data.add_argument("--front-end", type=Path, metavar="IMAGE", help="show instead what "
-                      "front-ends leave of this image, and the run's own before and after "
-                      "training")  # fmt: skip
+                      "front-ends leave of this image, and what the run's own front-end leaves "
+                      "before and after training")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for explanation.html and "
                      "explanation.json (default: the run; for another dataset or --front-end "

@@ -1,5 +1,6 @@
 """`tfdetect export`: write a run's detector in the formats of other runtimes."""
 
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -64,9 +65,8 @@ def main(argv: list[str]) -> None:
         console.result(console.format_table(rows, ["format", "path", "size", "largest difference"]))
     if page is not None:
         console.result(str(page))
-        console.log(
-            f"Try it with: python -m http.server --directory {page.parent} --bind 127.0.0.1"
-        )
+        folder = shlex.quote(str(page.parent))
+        console.log(f"Try it with: python -m http.server --directory {folder} --bind 127.0.0.1")
 
 
 if __name__ == "__main__":

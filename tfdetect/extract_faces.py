@@ -11,9 +11,9 @@ def parser() -> cli.Parser:
     p = cli.Parser(
         prog="tfdetect extract-faces",
         description="Crop faces, and the masks of edited ones, from FaceForensics++ videos, in the "
-        "layout of the dataset faces3; or, with --images, the faces of a folder of images, whose "
-        "folders stay. The same command continues an interrupted one. Exit code 1 if no video or "
-        "image could be read.",
+        "layout of the dataset faces3; or, with --images, faces from a folder of images, in the "
+        "same subfolders. The same command continues an interrupted one. Exit code 1 if no video "
+        "or image could be read.",
         examples=[
             ("tfdetect extract-faces FaceForensics++ --output faces",
              "then: tfdetect train --dataset faces3 --data-dir faces"),

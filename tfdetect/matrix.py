@@ -20,9 +20,10 @@ def parser() -> cli.Parser:
             ("tfdetect matrix --dataset path/to/folder --by 'fake/([^/]+)/'",
              "your own folders: the part is the folder below fake/"),
             ("tfdetect matrix --dataset path/to/forged --experiment localizer",
-             "which fills a localizer finds that was trained on another fill"),
+             "how well a localizer finds fills that it was not trained on"),
             ("tfdetect matrix --dataset path/to/forged --experiment localizer --by "
-             "'(realfake|fakefake)'", "the same with new content against mere re-encoding"),
+             "'(realfake|fakefake)'",
+             "the same by kind: new content (realfake), or only re-encoded (fakefake)"),
             ("tfdetect matrix --dataset genimage --spark spark://host:7077",
              "the trainings divided among the machines of a Spark cluster"),
             ("tfdetect matrix --clusters genimage_resnet50",

@@ -55,8 +55,8 @@ def parser() -> cli.Parser:
     cli.add_views(how)
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="FILE", help="write the rows to a .csv, .jsonl "
-                     "or .parquet file instead of printing a table; stopped, the finished rows "
-                     "are in NAME.unfinished.csv")  # fmt: skip
+                     "or .parquet file instead of printing a table; if the command is stopped, "
+                     "the finished rows are in NAME.unfinished.csv")  # fmt: skip
     out.add_argument("--masks", type=Path, metavar="DIR", help="write mask, P(altered), regions "
                      "that are copies of others, and an overlay of each image as PNG files; for "
                      "detectors that predict masks")  # fmt: skip

@@ -7,6 +7,7 @@ from typing import get_args
 
 from tfdetect.core import cli, console
 from tfdetect.core.experiment import Resize
+from tfdetect.core.text import shell_command
 from tfdetect.synthesize import add_mask_inputs, mask_options_of
 
 
@@ -48,9 +49,9 @@ def parser() -> cli.Parser:
                       f"synthesize' finds, one of {', '.join(FOREGROUND_MASKS)}. Images in which "
                       "it finds nothing are left out")  # fmt: skip
     what.add_argument("--background", default="gray", choices=("gray", "keep"),
-                      help="gray (128), or keep it, for a set of the same images to compare with "
-                      "(default: gray)")  # fmt: skip
-    add_mask_inputs(what)
+                      help="with --foreground: fill the background with gray (128), or keep it, to "
+                      "compare with the same images (default: gray)")  # fmt: skip
+    add_mask_inputs(what, FOREGROUND_MASKS)
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, required=True, metavar="DIR",
                      help="folder for datasets; NAME/1.0.0 is made in it")  # fmt: skip
@@ -90,7 +91,7 @@ def main(argv: list[str]) -> None:
         f"{done.images:,} images in {done.shards} shards in {done.folder} "
         f"({done.written} shards written now, {done.skipped} images skipped)"
     )
-    console.result(f"next    python -m tfdetect.train --dataset {dataset}")
+    console.result(f"next    {shell_command('train', dataset=dataset)}")
 
 
 def _size(text: str) -> tuple[int, int]:

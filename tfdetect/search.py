@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
+from tfdetect.core.text import shell_command
 
 if TYPE_CHECKING:
     from tfdetect.core.experiment import Experiment
@@ -128,9 +129,11 @@ def main(argv: list[str]) -> None:
     console.result(f"report  {found.report}")
     if run:
         console.result(f"run     {run}")
-        console.result(f"next    python -m tfdetect.predict {run} IMAGE_OR_FOLDER")
+        console.result(f"next    {shell_command('predict', run, 'IMAGE_OR_FOLDER')}")
     else:
-        console.result(f"next    python -m tfdetect.train --experiment {found.experiment}")
+        command = shell_command("train", experiment=found.experiment, data_dir=args.data_dir,
+                                authentic=args.authentic)  # fmt: skip
+        console.result(f"next    {command}")
 
 
 def _show_points(
@@ -138,6 +141,7 @@ def _show_points(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Print what would be searched, and some points of the space."""
+    from tfdetect.core.provenance import command_line
     from tfdetect.tuning.make_search import example_overrides
 
     points = example_overrides(space, settings)
@@ -152,6 +156,7 @@ def _show_points(
     )
     for overrides in points:
         console.result("  " + "  ".join(overrides))
+    console.result(f"next    {command_line('search', without=('--dry-run',))}")
 
 
 if __name__ == "__main__":

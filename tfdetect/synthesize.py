@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.limits import MAX_PIXELS
+from tfdetect.core.text import shell_command
 
 if TYPE_CHECKING:
     from tfdetect.synthesis.forge import Settings
@@ -80,7 +81,7 @@ def parser() -> cli.Parser:
     what.add_argument("--seed", type=cli.number_above(-1, whole=True), default=0, metavar="N",
                       help="seed of all random choices (default: 0)")
     models = p.add_argument_group("models and inputs of some masks and fills")
-    add_mask_inputs(models)
+    add_mask_inputs(models, tuple(MASKS))
     models.add_argument("--autoencoder", metavar="FILE",
                         help="fill 'autoencoder': file of a trained one, or half of a published "
                         "pair such as taef1_decoder.safetensors (default: one is trained on the "
@@ -129,15 +130,20 @@ def main(argv: list[str]) -> None:
     console.result(f"look at  {sheet}")
     # Where everything is altered, there is nothing to localize.
     experiment = "photos_from_scratch" if args.masks == ["whole"] else "localizer"
-    console.result(f"next     python -m tfdetect.train --dataset {args.output} "
-                   f"--experiment {experiment}")  # fmt: skip
+    command = shell_command("train", dataset=args.output, experiment=experiment)
+    console.result(f"next     {command}")
 
 
-def add_mask_inputs(p: cli.Arguments) -> None:
-    """Add the arguments that some mask makers need."""
+def add_mask_inputs(p: cli.Arguments, masks: Sequence[str]) -> None:
+    """Add the arguments that some mask makers need.
+
+    Args:
+        masks: names of the mask makers that can be chosen.
+    """
     # fmt: off
-    p.add_argument("--segmentations", metavar="DIR", help="mask 'segments': PNG files of region "
-                   "numbers, named like the photographs")
+    if "segments" in masks:
+        p.add_argument("--segmentations", metavar="DIR", help="mask 'segments': PNG files of "
+                       "region numbers, named like the photographs")
     p.add_argument("--segmenter", metavar="PRESET",
                    help="mask 'objects': a keras-hub segmentation preset")
     p.add_argument("--panoptic", metavar="FILE|DIR", help="mask 'panoptic': JSON file in COCO's "
@@ -165,7 +171,7 @@ def mask_options_of(args: argparse.Namespace, masks: Sequence[str]) -> dict[str,
     from tfdetect.synthesis.segmenters import PERSON_MODEL, YOLO_MODEL
 
     needed = {
-        "segments": ("segmentations", args.segmentations, "--segmentations DIR"),
+        "segments": ("segmentations", getattr(args, "segmentations", None), "--segmentations DIR"),
         "panoptic": ("panoptic", args.panoptic, "--panoptic FILE or DIR"),
         "yolo": ("model", args.yolo, f"--yolo FILE: {YOLO_MODEL}"),
         "person": ("model", args.person, f"--person FILE: {PERSON_MODEL}"),

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from tfdetect.core import cli, console
+from tfdetect.core.text import shell_command
 
 
 def parser() -> cli.Parser:
@@ -43,8 +44,8 @@ def parser() -> cli.Parser:
     experiment = p.add_argument_group("experiment")
     cli.add_experiment(experiment)
     experiment.add_argument("--from", dest="from_run", metavar="RUN", help="start from a finished "
-                            "run: its detector and preprocessing are kept, and trained as it was "
-                            "or, with --experiment, in that way")  # fmt: skip
+                            "run: its detector and preprocessing are kept, and it is trained with "
+                            "the run's settings or, with --experiment, with those")  # fmt: skip
     experiment.add_argument("--replay", type=cli.fraction, metavar="FRACTION", help="with --from: "
                             "fraction of each batch that is drawn from the run's own training "
                             "data, so that it forgets less (default: 0)")  # fmt: skip
@@ -64,8 +65,10 @@ def parser() -> cli.Parser:
     out.add_argument("--resume", nargs="?", const=True, default=False, metavar="RUN",
                      help="continue an interrupted run; without RUN the latest one of this "
                      "experiment")  # fmt: skip
-    out.add_argument("--dry-run", action="store_true", help="print the resolved experiment, the "
-                     "data and the model's size, and stop")  # fmt: skip
+    out.add_argument("--dry-run", action="store_true", help="print the data, the detector, how it "
+                     "would be trained and where the run would be, and stop")  # fmt: skip
+    out.add_argument("--show-config", action="store_true", help="with --dry-run: print every "
+                     "setting of the experiment, too, as YAML")  # fmt: skip
     cli.add_no_images(out)
     cli.add_json(out)
     cli.add_quiet(out)
@@ -79,8 +82,11 @@ def main(argv: list[str]) -> int:
 
     from tfdetect.api.training_functions import prepare_training
     from tfdetect.core.cluster import parse_cluster
+    from tfdetect.core.errors import UserError
     from tfdetect.core.provenance import command_line
 
+    if args.show_config and not args.dry_run:
+        raise UserError("--show-config is for --dry-run.")
     cluster = parse_cluster(args.cluster, args.task, os.environ)
     quiet: dict[str, Any] = {"progress": not args.quiet}
     if args.dry_run:
@@ -101,8 +107,12 @@ def main(argv: list[str]) -> int:
         if args.json:
             console.print_json(training.document())
             return 0
-        console.result(training.describe())
-        console.result(f"\nnext    {command_line('train', without='--dry-run')}")
+        for heading, text in training.describe().items():
+            console.result(f"{heading:<12}{text}")
+        if args.show_config:
+            console.result(f"\n{training.plan.experiment.to_yaml()}")
+        command = command_line("train", without=("--dry-run", "--show-config"))
+        console.result(f"{'next':<12}{command}")
         return 0
     if not training.is_chief:
         training.assist()
@@ -130,11 +140,12 @@ def main(argv: list[str]) -> int:
     if report.is_file():
         console.result(f"report  {report}")
     if run.info.status == "interrupted":
-        console.result(f"next    python -m tfdetect.train --resume {run.path}   (continue)")
+        console.result(f"next    {shell_command('train', resume=run.path)}   (continue)")
     elif run.info.pretraining:
-        console.result(f"next    python -m tfdetect.train --set model.weights={run.path} ...")
+        weights = f"model.weights={run.path}"
+        console.result(f"next    {shell_command('train', '--set', weights)} ...")
     else:
-        console.result(f"next    python -m tfdetect.predict {run.path} IMAGE_OR_FOLDER")
+        console.result(f"next    {shell_command('predict', run.path, 'IMAGE_OR_FOLDER')}")
     return code
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import csv_text
 from tfdetect.core.provenance import command_line, provenance
 from tfdetect.core.run import TRANSFER, Run, read_run
 from tfdetect.core.run_info import RunInfo, View
 from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import shell_command
 from tfdetect.data.catalog import Catalog, check_unusable
 from tfdetect.data.plan import Plan, dataset_info
 from tfdetect.data.scan_result import IS_MASK
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from tfdetect.evaluation.transfer import Start
     from tfdetect.training.devices import Devices
     from tfdetect.training.fit import FitResult
+
+_SHOWN_CLASSES = 10  # of a plan
 
 
 def train_run(
@@ -136,7 +140,7 @@ def train_run(
         if trackers is not None:
             trackers.fail()
         if writer.abandon():
-            log(f"What was trained is kept: python -m tfdetect.train --resume {writer.final}")
+            log(f"What was trained is kept: {shell_command('train', resume=writer.final)}")
         raise
 
 
@@ -337,9 +341,52 @@ class _SkippedFiles:
         self._writer.write_text("skipped.csv", csv_text(rows, ["path", "error"]))
 
 
-def describe_plan(plan: Plan) -> str:
-    """Return the resolved experiment and the size of its detector, for --dry-run."""
+def describe_plan(plan: Plan, catalog: Catalog) -> dict[str, str]:
+    """Return what will be trained on which data and how, in short, by headings."""
+    from tfdetect.data.describe import describe_counts
     from tfdetect.models.detector import build_detector, describe
 
-    detector = build_detector(plan.experiment, len(plan.spec.class_names))
-    return f"{plan.experiment.to_yaml()}\n{describe(detector)}"
+    experiment, names = plan.experiment, plan.spec.class_names
+    data, model = experiment.data, experiment.model
+    parts = {"head": model.head, "mask head": model.mask_head, "weights": model.weights,
+             "front-end": model.front_end if model.front_end != "pixels" else None}  # fmt: skip
+    detector = [describe(build_detector(experiment, len(names)))]
+    detector += [f"{kind} {name}" for kind, name in parts.items() if name]
+    images = [f"{data.image_size[0]} x {data.image_size[1]} pixels, resize {data.resize}"]
+    if data.augment:
+        images.append(f"augmentation {', '.join(step.name for step in data.augment)}")
+    authentic = "" if plan.spec.pretraining else " (authentic)"
+    classes = [f"{names[0]}{authentic}", *names[1:_SHOWN_CLASSES]]
+    if len(names) > _SHOWN_CLASSES:
+        classes.append(f"... ({len(names):,} in all)")
+    return {
+        "experiment": f"{experiment.name} ({plan.chosen})",
+        "data": f"{plan.spec.name}: {describe_counts(plan.spec, catalog)}",
+        "classes": ", ".join(classes),
+        "images": "; ".join(images),
+        "detector": "; ".join(detector),
+        "training": _describe_training(experiment, catalog.split("train").num_rows),
+    }
+
+
+def _describe_training(experiment: Experiment, images: int) -> str:
+    """Return epochs, batches and optimizer of a training on so many images."""
+    training = experiment.training
+    epochs = [stage.epochs for stage in training.stages] or [training.epochs]
+    text = f"{' + '.join(map(str, epochs))} epochs"
+    if training.stages:
+        text = f"{len(epochs)} stages of {text}"
+    batch = f"{training.batch_size} images"
+    if training.accumulate > 1:
+        batch += f" (weights change every {training.accumulate} batches)"
+    if training.replay:  # an epoch is one pass over the new images
+        steps = f"batches of {batch}, {training.replay:.0%} of them from the run's own data"
+    else:
+        steps = f"{training.steps_of_epoch(images):,} batches of {batch}"
+    optimizer, schedule = training.optimizer, training.schedule.name
+    text += f", each {steps}; {optimizer.name}, learning rate {optimizer.learning_rate:g}"
+    text += "" if schedule == "constant" else f" ({schedule})"
+    if training.early_stopping is not None:
+        text += f"; stops after {training.early_stopping} epochs without a better"
+        text += f" {training.monitor}"
+    return text

@@ -38,14 +38,18 @@ from tfdetect.api.run_functions import (
     show_front_ends,
 )
 from tfdetect.api.share import push
-from tfdetect.api.study_functions import StudyResults, compare_variants, learning_curve
-from tfdetect.api.training_functions import (
+from tfdetect.api.study_functions import (
     MatrixResults,
-    SearchResults,
+    StudyResults,
     cluster_generators,
+    compare_variants,
+    learning_curve,
+    matrix,
+)
+from tfdetect.api.training_functions import (
+    SearchResults,
     convert,
     ensemble,
-    matrix,
     search,
     train,
 )

@@ -253,9 +253,9 @@ def calibrate(
         label: class of all images of a folder without class folders.
         split: "validation"; of another dataset also "train" or "all". By default validation; of
             another dataset that has no splits of its own, or of authentic images alone, all.
-        method: "auto" (what does best in cross-validation; "shift" on up to 100 images of another
-            dataset), "temperature", "platt", "isotonic", "shift" (one constant is added to the
-            logit) or "none".
+        method: "auto" (what does best in cross-validation; on up to 100 images of another dataset
+            "shift", if its 95% interval does not contain 0, else no change), "temperature",
+            "platt", "isotonic", "shift" (one constant is added to the logit) or "none".
         cost: what a false positive costs, where a missed fake costs 1: chooses the operating
             point "cost".
         abstention_error: fraction of each class, below 0.5, that may get a wrong verdict outside
@@ -324,8 +324,9 @@ def calibrate(
             None if dataset is None else staged.path / "evaluations" / spec.name,
             images_in_report=images_in_report, batch_size=batch_size, calibrate=settings, log=log,
         )  # fmt: skip
-        write_info(evaluation.run)
-        export_finished_run(evaluation.run, exported_formats(run))
+        if evaluation.run.info != run.info:
+            write_info(evaluation.run)
+            export_finished_run(evaluation.run, exported_formats(run))
     return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
 
 

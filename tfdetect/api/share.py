@@ -17,7 +17,7 @@ from tfdetect.core.model_hubs import (
     push_files,
     safe_files,
 )
-from tfdetect.core.text import printable
+from tfdetect.core.text import printable, shell_command
 
 
 @checked
@@ -54,7 +54,7 @@ def push(
     if not run.has_exports:
         raise UserError(
             f"{run.name} has no ONNX export, which others need to predict without TensorFlow. "
-            f"Write it with: python -m tfdetect.export {run.path} --format onnx"
+            f"Write it with: {shell_command('export', run.path, format='onnx')}"
         )
     if run.model_path.is_file():
         check_keras_file(run.model_path, run.name)

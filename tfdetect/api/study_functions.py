@@ -1,4 +1,4 @@
-"""Functions of the Python API that answer a question by several trainings."""
+"""Functions of the Python API that answer a question by several trainings, also the matrix."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import Log, Overrides, checked, gpus_of, plan_of
+from tfdetect.api.arguments import Log, Overrides, checked, gpus_of, plan_of, writing_on
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import override
 from tfdetect.core.files import check_writable
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
-from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name
+from tfdetect.core.spark_cluster import SparkCluster
+from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name, user_path
 
 if TYPE_CHECKING:
     from tfdetect.data.plan import Plan
@@ -183,6 +184,131 @@ def compare_variants(
     return StudyResults(values, folder, runs)
 
 
+@dataclass(frozen=True)
+class MatrixResults:
+    """What the trainings of a matrix give on each part.
+
+    Attributes:
+        runs: the run of each training, by its name.
+        values: the content of matrix.json.
+        folder: with the runs, matrix.html, matrix.json, CSV and LaTeX tables.
+    """
+
+    runs: dict[str, Run] = field(repr=False)
+    values: dict[str, Any] = field(repr=False)
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / "matrix.html"
+
+
+@checked
+def matrix(
+    dataset: str | Path | None = None,
+    experiment: str | Path | None = None,
+    *,
+    model: str | None = None,
+    overrides: Overrides = (),
+    data_dir: str | Path | None = None,
+    authentic: str | None = None,
+    by: str = "generator",
+    leave_one_out: bool = False,
+    leave_sources_out: bool = False,
+    published: str | Path | None = None,
+    gpus: str | Sequence[int] | None = None,
+    gpu_memory_limit: str | None = None,
+    output: str | Path = "saved_models",
+    name: str | None = None,
+    cluster: SparkCluster | None = None,
+    progress: bool = True,
+    log: Log = console.log,
+) -> MatrixResults:
+    """Train one detector on each generator of a dataset and test each on all generators.
+
+    The same call continues an interrupted one; finished runs are reused.
+
+    Args:
+        dataset, experiment, model, overrides, data_dir, authentic: see `train`.
+        by: what the parts are: "generator", "dataset" (the parts of a union), or a regular
+            expression on paths whose group names the part.
+        leave_one_out: train on all parts but one, instead.
+        leave_sources_out: with it, leave sources of authentic images out, too; see `--help`.
+        published: a published table to show for comparison: "genimage_resnet50" or a CSV file.
+        gpus, gpu_memory_limit: see `train`.
+        output: folder for the matrix's folder.
+        name: name of that folder; by default "matrix-EXPERIMENT-DATASET".
+        cluster: a Spark cluster that reads the files and does the trainings; every machine needs
+            the dataset, the output and the cluster's folder, by default the matrix's folder with
+            the ending .parts, under the same paths.
+        progress: whether to show progress.
+        log: called with each message.
+
+    Returns:
+        Metrics with intervals of each training on each part.
+
+    Raises:
+        UserError: the data have fewer than two parts, or the folder holds other runs.
+    """
+    plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic)
+    if published:
+        from tfdetect.generalization.published_tables import read_published
+
+        read_published(str(published))  # refused before any training
+    if leave_sources_out and not leave_one_out:
+        raise UserError("--leave-sources-out needs --leave-one-out.")
+    kind = "matrix-leave-one-out" if leave_one_out else "matrix"
+    folder, devices = _begin(kind, plan, output, name, gpus, gpu_memory_limit)
+    from tfdetect.data.plan import find_data, roots_of
+    from tfdetect.generalization import matrix_report, train_matrix
+    from tfdetect.generalization.domains import find_domains
+
+    with writing_on(cluster, folder, roots_of(plan), progress) as jobs:
+        catalog = find_data(plan, progress, log)
+        domains = find_domains(catalog, by, leave_sources_out)
+        log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
+        if domains.left_out:
+            console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
+        rows = train_matrix.train_all(
+            plan, catalog, domains, leave_one_out, folder, devices, progress, log,
+            None if jobs is None else jobs.train_runs,
+        )  # fmt: skip
+    values = {
+        "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
+        "domains": list(domains.names), "cells": train_matrix.measure(rows, domains, catalog),
+    }  # fmt: skip
+    matrix_report.write_report(values, folder, None if published is None else str(published))
+    return MatrixResults({row.name: row.run for row in rows}, values, folder)
+
+
+@checked
+def cluster_generators(
+    matrix: str | Path, *, output: str | Path = "saved_models"
+) -> dict[str, Any]:
+    """Draw which generators belong together: who finds whose images, as clustered heat maps.
+
+    Nothing is trained; `matrix` draws the same in its report.
+
+    Args:
+        matrix: the folder of a finished matrix, a published table ("genimage_resnet50"), or a CSV
+            file of accuracies in percent.
+        output: folder for clusters.png and clusters.json.
+
+    Returns:
+        The content of clusters.json: order (the generators), mutual (how well detectors of each
+        find images of the other, 0 for chance, 1 for all) and correlation (over the detectors of
+        all other generators; None where it is not defined).
+
+    Raises:
+        UserError: there is no such matrix, or it has fewer than 3 generators.
+    """
+    from tfdetect.generalization.clusters import write_clusters
+
+    check_writable(user_path(output))
+    return write_clusters(str(matrix), user_path(output))
+
+
 def _with(plan: Plan, setting: str) -> Plan:
     return replace(plan, experiment=override(plan.experiment, [setting]))
 
@@ -201,12 +327,12 @@ def _begin(
     gpus: str | Sequence[int] | None,
     gpu_memory_limit: str | None,
 ) -> tuple[Path, Devices]:
-    """Return the folder of a study, which can be written, and the devices that train."""
+    """Return the folder of a study or matrix, which can be written, and the devices that train."""
     from tfdetect.training.devices import parse_gpus, parse_memory_limit
 
     numbers, limits = parse_gpus(gpus_of(gpus)), parse_memory_limit(gpu_memory_limit)
     default = file_name(f"{kind}-{plan.experiment.name}-{plan.spec.name}", most=MAX_NAME_BYTES)
-    folder = Path(output) / checked_name(default if name is None else name, "the study")
+    folder = user_path(output) / checked_name(default if name is None else name, "the new folder")
     check_writable(folder)
     import_tensorflow()
     from tfdetect.training.devices import configure_devices

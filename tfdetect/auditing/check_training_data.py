@@ -4,8 +4,9 @@ from tfdetect.auditing.audit_dataset import quick_findings
 from tfdetect.auditing.findings import NOTE, UNRELIABLE
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.text import shell_command
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.plan import Plan
+from tfdetect.data.plan import Plan, data_flags
 
 
 def check_training_data(plan: Plan, catalog: Catalog, strict: bool = False) -> None:
@@ -24,9 +25,9 @@ def check_training_data(plan: Plan, catalog: Catalog, strict: bool = False) -> N
     findings = [f for f in quick_findings(plan.spec, catalog) if f.level != NOTE]
     if not findings:
         return
-    hint = f"For the full audit: python -m tfdetect.audit --dataset {plan.experiment.data.dataset}"
-    if plan.spec.authentic_by == "flag":
-        hint += f" --authentic {plan.spec.class_names[0]}"
+    flags = data_flags(plan.spec, plan.data_dir)
+    command = shell_command("audit", dataset=plan.experiment.data.dataset, **flags)
+    hint = f"For the full audit: {command}"
     if strict and (unreliable := [f.text for f in findings if f.level == UNRELIABLE]):
         lines = "".join(f"\n  {text}" for text in unreliable)
         raise UserError(f"Results from {catalog.name} would be unreliable:{lines}\n{hint}")

@@ -122,8 +122,9 @@ def add_experiment(p: Arguments, default: str = "the dataset's own") -> None:
     """Add --experiment, --model and --set."""
     p.add_argument("--experiment", metavar="NAME|FILE", help="training configuration: a shipped "
                    f"experiment or a YAML file (default: {default})")  # fmt: skip
-    p.add_argument("--model", metavar="NAME", help="a published detector, see 'tfdetect models'; "
-                   "trained by its own recipe or, with --experiment, by that one")  # fmt: skip
+    p.add_argument("--model", metavar="NAME", help="a published detector ('tfdetect models' lists "
+                   "them), trained with its own settings or, with --experiment, with "
+                   "those")  # fmt: skip
     add_set(p)
 
 
@@ -162,7 +163,7 @@ def add_devices(p: Arguments, each: str = "") -> None:
 def add_runs_folder(p: Arguments, name_default: str) -> None:
     """Add --output, the folder for runs, and --name."""
     p.add_argument("--output", type=Path, default=Path("saved_models"), metavar="DIR",
-                   help="folder that will contain the new folder (default: "
+                   help="folder in which the new folder is made (default: "
                    "saved_models)")  # fmt: skip
     p.add_argument("--name", metavar="NAME",
                    help=f"name of the new folder (default: {name_default})")  # fmt: skip
@@ -189,8 +190,9 @@ def add_spark(p: Arguments, default: str) -> None:
     """
     p.add_argument("--spark", metavar="MASTER", help="do the work on a Spark cluster, for example "
                    "spark://host:7077, or local[4] for 4 processes on this machine. Every machine "
-                   "needs the files under the same path. Interrupted, the same command goes on; "
-                   "needs pip install \"tfdetect[spark]\" and Java 17")  # fmt: skip
+                   "needs the files under the same path. The same command continues an "
+                   "interrupted one. Needs: pip install \"tfdetect[spark]\" and "
+                   "Java 17")  # fmt: skip
     p.add_argument("--spark-conf", action="append", default=[], metavar="KEY=VALUE",
                    help="property of Spark, for example spark.executor.memory=4g; "
                    "repeatable")  # fmt: skip

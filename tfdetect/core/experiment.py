@@ -498,6 +498,15 @@ class Training(Document):
     export: tuple[ExportFormat, ...] = ("saved_model", "onnx")
     track: tuple[Literal["mlflow", "wandb"], ...] = ()
 
+    def steps_of_epoch(self, images: int) -> int:
+        """Return the number of batches in one epoch.
+
+        Args:
+            images: number of images in one pass over the training data.
+        """
+        updates = max(1, round(images / (self.batch_size * self.accumulate)))
+        return self.steps_per_epoch or updates * self.accumulate
+
     @model_validator(mode="before")
     @classmethod
     def _of_older_runs(cls, value: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import replacing
+from tfdetect.core.text import shell_command
 
 FILE = "domain.npy"
 MAX_COMPONENTS = 32
@@ -85,6 +86,6 @@ class FeatureDistance:
         except (OSError, ValueError, EOFError) as error:
             raise UserError(
                 f"Run {folder} is corrupt: {FILE} cannot be read: {error}. Make it again with: "
-                f"python -m tfdetect.calibrate {folder}"
+                f"{shell_command('calibrate', folder)}"
             ) from error
         return cls(np.array(table[0]), np.array(table[1:]), rest)

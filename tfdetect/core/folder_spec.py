@@ -24,7 +24,7 @@ from tfdetect.core.folder_tree import (
 from tfdetect.core.image_names import hint, suffix_of
 from tfdetect.core.manifest import read_manifest
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import from_os
+from tfdetect.core.text import from_os, shell_command
 from tfdetect.core.walk import Walk
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _no_class_folders(root: Path, tree: FolderTree, evaluation: Evaluation | Non
     if evaluation is not None and holds_images(str(root)):
         return (
             f"{root} has images but no class folders, so it is not known which of them are fake. "
-            f"For verdicts without metrics: python -m tfdetect.predict RUN {root}. If all of "
+            f"For verdicts without metrics: {shell_command('predict', 'RUN', root)}. If all of "
             "them are authentic, or all are fake, say so: --label authentic or --label fake."
         )
     return (

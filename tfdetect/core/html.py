@@ -54,7 +54,8 @@ _STYLE = """
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; scroll-padding-top: 1rem; }
 body { margin: 0; background: var(--page); color: var(--text);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+  overflow-wrap: break-word; }
 .page { max-width: 78rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
 a { color: var(--link); }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
@@ -84,6 +85,7 @@ nav.contents { margin: 1.2rem 0; }
 nav.contents h2 { font-size: 1rem; border: 0; padding: 0; margin: 0 0 .3rem; color: var(--muted); }
 nav.contents ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap;
   gap: .15rem 1.1rem; max-width: none; }
+nav.contents li { overflow-wrap: anywhere; min-width: 0; }
 section { margin-top: 1.8rem; min-width: 0; }
 .scroll { overflow-x: auto; margin: .8rem 0; max-width: 100%; }
 .scroll:focus-visible, a:focus-visible, summary:focus-visible { outline: 2px solid var(--link); }

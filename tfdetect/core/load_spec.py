@@ -12,7 +12,7 @@ from tfdetect.core.documents import explained, find, read_yaml, validate
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.folder_spec import MANIFEST_SUFFIXES, spec_for_folder, spec_for_manifest
 from tfdetect.core.spec import PREPARED, ClassSpec, DatasetSpec, Part
-from tfdetect.core.text import user_path
+from tfdetect.core.text import shell_command, user_path
 
 _DESCRIPTIONS = ("dataset.yaml", *(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES))
 SpecAndFolders = tuple[DatasetSpec, dict[str, Path]]
@@ -82,7 +82,7 @@ def _load(
         raise UserError(
             f"{name!r} is a file. A dataset is a folder with one folder per class, a manifest "
             "(.csv, .parquet) or a dataset spec (.yaml). For a verdict on one image: "
-            f"python -m tfdetect.predict {name}"
+            f"{shell_command('predict', name)}"
         )
     if not described and in_folder:
         raise UserError(f"There is no folder {name!r}.")

@@ -1,17 +1,17 @@
 """What made a run: versions, git revision, command line."""
 
 import datetime
-import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import tfdetect
 from tfdetect.core.storage import redacted
-from tfdetect.core.text import with_escapes
+from tfdetect.core.text import shell_command
 
 
 def provenance() -> dict[str, Any]:
@@ -30,13 +30,13 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def command_line(name: str, without: str | None = None) -> str:
+def command_line(name: str, without: Sequence[str] = ()) -> str:
     """The command line that this process, a command of that name, was started with.
 
     Args:
         name: of the command.
-        without: a flag to leave out.
+        without: flags to leave out.
     """
     arguments = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
-    arguments = [argument for argument in arguments if argument != without]
-    return redacted(shlex.join(["python", "-m", f"tfdetect.{name}", *map(with_escapes, arguments)]))
+    arguments = [argument for argument in arguments if argument not in without]
+    return redacted(shell_command(name, *arguments))

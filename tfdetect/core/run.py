@@ -43,7 +43,7 @@ from tfdetect.core.run_info import (
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.storage import address_of, exists, fetched
-from tfdetect.core.text import checked_name, to_os, user_path
+from tfdetect.core.text import checked_name, shell_command, to_os, user_path
 
 PARTIAL = ".partial"
 TRANSFER = "transfer.json"
@@ -280,7 +280,7 @@ class Run:
                     f"{nearest(threshold, points)} It has: "
                     f"{', '.join(points) or 'none'}. They are chosen when the run is calibrated; "
                     "fpr_1 needs at least 100 authentic images, fpr_5 20, and cost a price: "
-                    f"python -m tfdetect.calibrate {self.path} --dataset MORE_IMAGES"
+                    f"{shell_command('calibrate', self.path, dataset='MORE_IMAGES')}"
                 )
             threshold = points[threshold].threshold
         elif not 0 <= threshold <= 1:
@@ -325,7 +325,7 @@ class Run:
         if fitted is None or self.info.prior is None:
             raise UserError(
                 f"{self.name} is not calibrated, so a prior has no meaning for it. Calibrate it "
-                f"with: python -m tfdetect.calibrate {self.path}"
+                f"with: {shell_command('calibrate', self.path)}"
             )
         if isinstance(prior, str):
             if prior != "validation":
@@ -465,7 +465,7 @@ def _nearest_run(path: Path) -> str:
 
 def _unfinished(path: Path) -> UserError:
     return UserError(
-        f"Run {path} is not finished. Continue with: python -m tfdetect.train --resume {path}"
+        f"Run {path} is not finished. Continue with: {shell_command('train', resume=path)}"
     )
 
 

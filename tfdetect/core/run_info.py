@@ -223,7 +223,7 @@ class DatasetInfo(Document):
 class Domain(Document):
     """Where the features of an image are unlike those of the training images.
 
-    The distance is `models.feature_distance.FeatureDistance`; its arrays are in domain.npy.
+    The distance is `core.feature_distance.FeatureDistance`; its arrays are in domain.npy.
 
     Attributes:
         limit: distance beyond which an image is outside of the detector's domain.

@@ -8,6 +8,7 @@ YAML and HTML refuse. Inside of tfdetect such a byte is a character of its own, 
 import hashlib
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,29 @@ def csv_cell(value: Any) -> Any:
 def with_escapes(text: str) -> str:
     """Return text in which bytes that are no UTF-8 are escapes such as \\xe9."""
     return text if text.isascii() else _FROM_OS.sub(_escape, text)
+
+
+def flag_words(**flags: object) -> list[str]:
+    """Return flags as the words of a command line.
+
+    Args:
+        flags: values by the flags' names, with _ for -; those that are None are left out.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    return [word for name, value in given.items()
+            for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+
+
+def shell_command(name: str, /, *arguments: object, **flags: object) -> str:
+    """Return the line `python -m tfdetect.NAME ...`, to be pasted into a shell.
+
+    Args:
+        name: of the command, such as "train".
+        arguments: what follows it, such as paths.
+        flags: see `flag_words`.
+    """
+    words = [*map(str, arguments), *flag_words(**flags)]
+    return shlex.join(["python", "-m", f"tfdetect.{name}", *map(with_escapes, words)])
 
 
 def _is_number(text: str) -> bool:

@@ -194,6 +194,17 @@ def roots_of(plan: Plan) -> dict[str, Path]:
     return find_roots(plan.spec, plan.folders, plan.data_dir)
 
 
+def data_flags(spec: DatasetSpec, data_dir: str | Path | None) -> dict[str, object]:
+    """Return the flags that name data again, beside --dataset or --experiment.
+
+    Args:
+        spec: the dataset.
+        data_dir: folder in which it is looked for first.
+    """
+    by_flag = spec.authentic_by == "flag"
+    return {"data_dir": data_dir, "authentic": spec.class_names[0] if by_flag else None}
+
+
 def dataset_info(
     spec: DatasetSpec, catalog: Catalog, training_images: TrainingImages | None = None
 ) -> DatasetInfo:

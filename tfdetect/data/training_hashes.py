@@ -9,6 +9,7 @@ import numpy as np
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import replacing
+from tfdetect.core.text import shell_command
 from tfdetect.imaging.facts import Facts
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class TrainingHashes:
         except (OSError, ValueError, EOFError) as error:
             raise UserError(
                 f"Run {folder} is corrupt: {FILE} cannot be read: {error}. Make it again with: "
-                f"python -m tfdetect.calibrate {folder}"
+                f"{shell_command('calibrate', folder)}"
             ) from error
         return cls(table)
 

@@ -63,7 +63,8 @@ def calibrate_run(
 
     Where the settings name another dataset than the run's own, authentic images alone choose only
     the thresholds of verdict and masks, and up to 100 images of both classes fit only a shift of
-    the logit. The mask threshold is chosen on authentic images alone in any case.
+    the logit, which is left out where it cannot be told from none. The mask threshold is chosen on
+    authentic images alone in any case.
 
     Otherwise the calibration is fitted on the images as frequent as they are; then the run's prior
     shifts the logits by logit(prior) - logit(fraction of fakes among the images). Everything else
@@ -213,11 +214,19 @@ def _with_shift(
     settings: CalibrationSettings,
     log: Callable[[str], None],
 ) -> Run:
-    """Return the run with a constant added to its logits; its thresholds and band stay."""
+    """Return the run with a constant added to its logits; its thresholds and band stay.
+
+    A constant whose interval contains 0 is added only where the settings ask for this method.
+    """
     from tfdetect.core.run import expit
     from tfdetect.core.run import logit as logit_of
     from tfdetect.core.run_info import Adaptation, Calibration
-    from tfdetect.evaluation.adaptation import MIN_SHIFT_CLASS, MIN_SHIFT_IMAGES, fit_shift
+    from tfdetect.evaluation.adaptation import (
+        MAX_SHIFT_IMAGES,
+        MIN_SHIFT_CLASS,
+        MIN_SHIFT_IMAGES,
+        fit_shift,
+    )
     from tfdetect.evaluation.calibration import apply_calibration, log_loss
     from tfdetect.evaluation.prediction_columns import raw_logits
 
@@ -241,15 +250,27 @@ def _with_shift(
     logits = logits + logit_of(fraction) - logit_of(old.fake_fraction)
     shift, reach = fit_shift(logits, fake)
     losses = log_loss(logits, fake), log_loss(logits + shift, fake)
+    found = f"{shift:+.2f} [{reach[0]:+.2f}, {reach[1]:+.2f}]"
+    if reach[0] <= 0 <= reach[1]:
+        doubt = (
+            f"on {len(fake)} images a shift of the logits by {found} cannot be told from none: its "
+            "95% interval contains 0"
+        )
+        more = f"Label more images; more than {MAX_SHIFT_IMAGES} fit a calibration of their own"
+        if settings.method != "shift":
+            console.warn(
+                f"{doubt}. It is not applied, and P(fake) stays as it is. {more}. --method shift "
+                "applies it all the same"
+            )
+            return _with_own_threshold(run, settings, len(fake))
+        console.warn(f"{doubt}. {more}")
+    log(
+        f"shift: {found} added to the logits, log-loss {losses[0]:.4f} before, {losses[1]:.4f} "
+        "after; thresholds and abstention band stay"
+    )
     changed: dict = {"shift": old.shift + shift}
     if old.knots is not None:
         changed = {"knots": (old.knots[0], tuple(y + shift for y in old.knots[1]))}
-    log(
-        f"shift: {shift:+.2f} [{reach[0]:+.2f}, {reach[1]:+.2f}] added to the logits, log-loss "
-        f"{losses[0]:.4f} before, {losses[1]:.4f} after; thresholds and abstention band stay"
-    )
-    if reach[0] <= 0 <= reach[1]:
-        log("shift: the interval contains 0, so it may do nothing")
     adaptation = Adaptation(
         kind="shift", dataset=settings.dataset or run.info.dataset.name,
         authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
@@ -264,20 +285,23 @@ def _with_shift(
 
     points = {name: moved(point) for name, point in run.info.operating_points.items()}
     masks = run.info.mask_threshold and moved(run.info.mask_threshold)
-    threshold = run.threshold
-    if isinstance(settings.threshold, str):
-        if settings.threshold not in points:
-            raise UserError(
-                f"{run.name} has no operating point {settings.threshold!r} (it has: "
-                f"{', '.join(points) or 'none'}), and {len(fake)} images are too few to choose one."
-            )
-        threshold = points[settings.threshold].threshold
-    elif settings.threshold is not None:
-        threshold = float(settings.threshold)
-    return run.with_info(
+    run = run.with_info(
         calibration=old.model_copy(update=changed), prior=prior, operating_points=points,
-        threshold=threshold, mask_threshold=masks, adaptation=adaptation,
+        mask_threshold=masks, adaptation=adaptation,
     )  # fmt: skip
+    return _with_own_threshold(run, settings, len(fake))
+
+
+def _with_own_threshold(run: Run, settings: CalibrationSettings, images: int) -> Run:
+    """Return the run with the threshold of the settings, if they have one that it knows."""
+    threshold = settings.threshold
+    if isinstance(threshold, str) and threshold not in run.info.operating_points:
+        raise UserError(
+            f"{run.name} has no operating point {threshold!r} (it has: "
+            f"{', '.join(run.info.operating_points) or 'none'}), and {images} images are too few "
+            "to choose one."
+        )
+    return run.with_threshold(threshold)
 
 
 def _check(settings: CalibrationSettings) -> None:

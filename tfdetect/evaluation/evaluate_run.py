@@ -25,7 +25,7 @@ from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.calibrate_run import CalibrationSettings, calibrate_run
 from tfdetect.evaluation.fit_domain import fit_distance, with_limit
 from tfdetect.evaluation.mask_metrics import confusions, iou_of
-from tfdetect.evaluation.measure import measure, pixel_counts
+from tfdetect.evaluation.measure import measure, pixel_counts, verdict_metrics
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.prediction_columns import MaskPrediction, recalibrate, uncalibrated
 from tfdetect.evaluation.predictions import MaskTruth, Scorer, predict_source
@@ -108,6 +108,8 @@ def evaluate_run(
         else:
             (run.path / HASHES_FILE).unlink(missing_ok=True)
     tables: dict[str, pa.Table] = {}
+    before: dict[str, dict[str, float]] = {}
+    old = run
     examples: dict[str, MaskExamples] = {}
     for split in splits:
         rows = catalog.split(split)
@@ -115,7 +117,8 @@ def evaluate_run(
             continue
         log(f"evaluating {rows.num_rows:,} images of {split}")
         settings = None if tables else calibrate
-        current, validation = uncalibrated(run) if settings else run, own and split == "validation"
+        current = uncalibrated(run) if calibrate else run
+        validation = own and split == "validation"
         if detector is None:
             assert predict is not None
             table = predict(current, catalog, rows, validation)
@@ -126,6 +129,10 @@ def evaluate_run(
                 run = with_limit(run, table, log)
             labels, groups = rows["label"].to_numpy(), rows["group"].to_pylist()
             run = calibrate_run(run, labels, groups, table, settings, log)
+        if calibrate:
+            if old.info.operating_points:
+                earlier = complete(rows, recalibrate(table, old))
+                before[split] = verdict_metrics(earlier, old.threshold, run.info.prior)
             table = recalibrate(table, run)
         tables[split] = complete(rows, copies.mark(table, rows, split))
         if report and images_in_report and run.predicts_masks:
@@ -135,6 +142,8 @@ def evaluate_run(
         raise UserError(f"The dataset {catalog.name} has no images in {', '.join(splits)}.")
     results = {split: measure(table, run) for split, table in tables.items()}
     for split in results:
+        if split in before:
+            results[split]["before"] = before[split]
         if baseline := metadata_baseline(catalog.split(split)):
             results[split]["metadata_baseline"] = baseline
     if before_report:

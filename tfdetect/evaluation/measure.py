@@ -54,6 +54,7 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
         abstention: low, high, error_rate, chosen_on (the images of validation, in words),
             coverage and accuracy of the verdicts outside of the band.
         uncalibrated: log_loss and ece of the raw scores, where the run is calibrated.
+        before: `verdict_metrics` by the run as it was, where `evaluate_run` calibrated it again.
         prior: fraction of fakes to which log-loss, Brier score and ECE are weighted.
         masks: of the images whose true masks are known.
         mask_coverage: {class: count, empty, full, quantiles}, how much the mask files cover.
@@ -108,6 +109,21 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
             "generators": unseen, **_measure_part(part, run, shares_authentic(part, "group"))
         }  # fmt: skip
     return result
+
+
+def verdict_metrics(table: pa.Table, threshold: float, prior: float | None) -> dict[str, float]:
+    """Return accuracy, recall, false positive rate, log-loss and ECE, those that are defined.
+
+    Args:
+        table: predictions with the columns of `evaluate_run.complete`.
+        threshold: P(fake) from which the verdict is fake.
+        prior: see `binary_metrics`.
+    """
+    readable = table.filter(pc.is_null(table["error"]))
+    fake, p = readable["label"].to_numpy() > 0, readable["p_fake"].to_numpy()
+    values = binary_metrics(fake, p, threshold, prior)(np.ones(len(fake)))
+    names = ("accuracy", "recall", "fpr", "log_loss", "ece")
+    return {name: round(values[name], 6) for name in names if not np.isnan(values[name])}
 
 
 def _measure_part(table: pa.Table, run: Run, balanced: bool) -> dict[str, Any]:

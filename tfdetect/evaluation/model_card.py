@@ -3,6 +3,7 @@
 from typing import Any
 
 from tfdetect.core.run import Run
+from tfdetect.core.text import shell_command
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.result_tables import ordered, tables_of, transfer_tables
 from tfdetect.evaluation.run_description import (
@@ -106,7 +107,7 @@ def _usage(run: Run) -> str:
     return f"""With tfdetect:
 
 ```bash
-python -m tfdetect.predict {run.name} image.jpg
+{shell_command("predict", run.name, "image.jpg")}
 ```
 
 With TensorFlow alone:

@@ -14,7 +14,7 @@ from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, replacing
 from tfdetect.core.storage import address_of, publish
-from tfdetect.core.text import printable, with_escapes
+from tfdetect.core.text import printable, shell_command, with_escapes
 from tfdetect.evaluation.verdict_words import leans
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def read(run: Path, split: str, dataset: str | None = None) -> "pa.Table":
 
     folder = run / "evaluations" / dataset if dataset else run
     file = folder / "predictions" / f"{split}.parquet"
-    more = f" --dataset {dataset}" if dataset else ""
-    way_out = f"Make them with: python -m tfdetect.evaluate {run}{more} --split {split}"
+    command = shell_command("evaluate", run, dataset=dataset or None, split=split)
+    way_out = f"Make them with: {command}"
     if not file.is_file():
         what = f"{split}{' of ' + dataset if dataset else ''}"
         raise UserError(f"{run.name} has no predictions of {what}. {way_out}")
@@ -140,21 +140,21 @@ def terminal(table: Table) -> str:
         if row["inconclusive"]:
             side = verdict == authentic
             verdict = f"inconclusive ({verdict}?)" if leans(row["p_fake"], side) else "inconclusive"
-        notes = [in_domain(row)] if domain else []
+        notes = [_likeness(row)] if domain else []
         notes += ["yes" if row["duplicate_of_train"] else None] if copies else []
         rows.append([row["path"], verdict, *numbers, *notes, None])
     headers = ["file", "verdict", "P(fake)"]
     headers += [f"P({name.removeprefix('probability_')})" for name in classes]
     headers += masks
-    headers += (["in domain"] if domain else []) + (["training image"] if copies else [])
+    headers += (["like training images"] if domain else []) + (["training image"] if copies else [])
     headers += ["error"]
     if all(row[-1] is None for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]
     return console.format_table(rows, headers)
 
 
-def in_domain(row: dict[str, Any]) -> str | None:
-    """Return whether an image is in the detector's domain, and if not why, for a table."""
+def _likeness(row: dict[str, Any]) -> str | None:
+    """Return whether an image is like the training images, and if not in what, for a table."""
     if row["in_domain"] is None:
         return None
     return "yes" if row["in_domain"] else f"no ({row['domain_reasons']})"

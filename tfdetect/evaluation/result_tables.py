@@ -21,6 +21,7 @@ MASK_NAMES = {
 }  # fmt: skip
 _PART_METRICS = ("accuracy", "recall", "fpr", "auc", "ap", "tpr_at_fpr_5", "ece")
 _PART_MASK_METRICS = {"iou_altered": "IoU", "f1": "pixel F1", "ap": "pixel AP"}
+LIKENESS = "Like and unlike the training images"  # title of a table
 MAX_OUTSIDE = 0.05  # fraction of images outside of the domain, above which there is a warning
 _POINT_RATES = (("fpr_1", "tpr"), ("fpr_1", "fpr"), ("fpr_5", "tpr"), ("fpr_5", "fpr"))
 
@@ -150,7 +151,7 @@ def domain_table(result: dict[str, Any]) -> ResultTable | None:
         return None
     total = sum(part["count"] for name, part in domain.items() if name in ("inside", "outside"))
     keys = ("accuracy", "recall", "fpr", "auc")
-    parts = {"in domain": domain.get("inside"), "outside": domain["outside"]}
+    parts = {"like the training images": domain.get("inside"), "unlike them": domain["outside"]}
     shown = [k for k in keys if any(p and _cell(p, k) != "-" for p in parts.values())]
     rows = [
         [title, f"{part['count']:,}", f"{part['count'] / total:.1%}",
@@ -159,25 +160,28 @@ def domain_table(result: dict[str, Any]) -> ResultTable | None:
     ]  # fmt: skip
     reasons = ", ".join(f"{count:,} by their {name}" for name, count in domain["reasons"].items())
     return ResultTable(
-        "Domain", ["images", "number", "fraction", *(NAMES[key] for key in shown)], rows,
-        "Images outside of the domain are unlike those that the detector was trained on"
-        + (f": {reasons}." if reasons else ".")
-        + (" An image may differ in several." if len(domain["reasons"]) > 1 else ""),
+        LIKENESS, ["images", "number", "fraction", *(NAMES[key] for key in shown)], rows,
+        "Images are compared with the training images by size, format and features"
+        + (f"; unlike them: {reasons}." if reasons else ".")
+        + (" An image may differ in several." if len(domain["reasons"]) > 1 else "")
+        + " Fakes of an unseen generator are usually like them, too.",
     )  # fmt: skip
 
 
 def calibration_table(result: dict[str, Any]) -> ResultTable | None:
     """Return what the calibration changed."""
-    before = result.get("uncalibrated")
+    again = "before" in result
+    before = result["before"] if again else result.get("uncalibrated")
     if not before:
         return None
+    which = "Before is the run as it was until this calibration. " if again else ""
     rows = [
-        [NAMES[key], f"{before[key]:.4f}", f"{result['metrics'][key]['value']:.4f}"]
-        for key in ("log_loss", "ece")
-    ]
+        [NAMES[key], f"{value:.4f}", f"{result['metrics'][key]['value']:.4f}"]
+        for key, value in before.items() if key in result["metrics"]
+    ]  # fmt: skip
     return ResultTable(
-        "Calibration", ["metric", "before calibration", "after"], rows,
-        "Lower is better.",
+        "Calibration", ["metric", "before" if again else "before calibration", "after"], rows,
+        f"{which}Of log-loss and calibration error, lower is better.",
     )  # fmt: skip
 
 
@@ -315,7 +319,7 @@ def warnings_of(result: dict[str, Any]) -> list[str]:
     if outside and outside["count"] > MAX_OUTSIDE * result["count"]:
         found.append(
             f"{outside['count']:,} of {result['count']:,} images are unlike those that the "
-            "detector was trained on; see the table Domain."
+            f"detector was trained on; see the table '{LIKENESS}'."
         )
     return found + _constant_verdicts(result)
 

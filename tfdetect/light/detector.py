@@ -13,6 +13,7 @@ from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo, View
+from tfdetect.core.text import shell_command
 from tfdetect.light.resample import resize, restore, windows
 from tfdetect.light.tiles import by_tiles
 
@@ -44,6 +45,10 @@ def _threads() -> int:
     """
     allowed = len(allowed_cores())
     return 0 if allowed == os.cpu_count() else allowed
+
+
+def _export_command(run: Run) -> str:
+    return shell_command("export", run.path, format="onnx")
 
 
 def onnx_file(run: Run) -> Path:
@@ -94,10 +99,7 @@ class LightDetector:
         self.run = run
         path = onnx_file(run)
         if not path.is_file():
-            raise UserError(
-                f"{run.name} has no ONNX export. Write it with: python -m tfdetect.export "
-                f"{run.path} --format onnx"
-            )
+            raise UserError(f"{run.name} has no ONNX export. Write it with: {_export_command(run)}")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or _threads()
         options.log_severity_level = 3
@@ -111,8 +113,7 @@ class LightDetector:
         except Exception as error:  # ONNX Runtime has its own kinds
             reason = str(error).strip().splitlines()[0][:200]
             raise UserError(
-                f"{path} cannot be read: {reason}. Write it again with: python -m tfdetect.export "
-                f"{run.path} --format onnx"
+                f"{path} cannot be read: {reason}. Write it again with: {_export_command(run)}"
             ) from error
         self._inputs = [each.name for each in self._session.get_inputs()]
         wanted = ("probabilities_raw", "features", "mask")
@@ -131,8 +132,8 @@ class LightDetector:
         other_masks = run.predicts_masks != ("mask" in self._outputs)
         if exported.class_names != run.class_names or not same or lacks_features or other_masks:
             raise UserError(
-                f"{onnx_file(run)} is not of this detector. Write it again with: python -m "
-                f"tfdetect.export {run.path} --format onnx"
+                f"{onnx_file(run)} is not of this detector. Write it again with: "
+                f"{_export_command(run)}"
             )
         crops = [(a.crops, b.crops) for a, b in zip(run.views, exported.views)]
         if any(wanted != has and has > 1 for wanted, has in crops):

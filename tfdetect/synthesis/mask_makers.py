@@ -6,9 +6,10 @@ choice, and takes neither.
 """
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,6 +23,8 @@ from tfdetect.imaging.pillow import opened
 from tfdetect.synthesis.photos import Photo
 from tfdetect.synthesis.presets import load_preset
 from tfdetect.synthesis.segmenters import person_region, yolo_regions
+
+T = TypeVar("T")
 
 _MAX_TRIES = 200
 _MAX_JSON_BYTES = 2**30  # COCO's largest panoptic file has 0.4 GB
@@ -163,18 +166,10 @@ def segments(
         rng: source of random numbers.
         coverage: smallest and largest altered fraction.
         segmentations: folder with a PNG of region numbers for each photograph, with the same
-            stem and size; gray, palette or 16 bits.
+            stem and size; gray, palette, 16 bits or colors.
     """
-    found = _segmentations(segmentations).get(Path(photo.name).stem)
-    if found is None:
-        raise UserError(f"{photo.name}: no segmentation of that name in {segmentations}")
-    with opened(found) as image:
-        labels = photo.fit(image)
-    if labels.ndim != 2 or labels.shape != photo.size:
-        raise UserError(
-            f"{photo.name}: its segmentation {found} does not have one number per pixel"
-        )
-    return pick_region(labels, rng, coverage)
+    file = _of_photo(photo, _segmentations(segmentations), segmentations)
+    return pick_region(_region_numbers(photo, file), rng, coverage)
 
 
 def objects(
@@ -216,15 +211,8 @@ def panoptic(
             0 is no segment.
         together: return all things of the JSON file, or all segments of a folder, as one.
     """
-    found = _panoptic(panoptic).get(Path(photo.name).stem)
-    if found is None:
-        raise UserError(f"{photo.name}: no panoptic segmentation of it in {panoptic}")
-    file, segments, things = found
-    with opened(file) as image:
-        colors = photo.fit(image).astype(np.int64)
-    labels = colors if colors.ndim == 2 else colors[..., :3] @ (1, 256, 65536)
-    if labels.shape != photo.size:
-        raise UserError(f"{photo.name}: its segmentation {file} has another size")
+    file, segments, things = _of_photo(photo, _panoptic(panoptic), panoptic)
+    labels = _region_numbers(photo, file)
     if segments is None:
         segments = things = set(np.unique(labels).tolist()) - {0}
     masks = np.stack([labels == number for number in sorted(things if together else segments)] or
@@ -291,6 +279,27 @@ def pick_region(
     areas = counts / labels.size
     fitting = values[(areas >= coverage[0]) & (areas <= coverage[1])]
     return labels == rng.choice(fitting if len(fitting) else values)
+
+
+def _of_photo(photo: Photo, found: Mapping[str, T], source: str) -> T:
+    """Return what a source of segmentations has for the photograph, by its stem."""
+    try:
+        return found[Path(photo.name).stem]
+    except KeyError:
+        raise UserError(f"{photo.name}: no segmentation of it in {source}") from None
+
+
+def _region_numbers(photo: Photo, file: Path) -> np.ndarray:
+    """Return the number int64 [H, W] of each pixel's region in a PNG file.
+
+    Gray values and palette entries are numbers themselves, colors are R + 256 G + 65536 B.
+    """
+    with opened(file) as image:
+        colors = photo.fit(image).astype(np.int64)
+    numbers = colors if colors.ndim == 2 else colors[..., :3] @ (1, 256, 65536)
+    if numbers.shape != photo.size:
+        raise UserError(f"{photo.name}: its segmentation {file} has another size")
+    return numbers
 
 
 @lru_cache(1)

@@ -225,9 +225,7 @@ def _prepare(
             "training.accumulate is for one device: Keras cannot average gradients over steps and "
             "devices at once. Use one (--gpus 0), or a larger training.batch_size on all of them."
         )
-    accumulated = training.batch_size * training.accumulate
-    updates = max(1, round(data.count / accumulated))
-    steps = training.steps_per_epoch or updates * training.accumulate
+    steps = training.steps_of_epoch(data.count)
     with devices.scope():
         detector = build_detector(experiment, classes)
         if devices.replicas > 1:

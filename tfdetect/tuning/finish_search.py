@@ -7,6 +7,7 @@ from pathlib import Path
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment
 from tfdetect.core.run import PARTIAL, open_run
+from tfdetect.core.text import flag_words, shell_command
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_report import format_summary, write_report
 from tfdetect.tuning.settings import Search
@@ -59,20 +60,16 @@ def retrain(
         if open_run(path).experiment() == load_experiment(str(best)):
             return path
         raise UserError(f"{path} exists and is another run. Rename it, or choose another --name.")
-    if path.with_name(path.name + PARTIAL).is_dir():
-        arguments = ["--resume", str(path)]
-    else:
-        arguments = ["--experiment", str(best), "--output", str(output), "--name", path.name]
-        roots = list(search.settings.roots.values())
-        directory = roots[0] if len(roots) == 1 else data_dir
-        arguments += ["--data-dir", str(directory)] if directory else []
-    for flag, value in (("--gpus", gpus), ("--gpu-memory-limit", memory_limit)):
-        arguments += [flag, value] if value else []
-    command = [sys.executable, "-m", "tfdetect.train", *arguments]
+    flags: dict[str, object] = {"resume": path}
+    if not path.with_name(path.name + PARTIAL).is_dir():
+        flags = {"experiment": best, "output": output, "name": path.name, **search.train_flags}
+        flags["data_dir"] = flags["data_dir"] or data_dir
+    flags |= {"gpus": gpus, "gpu_memory_limit": memory_limit}
+    command = [sys.executable, "-m", "tfdetect.train", *flag_words(**flags)]
     done = subprocess.run(command, stdout=2, check=False)  # stdout is for the search's own result
     if done.returncode:
         raise UserError(
             f"The training of the best experiment ended with exit code {done.returncode}. The "
-            f"search itself is complete. To try again: python -m tfdetect.train --experiment {best}"
+            f"search itself is complete. To try again: {shell_command('train', **flags)}"
         )
     return path

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_text
+from tfdetect.core.text import shell_command
 from tfdetect.tuning import search_figures
 from tfdetect.tuning.importance import parameter_importance
 from tfdetect.tuning.scheduler import best_trial
@@ -81,8 +82,8 @@ def _page(search: Search, trials: list[Trial], document: str, figures: Path) -> 
         [
             html.Section("Ranking of trials", _ranking_section(search, trials)),
             html.Section("Best experiment", html.join(
-                html.text("Train it with: python -m tfdetect.train --experiment "
-                          f"{search.folder / 'best.yaml'}"),
+                html.text("Train it with: " + shell_command(
+                    "train", experiment=search.folder / "best.yaml", **search.train_flags)),
                 html.details("best.yaml", html.code(document)),
             )),
             html.Section("History and learning curves", _history(search, trials, figures)),

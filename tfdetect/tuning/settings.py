@@ -26,6 +26,8 @@ from tfdetect.core.experiment import Experiment, override
 from tfdetect.core.files import staged, write_text
 from tfdetect.core.locks import locked
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import to_os
+from tfdetect.data.plan import data_flags
 from tfdetect.tuning.objective import Objective, objective_named
 from tfdetect.tuning.pruning import Rule
 from tfdetect.tuning.space import Space
@@ -88,6 +90,12 @@ class Search:
     @property
     def objective(self) -> Objective:
         return objective_named(self.settings.objective)
+
+    @property
+    def train_flags(self) -> dict[str, object]:
+        """The flags of `train` that, beside --experiment, name the data of the search."""
+        roots = [to_os(root) for root in self.settings.roots.values()]
+        return data_flags(self.spec, roots[0] if len(roots) == 1 else None)
 
     def run_path(self, number: int) -> Path:
         """Return the directory of a trial's run."""

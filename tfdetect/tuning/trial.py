@@ -18,7 +18,7 @@ from tfdetect.core.errors import RunLockedError, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run, open_run
-from tfdetect.core.text import to_os
+from tfdetect.core.text import shell_command, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
 from tfdetect.training.monitor import monitor_of
@@ -96,7 +96,9 @@ def run_trial(
         part = catalog if folds == 1 else fold(catalog, folds, number)
         # Only the first fold can be pruned: the curves of the others are of other data.
         pruner = TrialPruner(search, trial.number, experiment) if prune and number == 0 else None
-        runs.append(_train_or_open(plan, part, own_path, devices, pruner))
+        command = shell_command("train", experiment=own_path / "experiment.yaml",
+                                **search.train_flags)  # fmt: skip
+        runs.append(_train_or_open(plan, part, own_path, devices, pruner, command))
         if runs[-1].info.stopped_early:
             break
     values = [search.objective.read(run.results["validation"]) for run in runs]
@@ -147,14 +149,14 @@ class TrialPruner:
 
 
 def _train_or_open(
-    plan: Plan, catalog: Catalog, path: Path, devices: "Devices", pruner: TrialPruner | None
-) -> Run:
+    plan: Plan, catalog: Catalog, path: Path, devices: "Devices", pruner: TrialPruner | None,
+    command: str,
+) -> Run:  # fmt: skip
     """Return the finished run at a path; trains it first if there is none."""
     from tfdetect.train_run import train_run
 
     if path.is_dir():
         return open_run(path)
-    command = f"python -m tfdetect.train --experiment {path / 'experiment.yaml'}"
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:

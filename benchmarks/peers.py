@@ -165,7 +165,7 @@ def train_ours(plan, catalog, folder, facts):
 
 
 def predict_ours(plan, catalog, folder, pixels, facts):
-    from tfdetect.light.detector import LightDetector
+    from tfdetect.light.onnx_detector import LightDetector
     from tfdetect.models.saving import load_detector
     from tfdetect.train_run import train_run
     from tfdetect.training.devices import configure_devices

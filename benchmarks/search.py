@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from tfdetect.tuning.settings import open_search
+from tfdetect.tuning.search_folder import open_search
 from tfdetect.tuning.store import RUNNING
 
 SPACE = {

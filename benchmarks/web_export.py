@@ -18,8 +18,8 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 from tfdetect.core.run import open_run
-from tfdetect.light.detector import LightDetector
-from tfdetect.light.predictions import predict_files
+from tfdetect.light.onnx_detector import LightDetector
+from tfdetect.light.onnx_predictions import predict_files
 from tfdetect.serving.web_export import write_web
 
 PREDICT = Path(__file__).with_name("web_predict.js").read_text(encoding="utf-8")

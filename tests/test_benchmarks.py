@@ -18,7 +18,7 @@ from PIL import Image
 import tfdetect
 from tfdetect.benchmark import main as benchmark
 from tfdetect.benchmarks import leaderboard, scoring
-from tfdetect.benchmarks.measure import best_accuracy, mean_over
+from tfdetect.benchmarks.measure_subsets import best_accuracy, mean_over
 from tfdetect.benchmarks.results import our_figures, read_results
 from tfdetect.benchmarks.subset_data import equalized_rows, equalizing, read_subsets
 from tfdetect.benchmarks.suite import Protocol, Suite, load_suite, suite_names

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tfdetect.core.run import open_run
 from tfdetect.serving.app import create_app
+from tfdetect.serving.server_settings import ServerSettings
 from tfdetect.serving.service import Service
-from tfdetect.serving.settings import ServerSettings
 
 SHIPPED = Path(__file__).parents[1] / "saved_models"
 WAIT = 60_000  # milliseconds

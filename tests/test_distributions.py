@@ -17,8 +17,8 @@ from tfdetect.core.packages import FULL, SERVER
 from tfdetect.core.run import open_run
 from tfdetect.evaluation.predictions import predict_files
 from tfdetect.imaging.photographs import photograph
-from tfdetect.light import detector as light
-from tfdetect.light.predictions import predict_files as predict_light
+from tfdetect.light import onnx_detector as light
+from tfdetect.light.onnx_predictions import predict_files as predict_light
 from tfdetect.models.saving import load_detector
 
 ROOT = Path(__file__).parent.parent

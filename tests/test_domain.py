@@ -23,7 +23,7 @@ from tfdetect.evaluation.domain import choose_limit, domain_columns
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.models.detector import build_detector
 from tfdetect.models.exports import answers
-from tfdetect.models.feature_distance import features_of_images, with_features
+from tfdetect.models.feature_outputs import features_of_images, with_features
 from tfdetect.models.inference import score_images, score_views
 
 SHIPPED = Path(__file__).parents[1] / "saved_models"

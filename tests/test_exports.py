@@ -15,7 +15,7 @@ from tfdetect.core.experiment import EXPORT_FORMATS
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.run import open_run
 from tfdetect.models import exports
-from tfdetect.models.feature_distance import with_features
+from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import calibrated, predict_views, score_views
 from tfdetect.models.onnx_graph import bind_captures, express_erfc, fuse_scale_and_offset
 from tfdetect.models.saving import load_detector

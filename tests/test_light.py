@@ -12,8 +12,8 @@ from tfdetect.core.experiment import Equalize
 from tfdetect.core.run import open_run
 from tfdetect.imaging import equalize, geometry
 from tfdetect.imaging import tiles as tf_tiles
-from tfdetect.light import resample, tiles
-from tfdetect.light.detector import LightDetector
+from tfdetect.light import numpy_tiles, resample
+from tfdetect.light.onnx_detector import LightDetector
 
 SHAPES = [(32, 32), (7, 5), (31, 64), (64, 31), (100, 257), (301, 97), (1, 40)]
 
@@ -72,7 +72,7 @@ def test_tiles_equal_the_graph(small):
         outputs, joined = tf_tiles.by_tiles(
             tf.constant(image)[None], (32, 32), small, predict_in_graph
         )
-        found, whole = tiles.by_tiles(image, (32, 32), small, predict)
+        found, whole = numpy_tiles.by_tiles(image, (32, 32), small, predict)
         np.testing.assert_allclose(found, outputs[0], atol=1e-5)
         np.testing.assert_allclose(whole, joined[0, ..., 0], atol=1e-5)
 

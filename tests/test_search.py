@@ -25,7 +25,7 @@ from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.resources import allocate_slots
 from tfdetect.tuning.scheduler import best_trial
-from tfdetect.tuning.settings import open_search
+from tfdetect.tuning.search_folder import open_search
 from tfdetect.tuning.space import Space, load_space
 from tfdetect.tuning.store import COMPLETE, FAILED, PRUNED, NewTrial, Store, is_alive, process_name
 from tfdetect.tuning.suggest import ALGORITHMS, suggest

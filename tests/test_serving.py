@@ -30,8 +30,8 @@ from tfdetect.models.exports import write_exports
 from tfdetect.serving import decoding
 from tfdetect.serving.app import create_app
 from tfdetect.serving.batching import Batcher
+from tfdetect.serving.server_settings import ServerSettings
 from tfdetect.serving.service import Service
-from tfdetect.serving.settings import ServerSettings
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from tfdetect.evaluation.result_tables import transfer_tables
 from tfdetect.evaluation.run_description import lineage_sentence
 from tfdetect.evaluation.transfer import Start, measure_transfer
 from tfdetect.models.detector import build_detector
+from tfdetect.models.parent_detector import start_from, with_teacher
 from tfdetect.models.saving import load_detector, save_detector
-from tfdetect.models.warm_start import start_from, with_teacher
 from tfdetect.train import main as train_command
 from tfdetect.training.losses import Distillation
 

@@ -16,9 +16,9 @@ from tfdetect.core.run import open_run
 from tfdetect.core.run_info import View
 from tfdetect.imaging.formats import ImageError, read_header
 from tfdetect.imaging.pillow import read_rgb
-from tfdetect.light import resample, tiles
-from tfdetect.light.detector import LightDetector, view_parts
-from tfdetect.light.predictions import predict_files
+from tfdetect.light import numpy_tiles, resample
+from tfdetect.light.onnx_detector import LightDetector, view_parts
+from tfdetect.light.onnx_predictions import predict_files
 from tfdetect.serving import npm
 from tfdetect.serving.page import FOLDER
 from tfdetect.serving.web_export import write_web
@@ -105,7 +105,7 @@ def test_masks_are_restored_and_joined_as_by_the_light_runtime(page):
     for side in (32, 33, 64):
         for length in (*range(side, 3 * side, 5), 1000, 4001):
             starts = call(page, "tiles.js", "tileStarts", length, side)
-            assert starts == tiles.tile_starts(length, side).tolist()
+            assert starts == numpy_tiles.tile_starts(length, side).tolist()
 
 
 TILES = """
@@ -134,7 +134,7 @@ def test_tiles_are_joined_as_by_the_light_runtime(page):
             image = photo(*shape)
             text = base64.b64encode(image.tobytes()).decode()
             found = page.evaluate(TILES, [page.url, *shape, [32, 48], small, text])
-            _, expected = tiles.by_tiles(image, (32, 48), small, predict)
+            _, expected = numpy_tiles.by_tiles(image, (32, 48), small, predict)
             np.testing.assert_allclose(np.reshape(found, shape), expected, atol=1e-5)
 
 

@@ -9,7 +9,7 @@ from tfdetect.core.text import shell_command
 if TYPE_CHECKING:
     from tfdetect.core.experiment import Experiment
     from tfdetect.core.spec import DatasetSpec
-    from tfdetect.tuning.settings import Settings
+    from tfdetect.tuning.search_folder import Settings
     from tfdetect.tuning.space import Space
 
 

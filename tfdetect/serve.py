@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     from tfdetect.api.shipped import served_runs
     from tfdetect.core.documents import validate
     from tfdetect.core.run import open_run
-    from tfdetect.serving.settings import ServerSettings
+    from tfdetect.serving.server_settings import ServerSettings
 
     token = args.token or os.environ.get("TFDETECT_TOKEN")
     if token is None and args.host not in LOCAL:

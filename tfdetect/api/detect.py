@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tfdetect.data.image_files import ImageFiles
-    from tfdetect.light.detector import LightDetector
+    from tfdetect.light.onnx_detector import LightDetector
     from tfdetect.spark.predict_table import WrittenPredictions
 
     Image = str | Path | np.ndarray | PIL.Image.Image
@@ -390,7 +390,7 @@ class Detector:
     def _file_predictor(self, light: bool) -> Callable[..., Table]:
         """Return `predict_files` of the ONNX export, if that is possible, or else TensorFlow's."""
         if light and self._light_detector is not None:
-            from tfdetect.light.predictions import predict_files as predict_light
+            from tfdetect.light.onnx_predictions import predict_files as predict_light
 
             return partial(predict_light, self._light_detector)
         detector = self.keras_model
@@ -400,7 +400,7 @@ class Detector:
 
     @cached_property
     def _light_detector(self) -> LightDetector | None:
-        from tfdetect.light.detector import light_detector
+        from tfdetect.light.onnx_detector import light_detector
 
         return light_detector(self.run)
 

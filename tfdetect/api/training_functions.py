@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tfdetect.data.plan import Plan
     from tfdetect.evaluation.transfer import Start
     from tfdetect.training.devices import Devices
-    from tfdetect.tuning.settings import Settings
+    from tfdetect.tuning.search_folder import Settings
     from tfdetect.tuning.space import Space
 
 
@@ -338,7 +338,7 @@ def search(
     from tfdetect.tuning.finish_search import retrain as train_best
     from tfdetect.tuning.resources import allocate_slots
     from tfdetect.tuning.scheduler import best_trial, run_search
-    from tfdetect.tuning.settings import create_search
+    from tfdetect.tuning.search_folder import create_search
 
     numbers = parse_gpus(gpus_of(gpus))
     parse_memory_limit(gpu_memory_limit)  # refused before the first trial, not in each

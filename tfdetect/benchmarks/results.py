@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdetect import __version__
-from tfdetect.benchmarks.measure import mean_over, measure_subset, share_images
+from tfdetect.benchmarks.measure_subsets import mean_over, measure_subset, share_images
 from tfdetect.benchmarks.scoring import Scorer
 from tfdetect.benchmarks.subset_data import SubsetData
 from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, ProtocolName, PublishedTable, Suite

@@ -21,7 +21,7 @@ from tfdetect.evaluation.prediction_columns import (
     rows_kept,
 )
 from tfdetect.imaging.formats import MAX_PIXELS
-from tfdetect.models.feature_distance import with_features
+from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import Scores, predicts_masks, score_images, score_views
 
 # Changes a batch of the views of images, uint8 [B, crops, H, W, 3] each, given their numbers [B].

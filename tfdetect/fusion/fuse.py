@@ -19,7 +19,7 @@ from tfdetect.fusion.fusions import FUSIONS, Fusion, fit_fusion
 from tfdetect.fusion.inference_cost import measure_inference_cost
 from tfdetect.fusion.members import Members, open_members
 from tfdetect.fusion.network import FusionNetwork
-from tfdetect.fusion.scoring import score_members
+from tfdetect.fusion.score_members import score_members
 
 _MAX_GATED_MEMBERS = 4  # a gate of more takes long; it is fitted only if it is asked for
 _DENSE_IMAGES = 10_000  # below, ten epochs of the dense unit are too few steps

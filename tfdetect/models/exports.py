@@ -44,7 +44,7 @@ from tfdetect.core.files import disk_error, replacing, write_bytes, write_text
 from tfdetect.core.run import Run
 from tfdetect.imaging.geometry import windows
 from tfdetect.imaging.photographs import photograph
-from tfdetect.models.feature_distance import distances_in_graph, with_features
+from tfdetect.models.feature_outputs import distances_in_graph, with_features
 from tfdetect.models.inference import (
     calibrated,
     predict_images,

@@ -48,7 +48,7 @@ from tfdetect.imaging.facts import SIGNATURES
 from tfdetect.imaging.geometry import windows
 from tfdetect.imaging.graph import traced_as_written
 from tfdetect.imaging.image_facts import first_bytes, is_format
-from tfdetect.models.feature_distance import distances_in_graph, feature_width, with_features
+from tfdetect.models.feature_outputs import distances_in_graph, feature_width, with_features
 from tfdetect.models.inference import (
     Scores,
     calibrated,

@@ -16,7 +16,7 @@ import numpy as np
 from tfdetect.core.process_pool import process_pool
 from tfdetect.core.run import Run
 from tfdetect.imaging.formats import ImageError
-from tfdetect.light.predictions import image_parts, read_image
+from tfdetect.light.onnx_predictions import image_parts, read_image
 
 Result = TypeVar("Result")
 MAX_MEMORY = 4 * 2**30  # bytes of address space of a decoding process
@@ -27,7 +27,7 @@ class Decoded:
     """What the detector is given of one file.
 
     Attributes:
-        parts: see `light.predictions.image_parts`; none where the file cannot be read.
+        parts: see `light.onnx_predictions.image_parts`; none where the file cannot be read.
         facts: size, format and hashes of the file, int64 [5]; see `imaging.facts`.
         error: why the file cannot be read, or None.
     """

@@ -13,8 +13,8 @@ from tfdetect.core.process_pool import process_pool
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
 from tfdetect.core.text import file_name
+from tfdetect.serving.server_settings import ServerSettings
 from tfdetect.serving.service import Overloaded, Upload
-from tfdetect.serving.settings import ServerSettings
 
 _TIMEOUT = 600  # seconds for one page
 

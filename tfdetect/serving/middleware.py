@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfdetect.core.text import printable
+from tfdetect.serving.server_settings import ServerSettings
 from tfdetect.serving.service import Service
-from tfdetect.serving.settings import ServerSettings
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {

@@ -22,8 +22,8 @@ from tfdetect.serving.schemas import (
     as_json,
     request_body,
 )
+from tfdetect.serving.server_settings import MEBIBYTE
 from tfdetect.serving.service import Service
-from tfdetect.serving.settings import MEBIBYTE
 from tfdetect.serving.uploads import read_uploads
 
 _PAGE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"

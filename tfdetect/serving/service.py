@@ -16,11 +16,11 @@ from tfdetect.core.run import Run
 from tfdetect.evaluation.prediction_columns import PredictionColumns
 from tfdetect.evaluation.verdict_words import verdict_words
 from tfdetect.imaging.facts import COUNT
-from tfdetect.light.detector import LightDetector
-from tfdetect.light.predictions import image_parts, score_images
+from tfdetect.light.onnx_detector import LightDetector
+from tfdetect.light.onnx_predictions import image_parts, score_images
 from tfdetect.serving.batching import Batcher
 from tfdetect.serving.decoding import Decoded, Decoders
-from tfdetect.serving.settings import ServerSettings
+from tfdetect.serving.server_settings import ServerSettings
 
 
 @dataclass(frozen=True)

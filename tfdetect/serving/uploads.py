@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 
 from tfdetect.core.text import file_name, printable
 from tfdetect.serving.schemas import PredictRequest
+from tfdetect.serving.server_settings import MEBIBYTE, ServerSettings
 from tfdetect.serving.service import Upload
-from tfdetect.serving.settings import MEBIBYTE, ServerSettings
 
 _COUNTED_FACTOR = 10  # times as many files as allowed are counted; with more, a request is not read
 

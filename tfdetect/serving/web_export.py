@@ -15,7 +15,7 @@ from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import check_writable, staged
 from tfdetect.core.run import Run
 from tfdetect.evaluation.verdict_words import verdict_words
-from tfdetect.light.detector import LightDetector, onnx_file
+from tfdetect.light.onnx_detector import LightDetector, onnx_file
 from tfdetect.serving.npm import Package, archives, contents
 from tfdetect.serving.page import FOLDER, render, texts
 

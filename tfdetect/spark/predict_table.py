@@ -17,7 +17,7 @@ from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.text import from_os, user_path
 from tfdetect.data.image_files import ImageFiles, find_images
 from tfdetect.evaluation import prediction_tables
-from tfdetect.light.detector import light_detector
+from tfdetect.light.onnx_detector import light_detector
 from tfdetect.spark.job import Job, alone, file_stamps, open_job
 from tfdetect.spark.run_job import run_job
 from tfdetect.spark.session import spark_session

@@ -113,8 +113,8 @@ class PredictFiles:
         return rows
 
     def _with_onnx(self, run: Run, threads: int) -> Callable[[list[str]], pa.Table]:
-        from tfdetect.light.detector import LightDetector
-        from tfdetect.light.predictions import predict_files
+        from tfdetect.light.onnx_detector import LightDetector
+        from tfdetect.light.onnx_predictions import predict_files
 
         detector = LightDetector(run, threads)
         return lambda paths: predict_files(

@@ -17,8 +17,8 @@ from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.cpu_kernels import use_cpu_kernels
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
 from tfdetect.models.low_rank import merge
+from tfdetect.models.parent_detector import start_from, with_teacher
 from tfdetect.models.saving import load_detector
-from tfdetect.models.warm_start import start_from, with_teacher
 from tfdetect.training.cached_features import on_features
 from tfdetect.training.callbacks import (
     ImagesPerSecond,
@@ -27,8 +27,8 @@ from tfdetect.training.callbacks import (
     StopOnNonFinite,
 )
 from tfdetect.training.devices import Devices, choose_precision, cpu_computes_bfloat16
+from tfdetect.training.keras_metrics import build_metrics
 from tfdetect.training.losses import losses_of, with_aux_mask, with_distilled
-from tfdetect.training.metrics import build_metrics
 from tfdetect.training.monitor import monitor_of
 from tfdetect.training.optimizer import build_optimizer, only_stage
 from tfdetect.training.state import EndOfTraining, TrainState

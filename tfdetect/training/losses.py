@@ -7,8 +7,8 @@ from tfdetect.core import registry
 from tfdetect.core.experiment import Training
 from tfdetect.core.options import check_options
 from tfdetect.imaging.graph import traced_as_written
+from tfdetect.models.parent_detector import DISTILL
 from tfdetect.models.tensors import Tensor
-from tfdetect.models.warm_start import DISTILL
 from tfdetect.training.mask_losses import MaskCriterion
 
 AUX_WEIGHT = 0.5  # of an auxiliary mask, relative to the mask, as in torchvision's FCN

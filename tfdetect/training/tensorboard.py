@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.files import write_bytes, write_text
-from tfdetect.models.feature_distance import features_of_images, with_features
+from tfdetect.models.feature_outputs import features_of_images, with_features
 from tfdetect.models.inference import probabilities
 from tfdetect.training.weight_average import AverageWeights
 

@@ -9,8 +9,8 @@ from tfdetect.core.experiment import load_experiment
 from tfdetect.core.run import PARTIAL, open_run
 from tfdetect.core.text import flag_words, shell_command
 from tfdetect.tuning.scheduler import best_trial
+from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.search_report import format_summary, write_report
-from tfdetect.tuning.settings import Search
 
 
 def finish_search(search: Search) -> str:

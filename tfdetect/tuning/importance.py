@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
-from tfdetect.tuning.settings import Search
+from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.space import Parameter, grid_value
 from tfdetect.tuning.store import Trial
 

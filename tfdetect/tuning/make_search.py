@@ -10,7 +10,7 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.tuning.objective import default_objective, objective_named
-from tfdetect.tuning.settings import Settings
+from tfdetect.tuning.search_folder import Settings
 from tfdetect.tuning.space import Space, load_space
 from tfdetect.tuning.suggest import suggest
 

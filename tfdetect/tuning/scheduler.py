@@ -8,7 +8,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.tuning.budget import Budget
 from tfdetect.tuning.resources import Slot
-from tfdetect.tuning.settings import Search
+from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.store import FAILED, RUNNING, NewTrial, Trial
 from tfdetect.tuning.suggest import suggest
 from tfdetect.tuning.trial_process import TrialProcess

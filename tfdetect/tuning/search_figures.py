@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tfdetect.tuning.importance import MISSING, axis_positions
 from tfdetect.tuning.scheduler import best_trial
-from tfdetect.tuning.settings import Search
+from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.space import Parameter, describe_value, grid_value
 from tfdetect.tuning.store import COMPLETE, PRUNED, Trial
 

@@ -11,7 +11,7 @@ from tfdetect.core.text import shell_command
 from tfdetect.tuning import search_figures
 from tfdetect.tuning.importance import parameter_importance
 from tfdetect.tuning.scheduler import best_trial
-from tfdetect.tuning.settings import Search
+from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.space import Parameter, describe_value, grid_value
 from tfdetect.tuning.store import FAILED, PRUNED, Trial
 

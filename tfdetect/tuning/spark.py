@@ -19,7 +19,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.tuning.budget import Budget
 from tfdetect.tuning.resources import thread_limits
 from tfdetect.tuning.scheduler import check_progress, proposer
-from tfdetect.tuning.settings import Search, open_search
+from tfdetect.tuning.search_folder import Search, open_search
 from tfdetect.tuning.store import FAILED
 from tfdetect.tuning.trial_process import failure_reason
 

@@ -24,7 +24,7 @@ from tfdetect.data.plan import Plan
 from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning.objective import mean_of_folds
 from tfdetect.tuning.pruning import should_prune
-from tfdetect.tuning.settings import Search, open_search
+from tfdetect.tuning.search_folder import Search, open_search
 from tfdetect.tuning.store import COMPLETE, PRUNED, Trial
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from tfdetect.tuning.resources import Slot
-from tfdetect.tuning.settings import Search
+from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.store import FAILED, Trial
 
 _TERMINATION_SECONDS = 10

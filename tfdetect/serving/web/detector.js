@@ -1,4 +1,4 @@
-// A run's detector in ONNX Runtime, as tfdetect/light/detector.py, and its verdicts, as
+// A run's detector in ONNX Runtime, as tfdetect/light/onnx_detector.py, and its verdicts, as
 // tfdetect/evaluation/verdicts.py and domain.py.
 
 import * as ort from "../npm/onnxruntime-web/dist/ort.wasm.min.js";

@@ -1,4 +1,4 @@
-// Overlapping tiles of a large image and their joined map, as tfdetect/light/tiles.py.
+// Overlapping tiles of a large image and their joined map, as tfdetect/light/numpy_tiles.py.
 
 import {cut, rint} from "./resample.js";
 

@@ -20,7 +20,7 @@ from tfdetect.evaluation.prediction_columns import (
 from tfdetect.imaging.facts import facts_of
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError, read_bytes
 from tfdetect.imaging.pillow import read_rgb
-from tfdetect.light.detector import LightDetector, view_parts
+from tfdetect.light.onnx_detector import LightDetector, view_parts
 
 _PREFETCH = 2  # batches that are decoded while one is predicted
 
@@ -121,7 +121,7 @@ def score_images(
     Args:
         detector: of a run.
         items: number, what `image_parts` returns, and facts of each image.
-        on_tiles: see `light.tiles.by_tiles`.
+        on_tiles: see `light.numpy_tiles.by_tiles`.
     """
     numbers, parts, facts = zip(*items)
     indices = np.array(numbers)

@@ -14,8 +14,8 @@ from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo, View
 from tfdetect.core.text import shell_command
+from tfdetect.light.numpy_tiles import by_tiles
 from tfdetect.light.resample import resize, restore, windows
-from tfdetect.light.tiles import by_tiles
 
 ONNX_FILES = ("exports/detector.onnx", "exports/detector_float16.onnx")  # the first one counts
 
@@ -173,7 +173,7 @@ class LightDetector:
 
         Args:
             image: uint8 [H, W, 3], of any size.
-            on_tiles: see `light.tiles.by_tiles`.
+            on_tiles: see `light.numpy_tiles.by_tiles`.
         """
         [view] = self.run.views
         features = []

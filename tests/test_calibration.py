@@ -432,11 +432,13 @@ def test_a_shift_is_applied_where_it_can_be_told_from_none(calibrated_run, capsy
     run, logits, fake = calibrated_run
     labels, groups = fake[:60].astype(int), [str(n) for n in range(60)]
 
-    def adapted(moved, method="auto"):
-        settings = CalibrationSettings(dataset="mine", method=method, threshold="fpr_5")
+    def adapted(moved, method="auto", **more):
+        settings = CalibrationSettings(dataset="mine", method=method, threshold="fpr_5", **more)
         return calibrate_run(run, labels, groups, raw_table(logits[:60] + moved), settings,
                              log=lambda text: None)  # fmt: skip
 
+    with pytest.raises(UserError, match="keeps the prior"):
+        adapted(0, prior=0.1)
     assert adapted(0).info == run.with_threshold("fpr_5").info
     assert "cannot be told from none" in capsys.readouterr().err
     low, high = adapted(0, "shift").info.adaptation.shift_interval

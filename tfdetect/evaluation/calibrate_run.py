@@ -242,6 +242,10 @@ def _with_shift(
             f"{len(fake)} images are too few to choose a cost or an abstention band on. Leave "
             "--cost and --abstention-error out, or label more than 100 images."
         )
+    if settings.prior != DEFAULT_PRIOR:
+        raise UserError(
+            "A shift keeps the prior of the run. Leave --prior out; predict takes it as well."
+        )
     before, fraction = run.info.calibration, float(fake.mean())
     old = before or Calibration(method="shift", images=len(fake), fake_fraction=fraction,
                                 log_loss=(0, 0))  # fmt: skip
@@ -329,8 +333,9 @@ def check_for_authentic_images(settings: CalibrationSettings) -> None:
         UserError: a setting needs fakes.
     """
     method = settings.method if settings.method not in ("auto", "none") else None
+    prior = settings.prior if settings.prior != DEFAULT_PRIOR else None
     given = {"a method": method, "a threshold": settings.threshold, "a cost": settings.cost,
-             "an abstention error": settings.error_rate}  # fmt: skip
+             "an abstention error": settings.error_rate, "a prior": prior}  # fmt: skip
     if wrong := [name for name, value in given.items() if value is not None]:
         raise UserError(
             "All images are authentic, so they choose the threshold for a false positive rate "

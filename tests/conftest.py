@@ -166,7 +166,8 @@ def fit_small(
 ):
     """Fits without the rest of the run; returns the detector and its state."""
     from tfdetect.data.plan import find_data, make_plan
-    from tfdetect.data.training_stream import Replay, training_data
+    from tfdetect.data.strata import Replay
+    from tfdetect.data.training_stream import training_data
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.callbacks import ReportBrokenFiles
     from tfdetect.training.devices import configure_devices

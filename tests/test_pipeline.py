@@ -13,9 +13,10 @@ from tfdetect.core.experiment import Curriculum, Data
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.loading import image_dataset, load_image
-from tfdetect.data.sampling import StratifiedOrder, find_strata
+from tfdetect.data.sampling import StratifiedOrder
 from tfdetect.data.sources import Files
-from tfdetect.data.training_stream import CONSTANT, Replay, stream_of, training_data
+from tfdetect.data.strata import CONSTANT, Replay, find_strata
+from tfdetect.data.training_stream import stream_of, training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.imaging.draws import Part
 

@@ -1,12 +1,12 @@
 """The order of training images, as a pure function of the seed and the position in the stream."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.core.errors import unknown
+from tfdetect.data.strata import Strata
 from tfdetect.imaging.geometry import fold_in
 
 POOL_BYTES = 128 * 2**20  # size of the shards from which images are drawn at a time
@@ -149,19 +149,11 @@ class Sampler:
     whole: StratifiedOrder
 
     @classmethod
-    def of(
-        cls,
-        *,
-        strata: np.ndarray,
-        weights: np.ndarray,
-        batch_size: int,
-        seed: int,
-        points: Sequence[int] = (0,),
-    ) -> "Sampler":
-        """Build a sampler; see the class, and `StratifiedOrder.of` for weights and points."""
+    def of(cls, strata: Strata, *, batch_size: int, seed: int) -> "Sampler":
+        """Build a sampler; see the class."""
         # Tensors made here are shared by the graphs, each of which would hold a copy otherwise.
-        keys = tf.constant(strata)
-        whole = StratifiedOrder.of(keys, tf.constant(weights), points)
+        keys = tf.constant(strata.of_images)
+        whole = StratifiedOrder.of(keys, tf.constant(strata.weights), strata.points)
         return cls(strata=keys, batch_size=batch_size, seed=seed, whole=whole)
 
     def indices(self, positions: tf.Tensor) -> tf.Tensor:
@@ -239,103 +231,6 @@ class ShardPools:
             if skip < size:
                 return pool, skip
             pool, skip = pool + 1, skip - size
-
-
-def find_strata(
-    labels: np.ndarray,
-    *,
-    classes: int,
-    balance_classes: bool = False,
-    datasets: np.ndarray | None = None,
-    dataset_weights: Mapping[str, float] | None = None,
-    domains: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Group images into strata, each of which gives a fixed fraction of every batch.
-
-    Args:
-        labels: int [n], the class of each image.
-        classes: number of classes.
-        balance_classes: whether all classes of a dataset get the same weight.
-        datasets: str [n], the dataset of each image; needed with `dataset_weights`.
-        dataset_weights: the weight of each dataset by its name; 1 for those not named. By
-            default datasets count by their number of images.
-        domains: str [n], the generator or source of each image. With them every class has the same
-            weight, and a domain within it by the square root of its number of images.
-
-    Returns:
-        The stratum of each image, int32 [n], and the weight of each stratum, float64 [s].
-
-    Raises:
-        UserError: `dataset_weights` names a dataset that no image belongs to.
-    """
-    if domains is not None:
-        codes = np.unique(domains, return_inverse=True)[1]
-        pairs, own, sizes = np.unique(
-            codes * classes + labels, return_inverse=True, return_counts=True
-        )
-        label = pairs % classes
-        totals = np.bincount(label, np.sqrt(sizes))
-        return own.astype(np.int32), np.sqrt(sizes) / totals[label]
-    strata: np.ndarray = np.zeros(len(labels), np.int32)
-    weights = np.ones(1)
-    if dataset_weights:
-        if datasets is None:
-            raise ValueError("dataset_weights needs the dataset of each image")
-        names, strata = np.unique(datasets, return_inverse=True)
-        _check_dataset_names(dataset_weights, names.tolist())
-        weights = np.array([dataset_weights.get(name, 1.0) for name in names])
-    if balance_classes:
-        pairs, codes = np.unique(strata * classes + labels, return_inverse=True)
-        dataset = pairs // classes
-        weights, strata = (weights / np.bincount(dataset))[dataset], codes
-    return strata.astype(np.int32), weights
-
-
-def _check_dataset_names(weights: Mapping[str, float], names: Sequence[str]) -> None:
-    if extra := sorted(set(weights) - set(names)):
-        raise unknown("dataset in data.dataset_weights", extra[0], names)
-
-
-def scheduled_strata(
-    base: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    groups: np.ndarray,
-    shares: Sequence[Mapping[str, float]],
-    what: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide strata by groups of images, whose shares of what is drawn are given.
-
-    Args:
-        base: returns strata and weights of some images, from their indices, as `find_strata` does.
-        groups: str [n], the group of each image; "" for none. Images of no group are drawn as
-            often as without shares.
-        shares: at each of p points, the relative weight of each group by its name; 0 for the
-            others.
-        what: calls the groups in messages.
-
-    Returns:
-        The stratum of each image, int32 [n], and the weight of each stratum, float64 [p, s].
-
-    Raises:
-        UserError: `shares` names a group that no image belongs to.
-    """
-    names, codes = np.unique(groups.astype(str), return_inverse=True)
-    for point in shares:
-        if extra := sorted(set(point) - set(names.tolist())):
-            raise unknown(what, extra[0], [name for name in names.tolist() if name])
-    strata, weights = base(np.arange(len(groups)))
-    of_each = (weights / np.bincount(strata, minlength=len(weights)))[strata] / weights.sum()
-    without = float(of_each[codes == names.tolist().index("")].sum()) if "" in names else 0.0
-    divided, columns = np.zeros(len(groups), np.int32), list[np.ndarray]()
-    for number, name in enumerate(names.tolist()):
-        rows = np.flatnonzero(codes == number)
-        own, inner = base(rows)
-        divided[rows] = own + sum(column.shape[1] for column in columns)
-        outer = [
-            (1 - without) * point.get(name, 0.0) / sum(point.values()) if name else without
-            for point in shares
-        ]
-        columns.append(np.outer(outer, inner / inner.sum()))
-    return divided, np.concatenate(columns, axis=1)
 
 
 def permute(index: tf.Tensor, seed: Sequence, size: tf.Tensor | int) -> tf.Tensor:

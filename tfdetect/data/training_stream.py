@@ -27,27 +27,14 @@ from tfdetect.data.loading import (
     without_autotuning,
 )
 from tfdetect.data.masks import check_masks
-from tfdetect.data.sampling import Sampler, ShardPools, find_strata, scheduled_strata
+from tfdetect.data.sampling import Sampler, ShardPools
 from tfdetect.data.sources import Files, Masks, Records, read_records
+from tfdetect.data.strata import CONSTANT, Replay, strata_of
 from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
 from tfdetect.imaging.draws import Part, drawing_for
 from tfdetect.imaging.graph import traced_as_written
 
 _ENDLESS = np.iinfo(np.int64).max
-CONSTANT = Curriculum()  # none: the same shares all the time
-
-
-@dataclass(frozen=True)
-class Replay:
-    """Old training data that are drawn among the new ones.
-
-    Attributes:
-        datasets: names of the old datasets.
-        fraction: of each batch that is drawn from them, above 0 and below 1.
-    """
-
-    datasets: frozenset[str]
-    fraction: float
 
 
 def training_data(
@@ -125,53 +112,22 @@ def stream_of(
         UserError: The augmentation policy is not valid, there are fewer images than one batch, or
             the curriculum names what is not among the images.
     """
-    with_masks = examples.masks is not None
-    check_policy(data.augment, data.image_size, with_masks)
+    check_policy(data.augment, data.image_size, examples.masks is not None)
     size = _load_size(examples, data)
-    decoded, unreadable = None, {}
+    decoded, unreadable = None, dict[str, str]()
     if _is_cached(examples, data, size):
-        kept, images, masks = load_images(examples.images, size, data.resize, examples.masks)
-        missing = np.setdiff1d(np.arange(len(examples)), kept)
-        unreadable = examples.find_unreadable(missing)
-        examples = examples.describe(kept)
-        decoded = tuple(tf.constant(x) for x in (images, masks) if x is not None)
+        examples, decoded, unreadable = _into_memory(examples, data, size)
     if len(examples) < batch_size:
         raise UserError(
             f"The train split has {len(examples)} readable images, fewer than one batch of "
             f"{batch_size}. Use smaller batches: "
             f"--set training.batch_size={max(1, len(examples) // 2)}"
         )
-    count = len(examples)
-    points: tuple[int, ...] = (0,)
-    strata, weights = _strata(examples, data, classes)
-
-    def part(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        some = examples.describe(rows)
-        names = set() if some.datasets is None else set(some.datasets.tolist())
-        own = {name: weight for name, weight in data.dataset_weights.items() if name in names}
-        return _strata(some, data.model_copy(update={"dataset_weights": own}), classes)
-
-    if replay is not None:
-        assert examples.datasets is not None
-        old = np.isin(examples.datasets, sorted(replay.datasets))
-        count = round((~old).sum() / (1 - replay.fraction))  # one pass over the new data
-        strata, weights = scheduled_strata(
-            part, np.where(old, "old", "new"),
-            [{"old": replay.fraction, "new": 1 - replay.fraction}], "part of the data",
-        )  # fmt: skip
-    elif curriculum.by is not None:
-        groups = examples.datasets if curriculum.by == "dataset" else examples.generators
-        assert groups is not None
-        points = curriculum.steps
-        strata, weights = scheduled_strata(
-            part, groups, curriculum.shares, f"{curriculum.by} in training.curriculum"
-        )  # fmt: skip
+    strata = strata_of(examples, data, classes, curriculum, replay)
     return TrainingStream(
         examples=examples,
-        sampler=Sampler.of(
-            strata=strata, weights=weights, batch_size=batch_size, seed=seed, points=points
-        ),
-        count=count,
+        sampler=Sampler.of(strata, batch_size=batch_size, seed=seed),
+        count=strata.images_per_pass,
         load=ExampleLoader(
             size=size, policy=data.resize, seed=seed, equalizing=data.equalize,
             max_pixels=examples.images.max_pixels,
@@ -183,15 +139,6 @@ def stream_of(
         decoded=decoded,
         unreadable=unreadable,
         divisible=changes_each_image_alone(data.augment),
-    )  # fmt: skip
-
-
-def _strata(examples: Examples, data: Data, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the stratum of each image and the weights of the strata, by `data.balance`."""
-    return find_strata(
-        examples.labels, classes=classes, balance_classes=data.balance == "sample",
-        datasets=examples.datasets, dataset_weights=data.dataset_weights,
-        domains=examples.generators if data.balance == "domain" else None,
     )  # fmt: skip
 
 
@@ -217,6 +164,21 @@ def _is_cached(examples: Examples, data: Data, size: tuple[int, int]) -> bool:
     if data.cache != "auto":
         return data.cache == "memory"
     return fits_in_memory(len(examples), size, examples.channels)
+
+
+def _into_memory(
+    examples: Examples, data: Data, size: tuple[int, int]
+) -> tuple[Examples, tuple[tf.Tensor, ...], dict[str, str]]:
+    """Decode all images, and their masks.
+
+    Returns:
+        The examples that can be read; their images and masks, see `TrainingStream`; the names of
+        the others, each with the reason.
+    """
+    kept, images, masks = load_images(examples.images, size, data.resize, examples.masks)
+    missing = np.setdiff1d(np.arange(len(examples)), kept)
+    decoded = tuple(tf.constant(x) for x in (images, masks) if x is not None)
+    return examples.describe(kept), decoded, examples.find_unreadable(missing)
 
 
 @dataclass(frozen=True, kw_only=True)

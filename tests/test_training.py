@@ -23,7 +23,7 @@ from tfdetect.data.loading import load_image
 from tfdetect.data.plan import find_data, load_plan, make_plan
 from tfdetect.evaluation.predictions import predict_files
 from tfdetect.models.saving import load_detector, save_detector
-from tfdetect.train_run import _begin
+from tfdetect.train_run import _begin, _Job
 from tfdetect.training.devices import configure_devices
 from tfdetect.training.optimizer import build_optimizer
 
@@ -376,11 +376,11 @@ def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):
     catalog = find_data(plan, progress=False)
     writer = RunWriter(tmp_path / "run")
     writer.acquire()
-    _begin(writer, plan, catalog, configure_devices(virtual=1), "command")
+    devices = configure_devices(virtual=1)
+    _begin(writer, _Job(plan, catalog, devices), "command")
     (folder_dataset / "train" / "fake" / "000.png").unlink()
     with pytest.raises(UserError, match="changed since the run began"):
-        changed = find_data(plan, False)
-        _begin(writer, plan, changed, configure_devices(virtual=1), "command")
+        _begin(writer, _Job(plan, find_data(plan, False), devices), "command")
     with pytest.raises(UserError, match="Another process is writing"):
         RunWriter(tmp_path / "run").acquire()
     writer.release()

@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Experiment
+from tfdetect.core.experiment import Data, Experiment
 from tfdetect.core.files import csv_text
 from tfdetect.core.provenance import command_line, provenance
 from tfdetect.core.run import TRANSFER, Run, read_run
-from tfdetect.core.run_info import RunInfo, View
+from tfdetect.core.run_info import Ancestor, DatasetInfo, RunInfo, View
 from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import shell_command
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import tensorflow as tf
 
+    from tfdetect.data.strata import Replay
     from tfdetect.evaluation.transfer import Start
     from tfdetect.training.devices import Devices
     from tfdetect.training.fit import FitResult
+    from tfdetect.training.trackers import Trackers
 
 _SHOWN_CLASSES = 10  # of a plan
 
@@ -64,49 +67,27 @@ def train_run(
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
     """
-    from tfdetect.evaluation.calibrate_run import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
-    from tfdetect.evaluation.transfer import measure_transfer
-    from tfdetect.models.exports import export_finished_run
-    from tfdetect.models.saving import save_detector
-    from tfdetect.training.callbacks import Pruner
     from tfdetect.training.fit import set_seed_and_precision
-    from tfdetect.training.monitor import monitor_of
     from tfdetect.training.trackers import Trackers, check_trackers
 
     experiment = plan.experiment
     check_trackers(experiment.training.track)
+    job = _Job(plan, catalog, devices, start, progress, log)
     writer = RunWriter(path)
     writer.acquire()
     trackers: Trackers | None = None
     try:
         # 1. What the run starts from.
-        parent = start.run if start else None
-        _begin(writer, plan, catalog, devices, command or command_line("train"), parent)
-        _check_workers(plan, catalog, devices)
+        _begin(writer, job, command or command_line("train"))
+        _check_workers(job)
         skipped = _SkippedFiles(writer, catalog)
         writer.update(precision=set_seed_and_precision(experiment, devices, log))
 
         # 2. Data and training.
         trackers = Trackers(experiment, writer.final.name, writer.path / "trackers.json")
-        callbacks: list[keras.callbacks.Callback] = [trackers]
-        if pruner is not None:
-            callbacks.insert(0, Pruner(monitor_of(experiment.training), pruner))
-        fitted = _fit(
-            plan, catalog, devices, writer.path, skipped, callbacks, parent,
-            progress=progress, log=log,
-        )  # fmt: skip
-        detector, state = fitted.detector, fitted.state
-        save_detector(detector, writer.path / "model.keras")
-        writer.write_text("history.csv", csv_text(state.history))
-        run = writer.update(
-            status="interrupted" if fitted.interrupted else "complete",
-            stopped_early=fitted.stopped_early,
-            epochs=state.epoch,
-            best=state.best,
-            training_seconds=round(state.seconds),
-            parameters=detector.count_params(),
-        )
+        fitted = _fit(job, writer.path, skipped, _callbacks(experiment, trackers, pruner))
+        run = _write_fitted(writer, fitted)
 
         # 3. Evaluation, calibration, report, export.
         if trial:
@@ -114,27 +95,12 @@ def train_run(
         elif plan.spec.pretraining:
             log(f"weights for other trainings: --set model.weights={writer.final}")
         else:
-
-            def before_report(run: Run, tables: "dict[str, pa.Table]") -> None:
-                if start:
-                    found = measure_transfer(run, start, catalog, tables, log=log)
-                    writer.write_text(TRANSFER, json.dumps(found, indent=2) + "\n")
-
-            run = evaluate_run(
-                run,
-                catalog,
-                images_in_report=images_in_report,
-                log=log,
-                calibrate=CalibrationSettings(keep_hashes=experiment.data.keep_hashes),
-                before_report=before_report,
-            ).run
-            write_info(run)
-            export_finished_run(run, experiment.training.export)
+            run = _evaluate_and_export(writer, run, job, images_in_report)
         if fitted.interrupted:
             trackers.fail()
         else:
             trackers.finish(run)
-            state.remove()
+            fitted.state.remove()
         return writer.finish()
     except BaseException:
         if trackers is not None:
@@ -169,135 +135,216 @@ def assist_run(
     from tfdetect.training.fit import set_seed_and_precision
 
     assert devices.workers is not None
+    job = _Job(plan, catalog, devices, start, progress, log)
     set_seed_and_precision(plan.experiment, devices, log)
-    _check_workers(plan, catalog, devices)
+    _check_workers(job)
     with tempfile.TemporaryDirectory() as folder:
-        skipped = _SkippedFiles(None, catalog)
-        parent = start.run if start else None
-        _fit(
-            plan, catalog, devices, Path(folder), skipped, (), parent, progress=progress, log=log
-        )  # fmt: skip
+        _fit(job, Path(folder), _SkippedFiles(None, catalog))
     devices.workers.leave()
 
 
-def _check_workers(plan: Plan, catalog: Catalog, devices: "Devices") -> None:
+@dataclass(frozen=True)
+class _Job:
+    """What the steps of a training share.
+
+    Attributes:
+        plan: what is trained.
+        catalog: on what.
+        devices: by what.
+        start: the run that the training starts from.
+        progress: whether to log each epoch.
+        log: called with each line of progress.
+    """
+
+    plan: Plan
+    catalog: Catalog
+    devices: "Devices"
+    start: "Start | None" = None
+    progress: bool = True
+    log: Callable[[str], None] = console.log
+
+    @property
+    def parent(self) -> Run | None:
+        """The run that the training starts from."""
+        return self.start.run if self.start else None
+
+
+def _begin(writer: RunWriter, job: _Job, command: str) -> None:
+    """Write what the run starts from, or check that a resumed one starts from the same."""
+    experiment, spec, parent = job.plan.experiment, job.plan.spec, job.parent
+    dataset = dataset_info(spec, job.catalog)
+    lineage = (ancestor(parent, experiment), *parent.info.lineage) if parent else ()
+    if not (writer.path / "run.json").exists() and (writer.final / "state").is_dir():
+        writer.adopt()
+    if (writer.path / "run.json").exists():
+        _check_same_start(read_run(writer.path).info, dataset, lineage, experiment)
+        return
+    writer.write_text("experiment.yaml", experiment.to_yaml())
+    writer.write_text("dataset.yaml", spec.to_yaml())
+    writer.begin(
+        RunInfo(
+            status="training",
+            class_names=spec.class_names,
+            views=(_view(experiment.data),),
+            predicts_masks=experiment.model.mask_head is not None,
+            pretraining=spec.pretraining,
+            dataset=dataset,
+            lineage=lineage,
+            seed=experiment.seed,
+            devices=job.devices.text,
+            command=command,
+            **provenance(),
+        )
+    )
+
+
+def _check_same_start(
+    begun: RunInfo, dataset: DatasetInfo, lineage: tuple[Ancestor, ...], experiment: Experiment
+) -> None:
+    """Check that a run that is resumed has the parent and the data with which it began.
+
+    Raises:
+        UserError: it has not.
+    """
+    if begun.lineage != lineage:
+        raise UserError(
+            f"The run {experiment.training.from_run}, from which this training started, "
+            "is another one now. Start a new training."
+        )
+    if begun.dataset.fingerprint != dataset.fingerprint:
+        raise UserError(
+            f"The data of {dataset.name} changed since the run began (fingerprint "
+            f"{begun.dataset.fingerprint}, now {dataset.fingerprint}). Start a new run."
+        )
+
+
+def _view(data: Data) -> View:
+    """Return how the detector sees an image."""
+    return View(
+        size=data.image_size, policy=data.resize, crops=data.test_crops, equalize=data.equalize
+    )
+
+
+def _check_workers(job: _Job) -> None:
     """Check that all workers of a cluster start from the same."""
-    if devices.workers is None:
+    workers = job.devices.workers
+    if workers is None:
         return
     import keras
     import tensorflow as tf
 
-    devices.workers.check_same(
+    workers.check_same(
         {
-            "experiment": sha256(plan.experiment.to_yaml().encode()).hexdigest()[:12],
-            "dataset": dataset_info(plan.spec, catalog).fingerprint,
+            "experiment": sha256(job.plan.experiment.to_yaml().encode()).hexdigest()[:12],
+            "dataset": dataset_info(job.plan.spec, job.catalog).fingerprint,
             "TensorFlow": tf.__version__,
             "Keras": keras.__version__,
         }
     )
 
 
+def _callbacks(
+    experiment: Experiment, trackers: "Trackers", pruner: Callable[[int, float], bool] | None
+) -> "list[keras.callbacks.Callback]":
+    from tfdetect.training.callbacks import Pruner
+    from tfdetect.training.monitor import monitor_of
+
+    if pruner is None:
+        return [trackers]
+    return [Pruner(monitor_of(experiment.training), pruner), trackers]
+
+
 def _fit(
-    plan: Plan,
-    catalog: Catalog,
-    devices: "Devices",
+    job: _Job,
     folder: Path,
     skipped: "_SkippedFiles",
     callbacks: "Sequence[keras.callbacks.Callback]" = (),
-    parent: Run | None = None,
-    *,
-    progress: bool,
-    log: Callable[[str], None],
 ) -> "FitResult":
     """Prepare the data and train; `folder` is where the training's state and logs are."""
-    from tfdetect.data.training_stream import Replay, training_data
+    from tfdetect.data.training_stream import training_data
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.callbacks import ReportBrokenFiles
     from tfdetect.training.epoch_log import EpochLog
     from tfdetect.training.fit import fit
 
-    experiment, classes = plan.experiment, len(plan.spec.class_names)
-    batch_size = experiment.training.batch_size
+    catalog, experiment = job.catalog, job.plan.experiment
+    data, training, classes = experiment.data, experiment.training, len(job.plan.spec.class_names)
     with_masks = experiment.model.mask_head is not None
-    cluster = devices.workers.cluster if devices.workers else None
-    replay = None
-    if parent is not None and experiment.training.replay:
-        names = frozenset(ancestor(parent, experiment).datasets)
-        replay = Replay(names, experiment.training.replay)
     train = training_data(
-        catalog, catalog.split("train"), experiment.data, classes, batch_size, experiment.seed,
-        with_masks, experiment.training.curriculum, replay,
+        catalog, catalog.split("train"), data, classes, training.batch_size, experiment.seed,
+        with_masks, training.curriculum, _replay(job),
     )  # fmt: skip
     skipped.add(train.unreadable)
-    skipped.check(plan.spec)
+    skipped.check(job.plan.spec)
+    workers = job.devices.workers
     validation = validation_data(
-        catalog, catalog.split("validation"), experiment.data, classes, batch_size, with_masks,
-        cluster,
+        catalog, catalog.split("validation"), data, classes, training.batch_size, with_masks,
+        workers.cluster if workers else None,
     )  # fmt: skip
-    log_epochs = [EpochLog(experiment.training, log)] if progress else []
+    log_epochs = [EpochLog(training, job.log)] if job.progress else []
 
     def unaugmented() -> "tf.data.Dataset":
-        return unaugmented_images(catalog, catalog.split("train"), experiment.data, batch_size)
+        return unaugmented_images(catalog, catalog.split("train"), data, training.batch_size)
 
     return fit(
-        experiment, classes, train, validation, unaugmented, devices, folder,
-        callbacks=[ReportBrokenFiles(train, skipped.add), *callbacks, *log_epochs], log=log,
-        verbose=0, parent=parent,
+        experiment, classes, train, validation, unaugmented, job.devices, folder,
+        callbacks=[ReportBrokenFiles(train, skipped.add), *callbacks, *log_epochs], log=job.log,
+        verbose=0, parent=job.parent,
     )  # fmt: skip
 
 
-def _begin(
-    writer: RunWriter,
-    plan: Plan,
-    catalog: Catalog,
-    devices: "Devices",
-    command: str,
-    parent: Run | None = None,
-) -> None:
-    """Write what the run starts from, or check that a resumed one starts from the same."""
-    info = dataset_info(plan.spec, catalog)
-    lineage = () if parent is None else (ancestor(parent, plan.experiment), *parent.info.lineage)
-    if not (writer.path / "run.json").exists() and (writer.final / "state").is_dir():
-        writer.adopt()
-    if (writer.path / "run.json").exists():
-        begun = read_run(writer.path).info
-        before = begun.dataset
-        if begun.lineage != lineage:
-            raise UserError(
-                f"The run {plan.experiment.training.from_run}, from which this training started, "
-                "is another one now. Start a new training."
-            )
-        if before.fingerprint != info.fingerprint:
-            raise UserError(
-                f"The data of {catalog.name} changed since the run began (fingerprint "
-                f"{before.fingerprint}, now {info.fingerprint}). Start a new run."
-            )
-        return
-    writer.write_text("experiment.yaml", plan.experiment.to_yaml())
-    writer.write_text("dataset.yaml", plan.spec.to_yaml())
-    data = plan.experiment.data
-    writer.begin(
-        RunInfo(
-            status="training",
-            class_names=plan.spec.class_names,
-            views=(
-                View(
-                    size=data.image_size,
-                    policy=data.resize,
-                    crops=data.test_crops,
-                    equalize=data.equalize,
-                ),
-            ),
-            predicts_masks=plan.experiment.model.mask_head is not None,
-            pretraining=plan.spec.pretraining,
-            dataset=info,
-            lineage=lineage,
-            seed=plan.experiment.seed,
-            devices=devices.text,
-            command=command,
-            **provenance(),
-        )
+def _replay(job: _Job) -> "Replay | None":
+    """Return what is drawn from the training data of the run that the training starts from."""
+    from tfdetect.data.strata import Replay
+
+    fraction = job.plan.experiment.training.replay
+    if job.parent is None or not fraction:
+        return None
+    return Replay(frozenset(ancestor(job.parent, job.plan.experiment).datasets), fraction)
+
+
+def _write_fitted(writer: RunWriter, fitted: "FitResult") -> Run:
+    """Write what the training left: the detector, its history, and how it ended."""
+    from tfdetect.models.saving import save_detector
+
+    detector, state = fitted.detector, fitted.state
+    save_detector(detector, writer.path / "model.keras")
+    writer.write_text("history.csv", csv_text(state.history))
+    return writer.update(
+        status="interrupted" if fitted.interrupted else "complete",
+        stopped_early=fitted.stopped_early,
+        epochs=state.epoch,
+        best=state.best,
+        training_seconds=round(state.seconds),
+        parameters=detector.count_params(),
     )
+
+
+def _evaluate_and_export(writer: RunWriter, run: Run, job: _Job, images_in_report: bool) -> Run:
+    """Evaluate and calibrate a run, compare it with its parent, write report and exports."""
+    from tfdetect.evaluation.calibrate_run import CalibrationSettings
+    from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.evaluation.transfer import measure_transfer
+    from tfdetect.models.exports import export_finished_run
+
+    experiment, start = job.plan.experiment, job.start
+
+    def before_report(run: Run, tables: "dict[str, pa.Table]") -> None:
+        if start:
+            found = measure_transfer(run, start, job.catalog, tables, log=job.log)
+            writer.write_text(TRANSFER, json.dumps(found, indent=2) + "\n")
+
+    run = evaluate_run(
+        run,
+        job.catalog,
+        images_in_report=images_in_report,
+        log=job.log,
+        calibrate=CalibrationSettings(keep_hashes=experiment.data.keep_hashes),
+        before_report=before_report,
+    ).run
+    write_info(run)
+    export_finished_run(run, experiment.training.export)
+    return run
 
 
 class _SkippedFiles:

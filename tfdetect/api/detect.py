@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -19,16 +20,14 @@ from tfdetect.core.text import from_os, to_os, user_path
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
     import pandas as pd
-    import PIL.Image
     import pyarrow as pa
 
-    from tfdetect.data.image_files import ImageFiles
+    from tfdetect.api.given_images import GivenImages, Image
+    from tfdetect.core.files import FailedWrites
+    from tfdetect.evaluation.overlays import MaskWriter
     from tfdetect.light.onnx_detector import LightDetector
     from tfdetect.spark.predict_table import WrittenPredictions
-
-    Image = str | Path | np.ndarray | PIL.Image.Image
 
 
 _SHOWN = 20  # predictions that a notebook or an interpreter shows
@@ -272,82 +271,42 @@ class Detector:
         Raises:
             UserError: a path does not exist, an array is not an image, or no image can be read.
         """
-        import numpy as np
-
+        from tfdetect.api.given_images import find_given
         from tfdetect.core.files import FailedWrites, check_writable
-        from tfdetect.evaluation.overlays import MaskWriter, output_names
-        from tfdetect.forensics.copies import find_copies_in_file
 
         if masks is not None:
-            _check_outside(user_path(masks), images)
-            if not self.run.predicts_masks:
-                raise UserError(
-                    f"{self.name} predicts no masks. Choose a run that was trained with a "
-                    "model.mask_head, or leave the masks out."
-                )
-            check_writable(user_path(masks), "--masks")
+            self._check_masks(user_path(masks), images)
         if pages is not None:
             check_writable(user_path(pages), "--explain")
+        failed = FailedWrites()
         with tempfile.TemporaryDirectory() as folder:
-            paths, names, files = _paths_of(images, Path(folder))
-            if progress and (files.unreadable or files.other):
-                console.log(files.describe())
-            failed = FailedWrites()
-            writer = None
-            if masks is not None:
-                find = partial(find_copies_in_file, max_pixels=max_pixels)
-                writer = MaskWriter(user_path(masks), paths, failed, find)
-            from_pixels = [Path(path).parent == Path(folder) for path in paths]
-            predict_files = self._file_predictor(light=pages is None)
-
-            def named(table: Table) -> Table:
-                if writer is not None:
-                    copied = writer.copied_fractions
-                    column = Column(copied, np.isnan(copied))
-                    table = table.with_column("copied_fraction", column)
-                return table.with_first("path", Column.texts([from_os(name) for name in names]))
-
-            def keep(table: Table) -> None:
-                unreached = [p is None and error is None for p, error in zip(
-                    table["p_fake"].to_pylist(), table["error"].to_pylist())]  # fmt: skip
-                done = np.flatnonzero(~np.array(unreached))
-                if on_stop is not None and len(done):
-                    on_stop(Predictions(named(table).take(done), (), failed.reasons))
-
-            def predict(chosen: list[str], start: int, progress: bool) -> Table:
-                return predict_files(
-                    chosen, batch_size, progress, writer.write if writer else None, max_pixels,
-                    from_pixels[start : start + len(chosen)],
-                    on_stop=keep if len(chosen) == len(paths) else None,
-                )  # fmt: skip
-
-            if files.entries:
+            given = find_given(images, Path(folder))
+            if progress and (given.files.unreadable or given.files.other):
+                console.log(given.files.describe())
+            writer = None if masks is None else _mask_writer(masks, given, failed, max_pixels)
+            job = _Job(
+                self._file_predictor(light=pages is None), given, writer, failed, batch_size,
+                max_pixels, on_stop,
+            )  # fmt: skip
+            if given.files.entries:
                 # The files of masks and pages are all there at once.
-                turn = max(storage.TURN, batch_size) if masks is None and pages is None else None
-                table = _predicted_in_turns(predict, paths, Path(folder), turn, progress)
+                at_once = masks is not None or pages is not None
+                table = job.predict_in_turns(Path(folder, "fetched"), at_once, progress)
             else:
-                table = predict(paths, 0, progress)
-            rows = named(table)
-            rows = rows.extended([{"path": from_os(path), "error": reason}
-                                  for path, reason in files.unreadable.items()])  # fmt: skip
+                table = job.predict(given.paths, 0, progress)
+            rows = job.rows(table)
             if masks is not None:
                 storage.publish(user_path(masks))
-            found = Predictions(rows, (), failed.reasons)
             if on_verdicts is not None:
-                on_verdicts(found)
-            if pages is None:
-                return found
-            from tfdetect.explanation.image_page import explain_files
-
-            targets = [user_path(pages) / f"{name}.html" for name in output_names(paths)]
+                on_verdicts(Predictions(rows, (), failed.reasons))
             written = []
-            with console.progress(len(targets), "explaining", "images", shown=progress) as bar:
-                for page in explain_files(
-                    self.run, self.keras_model, table, targets, failed, max_pixels
-                ):
-                    written.append(page)
-                    bar.advance(1)
-            storage.publish(user_path(pages))
+            if pages is not None:
+                with console.progress(len(given.paths), "explaining", "images",
+                                      shown=progress) as bar:  # fmt: skip
+                    for page in self._explain(table, given, user_path(pages), failed, max_pixels):
+                        written.append(page)
+                        bar.advance(1)
+                storage.publish(user_path(pages))
         return Predictions(rows, written, failed.reasons)
 
     @checked
@@ -387,6 +346,23 @@ class Detector:
             batch_size=batch_size, progress=progress, max_pixels=max_pixels,
         )  # fmt: skip
 
+    def _check_masks(self, folder: Path, images: Image | Iterable[Image]) -> None:
+        """Check that masks of images can be predicted, and written into a folder.
+
+        Raises:
+            UserError: they cannot, or the folder is among the images.
+        """
+        from tfdetect.api.given_images import check_outside
+        from tfdetect.core.files import check_writable
+
+        check_outside(folder, images)
+        if not self.run.predicts_masks:
+            raise UserError(
+                f"{self.name} predicts no masks. Choose a run that was trained with a "
+                "model.mask_head, or leave the masks out."
+            )
+        check_writable(folder, "--masks")
+
     def _file_predictor(self, light: bool) -> Callable[..., Table]:
         """Return `predict_files` of the ONNX export, if that is possible, or else TensorFlow's."""
         if light and self._light_detector is not None:
@@ -398,11 +374,108 @@ class Detector:
 
         return partial(predict_files, self.run, Scorer(self.run, detector))
 
+    def _explain(
+        self, table: Table, given: GivenImages, folder: Path, failed: FailedWrites, max_pixels: int
+    ) -> Iterator[Path]:
+        """Write a page for each image; yield those that are written."""
+        from tfdetect.evaluation.overlays import output_names
+        from tfdetect.explanation.image_page import explain_files
+
+        pages = [folder / f"{name}.html" for name in output_names(given.paths)]
+        return explain_files(self.run, self.keras_model, table, pages, failed, max_pixels)
+
     @cached_property
     def _light_detector(self) -> LightDetector | None:
         from tfdetect.light.onnx_detector import light_detector
 
         return light_detector(self.run)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The prediction of given images.
+
+    Attributes:
+        predict_files: from paths to their rows; see `Detector._file_predictor`.
+        given: the images.
+        writer: writes the masks; None where none are wanted.
+        failed: notes the masks and pages that cannot be written.
+        batch_size: images per step.
+        max_pixels: a file whose image has more pixels is not decoded.
+        on_stop: called with the verdicts on the finished images if a signal ends the work.
+    """
+
+    predict_files: Callable[..., Table]
+    given: GivenImages
+    writer: MaskWriter | None
+    failed: FailedWrites
+    batch_size: int
+    max_pixels: int
+    on_stop: Callable[[Predictions], None] | None
+
+    def predict(self, paths: list[str], start: int, progress: bool) -> Table:
+        """Return the rows of some images, the first of which is number `start` of the given."""
+        return self.predict_files(
+            paths, self.batch_size, progress, self.writer.write if self.writer else None,
+            self.max_pixels, self.given.from_pixels[start : start + len(paths)],
+            on_stop=self._keep_finished if len(paths) == len(self.given.paths) else None,
+        )  # fmt: skip
+
+    def predict_in_turns(self, folder: Path, at_once: bool, progress: bool) -> Table:
+        """Return the rows of images some of which are at addresses.
+
+        Args:
+            folder: the next ones are fetched into it meanwhile.
+            at_once: whether all of them are fetched first, and are there until the end.
+            progress: whether to show progress.
+        """
+        paths, tables = self.given.paths, list[Table]()
+        turn = len(paths) if at_once else max(storage.TURN, self.batch_size)
+        with console.progress(len(paths), "predicting", "images", shown=progress) as bar:
+            for files, failed in storage.in_turns(paths, folder, turn):
+                table = self.predict(files, bar.done, False)
+                errors = table["error"].to_pylist()
+                for number, reason in failed.items():
+                    errors[number] = reason
+                tables.append(table.with_column("error", Column.texts(errors)))
+                bar.advance(len(files))
+        return Table.concatenated(tables)
+
+    def rows(self, table: Table) -> Table:
+        """Return the rows of all images, and of files and folders that have none."""
+        unreadable = self.given.files.unreadable.items()
+        return self._named(table).extended(
+            [{"path": from_os(path), "error": reason} for path, reason in unreadable]
+        )
+
+    def _named(self, table: Table) -> Table:
+        """Return rows with the names of the given images and what is known of copied regions."""
+        import numpy as np
+
+        if self.writer is not None:
+            copied = self.writer.copied_fractions
+            table = table.with_column("copied_fraction", Column(copied, np.isnan(copied)))
+        return table.with_first("path", Column.texts([from_os(name) for name in self.given.names]))
+
+    def _keep_finished(self, table: Table) -> None:
+        """Hand over the rows that were finished when the work ended."""
+        import numpy as np
+
+        scores, errors = table["p_fake"].to_pylist(), table["error"].to_pylist()
+        finished = [p is not None or error is not None for p, error in zip(scores, errors)]
+        if self.on_stop is not None and any(finished):
+            rows = self._named(table).take(np.flatnonzero(finished))
+            self.on_stop(Predictions(rows, (), self.failed.reasons))
+
+
+def _mask_writer(
+    folder: str | Path, given: GivenImages, failed: FailedWrites, max_pixels: int
+) -> MaskWriter:
+    from tfdetect.evaluation.overlays import MaskWriter
+    from tfdetect.forensics.copies import find_copies_in_file
+
+    find_copies = partial(find_copies_in_file, max_pixels=max_pixels)
+    return MaskWriter(user_path(folder), given.paths, failed, find_copies)
 
 
 @checked
@@ -419,131 +492,3 @@ def load(run: RunLike) -> Detector:
             has files that are not safe.
     """
     return Detector(run if isinstance(run, Run) else open_run(run))
-
-
-def _paths_of(
-    images: Image | Iterable[Image], folder: Path
-) -> tuple[list[str], list[str], ImageFiles]:
-    """The files of the images and what to call them; pixels are written into `folder` as PNG.
-
-    Also what else was found where images were looked for.
-    """
-    from tfdetect.data.image_files import ImageFiles, images_of
-
-    found = ImageFiles()
-    paths: list[str] = []
-    names: list[str] = []
-    for number, image in enumerate(_each(images), 1):
-        if isinstance(image, str | Path):
-            files = images_of(str(image))
-            found.extend(files)
-            paths += files.paths
-            names += map(storage.shown, files.paths)
-        else:
-            file = folder / f"image_{number:04d}.png"
-            _as_pil(image, number).save(file, compress_level=1)
-            paths.append(str(file))
-            names.append(f"image {number}")
-    if not paths:
-        found.check()
-    return paths, names, found
-
-
-def _predicted_in_turns(
-    predict: Callable[[list[str], int, bool], Table],
-    paths: list[str],
-    folder: Path,
-    turn: int | None,
-    progress: bool,
-) -> Table:
-    """Predict files of which some are at addresses; the next ones are fetched meanwhile."""
-    tables: list[Table] = []
-    with console.progress(len(paths), "predicting", "images", shown=progress) as bar:
-        for files, failed in storage.in_turns(paths, folder / "fetched", turn or len(paths)):
-            table = predict(files, bar.done, False)
-            errors = table["error"].to_pylist()
-            for number, reason in failed.items():
-                errors[number] = reason
-            tables.append(table.with_column("error", Column.texts(errors)))
-            bar.advance(len(files))
-    return Table.concatenated(tables)
-
-
-def _each(images: Any) -> Iterator[Any]:
-    """The single images, whether one was given, a list, or an array of several."""
-    if isinstance(images, str | Path) or not isinstance(images, Iterable) or _is_pil(images):
-        yield images
-        return
-    shape = getattr(images, "shape", None)
-    if shape is not None and len(shape) in (2, 3):
-        yield images
-        return
-    yield from images
-
-
-def _check_outside(masks: Path, images: Any) -> None:
-    """Refuse a folder for masks below a folder of images, which would hold them next time."""
-    folders = images if isinstance(images, list | tuple) else [images]
-    for folder in (Path(each) for each in folders if isinstance(each, str | Path)):
-        if folder.is_dir() and masks.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                f"The folder for masks, {masks}, is inside the folder of images {folder}: the next "
-                "prediction would take the masks for images. Choose a folder outside of it."
-            )
-
-
-def _is_pil(image: Any) -> bool:
-    from PIL import Image
-
-    return isinstance(image, Image.Image)
-
-
-def _as_pil(image: Any, number: int) -> PIL.Image.Image:
-    """A PIL image that PNG can hold, upright.
-
-    Raises:
-        UserError: it is neither a PIL image nor a uint8 array of one.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise UserError(f"Image {number} has no pixels: its size is {image.size}.")
-        if image.mode in ("F", "I"):
-            raise UserError(
-                f"Image {number} has the mode {image.mode!r}, whose values have no fixed range. "
-                "Give a mode with 8 bits, such as RGB or L, or I;16."
-            )
-        try:
-            upright = ImageOps.exif_transpose(image)
-            upright.load()
-        except (OSError, SyntaxError) as error:
-            raise UserError(f"Image {number} cannot be decoded: {error}") from error
-        return upright if upright.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else (
-            upright.convert("RGB")
-        )  # fmt: skip
-    pixels = np.asarray(image)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
-    if pixels.dtype.kind not in "biuf":
-        raise UserError(
-            f"Image {number} is of type {type(image).__name__}. Give a path, a PIL image or an "
-            "array of pixels."
-        )
-    if pixels.dtype != np.uint8:
-        how = {"f": ". From values 0 to 1: (image * 255).round().astype('uint8')", "b": ""}.get(
-            pixels.dtype.kind, ". If the values lie in 0 to 255: image.astype('uint8')"
-        )
-        raise UserError(
-            f"Image {number} has values of type {pixels.dtype}. Give uint8 values from 0 to 255"
-            f"{how}"
-        )
-    if pixels.size == 0:
-        raise UserError(f"Image {number} has no pixels: its shape is {list(pixels.shape)}.")
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
-        raise UserError(
-            f"Image {number} has the shape {list(pixels.shape)}. Give [height, width, 3] (RGB), "
-            "[height, width, 4] (RGBA) or [height, width] (gray)."
-        )
-    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -1,0 +1,139 @@
+"""The images that a caller gives: paths, patterns, addresses, arrays of pixels or PIL images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdetect.core import storage
+from tfdetect.core.errors import UserError
+from tfdetect.data.image_files import ImageFiles, images_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+
+    Image = str | Path | np.ndarray | PIL.Image.Image
+
+
+@dataclass(frozen=True)
+class GivenImages:
+    """Images as files.
+
+    Attributes:
+        paths: of the files.
+        names: what the caller calls them.
+        from_pixels: which of them were given as pixels.
+        files: what was found where files were looked for, with entries for those at addresses.
+    """
+
+    paths: list[str]
+    names: list[str]
+    from_pixels: list[bool]
+    files: ImageFiles
+
+
+def find_given(images: Image | Iterable[Image], folder: Path) -> GivenImages:
+    """Return the files of images; pixels are written into `folder` as PNG.
+
+    Raises:
+        UserError: a path does not exist, no image can be read, or an array is not an image.
+    """
+    given = GivenImages([], [], [], ImageFiles())
+    for number, image in enumerate(_each(images), 1):
+        if isinstance(image, str | Path):
+            files = images_of(str(image))
+            given.files.extend(files)
+            paths, names = files.paths, [storage.shown(path) for path in files.paths]
+        else:
+            file = folder / f"image_{number:04d}.png"
+            _as_pil(image, number).save(file, compress_level=1)
+            paths, names = [str(file)], [f"image {number}"]
+        given.paths.extend(paths)
+        given.names.extend(names)
+        given.from_pixels.extend([not isinstance(image, str | Path)] * len(paths))
+    if not given.paths:
+        given.files.check()
+    return given
+
+
+def check_outside(masks: Path, images: Any) -> None:
+    """Refuse a folder for masks below a folder of images, which would hold them next time."""
+    folders = images if isinstance(images, list | tuple) else [images]
+    for folder in (Path(each) for each in folders if isinstance(each, str | Path)):
+        if folder.is_dir() and masks.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"The folder for masks, {masks}, is inside the folder of images {folder}: the next "
+                "prediction would take the masks for images. Choose a folder outside of it."
+            )
+
+
+def _each(images: Any) -> Iterator[Any]:
+    """The single images, whether one was given, a list, or an array of several."""
+    if isinstance(images, str | Path) or not isinstance(images, Iterable) or _is_pil(images):
+        yield images
+        return
+    shape = getattr(images, "shape", None)
+    if shape is not None and len(shape) in (2, 3):
+        yield images
+        return
+    yield from images
+
+
+def _is_pil(image: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(image, Image.Image)
+
+
+def _as_pil(image: Any, number: int) -> PIL.Image.Image:
+    """A PIL image that PNG can hold, upright.
+
+    Raises:
+        UserError: it is neither a PIL image nor a uint8 array of one.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise UserError(f"Image {number} has no pixels: its size is {image.size}.")
+        if image.mode in ("F", "I"):
+            raise UserError(
+                f"Image {number} has the mode {image.mode!r}, whose values have no fixed range. "
+                "Give a mode with 8 bits, such as RGB or L, or I;16."
+            )
+        try:
+            upright = ImageOps.exif_transpose(image)
+            upright.load()
+        except (OSError, SyntaxError) as error:
+            raise UserError(f"Image {number} cannot be decoded: {error}") from error
+        return upright if upright.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else (
+            upright.convert("RGB")
+        )  # fmt: skip
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.dtype.kind not in "biuf":
+        raise UserError(
+            f"Image {number} is of type {type(image).__name__}. Give a path, a PIL image or an "
+            "array of pixels."
+        )
+    if pixels.dtype != np.uint8:
+        how = {"f": ". From values 0 to 1: (image * 255).round().astype('uint8')", "b": ""}.get(
+            pixels.dtype.kind, ". If the values lie in 0 to 255: image.astype('uint8')"
+        )
+        raise UserError(
+            f"Image {number} has values of type {pixels.dtype}. Give uint8 values from 0 to 255"
+            f"{how}"
+        )
+    if pixels.size == 0:
+        raise UserError(f"Image {number} has no pixels: its shape is {list(pixels.shape)}.")
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        raise UserError(
+            f"Image {number} has the shape {list(pixels.shape)}. Give [height, width, 3] (RGB), "
+            "[height, width, 4] (RGBA) or [height, width] (gray)."
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -13,8 +13,9 @@ from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import printable, with_escapes
 
 if TYPE_CHECKING:
-    from tfdetect.api import Predictions
+    from tfdetect.api import Detector, Predictions
     from tfdetect.core.run import Run
+    from tfdetect.core.spark_cluster import SparkCluster
     from tfdetect.forensics.evidence import Evidence
     from tfdetect.spark.predict_table import WrittenPredictions
 
@@ -82,37 +83,69 @@ def main(argv: list[str]) -> int:
     cluster = cli.chosen_cluster(args)
     if cluster is not None:
         _check_cluster(args)
+    _check_outputs(args)
 
-    from tfdetect import api
-    from tfdetect.api.shipped import shipped_detector, split_run
-    from tfdetect.evaluation import prediction_tables
-    from tfdetect.evaluation.verdict_words import what_is_read, what_p_fake_assumes
+    from tfdetect.api.shipped import split_run
 
-    if args.output:
-        prediction_tables.check_output(args.output)
     chosen, images = split_run(args.paths)
-    if chosen is None:
-        run, reason = shipped_detector(images, masks=args.masks is not None)
-        if not args.quiet:
-            console.log(f"Detector: {run.name} ({reason}; name another: tfdetect predict RUN ...)")
-    else:
-        run = Path(chosen)
-    detector = api.load(run).with_options(
+    detector = _open_detector(chosen, images, args).with_options(
         threshold=threshold, prior=prior, crops=args.crops, flips=args.flips,
         mask_threshold=args.mask_threshold,
     )  # fmt: skip
     if cluster is not None:
-        written = detector.predict_to_table(
-            images, args.output, cluster, batch_size=args.batch_size, progress=not args.quiet,
-            max_pixels=args.max_pixels or MAX_PIXELS,
-        )  # fmt: skip
-        console.result(f"{written.rows:,} rows in {args.output}")
-        console.log(f"Its parts are in {written.parts}; remove them when you no longer need them")
-        _warn(written.rows, written)
-        return int(written.unreadable == written.rows)
-    wants_evidence = args.evidence or args.copies is not None
+        return _predict_on_cluster(detector, images, cluster, args)
+    return _predict(detector, images, args, with_localizer=chosen is None)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Check early that the table and the copied regions can be written."""
+    from tfdetect.evaluation.prediction_tables import check_output
+
+    if args.output:
+        check_output(args.output)
     if args.copies:
         check_writable(args.copies, "--copies")
+
+
+def _open_detector(chosen: str | None, images: list[str], args: argparse.Namespace) -> "Detector":
+    """Return the run that was named, or a detector that comes with tfdetect."""
+    from tfdetect import api
+    from tfdetect.api.shipped import shipped_detector
+
+    if chosen is not None:
+        return api.load(Path(chosen))
+    run, reason = shipped_detector(images, masks=args.masks is not None)
+    if not args.quiet:
+        console.log(f"Detector: {run.name} ({reason}; name another: tfdetect predict RUN ...)")
+    return api.load(run)
+
+
+def _predict_on_cluster(
+    detector: "Detector", images: list[str], cluster: "SparkCluster", args: argparse.Namespace
+) -> int:
+    """Write the table of verdicts on a Spark cluster; return the exit code."""
+    written = detector.predict_to_table(
+        images, args.output, cluster, batch_size=args.batch_size, progress=not args.quiet,
+        max_pixels=args.max_pixels or MAX_PIXELS,
+    )  # fmt: skip
+    console.result(f"{written.rows:,} rows in {args.output}")
+    console.log(f"Its parts are in {written.parts}; remove them when you no longer need them")
+    _warn(written.rows, written)
+    return int(written.unreadable == written.rows)
+
+
+def _predict(
+    detector: "Detector", images: list[str], args: argparse.Namespace, with_localizer: bool
+) -> int:
+    """Show verdicts and whatever else is asked for; return the exit code.
+
+    Args:
+        detector: gives the verdicts.
+        images: paths, folders and patterns.
+        args: of the command.
+        with_localizer: whether evidence is also what the localizer that comes with tfdetect says.
+    """
+    wants_evidence = args.evidence or args.copies is not None
     failures: list[OSError] = []
 
     def show(found: "Predictions") -> None:
@@ -128,13 +161,11 @@ def main(argv: list[str]) -> int:
         max_pixels=args.max_pixels or MAX_PIXELS,
     )  # fmt: skip
     if not (args.json or args.output or args.quiet):
-        console.log(what_p_fake_assumes(detector.run))
-        if part := what_is_read(detector.run):
-            console.log(part)
+        _say_what_p_fake_is(detector.run)
     unwritten = dict(predictions.unwritten)
     if wants_evidence:
         verdicts = [(detector.run, list(predictions))]
-        if chosen is None and not detector.run.predicts_masks and args.evidence:
+        if with_localizer and not detector.run.predicts_masks and args.evidence:
             verdicts += _localizer_verdicts(images, args)
         unwritten |= _show_evidence(verdicts, args)
     if args.masks:
@@ -149,6 +180,15 @@ def main(argv: list[str]) -> int:
     if failures:
         raise failures[0]
     return int(bool(unwritten) or predictions.unreadable == len(predictions))
+
+
+def _say_what_p_fake_is(run: "Run") -> None:
+    """Print what P(fake) assumes, and which part of an image is read."""
+    from tfdetect.evaluation.verdict_words import what_is_read, what_p_fake_assumes
+
+    console.log(what_p_fake_assumes(run))
+    if part := what_is_read(run):
+        console.log(part)
 
 
 def _check_cluster(args: argparse.Namespace) -> None:

@@ -74,84 +74,122 @@ def export_saved_model(
         webp: whether it has the endpoint `encoded_webp`, which needs TensorFlow 2.20.
         detector: the run's model; by default it is loaded.
     """
-    detector, domain = detector or load_detector(run), _Domain(run)
-    if run.info.domain is not None:
-        detector = with_features(detector)
-    names, views = tf.constant(list(run.class_names)), run.views
-    has_masks = predicts_masks(detector)
-    low, high = run.abstention_band
+    endpoints = _Endpoints(run, detector or load_detector(run))
+    images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+    encoded = tf.TensorSpec([None], tf.string, name="encoded_images")
+    signatures = {
+        "serving_default": _traced(endpoints.predict_images, images),
+        "encoded": _traced(endpoints.predict_encoded, encoded),
+    }
+    if webp:
+        signatures["encoded_webp"] = _traced(partial(endpoints.predict_encoded, webp=True), encoded)
+    # From traced functions, not Keras's archive, which would trace each of them again.
+    module = tf.Module()
+    module.used = [v for signature in signatures.values() for v in signature.variables]
+    with staged(run.path / "saved_model" if folder is None else folder) as new:
+        tf.saved_model.save(module, str(new), signatures=signatures)
 
-    def named(scores: Scores, known: dict[str, tf.Tensor], **masks: tf.Tensor) -> dict:
+
+class _Endpoints:
+    """The functions of an export, in the graph; see the module for what they return.
+
+    Args:
+        run: the run.
+        detector: its model.
+    """
+
+    def __init__(self, run: Run, detector: keras.Model):
+        self._run, self._domain = run, _Domain(run)
+        self._detector = detector if run.info.domain is None else with_features(detector)
+        self._has_masks = predicts_masks(self._detector)
+        self._names = tf.constant(list(run.class_names))
+
+    def predict_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the outputs of `serving_default`, from float32 [B, H, W, 3] in 0..255."""
+        count, *size, _ = tf.unstack(tf.shape(images))
+        known = {"side": tf.fill([count], tf.minimum(*size))}
+        if not self._has_masks:
+            scores = score_views(self._detector, self._views(images))
+            return self._outputs(scores, known)
+        scores = score_images(self._detector, images, self._run.views)
+        return self._outputs(scores, known, mask=self._shown(scores.table, scores.masks))
+
+    def predict_encoded(
+        self, encoded_images: tf.Tensor, webp: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """Return the outputs of `encoded`, from string [B], with what is not decoded as errors."""
+        known = {"start": first_bytes(encoded_images)}
+        if self._has_masks:
+            scores, masks, side, error = self._decode_and_mask(encoded_images, webp)
+            found = self._outputs(scores, known | {"side": side}, mask_png_bytes=masks)
+        else:
+
+            def view(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                return *self._views(image), _shorter_side(image)
+
+            (*views, side), error = _decoded_views(encoded_images, webp, view)
+            found = self._outputs(score_views(self._detector, views), known | {"side": side})
+        return _without_undecodable(found, error)
+
+    def _views(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """Return what the detector sees of images [B, H, W, 3], or of one [H, W, 3]."""
+        return [windows(images, v.size, v.policy, v.crops, v.equalize) for v in self._run.views]
+
+    def _decode_and_mask(
+        self, files: tf.Tensor, webp: bool
+    ) -> tuple[Scores, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Decode and predict one image after the other, since their masks have their sizes.
+
+        Returns:
+            The scores, without masks; the masks as PNG, string [B]; the shorter side of each
+            image, int32 [B]; why it is not decoded, string [B].
+        """
+
+        def predict(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            image, error = _decoded(data, webp)
+            table, features, masks = score_images(self._detector, image[None], self._run.views)
+            mask = tf.round(self._shown(table, masks)[0] * 255)
+            mask = tf.io.encode_png(tf.cast(mask, tf.uint8))
+            features = tf.zeros([1, 0]) if features is None else features
+            return table[0], features[0], mask, _shorter_side(image), error
+
+        specs = (
+            tf.TensorSpec([len(self._run.class_names)], tf.float32),
+            tf.TensorSpec([feature_width(self._detector)], tf.float32),
+            *(tf.TensorSpec([], kind) for kind in (tf.string, tf.int32, tf.string)),
+        )
+        table, features, masks, side, error = tf.map_fn(predict, files, fn_output_signature=specs)
+        return Scores(table, features), masks, side, error
+
+    def _shown(self, table: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+        """Return masks that are below 0.5 where P(fake) is below the run's mask threshold."""
+        p_fake = tf.reduce_sum(calibrated(table, self._run.calibration)[:, 1:], axis=1)
+        return shown_masks(masks, p_fake, self._run.mask_threshold)
+
+    def _outputs(
+        self, scores: Scores, known: dict[str, tf.Tensor], **masks: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return the outputs by name.
+
+        Args:
+            scores: of the images.
+            known: what else is known of them; see `_Domain`.
+            masks: outputs to add.
+        """
+        run, names = self._run, self._names
         table = calibrated(scores.table, run.calibration)
         fake = tf.reduce_sum(table[:, 1:], axis=1)
         most_likely = 1 + tf.argmax(table[:, 1:], axis=1)
+        low, high = run.abstention_band
         return {
             "class_names": tf.tile(names[None], [tf.shape(table)[0], 1]),
             "probabilities": table,
             "p_fake": fake,
             "verdict": tf.gather(names, tf.where(fake >= run.threshold, most_likely, 0)),
             "inconclusive": (fake >= low) & (fake < high),
-            **domain(features=scores.features, **known),
+            **self._domain(features=scores.features, **known),
             **masks,
         }
-
-    def shown(table: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
-        p_fake = tf.reduce_sum(calibrated(table, run.calibration)[:, 1:], axis=1)
-        return shown_masks(masks, p_fake, run.mask_threshold)
-
-    def images_endpoint(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        count, *size, _ = tf.unstack(tf.shape(images))
-        known = {"side": tf.fill([count], tf.minimum(*size))}
-        if has_masks:
-            scores = score_images(detector, images, views)
-            return named(scores, known, mask=shown(scores.table, scores.masks))
-        parts = [windows(images, v.size, v.policy, v.crops, v.equalize) for v in views]
-        return named(score_views(detector, parts), known)
-
-    def encoded_endpoint(encoded_images: tf.Tensor, webp: bool = False) -> dict[str, tf.Tensor]:
-        def view(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            parts = (windows(image, v.size, v.policy, v.crops, v.equalize) for v in views)
-            return *parts, _shorter_side(image)
-
-        def predict(data: tf.Tensor) -> tuple:
-            image, error = _decoded(data, webp)
-            table, features, masks = score_images(detector, image[None], views)
-            assert masks is not None
-            mask = tf.round(shown(table, masks)[0] * 255)
-            mask = tf.io.encode_png(tf.cast(mask, tf.uint8))
-            features = tf.zeros([1, 0]) if features is None else features
-            return table[0], features[0], mask, _shorter_side(image), error
-
-        start = first_bytes(encoded_images)
-        if has_masks:
-            specs = (
-                tf.TensorSpec([len(run.class_names)], tf.float32),
-                tf.TensorSpec([feature_width(detector)], tf.float32),
-                *(tf.TensorSpec([], kind) for kind in (tf.string, tf.int32, tf.string)),
-            )
-            table, features, masks, side, error = tf.map_fn(
-                predict, encoded_images, fn_output_signature=specs
-            )
-            known = {"side": side, "start": start}
-            found = named(Scores(table, features), known, mask_png_bytes=masks)
-        else:
-            (*parts, side), error = _decoded_views(encoded_images, webp, view)
-            found = named(score_views(detector, parts), {"side": side, "start": start})
-        return _without_undecodable(found, error)
-
-    images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
-    encoded = tf.TensorSpec([None], tf.string, name="encoded_images")
-    endpoints = {
-        "serving_default": _traced(images_endpoint, images),
-        "encoded": _traced(encoded_endpoint, encoded),
-    }
-    if webp:
-        endpoints["encoded_webp"] = _traced(partial(encoded_endpoint, webp=True), encoded)
-    # From traced functions, not Keras's archive, which would trace each of them again.
-    module = tf.Module()
-    module.used = [v for endpoint in endpoints.values() for v in endpoint.variables]
-    with staged(run.path / "saved_model" if folder is None else folder) as new:
-        tf.saved_model.save(module, str(new), signatures=endpoints)
 
 
 def _shorter_side(image: tf.Tensor) -> tf.Tensor:

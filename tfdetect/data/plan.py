@@ -70,10 +70,43 @@ def make_plan(
         UserError: A dataset, experiment or key is unknown, or a value is not allowed.
     """
     recipe = None if experiment is None else load_experiment(experiment)
-    if from_run is None and recipe is not None:
+    if recipe is not None and from_run is None:
         from_run = recipe.training.from_run
     if recipe is not None and dataset is None:
         dataset = recipe.data.dataset
+    _check_arguments(dataset, experiment, model, from_run, replay)
+    if dataset is None:
+        raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
+    spec, folders = load_spec(_unpacked(dataset), authentic)
+    if from_run is None:
+        resolved, chosen = _choose_experiment(
+            spec, folders.get(spec.name), experiment, model, overrides
+        )
+    else:
+        parent = open_parent(from_run)
+        resolved = _continue_experiment(parent, spec, recipe, overrides, replay)
+        chosen = f"from the run {parent.name}"
+        if resolved.training.replay:
+            spec, folders = with_replay(spec, folders, parent)
+    is_path = Path(dataset).exists()
+    data = resolved.data.model_copy(
+        update={"dataset": from_os(Path(dataset).resolve()) if is_path else redacted(dataset)}
+    )
+    return Plan(resolved.model_copy(update={"data": data}), spec, folders, data_dir, chosen)
+
+
+def _check_arguments(
+    dataset: str | None,
+    experiment: str | None,
+    model: str | None,
+    from_run: str | Path | None,
+    replay: float | None,
+) -> None:
+    """Check which arguments of `make_plan` are given together, and that there is such a model.
+
+    Raises:
+        UserError: they do not fit, or the model is unknown.
+    """
     if from_run is not None and (model is not None or dataset is None):
         raise UserError(
             "--from RUN trains that run's detector on a new dataset: give --dataset, and no "
@@ -83,46 +116,64 @@ def make_plan(
         raise UserError("--replay draws from the training data of a run: give --from RUN, too.")
     if experiment is None and dataset is None:
         raise UserError("Give --dataset, --experiment or both. For a first try: --dataset demo")
-    published = load_model(model) if model else None
-    if dataset is None:
-        raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
-    spec, folders = load_spec(_unpacked(dataset), authentic)
-    if from_run is not None:
-        parent = open_parent(from_run)
-        same_classes = len(spec.class_names) == len(parent.class_names)
-        if same_classes:
-            check_classes_fit(parent, spec)
-        resolved = warm_experiment(parent, recipe, overrides, replay, spec.name)
-        chosen = f"from the run {parent.name}"
-        if resolved.training.distill.weight and not same_classes:
-            raise UserError(
-                f"training.distill keeps the answers of {parent.name}, which has the classes "
-                f"{', '.join(parent.class_names)}; {spec.name} has {', '.join(spec.class_names)}. "
-                "Leave it out; --replay works with other classes, too."
-            )
-        if resolved.training.replay:
-            spec, folders = with_replay(spec, folders, parent)
-    elif published is None or model is None:
-        name, chosen = experiment, "as requested"
-        if name is None:
-            name, chosen = default_experiment(spec, folders.get(spec.name))
-        resolved = load_experiment(name, overrides)
-    elif experiment is None:
-        chosen, resolved = "the detector's own recipe", load_experiment(model, overrides)
-    else:
+    if model is not None:
+        load_model(model)
+
+
+def _choose_experiment(
+    spec: DatasetSpec,
+    folder: Path | None,
+    experiment: str | None,
+    model: str | None,
+    overrides: Sequence[str],
+) -> tuple[Experiment, str]:
+    """Return the experiment of a training that starts from no run, and how it was chosen.
+
+    Args:
+        spec: the dataset.
+        folder: of the dataset, if it is known.
+        experiment: see `make_plan`, as the others.
+        model: a published detector.
+        overrides: settings of the experiment.
+    """
+    if model is not None and experiment is not None:
         chosen = f"in the experiment {experiment}"
-        resolved = override(with_model(load_experiment(experiment), published), overrides)
+        resolved = override(with_model(load_experiment(experiment), load_model(model)), overrides)
+    elif model is not None:
+        chosen, resolved = "the detector's own recipe", load_experiment(model, overrides)
+    elif experiment is not None:
+        chosen, resolved = "as requested", load_experiment(experiment, overrides)
+    else:
+        name, chosen = default_experiment(spec, folder)
+        resolved = load_experiment(name, overrides)
     training = resolved.training
-    if from_run is None and (training.from_run or training.replay or training.distill.weight):
+    if training.from_run or training.replay or training.distill.weight:
         raise UserError(
             "training.from_run, replay and distill are for a training that starts from a run: "
             "--from RUN."
         )
-    is_path = Path(dataset).exists()
-    data = resolved.data.model_copy(
-        update={"dataset": from_os(Path(dataset).resolve()) if is_path else redacted(dataset)}
-    )
-    return Plan(resolved.model_copy(update={"data": data}), spec, folders, data_dir, chosen)
+    return resolved, chosen
+
+
+def _continue_experiment(
+    parent: Run,
+    spec: DatasetSpec,
+    recipe: Experiment | None,
+    overrides: Sequence[str],
+    replay: float | None,
+) -> Experiment:
+    """Return the experiment of a training that starts from a run; see `make_plan`."""
+    same_classes = len(spec.class_names) == len(parent.class_names)
+    if same_classes:
+        check_classes_fit(parent, spec)
+    resolved = warm_experiment(parent, recipe, overrides, replay, spec.name)
+    if resolved.training.distill.weight and not same_classes:
+        raise UserError(
+            f"training.distill keeps the answers of {parent.name}, which has the classes "
+            f"{', '.join(parent.class_names)}; {spec.name} has {', '.join(spec.class_names)}. "
+            "Leave it out; --replay works with other classes, too."
+        )
+    return resolved
 
 
 def load_plan(path: Path) -> Plan:

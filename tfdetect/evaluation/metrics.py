@@ -53,55 +53,84 @@ def binary_metrics(
         positives of fewer than 100 (20) authentic images.
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores, np.float64)
+    of_verdicts = _verdict_metrics(fake, is_fake(scores, threshold))
+    of_ranking = _ranking_metrics(fake, scores)
+    of_probabilities = _probability_metrics(fake, scores)
+
+    def metrics(weights: np.ndarray) -> dict[str, Any]:
+        weights = weights.astype(np.float64)
+        counted = weights * class_weights(fake, 0.5, weights) if balanced else weights
+        expected = weights if prior is None else weights * class_weights(fake, prior, weights)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = of_verdicts(counted) | of_ranking(counted) | of_probabilities(expected)
+        if weights.ndim == 1:
+            return {name: float(value) for name, value in found.items()}
+        return found
+
+    return metrics
+
+
+def _verdict_metrics(fake: np.ndarray, called_fake: np.ndarray) -> Metrics:
+    """Prepare the metrics of verdicts, bool [n], of images that are fake or not, bool [n]."""
+    pairs = ((fake, called_fake), (~fake, called_fake), (fake, ~called_fake), (~fake, ~called_fake))
+    judged = [np.flatnonzero(kind & called) for kind, called in pairs]
+
+    def metrics(weights: np.ndarray) -> dict[str, Any]:
+        tp, fp, fn, tn = (np.take(weights, rows, axis=-1).sum(-1) for rows in judged)
+        recall, specificity = tp / (tp + fn), tn / (tn + fp)
+        return {
+            "accuracy": (tp + tn) / weights.sum(-1),
+            "balanced_accuracy": (recall + specificity) / 2,
+            "precision": np.where(tp + fp > 0, tp / (tp + fp), 0.0),
+            "recall": recall,
+            "fpr": 1 - specificity,
+            "f1": 2 * tp / (2 * tp + fp + fn),
+        }
+
+    return metrics
+
+
+def _ranking_metrics(fake: np.ndarray, scores: np.ndarray) -> Metrics:
+    """Prepare the metrics of the order into which P(fake), float [n], brings the images."""
     order = np.argsort(-scores, kind="stable")
     sorted_fake, sorted_scores = fake[order], scores[order]
     # The last of each run of equal scores: only there is a threshold possible.
     ends = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)
-    called_fake, authentic = is_fake(scores, threshold), int((~fake).sum())
+    authentic = int((~fake).sum())
+
+    def metrics(weights: np.ndarray) -> dict[str, Any]:
+        sorted_weights = np.take(weights, order, axis=-1)
+        tps, fps = (
+            np.take(np.cumsum(sorted_weights * one, axis=-1), ends, axis=-1)
+            for one in (sorted_fake, ~sorted_fake)
+        )
+        tpr, fpr = (_from_zero(sums / sums[..., -1:]) for sums in (tps, fps))
+        precisions = np.where(tps + fps > 0, tps / (tps + fps), 1.0)
+        return {
+            "auc": np.trapezoid(tpr, fpr, axis=-1),
+            # Without authentic images it would be 1 whatever the scores.
+            "ap": np.where(fps[..., -1] > 0, (np.diff(tpr) * precisions).sum(-1), np.nan),
+            "eer": _equal_error_rate(tpr, fpr),
+            "tpr_at_fpr_1": _recall_at_fpr(tpr, fpr, 0.01, authentic),
+            "tpr_at_fpr_5": _recall_at_fpr(tpr, fpr, 0.05, authentic),
+        }
+
+    return metrics
+
+
+def _probability_metrics(fake: np.ndarray, scores: np.ndarray) -> Metrics:
+    """Prepare the metrics that ask whether P(fake), float [n], is a probability."""
     clipped = np.clip(scores, EPSILON, 1 - EPSILON)
     losses = -np.where(fake, np.log(clipped), np.log1p(-clipped))
     by_bin = sums_by_bin(scores)
-    judged = [
-        np.flatnonzero(called & kind) for kind, called in
-        ((fake, called_fake), (~fake, called_fake), (fake, ~called_fake), (~fake, ~called_fake))
-    ]  # fmt: skip
 
     def metrics(weights: np.ndarray) -> dict[str, Any]:
-        w = weights.astype(np.float64)
-        u = w * class_weights(fake, 0.5, w) if balanced else w
-        tp, fp, fn, tn = (np.take(u, rows, axis=-1).sum(-1) for rows in judged)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            recall, specificity = tp / (tp + fn), tn / (tn + fp)
-            sorted_w = np.take(u, order, axis=-1)
-            tps, fps = (
-                np.take(np.cumsum(sorted_w * one, axis=-1), ends, axis=-1)
-                for one in (sorted_fake, ~sorted_fake)
-            )
-            tpr, fpr = (_from_zero(sums / sums[..., -1:]) for sums in (tps, fps))
-            precisions = np.where(tps + fps > 0, tps / (tps + fps), 1.0)
-            # To the prior: each class weighs as much as it is expected to be frequent.
-            v = w if prior is None else w * class_weights(fake, prior, w)
-            total, gap = v.sum(-1), by_bin(v * (scores - fake))
-            found = {
-                "accuracy": (tp + tn) / u.sum(-1),
-                "balanced_accuracy": (recall + specificity) / 2,
-                "precision": np.where(tp + fp > 0, tp / (tp + fp), 0.0),
-                "recall": recall,
-                "fpr": 1 - specificity,
-                "f1": 2 * tp / (2 * tp + fp + fn),
-                "auc": np.trapezoid(tpr, fpr, axis=-1),
-                # Without authentic images it would be 1 whatever the scores.
-                "ap": np.where(fps[..., -1] > 0, (np.diff(tpr) * precisions).sum(-1), np.nan),
-                "eer": _equal_error_rate(tpr, fpr),
-                "tpr_at_fpr_1": _recall_at_fpr(tpr, fpr, 0.01, authentic),
-                "tpr_at_fpr_5": _recall_at_fpr(tpr, fpr, 0.05, authentic),
-                "log_loss": (v * losses).sum(-1) / total,
-                "brier": (v * (scores - fake) ** 2).sum(-1) / total,
-                "ece": np.abs(gap).sum(-1) / total,
-            }
-        if w.ndim == 1:
-            return {name: float(value) for name, value in found.items()}
-        return found
+        total, gap = weights.sum(-1), by_bin(weights * (scores - fake))
+        return {
+            "log_loss": (weights * losses).sum(-1) / total,
+            "brier": (weights * (scores - fake) ** 2).sum(-1) / total,
+            "ece": np.abs(gap).sum(-1) / total,
+        }
 
     return metrics
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -119,57 +120,83 @@ def configure_devices(
         UserError: a GPU that does not exist, a limit beyond its memory, or a worker that does not
             come.
     """
-    import tensorflow as tf
 
-    limits = limits or {}
     if virtual is not None:
         if cluster is not None:
             raise UserError(
                 "--virtual-devices tests several devices of one process, not a cluster."
             )
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        wanted = [tf.config.LogicalDeviceConfiguration()] * virtual
-        if len(tf.config.get_logical_device_configuration(cpu) or [None]) < virtual:
-            _configure(lambda: tf.config.set_logical_device_configuration(cpu, wanted))
-        names = [f"CPU:{i}" for i in range(virtual)]
-        strategy = _mirrored(names) if virtual > 1 else None
-        return Devices(strategy, virtual, 0, f"{virtual} virtual CPU devices")
-    found = tf.config.list_physical_devices("GPU")
-    chosen = list(range(len(found))) if gpus is None else gpus
-    for number in [*chosen, *(n for n in limits if n is not None)]:
-        if number >= len(found):
-            there = f"there are {len(found)}" if found else "no GPU was found"
-            hint = (
-                ""
-                if found
-                else " To use one, install tfdetect[gpu] and NVIDIA's driver; "
-                "without --gpus the CPU is used."
-            )
-            raise UserError(f"GPU {number} was requested, but {there}.{hint}")
-    if limits and not chosen:
-        raise UserError("--gpu-memory-limit was given, but no GPU is used.")
-    if not chosen:
-        if found:
-            _configure(lambda: tf.config.set_visible_devices([], "GPU"))
-        return _joined(cluster, 0, "CPU") if cluster else Devices(None, 1, 0, "CPU")
-    visible = [found[number] for number in chosen]
-    _configure(lambda: tf.config.set_visible_devices(visible, "GPU"))
-    for number, device in zip(chosen, visible):
-        limit = limits.get(number, limits.get(None))
-        if limit is None:
-            # Best effort: a program that has predicted before it trains is past the choice.
-            with contextlib.suppress(RuntimeError):
-                tf.config.experimental.set_memory_growth(device, True)
-        else:
-            config = tf.config.LogicalDeviceConfiguration(memory_limit=_mebibytes(number, limit))
-            _configure(
-                lambda d=device, c=config: tf.config.set_logical_device_configuration(d, [c])
-            )
-    text = f"GPU {','.join(map(str, chosen))}"
-    if cluster:
+        return _virtual_devices(virtual)
+    limits = limits or {}
+    chosen = _use_gpus(gpus, limits)
+    text = f"GPU {','.join(map(str, chosen))}" if chosen else "CPU"
+    if cluster is not None:
         return _joined(cluster, len(chosen), text)
     strategy = _mirrored([f"GPU:{i}" for i in range(len(chosen))]) if len(chosen) > 1 else None
-    return Devices(strategy, len(chosen), len(chosen), text)
+    return Devices(strategy, max(1, len(chosen)), len(chosen), text)
+
+
+def _virtual_devices(count: int) -> Devices:
+    """Return logical CPU devices, which are made if there are not so many yet."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    wanted = [tf.config.LogicalDeviceConfiguration()] * count
+    if len(tf.config.get_logical_device_configuration(cpu) or [None]) < count:
+        _configure(lambda: tf.config.set_logical_device_configuration(cpu, wanted))
+    strategy = _mirrored([f"CPU:{i}" for i in range(count)]) if count > 1 else None
+    return Devices(strategy, count, 0, f"{count} virtual CPU devices")
+
+
+def _use_gpus(wanted: list[int] | None, limits: dict[int | None, MemoryLimit]) -> list[int]:
+    """Make the wanted GPUs alone visible, and limit their memory; return their numbers.
+
+    Raises:
+        UserError: see `configure_devices`.
+    """
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    chosen = list(range(len(found))) if wanted is None else wanted
+    for number in [*chosen, *(n for n in limits if n is not None)]:
+        _check_gpu(number, len(found))
+    if limits and not chosen:
+        raise UserError("--gpu-memory-limit was given, but no GPU is used.")
+    visible = [found[number] for number in chosen]
+    if found:
+        _configure(lambda: tf.config.set_visible_devices(visible, "GPU"))
+    for number, device in zip(chosen, visible):
+        _limit_memory(number, device, limits.get(number, limits.get(None)))
+    return chosen
+
+
+def _check_gpu(number: int, count: int) -> None:
+    """Check that a GPU is one of those that were found.
+
+    Raises:
+        UserError: it is not.
+    """
+    if number < count:
+        return
+    if count:
+        raise UserError(f"GPU {number} was requested, but there are {count}.")
+    raise UserError(
+        f"GPU {number} was requested, but no GPU was found. To use one, install tfdetect[gpu] and "
+        "NVIDIA's driver; without --gpus the CPU is used."
+    )
+
+
+def _limit_memory(number: int, device: Any, limit: MemoryLimit | None) -> None:
+    """Limit the memory of a GPU; without a limit it is allocated as it is needed."""
+    import tensorflow as tf
+
+    if limit is None:
+        # Best effort: a program that has predicted before it trains is past the choice.
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(device, True)
+        return
+    config = tf.config.LogicalDeviceConfiguration(memory_limit=_mebibytes(number, limit))
+    _configure(lambda: tf.config.set_logical_device_configuration(device, [config]))
 
 
 def _joined(cluster: Cluster, gpus: int, text: str) -> Devices:
@@ -245,7 +272,7 @@ def _mirrored(names: list[str]) -> Any:
     return tf.distribute.MirroredStrategy(names)
 
 
-def _configure(change: Any) -> None:
+def _configure(change: Callable[[], None]) -> None:
     try:
         change()
     except RuntimeError as error:

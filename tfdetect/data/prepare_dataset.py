@@ -18,8 +18,9 @@ import csv
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,16 +107,9 @@ def prepare_dataset(
     if "shard" in catalog.table.column_names:
         raise UserError(f"{catalog.name} is prepared already. Start from its files.")
     return write_shards(
-        catalog,
-        plan.spec,
-        output,
-        copies,
-        shard_bytes,
-        workers,
-        progress,
-        remove_background,
+        catalog, plan.spec, output, copies, shard_bytes, workers, progress, remove_background,
         elsewhere,
-    )
+    )  # fmt: skip
 
 
 def write_shards(
@@ -154,83 +148,84 @@ def write_shards(
     if final.parent.resolve() in catalog.roots.values():
         raise UserError(f"{final.parent} is the dataset's own folder. Choose another --output.")
     final.parent.mkdir(parents=True, exist_ok=True)
+    with _writing_into(final.parent):
+        table = _assign_shards(catalog, name, shard_bytes)
+        parts = _by_shard(table)
+        made_from = _made_from(catalog, copies, shard_bytes)
+        folder, missing = _begin(final, parts, made_from)
+        with_masks = bool(pc.any(table["mask"].is_valid()).as_py())
+        writer = ShardWriter(catalog, folder, copies, with_masks, remove_background)
+        journal = _journal(folder)
+        if elsewhere is None:
+            _write_missing(writer, missing, journal, workers, table.num_rows, progress)
+        else:
+            for row in elsewhere(writer, missing):
+                _check_written(folder / row["shard"], row)
+                journal.add(row)
+        written = journal.read()
+        skipped = [pair[1:] for shard in parts for pair in written[shard]["skipped"]]
+        table = _written_rows(table, parts, written, copies)
+        unusable = _unusable(catalog, spec, table.num_rows, skipped)
+        if folder != final:
+            _write_metadata(folder, name, spec, table, written, with_masks)
+            _write_skipped(folder, catalog, skipped)
+            write_text(
+                folder / "prepared.json", json.dumps({**made_from, **provenance()}, indent=2)
+            )
+            exchange(folder, final)
+    return Prepared(final, table.num_rows, len(parts), len(missing), len(unusable))
+
+
+@contextmanager
+def _writing_into(folder: Path) -> Iterator[None]:
+    """Lock a folder, and say what to do where writing fails.
+
+    Raises:
+        UserError: another process writes into it, or writing failed.
+    """
     try:
-        with exclusive(final.parent):
-            return _write(
-                catalog, spec, name, final, copies, shard_bytes, workers, progress,
-                remove_background, elsewhere,
-            )  # fmt: skip
+        with exclusive(folder):
+            yield
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
         raise UserError(
-            f"Writing to {final.parent} failed: {reason}. What was written is kept. Run the same "
+            f"Writing to {folder} failed: {reason}. What was written is kept. Run the same "
             "command again to continue."
         ) from error
 
 
-def _write(
-    catalog: Catalog,
-    spec: DatasetSpec,
-    name: str,
-    final: Path,
-    copies: Copies,
-    shard_bytes: int,
-    workers: int,
-    progress: bool,
-    remove_background: RemoveBackground | None,
-    elsewhere: WriteElsewhere | None,
-) -> Prepared:
+def _made_from(catalog: Catalog, copies: Copies, shard_bytes: int) -> dict[str, Any]:
+    """Return the data and settings from which shards are made, as prepared.json has them."""
     stored = json.loads(json.dumps(asdict(copies)))
-    made_from = {
+    return {
         "fingerprint": catalog.fingerprint(), "shard_bytes": shard_bytes,
         "foreground": stored.pop("foreground"), "copies": stored,
     }  # fmt: skip
-    complete, partial = final.is_dir(), final.with_name(f".{PREPARED}{PARTIAL}")
+
+
+def _journal(folder: Path) -> Journal:
+    return Journal(folder / SHARDS, "shard", _SHARD_COLUMNS)
+
+
+def _begin(final: Path, parts: Rows, made_from: dict[str, Any]) -> tuple[Path, Rows]:
+    """Return the folder to write into, and the shards that are missing or damaged there.
+
+    It is `final` if the dataset is complete. A complete one with damaged shards gets its temporary
+    name again, because it is not finished until it is whole.
+    """
+    partial = final.with_name(f".{PREPARED}{PARTIAL}")
+    complete = final.is_dir()
     folder = final if complete else partial
     folder.mkdir(exist_ok=True)
     _check_same(folder, made_from)
-    table = _assign_shards(catalog, name, shard_bytes)
-    parts = _by_shard(table)
-    journal = Journal(folder / SHARDS, "shard", _SHARD_COLUMNS)
-    known = journal.read()
+    known = _journal(folder).read()
     missing = {
         shard: rows for shard, rows in parts.items()
         if shard not in known or not _is_whole(folder / shard, known[shard], check=complete)
     }  # fmt: skip
-    if complete and missing:  # until it is whole again, it is not finished
-        final.rename(partial)
-        complete, folder, journal = (
-            False,
-            partial,
-            Journal(partial / SHARDS, "shard", _SHARD_COLUMNS),
-        )
-    with_masks = bool(pc.any(table["mask"].is_valid()).as_py())
-    writer = ShardWriter(catalog, folder, copies, with_masks, remove_background)
-    before = table.num_rows - sum(len(rows) for rows in missing.values())
-    if elsewhere is not None:
-        for row in elsewhere(writer, missing):
-            _check_written(folder / row["shard"], row)
-            journal.add(row)
-    else:
-        with console.progress(
-            table.num_rows, "writing shards", "images", initial=before, shown=progress
-        ) as bar:
-            _write_missing(writer, missing, journal, workers, bar)
-    written = journal.read()
-    skipped = [pair[1:] for shard in parts for pair in written[shard]["skipped"]]
-    table = _written_rows(table, parts, written, copies)
-    unusable = {row["path"]: row["error"] for row in catalog.skipped.to_pylist()} | dict(skipped)
-    where = ", ".join(map(str, catalog.roots.values()))
-    damaged = {k: why for k, why in unusable.items() if not why.startswith(NO_FOREGROUND)}
-    check_unusable(spec, where, damaged, table.num_rows + len(unusable))
-    if not table.num_rows:
-        raise UserError(f"No image of {where} has a foreground. The first: {skipped[0][1]}.")
-    if not complete:
-        _write_metadata(folder, name, spec, table, written, with_masks)
-        _write_skipped(folder, catalog, skipped)
-        write_text(folder / "prepared.json", json.dumps({**made_from, **provenance()}, indent=2))
-        exchange(folder, final)
-    return Prepared(final, table.num_rows, len(parts), len(missing), len(unusable))
+    if complete and missing:
+        folder = final.rename(partial)
+    return folder, missing
 
 
 def _check_same(folder: Path, made_from: dict[str, Any]) -> None:
@@ -286,10 +281,15 @@ def _is_whole(path: Path, row: dict[str, Any], check: bool) -> bool:
 
 
 def _write_missing(
-    writer: ShardWriter, missing: Rows, journal: Journal, workers: int, bar: console.Progress
+    writer: ShardWriter, missing: Rows, journal: Journal, workers: int, total: int, progress: bool
 ) -> None:
+    """Write shards in threads of this process; `total` is the number of images of all shards."""
+    before = total - sum(rows.num_rows for rows in missing.values())
     stop = threading.Event()
-    with ThreadPoolExecutor(workers) as pool:
+    with (
+        console.progress(total, "writing shards", "images", initial=before, shown=progress) as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
         tasks = [
             pool.submit(writer.write, shard, rows, bar, stop) for shard, rows in missing.items()
         ]
@@ -340,6 +340,29 @@ def _written_rows(table: pa.Table, parts: Rows, written: Written, copies: Copies
         formats = pa.array([kind] * table.num_rows)
         table = table.set_column(table.column_names.index("format"), "format", formats)
     return table
+
+
+def _unusable(
+    catalog: Catalog, spec: DatasetSpec, count: int, skipped: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    """Return why images cannot be used, by their paths.
+
+    Args:
+        catalog: the dataset.
+        spec: its spec.
+        count: number of images that were written.
+        skipped: paths of those that were not, and why.
+
+    Raises:
+        UserError: too many are damaged, or no image has a foreground.
+    """
+    found = {row["path"]: row["error"] for row in catalog.skipped.to_pylist()} | dict(skipped)
+    damaged = {k: why for k, why in found.items() if not why.startswith(NO_FOREGROUND)}
+    where = ", ".join(map(str, catalog.roots.values()))
+    check_unusable(spec, where, damaged, count + len(found))
+    if not count:
+        raise UserError(f"No image of {where} has a foreground. The first: {skipped[0][1]}.")
+    return found
 
 
 def _write_metadata(

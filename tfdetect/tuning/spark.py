@@ -10,18 +10,24 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfdetect.core.errors import UserError
+from tfdetect.core.spark_cluster import SparkCluster
+from tfdetect.spark.session import spark_session
 from tfdetect.tuning.budget import Budget
 from tfdetect.tuning.resources import thread_limits
 from tfdetect.tuning.scheduler import check_progress, proposer
 from tfdetect.tuning.search_folder import Search, open_search
-from tfdetect.tuning.store import FAILED
+from tfdetect.tuning.store import FAILED, Store
 from tfdetect.tuning.trial_process import failure_reason
+
+if TYPE_CHECKING:
+    from hyperopt import SparkTrials
 
 _RECORD_SECONDS = 1.0  # between looks at the results of trials
 
@@ -38,30 +44,40 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
         parallel: trials at once.
 
     Raises:
-        UserError: Spark is not installed, the cluster does not answer, or all trials failed.
+        UserError: pyspark or Java is missing, the cluster does not answer, or all trials failed.
     """
-    try:
-        from hyperopt import STATUS_NEW, SparkTrials, fmin, hp
-        from pyspark.sql import SparkSession
-    except ImportError as error:
-        raise UserError(
-            "--spark needs pyspark. Install it with: pip install 'tfdetect[spark]'"
-        ) from error
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers need tfdetect as well
-    logging.getLogger("hyperopt-spark").setLevel(logging.ERROR)
-    try:
-        session = SparkSession.builder.master(master).appName(search.folder.name).getOrCreate()
-    except Exception as error:  # py4j raises many kinds
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"The Spark cluster at {master} does not answer: {line}") from error
-    folder, store = str(search.folder.resolve()), search.store
+    with spark_session(SparkCluster(master), search.folder.name) as session:
+        from hyperopt import SparkTrials, fmin, hp
+
+        logging.getLogger("hyperopt-spark").setLevel(logging.ERROR)
+        folder = str(search.folder.resolve())
+        threads = int(session.conf.get("spark.task.cpus", "1"))
+
+        def objective(parameters: dict[str, float]) -> dict[str, Any]:
+            return run_remote_trial(folder, int(parameters["number"]), threads)
+
+        trials = SparkTrials(parallelism=parallel, spark_session=session)
+        with _recording(search.store, trials):
+            fmin(objective, {"number": hp.quniform("number", 0, 2**31, 1)},
+                 _claimer(search, budget), max_evals=sys.maxsize, trials=trials,
+                 rstate=np.random.default_rng(0), show_progressbar=False, verbose=False,
+                 return_argmin=False)  # fmt: skip
+    check_progress(search, search.store.trials())
+
+
+def _claimer(search: Search, budget: Budget) -> Callable[..., list[dict]]:
+    """Return a suggest function for hyperopt, whose points are the numbers of claimed trials.
+
+    Their hyperparameters are proposed when they are claimed.
+    """
+    from hyperopt import STATUS_NEW
+
     propose = proposer(search, budget)
 
-    def suggest_numbers(ids: list[int], domain: Any, trials: Any, seed: int) -> list[dict]:
-        """Return numbers of claimed trials to hyperopt, which suggested their points before."""
+    def claim(ids: list[int], domain: Any, trials: "SparkTrials", seed: int) -> list[dict]:
         documents = []
         for tid in ids:
-            claimed = store.claim(propose)
+            claimed = search.store.claim(propose)
             if claimed is None:
                 break
             misc = {"tid": tid, "cmd": domain.cmd, "workdir": None,
@@ -69,13 +85,13 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
             documents += trials.new_trial_docs([tid], [None], [{"status": STATUS_NEW}], [misc])
         return documents
 
-    threads = int(session.conf.get("spark.task.cpus", "1"))
+    return claim
 
-    def objective(parameters: dict[str, float]) -> dict[str, Any]:
-        return run_remote_trial(folder, int(parameters["number"]), threads)
 
-    recorded, finished = set(), threading.Event()
-    trials = SparkTrials(parallelism=parallel, spark_session=session)
+@contextmanager
+def _recording(store: Store, trials: "SparkTrials") -> Iterator[None]:
+    """Write the results of trials into the search's state as they come."""
+    recorded, ended = set(), threading.Event()
 
     def record_results() -> None:
         for document in list(trials._dynamic_trials):
@@ -85,7 +101,7 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
                 store.finish(**result)
 
     def watch() -> None:
-        while not finished.wait(_RECORD_SECONDS):
+        while not ended.wait(_RECORD_SECONDS):
             record_results()
             store.heartbeat()
 
@@ -93,15 +109,11 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        fmin(objective, {"number": hp.quniform("number", 0, 2**31, 1)}, suggest_numbers,
-             max_evals=sys.maxsize, trials=trials, rstate=np.random.default_rng(0),
-             show_progressbar=False, verbose=False, return_argmin=False)  # fmt: skip
+        yield
     finally:
-        finished.set()
+        ended.set()
         watcher.join()
         record_results()
-        session.stop()
-    check_progress(search, store.trials())
 
 
 def run_remote_trial(folder: str, number: int, threads: int) -> dict[str, Any]:

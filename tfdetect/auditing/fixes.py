@@ -94,25 +94,84 @@ def fix_dataset(
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty. Choose a new directory for the fixed dataset.")
+    coding = _coding_of_copy(audit, fixes)
+    check_writable(folder, "--fix")
+    kept = _select_images(audit, fixes)
+    table = kept.table
+    with staged(folder) as new:
+        if "formats" in fixes:
+            paths, masks, written = _write_images(
+                audit.catalog, kept, audit.spec.class_names, new, progress
+            )
+            table, paths, masks = (part.filter(written) for part in (table, paths, masks))
+        else:
+            paths = _relative_paths(audit.catalog.paths(table), folder)
+            masks = _relative_paths(audit.catalog.paths(table, "mask"), folder)
+        manifest = pa.table({
+            "path": paths,
+            "label": pc.take(pa.array(audit.spec.class_names), table["label"]),
+            "generator": table["generator"].cast(pa.string()),
+            "mask": masks,
+            "group": table["group"],
+            "split": table["split"].cast(pa.string()),
+        })  # fmt: skip
+        pacsv.write_csv(manifest, new / "manifest.csv")
+        write_text(new / "dataset.yaml", _fixed_spec(audit.spec, fixes, coding).to_yaml())
+    remain = f"{manifest.num_rows:,} of {audit.traits.num_rows:,} images remain"
+    return FixedDataset(folder, (*kept.steps, remain))
+
+
+def _coding_of_copy(audit: Audit, fixes: list[str]) -> MaskCoding:
+    """Return how the copy's masks are coded.
+
+    Raises:
+        UserError: in several ways, and they are not written again.
+    """
     codings = {masks.coding for masks in audit.catalog.masks.values()}
-    if len(codings) > 1 and "formats" not in fixes:
+    if "formats" in fixes or not codings:
+        return STANDARD
+    if len(codings) > 1:
         raise UserError(
             f"The masks of {audit.spec.name} are coded in several ways "
             f"({'; '.join(sorted(map(str, codings)))}), which one manifest cannot say. Add the fix "
             "that writes them again: --fixes formats"
         )
-    check_writable(folder, "--fix")
+    return next(iter(codings))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The images that a fixed copy contains.
+
+    Attributes:
+        table: their rows of `Audit.traits`, with the column index: their numbers there.
+        side: of the crops in pixels; None keeps whole images.
+        quality: of JPEG.
+        steps: what each step did.
+    """
+
+    table: pa.Table
+    side: int | None
+    quality: int
+    steps: tuple[str, ...]
+
+
+def _select_images(audit: Audit, fixes: list[str]) -> _Kept:
+    """Choose images and splits by the fixes.
+
+    Raises:
+        UserError: a class would lose all of its images.
+    """
     table, steps = audit.traits, []
-    readable = pc.is_valid(table["pixels"])
+    side, quality = None, _DEFAULT_QUALITY
     table = table.append_column("index", pa.array(np.arange(table.num_rows)))
-    table = table.append_column("crop", pa.nulls(table.num_rows, pa.int32())).filter(readable)
+    table = table.filter(pc.is_valid(table["pixels"]))  # those that can be read
     if "duplicates" in fixes:
         table, text = _without_duplicates(audit, table)
         steps.append(text)
     if "splits" in fixes:
         table = _split_again(audit, table)
         steps.append("split again, by group")
-    side, quality = None, _DEFAULT_QUALITY
     if "formats" in fixes:
         table, side, quality, text = _select_for_one_format(table)
         steps.append(text)
@@ -127,29 +186,7 @@ def fix_dataset(
             f"Fixing {audit.spec.name} would leave no image of class {lost}: {'; '.join(steps)}. "
             "Name fewer fixes with --fixes."
         )
-    paths = audit.catalog.paths(table)
-    masks = audit.catalog.paths(table, "mask")
-    coding = STANDARD if "formats" in fixes or not codings else next(iter(codings))
-    with staged(folder) as new:
-        if "formats" in fixes:
-            paths, masks, written = _write_images(
-                audit.catalog, table, names, new, side, quality, progress
-            )
-            table, paths, masks = (part.filter(written) for part in (table, paths, masks))
-        else:
-            paths, masks = (_relative_paths(column, folder) for column in (paths, masks))
-        manifest = pa.table({
-            "path": paths,
-            "label": pc.take(pa.array(names), table["label"]),
-            "generator": table["generator"].cast(pa.string()),
-            "mask": masks,
-            "group": table["group"],
-            "split": table["split"].cast(pa.string()),
-        })  # fmt: skip
-        pacsv.write_csv(manifest, new / "manifest.csv")
-        write_text(new / "dataset.yaml", _fixed_spec(audit.spec, fixes, coding).to_yaml())
-    steps.append(f"{manifest.num_rows:,} of {audit.traits.num_rows:,} images remain")
-    return FixedDataset(folder, tuple(steps))
+    return _Kept(table, side, quality, tuple(steps))
 
 
 def _fixed_spec(spec: DatasetSpec, fixes: list[str], coding: MaskCoding) -> DatasetSpec:
@@ -264,15 +301,14 @@ def _relative_paths(paths: pa.ChunkedArray, folder: Path) -> pa.Array:
 
 
 def _write_images(
-    catalog: Catalog, table: pa.Table, names: tuple[str, ...], folder: Path, side: int | None,
-    quality: int, progress: bool,
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray]:  # fmt: skip
+    catalog: Catalog, kept: _Kept, names: tuple[str, ...], folder: Path, progress: bool
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray]:
     """Write every image in one format, and every mask as PNG, 255 where altered.
 
     Returns:
         The paths of images and of masks below the folder, and whether each row was written.
     """
-    items, targets = [], []
+    items, targets, table = [], [], kept.table
     labels, kinds = table["label"].to_pylist(), table["format"].to_pylist()
     paths = catalog.paths(table).to_pylist()
     codings = {name: masks.coding for name, masks in catalog.masks.items()}
@@ -292,10 +328,8 @@ def _write_images(
                     mask = _Mask(to_os(paths[row]), kinds[row], codings_of[row])
                 items.append((to_os(path), str(folder / target), mask))
     schema = pa.schema([("target", pa.string()), ("written", pa.bool_())])
-    results = read_all(
-        partial(_encode, side, quality, catalog.max_pixels), items, schema, "writing images",
-        progress, _unwritten,
-    )  # fmt: skip
+    encode = partial(_encode, kept.side, kept.quality, catalog.max_pixels)
+    results = read_all(encode, items, schema, "writing images", progress, _unwritten)
     written = dict(zip(results["target"].to_pylist(), results["written"].to_pylist()))
     count = len(labels)
     complete = [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from tfdetect.core.errors import UserError, nearest, shortened, unknown
+from tfdetect.core.errors import UserError, first_line, nearest, shortened, unknown
 from tfdetect.core.text import name_problem, user_path
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class _Loader(_SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, ArithmeticError, LookupError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
+            mark = node.start_mark
+            raise yaml.constructor.ConstructorError(None, None, first_line(error), mark) from None
 
 
 class Document(BaseModel):
@@ -197,8 +197,7 @@ def parse_yaml(text: str, source: str) -> Any:
         yaml.YAMLError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError,
         RecursionError,
     ) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{source}: this is not YAML: {reason}.") from None
+        raise UserError(f"{source}: this is not YAML: {first_line(error)}.") from None
     _check_numbers(data, source)
     return data
 

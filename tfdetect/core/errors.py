@@ -40,6 +40,12 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error of another library says, or else its type's name."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def shortened(value: Any) -> str:
     """Return what a value is, in at most 80 characters, for a message."""
     if isinstance(value, dict | list | tuple | set) and len(value) > 5:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import console
-from tfdetect.core.errors import UserError, nearest
+from tfdetect.core.errors import UserError, first_line, nearest
 from tfdetect.core.spec import COLUMNS
 from tfdetect.core.text import from_os, to_os
 
@@ -54,8 +54,7 @@ def read_manifest(path: Path, columns: dict[str, str]) -> "pa.Table":
     except FileNotFoundError:
         raise UserError(f"There is no manifest {path}.") from None
     except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"The manifest {path} cannot be read: {reason}.") from error
+        raise UserError(f"The manifest {path} cannot be read: {first_line(error)}.") from error
     _check_paths(path, found)
     return found
 

@@ -25,7 +25,7 @@ import yaml
 
 from tfdetect.core import console
 from tfdetect.core.caches import cache_dir
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import staged, write_text
 from tfdetect.core.text import printable
 
@@ -309,13 +309,13 @@ def _messages(address: HubAddress) -> Iterator[None]:
         raise
     except Exception as error:  # each package, and each of its transports, has kinds of its own
         kind = type(error).__name__
-        reason = (str(error).strip().splitlines() or [kind])[0]
+        reason = printable(without_secrets(first_line(error)))
         hint = {
             "RepositoryNotFoundError": "It does not exist, or is private and you are not logged "
             "in: hf auth login",
             "RevisionNotFoundError": f"There is no revision {address.revision}",
             "GatedRepoError": "Its owner must give you access first",
-        }.get(kind, f"{kind}: {printable(without_secrets(reason)):.300}")
+        }.get(kind, f"{kind}: {reason:.300}")
         raise UserError(f"{address}: {hint}.") from None
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.caches import cache_dir
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import disk_error, staged
 from tfdetect.core.folder_names import split_of
 from tfdetect.core.text import below, user_path
@@ -58,7 +58,7 @@ def unpack(name: str) -> str:
     except Exception as error:  # both libraries raise errors of many kinds
         if disk_error(error):
             raise
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)[:200]
         raise UserError(
             f"{name} could not be unpacked: {reason}\nPrepare it on a machine with a network and "
             f"give its folder: {kind}:path/to/it."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfdetect.core import console, storage
 from tfdetect.core.caches import cache_dir
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import disk_error
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import PREPARED, DatasetSpec
@@ -96,7 +96,7 @@ def _download(spec: DatasetSpec) -> Path:
     except Exception as error:  # kagglehub raises what its HTTP library raises
         if disk_error(error):
             raise
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)[:200]
         raise UserError(
             f"Downloading {spec.name!r} failed: {reason}\n{_what_to_do(spec)}"
         ) from error

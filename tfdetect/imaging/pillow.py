@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfdetect.core.errors import first_line
 from tfdetect.imaging.formats import (
     MAX_PIXELS,
     Header,
@@ -101,7 +102,7 @@ def read_rgb(
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise many kinds
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = first_line(error)[:120]
         raise ImageError(f"damaged: {reason}") from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
@@ -111,7 +111,7 @@ class LightDetector:
             )
             exported = _exported_info(self._session)
         except Exception as error:  # ONNX Runtime has its own kinds
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = first_line(error)[:200]
             raise UserError(
                 f"{path} cannot be read: {reason}. Write it again with: {_export_command(run)}"
             ) from error

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfdetect.core import registry
-from tfdetect.core.errors import UserError, shortened
+from tfdetect.core.errors import UserError, first_line, shortened
 from tfdetect.core.options import check_options
 
 
@@ -211,7 +211,7 @@ def load_weights(weights: str, build: Callable[[], keras.Model]) -> keras.Model:
     except UserError:
         raise
     except Exception as error:  # what the HTTP and hub libraries raise
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)[:200]
         raise UserError(
             f"The weights {weights!r} could not be loaded: {reason}\n"
             "Weights are downloaded once and then kept. Without a network, train from scratch "

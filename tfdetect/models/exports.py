@@ -38,7 +38,7 @@ import tensorflow as tf
 
 from tfdetect.core import console
 from tfdetect.core.documents import read_json
-from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.errors import UserError, first_line, unknown
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import disk_error, replacing, write_bytes, write_text
 from tfdetect.core.run import Run
@@ -187,7 +187,7 @@ def _write(name: str, source: "_Source") -> float:
     except Exception as error:  # each converter raises its own kinds
         if isinstance(error, UserError) or disk_error(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error)[:300]
         raise UserError(f"Cannot export {title}: {reason}") from error
     if not difference <= FORMATS[name].tolerance:
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from tfdetect.core import plugins
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import replacing
 from tfdetect.core.run import Run
 from tfdetect.models.backbones import ignore_mask_warnings
@@ -38,7 +38,7 @@ def load_detector(run: Run) -> keras.Model:
     try:
         model = keras.saving.load_model(run.model_path, compile=False)
     except Exception as error:  # Keras raises many kinds for a bad file
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)[:200]
         raise UserError(
             f"Run {run.path} is corrupt: model.keras cannot be read. It is damaged, or was written "
             f"by a newer version. What Keras says: {reason}"

@@ -19,7 +19,7 @@ import numpy as np
 import tfdetect
 from tfdetect.core import console
 from tfdetect.core.documents import read_object
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run
@@ -226,8 +226,7 @@ class Trackers(keras.callbacks.Callback):
 def _reason(error: Exception) -> str:
     from tfdetect.core.model_hubs import without_secrets
 
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return printable(without_secrets(text))[:300]
+    return printable(without_secrets(first_line(error)))[:300]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

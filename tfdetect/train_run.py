@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Data, Experiment
+from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import csv_text
 from tfdetect.core.provenance import command_line, provenance
 from tfdetect.core.run import TRANSFER, Run, read_run
@@ -185,7 +185,7 @@ def _begin(writer: RunWriter, job: _Job, command: str) -> None:
         RunInfo(
             status="training",
             class_names=spec.class_names,
-            views=(_view(experiment.data),),
+            views=(View.of(experiment.data),),
             predicts_masks=experiment.model.mask_head is not None,
             pretraining=spec.pretraining,
             dataset=dataset,
@@ -216,13 +216,6 @@ def _check_same_start(
             f"The data of {dataset.name} changed since the run began (fingerprint "
             f"{begun.dataset.fingerprint}, now {dataset.fingerprint}). Start a new run."
         )
-
-
-def _view(data: Data) -> View:
-    """Return how the detector sees an image."""
-    return View(
-        size=data.image_size, policy=data.resize, crops=data.test_crops, equalize=data.equalize
-    )
 
 
 def _check_workers(job: _Job) -> None:

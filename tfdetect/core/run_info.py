@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, PositiveInt
 
 from tfdetect.core.documents import Document, Name
-from tfdetect.core.experiment import Equalize, Resize
+from tfdetect.core.experiment import Data, Equalize, Resize
 from tfdetect.core.spec import MaskChannel
 
 SCHEMA_VERSION: Final = 2
@@ -29,6 +29,13 @@ class View(Document):
     policy: Resize
     crops: int = Field(1, ge=1)
     equalize: Equalize | None = None
+
+    @classmethod
+    def of(cls, data: Data) -> "View":
+        """Return the view of a detector that is trained with such settings."""
+        return cls(
+            size=data.image_size, policy=data.resize, crops=data.test_crops, equalize=data.equalize
+        )
 
 
 # Products with logits stay finite in float32.

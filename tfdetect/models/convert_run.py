@@ -44,47 +44,42 @@ def convert_run(
         )
     wanted = _read_names(names) if names else {}
     state = read_state(weights)
-    changes: dict[str, Any] = (
-        {} if name == "probe" else {"weights": "none"}
-    )  # its file contains only the head
-    if name == "f3net":
-        changes["options"] = {**experiment.model.options, "public_code": True}
-    model = experiment.model.model_copy(update=changes)
-    experiment = experiment.model_copy(update={"model": model})
+    experiment = _as_published(experiment)
     detector = build_detector(experiment, 2)
     matched = [
         {"variable": variable, "published": key, "matched_by": "name" if known else "order"}
         for variable, key, known in convert(detector, name, state, wanted)
     ]
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    info = RunInfo(
+        status="converted",
+        class_names=("real", "fake"),
+        views=(View.of(experiment.data),),
+        predicts_masks=experiment.model.mask_head is not None,
+        dataset=DatasetInfo(name=f"published weights of {name}", fingerprint=digest),
+        parameters=detector.count_params(),
+        seed=experiment.seed,
+        command=command_line("convert"),
+        **provenance(),
+    )
     with creating(path) as folder:
         write_text(folder / "experiment.yaml", experiment.to_yaml())
         write_text(folder / "conversion.csv", csv_text(matched))
         save_detector(detector, folder / "model.keras")
-        data = experiment.data
-        view = View(
-            size=data.image_size,
-            policy=data.resize,
-            crops=data.test_crops,
-            equalize=data.equalize,
-        )
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-        run = Run(
-            folder,
-            RunInfo(
-                status="converted",
-                class_names=("real", "fake"),
-                views=(view,),
-                predicts_masks=experiment.model.mask_head is not None,
-                dataset=DatasetInfo(name=f"published weights of {name}", fingerprint=digest),
-                parameters=detector.count_params(),
-                seed=experiment.seed,
-                command=command_line("convert"),
-                **provenance(),
-            ),
-        )
+        run = Run(folder, info)
         write_info(run)
         export_finished_run(run, experiment.training.export)
     return read_run(path)
+
+
+def _as_published(experiment: Experiment) -> Experiment:
+    """Return the experiment whose network takes the published weights."""
+    changes: dict[str, Any] = {"weights": "none"}
+    if experiment.name == "probe":  # its file contains only the head
+        changes = {}
+    if experiment.name == "f3net":
+        changes["options"] = {**experiment.model.options, "public_code": True}
+    return experiment.model_copy(update={"model": experiment.model.model_copy(update=changes)})
 
 
 def is_matched_by_order(run: Run) -> bool:

@@ -1,10 +1,16 @@
 """`tfdetect train`: train a detector on a dataset and leave a run."""
 
+import argparse
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
 from tfdetect.core.text import shell_command
+
+if TYPE_CHECKING:
+    from tfdetect.api.training_functions import Training
+    from tfdetect.core.run import Run
 
 
 def parser() -> cli.Parser:
@@ -83,7 +89,6 @@ def main(argv: list[str]) -> int:
     from tfdetect.api.training_functions import prepare_training
     from tfdetect.core.cluster import parse_cluster
     from tfdetect.core.errors import UserError
-    from tfdetect.core.provenance import command_line
 
     if args.show_config and not args.dry_run:
         raise UserError("--show-config is for --dry-run.")
@@ -104,32 +109,48 @@ def main(argv: list[str]) -> int:
         virtual_devices=args.virtual_devices, cluster=cluster, strict=args.strict, **quiet,
     )  # fmt: skip
     if args.dry_run:
-        if args.json:
-            console.print_json(training.document())
-            return 0
-        for heading, text in training.describe().items():
-            console.result(f"{heading:<12}{text}")
-        if args.show_config:
-            console.result(f"\n{training.plan.experiment.to_yaml()}")
-        command = command_line("train", without=("--dry-run", "--show-config"))
-        console.result(f"{'next':<12}{command}")
+        _show_plan(training, args)
         return 0
     if not training.is_chief:
         training.assist()
         return 0
     run = training.run(images_in_report=not args.no_images)
-
-    from tfdetect.evaluation.result_tables import transfer_tables
-    from tfdetect.evaluation.summary import summary, summary_rows
-
-    report = run.path / "report.html"
-    code = cli.EXIT_INTERRUPTED if run.info.status == "interrupted" else 0
     if args.json:
-        console.print_json({
-            "run": run.path, "status": run.info.status, "test": summary(run.results, "test"),
-            "report": report if report.is_file() else None, "transfer": run.transfer,
-        })  # fmt: skip
-        return code
+        _print_json(run)
+    else:
+        _show_run(run)
+    return cli.EXIT_INTERRUPTED if run.info.status == "interrupted" else 0
+
+
+def _show_plan(training: "Training", args: argparse.Namespace) -> None:
+    """Print what a training would do, and the command that does it."""
+    from tfdetect.core.provenance import command_line
+
+    if args.json:
+        console.print_json(training.document())
+        return
+    for heading, text in training.describe().items():
+        console.result(f"{heading:<12}{text}")
+    if args.show_config:
+        console.result(f"\n{training.plan.experiment.to_yaml()}")
+    command = command_line("train", without=("--dry-run", "--show-config"))
+    console.result(f"{'next':<12}{command}")
+
+
+def _print_json(run: "Run") -> None:
+    from tfdetect.evaluation.summary import summary
+
+    console.print_json({
+        "run": run.path, "status": run.info.status, "test": summary(run.results, "test"),
+        "report": _report_of(run), "transfer": run.transfer,
+    })  # fmt: skip
+
+
+def _show_run(run: "Run") -> None:
+    """Print the results of a run, its files, and the next command."""
+    from tfdetect.evaluation.result_tables import transfer_tables
+    from tfdetect.evaluation.summary import summary_rows
+
     if "test" in run.results:
         console.table(summary_rows(run.results, "test"), title="Results on the test split")
         console.result()
@@ -137,7 +158,7 @@ def main(argv: list[str]) -> int:
         console.table(found.rows, found.headers, title=found.title)
         console.result()
     console.result(f"run     {run.path}")
-    if report.is_file():
+    if report := _report_of(run):
         console.result(f"report  {report}")
     if run.info.status == "interrupted":
         console.result(f"next    {shell_command('train', resume=run.path)}   (continue)")
@@ -146,7 +167,11 @@ def main(argv: list[str]) -> int:
         console.result(f"next    {shell_command('train', '--set', weights)} ...")
     else:
         console.result(f"next    {shell_command('predict', run.path, 'IMAGE_OR_FOLDER')}")
-    return code
+
+
+def _report_of(run: "Run") -> Path | None:
+    report = run.path / "report.html"
+    return report if report.is_file() else None
 
 
 if __name__ == "__main__":

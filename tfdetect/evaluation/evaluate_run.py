@@ -103,10 +103,7 @@ def evaluate_run(
     copies = _TrainingCopies(catalog if own else None)
     if calibrate and own and detector is not None:
         run = fit_distance(run, detector, catalog, batch_size)
-        if calibrate.keep_hashes:
-            _write_hashes(run, catalog, log)
-        else:
-            (run.path / HASHES_FILE).unlink(missing_ok=True)
+        _update_hashes(run, catalog, calibrate.keep_hashes, log)
     tables: dict[str, pa.Table] = {}
     before: dict[str, dict[str, float]] = {}
     old = run
@@ -148,9 +145,7 @@ def evaluate_run(
             results[split]["metadata_baseline"] = baseline
     if before_report:
         before_report(run, tables)
-    write_evaluation(
-        run, catalog, tables, results, output, report, images_in_report, examples
-    )  # fmt: skip
+    write_evaluation(run, catalog, tables, results, output, report, images_in_report, examples)
     return Evaluation(run, results, output)
 
 
@@ -260,8 +255,11 @@ class _TrainingCopies:
         return table.set_column(position, "duplicate_of_train", same)
 
 
-def _write_hashes(run: Run, catalog: Catalog, log: Callable[[str], None]) -> None:
-    """Write the hashes of the training images into the run's folder."""
+def _update_hashes(run: Run, catalog: Catalog, keep: bool, log: Callable[[str], None]) -> None:
+    """Write the hashes of the training images into the run's folder, or remove them from there."""
+    if not keep:
+        (run.path / HASHES_FILE).unlink(missing_ok=True)
+        return
     hashes = TrainingHashes.compute(catalog)
     size = hashes.save(run.path)
     log(

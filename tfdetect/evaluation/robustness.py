@@ -98,7 +98,7 @@ def degrade(
         raise UserError(f"The dataset {catalog.name} has no images in {split}.")
     detector = load_detector(run)
     scorer = Scorer(run, detector)  # compiled once
-    source, fake = image_source(catalog, rows), rows["label"].to_numpy() > 0
+    fake = rows["label"].to_numpy() > 0
     changes: dict[str, dict[str, Any]] = {UNDEGRADED: {}}
     changes |= {degradation.name: {"change": degradation} for degradation in degradations}
     if attacks:
@@ -106,6 +106,7 @@ def degrade(
         changes |= {attack.name: {"alter": _altering(attacker, attack, fake)} for attack in attacks}
     scores: dict[str, np.ndarray] = {}
     masks: dict[str, dict[str, Interval]] = {}
+    source = image_source(catalog, rows)
     for name, change in changes.items():
         log(f"evaluating {rows.num_rows:,} images of {split}, degradation {name}")
         # A mask cannot be compared with one of which a part was cut off.
@@ -116,24 +117,42 @@ def degrade(
         if run.predicts_masks:
             unknown = dict.fromkeys(MAIN_MASK_METRICS, interval(np.nan))
             masks[name] = mask_intervals(predictions, RESAMPLES) if whole else unknown
+    found = _compare(scores, fake, run.threshold, masks)
+    for attack in attacks:
+        found["degradations"][attack.name]["budget"] = attack.budget
+    _write(found, run, catalog.name, split, rows, scores, output)
+    return found
+
+
+def _compare(
+    scores: dict[str, np.ndarray],
+    fake: np.ndarray,
+    threshold: float,
+    masks: dict[str, dict[str, Interval]],
+) -> dict[str, Any]:
+    """Return what `degrade` does, from P(fake) with each degradation.
+
+    Args:
+        scores: float [n] by degradation, nan where an image cannot be read.
+        fake: bool [n].
+        threshold: P(fake) from which the verdict is fake.
+        masks: metrics of the masks by degradation.
+    """
     known = ~np.isnan(np.stack(list(scores.values()))).any(axis=0)
-    verdicts = {name: is_fake(p[known], run.threshold) for name, p in scores.items()}
+    verdicts = {name: is_fake(p[known], threshold) for name, p in scores.items()}
+    changed = {name: verdict != verdicts[UNDEGRADED] for name, verdict in verdicts.items()}
     results = {
         name: {
             "metrics": masks.get(name, {}) | binary_intervals(
-                fake[known], p[known], run.threshold, names=METRICS, resamples=RESAMPLES
+                fake[known], p[known], threshold, names=METRICS, resamples=RESAMPLES
             ),
-            "flipped": round(float((verdicts[name] != verdicts[UNDEGRADED]).mean()), 6),
+            "flipped": round(float(changed[name].mean()), 6),
         }
         for name, p in scores.items()
     }  # fmt: skip
-    for attack in attacks:
-        results[attack.name]["budget"] = attack.budget
-    unchanged = np.stack([verdicts[name] == verdicts[UNDEGRADED] for name in scores]).all(axis=0)
-    found = {"count": int(known.sum()), "stable": round(float(unchanged.mean()), 6),
-             "degradations": results}  # fmt: skip
-    _write(found, run, catalog.name, split, rows, scores, output)
-    return found
+    unchanged = ~np.stack(list(changed.values())).any(axis=0)
+    return {"count": int(known.sum()), "stable": round(float(unchanged.mean()), 6),
+            "degradations": results}  # fmt: skip
 
 
 def file_name(found: dict[str, Any]) -> str:

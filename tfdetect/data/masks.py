@@ -232,41 +232,32 @@ def _judge(
     highest = measured["highest"].to_numpy()
     for label, name in enumerate(spec.class_names):
         rows = (labels == label) & ~failed
-        fractions = coverage[rows]
-        if not len(fractions):
+        if not rows.any():
             continue
-        median = float(np.median(fractions))
-        if median > _INVERTED_COVERAGE and spec.mask_inverted is None:
-            questions.append(
-                f"the masks of {name!r} mark most of their images as altered (median "
-                f"{median:.0%}{', though these are authentic' if not label else ''}). If they are "
-                "inverted, set mask_inverted: true; if they are not, mask_inverted: false"
-            )
-        if not label:
-            if filled := int((fractions > 0).sum()):
-                notes.append(
-                    f"{filled:,} of {len(fractions):,} masks of {name!r}, the authentic class, "
-                    "mark pixels. They are not used, since nothing is altered in these images"
-                )
+        if spec.mask_inverted is None:
+            questions += _ask_if_inverted(name, coverage[rows], authentic=label == 0)
+        if label == 0:
+            notes += _note_unused(name, coverage[rows])
             continue
         empty = rows & (coverage == 0)
-        if count := int(empty.sum()):
-            value = int(np.nanmax(highest[empty]))
-            text = (
-                f"{count:,} of {len(fractions):,} masks of {name!r} are empty"
-                + (f", with values up to {value}" if value and not spec.mask_inverted else "")
-                + f" ({_examples(paths[empty])})"
+        if not empty.any():
+            continue
+        count, value = int(empty.sum()), int(np.nanmax(highest[empty]))
+        text = (
+            f"{count:,} of {rows.sum():,} masks of {name!r} are empty"
+            + (f", with values up to {value}" if value and not spec.mask_inverted else "")
+            + f" ({_examples(paths[empty])})"
+        )
+        if count > _MAX_EMPTY_FRACTION * rows.sum() and not said:
+            questions.append(
+                f"{text}. Say how they are coded with mask_channel, mask_values or "
+                "mask_inverted. If that is right, say so too, such as with mask_values: "
+                f"{list(found.info.values)}; then these images count as fakes whose altered "
+                "pixels are not known"
             )
-            if count > _MAX_EMPTY_FRACTION * len(fractions) and not said:
-                questions.append(
-                    f"{text}. Say how they are coded with mask_channel, mask_values or "
-                    "mask_inverted. If that is right, say so too, such as with mask_values: "
-                    f"{list(found.info.values)}; then these images count as fakes whose altered "
-                    "pixels are not known"
-                )
-            else:
-                problems.append(f"{text}. These images count as fakes whose altered pixels are "
-                                "not known")  # fmt: skip
+        else:
+            problems.append(f"{text}. These images count as fakes whose altered pixels are not "
+                            "known")  # fmt: skip
     if turned := int(measured["turned"].to_numpy(zero_copy_only=False)[~failed].astype(bool).sum()):
         problems.append(
             f"{turned:,} images are turned by their EXIF orientation, and their masks are not: "
@@ -277,6 +268,29 @@ def _judge(
     if found.info.orphans:
         notes.append(f"{found.info.orphans:,} mask files belong to no image")
     return replace(found, questions=tuple(questions), problems=tuple(problems), notes=tuple(notes))
+
+
+def _ask_if_inverted(name: str, coverage: np.ndarray, authentic: bool) -> list[str]:
+    """Return the question about masks that mark most of their images, if those of a class do."""
+    median = float(np.median(coverage))
+    if median <= _INVERTED_COVERAGE:
+        return []
+    return [
+        f"the masks of {name!r} mark most of their images as altered (median "
+        f"{median:.0%}{', though these are authentic' if authentic else ''}). If they are "
+        "inverted, set mask_inverted: true; if they are not, mask_inverted: false"
+    ]
+
+
+def _note_unused(name: str, coverage: np.ndarray) -> list[str]:
+    """Return the note about masks of authentic images that mark pixels, if there are any."""
+    filled = int((coverage > 0).sum())
+    if not filled:
+        return []
+    return [
+        f"{filled:,} of {len(coverage):,} masks of {name!r}, the authentic class, mark pixels. "
+        "They are not used, since nothing is altered in these images"
+    ]
 
 
 def _examples(paths: np.ndarray) -> str:

@@ -1,6 +1,9 @@
 """Published weights: the same scores as a forward pass written with PyTorch's functions."""
 
+import importlib.util
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,6 +197,41 @@ def gramnet(state, images):
         parts.append(factor * y.mean((2, 3)))
     x = F.relu(state.linear(torch.cat(parts, 1), "fc", 512))
     return torch.softmax(state.linear(x, "fc_new", 2), 1)[:, 0]
+
+
+STACKS = ((64, 3, 2, 3), (128, 4, 2, 3), (256, 6, 2, 1), (512, 3, 1, 1))
+
+
+def ladeda(state, images):
+    """P(fake) by LaDeDa with patches of 9 pixels, on the differences of NPR."""
+    x = (images / 255 - MEAN) / STD
+    half = F.interpolate(x, scale_factor=0.5, mode="nearest", recompute_scale_factor=True)
+    x = state.conv(x - F.interpolate(half, scale_factor=2.0, mode="nearest"), "conv1", 64, 1)
+    x = F.relu(state.norm(state.conv(x, "conv2", 64, 3, pad=0), "bn1"))
+    for stage, (width, blocks, stride, size) in enumerate(STACKS, 1):
+        for block in range(blocks):
+            key, by = f"layer{stage}.{block}", 1 if block else stride
+            y = F.relu(state.norm(state.conv(x, f"{key}.conv1", width, 1), f"{key}.bn1"))
+            y = state.conv(y, f"{key}.conv2", width, 1 if block else size, pad=0, stride=by)
+            y = F.relu(state.norm(y, f"{key}.bn2"))
+            y = state.norm(state.conv(y, f"{key}.conv3", 4 * width, 1), f"{key}.bn3", gain=0.3)
+            if block == 0:
+                x = state.conv(x, f"{key}.downsample.0", 4 * width, 1, stride=by)
+                x = state.norm(x, f"{key}.downsample.1")
+            x = F.relu(x[:, :, : y.shape[2], : y.shape[3]] + y)
+    return torch.sigmoid(state.linear(x.mean((2, 3)), "fc", 1))[:, 0]
+
+
+def tiny_ladeda(state, images):
+    """P(fake) by Tiny-LaDeDa."""
+    x = (images / 255 - MEAN) / STD
+    kernel = torch.tensor([[0.0, 1, 2], [-1, 0, 1], [-2, -1, 0]]).expand(3, 1, 3, 3)
+    x = state.conv(F.conv2d(x, kernel, padding=1, groups=3), "conv1", 8, 1)
+    x = F.relu(state.norm(state.conv(x, "conv2", 8, 3, pad=0), "bn1"))
+    x = F.relu(state.norm(state.conv(x, "layer1.0.conv1", 8, 1), "layer1.0.bn1"))
+    x = state.conv(x, "layer1.0.conv2", 8, 3, pad=0, stride=2)
+    x = F.relu(state.norm(x, "layer1.0.bn2"))
+    return torch.sigmoid(state.linear(x.mean((2, 3)), "fc", 1))[:, 0]
 
 
 CELLS = """128 2 1 01 03 00, 256 2 1 02 00 00, 256 1 1 03 02 00, 256 1 2 01 00 01, 256 1 2 00 02 00,
@@ -398,13 +436,15 @@ def pictures(number, size):
 
 
 @pytest.mark.parametrize("name, size, changes", [
-    ("gramnet", 64, []), ("f3net", 160, []), ("f3net", 160, ["mode=fad"]),
+    ("gramnet", 64, []), pytest.param("ladeda", 64, [], marks=pytest.mark.slow),
+    ("tiny_ladeda", 64, []), ("f3net", 160, []), ("f3net", 160, ["mode=fad"]),
     ("f3net", 160, ["mode=lfs"]),
 ])  # fmt: skip
 def test_converted_networks_score_as_the_public_code(name, size, changes, tmp_path):
     state, (images, there) = Filled(), pictures(3, size)
     options = {"mode": changes[0].removeprefix("mode=")} if changes else {}
-    expected = {"gramnet": gramnet, "f3net": f3net}[name](state, there, **options).numpy()
+    public = {"gramnet": gramnet, "ladeda": ladeda, "tiny_ladeda": tiny_ladeda, "f3net": f3net}
+    expected = public[name](state, there, **options).numpy()
     run = converted(name, state, tmp_path, size, None, [f"model.options.{c}" for c in changes])
     scores = tf.sigmoid(load_detector(run)(images)["label"]).numpy()[:, 0]
     np.testing.assert_allclose(scores, expected, atol=1e-4)
@@ -420,6 +460,35 @@ def test_converted_iidnet_draws_what_the_public_code_draws(skip_last, tmp_path):
     drawn = tf.sigmoid(load_detector(run)(images)["mask"]).numpy()[..., 0]
     np.testing.assert_allclose(drawn, expected, atol=1e-4)
     assert np.ptp(expected) > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "TFDETECT_LADEDA" not in os.environ,
+    reason="needs TFDETECT_LADEDA, a clone of the repository of LaDeDa",
+)
+@pytest.mark.parametrize(("trained_on", "preprocessing", "front_end"), [
+    ("WildRF", "left_diag", "gradient"), ("ForenSynth", "NPR", "npr"),
+])  # fmt: skip
+def test_published_tiny_ladeda_scores_as_its_own_network(
+    trained_on, preprocessing, front_end, tmp_path
+):
+    clone = Path(os.environ["TFDETECT_LADEDA"])
+    spec = importlib.util.spec_from_file_location("theirs", clone / "networks" / "Tiny_LaDeDa.py")
+    theirs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs)
+    file = clone / "weights" / "Tiny_LaDeDa" / f"{trained_on}_Tiny_LaDeDa.pth"
+    network = theirs.tiny_ladeda(preprocessing).eval()
+    network.fc = torch.nn.Linear(8, 1)
+    network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    images, there = pictures(4, 256)
+    with torch.no_grad():
+        expected = network((there / 255 - MEAN) / STD).numpy()
+    experiment = override(load_model("tiny_ladeda"), [f"model.front_end={front_end}"])
+    run = convert_run(file, experiment, tmp_path / "run")
+    # Single precision: theirs and ours differ from double precision by as much.
+    np.testing.assert_allclose(load_detector(run)(images)["label"], expected, atol=5e-3)
+    assert not is_matched_by_order(run) and np.ptp(expected) > 0.1
 
 
 def test_what_went_where_can_be_read_and_changed(tmp_path, capsys):
@@ -456,6 +525,22 @@ def test_what_went_where_can_be_read_and_changed(tmp_path, capsys):
     right.write_text("a,b\n1,2\n")
     assert run_command(main, [*arguments, "--names", str(right)]) == 2
     assert "needs the columns variable and published" in capsys.readouterr().err
+
+
+def test_check_tells_foreign_preprocessing(tmp_path, folder_dataset, capsys):
+    state = Filled()
+    tiny_ladeda(state, pictures(1, 32)[1])
+    torch.save(dict(state), tmp_path / "weights.pth")
+    assert run_command(main, [
+        str(tmp_path / "weights.pth"), "--model", "tiny_ladeda", "--set", "training.export=[]",
+        "--output", str(tmp_path / "runs"), "--check", str(folder_dataset / "test"), "--json",
+    ]) == 0  # fmt: skip
+    shown = json.loads(capsys.readouterr().out)
+    names = [row["layer"] for row in shown["statistics"]]
+    assert names == ["conv2_norm", "stack0_block0_1_norm", "stack0_block0_2_norm"]
+    arguments = [str(tmp_path / "weights.pth"), "--model", "tiny_ladeda", "--check", "nowhere"]
+    assert run_command(main, arguments) == 2
+    assert "There is no file or folder 'nowhere'" in capsys.readouterr().err
 
 
 def test_the_linear_layer_of_universal_fake_detect(tmp_path):
@@ -508,7 +593,9 @@ def test_wrong_weights_are_explained(tmp_path, capsys):
     torch.save([1, 2], junk)
     with pytest.raises(UserError, match="no dictionary of tensors"):
         convert_run(junk, load_model("npr"), tmp_path / "run")
-    assert set(convertible()) == {*LAYOUT, "f3net", "gramnet", "iidnet", "probe"}
+    assert set(convertible()) == {
+        *LAYOUT, "f3net", "gramnet", "iidnet", "ladeda", "probe", "tiny_ladeda",
+    }  # fmt: skip
     overflown = {**state, "conv1.weight": state["conv1.weight"] / 0}
     with pytest.raises(UserError, match=r"conv1.weight has values that are not finite"):
         converted("npr", overflown, tmp_path)

@@ -169,6 +169,17 @@ def test_npr_by_hand():
     assert (front_end("npr")(np.full_like(NOISE, 3)).numpy() == 0).all()
 
 
+def test_gradient_by_hand():
+    x = RNG.uniform(0, 255, (1, 5, 6, 3)).astype("float32")
+    got = front_end("gradient", (5, 6, 3), towards="bottom_right")(x)[0]
+    z = (x[0] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    inner = 2 * (z[3, 4] - z[1, 2]) + z[2, 4] + z[3, 3] - z[1, 3] - z[2, 2]
+    np.testing.assert_allclose(got[2, 3], inner, atol=1e-4)
+    flipped = front_end("gradient", (5, 6, 3))(x[:, ::-1])[0, ::-1]
+    np.testing.assert_allclose(flipped, got, atol=1e-4)
+    np.testing.assert_allclose(got[0, 0], 2 * z[1, 1] + z[0, 1] + z[1, 0], atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(48, 64), (33, 20), (16, 16)])
 def test_wavelet_is_pywavelets(shape):
     from tfdetect.models.residual_front_ends import WaveletHH

@@ -5,12 +5,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import run_at
+from PIL import Image
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_model, override, published
 from tfdetect.data.plan import make_plan
+from tfdetect.explanation.maps import Explainer
 from tfdetect.models.backbones import build_backbone
-from tfdetect.models.detector import build_detector, learn_statistics
+from tfdetect.models.convert_run import statistics_on
+from tfdetect.models.detector import (
+    backbone_of,
+    build_detector,
+    features_of,
+    filtered_of,
+    learn_statistics,
+)
 from tfdetect.models.exports import answers
 from tfdetect.models.inference import predicts_masks, probabilities
 from tfdetect.models.networks.f3net import mix_block
@@ -104,6 +113,56 @@ def test_gram_matrices():
     constant = Gram()(np.broadcast_to(c, (1, 6, 5, 4)))[0, ..., 0]
     np.testing.assert_allclose(constant, np.outer(c, c) / 4, rtol=1e-5)
     assert build("gramnet", 128).input_shape != build("gramnet", 256).input_shape
+
+
+@pytest.mark.parametrize(("name", "side"), [
+    ("tiny_ladeda", 5), pytest.param("ladeda", 9, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_ladeda_sees_small_patches_and_grad_cam_shows_their_scores(name, side):
+    network = build_backbone(name, (33, 33, 3), "none").model
+    x = tf.random.stateless_normal([1, 33, 33, 3], [1, 2])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        patch = tf.reduce_sum(network(x)[:, 1, 1])
+    seen = np.any(tape.gradient(patch, x)[0] != 0, axis=-1)
+    step = 2 if name == "tiny_ladeda" else 8
+    wanted = np.zeros((33, 33), bool)
+    wanted[step : step + side, step : step + side] = True
+    np.testing.assert_array_equal(seen, wanted)
+    model = build(name, 33)
+    images = np.random.default_rng(0).integers(0, 256, (1, 33, 33, 3)).astype("float32")
+    features = keras.Model(model.input, features_of(model))(images)
+    scores = features @ model.get_layer("label").kernel
+    np.testing.assert_allclose(model(images)["label"][0], tf.reduce_mean(scores), rtol=1e-4)
+    cam = Explainer(model).grad_cam([images])["Grad-CAM"] * scores.shape[1] * scores.shape[2]
+    shown = tf.image.resize(scores, (33, 33))[0, ..., 0]
+    np.testing.assert_allclose(cam, shown, rtol=1e-3, atol=1e-5)
+
+
+def test_kept_statistics_are_compared_with_those_of_images(tmp_path):
+    model = build("tiny_ladeda", 32)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 32, 32, 3), np.uint8)
+    paths = [str(tmp_path / f"{number}.png") for number in range(20)]
+    for path, image in zip(paths, images):
+        Image.fromarray(image).save(path)
+    network = backbone_of(model)
+    filtered = keras.Model(model.input, filtered_of(model))(images.astype("float32"))
+    norm = network.get_layer("conv2_norm")
+    x = keras.Model(network.input, norm.input)(filtered).numpy()
+    norm.moving_mean.assign(x.mean((0, 1, 2)))
+    norm.moving_variance.assign(x.var((0, 1, 2)))
+    run = run_at(tmp_path, ["real", "fake"], 32)
+    save_detector(model, run.model_path)
+    first = statistics_on(run, paths)[0]
+    equal = {"variance": 1, "spread": 0, "mean": 0}
+    assert first == pytest.approx({"layer": "conv2_norm", **equal}, abs=1e-3)
+    norm.moving_mean.assign_add(2 * norm.moving_variance**0.5)
+    norm.moving_variance.assign(norm.moving_variance * ([4.0] * 4 + [1.0] * 4))
+    save_detector(model, run.model_path)
+    changed = {"variance": 0.5, "spread": np.log(4) / 2, "mean": 2.5**0.5}
+    first = statistics_on(run, paths)[0]
+    assert first == pytest.approx({"layer": "conv2_norm", **changed}, abs=1e-3)
 
 
 def test_nixnet_reads_both_of_its_inputs():

@@ -205,6 +205,7 @@ FRONT_ENDS = Registry(
             output_side=lambda side, options: side - side % 2,
         ),
         "wavelet": FrontEndEntry(f"{_FILTERS}.residual_front_ends:wavelet"),
+        "gradient": FrontEndEntry(f"{_FILTERS}.residual_front_ends:gradient"),
         "dct": FrontEndEntry(f"{_FILTERS}.spectral_front_ends:dct"),
         "spectrum": FrontEndEntry(f"{_FILTERS}.spectral_front_ends:spectrum"),
         "fad": FrontEndEntry(f"{_FILTERS}.spectral_front_ends:fad"),
@@ -345,6 +346,8 @@ BACKBONES = Registry(
         ),
         "frank_cnn": BackboneEntry(f"{_NETWORKS}.frank:frank_cnn", {}, 16, 8),
         "none": BackboneEntry(f"{_NETWORKS}.frank:none", {}, 8),
+        "ladeda": BackboneEntry(f"{_NETWORKS}.ladeda:ladeda", {}, 16, **_IMAGENET),
+        "tiny_ladeda": BackboneEntry(f"{_NETWORKS}.ladeda:tiny_ladeda", {}, 16, **_IMAGENET),
         # It reads 0..255 as they are.
         "gramnet": BackboneEntry(
             f"{_NETWORKS}.gramnet:gramnet", {}, 32, scale=1.0, offset=0.0

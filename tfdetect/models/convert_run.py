@@ -1,8 +1,11 @@
 """Converts published PyTorch weights to a run."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
@@ -12,6 +15,8 @@ from tfdetect.core.provenance import command_line, provenance
 from tfdetect.core.run import Run, read_run
 from tfdetect.core.run_info import DatasetInfo, RunInfo, View
 from tfdetect.core.run_writer import creating, write_info
+
+EPSILON = 1e-12
 
 
 def convert_run(
@@ -80,6 +85,63 @@ def _as_published(experiment: Experiment) -> Experiment:
     if experiment.name == "f3net":
         changes["options"] = {**experiment.model.options, "public_code": True}
     return experiment.model_copy(update={"model": experiment.model.model_copy(update=changes)})
+
+
+def statistics_on(run: Run, images: Sequence[str]) -> list[dict[str, Any]]:
+    """Compare the statistics that a converted network keeps of its training with those of images.
+
+    A file of weights does not tell how images were preprocessed. But each batch normalization
+    keeps the means and variances of its input in training, and other photographs give similar
+    ones if they are preprocessed in the same way.
+
+    Args:
+        run: a converted run.
+        images: paths of image files.
+
+    Returns:
+        Of each normalization, from the input on: `layer`, its name; `variance`, the variance on
+        the images as a multiple of the kept one (geometric mean over channels); `spread`, the
+        standard deviation of that ratio's natural logarithm over channels; and `mean`, the root
+        mean square difference of the means, in kept standard deviations.
+
+    Raises:
+        UserError: the network has no batch normalization, or no image can be read.
+    """
+    import keras
+
+    from tfdetect.data.loading import view_dataset
+    from tfdetect.data.sources import Files
+    from tfdetect.models.detector import backbone_of
+    from tfdetect.models.saving import load_detector
+
+    detector = load_detector(run)
+    backbone = backbone_of(detector)
+    normalizations = [
+        layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if not normalizations:
+        raise UserError(f"{backbone.name} keeps no statistics of its training to compare with.")
+    read = keras.Model(detector.inputs[0], backbone._inbound_nodes[-1].input_tensors[0])
+    moments = keras.Model(
+        backbone.inputs, [keras.ops.moments(layer.input, axes=(1, 2)) for layer in normalizations]
+    )
+    batches = [
+        [(mean.numpy(), variance.numpy()) for mean, variance in moments(read(part[:, 0]))]
+        for _, (part,) in view_dataset(Files.checked(images), run.views, 8)
+    ]
+    if not batches:
+        raise UserError("None of the images can be read.")
+    rows = []
+    for layer, parts in zip(normalizations, zip(*batches)):
+        means, variances = (np.concatenate(values) for values in zip(*parts))
+        kept = layer.moving_variance.numpy() + EPSILON
+        ratio = np.log((variances.mean(0) + means.var(0) + EPSILON) / kept)
+        shift = (means.mean(0) - layer.moving_mean.numpy()) / np.sqrt(kept)
+        rows.append({
+            "layer": layer.name, "variance": float(np.exp(ratio.mean())),
+            "spread": float(ratio.std()), "mean": float(np.sqrt(np.mean(shift**2))),
+        })  # fmt: skip
+    return rows
 
 
 def is_matched_by_order(run: Run) -> bool:

@@ -43,11 +43,14 @@ PUBLISHED = {
     ),
     "gramnet": PublishedFile(fake=0, bgr=True),
     "iidnet": PublishedFile(bgr=True, unused=r"num_batches_tracked$|bayar_(mask|final)$"),
+    "ladeda": PublishedFile(),
     "npr": PublishedFile(),
     "probe": PublishedFile(),
     "safe": PublishedFile(),
     "spec": PublishedFile(fake=0, bgr=True),
+    "tiny_ladeda": PublishedFile(),
 }
+_RESNETS = ("cnnspot", "gramnet", "ladeda", "npr", "safe", "spec", "tiny_ladeda")
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,14 @@ def slots_of(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> 
     facts = PUBLISHED[name]
     backbone = backbone_of(detector)
     found = {layer.name: layer for layer in backbone_layers(backbone)}
-    if name in ("cnnspot", "npr", "safe", "spec", "gramnet"):
+    reads_npr = any(layer.name == "npr" for layer in detector.layers)
+    if name in _RESNETS:
         for layer, key in _resnet(backbone).items():
-            yield from _layer(layer, key=key, reverse=facts.bgr and key == "conv1")
+            for slot in _layer(layer, key=key, reverse=facts.bgr and key == "conv1"):
+                if key == "conv1" and "ladeda" in name and reads_npr:
+                    # Their NPR is not multiplied by 2 / 3.
+                    slot = replace(slot, change=partial(_times, 1.5, slot.change))
+                yield slot
     if name == "gramnet":
         yield Slot("texture_factor/factor", found["texture_factor"].factor, (1,), np.squeeze, "")
         for layer in _ordered(found, r"gram(\d)_(\d)_(conv|norm)"):
@@ -112,6 +120,12 @@ def slots_of(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> 
         yield from _head(detector.get_layer("label"), name, facts, state)
 
 
+def _times(
+    factor: float, change: Callable[[np.ndarray], np.ndarray], tensor: np.ndarray
+) -> np.ndarray:
+    return factor * change(tensor)
+
+
 def _as_computed(change: Callable[[np.ndarray], np.ndarray], tensor: np.ndarray) -> np.ndarray:
     """Return IID-Net's constrained kernels [h, w, in, out] as the public code uses them.
 
@@ -127,7 +141,10 @@ def _head(
 ) -> Iterator[Slot]:
     """Yield the variables of the last layer, of one logit or of two."""
     width = dense.kernel.shape[0]
-    key = {"cnnspot": "fc.", "spec": "fc.", "npr": "fc1.", "safe": "fc1.", "probe": ""}.get(name)
+    key = {
+        "cnnspot": "fc.", "ladeda": "fc.", "npr": "fc1.", "probe": "", "safe": "fc1.",
+        "spec": "fc.", "tiny_ladeda": "fc.",
+    }.get(name)  # fmt: skip
     logits = 2 if name in ("gramnet", "safe", "spec") else 1
     if name == "f3net":
         ends = ("last_linear.weight", "last_linear.1.weight")
@@ -295,10 +312,10 @@ def _layer(
 
 
 def _resnet(backbone: keras.Model) -> dict[layers.Layer, str]:
-    """Return torchvision's name of each layer of keras-hub's ResNet."""
+    """Return torchvision's name of each layer that is named as in keras-hub's ResNet."""
     names = {}
     for layer in backbone_layers(backbone):
-        if re.match(r"conv1_(conv|bn)$|stack\d", layer.name) and isinstance(
+        if re.match(r"conv\d_(conv|bn|norm)$|stack\d", layer.name) and isinstance(
             layer, (layers.Conv2D, layers.BatchNormalization)
         ):
             *position, number, kind = layer.name.split("_")
@@ -308,6 +325,6 @@ def _resnet(backbone: keras.Model) -> dict[layers.Layer, str]:
                 if number == "0":
                     inner = f"downsample.{0 if kind == 'conv' else 1}"
                 names[layer] = f"layer{stack + 1}.{block}.{inner}"
-            else:  # conv1_conv and conv1_bn
-                names[layer] = "conv1" if kind == "conv" else "bn1"
+            else:  # the stem's one or two convolutions, and its normalization
+                names[layer] = number if kind == "conv" else "bn1"
     return names

@@ -10,7 +10,7 @@ from pydantic import Field
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.tensors import Tensor
 
-_STD = (0.229, 0.224, 0.225)  # of ImageNet
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -91,6 +91,20 @@ def wavelet(images: Tensor) -> Tensor:
     """
     x = WaveletHH(name="wavelet")(images)
     return Bilinear(*images.shape[1:3], dtype="float32", name="wavelet_resize")(x)
+
+
+def gradient(images: Tensor, towards: Literal["top_right", "bottom_right"] = "top_right") -> Tensor:
+    """Return each color's diagonal gradient (Tiny-LaDeDa; Cavia et al., arXiv 2406.09398).
+
+    Args:
+        images: [B, H, W, 3], 0..255.
+        towards: the corner of the image towards which differences are taken.
+
+    Returns:
+        float32 [B, H, W, 3]: what Sobel's filter, turned by 45 degrees, makes of pixels that are
+        standardized by ImageNet's means and deviations.
+    """
+    return Gradient(towards, name="gradient")(images)
 
 
 def srm_kernels(bank: str) -> np.ndarray:
@@ -237,6 +251,26 @@ class NPR(layers.Layer):
         # A slice: Keras's nearest resize takes another pixel of each block.
         corner = ops.repeat(ops.repeat(x[:, ::2, ::2], 2, axis=1), 2, axis=2)
         return (x - corner) * (2 / 3)
+
+
+@keras.saving.register_keras_serializable("tfdetect")
+class Gradient(layers.Layer):
+    """See `gradient`."""
+
+    def __init__(self, towards: str = "top_right", **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.towards = towards
+
+    def call(self, images: Tensor) -> Tensor:
+        x = (images / 255 - np.array(_MEAN, "float32")) / np.array(_STD, "float32")
+        kernel = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], "float32")
+        if self.towards == "top_right":
+            kernel = kernel[::-1]
+        kernel = np.repeat(kernel[..., None, None], 3, axis=2)
+        return ops.depthwise_conv(x, kernel, padding="same")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "towards": self.towards}
 
 
 @keras.saving.register_keras_serializable("tfdetect")

@@ -14,14 +14,15 @@ def conv(
     strides: int = 1,
     dilation: int = 1,
     bias: bool = False,
+    padded: bool = True,
 ) -> Tensor:
-    """Return a convolution of odd size with equal padding on all sides."""
-    padding = "same"
+    """Return a convolution of odd size with equal padding on all sides, or without padding."""
+    padding = "same" if padded else "valid"
     if strides > 1 and size == 1:
         # Slicing instead of a stride: oneDNN's gradient of such a convolution of three channels
         # writes out of bounds (TensorFlow 2.21).
         x, strides = x[:, ::strides, ::strides], 1
-    elif strides > 1:  # "same" would pad on the bottom and on the right only
+    elif strides > 1 and padded:  # "same" would pad on the bottom and on the right only
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         padding = "valid"
     return layers.Conv2D(
@@ -38,8 +39,14 @@ def norm(x: Tensor, name: str, affine: bool = True) -> Tensor:
 
 
 def conv_norm_relu(
-    x: Tensor, filters: int, size: int, name: str, strides: int = 1, bias: bool = False
+    x: Tensor,
+    filters: int,
+    size: int,
+    name: str,
+    strides: int = 1,
+    bias: bool = False,
+    padded: bool = True,
 ) -> Tensor:
     """Return a convolution, batch normalization and ReLU."""
-    x = conv(x, filters, size, f"{name}_conv", strides, bias=bias)
+    x = conv(x, filters, size, f"{name}_conv", strides, bias=bias, padded=padded)
     return layers.ReLU(name=f"{name}_relu")(norm(x, f"{name}_norm"))

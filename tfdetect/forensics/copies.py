@@ -384,15 +384,41 @@ def _agreeing(
         factor: by which the image was shrunk beforehand.
     """
     moved = _warp(cv2, gray, matrix)
-    valid = np.isfinite(moved)
-    height, width = gray.shape
+    valid = np.isfinite(moved) & _moves_far(gray.shape, matrix, MIN_SHIFT * factor)
+    smallest = MIN_PIXELS * factor**2
+    if valid.sum() < smallest:
+        return None
+    moved = np.where(valid, moved, 0.0).astype(np.float32)
+    inside = cv2.erode(valid.astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
+    strong, flat = _alike_windows(cv2, gray, moved)
+    strong &= inside
+    if strong.sum() < smallest / 2:
+        return None
+    square = np.ones((3, 3), np.uint8)
+    strong = cv2.morphologyEx(strong.astype(np.uint8), cv2.MORPH_OPEN, square) > 0
+    # Windows of a pixel that agrees lie in the copy; flat pixels count beside textured ones.
+    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _WINDOW - 1, 2 * _WINDOW - 1))
+    grown = cv2.dilate(strong.astype(np.uint8), reach) > 0
+    region = (strong | (flat & inside & grown)).astype(np.uint8)
+    region = cv2.morphologyEx(region, cv2.MORPH_CLOSE, reach) & (valid & inside)
+    if strong.any():
+        region |= _border(cv2, region, strong, np.abs(gray - moved), valid)
+    least = max(smallest, MIN_AREA * gray.size) * factor
+    result = _large_and_textured(cv2, region, strong, least)
+    return result if result.any() else None
+
+
+def _moves_far(shape: tuple[int, ...], matrix: np.ndarray, distance: float) -> np.ndarray:
+    """Return which pixels a map moves by at least a distance in pixels, bool [H, W]."""
+    height, width = shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     tx = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
     ty = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
-    valid &= (tx - x) ** 2 + (ty - y) ** 2 >= (MIN_SHIFT * factor) ** 2
-    if valid.sum() < MIN_PIXELS * factor**2:
-        return None
-    moved = np.where(valid, moved, 0.0).astype(np.float32)
+    return (tx - x) ** 2 + (ty - y) ** 2 >= distance**2
+
+
+def _alike_windows(cv2: Any, gray: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return around which pixels two images agree, bool [H, W]: with texture, and without."""
 
     def mean(values: np.ndarray) -> np.ndarray:
         return cv2.blur(values, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT_101)
@@ -403,37 +429,34 @@ def _agreeing(
     va, vb = np.maximum(va, 0), np.maximum(vb, 0)
     textured = (va > _MIN_DEVIATION**2) & (vb > _MIN_DEVIATION**2)
     correlation = cov / np.sqrt(np.maximum(va * vb, 1e-6))
-    alike = np.abs(a - b) < 8
-    inside = cv2.erode(valid.astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
-    strong = inside & textured & (correlation > _MIN_CORRELATION) & alike
-    flat = inside & ~textured & (np.abs(a - b) < 2) & (np.abs(np.sqrt(va) - np.sqrt(vb)) < 1)
-    if strong.sum() < MIN_PIXELS * factor**2 / 2:
-        return None
-    # Windows of a pixel that agrees lie in the copy; flat pixels count beside textured ones.
-    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _WINDOW - 1, 2 * _WINDOW - 1))
-    strong = cv2.morphologyEx(strong.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    grown = cv2.dilate(strong, reach) > 0
-    region = ((strong > 0) | (flat & grown)).astype(np.uint8)
-    region = cv2.morphologyEx(region, cv2.MORPH_CLOSE, reach)
-    region &= (valid & inside).astype(np.uint8)
-    # Windows end at the border of a copy, single pixels beyond their middles still agree.
-    rough = cv2.blur(np.abs(gray - moved), (3, 3))
-    if strong.any():
-        fits = valid & (rough < max(2.0, 3 * float(np.median(rough[strong > 0]))))
-        edge = cv2.dilate(region, np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
-        border = cv2.morphologyEx(
-            ((region > 0) | (edge & fits)).astype(np.uint8),
-            cv2.MORPH_OPEN,
-            np.ones((3, 3), np.uint8),
-        )
-        region |= border
+    strong = textured & (correlation > _MIN_CORRELATION) & (np.abs(a - b) < 8)
+    flat = ~textured & (np.abs(a - b) < 2) & (np.abs(np.sqrt(va) - np.sqrt(vb)) < 1)
+    return strong, flat
+
+
+def _border(
+    cv2: Any, region: np.ndarray, strong: np.ndarray, difference: np.ndarray, valid: np.ndarray
+) -> np.ndarray:
+    """Return a region with the pixels around it that agree one by one, uint8 [H, W].
+
+    Windows end at the border of a copy; single pixels beyond their middles still agree.
+    """
+    rough = cv2.blur(difference, (3, 3))
+    fits = valid & (rough < max(2.0, 3 * float(np.median(rough[strong]))))
+    edge = cv2.dilate(region, np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
+    wider = ((region > 0) | (edge & fits)).astype(np.uint8)
+    return cv2.morphologyEx(wider, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+
+
+def _large_and_textured(
+    cv2: Any, region: np.ndarray, strong: np.ndarray, least: float
+) -> np.ndarray:
+    """Return the connected parts of a region that have `least` pixels and texture, bool [H, W]."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(region, connectivity=8)
-    least = max(MIN_PIXELS * factor**2, MIN_AREA * gray.size) * factor
-    kept = np.zeros(count, bool)
-    texture = np.bincount(labels.ravel(), (strong > 0).ravel(), count)
-    kept[1:] = (stats[1:, cv2.CC_STAT_AREA] >= least) & (texture[1:] >= 0.3 * stats[1:, 4])
-    result = kept[labels]
-    return result if result.any() else None
+    area, texture = stats[:, cv2.CC_STAT_AREA], np.bincount(labels.ravel(), strong.ravel(), count)
+    kept = (area >= least) & (texture >= 0.3 * area)
+    kept[0] = False  # what is no region
+    return kept[labels]
 
 
 def _agreement(

@@ -133,29 +133,17 @@ def measure_curve(
     wrong = np.stack([is_fake(scores[n][readable], runs[n].threshold) != fake for n in subsets])
     every = list(subsets.values())
     sizes = sorted({subset.size for subset in every})
-    of_size = [[i for i, subset in enumerate(every) if subset.size == size] for size in sizes]
+    of_size = {size: [i for i, s in enumerate(every) if s.size == size] for size in sizes}
     parts = {"error": np.ones(wrong.shape, bool)}
     if by != IMAGES:
-        domains = find_domains(catalog, by)
-        test = np.array(catalog.table["split"].to_pylist()) == "test"
-        seen = np.stack([domains.rows(subset.domains)[test][readable] for subset in every])
-        shared = domains.rows(frozenset())[test][readable]  # images that belong to every domain
-        some_unseen = np.array([len(s.domains) < len(domains.names) for s in every])
-        parts |= {"seen": seen, "unseen": (~seen | shared) & some_unseen[:, None]}
+        parts |= _seen_and_unseen(every, catalog, by, readable)
 
     def errors(weights: np.ndarray) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for part, rows in parts.items():
-            with np.errstate(invalid="ignore"):
-                rates = [
-                    weights @ (wrong & rows & kind).T / (weights @ (rows & kind).T)
-                    for kind in (fake, ~fake)
-                ]
-            both = (rates[0] + rates[1]) / 2
-            found |= {
-                f"{part} {size}": both[..., rows_of].mean(axis=-1)
-                for size, rows_of in zip(sizes, of_size)
-            }
+            each = _error_rates(wrong, fake, rows, weights)
+            for size, members in of_size.items():
+                found[f"{part} {size}"] = each[..., members].mean(axis=-1)
         return found
 
     def fit(weights: np.ndarray) -> dict[str, Any]:
@@ -171,13 +159,54 @@ def measure_curve(
     points = [
         {
             "size": size,
-            "images": [subset.images for subset in every if subset.size == size],
-            "seeds": [float(e) for e, subset in zip(each, every) if subset.size == size],
+            "images": [every[i].images for i in members],
+            "seeds": [float(each[i]) for i in members],
             **{part: measured[f"{part} {size}"] for part in parts},
         }
-        for size in sizes
+        for size, members in of_size.items()
     ]  # fmt: skip
     return {"count": len(fake), "points": points, "fit": fitted}
+
+
+def _seen_and_unseen(
+    subsets: Sequence[Subset], catalog: Catalog, by: str, readable: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return which test images are of a domain in training and which of others.
+
+    Args:
+        subsets: of training images, k of them.
+        catalog: all images.
+        by: what domains are.
+        readable: bool [test images], of n of them predictions are known.
+
+    Returns:
+        "seen" and "unseen", bool [k, n] each; images that belong to every domain are in both.
+    """
+    domains = find_domains(catalog, by)
+    test = np.array(catalog.table["split"].to_pylist()) == "test"
+    seen = np.stack([domains.rows(subset.domains)[test][readable] for subset in subsets])
+    shared = domains.rows(frozenset())[test][readable]
+    some_unseen = np.array([len(s.domains) < len(domains.names) for s in subsets])
+    return {"seen": seen, "unseen": (~seen | shared) & some_unseen[:, None]}
+
+
+def _error_rates(
+    wrong: np.ndarray, fake: np.ndarray, rows: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return the mean of the error rates of authentic images and of fakes, float [..., k].
+
+    Args:
+        wrong: bool [k, n], whether each run's verdict on an image is wrong.
+        fake: bool [n].
+        rows: bool [k, n], which images count.
+        weights: float [..., n].
+    """
+    with np.errstate(invalid="ignore"):
+        rates = [
+            weights @ (wrong & rows & kind).T / (weights @ (rows & kind).T)
+            for kind in (fake, ~fake)
+        ]
+    return (rates[0] + rates[1]) / 2
 
 
 def fit_power_law(sizes: np.ndarray, errors: np.ndarray) -> dict[str, np.ndarray]:

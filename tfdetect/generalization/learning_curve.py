@@ -128,7 +128,7 @@ def measure_curve(
         fewer than three points.
     """
     scores = {name: test_scores(run, catalog) for name, run in runs.items()}
-    readable = np.isfinite(list(scores.values())).all(axis=0)
+    readable = np.isfinite(np.stack(list(scores.values()))).all(axis=0)
     fake = catalog.split("test")["label"].to_numpy()[readable] > 0
     wrong = np.stack([is_fake(scores[n][readable], runs[n].threshold) != fake for n in subsets])
     every = list(subsets.values())

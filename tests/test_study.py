@@ -167,12 +167,17 @@ def test_variants_differ_in_pairs(loaded, predicted, tmp_path):
     assert change["low"] < change["value"] < change["high"]
     means = [np.mean([run["metrics"]["auc"] for run in v["runs"]]) for v in (first, second)]
     assert means[1] - means[0] == pytest.approx(second["difference"]["auc"]["value"], abs=1e-5)
-    values = {"experiment": "e", "dataset": "d", "vary": "model.front_end=dct,spectrum", **found}
-    write_variants(values, tmp_path / "out")
-    assert "All trainings" in (tmp_path / "out/report.html").read_text()
+    names = {name: [name] for name in ("model.front_end=dct", "model.front_end=spectrum")}
+    for settings in (names, names | {"DFT": ["model.front_end=spectrum"]}):
+        values = {"experiment": "e", "dataset": "d", "settings": settings, **found}
+        write_variants(values, tmp_path / "out")
+        page = (tmp_path / "out/report.html").read_text()
+        assert "All trainings" in page and ("Settings" in page) == ("DFT" in settings)
     assert "model.front_end=spectrum" in variants_terminal(values)
     two = split_variants(["model.dropout=0; seed=1", "model.dropout=0.5"])
     assert list(two.values()) == [["model.dropout=0", "seed=1"], ["model.dropout=0.5"]]
+    named = split_variants(["plain: seed=1", "model.options={stem: 8}"])
+    assert named == {"plain": ["seed=1"], "model.options={stem: 8}": ["model.options={stem: 8}"]}
     with pytest.raises(UserError, match="two variants or more"):
         split_variants(["model.front_end=dct"])
 

@@ -48,7 +48,8 @@ def parser() -> cli.Parser:
                      "or content: give all trainings as many images as the smallest")  # fmt: skip
     how.add_argument("--vary", action="append", default=[], metavar="KEY=A,B", help="of variants, "
                      "a setting and its values. Or once for each variant: --vary KEY=A --vary "
-                     "\"KEY=B; OTHER=C\"")  # fmt: skip
+                     "\"KEY=B; OTHER=C\", or with a name for the table: --vary \"NAME: "
+                     "KEY=A\"")  # fmt: skip
     cli.add_devices(p.add_argument_group("devices"))
     out = p.add_argument_group("output")
     cli.add_runs_folder(out, "STUDY-EXPERIMENT-DATASET")

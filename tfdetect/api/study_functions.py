@@ -140,7 +140,7 @@ def compare_variants(
 
     Args:
         vary: "KEY=A,B,..." for one variant for each value; or several texts, each the settings of
-            one variant, "KEY=VALUE" joined by ";".
+            one variant, "KEY=VALUE" joined by ";", with or without "NAME: " before them.
         dataset, experiment, model, overrides, data_dir, authentic: see `train`.
         seeds: trainings of each variant.
         gpus, gpu_memory_limit: see `train`.
@@ -177,7 +177,7 @@ def compare_variants(
         "study", progress, log,
     )  # fmt: skip
     values = {
-        "experiment": plan.experiment.name, "dataset": plan.spec.name, "vary": ", ".join(texts),
+        "experiment": plan.experiment.name, "dataset": plan.spec.name, "settings": variants,
         **measure_variants(trainings, runs, catalog),
     }  # fmt: skip
     write_variants(values, folder)

@@ -177,7 +177,8 @@ def write_variants(values: dict[str, Any], folder: Path) -> None:
     """Write report.html and variants.json.
 
     Args:
-        values: from `measure_variants`, with experiment, dataset and vary.
+        values: from `measure_variants`, with experiment, dataset and settings: {variant: its
+            settings}.
         folder: where to write.
     """
     best = max(values["variants"], key=lambda variant: variant["metrics"]["auc"]["value"])
@@ -194,15 +195,24 @@ def write_variants(values: dict[str, Any], folder: Path) -> None:
                         "another seed would give is in the table of all trainings.", small=True,
                     ),
                 )),
+                html.Section("Settings", _settings(values["settings"])),
                 html.Section("All trainings", _table(seed_rows(values))),
             ],
-            subtitle=f"Dataset {values['dataset']}; {values['vary']} varies, all else is the same. "
+            subtitle=f"Dataset {values['dataset']}; all but the variants' settings is the same. "
             f"{values['count']:,} test images.",
             verdict=html.Verdict(
                 f"Highest AUC: {best['name']}, {best['metrics']['auc']['value']:.4f}", "", "neutral"
             ),
             footer="Full data: variants.json in the same directory.",
         ))  # fmt: skip
+
+
+def _settings(variants: dict[str, list[str]]) -> Markup:
+    """Return a table of what the names of variants mean; nothing where they say it."""
+    rows = [[name, "; ".join(settings)] for name, settings in variants.items()]
+    if all(name == settings for name, settings in rows):
+        return Markup("")
+    return _table((["variant", "settings"], rows))
 
 
 def _table(found: Rows) -> Markup:

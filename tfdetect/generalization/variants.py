@@ -24,7 +24,8 @@ def split_variants(vary: Sequence[str]) -> dict[str, list[str]]:
 
     Args:
         vary: one KEY=A,B,... for a variant for each value; or several texts, each the settings of
-            one variant, KEY=VALUE joined by ";".
+            one variant, KEY=VALUE joined by ";", with or without "NAME: " before them. Without it
+            the settings are the name.
 
     Raises:
         UserError: there are fewer than two variants, or one is named twice.
@@ -34,7 +35,12 @@ def split_variants(vary: Sequence[str]) -> dict[str, list[str]]:
         texts = [f"{key}={value.strip()}" for value in values.split(",")]
     else:
         texts = list(vary)
-    found = {text: [part.strip() for part in text.split(";")] for text in texts}
+    found = {}
+    for text in texts:
+        name, colon, settings = text.partition(":")
+        if not colon or "=" in name or not name.strip():
+            name = settings = text
+        found[name.strip()] = [part.strip() for part in settings.split(";")]
     if len(found) < 2 or len(found) < len(texts):
         raise UserError(
             "Give two variants or more, each once: --vary model.front_end=dct,spectrum, or --vary "

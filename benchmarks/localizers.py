@@ -46,6 +46,8 @@ def main():
     parser.add_argument("table", choices=["compare", "leave-one-out", "transfer", "edges", "joint"])
     parser.add_argument("--data", type=Path, help="a dataset that synthesize wrote")
     parser.add_argument("--photos", type=Path, help="for edges: a folder of photographs")
+    parser.add_argument("--photo-size", type=int, metavar="PIXELS", help="for edges: scale and "
+                        "crop photographs to this side (default: original size)")  # fmt: skip
     parser.add_argument("--edge", type=int, default=8, metavar="PIXELS", help="for edges: width of "
                         "the soft edge, of the widening and of the band (default: 8)")  # fmt: skip
     parser.add_argument("--run", type=Path, help="for joint: a run that predicts masks")
@@ -136,11 +138,12 @@ def transfer(args):
 def edges(args):
     """Yield a row for each kind of edge that is trained with and each that is tested with."""
     fills = args.fills or "telea,navier_stokes"
+    size = ["--size", str(args.photo_size)] if args.photo_size else []
     made = {}
     for name, edge in (("hard", 0), ("soft", args.edge)):
         made[name] = args.output / name
         call("-m", "tfdetect.synthesize", "--source", str(args.photos), "--output",
-             str(made[name]), "--fill", fills, "--edge", str(edge), "--quiet")  # fmt: skip
+             str(made[name]), "--fill", fills, "--edge", str(edge), "--quiet", *size)  # fmt: skip
     made["widened"] = widened(args, made["hard"])
     tests = {
         name: subset(args, folder / "manifest.csv", f"measured-{name}", splits=("test",))

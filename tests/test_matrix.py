@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, write_images
 from PIL import Image
+from scipy import stats
 from scipy.cluster import hierarchy
 
 from tfdetect.core.cli import run_command
@@ -68,6 +69,10 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
     assert found["cells"]["ADM"]["GLIDE"]["count"] == 28
     unseen = [v for (a, b), v in value.items() if a != b]
     assert found["means"]["accuracy"]["unseen"] == pytest.approx(np.mean(unseen))
+    names, loss = found["domains"], found["losses"]["accuracy"]
+    lost = [value[a, a] - np.mean([value[b, a] for b in names if b != a]) for a in names]
+    expected = np.mean(lost), *stats.ttest_1samp(lost, 0).confidence_interval()
+    assert [loss[key] for key in ("value", "low", "high")] == pytest.approx(expected, abs=1e-5)
     rows = list(csv.DictReader((folder / "matrix.csv").read_text().splitlines()))
     assert len(rows) == 9 * 6
     assert "textbf" in (folder / "matrix.tex").read_text()
@@ -76,6 +81,7 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
         "data:image/png" in page
         and "/ 99.9" in page
         and "mean over domains: in training" in said.out
+        and "lost on an unseen domain" in said.out
     )
     # The same command reuses the runs.
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/model.keras")}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_text
@@ -129,9 +129,10 @@ def _curve(values: dict[str, Any]) -> Figure:
     axes.set_yscale("log")
     ticks = sizes if fit is None else np.append(sizes, 10 * sizes[-1])
     axes.set_xticks(ticks, [f"{int(size):,}" for size in ticks])
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        formatter(ScalarFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(6))  # powers of ten alone would be one or two
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("training images" if values["by"] == "images" else "domains in training")
     axes.set_ylabel("test error")
     axes.legend(fontsize=9)

@@ -139,21 +139,17 @@ def _curve(values: dict[str, Any]) -> Figure:
     return figure
 
 
-def variant_rows(values: dict[str, Any]) -> Rows:
-    """Return headings and rows of a comparison of variants."""
-    metrics = list(values["variants"][0]["metrics"])
-    heads = ["variant"]
-    for name in metrics:
-        heads += [NAMES[name], "difference"]
-    rows = []
-    for variant in values["variants"]:
-        row = [variant["name"]]
-        for name in metrics:
-            change = variant["difference"][name] if variant["difference"] else None
-            row += [format_interval(variant["metrics"][name]),
-                    format_interval(change, signed=True)]  # fmt: skip
-        rows.append(row)
-    return heads, rows
+def variant_rows(values: dict[str, Any]) -> dict[str, Rows]:
+    """Return headings and rows of a comparison of variants, by the metric's title."""
+    tables = {}
+    for name in values["variants"][0]["metrics"]:
+        rows = [
+            [variant["name"], format_interval(variant["metrics"][name]),
+             format_interval((variant["difference"] or {}).get(name), signed=True)]
+            for variant in values["variants"]
+        ]  # fmt: skip
+        tables[NAMES[name]] = ["variant", NAMES[name], "difference"], rows
+    return tables
 
 
 def seed_rows(values: dict[str, Any]) -> Rows:
@@ -170,7 +166,7 @@ def variants_terminal(values: dict[str, Any]) -> str:
     """Return a comparison of variants as text for the terminal."""
     return "\n\n".join(
         console.format_table(rows, heads)
-        for heads, rows in (variant_rows(values), seed_rows(values))
+        for heads, rows in (*variant_rows(values).values(), seed_rows(values))
     )
 
 
@@ -189,7 +185,7 @@ def write_variants(values: dict[str, Any], folder: Path) -> None:
             f"Variants of {values['experiment']}",
             [
                 html.Section("Results", html.join(
-                    _table(variant_rows(values)),
+                    *map(_table, variant_rows(values).values()),
                     html.text(
                         "Means over the seeds. Differences are from the first variant. Brackets: "
                         "95% bootstrap intervals over test images, paired for differences; what "
@@ -199,7 +195,7 @@ def write_variants(values: dict[str, Any], folder: Path) -> None:
                 html.Section("Settings", _settings(values["settings"])),
                 html.Section("All trainings", _table(seed_rows(values))),
             ],
-            subtitle=f"Dataset {values['dataset']}; all but the variants' settings is the same. "
+            subtitle=f"Dataset {values['dataset']}; the variants differ in their settings alone. "
             f"{values['count']:,} test images.",
             verdict=html.Verdict(
                 f"Highest AUC: {best['name']}, {best['metrics']['auc']['value']:.4f}", "", "neutral"

@@ -1,6 +1,7 @@
 """Measure the photo detector on generators and sources that were left out of its training.
 
     python benchmarks/photo_folds.py DATASET FEATURES [--branches whole,native] [--l2 0.1]
+    python benchmarks/photo_folds.py DATASET --predictions EVALUATION/predictions/all.parquet
 
 FEATURES are those of photo_features.py. Each fold leaves one generator and one or two sources of
 authentic images out, fits one regularized logistic regression per branch on the others, averages
@@ -8,7 +9,8 @@ their logits, and is measured on what was left out. Sets of one subject (faces, 
 dogs) are left out together, or the subject would reveal the label. Every image gets its score from
 a fit that knew neither its generator nor its source. With these scores false positives on each
 camera source are counted, at the threshold that 5% of the other authentic images pass. --curve
-repeats the folds with a part of the generators, or of the images, in training.
+repeats the folds with a part of the generators, or of the images, in training. --predictions
+measures a run that was trained on other data on the same folds.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 from scipy.stats import beta
 from sklearn.ensemble import RandomForestClassifier
@@ -34,12 +37,16 @@ MIN_FAKES = 20  # in a generator that is left out
 KEPT = {"whole": slice(0, 384), "native": slice(0, 384), "trace": slice(None)}
 
 
-def load(dataset, features, kept=KEPT):
-    """Return the manifest's columns and {branch: {treatment: array}}, NaN where not computed."""
+def read_manifest(dataset):
+    """Return the manifest's columns."""
     with open(dataset / "manifest.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    table = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    arrays = {}
+    return {key: np.array([row[key] for row in rows]) for key in rows[0]}
+
+
+def load(table, features, kept=KEPT):
+    """Return {branch: [treatment, image, feature]}, NaN where not computed."""
+    count, arrays = len(table["path"]), {}
     for file in sorted(features.glob("[0-9]*.npz")):
         if file.name.endswith(".tmp.npz"):
             continue
@@ -48,10 +55,10 @@ def load(dataset, features, kept=KEPT):
         for branch, chosen in kept.items():
             values = part[branch][:, chosen]
             own = arrays.setdefault(
-                branch, np.full((len(TREATMENTS), len(rows), values.shape[1]), np.nan, np.float32)
+                branch, np.full((len(TREATMENTS), count, values.shape[1]), np.nan, np.float32)
             )
             own[number, index] = values
-    return table, arrays
+    return arrays
 
 
 def fit(x, fake, domains, l2):
@@ -148,6 +155,27 @@ def make_folds(table, usable):
     return folds
 
 
+def macro_average(values, rng):
+    """Return the mean over folds and its bootstrapped 95% interval."""
+    draws = [np.mean(rng.choice(values, len(values))) for _ in range(2000)]
+    return [float(np.mean(values)), *map(float, np.quantile(draws, [0.025, 0.975]))]
+
+
+def measure_run(table, photo, predictions):
+    """Print the AUC of a run on each fold; it was trained on none of these images."""
+    scored = pq.read_table(predictions, columns=["path", "p_fake"]).to_pydict()
+    scores = dict(zip(scored["path"], scored["p_fake"]))
+    score = np.array([scores.get(path, np.nan) for path in table["path"]], float)
+    usable, fake = photo & np.isfinite(score), table["label"] == "fake"
+    aucs = []
+    for generator, sources in make_folds(table, usable).items():
+        rows = usable & np.isin(table["generator"], [generator, *sources])
+        aucs.append(roc_auc_score(fake[rows], score[rows]))
+        print(f"{generator:24s} {'+'.join(sources):40s} {aucs[-1]:.3f}")
+    mean, low, high = macro_average(aucs, np.random.default_rng(0))
+    print(f"macro average {mean:.3f} [{low:.3f}, {high:.3f}], {usable.sum()} images")
+
+
 def learning_curves(arrays, usable, fake, names, folds, branches, l2, draws=4):
     """Return the macro AUC over the folds by how many generators, or images, were trained on."""
     generators = np.unique(names[fake & usable])
@@ -182,7 +210,8 @@ def learning_curves(arrays, usable, fake, names, folds, branches, l2, draws=4):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("features", type=Path)
+    parser.add_argument("features", type=Path, nargs="?")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="predictions of a run")
     parser.add_argument("--branches", default="whole,native")
     parser.add_argument("--l2", type=float, default=0.1)
     parser.add_argument("--all-stages", action="store_true", help="the whole network's features, "
@@ -195,9 +224,14 @@ def main():
     args = parser.parse_args()
     branches = args.branches.split(",")
     kept = dict.fromkeys(KEPT, slice(None)) if args.all_stages else KEPT
-    table, arrays = load(args.dataset, args.features, kept)
-    fake, names = table["label"] == "fake", table["generator"]
+    table = read_manifest(args.dataset)
     photo = np.isin(table["style"], PHOTO_STYLES)
+    if args.predictions:
+        return measure_run(table, photo, args.predictions)
+    if args.features is None:
+        parser.error("give FEATURES or --predictions")
+    arrays = load(table, args.features, kept)
+    fake, names = table["label"] == "fake", table["generator"]
     usable = photo & np.isfinite(arrays["trace"][0, :, 0])
     folds = make_folds(table, usable)
     print(f"{usable.sum()} photo-like images, {len(folds)} folds")
@@ -232,10 +266,8 @@ def main():
     rng = np.random.default_rng(0)
     result = {"folds": folds, "macro": {}}
     for (treatment, name), values in aucs.items():
-        draws = [np.mean(rng.choice(values, len(values))) for _ in range(2000)]
-        low, high = np.quantile(draws, [0.025, 0.975])
-        result["macro"][f"{treatment} {name}"] = [float(np.mean(values)), low, high]
-        print(f"  {treatment:7s} {name:7s} {np.mean(values):.3f} [{low:.3f}, {high:.3f}]")
+        mean, low, high = result["macro"][f"{treatment} {name}"] = macro_average(values, rng)
+        print(f"  {treatment:7s} {name:7s} {mean:.3f} [{low:.3f}, {high:.3f}]")
     # Each image was scored by a fit that knew neither its generator nor its source.
     plain = scores["plain"]
     for camera in CAMERAS:

@@ -255,13 +255,20 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
 def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     """Results to stdout, messages to stderr; --json is one document; pipes get no colors."""
     monkeypatch.setenv("TFDETECT_CACHE", str(here / "c"))
+    monkeypatch.setattr(demo, "PAIRS", 24)
     arguments = ("--dataset", "demo", "--dry-run", "--set", "training.epochs=3")
+    code, out, error = call("train", arguments, capsys)
+    assert code == 0 and "3 epochs, each 9 batches of 32 images" in out, error
+    assert "train 144 authentic + 144 altered" in out and "parameters" in out
+    assert "epochs: 3" not in out and len(out.splitlines()) == 9
+    code, out, error = call("train", [*arguments, "--show-config"], capsys)
+    assert code == 0 and "  epochs: 3\n" in out, error
     done = run("tfdetect.train", *arguments, "--json", cwd=here, FORCE_COLOR="1")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["counts"]["train"] == {"authentic": 960, "altered": 960}
+    assert found["counts"]["train"] == {"authentic": 144, "altered": 144}
     assert found["parameters"] > 0 and found["experiment"]["training"]["epochs"] == 3
-    assert "960 authentic + 960 altered" in done.stderr and "\x1b" not in done.stderr
+    assert "144 authentic + 144 altered" in done.stderr and "\x1b" not in done.stderr
     # None of TensorFlow's messages, only our own.
     ours = (
         "Experiment demo",
@@ -275,12 +282,6 @@ def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
         "next",
     )
     assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr
-    code, out, error = call("train", arguments, capsys)
-    assert code == 0 and "3 epochs, each 60 batches of 32 images" in out, error
-    assert "train 960 authentic + 960 altered" in out and "parameters" in out
-    assert "epochs: 3" not in out and len(out.splitlines()) == 9
-    code, out, error = call("train", [*arguments, "--show-config"], capsys)
-    assert code == 0 and "  epochs: 3\n" in out, error
     assert not (here / "saved_models").exists()
 
 

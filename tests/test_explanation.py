@@ -33,6 +33,11 @@ from tfdetect.models.detector import build_detector
 from tfdetect.models.saving import load_detector, write_model
 from tfdetect.predict import main as predict_command
 
+SMALL = {
+    "backbone": "small_resnet",
+    "options": {"widths": [8, 16], "blocks": [1, 1], "strides": [1, 2], "stem": 8},
+}
+
 
 def detector_of(model: dict, size: int, classes: int = 2) -> keras.Model:
     experiment = Experiment.model_validate({"name": "x", "data": {"image_size": size},
@@ -67,7 +72,7 @@ def test_integrated_gradients_of_a_linear_detector_are_weight_times_difference()
 
 
 def test_integrated_gradients_sum_to_the_difference_of_scores():
-    explainer = Explainer(detector_of({"backbone": "small_resnet"}, 32))
+    explainer = Explainer(detector_of(SMALL, 32))
     _, missed = explainer.integrated_gradients([image_of(32)], steps=200)
     assert missed < 0.02
 
@@ -96,7 +101,7 @@ def test_cells_cover_all_and_flattening_keeps_the_mean():
 
 def test_grad_cam_is_the_paper_s_without_its_relu():
     """Against the formula, with the gradient by finite differences of a linear head."""
-    detector = detector_of({"backbone": "small_resnet"}, 32)
+    detector = detector_of(SMALL, 32)
     explainer, image = Explainer(detector), image_of(32)
     found_map = explainer.grad_cam([image])["Grad-CAM"]
     [features] = feature_maps(detector)(image).values()
@@ -156,19 +161,18 @@ def test_attention_rollout_is_the_product_of_the_mixed_layers():
 
 
 def test_convolutional_networks_have_no_attention():
-    explainer = Explainer(detector_of({"backbone": "small_resnet"}, 32))
+    explainer = Explainer(detector_of(SMALL, 32))
     assert set(explainer.maps([image_of(32)])) == {"Grad-CAM", "integrated gradients", "occlusion"}
 
 
 def test_front_ends_are_shown_and_those_that_move_places_have_no_grad_cam():
-    detector = detector_of({"backbone": "small_resnet", "front_end": "srm",
-                            "with_pixels": True}, 32)  # fmt: skip
+    detector = detector_of({**SMALL, "front_end": "srm", "with_pixels": True}, 32)
     found = feature_maps(detector)(image_of(32))
     assert found[FRONT_END].shape == (1, 32, 32, 3) and np.abs(found[FRONT_END]).max() <= 1
     assert "Grad-CAM" in Explainer(detector).maps([image_of(32)])
-    moved = detector_of({"backbone": "small_resnet", "front_end": "spectrum"}, 32)
+    moved = detector_of({**SMALL, "front_end": "spectrum"}, 32)
     assert "Grad-CAM" not in Explainer(moved).maps([image_of(32)])
-    plain = feature_maps(detector_of({"backbone": "small_resnet"}, 32))(image_of(32))
+    plain = feature_maps(detector_of(SMALL, 32))(image_of(32))
     assert list(plain) == ["small_resnet"]
 
 
@@ -233,7 +237,7 @@ def test_front_ends_without_weights_or_of_no_image(tmp_path, capsys):
 
 
 def test_scores_of_three_classes_are_the_logit_of_any_fake():
-    detector = detector_of({"backbone": "small_resnet"}, 32, classes=3)
+    detector = detector_of(SMALL, 32, classes=3)
     image = image_of(32)
     logits = detector(image, training=False)["label"].numpy()[0].astype(np.float64)
     shares = np.exp(logits) / np.exp(logits).sum()

@@ -11,6 +11,7 @@ from tfdetect.data.augmentation import augment, check_policy
 from tfdetect.imaging import erase, geometry
 from tfdetect.imaging import random_degradations as degrade
 from tfdetect.imaging import random_forgery as forge
+from tfdetect.imaging.graph import traced_as_written
 
 SEED = tf.constant([3, 4])
 
@@ -192,7 +193,8 @@ def test_all_steps_are_tried_here():
 def test_steps_repeat_eagerly_and_in_tf_data_and_differ_by_seed(name):
     images = pictures(24)
     eager = apply(name, images)[0]
-    dataset = tf.data.Dataset.from_tensors(images).map(lambda i: apply(name, i)[0])
+    inside_a_map = traced_as_written(lambda i: apply(name, i)[0])
+    dataset = tf.data.Dataset.from_tensors(images).map(inside_a_map)
     inside = next(iter(dataset))
     assert eager.dtype == inside.dtype == tf.uint8
     assert eager.shape == inside.shape == images.shape
@@ -251,8 +253,8 @@ def test_randaugment_without_magnitude_changes_next_to_nothing():
     assert (changed <= 1).sum() >= 7
 
 
-@pytest.mark.parametrize("size", [(64, 64), (50, 96)])
-def test_forgeries_change_their_masks_and_nothing_else(size):
+def test_forgeries_change_their_masks_and_nothing_else():
+    size = 50, 96
     images = tf.constant(np.random.default_rng(0).integers(0, 255, (48, *size, 3)), tf.uint8)
     targets = tf.cast(tf.range(48) % 3 == 0, tf.float32)[:, None]  # these are fakes already
     masks = tf.zeros([48, *size, 1], tf.uint8)
@@ -286,7 +288,7 @@ def test_forgeries_have_the_named_fills_alone():
 
 def test_strokes_cover_what_is_published():
     shares = [forge.free_form_masks(tf.constant([number, 3]), (64, 256, 256)).numpy()
-              .mean(axis=(1, 2, 3)) for number in range(12)]  # fmt: skip
+              .mean(axis=(1, 2, 3)) for number in range(4)]  # fmt: skip
     shares = np.concatenate(shares)
     assert abs(shares.mean() - 0.150) < 0.015
     assert np.allclose(np.quantile(shares, [0.05, 0.5, 0.95]), [0.036, 0.141, 0.290], atol=0.03)

@@ -24,7 +24,7 @@ def step(layer, probability=1.0, **options):
 
 POLICY = (
     step("GridMask", ratio_factor=[0.2, 0.5]),
-    step("RandAugment", magnitude=0.3),
+    step("RandAugment", magnitude=0.3, augmentations_per_image=1),
     step("RandomHue", factor=0.3, probability=0.5),
 )
 

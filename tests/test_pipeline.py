@@ -32,8 +32,7 @@ def take(dataset, count):
     return [(x.numpy(), y["label"].numpy()) for x, y in dataset.take(count)]
 
 
-POLICY = [{"name": "flip"}, {"name": "warp", "rotation": 20, "shift": 0.1}, {"name": "jpeg"},
-          {"name": "blur"}]  # fmt: skip
+POLICY = [{"name": "flip"}, {"name": "warp", "rotation": 20, "shift": 0.1}, {"name": "noise"}]
 
 
 @pytest.mark.parametrize("cache", ["memory", "none"])
@@ -52,14 +51,14 @@ def test_memory_and_files_give_the_same_batches(folder_dataset):
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(memory, files))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 7])
-def test_workers_change_nothing(folder_dataset, workers, monkeypatch):
-
-    reference = take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 10)
-    monkeypatch.setattr("tfdetect.data.loading.WORKERS", workers)
-    monkeypatch.setattr("tfdetect.data.training_stream.WORKERS", workers)
-    changed = take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 10)
-    assert all(np.array_equal(a[0], b[0]) for a, b in zip(reference, changed))
+def test_workers_change_nothing(folder_dataset, monkeypatch):
+    found = []
+    for workers in (1, 2, 7):
+        monkeypatch.setattr("tfdetect.data.loading.WORKERS", workers)
+        monkeypatch.setattr("tfdetect.data.training_stream.WORKERS", workers)
+        found.append(take(stream(folder_dataset, cache="none", augment=POLICY).batches(), 10))
+    for changed in found[1:]:
+        assert all(np.array_equal(a[0], b[0]) for a, b in zip(found[0], changed))
 
 
 @pytest.mark.parametrize("cache", ["memory", "none"])

@@ -319,6 +319,7 @@ def _evaluate_and_export(writer: RunWriter, run: Run, job: _Job, images_in_repor
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.evaluation.transfer import measure_transfer
     from tfdetect.models.exports import export_finished_run
+    from tfdetect.models.saving import load_detector
 
     experiment, start = job.plan.experiment, job.start
 
@@ -327,6 +328,7 @@ def _evaluate_and_export(writer: RunWriter, run: Run, job: _Job, images_in_repor
             found = measure_transfer(run, start, job.catalog, tables, log=job.log)
             writer.write_text(TRANSFER, json.dumps(found, indent=2) + "\n")
 
+    detector = load_detector(run)  # as it was saved
     run = evaluate_run(
         run,
         job.catalog,
@@ -334,9 +336,10 @@ def _evaluate_and_export(writer: RunWriter, run: Run, job: _Job, images_in_repor
         log=job.log,
         calibrate=CalibrationSettings(keep_hashes=experiment.data.keep_hashes),
         before_report=before_report,
+        detector=detector,
     ).run
     write_info(run)
-    export_finished_run(run, experiment.training.export)
+    export_finished_run(run, experiment.training.export, detector)
     return run
 
 

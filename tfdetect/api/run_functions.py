@@ -306,6 +306,7 @@ def calibrate(
     from tfdetect.evaluation.calibrate_run import CalibrationSettings, check_for_authentic_images
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.models.exports import export_finished_run, exported_formats
+    from tfdetect.models.saving import load_detector
 
     catalog = read_data(spec, roots, progress, log)
     if split is None:
@@ -319,14 +320,16 @@ def calibrate(
     if settings.dataset and not catalog.table["label"].to_numpy().any():
         check_for_authentic_images(settings)  # before minutes of prediction
     with console.quiet(not progress), updating(run) as staged:
+        detector = load_detector(staged)
         evaluation = evaluate_run(
             staged, catalog, (split,) if split == "all" else (split, "test"),
             None if dataset is None else staged.path / "evaluations" / spec.name,
             images_in_report=images_in_report, batch_size=batch_size, calibrate=settings, log=log,
+            detector=detector,
         )  # fmt: skip
         if evaluation.run.info != run.info:
             write_info(evaluation.run)
-            export_finished_run(evaluation.run, exported_formats(run))
+            export_finished_run(evaluation.run, exported_formats(run), detector)
     return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
 
 

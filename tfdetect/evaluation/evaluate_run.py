@@ -69,6 +69,7 @@ def evaluate_run(
     calibrate: CalibrationSettings | None = None,
     predict: PredictRows | None = None,
     before_report: Callable[[Run, dict[str, pa.Table]], None] | None = None,
+    detector: keras.Model | None = None,
 ) -> Evaluation:
     """Predict splits of a dataset and write what follows from the predictions.
 
@@ -90,20 +91,28 @@ def evaluate_run(
             `calibrate`.
         before_report: called with the calibrated run and the predictions by split, before anything
             is written.
+        detector: the run's model; by default it is loaded where it is needed.
 
     Raises:
         UserError: the dataset has no image in any of the splits, none can be calibrated on, or
             it is not clear what its masks mean.
     """
     output = output or run.path
-    detector = load_detector(run) if predict is None else None
+    if predict is None:
+        detector = detector or load_detector(run)
     if run.predicts_masks:
         check_masks(catalog.masks)
     own = is_own_dataset(run, catalog)
     copies = _TrainingCopies(catalog if own else None)
+    scorer = None  # one for all passes over images
     if calibrate and own and detector is not None:
-        run = fit_distance(run, detector, catalog, batch_size)
+        scorer = Scorer(run, detector, features=True)
+        run = fit_distance(run, scorer, catalog, batch_size)
+        if run.info.domain is None:
+            scorer = None
         _update_hashes(run, catalog, calibrate.keep_hashes, log)
+    if scorer is None and detector is not None:
+        scorer = Scorer(run, detector)
     tables: dict[str, pa.Table] = {}
     before: dict[str, dict[str, float]] = {}
     old = run
@@ -116,11 +125,11 @@ def evaluate_run(
         settings = None if tables else calibrate
         current = uncalibrated(run) if calibrate else run
         validation = own and split == "validation"
-        if detector is None:
+        if scorer is None:
             assert predict is not None
             table = predict(current, catalog, rows, validation)
         else:
-            table = predict_rows(current, detector, catalog, rows, batch_size, validation)
+            table = predict_rows(current, scorer, catalog, rows, batch_size, validation)
         if settings:
             if own:
                 run = with_limit(run, table, log)
@@ -133,8 +142,8 @@ def evaluate_run(
             table = recalibrate(table, run)
         tables[split] = complete(rows, copies.mark(table, rows, split))
         if report and images_in_report and run.predicts_masks:
-            detector = detector or load_detector(run)
-            examples[split] = _mask_examples(run, detector, catalog, rows, tables[split])
+            scorer = scorer or Scorer(run, detector or load_detector(run))
+            examples[split] = _mask_examples(run, scorer, catalog, rows, tables[split])
     if not tables:
         raise UserError(f"The dataset {catalog.name} has no images in {', '.join(splits)}.")
     results = {split: measure(table, run) for split, table in tables.items()}
@@ -277,7 +286,7 @@ def mask_truth(catalog: Catalog, rows: pa.Table) -> MaskTruth:
 
 def _mask_examples(
     run: Run,
-    detector: keras.Model,
+    scorer: Scorer,
     catalog: Catalog,
     rows: pa.Table,
     table: pa.Table,
@@ -292,7 +301,7 @@ def _mask_examples(
     chosen = np.concatenate([best, worst])
     some = rows.take(pa.array(positions[chosen]))
     masks: list[MaskPrediction] = []
-    predict_source(run, detector, image_source(catalog, some), progress=False,
+    predict_source(run, scorer, image_source(catalog, some), progress=False,
                    truth=mask_truth(catalog, some), on_mask=masks.append)  # fmt: skip
     pairs = list(zip(masks, ious[chosen].tolist()))
     return {"best": pairs[: len(best)], "worst": pairs[len(best) :]}

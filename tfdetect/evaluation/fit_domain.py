@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import keras
 import numpy as np
 import pyarrow as pa
 
@@ -18,12 +17,12 @@ from tfdetect.evaluation.predictions import Scorer, score_source
 MAX_TRAINING_IMAGES = 2_000  # whose features are computed
 
 
-def fit_distance(run: Run, detector: keras.Model, catalog: Catalog, batch_size: int) -> Run:
+def fit_distance(run: Run, scorer: Scorer, catalog: Catalog, batch_size: int) -> Run:
     """Fit the distance to the features of training images, and write it into the run's folder.
 
     Args:
         run: not calibrated yet, or to be calibrated anew.
-        detector: its model.
+        scorer: its model, which computes features.
         catalog: the dataset that it was trained on, with its train split.
         batch_size: images a batch.
 
@@ -37,9 +36,7 @@ def fit_distance(run: Run, detector: keras.Model, catalog: Catalog, batch_size: 
         rows = rows.take(pa.array(chosen))
     parts = []
     with console.progress(rows.num_rows, "features of training images", "images") as bar:
-        for batch in score_source(
-            run, Scorer(run, detector, features=True), image_source(catalog, rows), batch_size
-        ):
+        for batch in score_source(run, scorer, image_source(catalog, rows), batch_size):
             if batch.features is not None:
                 parts.append(batch.features)
             bar.advance(len(batch.indices))

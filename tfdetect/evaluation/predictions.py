@@ -50,13 +50,15 @@ class Scorer:
         if run.info.domain is not None if features is None else features:
             detector = with_features(detector)
 
-        @tf.function(reduce_retracing=True, autograph=False)
+        # With signatures, so that no size of a batch or of an image is traced anew.
+        views = tuple(tf.TensorSpec([None, v.crops, *v.size, 3], tf.uint8) for v in run.views)
+        images = tf.TensorSpec([None, None, None, 3], tf.uint8)
+
+        @tf.function(input_signature=[views], autograph=False)
         def of_views(views: tuple[tf.Tensor, ...]) -> Scores:
             return score_views(detector, views, run.info.flips)
 
-        signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
-
-        @tf.function(input_signature=signature, autograph=False)
+        @tf.function(input_signature=[images], autograph=False)
         def of_images(images: tf.Tensor) -> Scores:
             return score_images(detector, images, run.views)
 

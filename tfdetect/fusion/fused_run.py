@@ -23,7 +23,7 @@ from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
 from tfdetect.models.exports import export_finished_run, exported_formats
-from tfdetect.models.saving import write_model
+from tfdetect.models.saving import load_detector, write_model
 
 
 def write_fused_run(
@@ -70,10 +70,13 @@ def write_fused_run(
             ),
         )
         write_info(run)
-        run = evaluate_run(run, catalog, log=log, calibrate=CalibrationSettings()).run
+        detector = load_detector(run)  # as it was saved
+        run = evaluate_run(
+            run, catalog, log=log, calibrate=CalibrationSettings(), detector=detector
+        ).run
         write_info(run)
         formats = [name for member in members.runs for name in exported_formats(member)]
-        export_finished_run(run, list(dict.fromkeys(["saved_model", *formats])))
+        export_finished_run(run, list(dict.fromkeys(["saved_model", *formats])), detector)
         write_report(run.path)
     return read_run(path)
 

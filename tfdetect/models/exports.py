@@ -121,14 +121,17 @@ def exported_formats(run: Run) -> list[str]:
     return [name for name in FORMATS if name == "saved_model" or _target(run, name).exists()]
 
 
-def export_finished_run(run: Run, formats: Sequence[str] = DEFAULT) -> None:
+def export_finished_run(
+    run: Run, formats: Sequence[str] = DEFAULT, detector: keras.Model | None = None
+) -> None:
     """Write the exports of a run whose training or calibration has just ended.
 
     A format that cannot express the detector is left out with a warning, because a finished
     training is worth more than one of its exports.
     """
     if formats:
-        write_exports(run, formats, on_error=lambda error: console.warn(str(error)))
+        write_exports(run, formats, on_error=lambda error: console.warn(str(error)),
+                      detector=detector)  # fmt: skip
 
 
 def write_exports(
@@ -136,6 +139,7 @@ def write_exports(
     formats: Sequence[str],
     images: Sequence[np.ndarray] | None = None,
     on_error: Callable[[UserError], None] | None = None,
+    detector: keras.Model | None = None,
 ) -> list[Export]:
     """Write a run's detector in several formats, and compare each with the Keras model.
 
@@ -146,6 +150,7 @@ def write_exports(
             Python packages contain.
         on_error: called with the error of a format other than saved_model, which is left out; by
             default the error is raised.
+        detector: the run's model; by default it is loaded.
 
     Returns:
         One entry per written format, as exports.json has them.
@@ -157,7 +162,7 @@ def write_exports(
     for name in formats:
         check_format(name)
     images = [np.asarray(photograph(name)) for name in PHOTOGRAPHS] if images is None else images
-    source = _Source(run, load_detector(run), images)
+    source = _Source(run, detector or load_detector(run), images)
     folder = run.path / "exports"
     folder.mkdir(exist_ok=True)
     listed = folder / "exports.json"

@@ -100,7 +100,8 @@ class _Endpoints:
 
     def __init__(self, run: Run, detector: keras.Model):
         self._run, self._domain = run, _Domain(run)
-        self._detector = detector if run.info.domain is None else with_features(detector)
+        known = run.info.domain is not None
+        self._detector = _TracedOnce(with_features(detector) if known else detector)
         self._has_masks = predicts_masks(self._detector)
         self._names = tf.constant(list(run.class_names))
 
@@ -296,6 +297,30 @@ def _any_number(endpoint: Callable[..., dict[str, tf.Tensor]]) -> Callable:
 def _traced(endpoint: Callable, spec: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
     """Return an endpoint traced for one signature, which takes an empty batch, too."""
     return tf.function(_any_number(endpoint), autograph=False).get_concrete_function(spec)
+
+
+class _TracedOnce:
+    """A detector whose network all endpoints share, so that it is traced and stored once."""
+
+    def __init__(self, detector: keras.Model):
+        self.output, self.layers = detector.output, detector.layers
+        self._shapes = [given.shape for given in detector.inputs]
+
+        @tf.function(
+            input_signature=[tf.TensorSpec(shape, tf.float32) for shape in self._shapes],
+            autograph=False,
+        )
+        def network(*images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return detector(list(images) if len(images) > 1 else images[0], training=False)
+
+        self._network = network
+
+    def __call__(
+        self, images: tf.Tensor | list[tf.Tensor], training: bool = False
+    ) -> dict[str, tf.Tensor]:
+        assert not training
+        parts = images if isinstance(images, list) else [images]
+        return self._network(*map(tf.ensure_shape, parts, self._shapes))
 
 
 class _Domain:

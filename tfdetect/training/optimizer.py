@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfdetect.core.experiment import Stage, Training
 
@@ -65,7 +66,10 @@ def _learning_rate(training: Training, steps_per_epoch: int, stage: Stage) -> An
 
 @keras.saving.register_keras_serializable("tfdetect")
 class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule over changes of the weights, where Keras counts steps.
+    """A schedule over changes of the weights, where Keras counts steps; computed once a step.
+
+    Keras asks for the learning rate anew for every weight that decays. A graph that computed it
+    each time would take seconds more to trace, and each step longer.
 
     Args:
         schedule: from the number of changes to the learning rate.
@@ -74,9 +78,14 @@ class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, schedule: Any, accumulate: int) -> None:
         self.schedule, self.accumulate = schedule, accumulate
+        self._traced: tf.Tensor | None = None
 
     def __call__(self, step: Any) -> Any:
-        return self.schedule(step // self.accumulate)
+        if tf.executing_eagerly():
+            return self.schedule(step // self.accumulate)
+        if self._traced is None or self._traced.graph is not tf.compat.v1.get_default_graph():
+            self._traced = tf.convert_to_tensor(self.schedule(step // self.accumulate))
+        return self._traced
 
     def get_config(self) -> dict[str, Any]:
         return {"schedule": keras.saving.serialize_keras_object(self.schedule),
@@ -90,6 +99,6 @@ class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
 
 def _by_update(rate: Any, accumulate: int) -> Any:
     """Return a learning rate that counts changes of the weights; a constant one is unchanged."""
-    if accumulate == 1 or not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+    if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return rate
     return ByUpdate(rate, accumulate)

@@ -66,14 +66,19 @@ def main(argv: list[str]) -> None:
             "scores you know; if they differ, correct conversion.csv and give it as --names."
         )
     table = run.path / "conversion.csv"
-    statistics = statistics_on(run, images) if images else None
+    statistics = statistics_on(run, images) if images else []
     if args.json:
         return console.print_json({
             "run": run.path, "conversion": table, "matched_by_order": by_order,
-            "statistics": statistics,
+            "statistics": statistics if args.check is not None else None,
         })  # fmt: skip
-    if statistics is not None:
+    if statistics:
         _show_statistics(statistics, len(images))
+    elif args.check is not None:
+        console.warn(
+            "--check compared nothing: the network has no batch normalization, or none of the "
+            "images can be read."
+        )
     console.result(f"run     {run.path}")
     console.result(f"weights {table} (which weight went where)")
     console.result(f"next    {shell_command('predict', run.path, 'IMAGE_OR_FOLDER')}")

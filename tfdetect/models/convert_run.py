@@ -102,10 +102,8 @@ def statistics_on(run: Run, images: Sequence[str]) -> list[dict[str, Any]]:
         Of each normalization, from the input on: `layer`, its name; `variance`, the variance on
         the images as a multiple of the kept one (geometric mean over channels); `spread`, the
         standard deviation of that ratio's natural logarithm over channels; and `mean`, the root
-        mean square difference of the means, in kept standard deviations.
-
-    Raises:
-        UserError: the network has no batch normalization, or no image can be read.
+        mean square difference of the means, in kept standard deviations. Empty where the backbone
+        has no batch normalization of its own or no image can be read.
     """
     import keras
 
@@ -120,7 +118,7 @@ def statistics_on(run: Run, images: Sequence[str]) -> list[dict[str, Any]]:
         layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)
     ]
     if not normalizations:
-        raise UserError(f"{backbone.name} keeps no statistics of its training to compare with.")
+        return []
     read = keras.Model(detector.inputs[0], backbone._inbound_nodes[-1].input_tensors[0])
     moments = keras.Model(
         backbone.inputs, [keras.ops.moments(layer.input, axes=(1, 2)) for layer in normalizations]
@@ -129,8 +127,6 @@ def statistics_on(run: Run, images: Sequence[str]) -> list[dict[str, Any]]:
         [(mean.numpy(), variance.numpy()) for mean, variance in moments(read(part[:, 0]))]
         for _, (part,) in view_dataset(Files.checked(images), run.views, 8)
     ]
-    if not batches:
-        raise UserError("None of the images can be read.")
     rows = []
     for layer, parts in zip(normalizations, zip(*batches)):
         means, variances = (np.concatenate(values) for values in zip(*parts))

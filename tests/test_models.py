@@ -289,6 +289,22 @@ def test_fused_normalization_is_keras_own(affine):
     np.testing.assert_allclose(ours(x, training=False), theirs(x, training=False), atol=1e-5)
 
 
+@pytest.mark.parametrize(("filters", "stride"), [(6, 1), (12, 2)])
+def test_groups_of_one_channel_need_no_xla(filters, stride):
+    from tfdetect.models.grouped_convolutions import run_groups_as_depthwise
+
+    image = keras.Input((9, 8, 6))
+    convolution = keras.layers.Conv2D(filters, 3, strides=stride, padding="same", groups=6)
+    model = keras.Model(image, convolution(image))
+    x = tf.random.stateless_normal([2, 9, 8, 6], [3, 4])
+    expected = model(x)
+    run_groups_as_depthwise(model)
+    np.testing.assert_allclose(model(x), expected, atol=1e-5)
+    graph = tf.function(model, autograph=False).get_concrete_function(x).graph
+    assert not [op for op in graph.get_operations() if "PartitionedCall" in op.type]
+    assert "tfdetect" not in model.to_json()
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_kernels_for_cpus_compute_what_keras_computes(precision):
     from tfdetect.models.cpu_kernels import use_cpu_kernels

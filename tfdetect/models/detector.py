@@ -18,6 +18,7 @@ from tfdetect.core.options import check_options
 from tfdetect.core.storage import fetched
 from tfdetect.core.text import user_path
 from tfdetect.models.backbones import Backbone, build_backbone, inflate
+from tfdetect.models.grouped_convolutions import run_groups_as_depthwise
 from tfdetect.models.low_rank import adapt, adapted_layers, freeze_all_but_low_rank
 from tfdetect.models.pyramid import with_maps
 from tfdetect.models.spectral_front_ends import Standardize
@@ -80,6 +81,7 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
         images, {"label": logits, **outputs}, name=experiment.name.replace("/", "_")
     )
     freeze(detector, model.freeze)
+    run_groups_as_depthwise(detector)
     return detector
 
 

@@ -21,12 +21,14 @@ The files and `exports.json`, which says how far each is from the Keras model, a
 folder `exports/`.
 """
 
+import gc
 import importlib.util
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -362,13 +364,32 @@ def answers(
         return [session.run(outputs, {inputs.name: np.asarray(batch)}) for batch in batches]
 
 
+@contextmanager
+def _garbage_collected_often() -> Iterator[None]:
+    """Look for garbage often, and only among what is made meanwhile.
+
+    tf2onnx copies the whole network for each of its optimizations, in objects that refer to each
+    other: without this they take fifty times the memory of the weights.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(1000, 5, 2)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:
     import onnx
     import onnxruntime as ort
     import tf2onnx
 
     network = source.network
-    model, _ = tf2onnx.convert.from_function(network, network.input_signature, opset=OPSET)
+    with _garbage_collected_often():
+        model, _ = tf2onnx.convert.from_function(network, network.input_signature, opset=OPSET)
     bind_captures(model, network.get_concrete_function())
     express_erfc(model)
     fuse_scale_and_offset(model)

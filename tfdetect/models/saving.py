@@ -10,6 +10,7 @@ from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import replacing
 from tfdetect.core.run import Run
 from tfdetect.models.backbones import ignore_mask_warnings
+from tfdetect.models.grouped_convolutions import run_groups_as_depthwise
 
 
 def load_detector(run: Run) -> keras.Model:
@@ -44,6 +45,7 @@ def load_detector(run: Run) -> keras.Model:
             f"by a newer version. What Keras says: {reason}"
         ) from error
     _check_model(model, run)
+    run_groups_as_depthwise(model)
     return model
 
 

@@ -371,15 +371,17 @@ def _garbage_collected_often() -> Iterator[None]:
     tf2onnx copies the whole network for each of its optimizations, in objects that refer to each
     other: without this they take fifty times the memory of the weights.
     """
-    before = gc.get_threshold()
+    thresholds, has_frozen = gc.get_threshold(), gc.get_freeze_count() > 0
     gc.collect()
-    gc.freeze()
+    if not has_frozen:
+        gc.freeze()
     gc.set_threshold(1000, 5, 2)
     try:
         yield
     finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        if not has_frozen:  # what the caller froze stays so
+            gc.unfreeze()
 
 
 def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:

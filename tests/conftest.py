@@ -10,7 +10,8 @@ import subprocess
 import sys
 import zipfile
 
-gc.disable()  # until all is imported
+if "pytest" in sys.modules:  # not in the processes that import this as a module
+    gc.disable()  # until all tests are imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
 # Test files run in parallel, one process for each core; more threads would wait for each other.

@@ -281,9 +281,14 @@ def forgeries(rows: list[tuple[list[np.ndarray], str]]) -> Figure:
         for column, (title, picture) in enumerate(shown):
             axes = figure.add_subplot(len(rows), 4, 4 * line + column + 1)
             axes.imshow(picture, cmap="magma")
-            axes.set_title(title, fontsize=9)
-            axes.set_axis_off()
+            _only_title(axes, title)
     return figure
+
+
+def _only_title(axes: Axes, title: str) -> None:
+    """Leave a title above the picture, whose place matplotlib would look for among the ticks."""
+    axes.set_title(title, fontsize=9, y=1)
+    axes.set_axis_off()
 
 
 def localization(rows: "list[tuple[MaskPrediction, float]]") -> Figure:
@@ -304,8 +309,7 @@ def localization(rows: "list[tuple[MaskPrediction, float]]") -> Figure:
         for column, (name, pixels, colors) in enumerate(shown):
             axes = figure.add_subplot(len(rows), 4, 4 * line + column + 1)
             axes.imshow(pixels, cmap=colors, vmin=0, vmax=1 if colors else None)
-            axes.set_title(name, fontsize=9)
-            axes.set_axis_off()
+            _only_title(axes, name)
     return figure
 
 

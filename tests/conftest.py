@@ -260,6 +260,26 @@ def shared_run(tmp_path_factory):
     return open_run(folder / "runs" / "small"), folder / "pictures"
 
 
+@pytest.fixture
+def registries(monkeypatch):
+    """Plug-ins register nothing beyond a test."""
+    from tfdetect.core import plugins, registry
+
+    for known in (
+        registry.FRONT_ENDS, registry.BACKBONES, registry.HEADS, registry.MASK_HEADS,
+        registry.LOSSES, registry.AUGMENTATIONS,
+    ):  # fmt: skip
+        monkeypatch.setattr(known, "_entries", dict(known._entries))
+        monkeypatch.setattr(known, "_offered", None)
+    before = set(sys.modules)
+    monkeypatch.delenv(plugins.VARIABLE, raising=False)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(("tfdetect_plugin_", "outside_")):
+            del sys.modules[name]
+    os.environ.pop(plugins.VARIABLE, None)
+
+
 @pytest.fixture(scope="session")
 def mediapipe_model(tmp_path_factory):
     """Returns a function from names of MediaPipe's files to their paths, if they can be had."""

@@ -51,7 +51,7 @@ def check_whole(path, images):
 
 
 COMMANDS = {
-    "calibrate": ["--prior", "0.2"],
+    "calibrate": ["--cost", "5"],
     "evaluate": [],
     "export": [],
 }
@@ -83,7 +83,7 @@ def test_an_interrupted_command_leaves_the_run_as_it_was(command, run_copy, monk
     with monkeypatch.context() as patched:
         patched.setattr(broken, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            getattr(tfdetect, command)(folder, **({"prior": 0.2} if command == "calibrate" else {}))
+            getattr(tfdetect, command)(folder, **({"cost": 5} if command == "calibrate" else {}))
     assert digest(folder) == before
     assert sorted(os.listdir(folder.parent)) == ["small"]
 

@@ -167,8 +167,8 @@ def test_without_a_network_the_error_says_what_to_download(here, monkeypatch, ca
     for piece in ("kaggle.com/datasets/birdy654", "--data-dir", "TFDETECT_DATA"):
         assert piece in error
     code, _, error = call("train", [
-        "--dataset", "demo", "--set", "model.backbone=xception", "--set", "model.options={}",
-        "--set", "data.image_size=71", "--set", "model.weights=imagenet",
+        "--dataset", "demo", "--set", "model.backbone=mobilenetv3_small", "--set",
+        "model.options={}", "--set", "model.weights=imagenet",
     ], capsys)  # fmt: skip
     assert code == 2 and "Traceback" not in error
     assert "model.weights=none" in error

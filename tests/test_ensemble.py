@@ -258,7 +258,8 @@ def fuse(runs, output, *arguments):
     return open_run(output / "e")
 
 
-@pytest.mark.parametrize("name", ["stacked", pytest.param("fisher", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stacked", "fisher"])
 def test_an_ensemble_whose_validation_images_are_of_two_groups(trained, tmp_path, capsys, name):
     """As with the embedded demonstration, where two photographs validate."""
     rows = []

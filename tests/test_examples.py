@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import tfdetect
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -104,24 +107,18 @@ def test_script_predicts(workplace):
     assert "photo.png" in printed and "P(fake)" in printed
 
 
-def test_plugins_are_built_from_separate_files(workplace):
+def test_plugins_are_built_from_separate_files(registries):
     """A backbone; and a front-end, a head and an augmentation."""
-    program = (
-        "import sys, numpy, tfdetect\n"
-        "tfdetect.load_plugin(sys.argv[1])\n"
-        "assert 'tiny_convnet' in tfdetect.list_backbones()\n"
-        "model = tfdetect.create_detector('tiny_convnet', image_size=32,"
-        " overrides={'model.options.width': 4})\n"
-        "print(list(model(numpy.zeros([1, 32, 32, 3]))))\n"
-        "tfdetect.load_plugin(sys.argv[2])\n"
-        "model = tfdetect.create_detector('small_resnet', image_size=32, overrides={\n"
-        "    'model.front_end': 'laplacian', 'model.head': 'two_layers',\n"
-        "    'data.augment': [{'name': 'salt', 'fraction': 0.02}]})\n"
-        "print(list(model(numpy.zeros([1, 32, 32, 3]))))\n"
-    )
-    files = [EXAMPLES / "plugin_backbone.py", EXAMPLES / "plugin_parts.py"]
-    printed = execute(["-c", program, *files], workplace)
-    assert printed.splitlines() == ["['label']"] * 2
+    tfdetect.load_plugin(EXAMPLES / "plugin_backbone.py")
+    assert "tiny_convnet" in tfdetect.list_backbones()
+    chosen = {"model.options.width": 4}
+    model = tfdetect.create_detector("tiny_convnet", image_size=32, overrides=chosen)
+    assert list(model(np.zeros([1, 32, 32, 3]))) == ["label"]
+    tfdetect.load_plugin(EXAMPLES / "plugin_parts.py")
+    chosen = {"model.front_end": "laplacian", "model.head": "two_layers",
+              "data.augment": [{"name": "salt", "fraction": 0.02}]}  # fmt: skip
+    model = tfdetect.create_detector("small_resnet", image_size=32, overrides=chosen)
+    assert list(model(np.zeros([1, 32, 32, 3]))) == ["label"]
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ def test_a_stream_that_starts_later_gives_the_same_batches(folder_dataset):
     assert not np.array_equal(whole[0], whole[1]) and plain.count > 8
 
 
+@pytest.mark.slow
 def test_a_resumed_training_equals_an_uninterrupted_one(folder_dataset, tmp_path):
     overrides = [
         "data.augment=[{name: keras_cv, layer: GridMask, options: {ratio_factor: [0, 0.5]}}]",

@@ -98,24 +98,6 @@ print(json.dumps([str(run.path), row["p_fake"], detector.keras_model.get_layer("
 """
 
 
-@pytest.fixture
-def registries(monkeypatch):
-    """Registers nothing beyond a test."""
-    for known in (
-        registry.FRONT_ENDS, registry.BACKBONES, registry.HEADS, registry.MASK_HEADS,
-        registry.LOSSES, registry.AUGMENTATIONS,
-    ):  # fmt: skip
-        monkeypatch.setattr(known, "_entries", dict(known._entries))
-        monkeypatch.setattr(known, "_offered", None)
-    before = set(sys.modules)
-    monkeypatch.delenv(plugins.VARIABLE, raising=False)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith(("tfdetect_plugin_", "outside_")):
-            del sys.modules[name]
-    os.environ.pop(plugins.VARIABLE, None)
-
-
 def test_a_separate_script_trains_saves_loads_and_predicts(folder_dataset, tmp_path, registries):
     """All six kinds at once, in a process of its own; then a process without the plug-in."""
     plugin, script = tmp_path / "my_layers.py", tmp_path / "script.py"

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from conftest import train_small, write_images
+from conftest import train_small, write_dataset, write_images
 from PIL import Image
 
 from tfdetect.core.cli import run_command
@@ -44,6 +44,13 @@ def stream(name, batch_size=8, **settings):
 def small_pools(monkeypatch):
     """Several shards a pool, several pools a pass."""
     monkeypatch.setattr("tfdetect.data.sampling.POOL_BYTES", 70_000)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Small pictures as shards, for tests that only read them."""
+    base = tmp_path_factory.mktemp("prepared")
+    return prepare(write_dataset(base / "pictures"), base / "out")
 
 
 @pytest.fixture
@@ -121,8 +128,8 @@ def test_our_reader_sees_what_files_show(masked, tmp_path):
             assert np.array_equal(np.asarray(stored), np.asarray(Image.open(masked / path)))
 
 
-def test_each_pass_sees_every_image_once_in_a_new_order(folder_dataset, tmp_path, small_pools):
-    data = stream(prepare(folder_dataset, tmp_path / "out").folder, batch_size=1)
+def test_each_pass_sees_every_image_once_in_a_new_order(pictures, small_pools):
+    data = stream(pictures.folder, batch_size=1)
     source = data.examples.images
     assert len(source.shards) > 3 and source.lengths.sum() == data.count
     images = [x.numpy().tobytes() for x, _ in data.batches().take(2 * data.count)]
@@ -130,8 +137,8 @@ def test_each_pass_sees_every_image_once_in_a_new_order(folder_dataset, tmp_path
     assert len(set(first)) == data.count and set(first) == set(second) and first != second
 
 
-def test_labels_belong_to_their_images(folder_dataset, tmp_path, small_pools):
-    for x, y in stream(prepare(folder_dataset, tmp_path / "out").folder).batches().take(40):
+def test_labels_belong_to_their_images(pictures, small_pools):
+    for x, y in stream(pictures.folder).batches().take(40):
         checker = np.abs(np.diff(x, axis=2)).mean(axis=(1, 2, 3)) > 12
         assert np.array_equal(checker, y["label"][:, 0] == 1)
 
@@ -143,8 +150,8 @@ POLICY = [{"name": "flip"}, {"name": "warp", "rotation": 20}]
     {"augment": POLICY, "balance": "sample"},
     pytest.param({"resize": "window_tile", "image_size": 16}, marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_goes_on_from_any_step(folder_dataset, tmp_path, small_pools, settings, monkeypatch):
-    data = stream(prepare(folder_dataset, tmp_path / "out").folder, **settings)
+def test_goes_on_from_any_step(pictures, small_pools, settings, monkeypatch):
+    data = stream(pictures.folder, **settings)
     whole = [x.numpy() for x, _ in data.batches().take(40)]
     monkeypatch.setattr("tfdetect.data.training_stream.WORKERS", 5)
     for start in (1, 11, 26, 37):
@@ -160,23 +167,21 @@ def test_balanced_sampling(tmp_path, small_pools):
     assert abs(labels.mean() - 0.5) < 0.03
 
 
-def test_a_run_on_shards_is_a_run(folder_dataset, tmp_path, small_pools):
-    done = prepare(folder_dataset, tmp_path / "out")
-    run = train_small(done.folder, tmp_path / "runs", ["data.cache=none", "training.epochs=4"])
+def test_a_run_on_shards_is_a_run(pictures, tmp_path, small_pools):
+    run = train_small(pictures.folder, tmp_path / "runs", ["data.cache=none", "training.epochs=4"])
     assert run.results["test"]["metrics"]["accuracy"]["value"] > 0.9
     assert (run.path / "report.html").is_file()
     table = pq.read_table(run.path / "predictions/test.parquet")
     assert table.num_rows == 32 and table["error"].null_count == 32
     spec, roots, _ = evaluation_data(run, None, None, None, None)
-    assert roots == {"pictures": done.folder} and spec.shards
+    assert roots == {"pictures": pictures.folder} and spec.shards
 
 
 def bytes_of(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.tfrecord*")}
 
 
-def test_interrupted_it_goes_on_to_the_same_shards(folder_dataset, tmp_path, monkeypatch):
-    whole = prepare(folder_dataset, tmp_path / "whole")
+def test_interrupted_it_goes_on_to_the_same_shards(pictures, folder_dataset, tmp_path, monkeypatch):
     real, calls = ShardWriter.write, []
 
     def fails_at_the_fourth(self, *args):
@@ -188,14 +193,14 @@ def test_interrupted_it_goes_on_to_the_same_shards(folder_dataset, tmp_path, mon
     monkeypatch.setattr(ShardWriter, "write", fails_at_the_fourth)
     with pytest.raises(UserError, match="No space left on device.*to continue"):
         prepare(folder_dataset, tmp_path / "cut")
-    assert not whole.folder.parents[1].with_name("cut").joinpath("pictures/1.0.0").exists()
+    assert not (tmp_path / "cut/pictures/1.0.0").exists()
     monkeypatch.setattr(ShardWriter, "write", real)
     done = prepare(folder_dataset, tmp_path / "cut")
-    assert 0 < done.written < done.shards == whole.shards
+    assert 0 < done.written < done.shards == pictures.shards
     for record in tf.data.TFRecordDataset(sorted(map(str, done.folder.glob("*.tfrecord*")))):
         example = tf.train.Example.FromString(record.numpy())  # not in a process's own order
         assert example.SerializeToString(deterministic=True) == record.numpy()
-    assert bytes_of(done.folder) == bytes_of(whole.folder)
+    assert bytes_of(done.folder) == bytes_of(pictures.folder)
 
 
 def test_damaged_shards_are_refused_and_fixed(folder_dataset, tmp_path):

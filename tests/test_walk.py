@@ -39,7 +39,7 @@ class Walk:
 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys):
-    """The default test leaves out the commands that train a second kind of detector or many."""
+    """The default test leaves out fusing, and what trains a second kind of detector or many."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("tfdetect.data.demo.PAIRS", 24)  # the same photographs, fewer crops
@@ -57,7 +57,7 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     rows = walk.json("predict", "saved_models/demo", image, "--at", "balanced", "--prior", "0.1")
     assert 0 <= rows[0]["p_fake"] <= 1
 
-    # A second run, compared and fused with the first.
+    # A second run, compared with the first.
     second = walk.json("train", "--dataset", "demo", "--name", "second", "--set", "seed=1",
                        "--set", "training.export=[]", *SHORT)  # fmt: skip
     assert second["status"] == "complete" and 0 <= second["test"]["auc"]["value"] <= 1
@@ -67,9 +67,6 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     found = walk.json("calibrate", "saved_models/second", "--abstention-error", "0.2",
                       "--no-images")  # fmt: skip
     assert "test" in found
-    walk("ensemble", "saved_models/demo", "saved_models/second", "--fusion", "mean")
-    assert Path("saved_models/ensemble/fusion.html").is_file()
-    walk("predict", "saved_models/ensemble", image)
     walk("explain", "saved_models/demo", "--count", "2")
     walk("export", "saved_models/demo", "--format", "saved_model")
     assert Path("saved_models/demo/saved_model/saved_model.pb").is_file()
@@ -103,8 +100,13 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     walk("launch", "--workers", "2", "--", "evaluate", code=2)
     walk("extract-faces", "videos", "--output", "faces", code=2)
     if not whole:
-        assert set(COMMANDS) - walk.called == {"matrix", "search", "study"}
+        assert set(COMMANDS) - walk.called == {"ensemble", "matrix", "search", "study"}
         return
+
+    # Fused with the first.
+    walk("ensemble", "saved_models/demo", "saved_models/second", "--fusion", "mean")
+    assert Path("saved_models/ensemble/fusion.html").is_file()
+    walk("predict", "saved_models/ensemble", image)
 
     # Where an image was altered.
     settings = [part for text in LOCALIZER for part in ("--set", text)]

@@ -30,7 +30,7 @@ from tfdetect.core.text import user_path
 VARIABLE = "TFDETECT_PLUGINS"
 
 
-def load_plugin(source: str) -> str:
+def load_plugin(source: str | os.PathLike[str]) -> str:
     """Import a plug-in, once per process; processes that are started from here know it, too.
 
     Args:
@@ -42,7 +42,7 @@ def load_plugin(source: str) -> str:
     Raises:
         UserError: there is no such file or module.
     """
-    identity = _identity(source)
+    identity = _identity(os.fspath(source))
     if not is_loaded(identity):
         _import(identity)
     listed = _listed()

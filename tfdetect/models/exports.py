@@ -375,7 +375,7 @@ def _garbage_collected_often() -> Iterator[None]:
     gc.collect()
     if not has_frozen:
         gc.freeze()
-    gc.set_threshold(1000, 5, 2)
+    gc.set_threshold(200, 2, 1)
     try:
         yield
     finally:

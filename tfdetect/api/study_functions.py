@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.api.arguments import Log, Overrides, checked, gpus_of, plan_of, writing_on
+from tfdetect.api.arguments import (
+    Log,
+    Overrides,
+    checked,
+    gpus_of,
+    override_texts,
+    plan_of,
+    writing_on,
+)
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import override
@@ -89,7 +97,7 @@ def learning_curve(
     _check_counts(points=(points, 2), seeds=(seeds, 1))
     if equal_images and by == "images":
         raise UserError("--equal-images is for --by generator, dataset or a regular expression.")
-    plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic)
+    plan = _plan_of(dataset, experiment, model, overrides, data_dir, authentic)
     folder, devices = _begin("learning-curve", plan, output, name, gpus, gpu_memory_limit)
     from tfdetect.data.plan import find_data
     from tfdetect.generalization.learning_curve import make_subsets, measure_curve
@@ -161,7 +169,7 @@ def compare_variants(
     _check_counts(seeds=(seeds, 1))
     texts = [vary] if isinstance(vary, str) else list(vary)
     variants = split_variants(texts)
-    plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic)
+    plan = _plan_of(dataset, experiment, model, overrides, data_dir, authentic)
     numbers = [plan.experiment.seed + number for number in range(seeds)]
     trainings = plan_variants(plan, variants, numbers)
     folder, devices = _begin("variants", plan, output, name, gpus, gpu_memory_limit)
@@ -251,7 +259,7 @@ def matrix(
     Raises:
         UserError: the data have fewer than two parts, or the folder holds other runs.
     """
-    plan = plan_of(dataset, experiment, model, overrides, data_dir, authentic)
+    plan = _plan_of(dataset, experiment, model, overrides, data_dir, authentic)
     if published:
         from tfdetect.generalization.published_tables import read_published
 
@@ -307,6 +315,15 @@ def cluster_generators(
 
     check_writable(user_path(output))
     return write_clusters(str(matrix), user_path(output))
+
+
+def _plan_of(
+    dataset: str | Path | None, experiment: str | Path | None, model: str | None,
+    overrides: Overrides, data_dir: str | Path | None, authentic: str | None,
+) -> Plan:  # fmt: skip
+    """Resolve the arguments of trainings that are compared: by default none is exported."""
+    texts = ["training.export=[]", *override_texts(overrides)]
+    return plan_of(dataset, experiment, model, texts, data_dir, authentic)
 
 
 def _with(plan: Plan, setting: str) -> Plan:

@@ -498,7 +498,7 @@ def test_the_best_experiment_is_retrained(folder_dataset, tmp_path, space):
     from tfdetect.core.run import open_run
 
     retrained = open_run(tmp_path / "s-best")
-    assert retrained.info["epochs"] == 2 and "test" in retrained.results
+    assert retrained.info.epochs == 2 and "test" in retrained.results
     again = run(space, folder_dataset, tmp_path, *arguments)
     assert again.returncode == 0 and "s-best" in again.stdout
 

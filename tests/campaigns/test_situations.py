@@ -38,7 +38,7 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("situations")
     for name, fake in (("real", 0), ("fake", 1)):
         write_images(root / "data" / name, 60, fake)
-    return train_small(root / "data", root, name="judge").path
+    return train_small(root / "data", root, ["training.epochs=15"], name="judge").path
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_labels_of_numbers_are_asked_for_by_every_command(answers, run, tmp_path
         assert "Authentic: 1 (by --authentic or --label). Fake: 0." in found[-1], command
     result = json.loads(answers("evaluate", run, "--dataset", root, "--authentic", "1", "--json",
                                 "--no-images")[1])  # fmt: skip
-    assert result["test"]["metrics"]["accuracy"]["value"] > 0.9  # and not below 0.1
+    assert result["all"]["metrics"]["auc"]["value"] > 0.9  # and not below 0.1
 
 
 def test_files_of_all_kinds_add_up(answers, run, tmp_path):

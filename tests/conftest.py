@@ -104,6 +104,7 @@ def _grown():
 def _collect_garbage():
     """Models and their functions are garbage in cycles, of hundreds of megabytes."""
     global _after_collection
+    tf.random.set_seed(0)  # forgets the prepared functions, and what they keep
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)

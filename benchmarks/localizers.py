@@ -187,7 +187,7 @@ def border_ious(run: Path, manifest: Path, width: int) -> tuple:
 
     import_tensorflow()
     from tfdetect.core.run import open_run
-    from tfdetect.data.plan import find_data, make_plan
+    from tfdetect.data.plan import make_plan, read_data, roots_of
     from tfdetect.data.sources import image_source
     from tfdetect.evaluation.evaluate_run import mask_truth
     from tfdetect.evaluation.intervals import mean_interval
@@ -206,7 +206,8 @@ def border_ious(run: Path, manifest: Path, width: int) -> tuple:
             ])  # fmt: skip
 
     opened = open_run(run)
-    catalog = find_data(make_plan(str(manifest)), progress=False)
+    plan = make_plan(str(manifest))
+    catalog = read_data(plan.spec, roots_of(plan), progress=False)
     rows = catalog.table.filter(catalog.table["mask"].is_valid())
     predict_source(opened, load_detector(opened), image_source(catalog, rows),
                    truth=mask_truth(catalog, rows), on_mask=measure, progress=False)  # fmt: skip

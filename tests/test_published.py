@@ -32,7 +32,9 @@ from tfdetect.training.mask_losses import MaskCriterion
 
 NAMES = sorted(published())
 # Sides that are quick, other than the native ones.
-SMALL = {"swin_t": 224, "f3net": 142, "f3net_faces": 142, "f3net_faces_masks": 142}
+SMALL = {
+    "swin_t": 224, "f3net": 142, "f3net_faces": 142, "f3net_faces_masks": 142, "ladeda": 32,
+}  # fmt: skip
 # What makes learning quick.
 QUICK = {"ssp": ["model.front_end_options.output=64"]}
 

@@ -175,7 +175,7 @@ def test_a_lock_that_is_given_back_leaves_no_file(tmp_path):
 
 # A command that leaves something in every place, says so, and waits to be ended.
 WAITS = """
-import pathlib, sys, tempfile, time
+import pathlib, signal, sys, tempfile, time
 from tfdetect.core.cli import run_command
 from tfdetect.core.files import staged
 from tfdetect.core.process_pool import process_pool
@@ -188,6 +188,7 @@ def main(argv):
         pool.submit(print, "begun", flush=True)
         time.sleep(60)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 sys.exit(run_command(main, []))
 """
 

@@ -14,9 +14,11 @@ SIZES = {
     **{name: (size, options) for name, (size, options) in REDUCED.items()},
     **{name: (size, {}) for name, size in FULL.items()},
     **{name: (max(BACKBONES[name].min_size, 64), {}) for name in NETWORKS},
+    "nixnet": (64, {"size": 40}),
     **{name: (28, {**LAYOUT, "patch_size": 14}) for name in ("clip", "dinov2")},
     **{name: (32, {**LAYOUT, "patch_size": 16}) for name in ("siglip", "dinov3")},
 }
+SETTINGS = {"nixnet": {"front_end": "srm", "with_pixels": "true"}}  # what else a network needs
 # The pairs that docs/guides/deployment.md names, by backbone: formats, and the reason in a word.
 CANNOT = {
     "gramnet": (("onnx_float16",), "differs by nan"),  # its products leave half precision
@@ -31,7 +33,8 @@ CANNOT = {
 def test_every_backbone_in_every_format(backbone, tmp_path):
     size, options = SIZES[backbone]
     run = run_at(tmp_path, side=size)
-    save_detector(detector(backbone, size, options), run.model_path)
+    network = detector(backbone, size, options, **SETTINGS.get(backbone, {}))
+    save_detector(network, run.model_path)
     refused, reason = CANNOT.get(backbone, ((), ""))
     for name, form in exports.FORMATS.items():
         if name.startswith("saved_model"):  # test_models.py

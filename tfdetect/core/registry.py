@@ -332,7 +332,7 @@ BACKBONES = Registry(
             f"{_MODELS}.segmentation_backbones:deeplabv3_resnet50", {}, 64, 32, **_IMAGENET
         ),
         "segformer_b0": BackboneEntry(
-            f"{_MODELS}.segmentation_backbones:segformer_b0", {}, 32, 32, **_IMAGENET
+            f"{_MODELS}.segmentation_backbones:segformer_b0", {}, 64, 32, **_IMAGENET
         ),
         "clip": BackboneEntry(f"{_NETWORKS}.encoders:clip", {}, 28, **_CLIP),
         "siglip": BackboneEntry(f"{_NETWORKS}.encoders:siglip", {}, 32, 16),

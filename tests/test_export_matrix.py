@@ -24,6 +24,7 @@ CANNOT = {
     "gramnet": (("onnx_float16",), "differs by nan"),  # its products leave half precision
     "graftnet": (("litert", "litert_float16", "litert_int8", "openvino"), "Cannot export"),
     "dinov3": (("openvino",), "Cannot export"),
+    "segformer_b0": (("onnx", "onnx_float16", "openvino"), "Cannot export"),
     "f3net": (("litert", "litert_float16", "litert_int8", "openvino"), "Cannot export"),
 }
 

@@ -93,7 +93,10 @@ def test_the_other_half_and_other_networks(tmp_path):
     write(decoder, halves(width=6)[1] | {"1.weight": states[1]["1.weight"]})
     with pytest.raises(UserError, match="no tiny autoencoder"):
         Autoencoder.load(decoder)
+    with pytest.raises(UserError, match="is not a saved autoencoder"):
+        Autoencoder.load(decoder.rename(tmp_path / "autoencoder.safetensors"))
     encoder.unlink()
+    write(decoder, states[1])
     with pytest.raises(UserError, match="taetest_encoder"):
         Autoencoder.load(decoder)
 

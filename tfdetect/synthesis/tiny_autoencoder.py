@@ -6,6 +6,7 @@ million parameters together. They are published as pairs of files with PyTorch's
 the network follows from these names and shapes.
 """
 
+import re
 from pathlib import Path
 
 import keras
@@ -20,11 +21,12 @@ MULTIPLE = 8  # the sides of the network's inputs must be divisible by this
 _LATENT_LIMIT = 3.0  # codes are squashed to plus and minus this
 _GROUPS, _EPSILON = 4, 1e-5  # of the normalization in some blocks
 _HALVES = ("encoder", "decoder")
+_HALF = re.compile(r"(?<![a-z])(encoder|decoder)")  # of "taesd_encoder", not of "autoencoder"
 
 
 def is_tiny(file: Path) -> bool:
     """Whether a file's name says that it is half of a tiny autoencoder."""
-    return file.suffix in (".safetensors", ".pth") and any(half in file.stem for half in _HALVES)
+    return file.suffix in (".safetensors", ".pth") and _HALF.search(file.name) is not None
 
 
 def load_tiny(file: Path) -> keras.Model:
@@ -38,10 +40,7 @@ def load_tiny(file: Path) -> keras.Model:
     Raises:
         UserError: One of the two files is missing, cannot be read or contains another network.
     """
-    given = next(half for half in _HALVES if half in file.stem)
-    encoder, decoder = (
-        _Tensors(file.with_name(half.join(file.name.rsplit(given, 1)))) for half in _HALVES
-    )
+    encoder, decoder = (_Tensors(file.with_name(_HALF.sub(half, file.name))) for half in _HALVES)
     inputs = keras.Input((None, None, 3))
     try:
         codes = _encode(layers.Rescaling(1 / 255)(inputs), encoder)

@@ -114,7 +114,8 @@ def run(args, count):
 
 def result(code, printed, error, count):
     if code:
-        sys.exit(f"{count} devices: {error.strip().splitlines()[-1]}")
+        said = error.strip().splitlines() or ["no message"]
+        sys.exit(f"{count} devices: exit status {code}: {said[-1]}")
     speed, weights = printed.split()[-2:]
     return float(speed), int(weights)
 

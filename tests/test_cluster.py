@@ -464,6 +464,27 @@ def test_a_worker_that_is_cut_off_ends_all(folder_dataset, tmp_path):
         subprocess.run(["ip", "netns", "del", "tfdetect-test"])
 
 
+def test_a_model_is_built_without_reading_a_batch():
+    """TensorFlow may end with a segmentation fault where a started iterator is given up."""
+    import keras
+    import tensorflow as tf
+
+    from tfdetect.training.workers import prepare_model
+
+    class Unread:
+        def _get_iterator(self):
+            return tf.data.Dataset.from_tensors((tf.zeros([4, 3]), tf.zeros([4, 1])))
+
+        def __iter__(self):
+            raise AssertionError("a batch was read")
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    prepare_model(model)
+    model._maybe_symbolic_build(iterator=Unread())
+    assert model.input_shape == (4, 3) and model._compile_metrics.built and model.optimizer.built
+
+
 @pytest.mark.slow
 def test_keras_still_needs_the_two_overrides(folder_dataset, tmp_path):
     """When this fails, Keras has fixed issue 20585: `prepare_model` and the reduction can go."""

@@ -197,15 +197,17 @@ def prepare_model(model: keras.Model) -> None:
 
 
 def _symbolic_build(model: keras.Model, iterator: Any = None, data_batch: Any = None) -> None:
-    """Build from the first replica's part of a batch, where Keras would average the parts."""
-    strategy = model.distribute_strategy
+    """Build from the shapes of the first replica's part of a batch.
+
+    Keras would read a batch, average the replicas' parts, and give the iterator up: TensorFlow ends
+    with a segmentation fault where one is given up while batches are still being fetched.
+    """
     if iterator is not None:
-        for _, _, batches in iterator:
-            data_batch = tf.nest.map_structure(
-                lambda x: strategy.experimental_local_results(x)[0], next(batches)
-            )
-            break
-    with strategy.scope():
+        data_batch = tf.nest.map_structure(
+            lambda spec: spec._value_specs[0] if hasattr(spec, "_value_specs") else spec,
+            iterator._get_iterator().element_spec,
+        )
+    with model.distribute_strategy.scope():
         model._symbolic_build(data_batch=data_batch)
 
 

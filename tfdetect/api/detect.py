@@ -48,8 +48,8 @@ class Predictions(Sequence[dict[str, Any]]):
       that is not known. Outside of them a verdict says little.
     - `domain_reasons`: in what it is unlike them: `size`, `format`, `features`; "" in nothing.
     - `feature_distance`: how far its features are from theirs (about 1 for training images).
-    - `duplicate_of_train`: whether the detector was trained on this image or a copy of it; None
-      where the run keeps no hashes of its training images.
+    - `duplicate_of_train`: whether this image or a copy of it is among the detector's training or
+      validation images; None where the run keeps no hashes of them.
     - `altered_fraction`: fraction of pixels with P(altered) of at least 0.5, 0 where P(fake) is
       below the detector's mask threshold; only from detectors that predict masks.
     - `copied_fraction`: fraction of pixels in regions that are copies of other regions; only where

@@ -231,20 +231,26 @@ def _called(run: Run, p: float, threshold: float) -> str:
     return "fake" if is_fake(p, threshold) else "authentic"
 
 
+# How a verdict is drawn, with a shape for readers who see no colors.
+_CALLED = {
+    "fake": (RED, "o", "Red circles are called fake."),
+    "authentic": (GREEN, "s", "Green squares are called authentic."),
+    "inconclusive": (GRAY, "D", "Gray diamonds are inconclusive."),
+}
+
+
 def _reencoding_figure(run: Run, found: Examination) -> Picture:
     """Draw P(fake) of the image and of each re-encoded copy."""
     names = ["unchanged", *map(wording.reencoding, found.reencoded)]
     values = [found.row["p_fake"], *found.reencoded.values()]
     figure = Figure(figsize=(6, 0.28 * len(names) + 1.0), layout="constrained")
     axes = figure.add_subplot()
-    fake = is_fake(values, run.threshold)
-    colors = [RED if each else GREEN for each in fake]
+    called = [_called(run, value, run.threshold) for value in values]
     at = np.arange(len(names))[::-1]
-    axes.hlines(at, 0, values, color=colors, linewidth=1)
-    for label, marker in ((True, "o"), (False, "s")):  # shapes for readers who see no colors
-        chosen = [i for i, each in enumerate(fake) if each == label]
-        axes.scatter([values[i] for i in chosen], at[chosen], marker=marker, zorder=3,
-                     color=RED if label else GREEN)  # fmt: skip
+    axes.hlines(at, 0, values, color=[_CALLED[each][0] for each in called], linewidth=1)
+    for each, (color, marker, _) in _CALLED.items():
+        chosen = [i for i, other in enumerate(called) if other == each]
+        axes.scatter([values[i] for i in chosen], at[chosen], marker=marker, zorder=3, color=color)
     axes.axvline(run.threshold, color=GRAY, linestyle="--", linewidth=1)
     axes.annotate("fake from here", (run.threshold, len(names) - 0.45), fontsize=9, color="#444444",
                   ha="center", va="bottom", annotation_clip=False)  # fmt: skip
@@ -257,7 +263,9 @@ def _reencoding_figure(run: Run, found: Examination) -> Picture:
         figure,
         f"The score of the image and of {len(found.reencoded)} re-encoded copies, of which {same} "
         "get the same verdict",
-        "Score after re-encoding", "Red circles are called fake, green squares authentic.",
+        "Score after re-encoding", " ".join(
+            shown for each, (_, _, shown) in _CALLED.items() if each in called
+        ),
     )  # fmt: skip
 
 

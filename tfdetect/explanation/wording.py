@@ -124,7 +124,9 @@ def mask_sentence(run: Run, found: Examination) -> str:
     """Return what the marked pixels mean."""
     fraction = found.row.get("altered_fraction") or 0.0
     if fraction == 0:
-        return "No pixel is marked as altered."
+        copies = found.evidence.copies
+        also = " Copied regions are shown below." if copies is not None and copies.found else ""
+        return f"The detector marks no pixel as altered.{also}"
     if found.row["verdict"] == run.class_names[0] or found.row["inconclusive"]:
         return (
             f"{percent(fraction)} of the pixels are marked. Such marks are found on authentic "

@@ -366,7 +366,10 @@ def _detector(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
         says = "altered"
     finding = f"{run.name}: {words.headline}. {' '.join(words.lines)}"
     if row.get("duplicate_of_train"):
-        finding += " It was trained on this very image, so this says nothing about new images."
+        finding += (
+            " It was trained, or chosen by validation, on this very image, so this says nothing "
+            "about new images."
+        )
     return EvidenceLine("detector", TITLES["detector"], finding, _measured(run), says)
 
 

@@ -383,9 +383,12 @@ def test_calibrated_on_other_images_as_a_platform_would(shared_run, tmp_path):
     shutil.copytree(run.path, copy)
     shutil.copytree(root / "train", other)
     arguments = [str(copy), "--dataset", str(other), "--split", "all"]
+    arguments += ["--method", "temperature"]
     assert run_command(calibrate_command, arguments) == 0
-    info = open_run(copy).info
+    info, card = open_run(copy).info, (copy / "model_card.md").read_text()
     assert info.operating_points["fpr_5"].fpr <= 0.05
+    assert info.calibration.dataset == "mine" and "images of mine" in card
+    assert "before the run was calibrated on mine" in card  # the figures are of its own images
     assert (copy / "evaluations/mine/metrics.json").is_file()
 
 

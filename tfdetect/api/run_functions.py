@@ -29,7 +29,7 @@ from tfdetect.core.run import Metric, Run, metrics_of, open_run
 from tfdetect.core.run_writer import evaluating, updating, write_info
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.storage import fetched
-from tfdetect.core.text import MAX_NAME_BYTES, file_name, user_path
+from tfdetect.core.text import MAX_NAME_BYTES, file_name, shell_command, user_path
 
 if TYPE_CHECKING:
     from tfdetect.core.spec import DatasetSpec
@@ -305,6 +305,7 @@ def calibrate(
     from tfdetect.data.plan import is_own_dataset
     from tfdetect.evaluation.calibrate_run import CalibrationSettings, check_for_authentic_images
     from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.evaluation.model_card import model_card
     from tfdetect.models.exports import export_finished_run, exported_formats
     from tfdetect.models.saving import load_detector
 
@@ -329,6 +330,13 @@ def calibrate(
         )  # fmt: skip
         if evaluation.run.info != run.info:
             write_info(evaluation.run)
+            if settings.dataset and (staged.path / "model_card.md").is_file():
+                card = model_card(evaluation.run, run.results, calibrated_since=spec.name)
+                write_text(staged.path / "model_card.md", card)
+                log(
+                    f"{run.name}: its own report and metrics were measured before this "
+                    f"calibration; measure them anew with: {shell_command('evaluate', run.path)}"
+                )
             export_finished_run(evaluation.run, exported_formats(run), detector)
     return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
 

@@ -55,6 +55,7 @@ class Calibration(Document):
         images: number of images that it was fitted on.
         fake_fraction: fraction of fakes among them.
         log_loss: before and after the calibration, in nats, on these images.
+        dataset: name of these images where they are not the run's own validation images.
     """
 
     method: Literal["temperature", "platt", "isotonic", "shift"]
@@ -64,6 +65,7 @@ class Calibration(Document):
     images: int = Field(ge=1)
     fake_fraction: float = Field(gt=0, lt=1)
     log_loss: tuple[float, float]
+    dataset: str = ""
 
 
 class OperatingPoint(Document):

@@ -117,7 +117,7 @@ def calibrate_run(
         fitted = choose_calibration(logits, fake, np.array(groups)[readable], settings.method)
         log(
             f"calibration: {fitted.method}, log-loss {fitted.log_loss[0]:.4f} before, "
-            f"{fitted.log_loss[1]:.4f} after"
+            f"{fitted.log_loss[1]:.4f} after, on the images that it was fitted on"
             if fitted
             else "calibration: none, because no method improves the log-loss or there are too few "
             "images; P(fake) is an uncalibrated score"
@@ -126,6 +126,7 @@ def calibrate_run(
     if fitted is not None:
         given = settings.prior
         prior = fitted.fake_fraction if isinstance(given, str) else given
+        fitted = fitted.model_copy(update={"dataset": settings.dataset})
     run = uncalibrated(run).with_info(calibration=fitted, prior=prior, adaptation=None)
     p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
     points = operating_points(p, fake, settings.cost, prior or DEFAULT_PRIOR)

@@ -16,12 +16,13 @@ from tfdetect.evaluation.run_description import (
 from tfdetect.evaluation.summary import TITLES, summary
 
 
-def model_card(run: Run, results: dict[str, Any]) -> str:
+def model_card(run: Run, results: dict[str, Any], calibrated_since: str = "") -> str:
     """Return the model card.
 
     Args:
         run: the run.
         results: the content of metrics.json.
+        calibrated_since: name of the images on which the run was calibrated after these results.
     """
     views = "; ".join(f"{v.size[0]} x {v.size[1]} pixels (policy: {v.policy})" for v in run.views)
     about = "" if run.is_ensemble else run.experiment().description
@@ -37,6 +38,7 @@ def model_card(run: Run, results: dict[str, Any]) -> str:
         "## Training data",
         _training_data(run),
         "## Evaluation",
+        *_outdated(run, calibrated_since),
         _evaluation(results),
         *_gain_and_forgetting(run),
         "## Limitations",
@@ -69,6 +71,15 @@ def _training_data(run: Run) -> str:
         lines.append(f"- shorter side: {low} to {high} pixels, median {middle}")
     lines += [f"- warning: {warning}" for warning in data.warnings]
     return "\n".join(lines)
+
+
+def _outdated(run: Run, calibrated_since: str) -> list[str]:
+    if not calibrated_since:
+        return []
+    return [
+        f"These figures were measured before the run was calibrated on {calibrated_since}. Measure "
+        f"them anew with: `{shell_command('evaluate', run.name)}`"
+    ]
 
 
 def _evaluation(results: dict[str, Any]) -> str:

@@ -29,19 +29,26 @@ def calibration_sentence(run: Run) -> str:
             "needs at least 20 validation images of each class, and must improve the log-loss."
         )
     return (
-        f"P(fake) is calibrated ({fitted.method}) on {fitted.images:,} validation images, of which "
+        f"P(fake) is calibrated ({fitted.method}) on {fitted.images:,} {_images(run)}, of which "
         f"{fitted.fake_fraction:.0%} are fake. It assumes that {prior:.0%} of the images that the "
         "detector is asked about are fake: where fakes are rarer, it is too high, unless --prior "
-        "says which fraction to expect. On images unlike the validation images it is not "
-        "calibrated."
+        "says which fraction to expect. On images unlike these it is not calibrated."
     )
+
+
+def _images(run: Run) -> str:
+    """Return on which images the run was calibrated."""
+    fitted = run.info.calibration
+    return f"images of {fitted.dataset}" if fitted and fitted.dataset else "validation images"
 
 
 def chosen_on(run: Run) -> str:
     """Return on what thresholds and abstention band were chosen; "validation" in older runs."""
+    fitted = run.info.calibration
+    where = fitted.dataset if fitted and fitted.dataset else "validation"
     for point in run.info.operating_points.values():
         if point.authentic and point.fakes:
-            return f"{point.authentic:,} authentic images and {point.fakes:,} fakes of validation"
+            return f"{point.authentic:,} authentic images and {point.fakes:,} fakes of {where}"
     return "validation"
 
 

@@ -91,7 +91,7 @@ def ours(name, task, side, folder):
     import_tensorflow()
 
     from tfdetect.data.plan import find_data, make_plan
-    from tfdetect.data.prepare_dataset import prepare_dataset
+    from tfdetect.data.prepare_dataset import write_shards
     from tfdetect.data.shard_writer import Copies
     from tfdetect.data.training_stream import training_data
 
@@ -102,7 +102,7 @@ def ours(name, task, side, folder):
     plan = make_plan(str(folder), "small_images", settings)
     if name == "shards":
         target = Path(tempfile.mkdtemp(dir=folder.parent))
-        done = prepare_dataset(plan, target, Copies(), 32 * 2**20, cores())
+        done = write_shards(find_data(plan), plan.spec, target, Copies(), 32 * 2**20, cores())
         plan = make_plan(str(done.folder), "small_images", settings)
     catalog = find_data(plan, progress=False)
     data = training_data(catalog, catalog.split("train"), plan.experiment.data, 2, BATCH, 0)

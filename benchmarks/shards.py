@@ -20,7 +20,7 @@ import_tensorflow()
 
 from tfdetect.core.experiment import Data
 from tfdetect.data.plan import find_data, make_plan
-from tfdetect.data.prepare_dataset import prepare_dataset
+from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies
 from tfdetect.data.training_stream import training_data
 
@@ -38,7 +38,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         plan = make_plan(args.dataset, data_dir=args.data)
         start = time.perf_counter()
-        done = prepare_dataset(plan, Path(folder), Copies(), 32 * 2**20, os.cpu_count())
+        catalog, cores = find_data(plan), os.cpu_count()
+        done = write_shards(catalog, plan.spec, Path(folder), Copies(), 32 * 2**20, cores)
         print(f"prepared {done.images:,} images in {time.perf_counter() - start:.0f} s")
         shards = make_plan(str(done.folder))
         streams = {}

@@ -120,7 +120,8 @@ def test_options_change_verdicts_and_not_the_run(shared_run):
     path = sorted(Path(root, "test", "fake").glob("*.png"))[0]
     before = (run.path / "run.json").read_bytes()
     fitted = Calibration(method="temperature", images=10, fake_fraction=0.5, log_loss=(1, 1))
-    detector = tfdetect.load(run.with_calibration(fitted, 0.5, {}, None, 0.5))
+    given = {"operating_points": {}, "abstention_band": None, "threshold": 0.5}
+    detector = tfdetect.load(run.with_info(calibration=fitted, prior=0.5, **given))
     usual = detector.predict(path, progress=False)[0]
     never, rare = detector.with_options(threshold=1.0), detector.with_options(prior=0.01)
     assert never.keras_model is detector.keras_model

@@ -19,7 +19,7 @@ from tfdetect.__main__ import COMMANDS, main
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data import demo
-from tfdetect.data.locate import locate
+from tfdetect.data.locate import find_roots, locate
 
 
 def run(*arguments, cwd=None, **environment):
@@ -205,6 +205,10 @@ def test_data_are_looked_for_in_order(tmp_path, monkeypatch, folder_dataset):
     assert locate(spec) == tmp_path / "datasets" / "pictures"
     with pytest.raises(UserError, match="does not contain the dataset"):
         locate(spec, tmp_path / "datasets" / "pictures" / "test" / "real")
+    known = {"pictures": folder_dataset}
+    assert find_roots(spec, known, None) == find_roots(spec, known, folder_dataset.parent) == known
+    with pytest.raises(UserError, match=f"is in {folder_dataset}. Leave --data-dir out"):
+        find_roots(spec, known, tmp_path / "datasets")
 
 
 def test_demo_is_split_by_photograph(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Published weights: the same scores as a forward pass written with PyTorch's functions."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_model, override
 from tfdetect.core.run import open_run
+from tfdetect.evaluation.model_card import model_card
 from tfdetect.models.convert_run import convert_run, is_matched_by_order
 from tfdetect.models.saving import load_detector
 from tfdetect.models.weights import convertible
@@ -498,6 +500,10 @@ def test_what_went_where_can_be_read_and_changed(tmp_path, capsys):
     order = sorted(state, key=lambda key: (key.startswith(("inner_", "gram_")), key[::-1]))
     run = converted("gramnet", {key: state[key] for key in order}, tmp_path)
     assert is_matched_by_order(run)
+    file = tmp_path / "weights.pth"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert run.info.published_weights.model_dump() == {"file": file.name, "sha256": digest}
+    assert f"- published weights: weights.pth (SHA-256 {digest})" in model_card(run, {})
     table = (run.path / "conversion.csv").read_text()
     right = tmp_path / "right.csv"
     lines = [line.rsplit(",", 1)[0] for line in table.splitlines()]

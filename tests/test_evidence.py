@@ -14,6 +14,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import MaskPrediction
+from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
 from tfdetect.forensics.copies import find_copies, find_copies_in_file
 from tfdetect.forensics.evidence import RULE, error_rates, evidence, printed
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
@@ -212,7 +213,7 @@ def test_the_headline_follows_the_rule(photo, detector, monkeypatch):
     assert headline(plain)[0] == "inconclusive"
     assert headline(plain, row(0.9, inconclusive=True))[0] == "inconclusive"
     assert headline(plain, row(0.9, in_domain=False))[0] == "inconclusive"
-    uncalibrated = detector.with_calibration(None, None, {}, None, 0.5)
+    uncalibrated = uncalibrated_of(detector).with_threshold(0.5)
     assert headline(plain, row(0.9), run=uncalibrated)[0] == "inconclusive"
     assert headline(declared, row(0.1))[0] == "declared"
     assert "without a signature" in headline(declared, row(0.1))[1]

@@ -17,6 +17,7 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import write_info
+from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
 from tfdetect.evaluation.verdict_words import percent, verdict_words
 from tfdetect.explain import main as explain_command
 from tfdetect.explanation import image_page
@@ -491,6 +492,6 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     assert "saved as JPEG, quality 75, shared 2 times" in page
     assert page.index("Looks fake") < page.index("What the probability means")
     assert 'alt="' in page and 'alt=""' not in page
-    uncalibrated = run.with_calibration(None, None, {}, None, 0.5)
+    uncalibrated = uncalibrated_of(run).with_threshold(0.5)
     page = image_page.image_page(uncalibrated, replace(found, evidence=known(uncalibrated, found)))
     assert "no probability" in page and "one in a hundred" not in page

@@ -25,6 +25,7 @@ from tfdetect.evaluation.intervals import (
 )
 from tfdetect.evaluation.measure import measure
 from tfdetect.evaluation.metrics import binary_metrics, class_weights, confusion
+from tfdetect.evaluation.prediction_columns import PredictionColumns, ScoredBatch
 from tfdetect.evaluation.result_tables import metric_table, terminal_table
 from tfdetect.evaluation.streamed_metrics import StreamedMetrics
 from tfdetect.evaluation.summary import summary, summary_rows
@@ -69,6 +70,21 @@ def test_equal_error_rate():
     crossing = grid[np.argmin(np.abs(np.interp(grid, fpr, tpr) - (1 - grid)))]
     assert value == pytest.approx(crossing, abs=1e-4)
     assert binary_metrics(fake, fake.astype(float))(np.ones(8))["eer"] == 0
+
+
+def test_images_whose_p_fake_is_rounded_are_ranked_by_their_logits(tmp_path):
+    logits, fake = np.array([18, 20, 25, 30], np.float32), np.array([False, False, True, True])
+    columns = PredictionColumns(run_at(tmp_path), 5, False)
+    raw = 1 / (1 + np.exp(np.stack([logits, -logits], 1)))
+    columns.add(ScoredBatch(np.arange(4), raw, np.zeros((4, 5), np.int64), None))
+    p = columns.table([None] * 5)["p_fake"].values[:4]
+    assert (p == 1).all() and np.isnan(columns.logits[4])
+    np.testing.assert_allclose(columns.logits[:4], logits, rtol=1e-5)
+    by_p, by_logit = (
+        binary_metrics(fake, p, ranks=ranks)(np.ones(4)) for ranks in (None, columns.logits[:4])
+    )
+    assert (by_p["auc"], by_logit["auc"]) == (0.5, 1)
+    assert by_p["log_loss"] == by_logit["log_loss"] and by_p["accuracy"] == by_logit["accuracy"]
 
 
 def test_calibration_error():

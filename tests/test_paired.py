@@ -64,9 +64,10 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
     file = other / "predictions/test.parquet"
     table = pq.read_table(file)
     # The other is wrong about half of the images, knows fewer, and in another order.
-    p = table["p_fake"].to_numpy().copy()
-    p[::2] = 1 - p[::2]
-    table = table.set_column(table.column_names.index("p_fake"), "p_fake", pa.array(p))
+    p, logit = (table[name].to_numpy().copy() for name in ("p_fake", "logit"))
+    p[::2], logit[::2] = 1 - p[::2], -logit[::2]
+    for name, values in (("p_fake", p), ("logit", logit)):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
     order = np.random.default_rng(0).permutation(table.num_rows)[:-4]
     pq.write_table(table.take(pa.array(order)), file)
     assert run_command(compare_command, [str(one), str(other), "--json"]) == 0
@@ -86,6 +87,16 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
     ):
         assert run_command(compare_command, wrong) == 2
         assert words in capsys.readouterr().err
+    paths, hashes = table["path"].to_pylist(), table["hash"].to_pylist()
+    for changed, code in ((2, 0), (len(paths), 2)):
+        given = [f"x{h}" if i < changed else h for i, h in enumerate(hashes)]
+        at = table.column_names.index("hash")
+        pq.write_table(table.set_column(at, "hash", pa.array(given)), file)
+        assert run_command(compare_command, [str(one), str(other), "--json"]) == code
+        out, said = capsys.readouterr()
+        assert ", ".join(sorted(paths[:changed])[:2]) in said and "other content" in said
+        assert "Evaluate all of them on the same files with" in said
+        assert code or json.loads(out)["count"] == len(paths) - 2
     file.write_bytes(file.read_bytes()[:-100])
     assert run_command(compare_command, [str(one), str(other)]) == 2
     assert "cannot be read" in (said := capsys.readouterr().err) and "Make them with" in said

@@ -121,7 +121,7 @@ def test_a_run_is_immutable(calibrated):
     others = [
         calibrated.with_threshold(0.2), calibrated.with_threshold("fpr_1"),
         calibrated.with_prior(0.01), calibrated.with_views(crops=5, flips=True),
-        calibrated.with_calibration(None, None, {}, None, 0.5),
+        calibrated.with_info(calibration=None, prior=None, threshold=0.5),
     ]  # fmt: skip
     assert calibrated.info == before
     assert [run.threshold for run in others[:2]] == [0.2, 0.9]

@@ -14,7 +14,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Data
 from tfdetect.data.loading import load_image, load_images
 from tfdetect.data.plan import evaluation_data, find_data, make_plan
-from tfdetect.data.prepare_dataset import prepare_dataset
+from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies, ShardWriter
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.data.training_stream import training_data
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.filterwarnings(  # tensorflow-datasets' own
 
 def prepare(root, output, copies=Copies(), shard_bytes=25_000):  # noqa: B008
     plan = make_plan(str(root))
-    return prepare_dataset(plan, output, copies, shard_bytes, 2, progress=False)
+    catalog = find_data(plan, progress=False)
+    return write_shards(catalog, plan.spec, output, copies, shard_bytes, 2, progress=False)
 
 
 def catalog_of(name):
@@ -279,8 +280,7 @@ def test_unions_of_prepared_sets(folder_dataset, masked, tmp_path, small_pools):
     assert all(x.shape == (8, 24, 24, 3) for x, _ in batches.take(20))
     with pytest.raises(UserError, match="Prepare its other parts too"):
         catalog_of(f"{one.folder}+{masked}")
-    united = make_plan(f"{folder_dataset}+{masked}")
-    done = prepare_dataset(united, tmp_path / "u", Copies(), 10**6, 1, progress=False)
+    done = prepare(f"{folder_dataset}+{masked}", tmp_path / "u", shard_bytes=10**6)
     assert done.folder.parent.name == "pictures_masked" and done.images == 192
     with pytest.raises(UserError, match="contains a dataset twice"):
         catalog_of(f"{one.folder}+{done.folder}")

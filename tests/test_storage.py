@@ -24,6 +24,7 @@ from tfdetect.core.provenance import command_line
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import updating
 from tfdetect.core.text import user_path
+from tfdetect.data.locate import present_roots
 from tfdetect.data.plan import find_data, make_plan
 
 RUN = Path(__file__).parent.parent / "saved_models" / "cifake_small_resnet"
@@ -252,6 +253,22 @@ def test_a_dataset_at_an_address_is_the_local_one(tmp_path, memory):
     assert storage.shown(folder) == "memory://data/pictures"
 
 
+def test_of_a_manifest_what_it_names_is_fetched(tmp_path, memory, monkeypatch):
+    root = write_dataset(tmp_path / "pictures")
+    rows = [f"{path.relative_to(root).as_posix()},{path.parent.name}"
+            for path in sorted((root / "train").rglob("*.png"))]  # fmt: skip
+    table = ["path,label", f"./{rows[0]}", *rows[1:], "gone.png,real"]
+    (root / "list.csv").write_text("\n".join(table))
+    memory.put(str(root), "/data/pictures", recursive=True)
+    calls = counted(monkeypatch, "get_file")
+    plan = make_plan("memory://data/pictures/list.csv", None, [])
+    found = find_data(plan, progress=False)
+    named = {"list.csv", *(row.partition(",")[0] for row in rows)}
+    assert sorted(calls) == sorted(f"/data/pictures/{name}" for name in named)
+    assert found.table.num_rows == len(rows) and found.skipped.num_rows == 1
+    assert present_roots(plan.spec, found.roots) == found.roots and len(calls) == len(named)
+
+
 # --- real servers
 
 
@@ -325,6 +342,7 @@ def test_all_commands_with_a_bucket(tmp_path, s3, capsys):
 def test_images_on_a_web_server(tmp_path, capsys):
     pytest.importorskip("aiohttp")
     write_images(tmp_path / "images", 3, 0, side=32)
+    (tmp_path / "list.csv").write_text("path,label\nimages/000.png,real\nimages/001.png,fake")
     shutil.copytree(RUN, tmp_path / "run")
     seen = []
 
@@ -333,7 +351,9 @@ def test_images_on_a_web_server(tmp_path, capsys):
             seen.append(self.path)
             if "signed" in self.path and urlsplit(self.path).query != "key=hunter2":
                 return self.send_error(403)
-            self.path = self.path.replace("/signed", "")
+            if self.path.startswith("/bare") and self.path.endswith("/"):  # it lists no folders
+                return self.send_error(403)
+            self.path = self.path.replace("/signed", "").replace("/bare", "")
             return super().do_GET()
 
         do_HEAD = do_GET
@@ -351,6 +371,8 @@ def test_images_on_a_web_server(tmp_path, capsys):
         code, out, error = call("predict", arguments, capsys)
         assert code == 0 and "000.png?***" in out and "hunter2" not in out + error
         assert "/signed/images/000.png?key=hunter2" in seen
+        code, _, error = call("audit", ["--dataset", f"{url}/bare/list.csv"], capsys)
+        assert code == 0 and "2 images" in error and "/bare/images/002.png" not in seen
         code, _, error = call("predict", [RUN, f"{url}/images/gone.png"], capsys)
         assert code == 2 and "There is no file or folder" in error
         code, _, error = call(

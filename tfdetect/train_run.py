@@ -1,6 +1,5 @@
 """One training, from a plan to a finished run, in the order in which things happen."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
-from tfdetect.core.files import csv_text
+from tfdetect.core.files import csv_text, write_json
 from tfdetect.core.provenance import command_line, provenance
 from tfdetect.core.run import TRANSFER, Run, read_run
 from tfdetect.core.run_info import Ancestor, DatasetInfo, RunInfo, View
@@ -326,7 +325,7 @@ def _evaluate_and_export(writer: RunWriter, run: Run, job: _Job, images_in_repor
     def before_report(run: Run, tables: "dict[str, pa.Table]") -> None:
         if start:
             found = measure_transfer(run, start, job.catalog, tables, log=job.log)
-            writer.write_text(TRANSFER, json.dumps(found, indent=2) + "\n")
+            write_json(writer.path / TRANSFER, found)
 
     detector = load_detector(run)  # as it was saved
     run = evaluate_run(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect.api.arguments import checked, path_of, plan_of, writing_on
-from tfdetect.core import storage
+from tfdetect.core import console, storage
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable
 from tfdetect.core.process import allowed_cores
@@ -55,7 +55,7 @@ def audit(
     from tfdetect.data.plan import locate_dataset
 
     spec, roots = locate_dataset(str(dataset), path_of(data_dir), authentic)
-    spec = spec.with_max_pixels(max_pixels)
+    spec = spec.with_values(max_pixels=max_pixels)
     if output is not None:
         if user_path(output).exists() and not user_path(output).is_dir():
             raise UserError(f"The output {output} is a file. Give a folder.")
@@ -172,7 +172,8 @@ def prepare(
     plan = plan_of(dataset, None, None, (), data_dir, authentic)
     check_writable(user_path(output))
     import_tensorflow()
-    from tfdetect.data.prepare_dataset import prepare_dataset
+    from tfdetect.data.plan import find_data, roots_of
+    from tfdetect.data.prepare_dataset import write_shards
     from tfdetect.data.shard_writer import Copies
 
     remove = how = None
@@ -183,14 +184,13 @@ def prepare(
         how = f"{foreground} {mask_options or ''}, background: {background}"
         encode = "png" if encode == "keep" else encode
     sides = (size, size) if isinstance(size, int) else size
-    settings = (
-        plan, user_path(output), Copies(sides, resize, encode, quality, how),
-        round(shard_mebibytes * 2**20), workers or len(allowed_cores()), progress, remove,
-    )  # fmt: skip
-    from tfdetect.data.plan import roots_of
-
     with writing_on(cluster, user_path(output), roots_of(plan), progress) as jobs:
-        return prepare_dataset(*settings, None if jobs is None else jobs.write_shards)
+        return write_shards(
+            find_data(plan, progress, console.log if progress else None), plan.spec,
+            user_path(output), Copies(sides, resize, encode, quality, how),
+            round(shard_mebibytes * 2**20), workers or len(allowed_cores()), progress, remove,
+            None if jobs is None else jobs.write_shards,
+        )  # fmt: skip
 
 
 @checked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from tfdetect.api.arguments import (
 from tfdetect.api.detect import Detector
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import check_writable, merged, write_text
+from tfdetect.core.files import check_writable, merged, write_json
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Metric, Run, metrics_of, open_run
 from tfdetect.core.run_writer import evaluating, updating, write_info
@@ -126,7 +125,7 @@ def evaluate(
         threshold=threshold, prior=prior, crops=crops, flips=flips, mask_threshold=mask_threshold
     ).run  # fmt: skip
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output, label)
-    spec = spec.with_max_pixels(max_pixels)
+    spec = spec.with_values(max_pixels=max_pixels)
     if target == run.path and adjusted != run:  # other settings than those of the finished run
         target = run.path / "evaluations" / spec.name
     check_writable(target)
@@ -143,7 +142,7 @@ def evaluate(
         if streaming and work is not None:
             with _writing(adjusted, target, progress) as (staged, folder):
                 values = _measure_parts(staged, catalog, chosen, run.path, batch_size, work)
-                write_text(folder / "streamed.json", json.dumps(values, indent=2) + "\n")
+                write_json(folder / "streamed.json", values)
             return EvaluationResults(run, values, target, target / "streamed.json")
         with _writing(adjusted, target, progress) as (staged, folder):
             values = evaluate_run(
@@ -198,7 +197,7 @@ def measure_robustness(
         raise UserError("Give degradations, attacks, or both.")
     run = run_of(run).with_views(crops=crops, flips=flips)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
-    spec = spec.with_max_pixels(max_pixels)
+    spec = spec.with_values(max_pixels=max_pixels)
     check_writable(target)
     import_tensorflow()
     from tfdetect.data.describe import read_data
@@ -552,9 +551,10 @@ def _measure_parts(
     Raises:
         UserError: the dataset has no image in any of the splits.
     """
+    from tfdetect.data.plan import is_own_dataset
     from tfdetect.evaluation.streamed_metrics import StreamedMetrics
 
-    own, found = catalog.name == run.info.dataset.name, {}
+    own, found = is_own_dataset(run, catalog), {}
     for split in splits:
         rows = catalog.split(split)
         if not rows.num_rows:

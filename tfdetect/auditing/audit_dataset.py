@@ -76,12 +76,12 @@ def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
     Raises:
         UserError: no image can be read, or the dataset consists of prepared shards.
     """
-    if spec.shards or any(part.spec.shards for part in spec.parts):
+    if any(each.shards for each in spec.datasets):
         raise UserError(
             f"{spec.name} consists of prepared shards, whose images may have been encoded again. "
             "Audit the original files instead."
         )
-    catalog = build_catalog(allow_unreadable(spec), roots, progress)
+    catalog = build_catalog(spec.with_values(max_unreadable_fraction=1.0), roots, progress)
     if not catalog.table.num_rows:
         raise UserError(
             f"None of the {catalog.skipped.num_rows:,} images of {spec.name} can be read: "
@@ -105,14 +105,6 @@ def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
     ])  # fmt: skip
     spectra = mean_noise_spectra(catalog, traits, names)
     return Audit(spec, catalog, traits, found, generators, exact, same_bytes, near, spectra, ranked)
-
-
-def allow_unreadable(spec: DatasetSpec) -> DatasetSpec:
-    """Return the spec without its limit on unreadable files."""
-    parts = tuple(
-        part.model_copy(update={"spec": allow_unreadable(part.spec)}) for part in spec.parts
-    )
-    return spec.model_copy(update={"max_unreadable_fraction": 1.0, "parts": parts})
 
 
 def quick_findings(spec: DatasetSpec, catalog: Catalog) -> list[Finding]:

@@ -1,6 +1,5 @@
 """Writes the report of an audit: audit.json, audit.html, traits.parquet and duplicates.csv."""
 
-import json
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from tfdetect.auditing.findings import CAUTION, FIXES, NOTE, UNRELIABLE, describ
 from tfdetect.auditing.shortcuts import COMBINED, Shortcut
 from tfdetect.auditing.traits import BANDS
 from tfdetect.core import console, html
-from tfdetect.core.files import merged, write_csv, write_text
+from tfdetect.core.files import merged, write_csv, write_json, write_text
 from tfdetect.core.text import legend_label
 from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
 
@@ -54,7 +53,7 @@ def write_report(audit: Audit, folder: Path) -> None:
         (new / "figures").mkdir()
         pq.write_table(audit.traits, new / "traits.parquet")
         write_csv(_duplicate_table(audit), new / "duplicates.csv")
-        write_text(new / "audit.json", json.dumps(audit_document(audit), indent=2) + "\n")
+        write_json(new / "audit.json", audit_document(audit))
         write_text(new / "audit.html", _page(audit, new / "figures"))
 
 

@@ -19,6 +19,7 @@ import pyarrow.csv as pacsv
 
 from tfdetect.auditing.audit_dataset import Audit
 from tfdetect.auditing.findings import FIXES
+from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, staged, write_text
 from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec
@@ -246,9 +247,7 @@ def _split_again(audit: Audit, table: pa.Table) -> pa.Table:
     carved = carve(fractions, audit.spec.test_fraction, audit.spec.validation_fraction)
     split = dict(zip(names, carved))
     splits = pc.take(pa.array(SPLITS), pa.array([split.get(g, TRAIN) for g in groups], pa.int8()))
-    for name, column in (("group", pa.array(groups)), ("split", splits)):
-        table = table.set_column(table.column_names.index(name), name, column)
-    return table
+    return with_columns(table, group=pa.array(groups), split=splits)
 
 
 def _select_for_one_format(table: pa.Table) -> tuple[pa.Table, int | None, int, str]:

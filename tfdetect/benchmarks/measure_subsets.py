@@ -22,6 +22,7 @@ from tfdetect.evaluation.intervals import (
 from tfdetect.evaluation.mask_metrics import mask_metrics
 from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
+from tfdetect.evaluation.prediction_tables import ranks_of
 from tfdetect.evaluation.verdicts import is_fake
 
 _RESAMPLES = 500
@@ -62,8 +63,9 @@ def measure_subset(
     metrics: dict[str, Interval] = {}
     if fake.any() and not fake.all():
         metrics |= binary_intervals(
-            fake, p_fake, threshold, names=IMAGE_METRICS, resamples=_RESAMPLES
-        )
+            fake, p_fake, threshold, ranks=ranks_of(readable), names=IMAGE_METRICS,
+            resamples=_RESAMPLES,
+        )  # fmt: skip
         result["best_accuracy"] = best_accuracy(fake, p_fake)
     elif len(fake):
         metrics["recall" if fake.all() else "fpr"] = proportion(is_fake(p_fake, threshold))

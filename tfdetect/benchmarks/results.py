@@ -1,6 +1,5 @@
 """Runs suites, and keeps what was measured: one JSON file per suite, for any number of runs."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from tfdetect.benchmarks.subset_data import SubsetData
 from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, ProtocolName, PublishedTable, Suite
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_json
 from tfdetect.core.locks import locked
 from tfdetect.core.text import from_os
 
@@ -68,7 +67,7 @@ def run_suite(
             "schema": SCHEMA, "version": __version__, "suite": suite.name, "title": suite.title,
             "task": suite.task, "metric": suite.main_metric, "runs": _merged(known, entries, order),
         }  # fmt: skip
-        write_text(output / f"{suite.name}.json", json.dumps(document, indent=2) + "\n")
+        write_json(output / f"{suite.name}.json", document)
     return document
 
 

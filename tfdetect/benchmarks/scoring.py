@@ -145,10 +145,8 @@ class Scorer:
 
 def run_key(run: Run) -> str:
     """Return a hex digest of what decides a run's scores: weights, views and calibration."""
-    found = hashlib.sha256()
     with open(run.model_path, "rb") as file:
-        while block := file.read(2**20):
-            found.update(block)
+        found = hashlib.file_digest(file, "sha256")
     info = run.info
     parts = [*info.views, info.calibration]
     texts = [part.model_dump_json() if part is not None else "" for part in parts]

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from tfdetect.benchmarks.suite import Subset, Suite
 from tfdetect.core import console
+from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Equalize
 from tfdetect.core.load_spec import load_spec
@@ -125,11 +126,11 @@ def equalizing(suite: Suite, rows: pa.Table) -> Equalize:
 def equalized_rows(rows: pa.Table, settings: Equalize) -> pa.Table:
     """Return rows of a catalog with the size and format that images have after equalizing."""
     side = pa.scalar(settings.side, rows["width"].type)
-    for name in ("width", "height"):
-        at = rows.column_names.index(name)
-        rows = rows.set_column(at, name, pc.min_element_wise(rows[name], side))
-    at = rows.column_names.index("format")
-    return rows.set_column(at, "format", pa.array(["JPEG"] * rows.num_rows))
+    return with_columns(
+        rows, width=pc.min_element_wise(rows["width"], side),
+        height=pc.min_element_wise(rows["height"], side),
+        format=pa.array(["JPEG"] * rows.num_rows),
+    )  # fmt: skip
 
 
 def _folder(suite: Suite, spec: DatasetSpec, data_dir: Path | None) -> Path | None:

@@ -200,3 +200,10 @@ def _csv_cells(column: Column) -> list[str]:
 
 def _quoted(text: str) -> str:
     return '"' + csv_cell(text).replace('"', '""') + '"'
+
+
+def with_columns(table: "pa.Table", **columns: "pa.Array | pa.ChunkedArray") -> "pa.Table":
+    """Return an Arrow table in which columns of these names are replaced."""
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table

@@ -48,6 +48,14 @@ class Document(BaseModel):
     )
     old_keys: ClassVar[dict[str, str]] = {}  # names before version 0.2, and today's
 
+    def as_data(self) -> dict[str, Any]:
+        """Return the document as plain data, as YAML has it."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the document as YAML, from which `validate` makes it again."""
+        return yaml.safe_dump(self.as_data(), sort_keys=False)
+
 
 Model = TypeVar("Model", bound=Document)
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tfdetect.core import plugins, registry
 from tfdetect.core.documents import (
@@ -26,10 +25,24 @@ MAX_EPOCHS, MAX_BATCH, MAX_SIDE = 100_000, 65_536, 8192
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 
 
+def _registered(names: registry.Registry[Any], *more: str) -> AfterValidator:
+    """Return the check of a name that must be registered, or be one of some more."""
+
+    def check(name: str) -> str:
+        plugins.load_listed()
+        if name not in names and name not in more:
+            raise ValueError(
+                f"no such name.{nearest(name, names)} Available: {', '.join(sorted(names))}"
+            )
+        return name
+
+    return AfterValidator(check)
+
+
 class Augmentation(Document):
     """One step of an augmentation policy: a registered name and its parameters."""
 
-    name: str
+    name: Annotated[str, _registered(registry.AUGMENTATIONS)]
     params: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -42,11 +55,6 @@ class Augmentation(Document):
             rest = {k: v for k, v in value.items() if k != "name"}
             return {**({"name": value["name"]} if "name" in value else {}), "params": rest}
         return value
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return _registered(value, registry.AUGMENTATIONS)
 
 
 # Below these keys an override may add new ones.
@@ -207,40 +215,20 @@ class Model(Document):
         mask_options: keyword arguments of the mask head's function.
     """
 
-    front_end: str = "pixels"
+    front_end: Annotated[str, _registered(registry.FRONT_ENDS, "pixels")] = "pixels"
     front_end_options: dict[str, Any] = {}
     with_pixels: bool = False
-    backbone: str = "small_resnet"
+    backbone: Annotated[str, _registered(registry.BACKBONES)] = "small_resnet"
     options: dict[str, Any] = {}
     weights: str = "none"
     freeze: Freeze = Freeze()
     lora: LowRank | None = None
-    head: str = "linear"
+    head: Annotated[str, _registered(registry.HEADS)] = "linear"
     head_options: dict[str, Any] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
     l2: float = Field(0.01, ge=0, le=1000)
-    mask_head: str | None = None
+    mask_head: Annotated[str, _registered(registry.MASK_HEADS)] | None = None
     mask_options: dict[str, Any] = {}
-
-    @field_validator("front_end")
-    @classmethod
-    def _front_end(cls, value: str) -> str:
-        return value if value == "pixels" else _registered(value, registry.FRONT_ENDS)
-
-    @field_validator("backbone")
-    @classmethod
-    def _backbone(cls, value: str) -> str:
-        return _registered(value, registry.BACKBONES)
-
-    @field_validator("head")
-    @classmethod
-    def _head(cls, value: str) -> str:
-        return _registered(value, registry.HEADS)
-
-    @field_validator("mask_head")
-    @classmethod
-    def _mask_head(cls, value: str | None) -> str | None:
-        return value if value is None else _registered(value, registry.MASK_HEADS)
 
     @model_validator(mode="after")
     def _mask_for_head(self):
@@ -479,7 +467,7 @@ class Training(Document):
     accumulate: int = Field(1, gt=0, le=10_000)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    loss: str = "cross_entropy"
+    loss: Annotated[str, _registered(registry.LOSSES)] = "cross_entropy"
     loss_options: dict[str, Any] = {}
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     ema: float = Field(0.0, ge=0, lt=1)
@@ -530,11 +518,6 @@ class Training(Document):
         if value in THRESHOLD_RULES or (isinstance(value, float) and 0 < value < 1):
             return value
         raise ValueError(f"must be {', '.join(THRESHOLD_RULES)} or a number between 0 and 1")
-
-    @field_validator("loss")
-    @classmethod
-    def _loss(cls, value: str) -> str:
-        return _registered(value, registry.LOSSES)
 
 
 class Published(Document):
@@ -657,13 +640,9 @@ class Experiment(Document):
                 )
         return self
 
-    def to_yaml(self) -> str:
-        """Return the resolved experiment as YAML that `load_experiment` reads back."""
-        return yaml.safe_dump(self.as_data(), sort_keys=False)
-
     def as_data(self) -> dict[str, Any]:
         """Return the resolved experiment as plain data, as YAML has it."""
-        data = self.model_dump(mode="json")
+        data = super().as_data()
         data["data"]["augment"] = [
             {"name": step["name"], **step["params"]} for step in data["data"]["augment"]
         ]
@@ -769,12 +748,3 @@ def _number(text: str) -> str | float:
     except ValueError:
         return text
     return found if math.isfinite(found) else text
-
-
-def _registered(name: str, names: registry.Registry[Any]) -> str:
-    plugins.load_listed()
-    if name not in names:
-        raise ValueError(
-            f"no such name.{nearest(name, names)} Available: {', '.join(sorted(names))}"
-        )
-    return name

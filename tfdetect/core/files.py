@@ -3,8 +3,10 @@
 import csv
 import ctypes
 import errno
+import hashlib
 import io
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -12,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -70,6 +72,11 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON for people and programs, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -357,3 +364,9 @@ def remove_leftovers(folder: Path) -> None:
                 remove_unlocked(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

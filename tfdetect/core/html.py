@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
 from markupsafe import Markup, escape
@@ -32,6 +32,9 @@ from matplotlib.ticker import FuncFormatter
 
 from tfdetect.core.files import write_bytes
 from tfdetect.core.text import printable
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Tone = Literal["good", "caution", "bad", "neutral"]
 
@@ -266,6 +269,15 @@ class Picture:
     caption: str = ""
     size: tuple[int, int] = (0, 0)
     pixelated: bool = False
+
+    @classmethod
+    def of_image(cls, image: "Image.Image", alt: str, title: str = "", caption: str = "",
+                 pixelated: bool = False) -> "Picture":  # fmt: skip
+        """Return a Pillow image as a picture."""
+        data = io.BytesIO()
+        image.save(data, "PNG")
+        encoded = base64.b64encode(data.getvalue()).decode()
+        return cls(encoded, alt, title, caption, pixelated=pixelated)
 
     def __post_init__(self) -> None:
         if self.size == (0, 0):  # the PNG header holds them in bytes 16 to 24

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tfdetect.core import storage
+from tfdetect.core import manifest, storage
 from tfdetect.core.class_order import Evaluation
 from tfdetect.core.documents import explained, find, read_yaml, validate
 from tfdetect.core.errors import UserError, unknown
@@ -64,9 +64,10 @@ def _load(
     """Resolve a dataset; `union` is the file of which it is a part."""
     path = user_path(name)
     if "+" not in name or storage.exists(path):
-        # What a manifest or a spec lists is below its folder.
-        in_file = path.suffix in (*MANIFEST_SUFFIXES, ".yaml", ".yml")
-        storage.fetched(path.parent if in_file else path)
+        if path.suffix in MANIFEST_SUFFIXES:
+            manifest.fetch(path.parent, path.name, {})
+        else:
+            storage.fetched(path)
     if evaluation and evaluation.label is not None and not path.is_dir():
         raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
     if "+" in name and not path.exists():
@@ -110,8 +111,8 @@ def _described_folder(
             spec, own = _at(validate(DatasetSpec, data, str(file), file), place)
             return spec, {**folders, **own}
     for suffix in MANIFEST_SUFFIXES:
-        if (manifest := folder / f"manifest{suffix}").is_file():
-            return _at(spec_for_manifest(manifest, authentic, evaluation), folder)
+        if (table := folder / f"manifest{suffix}").is_file():
+            return _at(spec_for_manifest(table, authentic, evaluation), folder)
     return _at(spec_for_folder(folder, authentic, evaluation), folder)
 
 

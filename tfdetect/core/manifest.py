@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.core import console
+from tfdetect.core import console, storage
 from tfdetect.core.errors import UserError, first_line, nearest
 from tfdetect.core.spec import COLUMNS
 from tfdetect.core.text import from_os, to_os
@@ -57,6 +57,29 @@ def read_manifest(path: Path, columns: dict[str, str]) -> "pa.Table":
         raise UserError(f"The manifest {path} cannot be read: {first_line(error)}.") from error
     _check_paths(path, found)
     return found
+
+
+def fetch(root: Path, manifest: str, columns: dict[str, str]) -> None:
+    """Fetch a manifest and the files that it names, if it is at an address.
+
+    Args:
+        root: the local copy of the dataset's folder.
+        manifest: the table in it.
+        columns: see `read_manifest`.
+
+    Raises:
+        UserError: the table cannot be fetched or read.
+    """
+    if storage.address_of(root) is None:
+        return
+    table = read_manifest(storage.fetched(root / manifest), columns)
+    named = [table[column] for column in ("path", "mask") if column in table.column_names]
+    base = os.path.dirname(manifest)
+    names = {
+        os.path.normpath(os.path.join(base, name))
+        for cells in named for name in cells.to_pylist() if name
+    }  # fmt: skip
+    storage.fetched(root, [n for n in names if not os.path.isabs(n) and n[:3] != "../"])
 
 
 def _read_csv(path: Path, names: dict[str, str]) -> "pa.Table":

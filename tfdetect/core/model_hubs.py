@@ -26,7 +26,7 @@ import yaml
 from tfdetect.core import console
 from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError, first_line
-from tfdetect.core.files import staged, write_text
+from tfdetect.core.files import staged, write_json
 from tfdetect.core.text import printable
 
 SAFE_FILES = (
@@ -132,7 +132,7 @@ def _keep(files: Path, fixed: HubAddress) -> Path:
             target = new / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files / name, target)
-        write_text(new / SOURCE_FILE, json.dumps({"source": str(fixed)}, indent=2) + "\n")
+        write_json(new / SOURCE_FILE, {"source": str(fixed)})
     return folder
 
 

@@ -32,10 +32,8 @@ from tfdetect.core.files import recover
 from tfdetect.core.model_hubs import SOURCE_FILE, HubAddress, check_keras_file, fetch_run
 from tfdetect.core.run_info import (
     SCHEMA_VERSION,
-    AbstentionBand,
     Calibration,
     MaskThreshold,
-    OperatingPoint,
     RunInfo,
     View,
     migrate_info,
@@ -132,11 +130,7 @@ class Run:
         fitted, prior = self.info.calibration, self.info.prior
         if fitted is None or prior is None:
             return fitted
-        more = logit(prior) - logit(fitted.fake_fraction)
-        if fitted.knots is None:
-            return fitted.model_copy(update={"shift": fitted.shift + more})
-        raw, calibrated = fitted.knots
-        return fitted.model_copy(update={"knots": (raw, tuple(v + more for v in calibrated))})
+        return fitted.shifted(logit(prior) - logit(fitted.fake_fraction))
 
     @property
     def abstention_band(self) -> tuple[float, float]:
@@ -335,38 +329,29 @@ class Run:
             raise UserError(f"A prior lies between 0 and 1. Received: {prior}.")
         more = logit(prior) - logit(self.info.prior)
 
-        def moved(p: float) -> float:
-            return expit(logit(p) + more)
-
-        band, masks = self.info.abstention_band, self.info.mask_threshold
+        band = self.info.abstention_band
+        if band is not None:
+            low, high = moved(band.low, more), moved(band.high, more)
+            band = band.model_copy(update={"low": low, "high": high})
         return self.with_info(
-            prior=prior,
-            threshold=moved(self.threshold),
-            operating_points={
-                name: point.model_copy(update={"threshold": moved(point.threshold)})
-                for name, point in self.info.operating_points.items()
-            },
-            abstention_band=band
-            and band.model_copy(update={"low": moved(band.low), "high": moved(band.high)}),
-            mask_threshold=masks and masks.model_copy(update={"threshold": moved(masks.threshold)}),
-        )
+            prior=prior, threshold=moved(self.threshold, more), abstention_band=band,
+            **self.moved_thresholds(more),
+        )  # fmt: skip
 
-    def with_calibration(
-        self,
-        calibration: Calibration | None,
-        prior: float | None,
-        operating_points: dict[str, OperatingPoint],
-        abstention_band: AbstentionBand | None,
-        threshold: float,
-    ) -> "Run":
-        """Return the same run with another calibration and what was chosen with it."""
-        return self.with_info(
-            calibration=calibration,
-            prior=prior,
-            operating_points=operating_points,
-            abstention_band=abstention_band,
-            threshold=threshold,
-        )
+    def moved_thresholds(self, by: float) -> dict[str, Any]:
+        """Return operating points and mask threshold where logits are higher by a constant.
+
+        They separate the same images as before.
+        """
+
+        def at(point: Any) -> Any:
+            return point.model_copy(update={"threshold": moved(point.threshold, by)})
+
+        points, masks = self.info.operating_points, self.info.mask_threshold
+        return {
+            "operating_points": {name: at(point) for name, point in points.items()},
+            "mask_threshold": masks and at(masks),
+        }
 
     def with_views(self, crops: int | None = None, flips: bool = False) -> "Run":
         """Return the same run, to predict on other views of each image.
@@ -412,6 +397,11 @@ def logit(p: float) -> float:
 def expit(x: float) -> float:
     """Return the probability of a logit."""
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def moved(p: float, by: float) -> float:
+    """Return the probability whose logit is higher by a constant."""
+    return expit(logit(p) + by)
 
 
 def open_run(path: str | Path) -> Run:

@@ -67,6 +67,13 @@ class Calibration(Document):
     log_loss: tuple[float, float]
     dataset: str = ""
 
+    def shifted(self, by: float) -> "Calibration":
+        """Return the calibration whose logits are higher by a constant."""
+        if self.knots is None:
+            return self.model_copy(update={"shift": self.shift + by})
+        raw, calibrated = self.knots
+        return self.model_copy(update={"knots": (raw, tuple(value + by for value in calibrated))})
+
 
 class OperatingPoint(Document):
     """A threshold of P(fake) chosen on validation, and the rates that it gives there.
@@ -271,6 +278,18 @@ class Ancestor(Document):
     distill: float = Field(0.0, ge=0)
 
 
+class PublishedWeights(Document):
+    """The file that a run was converted from.
+
+    Attributes:
+        file: its name.
+        sha256: of its bytes, hex digits.
+    """
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class RunInfo(Document):
     """Everything that a run says of itself in run.json.
 
@@ -294,6 +313,7 @@ class RunInfo(Document):
         domain: how images unlike the training images are recognized by their features; none if
             there are too few images, or the training images were not at hand.
         dataset: the data of the training.
+        published_weights: that the run was converted from; none of a run that was trained.
         fusion: of an ensemble, how its members are fused.
         members: of an ensemble, the names of the runs that it was fused from.
         lineage: the run that the training started from, the one that this started from, and so on.
@@ -327,6 +347,7 @@ class RunInfo(Document):
     adaptation: Adaptation | None = None
     domain: Domain | None = None
     dataset: DatasetInfo
+    published_weights: PublishedWeights | None = None
     fusion: str | None = None
     members: tuple[str, ...] = ()
     lineage: tuple[Ancestor, ...] = ()

@@ -4,7 +4,6 @@ import string
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from tfdetect.core.documents import Document, Name
@@ -280,23 +279,23 @@ class DatasetSpec(Document):
         return self
 
     @property
+    def datasets(self) -> tuple["DatasetSpec", ...]:
+        """The specs of its parts, or itself if it is no union."""
+        return tuple(part.spec for part in self.parts) or (self,)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Class names in label order; index 0 is the authentic class."""
         return tuple(c.name for c in self.classes)
 
-    def with_max_pixels(self, limit: int | None) -> "DatasetSpec":
-        """Return the spec, and those of its parts, with another limit; None for no change."""
-        if limit is None:
-            return self
+    def with_values(self, **values: Any) -> "DatasetSpec":
+        """Return the spec, and those of its parts, with other values; None for no change."""
+        changes = {key: value for key, value in values.items() if value is not None}
         parts = tuple(
-            part.model_copy(update={"spec": part.spec.with_max_pixels(limit)})
+            part.model_copy(update={"spec": part.spec.with_values(**changes)})
             for part in self.parts
         )
-        return self.model_copy(update={"max_pixels": limit, "parts": parts})
-
-    def to_yaml(self) -> str:
-        """Return the spec as YAML that `load_spec` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return self.model_copy(update={**changes, "parts": parts})
 
 
 def _fields_of(template: str, what: str) -> set[str]:

@@ -13,7 +13,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -143,8 +143,13 @@ def exists(path: Path) -> bool:
         return _retried(lambda: fs.exists(remote))
 
 
-def listing(path: Path) -> dict[str, Entry]:
+def listing(path: Path, names: Collection[str] | None = None) -> dict[str, Entry]:
     """Return the files below the address of a local copy, by relative path; "" for a file itself.
+
+    Args:
+        path: the local copy.
+        names: only these files below it, those of them that are there. A web server is asked for
+            each of them, as it may list no folders.
 
     Raises:
         UserError: there is none, or it cannot be listed.
@@ -154,6 +159,8 @@ def listing(path: Path) -> dict[str, Entry]:
     with _messages(address):
         fs, root = _filesystem(address)
         fs.invalidate_cache()
+        if names is not None and address.startswith("http"):
+            return _asked_for(fs, root.rstrip("/"), names)
         info = _retried(lambda: fs.info(root))
         page = address.startswith("http") and str(info.get("mimetype")).startswith("text/html")
         if info["type"] == "file" and not page:
@@ -166,14 +173,31 @@ def listing(path: Path) -> dict[str, Entry]:
             entries[own] = _entry(name, info)
     if not entries:
         raise UserError(f"There is no file or folder {redacted(address)}.")
+    return entries if names is None else {name: entries[name] for name in names if name in entries}
+
+
+def _asked_for(fs: "AbstractFileSystem", root: str, names: Collection[str]) -> dict[str, Entry]:
+    """Return those files of these names that are there, each of which is asked for."""
+    entries = {}
+
+    def ask(name: str) -> None:
+        remote = f"{root}/{name}"
+        with suppress(FileNotFoundError):
+            entries[name] = _entry(remote, _retried(lambda: fs.info(remote)))
+
+    _each(ask, list(names))
     return entries
 
 
-def fetched(path: Path) -> Path:
+def fetched(path: Path, names: Collection[str] | None = None) -> Path:
     """Return a path; if it is the local copy of an address, it is up to date afterwards.
 
     Files that have changed, by size and entity tag or time of change, are fetched. A file that
     changes meanwhile is fetched again, so that the copy is one state of the whole.
+
+    Args:
+        path: a file or folder.
+        names: only these files of the folder, by relative path, those of them that are there.
 
     Raises:
         UserError: there is nothing at the address, it cannot be read, or it changes all the time.
@@ -181,9 +205,9 @@ def fetched(path: Path) -> Path:
     address = address_of(path)
     if address is None:
         return path
-    found = listing(path)
+    found = listing(path, names)
     for _ in range(_TRIES):
-        if not (stale := _stale(path, found)):
+        if not (stale := _stale(path, found, names)):
             return path
         with _messages(address):
             fs, _ = _filesystem(address)
@@ -193,7 +217,7 @@ def fetched(path: Path) -> Path:
 
             _each(get, stale, f"fetching {redacted(address)}")
         _note(path, {name: found[name] for name in stale})
-        before, found = found, listing(path)
+        before, found = found, listing(path, names)
         if found == before:
             return path
     raise UserError(f"{redacted(address)} is being changed all the time. Try again later.")
@@ -467,10 +491,10 @@ def _known(path: Path) -> dict[str, tuple]:
     return {row[0][len(root) + 1 :]: row[1:] for row in rows}
 
 
-def _stale(path: Path, found: dict[str, Entry]) -> list[str]:
+def _stale(path: Path, found: dict[str, Entry], names: Collection[str] | None) -> list[str]:
     """Return the files that are to be fetched; forget and remove those that are gone there."""
     known = _known(path)
-    gone = sorted(set(known) - set(found))
+    gone = sorted(set(known if names is None else names) & set(known) - set(found))
     for name in gone:
         (path / name).unlink(missing_ok=True)
     root = path.relative_to(_folder()).as_posix()

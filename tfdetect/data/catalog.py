@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.journal import Journal
 from tfdetect.core.limits import MAX_PIXELS
@@ -177,7 +178,7 @@ def build_catalog(
         catalog = _unite(spec, [_build(part.spec, roots, progress, keep) for part in spec.parts])
     else:
         catalog = _build(spec, roots, progress, keep)
-    limit = max([p.spec.max_pixels for p in spec.parts] or [spec.max_pixels])
+    limit = max(each.max_pixels for each in spec.datasets)
     catalog = replace(catalog, table=_compact(catalog.table), max_pixels=limit)
     pa.default_memory_pool().release_unused()
     return catalog
@@ -297,9 +298,8 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
     tables, skipped, left_out = list[pa.Table](), list[pa.Table](), list[pa.Table]()
     for part, found in zip(spec.parts, catalogs):
         labels = [spec.class_names.index(part.classes.get(n, n)) for n in part.spec.class_names]
-        column = found.table.column_names.index("label")
         mapped = pc.take(pa.array(labels, pa.int32()), found.table["label"])
-        tables.append(found.table.set_column(column, "label", mapped))
+        tables.append(with_columns(found.table, label=mapped))
         for table, parts in ((found.skipped, skipped), (found.left_out, left_out)):
             paths = pc.binary_join_element_wise(found.name, table["path"], "/")
             parts.append(table.set_column(0, "path", paths))
@@ -343,8 +343,7 @@ def fold(catalog: Catalog, count: int, number: int) -> Catalog:
         "test" if split == "test" else "validation" if fold_of[pair] == number else "train"
         for split, pair in zip(table["split"].to_pylist(), zip(names, groups))
     ]
-    table = table.set_column(table.column_names.index("split"), "split", pa.array(splits))
-    return replace(catalog, table=_compact(table))
+    return replace(catalog, table=_compact(with_columns(table, split=pa.array(splits))))
 
 
 def check_unusable(spec: DatasetSpec, where: str, unusable: Mapping[str, str], total: int) -> None:

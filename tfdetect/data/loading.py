@@ -277,18 +277,6 @@ def native_images(
     return without_autotuning(source.stream().map(read, WORKERS).ignore_errors().prefetch(PREFETCH))
 
 
-def hash_images(source: Files | Records, batch_size: int = 256) -> tf.data.Dataset:
-    """Return batches of (index int64 [b], facts int64 [b, 5]) of the images that can be read."""
-
-    @traced_as_written
-    def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        data = source.load(item)
-        return index, image_facts(data, decode_any(data, source.max_pixels))
-
-    images = source.stream().map(read, WORKERS)
-    return without_autotuning(images.ignore_errors().batch(batch_size).prefetch(PREFETCH))
-
-
 def load_images(
     source: Files | Records,
     size: tuple[int, int],

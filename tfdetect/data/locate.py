@@ -4,7 +4,7 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from tfdetect.core import console, storage
+from tfdetect.core import console, manifest, storage
 from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import disk_error
@@ -31,8 +31,45 @@ def find_roots(
     Raises:
         UserError: a dataset was not found.
     """
-    specs = [part.spec for part in spec.parts] or [spec]
-    return {s.name: folders.get(s.name) or locate(s, data_dir, download) for s in specs}
+    if data_dir is not None and all(s.name in folders for s in spec.datasets):
+        _check_inside(data_dir, [folders[s.name] for s in spec.datasets])
+    return {s.name: folders.get(s.name) or locate(s, data_dir, download) for s in spec.datasets}
+
+
+def _check_inside(data_dir: Path, folders: list[Path]) -> None:
+    """Check that --data-dir does not contradict a dataset that was given by its path.
+
+    Raises:
+        UserError: no folder of the dataset is inside of it.
+    """
+    if not any(folder.resolve().is_relative_to(data_dir.resolve()) for folder in folders):
+        raise UserError(
+            f"--data-dir {storage.shown(data_dir)} says where to look for a dataset that is given "
+            f"by its name, but this one is in {' and '.join(map(storage.shown, folders))}. Leave "
+            "--data-dir out."
+        )
+
+
+def present_roots(spec: DatasetSpec, roots: dict[str, Path]) -> dict[str, Path]:
+    """Return those folders of a dataset that are there; what is at addresses is fetched.
+
+    Args:
+        spec: the dataset.
+        roots: its folder, or those of its parts, by name.
+    """
+    specs = {each.name: each for each in spec.datasets}
+    return {name: root for name, root in roots.items() if _fetch(specs.get(name, spec), root)}
+
+
+def _fetch(spec: DatasetSpec, folder: Path) -> bool:
+    """Fetch a dataset, if it is at an address; return whether there is anything."""
+    if not storage.exists(folder / spec.manifest if spec.manifest else folder):
+        return False
+    if spec.manifest:
+        manifest.fetch(folder, spec.manifest, spec.columns)
+    else:
+        storage.fetched(folder)
+    return True
 
 
 def locate(spec: DatasetSpec, data_dir: Path | None = None, download: bool = True) -> Path:
@@ -50,9 +87,7 @@ def locate(spec: DatasetSpec, data_dir: Path | None = None, download: bool = Tru
     """
     if data_dir is not None:
         for folder in (data_dir / spec.name / PREPARED, data_dir / spec.name, data_dir):
-            if storage.exists(folder):
-                storage.fetched(folder)
-            if folder.is_dir() and _holds(spec, folder):
+            if _fetch(spec, folder) and folder.is_dir() and _holds(spec, folder):
                 return folder
         raise UserError(
             f"--data-dir {data_dir} does not contain the dataset {spec.name!r}: "

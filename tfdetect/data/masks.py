@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.core.caches import cache_dir
+from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.run_info import MaskCoverage, MaskInfo
@@ -198,9 +199,7 @@ def read_masks(
     reasons = np.full(files.num_rows, None, object)
     unusable = failed & (labels > 0)
     reasons[rows[unusable]] = errors[unusable]
-    files = files.set_column(
-        files.column_names.index("mask"), "mask", pa.array(masks, pa.string(), from_pandas=True)
-    )
+    files = with_columns(files, mask=pa.array(masks, pa.string(), from_pandas=True))
     files = files.append_column(COVERAGE, pa.array(fractions, from_pandas=True))
     return files.append_column("error", pa.array(reasons, pa.string(), from_pandas=True)), found
 

@@ -14,13 +14,13 @@ from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.storage import exists, fetched, redacted, shown
+from tfdetect.core.storage import redacted, shown
 from tfdetect.core.text import from_os
 from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.default_experiment import default_experiment
 from tfdetect.data.describe import read_data
-from tfdetect.data.locate import find_roots
+from tfdetect.data.locate import find_roots, present_roots
 from tfdetect.data.warm_start import open_parent, warm_experiment, with_replay
 
 
@@ -192,10 +192,11 @@ def load_plan(path: Path) -> Plan:
     if folder is path and not (folder / "state").is_dir():
         raise UserError(f"The run {path} is complete; there is nothing to resume.")
     experiment, dataset = folder / "experiment.yaml", folder / "dataset.yaml"
+    spec = validate(DatasetSpec, current_spec(read_yaml(dataset)), str(dataset), dataset)
     return Plan(
         validate(Experiment, read_yaml(experiment), str(experiment), experiment),
-        validate(DatasetSpec, current_spec(read_yaml(dataset)), str(dataset), dataset),
-        {name: fetched(root) for name, root in read_run(folder).roots.items()},
+        spec,
+        present_roots(spec, read_run(folder).roots),
         None,
         "of the run",
     )
@@ -323,9 +324,9 @@ def evaluation_data(
         raise UserError("--label is for a folder of images. Give the folder: --dataset FOLDER")
     spec = run.dataset_spec()
     roots = {} if data_dir else run.roots
-    known = {name: fetched(root) for name, root in roots.items() if exists(root)}
     try:
-        return spec, find_roots(spec, known, data_dir), output or run.path
+        roots = find_roots(spec, present_roots(spec, roots), data_dir)
+        return spec, roots, output or run.path
     except UserError as error:
         raise UserError(
             f"{error} The images that a run was trained on do not come with it. To measure it on "

@@ -32,22 +32,21 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tfdetect.core import console
+from tfdetect.core.columns import with_columns
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import exchange, write_text
+from tfdetect.core.files import checksum, exchange, write_json, write_text
 from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.provenance import provenance
 from tfdetect.core.run import PARTIAL
 from tfdetect.core.spec import CATALOG, PREPARED, SPLITS, DatasetSpec
 from tfdetect.data.catalog import SHARDS, Catalog, check_unusable
-from tfdetect.data.plan import Plan, find_data
 from tfdetect.data.shard_writer import (
     NO_FOREGROUND,
     TEXTS,
     Copies,
     RemoveBackground,
     ShardWriter,
-    checksum,
 )
 
 _SHARD_COLUMNS = ("records", "bytes", "sha256", "skipped")  # of the journal of shards
@@ -82,36 +81,6 @@ class Prepared:
     skipped: int
 
 
-def prepare_dataset(
-    plan: Plan,
-    output: Path,
-    copies: Copies,
-    shard_bytes: int,
-    workers: int,
-    progress: bool = True,
-    remove_background: RemoveBackground | None = None,
-    elsewhere: WriteElsewhere | None = None,
-) -> Prepared:
-    """Find a planned dataset and write it as shards; see `write_shards`.
-
-    Raises:
-        UserError: The dataset is not available, or it is prepared already.
-    """
-    catalog = find_data(plan, progress, console.log if progress else None)
-    for root in catalog.roots.values():
-        if output.resolve().is_relative_to(root.resolve()):
-            raise UserError(
-                f"The output {output} is inside the dataset's own folder, where the next command "
-                "would take it for a class. Choose a folder outside of it."
-            )
-    if "shard" in catalog.table.column_names:
-        raise UserError(f"{catalog.name} is prepared already. Start from its files.")
-    return write_shards(
-        catalog, plan.spec, output, copies, shard_bytes, workers, progress, remove_background,
-        elsewhere,
-    )  # fmt: skip
-
-
 def write_shards(
     catalog: Catalog,
     spec: DatasetSpec,
@@ -123,7 +92,7 @@ def write_shards(
     remove_background: RemoveBackground | None = None,
     elsewhere: WriteElsewhere | None = None,
 ) -> Prepared:
-    """Write the shards of a dataset that do not exist yet.
+    """Write a dataset as shards, those that do not exist yet.
 
     The shards of a complete dataset are checked, and damaged ones are written again.
 
@@ -139,9 +108,17 @@ def write_shards(
         elsewhere: writes the shards; by default threads of this process do.
 
     Raises:
-        UserError: Something else was prepared there, a file cannot be read any more, or writing
-            failed.
+        UserError: Something else was prepared there, the dataset is prepared already, a file cannot
+            be read any more, or writing failed.
     """
+    for root in catalog.roots.values():
+        if output.resolve().is_relative_to(root.resolve()):
+            raise UserError(
+                f"The output {output} is inside the dataset's own folder, where the next command "
+                "would take it for a class. Choose a folder outside of it."
+            )
+    if "shard" in catalog.table.column_names:
+        raise UserError(f"{catalog.name} is prepared already. Start from its files.")
     name = re.sub(r"\W+", "_", spec.name)
     name = name if name[0].isalpha() else f"set_{name}"
     final = output / name / PREPARED
@@ -169,9 +146,7 @@ def write_shards(
         if folder != final:
             _write_metadata(folder, name, spec, table, written, with_masks)
             _write_skipped(folder, catalog, skipped)
-            write_text(
-                folder / "prepared.json", json.dumps({**made_from, **provenance()}, indent=2)
-            )
+            write_json(folder / "prepared.json", {**made_from, **provenance()})
             exchange(folder, final)
     return Prepared(final, table.num_rows, len(parts), len(missing), len(unusable))
 
@@ -232,7 +207,7 @@ def _check_same(folder: Path, made_from: dict[str, Any]) -> None:
     """Check that a folder was begun from the same data and settings, or note them there."""
     file = folder / "prepared.json"
     if not file.is_file():
-        write_text(file, json.dumps(made_from, indent=2))
+        write_json(file, made_from)
         return
     before = read_object(file)
     if changed := [key for key, value in made_from.items() if before.get(key) != value]:
@@ -324,7 +299,7 @@ def _written_rows(table: pa.Table, parts: Rows, written: Written, copies: Copies
         lost[[start + number for number in written[shard].get("lost_masks", ())]] = True
         start += rows.num_rows
     masks = pc.if_else(pa.array(lost), pa.scalar(None, pa.string()), table["mask"])
-    table = table.set_column(table.column_names.index("mask"), "mask", masks)
+    table = with_columns(table, mask=masks)
     table = table.filter(pa.array(keep))
     codes = table["shard"].combine_chunks().dictionary_encode().indices.to_numpy()
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
@@ -334,11 +309,10 @@ def _written_rows(table: pa.Table, parts: Rows, written: Written, copies: Copies
     if copies.size:
         for name, side in zip(("height", "width"), copies.size):
             sides = pa.array(np.full(table.num_rows, side, np.int32))
-            table = table.set_column(table.column_names.index(name), name, sides)
+            table = with_columns(table, **{name: sides})
     if copies.encode != "keep" or copies.size:  # the records are re-encoded
         kind = "JPEG" if copies.encode == "jpeg" else "PNG"
-        formats = pa.array([kind] * table.num_rows)
-        table = table.set_column(table.column_names.index("format"), "format", formats)
+        table = with_columns(table, format=pa.array([kind] * table.num_rows))
     return table
 
 

@@ -1,6 +1,5 @@
 """Encodes the images of a dataset and writes them as TFRecord shards, one at a time."""
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.files import checksum
 from tfdetect.core.run import PARTIAL
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
@@ -224,12 +224,6 @@ class ShardWriter:
             return decoding_error(read_bytes(file, limit), limit) or "its mask cannot be decoded"
         except ImageError as error:
             return str(error)
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file as hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bytes(value: bytes) -> tf.train.Feature:

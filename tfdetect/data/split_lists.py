@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tfdetect.core.columns import with_columns
 from tfdetect.core.documents import MAX_JSON_BYTES, read_json, read_text
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.scan_result import Scan
@@ -45,8 +46,7 @@ def read_split_files(spec: DatasetSpec, root: Path, found: Scan) -> None:
     ]
     own = found.files["folder_split"].to_pylist()
     column = pa.array([s or o for s, o in zip(splits, own)], pa.string())
-    number = found.files.column_names.index("folder_split")
-    found.files = found.files.set_column(number, "folder_split", column)
+    found.files = with_columns(found.files, folder_split=column)
     if none := column.null_count:
         found.warnings.append(
             f"{spec.name}: {none:,} images are in no list of a split, and count as "

@@ -1,6 +1,7 @@
 """Splits a dataset by group through a stable hash, so that no group is in two splits."""
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -124,3 +125,8 @@ def group_fraction(dataset: str, group: str) -> float:
     """Return a number in [0, 1) that depends on the names of the dataset and the group alone."""
     digest = hashlib.blake2b(f"{dataset}\n{group}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+def fold_numbers(groups: Iterable[str], folds: int, salt: str) -> np.ndarray:
+    """Return the fold of each group by a hash of its name, int [n]; another salt, other folds."""
+    return np.array([int(folds * group_fraction(salt, str(group))) for group in groups])

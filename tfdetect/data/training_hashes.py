@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tfdetect.data.catalog import Catalog
 
 FILE = "training_images.npy"
+_BATCH = 256  # images hashed at a time
 _TYPE = np.dtype([("bytes", "<u8"), ("pixels", "<u8"), ("validation", "?")])
 
 
@@ -40,7 +41,7 @@ class TrainingHashes:
         """Read every image of the train and validation splits; those unreadable are left out."""
         import pyarrow as pa
 
-        from tfdetect.data.loading import hash_images
+        from tfdetect.data.loading import view_dataset
         from tfdetect.data.sources import image_source
 
         splits = [catalog.split(name) for name in ("train", "validation")]
@@ -49,7 +50,8 @@ class TrainingHashes:
         facts, found = Facts.empty(rows.num_rows), np.zeros(rows.num_rows, bool)
         with console.progress(rows.num_rows, "hashing training images", "images",
                               shown=progress) as bar:  # fmt: skip
-            for indices, batch in hash_images(image_source(catalog, rows)):
+            source = image_source(catalog, rows)
+            for indices, _, batch in view_dataset(source, [], _BATCH, facts=True):
                 facts.add(indices.numpy(), batch.numpy())
                 found[indices.numpy()] = True
                 bar.advance(len(indices))

@@ -1,7 +1,6 @@
 """What a training that starts from a finished run takes from it: its detector and its old data."""
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from tfdetect.core import console
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Curriculum, Distill, Experiment, override
+from tfdetect.core.files import checksum
 from tfdetect.core.load_spec import union
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.run_info import Ancestor
@@ -16,7 +16,7 @@ from tfdetect.core.spec import DatasetSpec, Part
 from tfdetect.core.text import MAX_NAME_BYTES, file_name, from_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.describe import read_data
-from tfdetect.data.locate import ENVIRONMENT, find_roots
+from tfdetect.data.locate import ENVIRONMENT, find_roots, present_roots
 
 _VIEW = ("image_size", "resize", "test_crops", "equalize")  # what of `data` a detector sees
 
@@ -113,7 +113,7 @@ def with_replay(
     """
     old = run.dataset_spec()
     try:
-        roots = find_roots(old, _present(run), None)
+        roots = find_roots(old, present_roots(old, run.roots), None)
     except UserError as error:
         folders_then = ", ".join(map(str, run.roots.values()))
         raise UserError(
@@ -163,7 +163,7 @@ def old_catalog(run: Run, progress: bool, log: Callable[[str], None]) -> Catalog
     """Return the dataset of a run, to measure what is forgotten of it; None if it is not found."""
     try:
         spec = run.dataset_spec()
-        roots = find_roots(spec, _present(run), None, download=False)
+        roots = find_roots(spec, present_roots(spec, run.roots), None, download=False)
         log(f"Old data, of {run.name}, on which forgetting is measured:")
         catalog = read_data(spec, roots, progress, log)
     except UserError as error:
@@ -177,17 +177,13 @@ def old_catalog(run: Run, progress: bool, log: Callable[[str], None]) -> Catalog
     return catalog
 
 
-def _present(run: Run) -> dict[str, Path]:
-    return {name: root for name, root in run.roots.items() if root.is_dir()}
-
-
 def ancestor(run: Run, experiment: Experiment) -> Ancestor:
     """Return what a run records of the one that it starts from."""
     spec, data = run.dataset_spec(), run.info.dataset
-    names = {part.spec.name for part in spec.parts} or {spec.name}
+    names = {each.name for each in spec.datasets}
     return Ancestor(
         name=run.name,
-        model=sha256(run.model_path.read_bytes()).hexdigest()[:16],
+        model=checksum(run.model_path)[:16],
         dataset=data.name,
         fingerprint=data.fingerprint,
         datasets=tuple(sorted(names | set(data.roots))),

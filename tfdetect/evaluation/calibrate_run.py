@@ -2,17 +2,36 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.run import Run
+from tfdetect.core.run import Run, logit
+from tfdetect.core.run_info import Adaptation, Calibration, MaskThreshold
+from tfdetect.evaluation.adaptation import (
+    DEFAULT_RATE,
+    MAX_SHIFT_IMAGES,
+    MIN_SHIFT_CLASS,
+    MIN_SHIFT_IMAGES,
+    conformal_threshold,
+    fit_shift,
+    images_needed,
+    rate_bound,
+)
+from tfdetect.evaluation.calibration import METHODS as FITTED
+from tfdetect.evaluation.calibration import apply_calibration, choose_calibration, log_loss
+from tfdetect.evaluation.operating_points import (
+    POINTS,
+    abstention_band,
+    choose_threshold,
+    operating_points,
+)
+from tfdetect.evaluation.prediction_columns import raw_logits, recalibrate, uncalibrated
 from tfdetect.evaluation.run_description import mask_threshold_sentence
 
-METHODS = ("auto", "temperature", "platt", "isotonic", "shift", "none")
+METHODS = ("auto", *FITTED, "shift", "none")
 DEFAULT_PRIOR = 0.5
 DEFAULT_EMPTY_MASKS = 0.9  # of authentic images
 
@@ -83,14 +102,6 @@ def calibrate_run(
         UserError: a setting is unknown or out of range, or one class is missing where the
             settings require both.
     """
-    from tfdetect.evaluation.calibration import choose_calibration
-    from tfdetect.evaluation.operating_points import (
-        abstention_band,
-        choose_threshold,
-        operating_points,
-    )
-    from tfdetect.evaluation.prediction_columns import raw_logits, recalibrate, uncalibrated
-
     _check(settings)
     readable = table["error"].is_null().to_numpy()
     fake = (labels > 0)[readable]
@@ -135,7 +146,7 @@ def calibrate_run(
         log(f"threshold: too few images for {rule}; best balanced accuracy is used instead")
     threshold = choose_threshold(rule, points)
     band = abstention_band(p, fake, threshold, settings.error_rate)
-    run = run.with_calibration(fitted, prior, points, band, threshold)
+    run = run.with_info(operating_points=points, abstention_band=band, threshold=threshold)
     return _with_mask_threshold(run, p[~fake], settings, log)
 
 
@@ -150,9 +161,6 @@ def _with_mask_threshold(
         settings: how many masks are to be empty.
         log: called with a line on what was done.
     """
-    from tfdetect.core.run_info import MaskThreshold
-    from tfdetect.evaluation.adaptation import conformal_threshold, images_needed, rate_bound
-
     if not run.predicts_masks:
         return run
     rate = 1 - settings.empty_masks
@@ -175,8 +183,6 @@ def _with_mask_threshold(
 
 def _is_few(fake: np.ndarray) -> bool:
     """Return whether images are too few to calibrate on, and enough for a shift."""
-    from tfdetect.evaluation.adaptation import MAX_SHIFT_IMAGES
-
     return bool(fake.any() and not fake.all() and len(fake) <= MAX_SHIFT_IMAGES)
 
 
@@ -188,10 +194,6 @@ def _with_conformal_threshold(
     log: Callable[[str], None],
 ) -> Run:
     """Return the run with a threshold that few authentic images like these reach."""
-    from tfdetect.core.run_info import Adaptation
-    from tfdetect.evaluation.adaptation import DEFAULT_RATE, conformal_threshold, rate_bound
-    from tfdetect.evaluation.prediction_columns import recalibrate
-
     check_for_authentic_images(settings)
     rate = DEFAULT_RATE if settings.false_positive_rate is None else settings.false_positive_rate
     p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
@@ -219,24 +221,45 @@ def _with_shift(
 
     A constant whose interval contains 0 is added only where the settings ask for this method.
     """
-    from tfdetect.core.run import expit
-    from tfdetect.core.run import logit as logit_of
-    from tfdetect.core.run_info import Adaptation, Calibration
-    from tfdetect.evaluation.adaptation import (
-        MAX_SHIFT_IMAGES,
-        MIN_SHIFT_CLASS,
-        MIN_SHIFT_IMAGES,
-        fit_shift,
+    _check_for_shift(settings, fake)
+    fraction = float(fake.mean())
+    old = run.info.calibration or Calibration(
+        method="shift", images=len(fake), fake_fraction=fraction, log_loss=(0, 0)
     )
-    from tfdetect.evaluation.calibration import apply_calibration, log_loss
-    from tfdetect.evaluation.prediction_columns import raw_logits
+    logits = apply_calibration(old, raw_logits(table, run)[readable])
+    logits = logits + logit(fraction) - logit(old.fake_fraction)
+    shift, reach = fit_shift(logits, fake)
+    found = f"{shift:+.2f} [{reach[0]:+.2f}, {reach[1]:+.2f}]"
+    if reach[0] <= 0 <= reach[1]:
+        _warn_of_doubt(found, settings, len(fake))
+        if settings.method != "shift":
+            return _with_own_threshold(run, settings, len(fake))
+    losses = log_loss(logits, fake), log_loss(logits + shift, fake)
+    log(
+        f"shift: {found} added to the logits, log-loss {losses[0]:.4f} before, {losses[1]:.4f} "
+        "after; thresholds and abstention band stay"
+    )
+    adaptation = Adaptation(
+        kind="shift", dataset=settings.dataset or run.info.dataset.name,
+        authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
+        shift_interval=(round(reach[0], 6), round(reach[1], 6)),
+        log_loss=(round(losses[0], 6), round(losses[1], 6)),
+    )  # fmt: skip
+    run = run.with_info(
+        calibration=old.shifted(shift), prior=run.info.prior or DEFAULT_PRIOR,
+        adaptation=adaptation, **run.moved_thresholds(shift),
+    )  # fmt: skip
+    return _with_own_threshold(run, settings, len(fake))
 
-    smallest = int(min(fake.sum(), (~fake).sum()))
-    if len(fake) < MIN_SHIFT_IMAGES or smallest < MIN_SHIFT_CLASS:
+
+def _check_for_shift(settings: CalibrationSettings, fake: np.ndarray) -> None:
+    """Raise UserError where the images are too few, or a setting has no meaning for a shift."""
+    fakes, authentic = int(fake.sum()), int((~fake).sum())
+    if len(fake) < MIN_SHIFT_IMAGES or min(fakes, authentic) < MIN_SHIFT_CLASS:
         raise UserError(
             f"A shift needs at least {MIN_SHIFT_IMAGES} images, {MIN_SHIFT_CLASS} of each class. "
-            f"Received: {len(fake)} images, {int((~fake).sum())} authentic and {int(fake.sum())} "
-            "fake. Label more images, or give authentic ones alone."
+            f"Received: {len(fake)} images, {authentic} authentic and {fakes} fake. Label more "
+            "images, or give authentic ones alone."
         )
     if settings.cost is not None or settings.error_rate is not None:
         raise UserError(
@@ -247,54 +270,22 @@ def _with_shift(
         raise UserError(
             "A shift keeps the prior of the run. Leave --prior out; predict takes it as well."
         )
-    before, fraction = run.info.calibration, float(fake.mean())
-    old = before or Calibration(method="shift", images=len(fake), fake_fraction=fraction,
-                                log_loss=(0, 0))  # fmt: skip
-    prior = run.info.prior or DEFAULT_PRIOR
-    logits = apply_calibration(old, raw_logits(table, run)[readable])
-    logits = logits + logit_of(fraction) - logit_of(old.fake_fraction)
-    shift, reach = fit_shift(logits, fake)
-    losses = log_loss(logits, fake), log_loss(logits + shift, fake)
-    found = f"{shift:+.2f} [{reach[0]:+.2f}, {reach[1]:+.2f}]"
-    if reach[0] <= 0 <= reach[1]:
-        doubt = (
-            f"on {len(fake)} images a shift of the logits by {found} cannot be told from none: its "
-            "95% interval contains 0"
-        )
-        more = f"Label more images; more than {MAX_SHIFT_IMAGES} fit a calibration of their own"
-        if settings.method != "shift":
-            console.warn(
-                f"{doubt}. It is not applied, and P(fake) stays as it is. {more}. --method shift "
-                "applies it all the same"
-            )
-            return _with_own_threshold(run, settings, len(fake))
-        console.warn(f"{doubt}. {more}")
-    log(
-        f"shift: {found} added to the logits, log-loss {losses[0]:.4f} before, {losses[1]:.4f} "
-        "after; thresholds and abstention band stay"
+
+
+def _warn_of_doubt(found: str, settings: CalibrationSettings, images: int) -> None:
+    """Say that a shift cannot be told from none, and whether it is applied."""
+    doubt = (
+        f"on {images} images a shift of the logits by {found} cannot be told from none: its 95% "
+        "interval contains 0"
     )
-    changed: dict = {"shift": old.shift + shift}
-    if old.knots is not None:
-        changed = {"knots": (old.knots[0], tuple(y + shift for y in old.knots[1]))}
-    adaptation = Adaptation(
-        kind="shift", dataset=settings.dataset or run.info.dataset.name,
-        authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
-        shift_interval=(round(reach[0], 6), round(reach[1], 6)),
-        log_loss=(round(losses[0], 6), round(losses[1], 6)),
-    )  # fmt: skip
-
-    # Points that were chosen on validation separate the same images as before.
-    def moved(point: Any) -> Any:
-        threshold = expit(logit_of(point.threshold) + shift)
-        return point.model_copy(update={"threshold": threshold})
-
-    points = {name: moved(point) for name, point in run.info.operating_points.items()}
-    masks = run.info.mask_threshold and moved(run.info.mask_threshold)
-    run = run.with_info(
-        calibration=old.model_copy(update=changed), prior=prior, operating_points=points,
-        mask_threshold=masks, adaptation=adaptation,
-    )  # fmt: skip
-    return _with_own_threshold(run, settings, len(fake))
+    more = f"Label more images; more than {MAX_SHIFT_IMAGES} fit a calibration of their own"
+    if settings.method == "shift":
+        console.warn(f"{doubt}. {more}")
+    else:
+        console.warn(
+            f"{doubt}. It is not applied, and P(fake) stays as it is. {more}. --method shift "
+            "applies it all the same"
+        )
 
 
 def _with_own_threshold(run: Run, settings: CalibrationSettings, images: int) -> Run:
@@ -311,8 +302,6 @@ def _with_own_threshold(run: Run, settings: CalibrationSettings, images: int) ->
 
 def _check(settings: CalibrationSettings) -> None:
     """Raise UserError where the settings name what does not exist."""
-    from tfdetect.evaluation.operating_points import POINTS
-
     if settings.method not in METHODS:
         raise unknown("calibration method", settings.method, METHODS)
     if isinstance(settings.threshold, str) and settings.threshold not in POINTS:

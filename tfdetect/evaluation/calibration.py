@@ -15,7 +15,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from tfdetect.core.run_info import Calibration
-from tfdetect.data.splits import group_fraction
+from tfdetect.data.splits import fold_numbers
 
 Method = Literal["temperature", "platt", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "platt", "isotonic")
@@ -121,7 +121,7 @@ def choose_calibration(
         return None
     tried = [m for m in METHODS if m != "isotonic" or smallest >= MIN_IMAGES_ISOTONIC]
     tried = tried if method == "auto" else [cast(Method, method)]
-    folds = np.array([int(FOLDS * group_fraction("calibration", str(g))) for g in groups])
+    folds = fold_numbers(groups, FOLDS, "calibration")
     losses = {name: _held_out_losses(name, logits, fake, folds) for name in tried}
     best = tried[0]
     for name in tried[1:]:  # a more complex one must be better by more than chance

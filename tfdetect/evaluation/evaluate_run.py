@@ -1,8 +1,8 @@
 """Evaluates a run: predictions, calibration, metrics, figures and report."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.core import console
+from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_json
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.masks import COVERAGE, check_masks
@@ -98,44 +99,31 @@ def evaluate_run(
             it is not clear what its masks mean.
     """
     output = output or run.path
-    if predict is None:
-        detector = detector or load_detector(run)
+    parts = {split: rows for split in splits if (rows := catalog.split(split)).num_rows}
+    if not parts:
+        raise UserError(f"The dataset {catalog.name} has no images in {', '.join(splits)}.")
     if run.predicts_masks:
         check_masks(catalog.masks)
     own = is_own_dataset(run, catalog)
     copies = _TrainingCopies(catalog if own else None)
     scorer = None  # one for all passes over images
-    if calibrate and own and detector is not None:
-        scorer = Scorer(run, detector, features=True)
-        run = fit_distance(run, scorer, catalog, batch_size)
-        if run.info.domain is None:
-            scorer = None
-        _update_hashes(run, catalog, calibrate.keep_hashes, log)
-    if scorer is None and detector is not None:
-        scorer = Scorer(run, detector)
-    tables: dict[str, pa.Table] = {}
+    if predict is None:
+        detector = detector or load_detector(run)
+        if calibrate and own:
+            run, scorer = _with_domain(run, detector, catalog, batch_size)
+            _update_hashes(run, catalog, calibrate.keep_hashes, log)
+        scorer = scorer or Scorer(run, detector)
+        predict = partial(predict_rows, detector=scorer, batch_size=batch_size)
+    old, tables = run, dict[str, pa.Table]()
     before: dict[str, dict[str, float]] = {}
-    old = run
     examples: dict[str, MaskExamples] = {}
-    for split in splits:
-        rows = catalog.split(split)
-        if not rows.num_rows:
-            continue
+    for split, rows in parts.items():
         log(f"evaluating {rows.num_rows:,} images of {split}")
-        settings = None if tables else calibrate
         current = uncalibrated(run) if calibrate else run
-        validation = own and split == "validation"
-        if scorer is None:
-            assert predict is not None
-            table = predict(current, catalog, rows, validation)
-        else:
-            table = predict_rows(current, scorer, catalog, rows, batch_size, validation)
-        if settings:
-            if own:
-                run = with_limit(run, table, log)
-            labels, groups = rows["label"].to_numpy(), rows["group"].to_pylist()
-            run = calibrate_run(run, labels, groups, table, settings, log)
+        table = predict(current, catalog, rows, own and split == "validation")
         if calibrate:
+            if not tables:
+                run = _calibrated(run, rows, table, own, calibrate, log)
             if old.info.operating_points:
                 earlier = complete(rows, recalibrate(table, old))
                 before[split] = verdict_metrics(earlier, old.threshold, run.info.prior)
@@ -144,13 +132,11 @@ def evaluate_run(
         if report and images_in_report and run.predicts_masks:
             scorer = scorer or Scorer(run, detector or load_detector(run))
             examples[split] = _mask_examples(run, scorer, catalog, rows, tables[split])
-    if not tables:
-        raise UserError(f"The dataset {catalog.name} has no images in {', '.join(splits)}.")
     results = {split: measure(table, run) for split, table in tables.items()}
-    for split in results:
+    for split, rows in parts.items():
         if split in before:
             results[split]["before"] = before[split]
-        if baseline := metadata_baseline(catalog.split(split)):
+        if baseline := metadata_baseline(rows):
             results[split]["metadata_baseline"] = baseline
     if before_report:
         before_report(run, tables)
@@ -158,21 +144,53 @@ def evaluate_run(
     return Evaluation(run, results, output)
 
 
+def _with_domain(
+    run: Run, detector: keras.Model, catalog: Catalog, batch_size: int
+) -> tuple[Run, Scorer | None]:
+    """Return the run with the features of its training images, and what computes them.
+
+    There is none where the run has too few images.
+    """
+    scorer = Scorer(run, detector, features=True)
+    run = fit_distance(run, scorer, catalog, batch_size)
+    return run, scorer if run.info.domain is not None else None
+
+
+def _calibrated(
+    run: Run,
+    rows: pa.Table,
+    table: pa.Table,
+    own: bool,
+    settings: CalibrationSettings,
+    log: Callable[[str], None],
+) -> Run:
+    """Return the run, calibrated on the predictions of rows of a catalog.
+
+    Args:
+        own: whether they are of its own dataset, whose images also limit its domain.
+    """
+    if own:
+        run = with_limit(run, table, log)
+    labels, groups = rows["label"].to_numpy(), rows["group"].to_pylist()
+    return calibrate_run(run, labels, groups, table, settings, log)
+
+
 def predict_rows(
     run: Run,
-    detector: keras.Model | Scorer,
     catalog: Catalog,
     rows: pa.Table,
-    batch_size: int,
     own_validation: bool,
+    *,
+    detector: keras.Model | Scorer,
+    batch_size: int,
     progress: bool = True,
 ) -> pa.Table:
     """Return the predictions of rows of a catalog, with what their true masks say.
 
     Args:
-        run, detector, batch_size, own_validation, progress: see `predict_source`.
         catalog: what the rows are of; its own table is not read.
         rows: of the catalog.
+        run, own_validation, detector, batch_size, progress: see `predict_source`.
     """
     truth = mask_truth(catalog, rows) if run.predicts_masks else None
     source = image_source(catalog, rows)
@@ -207,7 +225,7 @@ def write_evaluation(
                      data_warnings=catalog.warnings if catalog else ())  # fmt: skip
     for split, table in tables.items():
         prediction_tables.write_parquet(table, output / "predictions" / f"{split}.parquet")
-    write_text(output / "metrics.json", json.dumps(results, indent=2) + "\n")
+    write_json(output / "metrics.json", results)
 
 
 def complete(rows: pa.Table, table: pa.Table) -> pa.Table:
@@ -259,9 +277,8 @@ class _TrainingCopies:
         if not known:
             return table
         same = pa.array([h in known for h in rows["hash"].to_pylist()])
-        position = table.column_names.index("duplicate_of_train")
-        same = pc.or_kleene(same, pc.fill_null(table.column(position), False))
-        return table.set_column(position, "duplicate_of_train", same)
+        same = pc.or_kleene(same, pc.fill_null(table["duplicate_of_train"], False))
+        return with_columns(table, duplicate_of_train=same)
 
 
 def _update_hashes(run: Run, catalog: Catalog, keep: bool, log: Callable[[str], None]) -> None:

@@ -3,8 +3,6 @@
 Figures have no titles of their own: the page gives each a title and a text alternative.
 """
 
-import base64
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -250,12 +248,9 @@ def most_confident_errors(
     for position, row in wrong[:count]:
         thumbnail = read_rgb(source.read(position), source.max_pixels)
         thumbnail.thumbnail((256, 256))
-        data = io.BytesIO()
-        thumbnail.save(data, "PNG")
         truth = classes[row["label"]]
-        pictures.append(Picture(
-            base64.b64encode(data.getvalue()).decode(),
-            f"An image of the class {truth} that was judged {row['verdict']}",
+        pictures.append(Picture.of_image(
+            thumbnail, f"An image of the class {truth} that was judged {row['verdict']}",
             title=f"{truth}, judged {row['verdict']}",
             caption=f"P(fake) {row['p_fake']:.3f}",
             pixelated=max(thumbnail.size) < 100,

@@ -168,6 +168,7 @@ def binary_intervals(
     prior: float | None = None,
     *,
     balanced: bool = False,
+    ranks: np.ndarray | None = None,
     names: Sequence[str] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -186,13 +187,14 @@ def binary_intervals(
     the resamples (the triangle inequality).
 
     Args:
-        fake, scores, threshold, prior, balanced: see `binary_metrics`.
+        fake, scores, threshold, prior, balanced, ranks: see `binary_metrics`.
         names: which metrics; by default all.
         seed: of the resamples.
         resamples: their number.
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores)
-    metrics, count = binary_metrics(fake, scores, threshold, prior, balanced=balanced), len(fake)
+    ranks, count = scores if ranks is None else ranks, len(fake)
+    metrics = binary_metrics(fake, scores, threshold, prior, balanced=balanced, ranks=ranks)
 
     def wanted(weights: np.ndarray) -> dict[str, Any]:
         values = metrics(weights)
@@ -207,7 +209,9 @@ def binary_intervals(
         if value["value"] in (0.0, 1.0) or (value["value"] is not None and smallest < FEW_IMAGES)
     ]  # fmt: skip
     if smallest and doubtful:
-        ends = _with_confusable(fake, scores, threshold, prior, balanced, seed, resamples)
+        (more, p), (_, ranked) = _confusable(fake, scores), _confusable(fake, ranks)
+        doubted = binary_metrics(more, p, threshold, prior, balanced=balanced, ranks=ranked)
+        ends = _percentiles_of(_resampled(doubted, len(more), seed, resamples))
         for name in set(doubtful) & set(ends):
             value, low, high = numbers(found[name])
             found[name] = interval(value, min(low, ends[name][0]), max(high, ends[name][1]))
@@ -261,19 +265,9 @@ def _percentiles(values: np.ndarray, value: float, count: int) -> tuple[float, f
     return min(ends[0], ends[2], value), max(ends[1], ends[3], value)
 
 
-def _with_confusable(
-    fake: np.ndarray,
-    scores: np.ndarray,
-    threshold: float,
-    prior: float | None,
-    balanced: bool,
-    seed: int,
-    resamples: int,
-) -> dict[str, tuple[float, float]]:
-    """Return the percentiles of resamples of the images of `_confusable`."""
-    fake, scores = _confusable(fake, scores)
-    metrics = binary_metrics(fake, scores, threshold, prior, balanced=balanced)
-    rows, ends = _resampled(metrics, len(fake), seed, resamples), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+def _percentiles_of(rows: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Return the plain percentile intervals of resampled metrics that are defined."""
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     return {
         name: tuple(np.quantile(values[~np.isnan(values)], ends))
         for name, values in rows.items() if not np.isnan(values).all()

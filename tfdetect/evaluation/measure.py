@@ -25,7 +25,7 @@ from tfdetect.evaluation.mask_metrics import (
     mask_metrics,
 )
 from tfdetect.evaluation.metrics import binary_metrics, confusion
-from tfdetect.evaluation.prediction_tables import by_generator, shares_authentic
+from tfdetect.evaluation.prediction_tables import by_generator, ranks_of, shares_authentic
 from tfdetect.evaluation.run_description import chosen_on
 from tfdetect.evaluation.verdicts import is_fake
 
@@ -147,8 +147,7 @@ def _measure_domain(table: pa.Table, run: Run) -> dict[str, Any]:
     for name, rows in (("inside", inside), ("outside", ~inside)):
         part = known.filter(pa.array(rows))
         if part.num_rows:
-            fake, p = part["label"].to_numpy() > 0, part["p_fake"].to_numpy()
-            found[name] = {"count": part.num_rows, "metrics": _label_metrics(fake, p, run)}
+            found[name] = {"count": part.num_rows, "metrics": _label_metrics(part, run)}
     return {"domain": found}
 
 
@@ -157,10 +156,9 @@ def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> dict
     if not table.num_rows:
         return {"metrics": {}, "confusion": []}
     labels = table["label"].to_numpy()
-    fake = labels > 0
     predicted = np.array([run.class_names.index(v) for v in table["verdict"].to_pylist()])
     part: dict[str, Any] = {
-        "metrics": _label_metrics(fake, table["p_fake"].to_numpy(), run, balanced),
+        "metrics": _label_metrics(table, run, balanced),
         "confusion": confusion(labels, predicted, len(run.class_names)),
     }
     if "altered_histogram" in table.column_names:
@@ -174,15 +172,16 @@ def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> dict
     return part
 
 
-def _label_metrics(
-    fake: np.ndarray, p_fake: np.ndarray, run: Run, balanced: bool = False
-) -> dict[str, Interval]:
+def _label_metrics(table: pa.Table, run: Run, balanced: bool = False) -> dict[str, Interval]:
     """Return metrics with intervals; of images of one class, only its rate."""
+    fake, p_fake = table["label"].to_numpy() > 0, table["p_fake"].to_numpy()
     if not fake.any():
         return {"fpr": proportion(is_fake(p_fake, run.threshold))}
     if fake.all():
         return {"recall": proportion(is_fake(p_fake, run.threshold))}
-    return binary_intervals(fake, p_fake, run.threshold, run.info.prior, balanced=balanced)
+    return binary_intervals(
+        fake, p_fake, run.threshold, run.info.prior, balanced=balanced, ranks=ranks_of(table)
+    )
 
 
 def _measure_thresholds(table: pa.Table, run: Run) -> dict[str, Any]:

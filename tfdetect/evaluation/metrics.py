@@ -34,6 +34,7 @@ def binary_metrics(
     prior: float | None = None,
     *,
     balanced: bool = False,
+    ranks: np.ndarray | None = None,
 ) -> Metrics:
     """Prepare the metrics of P(fake).
 
@@ -46,6 +47,8 @@ def binary_metrics(
             with 80% fakes does not make a detector miscalibrated. None weights every image alike.
         balanced: whether both classes count the same in accuracy, precision, F1 and average
             precision, however many images they have.
+        ranks: float [n], what orders the images, such as logits, which differ where P(fake) is
+            rounded to 1; by default P(fake).
 
     Returns:
         A function from weights float [..., n] to a dict of metrics, with the keys of `NAMES`. A
@@ -54,7 +57,7 @@ def binary_metrics(
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores, np.float64)
     of_verdicts = _verdict_metrics(fake, is_fake(scores, threshold))
-    of_ranking = _ranking_metrics(fake, scores)
+    of_ranking = _ranking_metrics(fake, scores if ranks is None else ranks)
     of_probabilities = _probability_metrics(fake, scores)
 
     def metrics(weights: np.ndarray) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def _verdict_metrics(fake: np.ndarray, called_fake: np.ndarray) -> Metrics:
 
 
 def _ranking_metrics(fake: np.ndarray, scores: np.ndarray) -> Metrics:
-    """Prepare the metrics of the order into which P(fake), float [n], brings the images."""
+    """Prepare the metrics of the order into which scores, float [n], bring the images."""
     order = np.argsort(-scores, kind="stable")
     sorted_fake, sorted_scores = fake[order], scores[order]
     # The last of each run of equal scores: only there is a threshold possible.

@@ -12,6 +12,7 @@ from scipy import stats
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
+from tfdetect.core.text import printable
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.intervals import (
     Interval,
@@ -35,6 +36,7 @@ def difference(
     other: np.ndarray,
     names: Sequence[str],
     thresholds: tuple[float, float] = (0.5, 0.5),
+    ranks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
     resamples: int = 1000,
 ) -> dict[str, Interval]:
     """Return the differences of two detectors' metrics, with paired bootstrap intervals.
@@ -44,12 +46,15 @@ def difference(
         one, other: P(fake) of the same images by the two detectors, [n].
         names: which metrics; see `metrics.NAMES`.
         thresholds: of the two detectors.
+        ranks: what orders the images, of the two detectors; by default P(fake).
         resamples: number of bootstrap resamples.
 
     Returns:
         {metric: {"value", "low", "high"}} of the first detector minus the second.
     """
-    first, second = (binary_metrics(fake, p, t) for p, t in zip((one, other), thresholds))
+    first, second = (
+        binary_metrics(fake, p, t, ranks=r) for p, t, r in zip((one, other), thresholds, ranks)
+    )
 
     def subtract(weights: np.ndarray) -> dict[str, Any]:
         a, b = first(weights), second(weights)
@@ -176,11 +181,7 @@ def compare_tables(
         metrics: which to compare.
     """
     common = set.intersection(*(set(keys_of(t)) for t in tables.values()))
-    if not common:
-        raise UserError(
-            f"No image was evaluated by all of {', '.join(runs)}. Evaluate them on one dataset "
-            "with: python -m tfdetect.evaluate RUN --dataset NAME"
-        )
+    _check_common(common, tables)
     tables = dict(tables)
     for name, table in tables.items():
         keys = keys_of(table)
@@ -203,24 +204,52 @@ def compare_tables(
     return found | ({"masks": masks} if masks else {})
 
 
+def _check_common(common: set[tuple[str, str]], tables: Mapping[str, pa.Table]) -> None:
+    """Warn of files that changed between the evaluations, which are not compared.
+
+    Args:
+        common: path and hash of each image that all tables have.
+        tables: predictions by the runs' names.
+
+    Raises:
+        UserError: the tables have no image in common.
+    """
+    paths = set.intersection(*(set(table["path"].to_pylist()) for table in tables.values()))
+    changed = sorted(paths - {path for path, _ in common})
+    again = "Evaluate all of them on the same files with: python -m tfdetect.evaluate RUN --dataset"
+    if changed:
+        more = f" and {len(changed) - 5:,} more" if len(changed) > 5 else ""
+        files = f"{', '.join(map(printable, changed[:5]))}{more}"
+        words = f"files of the same path have other content in one of {', '.join(tables)}: {files}"
+        if not common:
+            raise UserError(f"No image was evaluated by all runs: {words}. {again} NAME")
+        console.warn(f"{words}. They are left out. {again} NAME")
+    elif not common:
+        raise UserError(f"No image was evaluated by all of {', '.join(tables)}. {again} NAME")
+
+
 def _compare_labels(
     runs: Mapping[str, Run], tables: dict[str, pa.Table], fake: np.ndarray, metrics: Sequence[str]
 ) -> dict[str, Any]:
     """Return runs and pairs of `compare`, for P(fake) of whole images."""
     p = {name: table["p_fake"].to_numpy() for name, table in tables.items()}
+    ranks = {name: prediction_tables.ranks_of(table) for name, table in tables.items()}
     right = {name: is_fake(p[name], runs[name].threshold) == fake for name in runs}
     pairs = []
     for one, other in combinations(runs, 2):
         thresholds = runs[one].threshold, runs[other].threshold
+        both = ranks[one], ranks[other]
         pairs.append({
             "one": one, "other": other,
-            "metrics": difference(fake, p[one], p[other], metrics, thresholds),
+            "metrics": difference(fake, p[one], p[other], metrics, thresholds, both),
             "mcnemar": mcnemar(right[one], right[other]),
-            "delong": delong(fake, p[one], p[other]),
+            "delong": delong(fake, *both),
         })  # fmt: skip
     return {
         "runs": {
-            name: binary_intervals(fake, p[name], runs[name].threshold, names=metrics)
+            name: binary_intervals(
+                fake, p[name], runs[name].threshold, ranks=ranks[name], names=metrics
+            )
             for name in runs
         },
         "pairs": _adjusted(pairs, "mcnemar", "delong"),

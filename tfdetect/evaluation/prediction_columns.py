@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfdetect.core.columns import Column, Table
+from tfdetect.core.columns import Column, Table, with_columns
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.process import Terminated, stopped_by
 from tfdetect.core.run import EPSILON, Run
@@ -130,6 +130,16 @@ class PredictionColumns:
         """Images that were not added, bool [n]."""
         return np.isnan(self._raw[:, 0])
 
+    @property
+    def logits(self) -> np.ndarray:
+        """Logits of P(fake) before calibration, float32 [n]; nan where an image was not added.
+
+        They differ where P(fake) is rounded to 0 or 1.
+        """
+        smallest = np.finfo(np.float32).tiny
+        fake, authentic = self._raw[:, 1:].sum(axis=1), self._raw[:, 0]
+        return np.log(np.maximum(fake, smallest)) - np.log(np.maximum(authentic, smallest))
+
     def table(
         self,
         errors: Sequence[str | None],
@@ -200,9 +210,7 @@ def recalibrate(table: "pa.Table", run: Run) -> "pa.Table":
         fractions = table["altered_fraction"].to_numpy()
         columns["altered_fraction"] = Column(np.where(shown, fractions, 0), missing)
         columns["mask_shown"] = Column(shown, missing)
-    for name, column in columns.items():
-        table = table.set_column(table.column_names.index(name), name, column.to_arrow())
-    return table
+    return with_columns(table, **{name: column.to_arrow() for name, column in columns.items()})
 
 
 def uncalibrated(run: Run) -> Run:
@@ -210,8 +218,9 @@ def uncalibrated(run: Run) -> Run:
 
     It shows every mask.
     """
-    run = run.with_calibration(None, None, {}, None, run.threshold)
-    return run.with_info(mask_threshold=None)
+    return run.with_info(
+        calibration=None, prior=None, operating_points={}, abstention_band=None, mask_threshold=None
+    )
 
 
 def raw_logits(table: "pa.Table", run: Run) -> np.ndarray:

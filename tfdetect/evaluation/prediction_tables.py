@@ -69,6 +69,16 @@ def read(run: Path, split: str, dataset: str | None = None) -> "pa.Table":
         ) from error
 
 
+def ranks_of(table: "pa.Table") -> np.ndarray:
+    """Return what ranks the images of predictions, float [n]; nan where one cannot be read.
+
+    These are logits, which do not tie where P(fake) is rounded to 0 or 1; of tables without them,
+    as older runs have, P(fake).
+    """
+    name = "logit" if "logit" in table.column_names else "p_fake"
+    return table[name].to_numpy(zero_copy_only=False)
+
+
 def write(table: Table, path: Path) -> None:
     """Write predictions in the format of the path's extension, whole or not at all."""
     write_all([table], path)

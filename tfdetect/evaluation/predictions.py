@@ -99,11 +99,15 @@ def predict_files(
     texts = [from_os(path) for path in paths]
     source = Files.checked(texts, max_pixels)
     names = Column.texts(texts)
-    table = _predict_source(
-        run, detector, source, batch_size, progress, on_mask=on_mask, from_pixels=from_pixels,
-        on_stop=on_stop and (lambda rows: on_stop(rows.with_first("path", names))),
-    )  # fmt: skip
-    return table.with_first("path", names)
+    scorer = _compiled(run, detector)
+    columns = PredictionColumns(run, len(source), scorer.predicts_masks, on_mask=on_mask)
+
+    def table(errors: Sequence[str | None]) -> Table:
+        return columns.table(errors, from_pixels).with_first("path", names)
+
+    with rows_kept(on_stop, lambda: table([None] * len(paths))):
+        _fill(columns, score_source(run, scorer, source, batch_size), len(source), progress)
+    return table(_errors(columns, source))
 
 
 def predict_source(
@@ -115,7 +119,6 @@ def predict_source(
     truth: MaskTruth | None = None,
     on_mask: Callable[[MaskPrediction], None] | None = None,
     change: Change | None = None,
-    from_pixels: Sequence[bool] = (),
     own_validation: bool = False,
     alter: Alter | None = None,
 ) -> pa.Table:
@@ -131,51 +134,45 @@ def predict_source(
         on_mask: called with each predicted mask, if the detector predicts masks.
         change: applied to each decoded image, given its number; with `truth` it must not cut
             anything off.
-        from_pixels: see `predict_files`.
         own_validation: whether these are the validation images of the run itself, which are no
             copies of themselves.
         alter: applied to each batch of views; only of a detector without masks.
 
     Returns:
-        The table of `PredictionColumns`, with one row for each image, in order.
+        The table of `PredictionColumns`, with one row for each image, in order, and with logit,
+        by which images are ranked: that of P(fake) before calibration, float32.
     """
-    return _predict_source(
-        run, detector, source, batch_size, progress, truth, on_mask, change, from_pixels,
-        own_validation, alter,
-    ).to_arrow()  # fmt: skip
+    scorer, known = _compiled(run, detector), truth.known if truth else None
+    columns = PredictionColumns(run, len(source), scorer.predicts_masks, known, on_mask)
+    batches = score_source(run, scorer, source, batch_size, truth, change, alter)
+    _fill(columns, batches, len(source), progress)
+    errors = _errors(columns, source, " or its mask" if truth else "")
+    table = columns.table(errors, own_validation=own_validation).to_arrow()
+    return table.append_column("logit", Column(columns.logits, columns.missing).to_arrow())
 
 
-def _predict_source(
-    run: Run,
-    detector: keras.Model | Scorer,
-    source: Files | Records,
-    batch_size: int,
-    progress: bool,
-    truth: MaskTruth | None = None,
-    on_mask: Callable[[MaskPrediction], None] | None = None,
-    change: Change | None = None,
-    from_pixels: Sequence[bool] = (),
-    own_validation: bool = False,
-    alter: Alter | None = None,
-    on_stop: Callable[[Table], None] | None = None,
-) -> Table:
-    truth_known = truth.known if truth else None
-    scorer = detector if isinstance(detector, Scorer) else Scorer(run, detector)
-    columns = PredictionColumns(run, len(source), scorer.predicts_masks, truth_known, on_mask)
-    nothing = [None] * len(source)
-    with (
-        rows_kept(on_stop, lambda: columns.table(nothing, from_pixels, own_validation)),
-        console.progress(len(source), "predicting", "images", shown=progress) as bar,
-    ):
-        for batch in score_source(run, scorer, source, batch_size, truth, change, alter):
+def _compiled(run: Run, detector: keras.Model | Scorer) -> Scorer:
+    return detector if isinstance(detector, Scorer) else Scorer(run, detector)
+
+
+def _fill(
+    columns: PredictionColumns, batches: Iterator[ScoredBatch], count: int, progress: bool
+) -> None:
+    with console.progress(count, "predicting", "images", shown=progress) as bar:
+        for batch in batches:
             columns.add(batch)
             bar.advance(len(batch.indices))
-    unknown_reason = f"TensorFlow cannot decode it{' or its mask' if truth else ''}"
-    errors = [
+
+
+def _errors(
+    columns: PredictionColumns, source: Files | Records, what: str = ""
+) -> list[str | None]:
+    """Return why images could not be read, None for the others."""
+    unknown_reason = f"TensorFlow cannot decode it{what}"
+    return [
         (source.error(i) or unknown_reason) if missing else None
         for i, missing in enumerate(columns.missing)
     ]
-    return columns.table(errors, from_pixels, own_validation)
 
 
 def score_source(

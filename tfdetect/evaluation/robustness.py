@@ -1,6 +1,5 @@
 """Measures how verdicts hold when images are degraded or attacked: metrics and curves."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_json, write_text
 from tfdetect.core.html import (
     Card,
     Section,
@@ -105,6 +104,7 @@ def degrade(
         attacker = Attacker(run, detector)
         changes |= {attack.name: {"alter": _altering(attacker, attack, fake)} for attack in attacks}
     scores: dict[str, np.ndarray] = {}
+    ranks: dict[str, np.ndarray] = {}
     masks: dict[str, dict[str, Interval]] = {}
     source = image_source(catalog, rows)
     for name, change in changes.items():
@@ -114,10 +114,11 @@ def degrade(
         truth = mask_truth(catalog, rows) if whole else None
         predictions = predict_source(run, scorer, source, batch_size, truth=truth, **change)
         scores[name] = predictions["p_fake"].to_numpy(zero_copy_only=False)
+        ranks[name] = prediction_tables.ranks_of(predictions)
         if run.predicts_masks:
             unknown = dict.fromkeys(MAIN_MASK_METRICS, interval(np.nan))
             masks[name] = mask_intervals(predictions, RESAMPLES) if whole else unknown
-    found = _compare(scores, fake, run.threshold, masks)
+    found = _compare(scores, ranks, fake, run.threshold, masks)
     for attack in attacks:
         found["degradations"][attack.name]["budget"] = attack.budget
     _write(found, run, catalog.name, split, rows, scores, output)
@@ -126,6 +127,7 @@ def degrade(
 
 def _compare(
     scores: dict[str, np.ndarray],
+    ranks: dict[str, np.ndarray],
     fake: np.ndarray,
     threshold: float,
     masks: dict[str, dict[str, Interval]],
@@ -134,6 +136,7 @@ def _compare(
 
     Args:
         scores: float [n] by degradation, nan where an image cannot be read.
+        ranks: `ranks_of` the predictions, by degradation.
         fake: bool [n].
         threshold: P(fake) from which the verdict is fake.
         masks: metrics of the masks by degradation.
@@ -144,7 +147,8 @@ def _compare(
     results = {
         name: {
             "metrics": masks.get(name, {}) | binary_intervals(
-                fake[known], p[known], threshold, names=METRICS, resamples=RESAMPLES
+                fake[known], p[known], threshold, ranks=ranks[name][known], names=METRICS,
+                resamples=RESAMPLES,
             ),
             "flipped": round(float(changed[name].mean()), 6),
         }
@@ -179,7 +183,7 @@ def _write(
     name = file_name(found)
     (output / "figures").mkdir(parents=True, exist_ok=True)
     (output / "figures" / f"{name}.png").unlink(missing_ok=True)
-    write_text(output / f"{name}.json", json.dumps(found, indent=2) + "\n")
+    write_json(output / f"{name}.json", found)
     columns = {"path": rows["path"], "label": rows["label"]}
     columns |= {name: pa.array(p, mask=np.isnan(p)) for name, p in scores.items()}
     prediction_tables.write_parquet(pa.table(columns), output / f"{name}.parquet")

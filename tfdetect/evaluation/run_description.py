@@ -124,6 +124,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         f"{split} {', '.join(f'{n:,} {c}' for c, n in classes.items())}"
         for split, classes in data.counts.items()
     )
+    weights = info.published_weights
     versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
     found = {
         "images": counts,
@@ -131,6 +132,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "images left out": f"{data.left_out:,}",
         "other files": f"{data.other_files:,}",
         "dataset fingerprint": data.fingerprint,
+        "published weights": f"{weights.file} (SHA-256 {weights.sha256})" if weights else "",
         "started from": lineage_sentence(run),
         "seed": str(info.seed),
         "epochs": "" if info.epochs is None else str(info.epochs),

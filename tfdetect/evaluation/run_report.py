@@ -34,7 +34,7 @@ from tfdetect.evaluation import figures as draw
 from tfdetect.evaluation import result_tables
 from tfdetect.evaluation.metrics import class_weights
 from tfdetect.evaluation.model_card import model_card
-from tfdetect.evaluation.prediction_tables import by_generator
+from tfdetect.evaluation.prediction_tables import by_generator, ranks_of
 from tfdetect.evaluation.result_tables import ResultTable, ordered, warnings_of
 from tfdetect.evaluation.run_description import (
     calibration_sentence,
@@ -205,10 +205,11 @@ class _SplitReport:
         if self._mixed:
             auc = self.result["metrics"]["auc"]["value"]
             pictures += [
-                self._save("roc", draw.roc(self._fake, self._scores),
+                self._save("roc", draw.roc(self._fake, ranks_of(self._readable)),
                            f"ROC curve with an area of {auc:.4f}", "ROC",
                            "The dotted line is chance."),
-                self._save("precision_recall", draw.precision_recall(self._fake, self._scores),
+                self._save("precision_recall",
+                           draw.precision_recall(self._fake, ranks_of(self._readable)),
                            "Precision over recall of the fakes", "Precision and recall",
                            "The dotted line is the fraction of fakes."),
             ]  # fmt: skip

@@ -10,8 +10,8 @@ from tfdetect.evaluation.metrics import BINS
 from tfdetect.evaluation.verdicts import is_fake
 
 HISTOGRAM = 50  # equal bins of P(fake)
-_AUC_BINS = 2**16  # of the logit of P(fake), equal from -_LARGEST to _LARGEST
-_LARGEST = 17.0  # the logit of the largest float32 below 1 is 16.6
+_AUC_BINS = 2**16  # of logits, equal from -_LARGEST to _LARGEST
+_LARGEST = 40.0
 
 
 class StreamedMetrics:
@@ -38,7 +38,8 @@ class StreamedMetrics:
 
         Args:
             labels: int [n], in the order of the run's classes.
-            table: their predictions, with the columns p_fake, verdict and error.
+            table: their predictions, with the columns p_fake, verdict and error, and logit, by
+                which images are ranked, or else P(fake).
         """
         readable = table["error"].is_null().to_numpy(zero_copy_only=False)
         self._unreadable += int((~readable).sum())
@@ -51,9 +52,12 @@ class StreamedMetrics:
         np.add.at(self._confusion, (labels, verdicts), 1)
         np.add.at(self._called_fake, fake, is_fake(p, self._run.threshold))
         p = p.astype(np.float64)
-        with np.errstate(divide="ignore"):
-            logits = np.clip(np.log(p) - np.log1p(-p), -_LARGEST, _LARGEST)
-        scores = (logits + _LARGEST) / (2 * _LARGEST)
+        if "logit" in table.column_names:
+            logits = table["logit"].to_numpy().astype(np.float64)
+        else:
+            with np.errstate(divide="ignore"):
+                logits = np.log(p) - np.log1p(-p)
+        scores = (np.clip(logits, -_LARGEST, _LARGEST) + _LARGEST) / (2 * _LARGEST)
         np.add.at(self._scores, (fake, _bins(scores, _AUC_BINS)), 1)
         np.add.at(self._histogram, (fake, _bins(p, HISTOGRAM)), 1)
         np.add.at(self._gaps, (fake, _bins(p, BINS)), p - fake)

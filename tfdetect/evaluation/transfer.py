@@ -122,4 +122,6 @@ def _own_predictions(run: Run, split: str) -> pa.Table | None:
 def _predict(
     run: Run, detector: keras.Model, catalog: Catalog, rows: pa.Table, batch_size: int
 ) -> pa.Table:
-    return complete(rows, predict_rows(run, detector, catalog, rows, batch_size, False))
+    return complete(
+        rows, predict_rows(run, catalog, rows, False, detector=detector, batch_size=batch_size)
+    )

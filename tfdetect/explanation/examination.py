@@ -17,7 +17,7 @@ from tfdetect.data.sources import Files
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.evaluation.verdict_words import percent
 from tfdetect.evaluation.verdicts import is_fake, shown_mask
-from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, views_of
+from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, middle_window, views_of
 from tfdetect.forensics.evidence import Evidence, evidence
 from tfdetect.forensics.file_metadata import Fact, format_of, read_metadata
 from tfdetect.imaging.degradations import parse_degradations
@@ -93,7 +93,7 @@ def examine(
         altered = shown_mask(altered, row["p_fake"], run.mask_threshold)
     image = image.numpy()
     views, view = _views(run, image, altered)
-    view_image = _middle_window(views[view])
+    view_image = middle_window(views[view]).astype(np.uint8)
     maps = explainer.maps(views, view)
     front_end = None
     if len(run.views) == 1:
@@ -188,7 +188,7 @@ def views_of_image(run: Run, image: np.ndarray) -> np.ndarray:
         image: uint8 [H, W, 3].
     """
     views, view = _views(run, image, None)
-    return _middle_window(views[view])
+    return middle_window(views[view]).astype(np.uint8)
 
 
 def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[list[np.ndarray], int]:
@@ -213,9 +213,3 @@ def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[lis
         for v in run.views
     ]
     return views_of(run, parts)
-
-
-def _middle_window(view: np.ndarray) -> np.ndarray:
-    """Return the middle window of a view, which the maps are drawn over, uint8 [H, W, 3]."""
-    image = view[0] if view.ndim == 4 else view[0, view.shape[1] // 2]
-    return image.astype(np.uint8)

@@ -1,6 +1,5 @@
 """Explains a detector on a set of images: maps averaged by class, and whether to trust them."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_json, write_text
 from tfdetect.core.html import (
     Card,
     Section,
@@ -36,6 +35,7 @@ from tfdetect.explanation.maps import (
     cells,
     feature_maps,
     flattened,
+    middle_window,
     views_of,
 )
 from tfdetect.models.saving import load_detector
@@ -106,7 +106,7 @@ def explain_set(
     }
     (output / "figures").mkdir(parents=True, exist_ok=True)
     page = _page(found, run, catalog.name, split, sums, features, output / "figures")
-    write_text(output / "explanation.json", json.dumps(found, indent=2) + "\n")
+    write_json(output / "explanation.json", found)
     write_text(output / "explanation.html", page)
     return found
 
@@ -172,10 +172,8 @@ class ImageExplainer:
             views, view = views_of(self._run, [part.numpy() for part in parts])
             maps = self._explainer.maps(views, view)
             rng = np.random.default_rng([0, rows["number"][row].as_py()])
-            image = views[view]
             yield ExplainedImage(
-                rows["label"][row].as_py(),
-                image[0] if image.ndim == 4 else image[0, image.shape[1] // 2], maps,
+                rows["label"][row].as_py(), middle_window(views[view]), maps,
                 {name: (values[0].mean(-1), values[0].mean((0, 1)))
                  for name, values in self._features(views[0]).items()},
                 self._tests(views, view, maps, rng),

@@ -1,6 +1,5 @@
 """Shows what front-ends leave of one image, and what the run's own has learned."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from markupsafe import Markup
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Model
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_json, write_text
 from tfdetect.core.html import Section, figures, join, render_page, table, text
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
@@ -98,7 +97,7 @@ def show_front_ends(
     if learned is not None:
         found["learned"] = {"name": learned.name, "weights": learned.weights,
                             "change": round(learned.change, 6)}  # fmt: skip
-    write_text(output / "front_ends.json", json.dumps(found, indent=2) + "\n")
+    write_json(output / "front_ends.json", found)
     write_text(output / "front_ends.html", _page(run, path, shown, outputs, learned))
     return found
 

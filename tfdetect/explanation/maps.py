@@ -137,7 +137,7 @@ class Explainer:
         bare = [base if number == view else other for number, other in enumerate(views)]
         gap = float(self.score(views)[0] - self.score(bare)[0])
         missed = abs(total.sum() - gap) / max(abs(gap), 1e-6)
-        return _middle(total.sum(-1), image).astype(np.float32), missed
+        return middle_window(total[None]).sum(-1).astype(np.float32), missed
 
     def occlusion(self, views: Views, view: int = 0) -> np.ndarray:
         """Return how far the logit falls where a patch loses its texture (Zeiler & Fergus, 2014).
@@ -223,6 +223,11 @@ def views_of(run: Run, parts: list[np.ndarray]) -> tuple[Views, int]:
         alone = len(parts) == 1 or count == 1
         views.append((part[:, count // 2] if alone else part).astype(np.float32))
     return views, int(np.argmax([np.prod(view.size) for view in run.views]))
+
+
+def middle_window(view: np.ndarray) -> np.ndarray:
+    """Return the middle window of a view [1, H, W, C] or [1, crops, H, W, C], [H, W, C]."""
+    return view[0] if view.ndim == 4 else view[0, view.shape[1] // 2]
 
 
 @contextmanager
@@ -329,11 +334,6 @@ def _spans(length: int, overlap: bool) -> list[slice]:
     side = max(2, length // CELLS)
     step = max(1, side // 2) if overlap else side
     return [slice(start, start + side) for start in [*range(0, length - side, step), length - side]]
-
-
-def _middle(values: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Return the map of the middle window of [H, W] or [crops, H, W]."""
-    return values if image.ndim == 4 else values[len(values) // 2]
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

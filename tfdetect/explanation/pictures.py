@@ -1,7 +1,5 @@
 """Turns pixels and maps into pictures for a page."""
 
-import base64
-import io
 import math
 
 import matplotlib
@@ -24,10 +22,7 @@ def picture(image: np.ndarray, alt: str, title: str = "", caption: str = "") -> 
         factor = math.ceil(MIN_SIDE / longer)
         width, height = shown.size
         shown = shown.resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    data = io.BytesIO()
-    shown.save(data, "PNG")
-    encoded = base64.b64encode(data.getvalue()).decode()
-    return Picture(encoded, alt, title, caption, pixelated=longer <= MIN_SIDE)
+    return Picture.of_image(shown, alt, title, caption, pixelated=longer <= MIN_SIDE)
 
 
 def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -1,9 +1,6 @@
 """The sentences of an image's page, in words that need no training in machine learning."""
 
-import numpy as np
-from scipy.special import expit, logit
-
-from tfdetect.core.run import EPSILON, Run
+from tfdetect.core.run import Run, logit, moved
 from tfdetect.core.run_info import OperatingPoint
 from tfdetect.evaluation.intervals import wilson
 from tfdetect.evaluation.verdict_words import percent
@@ -137,6 +134,4 @@ def mask_sentence(run: Run, found: Examination) -> str:
 
 def probability_at(run: Run, p: float, prior: float) -> float:
     """Return P(fake) where a fraction `prior` of the images is fake."""
-    assumed = run.info.prior or 0.5
-    more = logit(prior) - logit(assumed)
-    return float(expit(logit(np.clip(p, EPSILON, 1 - EPSILON)) + more))
+    return moved(p, logit(prior) - logit(run.info.prior or 0.5))

@@ -141,7 +141,9 @@ def _thresholds(validation: Predicted) -> dict[str, dict[str, float]]:
 
 
 def _metrics(logits: np.ndarray, fake: np.ndarray, threshold: float) -> dict[str, Interval]:
-    return binary_intervals(fake, expit(logits), threshold, _PRIOR, resamples=_RESAMPLES)
+    return binary_intervals(
+        fake, expit(logits), threshold, _PRIOR, ranks=logits, resamples=_RESAMPLES
+    )
 
 
 def _gains(
@@ -152,7 +154,7 @@ def _gains(
     Both are given as logits and the threshold of their P(fake).
     """
     of_fusion, of_member = (
-        binary_metrics(fake, expit(logits), threshold, _PRIOR)
+        binary_metrics(fake, expit(logits), threshold, _PRIOR, ranks=logits)
         for logits, threshold in (fused, member)
     )
 

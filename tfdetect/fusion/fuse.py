@@ -104,7 +104,7 @@ def _warnings(
 ) -> list[str]:
     """Return what limits the comparison."""
     warnings = []
-    datasets = {part.spec.name for part in spec.parts} or {spec.name}
+    datasets = {each.name for each in spec.datasets}
     selected = [
         name for name, run in zip(members.names, members.runs)
         if run.info.dataset.name in datasets

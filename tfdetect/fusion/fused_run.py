@@ -1,6 +1,5 @@
 """Writes a fused detector as a run: model, SavedModel, predictions, metrics and reports."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import yaml
 
 from tfdetect.core import console
-from tfdetect.core.files import write_text
+from tfdetect.core.files import checksum, write_text
 from tfdetect.core.provenance import command_line, provenance
 from tfdetect.core.run import Run, read_run
 from tfdetect.core.run_info import RunInfo, TrainingImages
@@ -110,7 +109,7 @@ def _document(members: Members, fusion: Fusion) -> dict[str, Any]:
                 "name": name,
                 "run": str(run.path),
                 "dataset": run.info.dataset.name,
-                "model": hashlib.sha256(run.model_path.read_bytes()).hexdigest()[:16],
+                "model": checksum(run.model_path)[:16],
                 "temperature": round(float(temperature), 6),
                 "weight": round(float(weight), 6),
                 "view": {"size": list(view.size), "policy": view.policy, "crops": view.crops},

@@ -1,6 +1,5 @@
 """Writes the report of a fusion: fusion.json, fusion.html and a table for the terminal."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tfdetect.core import console, html
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_json, write_text
 from tfdetect.evaluation.intervals import Interval, format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.fusion.comparison import METRICS, Comparison
@@ -27,7 +26,7 @@ def write_report(folder: Path, values: dict[str, Any], comparison: Comparison) -
         values: content of fusion.json, see `measure_comparison` and `fuse`.
         comparison: the predictions that were measured.
     """
-    write_text(folder / "fusion.json", json.dumps(values, indent=2) + "\n")
+    write_json(folder / "fusion.json", values)
     (folder / "figures").mkdir(exist_ok=True)
     write_text(folder / "fusion.html", _page(folder, values, comparison))
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, softmax
 
-from tfdetect.data.splits import group_fraction
+from tfdetect.data.splits import fold_numbers
 from tfdetect.evaluation.calibration import fit_temperature, logit
 from tfdetect.fusion.fisher_fusion import evidence, fit_fisher
 from tfdetect.fusion.gated_fusion import fit_gate
@@ -127,7 +127,7 @@ def cross_fit(name: str, scores: Scores, folds: int = CROSS_FIT_FOLDS) -> np.nda
     Returns:
         float [n]; None if the groups are too few for each fold to leave both classes.
     """
-    fold = assign_folds(scores.groups, folds, "outer")
+    fold = fold_numbers(scores.groups, folds, "outer")
     held_out = [np.flatnonzero(fold == number) for number in np.unique(fold)]
     remaining = [np.flatnonzero(fold != number) for number in np.unique(fold)]
     if len(np.unique(scores.groups)) < folds or any(
@@ -138,8 +138,3 @@ def cross_fit(name: str, scores: Scores, folds: int = CROSS_FIT_FOLDS) -> np.nda
     for fit_rows, rows in zip(remaining, held_out):
         logits[rows] = fit_fusion(name, scores.take(fit_rows))(scores.take(rows))
     return logits
-
-
-def assign_folds(groups: np.ndarray, folds: int, salt: str) -> np.ndarray:
-    """Return each image's fold by a hash of its group, int [n]; another salt, other folds."""
-    return np.array([int(folds * group_fraction(salt, group)) for group in groups])

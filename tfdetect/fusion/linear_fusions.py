@@ -5,7 +5,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 
-from tfdetect.data.splits import group_fraction
+from tfdetect.data.splits import fold_numbers
 from tfdetect.evaluation.calibration import log_loss
 from tfdetect.fusion.scores import Scores
 
@@ -75,7 +75,7 @@ def fit_regression(logits: np.ndarray, scores: Scores, penalized: bool) -> tuple
 
 def _choose_strength(logits: np.ndarray, scores: Scores, weights: np.ndarray) -> float:
     """Return the inverse strength with the smallest log-loss on held-out groups."""
-    fold = np.array([int(_FOLDS * group_fraction("inner", group)) for group in scores.groups])
+    fold = fold_numbers(scores.groups, _FOLDS, "inner")
     usable = [
         number for number in np.unique(fold)
         if len(np.unique(scores.fake[fold != number])) == 2

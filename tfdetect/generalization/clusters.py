@@ -1,6 +1,5 @@
 """Which generators belong together: who finds whose images, in the order of their clusters."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from scipy.spatial.distance import squareform
 from tfdetect.core import console
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
+from tfdetect.core.files import write_json
 from tfdetect.core.html import picture_of
 from tfdetect.generalization.published_tables import Table, read_published
 
@@ -129,7 +128,7 @@ def write_clusters(source: str, output: Path) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
     picture_of(draw(clusters), "", path=output / "clusters.png")
     found = {"of": name, **clusters.as_data()}
-    write_text(output / "clusters.json", json.dumps(found, indent=2) + "\n")
+    write_json(output / "clusters.json", found)
     return found
 
 

@@ -127,7 +127,7 @@ def measure_curve(
         test images of domains in training and of the others; fit: see `fit_power_law`, None for
         fewer than three points.
     """
-    scores = {name: test_scores(run, catalog) for name, run in runs.items()}
+    scores = {name: test_scores(run, catalog)[0] for name, run in runs.items()}
     readable = np.isfinite(np.stack(list(scores.values()))).all(axis=0)
     fake = catalog.split("test")["label"].to_numpy()[readable] > 0
     wrong = np.stack([is_fake(scores[n][readable], runs[n].threshold) != fake for n in subsets])

@@ -1,6 +1,5 @@
 """Writes the report of a matrix: HTML with a heat map, JSON, CSV, LaTeX and a terminal table."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from tfdetect.core import console, html
-from tfdetect.core.files import csv_text, merged, write_text
+from tfdetect.core.files import csv_text, merged, write_json, write_text
 from tfdetect.core.text import latex
 from tfdetect.evaluation.intervals import Interval, format_interval, interval
 from tfdetect.evaluation.measure import MAIN_MASK_NAMES
@@ -115,7 +114,7 @@ def write_report(values: dict[str, Any], folder: Path, published: str | None = N
         document["clusters"] = clusters.as_data()
     with merged(folder) as new:
         (new / "figures").mkdir()
-        write_text(new / "matrix.json", json.dumps(document, indent=2) + "\n")
+        write_json(new / "matrix.json", document)
         write_text(new / "matrix.csv", _csv(values))
         write_text(new / "matrix.tex", _latex(values))
         write_text(new / "matrix.html", _page(values, new, published, clusters))

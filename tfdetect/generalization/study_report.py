@@ -1,6 +1,5 @@
 """Writes the reports of studies: a page with a figure and tables, JSON and CSV."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from tfdetect.core import console, html
-from tfdetect.core.files import csv_text, merged, write_text
+from tfdetect.core.files import csv_text, merged, write_json, write_text
 from tfdetect.evaluation.intervals import format_interval, numbers
 from tfdetect.evaluation.metrics import NAMES
 
@@ -72,7 +71,7 @@ def write_curve(values: dict[str, Any], folder: Path) -> None:
     last = values["points"][-1]
     with merged(folder) as new:
         (new / "figures").mkdir()
-        write_text(new / "curve.json", json.dumps(values, indent=2) + "\n")
+        write_json(new / "curve.json", values)
         write_text(new / "curve.csv", csv_text(rows, ["size", "part", "error", "low", "high"]))
         picture = html.picture_of(
             _curve(values), "Test error over the size of the training data, both axes logarithmic; "
@@ -180,7 +179,7 @@ def write_variants(values: dict[str, Any], folder: Path) -> None:
     """
     best = max(values["variants"], key=lambda variant: variant["metrics"]["auc"]["value"])
     with merged(folder) as new:
-        write_text(new / "variants.json", json.dumps(values, indent=2) + "\n")
+        write_json(new / "variants.json", values)
         write_text(new / "report.html", html.render_page(
             f"Variants of {values['experiment']}",
             [

@@ -167,7 +167,7 @@ def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[s
     cells: dict[str, Any] = {}
     for row in rows:
         predicted, numbers = test_rows(row.run, catalog)
-        scores = np.array(predicted["p_fake"].to_pylist(), np.float32)[numbers]  # nan: unreadable
+        scores, ranks = _scores_of(predicted, numbers)
         cells[row.name] = {}
         for name in domains.names:
             mine = domains.rows(frozenset({name}))[split] & np.isfinite(scores)
@@ -178,7 +178,7 @@ def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[s
             cells[row.name][name] = {
                 "count": len(p),
                 "in_training": name in row.domains,
-                "metrics": masks | _cell_metrics(fake, p, row.run),
+                "metrics": masks | _cell_metrics(fake, p, ranks[mine], row.run),
             }
     return cells
 
@@ -190,13 +190,17 @@ def test_rows(run: Run, catalog: Catalog) -> tuple[pa.Table, np.ndarray]:
     return predicted, np.array([number_of[key] for key in _keys(catalog.split("test"))])
 
 
-def test_scores(run: Run, catalog: Catalog) -> np.ndarray:
-    """Return P(fake) of a catalog's test images, float32 [n], from the predictions in a run.
+def test_scores(run: Run, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
+    """Return P(fake) of a catalog's test images, and what ranks them, from predictions in a run.
 
-    It is nan for images that could not be read.
+    Both are float [n], nan for images that could not be read.
     """
-    predicted, numbers = test_rows(run, catalog)
-    return np.array(predicted["p_fake"].to_pylist(), np.float32)[numbers]
+    return _scores_of(*test_rows(run, catalog))
+
+
+def _scores_of(predicted: pa.Table, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    p_fake = predicted["p_fake"].to_numpy(zero_copy_only=False)
+    return p_fake[numbers], prediction_tables.ranks_of(predicted)[numbers]
 
 
 def _keys(table: pa.Table) -> list[tuple[str, str]]:
@@ -205,15 +209,18 @@ def _keys(table: pa.Table) -> list[tuple[str, str]]:
     return list(zip(names, table["path"].to_pylist()))
 
 
-def _cell_metrics(fake: np.ndarray, p: np.ndarray, run: Run) -> dict[str, Interval]:
+def _cell_metrics(
+    fake: np.ndarray, p: np.ndarray, ranks: np.ndarray, run: Run
+) -> dict[str, Interval]:
     """Return `METRICS` of P(fake) on some images, with intervals.
 
     Args:
         fake: bool [n].
         p: P(fake), float [n].
+        ranks: what orders the images, float [n].
         run: its threshold and operating points are used.
     """
-    found = binary_intervals(fake, p, run.threshold, resamples=_RESAMPLES)
+    found = binary_intervals(fake, p, run.threshold, ranks=ranks, resamples=_RESAMPLES)
     for name in ("fpr_1", "fpr_5"):
         point = run.info.operating_points.get(name)
         hits = is_fake(p[fake], point.threshold) if point else np.zeros(0, bool)

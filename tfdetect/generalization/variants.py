@@ -82,12 +82,12 @@ def measure_variants(
         itself), and runs: seed and metrics of each.
     """
     scores = {name: test_scores(run, catalog) for name, run in runs.items()}
-    readable = np.isfinite(list(scores.values())).all(axis=0)
+    readable = np.isfinite([p for p, _ in scores.values()]).all(axis=0)
     fake = catalog.split("test")["label"].to_numpy()[readable] > 0
-    of_run = {
-        name: binary_metrics(fake, scores[name][readable], run.threshold)
-        for name, run in runs.items()
-    }
+    of_run = {}
+    for name, run in runs.items():
+        p, ranks = (values[readable] for values in scores[name])
+        of_run[name] = binary_metrics(fake, p, run.threshold, ranks=ranks)
     names = list(dict.fromkeys(variant for variant, _, _ in trainings.values()))
     members = {name: [key for key, (own, _, _) in trainings.items() if own == name]
                for name in names}  # fmt: skip

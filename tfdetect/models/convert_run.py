@@ -1,6 +1,5 @@
 """Converts published PyTorch weights to a run."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ import numpy as np
 from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
-from tfdetect.core.files import csv_text, write_text
+from tfdetect.core.files import checksum, csv_text, write_text
 from tfdetect.core.provenance import command_line, provenance
 from tfdetect.core.run import Run, read_run
-from tfdetect.core.run_info import DatasetInfo, RunInfo, View
+from tfdetect.core.run_info import DatasetInfo, PublishedWeights, RunInfo, View
 from tfdetect.core.run_writer import creating, write_info
+from tfdetect.core.text import from_os
 
 EPSILON = 1e-12
 
@@ -55,13 +55,14 @@ def convert_run(
         {"variable": variable, "published": key, "matched_by": "name" if known else "order"}
         for variable, key, known in convert(detector, name, state, wanted)
     ]
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    published = PublishedWeights(file=from_os(weights.name), sha256=checksum(weights))
     info = RunInfo(
         status="converted",
         class_names=("real", "fake"),
         views=(View.of(experiment.data),),
         predicts_masks=experiment.model.mask_head is not None,
-        dataset=DatasetInfo(name=f"published weights of {name}", fingerprint=digest),
+        dataset=DatasetInfo(name=f"published weights of {name}", fingerprint=published.sha256[:16]),
+        published_weights=published,
         parameters=detector.count_params(),
         seed=experiment.seed,
         command=command_line("convert"),

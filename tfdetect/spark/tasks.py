@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from tfdetect.core import console, storage
+from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.text import to_os, user_path
@@ -106,9 +107,9 @@ class PredictFiles:
             errors = table["error"].to_pylist()
             for number, reason in failed.items():
                 errors[number] = reason
-            column = table.column_names.index("error")
-            table = table.set_column(column, "error", pa.array(errors, pa.string()))
-            return table.set_column(0, "path", pa.array(names, pa.string()))
+            return with_columns(
+                table, error=pa.array(errors, pa.string()), path=pa.array(names, pa.string())
+            )
 
         return rows
 
@@ -168,8 +169,9 @@ class PredictRows:
 
         scorer = Scorer(self.run, load_detector(self.run))
         return lambda rows: predict_rows(
-            self.run, scorer, self.catalog, rows, self.batch_size, self.own_validation, False
-        )
+            self.run, self.catalog, rows, self.own_validation,
+            detector=scorer, batch_size=self.batch_size, progress=False,
+        )  # fmt: skip
 
     def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:
         return failed_row(schema, error=ENDED)

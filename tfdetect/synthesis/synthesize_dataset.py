@@ -33,7 +33,14 @@ from PIL import Image
 from tfdetect.core import console
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import ModelNotAvailable, UserError
-from tfdetect.core.files import disk_error, remove_leftovers, replacing, write_bytes, write_text
+from tfdetect.core.files import (
+    disk_error,
+    remove_leftovers,
+    replacing,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.limits import MAX_PIXELS
@@ -312,7 +319,7 @@ def _check_settings(output: Path, source: Path, photos: list[str], settings: Set
                 f"{output} was begun with other settings ({', '.join(changed)}). Choose another "
                 "--output, or remove it."
             )
-    write_text(file, json.dumps(now, indent=2))
+    write_json(file, now)
 
 
 def _find_autoencoder(

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import yaml
 from pydantic import Field
 
 from tfdetect.core.documents import Document, read_object, read_text, read_yaml, validate
@@ -130,7 +129,7 @@ def create_search(
     """
     parts = {
         "search.json": settings.model_dump_json(indent=2),
-        "space.yaml": _yaml(space),
+        "space.yaml": space.to_yaml(),
         "dataset.yaml": spec.to_yaml(),
         "experiment.yaml": experiment.to_yaml(),
     }
@@ -168,12 +167,6 @@ def open_search(folder: Path) -> Search:
         read(DatasetSpec, "dataset.yaml"),
         Store(folder),
     )
-
-
-def _yaml(space: Space) -> str:
-    """Return a space as it is written in YAML."""
-    data = space.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return yaml.safe_dump(data, sort_keys=False)
 
 
 def _check_same(folder: Path, parts: dict[str, str]) -> None:

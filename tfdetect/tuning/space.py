@@ -101,6 +101,10 @@ class Space(Document):
             raise ValueError("a space needs at least one parameter")
         return value
 
+    def as_data(self) -> dict[str, Any]:
+        """Return the space as plain data, as YAML has it."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
     def labels(self) -> dict[str, Parameter]:
         """Return every parameter by its label: its key after those of the options it needs."""
         return {label: parameter for label, _, parameter in _iterate(self.parameters, "")}

@@ -1,4 +1,4 @@
-"""What is known of images beside a detector's score: declarations, traces of editing, verdicts."""
+"""What is known of images besides a detector's score: declarations, traces of editing, verdicts."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def parse_yaml(text: str, source: str) -> Any:
     """Return the value that YAML describes.
 
     A document may come from a stranger, so its depth and its size with all aliases replaced are
-    limited, and a key that stands twice, an infinite number or one of more than 64 bits is a
+    limited, and a key that occurs twice, an infinite number or one of more than 64 bits is a
     mistake.
 
     Args:
@@ -241,7 +241,7 @@ def _check_keys(node: yaml.MappingNode, source: str) -> None:
         if not isinstance(key, yaml.ScalarNode):
             raise UserError(f"{source}, line {_line(key)}: a key is one word, not a collection.")
         if (key.tag, key.value) in keys:
-            raise UserError(f"{source}, line {_line(key)}: the key {key.value!r:.80} stands twice.")
+            raise UserError(f"{source}, line {_line(key)}: the key {key.value!r:.80} occurs twice.")
         keys.add((key.tag, key.value))
 
 
@@ -279,7 +279,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r:.80} stands twice")
+        raise ValueError(f"the key {twice!r:.80} occurs twice")
     return data
 
 

@@ -226,7 +226,7 @@ def view_dataset(
         views: size, resize policy and number of crops of each view.
         batch_size: number of images in a batch; the last one may be smaller.
         change: applied to each decoded image before anything else.
-        facts: whether to return what is known of each image beside its pixels.
+        facts: whether to return what is known of each image besides its pixels.
 
     Returns:
         Batches of (index into `source` int64 [b], images), in order. Images are a tuple of

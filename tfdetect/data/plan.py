@@ -247,7 +247,7 @@ def roots_of(plan: Plan) -> dict[str, Path]:
 
 
 def data_flags(spec: DatasetSpec, data_dir: str | Path | None) -> dict[str, object]:
-    """Return the flags that name data again, beside --dataset or --experiment.
+    """Return the flags that name data again, with --dataset or --experiment.
 
     Args:
         spec: the dataset.

@@ -1,4 +1,4 @@
-"""What is known of images beside their pixels: size, format, and hashes that tell copies."""
+"""What is known of images besides their pixels: size, format, and hashes that tell copies."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Writes what the TensorBoard log of a run shows beside curves: errors as images, and features."""
+"""Writes what the TensorBoard log of a run shows besides curves: errors as images, and features."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext

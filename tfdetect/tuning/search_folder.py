@@ -92,7 +92,7 @@ class Search:
 
     @property
     def train_flags(self) -> dict[str, object]:
-        """The flags of `train` that, beside --experiment, name the data of the search."""
+        """The flags of `train` that name, with --experiment, the data of the search."""
         roots = [to_os(root) for root in self.settings.roots.values()]
         return data_flags(self.spec, roots[0] if len(roots) == 1 else None)
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from tfdetect.auditing.duplicates import Duplicates
 from tfdetect.auditing.shortcuts import Shortcut
 from tfdetect.core.spec import SPLITS
+from tfdetect.core.text import capitalized
 from tfdetect.data.catalog import Catalog
 
 # Severity levels, the mildest first; the most severe one found decides the verdict.
@@ -85,10 +86,10 @@ def shortcut_findings(shortcuts: list[Shortcut], classes: tuple[str, ...]) -> It
         elif s.group in _IN_PIXELS and s.significantly_above(_UNRELIABLE_ACCURACY):
             level = UNRELIABLE
         if strong:
-            text = f"{_capitalized(s.name)} alone predicts the label {_accuracy(s)}"
+            text = f"{capitalized(s.name)} alone predicts the label {_accuracy(s)}"
             text += f": {describe_value(s, classes)}." if s.value else "."
         else:
-            text = f"{_capitalized(s.name)} predicts the label of some images: "
+            text = f"{capitalized(s.name)} predicts the label of some images: "
             text += f"{describe_value(s, classes)}."
         yield Finding(level, s.group, text, "formats" if s.group in _IN_PIXELS else None)
     for s in shortcuts:
@@ -98,10 +99,6 @@ def shortcut_findings(shortcuts: list[Shortcut], classes: tuple[str, ...]) -> It
             level = UNRELIABLE if s.significantly_above(_UNRELIABLE_ACCURACY) else CAUTION
             text = f"Format, size and metadata combined predict the label {_accuracy(s)}."
             yield Finding(level, "format", text, "formats")
-
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _accuracy(s: Shortcut) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from tfdetect.benchmarks.results import PROTOCOLS, labels, our_figures, published_mean
 from tfdetect.benchmarks.suite import EQUALIZED, METRICS, PUBLISHED, PublishedTable, Suite
 from tfdetect.core import console
+from tfdetect.core.text import capitalized
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
 
@@ -109,7 +110,7 @@ def describe_table(table: PublishedTable) -> str:
     """Return what the figures of a published table are."""
     unit = " in percent" if table.unit == "percent" else ""
     ours = "" if table.protocol == PUBLISHED else "; ours are the format-equalized ones"
-    return f"{names_of(table.metric)[:1].upper()}{names_of(table.metric)[1:]}{unit}{ours}."
+    return f"{capitalized(names_of(table.metric))}{unit}{ours}."
 
 
 def terminal(suite: Suite, document: dict[str, Any], keys: Sequence[str]) -> str:

@@ -95,6 +95,11 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
+def capitalized(text: str) -> str:
+    """Return a text whose first letter is a capital; the others stay."""
+    return text[:1].upper() + text[1:]
+
+
 def legend_label(name: object) -> str:
     """Return a name for a matplotlib legend, which leaves out labels that begin with "_"."""
     shown = printable(name)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.core.run import Run
+from tfdetect.core.text import capitalized
 from tfdetect.evaluation.verdict_words import percent, verdict_words
 from tfdetect.forensics.copies import Copies, find_copies
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
@@ -240,9 +241,9 @@ def _declarations(facts: Sequence[Fact]) -> list[EvidenceLine]:
 def _told(fact: Fact) -> str:
     """Return what a note says, in a sentence; of long ones their beginning, of data nothing."""
     if fact.value[:1] in ("{", "["):
-        return f"{fact.name[0].upper()}{fact.name[1:]}: {fact.meaning}."
+        return f"{capitalized(fact.name)}: {fact.meaning}."
     value = fact.value if len(fact.value) <= _NOTE else f"{fact.value[:_NOTE]}..."
-    return f"{fact.name[0].upper()}{fact.name[1:]}: {fact.meaning} ({value})."
+    return f"{capitalized(fact.name)}: {fact.meaning} ({value})."
 
 
 def _first(kinds: set[str]) -> Says:

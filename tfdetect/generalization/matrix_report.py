@@ -10,7 +10,7 @@ from scipy import stats
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
-from tfdetect.core.text import latex
+from tfdetect.core.text import capitalized, latex
 from tfdetect.evaluation.intervals import Interval, format_interval, interval
 from tfdetect.evaluation.measure import MAIN_MASK_NAMES
 from tfdetect.evaluation.metrics import NAMES
@@ -128,10 +128,10 @@ def _page(
         _heat_map(values),
         f"Heat maps of {shown}. Rows: training domains; columns: test domains. The tables below "
         "hold the values.",
-        f"{_capitalized(shown)}, in percent", path=folder / "figures" / "matrix.png",
+        f"{capitalized(shown)}, in percent", path=folder / "figures" / "matrix.png",
     )  # fmt: skip
     tables = [
-        html.join(html.heading(_capitalized(_TITLES[metric])),
+        html.join(html.heading(capitalized(_TITLES[metric])),
                   html.table(*_metric_table(values, metric)))
         for metric in _metrics(values) if _is_defined(values, metric)
     ]  # fmt: skip
@@ -214,10 +214,6 @@ def _comparison(values: dict[str, Any], published: str | None) -> Markup:
         ),
         html.table(*_comparison_table(values, table)),
     )
-
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _metric_table(

@@ -8,7 +8,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, first_line
 from tfdetect.models.published_names import PUBLISHED, Slot, slots_of, stack_filters
 
 # By their names in .safetensors files.
@@ -45,8 +45,9 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
             f'{error.name} is needed to read {path.name}: pip install "tfdetect[convert]"'
         ) from error
     except Exception as error:  # pickle and zip raise many kinds for a bad file
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as PyTorch weights: {reason}") from error
+        raise UserError(
+            f"{path} cannot be read as PyTorch weights: {first_line(error)[:200]}"
+        ) from error
     for key in ("model", "state_dict", "net"):  # what training scripts wrap them in
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from tfdetect.core.errors import ModelNotAvailable
+from tfdetect.core.errors import ModelNotAvailable, first_line
 
 
 @lru_cache(1)
@@ -24,9 +24,8 @@ def load_preset(kind: str, preset: str, flag: str, **options: Any) -> Any:
     try:
         return getattr(keras_hub.models, kind).from_preset(preset, **options)
     except Exception as error:  # keras-hub raises what its download raises
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ModelNotAvailable(
-            f"The model {preset!r} cannot be loaded: {reason}\nDownload it on a machine with a "
-            "network, where its license may have to be accepted, and give its folder: "
+            f"The model {preset!r} cannot be loaded: {first_line(error)[:200]}\n"
+            "Download it on a machine with a network, where its license may have to be accepted, and give its folder: "
             f"{flag} FOLDER."
         ) from error

@@ -26,6 +26,6 @@ def load_preset(kind: str, preset: str, flag: str, **options: Any) -> Any:
     except Exception as error:  # keras-hub raises what its download raises
         raise ModelNotAvailable(
             f"The model {preset!r} cannot be loaded: {first_line(error)[:200]}\n"
-            "Download it on a machine with a network, where its license may have to be accepted, and give its folder: "
-            f"{flag} FOLDER."
+            "Download it on a machine with a network, where its license may have to be accepted, "
+            f"and give its folder: {flag} FOLDER."
         ) from error

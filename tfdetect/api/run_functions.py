@@ -22,7 +22,7 @@ from tfdetect.api.arguments import (
 from tfdetect.api.detect import Detector
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import check_writable, merged, write_json
+from tfdetect.core.files import check_writable, merged, write_json, write_text
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Metric, Run, metrics_of, open_run
 from tfdetect.core.run_writer import evaluating, updating, write_info

@@ -2,8 +2,8 @@
 
     python tests/cluster_worker.py FOLDER_OF_CLASSES WORK_FOLDER ADDRESSES TASK [KEY=VALUE ...]
 
-Leaves the weights and the history in its work folder. "-" as ADDRESSES trains in this process
-alone. A line "step N" is printed after each step, for tests that kill a worker.
+Leaves the weights and the history in its work folder. A number as ADDRESSES trains so many replicas
+in this process alone. A line "step N" is printed after each step, for tests that kill a worker.
 """
 
 import json
@@ -11,13 +11,12 @@ import signal
 import sys
 from pathlib import Path
 
-from tfdetect.core.quiet import import_tensorflow
+from conftest import fit_small, prepare_tensorflow
 
-import_tensorflow()
+prepare_tensorflow()
 
 import keras
 import numpy as np
-from conftest import fit_small
 
 from tfdetect.core.cluster import Cluster
 from tfdetect.core.errors import UserError
@@ -30,11 +29,12 @@ class Told(keras.callbacks.Callback):
 
 
 def main(root: str, folder: str, addresses: str, task: str, *overrides: str) -> int:
-    cluster = None if addresses == "-" else Cluster(tuple(addresses.split(",")), int(task))
+    replicas = int(addresses) if addresses.isdecimal() else None
+    cluster = None if replicas else Cluster(tuple(addresses.split(",")), int(task))
     received = []
     before = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
     try:
-        devices = configure_devices(cluster=cluster)
+        devices = configure_devices(virtual=replicas, cluster=cluster)
         signal.raise_signal(signal.SIGTERM)
         assert received  # TensorFlow has not taken the signal away
         signal.signal(signal.SIGTERM, before)

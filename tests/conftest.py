@@ -1,6 +1,7 @@
 """Small datasets that the tests make, and a run they share."""
 
 import ctypes
+import functools
 import gc
 import os
 import random
@@ -10,8 +11,6 @@ import subprocess
 import sys
 import zipfile
 
-if "pytest" in sys.modules:  # not in the processes that import this as a module
-    gc.disable()  # until all tests are imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests are for the CPU
 # Test files run in parallel, one process for each core; more threads would wait for each other.
@@ -19,44 +18,55 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # oneDNN's allocator keeps what large models used, which is gigabytes after many tests.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# Less work for the compiler of Java, which else takes half of a short job of Spark.
+for _name in ("SPARK_LAUNCHER_OPTS", "SPARK_SUBMIT_OPTS"):
+    os.environ.setdefault(_name, "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 # A shell's background jobs ignore Ctrl-C, and so would all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-from tfdetect.core.quiet import import_tensorflow
-
-import_tensorflow()
-
-import keras
 import numpy as np
 import psutil
 import pytest
-import tensorflow as tf
 from filelock import FileLock
 from PIL import Image
 
-from tfdetect.core import html
-from tfdetect.core.run import open_run
-
-# Rewriting a graph takes a second and running it on a few images nothing. Commands that the tests
-# start as processes of their own rewrite theirs.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-# Figures of reports in small: most of their time goes into pixels.
-html._DPI = 30
-
-# Three logical CPU devices, so that replicas can be compared; one is used otherwise.
-_CPU = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 3)
+from tfdetect.core.quiet import import_tensorflow
 
 
-# Files that take longest, begun first, so that no process waits for another one at the end.
+def pytest_configure(config):
+    """Import TensorFlow where tests run; the process that hands out their files needs none."""
+    if config.option.dist == "no" or config.option.collectonly:
+        gc.disable()  # until all tests are imported
+        prepare_tensorflow()
+
+
+def prepare_tensorflow():
+    import_tensorflow()
+    import tensorflow as tf
+
+    from tfdetect.core import html
+
+    # Rewriting a graph takes a second and running it on a few images nothing. Commands that the
+    # tests start as processes of their own rewrite theirs.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # Three logical CPU devices, so that replicas can be compared; one is used otherwise.
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+    # Figures of reports in small: most of their time goes into pixels.
+    html._DPI = 30
+
+
+# Files of five seconds or more, the longest first: at the end no process waits for another one's.
 LONG = [
-    "test_walk", "test_models", "test_ensemble", "test_masks", "test_search", "test_training",
-    "test_use", "test_examples", "test_matrix", "test_shards", "test_api", "test_model_hubs",
-    "test_synthesis", "test_light", "test_serving", "test_plugins", "test_keras_cv", "test_imaging",
-    "test_domain", "test_audit", "test_calibration",
+    "test_models", "test_ensemble", "test_masks", "test_walk", "test_training", "test_use",
+    "test_shards", "test_cluster", "test_explanation", "test_cli", "test_search", "test_pipeline",
+    "test_synthesis", "test_imaging", "test_audit", "test_matrix", "test_plugins", "test_probe",
+    "test_published", "test_calibration", "test_api", "test_datasets", "test_spark",
+    "test_keras_cv", "test_serving", "test_parallel", "test_domain", "test_evidence",
+    "test_decode", "test_exports", "test_robustness", "test_pretrained", "test_mask_coding",
+    "test_faces", "test_browser", "test_distributions", "test_docs", "test_web_export",
 ]  # fmt: skip
 
 
@@ -79,6 +89,9 @@ def _clean(tmp_path_factory, monkeypatch):
 
     What a network is initialized with does not depend on the tests before.
     """
+    import keras
+    import tensorflow as tf
+
     random.seed(0)
     np.random.seed(0)
     # Where TensorFlow's seed is set, it forgets every function that it has prepared.
@@ -103,6 +116,8 @@ def _grown():
 
 def _collect_garbage():
     """Models and their functions are garbage in cycles, of hundreds of megabytes."""
+    import tensorflow as tf
+
     global _after_collection
     tf.random.set_seed(0)  # forgets the prepared functions, and what they keep
     gc.collect()
@@ -114,6 +129,8 @@ def _collect_garbage():
 @pytest.fixture(autouse=True, scope="module")
 def _free_memory():
     """Models and traced functions of one file do not stay in memory during the next."""
+    import keras
+
     yield
     if _grown() > 100 * 2**20:
         keras.backend.clear_session()
@@ -250,6 +267,7 @@ def built_once(tmp_path_factory, name, build):
 @pytest.fixture(scope="session")
 def shared_run(tmp_path_factory):
     """One finished run and its dataset, for all tests that only read them."""
+    from tfdetect.core.run import open_run
 
     def build(folder):
         os.environ["TFDETECT_CACHE"] = str(folder / "cache")
@@ -259,6 +277,27 @@ def shared_run(tmp_path_factory):
 
     folder = built_once(tmp_path_factory, "shared", build)
     return open_run(folder / "runs" / "small"), folder / "pictures"
+
+
+@pytest.fixture
+def zeros_everywhere(monkeypatch):
+    """Variables begin with zeros, and those of one shape share them.
+
+    Random ones take most of the time, and gigabytes.
+    """
+    import keras
+    import tensorflow as tf
+
+    @functools.cache
+    def zeros(shape, dtype):
+        with tf.init_scope():  # some layers are built while a graph is
+            return keras.ops.zeros(shape, dtype)
+
+    for name in ("VarianceScaling", "RandomNormal", "TruncatedNormal", "RandomUniform"):
+        kind = getattr(keras.initializers, name)
+        monkeypatch.setattr(
+            kind, "__call__", lambda self, shape, dtype=None: zeros(tuple(shape), dtype)
+        )
 
 
 @pytest.fixture
@@ -303,6 +342,8 @@ def mediapipe_model(tmp_path_factory):
 
 def write_litert(path, function, side):
     """Write a function of an image [1, side, side, 3] as a LiteRT model; return its path."""
+    import tensorflow as tf
+
     signature = [tf.TensorSpec([1, side, side, 3])]
     traced = tf.function(function, input_signature=signature, autograph=False)
     concrete = traced.get_concrete_function()

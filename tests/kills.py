@@ -15,12 +15,11 @@ import sys
 import time
 from pathlib import Path
 
-from tfdetect.core.quiet import import_tensorflow
+from conftest import fit_small, prepare_tensorflow
 
-import_tensorflow()
+prepare_tensorflow()
 
 import numpy as np
-from test_training import fit_small
 
 from tfdetect.training.devices import configure_devices
 

@@ -47,12 +47,12 @@ def addresses(count):
 
 
 class Training:
-    """Workers that train together; `count` 1 trains in one process."""
+    """Workers that train together; `count` 1 trains in one process, `where` [N] N replicas."""
 
     def __init__(self, root, work, count, *overrides, where=None, within=([],) * 4):
         self.folders = [work / str(task) for task in range(count)]
         work.mkdir(exist_ok=True)
-        where = ",".join(where or addresses(count)) if count > 1 else "-"
+        where = ",".join(where or (addresses(count) if count > 1 else ["1"]))
         self.processes = [
             subprocess.Popen(
                 [*within[task], sys.executable, TESTS / "cluster_worker.py", root, folder, where,
@@ -378,13 +378,18 @@ def test_shares_of_validation_count_every_image_once(folder_dataset):
 # --- training
 
 
-def test_two_workers_train_the_weights_of_one(folder_dataset, tmp_path):
-    two = Training(folder_dataset, tmp_path / "two", 2)
+def test_workers_and_replicas_train_the_weights_of_one(folder_dataset, tmp_path):
+    """Each in processes of its own: TensorFlow keeps one group of collectives for a process."""
+    several = [
+        Training(folder_dataset, tmp_path / "workers", 2),
+        Training(folder_dataset, tmp_path / "replicas", 1, where=["2"]),
+    ]
     detector, state = fit_small(folder_dataset, tmp_path / "one", [SGD])
-    assert_close(detector.get_weights(), two.weights())
-    for alone, together in zip(state.history, two.history(), strict=True):
-        for key in ("loss", "val_log_loss", "val_accuracy", "val_auc"):
-            assert abs(alone[key] - together[key]) < TOLERANCE, key
+    for training in several:
+        assert_close(detector.get_weights(), training.weights())
+        for alone, together in zip(state.history, training.history(), strict=True):
+            for key in ("loss", "val_log_loss", "val_accuracy", "val_auc"):
+                assert abs(alone[key] - together[key]) < TOLERANCE, key
 
 
 OTHER_SETTINGS = {

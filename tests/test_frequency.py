@@ -1,6 +1,5 @@
 """Augmentation of spectra: amplitudes, phases, bands, outlines."""
 
-import keras_cv
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -104,6 +103,8 @@ def test_spectral_noise_keeps_phases_and_the_mean():
 @pytest.mark.parametrize("size", [(24, 30), (32, 32)])
 def test_outlines_are_those_of_keras_cv_but_for_its_parts(size):
     """keras-cv takes two rows of the noise for its real and imaginary part; the rest agrees."""
+    import keras_cv
+
     theirs = keras_cv.layers.FourierMix()
     normals = RNG.normal(size=(3, size[0], size[1] // 2 + 1, 2)).astype("float32")
     share = np.array([0.0, 0.31, 1.0], "float32")

@@ -209,6 +209,7 @@ def test_masks_come_back_to_the_image(policy, shape):
 # --- models
 
 
+@pytest.mark.usefixtures("zeros_everywhere")
 def test_fcn_resnet50_has_the_published_size():
     overrides = ["model.weights=none", "model.mask_options={aux: true}"]
     detector = build_detector(load_experiment("fcn_resnet50", overrides), 2)

@@ -50,16 +50,6 @@ def count(model):
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
-@pytest.fixture
-def zeros_everywhere(monkeypatch):
-    """Variables begin with zeros: random ones take most of the time, and twice the memory."""
-    for name in ("VarianceScaling", "RandomNormal", "TruncatedNormal", "RandomUniform"):
-        kind = getattr(keras.initializers, name)
-        monkeypatch.setattr(
-            kind, "__call__", lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype)
-        )
-
-
 @pytest.mark.usefixtures("zeros_everywhere")
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_those_listed(name):

@@ -32,8 +32,6 @@ from tfdetect.spark import dataset_jobs, executor, job, partitions
 
 ROOT = Path(__file__).parent.parent
 RUN = ROOT / "saved_models" / "cifake_small_resnet"
-# Less work for the compiler of Java, which else takes half of a short job.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 @pytest.fixture
@@ -44,8 +42,7 @@ def spark(monkeypatch):
         pytest.skip("no Java")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
-    return ["--spark", "local[2]", "--spark-conf", "spark.ui.enabled=false",
-            "--spark-conf", f"spark.driver.extraJavaOptions={QUICK_JAVA}"]  # fmt: skip
+    return ["--spark", "local[2]", "--spark-conf", "spark.ui.enabled=false"]
 
 
 # --- partitions and parts

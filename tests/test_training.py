@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import call
 from conftest import SMALL, fit_small, run_at, train_small, write_dataset
 
 from tfdetect.core.errors import UserError
@@ -52,8 +53,10 @@ def test_more_epochs_reach_high_accuracy(folder_dataset, tmp_path):
 REPLICA_TOLERANCE = 2e-4
 
 
-@pytest.mark.parametrize("several", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("several", [2, 3])
 def test_replicas_agree_with_one_device(several, folder_dataset, tmp_path):
+    """The command; two replicas of a training alone are compared in test_cluster.py."""
     optimizer = "training.optimizer={name: sgd, learning_rate: 0.05}"
     # In its own process: TensorFlow keeps one group of collectives for a process.
     process = command(*small_arguments(folder_dataset, tmp_path, 2), "--set", optimizer,
@@ -71,10 +74,12 @@ def test_replicas_agree_with_one_device(several, folder_dataset, tmp_path):
         np.testing.assert_allclose(one, many, atol=REPLICA_TOLERANCE)
 
 
-def test_batch_must_divide_among_replicas(folder_dataset, tmp_path):
-    with pytest.raises(UserError, match="Received: batch size 10 for 3 devices"):
-        fit_small(folder_dataset, tmp_path / "x", ["training.batch_size=10"],
-                  configure_devices(virtual=3))  # fmt: skip
+def test_batch_must_divide_among_replicas(folder_dataset, tmp_path, capsys):
+    arguments = small_arguments(folder_dataset, tmp_path, 1)
+    arguments += ["--set", "training.batch_size=10", "--virtual-devices", "3"]
+    code, _, error = call("train", arguments, capsys)
+    assert code == 2 and "Received: batch size 10 for 3 devices" in error
+    assert "3 virtual CPU devices" in error
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import write_images
 from scipy.special import expit
 from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_curve
@@ -381,12 +382,15 @@ def test_calibrated_on_other_images_as_a_platform_would(shared_run, tmp_path):
     run, root = shared_run
     copy, other = tmp_path / "run", tmp_path / "mine"
     shutil.copytree(run.path, copy)
-    shutil.copytree(root / "train", other)
+    write_images(other / "real", 60, 0, 24, seed=20)
+    write_images(other / "fake", 60, 1, 24, seed=20)
+    shutil.copy(min((root / "train" / "fake").iterdir()), other / "fake" / "known.png")
     arguments = [str(copy), "--dataset", str(other), "--split", "all"]
     arguments += ["--method", "temperature"]
     assert run_command(calibrate_command, arguments) == 0
     info, card = open_run(copy).info, (copy / "model_card.md").read_text()
     assert info.operating_points["fpr_5"].fpr <= 0.05
+    assert info.calibration.images == 120  # without the one that it was trained on
     assert info.calibration.dataset == "mine" and "images of mine" in card
     assert "before the run was calibrated on mine" in card  # the figures are of its own images
     assert (copy / "evaluations/mine/metrics.json").is_file()
@@ -457,13 +461,14 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     run, root = shared_run
     copy, reals, mine = tmp_path / "run", tmp_path / "reals", tmp_path / "mine"
     shutil.copytree(run.path, copy)
-    names = run.dataset_spec().classes
-    authentic, fakes = (sorted((root / "train" / c.folders[0]).iterdir()) for c in names)
-    for folder, files in ((reals, authentic[:24]), (mine / names[0].folders[0], authentic[:12]),
-                          (mine / names[1].folders[0], fakes[:6])):  # fmt: skip
-        folder.mkdir(parents=True)
-        for file in files:
-            shutil.copy(file, folder)
+    names = [c.folders[0] for c in run.dataset_spec().classes]
+    write_images(reals, 24, 0, 24, seed=20)
+    write_images(mine / names[0], 12, 0, 24, seed=20)
+    write_images(mine / names[1], 6, 1, 24, seed=20)
+    fakes = sorted((mine / names[1]).iterdir())
+    seen = [str(copy), "--dataset", str(root / "train" / names[0]), "--label", "authentic"]
+    assert run_command(calibrate_command, seen) == 2
+    assert "images that it has never seen" in capsys.readouterr().err
     command = [str(copy), "--dataset", str(reals), "--label", "authentic"]
     assert run_command(calibrate_command, [*command, "--false-positive-rate", "0.01"]) == 2
     assert "99 authentic images are needed" in capsys.readouterr().err
@@ -497,7 +502,7 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     assert "cannot be told from none" in shown.err and "(unchanged)" in shown.out
     assert open_run(copy).info == adapted
     for file in fakes[2:6]:
-        (mine / names[1].folders[0] / file.name).unlink()
+        file.unlink()
     assert run_command(calibrate_command, command) == 2
     assert "3 of each class" in capsys.readouterr().err
     assert open_run(copy).info == adapted

@@ -257,7 +257,8 @@ def test_every_line_says_how_reliable_it_is(photo, detector):
     data = json.loads(json.dumps(found.to_dict()))
     assert data["rule"] == RULE and data["lines"][0]["title"] == "Content credentials"
     text = printed("a.jpg", found)
-    assert max(map(len, text.splitlines())) <= 88 and "Copied regions" in text
+    assert max(map(len, text.splitlines())) <= 88 and "Nothing found" in text
+    assert "copied regions" in text and "Copied regions" not in text
 
 
 def test_error_rates_were_measured():

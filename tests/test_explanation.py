@@ -431,7 +431,7 @@ def examination(verdict="fake", p=0.9, inconclusive=False, reencoded=None, **cha
     image = image_of(64)[0].astype(np.uint8)
     row = {"p_fake": p, "verdict": verdict, "inconclusive": inconclusive, "altered_fraction": 0.1}
     values = {
-        "path": Path("a.png"), "image": image, "row": row, "altered": None,
+        "path": Path("a.png"), "sha256": "0" * 64, "image": image, "row": row, "altered": None,
         "reencoded": reencoded or {"jpeg:75": p, "social:2": p}, "facts": [], "evidence": None,
         "differences": [],
         "shrunk": "", "view_image": image, "view": 0, "front_end": None,

@@ -246,7 +246,7 @@ def _show_evidence(
     """Print the evidence on each image; return the files that could not be written, and why."""
     from tfdetect.api.evidence_functions import examine_files
     from tfdetect.core.files import FailedWrites
-    from tfdetect.forensics.evidence import printed
+    from tfdetect.forensics.evidence import RULE, printed, wrapped
 
     failed = FailedWrites()
     rows = verdicts[0][1]
@@ -260,6 +260,8 @@ def _show_evidence(
     elif args.evidence:
         for path, each in found.items():
             console.result("\n" + printed(printable(path), each))
+        if found:
+            console.result("\n" + wrapped(f"How the headline follows from this: {RULE}"))
     if args.copies:
         _say_copies(list(found.values()), args.copies)
     return failed.reasons

@@ -104,6 +104,8 @@ def calibrate_run(
     """
     _check(settings)
     readable = table["error"].is_null().to_numpy()
+    if settings.dataset:
+        readable &= ~_known(run, table, log)
     fake = (labels > 0)[readable]
     if settings.dataset and len(fake) and not fake.any():
         return _with_conformal_threshold(run, table, readable, settings, log)
@@ -148,6 +150,26 @@ def calibrate_run(
     band = abstention_band(p, fake, threshold, settings.error_rate)
     run = run.with_info(operating_points=points, abstention_band=band, threshold=threshold)
     return _with_mask_threshold(run, p[~fake], settings, log)
+
+
+def _known(run: Run, table: pa.Table, log: Callable[[str], None]) -> np.ndarray:
+    """Return which images the run was trained or selected on, bool [n]; say that they do not count.
+
+    Raises:
+        UserError: it is all of them.
+    """
+    known = table["duplicate_of_train"].fill_null(False).to_numpy(zero_copy_only=False)
+    if known.all() and len(known):
+        raise UserError(
+            f"All {len(known):,} images are training or validation images of {run.name}, or copies "
+            "of them. Calibrate on images that it has never seen."
+        )
+    if known.any():
+        log(
+            f"{known.sum():,} of {len(known):,} images are training or validation images of "
+            f"{run.name}, or copies of them; the calibration leaves them out"
+        )
+    return known
 
 
 def _with_mask_threshold(

@@ -1,5 +1,6 @@
 """Computes what the page of one image shows: verdict, re-encodings, maps and metadata."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class Examination:
 
     Attributes:
         path: of the file.
+        sha256: of its bytes, hexadecimal.
         image: uint8 [H, W, 3].
         row: of `predict_files`: p_fake, verdict, inconclusive, ...
         altered: P(altered), float32 [H, W]; None if the detector predicts no masks.
@@ -54,6 +56,7 @@ class Examination:
     """
 
     path: Path
+    sha256: str
     image: np.ndarray
     row: dict[str, Any]
     altered: np.ndarray | None
@@ -86,7 +89,8 @@ def examine(
         max_pixels: of that call.
     """
     path = Path(to_os(row["path"]))
-    image = decode_any(tf.io.read_file(os.fsencode(path)), max_pixels)
+    content = tf.io.read_file(os.fsencode(path))
+    image = decode_any(content, max_pixels)
     detector, altered = explainer.detector, None
     if predicts_masks(detector):
         altered = predict_images(detector, image[None], run.views)[1].numpy()[0, ..., 0]
@@ -101,7 +105,8 @@ def examine(
         front_end = features[FRONT_END][0] if FRONT_END in features else None
     differences = training_differences(run, row, image.shape[:2], format_of(path))
     return Examination(
-        path=path, image=image, row=row, altered=altered,
+        path=path, sha256=hashlib.sha256(content.numpy()).hexdigest(), image=image, row=row,
+        altered=altered,
         reencoded=_reencode(run, detector, path, max_pixels),
         facts=read_metadata(path, max_pixels),
         evidence=evidence(path, [(run, row)], image, max_pixels),

@@ -11,6 +11,7 @@ import pyarrow as pa
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from tfdetect import __version__
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites, write_text
 from tfdetect.core.html import (
@@ -94,6 +95,7 @@ def image_page(run: Run, found: Examination) -> str:
         f"Is {found.path.name} authentic?",
         [
             Section("What is known about the image", _evidence(found)),
+            Section("What to do next", text(wording.NEXT_STEPS)),
             Section("What the probability means", join(*_probability(run, found))),
             Section("Does the verdict survive re-encoding?", join(
                 text("The analysis is repeated on copies of the image that look the same to a "
@@ -118,8 +120,16 @@ def image_page(run: Run, found: Examination) -> str:
         notes=[note(warning) for warning in wording.warnings(run, found, MAX_SANITY)],
         lead=_image(run, found),
         footer="A detector's verdict is evidence, not proof. The detector was measured on images "
-        "like those it was trained on; on other images it can be certain and wrong.",
+        "like those it was trained on; on other images it can be certain and wrong. "
+        f"{_citation(run, found)}",
     )  # fmt: skip
+
+
+def _citation(run: Run, found: Examination) -> str:
+    """Return which file was examined, by what: what somebody else needs to repeat it."""
+    return (
+        f"Made by tfdetect {__version__} with {run.name} for the file with SHA-256 {found.sha256}."
+    )
 
 
 def _cards(run: Run, found: Examination) -> list[Card]:
@@ -134,7 +144,8 @@ def _cards(run: Run, found: Examination) -> list[Card]:
         if found.differences
         else Card(percent(p), "probability that it is fake",
                   f"if {percent(prior)} of all images are fake"),
-        Card(f"{same} of {count}", f"re-encoded copies with the same {what}"),
+        Card(f"{same} of {count}", f"re-encoded copies with the same {what}",
+             "stable, which does not mean right"),
     ]  # fmt: skip
     if found.altered is not None:
         fraction = found.row.get("altered_fraction") or 0.0

@@ -22,6 +22,12 @@ _REENCODINGS = {
     "noise": "given noise ({:g})", "crop": "cropped to {:.0%}", "darker": "darkened to {:.0%}",
     "brighter": "brightened to {:.0%}",
 }  # fmt: skip
+NEXT_STEPS = (
+    "Look for the earliest copy of the image, by a reverse image search and by asking whoever sent "
+    "it, and examine that one. Compare what it shows with the place, the time and the weather that "
+    "are claimed, and with what witnesses and other pictures say. Ask for the original file. If "
+    "these contradict the verdict, trust them and not the detector."
+)
 FRAGILE = 1 / 3  # fraction of re-encodings that change the verdict, from which it is fragile
 
 

@@ -5,6 +5,7 @@ benchmarks/evidence.py. The headline follows one rule; see `RULE`. TensorFlow is
 """
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -204,6 +205,7 @@ def _enumerated(parts: Sequence[str]) -> str:
 
 _NOTE = 80  # characters of a note that a sentence shows
 _UNSIGNED = "Anybody can write such a note or remove it; a program that writes it can lie."
+_NONE = "None found."
 _ABSENT = "That nothing is found proves nothing: most websites remove all metadata."
 
 
@@ -212,7 +214,7 @@ def _declarations(facts: Sequence[Fact]) -> list[EvidenceLine]:
     signed = [fact for fact in facts if C2PA in fact.name]
     lines = []
     if not signed:
-        lines.append(_line("content_credentials", "None.", "nothing", "", _ABSENT))
+        lines.append(_line("content_credentials", _NONE, "nothing", "", _ABSENT))
     else:
         state = signed[0].signature
         kinds = {fact.kind for fact in signed} if state in ("Trusted", "Valid") else set()
@@ -234,7 +236,7 @@ def _declarations(facts: Sequence[Fact]) -> list[EvidenceLine]:
         finding = " ".join(_told(fact) for fact in notes[:3])
         lines.append(_line("generator_note", finding, "generated", "generator_note", _UNSIGNED))
     else:
-        lines.append(_line("generator_note", "None.", "nothing", "no_generator_note"))
+        lines.append(_line("generator_note", _NONE, "nothing", "no_generator_note"))
     return lines
 
 
@@ -254,7 +256,7 @@ def _first(kinds: set[str]) -> Says:
 def _editing(facts: Sequence[Fact]) -> EvidenceLine:
     edits = [fact for fact in facts if fact.kind == "edited" and C2PA not in fact.name]
     if not edits:
-        return _line("editing_software", "None is named.", "nothing", "no_editing_software")
+        return _line("editing_software", _NONE, "nothing", "no_editing_software")
     finding = f"{edits[0].name}: {edits[0].value!r}."
     more = ("Most photographs in newspapers pass through such a program. It says nothing about "
             "what was changed.")  # fmt: skip
@@ -276,7 +278,7 @@ def _camera(facts: Sequence[Fact]) -> EvidenceLine:
     finding = {
         "complete": f"Camera, exposure and the camera maker's own note are there: {told}.",
         "partial": f"Some: {told}. The camera maker's own note or the exposure is missing.",
-        "none": "None.",
+        "none": _NONE,
     }[pipeline]
     more = "" if pipeline == "none" else "It is easily copied from a photograph into another image."
     says: Says = "nothing" if pipeline == "none" else "camera"
@@ -325,7 +327,7 @@ def _jpeg(history: JpegHistory | None, pixels: np.ndarray) -> list[EvidenceLine]
         lines.append(_line("jpeg_regions", finding, "altered", "jpeg_regions", more))
     else:
         more = "A region that was pasted before the last strong compression leaves no such trace."
-        lines.append(_line("jpeg_regions", "None found.", "nothing", "no_jpeg_regions", more))
+        lines.append(_line("jpeg_regions", _NONE, "nothing", "no_jpeg_regions", more))
     return lines
 
 
@@ -335,7 +337,7 @@ def _copied(copies: Copies | None, pixels: np.ndarray) -> EvidenceLine:
         return _line("copies", missing, "nothing")
     if not copies.found:
         more = "Copies of smooth areas such as sky, and small ones, are missed."
-        return _line("copies", "None found.", "nothing", "no_copies", more)
+        return _line("copies", _NONE, "nothing", "no_copies", more)
     largest = copies.found[0]
     how = []
     if largest.mirrored:
@@ -393,14 +395,13 @@ def _localizer(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
     fraction = float(row.get("altered_fraction") or 0.0)
     rate = f"localizer.{run.name}"
     more = "Edges and flat areas are often marked on authentic photographs."
+    unlike = " It was not made for such images." if row.get("in_domain") is False else ""
     if not fraction:
-        finding = f"{run.name} marks no pixel as altered."
+        finding = f"{run.name} marks no pixel as altered.{unlike}"
         return _line("localizer", finding, "nothing", f"{rate}.none")
     conclusive = not row["inconclusive"] and row.get("in_domain") is not False
     altered = conclusive and row["verdict"] != run.class_names[0]
-    finding = f"{run.name} marks {percent(fraction)} of the pixels as altered."
-    if row.get("in_domain") is False:
-        finding += " It was not made for such images."
+    finding = f"{run.name} marks {percent(fraction)} of the pixels as altered.{unlike}"
     return _line("localizer", finding, "altered" if altered else "nothing", rate, more)
 
 
@@ -437,23 +438,20 @@ def _headline(
             "read: pip install 'tfdetect[c2pa]'."
         )
     found = tuple(f"{line.title}: {line.finding}" for line in traces)
+    inconclusive = "Inconclusive: traces of editing" if traces else "Inconclusive"
     if verdict is None or detector is None:
-        return (
-            "Inconclusive",
-            "inconclusive",
-            (nothing, *found, "No detector was asked."),
-            "caution",
-        )
+        reasons = (*found, nothing, "No detector was asked.")
+        return inconclusive, "inconclusive", reasons, "caution"
     run, row = verdict
     words = verdict_words(run, row, unlike=row.get("in_domain") is False)
     if detector.says == "nothing":
-        return "Inconclusive", "inconclusive", (nothing, *words.lines, *found), "caution"
+        return inconclusive, "inconclusive", (*found, nothing, *words.lines), "caution"
     if run.info.calibration is None:
-        reasons = (nothing, f"{words.headline}, says {run.name}, but it is not calibrated.", *found)
-        return "Inconclusive", "inconclusive", reasons, "caution"
+        reasons = (*found, nothing, f"{words.headline}, says {run.name}, but it is not calibrated.")
+        return inconclusive, "inconclusive", reasons, "caution"
     if detector.says == "authentic" and traces:
         reasons = (f"{words.headline}, says {run.name}, but there are traces of editing.", *found)
-        return "Inconclusive: traces of editing", "inconclusive", reasons, "caution"
+        return inconclusive, "inconclusive", reasons, "caution"
     return words.headline, "detector", (nothing, *words.lines, *found), words.tone
 
 
@@ -465,17 +463,17 @@ def printed(name: str, found: Evidence, width: int = 88) -> str:
         found: the evidence.
         width: characters of a line.
     """
-    import textwrap
-
-    indent = "  "
-    rows = [name, f"{indent}{found.headline}"]
-    rows += textwrap.wrap(" ".join(found.reasons), width, initial_indent=indent,
-                          subsequent_indent=indent)  # fmt: skip
+    rows = [name, f"  {found.headline}", wrapped(" ".join(found.reasons), 2, width)]
     for line in found.lines:
-        rows += ["", f"{indent}{line.title}"]
-        for part in (line.finding, line.reliability):
-            rows += textwrap.wrap(part, width, initial_indent=2 * indent,
-                                  subsequent_indent=2 * indent)  # fmt: skip
-    rows += ["", *textwrap.wrap(f"Rule of the headline: {RULE}", width, initial_indent=indent,
-                                subsequent_indent=indent)]  # fmt: skip
+        if line.finding != _NONE:
+            rows += ["", f"  {line.title}", wrapped(line.finding, 4, width)]
+            rows += [wrapped(line.reliability, 4, width)] if line.reliability else []
+    if absent := [line.title for line in found.lines if line.finding == _NONE]:
+        titles = _enumerated([absent[0], *(f"{t[0].lower()}{t[1:]}" for t in absent[1:])])
+        rows += ["", "  Nothing found", wrapped(f"{titles}. {_ABSENT}", 4, width)]
     return "\n".join(rows)
+
+
+def wrapped(text: str, indent: int = 0, width: int = 88) -> str:
+    """Return a text in lines for a terminal."""
+    return textwrap.fill(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfdetect.core.packages import FULL, SERVER
+import tfdetect
+from tfdetect.core.packages import FULL, SERVER, missing_package
 from tfdetect.core.run import open_run
 from tfdetect.evaluation.predictions import predict_files
 from tfdetect.imaging.photographs import photograph
@@ -119,6 +120,11 @@ def test_what_needs_the_full_one_says_what_to_install(arguments, message, tmp_pa
     assert message in last and "pip install" in last
 
 
+def test_a_part_that_is_hidden_is_no_part_of_the_light_one():
+    text = str(missing_package(ModuleNotFoundError(name="tfdetect.light.onnx_detector")))
+    assert "tfdetect-light" not in text and "tfdetect.light.onnx_detector" in text
+
+
 @pytest.mark.parametrize("name", ["photo_detector", "localizer_photos", "cifake_small_resnet"])
 def test_half_precision_costs_little(name, photos, monkeypatch):
     """The wheels have the detectors in half precision; docs/guides/deployment.md has the loss."""
@@ -198,6 +204,27 @@ def test_archives_have_what_they_should(built):
         ):  # fmt: skip
             assert f"{inner}/{file}" in names
         assert not any("detector.onnx" in name or name.startswith("tests") for name in names)
+
+
+@pytest.mark.slow
+def test_above_its_folder_an_editable_installation_is_found(tmp_path):
+    """The folder is named like the package, so that Python could take it for a part of it."""
+    clone = tmp_path / "tfdetect"
+    clone.mkdir()
+    for name in ("LICENSE", "README.md", "pyproject.toml", "setup.py", "tfdetect", "data_specs",
+                 "experiments", "saved_models", "light"):  # fmt: skip
+        (clone / name).symlink_to(ROOT / name)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    for arguments in (
+        ["-m", "pip", "--quiet", "install", "--no-deps", "--editable", clone],
+        ["-c", "import tfdetect; print(tfdetect.__version__)"],
+    ):
+        done = subprocess.run([python, *arguments], cwd=tmp_path, env=environment,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == tfdetect.__version__
 
 
 @pytest.mark.slow

@@ -34,6 +34,12 @@ def missing_package(error: ModuleNotFoundError) -> UserError | None:
     if name in FULL:
         problem = f"This needs the package {name}, which is not installed"
     elif name == "tfdetect" and len(full) > 1:
+        if has_tensorflow():
+            return UserError(
+                f"Python does not find {error.name}, a part of tfdetect: another folder named "
+                "tfdetect hides it, or it is installed incompletely. Start Python in another "
+                "folder, or install tfdetect again."
+            )
         problem = "This is not part of tfdetect-light"
     else:
         return None

@@ -102,14 +102,12 @@ def synthesize(
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output} is inside the photographs' folder. Choose another --output.")
     splits = splits_of(folder_name(output), find_photos(source, log))
-    items = plan_forgeries(splits, settings)
+    task, items = ForgeTask(source, output, settings), plan_forgeries(splits, settings)
     try:
         with _folder(output), exclusive(output):
-            _check_settings(output, source, list(splits), settings)
-            rows = _make_missing(
-                source, output, settings, splits, items, workers, steps, progress, log, elsewhere
-            )
-            _write_tables(source, output, settings, rows)
+            _check_settings(task, len(splits))
+            rows = _make_missing(task, splits, items, workers, steps, progress, log, elsewhere)
+            _write_tables(task, rows)
             made = [(files(output, row, settings), row["fill"]) for row in rows if not row["error"]]
             write_contact_sheet(output / "contact_sheet.png", made)
         publish(output)
@@ -148,24 +146,22 @@ def files(output: Path, row: Row, settings: Settings) -> tuple[Path, Path, Path]
 
 
 def _make_missing(
-    source: Path, output: Path, settings: Settings, splits: dict[str, str], items: list[Item],
-    workers: int, steps: int, progress: bool, log: Callable[[str], None],
-    elsewhere: "MakeElsewhere | None",
+    task: "ForgeTask", splits: dict[str, str], items: list[Item], workers: int, steps: int,
+    progress: bool, log: Callable[[str], None], elsewhere: "MakeElsewhere | None",
 ) -> list[Row]:  # fmt: skip
     """Make the forgeries that do not exist yet; return the rows of all."""
-    journal = Journal(output / ".made.jsonl", "id", COLUMNS)
+    journal = Journal(task.output / ".made.jsonl", "id", COLUMNS)
     rows = journal.read()
     # What failed before is tried again: it may have been for lack of memory.
     missing = [item for item in items if item.id not in rows or rows[item.id]["error"]]
     autoencoder = None
     if any(item.fill == "autoencoder" for item in missing):
         train = [p for p, split in splits.items() if split == "train"] or list(splits)
-        autoencoder = _find_autoencoder(source, train, output, settings, steps, progress, log)
+        autoencoder = _find_autoencoder(task, train, steps, progress, log)
     before = len(items) - len(missing)
     with console.progress(
         len(items), "making forgeries", "images", initial=before, shown=progress
     ) as bar:
-        task = ForgeTask(source, output, settings)
         for row in _make(task, missing, workers, autoencoder, elsewhere):
             row["split"] = splits[row["source"]]
             journal.add(row)
@@ -185,6 +181,10 @@ class ForgeTask:
     output: Path
     settings: Settings
 
+    def load(self, name: str) -> Photo:
+        """Read a photograph."""
+        return load_photo(self.source, name, self.settings.size, self.settings.max_pixels)
+
     def make_all(self, items: list[Item]) -> list[Row]:
         return [self.make(item) for item in items]
 
@@ -196,11 +196,7 @@ class ForgeTask:
             OSError: the disk is full or refuses access.
         """
 
-        @cache
-        def load(name: str) -> Photo:
-            settings = self.settings
-            return load_photo(self.source, name, settings.size, settings.max_pixels)
-
+        load = cache(self.load)
         try:
             photo = load(item.photo)
             _check_size(photo, self.settings)
@@ -306,40 +302,40 @@ def _encode(pixels: np.ndarray, settings: Settings, lossless: bool = False) -> b
     return data.getvalue()
 
 
-def _check_settings(output: Path, source: Path, photos: list[str], settings: Settings) -> None:
+def _check_settings(task: ForgeTask, photos: int) -> None:
     """Check that the dataset was begun with the same settings, or note them."""
-    file = output / "settings.json"
-    now = json.loads(json.dumps({"source": str(source.resolve()), "photos": len(photos),
-                                 **asdict(settings)}))  # fmt: skip
+    file = task.output / "settings.json"
+    now = json.loads(json.dumps({"source": str(task.source.resolve()), "photos": photos,
+                                 **asdict(task.settings)}))  # fmt: skip
     if file.is_file():
         older = json.loads(json.dumps(asdict(Settings())))  # what was not written yet
         before = older | read_object(file)
         if changed := [key for key, value in now.items() if before.get(key) != value]:
             raise UserError(
-                f"{output} was begun with other settings ({', '.join(changed)}). Choose another "
-                "--output, or remove it."
+                f"{task.output} was begun with other settings ({', '.join(changed)}). Choose "
+                "another --output, or remove it."
             )
     write_json(file, now)
 
 
 def _find_autoencoder(
-    source: Path, photos: list[str], output: Path, settings: Settings, steps: int,
-    progress: bool, log: Callable[[str], None],
-) -> "Autoencoder":  # fmt: skip
+    task: ForgeTask, photos: list[str], steps: int, progress: bool, log: Callable[[str], None]
+) -> "Autoencoder":
     """Return the given autoencoder, the one that was trained before, or a new one."""
     from tfdetect.synthesis.autoencoder import Autoencoder, psnr, train
 
-    file = Path(settings.autoencoder or output / _AUTOENCODER)
+    settings = task.settings
+    file = Path(settings.autoencoder or task.output / _AUTOENCODER)
     if file.is_file() or settings.autoencoder:
         return Autoencoder.load(file)
     pixels = []
     for name in photos[:_AUTOENCODER_PHOTOS]:
         try:
-            pixels.append(load_photo(source, name, settings.size, settings.max_pixels).pixels)
+            pixels.append(task.load(name).pixels)
         except UserError:
             continue
     if not pixels:
-        raise UserError(f"None of the photographs in {source} can be read.")
+        raise UserError(f"None of the photographs in {task.source} can be read.")
     log(f"training an autoencoder on {len(pixels)} photographs, {steps} steps")
     with console.progress(steps, "training the autoencoder", "steps", shown=progress) as bar:
 
@@ -355,9 +351,9 @@ def _find_autoencoder(
     return trained
 
 
-def _write_tables(source: Path, output: Path, settings: Settings, rows: list[Row]) -> None:
+def _write_tables(task: ForgeTask, rows: list[Row]) -> None:
     """Write manifest.csv, dataset.yaml and provenance.csv."""
-    listed = {}
+    listed, output, settings = {}, task.output, task.settings
     for row in rows:
         if row["error"]:
             continue
@@ -370,7 +366,7 @@ def _write_tables(source: Path, output: Path, settings: Settings, rows: list[Row
     _write_csv(output / "manifest.csv", columns, list(listed.values()))
     _write_csv(output / "provenance.csv", COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
     spec = DatasetSpec(
-        name=folder_name(output), title=f"Forgeries made of {source.resolve().name}",
+        name=folder_name(output), title=f"Forgeries made of {task.source.resolve().name}",
         manifest="manifest.csv",
         classes=(ClassSpec(name="original", folders=("original",)),
                  ClassSpec(name="inpainted", folders=("inpainted",))),

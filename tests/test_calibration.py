@@ -12,6 +12,7 @@ from scipy.special import expit
 from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_curve
 
+import tfdetect
 from tfdetect.calibrate import main as calibrate_command
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
@@ -376,6 +377,17 @@ def test_a_run_is_calibrated_and_all_paths_agree(shared_run, tmp_path, capsys):
     ):
         assert run_command(predict_command, [str(copy), files[0], *wrong]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_settings_are_refused_before_anything_is_read():
+    for wrong, words in (
+        ({"prior": 2.0}, "A prior lies between"), ({"prior": "none"}, "A prior is a number"),
+        ({"threshold": "fpr_2"}, "Did you mean 'fpr_"), ({"method": "plat"}, "Did you mean 'platt"),
+        ({"cost": 0.0}, "--cost must be above 0"), ({"empty_masks": 1.0}, "--empty-masks"),
+        ({"abstention_error": 0.5}, "below 0.5"), ({"false_positive_rate": 1.0}, "below 1"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            tfdetect.calibrate("nowhere", **wrong)
 
 
 def test_calibrated_on_other_images_as_a_platform_would(shared_run, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -279,18 +279,18 @@ def calibrate(
     Raises:
         UserError: an argument is out of range, or the images are of one class only.
     """
-    if cost is not None and not cost > 0:
-        raise UserError(f"--cost must be above 0. Received: {cost}.")
-    if abstention_error is not None and not 0 < abstention_error < 0.5:
-        raise UserError(
-            f"--abstention-error must be above 0 and below 0.5. Received: {abstention_error}."
-        )
-    if false_positive_rate is not None and not 0 < false_positive_rate < 1:
-        raise UserError(
-            f"--false-positive-rate must be above 0 and below 1. Received: {false_positive_rate}."
-        )
-    if not 0 <= empty_masks < 1:
-        raise UserError(f"--empty-masks must be from 0 to below 1. Received: {empty_masks}.")
+    from tfdetect.evaluation.calibrate_run import (
+        CalibrationSettings,
+        check_for_authentic_images,
+        check_settings,
+    )
+
+    settings = CalibrationSettings(
+        method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
+        required=True, keep_hashes=keep_hashes, false_positive_rate=false_positive_rate,
+        empty_masks=empty_masks,
+    )  # fmt: skip
+    check_settings(settings)
     if dataset is None and split not in (None, "validation"):
         raise UserError(
             f"--split {split} of the run's own dataset contains images that it was trained on. "
@@ -302,7 +302,6 @@ def calibrate(
     import_tensorflow()
     from tfdetect.data.describe import read_data
     from tfdetect.data.plan import is_own_dataset
-    from tfdetect.evaluation.calibrate_run import CalibrationSettings, check_for_authentic_images
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.evaluation.model_card import model_card
     from tfdetect.models.exports import export_finished_run, exported_formats
@@ -311,12 +310,7 @@ def calibrate(
     catalog = read_data(spec, roots, progress, log)
     if split is None:
         split = _calibration_split(run, catalog)
-    settings = CalibrationSettings(
-        method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
-        required=True, keep_hashes=keep_hashes, false_positive_rate=false_positive_rate,
-        empty_masks=empty_masks,
-        dataset="" if is_own_dataset(run, catalog) else spec.name,
-    )  # fmt: skip
+    settings = replace(settings, dataset="" if is_own_dataset(run, catalog) else spec.name)
     if settings.dataset and not catalog.table["label"].to_numpy().any():
         check_for_authentic_images(settings)  # before minutes of prediction
     with console.quiet(not progress), updating(run) as staged:

@@ -1,5 +1,6 @@
 """Calibrates a run on what it predicted, and chooses its threshold and abstention band."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -102,7 +103,7 @@ def calibrate_run(
         UserError: a setting is unknown or out of range, or one class is missing where the
             settings require both.
     """
-    _check(settings)
+    check_settings(settings)
     readable = table["error"].is_null().to_numpy()
     if settings.dataset:
         readable &= ~_known(run, table, log)
@@ -322,8 +323,24 @@ def _with_own_threshold(run: Run, settings: CalibrationSettings, images: int) ->
     return run.with_threshold(threshold)
 
 
-def _check(settings: CalibrationSettings) -> None:
-    """Raise UserError where the settings name what does not exist."""
+def check_settings(settings: CalibrationSettings) -> None:
+    """Check that settings are in range, and name what exists.
+
+    Raises:
+        UserError: they do not.
+    """
+    ranges = {
+        "--cost must be above 0": (settings.cost, 0, math.inf),
+        "--abstention-error must be above 0 and below 0.5": (settings.error_rate, 0, 0.5),
+        "--false-positive-rate must be above 0 and below 1": (settings.false_positive_rate, 0, 1),
+    }
+    for rule, (value, low, high) in ranges.items():
+        if value is not None and not low < value < high:
+            raise UserError(f"{rule}. Received: {value}.")
+    if not 0 <= settings.empty_masks < 1:
+        raise UserError(
+            f"--empty-masks must be from 0 to below 1. Received: {settings.empty_masks}."
+        )
     if settings.method not in METHODS:
         raise unknown("calibration method", settings.method, METHODS)
     if isinstance(settings.threshold, str) and settings.threshold not in POINTS:

@@ -2,9 +2,10 @@
 
     python benchmarks/photo_features.py DATASET OUTPUT
 
-DATASET holds manifest.csv (see photo_dataset.py). OUTPUT gets one .npz file for each 128 images;
+DATASET holds manifest.csv (see photo_dataset.py). OUTPUT gets one .npz file for each 64 images;
 finished files are kept, so that the command can be repeated. Each image is decoded once, treated,
-equalized as the detector does it (data.equalize), and read by the three branches.
+equalized as the detector does it (data.equalize), and read by the three branches as in the
+experiments photo_native, photo_residual and photo_whole.
 """
 
 import argparse
@@ -13,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-WHOLE, NATIVE = (160, 160), (224, 224)  # what the branches see
+WHOLE, NATIVE, WINDOWS = (256, 256), (224, 224), 5  # what the branches see
 
 TREATMENTS = ("plain", "jpeg75", "half")
-PHOTO_STYLES = ("photo", "photo-prompt", "mixed")  # of the others only "plain" is computed
+PHOTO_STYLES = ("photo", "photo-prompt", "mixed")  # the others are not computed
 PART = 64
 
 
@@ -35,18 +36,22 @@ def main():
     from tfdetect.core.experiment import Equalize
     from tfdetect.imaging.degradations import parse_degradations
     from tfdetect.imaging.equalize import equalize
-    from tfdetect.imaging.geometry import resize
+    from tfdetect.imaging.geometry import windows
     from tfdetect.imaging.read import decode_any
     from tfdetect.models.backbones import build_backbone
+    from tfdetect.models.residual_front_ends import NoiseResidual
 
     with open(args.dataset / "manifest.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    options = {"features": "statistics"}
-    lite = [
-        build_backbone("efficientnet_lite0", (*size, 3), "imagenet", options).model
-        for size in (WHOLE, NATIVE)
-    ]
-    traces = build_backbone("trace_statistics", (*NATIVE, 3), "none").model
+
+    def network(size, stages):
+        options = {"features": "statistics", "stages": stages}
+        return build_backbone("efficientnet_lite0", (*size, 3), "imagenet", options).model
+
+    networks = {
+        "whole": network(WHOLE, 5), "native": network(NATIVE, 5), "residual": network(NATIVE, 4),
+    }  # fmt: skip
+    residual = NoiseResidual("gaussian", 32)
     entry = registry.BACKBONES["efficientnet_lite0"]
     scale, offset = (np.array(x, np.float32) for x in (entry.scale, entry.offset))
     args.output.mkdir(parents=True, exist_ok=True)
@@ -59,11 +64,13 @@ def main():
         return equalize(change(image, 0) if change else image, settings)
 
     @tf.function
-    def compute(whole, native):
-        whole, native = tf.cast(whole, tf.float32), tf.cast(native, tf.float32)
-        return (lite[0](whole * scale + offset, training=False)[:, 0, 0],
-                lite[1](native * scale + offset, training=False)[:, 0, 0],
-                traces(native)[:, 0, 0])  # fmt: skip
+    def compute(image):
+        """Return the features of an image's parts, float32 [parts, F] of each branch."""
+        whole = tf.cast(windows(image, WHOLE, "stretch", 1), tf.float32)
+        native = tf.cast(windows(image, NATIVE, "window_tile", WINDOWS), tf.float32)
+        inputs = {"whole": whole * scale + offset, "native": native * scale + offset,
+                  "residual": residual(native)}  # fmt: skip
+        return {b: networks[b](x, training=False)[:, 0, 0] for b, x in inputs.items()}
 
     for start in range(0, len(rows), PART):
         file = args.output / f"{start:05d}.npz"
@@ -71,24 +78,18 @@ def main():
             continue
         keys, parts = [], []
         for index in range(start, min(start + PART, len(rows))):
+            if rows[index]["style"] not in PHOTO_STYLES:
+                continue
             try:
                 image = decode_any(tf.io.read_file(str(args.dataset / rows[index]["path"])))
             except tf.errors.InvalidArgumentError as error:
                 print("skipped", rows[index]["path"], str(error)[:100], flush=True)
                 continue
-            only = rows[index]["style"] not in PHOTO_STYLES
-            treatments = TREATMENTS[:1] if only else TREATMENTS
-            pixels = [treated(image, treatment) for treatment in treatments]
-            views = (
-                np.stack([resize(one, size, policy) for one in pixels])
-                for size, policy in ((WHOLE, "crop"), (NATIVE, "window_tile"))
-            )
-            parts.append([x.numpy() for x in compute(*views)])
-            keys += [(index, number) for number in range(len(treatments))]
-        whole, native, trace = (np.concatenate(x) for x in zip(*parts))
+            parts += [compute(treated(image, treatment)) for treatment in TREATMENTS]
+            keys += [(index, number) for number in range(len(TREATMENTS))]
+        arrays = {b: np.array([part[b] for part in parts], np.float16) for b in networks}
         temporary = file.with_suffix(".tmp.npz")
-        np.savez(temporary, keys=keys, whole=whole.astype("float16"),
-                 native=native.astype("float16"), trace=trace)  # fmt: skip
+        np.savez(temporary, keys=keys, **arrays)
         temporary.rename(file)
         print(file.name, flush=True)
 

@@ -1,16 +1,17 @@
 """Measure the photo detector on generators and sources that were left out of its training.
 
-    python benchmarks/photo_folds.py DATASET FEATURES [--branches whole,native] [--l2 0.1]
+    python benchmarks/photo_folds.py DATASET FEATURES [--branches native,whole] [--l2 0.2]
     python benchmarks/photo_folds.py DATASET --predictions EVALUATION/predictions/all.parquet
 
 FEATURES are those of photo_features.py. Each fold leaves one generator and one or two sources of
 authentic images out, fits one regularized logistic regression per branch on the others, averages
-their logits, and is measured on what was left out. Sets of one subject (faces, shoes, cats and
-dogs) are left out together, or the subject would reveal the label. Every image gets its score from
-a fit that knew neither its generator nor its source. With these scores false positives on each
-camera source are counted, at the threshold that 5% of the other authentic images pass. --curve
-repeats the folds with a part of the generators, or of the images, in training. --predictions
-measures a run that was trained on other data on the same folds.
+P(fake) over an image's windows and the logits over the branches, and is measured on what was left
+out. Sets of one subject (faces, shoes, cats and dogs) are left out together, or the subject would
+reveal the label. Every image gets its score from a fit that knew neither its generator nor its
+source. With these scores false positives on each camera source are counted, at the threshold that
+5% of the other authentic images pass. --curve repeats the folds with a part of the generators, or
+of the images, in training. --predictions measures a run that was trained on other data on the same
+folds.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
+from scipy.special import expit, logit
 from scipy.stats import beta
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -33,8 +35,8 @@ CAMERAS = ("drewnoakes", "ianare", "polyu")
 TOGETHER = {"midjourney_shoes": ["shoes"], "stylegan2_faces": ["unsplash_faces"],
             "sd21": ["unsplash_men"], "unknown": ["cats_and_dogs"]}  # fmt: skip
 MIN_FAKES = 20  # in a generator that is left out
-# Of the branches' features: the stages up to the fifth, as the shipped detector reads them.
-KEPT = {"whole": slice(0, 384), "native": slice(0, 384), "trace": slice(None)}
+BRANCHES = ("native", "residual", "whole")
+CENTER = 2  # of five windows
 
 
 def read_manifest(dataset):
@@ -44,21 +46,28 @@ def read_manifest(dataset):
     return {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
 
-def load(table, features, kept=KEPT):
-    """Return {branch: [treatment, image, feature]}, NaN where not computed."""
+def load(table, features, branches, center=False):
+    """Return {branch: [treatment, image, window, feature]}, NaN where not computed."""
     count, arrays = len(table["path"]), {}
     for file in sorted(features.glob("[0-9]*.npz")):
         if file.name.endswith(".tmp.npz"):
             continue
         part = np.load(file)
         index, number = part["keys"].T
-        for branch, chosen in kept.items():
-            values = part[branch][:, chosen]
+        for branch in branches:
+            values = part[branch]
+            if center and values.shape[1] > 1:
+                values = values[:, CENTER : CENTER + 1]
             own = arrays.setdefault(
-                branch, np.full((len(TREATMENTS), count, values.shape[1]), np.nan, np.float32)
+                branch, np.full((len(TREATMENTS), count, *values.shape[1:]), np.nan, np.float32)
             )
             own[number, index] = values
     return arrays
+
+
+def known_images(arrays):
+    """Return which images have features, bool [treatment, image]."""
+    return np.isfinite(next(iter(arrays.values()))[..., 0, 0])
 
 
 def fit(x, fake, domains, l2):
@@ -81,13 +90,16 @@ def fit_branches(arrays, rows, fake, domains, branches, l2, pairs=None, alone=Fa
 
     Reproductions of the authentic ones are added as one more generator, or alone as all fakes.
     """
-    known = [rows & np.isfinite(arrays["trace"][t, :, 0]) for t in range(len(TREATMENTS))]
+    known = [rows & found for found in known_images(arrays)]
     if alone:
         known = [keep & ~fake for keep in known]
     fits = {}
     for branch in branches:
-        x = np.concatenate([arrays[branch][t, keep] for t, keep in enumerate(known)])
+        parts = [arrays[branch][t, keep] for t, keep in enumerate(known)]
+        windows = parts[0].shape[1]
+        x = np.concatenate(parts).reshape(-1, parts[0].shape[-1])
         y, d = (np.concatenate([v[keep] for keep in known]) for v in (fake, domains))
+        y, d = np.repeat(y, windows), np.repeat(d, windows)
         if pairs is not None:
             copied = [keep & ~fake & np.isfinite(pairs[t, :, 0]) for t, keep in enumerate(known)]
             more = np.concatenate([pairs[t, keep] for t, keep in enumerate(copied)])
@@ -96,8 +108,14 @@ def fit_branches(arrays, rows, fake, domains, branches, l2, pairs=None, alone=Fa
         fits[branch] = fit(x, y, d, l2)
 
     def score(treatment, rows):
+        """Return the logit of the mean P(fake) of each image's windows, by branch."""
         t = TREATMENTS.index(treatment)
-        return {b: f(arrays[b][t, rows]) for b, f in fits.items()}
+        found = {}
+        for branch, logits in fits.items():
+            x = arrays[branch][t, rows]
+            by_window = expit(logits(x.reshape(-1, x.shape[-1]))).reshape(x.shape[:2])
+            found[branch] = logit(by_window.mean(axis=1))
+        return found
 
     return score
 
@@ -212,27 +230,25 @@ def main():
     parser.add_argument("dataset", type=Path)
     parser.add_argument("features", type=Path, nargs="?")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="predictions of a run")
-    parser.add_argument("--branches", default="whole,native")
-    parser.add_argument("--l2", type=float, default=0.1)
-    parser.add_argument("--all-stages", action="store_true", help="the whole network's features, "
-                        "3,584 a branch, for comparison")  # fmt: skip
+    parser.add_argument("--branches", default=",".join(BRANCHES))
+    parser.add_argument("--l2", type=float, default=0.2)
+    parser.add_argument("--center", action="store_true", help="of the windows the center alone")
     parser.add_argument("--pairs", type=Path, metavar="DIR", help="train on the reproductions of "
-                        "photo_pairs.py, too; with --branches native")  # fmt: skip
+                        "photo_pairs.py, too; with --branches native --center")  # fmt: skip
     parser.add_argument("--pairs-alone", action="store_true", help="and on no other fake")
     parser.add_argument("--curve", action="store_true", help="learning curves instead")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     branches = args.branches.split(",")
-    kept = dict.fromkeys(KEPT, slice(None)) if args.all_stages else KEPT
     table = read_manifest(args.dataset)
     photo = np.isin(table["style"], PHOTO_STYLES)
     if args.predictions:
         return measure_run(table, photo, args.predictions)
     if args.features is None:
         parser.error("give FEATURES or --predictions")
-    arrays = load(table, args.features, kept)
+    arrays = load(table, args.features, branches, args.center)
     fake, names = table["label"] == "fake", table["generator"]
-    usable = photo & np.isfinite(arrays["trace"][0, :, 0])
+    usable = photo & known_images(arrays)[0]
     folds = make_folds(table, usable)
     print(f"{usable.sum()} photo-like images, {len(folds)} folds")
     if args.curve:
@@ -252,7 +268,7 @@ def main():
             roc_auc_score(fake[rows], known(files[rows]))
         )
         for treatment in TREATMENTS:
-            rows = usable & held & np.isfinite(arrays["trace"][TREATMENTS.index(treatment), :, 0])
+            rows = usable & held & known_images(arrays)[TREATMENTS.index(treatment)]
             found = score(treatment, rows)
             mean = np.mean(list(found.values()), axis=0)
             scores[treatment][rows] = mean

@@ -1,10 +1,14 @@
 """Every backbone in every export format: what it gives, or what the format cannot express."""
 
+import gc
+import resource
+import time
+
 import pytest
 from conftest import run_at
 from test_models import FULL, NETWORKS, REDUCED, detector
 
-from tfdetect.core.errors import UserError
+from tfdetect.core.process_pool import process_pool
 from tfdetect.core.registry import BACKBONES
 from tfdetect.models import exports
 from tfdetect.models.saving import save_detector
@@ -19,32 +23,40 @@ SIZES = {
     **{name: (32, {**LAYOUT, "patch_size": 16}) for name in ("siglip", "dinov3")},
 }
 SETTINGS = {"nixnet": {"front_end": "srm", "with_pixels": "true"}}  # what else a network needs
+FORMATS = [name for name in exports.FORMATS if not name.startswith("saved_model")]  # test_models.py
 # The pairs that docs/guides/deployment.md names, by backbone: formats, and the reason in a word.
 CANNOT = {
     "gramnet": (("onnx_float16",), "differs by nan"),  # its products leave half precision
-    "graftnet": (("litert", "litert_float16", "litert_int8", "openvino"), "Cannot export"),
-    "dinov3": (("openvino",), "Cannot export"),
-    "segformer_b0": (("onnx", "onnx_float16", "openvino"), "Cannot export"),
-    "f3net": (("litert", "litert_float16", "litert_int8", "openvino"), "Cannot export"),
+    "dinov3": (("openvino",), "do not evenly divide"),  # it cannot infer shapes of the attention
 }
+
+
+def export(backbone, folder):
+    """Return the exports of a network with random weights, and the messages of those refused."""
+    gc.enable()  # conftest.py turns it off, for pytest
+    size, options = SIZES[backbone]
+    run, refused = run_at(folder, side=size), []
+    network = detector(backbone, size, options, **SETTINGS.get(backbone, {}))
+    save_detector(network, run.model_path)
+    written = exports.write_exports(run, FORMATS, on_error=refused.append)
+    for each in (*written, *refused):
+        print(backbone, each, flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{backbone} took {time.process_time():.0f} s and {peak / 2**20:.1f} GiB", flush=True)
+    return {each.format: each.max_difference for each in written}, [str(each) for each in refused]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", SIZES)
 def test_every_backbone_in_every_format(backbone, tmp_path):
-    size, options = SIZES[backbone]
-    run = run_at(tmp_path, side=size)
-    network = detector(backbone, size, options, **SETTINGS.get(backbone, {}))
-    save_detector(network, run.model_path)
-    refused, reason = CANNOT.get(backbone, ((), ""))
-    for name, form in exports.FORMATS.items():
-        if name.startswith("saved_model"):  # test_models.py
-            continue
-        for module in form.modules:
+    """In a process of its own for each: the memory that conversions take ends with it."""
+    for name in FORMATS:
+        for module in exports.FORMATS[name].modules:
             pytest.importorskip(module)
-        if name in refused:
-            with pytest.raises(UserError, match=reason):
-                exports.write_exports(run, [name])
-            continue
-        [written] = exports.write_exports(run, [name])
-        assert written.max_difference <= form.tolerance
+    with process_pool(1) as pool:
+        written, refused = pool.submit(export, backbone, tmp_path).result()
+    cannot, reason = CANNOT.get(backbone, ((), ""))
+    assert set(written) == set(FORMATS) - set(cannot), refused
+    assert all(reason in message for message in refused) and len(refused) == len(cannot)
+    for name, difference in written.items():
+        assert difference <= exports.FORMATS[name].tolerance, name

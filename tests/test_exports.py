@@ -17,7 +17,7 @@ from tfdetect.core.run import open_run
 from tfdetect.models import exports
 from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import calibrated, predict_views, score_views
-from tfdetect.models.onnx_graph import bind_captures, express_erfc, fuse_scale_and_offset
+from tfdetect.models.onnx_graph import fuse_scale_and_offset, to_onnx
 from tfdetect.models.saving import load_detector
 
 
@@ -89,21 +89,47 @@ def test_scales_and_offsets_become_batch_normalizations():
 
 
 def test_gelu_and_captured_tensors_are_expressed_in_onnx():
-    import tf2onnx
-
     shift = tf.constant([1.0, 0.5, 0.0, 2.0])
 
     @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, "x")])
     def twice(x):
         return {"y": tf.nn.gelu(tf.nn.gelu(x) - shift)}
 
-    model, _ = tf2onnx.convert.from_function(twice, twice.input_signature, opset=exports.OPSET)
-    bind_captures(model, twice.get_concrete_function())
-    express_erfc(model)
+    model = to_onnx(twice, exports.OPSET)
     onnx.checker.check_model(model)
     x = np.random.default_rng(0).normal(0, 3, (5, 4)).astype(np.float32)
     [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
     np.testing.assert_allclose(found, twice(x)["y"], atol=1e-6)
+
+
+def test_a_reshape_copies_lengths_of_its_own_input():
+    """Attention with one head over an unknown number of positions, as in SegFormer."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 6], tf.float32, "x")])
+    def keys(x):
+        flat = tf.matmul(tf.reshape(x, [-1, 6]), tf.eye(6))
+        split = tf.reshape(flat, [tf.shape(x)[0], -1, 1, 6])
+        return {"y": tf.matmul(tf.transpose(split, [0, 2, 1, 3]), tf.eye(6))}
+
+    model = to_onnx(keys, exports.OPSET)
+    x = np.random.default_rng(0).normal(size=(2, 5, 6)).astype(np.float32)
+    [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
+    np.testing.assert_allclose(found, x[:, None], atol=1e-6)
+
+
+def test_slices_leave_whole_axes_alone():
+    @tf.function(input_signature=[tf.TensorSpec([None, 5, 6], tf.float32, "x")])
+    def sliced(x):
+        return {"y": x[:, ::2, 1:] + x[:, None][:, 0, :1, :1]}
+
+    model = to_onnx(sliced, exports.OPSET)
+    onnx.checker.check_model(model)
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    axes = [constants[node.input[3]] for node in model.graph.node if node.op_type == "Slice"]
+    assert axes and not any(0 in each for each in axes)
+    x = np.random.default_rng(0).normal(size=(2, 5, 6)).astype(np.float32)
+    [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
+    np.testing.assert_array_equal(found, sliced(x)["y"])
 
 
 def check_domain(run, out, images):

@@ -189,6 +189,13 @@ def test_a_token_is_asked_for(served_run):
     assert client.get("/").status_code == client.get("/healthz").status_code == 200
 
 
+def test_other_machines_need_a_token_that_is_not_empty(monkeypatch):
+    monkeypatch.setenv("TFDETECT_TOKEN", "")
+    for arguments in ([], ["--token", ""]):
+        with pytest.raises(UserError, match="Choose a secret"):
+            serve.main(["--host", "0.0.0.0", *arguments])
+
+
 def test_a_full_queue_is_answered_with_429(served_run):
     settings = ServerSettings(queue_size=1, decoders=1)
     with TestClient(create_app(Service([served_run[0]], settings))) as client:

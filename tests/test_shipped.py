@@ -7,6 +7,7 @@ import pytest
 from conftest import write_images
 from zoo import png_with_size
 
+import tfdetect
 from tfdetect.api import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.data.plan import make_plan
@@ -20,6 +21,7 @@ from tfdetect.data.plan import make_plan
     (["*.jpg", "a.jpg"], None, ["*.jpg", "a.jpg"]),
     (["my_run", "a.jpg"], "my_run", ["a.jpg"]),
     (["typo", "a.jpg"], "typo", ["a.jpg"]),
+    (["http://127.0.0.1:9/a.jpg"], None, ["http://127.0.0.1:9/a.jpg"]),  # nobody is asked
 ])  # fmt: skip
 def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -33,6 +35,8 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
     for name in ("localizer_photos", "saved_models/localizer_photos"):  # wherever it is installed
         found, rest = shipped.split_run([name, "a.jpg"])
         assert Path(found, "run.json").is_file() and rest == ["a.jpg"]
+        assert tfdetect.load(name).run.path == Path(found)
+        assert shipped.served_runs([Path(name), Path("my_run")]) == [Path(found), Path("my_run")]
 
 
 def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypatch):

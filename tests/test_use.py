@@ -64,7 +64,7 @@ assert not any(name.startswith(("tfdetect", "keras_hub")) for name in sys.module
 # Its Keras file needs this package's layers.
 import keras
 sys.path.insert(0, os.environ["ROOT"])
-import tfdetect.models.layers
+import tfdetect
 network = keras.saving.load_model(sys.argv[1] + "/../model.keras", compile=False)
 resized = tf.image.resize(tf.cast(images[0], tf.float32)[None], network.input_shape[1:3])
 print(json.dumps({

@@ -7,6 +7,7 @@ so that `import tfdetect` is fast and imports no TensorFlow.
 
 import importlib
 import sys
+from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -100,3 +101,8 @@ for _name in __all__:
     setattr(_Package, _name, _attribute)
     _attribute.__set_name__(_Package, _name)
 sys.modules[__name__].__class__ = _Package
+
+# Keras finds the layers of a .keras file if they are registered; that takes 0.1 s after Keras.
+if sys.modules.get("keras") is not None:
+    with suppress(ImportError):  # tfdetect-light lacks what some layers need
+        importlib.import_module("tfdetect.models.layers")

@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     from tfdetect.core.run import open_run
     from tfdetect.serving.server_settings import ServerSettings
 
-    token = args.token or os.environ.get("TFDETECT_TOKEN")
+    token = args.token or os.environ.get("TFDETECT_TOKEN") or None  # an empty one protects nothing
     if token is None and args.host not in LOCAL:
         raise UserError(
             f"--host {args.host} lets other machines send images. Choose a secret and give it with "
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     }, "the command line")  # fmt: skip
     if args.keep is not None and not args.keep.is_dir():
         raise UserError(f"The folder {args.keep} for uploaded files does not exist.")
-    runs = [open_run(path) for path in args.runs or served_runs()]
+    runs = [open_run(path) for path in served_runs(args.runs)]
     import uvicorn
 
     from tfdetect.serving.app import create_app

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from tfdetect.api.arguments import RunLike, checked, run_of
+from tfdetect.api.shipped import run_folder
 from tfdetect.core import console, storage
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
@@ -483,12 +484,14 @@ def load(run: RunLike) -> Detector:
     """Return the detector of a finished run.
 
     Args:
-        run: the run's folder, for example "saved_models/cifake_small_resnet", or its address on a
-            hub: "hf://USER/REPOSITORY@REVISION" or "kaggle://USER/MODEL/FRAMEWORK/VARIATION". It
-            is downloaded once into the cache; `run.source` has its commit.
+        run: the run's folder, for example "saved_models/my_run"; the name of a detector that comes
+            with tfdetect: "photo_detector", "localizer_photos" or "cifake_small_resnet"; or its
+            address on a hub: "hf://USER/REPOSITORY@REVISION" or
+            "kaggle://USER/MODEL/FRAMEWORK/VARIATION". It is downloaded once into the cache;
+            `run.source` has its commit.
 
     Raises:
         UserError: there is no such run, it is unfinished or corrupt, or the hub does not answer or
             has files that are not safe.
     """
-    return Detector(run_of(run))
+    return Detector(run_of(run if isinstance(run, Run) else run_folder(run)))

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from tfdetect.core import storage
 from tfdetect.core.documents import shipped
@@ -20,6 +21,7 @@ PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES = (
 )
 SHIPPED = (PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES)
 SMALL_SIDE = 64  # pixels: images whose shorter sides are all below this are no photographs
+RunPath = TypeVar("RunPath", bound=str | Path)
 _LOOKED_AT = 32  # images whose sizes are read
 
 
@@ -39,13 +41,13 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     """
     first, *rest = paths
     path = user_path(first)
-    if (name := first.removeprefix("saved_models/")) in SHIPPED and not path.exists():
-        path = _folder(name)
-        first = str(path)
+    if (shipped_run := run_folder(path)) != path:
+        path, first = shipped_run, str(shipped_run)
     # A damaged run is one, too: its own message says what is missing.
     is_address = storage.address_of(path) is not None
     if is_address:
-        is_run = not glob.has_magic(first) and storage.exists(path / "run.json")
+        may_be_run = not glob.has_magic(first) and path.suffix.lower() not in IMAGE_SUFFIXES
+        is_run = may_be_run and storage.exists(path / "run.json")
     else:
         needed = ("run.json", "experiment.yaml", "model.keras")
         is_run = any((path / name).exists() for name in needed)
@@ -97,13 +99,22 @@ def _shorter_sides(images: Sequence[str]) -> list[int]:
     return sides
 
 
-def served_runs() -> list[Path]:
-    """Return the runs that the server offers if none are named: for photographs, then for masks.
+def served_runs(named: Sequence[Path] = ()) -> list[Path]:
+    """Return the runs that the server offers: if none are named, for photographs, then for masks.
+
+    Args:
+        named: folders of runs, or names of shipped runs, wherever these are installed.
 
     Raises:
         UserError: this installation has no such run.
     """
-    return [_folder(PHOTO_DETECTOR), _folder(LOCALIZER)]
+    return [run_folder(path) for path in named] or [_folder(PHOTO_DETECTOR), _folder(LOCALIZER)]
+
+
+def run_folder(run: RunPath) -> RunPath | Path:
+    """Return the folder of a shipped run that is called by its name; anything else unchanged."""
+    name = str(run).removeprefix("saved_models/")
+    return _folder(name) if name in SHIPPED and not Path(run).exists() else run
 
 
 def _folder(name: str) -> Path:

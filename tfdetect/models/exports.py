@@ -21,18 +21,16 @@ The files and `exports.json`, which says how far each is from the Keras model, a
 folder `exports/`.
 """
 
-import gc
 import importlib.util
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -55,9 +53,12 @@ from tfdetect.models.inference import (
     score_tiles,
     score_views,
 )
-from tfdetect.models.onnx_graph import bind_captures, express_erfc, fuse_scale_and_offset
+from tfdetect.models.onnx_graph import to_onnx
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
+
+if TYPE_CHECKING:
+    import onnx
 
 DEFAULT = ("saved_model", "onnx")
 PHOTOGRAPHS = ("rocket", "flower", "grace_hopper")  # to compare exports on
@@ -235,6 +236,7 @@ class _Source:
         detector: the Keras model.
         images: photographs to compare exports on.
         network: the tf.function that is converted, with the outputs of the module's docstring.
+        onnx: the network in ONNX, in single precision; three formats are made of it.
         feeds: what the network is given of all images, by name.
         expected: probabilities_raw of these, by the Keras model.
     """
@@ -250,6 +252,13 @@ class _Source:
                 "saved_model can express that."
             )
         return _network(self.run, self.detector)
+
+    @cached_property
+    def onnx(self) -> "onnx.ModelProto":
+        model = to_onnx(self.network, OPSET)
+        entry = model.metadata_props.add()
+        entry.key, entry.value = "tfdetect", public_info(self.run)
+        return model
 
     @cached_property
     def feeds(self) -> dict[str, np.ndarray]:
@@ -364,43 +373,15 @@ def answers(
         return [session.run(outputs, {inputs.name: np.asarray(batch)}) for batch in batches]
 
 
-@contextmanager
-def _garbage_collected_often() -> Iterator[None]:
-    """Look for garbage often, and only among what is made meanwhile.
-
-    tf2onnx copies the whole network for each of its optimizations, in objects that refer to each
-    other: without this they take fifty times the memory of the weights.
-    """
-    thresholds, has_frozen = gc.get_threshold(), gc.get_freeze_count() > 0
-    gc.collect()
-    if not has_frozen:
-        gc.freeze()
-    gc.set_threshold(200, 2, 1)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        if not has_frozen:  # what the caller froze stays so
-            gc.unfreeze()
-
-
 def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:
     import onnx
     import onnxruntime as ort
-    import tf2onnx
 
-    network = source.network
-    with _garbage_collected_often():
-        model, _ = tf2onnx.convert.from_function(network, network.input_signature, opset=OPSET)
-    bind_captures(model, network.get_concrete_function())
-    express_erfc(model)
-    fuse_scale_and_offset(model)
+    model = source.onnx
     if half:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        model = convert_float_to_float16(model, keep_io_types=True)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "tfdetect", public_info(source.run)
+        model = convert_float_to_float16(model, keep_io_types=True)  # a copy
     with replacing(target) as temporary:
         onnx.save(model, temporary)
     session = ort.InferenceSession(target, providers=["CPUExecutionProvider"])

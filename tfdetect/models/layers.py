@@ -1,6 +1,7 @@
 """Registers the layers of this package with Keras, when it is imported.
 
-Keras finds the layers in a .keras file only if they are registered:
+Keras finds the layers in a .keras file only if they are registered. `import tfdetect` does it
+where Keras is imported before; otherwise:
 
     import keras
     import tfdetect.models.layers

@@ -1,6 +1,9 @@
-"""Rewrites parts of an ONNX graph into operations that ONNX has, or that run faster."""
+"""Converts networks to ONNX, with operations that it has and runs fast."""
 
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,6 +12,69 @@ if TYPE_CHECKING:
     import onnx
 
 _ONE = "tfdetect/one"  # a constant in graphs
+_TO_THE_END = 1_000_000_000  # tf2onnx's end of a slice that has none
+
+
+def to_onnx(function: Any, opset: int) -> "onnx.ModelProto":
+    """Convert a network to ONNX.
+
+    Args:
+        function: a tf.function with an input signature.
+        opset: version of ONNX's operations.
+    """
+    import tf2onnx
+
+    with _optimized_in_place(), _copied_lengths_kept():
+        model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=opset)
+    bind_captures(model, function.get_concrete_function())
+    express_erfc(model)
+    drop_whole_slices(model)
+    fuse_scale_and_offset(model)
+    return model
+
+
+@contextmanager
+def _optimized_in_place() -> Iterator[None]:
+    """Keep tf2onnx from copying the network before each of its optimizations.
+
+    The copies are for when one fails. They take most of the time, and memory fifty times that of
+    the weights.
+    """
+    name = "TF2ONNX_CATCH_ERRORS"  # tf2onnx reads it at each conversion
+    before = os.environ.get(name)
+    os.environ[name] = "FALSE"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
+def _copied_lengths_kept() -> Iterator[None]:
+    """Keep tf2onnx from changing what a 0 in the shape of a Reshape stands for.
+
+    It is the length of the input there. tf2onnx (1.17) merges two successive reshapes by removing
+    the first one, and a 0 in the second one then copies from another tensor. Attention with one
+    head over an unknown number of positions has such shapes, as in SegFormer.
+    """
+    from tf2onnx.optimizer import back_to_back_optimizer
+
+    steps, key = back_to_back_optimizer._func_map, ("Reshape",)
+    merge = steps[key]
+
+    def merge_without_zeros(graph: Any, first: Any, others: list[Any]) -> list[Any]:
+        shapes = [node.inputs[1] for node in others]
+        if any(shape.is_const() and 0 in shape.get_tensor_value() for shape in shapes):
+            return []
+        return merge(graph, first, others)
+
+    steps[key] = merge_without_zeros
+    try:
+        yield
+    finally:
+        steps[key] = merge
 
 
 def bind_captures(
@@ -56,6 +122,36 @@ def express_erfc(model: "onnx.ModelProto") -> None:
         graph.initializer.append(numpy_helper.from_array(np.ones((), np.float32), _ONE))
         del graph.node[:]
         graph.node.extend(nodes)
+
+
+def drop_whole_slices(model: "onnx.ModelProto") -> None:
+    """Slice only the axes of which something is left out.
+
+    tf2onnx slices every axis of x[:, ::2], the batch from 0 to 1,000,000,000 or so. OpenVINO takes
+    that for the largest batch, and refuses networks that join what is sliced with what is not.
+
+    Args:
+        model: it is changed; constants that nothing uses any more stay.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    constants = {each.name: each for each in graph.initializer}
+    for node in graph.node:
+        settings = node.input[1:]  # starts, ends, axes and steps; the last two may be left out
+        if node.op_type != "Slice" or len(settings) < 3 or not {*settings} <= {*constants}:
+            continue
+        table = np.stack([numpy_helper.to_array(constants[name]) for name in settings])
+        starts, ends, _, *steps = table
+        kept = table[:, (starts != 0) | (ends < _TO_THE_END) | np.any(np.array(steps) != 1, axis=0)]
+        if not kept.size:
+            node.op_type = "Identity"
+            del node.input[1:]
+        elif kept.shape != table.shape:
+            for position, values in enumerate(kept, 1):
+                name = f"{node.output[0]}/slice{position}"
+                graph.initializer.append(numpy_helper.from_array(values, name))
+                node.input[position] = name
 
 
 def fuse_scale_and_offset(model: "onnx.ModelProto") -> int:

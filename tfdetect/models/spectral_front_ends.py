@@ -120,8 +120,9 @@ def _transform(x: Tensor, height: int, width: int, inverse: bool = False) -> Ten
     rows, columns = dct_matrix(height), dct_matrix(width)
     if inverse:
         rows, columns = rows.T, columns.T
-    x = ops.einsum("ih,bhwc->biwc", rows, x)
-    return ops.einsum("jw,biwc->bijc", columns, x)
+    # Products of matrices, because LiteRT and OpenVINO have no einsum of an unknown batch size.
+    x = ops.matmul(ops.matmul(rows, ops.transpose(x, (0, 3, 1, 2))), columns.T)
+    return ops.transpose(x, (0, 2, 3, 1))
 
 
 @keras.saving.register_keras_serializable("tfdetect")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -121,7 +122,8 @@ class Decoders:
     async def start(self) -> None:
         """Start the processes and their imports, which no request is to wait for."""
         futures = [self._pool.submit(_begin) for _ in range(self._count)]
-        await asyncio.gather(*map(asyncio.wrap_future, futures))
+        with suppress(BrokenProcessPool):  # a signal to the whole group ended them
+            await asyncio.gather(*map(asyncio.wrap_future, futures))
 
     async def decode(self, data: bytes, run: Run, max_pixels: int) -> Decoded:
         """Decode a file; never raises for what is in the file."""

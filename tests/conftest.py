@@ -184,7 +184,7 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     from tfdetect.training.devices import Devices
 
     data_dir = kwargs.pop("data_dir", None)
-    plan = make_plan(str(root), None, [*SMALL, *overrides], data_dir)
+    plan = make_plan(str(root), "small_images", [*SMALL, *overrides], data_dir)
     catalog = find_data(plan, progress=False)
     devices = kwargs.pop("devices", Devices(None, 1, 0, "CPU"))
     return train_run(
@@ -204,7 +204,7 @@ def fit_small(
     from tfdetect.training.devices import configure_devices
     from tfdetect.training.fit import fit, set_seed_and_precision
 
-    plan = plan or make_plan(str(root), None, [*SMALL, *overrides], data_dir)
+    plan = plan or make_plan(str(root), "small_images", [*SMALL, *overrides], data_dir)
     catalog, experiment = find_data(plan, progress=False), plan.experiment
     classes, masks = len(plan.spec.class_names), experiment.model.mask_head is not None
     devices = devices or configure_devices(virtual=1)

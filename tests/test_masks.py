@@ -85,7 +85,7 @@ def forged(tmp_path):
 
 
 def stream(root, with_masks=True, **data):
-    plan = make_plan(str(root), None, LOCALIZER)
+    plan = make_plan(str(root), "small_images", LOCALIZER)
     catalog = find_data(plan, progress=False)
     settings = plan.experiment.data.model_copy(update=data)
     table = catalog.split("train")
@@ -228,7 +228,7 @@ def test_fcn_resnet50_has_the_published_size():
 def test_masks_move_with_their_images(forged, cache):
     """The forged region is the noisy one, wherever flips, warps and crops put it."""
     policy = [{"name": "flip", "probability": 1.0}, {"name": "warp", "shift": 0.1, "zoom": 0.1}]
-    plan = make_plan(str(forged), None, LOCALIZER)
+    plan = make_plan(str(forged), "small_images", LOCALIZER)
     settings = plan.experiment.data.model_validate(
         {"image_size": [36, 40], "resize": "stretch", "cache": cache, "augment": policy}
     )
@@ -300,7 +300,7 @@ def test_a_broken_mask_is_named_and_does_not_end_training(forged):
 
 
 def test_validation_masks_are_padded_with_weight_0(forged):
-    plan = make_plan(str(forged), None, LOCALIZER)
+    plan = make_plan(str(forged), "small_images", LOCALIZER)
     catalog = find_data(plan, progress=False)
     table = catalog.split("validation")
     batches = list(validation_data(catalog, table, plan.experiment.data, 2, 7, True))

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import write_images
 from zoo import png_with_size
 
@@ -80,3 +81,28 @@ def test_a_folder_of_photographs_gets_its_own_experiment(tmp_path, monkeypatch):
     assert plans[False].experiment.name == "photos_from_scratch"
     assert "tfdetect[lite]" in plans[False].chosen
     assert make_plan(large, "small_images").experiment.name == "small_images"
+
+
+def test_masks_and_sizes_choose_the_experiment_however_data_are_described(tmp_path):
+    for kind in ("real", "fake"):
+        write_images(tmp_path / "images" / kind, 3, kind == "fake", side=256)
+    spec = {
+        "name": "images", "pattern": r"(?P<class>real|fake)/(?P<stem>\d+)\.png",
+        "classes": [{"name": kind, "folders": [kind]} for kind in ("real", "fake")],
+    }  # fmt: skip
+
+    def chosen(spec, folder=tmp_path):
+        file = tmp_path / "described.yaml"
+        file.write_text(yaml.safe_dump(spec))
+        return make_plan(str(file), data_dir=folder).experiment.name
+
+    assert chosen(spec).startswith("photos")
+    assert chosen(spec, tmp_path / "nowhere") == "small_images"
+    assert chosen({**spec, "experiment": "small_images"}) == "small_images"
+    spec["classes"][1]["mask"] = "masks/{stem}.png"
+    assert chosen(spec) == "localizer"
+    for cell, expected in (("", "photos"), ("masks/000.png", "localizer")):
+        rows = "path,label,mask", "real/000.png,real,", f"fake/000.png,fake,{cell}"
+        (tmp_path / "images" / "manifest.csv").write_text("\n".join(rows))
+        for dataset in (tmp_path / "images", tmp_path / "images" / "manifest.csv"):
+            assert make_plan(str(dataset)).experiment.name.startswith(expected)

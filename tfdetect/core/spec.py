@@ -118,7 +118,8 @@ class DatasetSpec(Document):
             counts as altered from the middle between them on. By default they are detected.
         mask_inverted: whether the smaller values mean altered instead. It is never inferred; if
             masks look inverted, commands that need them ask for true or false.
-        experiment: the experiment that `train` runs by default.
+        experiment: the experiment that `train` runs by default; without it, `train` chooses by
+            masks and by the images' size.
         pretraining: the classes are what authentic images show, and none of them is fake. Runs
             provide weights for other experiments and give no verdicts.
     """
@@ -150,7 +151,7 @@ class DatasetSpec(Document):
     mask_channel: MaskChannel | None = None
     mask_values: tuple[int, int] | None = None
     mask_inverted: bool | None = None
-    experiment: str = "small_images"
+    experiment: str | None = None
     pretraining: bool = False
 
     @field_validator("pattern")

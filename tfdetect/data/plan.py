@@ -1,6 +1,7 @@
 """`Plan`: a training, resolved and checked before it starts; and the data of an evaluation."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,9 +80,7 @@ def make_plan(
         raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
     spec, folders = load_spec(_unpacked(dataset), authentic)
     if from_run is None:
-        resolved, chosen = _choose_experiment(
-            spec, folders.get(spec.name), experiment, model, overrides
-        )
+        resolved, chosen = _choose_experiment(spec, folders, data_dir, experiment, model, overrides)
     else:
         parent = open_parent(from_run)
         resolved = _continue_experiment(parent, spec, recipe, overrides, replay)
@@ -122,7 +121,8 @@ def _check_arguments(
 
 def _choose_experiment(
     spec: DatasetSpec,
-    folder: Path | None,
+    folders: dict[str, Path],
+    data_dir: Path | None,
     experiment: str | None,
     model: str | None,
     overrides: Sequence[str],
@@ -131,7 +131,7 @@ def _choose_experiment(
 
     Args:
         spec: the dataset.
-        folder: of the dataset, if it is known.
+        folders, data_dir: see `Plan`.
         experiment: see `make_plan`, as the others.
         model: a published detector.
         overrides: settings of the experiment.
@@ -144,7 +144,11 @@ def _choose_experiment(
     elif experiment is not None:
         chosen, resolved = "as requested", load_experiment(experiment, overrides)
     else:
-        name, chosen = default_experiment(spec, folder)
+        roots = {}
+        if spec.experiment is None:
+            with suppress(UserError):  # it may be downloaded later, or be said to be missing
+                roots = find_roots(spec, folders, data_dir, download=False)
+        name, chosen = default_experiment(spec, roots)
         resolved = load_experiment(name, overrides)
     training = resolved.training
     if training.from_run or training.replay or training.distill.weight:

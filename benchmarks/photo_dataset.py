@@ -1,9 +1,13 @@
 """Write the dataset of the photo detector: images of several collections, and one manifest.
 
     python benchmarks/photo_dataset.py OUTPUT --photoscale DIR [--more CLASS NAME FOLDER] ...
+    python benchmarks/photo_dataset.py OUTPUT --list benchmarks/photo_more.csv --clones DIR
 
-DIR is a collection with a manifest.csv of the columns local_path, label, generator, repo, path,
-crop (x0,y0,x1,y1: the part of the picture that may be used) and note (it ends in style=...).
+DIR of --photoscale is a collection with a manifest.csv of the columns local_path, label, generator,
+repo, path, crop (x0,y0,x1,y1: the part of the picture that may be used) and note (it ends in
+style=...). --list names single files of public repositories, with their commits; DIR of --clones
+holds a bare clone of each repository, named owner+name. With both, no prompt is in training and
+validation at once.
 Files are linked; cropped ones are written as PNG. OUTPUT/manifest.csv has the columns path, label,
 generator (for authentic images their source), style, group and split: "validation" for the
 generators and sources that are left out of training, otherwise "train". OUTPUT/photos.csv lists
@@ -15,16 +19,19 @@ import csv
 import hashlib
 import os
 import re
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 from PIL import Image
 
 # Left out of training to choose among detectors: whole generators and whole sources, among them
-# one of camera originals.
+# one of camera originals; the second half is of --list.
 VALIDATION = (
     "dalle-mini", "midjourney", "gemini-2.5-flash-image", "unknown",
     "drewnoakes", "urban100_sunhays80", "flickr8k", "imagenet_sample",
+    "gpt-image-1", "gpt-image-2", "gemini-3-pro-image", "midjourney-4", "unnamed-2025",
+    "real_or_ai_game", "k1monfared",
 )  # fmt: skip
 PHOTO_STYLES = ("photo", "photo-prompt", "mixed")
 # Large sources are thinned to so many images, by the hash of the content.
@@ -67,24 +74,52 @@ def photoscale(folder):
                    group, row["crop"])  # fmt: skip
 
 
+def listed(file, clones, folder):
+    """Yield the same of the files that a list names; they go from the clones to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(file, newline="", encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            git = ["git", "--git-dir", clones / row["repo"].replace("/", "+"), "show"]
+            content = subprocess.check_output([*git, f"{row['commit']}:{row['path']}"])
+            name = hashlib.sha1(content).hexdigest() + Path(row["path"]).suffix.lower()
+            (folder / name).write_bytes(content)
+            yield (folder / name, row["label"], row["generator"], row["style"], row["group"],
+                   row["crop"])  # fmt: skip
+
+
+def separated(rows):
+    """Return the rows without those that share a prompt across training and validation."""
+    # The survey gave its prompts to generators of both parts: they stay in training.
+    survey = ("gpt-image-1", "deepfake-survey")
+    rows = [row for row in rows if (row["generator"], row["group"].split("/")[0]) != survey]
+    held = {row["group"] for row in rows if row["split"] == "validation"}
+    return [row for row in rows if row["split"] == "validation" or row["group"] not in held]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--photoscale", type=Path, required=True)
+    parser.add_argument("--photoscale", type=Path)
     parser.add_argument("--more", nargs=3, action="append", default=[],
                         metavar=("CLASS", "NAME", "FOLDER"))  # fmt: skip
+    parser.add_argument("--list", type=Path, metavar="FILE", help="files of public repositories")
+    parser.add_argument("--clones", type=Path, metavar="DIR", help="the clones for --list")
     args = parser.parse_args()
-    found = list(photoscale(args.photoscale))
+    if args.list and not args.clones:
+        parser.error("--list needs --clones")
+    found = list(photoscale(args.photoscale)) if args.photoscale else []
     for label, name, folder in args.more:
         for file in sorted(Path(folder).iterdir()):
             if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
                 found.append((file, label, name, "photo", "", ""))
     counts = Counter((label, name) for _, label, name, *_ in found)
+    if args.list:  # chosen one by one: not thinned
+        found += listed(args.list, args.clones, args.output / "originals")
     rows, seen = [], set()
     (args.output / "images").mkdir(parents=True, exist_ok=True)
     for file, label, name, style, group, crop in found:
         digest = hashlib.sha1(file.read_bytes()).hexdigest()
-        keep = int(digest[:8], 16) / 2**32 < MOST / counts[label, name]
+        keep = int(digest[:8], 16) / 2**32 * counts[label, name] < MOST
         if digest in seen or not keep:
             continue
         seen.add(digest)
@@ -99,6 +134,8 @@ def main():
         rows.append({"path": path, "label": label, "generator": name, "style": style,
                      "group": group or digest,
                      "split": "validation" if name in VALIDATION else "train"})  # fmt: skip
+    if args.photoscale and args.list:
+        rows = separated(rows)
     rows.sort(key=lambda row: str(row["path"]))  # a part of the table is a sample of the whole
     photos = [row for row in rows if row["style"] in PHOTO_STYLES]
     for name, chosen in (("manifest.csv", rows), ("photos.csv", photos)):

@@ -2,6 +2,7 @@
 
     python benchmarks/photo_folds.py DATASET FEATURES [--branches native,whole] [--l2 0.2]
     python benchmarks/photo_folds.py DATASET --predictions EVALUATION/predictions/all.parquet
+    python benchmarks/photo_folds.py DATASET FEATURES --more DATASET FEATURES [--before FILE]
 
 FEATURES are those of photo_features.py. Each fold leaves one generator and one or two sources of
 authentic images out, fits one regularized logistic regression per branch on the others, averages
@@ -10,8 +11,8 @@ out. Sets of one subject (faces, shoes, cats and dogs) are left out together, or
 reveal the label. Every image gets its score from a fit that knew neither its generator nor its
 source. With these scores false positives on each camera source are counted, at the threshold that
 5% of the other authentic images pass. --curve repeats the folds with a part of the generators, or
-of the images, in training. --predictions measures a run that was trained on other data on the same
-folds.
+of the images, in training. --more adds the images of another dataset to training alone.
+--predictions measures a run that was trained on other data on the same folds.
 """
 
 import argparse
@@ -37,6 +38,21 @@ TOGETHER = {"midjourney_shoes": ["shoes"], "stylegan2_faces": ["unsplash_faces"]
 MIN_FAKES = 20  # in a generator that is left out
 BRANCHES = ("native", "residual", "whole")
 CENTER = 2  # of five windows
+# Of --more, generators whose names begin like this are left out with a generator: other versions of
+# it, models made from it, models of the same company's image service, and unnamed ones.
+RELATED = {
+    "dall-e-2": ("dall-e", "unnamed"),
+    "dalle-mini": ("dall-e",),
+    "unknown": ("dall-e",),
+    "midjourney": ("midjourney", "unnamed"),
+    "midjourney_shoes": ("midjourney", "unnamed"),
+    "gemini-2.5-flash-image": ("gemini", "imagen", "unnamed"),
+    "sd21": ("stable-diffusion-2", "stable-diffusion-bingo", "sd-turbo"),
+    "stable-diffusion-v1": ("sd-1.5", "dreamshaper", "stable-diffusion-bingo"),
+    "stable-diffusion-v1-beta": ("sd-1.5", "dreamshaper", "stable-diffusion-bingo"),
+    "stylegan2": ("stylegan",),
+    "stylegan2_faces": ("stylegan",),
+}
 
 
 def read_manifest(dataset):
@@ -120,6 +136,16 @@ def fit_branches(arrays, rows, fake, domains, branches, l2, pairs=None, alone=Fa
     return score
 
 
+def load_more(dataset, features, branches, center, label):
+    """Return the manifest and the features of --more, of one class or of both."""
+    table = read_manifest(dataset)
+    arrays = load(table, features, branches, center)
+    table["path"] = np.array([str(dataset.resolve() / path) for path in table["path"]])
+    chosen = np.isin(table["label"], [label] if label else ["real", "fake"])
+    return ({key: values[chosen] for key, values in table.items()},
+            {branch: values[:, chosen] for branch, values in arrays.items()})  # fmt: skip
+
+
 def load_pairs(folder, count):
     """Return the features of photo_pairs.py, [treatments, count, features], NaN without one."""
     files = {int(path.stem): np.load(path) for path in folder.glob("*.npy")}
@@ -177,6 +203,18 @@ def macro_average(values, rng):
     """Return the mean over folds and its bootstrapped 95% interval."""
     draws = [np.mean(rng.choice(values, len(values))) for _ in range(2000)]
     return [float(np.mean(values)), *map(float, np.quantile(draws, [0.025, 0.975]))]
+
+
+def print_differences(result, before):
+    """Print how the AUC of each fold differs from another run's, and the mean with its interval."""
+    if result["folds"] != before["folds"]:
+        raise SystemExit("the other run has other folds")
+    print("differences: macro average, then by fold")
+    for name in sorted(set(result["auc"]) & set(before["auc"])):
+        values = np.array(result["auc"][name]) - before["auc"][name]
+        mean, low, high = macro_average(values, np.random.default_rng(0))
+        print(f"  {name:15s} {mean:+.3f} [{low:+.3f}, {high:+.3f}]",
+              *(f"{value:+.2f}" for value in values))  # fmt: skip
 
 
 def measure_run(table, photo, predictions):
@@ -237,6 +275,11 @@ def main():
                         "photo_pairs.py, too; with --branches native --center")  # fmt: skip
     parser.add_argument("--pairs-alone", action="store_true", help="and on no other fake")
     parser.add_argument("--curve", action="store_true", help="learning curves instead")
+    parser.add_argument("--more", type=Path, nargs=2, metavar=("DATASET", "FEATURES"),
+                        help="train on these, too; related generators are left out")  # fmt: skip
+    parser.add_argument("--more-label", choices=("real", "fake"), help="and only on this class")
+    parser.add_argument("--before", type=Path, metavar="FILE", help="the --output of another run: "
+                        "print the differences by fold")  # fmt: skip
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     branches = args.branches.split(",")
@@ -247,23 +290,30 @@ def main():
     if args.features is None:
         parser.error("give FEATURES or --predictions")
     arrays = load(table, args.features, branches, args.center)
+    count = len(table["path"])
+    if args.more:
+        more, values = load_more(*args.more, branches, args.center, args.more_label)
+        table = {key: np.concatenate([table[key], more[key]]) for key in table}
+        arrays = {b: np.concatenate([array, values[b]], axis=1) for b, array in arrays.items()}
+        photo = np.isin(table["style"], PHOTO_STYLES)
+    own = np.arange(len(table["path"])) < count
     fake, names = table["label"] == "fake", table["generator"]
     usable = photo & known_images(arrays)[0]
-    folds = make_folds(table, usable)
+    folds = make_folds(table, usable & own)
     print(f"{usable.sum()} photo-like images, {len(folds)} folds")
     if args.curve:
-        curves = learning_curves(arrays, usable, fake, names, folds, branches, args.l2)
+        curves = learning_curves(arrays, usable & own, fake, names, folds, branches, args.l2)
         return args.output and args.output.write_text(json.dumps(curves, indent=2))
     pairs = load_pairs(args.pairs, len(names)) if args.pairs else None
     files = headers(args.dataset, table["path"])
     aucs, scores = {}, {t: np.full(len(names), np.nan) for t in TREATMENTS}
     for generator, sources in folds.items():
-        held = np.isin(names, [generator, *sources])
-        score = fit_branches(
-            arrays, usable & ~held, fake, names, branches, args.l2, pairs, args.pairs_alone
-        )
+        held = own & np.isin(names, [generator, *sources])
+        begins = [np.char.startswith(names, start) for start in RELATED.get(generator, ())]
+        train = usable & ~held & (own | ~np.any(begins, axis=0))
+        score = fit_branches(arrays, train, fake, names, branches, args.l2, pairs, args.pairs_alone)
         line, rows = [], usable & held
-        known = fit_headers(files[usable & ~held], fake[usable & ~held])
+        known = fit_headers(files[train], fake[train])
         aucs.setdefault(("plain", "headers"), []).append(
             roc_auc_score(fake[rows], known(files[rows]))
         )
@@ -281,9 +331,12 @@ def main():
     print("macro averages")
     rng = np.random.default_rng(0)
     result = {"folds": folds, "macro": {}}
-    for (treatment, name), values in aucs.items():
-        mean, low, high = result["macro"][f"{treatment} {name}"] = macro_average(values, rng)
-        print(f"  {treatment:7s} {name:7s} {mean:.3f} [{low:.3f}, {high:.3f}]")
+    result["auc"] = {f"{treatment} {name}": values for (treatment, name), values in aucs.items()}
+    for name, values in result["auc"].items():
+        mean, low, high = result["macro"][name] = macro_average(values, rng)
+        print(f"  {name:15s} {mean:.3f} [{low:.3f}, {high:.3f}]")
+    if args.before:
+        print_differences(result, json.loads(args.before.read_text()))
     # Each image was scored by a fit that knew neither its generator nor its source.
     plain = scores["plain"]
     for camera in CAMERAS:

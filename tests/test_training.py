@@ -1,6 +1,7 @@
 """Training: replicas agree, interruptions lose nothing, mistakes end clearly."""
 
 import csv
+import gc
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 import tensorflow as tf
 from commands import call
 from conftest import SMALL, fit_small, run_at, train_small, write_dataset
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment
@@ -411,15 +413,26 @@ def test_plateau_and_early_stopping_act(folder_dataset, tmp_path):
     assert state.best == min(row["val_log_loss"] for row in state.history)
 
 
+def graphs_of_steps():
+    gc.collect()
+    return sum(isinstance(x, FuncGraph) and x.name == "one_step_on_data" for x in gc.get_objects())
+
+
 def test_a_rate_below_its_limit_ends_the_training(folder_dataset, tmp_path):
-    """CNNSpot's schedule: lowered by ten where validation stands still, at most twice."""
-    _, state = fit_small(folder_dataset, tmp_path / "x", [
+    """CNNSpot's schedule: lowered by ten where validation stands still, at most twice.
+
+    The graph of its step goes with the training.
+    """
+    before = graphs_of_steps()
+    detector, state = fit_small(folder_dataset, tmp_path / "x", [
         "training.epochs=30", "training.monitor=loss", "training.optimizer.learning_rate=0.01",
         "training.schedule={name: plateau, patience: 0, min_delta: 10, min_lr: 0, "
         "stop_below_lr: 0.0001}",
     ])  # fmt: skip
     rates = [row["learning_rate"] for row in state.history]
     np.testing.assert_allclose(rates, [1e-2, 1e-2, 1e-3, 1e-4], rtol=1e-5)
+    del detector, state
+    assert graphs_of_steps() <= before
 
 
 def test_steps_lower_the_rate():

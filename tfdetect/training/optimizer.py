@@ -39,6 +39,10 @@ def build_optimizer(
         optimizer = keras.optimizers.Adam(**common)
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        # Keras sums the gradients of one replica, too, by a function that TensorFlow never forgets,
+        # and with it the graph of the whole step: tens of megabytes for each training.
+        optimizer._all_reduce_sum_gradients = list
     return optimizer
 
 

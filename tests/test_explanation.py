@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from conftest import run_at
 from PIL import ExifTags, Image, PngImagePlugin
+from PIL.TiffImagePlugin import IFDRational
 
 import tfdetect
 from tfdetect.core.cli import run_command
@@ -269,9 +270,13 @@ def test_exif_of_cameras_editors_and_generators(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = "Canon", "EOS 5D"
     exif[ExifTags.Base.Software] = "Adobe Photoshop 25.0"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] = IFDRational(10, 150)
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = IFDRational(28, 10)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif, quality=83)
     facts = read_metadata(tmp_path / "a.jpg")
     assert kinds(facts) == {"camera", "edited"}
+    [camera] = [fact.value for fact in facts if fact.name == "camera (EXIF)"]
+    assert "ExposureTime 1/15, FNumber 2.8" in camera
     assert any(
         f.name == "JPEG quality" and f.value.startswith("83 (tables of libjpeg") for f in facts
     )

@@ -15,7 +15,7 @@ from tfdetect.core import files
 from tfdetect.core.errors import RunLockedError, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover, staged
-from tfdetect.core.run import Metric, Run, expit, logit, open_run
+from tfdetect.core.run import Metric, Run, expit, logit, new_run_path, open_run
 from tfdetect.core.run_info import (
     AbstentionBand,
     Calibration,
@@ -189,6 +189,13 @@ def test_a_threshold_above_every_score_is_kept(calibrated):
 def test_a_run_is_opened_from_inside_its_folder(old_run, monkeypatch):
     monkeypatch.chdir(old_run)
     assert open_run(".").name == "old"
+
+
+def test_a_name_that_is_taken_gets_a_number_and_that_is_said(tmp_path, capsys):
+    assert new_run_path(tmp_path, "mine") == tmp_path / "mine" and not capsys.readouterr().err
+    (tmp_path / "mine.partial").mkdir()
+    assert new_run_path(tmp_path, "mine") == tmp_path / "mine-2"
+    assert "mine exists; the new run is mine-2" in capsys.readouterr().err
 
 
 def test_logits_are_finite_and_invertible():

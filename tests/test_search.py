@@ -388,6 +388,8 @@ def test_a_search_whose_trials_all_fail_ends(folder_dataset, tmp_path, space):
         (["--trial-set", "training.epoch=3"], "Did you mean 'epochs'"),
         (["--trial-set", "model.dropout=0.3"], "varies this value"),
         (["--parallel", "0"], "at least 1"),
+        (["--set", "training.batch_size=256"], "batches: --set training.batch_size="),
+        (["--set", "training.batch_size=60", "--folds", "2"], "fewer than one batch of 60"),
         (["--startup", "-1"], "at least 0"),
         (["--gpu-memory-limit", "lots"], "takes a fraction"),
         (["--algorithm", "tpo"], "unknown value"),

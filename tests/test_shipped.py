@@ -33,6 +33,8 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
     assert shipped.split_run(paths) == (run, images)
     with pytest.raises(UserError, match="my_run is a run. Add the images"):
         shipped.split_run(["my_run"])
+    with pytest.raises(UserError, match=r"before the images: .* my_run a\.jpg"):
+        shipped.split_run(["a.jpg", "my_run"])
     for name in ("localizer_photos", "saved_models/localizer_photos"):  # wherever it is installed
         found, rest = shipped.split_run([name, "a.jpg"])
         assert Path(found, "run.json").is_file() and rest == ["a.jpg"]
@@ -52,6 +54,8 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
 
     assert chosen("small").name == "cifake_small_resnet"
     assert chosen("small", "large").name == "photo_detector"
+    reason = shipped.shipped_detector([str(tmp_path / name) for name in ("small", "large")])[1]
+    assert "2 of 4 images have less than 64 pixels" in reason
     assert chosen("large/broken.jpg").name == "photo_detector"
     assert chosen("small", masks=True).name == "localizer_photos"
     with pytest.raises(UserError, match="There is no file or folder"):

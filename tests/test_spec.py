@@ -1,5 +1,7 @@
 """Dataset specs: the shipped ones, bare folders, and mistakes."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from conftest import write_images
@@ -7,6 +9,7 @@ from conftest import write_images
 from tfdetect.core.class_order import Evaluation
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
+from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.spec import ClassSpec, DatasetSpec
 from tfdetect.data.catalog import build_catalog
@@ -65,6 +68,18 @@ def test_illegal_values_are_explained(tmp_path, change, message):
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(UserError, match=message):
         load_spec(str(file))
+
+
+def test_a_missing_key_is_one_mistake(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({"name": "a", "manifest": "m.csv", "classes": [
+        {"name": "real"}, {"name": "fake", "folders": ["fake"]}]}))  # fmt: skip
+    with pytest.raises(UserError, match=r"'classes\.0\.folders' is required\.$"):
+        load_spec(str(file))
+
+
+def test_letters_of_a_folder_stay_readable():
+    assert folder_name(Path("Ünï cödé")) == "uni_code"
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", ""])

@@ -160,7 +160,8 @@ def _predict(
         progress=not args.quiet, on_verdicts=show, on_stop=partial(_show_finished, args=args),
         max_pixels=args.max_pixels or MAX_PIXELS,
     )  # fmt: skip
-    if not (args.json or args.output or args.quiet):
+    nothing_read = predictions.unreadable == len(predictions)
+    if not (args.json or args.output or args.quiet or nothing_read):
         _say_what_p_fake_is(detector.run)
     unwritten = dict(predictions.unwritten)
     if wants_evidence:
@@ -179,7 +180,7 @@ def _predict(
     _warn(len(predictions), predictions)
     if failures:
         raise failures[0]
-    return int(bool(unwritten) or predictions.unreadable == len(predictions))
+    return int(bool(unwritten) or nothing_read)
 
 
 def _say_what_p_fake_is(run: "Run") -> None:

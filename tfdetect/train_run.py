@@ -424,7 +424,8 @@ def _describe_training(experiment: Experiment, images: int) -> str:
     if training.replay:  # an epoch is one pass over the new images
         steps = f"batches of {batch}, {training.replay:.0%} of them from the run's own data"
     else:
-        steps = f"{training.steps_of_epoch(images):,} batches of {batch}"
+        count = training.steps_of_epoch(images)
+        steps = f"{count:,} batch{'' if count == 1 else 'es'} of {batch}"
     optimizer, schedule = training.optimizer, training.schedule.name
     text += f", each {steps}; {optimizer.name}, learning rate {optimizer.learning_rate:g}"
     text += "" if schedule == "constant" else f" ({schedule})"

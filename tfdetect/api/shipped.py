@@ -12,7 +12,7 @@ from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
-from tfdetect.core.text import user_path
+from tfdetect.core.text import shell_command, user_path
 
 PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES = (
     "photo_detector",
@@ -37,7 +37,7 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
         The run, none if there are only images, and the images.
 
     Raises:
-        UserError: a run without images.
+        UserError: a run without images, or after them.
     """
     first, *rest = paths
     path = user_path(first)
@@ -60,6 +60,12 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
         or path.suffix.lower() in IMAGE_SUFFIXES
     )
     if not is_run and (is_input or not rest):
+        for later in rest:
+            if later in SHIPPED or (user_path(later) / "run.json").is_file():
+                raise UserError(
+                    f"{later} is a run, and a run comes before the images: "
+                    f"{shell_command('predict', later, first)}"
+                )
         return None, list(paths)
     if not rest:
         raise UserError(f"{first} is a run. Add the images: tfdetect predict {first} photo.jpg")
@@ -81,7 +87,13 @@ def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, 
     sides = _shorter_sides(images)
     if sides and max(sides) < SMALL_SIDE:
         return _folder(SMALL_IMAGES), f"for images of less than {SMALL_SIDE} pixels"
-    return _folder(PHOTO_DETECTOR), "for photographs"
+    reason = "for photographs"
+    if small := sum(side < SMALL_SIDE for side in sides):
+        reason += (
+            f"; {small} of {len(sides)} images have less than {SMALL_SIDE} pixels, for such alone: "
+            f"tfdetect predict {SMALL_IMAGES} IMAGE"
+        )
+    return _folder(PHOTO_DETECTOR), reason
 
 
 def _shorter_sides(images: Sequence[str]) -> list[int]:

@@ -27,6 +27,7 @@ _MIN_ACCURACY = {"format": 0.60, "size": 0.60, "metadata": 0.60, "name": 0.55, "
                  "combined_file": 0.60, "generator": 0.60}  # fmt: skip
 _UNRELIABLE_ACCURACY = 0.75
 _IN_PIXELS = ("format", "size")
+_MIN_GROUPS = 5  # of validation and of test; below, figures on them are said to be uncertain
 # Traits that are reported as notes only: names leave no trace in pixels, and the spectrum is also
 # what sound detectors rely on.
 _NOTE_GROUPS, _NOTE_TRAITS = ("name",), ("radial spectrum",)
@@ -167,8 +168,8 @@ def duplicate_findings(
     elif found.label_conflicts:
         yield Finding(
             UNRELIABLE if found.label_conflicts > 0.01 * table.num_rows else CAUTION, "duplicates",
-            f"{prefix}{_images(found.label_conflicts)} have {duplicates} with another label.",
-            "duplicates",
+            f"{prefix}{_images(found.label_conflicts)} have {duplicates} with another label, "
+            "so that their labels contradict each other.", "duplicates",
         )  # fmt: skip
     if sum(found.test_leaks):
         fraction = sum(found.test_leaks) / sizes["test"]
@@ -208,10 +209,20 @@ def _by_class(counts: tuple[int, ...], classes: tuple[str, ...]) -> str:
 
 
 def group_findings(table: pa.Table) -> Iterator[Finding]:
-    """Yield a finding if groups, such as videos or source photographs, occur in several splits."""
+    """Yield findings about groups, such as videos: those in several splits, and splits of few."""
     if table["group"].equals(table["hash"]):
         return  # no groups are named; equal contents are duplicates
     pairs = table.group_by(["group", "dataset", "split"]).aggregate([([], "count_all")])
+    splits = pairs["split"].cast(pa.string()).to_pylist()
+    few = {split: splits.count(split) for split in ("validation", "test")}
+    few = {split: count for split, count in few.items() if 0 < count < _MIN_GROUPS}
+    if few:
+        counts = " and ".join(f"{split} has {count}" for split, count in few.items())
+        yield Finding(
+            CAUTION, "groups",
+            f"Figures on few groups are uncertain, whatever the number of images: {counts} of "
+            f"{len(set(zip(pairs['group'].to_pylist(), pairs['dataset'].to_pylist()))):,} groups.",
+        )  # fmt: skip
     groups = pairs.group_by(["group", "dataset"]).aggregate([([], "count_all")])
     several = int(pc.sum(pc.greater(groups["count_all"], 1)).as_py() or 0)
     if several:

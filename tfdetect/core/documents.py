@@ -355,7 +355,16 @@ def explained(
     error: ValidationError, model: type[Document], source: str, path: Path | None = None
 ) -> UserError:
     """Return the error whose message has a line for each mistake; see `validate`."""
-    lines = [_explain(model, problem, source, path) for problem in error.errors()]
+    problems = error.errors()
+    # Where an item of a list is refused, pydantic adds that the list without it is too short.
+    problems = [
+        problem for problem in problems
+        if problem["type"] != "too_short" or not any(
+            other is not problem and other["loc"][: len(problem["loc"])] == problem["loc"]
+            for other in problems
+        )
+    ]  # fmt: skip
+    lines = [_explain(model, problem, source, path) for problem in problems]
     return UserError("\n".join(lines[:_MAX_MISTAKES] + ["..."] * (len(lines) > _MAX_MISTAKES)))
 
 

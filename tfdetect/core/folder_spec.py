@@ -1,6 +1,7 @@
 """Describes datasets that come without a spec: folders of images, and manifests."""
 
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -223,5 +224,7 @@ def spec_for_manifest(
 
 
 def folder_name(path: Path) -> str:
-    """Return the name of a dataset that a folder holds: lower case, underscores."""
-    return re.sub(r"[^a-z0-9]+", "_", path.resolve().name.lower()).strip("_")[:100] or "folder"
+    """Return the name of a dataset that a folder holds: lower case, underscores, no accents."""
+    name = unicodedata.normalize("NFKD", path.resolve().name.lower())
+    name = "".join(letter for letter in name if not unicodedata.combining(letter))
+    return re.sub(r"[^a-z0-9]+", "_", name).strip("_")[:100] or "folder"

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import tfdetect
+from tfdetect.core import console
 from tfdetect.core.documents import read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment
@@ -40,7 +41,7 @@ from tfdetect.core.run_info import (
 )
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.storage import address_of, exists, fetched
+from tfdetect.core.storage import address_of, exists, fetched, shown
 from tfdetect.core.text import checked_name, shell_command, to_os, user_path
 
 PARTIAL = ".partial"
@@ -505,6 +506,8 @@ def _has_mask_head(path: Path) -> bool:
 def new_run_path(output: Path, name: str) -> Path:
     """Return a path below `output` that no run has yet: `name`, `name-2`, `name-3` ...
 
+    If the name is taken, say so.
+
     Raises:
         UserError: the name is empty, or a path.
     """
@@ -513,6 +516,8 @@ def new_run_path(output: Path, name: str) -> Path:
     while True:
         path = output / (name if number == 1 else f"{name}-{number}")
         if not exists(path) and not path.with_name(path.name + PARTIAL).exists():
+            if number > 1:
+                console.log(f"{shown(output / name)} exists; the new run is {path.name}")
             return path
         number += 1
 

@@ -73,8 +73,9 @@ def with_limit(run: Run, table: pa.Table, log: Callable[[str], None] = console.l
         return run.with_info(domain=None)
     limit, rate = chosen
     log(
-        f"domain: an image is outside of it if its features are farther than {limit:.3f} from "
-        f"those of the training images, as {rate:.1%} of images like those of validation are"
+        "domain: an image is called unlike the training images if the distance of its features "
+        f"from theirs is more than {limit:.3f} (about 1 for themselves); this happens to "
+        f"{rate:.1%} of images like those of validation"
     )
     changes = {"limit": limit, "false_alarm_rate": rate, "validation_images": len(distances)}
     return run.with_info(domain=run.info.domain.model_copy(update=changes))

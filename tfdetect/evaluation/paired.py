@@ -306,9 +306,8 @@ def terminal(found: dict) -> str:
     if masks := found.get("masks"):
         parts.append(f"Masks of {masks['count']:,} images, {masks['altered']:,} of them altered")
         parts += _tables(masks, MASK_NAMES, {"wilcoxon": "Wilcoxon (IoU), p-value"})
-    parts.append(
-        "* the interval does not contain 0. p-values are adjusted for their number (Holm)."
-    )
+    star = "* the interval does not contain 0. " if any(" *" in part for part in parts) else ""
+    parts.append(f"{star}p-values are adjusted for their number (Holm).")
     return "\n\n".join(parts)
 
 

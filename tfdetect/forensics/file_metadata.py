@@ -5,10 +5,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
 from tfdetect.core.text import printable
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError, admitted, read_bytes
@@ -141,6 +143,14 @@ def _format(image: Image.Image, data: bytes) -> list[Fact]:
     return facts
 
 
+def _plain(value: object) -> str:
+    """Return a value of EXIF as text; a fraction such as an exposure time as 1/15."""
+    if isinstance(value, IFDRational) and value.denominator:
+        exact = Fraction(int(value.numerator), int(value.denominator)).limit_denominator(10_000)
+        return str(exact) if exact.numerator == 1 else f"{float(value):g}"
+    return str(value).strip("\0 ")
+
+
 def _exif(image: Image.Image, _data: bytes) -> list[Fact]:
     """Return camera, location, software and comments in EXIF."""
     from PIL import ExifTags
@@ -152,7 +162,7 @@ def _exif(image: Image.Image, _data: bytes) -> list[Fact]:
     except Exception as error:  # Pillow raises many kinds for damaged EXIF
         return [_fact("EXIF", f"damaged: {error}")]
     named = {ExifTags.TAGS.get(tag, str(tag)): value for tag, value in tags.items()}
-    camera = {key: text for key in _CAMERA if (text := str(named.get(key, "")).strip("\0 "))}
+    camera = {key: text for key in _CAMERA if (text := _plain(named.get(key, "")))}
     facts: list[Fact] = []
     if camera:
         text = ", ".join(f"{key} {value}" for key, value in camera.items())

@@ -216,7 +216,12 @@ def check_format(name: str) -> None:
         raise unknown("export format", name, FORMATS)
     missing = [m for m in FORMATS[name].modules if importlib.util.find_spec(m) is None]
     if missing:
-        raise UserError(f"The format {name} needs: pip install {' '.join(missing)}")
+        extra = name.partition("_")[0]  # the others' packages come with tfdetect
+        package = f"tfdetect[{extra}]" if extra in ("litert", "openvino") else "tfdetect"
+        raise UserError(
+            f"The format {name} needs {' and '.join(missing)}, which is not installed: "
+            f'pip install "{package}"'
+        )
 
 
 def _target(run: Run, name: str) -> Path:

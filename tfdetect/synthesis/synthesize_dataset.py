@@ -155,7 +155,12 @@ def _make_missing(
     # What failed before is tried again: it may have been for lack of memory.
     missing = [item for item in items if item.id not in rows or rows[item.id]["error"]]
     autoencoder = None
-    if any(item.fill == "autoencoder" for item in missing):
+    if needed := sum(item.fill == "autoencoder" for item in missing):
+        others = [fill for fill in task.settings.fills if fill != "autoencoder"]
+        log(
+            f"{needed:,} of {len(missing):,} forgeries are filled by an autoencoder"
+            + (f"; none is needed with --fill {','.join(others)}" if others else "")
+        )
         train = [p for p, split in splits.items() if split == "train"] or list(splits)
         autoencoder = _find_autoencoder(task, train, steps, progress, log)
     before = len(items) - len(missing)
@@ -336,7 +341,10 @@ def _find_autoencoder(
             continue
     if not pixels:
         raise UserError(f"None of the photographs in {task.source} can be read.")
-    log(f"training an autoencoder on {len(pixels)} photographs, {steps} steps")
+    log(
+        f"training an autoencoder on {len(pixels)} photographs, {steps:,} steps, which takes "
+        "minutes on a CPU (fewer: --steps; a trained one: --autoencoder FILE)"
+    )
     with console.progress(steps, "training the autoencoder", "steps", shown=progress) as bar:
 
         def on_step_end(step: int, loss: float) -> None:
@@ -365,6 +373,8 @@ def _write_tables(task: ForgeTask, rows: list[Row]) -> None:
     columns = "path", "label", "generator", "mask", "group", "split"
     _write_csv(output / "manifest.csv", columns, list(listed.values()))
     _write_csv(output / "provenance.csv", COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
+    # Where everything is altered, there is nothing to localize.
+    experiment = "photos_from_scratch" if settings.masks == ("whole",) else "localizer"
     spec = DatasetSpec(
         name=folder_name(output), title=f"Forgeries made of {task.source.resolve().name}",
         manifest="manifest.csv",
@@ -372,7 +382,7 @@ def _write_tables(task: ForgeTask, rows: list[Row]) -> None:
                  ClassSpec(name="inpainted", folders=("inpainted",))),
         splits={split: split for split in ("train", "validation", "test")},
         mask_channel="gray", mask_values=(0, 255), mask_inverted=False,
-        max_pixels=max(MAX_PIXELS, settings.max_pixels), experiment="localizer",
+        max_pixels=max(MAX_PIXELS, settings.max_pixels), experiment=experiment,
     )  # fmt: skip
     write_text(output / "dataset.yaml", spec.to_yaml())
 

@@ -8,6 +8,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
+from tfdetect.data.catalog import Catalog, fold
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.tuning.objective import default_objective, objective_named
 from tfdetect.tuning.search_folder import Settings
@@ -61,6 +62,7 @@ def make_search(
         )
     found.check(plan.experiment)
     catalog = find_data(plan)
+    _check_batches(found, override(plan.experiment, trial_overrides), catalog, settings)
     resolved = validate(
         Settings,
         {
@@ -72,6 +74,36 @@ def make_search(
         "the settings of the search",
     )
     return resolved, found, plan.experiment, plan.spec
+
+
+def _check_batches(
+    space: Space, experiment: Experiment, catalog: Catalog, settings: dict[str, Any]
+) -> None:
+    """Check that every trial has images for at least one batch.
+
+    Args:
+        space: which values vary.
+        experiment: of the trials, without these.
+        catalog: the dataset.
+        settings: of the search.
+
+    Raises:
+        UserError: a batch can be larger than the images that a trial trains on.
+    """
+    folds = settings.get("folds", 1)
+    parts = [catalog] if folds == 1 else [fold(catalog, folds, n) for n in range(folds)]
+    images = min(part.split("train").num_rows for part in parts)
+    varied = space.largest("training.batch_size")
+    batch = experiment.training.batch_size if varied is None else int(varied)
+    if batch <= images:
+        return
+    remedy = f"--set training.batch_size={max(1, images // 2)}"
+    if varied is not None:
+        remedy = f"in the space {space.name}, training.batch_size of at most {images}"
+    raise UserError(
+        f"A trial trains on {images:,} images, fewer than one batch of {batch:,}. Use smaller "
+        f"batches: {remedy}"
+    )
 
 
 def example_overrides(space: Space, settings: Settings, count: int = 5) -> list[list[str]]:

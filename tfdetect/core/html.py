@@ -425,6 +425,11 @@ def picture_of(
         path: where to write it as PNG as well.
     """
     draw_plainly(figure)
+    figure.dpi = _DPI
+    engine = figure.get_layout_engine()
+    if engine is not None:  # `savefig` would draw the whole figure once more for it
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=_DPI)
     if path is not None:

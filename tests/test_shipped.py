@@ -55,7 +55,7 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
     assert chosen("small").name == "cifake_small_resnet"
     assert chosen("small", "large").name == "photo_detector"
     reason = shipped.shipped_detector([str(tmp_path / name) for name in ("small", "large")])[1]
-    assert "2 of 4 images have less than 64 pixels" in reason
+    assert "2 of 4 images are smaller than 64 pixels" in reason
     assert chosen("large/broken.jpg").name == "photo_detector"
     assert chosen("small", masks=True).name == "localizer_photos"
     with pytest.raises(UserError, match="There is no file or folder"):

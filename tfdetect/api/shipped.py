@@ -90,8 +90,8 @@ def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, 
     reason = "for photographs"
     if small := sum(side < SMALL_SIDE for side in sides):
         reason += (
-            f"; {small} of {len(sides)} images have less than {SMALL_SIDE} pixels, for such alone: "
-            f"tfdetect predict {SMALL_IMAGES} IMAGE"
+            f"; {small} of {len(sides)} images are smaller than {SMALL_SIDE} pixels, and for those "
+            f"alone there is {SMALL_IMAGES}"
         )
     return _folder(PHOTO_DETECTOR), reason
 

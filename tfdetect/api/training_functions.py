@@ -201,7 +201,8 @@ def prepare_training(
         elif resume:
             path = find_unfinished(user_path(output), plan.experiment)
         else:
-            path = new_run_path(user_path(output), plan.experiment.name if name is None else name)
+            wanted = plan.experiment.name if name is None else name
+            path = new_run_path(user_path(output), wanted, log)
     log(f"Experiment {plan.experiment.name} ({plan.chosen}), dataset {plan.spec.name}")
 
     import_tensorflow()
@@ -421,7 +422,7 @@ def ensemble(
         raise UserError(
             "--fine-tune trains labels alone, which would harm the masks. Add --no-masks."
         )
-    path = new_run_path(user_path(output), "ensemble" if name is None else name)
+    path = new_run_path(user_path(output), "ensemble" if name is None else name, log)
     check_writable(path.parent)
 
     from tfdetect.fusion.fusion_data import find_fusion_data

@@ -20,6 +20,7 @@ A run is written as `<name>.partial` and renamed when whole.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -503,10 +504,13 @@ def _has_mask_head(path: Path) -> bool:
     return isinstance(model, dict) and model.get("mask_head") is not None
 
 
-def new_run_path(output: Path, name: str) -> Path:
+def new_run_path(output: Path, name: str, log: Callable[[str], None] = console.log) -> Path:
     """Return a path below `output` that no run has yet: `name`, `name-2`, `name-3` ...
 
-    If the name is taken, say so.
+    Args:
+        output: folder for runs.
+        name: the wanted name.
+        log: called with a line that says so, if the name is taken.
 
     Raises:
         UserError: the name is empty, or a path.
@@ -517,7 +521,7 @@ def new_run_path(output: Path, name: str) -> Path:
         path = output / (name if number == 1 else f"{name}-{number}")
         if not exists(path) and not path.with_name(path.name + PARTIAL).exists():
             if number > 1:
-                console.log(f"{shown(output / name)} exists; the new run is {path.name}")
+                log(f"{shown(output / name)} exists; the new run is {path.name}")
             return path
         number += 1
 

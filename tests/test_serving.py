@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import deadly
+import deadly_decoding
 import httpx
 import numpy as np
 import pytest
@@ -214,7 +214,7 @@ def test_kept_files_stay_in_their_folder(served_run, tmp_path):
 
 
 def test_a_file_that_ends_its_process_costs_itself_alone():
-    decoders = decoding.Decoders(2, timeout=1, function=deadly.decode)
+    decoders = decoding.Decoders(2, timeout=1, function=deadly_decoding.decode)
 
     async def go():
         datas = [b"a", b"kill", b"b", b"slow", b"c"]

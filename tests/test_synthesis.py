@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 from conftest import SMALL, train_small, write_litert
-from deadly import DeadlyTask
+from deadly_task import DeadlyTask
 from PIL import Image
 
 from tfdetect.core.cli import run_command

@@ -1,0 +1,15 @@
+"""A forging that ends its process; worker processes import this, and no TensorFlow."""
+
+import os
+import signal
+
+from tfdetect.synthesis import synthesize_dataset
+
+
+class DeadlyTask(synthesize_dataset.ForgeTask):
+    """Forges photographs; "7.png" ends the process."""
+
+    def make(self, item, autoencoder=None):
+        if item.photo == "7.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().make(item, autoencoder)

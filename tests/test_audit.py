@@ -131,7 +131,10 @@ def test_duplicates_are_counted_by_kind(tmp_path):
     assert exact.redundant_test == (1, 0) and exact.redundant == (0, 0)
     assert exact.label_conflicts == 3 and same.label_conflicts == 0
     texts = [f.text for f in found.findings if f.topic == "duplicates"]
-    assert "3 images have exact duplicates with another label, so that" in texts
+    assert (
+        "3 images have exact duplicates with another label, so that their labels contradict each "
+        "other."
+    ) in texts
     assert found.level == UNRELIABLE
 
 

@@ -26,8 +26,7 @@ SETTINGS = {"nixnet": {"front_end": "srm", "with_pixels": "true"}}  # what else 
 FORMATS = [name for name in exports.FORMATS if not name.startswith("saved_model")]  # test_models.py
 # The pairs that docs/guides/deployment.md names, by backbone: formats, and the reason in a word.
 CANNOT = {
-    "gramnet": (("onnx_float16",), "differs by nan"),  # its products leave half precision
-    "dinov3": (("openvino",), "do not evenly divide"),  # it cannot infer shapes of the attention
+    "dinov3": (("openvino",), "as openvino"),  # it cannot infer shapes of the attention
 }
 
 

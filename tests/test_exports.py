@@ -117,6 +117,19 @@ def test_a_reshape_copies_lengths_of_its_own_input():
     np.testing.assert_allclose(found, x[:, None], atol=1e-6)
 
 
+def test_images_are_resized_in_half_precision():
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2], tf.float32, "x")])
+    def enlarged(x):
+        return {"y": tf.image.resize(x, [8, 8])}
+
+    model = convert_float_to_float16(to_onnx(enlarged, exports.OPSET), keep_io_types=True)
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype(np.float32)
+    [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
+    np.testing.assert_allclose(found, enlarged(x)["y"], atol=0.01)
+
+
 def test_slices_leave_whole_axes_alone():
     @tf.function(input_signature=[tf.TensorSpec([None, 5, 6], tf.float32, "x")])
     def sliced(x):

@@ -29,6 +29,7 @@ def to_onnx(function: Any, opset: int) -> "onnx.ModelProto":
     bind_captures(model, function.get_concrete_function())
     express_erfc(model)
     drop_whole_slices(model)
+    leave_out_empty_scales(model)
     fuse_scale_and_offset(model)
     return model
 
@@ -152,6 +153,23 @@ def drop_whole_slices(model: "onnx.ModelProto") -> None:
                 name = f"{node.output[0]}/slice{position}"
                 graph.initializer.append(numpy_helper.from_array(values, name))
                 node.input[position] = name
+
+
+def leave_out_empty_scales(model: "onnx.ModelProto") -> None:
+    """Leave out inputs of a Resize that are empty tensors, which means the same.
+
+    tf2onnx gives it one empty tensor as region and as scales. Converters to half precision keep the
+    scales in single precision by a Cast, and with that ONNX Runtime takes them as given.
+
+    Args:
+        model: it is changed; constants that nothing uses any more stay.
+    """
+    empty = {each.name for each in model.graph.initializer if 0 in each.dims}
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            inputs = ["" if name in empty else name for name in node.input]
+            del node.input[:]
+            node.input.extend(inputs)
 
 
 def fuse_scale_and_offset(model: "onnx.ModelProto") -> int:

@@ -50,8 +50,8 @@ class Gram(layers.Layer):
     def call(self, x: Tensor) -> Tensor:
         _, height, width, channels = x.shape
         flat = ops.reshape(x, (-1, height * width, channels))
-        gram = ops.matmul(ops.transpose(flat, (0, 2, 1)), flat)
-        return gram[..., None] / (channels * height * width)
+        flat = flat / (channels * height * width) ** 0.5  # before the product: it fits float16
+        return ops.matmul(ops.transpose(flat, (0, 2, 1)), flat)[..., None]
 
 
 @keras.saving.register_keras_serializable("tfdetect")

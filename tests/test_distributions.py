@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import tfdetect
+from tfdetect.core import packages
 from tfdetect.core.packages import FULL, SERVER, missing_package
 from tfdetect.core.run import open_run
 from tfdetect.evaluation.predictions import predict_files
@@ -123,6 +124,12 @@ def test_what_needs_the_full_one_says_what_to_install(arguments, message, tmp_pa
 def test_a_part_that_is_hidden_is_no_part_of_the_light_one():
     text = str(missing_package(ModuleNotFoundError(name="tfdetect.light.onnx_detector")))
     assert "tfdetect-light" not in text and "tfdetect.light.onnx_detector" in text
+
+
+def test_extras_are_those_of_the_distribution_that_is_installed(monkeypatch):
+    assert packages.with_extra("heic") == "tfdetect[heic]"
+    monkeypatch.setattr(packages, "__file__", "/env/tfdetect_light/tfdetect/core/packages.py")
+    assert packages.with_extra("heic") == "tfdetect-light[heic]"
 
 
 @pytest.mark.parametrize("name", ["photo_detector", "localizer_photos", "cifake_small_resnet"])

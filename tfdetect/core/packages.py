@@ -1,6 +1,7 @@
 """What to install where a package is missing: the light distribution has few."""
 
 import importlib.util
+from pathlib import Path
 
 from tfdetect.core.errors import UserError
 
@@ -12,6 +13,12 @@ FULL = {  # import names of what `tfdetect` requires and `tfdetect-light` does n
 SERVER = {
     "fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "starlette", "uvicorn",
 }  # fmt: skip
+
+
+def with_extra(name: str) -> str:
+    """Return what pip installs for an extra, of the distribution that this is."""
+    light = "tfdetect_light" in Path(__file__).parts
+    return f"{'tfdetect-light' if light else 'tfdetect'}[{name}]"
 
 
 def has_tensorflow() -> bool:

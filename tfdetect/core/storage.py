@@ -23,6 +23,7 @@ from tfdetect.core import console
 from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import disk_error, replacing
+from tfdetect.core.packages import with_extra
 from tfdetect.core.text import printable
 
 if TYPE_CHECKING:
@@ -444,7 +445,7 @@ def _messages(address: str) -> Iterator[None]:
             raise
         raise UserError(f"There is no file or folder {name}.") from None
     except ImportError as error:
-        package = "tfdetect[storage]" if scheme in ("s3", "s3a", *_WEB) else "fsspec"
+        package = with_extra("storage") if scheme in ("s3", "s3a", *_WEB) else "fsspec"
         raise UserError(
             f"{name} needs another package: pip install '{package}' ({printable(error):.200})"
         ) from None

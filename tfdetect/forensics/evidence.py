@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tfdetect.core.packages import with_extra
 from tfdetect.core.run import Run
 from tfdetect.core.text import capitalized
 from tfdetect.evaluation.verdict_words import percent, verdict_words
@@ -435,7 +436,7 @@ def _headline(
     if any(fact.signature == "Unread" for fact in facts):
         nothing = (
             "The file has content credentials, which may say where it comes from. They were not "
-            "read: pip install 'tfdetect[c2pa]'."
+            f"read: pip install '{with_extra('c2pa')}'."
         )
     found = tuple(f"{line.title}: {line.finding}" for line in traces)
     inconclusive = "Inconclusive: traces of editing" if traces else "Inconclusive"

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
+from tfdetect.core.packages import with_extra
 from tfdetect.core.text import printable
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError, admitted, read_bytes
 from tfdetect.imaging.jpeg_tables import jpeg_quality
@@ -291,7 +292,7 @@ def _sources(text: str, name: str, signature: str = "") -> list[Fact]:
     return facts
 
 
-UNREAD = "Present, but not read. To read them: pip install 'tfdetect[c2pa]'"
+UNREAD = f"Present, but not read. To read them: pip install '{with_extra('c2pa')}'"
 
 
 def _c2pa(data: bytes, container: str) -> Iterator[Fact]:

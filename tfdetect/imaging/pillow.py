@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core.errors import first_line
+from tfdetect.core.packages import with_extra
 from tfdetect.imaging.formats import (
     MAX_PIXELS,
     Header,
@@ -55,7 +56,7 @@ def _opened(data: bytes, header: Header, max_pixels: int) -> Iterator["Image.Ima
     from PIL import Image
 
     if header.container == "HEIF" and not register_heic():
-        raise ImageError('HEIC needs pip install "tfdetect[heic]"')
+        raise ImageError(f'HEIC needs pip install "{with_extra("heic")}"')
     Image.MAX_IMAGE_PIXELS = None  # the table limits them
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata does no harm

@@ -25,7 +25,7 @@ from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import updating
 from tfdetect.core.text import user_path
 from tfdetect.data.locate import present_roots
-from tfdetect.data.plan import find_data, make_plan
+from tfdetect.data.plan import find_data, locate_dataset, make_plan
 
 RUN = Path(__file__).parent.parent / "saved_models" / "cifake_small_resnet"
 
@@ -371,8 +371,9 @@ def test_images_on_a_web_server(tmp_path, capsys):
         code, out, error = call("predict", arguments, capsys)
         assert code == 0 and "000.png?***" in out and "hunter2" not in out + error
         assert "/signed/images/000.png?key=hunter2" in seen
-        code, _, error = call("audit", ["--dataset", f"{url}/bare/list.csv"], capsys)
-        assert code == 0 and "2 images" in error and "/bare/images/002.png" not in seen
+        [folder] = locate_dataset(f"{url}/bare/list.csv")[1].values()
+        found = sorted(path.name for path in folder.rglob("*") if path.is_file())
+        assert found == ["000.png", "001.png", "list.csv"] and "/bare/images/002.png" not in seen
         code, _, error = call("predict", [RUN, f"{url}/images/gone.png"], capsys)
         assert code == 2 and "There is no file or folder" in error
         code, _, error = call(

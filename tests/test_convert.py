@@ -1,6 +1,5 @@
 """Published weights: the same scores as a forward pass written with PyTorch's functions."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -18,7 +17,6 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_model, override
 from tfdetect.core.run import open_run
-from tfdetect.evaluation.model_card import model_card
 from tfdetect.models.convert_run import convert_run, is_matched_by_order
 from tfdetect.models.saving import load_detector
 from tfdetect.models.weights import convertible
@@ -500,10 +498,6 @@ def test_what_went_where_can_be_read_and_changed(tmp_path, capsys):
     order = sorted(state, key=lambda key: (key.startswith(("inner_", "gram_")), key[::-1]))
     run = converted("gramnet", {key: state[key] for key in order}, tmp_path)
     assert is_matched_by_order(run)
-    file = tmp_path / "weights.pth"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert run.info.published_weights.model_dump() == {"file": file.name, "sha256": digest}
-    assert f"- published weights: weights.pth (SHA-256 {digest})" in model_card(run, {})
     table = (run.path / "conversion.csv").read_text()
     right = tmp_path / "right.csv"
     lines = [line.rsplit(",", 1)[0] for line in table.splitlines()]
@@ -547,20 +541,6 @@ def test_check_tells_foreign_preprocessing(tmp_path, folder_dataset, capsys):
     arguments = [str(tmp_path / "weights.pth"), "--model", "tiny_ladeda", "--check", "nowhere"]
     assert run_command(main, arguments) == 2
     assert "There is no file or folder 'nowhere'" in capsys.readouterr().err
-
-
-def test_the_linear_layer_of_universal_fake_detect(tmp_path):
-    weight, bias = torch.randn(1, 512), torch.tensor([0.3])
-    file = tmp_path / "fc.pth"
-    torch.save({"weight": weight, "bias": bias}, file)
-    tiny = "{size: b16, patch_size: 14, hidden_dim: 32, num_layers: 1, num_heads: 2, "
-    experiment = override(load_model("probe"), [
-        "model.weights=none", f"model.options={tiny}intermediate_dim: 32}}", "data.image_size=28",
-    ])  # fmt: skip
-    run = convert_run(file, experiment, tmp_path / "run")
-    dense = load_detector(run).get_layer("label")
-    np.testing.assert_allclose(dense.kernel.numpy()[:, 0], weight[0])
-    np.testing.assert_allclose(dense.bias, bias)
 
 
 def test_a_converted_run_predicts_and_is_evaluated(tmp_path, folder_dataset, capsys):

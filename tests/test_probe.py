@@ -1,5 +1,7 @@
 """Probes: frozen encoders, features computed once, linear and nearest-neighbor heads."""
 
+import hashlib
+
 import keras
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ from test_models import detector
 
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import load_model, override
 from tfdetect.core.run import read_run
 from tfdetect.data.training_stream import TrainingStream
+from tfdetect.evaluation.model_card import model_card
+from tfdetect.models.convert_run import convert_run
 from tfdetect.models.detector import backbone_of
 from tfdetect.models.inference import probabilities
 from tfdetect.models.nearest_neighbors import NearestNeighbors, nearest_neighbors
@@ -95,6 +100,24 @@ def test_a_cached_run_is_whole_and_resumes_alike(folder_dataset, tmp_path):
 def test_features_are_cached_of_frozen_backbones_only(folder_dataset, tmp_path, change):
     with pytest.raises(UserError, match="cache_features needs"):
         fit_small(folder_dataset, tmp_path, [*CACHED, change])
+
+
+def test_the_linear_layer_of_universal_fake_detect(tmp_path):
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    weight, bias = RNG.normal(size=(1, 512)).astype("float32"), np.float32([0.3])
+    file = tmp_path / "fc.safetensors"
+    save_file({"weight": weight, "bias": bias}, file)
+    experiment = override(load_model("probe"), [
+        "model.weights=none", f"model.options={{size: b16, patch_size: 14, {TINY[1:]}",
+        "data.image_size=28", "training.export=[]",
+    ])  # fmt: skip
+    run = convert_run(file, experiment, tmp_path / "run")
+    dense = load_detector(run).get_layer("label")
+    np.testing.assert_array_equal(dense.kernel[:, 0], weight[0])
+    np.testing.assert_array_equal(dense.bias, bias)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert run.info.published_weights.model_dump() == {"file": file.name, "sha256": digest}
+    assert f"- published weights: {file.name} (SHA-256 {digest})" in model_card(run, {})
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

@@ -196,8 +196,10 @@ def test_unknown_formats_and_missing_packages_are_told_at_once(copied_run, monke
 def test_export_writes_the_formats_that_a_run_has(copied_run):
     from tfdetect import api
 
-    shutil.rmtree(copied_run.path / "saved_model")
     shutil.rmtree(copied_run.path / "exports", ignore_errors=True)
+    assert exports.exported_formats(copied_run) == ["saved_model"]
+    shutil.rmtree(copied_run.path / "saved_model")
+    assert exports.exported_formats(copied_run) == []
     exports.write_exports(copied_run, ["onnx"])
     written = [each.format for each in api.export(copied_run)]
     assert written == exports.exported_formats(copied_run) == ["saved_model", "onnx"]

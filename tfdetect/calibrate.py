@@ -13,7 +13,7 @@ def parser() -> cli.Parser:
         prog="tfdetect calibrate",
         description="Calibrate a run again: fit how scores become probabilities, choose the "
         "verdict threshold, the operating points and the abstention band, measure the run again "
-        "and rewrite its SavedModel. Training does so by itself on the validation split; this is "
+        "and rewrite its exports. Training does so by itself on the validation split; this is "
         "for other images or settings. The run changes as a whole or not at all.",
         examples=[
             ("tfdetect calibrate saved_models/my_run --abstention-error 0.05",
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     from tfdetect.evaluation.result_tables import terminal_table
 
     console.result(terminal_table(results.values))
-    done = "unchanged" if results.run.info == before else "calibrated, SavedModel rewritten"
+    done = "unchanged" if results.run.info == before else "calibrated, its exports rewritten"
     console.result(f"\nrun     {results.run.path} ({done})")
     console.result(f"report  {results.report}")
 

@@ -246,7 +246,7 @@ def calibrate(
     Training does so by itself on the validation split. This is for other images or settings.
 
     Args:
-        run: a run or its folder. It is changed as a whole, with its SavedModel and report.
+        run: a run or its folder. It is changed as a whole, with its exports and report.
         dataset, data_dir, authentic: the images to calibrate on, which the run was not trained
             on; by default its own validation split.
         label: class of all images of a folder without class folders.
@@ -485,7 +485,8 @@ def export(run: RunLike, formats: Sequence[str] | None = None) -> list[Export]:
 
     Args:
         formats: "saved_model", "saved_model_webp", "onnx", "onnx_float16", "litert",
-            "litert_float16", "litert_int8" or "openvino"; by default those that the run has.
+            "litert_float16", "litert_int8" or "openvino"; by default the SavedModel and those that
+            the run has.
 
     Returns:
         The format, path, size and largest difference of a probability, of each export.
@@ -498,7 +499,9 @@ def export(run: RunLike, formats: Sequence[str] | None = None) -> list[Export]:
     import_tensorflow()
     from tfdetect.models.exports import check_format, exported_formats, write_exports
 
-    formats = list(dict.fromkeys(formats if formats is not None else exported_formats(run)))
+    if formats is None:
+        formats = ["saved_model", *exported_formats(run)]
+    formats = list(dict.fromkeys(formats))
     for name in formats:
         check_format(name)
     with updating(run) as staged:

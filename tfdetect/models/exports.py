@@ -120,8 +120,8 @@ def _listed(file: Path) -> list[Export]:
 
 
 def exported_formats(run: Run) -> list[str]:
-    """Return the formats that the run has now; it always has a SavedModel."""
-    return [name for name in FORMATS if name == "saved_model" or _target(run, name).exists()]
+    """Return the formats that the run has now."""
+    return [name for name in FORMATS if _target(run, name).exists()]
 
 
 def export_finished_run(
@@ -225,7 +225,7 @@ def check_format(name: str) -> None:
 
 
 def _target(run: Run, name: str) -> Path:
-    return run.path / "exports" / FORMATS[name].file
+    return run.path / os.path.normpath(f"exports/{FORMATS[name].file}")
 
 
 def _bytes(path: Path) -> int:

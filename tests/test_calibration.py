@@ -45,6 +45,8 @@ from tfdetect.models.exports import answers
 from tfdetect.models.inference import calibrated
 from tfdetect.predict import main as predict_command
 
+WITHOUT_EXPORTS = shutil.ignore_patterns("saved_model", "exports")  # calibrate would rewrite them
+
 
 def images_of(count=4000, scale=1.0, shift=0.0, seed=0):
     """Images with true logits, and logits that are wrong by a scale and a shift."""
@@ -393,7 +395,7 @@ def test_settings_are_refused_before_anything_is_read():
 def test_calibrated_on_other_images_as_a_platform_would(shared_run, tmp_path):
     run, root = shared_run
     copy, other = tmp_path / "run", tmp_path / "mine"
-    shutil.copytree(run.path, copy)
+    shutil.copytree(run.path, copy, ignore=WITHOUT_EXPORTS)
     write_images(other / "real", 60, 0, 24, seed=20)
     write_images(other / "fake", 60, 1, 24, seed=20)
     shutil.copy(min((root / "train" / "fake").iterdir()), other / "fake" / "known.png")
@@ -472,7 +474,7 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
 ):
     run, root = shared_run
     copy, reals, mine = tmp_path / "run", tmp_path / "reals", tmp_path / "mine"
-    shutil.copytree(run.path, copy)
+    shutil.copytree(run.path, copy, ignore=WITHOUT_EXPORTS)
     names = [c.folders[0] for c in run.dataset_spec().classes]
     write_images(reals, 24, 0, 24, seed=20)
     write_images(mine / names[0], 12, 0, 24, seed=20)

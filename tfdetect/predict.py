@@ -220,8 +220,8 @@ def _warn(count: int, found: "Predictions | WrittenPredictions") -> None:
         )
     if copies := found.duplicates_of_train:
         console.warn(
-            f"{copies} of {count} images were used in training, or are copies of such: their "
-            "verdicts say nothing about new images"
+            f"{copies} of {count} images are training or validation images of the detector, or "
+            "copies of such: their verdicts say nothing about new images"
         )
 
 

@@ -312,8 +312,8 @@ def warnings_of(result: dict[str, Any]) -> list[str]:
         copies = result["count"] - result["without_duplicates"]["count"]
         found.append(
             f"{copies:,} of {result['count']:,} images were used in training or to choose the "
-            "detector, or are copies of such images: figures of all images say too little about new "
-            "ones. The column 'without training images' leaves them out."
+            "detector, or are copies of such images: figures of all images say too little about "
+            "new ones. The column 'without training images' leaves them out."
         )
     outside = result.get("domain", {}).get("outside")
     if outside and outside["count"] > MAX_OUTSIDE * result["count"]:

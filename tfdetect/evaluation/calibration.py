@@ -14,12 +14,12 @@ from scipy.special import logit as exact_logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from tfdetect.core.run import EPSILON
 from tfdetect.core.run_info import Calibration
 from tfdetect.data.splits import fold_numbers
 
 Method = Literal["temperature", "platt", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "platt", "isotonic")
-EPSILON = 1e-7  # how far a probability is kept from 0 and 1 before its logit
 FOLDS = 5
 MIN_IMAGES = 20  # of each class, below which nothing is fitted
 MIN_IMAGES_ISOTONIC = 1_000  # of each class, from which "auto" tries isotonic regression

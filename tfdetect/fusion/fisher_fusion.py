@@ -6,10 +6,10 @@ Fisher, Statistical Methods for Research Workers, 1932.
 
 import numpy as np
 
-from tfdetect.evaluation.calibration import EPSILON
 from tfdetect.fusion.linear_fusions import logistic_regression
 
 _P_VALUES = np.array([*np.arange(10, 0, -1) / 10, 0.05])  # at which -log p bends
+_DISTINCT = 1e-7  # logits that are closer are equal
 _STRENGTH = 1.0  # a penalty that keeps a few images from having a large effect
 
 
@@ -55,7 +55,7 @@ def _fit_tails(logits: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.
     for member in logits.T:
         positions = np.quantile(member, 1 - _P_VALUES, method="inverted_cdf", weights=weights)
         heights = -np.log(_P_VALUES)
-        distinct = np.append(np.diff(positions) > EPSILON, True)  # of equal ones the last
+        distinct = np.append(np.diff(positions) > _DISTINCT, True)  # of equal ones the last
         positions, heights = positions[distinct], heights[distinct]
         slopes = np.diff(heights) / np.diff(positions)
         above = member > positions[-1]

@@ -6,14 +6,12 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from tfdetect.core.run import MAX_AUTHENTIC
+from tfdetect.core.run import EPSILON, MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration, View
 from tfdetect.imaging.geometry import resize, restore, to_uint8
 from tfdetect.imaging.tiles import by_tiles
 from tfdetect.models.feature_outputs import feature_width, features_of_images
 from tfdetect.models.top_pixels import TopPixels
-
-EPSILON = 1e-7  # lowest probability before a logarithm
 
 
 def predicts_masks(detector: keras.Model) -> bool:

@@ -244,6 +244,7 @@ def raw_table(logits):
         "inconclusive": np.zeros(len(p), bool), "error": pa.nulls(len(p), pa.string()),
         "in_domain": pa.nulls(len(p), pa.bool_()), "domain_reasons": pa.nulls(len(p), pa.string()),
         "feature_distance": pa.nulls(len(p), pa.float32()),
+        "duplicate_of_train": pa.nulls(len(p), pa.bool_()),
     })  # fmt: skip
 
 

@@ -499,7 +499,7 @@ def test_warnings_count_the_images_that_were_judged(capsys):
     _warn(12, SimpleNamespace(unreadable=6, out_of_domain=3, duplicates_of_train=1))
     said = capsys.readouterr().err
     assert "6 of 12 files could not be read" in said
-    assert "3 of 6 images are unlike" in said and "1 of 6 images were used" in said
+    assert "3 of 6 images are unlike" in said and "1 of 6 images are training" in said
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no folder that refuses all files")

@@ -25,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 from tfdetect.core.run import open_run
 from tfdetect.data.describe import read_data
 from tfdetect.data.plan import evaluation_data
-from tfdetect.imaging.geometry import windows
+from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.models import exports
 from tfdetect.models.inference import calibrated, predict_views
@@ -85,7 +85,7 @@ def main():
     images = [np.asarray(read_rgb(path)) for path in catalog.files(rows)]
     views = [
         np.stack([
-            np.reshape(windows(tf.constant(image), v.size, v.policy, v.crops, v.equalize),
+            np.reshape(view_parts(tf.constant(image), [v])[0],
                        [*([v.crops] if v.crops > 1 else []), *v.size, 3])
             for image in images
         ])

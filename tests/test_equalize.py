@@ -14,8 +14,8 @@ from tfdetect.core.run_info import View
 from tfdetect.data.loading import ExampleLoader, view_dataset
 from tfdetect.data.sources import Files
 from tfdetect.imaging.equalize import equalize, equalize_images, equalize_randomly
-from tfdetect.imaging.geometry import windows
-from tfdetect.light.resample import windows as light_windows
+from tfdetect.imaging.geometry import view_parts
+from tfdetect.light import resample
 from tfdetect.models.exports import answers
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import save_detector
@@ -70,9 +70,9 @@ def test_an_image_looks_the_same_wherever_it_is_read(tmp_path):
         Image.fromarray(pixels).save(tmp_path / name)
         paths.append(str(tmp_path / name))
     [(_, (from_files,))] = list(view_dataset(Files(paths), (view,), 2))
-    alone = windows(tf.constant(pixels), view.size, view.policy, 5, view.equalize)
-    batch = windows(tf.constant(pixels[None]), view.size, view.policy, 5, view.equalize)
-    light = light_windows(pixels, view.size, view.policy, 5, view.equalize)
+    [alone] = view_parts(tf.constant(pixels), [view])
+    [batch] = view_parts(tf.constant(pixels[None]), [view])
+    [light] = resample.view_parts(pixels, [view])
     for found in (from_files[0], from_files[1], batch[0], light):
         np.testing.assert_array_equal(found, alone)
     one_crop = view.model_copy(update={"crops": 1})

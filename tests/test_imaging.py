@@ -33,7 +33,7 @@ def test_windows_take_pixels_as_they_are():
     middle = geometry.resize(image, (10, 31), "window_tile").numpy()
     assert np.array_equal(middle, image[5:15, 10:41])
     for place, part in (((0, 0), image[:10, :31]), ((1, 1), image[10:, 19:])):
-        assert np.array_equal(geometry.window(image, (10, 31), "pad", place), part)
+        assert np.array_equal(geometry.window(image, (10, 31), "window_pad", place), part)
     tiled = geometry.resize(image, (45, 110), "window_tile").numpy()
     assert np.array_equal(tiled, np.tile(image, (3, 3, 1))[:45, :110])
     padded = geometry.resize(image, (26, 40), "window_pad").numpy()

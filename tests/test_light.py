@@ -54,8 +54,8 @@ def test_restored_masks_equal_the_graph(policy):
         np.testing.assert_allclose(found, expected[0, ..., 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("small", ["tile", "pad"])
-def test_tiles_equal_the_graph(small):
+@pytest.mark.parametrize("policy", ["window_tile", "window_pad"])
+def test_tiles_equal_the_graph(policy):
     def predict(parts):
         parts = parts[..., 0] / np.float32(255)
         rows = np.arange(32, dtype=np.float32)[:, None] / 100  # tiles that differ in overlaps
@@ -70,9 +70,9 @@ def test_tiles_equal_the_graph(small):
     for shape in SHAPES:
         image = photo(*shape)
         outputs, joined = tf_tiles.by_tiles(
-            tf.constant(image)[None], (32, 32), small, predict_in_graph
+            tf.constant(image)[None], (32, 32), policy, predict_in_graph
         )
-        found, whole = numpy_tiles.by_tiles(image, (32, 32), small, predict)
+        found, whole = numpy_tiles.by_tiles(image, (32, 32), policy, predict)
         np.testing.assert_allclose(found, outputs[0], atol=1e-5)
         np.testing.assert_allclose(whole, joined[0, ..., 0], atol=1e-5)
 

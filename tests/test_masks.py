@@ -165,9 +165,9 @@ def test_iou_while_training_counts_empty_masks_as_right():
 # --- tiles and sizes
 
 
-@pytest.mark.parametrize("small", ["tile", "pad"])
+@pytest.mark.parametrize("policy", ["window_tile", "window_pad"])
 @pytest.mark.parametrize("shape", [(32, 32), (33, 32), (150, 61), (20, 100), (57, 56), (9, 11)])
-def test_tiles_join_to_the_whole(shape, small):
+def test_tiles_join_to_the_whole(shape, policy):
     """A detector that says what it sees gives the image back, whatever the size."""
     images = np.random.default_rng(0).integers(1, 255, (2, *shape, 3), np.uint8)
 
@@ -175,7 +175,7 @@ def test_tiles_join_to_the_whole(shape, small):
         assert tiles.shape[1:3] == (32, 32)
         return tf.cast(tiles[:, 0, 0], tf.float32), tf.cast(tiles[..., :1], tf.float32)
 
-    answers, maps = by_tiles(tf.constant(images), (32, 32), small, look)
+    answers, maps = by_tiles(tf.constant(images), (32, 32), policy, look)
     np.testing.assert_allclose(maps[..., 0], images[..., 0], atol=1e-3)
     assert answers.shape[0] == 2 and answers.shape[2] == 3
 
@@ -188,7 +188,7 @@ def test_tiles_fade_into_each_other():
         levels = tf.constant([float(next(count)) for _ in range(len(tiles))])
         return levels[:, None], tf.ones_like(tiles[..., :1]) * levels[:, None, None, None]
 
-    _, maps = by_tiles(tf.zeros([1, 32, 56, 3]), (32, 32), "tile", look)
+    _, maps = by_tiles(tf.zeros([1, 32, 56, 3]), (32, 32), "window_tile", look)
     row = maps.numpy()[0, 5, :, 0]
     assert row[0] == 0 and row[-1] == 1 and (np.diff(row) >= 0).all()
     assert np.diff(row).max() <= 1 / 8 + 1e-6

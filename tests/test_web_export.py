@@ -17,7 +17,7 @@ from tfdetect.core.run_info import View
 from tfdetect.imaging.formats import ImageError, read_header
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.light import numpy_tiles, resample
-from tfdetect.light.onnx_detector import LightDetector, view_parts
+from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.onnx_predictions import predict_files
 from tfdetect.serving import npm
 from tfdetect.serving.page import FOLDER
@@ -78,7 +78,9 @@ def test_resizing_and_windows_equal_those_of_the_light_runtime(page):
                 page, "resample.js", "windows", packed(image), view.model_dump(mode="json")
             )
             found = np.stack([unpacked(each) for each in found])
-            np.testing.assert_array_equal(found, view_parts(image, [view])[0], str((shape, view)))
+            np.testing.assert_array_equal(
+                found, resample.view_parts(image, [view])[0], str((shape, view))
+            )
 
 
 def test_one_jpeg_encoding_equals_that_of_libjpeg(page):
@@ -109,13 +111,13 @@ def test_masks_are_restored_and_joined_as_by_the_light_runtime(page):
 
 
 TILES = """
-async ([address, height, width, size, small, text]) => {
+async ([address, height, width, size, policy, text]) => {
   const {byTiles} = await import(new URL("tiles.js", address));
   const data = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
   // Each pixel of a tile's map follows from the pixel and from its position in the tile.
   const predict = async (tiles) => tiles.map((tile) => Float32Array.from(
     {length: size[0] * size[1]}, (_, i) => tile.data[3 * i] / 255 * (1 + (i % 7) / 10)));
-  const found = await byTiles({height, width, data}, size, small, predict, () => {});
+  const found = await byTiles({height, width, data}, size, policy, predict, () => {});
   return Array.from(found);
 }
 """
@@ -130,11 +132,11 @@ def test_tiles_are_joined_as_by_the_light_runtime(page):
         return np.zeros((len(stack), 2), np.float32), maps.astype(np.float32)
 
     for shape in ((20, 90), (100, 64), (131, 33), (8, 8)):
-        for small in ("tile", "pad"):
+        for policy in ("window_tile", "window_pad"):
             image = photo(*shape)
             text = base64.b64encode(image.tobytes()).decode()
-            found = page.evaluate(TILES, [page.url, *shape, [32, 48], small, text])
-            _, expected = numpy_tiles.by_tiles(image, (32, 48), small, predict)
+            found = page.evaluate(TILES, [page.url, *shape, [32, 48], policy, text])
+            _, expected = numpy_tiles.by_tiles(image, (32, 48), policy, predict)
             np.testing.assert_allclose(np.reshape(found, shape), expected, atol=1e-5)
 
 

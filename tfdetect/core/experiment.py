@@ -70,6 +70,11 @@ _FREE = (
 Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see geometry.resize
 
 
+def cuts_windows(policy: str) -> bool:
+    """Return whether a resize policy takes windows of an image at its own resolution."""
+    return policy.startswith("window_")
+
+
 class Equalize(Document):
     """Brings all images to one encoding, so that a detector cannot tell classes by it.
 
@@ -131,7 +136,7 @@ class Data(Document):
 
     @model_validator(mode="after")
     def _windows(self):
-        if self.test_crops > 1 and not self.resize.startswith("window"):
+        if self.test_crops > 1 and not cuts_windows(self.resize):
             raise ValueError("test_crops needs resize: window_tile or window_pad")
         return self
 

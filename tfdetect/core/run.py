@@ -29,7 +29,7 @@ import tfdetect
 from tfdetect.core import console
 from tfdetect.core.documents import read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError, nearest
-from tfdetect.core.experiment import Experiment
+from tfdetect.core.experiment import Experiment, cuts_windows
 from tfdetect.core.files import recover
 from tfdetect.core.model_hubs import SOURCE_FILE, HubAddress, check_keras_file, fetch_run
 from tfdetect.core.run_info import (
@@ -377,7 +377,7 @@ class Run:
                 raise UserError(
                     f"{self.name} predicts masks and reads whole images in tiles; use --crops 1."
                 )
-            if crops > 1 and not view.policy.startswith("window"):
+            if crops > 1 and not cuts_windows(view.policy):
                 raise UserError(
                     "--crops works for runs that crop windows (data.resize: window_tile or "
                     f"window_pad); {self.name} was trained with {view.policy}."

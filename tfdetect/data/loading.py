@@ -7,14 +7,14 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from tfdetect.core.experiment import Equalize
+from tfdetect.core.experiment import Equalize, cuts_windows
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Masks, Records
 from tfdetect.data.targets import UNKNOWN
 from tfdetect.imaging.equalize import equalize_images, equalize_randomly
 from tfdetect.imaging.formats import MAX_PIXELS
-from tfdetect.imaging.geometry import fold_in, resize, uncropped, window, windows
+from tfdetect.imaging.geometry import fold_in, resize, uncropped, view_parts, window
 from tfdetect.imaging.graph import rare_branch, traced_as_written
 from tfdetect.imaging.image_facts import image_facts
 from tfdetect.imaging.read import decode_any
@@ -109,7 +109,7 @@ def view_mask(
         if position is None:
             seen = resize(whole, size, policy, nearest=True)
         else:
-            seen = window(whole, size, policy.removeprefix("window_"), position)
+            seen = window(whole, size, policy, position)
         shows = tf.reduce_max(seen) > 0
         return tf.cond(shows, lambda: seen, lambda: _empty_view(whole, size, policy))
 
@@ -165,9 +165,9 @@ class ExampleLoader:
         if self.equalizing is not None:
             seed = fold_in([self.seed, EQUALIZE_DRAWS], position)
             image = equalize_randomly(image, self.equalizing, seed)
-        if self.policy.startswith("window"):
+        if cuts_windows(self.policy):
             corner = tf.random.stateless_uniform([2], fold_in([self.seed, WINDOW_DRAWS], position))
-            view = window(image, self.size, self.policy.removeprefix("window_"), corner)
+            view = window(image, self.size, self.policy, corner)
         else:
             view = resize(image, self.size, self.policy)
         if mask is None:
@@ -240,7 +240,7 @@ def view_dataset(
         image = decode_any(data, source.max_pixels)
         known = (image_facts(data, image),) if facts else ()
         image = change(image, index) if change else image
-        parts = tuple(windows(image, v.size, v.policy, v.crops, v.equalize) for v in views)
+        parts = tuple(view_parts(image, views))
         return index, parts, *known
 
     images = source.stream().map(read, WORKERS)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Augmentation, Curriculum, Data
+from tfdetect.core.experiment import Augmentation, Curriculum, Data, cuts_windows
 from tfdetect.data.augmentation import (
     augment,
     changes_each_image_alone,
@@ -159,7 +159,7 @@ def _is_cached(examples: Examples, data: Data, size: tuple[int, int]) -> bool:
     """Return whether the decoded images are held in memory."""
     if data.equalize is not None:
         return False  # each pass crops and encodes anew
-    if data.resize.startswith("window") and examples.common_size != data.image_size:
+    if cuts_windows(data.resize) and examples.common_size != data.image_size:
         return False  # each pass cuts other windows
     if data.cache != "auto":
         return data.cache == "memory"

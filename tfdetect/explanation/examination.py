@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdetect.core.experiment import cuts_windows
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os, to_os
@@ -22,7 +23,7 @@ from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, middle
 from tfdetect.forensics.evidence import Evidence, evidence
 from tfdetect.forensics.file_metadata import Fact, format_of, read_metadata
 from tfdetect.imaging.degradations import parse_degradations
-from tfdetect.imaging.geometry import window, windows
+from tfdetect.imaging.geometry import view_parts, window
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.inference import predict_images, predicts_masks
 
@@ -164,7 +165,7 @@ def _shrunk(run: Run, size: tuple[int, int]) -> str:
                 "of the image, and nothing of the rest. To ask about another part, crop the image "
                 "without resizing it."
             )
-    if view.policy.startswith("window") or min(size) <= SHRINK_TOLERANCE * max(view.size):
+    if cuts_windows(view.policy) or min(size) <= SHRINK_TOLERANCE * max(view.size):
         return ""
     return (
         f"The image is shrunk from {size[1]:,} x {size[0]:,} to the detector's "
@@ -202,7 +203,7 @@ def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[lis
     A detector that predicts masks on windows is mapped on the window with the largest mask.
     """
     view = run.views[0]
-    if altered is not None and view.policy.startswith("window"):
+    if altered is not None and cuts_windows(view.policy):
         sides = [min(a, b) for a, b in zip(view.size, image.shape)]
         mean = cv2.blur(altered, sides[::-1])
         middle = np.unravel_index(int(mean.argmax()), mean.shape)
@@ -210,11 +211,7 @@ def _views(run: Run, image: np.ndarray, altered: np.ndarray | None) -> tuple[lis
             float(np.clip((m - s / 2) / max(n - s, 1), 0, 1))
             for m, s, n in zip(middle, view.size, image.shape)
         ]
-        policy = view.policy.removeprefix("window_")
-        cut = window(tf.constant(image), view.size, policy, position)
+        cut = window(tf.constant(image), view.size, view.policy, position)
         return [cut.numpy()[None].astype(np.float32)], 0
-    parts = [
-        windows(tf.constant(image[None]), v.size, v.policy, v.crops, v.equalize).numpy()
-        for v in run.views
-    ]
-    return views_of(run, parts)
+    parts = view_parts(tf.constant(image[None]), run.views)
+    return views_of(run, [part.numpy() for part in parts])

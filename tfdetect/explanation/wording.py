@@ -1,5 +1,6 @@
 """The sentences of an image's page, in words that need no training in machine learning."""
 
+from tfdetect.core.experiment import cuts_windows
 from tfdetect.core.run import Run, logit, moved
 from tfdetect.core.run_info import OperatingPoint
 from tfdetect.evaluation.intervals import wilson
@@ -88,7 +89,7 @@ def view_sentence(run: Run, found: Examination) -> str:
     height, width = found.image.shape[:2]
     view = run.views[found.view]
     tall, wide = view.size
-    if view.policy.startswith("window"):
+    if cuts_windows(view.policy):
         where = (
             "the window with the largest marked region"
             if found.altered is not None

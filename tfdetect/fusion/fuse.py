@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from tfdetect.core import console
+from tfdetect.core.experiment import cuts_windows
 from tfdetect.core.run import Run
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog
@@ -114,7 +115,7 @@ def _warnings(
             f"The best epochs of {', '.join(selected)} were selected on this validation split, so "
             "its figures are optimistic, and the weights may slightly favor these members."
         )
-    if members.mask_members and any(v.policy.startswith("window") for v in members.views):
+    if members.mask_members and any(cuts_windows(v.policy) for v in members.views):
         warnings.append(
             "Members read whole images in tiles, but the weights and these tables are based on "
             "the central windows; report.html has the figures for whole images."

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import cuts_windows
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.run_info import View
 
@@ -65,7 +66,7 @@ def open_members(paths: list[Path], masks: bool = True) -> Members:
     views = list(dict.fromkeys(own))
     members = Members(runs, _unique_names(runs), views, [views.index(view) for view in own], names)
     if masks and members.mask_members and len(views) > 1:
-        windowed = [run.name for run, view in zip(runs, own) if view.policy.startswith("window")]
+        windowed = [run.name for run, view in zip(runs, own) if cuts_windows(view.policy)]
         if windowed:
             raise UserError(
                 f"Masks cannot be fused if members need different views and one of them cuts "

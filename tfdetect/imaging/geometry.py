@@ -1,10 +1,12 @@
 """Resizing, and random flips, shifts and warps of whole batches with static shapes."""
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfdetect.core.experiment import Equalize
+from tfdetect.core.experiment import Equalize, cuts_windows
+from tfdetect.core.run_info import View
 from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.equalize import equalize_images
 
@@ -28,8 +30,8 @@ def resize(
     Returns:
         uint8 [*size, C] or [B, *size, C], rounded.
     """
-    if policy.startswith("window"):
-        return window(to_uint8(image), size, policy.removeprefix("window_"), (0.5, 0.5))
+    if cuts_windows(policy):
+        return window(to_uint8(image), size, policy, (0.5, 0.5))
     height, width = size
     method = "nearest" if nearest else "bilinear"
     shape = tf.shape(image)
@@ -113,15 +115,15 @@ def uncropped(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def window(
-    image: tf.Tensor, size: tuple[int, int], small: str, position: tuple[float, float] | tf.Tensor
+    image: tf.Tensor, size: tuple[int, int], policy: str, position: tuple[float, float] | tf.Tensor
 ) -> tf.Tensor:
     """Cut a window out of an image without resampling.
 
     Args:
         image: [H, W, C] or [B, H, W, C].
         size: (height, width) of the window in pixels.
-        small: what to do with a side that is too short: "tile" repeats the image, "pad" adds
-            black on both sides.
+        policy: what to do with a side that is too short: "window_tile" repeats the image,
+            "window_pad" adds black on both sides.
         position: where the window lies, down and across, from 0 to 1; 0.5 is the center.
 
     Returns:
@@ -132,7 +134,7 @@ def window(
         length = tf.shape(image)[axis]
         slack = length - wanted
         start = tf.cast(tf.floor(where * tf.cast(slack + 1, tf.float32)), tf.int32)
-        if small == "tile":
+        if policy == "window_tile":
             start = tf.clip_by_value(start, 0, tf.maximum(slack, 0))
             image = tf.gather(image, (start + tf.range(wanted)) % length, axis=axis)
             continue
@@ -171,10 +173,14 @@ def windows(
         parts = [resize(image, size, policy)]
     else:
         positions = [(y, x) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0)]
-        small = policy.removeprefix("window_")
         positions = positions[::2] if count == 5 else positions
-        parts = [window(to_uint8(image), size, small, position) for position in positions]
+        parts = [window(to_uint8(image), size, policy, position) for position in positions]
     return tf.stack(parts, axis=-4)
+
+
+def view_parts(image: tf.Tensor, views: Sequence[View]) -> list[tf.Tensor]:
+    """Return the `windows` that a detector is given of an image, for each of its views."""
+    return [windows(image, v.size, v.policy, v.crops, v.equalize) for v in views]
 
 
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:

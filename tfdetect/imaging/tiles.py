@@ -9,15 +9,15 @@ _CHUNK = 16  # tiles processed at a time, so that memory does not grow with the 
 
 
 def by_tiles(
-    images: tf.Tensor, size: tuple[int, int], small: str, predict: Callable
+    images: tf.Tensor, size: tuple[int, int], policy: str, predict: Callable
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Apply a detector to images by tiles.
 
     Args:
         images: [B, H, W, 3], of any size.
         size: (height, width) of a tile in pixels.
-        small: what to do with a side that is too short: "tile" repeats the image, "pad" adds
-            black.
+        policy: what to do with a side that is too short: "window_tile" repeats the image,
+            "window_pad" adds black.
         predict: from tiles [n, *size, 3] to outputs float32 [n, C] and maps float32
             [n, *size, 1].
 
@@ -26,7 +26,7 @@ def by_tiles(
         overlap, their maps are blended; each fades out over a quarter of a side.
     """
     height, width = tf.shape(images)[1], tf.shape(images)[2]
-    (top, left), images = _enlarge(images, size, small)
+    (top, left), images = _enlarge(images, size, policy)
     count, tall, wide = tf.unstack(tf.shape(images)[:3])
     rows, columns = _starts(tall, size[0]), _starts(wide, size[1])
     down, across = tf.size(rows), tf.size(columns)
@@ -55,13 +55,13 @@ def by_tiles(
     return outputs, whole[:, top : top + height, left : left + width, None]
 
 
-def _enlarge(images: tf.Tensor, size: tuple[int, int], small: str) -> tuple[list, tf.Tensor]:
+def _enlarge(images: tf.Tensor, size: tuple[int, int], policy: str) -> tuple[list, tf.Tensor]:
     """Return images no smaller than a tile, and where the given ones begin in them."""
     corner = []
     for axis, wanted in enumerate(size, 1):
         length = tf.shape(images)[axis]
         missing = tf.maximum(wanted - length, 0)
-        if small == "tile":
+        if policy == "window_tile":
             corner.append(tf.constant(0))
             images = tf.gather(images, tf.range(length + missing) % length, axis=axis)
             continue

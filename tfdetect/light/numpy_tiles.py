@@ -11,7 +11,7 @@ CHUNK = 16  # tiles processed at a time, so that memory does not grow with the i
 def by_tiles(
     image: np.ndarray,
     size: tuple[int, int],
-    small: str,
+    policy: str,
     predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     on_tiles: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -20,8 +20,8 @@ def by_tiles(
     Args:
         image: uint8 [H, W, 3], of any size.
         size: (height, width) of a tile in pixels.
-        small: what to do with a side that is too short: "tile" repeats the image, "pad" adds
-            black.
+        policy: what to do with a side that is too short: "window_tile" repeats the image,
+            "window_pad" adds black.
         predict: from tiles uint8 [n, *size, 3] to outputs float32 [n, C] and maps float32
             [n, *size].
         on_tiles: called with the number of tiles that are done and that of all.
@@ -31,7 +31,7 @@ def by_tiles(
         blended.
     """
     height, width = image.shape[:2]
-    (top, left), image = _enlarge(image, size, small)
+    (top, left), image = _enlarge(image, size, policy)
     rows, columns = (tile_starts(image.shape[axis], size[axis]) for axis in (0, 1))
     corners = [(row, column) for row in rows for column in columns]
     outputs, maps = [], []
@@ -47,13 +47,13 @@ def by_tiles(
     return np.concatenate(outputs), whole[top : top + height, left : left + width]
 
 
-def _enlarge(image: np.ndarray, size: tuple[int, int], small: str) -> tuple[list, np.ndarray]:
+def _enlarge(image: np.ndarray, size: tuple[int, int], policy: str) -> tuple[list, np.ndarray]:
     """Return an image no smaller than a tile, and where the given one begins in it."""
     corner = []
     for axis, wanted in enumerate(size):
         length = image.shape[axis]
         missing = max(wanted - length, 0)
-        if small == "tile":
+        if policy == "window_tile":
             corner.append(0)
             if missing:
                 image = image.take(np.arange(wanted) % length, axis)

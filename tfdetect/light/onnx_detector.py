@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from tfdetect.core.errors import UserError, first_line
+from tfdetect.core.experiment import cuts_windows
 from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
-from tfdetect.core.run_info import RunInfo, View
+from tfdetect.core.run_info import RunInfo
 from tfdetect.core.text import shell_command
 from tfdetect.light.numpy_tiles import by_tiles
-from tfdetect.light.resample import resize, restore, windows
+from tfdetect.light.resample import resize, restore
 
 ONNX_FILES = ("exports/detector.onnx", "exports/detector_float16.onnx")  # the first one counts
 
@@ -55,11 +56,6 @@ def onnx_file(run: Run) -> Path:
     """Return the ONNX export of a run, or where it would be."""
     files = [run.path / name for name in ONNX_FILES]
     return next(filter(Path.is_file, files), files[0])
-
-
-def view_parts(image: np.ndarray, views: Sequence[View]) -> list[np.ndarray]:
-    """Return what a detector is given of an image: for each view uint8 [crops, H, W, 3]."""
-    return [windows(image, v.size, v.policy, v.crops, v.equalize) for v in views]
 
 
 @dataclass(frozen=True)
@@ -183,9 +179,8 @@ class LightDetector:
             features.append(found.get("features"))
             return found["probabilities_raw"], found["mask"][..., 0]
 
-        if view.policy.startswith("window"):
-            small = view.policy.removeprefix("window_")
-            tables, mask = by_tiles(image, view.size, small, predict, on_tiles)
+        if cuts_windows(view.policy):
+            tables, mask = by_tiles(image, view.size, view.policy, predict, on_tiles)
             table = tables[[tables[:, 0].argmin()]]  # a forgery may be local
         else:
             table, masks = predict(resize(image, view.size, view.policy)[None])

@@ -20,7 +20,8 @@ from tfdetect.evaluation.prediction_columns import (
 from tfdetect.imaging.facts import facts_of
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError, read_bytes
 from tfdetect.imaging.pillow import read_rgb
-from tfdetect.light.onnx_detector import LightDetector, view_parts
+from tfdetect.light.onnx_detector import LightDetector
+from tfdetect.light.resample import view_parts
 
 _PREFETCH = 2  # batches that are decoded while one is predicted
 

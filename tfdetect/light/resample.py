@@ -1,13 +1,13 @@
 """Resizing and windows of one image in NumPy and Pillow, as `imaging.geometry` has them in TF."""
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from tfdetect.core.experiment import Equalize
+from tfdetect.core.experiment import Equalize, cuts_windows
+from tfdetect.core.run_info import View
 
 
 def resize(image: np.ndarray, size: tuple[int, int], policy: str) -> np.ndarray:
@@ -25,8 +25,8 @@ def resize(image: np.ndarray, size: tuple[int, int], policy: str) -> np.ndarray:
     Returns:
         uint8 [*size, 3].
     """
-    if policy.startswith("window"):
-        return window(image, size, policy.removeprefix("window_"), (0.5, 0.5))
+    if cuts_windows(policy):
+        return window(image, size, policy, (0.5, 0.5))
     if image.shape[:2] == tuple(size):
         return image
     height, width = scaled_size(image.shape[:2], size, policy)
@@ -92,14 +92,15 @@ def crop_or_pad(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def window(
-    image: np.ndarray, size: tuple[int, int], small: str, position: tuple[float, float]
+    image: np.ndarray, size: tuple[int, int], policy: str, position: tuple[float, float]
 ) -> np.ndarray:
     """Cut a window out of an image without resampling; see `imaging.geometry.window`.
 
     Args:
         image: uint8 [H, W, 3].
         size: (height, width) of the window in pixels.
-        small: "tile" repeats an image that is too short; "pad" adds black on both sides.
+        policy: "window_tile" repeats an image that is too short; "window_pad" adds black on both
+            sides.
         position: where the window lies, down and across, from 0 to 1; 0.5 is the center.
 
     Returns:
@@ -109,7 +110,7 @@ def window(
         length = image.shape[axis]
         slack = length - wanted
         start = min(max(int(np.floor(np.float32(where) * np.float32(slack + 1))), 0), max(slack, 0))
-        if slack < 0 and small == "pad":
+        if slack < 0 and policy == "window_pad":
             widths = [(0, 0)] * 3
             widths[axis] = (-slack // 2, -slack - -slack // 2)
             image = np.pad(image, widths)
@@ -120,7 +121,7 @@ def window(
     return image
 
 
-def equalize(image: np.ndarray, settings: "Equalize") -> np.ndarray:
+def equalize(image: np.ndarray, settings: Equalize) -> np.ndarray:
     """Crop the center on the grid of JPEG's blocks and encode it as JPEG once.
 
     The result equals that of `imaging.equalize.equalize`.
@@ -148,7 +149,7 @@ def windows(
     size: tuple[int, int],
     policy: str,
     count: int,
-    equalizing: "Equalize | None" = None,
+    equalizing: Equalize | None = None,
 ) -> np.ndarray:
     """Return the parts of an image that a detector is given; see `imaging.geometry.windows`.
 
@@ -168,5 +169,9 @@ def windows(
         return resize(image, size, policy)[None]
     positions = [(y, x) for y in (0.0, 0.5, 1.0) for x in (0.0, 0.5, 1.0)]
     positions = positions[::2] if count == 5 else positions
-    small = policy.removeprefix("window_")
-    return np.stack([window(image, size, small, position) for position in positions])
+    return np.stack([window(image, size, policy, position) for position in positions])
+
+
+def view_parts(image: np.ndarray, views: Sequence[View]) -> list[np.ndarray]:
+    """Return the `windows` that a detector is given of an image, for each of its views."""
+    return [windows(image, v.size, v.policy, v.crops, v.equalize) for v in views]

@@ -42,7 +42,7 @@ from tfdetect.core.errors import UserError, first_line, unknown
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import disk_error, replacing, write_bytes, write_text
 from tfdetect.core.run import Run
-from tfdetect.imaging.geometry import windows
+from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.photographs import photograph
 from tfdetect.models.feature_outputs import distances_in_graph, with_features
 from tfdetect.models.inference import (
@@ -269,8 +269,7 @@ class _Source:
     def feeds(self) -> dict[str, np.ndarray]:
         parts = {}
         for number, view in enumerate(self.run.views):
-            parameters = view.size, view.policy, view.crops, view.equalize
-            cut = [windows(tf.constant(image), *parameters).numpy() for image in self.images]
+            cut = [view_parts(tf.constant(i), [view])[0].numpy() for i in self.images]
             name = self.network.input_signature[number].name
             parts[name] = np.concatenate(cut) if view.crops == 1 else np.stack(cut)
         return parts
@@ -340,7 +339,7 @@ def _write_saved_model(source: _Source, target: Path, webp: bool = False) -> flo
         if predicts_masks(source.detector):
             raw, _ = predict_images(source.detector, batch, run.views)
         else:
-            views = [windows(batch, v.size, v.policy, v.crops, v.equalize) for v in run.views]
+            views = view_parts(batch, run.views)
             raw = predict_views(source.detector, views, run.info.flips)
         return calibrated(raw, run.calibration)
 

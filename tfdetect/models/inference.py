@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from tfdetect.core.experiment import cuts_windows
 from tfdetect.core.run import EPSILON, MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration, View
 from tfdetect.imaging.geometry import resize, restore, to_uint8
@@ -172,7 +173,7 @@ def score_images(detector: keras.Model, images: tf.Tensor, views: Sequence[View]
     if len(views) > 1:
         return _score_images_of_views(detector, images, views)
     size, policy = views[0].size, views[0].policy
-    if not policy.startswith("window"):
+    if not cuts_windows(policy):
         scores = score_tiles(detector, resize(images, size, policy))
         return scores._replace(masks=restore(scores.masks, tf.shape(images)[1:3], policy))
     classes, width = max(2, detector.output["label"].shape[-1]), feature_width(detector)
@@ -181,7 +182,7 @@ def score_images(detector: keras.Model, images: tf.Tensor, views: Sequence[View]
         table, features, altered = score_tiles(detector, tiles)
         return table if features is None else tf.concat([table, features], 1), altered
 
-    tiles, masks = by_tiles(to_uint8(images), size, policy.removeprefix("window_"), score)
+    tiles, masks = by_tiles(to_uint8(images), size, policy, score)
     most_fake = tf.argmin(tiles[..., 0], axis=1)
     table = tf.gather(tiles[..., :classes], most_fake, batch_dims=1)
     table = tf.ensure_shape(table, [None, classes])

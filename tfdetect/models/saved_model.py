@@ -45,7 +45,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.run_info import TrainingImages
 from tfdetect.imaging.decode_in_graph import decode_in_graph, refusal
 from tfdetect.imaging.facts import SIGNATURES
-from tfdetect.imaging.geometry import windows
+from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.graph import traced_as_written
 from tfdetect.imaging.image_facts import first_bytes, is_format
 from tfdetect.models.feature_outputs import distances_in_graph, feature_width, with_features
@@ -134,7 +134,7 @@ class _Endpoints:
 
     def _views(self, images: tf.Tensor) -> list[tf.Tensor]:
         """Return what the detector sees of images [B, H, W, 3], or of one [H, W, 3]."""
-        return [windows(images, v.size, v.policy, v.crops, v.equalize) for v in self._run.views]
+        return view_parts(images, self._run.views)
 
     def _decode_and_mask(
         self, files: tf.Tensor, webp: bool

@@ -2,7 +2,7 @@
 // tfdetect/evaluation/verdicts.py and domain.py.
 
 import * as ort from "../npm/onnxruntime-web/dist/ort.wasm.min.js";
-import {resize, restore, rint, windows} from "./resample.js";
+import {cutsWindows, resize, restore, rint, windows} from "./resample.js";
 import {byTiles} from "./tiles.js";
 
 const EPSILON = 1e-7;  // of a probability, before its logarithm
@@ -83,9 +83,8 @@ export class Detector {
       return rowsOf(found.mask);
     };
     let mask;
-    if (view.policy.startsWith("window")) {
-      const small = view.policy.replace("window_", "");
-      mask = await byTiles(image, view.size, small, predict, onProgress);
+    if (cutsWindows(view.policy)) {
+      mask = await byTiles(image, view.size, view.policy, predict, onProgress);
     } else {
       const [small] = await predict([resize(image, view.size, view.policy)]);
       mask = restore(small, view.size, [image.height, image.width], view.policy);

@@ -5,11 +5,14 @@ import {encodeAndDecode} from "./jpeg.js";
 
 const EQUALIZE_GRID = 8;  // pixels; the side of JPEG's blocks
 
+/** Return whether a policy takes windows of an image at its own resolution. */
+export function cutsWindows(policy) {
+  return policy.startsWith("window_");
+}
+
 /** Return an image resized by a policy: stretch, crop, pad, window_tile or window_pad. */
 export function resize(image, size, policy) {
-  if (policy.startsWith("window")) {
-    return window(image, size, policy.replace("window_", ""), [0.5, 0.5]);
-  }
+  if (cutsWindows(policy)) return window(image, size, policy, [0.5, 0.5]);
   if (image.height === size[0] && image.width === size[1]) return image;
   const [height, width] = scaledSize([image.height, image.width], size, policy);
   let pixels = resampled(image, height, width);
@@ -108,12 +111,12 @@ export function cropOrPad(values, shape, size, channels) {
 }
 
 /** Return a rectangle of an image; beyond its edges the image is repeated, or black. */
-export function cut(image, top, left, height, width, beyond = "tile") {
+export function cut(image, top, left, height, width, policy = "window_tile") {
   const data = new Uint8Array(height * width * 3);
   const inside = left >= 0 && left + width <= image.width;
   for (let y = 0; y < height; y++) {
     let row = y + top;
-    if (beyond === "pad" && (row < 0 || row >= image.height)) continue;
+    if (policy === "window_pad" && (row < 0 || row >= image.height)) continue;
     row %= image.height;
     if (inside) {
       const from = (row * image.width + left) * 3;
@@ -122,7 +125,7 @@ export function cut(image, top, left, height, width, beyond = "tile") {
     }
     for (let x = 0; x < width; x++) {
       let column = x + left;
-      if (beyond === "pad" && (column < 0 || column >= image.width)) continue;
+      if (policy === "window_pad" && (column < 0 || column >= image.width)) continue;
       column %= image.width;
       const from = (row * image.width + column) * 3;
       data.set(image.data.subarray(from, from + 3), (y * width + x) * 3);
@@ -132,14 +135,14 @@ export function cut(image, top, left, height, width, beyond = "tile") {
 }
 
 /** Cut a window out of an image; position is down and across, from 0 to 1. */
-export function window(image, size, small, position) {
+export function window(image, size, policy, position) {
   const [top, left] = size.map((wanted, axis) => {
     const slack = (axis === 0 ? image.height : image.width) - wanted;
-    if (slack < 0) return small === "pad" ? -Math.floor(-slack / 2) : 0;
+    if (slack < 0) return policy === "window_pad" ? -Math.floor(-slack / 2) : 0;
     const where = Math.floor(Math.fround(Math.fround(position[axis]) * Math.fround(slack + 1)));
     return Math.min(Math.max(where, 0), slack);
   });
-  return cut(image, top, left, size[0], size[1], small);
+  return cut(image, top, left, size[0], size[1], policy);
 }
 
 /** Crop the center on the grid of JPEG's blocks and encode it as JPEG once. */
@@ -159,8 +162,7 @@ export function windows(image, {size, policy, crops, equalize: equalizing}) {
   if (crops === 1) return [resize(image, size, policy)];
   let positions = [0, 0.5, 1].flatMap((y) => [0, 0.5, 1].map((x) => [y, x]));
   if (crops === 5) positions = positions.filter((_, index) => index % 2 === 0);
-  const small = policy.replace("window_", "");
-  return positions.map((position) => window(image, size, small, position));
+  return positions.map((position) => window(image, size, policy, position));
 }
 
 /** Resize the mask Float32Array of a resized image to the [height, width] of the image. */

@@ -35,9 +35,9 @@ function weightsAlong(starts, side) {
  * predict takes an array of tiles and returns a promise of one Float32Array for each;
  * onProgress is given the fraction that is done.
  */
-export async function byTiles(image, size, small, predict, onProgress) {
+export async function byTiles(image, size, policy, predict, onProgress) {
   const missing = [Math.max(size[0] - image.height, 0), Math.max(size[1] - image.width, 0)];
-  const corner = missing.map((each) => (small === "pad" ? Math.floor(each / 2) : 0));
+  const corner = missing.map((each) => (policy === "window_pad" ? Math.floor(each / 2) : 0));
   const shape = [image.height + missing[0], image.width + missing[1]];
   const starts = shape.map((length, axis) => tileStarts(length, size[axis]));
   const weights = starts.map((each, axis) => weightsAlong(each, size[axis]));
@@ -46,7 +46,7 @@ export async function byTiles(image, size, small, predict, onProgress) {
   for (let begin = 0; begin < corners.length; begin += CHUNK) {
     const chunk = corners.slice(begin, begin + CHUNK);
     const tiles = chunk.map(([row, column]) => cut(
-      image, starts[0][row] - corner[0], starts[1][column] - corner[1], ...size, small));
+      image, starts[0][row] - corner[0], starts[1][column] - corner[1], ...size, policy));
     const predicted = await predict(tiles);
     chunk.forEach(([row, column], index) => {
       const top = starts[0][row] - corner[0];

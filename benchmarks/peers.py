@@ -130,9 +130,9 @@ def train_ours(plan, catalog, folder, facts):
     import keras
 
     from tfdetect.data.training_stream import training_data
-    from tfdetect.data.validation_stream import validation_data
+    from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.devices import configure_devices
-    from tfdetect.training.fit import fit, set_seed_and_precision
+    from tfdetect.training.fit import FitData, fit, set_seed_and_precision
 
     experiment, devices = plan.experiment, configure_devices()
     batch = experiment.training.batch_size
@@ -157,20 +157,21 @@ def train_ours(plan, catalog, folder, facts):
 
     set_seed_and_precision(experiment, devices)
     train, held_out = catalog.split("train"), catalog.split("validation")
-    fit(
-        experiment, 2, training_data(catalog, train, experiment.data, 2, batch, 0),
-        validation_data(catalog, held_out, experiment.data, 2, batch), None, devices, folder,
-        callbacks=[Answers()], log=log, verbose=0,
-    )  # fmt: skip
+    data = FitData(
+        training_data(catalog, train, experiment.data, 2, batch, 0),
+        validation_data(catalog, held_out, experiment.data, 2, batch),
+        lambda: unaugmented_images(catalog, train, experiment.data, batch),
+    )
+    fit(experiment, 2, data, devices, folder, callbacks=[Answers()], log=log)
 
 
 def predict_ours(plan, catalog, folder, pixels, facts):
     from tfdetect.light.onnx_detector import LightDetector
     from tfdetect.models.saving import load_detector
-    from tfdetect.train_run import train_run
+    from tfdetect.train_run import TrainingJob, train_run
     from tfdetect.training.devices import configure_devices
 
-    run = train_run(plan, catalog, folder / "run", configure_devices(), progress=False, log=log)
+    run = train_run(TrainingJob(plan, catalog, configure_devices(), folder / "run", False, log))
     detector = LightDetector(run)
     images = [[each[None]] for each in pixels]  # of one view each
 

@@ -180,16 +180,15 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
     SavedModels, which cost as much, are asked for with training.export.
     """
     from tfdetect.data.plan import find_data, make_plan
-    from tfdetect.train_run import train_run
+    from tfdetect.train_run import TrainingJob, train_run
     from tfdetect.training.devices import Devices
 
     data_dir = kwargs.pop("data_dir", None)
     plan = make_plan(str(root), "small_images", [*SMALL, *overrides], data_dir)
     catalog = find_data(plan, progress=False)
     devices = kwargs.pop("devices", Devices(None, 1, 0, "CPU"))
-    return train_run(
-        plan, catalog, output / name, devices, progress=False, log=lambda text: None, **kwargs
-    )
+    job = TrainingJob(plan, catalog, devices, output / name, False, lambda text: None)
+    return train_run(job, **kwargs)
 
 
 def fit_small(
@@ -202,7 +201,7 @@ def fit_small(
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.callbacks import ReportBrokenFiles
     from tfdetect.training.devices import configure_devices
-    from tfdetect.training.fit import fit, set_seed_and_precision
+    from tfdetect.training.fit import FitData, fit, set_seed_and_precision
 
     plan = plan or make_plan(str(root), "small_images", [*SMALL, *overrides], data_dir)
     catalog, experiment = find_data(plan, progress=False), plan.experiment
@@ -221,10 +220,10 @@ def fit_small(
     cluster = devices.workers.cluster if devices.workers else None
     validation = validation_data(catalog, held_out, experiment.data, classes, size, masks, cluster)
     callbacks = [ReportBrokenFiles(data, lambda paths: None), *callbacks]
+    unaugmented = functools.partial(unaugmented_images, catalog, train, experiment.data, size)
     result = fit(
-        experiment, classes, data, validation,
-        lambda: unaugmented_images(catalog, train, experiment.data, size),
-        devices, folder, callbacks, log=lambda text: None, verbose=0, parent=parent,
+        experiment, classes, FitData(data, validation, unaugmented), devices, folder, callbacks,
+        log=lambda text: None, parent=parent,
     )  # fmt: skip
     return result.detector, result.state
 

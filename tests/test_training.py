@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -26,7 +27,7 @@ from tfdetect.data.loading import load_image
 from tfdetect.data.plan import find_data, load_plan, make_plan
 from tfdetect.evaluation.predictions import predict_files
 from tfdetect.models.saving import load_detector, save_detector
-from tfdetect.train_run import _begin, _Job
+from tfdetect.train_run import TrainingJob, _begin
 from tfdetect.training.devices import configure_devices
 from tfdetect.training.optimizer import build_optimizer
 
@@ -383,11 +384,11 @@ def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):
     catalog = find_data(plan, progress=False)
     writer = RunWriter(tmp_path / "run")
     writer.acquire()
-    devices = configure_devices(virtual=1)
-    _begin(writer, _Job(plan, catalog, devices), "command")
+    job = TrainingJob(plan, catalog, configure_devices(virtual=1), tmp_path / "run")
+    _begin(writer, job, "command")
     (folder_dataset / "train" / "fake" / "000.png").unlink()
     with pytest.raises(UserError, match="changed since the run began"):
-        _begin(writer, _Job(plan, find_data(plan, False), devices), "command")
+        _begin(writer, replace(job, catalog=find_data(plan, False)), "command")
     with pytest.raises(UserError, match="Another process is writing"):
         RunWriter(tmp_path / "run").acquire()
     writer.release()

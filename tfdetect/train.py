@@ -9,8 +9,8 @@ from tfdetect.core import cli, console
 from tfdetect.core.text import shell_command
 
 if TYPE_CHECKING:
-    from tfdetect.api.training_functions import Training
     from tfdetect.core.run import Run
+    from tfdetect.train_run import TrainingJob
 
 
 def parser() -> cli.Parser:
@@ -86,9 +86,10 @@ def main(argv: list[str]) -> int:
 
     import os
 
-    from tfdetect.api.training_functions import prepare_training
+    from tfdetect.api.training_functions import prepare_training, run_training
     from tfdetect.core.cluster import parse_cluster
     from tfdetect.core.errors import UserError
+    from tfdetect.train_run import assist_run
 
     if args.show_config and not args.dry_run:
         raise UserError("--show-config is for --dry-run.")
@@ -101,7 +102,7 @@ def main(argv: list[str]) -> int:
             f"worker {cluster.task} of {len(cluster)}; {cluster.addresses[0]} writes the run"
         )
         quiet = {"progress": False, "log": lambda text: None}
-    training = prepare_training(
+    job = prepare_training(
         args.dataset, args.experiment, model=args.model, from_run=args.from_run,
         replay=args.replay, overrides=args.overrides, data_dir=args.data_dir,
         authentic=args.authentic, output=args.output, name=args.name, resume=args.resume,
@@ -109,12 +110,12 @@ def main(argv: list[str]) -> int:
         virtual_devices=args.virtual_devices, cluster=cluster, strict=args.strict, **quiet,
     )  # fmt: skip
     if args.dry_run:
-        _show_plan(training, args)
+        _show_plan(job, args)
         return 0
-    if not training.is_chief:
-        training.assist()
+    if not job.devices.is_chief:
+        assist_run(job)
         return 0
-    run = training.run(images_in_report=not args.no_images)
+    run = run_training(job, images_in_report=not args.no_images)
     if args.json:
         _print_json(run)
     else:
@@ -122,17 +123,18 @@ def main(argv: list[str]) -> int:
     return cli.EXIT_INTERRUPTED if run.info.status == "interrupted" else 0
 
 
-def _show_plan(training: "Training", args: argparse.Namespace) -> None:
+def _show_plan(job: "TrainingJob", args: argparse.Namespace) -> None:
     """Print what a training would do, and the command that does it."""
     from tfdetect.core.provenance import command_line
+    from tfdetect.train_run import describe_job, job_document
 
     if args.json:
-        console.print_json(training.document())
+        console.print_json(job_document(job))
         return
-    for heading, text in training.describe().items():
+    for heading, text in describe_job(job).items():
         console.result(f"{heading:<12}{text}")
     if args.show_config:
-        console.result(f"\n{training.plan.experiment.to_yaml()}")
+        console.result(f"\n{job.plan.experiment.to_yaml()}")
     command = command_line("train", without=("--dry-run", "--show-config"))
     console.result(f"{'next':<12}{command}")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
@@ -35,33 +35,51 @@ if TYPE_CHECKING:
 _SHOWN_CLASSES = 10  # of a plan
 
 
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training whose experiment, data and devices are resolved and checked, not yet begun.
+
+    Attributes:
+        plan: what is trained.
+        catalog: on what.
+        devices: by what; from `configure_devices`.
+        path: the run's final folder.
+        progress: whether to log each epoch and, in a terminal, to show a progress bar.
+        log: called with each line of progress.
+        start: the run that the training starts from.
+    """
+
+    plan: Plan
+    catalog: Catalog
+    devices: "Devices"
+    path: Path
+    progress: bool = True
+    log: Callable[[str], None] = console.log
+    start: "Start | None" = None
+
+    @property
+    def parent(self) -> Run | None:
+        """The run that the training starts from."""
+        return self.start.run if self.start else None
+
+
 def train_run(
-    plan: Plan,
-    catalog: Catalog,
-    path: Path,
-    devices: "Devices",
+    job: TrainingJob,
     *,
     images_in_report: bool = True,
-    progress: bool = True,
-    log: Callable[[str], None] = console.log,
     pruner: Callable[[int, float], bool] | None = None,
     trial: bool = False,
     command: str | None = None,
-    start: "Start | None" = None,
 ) -> Run:
-    """Train, evaluate, calibrate and export a detector; resume where `path` has a state.
+    """Train, evaluate, calibrate and export a detector; resume where the path has a state.
 
     Args:
-        path: the run's final folder.
-        devices: from `configure_devices`.
+        job: what is trained, on what, and where to.
         images_in_report: whether the report may show images of the dataset.
-        progress: whether to log each epoch and, in a terminal, to show a progress bar.
-        log: called with each line of progress.
         pruner: called after each epoch with its number and the value of the monitored metric;
             where it returns true, the training ends.
         trial: of a search: evaluated on validation alone, without report and SavedModel.
         command: that repeats the training; by default the one that started this process.
-        start: the run that the training starts from.
 
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
@@ -70,18 +88,17 @@ def train_run(
     from tfdetect.training.fit import set_seed_and_precision
     from tfdetect.training.trackers import Trackers, check_trackers
 
-    experiment = plan.experiment
+    experiment, log = job.plan.experiment, job.log
     check_trackers(experiment.training.track)
-    job = _Job(plan, catalog, devices, start, progress, log)
-    writer = RunWriter(path)
+    writer = RunWriter(job.path)
     writer.acquire()
     trackers: Trackers | None = None
     try:
         # 1. What the run starts from.
         _begin(writer, job, command or command_line("train"))
         _check_workers(job)
-        skipped = _SkippedFiles(writer, catalog)
-        writer.update(precision=set_seed_and_precision(experiment, devices, log))
+        skipped = _SkippedFiles(writer, job.catalog)
+        writer.update(precision=set_seed_and_precision(experiment, job.devices, log))
 
         # 2. Data and training.
         trackers = Trackers(experiment, writer.final.name, writer.path / "trackers.json")
@@ -90,8 +107,8 @@ def train_run(
 
         # 3. Evaluation, calibration, report, export.
         if trial:
-            evaluate_run(run, catalog, ("validation",), log=log, report=False)
-        elif plan.spec.pretraining:
+            evaluate_run(run, job.catalog, ("validation",), log=log, report=False)
+        elif job.plan.spec.pretraining:
             log(f"weights for other trainings: --set model.weights={writer.final}")
         else:
             run = _evaluate_and_export(writer, run, job, images_in_report)
@@ -109,22 +126,8 @@ def train_run(
         raise
 
 
-def assist_run(
-    plan: Plan,
-    catalog: Catalog,
-    devices: "Devices",
-    *,
-    progress: bool = True,
-    log: Callable[[str], None] = console.log,
-    start: "Start | None" = None,
-) -> None:
+def assist_run(job: TrainingJob) -> None:
     """Train as a worker that is not the chief: the chief writes the run, this one writes nothing.
-
-    Args:
-        devices: from `configure_devices` with a cluster.
-        progress: whether to log each epoch.
-        log: called with each line of progress.
-        start: the run that the training starts from.
 
     Raises:
         UserError: another worker is lost, or starts from something else.
@@ -133,42 +136,15 @@ def assist_run(
 
     from tfdetect.training.fit import set_seed_and_precision
 
-    assert devices.workers is not None
-    job = _Job(plan, catalog, devices, start, progress, log)
-    set_seed_and_precision(plan.experiment, devices, log)
+    assert job.devices.workers is not None
+    set_seed_and_precision(job.plan.experiment, job.devices, job.log)
     _check_workers(job)
     with tempfile.TemporaryDirectory() as folder:
-        _fit(job, Path(folder), _SkippedFiles(None, catalog))
-    devices.workers.leave()
+        _fit(job, Path(folder), _SkippedFiles(None, job.catalog))
+    job.devices.workers.leave()
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What the steps of a training share.
-
-    Attributes:
-        plan: what is trained.
-        catalog: on what.
-        devices: by what.
-        start: the run that the training starts from.
-        progress: whether to log each epoch.
-        log: called with each line of progress.
-    """
-
-    plan: Plan
-    catalog: Catalog
-    devices: "Devices"
-    start: "Start | None" = None
-    progress: bool = True
-    log: Callable[[str], None] = console.log
-
-    @property
-    def parent(self) -> Run | None:
-        """The run that the training starts from."""
-        return self.start.run if self.start else None
-
-
-def _begin(writer: RunWriter, job: _Job, command: str) -> None:
+def _begin(writer: RunWriter, job: TrainingJob, command: str) -> None:
     """Write what the run starts from, or check that a resumed one starts from the same."""
     experiment, spec, parent = job.plan.experiment, job.plan.spec, job.parent
     dataset = dataset_info(spec, job.catalog)
@@ -217,7 +193,7 @@ def _check_same_start(
         )
 
 
-def _check_workers(job: _Job) -> None:
+def _check_workers(job: TrainingJob) -> None:
     """Check that all workers of a cluster start from the same."""
     workers = job.devices.workers
     if workers is None:
@@ -247,7 +223,7 @@ def _callbacks(
 
 
 def _fit(
-    job: _Job,
+    job: TrainingJob,
     folder: Path,
     skipped: "_SkippedFiles",
     callbacks: "Sequence[keras.callbacks.Callback]" = (),
@@ -257,7 +233,7 @@ def _fit(
     from tfdetect.data.validation_stream import unaugmented_images, validation_data
     from tfdetect.training.callbacks import ReportBrokenFiles
     from tfdetect.training.epoch_log import EpochLog
-    from tfdetect.training.fit import fit
+    from tfdetect.training.fit import FitData, fit
 
     catalog, experiment = job.catalog, job.plan.experiment
     data, training, classes = experiment.data, experiment.training, len(job.plan.spec.class_names)
@@ -279,13 +255,13 @@ def _fit(
         return unaugmented_images(catalog, catalog.split("train"), data, training.batch_size)
 
     return fit(
-        experiment, classes, train, validation, unaugmented, job.devices, folder,
+        experiment, classes, FitData(train, validation, unaugmented), job.devices, folder,
         callbacks=[ReportBrokenFiles(train, skipped.add), *callbacks, *log_epochs], log=job.log,
-        verbose=0, parent=job.parent,
+        parent=job.parent,
     )  # fmt: skip
 
 
-def _replay(job: _Job) -> "Replay | None":
+def _replay(job: TrainingJob) -> "Replay | None":
     """Return what is drawn from the training data of the run that the training starts from."""
     from tfdetect.data.strata import Replay
 
@@ -312,7 +288,9 @@ def _write_fitted(writer: RunWriter, fitted: "FitResult") -> Run:
     )
 
 
-def _evaluate_and_export(writer: RunWriter, run: Run, job: _Job, images_in_report: bool) -> Run:
+def _evaluate_and_export(
+    writer: RunWriter, run: Run, job: TrainingJob, images_in_report: bool
+) -> Run:
     """Evaluate and calibrate a run, compare it with its parent, write report and exports."""
     from tfdetect.evaluation.calibrate_run import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
@@ -383,12 +361,12 @@ class _SkippedFiles:
         self._writer.write_text("skipped.csv", csv_text(rows, ["path", "error"]))
 
 
-def describe_plan(plan: Plan, catalog: Catalog) -> dict[str, str]:
-    """Return what will be trained on which data and how, in short, by headings."""
+def describe_job(job: TrainingJob) -> dict[str, str]:
+    """Return what will be trained on which data, how and where, in short, by headings."""
     from tfdetect.data.describe import describe_counts
     from tfdetect.models.detector import build_detector, describe
 
-    experiment, names = plan.experiment, plan.spec.class_names
+    plan, experiment, names = job.plan, job.plan.experiment, job.plan.spec.class_names
     data, model = experiment.data, experiment.model
     parts = {"head": model.head, "mask head": model.mask_head, "weights": model.weights,
              "front-end": model.front_end if model.front_end != "pixels" else None}  # fmt: skip
@@ -403,11 +381,27 @@ def describe_plan(plan: Plan, catalog: Catalog) -> dict[str, str]:
         classes.append(f"... ({len(names):,} in all)")
     return {
         "experiment": f"{experiment.name} ({plan.chosen})",
-        "data": f"{plan.spec.name}: {describe_counts(plan.spec, catalog)}",
+        "data": f"{plan.spec.name}: {describe_counts(plan.spec, job.catalog)}",
         "classes": ", ".join(classes),
         "images": "; ".join(images),
         "detector": "; ".join(detector),
-        "training": _describe_training(experiment, catalog.split("train").num_rows),
+        "training": _describe_training(experiment, job.catalog.split("train").num_rows),
+        "devices": job.devices.text,
+        "run": str(job.path),
+    }
+
+
+def job_document(job: TrainingJob) -> dict[str, Any]:
+    """Return the resolved experiment, the number of images and the parameters as data."""
+    from tfdetect.models.detector import build_detector
+
+    names = job.plan.spec.class_names
+    return {
+        "experiment": job.plan.experiment.as_data(),
+        "dataset": job.plan.spec.name,
+        "counts": job.catalog.counts(names),
+        "parameters": build_detector(job.plan.experiment, len(names)).count_params(),
+        "run": str(job.path),
     }
 
 

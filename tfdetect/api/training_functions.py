@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from tfdetect.core.cluster import Cluster
     from tfdetect.core.experiment import Experiment
     from tfdetect.core.spec import DatasetSpec
-    from tfdetect.data.catalog import Catalog
     from tfdetect.data.plan import Plan
     from tfdetect.evaluation.transfer import Start
-    from tfdetect.training.devices import Devices
+    from tfdetect.train_run import TrainingJob
     from tfdetect.tuning.search_folder import Settings
     from tfdetect.tuning.space import Space
 
@@ -90,71 +89,22 @@ def train(
     Raises:
         UserError: an unknown name, an illegal value, or data that cannot be found or read.
     """
-    return prepare_training(
+    job = prepare_training(
         dataset, experiment, model=model, from_run=from_run, replay=replay, overrides=overrides,
         data_dir=data_dir, authentic=authentic, output=output, name=name, resume=resume, gpus=gpus,
         gpu_memory_limit=gpu_memory_limit, virtual_devices=virtual_devices, strict=strict,
         progress=progress, log=log,
-    ).run(images_in_report=images_in_report)  # fmt: skip
+    )  # fmt: skip
+    return run_training(job, images_in_report)
 
 
-@dataclass(frozen=True)
-class Training:
-    """A training whose experiment, data and devices are resolved and checked, not yet begun."""
+def run_training(job: TrainingJob, images_in_report: bool = True) -> Run:
+    """Train what `prepare_training` returned; see `train`."""
+    from tfdetect.train_run import train_run
 
-    plan: Plan = field(repr=False)
-    catalog: Catalog
-    devices: Devices
-    path: Path
-    progress: bool = field(repr=False)
-    log: Log = field(repr=False)
-    start: Start | None = field(default=None, repr=False)
-
-    def run(self, images_in_report: bool = True) -> Run:
-        """Train; see `train`."""
-        from tfdetect.train_run import train_run
-
-        check_writable(self.path.parent)
-        self.log(f"Training on {self.devices.text}; run: {self.path}")
-        return train_run(
-            self.plan, self.catalog, self.path, self.devices, images_in_report=images_in_report,
-            progress=self.progress, log=self.log, start=self.start,
-        )  # fmt: skip
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process writes the run; false for the other workers of a cluster."""
-        return self.devices.workers is None or self.devices.workers.cluster.is_chief
-
-    def assist(self) -> None:
-        """Train as a worker of a cluster that is not the chief."""
-        from tfdetect.train_run import assist_run
-
-        self.log(f"Training on {self.devices.text}")
-        assist_run(
-            self.plan, self.catalog, self.devices, progress=self.progress, log=self.log,
-            start=self.start,
-        )  # fmt: skip
-
-    def describe(self) -> dict[str, str]:
-        """Return data, detector, training, devices and run in short, by headings."""
-        from tfdetect.train_run import describe_plan
-
-        found = describe_plan(self.plan, self.catalog)
-        return {**found, "devices": self.devices.text, "run": str(self.path)}
-
-    def document(self) -> dict[str, Any]:
-        """Return the resolved experiment, the number of images and the parameters as data."""
-        from tfdetect.models.detector import build_detector
-
-        detector = build_detector(self.plan.experiment, len(self.plan.spec.class_names))
-        return {
-            "experiment": self.plan.experiment.as_data(),
-            "dataset": self.plan.spec.name,
-            "counts": self.catalog.counts(self.plan.spec.class_names),
-            "parameters": detector.count_params(),
-            "run": str(self.path),
-        }
+    check_writable(job.path.parent)
+    job.log(f"Training on {job.devices.text}; run: {job.path}")
+    return train_run(job, images_in_report=images_in_report)
 
 
 @checked
@@ -178,13 +128,14 @@ def prepare_training(
     strict: bool = False,
     progress: bool = True,
     log: Log = console.log,
-) -> Training:
+) -> TrainingJob:
     """Resolve and check everything that `train` needs, with the same arguments; start nothing.
 
     With a cluster, wait for its other workers.
     """
     from tfdetect.auditing.check_training_data import check_training_data
     from tfdetect.data.plan import find_data, load_plan
+    from tfdetect.train_run import TrainingJob
     from tfdetect.training.devices import parse_gpus, parse_memory_limit
 
     numbers, limits = parse_gpus(gpus_of(gpus)), parse_memory_limit(gpu_memory_limit)
@@ -211,7 +162,8 @@ def prepare_training(
     devices = configure_devices(numbers, limits, virtual_devices, cluster)
     catalog = find_data(plan, progress, log)
     check_training_data(plan, catalog, strict)
-    return Training(plan, catalog, devices, path, progress, log, _start_of(plan, progress, log))
+    start = _start_of(plan, progress, log)
+    return TrainingJob(plan, catalog, devices, path, progress, log, start)
 
 
 def _start_of(plan: Plan, progress: bool, log: Log) -> Start | None:

@@ -22,7 +22,7 @@ from tfdetect.evaluation.intervals import Interval, binary_intervals, proportion
 from tfdetect.evaluation.measure import mask_intervals
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import Domains, restrict
-from tfdetect.train_run import train_run
+from tfdetect.train_run import TrainingJob, train_run
 
 if TYPE_CHECKING:
     from tfdetect.training.devices import Devices
@@ -140,10 +140,9 @@ def train_each(
                 )
         else:
             log(f"training on {name}: {describe_counts(plan.spec, part)}")
-            run = train_run(
-                plan, part, path, devices, images_in_report=False, progress=progress,
-                log=log if progress else lambda text: None, command=command_line(command),
-            )  # fmt: skip
+            own_log = log if progress else lambda text: None
+            job = TrainingJob(plan, part, devices, path, progress, own_log)
+            run = train_run(job, images_in_report=False, command=command_line(command))
             keras.backend.clear_session(free_memory=True)
         runs[name] = run
     return runs

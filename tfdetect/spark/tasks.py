@@ -349,14 +349,13 @@ class TrainRuns:
     def _train(self, path: Path, rows: pa.Table, devices: "Devices") -> None:
         import keras
 
-        from tfdetect.train_run import train_run
+        from tfdetect.train_run import TrainingJob, train_run
 
         if path.is_dir():  # Spark gave the partition to another process before
             return
-        train_run(
-            self.plan, replace(self.catalog, table=rows), path, devices, images_in_report=False,
-            progress=False, log=lambda text: None, command=self.command,
-        )  # fmt: skip
+        catalog = replace(self.catalog, table=rows)
+        job = TrainingJob(self.plan, catalog, devices, path, False, lambda text: None)
+        train_run(job, images_in_report=False, command=self.command)
         keras.backend.clear_session(free_memory=True)
 
     def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:

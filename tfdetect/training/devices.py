@@ -10,6 +10,9 @@ from tfdetect.core.cluster import Cluster
 from tfdetect.core.errors import UserError
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfdetect.imaging.draws import Part
     from tfdetect.training.workers import Workers
 
 _UNITS = {"MIB": 2**20, "MB": 10**6, "GIB": 2**30, "GB": 10**9}
@@ -97,6 +100,19 @@ class Devices:
 
     def scope(self) -> Any:
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run; false for the other workers of a cluster."""
+        return self.workers is None or self.workers.cluster.is_chief
+
+    def part(self, batch_size: int) -> "Part | None":
+        """Return this worker's part of each global batch; None for all of it."""
+        return None if self.workers is None else self.workers.part(batch_size)
+
+    def distribute(self, batches: "tf.data.Dataset") -> Any:
+        """Return this process's batches as Keras takes them."""
+        return batches if self.workers is None else self.workers.distribute(batches)
 
 
 def configure_devices(

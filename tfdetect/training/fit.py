@@ -38,6 +38,22 @@ from tfdetect.training.workers import STEPS_BETWEEN_DECISIONS, prepare_model
 
 
 @dataclass(frozen=True)
+class FitData:
+    """What a training reads.
+
+    Attributes:
+        train: training batches.
+        validation: batches of all validation images.
+        unaugmented: returns batches of training images without augmentation, for front-ends that
+            compute statistics of them.
+    """
+
+    train: TrainingStream
+    validation: tf.data.Dataset
+    unaugmented: Callable[[], tf.data.Dataset]
+
+
+@dataclass(frozen=True)
 class FitResult:
     """What a training returns.
 
@@ -79,14 +95,8 @@ class _Job:
     steps: int
 
     def batches(self, start: int) -> Any:
-        """Return the training batches from a step on, as `fit` takes them."""
-        workers, batches = self.devices.workers, self.stream(start)
-        return batches if workers is None else workers.distribute(batches)
-
-    def held_out(self) -> Any:
-        """Return the validation batches, as `fit` takes them."""
-        workers = self.devices.workers
-        return self.validation if workers is None else workers.distribute(self.validation)
+        """Return the training batches from a step on, as Keras takes them."""
+        return self.devices.distribute(self.stream(start))
 
 
 def set_seed_and_precision(
@@ -118,14 +128,11 @@ def set_seed_and_precision(
 def fit(
     experiment: Experiment,
     classes: int,
-    data: TrainingStream,
-    validation: tf.data.Dataset,
-    unaugmented: Callable[[], tf.data.Dataset],
+    data: FitData,
     devices: Devices,
     folder: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     log: Callable[[str], None] = print,
-    verbose: int = 1,
     parent: Run | None = None,
 ) -> FitResult:
     """Train a detector, or continue a training that was interrupted.
@@ -133,47 +140,47 @@ def fit(
     Args:
         experiment: what is trained, and how.
         classes: number of classes.
-        data: training batches.
-        validation: batches of all validation images.
-        unaugmented: returns batches of training images without augmentation, for front-ends that
-            compute statistics of them.
+        data: what it reads.
         devices: that train.
         folder: of the run; state/ and logs/ in it are used.
         callbacks: of the caller. One that sets `model.stop_training` ends the training, whatever
             stages remain.
         log: called with lines on the progress.
-        verbose: Keras's, 0 to 2.
         parent: the run whose detector the training starts from.
 
     Raises:
         UserError: a non-finite loss, a batch that cannot be divided among the devices, or data
             that cannot be read.
     """
+    training, shown, workers = experiment.training, experiment.training.tensorboard, devices.workers
+
+    # 1. The detector, the streams, and the state of an interrupted training.
     with devices.scope():
         old = None if parent is None else _load(parent)
-    job = _prepare(experiment, classes, data, validation, devices, old)
-    adapting, average = _adapting(experiment), None
-    if experiment.training.ema:
-        average = AverageWeights(experiment.training.ema, experiment.training.accumulate > 1)
+    job = _prepare(experiment, classes, data, devices, old)
+    adapting = _adapting(experiment)
+    average = AverageWeights(training.ema, training.accumulate > 1) if training.ema else None
     state = TrainState(
-        folder / "state", monitor_of(experiment.training), adapting,
-        experiment.training.checkpoint_minutes, average, _decide(devices),
+        folder / "state", monitor_of(training), adapting, training.checkpoint_minutes, average,
+        _decide(devices),
     )  # fmt: skip
-    job = _resume(job, state, unaugmented, log, old, "" if parent is None else parent.name)
+    job = _resume(job, state, data.unaugmented, log, old, "" if parent is None else parent.name)
     del old
-    shown = experiment.training.tensorboard
+
+    # 2. The callbacks.
     if shown.images:
-        errors = ErrorImages(job.detector, validation, folder / "logs", shown.images, average)
+        errors = ErrorImages(job.detector, data.validation, folder / "logs", shown.images, average)
         callbacks = [*callbacks, errors]
     every = _callbacks(experiment, state, adapting, average, callbacks, folder)
-    if devices.workers and not devices.workers.cluster.is_chief:
+    if not devices.is_chief:
         chiefs = keras.callbacks.TensorBoard | ErrorImages
         every = [each for each in every if not isinstance(each, chiefs)]
+
+    # 3. The stages.
     interrupted = False
-    workers = devices.workers
     try:
         with workers.translated() if workers else nullcontext():
-            _run_stages(job, state, average, every, log, verbose)
+            _run_stages(job, state, average, every, log)
     except KeyboardInterrupt:
         if workers:  # the others cannot go on, so nothing can be finished here
             raise
@@ -187,10 +194,12 @@ def fit(
             f"The data cannot be read: {error.message.splitlines()[0]}. If they are shards, run "
             "the command that prepared them again, which fixes them; then continue with --resume."
         ) from error
+
+    # 4. The weights of the best epoch.
     _load_best(job.trained, state)
     merge(job.detector)
-    if shown.embeddings and (workers is None or workers.cluster.is_chief):
-        write_projector(job.detector, validation, folder / "logs")
+    if shown.embeddings and devices.is_chief:
+        write_projector(job.detector, data.validation, folder / "logs")
     return FitResult(job.detector, state, interrupted)
 
 
@@ -208,8 +217,7 @@ def _decide(devices: Devices) -> Callable[[int, bool], bool]:
 def _prepare(
     experiment: Experiment,
     classes: int,
-    data: TrainingStream,
-    validation: tf.data.Dataset,
+    data: FitData,
     devices: Devices,
     old: keras.Model | None,
 ) -> _Job:
@@ -225,7 +233,7 @@ def _prepare(
             "training.accumulate is for one device: Keras cannot average gradients over steps and "
             "devices at once. Use one (--gpus 0), or a larger training.batch_size on all of them."
         )
-    steps = training.steps_of_epoch(data.count)
+    steps = training.steps_of_epoch(data.train.count)
     with devices.scope():
         detector = build_detector(experiment, classes)
         if devices.replicas > 1:
@@ -238,14 +246,14 @@ def _prepare(
             trained = with_teacher(detector, old)
         if devices.workers:
             prepare_model(trained)
-    part = devices.workers.part(training.batch_size) if devices.workers else None
+    part, validation = devices.part(training.batch_size), data.validation
     complete = with_aux_mask if "mask_aux" in detector.output else None
     if trained is not detector:
         complete = with_distilled
 
     def stream(start: int) -> tf.data.Dataset:
         # Features are computed of whole batches; see `_resume`.
-        batches = data.batches(start, None if training.cache_features else part)
+        batches = data.train.batches(start, None if training.cache_features else part)
         return batches if complete is None else batches.map(complete)
 
     if complete is not None:
@@ -340,7 +348,7 @@ def _resume(
         head, stream, validation = on_features(
             job.detector, job.stream(0), training.cache_features * job.steps, job.validation,
             training.batch_size, job.experiment.seed,
-            job.devices.workers.part(training.batch_size) if job.devices.workers else None,
+            job.devices.part(training.batch_size),
         )  # fmt: skip
         if job.devices.workers:
             prepare_model(head)
@@ -356,7 +364,6 @@ def _run_stages(
     average: AverageWeights | None,
     callbacks: list[keras.callbacks.Callback],
     log: Callable[[str], None],
-    verbose: int,
 ) -> None:
     """Train the stages that are not finished yet."""
     training = job.experiment.training
@@ -373,7 +380,7 @@ def _run_stages(
         _compile(job, stage, state, average)
         title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""
         log(title + describe(job.detector))
-        _run_stage(job, stage, state, callbacks, verbose)
+        _run_stage(job, stage, state, callbacks)
 
 
 def _compile(job: _Job, stage: Stage, state: TrainState, average: AverageWeights | None) -> None:
@@ -405,11 +412,7 @@ def _goes_on(stage: Stage, state: TrainState) -> bool:
 
 
 def _run_stage(
-    job: _Job,
-    stage: Stage,
-    state: TrainState,
-    callbacks: list[keras.callbacks.Callback],
-    verbose: int,
+    job: _Job, stage: Stage, state: TrainState, callbacks: list[keras.callbacks.Callback]
 ) -> None:
     """Train what remains of a stage: the rest of an interrupted epoch, then whole epochs."""
     if state.step:
@@ -421,13 +424,13 @@ def _run_stage(
         if _goes_on(stage, state):
             job.trained.fit(
                 job.batches(state.epoch * job.steps + state.step),
-                validation_data=job.held_out(),
+                validation_data=job.devices.distribute(job.validation),
                 initial_epoch=state.epoch,
                 epochs=state.epoch + min(epochs, stage.epochs - state.stage_epochs),
                 steps_per_epoch=job.steps - state.step,
                 callbacks=callbacks,
                 shuffle=False,  # the stream is shuffled already
-                verbose=verbose,
+                verbose=0,
             )
 
 

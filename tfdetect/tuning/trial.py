@@ -153,15 +153,17 @@ def _train_or_open(
     command: str,
 ) -> Run:  # fmt: skip
     """Return the finished run at a path; trains it first if there is none."""
-    from tfdetect.train_run import train_run
+    from tfdetect.train_run import TrainingJob, train_run
 
     if path.is_dir():
         return open_run(path)
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            return train_run(plan, catalog, path, devices, images_in_report=False,
-                             pruner=pruner, trial=True, command=command)  # fmt: skip
+            job = TrainingJob(plan, catalog, devices, path)
+            return train_run(
+                job, images_in_report=False, pruner=pruner, trial=True, command=command
+            )
         except RunLockedError:
             if time.monotonic() > until:
                 raise

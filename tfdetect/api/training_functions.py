@@ -385,12 +385,10 @@ def ensemble(
     log(f"{fusion} fusion of {', '.join(members.names)} on {spec.name}")
     import_tensorflow()
     from tfdetect.fusion.fuse import fuse
+    from tfdetect.fusion.fusions import FusionSettings
 
-    run, _ = fuse(
-        members, fusion, spec, catalog, path, masks, batch_size, fine_tune_epochs, learning_rate,
-        log=log,
-    )  # fmt: skip
-    return run
+    settings = FusionSettings(fusion, masks, batch_size, fine_tune_epochs, learning_rate)
+    return fuse(members, settings, spec, catalog, path, log)
 
 
 @checked

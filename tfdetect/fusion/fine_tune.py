@@ -15,6 +15,7 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation.calibration import log_loss, logit
+from tfdetect.fusion.fusions import FusionSettings
 from tfdetect.fusion.scores import balanced_weights
 from tfdetect.imaging.graph import traced_as_written
 from tfdetect.models.inference import predict_views
@@ -26,11 +27,9 @@ def fine_tune(
     views: Sequence[View],
     classes: int,
     catalog: Catalog,
-    epochs: int,
-    learning_rate: float,
-    batch_size: int,
+    settings: FusionSettings,
     log: Callable[[str], None] = console.log,
-) -> keras.Model:
+) -> None:
     """Train all layers but batch normalization, whose statistics stay, with AdamW.
 
     Images are mirrored at random, and every dataset counts the same. The state with the smallest
@@ -41,19 +40,15 @@ def fine_tune(
         views: what it needs of an image.
         classes: their number.
         catalog: the dataset.
-        epochs: number of epochs.
-        learning_rate: of AdamW.
-        batch_size: images per step.
+        settings: epochs, learning rate and batch size.
         log: called with each message.
-
-    Returns:
-        The same detector.
     """
+    epochs, batch_size = settings.epochs, settings.batch_size
     for layer in detector._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     losses, _ = losses_of(Training(), classes, ["label"])
-    detector.compile(keras.optimizers.AdamW(learning_rate), losses)
+    detector.compile(keras.optimizers.AdamW(settings.learning_rate), losses)
     rows = catalog.split("train")
     weights = tf.constant(_weights(rows), tf.float32)
     labels = tf.constant(rows["label"].to_numpy(), tf.float32)
@@ -83,7 +78,6 @@ def fine_tune(
         if loss < best:
             best, best_weights = loss, detector.get_weights()
     detector.set_weights(best_weights)
-    return detector
 
 
 def _model_input(image: tf.Tensor, mirrored: tf.Tensor, single: bool) -> tf.Tensor:

@@ -3,9 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import keras
 
 from tfdetect.core import console
 from tfdetect.core.experiment import cuts_windows
@@ -14,9 +11,9 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog
 from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fine_tune import fine_tune
-from tfdetect.fusion.fused_run import write_fused_run
+from tfdetect.fusion.fused_run import FusedDetector, write_fused_run
 from tfdetect.fusion.fusion_report import write_report
-from tfdetect.fusion.fusions import FUSIONS, Fusion, fit_fusion
+from tfdetect.fusion.fusions import FUSIONS, Fusion, FusionSettings, fit_fusion
 from tfdetect.fusion.inference_cost import measure_inference_cost
 from tfdetect.fusion.members import Members, open_members
 from tfdetect.fusion.network import FusionNetwork
@@ -28,34 +25,27 @@ _DENSE_IMAGES = 10_000  # below, ten epochs of the dense unit are too few steps
 
 def fuse(
     members: Members,
-    chosen: str,
+    settings: FusionSettings,
     spec: DatasetSpec,
     catalog: Catalog,
     path: Path,
-    masks: bool,
-    batch_size: int,
-    epochs: int,
-    learning_rate: float,
     log: Callable[[str], None] = console.log,
-) -> tuple[Run, dict[str, Any]]:
+) -> Run:
     """Fuse runs into one, and compare it with its members and with other fusions.
 
     Args:
         members: the runs.
-        chosen: one of `FUSIONS`, the fusion that becomes the detector.
+        settings: how.
         spec, catalog: the dataset; fusions are fitted on its validation split.
         path: directory of the new run.
-        masks: whether to fuse masks too.
-        batch_size: images per step.
-        epochs: of fine-tuning the whole fused detector; 0 for none.
-        learning_rate: of fine-tuning.
         log: called with each message.
 
     Returns:
-        The run, and the content of its fusion.json.
+        The run; the comparison is its fusion.json and fusion.html.
     """
-    network = FusionNetwork(members, masks)
-    scores = score_members(network, members, catalog, ("validation", "test"), batch_size)
+    chosen = settings.fusion
+    network = FusionNetwork(members, settings.masks)
+    scores = score_members(network, members, catalog, ("validation", "test"), settings.batch_size)
     fusions = {name: fit_fusion(name, scores["validation"])
                for name in FUSIONS if name == chosen or _is_cheap(name, members)}  # fmt: skip
     comparison = compare_fusions(scores, fusions, members.names, chosen)
@@ -66,31 +56,21 @@ def fuse(
             "optimistic."
         )
     values = measure_comparison(comparison)
-    kept, detector, fusion = _build(members, network, fusions[chosen], path.name, masks)
-    if epochs:
-        detector = fine_tune(
-            detector, kept.views, len(kept.class_names), catalog, epochs, learning_rate,
-            batch_size, log,
-        )  # fmt: skip
+    fused = _build(members, network, fusions[chosen], path.name, settings.masks)
+    kept = fused.members
+    if settings.epochs:
+        fine_tune(fused.model, kept.views, len(kept.class_names), catalog, settings, log)
     values["dataset"] = spec.name
     values["inference_cost"] = measure_inference_cost(
-        members, network.parameters, detector, kept.views
+        members, network.parameters, fused.model, kept.views
     )
     values["shared_backbones"] = [
         [members.names[one], members.names[other]] for one, other in network.shared_backbones
     ]
-    values["warnings"] = [
-        *_warnings(members, spec, catalog, kept, chosen, epochs),
-        *([] if comparison.cross_fitted else [
-            "The validation images are of too few groups for cross-fitting: the validation figures "
-            "of the fusions are optimistic, as they were fitted on the same images."
-        ]),
-    ]  # fmt: skip
-    run = write_fused_run(
-        path, kept, detector, fusion, spec, catalog, masks,
-        lambda folder: write_report(folder, values, comparison), log,
-    )  # fmt: skip
-    return run, values
+    values["warnings"] = _warnings(members, settings, spec, catalog, kept, comparison.cross_fitted)
+    return write_fused_run(
+        path, fused, spec, catalog, lambda folder: write_report(folder, values, comparison), log
+    )
 
 
 def _is_cheap(name: str, members: Members) -> bool:
@@ -101,9 +81,14 @@ def _is_cheap(name: str, members: Members) -> bool:
 
 
 def _warnings(
-    members: Members, spec: DatasetSpec, catalog: Catalog, kept: Members, chosen: str, epochs: int
+    members: Members,
+    settings: FusionSettings,
+    spec: DatasetSpec,
+    catalog: Catalog,
+    kept: Members,
+    cross_fitted: bool,
 ) -> list[str]:
-    """Return what limits the comparison."""
+    """Return what limits the comparison; `kept` are the members that the fused detector has."""
     warnings = []
     datasets = {each.name for each in spec.datasets}
     selected = [
@@ -122,34 +107,35 @@ def _warnings(
         )
     if removed := [name for name in members.names if name not in kept.names]:
         warnings.append(f"Removed because their weight is close to 0: {', '.join(removed)}.")
-    if chosen == "fisher":
+    if settings.fusion == "fisher":
         warnings.append(
             "Fisher's method is meant for kinds of fakes that this validation split lacks. These "
             "tables show what it costs here, but not what it gains there: evaluate the run on such "
             "a dataset."
         )
-    if chosen == "dense" and catalog.split("validation").num_rows < _DENSE_IMAGES:
+    if settings.fusion == "dense" and catalog.split("validation").num_rows < _DENSE_IMAGES:
         warnings.append(
             f"The dense unit was trained for 10 epochs from random weights. With "
             f"fewer than {_DENSE_IMAGES:,} validation images it does not converge; the fusion "
             "stacked is the exact optimum."
         )
-    if epochs:
+    if settings.epochs:
         warnings.append(
-            f"The tables show the ensemble before it was fine-tuned for {epochs} epochs; "
+            f"The tables show the ensemble before it was fine-tuned for {settings.epochs} epochs; "
             "report.html has the figures of the fine-tuned run."
+        )
+    if not cross_fitted:
+        warnings.append(
+            "The validation images are of too few groups for cross-fitting: the validation figures "
+            "of the fusions are optimistic, as they were fitted on the same images."
         )
     return warnings
 
 
 def _build(
     members: Members, network: FusionNetwork, fusion: Fusion, name: str, masks: bool
-) -> tuple[Members, keras.Model, Fusion]:
-    """Build the fused detector without members whose weight is close to 0.
-
-    Returns:
-        The members that remain, the detector, and the fusion of these members.
-    """
+) -> FusedDetector:
+    """Build the fused detector without members whose weight is close to 0."""
     used = fusion.used_members
     if 2 <= used.sum() < len(used):
         paths = [run.path for run, keep in zip(members.runs, used) if keep]
@@ -158,4 +144,4 @@ def _build(
             fusion, temperatures=fusion.temperatures[used], weights=fusion.weights[used]
         )
         network = FusionNetwork(members, masks)
-    return members, network.fused_model(fusion, name, members.view_index), fusion
+    return FusedDetector(members, fusion, network.fused_model(fusion, name, members.view_index))

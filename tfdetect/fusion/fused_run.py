@@ -1,6 +1,7 @@
 """Writes a fused detector as a run: model, SavedModel, predictions, metrics and reports."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,30 @@ from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
 from tfdetect.models.exports import export_finished_run, exported_formats
+from tfdetect.models.inference import predicts_masks
 from tfdetect.models.saving import load_detector, write_model
+
+
+@dataclass(frozen=True)
+class FusedDetector:
+    """A detector that was fused of runs.
+
+    Attributes:
+        members: the runs.
+        fusion: of these members.
+        model: from images to the fused logits and masks.
+    """
+
+    members: Members
+    fusion: Fusion
+    model: keras.Model
 
 
 def write_fused_run(
     path: Path,
-    members: Members,
-    detector: keras.Model,
-    fusion: Fusion,
+    fused: FusedDetector,
     spec: DatasetSpec,
     catalog: Catalog,
-    masks: bool,
     write_report: Callable[[Path], None],
     log: Callable[[str], None] = console.log,
 ) -> Run:
@@ -40,30 +54,28 @@ def write_fused_run(
 
     Args:
         path: directory of the run.
-        members: the runs that were fused.
-        detector: the fused one.
-        fusion: of these members.
+        fused: the detector.
         spec, catalog: the dataset that it was fitted on.
-        masks: whether masks were fused too.
         write_report: called with the run's directory, to write the report on the fusion.
         log: called with each message.
     """
+    members, fusion = fused.members, fused.fusion
     with creating(path) as folder:
         document = yaml.safe_dump(_document(members, fusion), sort_keys=False)
         write_text(folder / "ensemble.yaml", document)
         write_text(folder / "dataset.yaml", spec.to_yaml())
-        write_model(detector, folder / "model.keras")
+        write_model(fused.model, folder / "model.keras")
         run = Run(
             folder,
             RunInfo(
                 status="complete",
                 class_names=tuple(members.class_names),
                 views=tuple(members.views),
-                predicts_masks=bool(masks and members.mask_members),
+                predicts_masks=predicts_masks(fused.model),
                 fusion=fusion.name,
                 members=tuple(members.names),
                 dataset=dataset_info(spec, catalog, training_images_of(members.runs)),
-                parameters=detector.count_params(),
+                parameters=fused.model.count_params(),
                 command=command_line("ensemble"),
                 **provenance(),
             ),

@@ -32,6 +32,25 @@ _MIN_WEIGHT = 0.01  # of the largest; a member with less is left out
 
 
 @dataclass(frozen=True)
+class FusionSettings:
+    """How an ensemble is made.
+
+    Attributes:
+        fusion: one of `FUSIONS`, the one that becomes the detector.
+        masks: whether to fuse predicted masks, too.
+        batch_size: images per step.
+        epochs: of fine-tuning the whole fused detector; 0 for none.
+        learning_rate: of fine-tuning.
+    """
+
+    fusion: str
+    masks: bool
+    batch_size: int
+    epochs: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
 class Fusion:
     """A fitted fusion: fused logit = sum of weight x logit / temperature, plus bias.
 

@@ -11,6 +11,7 @@ from tfdetect.data.sources import image_source
 from tfdetect.fusion.members import Members
 from tfdetect.fusion.network import FusionNetwork
 from tfdetect.fusion.scores import Scores
+from tfdetect.models.inference import mean_of_windows, outputs_of_views
 
 
 def score_members(
@@ -38,17 +39,8 @@ def score_members(
 
     @tf.function(reduce_retracing=True, autograph=False)
     def predict(views: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-        if len(views) == 1:
-            [windows] = views
-            _, count, *shape = windows.shape
-            outputs = model(tf.reshape(tf.cast(windows, tf.float32), [-1, *shape]), training=False)
-            return tuple(
-                tf.reduce_mean(tf.reshape(outputs[key], [-1, count, outputs[key].shape[-1]]), 1)
-                for key in ("logits", "features")
-            )
-        parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
-        outputs = model(parts, training=False)
-        return outputs["logits"], outputs["features"]
+        outputs = outputs_of_views(model, views)
+        return tuple(mean_of_windows(outputs[key], views) for key in ("logits", "features"))
 
     scores = {}
     for split in splits:

@@ -115,18 +115,30 @@ def score_views(detector: keras.Model, views: Sequence[tf.Tensor], flips: bool =
         mirrored = predict_views(detector, [view[..., ::-1, :] for view in views])
         plain = score_views(detector, views)
         return plain._replace(table=(plain.table + mirrored) / 2)
-    count = tf.shape(views[0])[0]
-    if len(views) > 1:  # an ensemble, whose members average their own windows
+    outputs = outputs_of_views(detector, views)
+    table = mean_of_windows(probabilities(outputs["label"]), views)
+    return Scores(table, features_of_images(outputs, tf.shape(views[0])[0]))
+
+
+def outputs_of_views(model: keras.Model, views: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return the outputs of a model for views of images, [B, crops, H, W, 3] in 0..255 each.
+
+    Of one view these are outputs of each window, [B * crops, ...]; a model of several views is an
+    ensemble, whose members average their own windows.
+    """
+    if len(views) > 1:
         parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
-        outputs = detector(parts, training=False)
-        return Scores(probabilities(outputs["label"]), features_of_images(outputs, count))
+        return model(parts, training=False)
     [windows] = views
-    _, crops, *shape = windows.shape
-    flat = tf.reshape(tf.cast(windows, tf.float32), [-1, *shape])
-    outputs = detector(flat, training=False)
-    table = probabilities(outputs["label"])
-    table = tf.reduce_mean(tf.reshape(table, [-1, crops, table.shape[-1]]), axis=1)
-    return Scores(table, features_of_images(outputs, count))
+    flat = tf.reshape(tf.cast(windows, tf.float32), [-1, *windows.shape[2:]])
+    return model(flat, training=False)
+
+
+def mean_of_windows(values: tf.Tensor, views: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Return the means [B, F] over each image's windows of outputs from `outputs_of_views`."""
+    if len(views) > 1:
+        return values
+    return tf.reduce_mean(tf.reshape(values, [-1, views[0].shape[1], values.shape[-1]]), axis=1)
 
 
 def predict_images(

@@ -25,9 +25,9 @@ MIN_IMAGES = 20  # of each class, below which nothing is fitted
 MIN_IMAGES_ISOTONIC = 1_000  # of each class, from which "auto" tries isotonic regression
 
 
-def logit(p: np.ndarray) -> np.ndarray:
-    """Return the logits of probabilities, which are kept away from 0 and 1."""
-    return exact_logit(np.clip(np.asarray(p, np.float64), EPSILON, 1 - EPSILON))
+def logit(p: np.ndarray | float, edge: float = EPSILON) -> np.ndarray:
+    """Return the logits of probabilities, which are kept `edge` away from 0 and 1."""
+    return exact_logit(np.clip(np.asarray(p, np.float64), edge, 1 - edge))
 
 
 def log_loss(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray | float = 1.0) -> float:

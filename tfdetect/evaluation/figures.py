@@ -3,6 +3,7 @@
 Figures have no titles of their own: the page gives each a title and a text alternative.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from tfdetect.core.html import Picture
 from tfdetect.core.text import legend_label
+from tfdetect.evaluation.calibration import logit
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import BINS
 from tfdetect.evaluation.overlays import overlay
@@ -31,6 +34,7 @@ BLUE, GRAY, RED, GREEN = "#2166ac", "#767676", "#b2182b", "#1b7837"
 _COLORS = ("#2166ac", "#b2182b", "#1b7837", "#b35806", "#762a83", "#01665e", "#c51b7d", "#525252")
 MAX_GENERATORS = 10
 EDGE = 1e-6  # how far a probability is kept from 0 and 1 on a logit axis
+_BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue
 _LETTER = 0.075  # inches that a letter of a label takes
 
 
@@ -130,8 +134,8 @@ def thresholds(
     """
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    positions = {name: float(_logit(p)) for name, p in points.items()}
-    ends = _logit(np.quantile(scores, [0.001, 0.999]), 1e-3)
+    positions = {name: float(logit(p, EDGE)) for name, p in points.items()}
+    ends = logit(np.quantile(scores, [0.001, 0.999]), 1e-3)
     low = min([ends[0], *positions.values()]) - 0.3
     high = max([ends[1], *positions.values()]) + 0.3
     at = expit(np.linspace(low, high, 400))
@@ -143,7 +147,7 @@ def thresholds(
     axes.plot(logit(at), fpr, color=RED, linestyle="--", label="false positive rate")
     axes.plot(logit(at), precision, color=GRAY, linestyle="-.", label="precision, 1 in 100 fake")
     if band[0] < band[1]:
-        axes.axvspan(*_logit(np.array(band)), color="#fdf0c4", label="inconclusive", zorder=0)
+        axes.axvspan(*logit(np.array(band), EDGE), color="#fdf0c4", label="inconclusive", zorder=0)
     ticks = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999])
     ticks = ticks[(logit(ticks) >= low) & (logit(ticks) <= high)]
     if len(ticks) < 3:
@@ -205,6 +209,37 @@ def confusion_matrix(counts: list[list[int]], classes: tuple[str, ...]) -> Figur
     axes.set_yticks(range(len(classes)), classes, rotation=0 if long else 90, va="center")
     axes.set(xlabel="verdict", ylabel="true class")
     return figure
+
+
+def heat_map(
+    axes: Axes,
+    cells: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    colors: str = "RdBu",
+    limits: tuple[float, float] = (0, 1),
+    text: Callable[[float], str] = "{:.2f}".format,
+    size: int = 10,
+) -> AxesImage:
+    """Draw a table of numbers, float [rows, columns], on their colors; cells of nan stay empty.
+
+    Args:
+        colors: matplotlib's name of the color map, whose ends are at the limits.
+        text: what is written of a number, in `size` points.
+
+    Returns:
+        The image, for a color bar.
+    """
+    image = axes.imshow(cells, cmap=colors, vmin=limits[0], vmax=limits[1], aspect="auto")
+    for (row, column), value in np.ndenumerate(cells):
+        if np.isfinite(value):
+            dark = np.dot(image.to_rgba(value)[:3], _BRIGHTNESS) < 0.5
+            axes.text(column, row, text(value), ha="center", va="center", fontsize=size,
+                      color="white" if dark else "black")  # fmt: skip
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=9)
+    axes.set_yticks(range(len(rows)), rows, fontsize=9)
+    return image
 
 
 def training_curves(history: list[dict[str, float]]) -> Figure:
@@ -345,7 +380,3 @@ def _square(xlabel: str, ylabel: str, extra: float = 0.0) -> tuple[Figure, Axes]
 def _legend_below(figure: Figure, columns: int = 2) -> None:
     """Put the legend below the axes, where it hides nothing."""
     figure.legend(loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
-
-
-def _logit(p: np.ndarray | float, edge: float = EDGE) -> np.ndarray:
-    return logit(np.clip(p, edge, 1 - edge))

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from tfdetect.core import console, html
 from tfdetect.core.files import write_json, write_text
+from tfdetect.evaluation.figures import heat_map
 from tfdetect.evaluation.intervals import Interval, format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.fusion.comparison import METRICS, Comparison
@@ -235,11 +236,6 @@ def _correlation_figure(comparison: Comparison) -> Figure:
     side = 2.6 + 0.6 * len(names)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.add_subplot()
-    image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
-    for (row, column), value in np.ndenumerate(matrix):
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=10,
-                  color="white" if abs(value) > 0.6 else "black")  # fmt: skip
-    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=9)
-    axes.set_yticks(range(len(names)), names, fontsize=9)
+    image = heat_map(axes, matrix, names, names, colors="RdBu_r", limits=(-1, 1))
     figure.colorbar(image, shrink=0.8)
     return figure

@@ -14,6 +14,7 @@ from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.html import picture_of
+from tfdetect.evaluation.figures import heat_map
 from tfdetect.generalization.published_tables import Table, read_published
 
 MIN_GENERATORS = 3  # fewer have no order
@@ -158,25 +159,13 @@ def draw(clusters: Clusters) -> Figure:
     )  # fmt: skip
     axes[0].invert_yaxis()  # the first generator is on top, as in the maps
     axes[0].axis("off")
-    _map(axes[1], clusters.mutual, names, "found by each other's detectors", "Blues", 0)
-    axes[1].set_yticks(range(count), names, fontsize=9)
+    heat_map(axes[1], clusters.mutual, names, names, colors="Blues", size=8)
+    axes[1].set_title("found by each other's detectors", fontsize=10)
     if known:
-        _map(axes[2], clusters.correlation, names, "correlation over other detectors", "RdBu", -1)
+        heat_map(axes[2], clusters.correlation, names, names, limits=(-1, 1), size=8)
+        axes[2].set_title("correlation over other detectors", fontsize=10)
         axes[2].set_yticks([])
     return figure
-
-
-def _map(
-    axes: Any, cells: np.ndarray, names: tuple[str, ...], title: str, colors: str, low: int
-) -> None:
-    axes.imshow(cells, cmap=colors, vmin=low, vmax=1, aspect="auto")
-    for (i, j), value in np.ndenumerate(cells):
-        if np.isfinite(value):
-            dark = value > 0.6 or value < -0.6
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8,
-                      color="white" if dark else "black")  # fmt: skip
-    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=9)
-    axes.set_title(title, fontsize=10)
 
 
 def _correlation(cells: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from scipy import stats
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
 from tfdetect.core.text import capitalized, latex
+from tfdetect.evaluation.figures import heat_map
 from tfdetect.evaluation.intervals import Interval, format_interval, interval
 from tfdetect.evaluation.measure import MAIN_MASK_NAMES
 from tfdetect.evaluation.metrics import NAMES
@@ -295,13 +296,7 @@ def _heat_map(values: dict[str, Any]) -> Figure:
             [np.nan if (v := row[n]["metrics"][metric]["value"]) is None else v for n in names]
             for row in values["cells"].values()
         ], float)  # fmt: skip
-        image = axes.imshow(cells, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
-        for (i, j), value in np.ndenumerate(cells):
-            if np.isfinite(value):
-                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=10,
-                          color="white" if abs(value - 0.5) > 0.32 else "black")  # fmt: skip
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=9)
-        axes.set_yticks(range(len(trainings)), trainings, fontsize=9)
+        image = heat_map(axes, cells, trainings, names, text=lambda v: f"{100 * v:.0f}")
         axes.set_title(_TITLES[metric], fontsize=10)
         axes.set_xlabel("tested on", fontsize=9)
     figure.axes[0].set_ylabel("trained on", fontsize=9)

@@ -196,35 +196,19 @@ def fit_small(
 ):
     """Fits without the rest of the run; returns the detector and its state."""
     from tfdetect.data.plan import find_data, make_plan
-    from tfdetect.data.strata import Replay
-    from tfdetect.data.training_stream import training_data
-    from tfdetect.data.validation_stream import unaugmented_images, validation_data
-    from tfdetect.training.callbacks import ReportBrokenFiles
+    from tfdetect.evaluation.transfer import Start
+    from tfdetect.train_run import TrainingJob, _fit, _SkippedFiles
     from tfdetect.training.devices import configure_devices
-    from tfdetect.training.fit import FitData, fit, set_seed_and_precision
+    from tfdetect.training.fit import set_seed_and_precision
 
     plan = plan or make_plan(str(root), "small_images", [*SMALL, *overrides], data_dir)
-    catalog, experiment = find_data(plan, progress=False), plan.experiment
-    classes, masks = len(plan.spec.class_names), experiment.model.mask_head is not None
+    catalog = find_data(plan, progress=False)
     devices = devices or configure_devices(virtual=1)
-    set_seed_and_precision(experiment, devices)
+    set_seed_and_precision(plan.experiment, devices)
     folder.mkdir(exist_ok=True)
-    train, held_out = catalog.split("train"), catalog.split("validation")
-    size = experiment.training.batch_size
-    training, replay = experiment.training, None
-    if training.replay:
-        replay = Replay(frozenset(parent.info.dataset.roots), training.replay)
-    data = training_data(
-        catalog, train, experiment.data, classes, size, 0, masks, training.curriculum, replay
-    )
-    cluster = devices.workers.cluster if devices.workers else None
-    validation = validation_data(catalog, held_out, experiment.data, classes, size, masks, cluster)
-    callbacks = [ReportBrokenFiles(data, lambda paths: None), *callbacks]
-    unaugmented = functools.partial(unaugmented_images, catalog, train, experiment.data, size)
-    result = fit(
-        experiment, classes, FitData(data, validation, unaugmented), devices, folder, callbacks,
-        log=lambda text: None, parent=parent,
-    )  # fmt: skip
+    start = Start(parent, catalog) if parent else None
+    job = TrainingJob(plan, catalog, devices, folder, False, lambda text: None, start)
+    result = _fit(job, folder, _SkippedFiles(None, catalog), callbacks)
     return result.detector, result.state
 
 

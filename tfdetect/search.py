@@ -7,10 +7,7 @@ from tfdetect.core import cli, console
 from tfdetect.core.text import shell_command
 
 if TYPE_CHECKING:
-    from tfdetect.core.experiment import Experiment
-    from tfdetect.core.spec import DatasetSpec
-    from tfdetect.tuning.search_folder import Settings
-    from tfdetect.tuning.space import Space
+    from tfdetect.tuning.search_folder import SearchPlan
 
 
 def parser() -> cli.Parser:
@@ -107,7 +104,7 @@ def main(argv: list[str]) -> None:
         "baseline": not args.no_baseline,
     }  # fmt: skip
     if args.dry_run:
-        return _show_points(*prepare_search(**what), as_json=args.json)
+        return _show_points(prepare_search(**what), args.json)
     try:
         found = api.search(
             **what, max_trials=args.max_trials, max_hours=args.max_hours,
@@ -136,23 +133,21 @@ def main(argv: list[str]) -> None:
         console.result(f"next    {command}")
 
 
-def _show_points(
-    settings: "Settings", space: "Space", experiment: "Experiment", spec: "DatasetSpec",
-    as_json: bool,
-) -> None:  # fmt: skip
+def _show_points(plan: "SearchPlan", as_json: bool) -> None:
     """Print what would be searched, and some points of the space."""
     from tfdetect.core.provenance import command_line
     from tfdetect.tuning.make_search import example_overrides
 
-    points = example_overrides(space, settings)
+    points, labels = example_overrides(plan), plan.space.labels()
+    objective = plan.settings.objective
     if as_json:
         return console.print_json({
-            "space": space.name, "parameters": space.labels(), "experiment": experiment.name,
-            "dataset": spec.name, "objective": settings.objective, "points": points,
+            "space": plan.space.name, "parameters": labels, "experiment": plan.experiment.name,
+            "dataset": plan.spec.name, "objective": objective, "points": points,
         })  # fmt: skip
     console.result(
-        f"space {space.name} ({len(space.labels())} parameters), experiment "
-        f"{experiment.name}, dataset {spec.name}, objective {settings.objective}"
+        f"space {plan.space.name} ({len(labels)} parameters), experiment {plan.experiment.name}, "
+        f"dataset {plan.spec.name}, objective {objective}"
     )
     for overrides in points:
         console.result("  " + "  ".join(overrides))

@@ -28,13 +28,10 @@ from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name, user_pat
 
 if TYPE_CHECKING:
     from tfdetect.core.cluster import Cluster
-    from tfdetect.core.experiment import Experiment
-    from tfdetect.core.spec import DatasetSpec
     from tfdetect.data.plan import Plan
     from tfdetect.evaluation.transfer import Start
     from tfdetect.train_run import TrainingJob
-    from tfdetect.tuning.search_folder import Settings
-    from tfdetect.tuning.space import Space
+    from tfdetect.tuning.search_folder import SearchPlan
 
 
 @checked
@@ -227,7 +224,7 @@ def prepare_search(
     prune: str = "median",
     first_epochs: int = 1,
     baseline: bool = True,
-) -> tuple[Settings, Space, Experiment, DatasetSpec]:
+) -> SearchPlan:
     """Resolve and check what `search` would do, with the same arguments; start nothing."""
     from tfdetect.tuning.make_search import make_search
 
@@ -297,13 +294,12 @@ def search(
     parse_memory_limit(gpu_memory_limit)  # refused before the first trial, not in each
     limits = max_trials, max_hours, max_epochs
     budget = Budget(*limits) if any(limits) else Budget(50)
-    parts = prepare_search(space, dataset, experiment, **settings)
-    found, space_found, _, spec = parts
+    plan = prepare_search(space, dataset, experiment, **settings)
     check_writable(user_path(output))
-    default = file_name(f"search-{space_found.name}-{spec.name}", most=MAX_NAME_BYTES)
+    default = file_name(f"search-{plan.space.name}-{plan.spec.name}", most=MAX_NAME_BYTES)
     name = checked_name(default if name is None else name, "the search")
     folder = user_path(output) / name
-    searching = create_search(folder, *parts)
+    searching = create_search(folder, plan)
     log(f"Search in {folder}")
     if spark:
         from tfdetect.tuning.spark import run_on_spark
@@ -324,7 +320,7 @@ def search(
         )  # fmt: skip
         run = open_run(path)
     return SearchResults(
-        folder, found.objective, asdict(best), [asdict(t) for t in trials], summary, run
+        folder, plan.settings.objective, asdict(best), [asdict(t) for t in trials], summary, run
     )
 
 

@@ -119,25 +119,29 @@ class Walk:
             self.unreadable[""] = _reason(error)
         while stack:
             folder, prefix, chain = stack.pop()
-            try:
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        name = entry.name
-                        path = prefix + name
-                        if name[0] == "." or name.lower() in JUNK:
-                            self._left_out.append((path, entry.is_dir(follow_symlinks=False)))
-                            continue
-                        try:
-                            if entry.is_file():
-                                yield path, entry
-                            elif entry.is_dir():
-                                self._push(stack, visits, entry.path, f"{path}/", chain)
-                            else:
-                                self.unusable[path] = _kind(entry)
-                        except OSError as error:
-                            self.unusable[path] = _reason(error)
-            except OSError as error:
-                self.unreadable[prefix.rstrip("/")] = _reason(error)
+            for path, entry in self._listed(folder, prefix):
+                try:
+                    if entry.is_file():
+                        yield path, entry
+                    elif entry.is_dir():
+                        self._push(stack, visits, entry.path, f"{path}/", chain)
+                    else:
+                        self.unusable[path] = _kind(entry)
+                except OSError as error:
+                    self.unusable[path] = _reason(error)
+
+    def _listed(self, folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Yield the relative paths and entries of a folder; note what is left out."""
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    path = prefix + entry.name
+                    if is_junk(entry.name):
+                        self._left_out.append((path, entry.is_dir(follow_symlinks=False)))
+                    else:
+                        yield path, entry
+        except OSError as error:
+            self.unreadable[prefix.rstrip("/")] = _reason(error)
 
     def _push(
         self,

@@ -6,12 +6,11 @@ from typing import Any
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
-from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog, fold
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.tuning.objective import default_objective, objective_named
-from tfdetect.tuning.search_folder import Settings
+from tfdetect.tuning.search_folder import SearchPlan, Settings
 from tfdetect.tuning.space import Space, load_space
 from tfdetect.tuning.suggest import suggest
 
@@ -26,7 +25,7 @@ def make_search(
     model: str | None,
     objective: str | None = None,
     **settings: Any,
-) -> tuple[Settings, Space, Experiment, DatasetSpec]:
+) -> SearchPlan:
     """Resolve names and check that space, experiment and data fit together.
 
     Args:
@@ -73,7 +72,7 @@ def make_search(
         },
         "the settings of the search",
     )
-    return resolved, found, plan.experiment, plan.spec
+    return SearchPlan(resolved, found, plan.experiment, plan.spec)
 
 
 def _check_batches(
@@ -106,11 +105,10 @@ def _check_batches(
     )
 
 
-def example_overrides(space: Space, settings: Settings, count: int = 5) -> list[list[str]]:
-    """Return the overrides of some random points of a space."""
-    objective = objective_named(settings.objective)
+def example_overrides(plan: SearchPlan, count: int = 5) -> list[list[str]]:
+    """Return the overrides of some random points of a search's space."""
+    objective, seed = objective_named(plan.settings.objective), plan.settings.seed
     points = (
-        suggest(space, objective, "random", settings.seed + number, 0, [])
-        for number in range(count)
+        suggest(plan.space, objective, "random", seed + number, 0, []) for number in range(count)
     )
-    return [space.overrides(point) for point in points]
+    return [plan.space.overrides(point) for point in points]

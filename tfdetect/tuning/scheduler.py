@@ -38,17 +38,16 @@ def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool
         try:
             more, due = True, 0.0
             while more or running:
-                for number in list(running):
-                    if running[number].poll():
-                        del running[number]
-                        more, due = True, 0.0
-                for number, slot in enumerate(slots):
-                    if more and number not in running:
-                        trial = store.claim(propose)
-                        if trial is None:
-                            more = False
-                        else:
-                            running[number] = TrialProcess(search, trial, slot)
+                for number in [n for n, process in running.items() if process.poll()]:
+                    del running[number]
+                    more, due = True, 0.0
+                free = [number for number in range(len(slots)) if number not in running]
+                while more and free:
+                    if trial := store.claim(propose):
+                        number = free.pop(0)
+                        running[number] = TrialProcess(search, trial, slots[number])
+                    else:
+                        more = False
                 if time.monotonic() >= due:
                     store.heartbeat()
                     update([process.trial.number for process in running.values()])

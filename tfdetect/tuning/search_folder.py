@@ -67,23 +67,27 @@ class Settings(Document):
 
 
 @dataclass(frozen=True)
-class Search:
-    """An opened search.
+class SearchPlan:
+    """What a search tries, and how.
 
     Attributes:
-        folder: its directory.
         settings: how it works.
         space: what varies.
         experiment: what is varied.
         spec: the dataset.
-        store: its state.
     """
 
-    folder: Path
     settings: Settings
     space: Space
     experiment: Experiment
     spec: DatasetSpec
+
+
+@dataclass(frozen=True)
+class Search(SearchPlan):
+    """An opened search: its plan, its directory and its state."""
+
+    folder: Path
     store: Store
 
     @property
@@ -119,19 +123,17 @@ class Search:
         return override(self.experiment, [*overrides, *extra])
 
 
-def create_search(
-    folder: Path, settings: Settings, space: Space, experiment: Experiment, spec: DatasetSpec
-) -> Search:
+def create_search(folder: Path, plan: SearchPlan) -> Search:
     """Create a search's directory, or open it if it holds the same search.
 
     Raises:
         UserError: the directory holds another search or something else.
     """
     parts = {
-        "search.json": settings.model_dump_json(indent=2),
-        "space.yaml": space.to_yaml(),
-        "dataset.yaml": spec.to_yaml(),
-        "experiment.yaml": experiment.to_yaml(),
+        "search.json": plan.settings.model_dump_json(indent=2),
+        "space.yaml": plan.space.to_yaml(),
+        "dataset.yaml": plan.spec.to_yaml(),
+        "experiment.yaml": plan.experiment.to_yaml(),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.parent / f".{folder.name}.lock"):
@@ -160,11 +162,11 @@ def open_search(folder: Path) -> Search:
         return validate(kind, read_yaml(folder / name), str(folder / name), folder / name)
 
     return Search(
-        folder,
         read(Settings, "search.json"),
         read(Space, "space.yaml"),
         read(Experiment, "experiment.yaml"),
         read(DatasetSpec, "dataset.yaml"),
+        folder,
         Store(folder),
     )
 

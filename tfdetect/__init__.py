@@ -76,7 +76,7 @@ class _ApiName:
     sets a package's attribute to each module that it imports; a data descriptor ignores that.
     """
 
-    def __set_name__(self, owner: type, name: str) -> None:
+    def __init__(self, name: str):
         self._name = name
 
     def __get__(self, package: ModuleType | None, owner: type) -> Any:
@@ -97,9 +97,7 @@ class _Package(ModuleType):
 
 
 for _name in __all__:
-    _attribute = _ApiName()
-    setattr(_Package, _name, _attribute)
-    _attribute.__set_name__(_Package, _name)
+    setattr(_Package, _name, _ApiName(_name))
 sys.modules[__name__].__class__ = _Package
 
 # Keras finds the layers of a .keras file if they are registered; that takes 0.1 s after Keras.

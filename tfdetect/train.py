@@ -89,7 +89,6 @@ def main(argv: list[str]) -> int:
     from tfdetect.api.training_functions import prepare_training, run_training
     from tfdetect.core.cluster import parse_cluster
     from tfdetect.core.errors import UserError
-    from tfdetect.train_run import assist_run
 
     if args.show_config and not args.dry_run:
         raise UserError("--show-config is for --dry-run.")
@@ -113,6 +112,8 @@ def main(argv: list[str]) -> int:
         _show_plan(job, args)
         return 0
     if not job.devices.is_chief:
+        from tfdetect.train_run import assist_run
+
         assist_run(job)
         return 0
     run = run_training(job, images_in_report=not args.no_images)

@@ -34,7 +34,6 @@ _NOTE_GROUPS, _NOTE_TRAITS = ("name",), ("radial spectrum",)
 # Traits that are not reported after the one that already implies them.
 _IMPLIED_BY = {"JPEG tables": "JPEG quality", "height": "width"}
 
-FixName = Literal["duplicates", "formats", "balance", "splits"]
 FIXES: dict[str, str] = {
     "duplicates": "remove duplicates and images with conflicting labels",
     "formats": "crop all images to one size and encode them in one format",

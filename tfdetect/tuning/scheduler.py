@@ -100,11 +100,11 @@ def best_trial(search: Search, trials: list[Trial]) -> Trial | None:
 def _progress(search: Search, budget: Budget, shown: bool) -> Iterator[Callable[[list[int]], None]]:
     """Show the number of trials, the best one so far and the running ones."""
 
-    def count_ended() -> int:
-        return sum(trial.state != RUNNING for trial in search.store.trials())
+    def count_ended(trials: list[Trial]) -> int:
+        return sum(trial.state != RUNNING for trial in trials)
 
-    with console.progress(budget.trials, "searching", "trials", initial=count_ended(),
-                          shown=shown, delay=0) as bar:  # fmt: skip
+    with console.progress(budget.trials, "searching", "trials", shown=shown, delay=0,
+                          initial=count_ended(search.store.trials())) as bar:  # fmt: skip
 
         def update(running: list[int]) -> None:
             trials = search.store.trials()
@@ -116,6 +116,6 @@ def _progress(search: Search, budget: Budget, shown: bool) -> Iterator[Callable[
                 f"{failed} failed" if failed else "",
                 f"running: trial {', '.join(map(str, running))}" if running else "",
             ])))  # fmt: skip
-            bar.advance(sum(trial.state != RUNNING for trial in trials) - bar.done)
+            bar.set_done(count_ended(trials))
 
         yield update

@@ -54,7 +54,7 @@ class TrainingJob:
     devices: "Devices"
     path: Path
     progress: bool = True
-    log: Callable[[str], None] = console.log
+    log: console.Log = console.log
     start: "Start | None" = None
 
     @property

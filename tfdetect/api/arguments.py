@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tfdetect.data.plan import Plan
     from tfdetect.spark.dataset_jobs import DatasetJobs
 
-Log = Callable[[str], None]
 Overrides = Mapping[str, Any] | Iterable[str]
 RunLike = str | Path | Run
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfdetect.api.arguments import Log, RunLike, checked, path_of, runs_of
+from tfdetect.api.arguments import RunLike, checked, path_of, runs_of
 from tfdetect.core import console, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
@@ -52,7 +52,7 @@ def benchmark(
     output: str | Path = "saved_models/benchmarks",
     batch_size: int = 64,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> BenchmarkResults:
     """Measure runs on standard benchmarks, as published and with equalized formats.
 

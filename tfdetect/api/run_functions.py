@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect.api.arguments import (
-    Log,
     RunLike,
     checked,
     path_of,
@@ -88,7 +87,7 @@ def evaluate(
     cluster: SparkCluster | None = None,
     streaming: bool = False,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> EvaluationResults:
     """Measure a run on its own dataset or on another one; write metrics, figures and a report.
 
@@ -172,7 +171,7 @@ def measure_robustness(
     batch_size: int = 64,
     max_pixels: int | None = None,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> Results:
     """Measure a run on degraded images (recompressed, blurred, resized, ...) or attacked ones.
 
@@ -239,7 +238,7 @@ def calibrate(
     keep_hashes: bool = True,
     batch_size: int = 64,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> EvaluationResults:
     """Make P(fake) of a run a probability again and choose its thresholds; change the run.
 
@@ -401,7 +400,7 @@ def explain(
     output: str | Path | None = None,
     cluster: SparkCluster | None = None,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> Results:
     """Show what moves a run's verdicts on a set of images: mean maps and features by class.
 

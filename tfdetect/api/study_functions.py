@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect.api.arguments import (
-    Log,
     Overrides,
     checked,
     gpus_of,
@@ -68,7 +67,7 @@ def learning_curve(
     output: str | Path = "saved_models",
     name: str | None = None,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> StudyResults:
     """Train on nested subsets of a dataset and fit how the test error falls with their size.
 
@@ -140,7 +139,7 @@ def compare_variants(
     output: str | Path = "saved_models",
     name: str | None = None,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> StudyResults:
     """Train variants of an experiment with the same seeds and data, and test whether they differ.
 
@@ -231,7 +230,7 @@ def matrix(
     name: str | None = None,
     cluster: SparkCluster | None = None,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> MatrixResults:
     """Train one detector on each generator of a dataset and test each on all generators.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect.api.arguments import (
-    Log,
     Overrides,
     RunLike,
     checked,
@@ -54,7 +53,7 @@ def train(
     strict: bool = False,
     images_in_report: bool = True,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> Run:
     """Train a detector; return the finished run, evaluated, calibrated and exported.
 
@@ -124,7 +123,7 @@ def prepare_training(
     cluster: Cluster | None = None,
     strict: bool = False,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> TrainingJob:
     """Resolve and check everything that `train` needs, with the same arguments; start nothing.
 
@@ -163,7 +162,7 @@ def prepare_training(
     return TrainingJob(plan, catalog, devices, path, progress, log, start)
 
 
-def _start_of(plan: Plan, progress: bool, log: Log) -> Start | None:
+def _start_of(plan: Plan, progress: bool, log: console.Log) -> Start | None:
     """Return the run that a training starts from, and its data; None if it starts from none."""
     if plan.experiment.training.from_run is None:
         return None
@@ -254,7 +253,7 @@ def search(
     name: str | None = None,
     retrain: bool = False,
     progress: bool = True,
-    log: Log = console.log,
+    log: console.Log = console.log,
     **settings: Any,
 ) -> SearchResults:
     """Search for a better experiment; each trial is a training in a process of its own.
@@ -338,7 +337,7 @@ def ensemble(
     output: str | Path = "saved_models",
     name: str | None = None,
     batch_size: int = 64,
-    log: Log = console.log,
+    log: console.Log = console.log,
 ) -> Run:
     """Fuse runs into one detector, and measure what that gains; return it as a new run.
 

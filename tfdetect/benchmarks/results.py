@@ -1,6 +1,6 @@
 """Runs suites, and keeps what was measured: one JSON file per suite, for any number of runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from tfdetect.benchmarks.measure_subsets import mean_over, measure_subset, share
 from tfdetect.benchmarks.scoring import Scorer
 from tfdetect.benchmarks.subset_data import SubsetData
 from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, ProtocolName, PublishedTable, Suite
+from tfdetect.core import console
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
@@ -25,7 +26,7 @@ def run_suite(
     data: Sequence[SubsetData],
     scorers: Sequence[Scorer],
     output: Path,
-    log: Callable[[str], None],
+    log: console.Log,
 ) -> dict[str, Any]:
     """Score and measure subsets of a suite with each run; add the results to the output folder.
 

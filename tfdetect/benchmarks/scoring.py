@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfdetect.benchmarks.subset_data import SubsetData, equalizing
 from tfdetect.benchmarks.suite import PUBLISHED, Protocol, ProtocolName, Suite
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Equalize
 from tfdetect.core.files import replacing
@@ -99,7 +100,7 @@ class Scorer:
         folder: Path,
         batch_size: int,
         progress: bool,
-        log: Callable[[str], None],
+        log: console.Log,
     ):
         self.run, self.key = run, run_key(run)
         self._folder = folder / file_name(f"{run.name}-{self.key}")

@@ -1,6 +1,5 @@
 """Finds the images of a suite's subsets, and says what of them is missing or differs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def read_subsets(
     suite: Suite,
     data_dir: Path | None,
     progress: bool = True,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
 ) -> list[SubsetData]:
     """Return the images of each subset of a suite.
 

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Item = TypeVar("Item")
+Log = Callable[[str], None]  # is called with each message, such as `log`
 
 PIPE_WIDTH = 1000  # columns of a table that goes into a file or a pipe: lines are not wrapped
 NARROWEST = 5  # characters to which a column of text may shrink

@@ -20,7 +20,6 @@ A run is written as `<name>.partial` and renamed when whole.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -504,7 +503,7 @@ def _has_mask_head(path: Path) -> bool:
     return isinstance(model, dict) and model.get("mask_head") is not None
 
 
-def new_run_path(output: Path, name: str, log: Callable[[str], None] = console.log) -> Path:
+def new_run_path(output: Path, name: str, log: console.Log = console.log) -> Path:
     """Return a path below `output` that no run has yet: `name`, `name-2`, `name-3` ...
 
     Args:

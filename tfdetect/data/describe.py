@@ -1,7 +1,6 @@
 """Says what was understood of a dataset: classes, splits, and what became of every file."""
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ def read_data(
     spec: DatasetSpec,
     roots: dict[str, Path],
     progress: bool = True,
-    log: Callable[[str], None] | None = console.log,
+    log: console.Log | None = console.log,
 ) -> Catalog:
     """Build the catalog of a dataset, and print what was understood of it and its warnings.
 

@@ -1,6 +1,6 @@
 """`Plan`: a training, resolved and checked before it starts; and the data of an evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,9 +206,7 @@ def load_plan(path: Path) -> Plan:
     )
 
 
-def find_data(
-    plan: Plan, progress: bool = True, log: Callable[[str], None] | None = console.log
-) -> Catalog:
+def find_data(plan: Plan, progress: bool = True, log: console.Log | None = console.log) -> Catalog:
     """Locate the planned dataset, download it if necessary, and build its catalog.
 
     Args:

@@ -1,6 +1,6 @@
 """What a training that starts from a finished run takes from it: its detector and its old data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ def _parts(spec: DatasetSpec, whole: DatasetSpec) -> list[Part]:
     ]  # fmt: skip
 
 
-def old_catalog(run: Run, progress: bool, log: Callable[[str], None]) -> Catalog | None:
+def old_catalog(run: Run, progress: bool, log: console.Log) -> Catalog | None:
     """Return the dataset of a run, to measure what is forgotten of it; None if it is not found."""
     try:
         spec = run.dataset_spec()

@@ -1,7 +1,6 @@
 """Calibrates a run on what it predicted, and chooses its threshold and abstention band."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +76,7 @@ def calibrate_run(
     groups: list[str],
     table: pa.Table,
     settings: CalibrationSettings,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
 ) -> Run:
     """Return the run with a calibration, operating points, a threshold and an abstention band.
 
@@ -153,7 +152,7 @@ def calibrate_run(
     return _with_mask_threshold(run, p[~fake], settings, log)
 
 
-def _known(run: Run, table: pa.Table, log: Callable[[str], None]) -> np.ndarray:
+def _known(run: Run, table: pa.Table, log: console.Log) -> np.ndarray:
     """Return which images the run was trained or selected on, bool [n]; say that they do not count.
 
     Raises:
@@ -174,7 +173,7 @@ def _known(run: Run, table: pa.Table, log: Callable[[str], None]) -> np.ndarray:
 
 
 def _with_mask_threshold(
-    run: Run, p: np.ndarray, settings: CalibrationSettings, log: Callable[[str], None]
+    run: Run, p: np.ndarray, settings: CalibrationSettings, log: console.Log
 ) -> Run:
     """Return the run with a mask threshold that few authentic images like these reach.
 
@@ -214,7 +213,7 @@ def _with_conformal_threshold(
     table: pa.Table,
     readable: np.ndarray,
     settings: CalibrationSettings,
-    log: Callable[[str], None],
+    log: console.Log,
 ) -> Run:
     """Return the run with a threshold that few authentic images like these reach."""
     check_for_authentic_images(settings)
@@ -238,7 +237,7 @@ def _with_shift(
     readable: np.ndarray,
     fake: np.ndarray,
     settings: CalibrationSettings,
-    log: Callable[[str], None],
+    log: console.Log,
 ) -> Run:
     """Return the run with a constant added to its logits; its thresholds and band stay.
 

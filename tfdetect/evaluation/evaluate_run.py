@@ -65,7 +65,7 @@ def evaluate_run(
     *,
     images_in_report: bool = True,
     batch_size: int = 64,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
     report: bool = True,
     calibrate: CalibrationSettings | None = None,
     predict: PredictRows | None = None,
@@ -162,7 +162,7 @@ def _calibrated(
     table: pa.Table,
     own: bool,
     settings: CalibrationSettings,
-    log: Callable[[str], None],
+    log: console.Log,
 ) -> Run:
     """Return the run, calibrated on the predictions of rows of a catalog.
 
@@ -281,7 +281,7 @@ class _TrainingCopies:
         return with_columns(table, duplicate_of_train=same)
 
 
-def _update_hashes(run: Run, catalog: Catalog, keep: bool, log: Callable[[str], None]) -> None:
+def _update_hashes(run: Run, catalog: Catalog, keep: bool, log: console.Log) -> None:
     """Write the hashes of the training images into the run's folder, or remove them from there."""
     if not keep:
         (run.path / HASHES_FILE).unlink(missing_ok=True)

@@ -1,7 +1,5 @@
 """Fits which features a detector's training images have, and chooses the limit on validation."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pyarrow as pa
 
@@ -52,7 +50,7 @@ def fit_distance(run: Run, scorer: Scorer, catalog: Catalog, batch_size: int) ->
     return run.with_info(domain=domain)
 
 
-def with_limit(run: Run, table: pa.Table, log: Callable[[str], None] = console.log) -> Run:
+def with_limit(run: Run, table: pa.Table, log: console.Log = console.log) -> Run:
     """Return the run with the limit of the distance chosen on validation images.
 
     Args:

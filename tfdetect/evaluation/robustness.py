@@ -1,6 +1,6 @@
 """Measures how verdicts hold when images are degraded or attacked: metrics and curves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def degrade(
     degradations: list[Degradation],
     output: Path,
     batch_size: int = 64,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
     attacks: Sequence[Attack] = (),
 ) -> dict[str, Any]:
     """Measure a split without and with each degradation and attack; write what was found.

@@ -1,6 +1,6 @@
 """Measures what a training that started from a run gained on new data and forgot of the old."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ def measure_transfer(
     catalog: Catalog,
     tables: Mapping[str, pa.Table],
     batch_size: int = 64,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
 ) -> dict[str, Any]:
     """Compare a run with the one that it started from, on images of both datasets.
 

@@ -50,7 +50,7 @@ def explain_set(
     split: str,
     count: int,
     output: Path,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
     stages: Sequence[str] = (),
     elsewhere: "ExplainElsewhere | None" = None,
 ) -> dict[str, Any]:

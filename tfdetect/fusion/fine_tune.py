@@ -1,7 +1,7 @@
 """Fine-tunes a whole fused detector on the images that its members were trained on."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def fine_tune(
     classes: int,
     catalog: Catalog,
     settings: FusionSettings,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
 ) -> None:
     """Train all layers but batch normalization, whose statistics stay, with AdamW.
 

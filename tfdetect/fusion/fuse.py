@@ -1,6 +1,5 @@
 """Fuses runs into one detector: score images, fit fusions, compare them, write a run."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def fuse(
     spec: DatasetSpec,
     catalog: Catalog,
     path: Path,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
 ) -> Run:
     """Fuse runs into one, and compare it with its members and with other fusions.
 

@@ -48,7 +48,7 @@ def write_fused_run(
     spec: DatasetSpec,
     catalog: Catalog,
     write_report: Callable[[Path], None],
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
 ) -> Run:
     """Write the run, calibrated and evaluated; a failure leaves nothing behind.
 

@@ -1,6 +1,5 @@
 """Finds the dataset on which an ensemble is fitted."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def find_fusion_data(
     dataset: str | None,
     data_dir: Path | None,
     authentic: str | None,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
 ) -> tuple[DatasetSpec, Catalog]:
     """Return a dataset, by default the union of all that the members were trained on.
 

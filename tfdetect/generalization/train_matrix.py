@@ -65,7 +65,7 @@ def train_all(
     folder: Path,
     devices: "Devices",
     progress: bool = True,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
     elsewhere: TrainElsewhere | None = None,
 ) -> list[MatrixRow]:
     """Train one run per domain; finished runs are reused, an unfinished one is resumed.
@@ -110,7 +110,7 @@ def train_each(
     devices: "Devices",
     command: str,
     progress: bool = True,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
 ) -> dict[str, Run]:
     """Train runs one after the other; finished runs are reused, an unfinished one is resumed.
 

@@ -223,14 +223,12 @@ def describe(detector: keras.Model) -> str:
     leaves = backbone_layers(backbone)
     frozen = sum(not layer.trainable for layer in leaves)
     trainable = sum(int(keras.ops.size(v)) for v in detector.trainable_variables)
+    what = f"{frozen} of {len(leaves)} backbone layers frozen"
     if adapted := adapted_layers(backbone):
-        return (
-            f"{backbone.name}: {detector.count_params():,} parameters, {trainable:,} of them "
-            f"trainable; low-rank matrices in {len(adapted)} layers"
-        )
+        what = f"low-rank matrices in {len(adapted)} layers"
     return (
         f"{backbone.name}: {detector.count_params():,} parameters, {trainable:,} of them "
-        f"trainable; {frozen} of {len(leaves)} backbone layers frozen"
+        f"trainable; {what}"
     )
 
 

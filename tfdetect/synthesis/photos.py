@@ -104,7 +104,7 @@ def same_size(donor: np.ndarray, size: tuple[int, int], rng: np.random.Generator
     return donor[top : top + height, left : left + width]
 
 
-def find_photos(root: Path, log: Callable[[str], None] = console.log) -> list[str]:
+def find_photos(root: Path, log: console.Log = console.log) -> list[str]:
     """Return the paths of the photographs below a folder, by `from_os`, each once.
 
     Args:

@@ -76,7 +76,7 @@ def synthesize(
     workers: int,
     steps: int,
     progress: bool = True,
-    log: Callable[[str], None] = console.log,
+    log: console.Log = console.log,
     elsewhere: "MakeElsewhere | None" = None,
 ) -> list[Row]:
     """Make the dataset, or continue an interrupted one.
@@ -147,7 +147,7 @@ def files(output: Path, row: Row, settings: Settings) -> tuple[Path, Path, Path]
 
 def _make_missing(
     task: "ForgeTask", splits: dict[str, str], items: list[Item], workers: int, steps: int,
-    progress: bool, log: Callable[[str], None], elsewhere: "MakeElsewhere | None",
+    progress: bool, log: console.Log, elsewhere: "MakeElsewhere | None",
 ) -> list[Row]:  # fmt: skip
     """Make the forgeries that do not exist yet; return the rows of all."""
     journal = Journal(task.output / ".made.jsonl", "id", COLUMNS)
@@ -324,7 +324,7 @@ def _check_settings(task: ForgeTask, photos: int) -> None:
 
 
 def _find_autoencoder(
-    task: ForgeTask, photos: list[str], steps: int, progress: bool, log: Callable[[str], None]
+    task: ForgeTask, photos: list[str], steps: int, progress: bool, log: console.Log
 ) -> "Autoencoder":
     """Return the given autoencoder, the one that was trained before, or a new one."""
     from tfdetect.synthesis.autoencoder import Autoencoder, psnr, train

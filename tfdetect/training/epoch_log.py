@@ -1,7 +1,6 @@
 """`EpochLog`: what a training shows while it runs."""
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -28,7 +27,7 @@ class EpochLog(keras.callbacks.Callback):
         log: called with each line.
     """
 
-    def __init__(self, training: Training, log: Callable[[str], None] = console.log) -> None:
+    def __init__(self, training: Training, log: console.Log = console.log) -> None:
         super().__init__()
         self._epochs = sum(stage.epochs for stage in training.stages) or training.epochs
         self._log = log

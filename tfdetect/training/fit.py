@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, Stage
 from tfdetect.core.run import Run
@@ -100,7 +101,7 @@ class _Job:
 
 
 def set_seed_and_precision(
-    experiment: Experiment, devices: Devices, log: Callable[[str], None] = print
+    experiment: Experiment, devices: Devices, log: console.Log = print
 ) -> str:
     """Set seed, determinism and precision, before a model is built.
 
@@ -132,7 +133,7 @@ def fit(
     devices: Devices,
     folder: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    log: Callable[[str], None] = print,
+    log: console.Log = print,
     parent: Run | None = None,
 ) -> FitResult:
     """Train a detector, or continue a training that was interrupted.
@@ -323,7 +324,7 @@ def _resume(
     job: _Job,
     state: TrainState,
     unaugmented: Callable[[], tf.data.Dataset],
-    log: Callable[[str], None],
+    log: console.Log,
     old: keras.Model | None,
     old_name: str,
 ) -> _Job:
@@ -363,7 +364,7 @@ def _run_stages(
     state: TrainState,
     average: AverageWeights | None,
     callbacks: list[keras.callbacks.Callback],
-    log: Callable[[str], None],
+    log: console.Log,
 ) -> None:
     """Train the stages that are not finished yet."""
     training = job.experiment.training

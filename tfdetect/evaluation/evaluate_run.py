@@ -140,8 +140,9 @@ def evaluate_run(
             results[split]["metadata_baseline"] = baseline
     if before_report:
         before_report(run, tables)
-    write_evaluation(run, catalog, tables, results, output, report, images_in_report, examples)
-    return Evaluation(run, results, output)
+    found = Evaluation(run, results, output)
+    _write(found, catalog, tables, report, images_in_report, examples)
+    return found
 
 
 def _with_domain(
@@ -199,33 +200,27 @@ def predict_rows(
     )  # fmt: skip
 
 
-def write_evaluation(
-    run: Run,
-    catalog: Catalog | None,
+def _write(
+    found: Evaluation,
+    catalog: Catalog,
     tables: dict[str, pa.Table],
-    results: dict[str, Any],
-    output: Path,
-    report: bool = True,
-    images_in_report: bool = False,
-    examples: dict[str, MaskExamples] | None = None,
+    report: bool,
+    images_in_report: bool,
+    examples: dict[str, MaskExamples],
 ) -> None:
-    """Write predictions/, metrics.json and, if wanted, figures/, report.html and model_card.md.
-
-    Args:
-        catalog: the dataset; None where the images are not at hand.
-        tables: predictions by split, from `complete`.
-        results: by split, from `measure`.
-    """
+    """Write predictions/, metrics.json and, if wanted, figures/, report.html and model_card.md."""
+    output = found.output
     (output / "predictions").mkdir(parents=True, exist_ok=True)
     if report:
         from tfdetect.evaluation.run_report import write_report  # slow to import
 
-        write_report(run, results, tables, catalog if images_in_report else None, output, examples,
-                     dataset=catalog.name if catalog else run.info.dataset.name,
-                     data_warnings=catalog.warnings if catalog else ())  # fmt: skip
+        write_report(
+            found.run, found.results, tables, catalog if images_in_report else None, output,
+            examples, dataset=catalog.name, data_warnings=catalog.warnings,
+        )  # fmt: skip
     for split, table in tables.items():
         prediction_tables.write_parquet(table, output / "predictions" / f"{split}.parquet")
-    write_json(output / "metrics.json", results)
+    write_json(output / "metrics.json", found.results)
 
 
 def complete(rows: pa.Table, table: pa.Table) -> pa.Table:

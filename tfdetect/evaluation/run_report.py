@@ -56,10 +56,10 @@ def write_report(
     tables: dict[str, pa.Table],
     catalog: Catalog | None,
     output: Path,
-    examples: dict[str, Examples] | None = None,
+    examples: dict[str, Examples],
     *,
     dataset: str,
-    data_warnings: Sequence[str] = (),
+    data_warnings: Sequence[str],
 ) -> None:
     """Write figures/, report.html and, into the run itself, model_card.md.
 
@@ -79,7 +79,7 @@ def write_report(
         old.unlink()
     parts = {
         split: _SplitReport(run, split, results[split], tables[split], catalog, folder,
-                            (examples or {}).get(split, {}))
+                            examples.get(split, {}))
         for split in ordered(results)
     }  # fmt: skip
     first, *others = parts.values()

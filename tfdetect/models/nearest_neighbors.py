@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run_migration import migrate_layer
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 EPSILON = 1e-8  # of a norm
 SAME_IMAGE = 0.9999  # cosine similarity above which two features are one image's
@@ -57,7 +57,7 @@ def nearest_neighbors(
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class NearestNeighbors(layers.Layer):
+class NearestNeighbors(Float32Layer):
     """Features [B, c] -> logits float32 [B, outputs]; see `nearest_neighbors`."""
 
     def __init__(
@@ -68,7 +68,7 @@ class NearestNeighbors(layers.Layer):
         reference: str = "all",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.outputs, self.k, self.bank_size, self.reference = outputs, k, bank_size, reference
         self.classes = 1 if reference == "authentic" else max(2, outputs)
 

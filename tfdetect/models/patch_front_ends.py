@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 import keras
 import numpy as np
-from keras import layers, ops, random
+from keras import ops, random
 from pydantic import Field
 
 from tfdetect.core.errors import UserError
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.residual_front_ends import Positive, srm
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -42,7 +42,7 @@ def simplest_patch(
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class SimplestPatch(layers.Layer):
+class SimplestPatch(Float32Layer):
     """Patch with the least texture: [B, H, W, C] -> [B, side, side, C].
 
     Texture is the sum of absolute differences of neighboring pixels in four directions.
@@ -53,7 +53,7 @@ class SimplestPatch(layers.Layer):
     """
 
     def __init__(self, side: int = 32, count: int = 64, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.side, self.count = side, count
         self.seeds = random.SeedGenerator(0)
 

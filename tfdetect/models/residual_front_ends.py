@@ -8,7 +8,7 @@ from keras import layers, ops
 from pydantic import Field
 
 from tfdetect.models.bilinear import Bilinear
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 Positive = Annotated[float, Field(gt=0)]
@@ -148,13 +148,13 @@ def srm_kernels(bank: str) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class SRM(layers.Layer):
+class SRM(Float32Layer):
     """[B, H, W, C] in 0..255 -> clipped residuals in -1..1; see `srm`."""
 
     def __init__(
         self, bank: str = "three", clip: float = 3.0, separate: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.bank, self.clip, self.separate = bank, clip, separate
         self._kernels = srm_kernels(bank)
 
@@ -208,11 +208,11 @@ def bayar_convolution(filters: int, size: int, name: str) -> layers.Conv2D:
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class NoiseResidual(layers.Layer):
+class NoiseResidual(Float32Layer):
     """[B, H, W, C] in 0..255 -> noise residual in -1..1; see `residual`."""
 
     def __init__(self, denoiser: str = "wiener", clip: float = 10.0, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         if denoiser not in ("wiener", "median", "gaussian"):
             raise ValueError(f"denoiser is wiener, median or gaussian, not {denoiser!r}")
         self.denoiser, self.clip = denoiser, clip
@@ -239,11 +239,8 @@ class NoiseResidual(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class NPR(layers.Layer):
+class NPR(Float32Layer):
     """See `npr`."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, images: Tensor) -> Tensor:
         height, width = (side - side % 2 for side in images.shape[1:3])
@@ -254,11 +251,11 @@ class NPR(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class Gradient(layers.Layer):
+class Gradient(Float32Layer):
     """See `gradient`."""
 
     def __init__(self, towards: str = "top_right", **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.towards = towards
 
     def call(self, images: Tensor) -> Tensor:
@@ -274,14 +271,11 @@ class Gradient(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class WaveletHH(layers.Layer):
+class WaveletHH(Float32Layer):
     """[B, H, W, C] in 0..255 -> its HH band [B, (H + 5) // 2, (W + 5) // 2, C]; see `wavelet`.
 
     The edges are mirrored, as PyWavelets' mode "symmetric" does.
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, images: Tensor) -> Tensor:
         # The high-pass filter of bior1.3 has two taps other than 0: 1/sqrt(2) and its negative.

@@ -9,7 +9,7 @@ from keras import layers, ops
 from pydantic import Field
 from scipy.fft import dct as _scipy_dct
 
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 _GRAY = np.array([0.299, 0.587, 0.114], "float32")
 
@@ -92,15 +92,7 @@ def dct_matrix(side: int) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class _Float32(layers.Layer):
-    """Base of layers without arguments that compute in float32 under any policy."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
-
-
-@keras.saving.register_keras_serializable("tfdetect")
-class Gray(_Float32):
+class Gray(Float32Layer):
     """Luma: [B, H, W, 3] -> [B, H, W, 1]."""
 
     def call(self, images: Tensor) -> Tensor:
@@ -108,7 +100,7 @@ class Gray(_Float32):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class LogDCT(_Float32):
+class LogDCT(Float32Layer):
     """log(|DCT| + 1e-12) of each channel: [B, H, W, C] -> [B, H, W, C]."""
 
     def call(self, images: Tensor) -> Tensor:
@@ -126,7 +118,7 @@ def _transform(x: Tensor, height: int, width: int, inverse: bool = False) -> Ten
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class Standardize(_Float32):
+class Standardize(Float32Layer):
     """Standardize each element by a mean and a standard deviation that `learn` computes."""
 
     def build(self, shape: Any) -> None:
@@ -157,11 +149,11 @@ class Standardize(_Float32):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class Spectrum(layers.Layer):
+class Spectrum(Float32Layer):
     """See `spectrum`."""
 
     def __init__(self, band: str = "all", **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         if band not in ("all", "low", "mid", "high"):
             raise ValueError(f"band is all, low, mid or high, not {band!r}")
         self.band = band
@@ -197,7 +189,7 @@ def _about_zero(side: int, first: int, end: int) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class FAD(layers.Layer):
+class FAD(Float32Layer):
     """Image in -1..1 [B, H, W, C] -> [B, H, W, 4 C]; see `fad`.
 
     The bands are half open, so that low, middle and high sum to the image.
@@ -208,7 +200,7 @@ class FAD(layers.Layer):
     """
 
     def __init__(self, learnable: bool = True, overlapping: bool = False, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.learnable, self.overlapping = learnable, overlapping
 
     def build(self, shape: Any) -> None:
@@ -245,7 +237,7 @@ class FAD(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class LFS(layers.Layer):
+class LFS(Float32Layer):
     """Gray image in 0..255 [B, H, W, 1] -> [B, h, w, bands]; see `lfs`.
 
     The paper's order: filter, amplitude, sum over the band, logarithm. Public implementations
@@ -262,7 +254,7 @@ class LFS(layers.Layer):
         self, bands: int = 6, window: int = 10, learnable: bool = True,
         mean_of_logs: bool = False, **kwargs: Any,
     ) -> None:  # fmt: skip
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.bands, self.window, self.learnable = bands, window, learnable
         self.mean_of_logs = mean_of_logs
         matrix = dct_matrix(window)

@@ -1,12 +1,11 @@
 """Means and standard deviations of feature maps: what a head on a frozen backbone reads."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import layers, ops
 
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 _EPSILON = 1e-6  # keeps the gradient of a constant map's deviation finite
 
@@ -27,11 +26,8 @@ def stage_statistics(maps: Sequence[Tensor]) -> Tensor:
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class MeanAndDeviation(layers.Layer):
+class MeanAndDeviation(Float32Layer):
     """Feature map [B, h, w, c] -> means and standard deviations over positions [B, 2 c]."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, x: Tensor) -> Tensor:
         mean, variance = ops.moments(x, axes=(1, 2))

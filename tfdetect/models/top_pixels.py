@@ -3,11 +3,11 @@
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from tfdetect.core.run_migration import migrate_layer
 from tfdetect.models.heads import linear
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 
 def top_pixels(
@@ -36,7 +36,7 @@ def top_pixels(
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class TopPixels(layers.Layer):
+class TopPixels(Float32Layer):
     """Mean of the highest logits of a mask: [B, H, W, 1] -> float32 [B, 1].
 
     Args:
@@ -44,7 +44,7 @@ class TopPixels(layers.Layer):
     """
 
     def __init__(self, fraction: float = 0.005, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.fraction = fraction
 
     def call(self, mask: Tensor) -> Tensor:
@@ -62,11 +62,8 @@ class TopPixels(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class JoinKinds(layers.Layer):
+class JoinKinds(Float32Layer):
     """Logits [B, C] from the logit of fake [B, 1] and the logits of its kinds [B, C - 1]."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, inputs: Tensor) -> Tensor:
         fake, kinds = inputs

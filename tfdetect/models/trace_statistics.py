@@ -1,14 +1,12 @@
 """Statistics of noise at native resolution: what upsampling and cameras leave in an image."""
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import layers, ops
 
 from tfdetect.core.errors import UserError
 from tfdetect.models.residual_front_ends import SRM
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 _LAGS = 8  # pixels: correlations of the noise are kept up to this distance
 _BANDS = 24  # of radial frequency
@@ -42,13 +40,8 @@ def trace_statistics(shape: tuple[int, int, int], weights: str) -> keras.Model:
     return keras.Model(inputs, x, name="trace_statistics")
 
 
-class _Float32(layers.Layer):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
-
-
 @keras.saving.register_keras_serializable("tfdetect")
-class ResidualStrength(_Float32):
+class ResidualStrength(Float32Layer):
     """Residuals [B, H, W, c] in -1..1 -> logarithms of their strength and their shape [B, 3 c]."""
 
     def call(self, x: Tensor) -> Tensor:
@@ -60,7 +53,7 @@ class ResidualStrength(_Float32):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class NoiseTraces(_Float32):
+class NoiseTraces(Float32Layer):
     """Images [B, H, W, 3] in 0..255 -> correlations and radial spectra of noise [B, F]."""
 
     def call(self, images: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Makes the pages of single images in a process of its own, since they need TensorFlow."""
 
 import asyncio
-import importlib.util
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
+from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.process_pool import process_pool
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
@@ -30,7 +30,7 @@ class Explainers:
     @property
     def possible(self) -> bool:
         """Whether TensorFlow is installed."""
-        return importlib.util.find_spec("tensorflow") is not None
+        return has_tensorflow()
 
     async def explain(self, run: Run, upload: Upload) -> str:
         """Return the HTML page about an image.

@@ -12,7 +12,7 @@ from tfdetect.models.backbones import Backbone, build_backbone, inflate
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.networks.blocks import norm
 from tfdetect.models.spectral_front_ends import FAD, LFS, Gray
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 
 def f3net(
@@ -190,11 +190,8 @@ keras.saving.get_custom_objects()["tfdetect>CenterdMaxPooling"] = CenteredMaxPoo
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class MapAttention(layers.Layer):
+class MapAttention(Float32Layer):
     """Attention of each channel [B, h, w, C] from queries [B, h, 2 w, C], keys [B, 2 h, w, C]."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, inputs: Tensor) -> Tensor:
         queries, keys = (ops.transpose(x, (0, 3, 1, 2)) for x in inputs)

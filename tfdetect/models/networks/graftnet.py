@@ -9,7 +9,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
 from tfdetect.models.spectral_front_ends import FAD, LFS, Gray
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 _CHANNELS = {2: 24, 4: 32, 8: 32}  # of a stream, by stride
 
@@ -108,14 +108,14 @@ def _block(x: Tensor, width: int, stride: int, name: str) -> Tensor:
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class MapTokens(layers.Layer):
+class MapTokens(Float32Layer):
     """Scaled dot-product attention [B, T, N] -> float32 [B, T, N] without weights.
 
     Heads split the N numbers of a token; queries, keys and values are not projected.
     """
 
     def __init__(self, heads: int = 8, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.heads = heads
 
     def call(self, inputs: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.networks.blocks import conv_norm_relu
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 _TAPS = ("conv1_relu", "pool1_pool", "stack0_block1_out", "stack1_block1_out", "stack2_block1_out")
 
@@ -41,11 +41,8 @@ def gramnet(shape: tuple[int, int, int], weights: str, width: int = 32) -> keras
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class Gram(layers.Layer):
+class Gram(Float32Layer):
     """[B, H, W, C] -> F F^T / (C H W) of the C maps, float32 [B, C, C, 1]."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, x: Tensor) -> Tensor:
         _, height, width, channels = x.shape

@@ -11,7 +11,7 @@ from keras import layers, ops
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
 from tfdetect.models.residual_front_ends import bayar_convolution
-from tfdetect.models.tensors import Tensor
+from tfdetect.models.tensors import Float32Layer, Tensor
 
 # The cells that the search found: channels, stride, dilation, and the three operations.
 SEARCHED = (
@@ -134,7 +134,7 @@ class Differences(keras.initializers.Initializer):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class GlobalAttention(layers.Layer):
+class GlobalAttention(Float32Layer):
     """Average each vector of [B, h, w, C] with the most similar ones, in float32.
 
     Their number is chosen for each image; the published code chooses it for a batch, so that a
@@ -146,7 +146,7 @@ class GlobalAttention(layers.Layer):
     """
 
     def __init__(self, most: int = 15, alike: float = 0.5, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.most, self.alike = most, alike
 
     def call(self, x: Tensor) -> Tensor:
@@ -191,11 +191,8 @@ class Double(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfdetect")
-class Median(layers.Layer):
+class Median(Float32Layer):
     """The median of 3x3 pixels without padding, resized to [B, H, W, 1] by nearest neighbor."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, x: Tensor) -> Tensor:
         height, width = (side - 2 for side in x.shape[1:3])

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from tfdetect.core.caches import cache_dir
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, to_os
-from tfdetect.data.parallel import read_all, read_cache, write_cache
+from tfdetect.data.parallel import ENDED, read_all, read_cache, write_cache
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header
 from tfdetect.imaging.pillow import read_rgb
 
@@ -92,7 +92,7 @@ def inspect_bytes(data: bytes, max_pixels: int) -> Content:
 
 
 def _ended(path: str) -> Content:
-    return _failed("the process that read it ended: it may need too much memory")
+    return _failed(ENDED)
 
 
 def _failed(error: str) -> Content:

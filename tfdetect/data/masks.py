@@ -20,7 +20,7 @@ from tfdetect.core.patterns import PathPattern
 from tfdetect.core.run_info import MaskCoverage, MaskInfo
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import printable, to_os
-from tfdetect.data.parallel import read_all, read_cache, write_cache
+from tfdetect.data.parallel import ENDED, read_all, read_cache, write_cache
 from tfdetect.data.scan_result import IN_MASKS, MASK_FILE
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header
 from tfdetect.imaging.mask_coding import (
@@ -414,7 +414,7 @@ def measure_mask(item: Item, coding: MaskCoding, max_pixels: int) -> tuple:
 
 
 def _ended(item: tuple) -> tuple:
-    return _failed("the process that read it ended: it may need too much memory")
+    return _failed(ENDED)
 
 
 def _failed(error: str) -> tuple:

@@ -20,6 +20,8 @@ from tfdetect.core.process_pool import end_pool, process_pool
 Item = TypeVar("Item")
 Row = TypeVar("Row")
 
+# Why there is nothing known of a file whose reader ended.
+ENDED = "the process that read it ended: it may need too much memory"
 _MIN_FILES = 500  # fewer files are read in this process
 
 # Takes the arguments of `read_all` and returns what it does.

@@ -20,8 +20,8 @@ from tfdetect.core.provenance import command_line
 from tfdetect.core.run import Run
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.parallel import reading_by
-from tfdetect.spark.executor import ENDED, Task
+from tfdetect.data.parallel import ENDED, reading_by
+from tfdetect.spark.executor import Task
 from tfdetect.spark.job import alone, digest, file_stamps, open_job
 from tfdetect.spark.partitions import MAX_ITEMS
 from tfdetect.spark.run_job import run_job

@@ -24,7 +24,6 @@ from tfdetect.core.files import disk_error, replacing
 from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.spark.job import ITEMS, MANIFEST, part_path
 
-ENDED = "the process that read it ended: it may need too much memory"
 _PIECES = 16  # into which the items of a process that ended are divided, to find which one it was
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 

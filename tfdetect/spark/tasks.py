@@ -17,7 +17,8 @@ from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.text import to_os, user_path
-from tfdetect.spark.executor import ENDED, Function
+from tfdetect.data.parallel import ENDED
+from tfdetect.spark.executor import Function
 from tfdetect.spark.job import digest_files
 
 if TYPE_CHECKING:

@@ -86,8 +86,10 @@ def test_warp_is_image_data_generators(monkeypatch):
 
     images = pictures(1, 40, 52)
     angle, shear, down, across, zoom_y, zoom_x = 0.3, 0.2, 2.5, -3.0, 1.15, 0.85
-    values = [tf.constant([v]) for v in (angle, shear, down, across, zoom_y, zoom_x)]
-    ours = geometry.warp(images, (40, 52), *values, mirror=tf.constant([False]))[0].numpy()[0]
+    affine = geometry.Affine(
+        angle=angle, shear=shear, down=down, across=across, zoom_y=zoom_y, zoom_x=zoom_x
+    )
+    ours = geometry.warp(images, (40, 52), affine)[0].numpy()[0]
     # The matrices of keras.preprocessing.image.apply_affine_transform, in (row, column).
     rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = rotate @ [[1, -np.sin(shear)], [0, np.cos(shear)]] @ np.diag([zoom_y, zoom_x])
@@ -101,10 +103,7 @@ def test_warp_is_image_data_generators(monkeypatch):
 
 def test_warp_mirrors():
     images = pictures()
-    none = tf.zeros([6])
-    one = tf.ones([6])
-    mirror = tf.fill([6], True)
-    ours, _ = geometry.warp(images, (30, 30), none, none, none, none, one, one, mirror)
+    ours, _ = geometry.warp(images, (30, 30), geometry.Affine(mirror=True))
     assert np.array_equal(ours, images[:, :, ::-1])
 
 

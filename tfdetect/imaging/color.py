@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfdetect.imaging.draws import uniform
-from tfdetect.imaging.geometry import fold_in, to_uint8, warp
+from tfdetect.imaging.geometry import Affine, fold_in, to_uint8, warp
 from tfdetect.imaging.random_degradations import change_some
 
 
@@ -103,11 +103,11 @@ def rand_augment(
         ) -> tf.Tensor:
             return tf.where(kind == operation, level * scale, 0.0)
 
-        images, masks = warp(
-            images, (height, width), level_of(0, math.pi / 6), level_of(1, 0.3),
-            level_of(2, 0.45 * height), level_of(3, 0.45 * width), tf.ones(count), tf.ones(count),
-            tf.zeros(count, tf.bool), masks,
+        affine = Affine(
+            angle=level_of(0, math.pi / 6), shear=level_of(1, 0.3),
+            down=level_of(2, 0.45 * height), across=level_of(3, 0.45 * width),
         )  # fmt: skip
+        images, masks = warp(images, (height, width), affine, masks)
         for operation, change in enumerate(_TONE_CHANGES, 4):
             images = _change_where(images, kind == operation, level, change)
     return images, masks

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -299,18 +300,12 @@ def random_warp(
     """
     count, height, width, _ = images.shape
     u = tf.unstack(uniform([7, count], seed, -1.0, 1.0, axis=1))
-    return warp(
-        images,
-        size,
-        angle=u[0] * (rotation * math.pi / 180),
-        shear=u[1] * (shear * math.pi / 180),
-        down=u[2] * shift * height,
-        across=u[3] * shift * width,
-        zoom_y=1 + u[4] * zoom,
-        zoom_x=1 + u[5] * zoom,
-        mirror=(u[6] < 0) & flip,
-        masks=masks,
-    )
+    affine = Affine(
+        angle=u[0] * (rotation * math.pi / 180), shear=u[1] * (shear * math.pi / 180),
+        down=u[2] * shift * height, across=u[3] * shift * width,
+        zoom_y=1 + u[4] * zoom, zoom_x=1 + u[5] * zoom, mirror=(u[6] < 0) & flip,
+    )  # fmt: skip
+    return warp(images, size, affine, masks)
 
 
 def random_crop(
@@ -340,30 +335,15 @@ def random_crop(
     area = min_area + u[0] * (1 - min_area)
     stretch = tf.exp((u[1] * 2 - 1) * math.log(max_aspect_ratio))
     tall, wide = tf.minimum(tf.sqrt(area * stretch), 1.0), tf.minimum(tf.sqrt(area / stretch), 1.0)
-    zero = tf.zeros(count)
-    return warp(
-        images, size, zero, zero, (u[2] - 0.5) * (1 - tall) * height,
-        (u[3] - 0.5) * (1 - wide) * width, tall, wide, tf.zeros(count, tf.bool), masks,
-    )  # fmt: skip
+    down, across = (u[2] - 0.5) * (1 - tall) * height, (u[3] - 0.5) * (1 - wide) * width
+    return warp(images, size, Affine(down=down, across=across, zoom_y=tall, zoom_x=wide), masks)
 
 
-def warp(
-    images: tf.Tensor,
-    size: tuple[int, int],
-    angle: tf.Tensor,
-    shear: tf.Tensor,
-    down: tf.Tensor,
-    across: tf.Tensor,
-    zoom_y: tf.Tensor,
-    zoom_x: tf.Tensor,
-    mirror: tf.Tensor,
-    masks: tf.Tensor | None = None,
-) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Warp each image by one affine map, whose parts have ImageDataGenerator's order.
+@dataclass(frozen=True, kw_only=True)
+class Affine:
+    """An affine map of each image of a batch; its parts have ImageDataGenerator's order.
 
-    Args:
-        images: uint8 [B, H, W, 3].
-        size: (height, width) of the result in pixels.
+    Attributes:
         angle: float32 [B], rotation in radians.
         shear: float32 [B], shear angle in radians.
         down: float32 [B], vertical shift in pixels of the input.
@@ -371,22 +351,43 @@ def warp(
         zoom_y: float32 [B], vertical scale; above 1 shows more of the image, smaller.
         zoom_x: float32 [B], horizontal scale.
         mirror: bool [B], whether to flip left to right.
+    """
+
+    angle: tf.Tensor | float = 0.0
+    shear: tf.Tensor | float = 0.0
+    down: tf.Tensor | float = 0.0
+    across: tf.Tensor | float = 0.0
+    zoom_y: tf.Tensor | float = 1.0
+    zoom_x: tf.Tensor | float = 1.0
+    mirror: tf.Tensor | bool = False
+
+
+def warp(
+    images: tf.Tensor, size: tuple[int, int], affine: Affine, masks: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Warp each image by one affine map.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        size: (height, width) of the result in pixels.
+        affine: how.
         masks: uint8 [B, H, W, 1], or None; the nearest pixel is used.
 
     Returns:
         Images uint8 [B, *size, 3] and masks. Outside the image its edge is repeated.
     """
-    _, height, width, _ = images.shape
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    scale_y = zoom_y * (height / size[0])
-    scale_x = zoom_x * tf.where(mirror, -1.0, 1.0) * (width / size[1])
+    count, height, width, _ = images.shape
+    down, across, shear = affine.down, affine.across, affine.shear
+    cos, sin = tf.cos(affine.angle), tf.sin(affine.angle)
+    scale_y = affine.zoom_y * (height / size[0])
+    scale_x = affine.zoom_x * tf.where(affine.mirror, -1.0, 1.0) * (width / size[1])
     # From output to input pixels, about the center: rotation (shift + shear (zoom x)).
     yy, yx = cos * scale_y, -(cos * tf.sin(shear) + sin * tf.cos(shear)) * scale_x
     xy, xx = sin * scale_y, (cos * tf.cos(shear) - sin * tf.sin(shear)) * scale_x
     middle_y, middle_x = (size[0] - 1) / 2, (size[1] - 1) / 2
     y0 = (height - 1) / 2 + cos * down - sin * across - yy * middle_y - yx * middle_x
     x0 = (width - 1) / 2 + sin * down + cos * across - xy * middle_y - xx * middle_x
-    maps = tf.stack([yy, yx, y0, xy, xx, x0])
+    maps = tf.stack([tf.broadcast_to(each, [count]) for each in (yy, yx, y0, xy, xx, x0)])
     nearest = None if masks is None else _nearest(masks, maps, size)
     return _bilinear(images, maps, size), nearest
 

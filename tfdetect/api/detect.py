@@ -417,10 +417,14 @@ class _Job:
     def predict(self, paths: list[str], start: int, progress: bool) -> Table:
         """Return the rows of some images, the first of which is number `start` of the given."""
         return self.predict_files(
-            paths, self.batch_size, progress, self.writer.write if self.writer else None,
-            self.max_pixels, self.given.from_pixels[start : start + len(paths)],
+            paths,
+            batch_size=self.batch_size,
+            progress=progress,
+            on_mask=self.writer.write if self.writer else None,
+            max_pixels=self.max_pixels,
+            from_pixels=self.given.from_pixels[start : start + len(paths)],
             on_stop=self._keep_finished if len(paths) == len(self.given.paths) else None,
-        )  # fmt: skip
+        )
 
     def predict_in_turns(self, folder: Path, at_once: bool, progress: bool) -> Table:
         """Return the rows of images some of which are at addresses.

@@ -717,33 +717,35 @@ def _with_overrides(
     if any(text.startswith("model.backbone=") for text in overrides):
         data["model"]["options"] = {}  # they were another backbone's
     for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UserError(
-                "A setting is KEY=VALUE, for example training.epochs=5. Received: "
-                f"{shortened(text)}."
-            )
-        node: Any = data
-        parts = key.strip().split(".")
-        for depth, name in enumerate(parts):
-            part: str | int = name
-            if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
-                part = int(name)
-            elif not isinstance(node, dict) or (part not in node and not key.startswith(_FREE)):
-                choices = list(node) if isinstance(node, dict) else []
-                raise UserError(
-                    f"{text}: no key {'.'.join(parts[: depth + 1])!r}."
-                    f"{nearest(name, map(str, choices))}"
-                    + (f" Keys there: {', '.join(map(str, choices))}." if choices else "")
-                )
-            if depth == len(parts) - 1:
-                found = parse_yaml(value, f"{text:.80}")
-                node[part] = _number(found) if isinstance(found, str) else found
-            else:
-                node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
+        _set(data, text)
     if any(text.startswith("plugins") for text in overrides) and isinstance(data["plugins"], list):
         data["plugins"] = [plugins.load_plugin(str(source)) for source in data["plugins"]]
     return validate(Experiment, data, ", ".join(overrides))
+
+
+def _set(data: dict[str, Any], text: str) -> None:
+    """Set the value that `KEY=VALUE` names; a part of the key is a key or a position in a list."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(
+            f"A setting is KEY=VALUE, for example training.epochs=5. Received: {shortened(text)}."
+        )
+    node: Any = data
+    parts = key.strip().split(".")
+    for depth, name in enumerate(parts, 1):
+        part: str | int = name
+        if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+            part = int(name)
+        elif not isinstance(node, dict) or (part not in node and not key.startswith(_FREE)):
+            choices = list(node) if isinstance(node, dict) else []
+            raise UserError(
+                f"{text}: no key {'.'.join(parts[:depth])!r}.{nearest(name, map(str, choices))}"
+                + (f" Keys there: {', '.join(map(str, choices))}." if choices else "")
+            )
+        if depth < len(parts):
+            node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
+    found = parse_yaml(value, f"{text:.80}")
+    node[part] = _number(found) if isinstance(found, str) else found
 
 
 def _number(text: str) -> str | float:

@@ -17,6 +17,7 @@ earlier calls.
 """
 
 import argparse
+import inspect
 import json
 import math
 import os
@@ -104,6 +105,7 @@ def batches(args):
 
     if args.worker != "masks":
         return pipeline.ours(args.data, () if args.worker == "plain" else pipeline.POLICY)
+    from tfdetect.core.run_info import View
     from tfdetect.data import sources
     from tfdetect.data.loading import image_dataset
 
@@ -113,7 +115,11 @@ def batches(args):
     paths = [masks.get(Path(image).name, "") for image in images]
     found = sources.Files(paths)
     found = sources.Masks(found) if hasattr(sources, "Masks") else found
-    data = image_dataset(sources.Files(images), (224, 224), "stretch", 16, masks=found)
+    size, policy = (224, 224), "stretch"
+    view = (size, policy)
+    if "view" in inspect.signature(image_dataset).parameters:  # not of older trees
+        view = (View(size=size, policy=policy),)
+    data = image_dataset(sources.Files(images), *view, 16, masks=found)
     return data.repeat()
 
 

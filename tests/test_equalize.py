@@ -103,7 +103,8 @@ def test_the_exported_model_equalizes(tmp_path):
 
 
 def test_training_images_differ_from_pass_to_pass_and_resume_alike():
-    loader = ExampleLoader(size=(32, 32), policy="crop", seed=3, equalizing=Equalize(side=64))
+    view = View(size=(32, 32), policy="crop", equalize=Equalize(side=64))
+    loader = ExampleLoader(view=view, seed=3)
     data = tf.io.encode_png(BLOCKS)
     one, two, again = (loader(tf.constant(n, tf.int64), data)[0].numpy() for n in (0, 1, 0))
     np.testing.assert_array_equal(one, again)

@@ -13,6 +13,7 @@ from tfdetect.auditing.audit_dataset import audit_dataset
 from tfdetect.auditing.audit_report import audit_document, format_audit, write_report
 from tfdetect.auditing.fixes import fix_dataset
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_info import View
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.examples import has_mask
@@ -406,9 +407,8 @@ def test_a_cut_off_region_is_not_lost(tmp_path):
     catalog = catalog_of(root / "dataset.yaml")
     fakes = catalog.table.filter(catalog.table["label"].to_numpy() > 0)
     numbers = [int(path[5:-4]) for path in fakes["path"].to_pylist()]
-    _, _, masks = load_images(
-        image_source(catalog, fakes), (8, 8), "crop", mask_source(catalog, fakes)
-    )
+    view = View(size=(8, 8), policy="crop")
+    _, _, masks = load_images(image_source(catalog, fakes), view, mask_source(catalog, fakes))
     for number, mask in zip(numbers, masks):
         assert (mask == (0 if number % 2 else UNKNOWN)).all()
 

@@ -11,14 +11,16 @@ from conftest import write_images
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Curriculum, Data
 from tfdetect.core.load_spec import load_spec
+from tfdetect.core.run_info import View
 from tfdetect.data.catalog import build_catalog
-from tfdetect.data.loading import image_dataset, load_image
+from tfdetect.data.loading import image_dataset
 from tfdetect.data.sampling import StratifiedOrder
 from tfdetect.data.sources import Files
 from tfdetect.data.strata import CONSTANT, Replay, find_strata
 from tfdetect.data.training_stream import stream_of, training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.imaging.draws import Part
+from tfdetect.imaging.read import decode_any
 
 
 def stream(root, batch_size=8, seed=1, **data):
@@ -135,9 +137,8 @@ def test_validation_counts_each_image_once(folder_dataset):
 def test_broken_files_are_left_out_of_predictions(folder_dataset):
     paths = sorted(str(p) for p in (folder_dataset / "test").rglob("*.png"))
     Path(paths[5]).write_bytes(b"broken")
-    indices = np.concatenate(
-        [i.numpy() for i, _ in image_dataset(Files(paths), (24, 24), "stretch", 7)]
-    )
+    view = View(size=(24, 24), policy="stretch")
+    indices = np.concatenate([i.numpy() for i, _ in image_dataset(Files(paths), view, 7)])
     assert indices.tolist() == [i for i in range(32) if i != 5]
 
 
@@ -149,7 +150,7 @@ def test_windows_lie_elsewhere_each_pass_and_repeat_by_seed(folder_dataset):
     )
     assert np.array_equal(one, again) and not np.array_equal(one, other)
     paths = (folder_dataset / "train").rglob("*.png")
-    whole = [load_image(tf.io.read_file(str(path)), None, "stretch").numpy() for path in paths]
+    whole = [decode_any(tf.io.read_file(str(path))).numpy() for path in paths]
     places = set()
     for picture in one:
         found = [(y, x) for image in whole for y in range(9) for x in range(9)

@@ -12,12 +12,15 @@ from PIL import Image
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Data
-from tfdetect.data.loading import load_image, load_images
+from tfdetect.core.run_info import View
+from tfdetect.data.loading import load_images
 from tfdetect.data.plan import evaluation_data, find_data, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies, ShardWriter
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.data.training_stream import training_data
+from tfdetect.imaging.geometry import resize
+from tfdetect.imaging.read import decode_any
 from tfdetect.prepare import main as prepare_main
 
 pytestmark = pytest.mark.filterwarnings(  # tensorflow-datasets' own
@@ -102,8 +105,11 @@ def test_tensorflow_datasets_reads_them(masked, tmp_path):
     assert seen == set(by_path)
 
 
+SMALL_VIEW = View(size=(24, 24), policy="stretch")
+
+
 def decoded(path):
-    return load_image(tf.io.read_file(str(path)), None, "stretch").numpy()
+    return decode_any(tf.io.read_file(str(path))).numpy()
 
 
 def test_our_reader_sees_what_files_show(masked, tmp_path):
@@ -113,16 +119,16 @@ def test_our_reader_sees_what_files_show(masked, tmp_path):
     rows = {row["path"]: row for row in files.table.to_pylist()}
     for split in ("train", "validation", "test"):
         table = prepared.split(split)
-        kept, images, _ = load_images(image_source(prepared, table), (24, 24), "stretch")
+        kept, images, _ = load_images(image_source(prepared, table), SMALL_VIEW)
         assert kept.tolist() == list(range(table.num_rows))
         for row, image in zip(table.to_pylist(), images):
             assert {k: row[k] for k in rows[row["path"]]} == rows[row["path"]]
-            whole = tf.io.read_file(str(masked / row["path"]))
-            assert np.array_equal(image, load_image(whole, (24, 24), "stretch"))
+            whole = decoded(masked / row["path"])
+            assert np.array_equal(image, resize(tf.constant(whole), (24, 24), "stretch"))
         with_mask = table.filter(table["mask"].is_valid())
         source = mask_source(prepared, with_mask)
         images = image_source(prepared, with_mask)
-        _, _, masks = load_images(images, (32, 32), "stretch", source)
+        _, _, masks = load_images(images, View(size=(32, 32), policy="stretch"), source)
         for place, (path, mask) in enumerate(zip(with_mask["mask"].to_pylist(), masks)):
             assert np.array_equal(mask[..., 0] * 255, np.asarray(Image.open(masked / path)))
             stored = Image.open(io.BytesIO(source.source.read(place)))
@@ -248,7 +254,7 @@ def test_what_tensorflow_cannot_decode_is_left_out_and_named(folder_dataset, tmp
     assert "fake/007.png,damaged: " in (done.folder / "skipped.csv").read_text()
     found = catalog_of(done.folder)
     assert found.table.num_rows == 151 and found.skipped.num_rows == 1
-    kept, _, _ = load_images(image_source(found, found.split("train")), (24, 24), "stretch")
+    kept, _, _ = load_images(image_source(found, found.split("train")), SMALL_VIEW)
     assert len(kept) == found.split("train").num_rows
 
 
@@ -261,8 +267,8 @@ def test_copies(masked, tmp_path, encode, kind):
         with Image.open(io.BytesIO(source.read(place))) as image:
             assert image.format == kind == row["format"]
             assert image.size == (20, 16) == (row["width"], row["height"])
-            whole = tf.io.read_file(str(masked / row["path"]))
-            meant = load_image(whole, (16, 20), "stretch").numpy()
+            whole = tf.constant(decoded(masked / row["path"]))
+            meant = resize(whole, (16, 20), "stretch").numpy()
             distance = np.abs(np.asarray(image, int) - meant).mean()
             assert distance == 0 if encode == "keep" else distance < 12
 
@@ -308,8 +314,8 @@ def test_the_background_is_removed(tmp_path):
     assert whole.table["path"].equals(cut.table["path"]) and whole.table.num_rows == 18
     skipped = (tmp_path / "gray/faces/1.0.0/skipped.csv").read_text()
     assert skipped.count("no foreground: 009.jpg: no segmentation of it") == 2
-    size = (32, 32)
-    images = [load_images(image_source(c, c.table), size, "crop")[1] for c in (whole, cut)]
+    view = View(size=(32, 32), policy="crop")
+    images = [load_images(image_source(c, c.table), view)[1] for c in (whole, cut)]
     inside = number > 0
     assert np.array_equal(images[0][:, inside], images[1][:, inside])
     assert (images[1][:, ~inside] == 128).all() and not (images[0][:, ~inside] == 128).all()

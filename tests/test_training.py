@@ -23,9 +23,10 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment
 from tfdetect.core.run import find_unfinished, open_run
 from tfdetect.core.run_writer import RunWriter
-from tfdetect.data.loading import load_image
 from tfdetect.data.plan import find_data, load_plan, make_plan
 from tfdetect.evaluation.predictions import predict_files
+from tfdetect.imaging.geometry import resize
+from tfdetect.imaging.read import decode_any
 from tfdetect.models.saving import load_detector, save_detector
 from tfdetect.train_run import TrainingJob, _begin
 from tfdetect.training.devices import configure_devices
@@ -510,7 +511,7 @@ def test_half_precision_trains_but_is_not_shipped(folder_dataset, tmp_path):
     assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
     paths = sorted(map(str, folder_dataset.glob("test/*/*.png")))
     together = predict_files(run, model, paths)["p_fake"].to_numpy()
-    images = [load_image(tf.io.read_file(path), (24, 24), "crop") for path in paths]
+    images = [resize(decode_any(tf.io.read_file(path)), (24, 24), "crop") for path in paths]
     alone = [float(tf.sigmoid(model(tf.cast(i[None], tf.float32))["label"])[0, 0]) for i in images]
     np.testing.assert_allclose(together, alone, atol=1e-5)
 

@@ -22,12 +22,13 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import open_run
 from tfdetect.data.image_files import find_images
-from tfdetect.data.loading import load_image
 from tfdetect.evaluation import run_report
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import PredictionColumns
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
 from tfdetect.evaluation.run_description import facts
+from tfdetect.imaging.geometry import resize
+from tfdetect.imaging.read import decode_any
 from tfdetect.models.exports import answers
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector
@@ -43,7 +44,7 @@ def test_predict_is_the_keras_model(shared_run):
     run, root = shared_run
     paths = files_of(root)
     model = keras.saving.load_model(run.model_path, compile=False)
-    images = tf.stack([load_image(tf.io.read_file(p), (24, 24), "stretch") for p in paths])
+    images = tf.stack([resize(decode_any(tf.io.read_file(p)), (24, 24), "stretch") for p in paths])
     expected = tf.sigmoid(model(tf.cast(images, tf.float32), training=False)["label"])[:, 0]
     table = predict_files(run, model, paths, batch_size=5, progress=False)
     np.testing.assert_allclose(table["p_fake"].to_numpy(), expected, atol=1e-5)

@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from tfdetect.core.experiment import Equalize, cuts_windows
+from tfdetect.core.experiment import cuts_windows
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Masks, Records
@@ -29,29 +29,6 @@ EQUALIZE_DRAWS = 2**31 - 3
 
 # Changes a decoded image, uint8 [H, W, 3], given its number, int64.
 Change = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
-def load_image(
-    data: tf.Tensor,
-    size: tuple[int, int] | None,
-    policy: str,
-    equalizing: Equalize | None = None,
-    max_pixels: int = MAX_PIXELS,
-) -> tf.Tensor:
-    """Decode and resize an encoded image.
-
-    Args:
-        data: scalar string, the encoded image.
-        size: (height, width) in pixels; None keeps the image's own.
-        policy: how to resize; see `geometry.resize`.
-        equalizing: how the image is cropped and encoded before.
-        max_pixels: images with more pixels are refused before they are decoded.
-
-    Returns:
-        uint8 [*size, 3], or [H, W, 3] without a size.
-    """
-    image = equalize_images(decode_any(data, max_pixels), equalizing)
-    return image if size is None else resize(image, size, policy)
 
 
 def fit_mask(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -134,17 +111,14 @@ class ExampleLoader:
     """Decodes one training image, and its mask, at the size that augmentation takes.
 
     Attributes:
-        size: (height, width) in pixels.
-        policy: how to resize; see `geometry.resize`. A window policy cuts at a random position.
+        view: size and policy, which cuts windows at random positions, and how the image is cropped
+            and encoded before, which is not for images with masks.
         seed: integer that determines the positions of windows and crops, and JPEG qualities.
-        equalizing: how an image is cropped and encoded before; not for images with masks.
         max_pixels: images with more pixels are refused before they are decoded.
     """
 
-    size: tuple[int, int]
-    policy: str
+    view: View
     seed: int
-    equalizing: Equalize | None = None
     max_pixels: int = MAX_PIXELS
 
     def __call__(
@@ -161,48 +135,43 @@ class ExampleLoader:
             Image uint8 [*size, 3], followed by the mask uint8 [*size, 1] of `view_mask` if one
             was given.
         """
+        size, policy = self.view.size, self.view.policy
         image, corner = decode_any(data, self.max_pixels), None
-        if self.equalizing is not None:
+        if self.view.equalize is not None:
             seed = fold_in([self.seed, EQUALIZE_DRAWS], position)
-            image = equalize_randomly(image, self.equalizing, seed)
-        if cuts_windows(self.policy):
+            image = equalize_randomly(image, self.view.equalize, seed)
+        if cuts_windows(policy):
             corner = tf.random.stateless_uniform([2], fold_in([self.seed, WINDOW_DRAWS], position))
-            view = window(image, self.size, self.policy, corner)
+            seen = window(image, size, policy, corner)
         else:
-            view = resize(image, self.size, self.policy)
+            seen = resize(image, size, policy)
         if mask is None:
-            return (view,)
-        return view, view_mask(mask, image, self.size, self.policy, corner)
+            return (seen,)
+        return seen, view_mask(mask, image, size, policy, corner)
 
 
 def image_dataset(
-    source: Files | Records,
-    size: tuple[int, int],
-    policy: str,
-    batch_size: int,
-    masks: Masks | None = None,
-    equalizing: Equalize | None = None,
+    source: Files | Records, view: View, batch_size: int, masks: Masks | None = None
 ) -> tf.data.Dataset:
     """Return batches of images in order; an image that cannot be read is left out.
 
     Args:
         source: the encoded images.
-        size: (height, width) in pixels.
-        policy: how to resize; see `geometry.resize`.
+        view: what is seen of an image, one crop; with masks images are not equalized.
         batch_size: number of images in a batch; the last one may be smaller.
         masks: the masks, in the same order; None if they are not wanted.
-        equalizing: how images are cropped and encoded before; not with masks.
 
     Returns:
         Batches of (index into `source` int64 [b], image uint8 [b, *size, 3]), followed by the
         mask uint8 [b, *size, 1] of `view_mask` if wanted.
     """
+    size, policy = view.size, view.policy
 
     @traced_as_written
     def read(index: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        if masks is None:
-            return index, load_image(source.load(item), size, policy, equalizing, source.max_pixels)
         image = decode_any(source.load(item), source.max_pixels)
+        if masks is None:
+            return index, resize(equalize_images(image, view.equalize), size, policy)
         mask = view_mask(masks.load(index, item), image, size, policy)
         return index, resize(image, size, policy), mask
 
@@ -278,11 +247,7 @@ def native_images(
 
 
 def load_images(
-    source: Files | Records,
-    size: tuple[int, int],
-    policy: str,
-    masks: Masks | None = None,
-    equalizing: Equalize | None = None,
+    source: Files | Records, view: View, masks: Masks | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Decode images into memory; arguments as for `image_dataset`.
 
@@ -291,9 +256,9 @@ def load_images(
         [n, *size, 1] or None.
     """
     channels = (3,) if masks is None else (3, 1)
-    arrays = [np.empty((len(source), *size, c), np.uint8) for c in channels]
+    arrays = [np.empty((len(source), *view.size, c), np.uint8) for c in channels]
     kept: list[int] = []
-    for indices, *batches in image_dataset(source, size, policy, 256, masks, equalizing):
+    for indices, *batches in image_dataset(source, view, 256, masks):
         for array, batch in zip(arrays, batches):
             array[len(kept) : len(kept) + len(batch)] = batch.numpy()
         kept.extend(indices.numpy())

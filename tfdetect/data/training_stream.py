@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Augmentation, Curriculum, Data, cuts_windows
+from tfdetect.core.run_info import View
 from tfdetect.data.augmentation import (
     augment,
     changes_each_image_alone,
@@ -113,10 +114,10 @@ def stream_of(
             the curriculum names what is not among the images.
     """
     check_policy(data.augment, data.image_size, examples.masks is not None)
-    size = _load_size(examples, data)
+    view = View.of(data).model_copy(update={"size": _load_size(examples, data)})
     decoded, unreadable = None, dict[str, str]()
-    if _is_cached(examples, data, size):
-        examples, decoded, unreadable = _into_memory(examples, data, size)
+    if _is_cached(examples, data, view):
+        examples, decoded, unreadable = _into_memory(examples, view)
     if len(examples) < batch_size:
         raise UserError(
             f"The train split has {len(examples)} readable images, fewer than one batch of "
@@ -128,10 +129,7 @@ def stream_of(
         examples=examples,
         sampler=Sampler.of(strata, batch_size=batch_size, seed=seed),
         count=strata.images_per_pass,
-        load=ExampleLoader(
-            size=size, policy=data.resize, seed=seed, equalizing=data.equalize,
-            max_pixels=examples.images.max_pixels,
-        ),
+        load=ExampleLoader(view=view, seed=seed, max_pixels=examples.images.max_pixels),
         finish=BatchFinisher.of(
             examples, policy=data.augment, size=data.image_size, classes=classes, seed=seed,
             weigh_classes=data.balance == "weight",
@@ -155,7 +153,7 @@ def _load_size(examples: Examples, data: Data) -> tuple[int, int]:
     return own if enlarges else wanted
 
 
-def _is_cached(examples: Examples, data: Data, size: tuple[int, int]) -> bool:
+def _is_cached(examples: Examples, data: Data, view: View) -> bool:
     """Return whether the decoded images are held in memory."""
     if data.equalize is not None:
         return False  # each pass crops and encodes anew
@@ -163,11 +161,11 @@ def _is_cached(examples: Examples, data: Data, size: tuple[int, int]) -> bool:
         return False  # each pass cuts other windows
     if data.cache != "auto":
         return data.cache == "memory"
-    return fits_in_memory(len(examples), size, examples.channels)
+    return fits_in_memory(len(examples), view.size, examples.channels)
 
 
 def _into_memory(
-    examples: Examples, data: Data, size: tuple[int, int]
+    examples: Examples, view: View
 ) -> tuple[Examples, tuple[tf.Tensor, ...], dict[str, str]]:
     """Decode all images, and their masks.
 
@@ -175,7 +173,7 @@ def _into_memory(
         The examples that can be read; their images and masks, see `TrainingStream`; the names of
         the others, each with the reason.
     """
-    kept, images, masks = load_images(examples.images, size, data.resize, examples.masks)
+    kept, images, masks = load_images(examples.images, view, examples.masks)
     missing = np.setdiff1d(np.arange(len(examples)), kept)
     decoded = tuple(tf.constant(x) for x in (images, masks) if x is not None)
     return examples.describe(kept), decoded, examples.find_unreadable(missing)
@@ -327,7 +325,7 @@ class TrainingStream:
     @property
     def load_size(self) -> tuple[int, int]:
         """(height, width) in pixels at which images are loaded."""
-        return self._load.size
+        return self._load.view.size
 
     @property
     def skipped_count(self) -> int:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfdetect.core.cluster import Cluster
 from tfdetect.core.experiment import Data
+from tfdetect.core.run_info import View
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.examples import examples_of
 from tfdetect.data.loading import (
@@ -57,9 +58,7 @@ def validation_data(
         count = math.ceil(largest / batch_size)  # batches of every worker
         table = table.take(np.arange(cluster.task, table.num_rows, len(cluster)))
     examples = examples_of(catalog, table, with_masks=with_masks)
-    images = image_dataset(
-        examples.images, data.image_size, data.resize, batch_size, examples.masks, data.equalize
-    )
+    images = image_dataset(examples.images, View.of(data), batch_size, examples.masks)
     labels = tf.constant(examples.labels.astype(np.int64))
     has_mask = tf.constant(examples.has_mask) if with_masks else None
 
@@ -110,9 +109,6 @@ def unaugmented_images(
     if table.num_rows > max_images:
         rows = np.linspace(0, table.num_rows - 1, max_images).astype(np.int64)
         table = table.take(rows)
-    source = image_source(catalog, table)
-    images = image_dataset(
-        source, data.image_size, data.resize, batch_size, equalizing=data.equalize
-    )
+    images = image_dataset(image_source(catalog, table), View.of(data), batch_size)
     to_floats = traced_as_written(lambda _, x: tf.cast(x, tf.float32))
     return without_autotuning(images.map(to_floats, WORKERS).prefetch(PREFETCH))

@@ -28,6 +28,7 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int) -
     import numpy as np
     import tensorflow as tf
 
+    from tfdetect.core.run_info import View
     from tfdetect.data.augmentation import augment, check_policy
     from tfdetect.data.loading import load_images
     from tfdetect.data.sources import image_source, mask_source
@@ -38,9 +39,7 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int) -
     chosen = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
     table = table.take(np.sort(chosen))
     source = mask_source(catalog, table) if table["mask"].null_count < len(table) else None
-    kept, images, masks = load_images(
-        image_source(catalog, table), data.image_size, data.resize, source, data.equalize
-    )
+    kept, images, masks = load_images(image_source(catalog, table), View.of(data), source)
     if not len(kept):
         raise UserError(f"None of the {len(table)} images of {catalog.name} can be read.")
     if masks is not None:

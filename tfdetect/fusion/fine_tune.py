@@ -15,6 +15,7 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation.calibration import log_loss, logit
+from tfdetect.fusion.fused_run import FusedDetector
 from tfdetect.fusion.fusions import FusionSettings
 from tfdetect.fusion.scores import balanced_weights
 from tfdetect.imaging.graph import traced_as_written
@@ -23,9 +24,7 @@ from tfdetect.training.losses import losses_of
 
 
 def fine_tune(
-    detector: keras.Model,
-    views: Sequence[View],
-    classes: int,
+    fused: FusedDetector,
     catalog: Catalog,
     settings: FusionSettings,
     log: console.Log = console.log,
@@ -36,18 +35,16 @@ def fine_tune(
     validation log-loss is kept, which may be the one before the first epoch.
 
     Args:
-        detector: a fused detector without masks; its weights change.
-        views: what it needs of an image.
-        classes: their number.
+        fused: a detector without masks; the weights of its model change.
         catalog: the dataset.
         settings: epochs, learning rate and batch size.
         log: called with each message.
     """
-    epochs, batch_size = settings.epochs, settings.batch_size
+    detector, views, batch_size = fused.model, fused.members.views, settings.batch_size
     for layer in detector._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-    losses, _ = losses_of(Training(), classes, ["label"])
+    losses, _ = losses_of(Training(), len(fused.members.class_names), ["label"])
     detector.compile(keras.optimizers.AdamW(settings.learning_rate), losses)
     rows = catalog.split("train")
     weights = tf.constant(_weights(rows), tf.float32)
@@ -58,7 +55,7 @@ def fine_tune(
     best = _validation_loss(detector, views, catalog, batch_size)
     best_weights = detector.get_weights()
     log(f"before fine-tuning: validation log-loss {best:.4f}")
-    for epoch in range(epochs):
+    for epoch in range(settings.epochs):
         order = rng.permutation(rows.num_rows)
         row_numbers = tf.constant(order)
 
@@ -74,7 +71,7 @@ def fine_tune(
         stream = view_dataset(image_source(catalog, rows.take(order)), views, batch_size)
         detector.fit(stream.map(batch), epochs=1, shuffle=False, verbose=0)
         loss = _validation_loss(detector, views, catalog, batch_size)
-        log(f"fine-tuning, epoch {epoch + 1} of {epochs}: validation log-loss {loss:.4f}")
+        log(f"fine-tuning, epoch {epoch + 1} of {settings.epochs}: validation log-loss {loss:.4f}")
         if loss < best:
             best, best_weights = loss, detector.get_weights()
     detector.set_weights(best_weights)

@@ -42,6 +42,7 @@ def fuse(
     Returns:
         The run; the comparison is its fusion.json and fusion.html.
     """
+    # 1. Score the images with all members; fit fusions of the scores, and compare them.
     chosen = settings.fusion
     network = FusionNetwork(members, settings.masks)
     scores = score_members(network, members, catalog, ("validation", "test"), settings.batch_size)
@@ -55,10 +56,14 @@ def fuse(
             "optimistic."
         )
     values = measure_comparison(comparison)
+
+    # 2. Build the fused detector.
     fused = _build(members, network, fusions[chosen], path.name, settings.masks)
-    kept = fused.members
     if settings.epochs:
-        fine_tune(fused.model, kept.views, len(kept.class_names), catalog, settings, log)
+        fine_tune(fused, catalog, settings, log)
+
+    # 3. Write the run and the comparison.
+    kept = fused.members
     values["dataset"] = spec.name
     values["inference_cost"] = measure_inference_cost(
         members, network.parameters, fused.model, kept.views

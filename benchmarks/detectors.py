@@ -154,8 +154,7 @@ def subsampled(args, name: str, folder: str, every: int = 1, whole: tuple[str, .
     if (target / "manifest.csv").is_file():
         return target / "manifest.csv"
     is_shipped = name in shipped_names("data_specs")
-    plan = make_plan(name if is_shipped else folder,
-                              data_dir=Path(folder) if is_shipped else None)  # fmt: skip
+    plan = make_plan(name if is_shipped else folder, data_dir=Path(folder) if is_shipped else None)
     catalog = find_data(plan, progress=False)
     target.mkdir(exist_ok=True)
     kinds, rows = {}, []

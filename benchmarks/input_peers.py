@@ -176,9 +176,8 @@ def grain_worker(name, task, side, folder):
             x0 = middle - a * middle - b * middle + shift[0]
             y0 = middle - c * middle - d * middle + shift[1]
             image = image.transform(
-                image.size, Image.Transform.AFFINE, (a, b, x0, c, d, y0),
-                Image.Resampling.BILINEAR,
-            )  # fmt: skip
+                image.size, Image.Transform.AFFINE, (a, b, x0, c, d, y0), Image.Resampling.BILINEAR
+            )
         return np.asarray(image, np.float32), int(Path(path).parent.name == "fake")
 
     paths = sorted(map(str, folder.rglob("*.jpg")))

@@ -20,8 +20,7 @@ def parser() -> cli.Parser:
              "after 'tfdetect evaluate RUN --dataset path/to/photos' of both"),
         ],
     )  # fmt: skip
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN",
-                   help="folders of two or more runs")  # fmt: skip
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of two or more runs")
     cli.add_split(p, "test")
     p.add_argument("--dataset", metavar="NAME", help="compare evaluations on another dataset: the "
                    "name of a folder below evaluations/ in each run (default: the runs' own "

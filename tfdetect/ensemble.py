@@ -35,8 +35,7 @@ def parser() -> cli.Parser:
              "--fusion dense", "a dense unit on two trained runs"),
         ],
     )  # fmt: skip
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN",
-                   help="folders of two or more runs")  # fmt: skip
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of two or more runs")
     how = p.add_argument_group("fusion")
     how.add_argument("--fusion", default="stacked", choices=list(FUSIONS), metavar="NAME",
                      help=f"{fusions} (default: stacked)")  # fmt: skip

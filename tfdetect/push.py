@@ -18,7 +18,7 @@ def parser() -> cli.Parser:
             ("tfdetect push saved_models/my_run hf://user/my-run", "to Hugging Face"),
             ("tfdetect push saved_models/my_run kaggle://user/my-run/keras/base", "to Kaggle"),
         ],
-    )  # fmt: skip
+    )
     p.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     p.add_argument("target", metavar="ADDRESS", help="hf://USER/REPOSITORY[@BRANCH] or "
                    "kaggle://USER/MODEL/FRAMEWORK/VARIATION")  # fmt: skip

@@ -29,8 +29,7 @@ def parser() -> cli.Parser:
              "DCT or DFT?"),
         ],
     )  # fmt: skip
-    p.add_argument("study", choices=STUDIES, metavar="STUDY",
-                   help=f"one of {', '.join(STUDIES)}")  # fmt: skip
+    p.add_argument("study", choices=STUDIES, metavar="STUDY", help=f"one of {', '.join(STUDIES)}")
     cli.add_dataset(p.add_argument_group("dataset"), "Images to train and test on (default: those "
                     "of the experiment)")  # fmt: skip
     cli.add_experiment(p.add_argument_group("experiment"))

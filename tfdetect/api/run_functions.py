@@ -212,9 +212,7 @@ def measure_robustness(
         splits = splits_to_evaluate(run, catalog)
         split = next((s for s in reversed(splits) if catalog.split(s).num_rows), splits[-1])
     with _writing(run, target, progress) as (staged, folder):
-        values = degrade(
-            staged, catalog, split, wanted, folder, batch_size, log, chosen
-        )  # fmt: skip
+        values = degrade(staged, catalog, split, wanted, folder, batch_size, log, chosen)
     return Results(run, values, target, target / f"{file_name(values)}.html")
 
 

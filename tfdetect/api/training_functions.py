@@ -374,9 +374,7 @@ def ensemble(
 
     from tfdetect.fusion.fusion_data import find_fusion_data
 
-    spec, catalog = find_fusion_data(
-        members, text_of(dataset), path_of(data_dir), authentic, log
-    )  # fmt: skip
+    spec, catalog = find_fusion_data(members, text_of(dataset), path_of(data_dir), authentic, log)
     log(f"{fusion} fusion of {', '.join(members.names)} on {spec.name}")
     import_tensorflow()
     from tfdetect.fusion.fuse import fuse

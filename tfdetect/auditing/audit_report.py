@@ -174,7 +174,7 @@ def _shortcuts(audit: Audit, folder: Path) -> Markup:
             "the task: whether fakes are bluer is a property of this dataset.",
             small=True,
         ),
-    )  # fmt: skip
+    )
 
 
 def _shortcut_rows(audit: Audit) -> list[list[str]]:
@@ -266,7 +266,7 @@ def _spectra(audit: Audit, folder: Path) -> Markup:
             "one class has them, it is easy to recognize."
         ),
         html.figures([picture], "wide"),
-    )  # fmt: skip
+    )
 
 
 def _duplicate_table(audit: Audit) -> pa.Table:
@@ -309,9 +309,7 @@ def _spectra_figure(spectra: dict[str, tuple[np.ndarray, int]], authentic: str) 
     """Draw the spectra, and below each its difference from that of the authentic images."""
     columns = max(1, len(spectra))
     compare = authentic in spectra and columns > 1
-    figure = Figure(
-        figsize=(1.9 * columns + 1, 4.4 if compare else 2.4), layout="constrained"
-    )  # fmt: skip
+    figure = Figure(figsize=(1.9 * columns + 1, 4.4 if compare else 2.4), layout="constrained")
     axes = figure.subplots(1 + compare, columns, squeeze=False)
     values = [spectrum for spectrum, _ in spectra.values()] or [np.zeros((2, 2))]
     low, high = np.percentile(values, [1, 99.8])

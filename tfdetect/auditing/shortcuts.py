@@ -212,9 +212,9 @@ def tree_accuracy(
             max_depth=TREE_DEPTH, min_samples_leaf=min_leaf, class_weight="balanced", random_state=0
         )
         predicted[test] = tree.fit(matrix[train], labels[train]).predict(matrix[test])
-    mean = mean_of_fractions([
-        proportion(predicted[labels == label] == label) for label in range(classes)
-    ])  # fmt: skip
+    mean = mean_of_fractions(
+        [proportion(predicted[labels == label] == label) for label in range(classes)]
+    )
     assert mean["value"] is not None and mean["low"] is not None  # classes have 10 images or more
     return mean["value"], mean["low"]
 

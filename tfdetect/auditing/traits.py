@@ -109,8 +109,7 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
         todo = todo.take(pa.array(np.sort(first)))
         paths = catalog.files(todo)
         read = partial(_read_file, max_pixels=catalog.max_pixels)
-        found = read_all(read, paths, _FILE_SCHEMA, "reading image traits", progress,
-                         _unread)  # fmt: skip
+        found = read_all(read, paths, _FILE_SCHEMA, "reading image traits", progress, _unread)
         found = pa.table([todo["hash"], *found.columns], ["hash", *_FILE_SCHEMA.names])
         known = pa.concat_tables([known, found]).combine_chunks()
         known = known.filter(pc.is_in(known["hash"], table["hash"].combine_chunks()))

@@ -245,7 +245,7 @@ def _figure(document: dict[str, Any], run: dict[str, Any]) -> Figure:
         known = [i for i, value in enumerate(found) if value and value["value"] is not None]
         values, lows, highs = (
             np.array([numbers(found[i])[k] for i in known], float) for k in range(3)
-        )  # fmt: skip
+        )
         errors = np.nan_to_num(np.abs([values - lows, highs - values])) if known else None
         axes.errorbar(values, at[known] + shift, xerr=errors, fmt=marker, color=color,
                       markersize=5, capsize=2, label=PROTOCOL_NAMES[protocol])  # fmt: skip

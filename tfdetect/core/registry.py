@@ -232,9 +232,7 @@ def _standardization(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[st
 
 
 _IMAGENET = _standardization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CLIP = _standardization(
-    (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-)  # fmt: skip
+_CLIP = _standardization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def _application(network: str, min_size: int = 32, **scaling: Any) -> BackboneEntry:
@@ -290,9 +288,7 @@ def _lite(variant: int, width: float, depth: float) -> BackboneEntry:
     return BackboneEntry(target, arguments, 32, **_IMAGENET)
 
 
-_VIT_B = {
-    "patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072,
-}  # fmt: skip
+_VIT_B = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
 _MODELS, _NETWORKS = "tfdetect.models", "tfdetect.models.networks"
 BACKBONES = Registry(
     "backbone",

@@ -47,9 +47,8 @@ def describe_data(spec: DatasetSpec, catalog: Catalog) -> list[str]:
         catalog: its files.
     """
     lines = [
-        f"Data in {', '.join(map(str, catalog.roots.values()))}: "
-        + describe_counts(spec, catalog)
-    ]  # fmt: skip
+        f"Data in {', '.join(map(str, catalog.roots.values()))}: " + describe_counts(spec, catalog)
+    ]
     if spec.pattern and spec.authentic_by != "spec":  # no spec describes the layout
         lines.append(f"{spec.title}.")
     if not spec.pretraining:

@@ -208,6 +208,6 @@ def _matches(names: list[str], parts: list[str]) -> bool:
         return not names
     if parts[0] == "**":
         return any(_matches(names[start:], parts[1:]) for start in range(len(names) + 1))
-    return bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _matches(
-        names[1:], parts[1:]
-    )  # fmt: skip
+    return (
+        bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _matches(names[1:], parts[1:])
+    )

@@ -232,9 +232,8 @@ class _Layout:
         if any(reasons):
             left = [n for n, reason in enumerate(reasons) if reason is not None]
             collected.add_left_out(
-                [paths[n] for n in left],
-                [errors[n] or reasons[n] or "" for n in left],
-            )  # fmt: skip
+                [paths[n] for n in left], [errors[n] or reasons[n] or "" for n in left]
+            )
             keep = [n for n, reason in enumerate(reasons) if reason is None]
             if not keep:
                 return

@@ -197,7 +197,7 @@ def predict_rows(
     source = image_source(catalog, rows)
     return predict_source(
         run, detector, source, batch_size, progress, truth, own_validation=own_validation
-    )  # fmt: skip
+    )
 
 
 def _write(

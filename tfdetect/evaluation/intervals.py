@@ -294,9 +294,7 @@ def _of_fractions(
     overlap = of_count(hits, int((called_fake | fake).sum()))
     f1 = {k: None if v is None else round(2 * v / (1 + v), 6) for k, v in overlap.items()}
     precision = of_count(hits, calls) if calls else interval(0.0)
-    return found | {
-        "accuracy": proportion(called_fake == fake), "precision": precision, "f1": f1
-    }  # fmt: skip
+    return found | {"accuracy": proportion(called_fake == fake), "precision": precision, "f1": f1}
 
 
 def _calibration_error(

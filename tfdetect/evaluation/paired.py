@@ -144,9 +144,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return found.tolist()
 
 
-def compare(
-    runs: dict[str, Run], split: str, dataset: str | None, metrics: Sequence[str]
-) -> dict:  # fmt: skip
+def compare(runs: dict[str, Run], split: str, dataset: str | None, metrics: Sequence[str]) -> dict:
     """Compare the predictions of runs on the images that all of them were evaluated on.
 
     Args:

@@ -326,9 +326,7 @@ def warnings_of(result: dict[str, Any]) -> list[str]:
 
 def _constant_verdicts(result: dict[str, Any]) -> list[str]:
     """Return a warning for each part in which every verdict is the same."""
-    parts = {
-        "all images": result, **result.get("datasets", {}), **result.get("generators", {})
-    }  # fmt: skip
+    parts = {"all images": result, **result.get("datasets", {}), **result.get("generators", {})}
     return [f"{part['constant']} ({name})" for name, part in parts.items() if "constant" in part]
 
 

@@ -187,16 +187,12 @@ def _write(
     columns = {"path": rows["path"], "label": rows["label"]}
     columns |= {name: pa.array(p, mask=np.isnan(p)) for name, p in scores.items()}
     prediction_tables.write_parquet(pa.table(columns), output / f"{name}.parquet")
-    write_text(
-        output / f"{name}.html", _page(found, run, dataset, split, output / "figures")
-    )  # fmt: skip
+    write_text(output / f"{name}.html", _page(found, run, dataset, split, output / "figures"))
 
 
 def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Path) -> str:
     results = found["degradations"]
-    accuracies = {
-        name: value["metrics"]["accuracy"]["value"] for name, value in results.items()
-    }  # fmt: skip
+    accuracies = {name: value["metrics"]["accuracy"]["value"] for name, value in results.items()}
     budgets = ", ".join(f"{name} {budget}" for name, budget in _budgets(results).items())
     worst = min(accuracies, key=lambda name: accuracies[name])
     curves = picture_of(

@@ -144,5 +144,5 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "git revision": info.git_revision or "",
         "versions": versions,
         "command": info.command,
-    }  # fmt: skip
+    }
     return [(name, value) for name, value in found.items() if value]

@@ -286,7 +286,7 @@ def _summarize_tests(values: np.ndarray) -> dict[str, Any]:
         "fall": round(float(values[:, 1].mean()), 4),
         "random": round(float(values[:, 2].mean()), 4),
         "gain": mean_interval(gains),
-    }  # fmt: skip
+    }
 
 
 def _page(

@@ -274,10 +274,9 @@ def _reencoding_figure(run: Run, found: Examination) -> Picture:
         figure,
         f"The score of the image and of {len(found.reencoded)} re-encoded copies, of which {same} "
         "get the same verdict",
-        "Score after re-encoding", " ".join(
-            shown for each, (_, _, shown) in _CALLED.items() if each in called
-        ),
-    )  # fmt: skip
+        "Score after re-encoding",
+        " ".join(shown for each, (_, _, shown) in _CALLED.items() if each in called),
+    )
 
 
 def _map_pictures(found: Examination) -> list[Picture]:
@@ -290,9 +289,9 @@ def _map_pictures(found: Examination) -> list[Picture]:
     for name, values in found.maps.items():
         signed = values - 1 if name == ATTENTION else values
         meaning = _MEANINGS.get(name) or _MEANINGS[name.partition(",")[0]]
-        pictures.append(picture(
-            heat_map(found.view_image, signed), f"Map of {name}: {meaning}", name, meaning
-        ))  # fmt: skip
+        pictures.append(
+            picture(heat_map(found.view_image, signed), f"Map of {name}: {meaning}", name, meaning)
+        )
     return pictures
 
 
@@ -328,10 +327,9 @@ def _detector(run: Run) -> Markup:
     for name, words in names.items():
         value = metrics.get(name)
         if value and value["value"] is not None:
-            rows.append([
-                f"{words} ({split} {NAMES[name]})",
-                format_interval(value, 1, percent=True),
-            ])  # fmt: skip
+            rows.append(
+                [f"{words} ({split} {NAMES[name]})", format_interval(value, 1, percent=True)]
+            )
     return join(
         table(["", ""], rows, label="the detector"),
         text("It was not trained on any other generator, editor, camera, size or encoding. How "

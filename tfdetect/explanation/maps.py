@@ -235,9 +235,7 @@ def shuffled(model: keras.Model, seed: int = 0) -> Iterator[None]:
     """Shuffle the values of every weight of a model while the context is open."""
     before = model.get_weights()
     draw = np.random.default_rng(seed)
-    model.set_weights([
-        draw.permutation(weight.ravel()).reshape(weight.shape) for weight in before
-    ])  # fmt: skip
+    model.set_weights([draw.permutation(weight.ravel()).reshape(weight.shape) for weight in before])
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ THRESHOLDS = {
     "eer": "as many fakes are missed as authentic images are called fake",
     "balanced": "both kinds of mistakes together are fewest",
     "cost": "the mistakes cost least",
-}  # fmt: skip
+}
 _REENCODINGS = {
     "jpeg": "saved as JPEG, quality {:g}", "webp": "saved as WebP, quality {:g}",
     "scale": "shrunk to {:.0%}", "screenshot": "enlarged to {:.0%}", "blur": "blurred ({:g} px)",

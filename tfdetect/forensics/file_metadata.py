@@ -44,7 +44,7 @@ _DECLARATIONS = re.compile(
     r"made with google ai|midjourney|generated (?:by|with|using) (?:ai\b|stable|dall|firefly)|"
     r"ai[- ]generated|\bjob id: ?[0-9a-f]{8}-|stable.?diffusion|novelai|\bdall.?e [23]\b|comfyui",
     re.I,
-)  # fmt: skip
+)
 _EDITORS = re.compile(
     r"photoshop|gimp|lightroom|affinity|snapseed|facetune|faceapp|picsart|canva|pixelmator|"
     r"capture one|darktable|luminar|paint\.net|krita|meitu|remini", re.I,

@@ -96,9 +96,8 @@ def _warnings(
     warnings = []
     datasets = {each.name for each in spec.datasets}
     selected = [
-        name for name, run in zip(members.names, members.runs)
-        if run.info.dataset.name in datasets
-    ]  # fmt: skip
+        name for name, run in zip(members.names, members.runs) if run.info.dataset.name in datasets
+    ]
     if selected:
         warnings.append(
             f"The best epochs of {', '.join(selected)} were selected on this validation split, so "

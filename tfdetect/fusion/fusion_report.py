@@ -75,7 +75,7 @@ def _page(folder: Path, values: dict[str, Any], comparison: Comparison) -> str:
         cards=_cards(values, split),
         notes=[html.note(warning) for warning in values["warnings"]],
         footer="Full data: fusion.json. The run's own report is report.html.",
-    )  # fmt: skip
+    )
 
 
 def _verdict(values: dict[str, Any], split: str) -> html.Verdict:

@@ -110,9 +110,9 @@ def fit_fusion(name: str, scores: Scores) -> Fusion:
 
         kernel, bias = fit_dense(expit(scores.logits), scores.fake, weights)
         return Fusion(name, np.ones(members), kernel, bias, on_probabilities=True)
-    temperatures = np.array([
-        fit_temperature(logits, scores.fake, weights) for logits in scores.logits.T
-    ])  # fmt: skip
+    temperatures = np.array(
+        [fit_temperature(logits, scores.fake, weights) for logits in scores.logits.T]
+    )
     logits = scores.logits / temperatures
     if name == "fisher":
         tails, weight, bias = fit_fisher(logits, scores.fake, weights)

@@ -77,9 +77,8 @@ def _choose_strength(logits: np.ndarray, scores: Scores, weights: np.ndarray) ->
     """Return the inverse strength with the smallest log-loss on held-out groups."""
     fold = fold_numbers(scores.groups, _FOLDS, "inner")
     usable = [
-        number for number in np.unique(fold)
-        if len(np.unique(scores.fake[fold != number])) == 2
-    ]  # fmt: skip
+        number for number in np.unique(fold) if len(np.unique(scores.fake[fold != number])) == 2
+    ]
     if not usable:  # too few groups to choose
         return 1.0
     losses = []

@@ -153,9 +153,7 @@ class FusionNetwork:
             bends, slope_changes = fusion.tails
             tails = layers.Dense(bends.size, activation="relu", name="tails", dtype="float32")
             inputs = tails(inputs)
-            tails.set_weights([
-                np.repeat(np.eye(members), bends.shape[1], axis=1), -bends.ravel(),
-            ])  # fmt: skip
+            tails.set_weights([np.repeat(np.eye(members), bends.shape[1], axis=1), -bends.ravel()])
             kernel = (kernel[:, None] * slope_changes).ravel()
         elif fusion.on_probabilities:
             inputs = ops.sigmoid(inputs)

@@ -69,8 +69,7 @@ def find_clusters(table: Table) -> Clusters:
     found = np.clip(2 * cells - 1, 0, 1)
     mutual = (found + found.T) / 2
     np.fill_diagonal(mutual, 1)
-    tree = hierarchy.linkage(squareform(1 - mutual, checks=False), "average",
-                             optimal_ordering=True)  # fmt: skip
+    tree = hierarchy.linkage(squareform(1 - mutual, checks=False), "average", optimal_ordering=True)
     order = hierarchy.leaves_list(tree)
     mutual, cells = mutual[np.ix_(order, order)], cells[np.ix_(order, order)]
     leaves = tree[:, :2] < len(names)  # they are numbered anew, in their order in the tree

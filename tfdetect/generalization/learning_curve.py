@@ -164,7 +164,7 @@ def measure_curve(
             **{part: measured[f"{part} {size}"] for part in parts},
         }
         for size, members in of_size.items()
-    ]  # fmt: skip
+    ]
     return {"count": len(fake), "points": points, "fit": fitted}
 
 

@@ -254,16 +254,15 @@ def _jpeg_orientation(data: tf.Tensor) -> tf.Tensor:
 
     def without_exif() -> tf.Tensor:
         _, _, _, late = tf.cond(
-            exif < 0, lambda: (at, number, exif, xmp),
-            lambda: _walk_segments(data, at, number, xmp),
-        )  # fmt: skip
+            exif < 0, lambda: (at, number, exif, xmp), lambda: _walk_segments(data, at, number, xmp)
+        )
         return tf.cond(
             late < 0, lambda: tf.constant(1), lambda: _xmp_orientation(_segment(data, late))
         )
 
     named = tf.cond(
         exif < 0, lambda: tf.constant(0), lambda: _exif_orientation(_segment(data, exif))
-    )  # fmt: skip
+    )
     return tf.cond(named > 0, lambda: named, without_exif)
 
 
@@ -403,9 +402,7 @@ def _webp_orientation(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     start = [tf.constant(12), tf.constant(0), tf.constant(False), tf.constant(-1), tf.constant(-1)]
     _, _, is_cut, exif, xmp = tf.while_loop(goes_on, advance, start)
-    named = tf.cond(
-        exif < 0, lambda: tf.constant(0), lambda: _exif_orientation(_chunk(data, exif))
-    )  # fmt: skip
+    named = tf.cond(exif < 0, lambda: tf.constant(0), lambda: _exif_orientation(_chunk(data, exif)))
     return is_cut, tf.cond(
         (named > 0) | (xmp < 0),
         lambda: tf.maximum(named, 1),

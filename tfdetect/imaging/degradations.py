@@ -89,9 +89,7 @@ def _scale(image: tf.Tensor, factor: float | tf.Tensor, _number: tf.Tensor) -> t
 
 def _side(image: tf.Tensor, pixels: float, number: tf.Tensor) -> tf.Tensor:
     shorter = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32)
-    return tf.cond(
-        shorter > pixels, lambda: _scale(image, pixels / shorter, number), lambda: image
-    )  # fmt: skip
+    return tf.cond(shorter > pixels, lambda: _scale(image, pixels / shorter, number), lambda: image)
 
 
 def _blur(image: tf.Tensor, sigma: float, _number: tf.Tensor) -> tf.Tensor:

@@ -368,9 +368,7 @@ def _chunks(
 def _webp(data: bytes) -> Header:
     first, flags = data[12:16], data[20]
     if first == b"VP8X":
-        width, height = (
-            1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27)
-        )  # fmt: skip
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
         if len(data) < 30:
             raise ValueError("cut off")
         if flags & 2:
@@ -590,8 +588,5 @@ def format_table() -> str:
     """Return the table as Markdown, for the documentation."""
     who = {"graph": "TensorFlow", "pillow": "Pillow", None: "refused"}
     lines = ["| Container | Kinds | Decoder | Encoded endpoint |", "|---|---|---|---|"]
-    lines += [
-        f"| {k.container} | {k.mode} | {who[k.decoder]} | "
-        f"{_encoded(k)} |" for k in TABLE
-    ]  # fmt: skip
+    lines += [f"| {k.container} | {k.mode} | {who[k.decoder]} | {_encoded(k)} |" for k in TABLE]
     return "\n".join(lines)

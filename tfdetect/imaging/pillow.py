@@ -63,9 +63,9 @@ def _opened(data: bytes, header: Header, max_pixels: int) -> Iterator["Image.Ima
         shown = _without(data, header.ignored)
         with Image.open(io.BytesIO(shown), formats=_PLUGINS[header.container]) as image:
             check_size(*image.size, max_pixels)  # a frame of a GIF may be larger than its canvas
-            image.info[_ORIENTATION] = {
-                "TIFF": 1, "AVIF": _IN_EXIF, "HEIF": _IN_EXIF,
-            }.get(header.container, header.orientation)  # fmt: skip
+            image.info[_ORIENTATION] = {"TIFF": 1, "AVIF": _IN_EXIF, "HEIF": _IN_EXIF}.get(
+                header.container, header.orientation
+            )
             yield image
 
 

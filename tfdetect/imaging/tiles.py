@@ -45,9 +45,8 @@ def by_tiles(
 
     arrays = [tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False) for _ in range(2)]
     _, outputs, maps = tf.while_loop(
-        lambda begin, *_: begin < count * down * across, step, [0, *arrays],
-        parallel_iterations=1,
-    )  # fmt: skip
+        lambda begin, *_: begin < count * down * across, step, [0, *arrays], parallel_iterations=1
+    )
     outputs, maps = outputs.concat(), maps.concat()
     outputs = tf.reshape(outputs, [count, down * across, tf.shape(outputs)[-1]])
     maps = tf.reshape(maps, [count, down, across, *size])

@@ -16,7 +16,7 @@ def parser() -> cli.Parser:
             ("tfdetect models", "a table"),
             ("tfdetect train --model npr --dataset path/to/folder", "train one of them"),
         ],
-    )  # fmt: skip
+    )
     cli.add_json(p)
     return p
 

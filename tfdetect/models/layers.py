@@ -13,9 +13,7 @@ import importlib
 
 from tfdetect.core import registry
 
-_REGISTRIES = (
-    registry.FRONT_ENDS, registry.BACKBONES, registry.HEADS, registry.MASK_HEADS,
-)  # fmt: skip
+_REGISTRIES = (registry.FRONT_ENDS, registry.BACKBONES, registry.HEADS, registry.MASK_HEADS)
 
 for _registry in _REGISTRIES:
     for _name in _registry.built_in:

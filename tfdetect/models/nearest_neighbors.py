@@ -75,9 +75,8 @@ class NearestNeighbors(Float32Layer):
     def build(self, shape: Any) -> None:
         each = self.bank_size // self.classes
         self.bank = self.add_weight(
-            name="bank", shape=(self.classes, each, shape[-1]), trainable=False,
-            initializer="zeros",
-        )  # fmt: skip
+            name="bank", shape=(self.classes, each, shape[-1]), trainable=False, initializer="zeros"
+        )
         # 1 where no image is kept: such a row is the least similar.
         self.empty = self.add_weight(
             name="empty", shape=(self.classes, each), trainable=False, initializer="ones"

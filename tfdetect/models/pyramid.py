@@ -109,9 +109,8 @@ def _feature_maps(model: keras.Model) -> list:
 def _tensors(model: keras.Model) -> list:
     """Return the inputs of all layers in order, and the output, without zero-padded tensors."""
     own = [
-        layer for layer in model.layers
-        if not isinstance(layer, (layers.InputLayer, keras.Model))
-    ]  # fmt: skip
+        layer for layer in model.layers if not isinstance(layer, (layers.InputLayer, keras.Model))
+    ]
     # Padding shifts positions.
     padded = {id(layer.output) for layer in own if isinstance(layer, layers.ZeroPadding2D)}
     tensors = [x for layer in own for x in keras.tree.flatten(layer.input)] + [model.output]

@@ -60,9 +60,7 @@ class NoiseTraces(Float32Layer):
         height, width = images.shape[1:3]
         planes = ops.matmul(images, _PLANES)
         x = ops.pad(planes, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="reflect")
-        blurred = sum(
-            x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)
-        ) / 9  # fmt: skip
+        blurred = sum(x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)) / 9
         noise = ops.clip(planes - blurred, -10, 10)
         noise = ops.transpose(noise, (0, 3, 1, 2))
         real, imaginary = ops.fft2((noise, ops.zeros_like(noise)))

@@ -152,9 +152,7 @@ def diffusion(
         strength: fraction of the region that is replaced by noise first, 0 to 1.
     """
     padded, hole = _padded(image, _MULTIPLE), _padded(mask, _MULTIPLE)
-    inputs = {
-        "images": padded.astype(np.float32) / 127.5 - 1, "masks": hole, "prompts": prompt,
-    }  # fmt: skip
+    inputs = {"images": padded.astype(np.float32) / 127.5 - 1, "masks": hole, "prompts": prompt}
     model = _diffusion(preset, padded.shape)
     seed = int(rng.integers(2**31))
     for variable in model.backbone.variables:  # the encoder draws its code from a state

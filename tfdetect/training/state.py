@@ -160,9 +160,8 @@ class TrainState(keras.callbacks.Callback):
             metrics = enumerate(self.model.metrics_variables)
             arrays |= {f"metric_{i}": np.asarray(v) for i, v in metrics}
         self._replace(
-            self.file, "new.npz",
-            lambda file: np.savez(file, state=json.dumps(state), **arrays),
-        )  # fmt: skip
+            self.file, "new.npz", lambda file: np.savez(file, state=json.dumps(state), **arrays)
+        )
         self._written = time.monotonic()
 
     def _replace(self, path: Path, name: str, write: Any) -> None:

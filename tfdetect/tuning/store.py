@@ -263,7 +263,6 @@ def is_alive(worker: str) -> bool:
         return True
     try:
         process = psutil.Process(int(number))
-        return (process.create_time() == float(started)
-                and process.status() != psutil.STATUS_ZOMBIE)  # fmt: skip
+        return process.create_time() == float(started) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

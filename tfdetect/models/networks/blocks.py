@@ -35,7 +35,7 @@ def norm(x: Tensor, name: str, affine: bool = True) -> Tensor:
     """Return batch normalization with PyTorch's momentum and epsilon."""
     return FusedBatchNormalization(
         momentum=0.9, epsilon=1e-5, scale=affine, center=affine, name=name
-    )(x)  # fmt: skip
+    )(x)
 
 
 def conv_norm_relu(

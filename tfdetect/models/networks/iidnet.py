@@ -57,9 +57,9 @@ def iidnet(shape: tuple[int, int, int], weights: str, cells: Cells | None = None
     x = conv_norm_relu(x, 64, 3, "enhance2")
     for number, (width, stride, dilation, operations) in enumerate(cells or SEARCHED, 1):
         x = _cell(x, width, stride, dilation, operations, f"cell{number}", number > 1)
-    x = layers.Concatenate(name="attention")([
-        x, GlobalAttention(name="global_attention")(x), LocalAttention(name="local_attention")(x)
-    ])  # fmt: skip
+    x = layers.Concatenate(name="attention")(
+        [x, GlobalAttention(name="global_attention")(x), LocalAttention(name="local_attention")(x)]
+    )
     for number in (1, 2):
         x = Double(name=f"decide{number}_up")(x)
         x = conv_norm_relu(x, 256, 3, f"decide{number}_1", bias=True)

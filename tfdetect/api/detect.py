@@ -302,11 +302,9 @@ class Detector:
                 on_verdicts(Predictions(rows, (), failed.reasons))
             written = []
             if pages is not None:
-                with console.progress(len(given.paths), "explaining", "images",
-                                      shown=progress) as bar:  # fmt: skip
-                    for page in self._explain(table, given, user_path(pages), failed, max_pixels):
-                        written.append(page)
-                        bar.advance(1)
+                made = self._explain(table, given, user_path(pages), failed, max_pixels)
+                count = len(given.paths)
+                written = list(console.track(made, "explaining", count, "images", shown=progress))
                 storage.publish(user_path(pages))
         return Predictions(rows, written, failed.reasons)
 

@@ -43,7 +43,6 @@ def decode_any(data: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: The table refuses the file, or it is damaged.
     """
-
     return decode(data, max_pixels, _special(max_pixels))
 
 

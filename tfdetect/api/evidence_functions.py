@@ -98,11 +98,10 @@ def examine_files(
     by_path = [(run, {row["path"]: row for row in rows}) for run, rows in verdicts]
     writer = CopyWriter(copies, list(paths), failed) if copies is not None else None
     paths = [storage.shown(path) for path in paths]
-    with (
-        console.progress(len(paths), "gathering evidence", "images", shown=progress) as bar,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        for number, (path, file) in enumerate(zip(paths, _local_files(paths, Path(folder)))):
+    with tempfile.TemporaryDirectory() as folder:
+        files = zip(paths, _local_files(paths, Path(folder)))
+        tracked = console.track(files, "gathering evidence", len(paths), "images", shown=progress)
+        for number, (path, file) in enumerate(tracked):
             known = [(run, rows[path]) for run, rows in by_path if path in rows]
             try:
                 data = read_bytes(file, max_pixels)
@@ -114,7 +113,6 @@ def examine_files(
                 if writer is not None and found.copies is not None:
                     writer.write(number, pixels, found.copies)
                 yield path, found
-            bar.advance()
     if copies is not None:
         storage.publish(copies)
 

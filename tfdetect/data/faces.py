@@ -122,13 +122,9 @@ def extract_faces(
     todo = [v for v in videos if not (output / v.target).exists()]
     cut = partial(_cut_videos, output, every, margin, size)
     results = []
-    with (
-        Work(cut, [[video] for video in todo], _failed) as work,
-        console.progress(len(todo), "extracting faces", "videos", shown=progress) as bar,
-    ):
-        for cuts in work:
+    with Work(cut, [[video] for video in todo], _failed) as work:
+        for cuts in console.track(work, "extracting faces", len(todo), "videos", shown=progress):
             results += cuts
-            bar.advance()
     return results
 
 

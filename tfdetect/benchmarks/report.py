@@ -64,7 +64,7 @@ def _page(suite: Suite, document: dict[str, Any]) -> str:
         f"{_count(len(runs), 'run')} of tfdetect.",
         verdict=_verdict(suite, names[runs.index(best)], best),
         cards=_cards(suite, best),
-        notes=[html.note(text) for text in _notes(suite, best)],
+        notes=[html.note(text) for text in _notes(best)],
         footer=f"All values: {suite.name}.json in the same directory; the scores of single images "
         "are in scores/.",
     )  # fmt: skip
@@ -217,7 +217,7 @@ def _cards(suite: Suite, run: dict[str, Any]) -> list[html.Card]:
                          run["device"])] if speeds else [])]  # fmt: skip
 
 
-def _notes(suite: Suite, run: dict[str, Any]) -> list[str]:
+def _notes(run: dict[str, Any]) -> list[str]:
     """Return warnings: missing and different data, and test images that were trained on."""
     missing = [name for name, about in run["data"].items() if about["missing"]]
     notes = [f"Missing: {', '.join(missing)}. The mean is over the rest."] if missing else []

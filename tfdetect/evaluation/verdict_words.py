@@ -29,7 +29,7 @@ def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWord
         unlike: whether the image is unlike those that the detector was made for.
     """
     authentic = row["verdict"] == run.class_names[0]
-    looks = "Looks authentic" if authentic else f"Looks fake{_kind(run, row['verdict'])}"
+    looks = "Looks authentic" if authentic else f"Looks fake{_kind(row['verdict'])}"
     lines = [probability_sentence(run, row["p_fake"], unlike)]
     if row["inconclusive"]:
         low, high = run.abstention_band
@@ -61,7 +61,7 @@ def leans(p: float, authentic: bool) -> bool:
     return (p < 0.5) == authentic
 
 
-def _kind(run: Run, name: str) -> str:
+def _kind(name: str) -> str:
     """Return the kind of fake in parentheses; nothing where it is just "fake"."""
     return "" if name.lower() in ("fake", "fakes") else f" ({name})"
 

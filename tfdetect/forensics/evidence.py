@@ -127,7 +127,7 @@ def evidence(
     copies = _copies(pixels, None if history is None else history.quality)
     lines = [
         *_declarations(facts), _editing(facts), _camera(facts), *_jpeg(history, pixels),
-        _copied(copies, pixels),
+        _copied(copies),
     ]  # fmt: skip
     readable = [(run, row) for run, row in verdicts if row.get("error") is None]
     for run, row in readable:
@@ -332,7 +332,7 @@ def _jpeg(history: JpegHistory | None, pixels: np.ndarray) -> list[EvidenceLine]
     return lines
 
 
-def _copied(copies: Copies | None, pixels: np.ndarray) -> EvidenceLine:
+def _copied(copies: Copies | None) -> EvidenceLine:
     if copies is None:
         missing = "Not looked for: OpenCV is not installed (pip install opencv-python-headless)."
         return _line("copies", missing, "nothing")

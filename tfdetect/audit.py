@@ -43,7 +43,7 @@ def parser() -> cli.Parser:
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for audit.html, "
                      "audit.json, traits.parquet and duplicates.csv (default: "
                      "saved_models/audit-NAME)")  # fmt: skip
-    cli.add_max_pixels(out, "as the dataset spec says, 100,000,000 if it does not")
+    cli.add_max_pixels(out, of_spec=True)
     cli.add_json(out)
     cli.add_quiet(out)
     cli.add_spark(p.add_argument_group("cluster"), "DIR.parts beside --output DIR")

@@ -63,7 +63,7 @@ def parser() -> cli.Parser:
                      "the run; for other images or settings RUN/evaluations/NAME)")  # fmt: skip
     cli.add_no_images(out)
     cli.add_batch_size(out)
-    cli.add_max_pixels(out, "as the dataset spec says, 100,000,000 if it does not")
+    cli.add_max_pixels(out, of_spec=True)
     cli.add_json(out)
     cli.add_quiet(out)
     cluster = p.add_argument_group("cluster")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
-from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import printable, with_escapes
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ def _predict_on_cluster(
     """Write the table of verdicts on a Spark cluster; return the exit code."""
     written = detector.predict_to_table(
         images, args.output, cluster, batch_size=args.batch_size, progress=not args.quiet,
-        max_pixels=args.max_pixels or MAX_PIXELS,
+        max_pixels=args.max_pixels,
     )  # fmt: skip
     console.result(f"{written.rows:,} rows in {args.output}")
     console.log(f"Its parts are in {written.parts}; remove them when you no longer need them")
@@ -158,7 +157,7 @@ def _predict(
     predictions = detector.predict(
         images, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
         progress=not args.quiet, on_verdicts=show, on_stop=partial(_show_finished, args=args),
-        max_pixels=args.max_pixels or MAX_PIXELS,
+        max_pixels=args.max_pixels,
     )  # fmt: skip
     nothing_read = predictions.unreadable == len(predictions)
     if not (args.json or args.output or args.quiet or nothing_read):
@@ -237,7 +236,7 @@ def _localizer_verdicts(
     except UserError:
         return []
     localizer = api.load(run)
-    rows = localizer.predict(images, progress=False, max_pixels=args.max_pixels or MAX_PIXELS)
+    rows = localizer.predict(images, progress=False, max_pixels=args.max_pixels)
     return [(localizer.run, list(rows))]
 
 
@@ -253,7 +252,7 @@ def _show_evidence(
     rows = verdicts[0][1]
     paths = [row["path"] for row in rows if row["error"] is None]
     found = dict(examine_files(paths, verdicts, args.copies, failed, not args.quiet,
-                               args.max_pixels or MAX_PIXELS))  # fmt: skip
+                               args.max_pixels))  # fmt: skip
     if args.json:
         more = {path: {"evidence": each.to_dict()} for path, each in found.items()}
         console.print_json([row | {"path": with_escapes(row["path"])} | more.get(row["path"], {})

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
-from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.text import shell_command
 
 if TYPE_CHECKING:
@@ -224,9 +223,10 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     if args.copy_rotation or args.copy_scale != (1, 1):
         fill_options["copy_move"] = {"rotation": args.copy_rotation, "scale": args.copy_scale}
     return Settings(
-        masks, fills, args.variants, args.coverage, args.edge, args.mix, args.size, args.encode,
-        args.quality, args.seed, mask_options, fill_options, prompts, args.autoencoder,
-        args.max_pixels or MAX_PIXELS,
+        masks=masks, fills=fills, mask_options=mask_options, fill_options=fill_options,
+        prompts=prompts, variants=args.variants, coverage=args.coverage, edge=args.edge,
+        mix=args.mix, size=args.size, encode=args.encode, quality=args.quality, seed=args.seed,
+        autoencoder=args.autoencoder, max_pixels=args.max_pixels,
     )  # fmt: skip
 
 

@@ -175,11 +175,13 @@ def add_batch_size(p: Arguments) -> None:
                    help="images per step; lower it when memory is short (default: 64)")  # fmt: skip
 
 
-def add_max_pixels(p: Arguments, default: str = f"{MAX_PIXELS:,}") -> None:
-    """Add --max-pixels."""
-    p.add_argument("--max-pixels", type=count, metavar="N", help="refuse images with more pixels, "
-                   "before they are decoded, because a small file can claim a size that takes all "
-                   f"memory (default: {default})")  # fmt: skip
+def add_max_pixels(p: Arguments, of_spec: bool = False) -> None:
+    """Add --max-pixels; with `of_spec` None is the default, where the dataset spec decides."""
+    default = f"as the dataset spec says, {MAX_PIXELS:,} if it does not"
+    p.add_argument("--max-pixels", type=count, metavar="N", default=None if of_spec else MAX_PIXELS,
+                   help="refuse images with more pixels, before they are decoded, because a small "
+                   "file can claim a size that takes all memory (default: "
+                   f"{default if of_spec else f'{MAX_PIXELS:,}'})")  # fmt: skip
 
 
 def add_spark(p: Arguments, default: str) -> None:

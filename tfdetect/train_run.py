@@ -240,14 +240,14 @@ def _fit(
     with_masks = experiment.model.mask_head is not None
     train = training_data(
         catalog, catalog.split("train"), data, classes, training.batch_size, experiment.seed,
-        with_masks, training.curriculum, _replay(job),
+        with_masks=with_masks, curriculum=training.curriculum, replay=_replay(job),
     )  # fmt: skip
     skipped.add(train.unreadable)
     skipped.check(job.plan.spec)
     workers = job.devices.workers
     validation = validation_data(
-        catalog, catalog.split("validation"), data, classes, training.batch_size, with_masks,
-        workers.cluster if workers else None,
+        catalog, catalog.split("validation"), data, classes, training.batch_size,
+        with_masks=with_masks, cluster=workers.cluster if workers else None,
     )  # fmt: skip
     log_epochs = [EpochLog(training, job.log)] if job.progress else []
 

@@ -87,8 +87,8 @@ class DatasetJobs:
         for name, column in zip(("size", "mtime_ns"), stamps.T):
             items = items.append_column(name, pa.array(column))
         task = ReadFiles(read, failed, schema)
-        table = self._run(task, {"task": description, "how": repr_of(read)}, items, sizes,
-                          description, "files", progress)  # fmt: skip
+        what = {"task": description, "how": repr_of(read)}
+        table = self._run(task, what, items, sizes, description, "files", progress=progress)
         return table.cast(schema)
 
     def predictor(
@@ -128,7 +128,7 @@ class DatasetJobs:
             "max_pixels": catalog.max_pixels, "own_validation": own_validation,
         }  # fmt: skip
         sizes = rows["size"].to_numpy()
-        yield from self._parts(task, what, rows, sizes, "predicting", "images", self._progress)
+        yield from self._parts(task, what, rows, sizes, "predicting", "images")
 
     def explain(
         self, run_path: Path, stages: Sequence[str], run: Run, catalog: Catalog, rows: pa.Table
@@ -143,10 +143,8 @@ class DatasetJobs:
         what = {"task": "explain", "run": run.name, "files of the run": digest,
                 "stages": list(stages),
                 "roots": [str(root) for root in catalog.roots.values()]}  # fmt: skip
-        parts = self._parts(
-            task, what, rows, rows["size"].to_numpy(), "explaining", "images", self._progress,
-            _EXPLAINED_IMAGES,
-        )  # fmt: skip
+        sizes = rows["size"].to_numpy()
+        parts = self._parts(task, what, rows, sizes, "explaining", "images", _EXPLAINED_IMAGES)
         for _, found in parts:
             yield from (pickle.loads(each) for each in found["explained"].to_pylist() if each)
 
@@ -160,15 +158,8 @@ class DatasetJobs:
         task = WriteShards(without_rows(writer.catalog), folder, writer.copies, writer.with_masks)
         what = {"task": "prepare", "folder": str(folder), "copies": repr(writer.copies)}
         sizes = np.array([pc.sum(rows["size"]).as_py() for rows in shards.values()])
-        found = self._run(
-            task,
-            what,
-            items_with_rows("shard", shards),
-            sizes,
-            "writing shards",
-            "shards",
-            self._progress,
-        )
+        items = items_with_rows("shard", shards)
+        found = self._run(task, what, items, sizes, "writing shards", "shards")
         for shard, text in zip(*(column.to_pylist() for column in found.columns)):
             if text is None:
                 raise UserError(f"The process that wrote {shard} ended: {ENDED}.")
@@ -187,11 +178,9 @@ class DatasetJobs:
         bare = replace(bare, table=bare.table.slice(0, 0))
         task = TrainRuns(plan, bare, command_line("matrix"))
         items = items_with_rows("path", {path: part.table for path, part in catalogs.items()})
-        found = self._run(
-            task, {"task": "matrix", "experiment": plan.experiment.to_yaml()}, items,
-            np.array([part.table.num_rows for part in catalogs.values()]), "training", "runs",
-            self._progress, 1,
-        )  # fmt: skip
+        what = {"task": "matrix", "experiment": plan.experiment.to_yaml()}
+        sizes = np.array([part.table.num_rows for part in catalogs.values()])
+        found = self._run(task, what, items, sizes, "training", "runs", most=1)
         for path, error in zip(*(column.to_pylist() for column in found.columns)):
             if error is not None:
                 raise UserError(f"The training of {path} failed: {error}.")
@@ -210,13 +199,14 @@ class DatasetJobs:
         sizes = file_stamps([str(task.source / item.photo) for item in items])[:, 0]
         found = self._run(
             MakeForgeries(task), what, items_of([astuple(item) for item in items]), sizes,
-            "making forgeries", "images", self._progress, _FORGERIES,
+            "making forgeries", "images", _FORGERIES,
         )  # fmt: skip
         yield from map(json.loads, found["row"].to_pylist())
 
-    def _run(self, *arguments: Any) -> pa.Table:
+    def _run(self, *arguments: Any, **more: Any) -> pa.Table:
         """Return the rows of all items; see `_parts`."""
-        return pa.concat_tables(table for _, table in self._parts(*arguments)).combine_chunks()
+        parts = self._parts(*arguments, **more)
+        return pa.concat_tables(table for _, table in parts).combine_chunks()
 
     def _parts(
         self,
@@ -226,16 +216,17 @@ class DatasetJobs:
         sizes: np.ndarray,
         description: str,
         unit: str,
-        progress: bool,
         most: int = MAX_ITEMS,
+        progress: bool | None = None,
     ) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Run a job, and yield the items of each part with its rows, in order."""
+        """Run a job of parts of at most so many items; yield the items of each with its rows."""
         key = digest(pa.table({"key": [repr(sorted(what.items())), digest(items)]}))[:12]
         folder = (self._folder / f"{description.replace(' ', '-')}-{key}").absolute()
         self.folders.append(folder)
         with alone(folder):
             job = open_job(folder, what, items, sizes, _FLAG, most)
-            run_job(self._session, job, task, self._roots, description, unit, progress)
+            shown = self._progress if progress is None else progress
+            run_job(self._session, job, task, self._roots, description, unit, shown)
             starts = np.cumsum(job.rows) - job.rows
             for start, rows in zip(starts.tolist(), job.results()):
                 yield items.slice(start, rows.num_rows), rows

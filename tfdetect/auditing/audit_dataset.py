@@ -103,8 +103,11 @@ def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
         *findings.file_findings(catalog),
         *findings.mask_findings(catalog),
     ])  # fmt: skip
-    spectra = mean_noise_spectra(catalog, traits, names)
-    return Audit(spec, catalog, traits, found, generators, exact, same_bytes, near, spectra, ranked)
+    return Audit(
+        spec, catalog, traits, shortcuts=found, generators=generators, exact=exact,
+        same_bytes=same_bytes, near=near, spectra=mean_noise_spectra(catalog, traits, names),
+        findings=ranked,
+    )  # fmt: skip
 
 
 def quick_findings(spec: DatasetSpec, catalog: Catalog) -> list[Finding]:

@@ -216,9 +216,9 @@ def _build(
     if masks is not None:
         warnings += tuple(f"{spec.name}: {text}." for text in masks.remarks)
     return Catalog(
-        spec.name, {spec.name: root}, files, skipped, warnings,
-        {} if masks is None else {spec.name: masks}, found.left_out, found.other,
-        divided=divided,
+        spec.name, {spec.name: root}, files, skipped, warnings=warnings,
+        masks={} if masks is None else {spec.name: masks}, left_out=found.left_out,
+        other=found.other, divided=divided,
     )  # fmt: skip
 
 
@@ -317,10 +317,10 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
         {name: root for c in catalogs for name, root in c.roots.items()},
         pa.concat_tables(tables).combine_chunks(),
         pa.concat_tables(skipped),
-        tuple(w for c in catalogs for w in c.warnings),
-        {name: masks for c in catalogs for name, masks in c.masks.items()},
-        pa.concat_tables(left_out),
-        sum((c.other for c in catalogs), Counter()),
+        warnings=tuple(w for c in catalogs for w in c.warnings),
+        masks={name: masks for c in catalogs for name, masks in c.masks.items()},
+        left_out=pa.concat_tables(left_out),
+        other=sum((c.other for c in catalogs), Counter()),
         divided=all(c.divided for c in catalogs),
     )
 

@@ -331,6 +331,9 @@ BACKBONES = Registry(
             f"{_MODELS}.segmentation_backbones:segformer_b0", {}, 64, 32, **_IMAGENET
         ),
         "clip": BackboneEntry(f"{_NETWORKS}.encoders:clip", {}, 28, **_CLIP),
+        "clip_tokens": BackboneEntry(
+            f"{_NETWORKS}.clip_tokens:clip_tokens", {}, 32, 16, **_CLIP
+        ),
         "siglip": BackboneEntry(f"{_NETWORKS}.encoders:siglip", {}, 32, 16),
         "dinov2": BackboneEntry(f"{_NETWORKS}.encoders:dinov2", {}, 28, 14, **_IMAGENET),
         "dinov3": BackboneEntry(f"{_NETWORKS}.encoders:dinov3", {}, 32, 16, **_IMAGENET),

@@ -38,6 +38,8 @@ def load_detector(run: Run) -> keras.Model:
     keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
     try:
         model = keras.saving.load_model(run.model_path, compile=False)
+    except UserError:  # a package of weights is missing
+        raise
     except Exception as error:  # Keras raises many kinds for a bad file
         reason = first_line(error)[:200]
         raise UserError(

@@ -38,9 +38,9 @@ def load_detector(run: Run) -> keras.Model:
     keras.config.set_dtype_policy("float32")  # models inside a model take the policy in force
     try:
         model = keras.saving.load_model(run.model_path, compile=False)
-    except UserError:  # a package of weights is missing
-        raise
     except Exception as error:  # Keras raises many kinds for a bad file
+        if (told := _told(error)) is not None:
+            raise told from None
         reason = first_line(error)[:200]
         raise UserError(
             f"Run {run.path} is corrupt: model.keras cannot be read. It is damaged, or was written "
@@ -49,6 +49,13 @@ def load_detector(run: Run) -> keras.Model:
     _check_model(model, run)
     run_groups_as_depthwise(model)
     return model
+
+
+def _told(error: BaseException | None) -> UserError | None:
+    """Return what a layer tells the user, such as a missing package; Keras wraps it."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _check_model(model: keras.Model, run: Run) -> None:

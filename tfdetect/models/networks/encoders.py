@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import layers
 
 from tfdetect.core.errors import UserError
@@ -52,6 +53,7 @@ def clip(
     preset, layout = _layout(_CLIP, size, layout)
     if weights == "none":
         encoder = keras_hub.models.CLIPVisionEncoder(**layout, image_shape=shape, name="clip")
+        number_positions(encoder)
         project = layers.Dense(768 if size == "l14" else 512, use_bias=False, name="projection")
     else:
         whole = _load(keras_hub.models.CLIPBackbone, preset, weights)
@@ -79,6 +81,7 @@ def siglip(
     preset, layout = _layout(_SIGLIP, size, layout)
     if weights == "none":
         encoder = keras_hub.models.SigLIPVisionEncoder(**layout, image_shape=shape, name="siglip")
+        number_positions(encoder)
     else:
         encoder = _load(keras_hub.models.SigLIPBackbone, preset, weights).vision_encoder
     return _embedding(encoder, shape, "siglip")
@@ -129,6 +132,16 @@ def _dino(
     else:
         encoder = _load(build, preset, weights, image_shape=shape)
     return _embedding(encoder, shape, name)
+
+
+def number_positions(encoder: keras.Model) -> None:
+    """Number the positions of a new encoder, all of which keras-hub leaves at 0.
+
+    Each patch would get the same embedding of its position. Presets bring the right numbers.
+    """
+    for layer in encoder.layers:
+        if (numbers := getattr(layer, "position_ids", None)) is not None:
+            numbers.assign(np.arange(numbers.shape[-1])[None])
 
 
 def _layout(sizes: dict, size: str, changes: dict) -> tuple[str, dict]:

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 # P(fake) of a file, and from where on the detector calls it fake.
@@ -102,7 +103,7 @@ def equalized(paths: list[str], folder: Path) -> list[str]:
 
     (view,) = open_run(run_folder(PHOTO_DETECTOR)).views
     folder.mkdir(exist_ok=True)
-    written = [folder / f"{number}.png" for number in range(len(paths))]
+    written = [folder / f"{sha256(path.encode()).hexdigest()[:16]}.png" for path in paths]
     for path, file in zip(paths, written):
         if not file.is_file():
             partial = file.with_suffix(".tmp")
@@ -114,36 +115,41 @@ def equalized(paths: list[str], folder: Path) -> list[str]:
 def scores(args, name: str, protocol: str, files: dict[str, list[str]]) -> dict:
     """Return P(fake) by image, the detector's own threshold, and processor seconds per image."""
     kept = args.work / f"{name}-{protocol}.jsonl"
+    python, arguments, version = command(args, name)
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
-    facts, found = (lines[0], lines[1:]) if lines else (None, [])
-    if facts is None or len(found) < len(files[protocol]):
-        print(f"{name}, files {protocol}: {len(files[protocol]) - len(found)} images",
-              file=sys.stderr, flush=True)  # fmt: skip
-        with Worker(*command(args, name)) as worker, kept.open("a", buffering=1) as file:
-            if facts is None:
-                facts = worker.facts
-                print(json.dumps(facts), file=file)
-            for path in files[protocol][len(found) :]:
-                found.append(worker.score(path))
-                print(json.dumps(found[-1]), file=file)
-    p, seconds = zip(*found)
+    facts = lines[0] if lines and lines[0]["version"] == version else {}
+    found = {path: (p, seconds) for path, p, seconds in lines[1:]} if facts else {}
+    missing = [path for path in files[protocol] if path not in found]
+    if missing:
+        print(f"{name}, files {protocol}: {len(missing)} images", file=sys.stderr, flush=True)
+        with Worker(python, arguments) as worker:
+            if not facts:
+                facts = worker.facts | {"version": version}
+                kept.write_text(json.dumps(facts) + "\n")
+            with kept.open("a", buffering=1) as file:
+                for path in missing:
+                    found[path] = worker.score(path)
+                    print(json.dumps([path, *found[path]]), file=file)
+    p, seconds = zip(*(found[path] for path in files[protocol]))
     return {"p_fake": p, "threshold": facts["threshold"], "seconds": sum(seconds) / len(seconds)}
 
 
-def command(args, name: str) -> tuple[str, list[str]]:
-    """Return what starts a detector's worker: interpreter and arguments."""
-    if name == PHOTO_DETECTOR:
-        return sys.executable, ["run", name]
+def command(args, name: str) -> tuple[str, list[str], str]:
+    """Return what starts a detector's worker, interpreter and arguments, and its version."""
     if name in FOREIGN:
-        return args.peers, [name, str(args.clones / FOREIGN[name])]
+        return args.peers, [name, str(args.clones / FOREIGN[name])], FOREIGN[name]
     from tfdetect import convert
+    from tfdetect.api.shipped import run_folder
+    from tfdetect.core.files import checksum
 
-    weights, overrides = CONVERTED[name]
-    run = args.work / "runs" / name
-    if not run.is_dir():
-        convert(args.clones / weights, "tiny_ladeda", overrides=list(overrides), output=run.parent,
-                name=name)  # fmt: skip
-    return sys.executable, ["run", str(run)]
+    run = Path(run_folder(name))
+    if name in CONVERTED:
+        weights, overrides = CONVERTED[name]
+        run = args.work / "runs" / name
+        if not run.is_dir():
+            convert(args.clones / weights, "tiny_ladeda", overrides=list(overrides),
+                    output=run.parent, name=name)  # fmt: skip
+    return sys.executable, ["run", str(run)], checksum(run / "run.json")
 
 
 class Worker:

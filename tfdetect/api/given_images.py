@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Image = str | Path | np.ndarray | PIL.Image.Image
 
 
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of Pillow, that PNG can hold
+
+
 @dataclass(frozen=True)
 class GivenImages:
     """Images as files.
@@ -49,7 +52,8 @@ def find_given(images: Image | Iterable[Image], folder: Path) -> GivenImages:
             paths, names = files.paths, [storage.shown(path) for path in files.paths]
         else:
             file = folder / f"image_{number:04d}.png"
-            _as_pil(image, number).save(file, compress_level=1)
+            convert = _upright if _is_pil(image) else _from_array
+            convert(image, number).save(file, compress_level=1)
             paths, names = [str(file)], [f"image {number}"]
         given.paths.extend(paths)
         given.names.extend(names)
@@ -71,7 +75,7 @@ def check_outside(masks: Path, images: Any) -> None:
 
 
 def _each(images: Any) -> Iterator[Any]:
-    """The single images, whether one was given, a list, or an array of several."""
+    """Yield the single images, whether one was given, a list, or an array of several."""
     if isinstance(images, str | Path) or not isinstance(images, Iterable) or _is_pil(images):
         yield images
         return
@@ -88,31 +92,38 @@ def _is_pil(image: Any) -> bool:
     return isinstance(image, Image.Image)
 
 
-def _as_pil(image: Any, number: int) -> PIL.Image.Image:
-    """A PIL image that PNG can hold, upright.
+def _upright(image: PIL.Image.Image, number: int) -> PIL.Image.Image:
+    """Return a PIL image that PNG can hold, upright.
 
     Raises:
-        UserError: it is neither a PIL image nor a uint8 array of one.
+        UserError: it has no pixels, values without a range, or cannot be decoded.
+    """
+    from PIL import ImageOps
+
+    if 0 in image.size:
+        raise UserError(f"Image {number} has no pixels: its size is {image.size}.")
+    if image.mode in ("F", "I"):
+        raise UserError(
+            f"Image {number} has the mode {image.mode!r}, whose values have no fixed range. Give a "
+            "mode with 8 bits, such as RGB or L, or I;16."
+        )
+    try:
+        upright = ImageOps.exif_transpose(image)
+        upright.load()
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"Image {number} cannot be decoded: {error}") from error
+    return upright if upright.mode in _PNG_MODES else upright.convert("RGB")
+
+
+def _from_array(image: Any, number: int) -> PIL.Image.Image:
+    """Return a PIL image of an array of pixels.
+
+    Raises:
+        UserError: it is no uint8 array of one image.
     """
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise UserError(f"Image {number} has no pixels: its size is {image.size}.")
-        if image.mode in ("F", "I"):
-            raise UserError(
-                f"Image {number} has the mode {image.mode!r}, whose values have no fixed range. "
-                "Give a mode with 8 bits, such as RGB or L, or I;16."
-            )
-        try:
-            upright = ImageOps.exif_transpose(image)
-            upright.load()
-        except (OSError, SyntaxError) as error:
-            raise UserError(f"Image {number} cannot be decoded: {error}") from error
-        return upright if upright.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else (
-            upright.convert("RGB")
-        )  # fmt: skip
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]

@@ -188,8 +188,9 @@ def prepare(
         return write_shards(
             find_data(plan, progress, console.log if progress else None), plan.spec,
             user_path(output), Copies(sides, resize, encode, quality, how),
-            round(shard_mebibytes * 2**20), workers or len(allowed_cores()), progress, remove,
-            None if jobs is None else jobs.write_shards,
+            shard_bytes=round(shard_mebibytes * 2**20), workers=workers or len(allowed_cores()),
+            progress=progress, remove_background=remove,
+            elsewhere=None if jobs is None else jobs.write_shards,
         )  # fmt: skip
 
 

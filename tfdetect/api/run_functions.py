@@ -212,7 +212,7 @@ def measure_robustness(
         splits = splits_to_evaluate(run, catalog)
         split = next((s for s in reversed(splits) if catalog.split(s).num_rows), splits[-1])
     with _writing(run, target, progress) as (staged, folder):
-        values = degrade(staged, catalog, split, wanted, folder, batch_size, log, chosen)
+        values = degrade(staged, catalog, split, wanted, folder, batch_size, log, attacks=chosen)
     return Results(run, values, target, target / f"{file_name(values)}.html")
 
 
@@ -430,7 +430,9 @@ def explain(
         elsewhere = None if work is None else partial(work.explain, run.path, stages)
         catalog = read_data(spec, roots, progress, log)
         with _writing(run, target, progress) as (staged, folder):
-            values = explain_set(staged, catalog, split, count, folder, log, stages, elsewhere)
+            values = explain_set(
+                staged, catalog, split, count, folder, log, stages=stages, elsewhere=elsewhere
+            )
     return Results(run, values, target, target / "explanation.html")
 
 

@@ -279,7 +279,7 @@ def matrix(
             console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
         rows = train_matrix.train_all(
             plan, catalog, domains, leave_one_out, folder, devices, progress, log,
-            None if jobs is None else jobs.train_runs,
+            elsewhere=None if jobs is None else jobs.train_runs,
         )  # fmt: skip
     values = {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,

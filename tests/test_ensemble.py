@@ -513,7 +513,7 @@ def test_masks_of_several_views_are_joined_on_the_image(localizers, tmp_path):
     found = predicted_masks(run, images)
     assert found.shape == (2, 36, 40, 1)
     np.testing.assert_allclose(found[free], expected[free], atol=0.3)
-    with pytest.raises(UserError, match="Masks are fused with members that read the same view"):
+    with pytest.raises(UserError, match="Masks cannot be fused if members need different views"):
         open_members([runs["tiles"].path, runs["whole"].path])
     members = open_members([runs["tiles"].path, runs["whole"].path], masks=False)
     assert len(members.views) == 2

@@ -11,6 +11,7 @@ from tfdetect.core.files import replacing
 from tfdetect.core.run import Run
 from tfdetect.models.backbones import ignore_mask_warnings
 from tfdetect.models.grouped_convolutions import run_groups_as_depthwise
+from tfdetect.models.inference import predicts_masks
 
 
 def load_detector(run: Run) -> keras.Model:
@@ -71,7 +72,7 @@ def _check_model(model: keras.Model, run: Run) -> None:
     problem = ""
     if found != logits:
         problem = f"{classes} classes, which need {logits} logits, but model.keras has {found}"
-    elif run.predicts_masks != ("mask" in outputs):
+    elif run.predicts_masks != predicts_masks(model):
         problem = f"predicts_masks = {run.predicts_masks}, which model.keras contradicts"
     elif len(model.inputs) != len(run.views):
         problem = f"{len(run.views)} views, but model.keras has {len(model.inputs)} inputs"

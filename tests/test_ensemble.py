@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import train_small, write_images
+from conftest import run_at, train_small, write_images
 from PIL import Image, ImageOps
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
@@ -499,6 +499,19 @@ def test_masks_of_one_view_are_fused_by_their_logits(localizers, tmp_path, capsy
         written = np.asarray(image)
     assert np.abs(mask.astype(int) - written).max() <= 1
     assert "central windows" in (run.path / "fusion.html").read_text()
+
+
+def test_a_model_with_masks_of_several_views_is_opened(tmp_path):
+    from tfdetect.models.saving import load_detector
+
+    run = run_at(tmp_path, side=8, masks=True)
+    views = (*run.views, View(size=(16, 16), policy="stretch"))
+    run = run.with_info(views=views, members=("a", "b"))
+    images = [keras.Input((*view.size, 3), name=f"image_{n}") for n, view in enumerate(views)]
+    masks = {f"mask_{n}": keras.layers.Conv2D(1, 1)(x) for n, x in enumerate(images)}
+    label = keras.layers.GlobalAveragePooling2D()(masks["mask_0"])
+    keras.Model(images, {"label": label, **masks}).save(run.model_path)
+    assert set(load_detector(run).output) == {"label", "mask_0", "mask_1"}
 
 
 @pytest.mark.slow

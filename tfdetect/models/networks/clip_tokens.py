@@ -176,7 +176,7 @@ class ClipTokens(keras.layers.Layer):
 
     def _of_package(self, found: dict[str, np.ndarray]) -> list[tuple[keras.Variable, np.ndarray]]:
         """Pair the variables with the weights that the package's file has for them."""
-        pairs = []
+        pairs: list[tuple[keras.Variable, np.ndarray]] = []
 
         def add(own: dict[str, keras.Variable], **values: np.ndarray) -> None:
             pairs.extend((own[name], value) for name, value in values.items())

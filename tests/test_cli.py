@@ -16,6 +16,7 @@ from commands import call
 from conftest import write_images
 
 from tfdetect.__main__ import COMMANDS, main
+from tfdetect.core import cli
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data import demo
@@ -295,3 +296,18 @@ def test_tables_in_a_pipe_are_plain():
     assert all(line == line.rstrip() for line in models.splitlines())
     assert {"model", "parameters", "paper"} <= set(json.loads(run("tfdetect", "models",
                                                                   "--json").stdout)[0])  # fmt: skip
+
+
+@pytest.mark.parametrize("message", [
+    "cudaSetDevice() on GPU:0 failed. Status: out of memory",
+    "Failed copying input tensor to GPU:0: Dst tensor is not initialized.",
+])  # fmt: skip
+def test_a_gpu_without_memory_is_no_traceback(message, capsys):
+    class InternalError(Exception):
+        """As TensorFlow names it."""
+
+    def main(argv):
+        raise InternalError(message)
+
+    assert cli.run_command(main, []) == 2
+    assert "not enough memory for this on the GPU" in capsys.readouterr().err

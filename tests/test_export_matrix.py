@@ -19,6 +19,7 @@ SIZES = {
     **{name: (size, {}) for name, size in FULL.items()},
     **{name: (max(BACKBONES[name].min_size, 64), {}) for name in NETWORKS},
     "nixnet": (64, {"size": 40}),
+    "clip_tokens": (32, {"blocks": [1]}),
     **{name: (28, {**LAYOUT, "patch_size": 14}) for name in ("clip", "dinov2")},
     **{name: (32, {**LAYOUT, "patch_size": 16}) for name in ("siglip", "dinov3")},
 }

@@ -455,19 +455,24 @@ def test_cosine_warms_up_and_falls():
 
 
 def test_the_average_of_the_weights_is_what_is_kept(folder_dataset, tmp_path):
-    """Against a plain sum: weights after each step, averaged by hand."""
+    """Against a plain sum: weights after each step, averaged by hand, and moving statistics."""
     from tfdetect.training import weight_average as module
 
     taken = []
 
+    def values(model):
+        statistics = [v for v in model.non_trainable_variables if "/moving_" in v.path]
+        assert statistics
+        return [v.numpy() for v in (*model.trainable_variables, *statistics)]
+
     class Watched(module.AverageWeights):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
-            taken.append([v.numpy() for v in self.model.trainable_variables])
+            taken.append(values(self.model))
 
         def start(self, model):
             super().start(model)
-            taken.append([v.numpy() for v in model.trainable_variables])
+            taken.append(values(model))
 
     from tfdetect.training import fit as fitting
 
@@ -480,7 +485,7 @@ def test_the_average_of_the_weights_is_what_is_kept(folder_dataset, tmp_path):
     for step, weights in enumerate(taken[1:], 1):
         share = min(0.8, (1 + step) / (10 + step))
         expected = [share * a + (1 - share) * w for a, w in zip(expected, weights)]
-    kept = [v.numpy() for v in detector.trainable_variables]
+    kept = values(detector)
     assert len(taken) > 8
     for a, b in zip(expected, kept):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfdetect.core import console
-from tfdetect.core.errors import UserError, nearest, shortened
+from tfdetect.core.errors import UserError, first_line, nearest, shortened
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import missing_package
 from tfdetect.core.process import Terminated, command_process, stopped_by
@@ -375,9 +375,9 @@ def names(text: str) -> list[str]:
 def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    A `UserError`, a package that only another installation has, and a disk that is full or refuses
-    access, become one message on stderr and exit code 2. A signal that ends the process does so
-    after everything half-written was removed.
+    A `UserError`, a package that only another installation has, a GPU without memory, and a disk
+    that is full or refuses access, become one message on stderr and exit code 2. A signal that ends
+    the process does so after everything half-written was removed.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number
@@ -398,6 +398,13 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
             return _stopped(asked)
         if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
             return _failed(str(missing))
+        if _lacks_memory(error):
+            return _failed(
+                "There is not enough memory for this on the GPU (or, without one, in the machine). "
+                "Other programs may hold it: nvidia-smi lists those on a GPU. Take smaller images "
+                "or batches (data.image_size, training.batch_size, or training.accumulate for the "
+                f"same batch in parts), or another GPU. What TensorFlow says: {first_line(error)}"
+            )
         if (reason := _disk_error(error)) is None:
             raise
         return _failed(
@@ -421,6 +428,14 @@ def _failed(message: str) -> int:
     with suppress(OSError):
         console.error(message)
     return EXIT_ERROR
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether TensorFlow could not allocate memory; it is not imported to find out."""
+    name, text = type(error).__name__, str(error)
+    return name == "ResourceExhaustedError" or (
+        name == "InternalError" and ("out of memory" in text or "Dst tensor is not init" in text)
+    )
 
 
 def _disk_error(error: Exception) -> str | None:

@@ -25,6 +25,8 @@ class Bilinear(layers.Layer):
         self.height, self.width = height, width
 
     def call(self, x: Tensor) -> Tensor:
+        # In single precision: XLA refuses the gradient of a resizing in half precision.
+        x = ops.cast(x, "float32")
         larger = ops.image.resize(x, (self.height, self.width), interpolation="bilinear")
         return ops.cast(larger, self.compute_dtype)
 

@@ -26,7 +26,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -172,7 +173,8 @@ def write_exports(
     entries = {entry.format: asdict(entry) for entry in _listed(listed)}
     for name in formats:
         try:
-            difference = _write(name, source)
+            with _single_precision():
+                difference = _write(name, source)
         except UserError as error:
             if on_error is None or name == "saved_model":
                 raise
@@ -185,6 +187,20 @@ def write_exports(
         )  # fmt: skip
     write_text(listed, json.dumps(list(entries.values()), indent=2) + "\n")
     return [Export(**entries[name]) for name in formats if name in entries]
+
+
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """Let GPUs multiply in single precision; by default they round factors to TensorFloat-32.
+
+    Two graphs of one network then differ by more than an export may.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _write(name: str, source: "_Source") -> float:

@@ -9,7 +9,10 @@ import tensorflow as tf
 
 
 class AverageWeights(keras.callbacks.Callback):
-    """Averages the trainable weights over the steps (Polyak averaging, exponentially weighted).
+    """Averages the weights over the steps (Polyak averaging, exponentially weighted).
+
+    The moving statistics of batch normalization are averaged with them: those of the last step
+    belong to other weights.
 
     Keras's optimizers can do so, too, but overwrite the weights with the average whenever a call
     of fit ends, so that a resumed training would differ from an uninterrupted one.
@@ -30,8 +33,8 @@ class AverageWeights(keras.callbacks.Callback):
     def start(self, model: keras.Model) -> None:
         """Start from the model's weights; a resumed average is then restored into `variables`."""
         self.set_model(model)
-        self.variables = [tf.Variable(_value(v)) for v in model.trainable_variables]
-        averages, weights = self.variables, model.trainable_variables
+        averages, weights = self.variables, self._weights
+        averages += [tf.Variable(_value(v)) for v in weights]
 
         @tf.function(autograph=False)
         def update(momentum: tf.Tensor) -> None:
@@ -51,6 +54,13 @@ class AverageWeights(keras.callbacks.Callback):
         self._step = step
         assert self._update is not None  # since `start`
         self._update(tf.constant(min(self.momentum, (1 + step) / (10 + step)), tf.float32))
+
+    @property
+    def _weights(self) -> list[keras.Variable]:
+        layers = self.model._flatten_layers()
+        normalizations = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
+        statistics = [v for layer in normalizations for v in layer.non_trainable_variables]
+        return [*self.model.trainable_variables, *statistics]
 
     def _updates(self) -> int:
         """Return how often the optimizer has changed the weights."""
@@ -72,7 +82,7 @@ class AverageWeights(keras.callbacks.Callback):
             self._swap()
 
     def _swap(self) -> None:
-        for average, weight in zip(self.variables, self.model.trainable_variables):
+        for average, weight in zip(self.variables, self._weights):
             value = tf.identity(_value(weight))
             weight.assign(average)
             average.assign(value)

@@ -99,5 +99,6 @@ def _exchange(maps: list, name: str) -> list:
 
 
 def _up(x: Tensor, width: int, name: str) -> Tensor:
-    x = layers.UpSampling2D(interpolation="bilinear", name=f"{name}_resize")(x)
+    # In single precision: XLA refuses the gradient of a resizing in half precision.
+    x = layers.UpSampling2D(interpolation="bilinear", dtype="float32", name=f"{name}_resize")(x)
     return conv(x, width, 1, name, bias=True)

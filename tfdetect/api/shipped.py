@@ -12,14 +12,12 @@ from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
+from tfdetect.core.packages import CLIP_INSTALL, clip_weights_file, has_tensorflow
 from tfdetect.core.text import shell_command, user_path
 
-PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES = (
-    "photo_detector",
-    "localizer_photos",
-    "cifake_small_resnet",
-)
-SHIPPED = (PHOTO_DETECTOR, LOCALIZER, SMALL_IMAGES)
+PHOTO_DETECTOR, PHOTO_CLIP = "photo_detector", "photo_clip"
+LOCALIZER, SMALL_IMAGES = "localizer_photos", "cifake_small_resnet"
+SHIPPED = (PHOTO_DETECTOR, PHOTO_CLIP, LOCALIZER, SMALL_IMAGES)
 SMALL_SIDE = 64  # pixels: images whose shorter sides are all below this are no photographs
 RunPath = TypeVar("RunPath", bound=str | Path)
 _LOOKED_AT = 32  # images whose sizes are read
@@ -87,13 +85,25 @@ def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, 
     sides = _shorter_sides(images)
     if sides and max(sides) < SMALL_SIDE:
         return _folder(SMALL_IMAGES), f"for images of less than {SMALL_SIDE} pixels"
-    reason = "for photographs"
+    run, reason = _photo_detector()
     if small := sum(side < SMALL_SIDE for side in sides):
         reason += (
             f"; {small} of {len(sides)} images are smaller than {SMALL_SIDE} pixels, and for those "
             f"alone there is {SMALL_IMAGES}"
         )
-    return _folder(PHOTO_DETECTOR), reason
+    return run, reason
+
+
+def _photo_detector() -> tuple[Path, str]:
+    """Return the best detector of photographs that this installation can run, and why it is it."""
+    if not has_tensorflow():
+        return _folder(PHOTO_DETECTOR), "for photographs"
+    if clip_weights_file() is None:
+        return _folder(PHOTO_DETECTOR), (
+            f"for photographs; {PHOTO_CLIP} finds more fakes and needs CLIP's weights: "
+            f"{CLIP_INSTALL}"
+        )
+    return _folder(PHOTO_CLIP), "for photographs, with CLIP's weights"
 
 
 def _shorter_sides(images: Sequence[str]) -> list[int]:
@@ -120,7 +130,7 @@ def served_runs(named: Sequence[Path] = ()) -> list[Path]:
     Raises:
         UserError: this installation has no such run.
     """
-    return [run_folder(path) for path in named] or [_folder(PHOTO_DETECTOR), _folder(LOCALIZER)]
+    return [run_folder(path) for path in named] or [_photo_detector()[0], _folder(LOCALIZER)]
 
 
 def run_folder(run: RunPath) -> RunPath | Path:

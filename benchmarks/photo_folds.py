@@ -1,6 +1,6 @@
 """Measure the photo detector on generators and sources that were left out of its training.
 
-    python benchmarks/photo_folds.py DATASET FEATURES [--branches native,whole] [--l2 0.2]
+    python benchmarks/photo_folds.py DATASET FEATURES [--branches native,whole,clip] [--l2 0.2]
     python benchmarks/photo_folds.py DATASET --predictions EVALUATION/predictions/all.parquet
     python benchmarks/photo_folds.py DATASET FEATURES --more DATASET FEATURES [--before FILE]
 

@@ -59,6 +59,9 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
         assert chosen("large").name == "photo_clip"
         installed.setattr(shipped, "has_tensorflow", lambda: False)
         assert chosen("large").name == "photo_detector"
+        assert shipped.served_runs()[0].name == "photo_detector"
+        installed.setattr(shipped, "_is_exported", lambda name: name == "photo_clip")
+        assert chosen("large").name == shipped.served_runs()[0].name == "photo_clip"
     assert chosen("small", "large").name == "photo_detector"
     reason = shipped.shipped_detector([str(tmp_path / name) for name in ("small", "large")])[1]
     assert "2 of 4 images are smaller than 64 pixels" in reason

@@ -96,14 +96,22 @@ def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, 
 
 def _photo_detector() -> tuple[Path, str]:
     """Return the best detector of photographs that this installation can run, and why it is it."""
+    small = _folder(PHOTO_DETECTOR)
+    if _is_exported(PHOTO_CLIP):
+        return _folder(PHOTO_CLIP), "for photographs, with CLIP's weights"
     if not has_tensorflow():
-        return _folder(PHOTO_DETECTOR), "for photographs"
+        return small, "for photographs"
     if clip_weights_file() is None:
-        return _folder(PHOTO_DETECTOR), (
+        return small, (
             f"for photographs; {PHOTO_CLIP} finds more fakes and needs CLIP's weights: "
             f"{CLIP_INSTALL}"
         )
     return _folder(PHOTO_CLIP), "for photographs, with CLIP's weights"
+
+
+def _is_exported(name: str) -> bool:
+    """Return whether a shipped run can be used without TensorFlow."""
+    return (shipped("saved_models") / name / "exports" / "exports.json").is_file()
 
 
 def _shorter_sides(images: Sequence[str]) -> list[int]:
@@ -124,13 +132,16 @@ def _shorter_sides(images: Sequence[str]) -> list[int]:
 def served_runs(named: Sequence[Path] = ()) -> list[Path]:
     """Return the runs that the server offers: if none are named, for photographs, then for masks.
 
+    `photo_clip` is offered once it is exported (tfdetect export photo_clip --format onnx_float16).
+
     Args:
         named: folders of runs, or names of shipped runs, wherever these are installed.
 
     Raises:
         UserError: this installation has no such run.
     """
-    return [run_folder(path) for path in named] or [_photo_detector()[0], _folder(LOCALIZER)]
+    photos = PHOTO_CLIP if _is_exported(PHOTO_CLIP) else PHOTO_DETECTOR
+    return [run_folder(path) for path in named] or [_folder(photos), _folder(LOCALIZER)]
 
 
 def run_folder(run: RunPath) -> RunPath | Path:

@@ -14,6 +14,12 @@ from tfdetect.models.nearest_neighbors import NearestNeighbors
 from tfdetect.models.spectral_front_ends import Standardize
 
 
+def head_of(detector: keras.Model) -> keras.Model:
+    """Return what follows the backbone: features -> logits, made of the detector's own layers."""
+    features = detector.layers[detector.layers.index(backbone_of(detector)) + 1].input
+    return keras.Model(features, detector.output, name="head")
+
+
 def on_features(
     detector: keras.Model,
     batches: tf.data.Dataset,
@@ -39,10 +45,9 @@ def on_features(
         endless batches of training features from a step on, in a new order each pass; and batches
         of validation features.
     """
-    # What the first layer of the head reads.
-    features = detector.layers[detector.layers.index(backbone_of(detector)) + 1].input
+    head = head_of(detector)
+    features = head.input
     encoder = keras.Model(detector.inputs[0], features)
-    head = keras.Model(features, detector.output, name="head")
     encode = tf.function(
         lambda images: encoder(images, training=False), reduce_retracing=True, autograph=False
     )

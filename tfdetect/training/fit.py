@@ -20,7 +20,7 @@ from tfdetect.models.detector import build_detector, describe, freeze, learn_sta
 from tfdetect.models.low_rank import merge
 from tfdetect.models.parent_detector import start_from, with_teacher
 from tfdetect.models.saving import load_detector
-from tfdetect.training.cached_features import on_features
+from tfdetect.training.cached_features import head_of, on_features
 from tfdetect.training.callbacks import (
     ImagesPerSecond,
     PlainNames,
@@ -344,6 +344,8 @@ def _resume(
         learn_statistics(job.detector, unaugmented, head=not training.cache_features)
     if not training.cache_features:
         return job
+    if has_begun and state.stage == len(_stages(job)) - 1 and not _goes_on(_stages(job)[-1], state):
+        return replace(job, trained=head_of(job.detector))  # nothing is left to train
     log(f"computing the features of {training.cache_features} passes")
     with job.devices.scope():
         head, stream, validation = on_features(
@@ -367,10 +369,7 @@ def _run_stages(
     log: console.Log,
 ) -> None:
     """Train the stages that are not finished yet."""
-    training = job.experiment.training
-    stages = training.stages or (
-        only_stage(training).model_copy(update={"freeze": job.experiment.model.freeze}),
-    )
+    stages = _stages(job)
     # The validation data end where Keras does not expect it.
     warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
     for number, stage in enumerate(stages):
@@ -382,6 +381,13 @@ def _run_stages(
         title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""
         log(title + describe(job.detector))
         _run_stage(job, stage, state, callbacks)
+
+
+def _stages(job: _Job) -> Sequence[Stage]:
+    training = job.experiment.training
+    return training.stages or (
+        only_stage(training).model_copy(update={"freeze": job.experiment.model.freeze}),
+    )
 
 
 def _compile(job: _Job, stage: Stage, state: TrainState, average: AverageWeights | None) -> None:

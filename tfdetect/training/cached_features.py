@@ -16,8 +16,11 @@ from tfdetect.models.spectral_front_ends import Standardize
 
 def head_of(detector: keras.Model) -> keras.Model:
     """Return what follows the backbone: features -> logits, made of the detector's own layers."""
-    features = detector.layers[detector.layers.index(backbone_of(detector)) + 1].input
-    return keras.Model(features, detector.output, name="head")
+    return keras.Model(_features(detector), detector.output, name="head")
+
+
+def _features(detector: keras.Model) -> keras.KerasTensor:
+    return detector.layers[detector.layers.index(backbone_of(detector)) + 1].input
 
 
 def on_features(
@@ -45,8 +48,7 @@ def on_features(
         endless batches of training features from a step on, in a new order each pass; and batches
         of validation features.
     """
-    head = head_of(detector)
-    features = head.input
+    features, head = _features(detector), head_of(detector)
     encoder = keras.Model(detector.inputs[0], features)
     encode = tf.function(
         lambda images: encoder(images, training=False), reduce_retracing=True, autograph=False

@@ -465,6 +465,10 @@ def test_a_shift_is_applied_where_it_can_be_told_from_none(calibrated_run, capsy
     assert "cannot be told from none" in capsys.readouterr().err
     low, high = adapted(0, "shift").info.adaptation.shift_interval
     assert low < 0 < high
+    run = run.with_threshold(0.95)
+    settings = CalibrationSettings(dataset="mine", method="auto")
+    calibrate_run(run, labels, groups, raw_table(logits[:60] + 8), settings, log=lambda text: None)
+    assert "probabilities moved, and the threshold did not" in capsys.readouterr().err
     found = adapted(-8).info  # raw logits; calibration halves them
     assert found.adaptation.shift == pytest.approx(4, abs=1)
     assert found.threshold == found.operating_points["fpr_5"].threshold

@@ -412,6 +412,14 @@ def test_one_number_alone_needs_a_label(tmp_path, label):
         load_spec(str(tmp_path), None, Evaluation(("real", "fake")))
 
 
+def test_a_label_that_class_folders_contradict_is_refused(tmp_path):
+    images(tmp_path, "real/a.png", "fake/b.png")
+    with pytest.raises(UserError, match=r"\(real, fake\), which --label fake contradicts"):
+        load_spec(str(tmp_path), None, Evaluation(("real", "fake"), "fake"))
+    spec, _ = load_spec(str(tmp_path / "real"), None, Evaluation(("real", "fake"), "authentic"))
+    assert spec.classes[0].folders == ("",)
+
+
 def write_spec(root, **changes):
     file = root / "mine.yaml"
     document = {

@@ -43,7 +43,6 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
 
 
 def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "clip_weights_file", lambda: None)
     write_images(tmp_path / "small", 2, 0, side=32)
     write_images(tmp_path / "large", 2, 0, side=300)
     (tmp_path / "large" / "broken.jpg").write_bytes(b"no image")
@@ -54,14 +53,6 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
         return shipped.shipped_detector([str(tmp_path / image) for image in images], **kwargs)[0]
 
     assert chosen("small").name == "cifake_small_resnet"
-    with monkeypatch.context() as installed:
-        installed.setattr(shipped, "clip_weights_file", lambda: tmp_path / "weights.onnx")
-        assert chosen("large").name == "photo_clip"
-        installed.setattr(shipped, "has_tensorflow", lambda: False)
-        assert chosen("large").name == "photo_detector"
-        assert shipped.served_runs()[0].name == "photo_detector"
-        installed.setattr(shipped, "_is_exported", lambda name: name == "photo_clip")
-        assert chosen("large").name == shipped.served_runs()[0].name == "photo_clip"
     assert chosen("small", "large").name == "photo_detector"
     reason = shipped.shipped_detector([str(tmp_path / name) for name in ("small", "large")])[1]
     assert "2 of 4 images are smaller than 64 pixels" in reason
@@ -90,7 +81,7 @@ def test_a_folder_of_photographs_gets_its_own_experiment(tmp_path, monkeypatch):
         )  # fmt: skip
         plans[found is not None] = make_plan(large)
     assert plans[True].experiment.name == "photos"
-    assert "median shorter side is 256 pixels" in plans[True].chosen
+    assert "median shorter side of 6 images is 256 pixels" in plans[True].chosen
     assert plans[False].experiment.name == "photos_from_scratch"
     assert "tfdetect[lite]" in plans[False].chosen
     assert make_plan(large, "small_images").experiment.name == "small_images"

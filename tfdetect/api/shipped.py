@@ -12,11 +12,11 @@ from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
-from tfdetect.core.packages import CLIP_INSTALL, clip_weights_file, has_tensorflow
 from tfdetect.core.text import shell_command, user_path
 
 PHOTO_DETECTOR, PHOTO_CLIP = "photo_detector", "photo_clip"
 LOCALIZER, SMALL_IMAGES = "localizer_photos", "cifake_small_resnet"
+# PHOTO_CLIP is used by its name alone: it calls most paintings and studio photographs fake.
 SHIPPED = (PHOTO_DETECTOR, PHOTO_CLIP, LOCALIZER, SMALL_IMAGES)
 SMALL_SIDE = 64  # pixels: images whose shorter sides are all below this are no photographs
 RunPath = TypeVar("RunPath", bound=str | Path)
@@ -85,33 +85,13 @@ def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, 
     sides = _shorter_sides(images)
     if sides and max(sides) < SMALL_SIDE:
         return _folder(SMALL_IMAGES), f"for images of less than {SMALL_SIDE} pixels"
-    run, reason = _photo_detector()
+    reason = "for photographs"
     if small := sum(side < SMALL_SIDE for side in sides):
         reason += (
             f"; {small} of {len(sides)} images are smaller than {SMALL_SIDE} pixels, and for those "
             f"alone there is {SMALL_IMAGES}"
         )
-    return run, reason
-
-
-def _photo_detector() -> tuple[Path, str]:
-    """Return the best detector of photographs that this installation can run, and why it is it."""
-    small = _folder(PHOTO_DETECTOR)
-    if _is_exported(PHOTO_CLIP):
-        return _folder(PHOTO_CLIP), "for photographs, with CLIP's weights"
-    if not has_tensorflow():
-        return small, "for photographs"
-    if clip_weights_file() is None:
-        return small, (
-            f"for photographs; {PHOTO_CLIP} finds more fakes and needs CLIP's weights: "
-            f"{CLIP_INSTALL}"
-        )
-    return _folder(PHOTO_CLIP), "for photographs, with CLIP's weights"
-
-
-def _is_exported(name: str) -> bool:
-    """Return whether a shipped run can be used without TensorFlow."""
-    return (shipped("saved_models") / name / "exports" / "exports.json").is_file()
+    return _folder(PHOTO_DETECTOR), reason
 
 
 def _shorter_sides(images: Sequence[str]) -> list[int]:
@@ -132,16 +112,13 @@ def _shorter_sides(images: Sequence[str]) -> list[int]:
 def served_runs(named: Sequence[Path] = ()) -> list[Path]:
     """Return the runs that the server offers: if none are named, for photographs, then for masks.
 
-    `photo_clip` is offered once it is exported (tfdetect export photo_clip --format onnx_float16).
-
     Args:
         named: folders of runs, or names of shipped runs, wherever these are installed.
 
     Raises:
         UserError: this installation has no such run.
     """
-    photos = PHOTO_CLIP if _is_exported(PHOTO_CLIP) else PHOTO_DETECTOR
-    return [run_folder(path) for path in named] or [_folder(photos), _folder(LOCALIZER)]
+    return [run_folder(path) for path in named] or [_folder(PHOTO_DETECTOR), _folder(LOCALIZER)]
 
 
 def run_folder(run: RunPath) -> RunPath | Path:

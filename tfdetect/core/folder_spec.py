@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,16 @@ def _spec_for_labeled_folder(
     if authentic is not None:
         raise UserError("Give either --label, for all images of a folder, or --authentic.")
     label = evaluation.index_of(evaluation.label or "")
+    names: list[str] = []
+    with suppress(UserError):  # of a folder whose layout tells nothing
+        first, *others = spec_for_folder(root, None, Evaluation(evaluation.class_names)).classes
+        if first.folders and any(each.folders for each in others):
+            names = [name for each in (first, *others) for name in each.folders]
+    if names:
+        raise UserError(
+            f"{root} has folders of several classes ({', '.join(names)}), which --label "
+            f"{evaluation.label} contradicts. Leave --label out, or give the folder of one class."
+        )
     return DatasetSpec(
         name=folder_name(root),
         title=f"Folder {from_os(root.resolve().name)}, all {evaluation.class_names[label]}",

@@ -34,6 +34,7 @@ from tfdetect.evaluation.run_description import mask_threshold_sentence
 METHODS = ("auto", *FITTED, "shift", "none")
 DEFAULT_PRIOR = 0.5
 DEFAULT_EMPTY_MASKS = 0.9  # of authentic images
+WORSE = 0.05  # loss of balanced accuracy from which a shift is warned of
 
 
 @dataclass(frozen=True)
@@ -267,11 +268,27 @@ def _with_shift(
         shift_interval=(round(reach[0], 6), round(reach[1], 6)),
         log_loss=(round(losses[0], 6), round(losses[1], 6)),
     )  # fmt: skip
+    at_prior = logit(run.info.prior or DEFAULT_PRIOR) - logit(fraction)
+    before = _balanced(logits + at_prior, fake, run.threshold)
     run = run.with_info(
         calibration=old.shifted(shift), prior=run.info.prior or DEFAULT_PRIOR,
         adaptation=adaptation, **run.moved_thresholds(shift),
     )  # fmt: skip
-    return _with_own_threshold(run, settings, len(fake))
+    run = _with_own_threshold(run, settings, len(fake))
+    after = _balanced(logits + at_prior + shift, fake, run.threshold)
+    if after < before - WORSE:
+        console.warn(
+            f"at its threshold {run.threshold:.3g} the run has a balanced accuracy of {after:.0%} "
+            f"on these images, before the shift {before:.0%}: probabilities moved, and the "
+            "threshold did not. Give one, such as --threshold balanced or --threshold 0.5"
+        )
+    return run
+
+
+def _balanced(logits: np.ndarray, fake: np.ndarray, threshold: float) -> float:
+    """Return the mean of recall and specificity."""
+    found = logits >= logit(threshold)
+    return float((found[fake].mean() + 1 - found[~fake].mean()) / 2)
 
 
 def _check_for_shift(settings: CalibrationSettings, fake: np.ndarray) -> None:

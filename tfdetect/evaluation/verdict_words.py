@@ -25,12 +25,18 @@ def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWord
 
     Args:
         run: that gave the verdict.
-        row: its prediction: p_fake, verdict, inconclusive.
+        row: its prediction: p_fake, verdict, inconclusive and, if known, duplicate_of_train.
         unlike: whether the image is unlike those that the detector was made for.
     """
     authentic = row["verdict"] == run.class_names[0]
     looks = "Looks authentic" if authentic else f"Looks fake{_kind(row['verdict'])}"
     lines = [probability_sentence(run, row["p_fake"], unlike)]
+    known = bool(row.get("duplicate_of_train"))
+    if known:
+        lines.insert(
+            0, "The detector was trained, or chosen by validation, on this very image, so this "
+            "says nothing about new images.",
+        )  # fmt: skip
     if row["inconclusive"]:
         low, high = run.abstention_band
         lines.append(
@@ -42,6 +48,8 @@ def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWord
         return VerdictWords(
             f"{looks}, but the detector was not made for such images", lines, "caution"
         )
+    if known:
+        return VerdictWords(f"{looks}, but the detector knows this image", lines, "caution")
     if authentic:
         lines.append("This means: the detector found no trace that it knows.")
         return VerdictWords(looks, lines, "good")

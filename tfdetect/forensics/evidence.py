@@ -369,11 +369,6 @@ def _detector(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
     if says == "generated" and run.predicts_masks:
         says = "altered"
     finding = f"{run.name}: {words.headline}. {' '.join(words.lines)}"
-    if row.get("duplicate_of_train"):
-        finding += (
-            " It was trained, or chosen by validation, on this very image, so this says nothing "
-            "about new images."
-        )
     return EvidenceLine("detector", TITLES["detector"], finding, _measured(run), says)
 
 

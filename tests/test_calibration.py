@@ -40,6 +40,7 @@ from tfdetect.evaluation.operating_points import (
     choose_threshold,
     operating_points,
 )
+from tfdetect.evaluation.prediction_columns import uncalibrated
 from tfdetect.evaluation.run_description import threshold_sentence
 from tfdetect.models.exports import answers
 from tfdetect.models.inference import calibrated
@@ -465,6 +466,12 @@ def test_a_shift_is_applied_where_it_can_be_told_from_none(calibrated_run, capsy
     assert "cannot be told from none" in capsys.readouterr().err
     low, high = adapted(0, "shift").info.adaptation.shift_interval
     assert low < 0 < high
+    bare = calibrate_run(
+        uncalibrated(run), labels, groups, raw_table(logits[:60]),
+        CalibrationSettings(dataset="mine", method="shift"), log=lambda text: None,
+    ).info  # fmt: skip
+    assert bare.calibration.dataset == "mine"
+    assert bare.calibration.log_loss == bare.adaptation.log_loss != (0, 0)
     run = run.with_threshold(0.95)
     settings = CalibrationSettings(dataset="mine", method="auto")
     calibrate_run(run, labels, groups, raw_table(logits[:60] + 8), settings, log=lambda text: None)

@@ -492,8 +492,11 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     assert percent(0.99999) == "more than 99.99%" and percent(0.5) == "50%"
     changed = {"jpeg:75": 0.1, "social:2": 0.2, "blur:1": 0.9}
     found = examination("inpainted", reencoded=changed)
+    unseen = {"generators": {"a": {}}, "unseen_generators": {"generators": ["a"]}}
+    (run.path / "metrics.json").write_text(json.dumps({"test": unseen}))
     page = image_page.image_page(run, replace(found, evidence=known(run, found)))
     assert "one in a hundred" in page and "8.3%" in page
+    assert "measured on fakes of 1 generator, none of which" in page
     assert "1 of 3" in page and "verdict is fragile" in page
     assert "saved as JPEG, quality 75, shared 2 times" in page
     assert page.index("Looks fake") < page.index("What the probability means")

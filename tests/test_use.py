@@ -18,6 +18,7 @@ from conftest import train_small
 from PIL import Image
 from zoo import make
 
+import tfdetect
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import open_run
@@ -26,7 +27,7 @@ from tfdetect.evaluation import run_report
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import PredictionColumns
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
-from tfdetect.evaluation.run_description import facts
+from tfdetect.evaluation.run_description import facts, measured_sentence
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.exports import answers
@@ -353,9 +354,24 @@ def test_corrupt_runs_are_explained(shared_run, tmp_path, capsys, name):
     assert code == 2 and message in err and "Traceback" not in err
 
 
+def test_a_run_says_whether_it_was_measured_on_unseen_generators():
+    def measured(*unseen):
+        result = {"generators": {"a": {}, "b": {}}}
+        return measured_sentence(
+            {"test": result | ({"unseen_generators": {"generators": unseen}} if unseen else {})}
+        )
+
+    assert "images like those it was trained on" in measured()
+    assert "trained on, and of 1 generator that it was not trained" in measured("b")
+    assert "fakes of 2 generators, none of which it was trained on" in measured("a", "b")
+    assert "not measured" in measured_sentence({})
+
+
 def test_no_run_at_all(tmp_path):
     with pytest.raises(UserError, match="There is no run folder"):
         open_run(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"'photo_detecto'. Did you mean 'photo_detector'\?"):
+        tfdetect.load("photo_detecto")
     with pytest.raises(UserError, match="is not a run"):
         open_run(tmp_path)
     (tmp_path / "first").mkdir()
@@ -500,7 +516,7 @@ def test_warnings_count_the_images_that_were_judged(capsys):
     _warn(12, SimpleNamespace(unreadable=6, out_of_domain=3, duplicates_of_train=1))
     said = capsys.readouterr().err
     assert "6 of 12 files could not be read" in said
-    assert "3 of 6 images are unlike" in said and "1 of 6 images are training" in said
+    assert "3 of 6 images are unlike" in said and "1 of 6 images is known" in said
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no folder that refuses all files")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
-from tfdetect.core.text import printable, with_escapes
+from tfdetect.core.text import images_are, printable, with_escapes
 
 if TYPE_CHECKING:
     from tfdetect.api import Detector, Predictions
@@ -214,13 +214,13 @@ def _warn(count: int, found: "Predictions | WrittenPredictions") -> None:
     count -= found.unreadable
     if unlike := found.out_of_domain:
         console.warn(
-            f"{unlike} of {count} images are unlike those that the detector was trained on, in "
-            "size, format or features: do not rely on their verdicts"
+            f"{images_are(unlike, count)} unlike those that the detector was trained on, in "
+            "size, format or features: do not rely on such verdicts"
         )
     if copies := found.duplicates_of_train:
         console.warn(
-            f"{copies} of {count} images are training or validation images of the detector, or "
-            "copies of such: their verdicts say nothing about new images"
+            f"{images_are(copies, count)} known to the detector from training or validation "
+            "(the same or a copy): such verdicts say nothing about new images"
         )
 
 

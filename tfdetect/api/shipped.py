@@ -12,7 +12,7 @@ from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
-from tfdetect.core.text import shell_command, user_path
+from tfdetect.core.text import images_are, shell_command, user_path
 
 PHOTO_DETECTOR, PHOTO_CLIP = "photo_detector", "photo_clip"
 LOCALIZER, SMALL_IMAGES = "localizer_photos", "cifake_small_resnet"
@@ -88,8 +88,8 @@ def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, 
     reason = "for photographs"
     if small := sum(side < SMALL_SIDE for side in sides):
         reason += (
-            f"; {small} of {len(sides)} images are smaller than {SMALL_SIDE} pixels, and for those "
-            f"alone there is {SMALL_IMAGES}"
+            f"; {images_are(small, len(sides))} smaller than {SMALL_SIDE} pixels, and for such "
+            f"images alone there is {SMALL_IMAGES}"
         )
     return _folder(PHOTO_DETECTOR), reason
 

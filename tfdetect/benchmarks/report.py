@@ -22,6 +22,7 @@ from tfdetect.benchmarks.tables import (
 )
 from tfdetect.core import html
 from tfdetect.core.files import write_text
+from tfdetect.core.text import images_are
 from tfdetect.evaluation.figures import BLUE, RED
 from tfdetect.evaluation.intervals import format_interval, numbers
 
@@ -227,8 +228,8 @@ def _notes(run: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
     for name, part in run["protocols"][PUBLISHED]["subsets"].items():
         if part["copies"]:
-            notes.append(f"{name}: {part['copies']:,} of {part['count']:,} images are training "
-                         "images of the run, or copies of them.")  # fmt: skip
+            notes.append(f"{name}: {images_are(part['copies'], part['count'])} known to the "
+                         "run from training (the same or a copy).")  # fmt: skip
     return notes
 
 

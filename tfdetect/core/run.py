@@ -20,6 +20,7 @@ A run is written as `<name>.partial` and renamed when whole.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -405,10 +406,14 @@ def moved(p: float, by: float) -> float:
     return expit(logit(p) + by)
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, known: Iterable[str] = ()) -> Run:
     """Open a finished run: a folder, or an address such as hf://user/run (`core.model_hubs`).
 
     A run at another address, such as s3://bucket/run, is fetched first (`core.storage`).
+
+    Args:
+        path: folder or address.
+        known: names that the caller understands, too; one like `path` is suggested if that is none.
 
     Raises:
         UserError: there is no such folder or address, or it is not a run, corrupt, of a newer
@@ -423,7 +428,7 @@ def open_run(path: str | Path) -> Run:
             raise _unfinished(path)
         if path.exists():
             raise UserError(f"{str(path)!r} is a file, not the folder of a run.")
-        raise UserError(f"There is no run folder {str(path)!r}.{_nearest_run(path)}")
+        raise UserError(f"There is no run folder {str(path)!r}.{_nearest_run(path, known)}")
     run = read_run(path)
     for needed in ("experiment.yaml", "model.keras"):
         if needed == "experiment.yaml" and run.is_ensemble:
@@ -444,14 +449,14 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
-def _nearest_run(path: Path) -> str:
-    """Return the run beside `path` whose name is most like it, as a question, or ""."""
+def _nearest_run(path: Path, known: Iterable[str]) -> str:
+    """Return the known run, or that beside `path`, with the most similar name, as a question."""
     try:
         runs = [str(found.parent) for found in path.parent.glob("*/run.json")
                 if not found.parent.name.endswith(PARTIAL)]  # fmt: skip
     except OSError:
         return ""
-    return nearest(str(path), runs)
+    return nearest(str(path), [*runs, *known])
 
 
 def _unfinished(path: Path) -> UserError:

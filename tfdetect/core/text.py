@@ -100,6 +100,12 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def images_are(count: int, total: int) -> str:
+    """Return "3 of 6 images are", or "1 of 6 images is"."""
+    images = "image" if total == 1 else "images"
+    return f"{count:,} of {total:,} {images} {'is' if count == 1 else 'are'}"
+
+
 def legend_label(name: object) -> str:
     """Return a name for a matplotlib legend, which leaves out labels that begin with "_"."""
     shown = printable(name)

@@ -247,8 +247,9 @@ def _with_shift(
     _check_for_shift(settings, fake)
     fraction = float(fake.mean())
     old = run.info.calibration or Calibration(
-        method="shift", images=len(fake), fake_fraction=fraction, log_loss=(0, 0)
-    )
+        method="shift", images=len(fake), fake_fraction=fraction, log_loss=(0, 0),
+        dataset=settings.dataset,
+    )  # fmt: skip
     logits = apply_calibration(old, raw_logits(table, run)[readable])
     logits = logits + logit(fraction) - logit(old.fake_fraction)
     shift, reach = fit_shift(logits, fake)
@@ -262,16 +263,20 @@ def _with_shift(
         f"shift: {found} added to the logits, log-loss {losses[0]:.4f} before, {losses[1]:.4f} "
         "after; thresholds and abstention band stay"
     )
+    rounded = round(losses[0], 6), round(losses[1], 6)
     adaptation = Adaptation(
         kind="shift", dataset=settings.dataset or run.info.dataset.name,
         authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
         shift_interval=(round(reach[0], 6), round(reach[1], 6)),
-        log_loss=(round(losses[0], 6), round(losses[1], 6)),
+        log_loss=rounded,
     )  # fmt: skip
+    calibration = old.shifted(shift)
+    if run.info.calibration is None:
+        calibration = calibration.model_copy(update={"log_loss": rounded})
     at_prior = logit(run.info.prior or DEFAULT_PRIOR) - logit(fraction)
     before = _balanced(logits + at_prior, fake, run.threshold)
     run = run.with_info(
-        calibration=old.shifted(shift), prior=run.info.prior or DEFAULT_PRIOR,
+        calibration=calibration, prior=run.info.prior or DEFAULT_PRIOR,
         adaptation=adaptation, **run.moved_thresholds(shift),
     )  # fmt: skip
     run = _with_own_threshold(run, settings, len(fake))

@@ -11,6 +11,7 @@ from tfdetect.evaluation.run_description import (
     describe_detector,
     facts,
     mask_threshold_sentence,
+    measured_sentence,
     threshold_sentence,
 )
 from tfdetect.evaluation.summary import TITLES, summary
@@ -42,8 +43,8 @@ def model_card(run: Run, results: dict[str, Any], calibrated_since: str = "") ->
         _evaluation(results),
         *_gain_and_forgetting(run),
         "## Limitations",
-        "- It was measured on images like those it was trained on. On images of other generators, "
-        "cameras, sizes or compressions it can be wrong with high confidence.\n"
+        f"- {measured_sentence(results)} On images of other generators, cameras, sizes or "
+        "compressions it can be wrong with high confidence.\n"
         f"- {calibration_sentence(run)}\n- {threshold_sentence(run)}\n"
         + (f"- {mask_threshold_sentence(run)}\n" if run.predicts_masks else "")
         + f"- Every image is brought to {views}.",
@@ -78,7 +79,8 @@ def _outdated(run: Run, calibrated_since: str) -> list[str]:
         return []
     return [
         f"These figures were measured before the run was calibrated on {calibrated_since}. Measure "
-        f"them anew with: `{shell_command('evaluate', run.name)}`"
+        "them anew, from the folder that contains the run, with: "
+        f"`{shell_command('evaluate', run.name)}`"
     ]
 
 
@@ -115,7 +117,7 @@ def _usage(run: Run) -> str:
             "\n\n`serving_default` also returns `mask`, P(altered) float32 [B, H, W, 1]; `encoded` "
             "returns `mask_png_bytes`, a gray PNG of each image's size, 255 for P(altered) 1."
         )
-    return f"""With tfdetect:
+    return f"""From the folder that contains the run, with tfdetect:
 
 ```bash
 {shell_command("predict", run.name, "image.jpg")}

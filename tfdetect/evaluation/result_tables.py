@@ -6,6 +6,7 @@ from typing import Any
 
 from tfdetect.core import console
 from tfdetect.core.run_info import MaskCoverage
+from tfdetect.core.text import images_are
 from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
@@ -57,7 +58,7 @@ def transfer_tables(found: dict[str, Any] | None) -> list[ResultTable]:
         tables.append(ResultTable(
             f"{title}, {part['dataset']}", ["metric", "before", "after", "change"], rows,
             f"{part['count']:,} images of {part['split']} that both detectors judge; before: "
-            f"{found['parent']}. Brackets: 95% bootstrap intervals; that of the change is paired.",
+            f"{found['parent']}. Brackets: 95% intervals; that of the change is paired.",
         ))  # fmt: skip
     return tables
 
@@ -311,14 +312,14 @@ def warnings_of(result: dict[str, Any]) -> list[str]:
     if "without_duplicates" in result:
         copies = result["count"] - result["without_duplicates"]["count"]
         found.append(
-            f"{copies:,} of {result['count']:,} images were used in training or to choose the "
-            "detector, or are copies of such images: figures of all images say too little about "
+            f"{images_are(copies, result['count'])} known to the detector from its training "
+            "or selection (the same or a copy): figures of all images say too little about "
             "new ones. The column 'without training images' leaves them out."
         )
     outside = result.get("domain", {}).get("outside")
     if outside and outside["count"] > MAX_OUTSIDE * result["count"]:
         found.append(
-            f"{outside['count']:,} of {result['count']:,} images are unlike those that the "
+            f"{images_are(outside['count'], result['count'])} unlike those that the "
             f"detector was trained on; see the table '{LIKENESS}'."
         )
     return found + _constant_verdicts(result)

@@ -1,6 +1,9 @@
 """What a run is, in sentences, for reports and model cards."""
 
+from typing import Any
+
 from tfdetect.core.run import Run
+from tfdetect.evaluation.result_tables import ordered
 
 
 def describe_detector(run: Run) -> str:
@@ -40,6 +43,27 @@ def _images(run: Run) -> str:
     """Return on which images the run was calibrated."""
     fitted = run.info.calibration
     return f"images of {fitted.dataset}" if fitted and fitted.dataset else "validation images"
+
+
+def measured_sentence(results: dict[str, Any]) -> str:
+    """Return on what kind of images a detector was measured.
+
+    Args:
+        results: the content of metrics.json.
+    """
+    if not results:
+        return "The detector was not measured."
+    result = results[ordered(results)[0]]
+    unseen = result.get("unseen_generators", {}).get("generators", [])
+    if not unseen:
+        return "The detector was measured on images like those it was trained on."
+    count = f"{len(unseen)} generator{'s' if len(unseen) > 1 else ''}"
+    if len(unseen) == len(result["generators"]):
+        return f"The detector was measured on fakes of {count}, none of which it was trained on."
+    return (
+        f"The detector was measured on fakes of generators that it was trained on, and of {count} "
+        "that it was not trained on."
+    )
 
 
 def chosen_on(run: Run) -> str:

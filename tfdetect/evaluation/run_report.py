@@ -178,13 +178,15 @@ class _SplitReport:
             return join(*found)
         points = {"verdict": self.run.threshold}
         points |= {n: p.threshold for n, p in self.run.info.operating_points.items()}
+        low, high = band = self.run.abstention_band
         effect = self._save(
             "thresholds",
-            draw.thresholds(self._fake, self._scores, points, self.run.abstention_band),
+            draw.thresholds(self._fake, self._scores, points, band),
             "Recall, false positive rate and precision for every threshold of P(fake), with the "
             "operating points as vertical lines",
             "Effect of the threshold",
-            "The verdict is fake from its threshold on; in the shaded band it is inconclusive.",
+            "The verdict is fake from its threshold on"
+            + ("; in the shaded band it is inconclusive." if low < high else "."),
         )
         raw = self._readable["p_fake_raw"].to_numpy() if self.run.calibration else None
         prior = self.run.info.prior

@@ -36,7 +36,7 @@ from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.overlays import copy_overlay, overlay
-from tfdetect.evaluation.run_description import chosen_on
+from tfdetect.evaluation.run_description import chosen_on, measured_sentence
 from tfdetect.evaluation.verdict_words import percent
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.explanation import wording
@@ -119,8 +119,8 @@ def image_page(run: Run, found: Examination) -> str:
         cards=_cards(run, found),
         notes=[note(warning) for warning in wording.warnings(run, found, MAX_SANITY)],
         lead=_image(run, found),
-        footer="A detector's verdict is evidence, not proof. The detector was measured on images "
-        "like those it was trained on; on other images it can be certain and wrong. "
+        footer="A detector's verdict is evidence, not proof. "
+        f"{measured_sentence(run.results)} On other images it can be certain and wrong. "
         f"{_citation(run, found)}",
     )  # fmt: skip
 

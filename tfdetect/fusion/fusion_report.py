@@ -120,7 +120,7 @@ def _cards(values: dict[str, Any], split: str) -> list[html.Card]:
 
 
 def _explanation(split: str, values: dict[str, Any]) -> str:
-    common = "Members are shown with their temperature. Brackets: 95% bootstrap intervals."
+    common = "Members are shown with their temperature. Brackets: 95% intervals."
     if split == "test":
         return f"Fusions were fitted on all of validation. {common}"
     if values["cross_fitted"]:

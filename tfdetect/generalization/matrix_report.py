@@ -144,7 +144,7 @@ def _page(
             html.Section("Results by training and test domain", html.join(
                 html.text(
                     "Rows: what a detector was trained on. Columns: the test images of what domain "
-                    "it was measured on. Brackets: 95% bootstrap intervals over test images.",
+                    "it was measured on. Brackets: 95% intervals over test images.",
                     *([_HIDDEN_MASKS] if "iou" in _metrics(values) else []),
                 ),
                 *tables,

@@ -239,7 +239,7 @@ def test_evaluation_on_training_images_is_told(shared_run, tmp_path, capsys):
     assert "12 of 28 images" in (tmp_path / "out" / "report.html").read_text()
     from tfdetect.evaluation.result_tables import terminal_table
 
-    assert "12 of 28 images were used in training" in terminal_table(found.values)
+    assert "12 of 28 images are known to the detector" in terminal_table(found.values)
     assert result["domain"]["in_domain"]["value"] >= 0.8
 
 

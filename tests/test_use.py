@@ -284,7 +284,7 @@ def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
                           log=lambda text: None).results  # fmt: skip
     assert result["test"]["count"] == 37
     assert result["test"]["without_duplicates"]["count"] == 37 - copies
-    assert "5 of 37 images were used in training" in (out / "report.html").read_text()
+    assert "5 of 37 images are known to the detector" in (out / "report.html").read_text()
 
 
 def test_export_again_gives_the_same(shared_run, tmp_path, capsys):

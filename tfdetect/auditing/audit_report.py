@@ -170,8 +170,8 @@ def _shortcuts(audit: Audit, folder: Path) -> Markup:
         html.text(
             "Effect: Cramer's V for categories, |2 AUC - 1| for numbers. That of a number says "
             "whether one class has higher values. It is small where values of one class lie "
-            "between those of the other: the balanced accuracy, of a tree that may ask three "
-            "times, can be high all the same. Format and size leave "
+            "between those of the other; a tree of depth 3, whose balanced accuracy is shown, "
+            "tells such classes apart all the same. Format and size leave "
             "traces in the pixels, which a detector sees. It does not see metadata and file names, "
             "but they show that the classes come from different sources. Content may be part of "
             "the task: whether fakes are bluer is a property of this dataset.",

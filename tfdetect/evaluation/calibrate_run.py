@@ -10,6 +10,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.run import Run, logit
 from tfdetect.core.run_info import Adaptation, Calibration, MaskThreshold
+from tfdetect.core.text import images_are
 from tfdetect.evaluation.adaptation import (
     DEFAULT_RATE,
     MAX_SHIFT_IMAGES,
@@ -167,8 +168,8 @@ def _known(run: Run, table: pa.Table, log: console.Log) -> np.ndarray:
         )
     if known.any():
         log(
-            f"{known.sum():,} of {len(known):,} images are training or validation images of "
-            f"{run.name}, or copies of them; the calibration leaves them out"
+            f"{images_are(int(known.sum()), len(known))} known to {run.name} from training or "
+            "validation (the same or a copy); the calibration leaves such images out"
         )
     return known
 

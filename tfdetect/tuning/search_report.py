@@ -121,7 +121,7 @@ def _validation(search: Search) -> str:
 
 def _ranking_section(search: Search, trials: list[Trial]) -> Markup:
     interval = (
-        "95% bootstrap intervals over validation images" if search.settings.folds == 1
+        "95% intervals over validation images" if search.settings.folds == 1
         else "95% intervals of the mean over folds"
     )  # fmt: skip
     return html.join(

@@ -80,6 +80,10 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
     fresh = detector("small_resnet", 24, OPTIONS)
     changed = [not v.path.startswith("label") for v in model.trainable_variables]
     assert not any(changed) and len(fresh.trainable_variables) > len(changed)
+    again, _ = fit_small(folder_dataset, tmp_path / "fit", [*CACHED, *head])
+    assert loaded == [0]  # it has ended: no image is read again
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.slow

@@ -224,6 +224,10 @@ class ClipTokens(keras.layers.Layer):
             UserError: the package is needed, and is not installed or has another file.
         """
         if _STORED in store:
+            if bytes(np.asarray(store[_STORED])).hex() != _SHA256:
+                raise UserError(
+                    f"This model was made with another file than that of {CLIP_PACKAGE}."
+                )
             self.set_package_weights()
         else:
             super().load_own_variables(store)

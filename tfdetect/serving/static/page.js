@@ -264,9 +264,7 @@ const details = (title, content) =>
 // Return in what the image differs from those that the detector was made for.
 function limits(model, row) {
   const reasons = row.domain_reasons ? row.domain_reasons.split(", ") : [];
-  const found = reasons.map((reason) => fill(t.unlike[reason], model));
-  if (row.duplicate_of_train) found.push(t.duplicate);
-  return found;
+  return reasons.map((reason) => fill(t.unlike[reason], model));
 }
 
 function maskWords(model, row) {

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -22,6 +23,7 @@ import tfdetect
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import open_run
+from tfdetect.core.run_writer import evaluating, evaluation_folder
 from tfdetect.data.image_files import find_images
 from tfdetect.evaluation import run_report
 from tfdetect.evaluation.overlays import MaskWriter
@@ -264,6 +266,22 @@ def test_evaluate_again_and_on_another_dataset(shared_run, folder_dataset, tmp_p
     assert (elsewhere / "report.html").is_file()
     assert not (elsewhere / "figures" / "test_mistakes.png").exists()
     assert json.loads((copy / "metrics.json").read_text()) == before
+
+
+def test_results_on_folders_of_the_same_name_are_kept_apart(shared_run, tmp_path):
+    run = replace(shared_run[0], path=tmp_path / "run")
+    first, second = tmp_path / "a" / "photos", tmp_path / "b" / "photos"
+    folders = []
+    for images in (first, second, first, second):
+        folder = evaluation_folder(run, "photos", {"photos": images})
+        with evaluating(run, folder, {"photos": images}) as staged:
+            (staged / "metrics.json").write_text(json.dumps(str(images)))
+        folders.append(folder)
+    assert folders[:2] == folders[2:] and folders[0] == run.path / "evaluations" / "photos"
+    assert folders[1].name.startswith("photos-")
+    assert [json.loads((f / "metrics.json").read_text()) for f in folders[:2]] == [
+        str(first), str(second)
+    ]  # fmt: skip
 
 
 def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +24,13 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable, merged, write_json, write_text
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Metric, Run, metrics_of, open_run
-from tfdetect.core.run_writer import evaluating, updating, write_info
+from tfdetect.core.run_writer import (
+    evaluating,
+    evaluation_folder,
+    updating,
+    write_info,
+    write_source,
+)
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.storage import fetched
 from tfdetect.core.text import MAX_NAME_BYTES, file_name, shell_command, user_path
@@ -101,7 +107,8 @@ def evaluate(
         splits: of "train", "validation", "test" and "all"; by default validation and test, or all
             of another dataset that has no splits of its own.
         output: folder for the result. By default the run itself, or evaluations/<dataset> in it
-            for another dataset or other settings.
+            for another dataset or other settings; the name gets an ending where it is taken by
+            images in another place.
         threshold, prior, crops, flips, mask_threshold: see `Detector.with_options`.
         images_in_report: whether the report may show images of the dataset.
         batch_size: images per step.
@@ -126,7 +133,7 @@ def evaluate(
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output, label)
     spec = spec.with_values(max_pixels=max_pixels)
     if target == run.path and adjusted != run:  # other settings than those of the finished run
-        target = run.path / "evaluations" / spec.name
+        target = evaluation_folder(run, spec.name, roots)
     check_writable(target)
     if streaming and cluster is None:
         raise UserError("--streaming is for --spark MASTER, which is missing.")
@@ -139,11 +146,11 @@ def evaluate(
         catalog = read_data(spec, roots, progress, log)
         chosen = tuple(splits) or splits_to_evaluate(run, catalog)
         if streaming and work is not None:
-            with _writing(adjusted, target, progress) as (staged, folder):
+            with _writing(adjusted, target, roots, progress) as (staged, folder):
                 values = _measure_parts(staged, catalog, chosen, run.path, batch_size, work)
                 write_json(folder / "streamed.json", values)
             return EvaluationResults(run, values, target, target / "streamed.json")
-        with _writing(adjusted, target, progress) as (staged, folder):
+        with _writing(adjusted, target, roots, progress) as (staged, folder):
             values = evaluate_run(
                 staged, catalog, chosen, folder,
                 images_in_report=images_in_report, batch_size=batch_size, log=log,
@@ -211,7 +218,7 @@ def measure_robustness(
     if split is None:
         splits = splits_to_evaluate(run, catalog)
         split = next((s for s in reversed(splits) if catalog.split(s).num_rows), splits[-1])
-    with _writing(run, target, progress) as (staged, folder):
+    with _writing(run, target, roots, progress) as (staged, folder):
         values = degrade(staged, catalog, split, wanted, folder, batch_size, log, attacks=chosen)
     return Results(run, values, target, target / f"{file_name(values)}.html")
 
@@ -312,12 +319,14 @@ def calibrate(
         check_for_authentic_images(settings)  # before minutes of prediction
     with console.quiet(not progress), updating(run) as staged:
         detector = load_detector(staged)
+        elsewhere = None if dataset is None else staged.path / target.relative_to(run.path)
         evaluation = evaluate_run(
-            staged, catalog, (split,) if split == "all" else (split, "test"),
-            None if dataset is None else staged.path / "evaluations" / spec.name,
+            staged, catalog, (split,) if split == "all" else (split, "test"), elsewhere,
             images_in_report=images_in_report, batch_size=batch_size, calibrate=settings, log=log,
             detector=detector,
         )  # fmt: skip
+        if elsewhere is not None:
+            write_source(elsewhere, roots)
         if evaluation.run.info != run.info:
             write_info(evaluation.run)
             if settings.dataset and (staged.path / "model_card.md").is_file():
@@ -429,7 +438,7 @@ def explain(
     with writing_on(cluster, target, roots, progress) as work:
         elsewhere = None if work is None else partial(work.explain, run.path, stages)
         catalog = read_data(spec, roots, progress, log)
-        with _writing(run, target, progress) as (staged, folder):
+        with _writing(run, target, roots, progress) as (staged, folder):
             values = explain_set(
                 staged, catalog, split, count, folder, log, stages=stages, elsewhere=elsewhere
             )
@@ -466,12 +475,13 @@ def show_front_ends(
     if not path.is_file():
         raise UserError(f"There is no image {path}.")
     name = file_name(f"front_ends-{path.stem}", most=MAX_NAME_BYTES)
-    target = path_of(output) or run.path / "evaluations" / name
+    images = {name: path}
+    target = path_of(output) or evaluation_folder(run, name, images)
     check_writable(target)
     import_tensorflow()
     from tfdetect.explanation.front_ends import show_front_ends as show
 
-    with _writing(run, target, progress) as (_, folder):
+    with _writing(run, target, images, progress) as (_, folder):
         values = show(run, path, folder)
     return Results(run, values, target, target / "front_ends.html")
 
@@ -583,13 +593,16 @@ def _evaluation_data(
 
 
 @contextmanager
-def _writing(run: Run, target: Path, progress: bool) -> Iterator[tuple[Run, Path]]:
+def _writing(
+    run: Run, target: Path, images: Mapping[str, Path], progress: bool
+) -> Iterator[tuple[Run, Path]]:
     """Yield the run and the folder to write results into, which change in one swap at the end.
 
     Args:
         run: the run, with the settings that results are computed for.
         target: the run's own folder, one below its evaluations/, or one that the user named,
             which may hold other things.
+        images: what the results are about; see `evaluation_folder`.
         progress: whether to show progress meanwhile.
     """
     with console.quiet(not progress):
@@ -598,5 +611,6 @@ def _writing(run: Run, target: Path, progress: bool) -> Iterator[tuple[Run, Path
                 yield copy, copy.path
         else:
             inside = target.parent == run.path / "evaluations"
-            with evaluating(run, target) if inside else merged(target) as folder:
+            where = evaluating(run, target, images) if inside else merged(target)
+            with where as folder:
                 yield run, folder

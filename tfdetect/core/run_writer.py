@@ -1,7 +1,9 @@
 """Writes runs: new ones beside their final name, finished ones in one swap."""
 
+import hashlib
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +12,23 @@ from typing import Any
 from filelock import FileLock
 
 from tfdetect.core.errors import RunLockedError, UserError
-from tfdetect.core.files import check_writable, copy_folder, exchange, staged, write_text
+from tfdetect.core.files import (
+    check_writable,
+    copy_folder,
+    exchange,
+    staged,
+    write_json,
+    write_text,
+)
 from tfdetect.core.locks import acquire, locked, release
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import RunInfo
+from tfdetect.core.storage import shown
+from tfdetect.core.text import from_os
 
 # Never written in place, and large or many: a staged copy shares them with the run.
 _LINKED = ("model.keras", "saved_model", "logs", "state", "evaluations")
+_SOURCE = "source.json"  # in a folder below evaluations/: where the images are
 
 
 def write_info(run: Run) -> None:
@@ -71,16 +83,52 @@ def creating(path: Path) -> Iterator[Path]:
             yield folder
 
 
+def evaluation_folder(run: Run, name: str, images: Mapping[str, Path]) -> Path:
+    """Return the folder below evaluations/ in a run that is for results on certain images.
+
+    Images in another place whose results have this name already keep it; then a hash of where
+    these are is added, which is the same in every run.
+
+    Args:
+        run: the run.
+        name: of the dataset.
+        images: the folders of its parts, by name.
+    """
+    folder, source = run.path / "evaluations" / name, _source(images)
+    if not folder.exists() or _read_source(folder) == source:
+        return folder
+    digest = hashlib.sha256(json.dumps(source).encode()).hexdigest()
+    return folder.with_name(f"{name}-{digest[:8]}")
+
+
+def write_source(folder: Path, images: Mapping[str, Path]) -> None:
+    """Write where the images of an evaluation are into the folder of its results."""
+    write_json(folder / _SOURCE, _source(images))
+
+
+def _source(images: Mapping[str, Path]) -> dict[str, str]:
+    return {name: from_os(shown(path.resolve())) for name, path in sorted(images.items())}
+
+
+def _read_source(folder: Path) -> object:
+    try:
+        return json.loads((folder / _SOURCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # of an earlier version, or damaged: of unknown images
+
+
 @contextmanager
-def evaluating(run: Run, target: Path) -> Iterator[Path]:
+def evaluating(run: Run, target: Path, images: Mapping[str, Path]) -> Iterator[Path]:
     """Yield a folder for results about a run, which takes the place of `target` at the end.
 
     Args:
         run: the run.
-        target: a folder below evaluations/ in the run; what it holds already is kept.
+        target: an `evaluation_folder` of the run; what it holds already is kept.
+        images: what the results are about, as for that.
     """
     with ExitStack() as stack, staged(target, copy=True, beside=run.path) as folder:
         yield folder
+        write_source(folder, images)
         stack.enter_context(locked(_lock_of(run.path)))  # another command may swap the run
 
 

@@ -14,6 +14,7 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
+from tfdetect.core.run_writer import evaluation_folder
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.storage import redacted, shown
 from tfdetect.core.text import from_os
@@ -321,7 +322,7 @@ def evaluation_data(
         evaluation = Evaluation(tuple(run.class_names), label)
         spec, roots = locate_dataset(dataset, data_dir, authentic, evaluation)
         check_classes_fit(run, spec)
-        return spec, roots, output or run.path / "evaluations" / spec.name
+        return spec, roots, output or evaluation_folder(run, spec.name, roots)
     if label is not None:
         raise UserError("--label is for a folder of images. Give the folder: --dataset FOLDER")
     spec = run.dataset_spec()

@@ -60,8 +60,8 @@ def parser() -> cli.Parser:
                      help="of square: images that are tried (default: 200)")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for the result (default: "
-                     "the run; for other images or settings RUN/evaluations/NAME; NAME has an ending if "
-                     "other images have it already)")  # fmt: skip
+                     "the run; of other images or settings RUN/evaluations/NAME, with an ending if "
+                     "other images have that name)")  # fmt: skip
     cli.add_no_images(out)
     cli.add_batch_size(out)
     cli.add_max_pixels(out, of_spec=True)

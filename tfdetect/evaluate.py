@@ -41,6 +41,10 @@ def parser() -> cli.Parser:
     data.add_argument("--split", action="append", choices=["train", "validation", "test", "all"],
                       metavar="SPLIT", help="train, validation, test or all; repeatable (default: "
                       "validation and test; all of a --dataset that has no splits)")  # fmt: skip
+    data.add_argument("--videos", metavar="WHAT", help="also measure videos, whose P(fake) is the "
+                      "mean of that of their frames: folder (each folder holds the frames of one "
+                      "video), or a regular expression on paths whose first group is the "
+                      "video's name")  # fmt: skip
     how = p.add_argument_group("verdicts")
     cli.add_verdict(how)
     cli.add_views(how)
@@ -89,8 +93,8 @@ def main(argv: list[str]) -> None:
         flag = "--degrade" if args.degrade else "--attack"
         if args.split and len(args.split) > 1:
             raise UserError(f"{flag} takes one --split.")
-        if args.label or threshold is not None or args.prior is not None:
-            raise UserError(f"{flag} takes no --label, --threshold, --at and --prior.")
+        if args.label or args.videos or threshold is not None or args.prior is not None:
+            raise UserError(f"{flag} takes no --label, --videos, --threshold, --at and --prior.")
         if cluster is not None or args.streaming:
             raise UserError(f"{flag} takes no --spark and no --streaming.")
         results = api.measure_robustness(
@@ -108,7 +112,7 @@ def main(argv: list[str]) -> None:
             args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
             label=args.label, splits=args.split or (), output=args.output, threshold=threshold,
             prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
-            mask_threshold=args.mask_threshold,
+            mask_threshold=args.mask_threshold, videos=args.videos,
             images_in_report=not args.no_images, batch_size=args.batch_size,
             max_pixels=args.max_pixels, cluster=cluster, streaming=args.streaming,
             **cli.progress_of(args),

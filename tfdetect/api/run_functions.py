@@ -87,6 +87,7 @@ def evaluate(
     crops: int | None = None,
     flips: bool = False,
     mask_threshold: float | None = None,
+    videos: str | None = None,
     images_in_report: bool = True,
     batch_size: int = 64,
     max_pixels: int | None = None,
@@ -110,6 +111,9 @@ def evaluate(
             for another dataset or other settings; the name gets an ending where it is taken by
             images in another place.
         threshold, prior, crops, flips, mask_threshold: see `Detector.with_options`.
+        videos: also measure videos, whose P(fake) is the mean of that of their frames: "folder",
+            where each folder holds the frames of one video, or a regular expression on paths whose
+            first group is the video's name.
         images_in_report: whether the report may show images of the dataset.
         batch_size: images per step.
         max_pixels: images with more pixels are skipped; by default as the dataset spec says.
@@ -137,6 +141,11 @@ def evaluate(
     check_writable(target)
     if streaming and cluster is None:
         raise UserError("--streaming is for --spark MASTER, which is missing.")
+    if streaming and videos is not None:
+        raise UserError("--streaming takes no --videos.")
+    from tfdetect.evaluation.videos import VideoNames
+
+    names = VideoNames(videos) if videos is not None else None
     import_tensorflow()
     from tfdetect.data.describe import read_data
     from tfdetect.data.plan import splits_to_evaluate
@@ -155,6 +164,7 @@ def evaluate(
                 staged, catalog, chosen, folder,
                 images_in_report=images_in_report, batch_size=batch_size, log=log,
                 predict=work.predictor(run.path, batch_size) if work is not None else None,
+                videos=names,
             ).results  # fmt: skip
     return EvaluationResults(run, values, target, target / "report.html")
 

@@ -30,6 +30,7 @@ from tfdetect.evaluation.measure import measure, pixel_counts, verdict_metrics
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.prediction_columns import MaskPrediction, recalibrate, uncalibrated
 from tfdetect.evaluation.predictions import MaskTruth, Scorer, predict_source
+from tfdetect.evaluation.videos import VideoNames, measure_videos
 from tfdetect.models.saving import load_detector
 
 # Of each split, "best" and "worst": predicted masks with their IoU.
@@ -71,6 +72,7 @@ def evaluate_run(
     predict: PredictRows | None = None,
     before_report: Callable[[Run, dict[str, pa.Table]], None] | None = None,
     detector: keras.Model | None = None,
+    videos: VideoNames | None = None,
 ) -> Evaluation:
     """Predict splits of a dataset and write what follows from the predictions.
 
@@ -93,10 +95,11 @@ def evaluate_run(
         before_report: called with the calibrated run and the predictions by split, before anything
             is written.
         detector: the run's model; by default it is loaded where it is needed.
+        videos: measure videos, too.
 
     Raises:
-        UserError: the dataset has no image in any of the splits, none can be calibrated on, or
-            it is not clear what its masks mean.
+        UserError: the dataset has no image in any of the splits, none can be calibrated on, it is
+            not clear what its masks mean, or a split has no frame of a video.
     """
     output = output or run.path
     parts = {split: rows for split in splits if (rows := catalog.split(split)).num_rows}
@@ -138,6 +141,8 @@ def evaluate_run(
             results[split]["before"] = before[split]
         if baseline := metadata_baseline(rows):
             results[split]["metadata_baseline"] = baseline
+        if videos:
+            results[split]["videos"] = measure_videos(tables[split], run, videos)
     if before_report:
         before_report(run, tables)
     found = Evaluation(run, results, output)

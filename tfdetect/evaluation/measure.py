@@ -54,6 +54,7 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
         abstention: low, high, error_rate, chosen_on (the images of validation, in words),
             coverage and accuracy of the verdicts outside of the band.
         uncalibrated: log_loss and ece of the raw scores, where the run is calibrated.
+        videos: see `measure_videos`, where `evaluate_run` was asked for it.
         before: `verdict_metrics` by the run as it was, where `evaluate_run` calibrated it again.
         prior: fraction of fakes to which log-loss, Brier score and ECE are weighted.
         masks: of the images whose true masks are known.
@@ -147,7 +148,7 @@ def _measure_domain(table: pa.Table, run: Run) -> dict[str, Any]:
     for name, rows in (("inside", inside), ("outside", ~inside)):
         part = known.filter(pa.array(rows))
         if part.num_rows:
-            found[name] = {"count": part.num_rows, "metrics": _label_metrics(part, run)}
+            found[name] = {"count": part.num_rows, "metrics": label_metrics(part, run)}
     return {"domain": found}
 
 
@@ -158,7 +159,7 @@ def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> dict
     labels = table["label"].to_numpy()
     predicted = np.array([run.class_names.index(v) for v in table["verdict"].to_pylist()])
     part: dict[str, Any] = {
-        "metrics": _label_metrics(table, run, balanced),
+        "metrics": label_metrics(table, run, balanced),
         "confusion": confusion(labels, predicted, len(run.class_names)),
     }
     if "altered_histogram" in table.column_names:
@@ -172,7 +173,7 @@ def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> dict
     return part
 
 
-def _label_metrics(table: pa.Table, run: Run, balanced: bool = False) -> dict[str, Interval]:
+def label_metrics(table: pa.Table, run: Run, balanced: bool = False) -> dict[str, Interval]:
     """Return metrics with intervals; of images of one class, only its rate."""
     fake, p_fake = table["label"].to_numpy() > 0, table["p_fake"].to_numpy()
     if not fake.any():

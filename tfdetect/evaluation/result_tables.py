@@ -24,6 +24,7 @@ _PART_METRICS = ("accuracy", "recall", "fpr", "auc", "ap", "tpr_at_fpr_5", "ece"
 _PART_MASK_METRICS = {"iou_altered": "IoU", "f1": "pixel F1", "ap": "pixel AP"}
 LIKENESS = "Like and unlike the training images"  # title of a table
 MAX_OUTSIDE = 0.05  # fraction of images outside of the domain, above which there is a warning
+_VIDEO_METRICS = ("accuracy", "balanced_accuracy", "recall", "fpr", "auc", "ap", "eer")
 _POINT_RATES = (("fpr_1", "tpr"), ("fpr_1", "fpr"), ("fpr_5", "tpr"), ("fpr_5", "fpr"))
 
 
@@ -218,6 +219,23 @@ def coverage_table(result: dict[str, Any]) -> ResultTable | None:
     return ResultTable("Mask coverage", *coverage_rows(found), COVERAGE_EXPLANATION)
 
 
+def video_table(result: dict[str, Any]) -> ResultTable | None:
+    """Return the metrics of videos next to those of their frames."""
+    videos = result.get("videos")
+    if not videos:
+        return None
+    rows = [
+        [NAMES[key], _cell(result, key), _cell(videos, key)]
+        for key in _VIDEO_METRICS if key in videos["metrics"]
+    ]  # fmt: skip
+    return ResultTable(
+        "Videos", ["metric", "all images", f"{videos['count']:,} videos"], rows,
+        f"{videos['frames']:,} images are frames of videos. P(fake) of a video is the mean of that "
+        "of its frames, and the threshold is that of images. Intervals of videos are over videos; "
+        "those of images take frames as independent, so they are too narrow.",
+    )  # fmt: skip
+
+
 def part_tables(result: dict[str, Any], kind: str) -> list[ResultTable]:
     """Return the main metrics of each part.
 
@@ -280,7 +298,7 @@ def tables_of(result: dict[str, Any]) -> list[ResultTable]:
     """Return every table of one split."""
     single = (metric_table(result), metadata_table(result), operating_point_table(result),
               abstention_table(result), domain_table(result), calibration_table(result),
-              mask_table(result))  # fmt: skip
+              mask_table(result), video_table(result))  # fmt: skip
     return [
         *(table for table in single if table and table.rows),
         *part_tables(result, "dataset"),

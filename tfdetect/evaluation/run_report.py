@@ -92,6 +92,7 @@ def write_report(
         )),
         Section("ROC, precision and confusion matrix", first.curves()),
         Section("Masks", first.masks()),
+        Section("Videos", first.videos()),
         Section("Gain and forgetting", join(*map(_html, transfer if own else ()))),
         Section("Results by dataset", first.by_part("dataset")),
         Section("Results by generator", first.by_part("generator")),
@@ -237,6 +238,10 @@ class _SplitReport:
         rule = text(mask_threshold_sentence(self.run)) if found is not None else None
         return join(rule, _html(found, caption=False), _html(coverage), figures(pictures, "wide"))
 
+    def videos(self) -> Markup:
+        """Return the metrics of videos."""
+        return _html(result_tables.video_table(self.result), caption=False)
+
     def by_part(self, kind: str) -> Markup:
         """Return the metrics of each dataset or generator."""
         found = result_tables.part_tables(self.result, kind)
@@ -276,6 +281,7 @@ class _SplitReport:
             "Thresholds and calibration": self.thresholds(),
             "ROC, precision and confusion matrix": self.curves(),
             "Masks": self.masks(),
+            "Videos": self.videos(),
             "Results by dataset": self.by_part("dataset"),
             "Results by generator": self.by_part("generator"),
             "Most confident errors": self.errors(),

@@ -2,26 +2,36 @@
 
     python benchmarks/photo_features.py DATASET OUTPUT [--branches native,residual,whole,clip]
 
-DATASET holds manifest.csv (see photo_dataset.py). OUTPUT gets one .npz file for each 64 images;
-finished files are kept, so that the command can be repeated. Each image is decoded once, treated,
-equalized as the detector does it (data.equalize), and read by the branches as in the experiments
-photo_native, photo_residual, photo_whole and photo_clip. `clip` takes most of the time (0.4 s of
-processor time for each image and treatment).
+DATASET holds manifest.csv (see photo_dataset.py), whose files are named by their content. OUTPUT
+gets one file for each branch, treatment and image, BRANCH/TREATMENT/NAME.npy: float16 [parts,
+features]. Finished files are kept, so the command can be repeated, also for other datasets with the
+same images; several processes at once share the work. All images are done under one treatment
+before the next one begins. Each image is decoded, treated, equalized as the detector does it
+(data.equalize), and read by the branches as in the experiments photo_native, photo_residual,
+photo_whole and photo_clip. `clip` has the class tokens of all twelve blocks of CLIP, [1, 12 * 768],
+and takes most of the time (0.4 s of processor time for each image and treatment).
 """
 
 import argparse
 import csv
+import os
+import random
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 WHOLE, NATIVE, WINDOWS = (256, 256), (224, 224), 5  # what the branches see
+CLIP_BLOCKS = range(1, 13)
 BRANCHES = ("native", "residual", "whole")
 
 TREATMENTS = ("plain", "jpeg75", "half")
-PHOTO_STYLES = ("photo", "photo-prompt", "mixed")  # the others are not computed
-PART = 64
+PHOTO_STYLES = ("photo", "photo-prompt", "mixed")
+
+
+def feature_file(features, branch, treatment, path):
+    """Return where the features of an image are kept."""
+    return features / branch / treatment / f"{Path(path).stem}.npy"
 
 
 def main():
@@ -31,7 +41,11 @@ def main():
     parser.add_argument(
         "--branches", default=",".join(BRANCHES), help=",".join((*BRANCHES, "clip"))
     )
+    parser.add_argument("--treatments", default=",".join(TREATMENTS))
+    parser.add_argument("--styles", default=",".join(PHOTO_STYLES),
+                        help="of the images (default: %(default)s)")  # fmt: skip
     args = parser.parse_args()
+    branches, styles = args.branches.split(","), args.styles.split(",")
 
     from tfdetect.core.quiet import import_tensorflow
 
@@ -48,7 +62,7 @@ def main():
     from tfdetect.models.residual_front_ends import NoiseResidual
 
     with open(args.dataset / "manifest.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+        paths = [row["path"] for row in csv.DictReader(file) if row["style"] in styles]
 
     def network(size, backbone="efficientnet_lite0", **options):
         return build_backbone(backbone, (*size, 3), "imagenet", options).model
@@ -56,9 +70,10 @@ def main():
     lite = partial(network, features="statistics")
     builders = {
         "whole": lambda: lite(WHOLE, stages=5), "native": lambda: lite(NATIVE, stages=5),
-        "residual": lambda: lite(NATIVE, stages=4), "clip": lambda: network(NATIVE, "clip_tokens"),
+        "residual": lambda: lite(NATIVE, stages=4),
+        "clip": lambda: network(NATIVE, "clip_tokens", blocks=tuple(CLIP_BLOCKS)),
     }  # fmt: skip
-    networks = {branch: builders[branch]() for branch in args.branches.split(",")}
+    networks = {branch: builders[branch]() for branch in branches}
     residual = NoiseResidual("gaussian", 32)
 
     def standardized(pixels, backbone="efficientnet_lite0"):
@@ -66,16 +81,14 @@ def main():
         scale, offset = (np.array(x, np.float32) for x in (entry.scale, entry.offset))
         return tf.cast(pixels, tf.float32) * scale + offset
 
-    args.output.mkdir(parents=True, exist_ok=True)
     jpeg75, half = parse_degradations("jpeg:75,scale:0.5")
-
     settings = Equalize(side=512, quality=(80, 95))
 
     def treated(image, treatment):
         change = {"jpeg75": jpeg75, "half": half}.get(treatment)
         return equalize(change(image, 0) if change else image, settings)
 
-    @tf.function
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
     def compute(image):
         """Return the features of an image's parts, float32 [parts, F] of each branch."""
         parts = windows(image, NATIVE, "window_tile", WINDOWS)
@@ -87,26 +100,26 @@ def main():
         }
         return {b: net(inputs[b](), training=False)[:, 0, 0] for b, net in networks.items()}
 
-    for start in range(0, len(rows), PART):
-        file = args.output / f"{start:05d}.npz"
-        if file.exists():
-            continue
-        keys, parts = [], []
-        for index in range(start, min(start + PART, len(rows))):
-            if rows[index]["style"] not in PHOTO_STYLES:
+    for treatment in args.treatments.split(","):
+        for branch in branches:
+            (args.output / branch / treatment).mkdir(parents=True, exist_ok=True)
+        random.shuffle(paths)  # several processes meet on few of the same images
+        for number, path in enumerate(paths, 1):
+            if number % 100 == 0:
+                print(f"{treatment}: {number} of {len(paths)}", flush=True)
+            files = {b: feature_file(args.output, b, treatment, path) for b in branches}
+            if all(file.exists() for file in files.values()):
                 continue
             try:
-                image = decode_any(tf.io.read_file(str(args.dataset / rows[index]["path"])))
+                image = decode_any(tf.io.read_file(str(args.dataset / path)))
             except tf.errors.InvalidArgumentError as error:
-                print("skipped", rows[index]["path"], str(error)[:100], flush=True)
+                print("skipped", path, str(error)[:100], flush=True)
                 continue
-            parts += [compute(treated(image, treatment)) for treatment in TREATMENTS]
-            keys += [(index, number) for number in range(len(TREATMENTS))]
-        arrays = {b: np.array([part[b] for part in parts], np.float16) for b in networks}
-        temporary = file.with_suffix(".tmp.npz")
-        np.savez(temporary, keys=keys, **arrays)
-        temporary.rename(file)
-        print(file.name, flush=True)
+            for branch, values in compute(treated(image, treatment)).items():
+                temporary = files[branch].with_suffix(f".{os.getpid()}.tmp")
+                with open(temporary, "wb") as file:
+                    np.save(file, values.numpy().astype(np.float16))
+                temporary.rename(files[branch])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Measure the photo detector on generators and sources that were left out of its training.
 
-    python benchmarks/photo_folds.py DATASET FEATURES [--branches native,whole,clip] [--l2 0.2]
+    python benchmarks/photo_folds.py DATASET FEATURES [--branches native,whole] [--l2 0.2]
+    python benchmarks/photo_folds.py DATASET FEATURES --branches clip [--blocks 8,12] [--validation]
     python benchmarks/photo_folds.py DATASET --predictions EVALUATION/predictions/all.parquet
     python benchmarks/photo_folds.py DATASET FEATURES --more DATASET FEATURES [--before FILE]
 
@@ -12,6 +13,7 @@ reveal the label. Every image gets its score from a fit that knew neither its ge
 source. With these scores false positives on each camera source are counted, at the threshold that
 5% of the other authentic images pass. --curve repeats the folds with a part of the generators, or
 of the images, in training. --more adds the images of another dataset to training alone.
+--validation fits once on the manifest's training split and measures on its validation split.
 --predictions measures a run that was trained on other data on the same folds.
 """
 
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from photo_features import BRANCHES, CLIP_BLOCKS, PHOTO_STYLES, TREATMENTS, feature_file
 from PIL import Image
 from scipy.special import expit, logit
 from scipy.stats import beta
@@ -30,13 +33,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-TREATMENTS = ("plain", "jpeg75", "half")
-PHOTO_STYLES = ("photo", "photo-prompt", "mixed")
+from tfdetect.evaluation.intervals import binary_intervals
+
 CAMERAS = ("drewnoakes", "ianare", "polyu")
 TOGETHER = {"midjourney_shoes": ["shoes"], "stylegan2_faces": ["unsplash_faces"],
             "sd21": ["unsplash_men"], "unknown": ["cats_and_dogs"]}  # fmt: skip
 MIN_FAKES = 20  # in a generator that is left out
-BRANCHES = ("native", "residual", "whole")
 CENTER = 2  # of five windows
 # Of --more, generators whose names begin like this are left out with a generator: other versions of
 # it, models made from it, models of the same company's image service, and unnamed ones.
@@ -62,22 +64,28 @@ def read_manifest(dataset):
     return {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
 
-def load(table, features, branches, center=False):
+def load(table, features, branches, center=False, blocks=CLIP_BLOCKS):
     """Return {branch: [treatment, image, window, feature]}, NaN where not computed."""
-    count, arrays = len(table["path"]), {}
-    for file in sorted(features.glob("[0-9]*.npz")):
-        if file.name.endswith(".tmp.npz"):
-            continue
-        part = np.load(file)
-        index, number = part["keys"].T
-        for branch in branches:
-            values = part[branch]
-            if center and values.shape[1] > 1:
-                values = values[:, CENTER : CENTER + 1]
-            own = arrays.setdefault(
-                branch, np.full((len(TREATMENTS), count, *values.shape[1:]), np.nan, np.float32)
-            )
-            own[number, index] = values
+    arrays = {}
+    for branch in branches:
+        found = {}
+        for t, treatment in enumerate(TREATMENTS):
+            for index, path in enumerate(table["path"]):
+                file = feature_file(features, branch, treatment, path)
+                if file.exists():
+                    values = np.load(file)
+                    values = values[CENTER : CENTER + 1] if center and len(values) > 1 else values
+                    if branch == "clip":
+                        tokens = values.reshape(len(values), len(CLIP_BLOCKS), -1)
+                        values = tokens[:, np.array(blocks) - 1].reshape(len(values), -1)
+                    found[t, index] = values
+        if not found:
+            raise SystemExit(f"{features} has no features of the branch {branch}")
+        shape = next(iter(found.values())).shape
+        own = np.full((len(TREATMENTS), len(table["path"]), *shape), np.nan, np.float32)
+        for place, values in found.items():
+            own[place] = values
+        arrays[branch] = own
     return arrays
 
 
@@ -136,10 +144,10 @@ def fit_branches(arrays, rows, fake, domains, branches, l2, pairs=None, alone=Fa
     return score
 
 
-def load_more(dataset, features, branches, center, label):
+def load_more(dataset, features, branches, center, blocks, label):
     """Return the manifest and the features of --more, of one class or of both."""
     table = read_manifest(dataset)
-    arrays = load(table, features, branches, center)
+    arrays = load(table, features, branches, center, blocks)
     table["path"] = np.array([str(dataset.resolve() / path) for path in table["path"]])
     chosen = np.isin(table["label"], [label] if label else ["real", "fake"])
     return ({key: values[chosen] for key, values in table.items()},
@@ -232,6 +240,20 @@ def measure_run(table, photo, predictions):
     print(f"macro average {mean:.3f} [{low:.3f}, {high:.3f}], {usable.sum()} images")
 
 
+def measure_validation(arrays, score, usable, fake):
+    """Print the AUC and the recall at few false positives on some images, by treatment."""
+    for treatment, known in zip(TREATMENTS, known_images(arrays)):
+        rows = usable & known
+        if not rows.any():
+            continue
+        p = expit(np.mean(list(score(treatment, rows).values()), axis=0))
+        shown = binary_intervals(fake[rows], p, names=("auc", "tpr_at_fpr_5"))
+        print(f"{treatment}: {rows.sum()} images, {(~fake[rows]).sum()} of them authentic", *(
+            f"{name} {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+            for name, value in shown.items()
+        ), sep="  ", flush=True)  # fmt: skip
+
+
 def learning_curves(arrays, usable, fake, names, folds, branches, l2, draws=4):
     """Return the macro AUC over the folds by how many generators, or images, were trained on."""
     generators = np.unique(names[fake & usable])
@@ -271,6 +293,9 @@ def main():
     parser.add_argument("--branches", default=",".join(BRANCHES))
     parser.add_argument("--l2", type=float, default=0.2)
     parser.add_argument("--center", action="store_true", help="of the windows the center alone")
+    parser.add_argument("--blocks", default="8,9,10,11,12", metavar="N,N",
+                        help="of clip (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--validation", action="store_true", help="the manifest's splits instead")
     parser.add_argument("--pairs", type=Path, metavar="DIR", help="train on the reproductions of "
                         "photo_pairs.py, too; with --branches native --center")  # fmt: skip
     parser.add_argument("--pairs-alone", action="store_true", help="and on no other fake")
@@ -289,16 +314,21 @@ def main():
         return measure_run(table, photo, args.predictions)
     if args.features is None:
         parser.error("give FEATURES or --predictions")
-    arrays = load(table, args.features, branches, args.center)
+    blocks = list(map(int, args.blocks.split(",")))
+    arrays = load(table, args.features, branches, args.center, blocks)
     count = len(table["path"])
     if args.more:
-        more, values = load_more(*args.more, branches, args.center, args.more_label)
+        more, values = load_more(*args.more, branches, args.center, blocks, args.more_label)
         table = {key: np.concatenate([table[key], more[key]]) for key in table}
         arrays = {b: np.concatenate([array, values[b]], axis=1) for b, array in arrays.items()}
         photo = np.isin(table["style"], PHOTO_STYLES)
     own = np.arange(len(table["path"])) < count
     fake, names = table["label"] == "fake", table["generator"]
     usable = photo & known_images(arrays)[0]
+    if args.validation:
+        held = own & (table["split"] == "validation")
+        score = fit_branches(arrays, usable & ~held, fake, names, branches, args.l2)
+        return measure_validation(arrays, score, usable & held, fake)
     folds = make_folds(table, usable & own)
     print(f"{usable.sum()} photo-like images, {len(folds)} folds")
     if args.curve:
@@ -319,6 +349,8 @@ def main():
         )
         for treatment in TREATMENTS:
             rows = usable & held & known_images(arrays)[TREATMENTS.index(treatment)]
+            if not rows.any():
+                continue
             found = score(treatment, rows)
             mean = np.mean(list(found.values()), axis=0)
             scores[treatment][rows] = mean

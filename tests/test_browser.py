@@ -251,6 +251,32 @@ def test_a_result_is_saved_as_a_page_of_its_own(shipped, page, browser, tmp_path
 
 
 @pytest.mark.slow
+def test_a_result_is_printed_alone_with_its_details(small, page, tmp_path):
+    address, images = small
+    page.goto(address)
+    page.set_input_files("#files", images[:2])
+    finished(page, 2)
+    page.get_by_text("Looked at without a finding").nth(1).wait_for()
+    page.evaluate("window.print = () => { window.printed = true; }")
+    page.emulate_media(media="print")
+    page.locator("#results > li").nth(1).locator("summary").nth(0).evaluate("(all) => all.click()")
+    page.get_by_text("Print, or save as PDF", exact=True).nth(1).evaluate("(all) => all.click()")
+    assert page.evaluate("window.printed")
+    first, second = page.locator("#results > li").all()
+    assert not first.is_visible() and second.is_visible()
+    assert not page.locator("#drop").is_visible() and not second.locator(".actions").is_visible()
+    shown = second.inner_text()
+    assert images[1].name in shown and "Analyzed by the detector cifake_small_resnet" in shown
+    assert "probability that it is fake (0 to 1)" in shown and "Camera data" in shown
+    page.pdf(path=tmp_path / "result.pdf")  # Chromium says before and after it that it prints
+    assert (tmp_path / "result.pdf").read_bytes().startswith(b"%PDF")
+    page.emulate_media(media="screen")
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert first.is_visible() and page.get_by_text("Analyzed by the detector").count() == 0
+    assert page.locator("details[open]").count() == 1  # the one that was open before
+
+
+@pytest.mark.slow
 def test_the_page_about_an_image_is_opened(shipped, page):
     page.goto(shipped)
     page.select_option("#model", "photo_detector")

@@ -107,6 +107,27 @@ def test_saved_model_in_a_process_with_tensorflow_alone(shared_run, tmp_path):
     )
 
 
+KERAS_FILE = """
+import sys
+for name in sys.argv[1].split(","):
+    __import__(name)
+import keras
+assert keras.saving.load_model(sys.argv[2], compile=False).count_params()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["tfdetect,keras", "keras,tfdetect", "keras"])
+def test_the_keras_file_needs_the_package_imported_in_any_order(shared_run, tmp_path, order):
+    done = subprocess.run([sys.executable, "-c", KERAS_FILE, order, shared_run[0].model_path],
+                          capture_output=True, text=True, check=False, cwd=tmp_path,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    if "tfdetect" in order:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert "Could not locate class" in done.stderr and "'tfdetect>" in done.stderr
+
+
 def test_saved_model_answers_the_others_beside_an_undecodable_file(shared_run):
     run, root = shared_run
     served = tf.saved_model.load(str(run.path / "saved_model")).signatures

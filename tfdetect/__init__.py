@@ -11,6 +11,8 @@ from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tfdetect.core.after_import import after_import
+
 __version__ = "0.2.0"
 
 __all__ = [
@@ -100,7 +102,11 @@ for _name in __all__:
     setattr(_Package, _name, _ApiName(_name))
 sys.modules[__name__].__class__ = _Package
 
-# Keras finds the layers of a .keras file if they are registered; that takes 0.1 s after Keras.
-if sys.modules.get("keras") is not None:
+
+def _register_layers() -> None:
+    """Let Keras find this package's layers in .keras files; it takes 0.1 s."""
     with suppress(ImportError):  # tfdetect-light lacks what some layers need
         importlib.import_module("tfdetect.models.layers")
+
+
+after_import("keras", _register_layers)

@@ -1,10 +1,10 @@
 """Registers the layers of this package with Keras, when it is imported.
 
-Keras finds the layers in a .keras file only if they are registered. `import tfdetect` does it
-where Keras is imported before; otherwise:
+Keras finds the layers in a .keras file only if they are registered. `import tfdetect` does it as
+soon as Keras is imported, too:
 
     import keras
-    import tfdetect.models.layers
+    import tfdetect
 
     network = keras.saving.load_model("saved_models/RUN/model.keras")
 """

@@ -213,7 +213,8 @@ function showVerdict(task, row, mask) {
     details(t.details, figures(row)));
   const actions = element("div", {className: "actions"});
   if (backend.explain) actions.append(explainButton(task));
-  actions.append(button(t.save, () => save(task), "quiet"), removeButton(task));
+  actions.append(button(t.save, () => save(task), "quiet"),
+    button(t.print, () => print(task), "quiet"), removeButton(task));
   content.append(actions);
   task.item.className = `result ${tone}`;
   task.item.replaceChildren(picture(task, mask, mask && maskWords(model, row)), content);
@@ -309,6 +310,24 @@ function explainButton(task) {
   });
 }
 
+const savedBy = (task) => fill(t.saved_by, {model: task.model, version: data.version,
+  when: new Date().toLocaleString(document.documentElement.lang)});
+
+// Print one result with all its details; browsers print into a PDF, too.
+function print(task) {
+  const closed = [...task.item.querySelectorAll("details:not([open])")];
+  const note = element("p", {className: "small", textContent: `${savedBy(task)} ${t.evidence}`});
+  const change = (printing) => {
+    closed.forEach((each) => { each.open = printing; });
+    task.item.classList.toggle("printed", printing);
+    byId("results").classList.toggle("one", printing);
+  };
+  task.item.lastChild.append(note);
+  change(true);
+  window.addEventListener("afterprint", () => { change(false); note.remove(); }, {once: true});
+  window.print();
+}
+
 // Save one result as an HTML file that needs nothing else.
 async function save(task) {
   const copy = task.item.cloneNode(true);
@@ -325,9 +344,8 @@ async function save(task) {
   const page = document.implementation.createHTMLDocument(`${task.file.name}: ${t.results}`);
   page.documentElement.lang = document.documentElement.lang;
   page.head.append(element("meta", {name: "viewport", content: "width=device-width"}));
-  const when = new Date().toLocaleString(document.documentElement.lang);
   page.body.append(element("main", {}, element("h1", {textContent: document.title}),
-    element("p", {textContent: fill(t.saved_by, {model: task.model, when, version: data.version})}),
+    element("p", {textContent: savedBy(task)}),
     element("ol", {id: "results"}, copy), element("p", {className: "small", textContent: t.evidence})));
   // The style is added to the text, since this page's policy allows no style inside of a page.
   const text = `<!doctype html>\n${page.documentElement.outerHTML}`.replace(

@@ -10,6 +10,7 @@ import ast
 import html
 import importlib
 import inspect
+import posixpath
 import re
 import sys
 import textwrap
@@ -34,6 +35,21 @@ from tfdetect.core.spec import DatasetSpec  # noqa: E402
 
 # Files at the top of the repository that are pages too.
 PAGES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+# What the documents link to, so that the links work in a clone, and the page that the site has of
+# it instead.
+PAGE_OF = {
+    "data_specs": "reference/datasets.md",
+    "experiments": "reference/experiments.md",
+    "experiments/detectors": "reference/experiments.md#published-detectors",
+    "experiments/spaces": "reference/spaces.md",
+    "tfdetect/__main__.py": "reference/commands/index.md",
+    "tfdetect/core/experiment.py": "reference/experiment.md",
+    "tfdetect/core/registry.py": "reference/registry.md",
+    "tfdetect/core/run_info.py": "reference/run-info.md",
+    "tfdetect/core/spec.py": "reference/dataset-spec.md",
+    "tfdetect/tuning/space.py": "reference/search-space.md",
+    **{source: address for address, source in PAGES.items()},
+}
 
 
 def on_config(config):
@@ -96,6 +112,20 @@ def on_files(files, config):
     for address, source in examples.items():
         files.append(File.generated(config, address, abs_src_path=str(ROOT / source)))
     return files
+
+
+def on_page_markdown(markdown, page, **_):
+    """Lead links to files of the repository to the pages that the site has of them."""
+    folder = posixpath.dirname(f"docs/{page.file.src_uri}")
+
+    def led(match):
+        path, hash_sign, anchor = match[1].partition("#")
+        address = PAGE_OF.get(posixpath.normpath(posixpath.join(folder, path)))
+        if address is None:
+            return match[0]
+        return f"]({posixpath.relpath(f'docs/{address}', folder)}{hash_sign}{anchor})"
+
+    return re.sub(r"\]\(([^)\s]+)\)", led, markdown)
 
 
 # ---- Markdown ----

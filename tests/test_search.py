@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from commands import call
 from conftest import SMALL, write_images
 
 from tfdetect.core import registry
@@ -327,6 +328,18 @@ def space(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump({"name": "tiny", "parameters": TINY}))
     return path
+
+
+def test_a_search_says_where_it_takes_another_experiment_than_train(folder_dataset, capsys):
+    for extra, words in (
+        ((), "that of the space small_resnet; 'train' takes small_images for these images: "
+         "--experiment small_images"),
+        (("--experiment", "small_images"), "Experiment small_images (as requested), dataset"),
+    ):  # fmt: skip
+        code, _, err = call("search", ["--space", "small_resnet", "--dataset", folder_dataset,
+                                       "--set", "training.batch_size=16", "--dry-run", *extra],
+                            capsys)  # fmt: skip
+        assert code == 0 and words in err, err
 
 
 def test_a_search_writes_runs_a_report_and_the_best_experiment(folder_dataset, tmp_path, space,

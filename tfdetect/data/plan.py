@@ -145,11 +145,7 @@ def _choose_experiment(
     elif experiment is not None:
         chosen, resolved = "as requested", load_experiment(experiment, overrides)
     else:
-        roots = {}
-        if spec.experiment is None:
-            with suppress(UserError):  # it may be downloaded later, or be said to be missing
-                roots = find_roots(spec, folders, data_dir, download=False)
-        name, chosen = default_experiment(spec, roots)
+        name, chosen = experiment_of_dataset(spec, folders, data_dir)
         resolved = load_experiment(name, overrides)
     training = resolved.training
     if training.from_run or training.replay or training.distill.weight:
@@ -158,6 +154,22 @@ def _choose_experiment(
             "--from RUN."
         )
     return resolved, chosen
+
+
+def experiment_of_dataset(
+    spec: DatasetSpec, folders: dict[str, Path], data_dir: Path | None
+) -> tuple[str, str]:
+    """Return the experiment that `train` takes for a dataset by default, and why.
+
+    Args:
+        spec: the dataset.
+        folders, data_dir: see `Plan`.
+    """
+    roots = {}
+    if spec.experiment is None:
+        with suppress(UserError):  # it may be downloaded later, or be said to be missing
+            roots = find_roots(spec, folders, data_dir, download=False)
+    return default_experiment(spec, roots)
 
 
 def _continue_experiment(

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from tfdetect.core import console
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, override
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog, fold
-from tfdetect.data.plan import find_data, make_plan
+from tfdetect.data.plan import Plan, experiment_of_dataset, find_data, make_plan
 from tfdetect.tuning.objective import default_objective, objective_named
 from tfdetect.tuning.search_folder import SearchPlan, Settings
 from tfdetect.tuning.space import Space, load_space
@@ -60,6 +61,10 @@ def make_search(
             "value. Remove it from one of the two."
         )
     found.check(plan.experiment)
+    console.log(
+        f"Experiment {plan.experiment.name} ({_choice(plan, found, experiment, model)}), dataset "
+        f"{plan.spec.name}"
+    )
     catalog = find_data(plan)
     _check_batches(found, override(plan.experiment, trial_overrides), catalog, settings)
     resolved = validate(
@@ -73,6 +78,23 @@ def make_search(
         "the settings of the search",
     )
     return SearchPlan(resolved, found, plan.experiment, plan.spec)
+
+
+def _choice(plan: Plan, space: Space, experiment: str | None, model: str | None) -> str:
+    """Return how the experiment was chosen, and which one `train` takes, where that is another.
+
+    Args:
+        plan: with the experiment.
+        space: the search space.
+        experiment, model: what the user named.
+    """
+    if experiment or model or not space.experiment:
+        return plan.chosen
+    chosen = f"that of the space {space.name}"
+    usual, _ = experiment_of_dataset(plan.spec, plan.folders, plan.data_dir)
+    if usual == plan.experiment.name:
+        return chosen
+    return f"{chosen}; 'train' takes {usual} for these images: --experiment {usual}"
 
 
 def _check_batches(

@@ -19,6 +19,7 @@ from tfdetect.auditing.traits import image_traits, radial_spectrum
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
+from tfdetect.data import splits
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.plan import locate_dataset
 from tfdetect.imaging.formats import MAX_PIXELS
@@ -56,6 +57,12 @@ def make(root, how, seed=0, count=COUNT):
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path, **options)
     return root
+
+
+@pytest.fixture(autouse=True)
+def _few_images_are_enough(monkeypatch):
+    """The datasets of these tests are small."""
+    monkeypatch.setattr(splits, "MIN_IMAGES", 2)
 
 
 def audited(root):
@@ -249,9 +256,15 @@ def test_imbalance_and_unreadable_files_are_reported(tmp_path):
     assert texts["balance"].text == "Split test is unbalanced: 20 real, 2 fake."
 
 
-def test_a_dataset_too_small_to_measure_shortcuts(tmp_path):
+def test_a_dataset_too_small_to_measure_shortcuts(tmp_path, monkeypatch):
+    monkeypatch.setattr(splits, "MIN_IMAGES", 20)
     found = audited(make(tmp_path / "set", PLANTED["png fakes"][0], count=6))
     assert found.shortcuts == [] and found.generators == {}
+    few = [f.text for f in found.findings if f.level == CAUTION and "has only" in f.text]
+    assert [text.split(" has only ")[0] for text in few] == [
+        "Split train", "Split validation", "Split test"
+    ]  # fmt: skip
+    assert "the threshold and the calibration rest on them" in few[1]
 
 
 def test_fixed_formats_are_sound(tmp_path):

@@ -25,6 +25,7 @@ from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import evaluating, evaluation_folder
 from tfdetect.data.image_files import find_images
+from tfdetect.data.splits import few_images
 from tfdetect.evaluation import run_report
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import PredictionColumns
@@ -287,6 +288,15 @@ def test_evaluate_again_and_on_another_dataset(shared_run, folder_dataset, tmp_p
     assert (elsewhere / "report.html").is_file()
     assert not (elsewhere / "figures" / "test_mistakes.png").exists()
     assert json.loads((copy / "metrics.json").read_text()) == before
+
+
+def test_small_splits_are_warned_of_in_report_and_card(shared_run):
+    run, _ = shared_run
+    assert run.results["test"]["count"] == 32
+    words = "test: only 32 images (16 authentic, 16 fake): intervals are wide"
+    assert words in (run.path / "report.html").read_text()
+    assert words in (run.path / "model_card.md").read_text()
+    assert not few_images("test", 20, 400) and not few_images("all", 0, 20)
 
 
 def test_results_on_folders_of_the_same_name_are_kept_apart(shared_run, tmp_path):

@@ -151,12 +151,14 @@ def _print_json(run: "Run") -> None:
 
 def _show_run(run: "Run") -> None:
     """Print the results of a run, its files, and the next command."""
-    from tfdetect.evaluation.result_tables import transfer_tables
+    from tfdetect.evaluation.result_tables import transfer_tables, warnings_of
     from tfdetect.evaluation.summary import summary_rows
 
     if "test" in run.results:
         console.table(summary_rows(run.results, "test"), title="Results on the test split")
         console.result()
+        for warning in warnings_of("test", run.results["test"]):
+            console.result(f"warning: {warning}")
     for found in transfer_tables(run.transfer):
         console.table(found.rows, found.headers, title=found.title)
         console.result()

@@ -13,6 +13,7 @@ from tfdetect.auditing.shortcuts import Shortcut
 from tfdetect.core.spec import SPLITS
 from tfdetect.core.text import capitalized
 from tfdetect.data.catalog import Catalog
+from tfdetect.data.splits import few_images
 
 # Severity levels, the mildest first; the most severe one found decides the verdict.
 NOTE, CAUTION, UNRELIABLE = "note", "caution", "unreliable"
@@ -234,13 +235,15 @@ def group_findings(table: pa.Table) -> Iterator[Finding]:
 
 
 def balance_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield findings about rare classes and generators, and about datasets of one class."""
+    """Yield findings about small splits, rare classes and generators, and datasets of one class."""
     labels, splits = table["label"].to_numpy(), table["split"].cast(pa.string()).to_numpy()
     for label, name in enumerate(classes):
         if not (labels == label).any():
             yield Finding(UNRELIABLE, "balance", f"Class {name} has no readable image.")
     for split in SPLITS:
         counts = np.bincount(labels[splits == split], minlength=len(classes))
+        if few := few_images(split, int(counts[0]), int(counts[1:].sum())):
+            yield Finding(CAUTION, "balance", f"Split {split} has {few}")
         if counts.sum() and counts.min() * 5 < counts.max():
             text = _by_class(tuple(map(int, counts)), classes)
             missing = [name for name, count in zip(classes, counts) if not count]

@@ -11,6 +11,30 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.spec import SPLITS, DatasetSpec
 
 TRAIN = SPLITS.index("train")
+MIN_IMAGES = 20  # of each class: with fewer, a split says little, and nothing is calibrated on it
+_FEW = {
+    "train": "a detector learns little from them",
+    "validation": "the best epoch, the threshold and the calibration rest on them",
+}
+
+
+def few_images(split: str, authentic: int, fakes: int) -> str:
+    """Return "only N images ..." where a split is too small to rely on; else "".
+
+    Args:
+        split: "train", "validation", "test" or "all".
+        authentic: number of its authentic images, 0 or more.
+        fakes: number of its fakes.
+    """
+    present = [count for count in (authentic, fakes) if count]
+    if not present or min(present) >= MIN_IMAGES:
+        return ""
+    total = authentic + fakes
+    why = _FEW.get(split, "intervals are wide, and recall at few false positives means little")
+    return (
+        f"only {total:,} image{'' if total == 1 else 's'} ({authentic:,} authentic, {fakes:,} "
+        f"fake): {why}. Fewer than {MIN_IMAGES} of a class try the workflow out and measure little."
+    )
 
 
 def assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:

@@ -16,12 +16,11 @@ from sklearn.linear_model import LogisticRegression
 
 from tfdetect.core.run import EPSILON
 from tfdetect.core.run_info import Calibration
-from tfdetect.data.splits import fold_numbers
+from tfdetect.data.splits import MIN_IMAGES, fold_numbers
 
 Method = Literal["temperature", "platt", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "platt", "isotonic")
 FOLDS = 5
-MIN_IMAGES = 20  # of each class, below which nothing is fitted
 MIN_IMAGES_ISOTONIC = 1_000  # of each class, from which "auto" tries isotonic regression
 
 

@@ -5,7 +5,12 @@ from typing import Any
 from tfdetect.core.run import Run
 from tfdetect.core.text import shell_command
 from tfdetect.evaluation.intervals import format_interval
-from tfdetect.evaluation.result_tables import ordered, tables_of, transfer_tables
+from tfdetect.evaluation.result_tables import (
+    ordered,
+    tables_of,
+    transfer_tables,
+    warnings_of,
+)
 from tfdetect.evaluation.run_description import (
     calibration_sentence,
     describe_detector,
@@ -96,6 +101,10 @@ def _evaluation(results: dict[str, Any]) -> str:
         for name in names
     ]
     parts.append(_markdown(["metric", *splits], rows))
+    warnings = [
+        f"- {split}: {text}" for split in splits for text in warnings_of(split, results[split])
+    ]
+    parts += ["\n".join(warnings)] if warnings else []
     for found in tables_of(results[splits[0]]):
         parts += [f"### {found.title} ({splits[0]})", _markdown(found.headers, found.rows)]
         if found.explanation:

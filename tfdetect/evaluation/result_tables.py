@@ -8,6 +8,7 @@ from tfdetect.core import console
 from tfdetect.core.run_info import MaskCoverage
 from tfdetect.core.text import images_are
 from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
+from tfdetect.data.splits import few_images
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.operating_points import POINTS
@@ -314,7 +315,7 @@ def terminal_table(results: dict[str, Any]) -> str:
         lines.append(f"{split}: {result['count']:,} images (brackets: 95% intervals)\n")
         for table in tables_of(result):
             lines += [console.format_table(table.rows, table.headers), ""]
-        lines += [f"warning: {split}: {warning}" for warning in warnings_of(result)]
+        lines += [f"warning: {split}: {warning}" for warning in warnings_of(split, result)]
     return "\n".join(lines)
 
 
@@ -324,9 +325,11 @@ def ordered(splits: Iterable[str]) -> list[str]:
     return sorted(splits, key=lambda s: order.index(s) if s in order else len(order))
 
 
-def warnings_of(result: dict[str, Any]) -> list[str]:
+def warnings_of(split: str, result: dict[str, Any]) -> list[str]:
     """Return what the reader of a split's figures must know."""
-    found = []
+    counts = [sum(row) for row in result.get("confusion", ())]
+    few = few_images(split, counts[0], sum(counts[1:])) if counts else ""
+    found = [few] if few else []
     if "without_duplicates" in result:
         copies = result["count"] - result["without_duplicates"]["count"]
         found.append(

@@ -377,7 +377,7 @@ def _warnings(run: Run, results: dict[str, Any], data_warnings: Sequence[str]) -
     found = list(data_warnings)
     for split in ordered(results):
         result = results[split]
-        found += [f"{split}: {message}" for message in warnings_of(result)]
+        found += [f"{split}: {message}" for message in warnings_of(split, result)]
     if run.info.status == "interrupted":
         found.append(f"Training was interrupted after epoch {run.info.epochs}.")
     return found

@@ -478,6 +478,23 @@ def three_images(shared_run, folder):
     return folder
 
 
+def test_exit_codes_of_predict_are_those_of_its_help(shared_run, tmp_path, capsys):
+    run, images = shared_run
+    broken, empty = tmp_path / "broken.png", tmp_path / "empty"
+    broken.write_bytes(b"no image")
+    empty.mkdir()
+    good = images / "test/real/000.png"
+    for paths, wanted in (
+        ([good, broken, empty], 0), ([broken], 1), ([empty], 2), ([good, tmp_path / "none.png"], 2),
+    ):  # fmt: skip
+        assert call("predict", [run.path, *paths], capsys)[0] == wanted, paths
+    with pytest.raises(SystemExit):
+        call("predict", ["--help"], capsys)
+    ends = capsys.readouterr().out.partition("exit codes:\n")[2]
+    assert [line.split()[0] for line in ends.splitlines()] == ["0", "1", "2", "130"]
+    assert "1    images were found and none of them" in ends
+
+
 def test_one_page_that_cannot_be_written_costs_itself(shared_run, tmp_path, capsys):
     run, _ = shared_run
     images, pages = three_images(shared_run, tmp_path / "images"), tmp_path / "pages"

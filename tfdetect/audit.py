@@ -17,8 +17,8 @@ def parser() -> cli.Parser:
         prog="tfdetect audit",
         description="Check a dataset, without a model, for traits that predict the label "
         "(shortcuts, such as all fakes being PNG files), duplicates, groups that leak between "
-        "splits, imbalance and unreadable files. The verdict is sound, caution or unreliable; the "
-        "exit code is 1 if it is unreliable.",
+        "splits, imbalance and unreadable files. The verdict is sound, caution or unreliable.",
+        incomplete="the verdict is unreliable",
         examples=[
             ("tfdetect audit --dataset path/to/folder", "before the first training"),
             ("tfdetect audit --dataset path/to/folder --fix path/to/fixed",

@@ -12,8 +12,8 @@ def parser() -> cli.Parser:
         prog="tfdetect extract-faces",
         description="Crop faces, and the masks of edited ones, from FaceForensics++ videos, in the "
         "layout of the dataset faces3; or, with --images, faces from a folder of images, in the "
-        "same subfolders. The same command continues an interrupted one. Exit code 1 if no video "
-        "or image could be read.",
+        "same subfolders. The same command continues an interrupted one.",
+        incomplete="none of the videos or images could be read",
         examples=[
             ("tfdetect extract-faces FaceForensics++ --output faces",
              "then: tfdetect train --dataset faces3 --data-dir faces"),

@@ -198,9 +198,13 @@ def command_page(name: str, summary: str) -> str:
                 text.append(escape(group.description))
             text.append(table(["Argument", "Description"], rows))
     if parser.epilog:
-        examples = textwrap.dedent(parser.epilog.removeprefix("examples:\n"))
-        text.append("## Examples")
-        text.append(f"```bash\n{examples.strip()}\n```")
+        examples, _, codes = parser.epilog.partition("exit codes:\n")
+        for title, language, block in (
+            ("Examples", "bash", examples.removeprefix("examples:\n")),
+            ("Exit codes", "text", codes),
+        ):
+            if block:
+                text.append(f"## {title}\n\n```{language}\n{textwrap.dedent(block).strip()}\n```")
     return "\n\n".join(text) + "\n"
 
 

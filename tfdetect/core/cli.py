@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXIT_ERROR = 2  # a mistake that the user can fix
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+_MISTAKE = "a mistake in the command, or something it needs is missing; stderr says what to do"
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -34,7 +35,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         """Wrap paragraphs; keep blocks that are indented, such as examples, as they are."""
         wrap = argparse.HelpFormatter._fill_text
         return "\n\n".join(
-            part if part.startswith(("examples:", " ")) else wrap(self, part, width, indent)
+            part
+            if part.startswith(("examples:", "exit codes:", " "))
+            else wrap(self, part, width, indent)
             for part in text.split("\n\n")
         )
 
@@ -47,16 +50,25 @@ class Parser(argparse.ArgumentParser):
         description: what the command does and what it leaves; paragraphs are separated by an
             empty line.
         examples: (command line, what it does), shown after the arguments.
+        incomplete: what exit code 1 means; "" if the command never ends with it.
     """
 
     def __init__(
-        self, prog: str, description: str, examples: Sequence[tuple[str, str]] = (), **kwargs: Any
+        self,
+        prog: str,
+        description: str,
+        examples: Sequence[tuple[str, str]] = (),
+        incomplete: str = "",
+        **kwargs: Any,
     ):
         kwargs.setdefault("allow_abbrev", False)
         shown = "\n".join(f"  # {text}\n  {command}" for command, text in examples)
+        codes = {0: "done", 1: incomplete, EXIT_ERROR: _MISTAKE, EXIT_INTERRUPTED: "Ctrl-C"}
+        ends = "\n".join(f"  {code:<5}{text}" for code, text in codes.items() if text)
         super().__init__(
             prog=prog, description=description, formatter_class=_Formatter,
-            epilog=f"examples:\n{shown}" if examples else None, **kwargs,
+            epilog=(f"examples:\n{shown}\n\n" if examples else "") + f"exit codes:\n{ends}",
+            **kwargs,
         )  # fmt: skip
 
     def parse_args(self, args=None, namespace=None):

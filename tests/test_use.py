@@ -492,7 +492,7 @@ def test_exit_codes_of_predict_are_those_of_its_help(shared_run, tmp_path, capsy
         call("predict", ["--help"], capsys)
     ends = capsys.readouterr().out.partition("exit codes:\n")[2]
     assert [line.split()[0] for line in ends.splitlines()] == ["0", "1", "2", "130"]
-    assert "1    images were found and none of them" in ends
+    assert "1    none of the images found" in ends
 
 
 def test_one_page_that_cannot_be_written_costs_itself(shared_run, tmp_path, capsys):

@@ -26,7 +26,7 @@ def parser() -> cli.Parser:
         description="Give a verdict on images: P(fake), the probability of each class and, from "
         "detectors that predict masks, which pixels were altered. A file that cannot be read, "
         "or a folder without images, gets a row with its error, and the others go on.",
-        incomplete="images were found and none of them could be read, or a mask or page could not be written",
+        incomplete="none of the images found could be read, or a mask or page not be written",
         examples=[
             ("tfdetect predict photo.jpg", "one image, by the detector that comes with tfdetect"),
             ("tfdetect predict saved_models/my_run photos/ --output verdicts.csv",

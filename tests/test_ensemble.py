@@ -322,7 +322,7 @@ def test_an_ensemble_is_a_run_like_any_other(trained, pictures, tmp_path, capsys
                                        str(tmp_path / "again"), "--json"]) == 0  # fmt: skip
     again = json.loads(capsys.readouterr().out)["test"]["metrics"]
     assert again == run.results["test"]["metrics"]
-    assert run_command(export_command, [str(run.path), "--format", "onnx"]) == 0
+    assert run_command(export_command, [str(run.path), "--format", "onnx,keras"]) == 0
     assert run_command(evaluate_command, [str(run.path), "--crops", "5"]) == 2
     assert "crop their own windows" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import keras
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -58,6 +59,24 @@ def test_onnx_is_the_same_detector_and_says_what_it_is(copied_run):
     said = json.loads(entry.value)
     assert entry.key == "tfdetect" and said["info"]["class_names"] == ["real", "fake"]
     assert said["info"]["dataset"]["roots"] == {} and str(run.path) not in entry.value
+
+
+def test_the_keras_file_has_the_verdicts_inside(copied_run):
+    run = copied_run.with_threshold(0.25)
+    [written] = exports.write_exports(run, ["keras"])
+    assert written.path == "exports/detector.keras" and written.max_difference < 1e-5
+    images = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), np.uint8)
+    model = keras.saving.load_model(run.path / written.path, compile=False)
+    out = model.predict(images, verbose=0)
+    raw = predict_views(load_detector(run), [tf.constant(images[:, None])])
+    table = calibrated(raw, run.calibration).numpy()
+    np.testing.assert_allclose(out["probabilities_raw"], raw, atol=1e-5)
+    np.testing.assert_allclose(out["probabilities"], table, atol=1e-5)
+    np.testing.assert_array_equal(out["label"], table[:, 1] >= 0.25)
+    low, high = run.abstention_band
+    np.testing.assert_array_equal(out["inconclusive"], (table[:, 1] >= low) & (table[:, 1] < high))
+    check_domain(run, out, images)
+    assert {value.shape[0] for value in model(images[:0]).values()} == {0}
 
 
 def test_scales_and_offsets_become_batch_normalizations():
@@ -163,8 +182,6 @@ def test_an_export_that_differs_is_refused_and_removed(copied_run, monkeypatch):
 
 
 def test_a_detector_that_a_format_cannot_express_is_told(tmp_path):
-    import keras
-
     pixels = keras.Input((8, 8, 3))
 
     def in_python(x):

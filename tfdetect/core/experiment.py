@@ -413,6 +413,7 @@ THRESHOLD_RULES = ("balanced", "eer", "fpr_1", "fpr_5")
 ExportFormat = Literal[
     "saved_model",
     "saved_model_webp",
+    "keras",
     "onnx",
     "onnx_float16",
     "litert",

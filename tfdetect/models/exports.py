@@ -40,23 +40,26 @@ import tensorflow as tf
 from tfdetect.core import console
 from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, first_line, unknown
-from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import disk_error, replacing, write_bytes, write_text
 from tfdetect.core.run import Run
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.photographs import photograph
-from tfdetect.models.feature_outputs import distances_in_graph, with_features
 from tfdetect.models.inference import (
     calibrated,
     predict_images,
     predict_views,
     predicts_masks,
-    score_tiles,
-    score_views,
 )
 from tfdetect.models.onnx_graph import to_onnx
 from tfdetect.models.saved_model import export_saved_model
-from tfdetect.models.saving import load_detector
+from tfdetect.models.saving import load_detector, write_model
+from tfdetect.models.verdict_model import (
+    verdict_model,
+    verdict_outputs,
+    verdicts_of,
+    view_signature,
+    with_verdict_features,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -84,6 +87,7 @@ class Format:
 FORMATS = {
     "saved_model": Format("../saved_model", 1e-3),
     "saved_model_webp": Format("saved_model_webp", 1e-3),
+    "keras": Format("detector.keras", 1e-3),
     "onnx": Format("detector.onnx", 1e-3, ("tf2onnx", "onnx", "onnxruntime")),
     "onnx_float16": Format("detector_float16.onnx", 0.05, ("tf2onnx", "onnx", "onnxruntime")),
     "litert": Format("detector.tflite", 1e-3, ("ai_edge_litert",)),
@@ -267,12 +271,16 @@ class _Source:
 
     @cached_property
     def network(self) -> Any:
+        self.check_views()
+        return _network(self.run, self.detector)
+
+    def check_views(self) -> None:
+        """Refuse detectors whose masks of several views are joined on the whole image."""
         if predicts_masks(self.detector) and len(self.run.views) > 1:
             raise UserError(
                 f"{self.run.name} predicts masks from several views of an image. Only the format "
                 "saved_model can express that."
             )
-        return _network(self.run, self.detector)
 
     @cached_property
     def onnx(self) -> "onnx.ModelProto":
@@ -300,42 +308,12 @@ class _Source:
 
 
 def _network(run: Run, detector: keras.Model) -> Any:
-    has_masks, domain = predicts_masks(detector), run.info.domain
-    if domain is not None:
-        detector = with_features(detector)
-        distance, limit = FeatureDistance.load(run.path, domain.rest), domain.limit
-    low, high = run.abstention_band
-    signature = [
-        tf.TensorSpec([None, *([view.crops] if view.crops > 1 else []), *view.size, 3], tf.uint8,
-                      name="images" if len(run.views) == 1 else f"images_{number}")
-        for number, view in enumerate(run.views)
-    ]  # fmt: skip
+    verdicts = verdicts_of(run)
+    applied = with_verdict_features(detector, verdicts.settings)
 
-    @tf.function(input_signature=signature, autograph=False)
+    @tf.function(input_signature=view_signature(run.views), autograph=False)
     def network(*views: tf.Tensor) -> dict[str, tf.Tensor]:
-        if has_masks:
-            scores = score_tiles(detector, views[0])
-        else:
-            crops = [v if view.crops > 1 else v[:, None] for v, view in zip(views, run.views)]
-            scores = score_views(detector, crops, run.info.flips)
-        more = {}
-        if scores.masks is not None:
-            more["mask"] = scores.masks
-        if scores.features is not None:
-            more["features"] = tf.identity(scores.features)
-            more["feature_distance"] = distances_in_graph(distance, scores.features)
-            more["in_domain"] = more["feature_distance"] <= limit
-        table = calibrated(scores.table, run.calibration)
-        fake = tf.reduce_sum(table[:, 1:], axis=1)
-        kind = 1 + tf.argmax(table[:, 1:], axis=1, output_type=tf.int32)
-        return {
-            "probabilities_raw": tf.identity(scores.table),
-            "probabilities": table,
-            "p_fake": fake,
-            "label": tf.where(fake >= run.threshold, kind, 0),
-            "inconclusive": (fake >= low) & (fake < high),
-            **more,
-        }
+        return verdict_outputs(applied, verdicts, views)
 
     return network
 
@@ -391,6 +369,14 @@ def answers(
         [inputs] = chosen.inputs.values()
         outputs = {name: tensor.name for name, tensor in chosen.outputs.items()}
         return [session.run(outputs, {inputs.name: np.asarray(batch)}) for batch in batches]
+
+
+def _write_keras(source: _Source, target: Path) -> float:
+    source.check_views()
+    write_model(verdict_model(source.run, source.detector), target)
+    loaded = keras.saving.load_model(target, compile=False)
+    rows = loaded(list(source.feeds.values()) if len(source.feeds) > 1 else source.feeds["images"])
+    return source.difference(rows["probabilities_raw"].numpy())
 
 
 def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:
@@ -451,6 +437,7 @@ def _write_openvino(source: _Source, target: Path) -> float:
 _WRITERS: dict[str, Callable[[_Source, Path], float]] = {
     "saved_model": _write_saved_model,
     "saved_model_webp": partial(_write_saved_model, webp=True),
+    "keras": _write_keras,
     "onnx": _write_onnx,
     "onnx_float16": partial(_write_onnx, half=True),
     "litert": _write_litert,

@@ -1,5 +1,7 @@
 """Features of images out of a detector, and their distances from training images in the graph."""
 
+from typing import Any, NamedTuple, Self
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -75,11 +77,32 @@ def features_of_images(outputs: dict[str, tf.Tensor], count: tf.Tensor) -> tf.Te
     return tf.concat(parts, axis=1) if parts else None
 
 
-def distances_in_graph(distance: FeatureDistance, features: tf.Tensor) -> tf.Tensor:
+class GraphDistance(NamedTuple):
+    """A `FeatureDistance` of arrays, tensors or variables.
+
+    Attributes:
+        mean: float32 [F].
+        components: float32 [k, F].
+        deviations: float32 [k].
+        rest: standard deviation along the other directions.
+    """
+
+    mean: Any
+    components: Any
+    deviations: Any
+    rest: float
+
+    @classmethod
+    def of(cls, distance: FeatureDistance) -> Self:
+        """Return the arrays of a distance."""
+        return cls(distance.mean, distance.components, distance.deviations, distance.rest)
+
+
+def distances_in_graph(distance: GraphDistance, features: tf.Tensor) -> tf.Tensor:
     """Return the distances of features in the graph; see `FeatureDistance`."""
     centered = features - distance.mean
     along = tf.matmul(centered, distance.components, transpose_b=True)
     inside = tf.reduce_sum((along * distance.deviations) ** 2, 1)
     outside = tf.maximum(tf.reduce_sum(centered**2, 1) - inside, 0.0)
     squared = tf.reduce_sum(along**2, 1) + outside / distance.rest**2
-    return tf.sqrt(squared / distance.mean.size)
+    return tf.sqrt(squared / features.shape[-1])

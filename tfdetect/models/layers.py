@@ -18,3 +18,4 @@ _REGISTRIES = (registry.FRONT_ENDS, registry.BACKBONES, registry.HEADS, registry
 for _registry in _REGISTRIES:
     for _name in _registry.built_in:
         importlib.import_module(_registry[_name].module)
+importlib.import_module("tfdetect.models.verdict_model")

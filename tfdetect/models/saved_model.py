@@ -48,7 +48,12 @@ from tfdetect.imaging.facts import SIGNATURES
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.graph import traced_as_written
 from tfdetect.imaging.image_facts import first_bytes, is_format
-from tfdetect.models.feature_outputs import distances_in_graph, feature_width, with_features
+from tfdetect.models.feature_outputs import (
+    GraphDistance,
+    distances_in_graph,
+    feature_width,
+    with_features,
+)
 from tfdetect.models.inference import (
     Scores,
     calibrated,
@@ -331,7 +336,7 @@ class _Domain:
         self._formats = run.alike_formats
         self._known = run.info.domain
         if self._known is not None:
-            self._distance = FeatureDistance.load(run.path, self._known.rest)
+            self._distance = GraphDistance.of(FeatureDistance.load(run.path, self._known.rest))
 
     def __call__(
         self, features: tf.Tensor | None, side: tf.Tensor, start: tf.Tensor | None = None

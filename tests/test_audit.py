@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tfdetect.audit import main as audit_command
-from tfdetect.auditing import duplicates, shortcuts
+from tfdetect.auditing import duplicates, findings, shortcuts
 from tfdetect.auditing.audit_dataset import audit_dataset, quick_findings
 from tfdetect.auditing.findings import CAUTION, NOTE, UNRELIABLE
 from tfdetect.auditing.fixes import _encode, fix_dataset
@@ -370,6 +370,18 @@ def test_the_command_writes_a_report_and_a_fixed_copy(tmp_path, capsys):
         assert run_command(audit_command, [*arguments, *wrong]) == 2
         assert words in capsys.readouterr().err
     assert run_command(audit_command, ["--dataset", str(tmp_path / "nowhere")]) == 2
+
+
+def test_strict_refuses_contradicting_labels_however_few(tmp_path, monkeypatch, capsys):
+    root = make(tmp_path / "set", CLEAN["png"])
+    [first, *_] = sorted((root / "train/real").iterdir())
+    shutil.copy(first, root / "train/fake" / first.name)
+    monkeypatch.setattr(findings, "_UNRELIABLE_CONFLICTS", 0.5)  # else these would be too many
+    arguments = ["--dataset", str(root), "--output", str(tmp_path / "runs"), "--dry-run"]
+    assert run_command(train_command, arguments) == 0
+    assert "2 images have exact duplicates with another label" in capsys.readouterr().err
+    assert run_command(train_command, [*arguments, "--strict"]) == 2
+    assert "their labels contradict each other" in capsys.readouterr().err
 
 
 def test_training_warns_of_unreliable_data_and_strict_refuses_it(tmp_path, capsys):

@@ -201,7 +201,7 @@ def test_training_images_and_their_copies_are_told(shared_run, suspects):
     rows = tfdetect.load(run).predict(suspects, progress=False)
     copies = {row["path"].rpartition("/")[2] for row in rows if row["duplicate_of_train"]}
     assert copies == {"trained.png", "trained_again.png", "trained_bmp.bmp"}
-    assert rows.duplicates_of_train == 3 and "training image" in str(rows)
+    assert rows.duplicates_of_train == 3 and "known image" in str(rows)
     hashes = TrainingHashes.load(run.path)
     assert len(hashes.table) == 120 and hashes.table["validation"].sum() == 27
     assert (run.path / "training_images.npy").stat().st_size < 120 * 17 + 300

@@ -46,7 +46,8 @@ def parser() -> cli.Parser:
     data = p.add_argument_group("dataset")
     cli.add_dataset(data, "Images to train on (default: those that the experiment names)")
     data.add_argument("--strict", action="store_true", help="refuse data that a quick audit finds "
-                      "unreliable, instead of warning")  # fmt: skip
+                      "unreliable, or in which the same image has two labels, instead of "
+                      "warning")  # fmt: skip
     experiment = p.add_argument_group("experiment")
     cli.add_experiment(experiment)
     experiment.add_argument("--from", dest="from_run", metavar="RUN", help="start from a finished "

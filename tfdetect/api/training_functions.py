@@ -74,7 +74,8 @@ def train(
         gpus: numbers of the GPUs to use, [] for the CPU; by default all.
         gpu_memory_limit: fraction ("0.95"), size ("14GiB") or one per GPU ("0=0.9,1=10GiB").
         virtual_devices: number of replicas to train on the CPU instead.
-        strict: refuse data whose quick audit says that results would be unreliable.
+        strict: refuse data whose quick audit says that results would be unreliable, or in which the
+            same image has two labels.
         images_in_report: whether the report may show images of the dataset.
         progress: whether to show progress.
         log: called with each message.

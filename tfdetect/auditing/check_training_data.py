@@ -15,10 +15,10 @@ def check_training_data(plan: Plan, catalog: Catalog, strict: bool = False) -> N
     Args:
         plan: what will be trained.
         catalog: its files.
-        strict: whether to refuse unreliable data instead.
+        strict: whether to refuse unreliable data, and labels that contradict each other, instead.
 
     Raises:
-        UserError: strict, and results from this data would be unreliable.
+        UserError: strict, and results from this data would be unreliable, or labels contradict.
     """
     if plan.spec.pretraining:  # no label, so nothing can leak it
         return
@@ -28,8 +28,9 @@ def check_training_data(plan: Plan, catalog: Catalog, strict: bool = False) -> N
     flags = data_flags(plan.spec, plan.data_dir)
     command = shell_command("audit", dataset=plan.experiment.data.dataset, **flags)
     hint = f"For the full audit: {command}"
-    if strict and (unreliable := [f.text for f in findings if f.level == UNRELIABLE]):
-        lines = "".join(f"\n  {text}" for text in unreliable)
+    refused = [f for f in findings if f.level == UNRELIABLE or f.contradiction]
+    if strict and refused:
+        lines = "".join(f"\n  {finding.text}" for finding in refused)
         raise UserError(f"Results from {catalog.name} would be unreliable:{lines}\n{hint}")
     for finding in findings:
         console.warn(f"{catalog.name}: {finding.text}")

@@ -28,6 +28,7 @@ _MIN_ACCURACY = {"format": 0.60, "size": 0.60, "metadata": 0.60, "name": 0.55, "
                  "combined_file": 0.60, "generator": 0.60}  # fmt: skip
 _UNRELIABLE_ACCURACY = 0.75
 _IN_PIXELS = ("format", "size")
+_UNRELIABLE_CONFLICTS = 0.01  # fraction of images whose labels contradict each other
 _MIN_GROUPS = 5  # of validation and of test; below, figures on them are said to be uncertain
 # Traits that are reported as notes only: names leave no trace in pixels, and the spectrum is also
 # what sound detectors rely on.
@@ -52,12 +53,15 @@ class Finding:
         topic: format, size, metadata, name, content, duplicates, groups, balance, files or masks.
         text: one sentence with its numbers.
         fix: the key of `FIXES` that would fix it; None if none of them does.
+        contradiction: whether labels contradict each other, which `train --strict` refuses at any
+            level.
     """
 
     level: str
     topic: str
     text: str
     fix: str | None = None
+    contradiction: bool = False
 
 
 def worst_level(findings: Iterable[Finding]) -> str:
@@ -166,10 +170,11 @@ def duplicate_findings(
             "such as an edited image and its original.",
         )  # fmt: skip
     elif found.label_conflicts:
+        many = found.label_conflicts > _UNRELIABLE_CONFLICTS * table.num_rows
         yield Finding(
-            UNRELIABLE if found.label_conflicts > 0.01 * table.num_rows else CAUTION, "duplicates",
+            UNRELIABLE if many else CAUTION, "duplicates",
             f"{prefix}{_images(found.label_conflicts)} have {duplicates} with another label, "
-            "so that their labels contradict each other.", "duplicates",
+            "so that their labels contradict each other.", "duplicates", contradiction=True,
         )  # fmt: skip
     if sum(found.test_leaks):
         fraction = sum(found.test_leaks) / sizes["test"]

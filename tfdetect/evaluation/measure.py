@@ -62,7 +62,7 @@ def measure(table: pa.Table, run: Run) -> dict[str, Any]:
         domain: in_domain (fraction of the images that are like the training images), reasons
             (numbers of the others by what is unlike), inside and outside (metrics of both), where
             the run knows its training images.
-        without_duplicates: the same without training images and copies of them.
+        without_duplicates: the same without images known from training or selection, and copies.
         datasets, generators: the same for each dataset of a union and each image generator. Where
             a generator is compared with the authentic images of all, both classes count the same
             (balanced), however few images the generator made.

@@ -156,7 +156,7 @@ def terminal(table: Table) -> str:
     headers = ["file", "verdict", "P(fake)"]
     headers += [f"P({name.removeprefix('probability_')})" for name in classes]
     headers += masks
-    headers += (["like training images"] if domain else []) + (["training image"] if copies else [])
+    headers += (["like training images"] if domain else []) + (["known image"] if copies else [])
     headers += ["error"]
     if all(row[-1] is None for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]

@@ -335,7 +335,7 @@ def warnings_of(split: str, result: dict[str, Any]) -> list[str]:
         found.append(
             f"{images_are(copies, result['count'])} known to the detector from its training "
             "or selection (the same or a copy): figures of all images say too little about "
-            "new ones. The column 'without training images' leaves them out."
+            "new ones. The column 'without known images' leaves them out."
         )
     outside = result.get("domain", {}).get("outside")
     if outside and outside["count"] > MAX_OUTSIDE * result["count"]:
@@ -353,11 +353,11 @@ def _constant_verdicts(result: dict[str, Any]) -> list[str]:
 
 
 def _columns(result: dict[str, Any]) -> dict[str, dict]:
-    """Return the columns: all images, and those that are no training images or copies of them."""
+    """Return the columns: all images, and those that are not known from training or selection."""
     parts = {"all images": result}
     if "without_duplicates" in result:
         rest = result["without_duplicates"]
-        parts[f"without training images ({rest['count']:,} left)"] = rest
+        parts[f"without known images ({rest['count']:,} left)"] = rest
     return parts
 
 

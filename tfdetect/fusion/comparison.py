@@ -87,8 +87,8 @@ def measure_comparison(comparison: Comparison) -> dict[str, Any]:
         "fusion"; "cross_fitted"; "best_member" (by validation log-loss); "splits": {split:
         {dataset or "all": {"members" or "fusions": {name: metrics with intervals}}}}; "gains":
         {split: {metric: the fusion's minus the best member's, paired}}; "thresholds": {"members"
-        or "fusions": {name: P(fake)}}, chosen on validation for accuracy; "similarity": one entry
-        for each pair of members.
+        or "fusions": {name: P(fake)}}, of the best balanced accuracy on validation; "similarity":
+        one entry for each pair of members.
     """
     splits: dict[str, Any] = {}
     thresholds = _thresholds(comparison.splits["validation"])

@@ -1,5 +1,6 @@
 """Writes the report of a fusion: fusion.json, fusion.html and a table for the terminal."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def format_comparison(values: dict[str, Any]) -> str:
         )
         for name, part in values["splits"][split].items()
     ]
+    blocks.append(textwrap.fill(_explanation(split, values), 100))
     blocks.append(console.format_table(
         _gain_rows(values), _GAIN_COLUMNS,
         title=f"{values['fusion']} minus {values['best_member']}, the best member on validation",
@@ -120,7 +122,11 @@ def _cards(values: dict[str, Any], split: str) -> list[html.Card]:
 
 
 def _explanation(split: str, values: dict[str, Any]) -> str:
-    common = "Members are shown with their temperature. Brackets: 95% intervals."
+    common = (
+        "Members have the temperature and the threshold that fit validation best, and this run's "
+        "own calibration comes after the fusion: accuracy, log-loss and ECE may differ from those "
+        "in their reports. Brackets: 95% intervals."
+    )
     if split == "test":
         return f"Fusions were fitted on all of validation. {common}"
     if values["cross_fitted"]:

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_curve
 
 import tfdetect
+from tfdetect.api.run_functions import _follow_calibration
 from tfdetect.calibrate import main as calibrate_command
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
@@ -408,8 +409,27 @@ def test_calibrated_on_other_images_as_a_platform_would(shared_run, tmp_path):
     assert info.operating_points["fpr_5"].fpr <= 0.05
     assert info.calibration.images == 120  # without the one that it was trained on
     assert info.calibration.dataset == "mine" and "images of mine" in card
-    assert "before the run was calibrated on mine" in card  # the figures are of its own images
     assert (copy / "evaluations/mine/metrics.json").is_file()
+    # Its own figures follow the calibration, by the predictions that it keeps.
+    anew = open_run(copy).results
+    assert "before the run was calibrated" not in card
+    assert anew["test"]["metrics"]["log_loss"] != run.results["test"]["metrics"]["log_loss"]
+    assert anew["test"]["metrics"]["auc"] == run.results["test"]["metrics"]["auc"]
+    again = tfdetect.evaluate(copy, images_in_report=False, log=lambda text: None).values
+    for split, part in again.items():
+        for name, value in part["metrics"].items():
+            assert value["value"] == pytest.approx(anew[split]["metrics"][name]["value"], abs=1e-5)
+
+
+def test_a_run_without_predictions_says_that_its_figures_are_older(shared_run, tmp_path):
+    run, _ = shared_run
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy, ignore=WITHOUT_EXPORTS)
+    shutil.rmtree(copy / "predictions")
+    staged = open_run(copy)
+    _follow_calibration(staged, "mine", log=lambda text: None)
+    assert "before the run was calibrated on mine" in (copy / "model_card.md").read_text()
+    assert staged.results == run.results
 
 
 def test_a_conformal_threshold_keeps_the_promised_rate_on_new_images():

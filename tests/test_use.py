@@ -30,6 +30,7 @@ from tfdetect.evaluation import run_report
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import PredictionColumns
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
+from tfdetect.evaluation.remeasure import without_calibration
 from tfdetect.evaluation.run_description import facts, measured_sentence
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
@@ -288,6 +289,25 @@ def test_evaluate_again_and_on_another_dataset(shared_run, folder_dataset, tmp_p
     assert (elsewhere / "report.html").is_file()
     assert not (elsewhere / "figures" / "test_mistakes.png").exists()
     assert json.loads((copy / "metrics.json").read_text()) == before
+
+
+def test_a_run_is_measured_again_by_the_predictions_that_it_keeps(shared_run, tmp_path, capsys):
+    run, _ = shared_run
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy, ignore=shutil.ignore_patterns("saved_model"))
+    (copy / "report.html").write_text("old")
+    code, _, err = call("evaluate", [copy, "--from-predictions", "--split", "test"], capsys)
+    assert code == 2 and "--from-predictions measures the run as it is" in err
+    code, out, err = call("evaluate", [copy, "--from-predictions", "--json"], capsys)
+    assert code == 0 and json.loads(out) == run.results, err
+    assert "test: only 32 images" in (copy / "report.html").read_text()
+    # Without the exact logits, as an earlier version left predictions.
+    table = pq.read_table(copy / "predictions" / "test.parquet")
+    raw = without_calibration(table, run)
+    older = without_calibration(table.drop_columns("logit"), run)
+    for name in run.class_names:
+        column = f"probability_{name}"
+        assert np.allclose(raw[column].to_numpy(), older[column].to_numpy(), atol=1e-6)
 
 
 def test_small_splits_are_warned_of_in_report_and_card(shared_run):

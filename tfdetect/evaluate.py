@@ -22,6 +22,8 @@ def parser() -> cli.Parser:
              "on other images: a folder with one folder per class"),
             ("tfdetect evaluate saved_models/my_run --dataset path/to/photos --label authentic",
              "false positives on a folder of photographs"),
+            ("tfdetect evaluate saved_models/my_run --from-predictions",
+             "metrics, report and card again, without the images"),
             ("tfdetect evaluate saved_models/my_run --degrade jpeg:65,blur:3",
              "how well verdicts survive recompression and blur"),
             ("tfdetect evaluate saved_models/my_run --attack pgd,square --strength 2/255,4/255",
@@ -45,6 +47,9 @@ def parser() -> cli.Parser:
                       "mean of that of their frames: folder (each folder holds the frames of one "
                       "video), or a regular expression on paths whose first group is the "
                       "video's name")  # fmt: skip
+    data.add_argument("--from-predictions", action="store_true", help="measure the run on its own "
+                      "splits by the predictions that it keeps, without the images, and write its "
+                      "report and model card again (default: predict the images)")  # fmt: skip
     how = p.add_argument_group("verdicts")
     cli.add_verdict(how)
     cli.add_views(how)
@@ -95,8 +100,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"{flag} takes one --split.")
         if args.label or args.videos or threshold is not None or args.prior is not None:
             raise UserError(f"{flag} takes no --label, --videos, --threshold, --at and --prior.")
-        if cluster is not None or args.streaming:
-            raise UserError(f"{flag} takes no --spark and no --streaming.")
+        if cluster is not None or args.streaming or args.from_predictions:
+            raise UserError(f"{flag} takes no --spark, --streaming and --from-predictions.")
         results = api.measure_robustness(
             args.run, args.degrade or "", args.dataset, attacks=args.attack or "",
             strength=args.strength, steps=args.steps, queries=args.queries, data_dir=args.data_dir,
@@ -115,6 +120,7 @@ def main(argv: list[str]) -> None:
             mask_threshold=args.mask_threshold, videos=args.videos,
             images_in_report=not args.no_images, batch_size=args.batch_size,
             max_pixels=args.max_pixels, cluster=cluster, streaming=args.streaming,
+            from_predictions=args.from_predictions,
             **cli.progress_of(args),
         )  # fmt: skip
         if args.streaming and not args.json:

@@ -33,7 +33,7 @@ from tfdetect.core.run_writer import (
 )
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.storage import fetched
-from tfdetect.core.text import MAX_NAME_BYTES, file_name, shell_command, user_path
+from tfdetect.core.text import MAX_NAME_BYTES, file_name, user_path
 
 if TYPE_CHECKING:
     from tfdetect.core.spec import DatasetSpec
@@ -93,6 +93,7 @@ def evaluate(
     max_pixels: int | None = None,
     cluster: SparkCluster | None = None,
     streaming: bool = False,
+    from_predictions: bool = False,
     progress: bool = True,
     log: console.Log = console.log,
 ) -> EvaluationResults:
@@ -123,6 +124,9 @@ def evaluate(
         streaming: whether the predictions are measured part by part, in constant memory, and not
             kept; for millions of images on a cluster. The result is streamed.json: what
             `evaluation.streamed_metrics` measures, without intervals and report.
+        from_predictions: measure the run on its own dataset by the predictions that it keeps, and
+            write its report and model card again, without the images; the other arguments that say
+            on what and how are left out.
         progress: whether to show progress.
         log: called with each message.
 
@@ -131,6 +135,14 @@ def evaluate(
     """
     splits = [splits] if isinstance(splits, str) else splits
     run = run_of(run)
+    if from_predictions:
+        given = (dataset, data_dir, authentic, label, output, threshold, prior, crops, cluster)
+        if any(each is not None for each in given) or splits or flips or mask_threshold is not None:
+            raise UserError(
+                "--from-predictions measures the run as it is, on its own splits: give it no "
+                "dataset, split, output and settings of verdicts."
+            )
+        return _remeasure(run, progress)
     adjusted = Detector(run).with_options(
         threshold=threshold, prior=prior, crops=crops, flips=flips, mask_threshold=mask_threshold
     ).run  # fmt: skip
@@ -167,6 +179,17 @@ def evaluate(
                 videos=names,
             ).results  # fmt: skip
     return EvaluationResults(run, values, target, target / "report.html")
+
+
+def _remeasure(run: Run, progress: bool) -> EvaluationResults:
+    """Measure a run by the predictions that it keeps; see `evaluate`."""
+    check_writable(run.path.parent, None)
+    import_tensorflow()
+    from tfdetect.evaluation.remeasure import remeasure
+
+    with console.quiet(not progress), updating(run) as staged:
+        results = remeasure(staged).results
+    return EvaluationResults(open_run(run.path), results, run.path, run.path / "report.html")
 
 
 @checked
@@ -317,7 +340,6 @@ def calibrate(
     from tfdetect.data.describe import read_data
     from tfdetect.data.plan import is_own_dataset
     from tfdetect.evaluation.evaluate_run import evaluate_run
-    from tfdetect.evaluation.model_card import model_card
     from tfdetect.models.exports import export_finished_run, exported_formats
     from tfdetect.models.saving import load_detector
 
@@ -339,15 +361,36 @@ def calibrate(
             write_source(elsewhere, roots)
         if evaluation.run.info != run.info:
             write_info(evaluation.run)
-            if settings.dataset and (staged.path / "model_card.md").is_file():
-                card = model_card(evaluation.run, run.results, calibrated_since=spec.name)
-                write_text(staged.path / "model_card.md", card)
-                log(
-                    f"{run.name}: its own report and metrics were measured before this "
-                    f"calibration; measure them anew with: {shell_command('evaluate', run.path)}"
-                )
+            if settings.dataset:
+                _follow_calibration(evaluation.run, spec.name, log)
             export_finished_run(evaluation.run, exported_formats(run), detector)
     return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
+
+
+def _follow_calibration(run: Run, dataset: str, log: console.Log) -> None:
+    """Bring metrics, report and card of a run in line with a calibration on other images.
+
+    Args:
+        run: the calibrated run, in its staged copy.
+        dataset: name of the images that it was calibrated on.
+        log: called with what was done.
+    """
+    from tfdetect.evaluation.model_card import model_card
+    from tfdetect.evaluation.remeasure import remeasure
+
+    kept = run.path / "predictions"
+    if run.results and all((kept / f"{split}.parquet").is_file() for split in run.results):
+        remeasure(run)
+        log(
+            f"{run.name}: its own splits were measured again by the predictions that it keeps; "
+            "evaluate it where its dataset is to show images in the report, too"
+        )
+    elif (run.path / "model_card.md").is_file():
+        write_text(run.path / "model_card.md", model_card(run, run.results, dataset))
+        log(
+            f"{run.name}: its own report and metrics were measured before this calibration, and "
+            "it keeps no predictions to measure again; evaluate it where its dataset is"
+        )
 
 
 def _calibration_split(run: Run, catalog: Catalog) -> str:

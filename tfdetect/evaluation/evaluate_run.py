@@ -1,6 +1,6 @@
 """Evaluates a run: predictions, calibration, metrics, figures and report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -146,7 +146,10 @@ def evaluate_run(
     if before_report:
         before_report(run, tables)
     found = Evaluation(run, results, output)
-    _write(found, catalog, tables, report, images_in_report, examples)
+    write_evaluation(
+        found, tables, catalog.name, catalog.warnings, report=report, examples=examples,
+        catalog=catalog if images_in_report else None,
+    )  # fmt: skip
     return found
 
 
@@ -205,23 +208,35 @@ def predict_rows(
     )
 
 
-def _write(
+def write_evaluation(
     found: Evaluation,
-    catalog: Catalog,
     tables: dict[str, pa.Table],
-    report: bool,
-    images_in_report: bool,
-    examples: dict[str, MaskExamples],
+    dataset: str,
+    data_warnings: Sequence[str],
+    *,
+    report: bool = True,
+    catalog: Catalog | None = None,
+    examples: dict[str, MaskExamples] | None = None,
 ) -> None:
-    """Write predictions/, metrics.json and, if wanted, figures/, report.html and model_card.md."""
+    """Write predictions/, metrics.json and, if wanted, figures/, report.html and model_card.md.
+
+    Args:
+        found: the results, and where to write.
+        tables: predictions by split.
+        dataset: name of the evaluated dataset.
+        data_warnings: about the dataset.
+        report: whether to draw figures and write the report.
+        catalog: of the images; None shows none of them.
+        examples: by split, the masks to show.
+    """
     output = found.output
     (output / "predictions").mkdir(parents=True, exist_ok=True)
     if report:
         from tfdetect.evaluation.run_report import write_report  # slow to import
 
         write_report(
-            found.run, found.results, tables, catalog if images_in_report else None, output,
-            examples, dataset=catalog.name, data_warnings=catalog.warnings,
+            found.run, found.results, tables, catalog, output, examples or {}, dataset=dataset,
+            data_warnings=data_warnings,
         )  # fmt: skip
     for split, table in tables.items():
         prediction_tables.write_parquet(table, output / "predictions" / f"{split}.parquet")

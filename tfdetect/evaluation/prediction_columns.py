@@ -205,11 +205,21 @@ def recalibrate(table: "pa.Table", run: Run) -> "pa.Table":
     """
     raw, missing = _class_probabilities(table, run)
     columns = _label_columns(run, raw, missing) | update_domain(table, run)
-    if "mask_shown" in table.column_names:  # they all are, in predictions without calibration
-        shown = mask_is_shown(columns["p_fake"].values, run.mask_threshold)
-        fractions = table["altered_fraction"].to_numpy()
-        columns["altered_fraction"] = Column(np.where(shown, fractions, 0), missing)
-        columns["mask_shown"] = Column(shown, missing)
+    columns |= _shown_columns(run, table, columns["p_fake"].values, missing)
+    return with_columns(table, **{name: column.to_arrow() for name, column in columns.items()})
+
+
+def judge_again(table: "pa.Table", run: Run) -> "pa.Table":
+    """Return predictions with the verdicts that a run gives to their probabilities as they are.
+
+    Args:
+        table: from a run with this calibration, with every mask's fraction as if it were shown.
+        run: with the threshold, abstention band and mask threshold that are wanted.
+    """
+    probabilities, missing = _class_probabilities(table, run)
+    p_fake = table["p_fake"].to_numpy(zero_copy_only=False)
+    columns = _verdict_columns(run, probabilities, p_fake, missing) | update_domain(table, run)
+    columns |= _shown_columns(run, table, p_fake, missing)
     return with_columns(table, **{name: column.to_arrow() for name, column in columns.items()})
 
 
@@ -242,17 +252,47 @@ def _label_columns(run: Run, raw: np.ndarray, missing: np.ndarray) -> dict[str, 
     """Return the columns that follow from class probabilities before calibration, [n, C]."""
     table = calibrated(raw, run.calibration)
     p_fake = table[:, 1:].sum(axis=1)
-    likeliest_fake = 1 + np.argmax(np.nan_to_num(table[:, 1:]), axis=1)
-    labels = np.where(is_fake(p_fake, run.threshold), likeliest_fake, 0)
-    verdicts = [None if m else run.class_names[label] for m, label in zip(missing, labels)]
     return {
         "p_fake": Column(p_fake, missing),
         "p_fake_raw": Column(raw[:, 1:].sum(axis=1), missing),
         **{f"probability_{name}": Column(table[:, i], missing)
            for i, name in enumerate(run.class_names)},
+        **_verdict_columns(run, table, p_fake, missing),
+    }  # fmt: skip
+
+
+def _verdict_columns(
+    run: Run, probabilities: np.ndarray, p_fake: np.ndarray, missing: np.ndarray
+) -> dict[str, Column]:
+    """Return the columns that follow from calibrated class probabilities [n, C] and P(fake) [n]."""
+    likeliest_fake = 1 + np.argmax(np.nan_to_num(probabilities[:, 1:]), axis=1)
+    labels = np.where(is_fake(p_fake, run.threshold), likeliest_fake, 0)
+    verdicts = [None if m else run.class_names[label] for m, label in zip(missing, labels)]
+    return {
         "verdict": Column.texts(verdicts),
         "inconclusive": Column(is_inconclusive(p_fake, run.abstention_band), missing),
-    }  # fmt: skip
+    }
+
+
+def _shown_columns(
+    run: Run, table: "pa.Table", p_fake: np.ndarray, missing: np.ndarray
+) -> dict[str, Column]:
+    """Return the columns that say which masks are shown; none of predictions without masks.
+
+    Args:
+        run: with the mask threshold.
+        table: predictions with every mask shown.
+        p_fake: of the images, float32 [n].
+        missing: images that could not be read, bool [n].
+    """
+    if "mask_shown" not in table.column_names:
+        return {}
+    shown = mask_is_shown(p_fake, run.mask_threshold)
+    fractions = np.where(shown, table["altered_fraction"].to_numpy(zero_copy_only=False), 0)
+    return {
+        "altered_fraction": Column(fractions, missing | np.isnan(fractions)),
+        "mask_shown": Column(shown, missing),
+    }
 
 
 class _MaskColumns:

@@ -6,7 +6,7 @@ import time
 from tfdetect.serving.decoding import Decoded
 
 
-def decode(data, run, max_pixels):
+def decode(data, run, max_pixels, copy=None):
     """Decode for a server; b"kill" ends the process, b"slow" takes very long."""
     if data == b"slow":
         time.sleep(600)

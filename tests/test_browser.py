@@ -277,6 +277,21 @@ def test_a_result_is_printed_alone_with_its_details(small, page, tmp_path):
 
 
 @pytest.mark.slow
+def test_copies_are_tried_and_listed(shipped, page):
+    page.goto(shipped)
+    page.select_option("#model", "photo_detector")
+    page.set_input_files("#files", [upload("photo.jpg", jpeg(300, 400))])
+    finished(page, 1)
+    page.get_by_text("Try re-encoded copies").click()
+    page.get_by_text("Does the verdict survive re-encoding?").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "All copies"
+    page.keyboard.press("Enter")
+    rows = page.locator("thead + tbody tr").all_inner_texts()
+    assert len(rows) == 13 and rows[0].startswith("saved as JPEG, quality 95\t0.")
+    assert page.get_by_text("Try re-encoded copies").count() == 0
+
+
+@pytest.mark.slow
 def test_the_page_about_an_image_is_opened(shipped, page):
     page.goto(shipped)
     page.select_option("#model", "photo_detector")

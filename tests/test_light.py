@@ -12,8 +12,10 @@ from tfdetect.core.experiment import Equalize
 from tfdetect.core.run import open_run
 from tfdetect.imaging import equalize, geometry
 from tfdetect.imaging import tiles as tf_tiles
+from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.light import numpy_tiles, resample
 from tfdetect.light.onnx_detector import LightDetector
+from tfdetect.light.reencodings import COPIES, reencoded
 
 SHAPES = [(32, 32), (7, 5), (31, 64), (64, 31), (100, 257), (301, 97), (1, 40)]
 
@@ -34,6 +36,17 @@ def test_resize_equals_the_graph(policy):
             found = resample.resize(image, size, policy)
             difference = np.abs(found.astype(int) - expected)
             assert difference.max() <= 1 and (difference > 0).mean() < 0.02
+
+
+def test_copies_equal_the_degradations():
+    image = photo(301, 97)
+    for change in parse_degradations(",".join(COPIES)):
+        expected = change(tf.constant(image), tf.constant(0, tf.int64)).numpy()
+        found = reencoded(image, change.name)
+        assert found.shape == expected.shape and found.dtype == np.uint8, change.name
+        difference = np.abs(found.astype(int) - expected)
+        # Where an image is shrunk and saved, a value at the border of two changes its block.
+        assert np.percentile(difference, 99) <= 1 and difference.max() <= 4, change.name
 
 
 @pytest.mark.parametrize("policy", ["window_tile", "window_pad"])

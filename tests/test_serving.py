@@ -26,6 +26,7 @@ from servers import SHIPPED, CommandServer
 from tfdetect import serve
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
+from tfdetect.light.reencodings import COPIES
 from tfdetect.models.exports import write_exports
 from tfdetect.serving import decoding
 from tfdetect.serving.app import create_app
@@ -108,6 +109,23 @@ def test_evidence_says_what_a_file_declares(client):
     titles = {line["title"]: line["says"] for line in declared["lines"]}
     assert titles["Notes of generators"] == "generated" and "Detector" in titles
     assert broken["path"] == "1.png" and broken["error"] and broken["lines"] == []
+
+
+def test_copies_of_an_image_are_tried(client, served_run):
+    image = served_run[1][0].read_bytes()
+    answer = client.post("/v1/stability", files=files_of(image))
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    [row] = client.post("/v1/predict", files=files_of(image)).json()["predictions"]
+    assert [each["name"] for each in found["copies"]] == list(COPIES)
+    same = sum(each["verdict"] == row["verdict"] for each in found["copies"])
+    assert f"stays the same for {same} of {len(COPIES)} copies" in found["sentence"]
+    assert found["copies"][0]["words"] == "saved as JPEG, quality 95"
+    assert len({each["p_fake"] for each in found["copies"]}) > 5
+    broken = client.post("/v1/stability", files=files_of(b"no image")).json()
+    assert broken["error"] == "not an image" and broken["copies"] == []
+    two = client.post("/v1/stability", files=files_of(image, image))
+    assert two.status_code == 422 and "one image" in two.json()["error"]
 
 
 @pytest.mark.parametrize(

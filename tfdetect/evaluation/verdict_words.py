@@ -1,9 +1,10 @@
 """A verdict in words that need no training in machine learning."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tfdetect.core.run import Run
+from tfdetect.evaluation.verdicts import is_fake
 
 
 class VerdictWords(NamedTuple):
@@ -72,6 +73,49 @@ def leans(p: float, authentic: bool) -> bool:
 def _kind(name: str) -> str:
     """Return the kind of fake in parentheses; nothing where it is just "fake"."""
     return "" if name.lower() in ("fake", "fakes") else f" ({name})"
+
+
+_REENCODINGS = {
+    "jpeg": "saved as JPEG, quality {:g}", "webp": "saved as WebP, quality {:g}",
+    "scale": "shrunk to {:.0%}", "screenshot": "enlarged to {:.0%}", "blur": "blurred ({:g} px)",
+    "noise": "given noise ({:g})", "crop": "cropped to {:.0%}", "darker": "darkened to {:.0%}",
+    "brighter": "brightened to {:.0%}",
+}  # fmt: skip
+
+
+def reencoding(name: str) -> str:
+    """Return a degradation such as "jpeg:75" in words."""
+    kind, _, strength = name.partition(":")
+    if kind == "social":  # what a social network does to an uploaded image
+        return "shared once" if float(strength) == 1 else f"shared {float(strength):g} times"
+    return _REENCODINGS[kind].format(float(strength))
+
+
+def changed_by(p_fake: float, reencoded: Mapping[str, float], threshold: float) -> list[str]:
+    """Return the names of the re-encodings that change a verdict.
+
+    Args:
+        p_fake: of the image.
+        reencoded: P(fake) of its copies by the name of the re-encoding.
+        threshold: P(fake) from which the verdict is fake.
+    """
+    before = is_fake(p_fake, threshold)
+    return [name for name, p in reencoded.items() if is_fake(p, threshold) != before]
+
+
+def stability_sentence(changed: Sequence[str], count: int, inconclusive: bool) -> str:
+    """Return how many re-encodings keep the verdict, and which change it.
+
+    Args:
+        changed: from `changed_by`.
+        count: number of copies.
+        inconclusive: whether the image's verdict is; then it has a tendency alone.
+    """
+    what = "tendency" if inconclusive else "verdict"
+    result = f"The {what} stays the same for {count - len(changed)} of {count} copies."
+    if not changed:
+        return result
+    return f"{result} It changes when the image is {', '.join(map(reencoding, changed))}."
 
 
 def what_p_fake_assumes(run: Run) -> str:

@@ -17,8 +17,8 @@ from tfdetect.core.run import Run
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.sources import Files
 from tfdetect.evaluation.predictions import predict_source
-from tfdetect.evaluation.verdict_words import percent
-from tfdetect.evaluation.verdicts import is_fake, shown_mask
+from tfdetect.evaluation.verdict_words import changed_by, percent
+from tfdetect.evaluation.verdicts import shown_mask
 from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, middle_window, views_of
 from tfdetect.forensics.evidence import Evidence, evidence
 from tfdetect.forensics.file_metadata import Fact, format_of, read_metadata
@@ -74,8 +74,7 @@ class Examination:
 
     def changed_by(self, threshold: float) -> list[str]:
         """Return the re-encodings that change the verdict."""
-        before = is_fake(self.row["p_fake"], threshold)
-        return [name for name, p in self.reencoded.items() if is_fake(p, threshold) != before]
+        return changed_by(self.row["p_fake"], self.reencoded, threshold)
 
 
 def examine(

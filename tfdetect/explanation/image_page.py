@@ -37,7 +37,7 @@ from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.overlays import copy_overlay, overlay
 from tfdetect.evaluation.run_description import chosen_on, measured_sentence
-from tfdetect.evaluation.verdict_words import percent
+from tfdetect.evaluation.verdict_words import percent, reencoding, stability_sentence
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.explanation import wording
 from tfdetect.explanation.examination import Examination, examine
@@ -99,7 +99,7 @@ def image_page(run: Run, found: Examination) -> str:
             Section("What the probability means", join(*_probability(run, found))),
             Section("Does the verdict survive re-encoding?", join(
                 text("The analysis is repeated on copies of the image that look the same to a "
-                     f"person. {wording.stability_sentence(run, found)}"),
+                     f"person. {_stability(run, found)}"),
                 figures([_reencoding_figure(run, found)]),
             )),
             Section("Which regions moved the score", join(
@@ -250,9 +250,14 @@ _CALLED = {
 }
 
 
+def _stability(run: Run, found: Examination) -> str:
+    changed = found.changed_by(run.threshold)
+    return stability_sentence(changed, len(found.reencoded), found.row["inconclusive"])
+
+
 def _reencoding_figure(run: Run, found: Examination) -> Picture:
     """Draw P(fake) of the image and of each re-encoded copy."""
-    names = ["unchanged", *map(wording.reencoding, found.reencoded)]
+    names = ["unchanged", *map(reencoding, found.reencoded)]
     values = [found.row["p_fake"], *found.reencoded.values()]
     figure = Figure(figsize=(6, 0.28 * len(names) + 1.0), layout="constrained")
     axes = figure.add_subplot()

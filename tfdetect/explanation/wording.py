@@ -17,12 +17,6 @@ THRESHOLDS = {
     "balanced": "both kinds of mistakes together are fewest",
     "cost": "the mistakes cost least",
 }
-_REENCODINGS = {
-    "jpeg": "saved as JPEG, quality {:g}", "webp": "saved as WebP, quality {:g}",
-    "scale": "shrunk to {:.0%}", "screenshot": "enlarged to {:.0%}", "blur": "blurred ({:g} px)",
-    "noise": "given noise ({:g})", "crop": "cropped to {:.0%}", "darker": "darkened to {:.0%}",
-    "brighter": "brightened to {:.0%}",
-}  # fmt: skip
 NEXT_STEPS = (
     "Look for the earliest copy of the image, by a reverse image search and by asking whoever sent "
     "it, and examine that one. Compare what it shows with the place, the time and the weather that "
@@ -63,25 +57,6 @@ def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
             "network's weights are shuffled, so it shows the image more than the detector."
         )
     return result
-
-
-def stability_sentence(run: Run, found: Examination) -> str:
-    """Return how many re-encodings keep the verdict."""
-    changed = found.changed_by(run.threshold)
-    same = len(found.reencoded) - len(changed)
-    what = "tendency" if found.row["inconclusive"] else "verdict"
-    result = f"The {what} stays the same for {same} of {len(found.reencoded)} copies."
-    if not changed:
-        return result
-    return f"{result} It changes when the image is {', '.join(map(reencoding, changed))}."
-
-
-def reencoding(name: str) -> str:
-    """Return a degradation such as "jpeg:75" in words."""
-    kind, _, strength = name.partition(":")
-    if kind == "social":  # what a social network does to an uploaded image
-        return "shared once" if float(strength) == 1 else f"shared {float(strength):g} times"
-    return _REENCODINGS[kind].format(float(strength))
 
 
 def view_sentence(run: Run, found: Examination) -> str:

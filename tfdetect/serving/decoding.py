@@ -18,6 +18,7 @@ from tfdetect.core.process_pool import process_pool
 from tfdetect.core.run import Run
 from tfdetect.imaging.formats import ImageError
 from tfdetect.light.onnx_predictions import image_parts, read_image
+from tfdetect.light.reencodings import reencoded
 
 Result = TypeVar("Result")
 MAX_MEMORY = 4 * 2**30  # bytes of address space of a decoding process
@@ -38,16 +39,19 @@ class Decoded:
     error: str | None = None
 
 
-def decode(data: bytes, run: Run, max_pixels: int) -> Decoded:
+def decode(data: bytes, run: Run, max_pixels: int, copy: str | None = None) -> Decoded:
     """Decode a file.
 
     Args:
         data: the file.
         run: says what the detector sees of an image.
         max_pixels: images with more pixels are refused.
+        copy: name of a re-encoding in `light.reencodings`, to be done before; none for the image.
     """
     try:
         image, facts = read_image(data, max_pixels)
+        if copy is not None:
+            image = reencoded(image, copy)
         return Decoded(image_parts(run, image), facts)
     except MemoryError:
         return Decoded(error="it needs too much memory")
@@ -114,7 +118,7 @@ class Decoders:
         self,
         count: int,
         timeout: float,
-        function: Callable[[bytes, Run, int], Decoded] = decode,
+        function: Callable[[bytes, Run, int, str | None], Decoded] = decode,
     ):
         self._count, self._timeout, self._function = count, timeout, function
         self._pool = process_pool(count)
@@ -125,9 +129,11 @@ class Decoders:
         with suppress(BrokenProcessPool):  # a signal to the whole group ended them
             await asyncio.gather(*map(asyncio.wrap_future, futures))
 
-    async def decode(self, data: bytes, run: Run, max_pixels: int) -> Decoded:
-        """Decode a file; never raises for what is in the file."""
-        found = await self._result(partial(self._function, data, run, max_pixels))
+    async def decode(
+        self, data: bytes, run: Run, max_pixels: int, copy: str | None = None
+    ) -> Decoded:
+        """Decode a file; see `decode`. Never raises for what is in the file."""
+        found = await self._result(partial(self._function, data, run, max_pixels, copy))
         return Decoded(error=self._ended) if found is None else found
 
     async def examine(

@@ -19,11 +19,12 @@ from tfdetect.serving.schemas import (
     EvidenceList,
     ModelInfo,
     Predictions,
+    Stability,
     as_json,
     request_body,
 )
 from tfdetect.serving.server_settings import MEBIBYTE
-from tfdetect.serving.service import Service
+from tfdetect.serving.service import Service, Upload
 from tfdetect.serving.uploads import read_uploads
 
 _PAGE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -86,6 +87,9 @@ def api_routes(max_files: int) -> APIRouter:
     router.post(
         "/v1/evidence", response_model=EvidenceList, responses=PROBLEMS, openapi_extra=images
     )(evidence)
+    router.post("/v1/stability", response_model=Stability, responses=PROBLEMS, openapi_extra=image)(
+        stability
+    )
     router.post(
         "/v1/explain", response_class=HTMLResponse, responses=as_json(PROBLEMS), openapi_extra=image
     )(explain)
@@ -118,13 +122,27 @@ async def evidence(request: Request, backend: Shared, model: Model) -> dict[str,
     return {"model": model, "evidence": await backend.service.examine(model, uploads)}
 
 
-async def explain(request: Request, backend: Shared, model: Model) -> Response:
-    """Return the page that explains the verdict on one image."""
+async def stability(request: Request, backend: Shared, model: Model) -> dict[str, Any]:
+    """Say how the verdict on one image survives re-encoding, resizing and cropping.
+
+    The analysis is repeated on copies that look the same to a person.
+    """
+    upload = await _one_upload(request, backend)
+    return {"model": model, **await backend.service.reencode(model, upload)}
+
+
+async def _one_upload(request: Request, backend: Backend) -> Upload:
     uploads = await read_uploads(request, backend.service.settings)
     if len(uploads) != 1:
-        raise HTTPException(422, "An explanation is of one image; send one file.")
+        raise HTTPException(422, "This is about one image; send one file.")
+    return uploads[0]
+
+
+async def explain(request: Request, backend: Shared, model: Model) -> Response:
+    """Return the page that explains the verdict on one image."""
+    upload = await _one_upload(request, backend)
     try:
-        page = await backend.explainers.explain(backend.service.detectors[model].run, uploads[0])
+        page = await backend.explainers.explain(backend.service.detectors[model].run, upload)
     except UserError as error:
         raise HTTPException(503, str(error)) from None
     except ValueError as error:

@@ -74,6 +74,26 @@ class EvidenceList(BaseModel):
     evidence: list[Evidence]
 
 
+class Copy(BaseModel):
+    """The verdict on a re-encoded copy of an image."""
+
+    name: str = Field(description="kind and strength, as evaluate --degrade takes them")
+    words: str = Field(description="the same in words")
+    p_fake: float
+    verdict: str
+    inconclusive: bool
+
+
+class Stability(BaseModel):
+    """How the verdict on an image survives re-encoding."""
+
+    model: str
+    path: str = Field(description="name of the file as it was sent")
+    sentence: str | None = Field(None, description="how many copies keep the verdict")
+    copies: list[Copy] = []
+    error: str | None = Field(None, description="why the file could not be read, or null")
+
+
 class ModelInfo(BaseModel):
     """A run that answers."""
 

@@ -14,10 +14,16 @@ import numpy as np
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.evaluation.prediction_columns import PredictionColumns
-from tfdetect.evaluation.verdict_words import verdict_words
+from tfdetect.evaluation.verdict_words import (
+    changed_by,
+    reencoding,
+    stability_sentence,
+    verdict_words,
+)
 from tfdetect.imaging.facts import COUNT
 from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.onnx_predictions import image_parts, score_images
+from tfdetect.light.reencodings import COPIES
 from tfdetect.serving.batching import Batcher
 from tfdetect.serving.decoding import Decoded, Decoders
 from tfdetect.serving.server_settings import ServerSettings
@@ -111,6 +117,33 @@ class Service:
         with self._room(len(uploads)):
             return await asyncio.gather(*(self._examine(name, each) for each in uploads))
 
+    async def reencode(self, name: str, upload: Upload) -> dict[str, Any]:
+        """Return the verdicts on re-encoded copies of an image; see `schemas.Stability`.
+
+        Raises:
+            Overloaded: too many images wait already.
+        """
+        with self._room(1):
+            row = await self._predict(name, upload, False)
+            if row["error"] is not None:
+                return {"path": upload.name, "error": row["error"]}
+            found = {}
+            for copy in COPIES:  # one after the other, since each may be large
+                found[copy] = await self._predict(name, upload, False, copy)
+        rows = {copy: each for copy, each in found.items() if each["error"] is None}
+        scores = {copy: each["p_fake"] for copy, each in rows.items()}
+        changed = changed_by(row["p_fake"], scores, self.detectors[name].run.threshold)
+        return {
+            "path": upload.name,
+            "error": None,
+            "sentence": stability_sentence(changed, len(rows), row["inconclusive"]),
+            "copies": [
+                {"name": copy, "words": reencoding(copy), "p_fake": each["p_fake"],
+                 "verdict": each["verdict"], "inconclusive": each["inconclusive"]}
+                for copy, each in rows.items()
+            ],
+        }  # fmt: skip
+
     @contextmanager
     def _room(self, count: int) -> Iterator[None]:
         """Count images that are worked on; see `predict`."""
@@ -122,9 +155,11 @@ class Service:
         finally:
             self.in_flight -= count
 
-    async def _predict(self, name: str, upload: Upload, masks: bool) -> dict[str, Any]:
+    async def _predict(
+        self, name: str, upload: Upload, masks: bool, copy: str | None = None
+    ) -> dict[str, Any]:
         run = self.detectors[name].run
-        decoded = await self.decoders.decode(upload.data, run, self.settings.max_pixels)
+        decoded = await self.decoders.decode(upload.data, run, self.settings.max_pixels, copy)
         row = await self._batchers[name].submit(decoded)
         mask = row.pop("mask")
         if masks and mask is not None:

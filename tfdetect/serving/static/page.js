@@ -21,6 +21,7 @@ let done = 0;
  * image whose gray is P(altered), or null. It may call report(text, fraction). An error's message
  * is shown; it has retry = true where trying again may help.
  * from.evidence(task), where there is one, returns a promise of what /v1/evidence says of the file.
+ * from.stability(task), where there is one, returns a promise of what /v1/stability says of the file.
  * from.explain(task), where there is one, returns a promise of an HTML page about the image.
  * from.concurrent is the number of files that are analyzed at a time.
  */
@@ -212,6 +213,7 @@ function showVerdict(task, row, mask) {
     details(t.trained, element("p", {textContent: model.about.join(" ")})),
     details(t.details, figures(row)));
   const actions = element("div", {className: "actions"});
+  if (backend.stability) actions.append(stabilityButton(task));
   if (backend.explain) actions.append(explainButton(task));
   actions.append(button(t.save, () => save(task), "quiet"),
     button(t.print, () => print(task), "quiet"), removeButton(task));
@@ -289,6 +291,29 @@ function figures(row) {
 function figureName(key) {
   const name = key.startsWith("probability_") ? key.slice("probability_".length) : null;
   return name ? fill(t.figures.probability, {name}) : t.figures[key] ?? key.replaceAll("_", " ");
+}
+
+function stabilityButton(task) {
+  return button(t.stability, async (pressed) => {
+    pressed.disabled = true;
+    pressed.textContent = t.stability_wait;
+    const box = task.item.querySelector(".evidence");
+    try {
+      const {sentence, copies} = await backend.stability(task);
+      const heads = t.stability_columns.map((name) => element("th", {scope: "col", textContent: name}));
+      const rows = copies.map(({words, p_fake, verdict, inconclusive}) => element("tr", {},
+        element("th", {scope: "row", textContent: words}), element("td", {textContent: p_fake.toFixed(3)}),
+        element("td", {textContent: inconclusive ? t.inconclusive : verdict})));
+      const shown = details(t.stability_copies, element("table", {className: "copies"},
+        element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows)));
+      box.before(element("h4", {textContent: t.stability_title}),
+        element("p", {textContent: `${sentence} ${t.stability_meaning}`}), shown);
+      pressed.remove();
+      shown.querySelector("summary").focus();
+    } catch (error) {
+      pressed.replaceWith(element("p", {className: "small", textContent: error.message}));
+    }
+  }, "quiet");
 }
 
 function explainButton(task) {

@@ -68,9 +68,16 @@ async function evidence(task) {
   return found;
 }
 
+async function stability(task) {
+  const query = new URLSearchParams({model: task.model});
+  const found = JSON.parse(await post(`/v1/stability?${query}`, task, () => {}, () => {}));
+  if (found.error) throw new Error(found.error);
+  return found;
+}
+
 function explain(task) {
   const query = new URLSearchParams({model: task.model});
   return post(`/v1/explain?${query}`, task, () => {}, () => {});
 }
 
-startPage({analyze, evidence, explain: settings.explains ? explain : null, concurrent: 3});
+startPage({analyze, evidence, stability, explain: settings.explains ? explain : null, concurrent: 3});

@@ -11,6 +11,7 @@ from skimage import data as pictures
 
 from tfdetect import __main__ as cli
 from tfdetect.core.load_spec import load_spec
+from tfdetect.data.face_detectors import face_detector
 from tfdetect.data.image_faces import landmark_maps
 from tfdetect.data.scan import scan
 from tfdetect.extract_faces import main as extract_faces
@@ -164,6 +165,53 @@ def test_landmarks_are_drawn_below_faces(tmp_path, capsys):
         )
         assert code == 2 and message in err and "pip download mediapipe" in err
     assert run([tmp_path, "--output", tmp_path / "x", "--landmarks", model], capsys)[0] == 2
+
+
+def test_faces_of_mediapipes_networks_are_decoded(tmp_path, capsys):
+    import tensorflow as tf
+
+    # Of the grid of stride 8 the point (36, 20), with a box around (40, 18) of 32 x 40 pixels,
+    # and a less confident neighbor that is wider by 16; one of stride 16 far away.
+    numbers = [2 * (2 * 16 + 4), 2 * (2 * 16 + 4) + 1, 2 * 256 + 6 * (7 * 8 + 7)]
+    boxes = [[4, -2, 32, 40], [4, -2, 48, 40], [0, 0, 8, 8]]
+    values = tf.scatter_nd([[n] for n in numbers], [box + [0.0] * 12 for box in boxes], [896, 16])
+    logits = tf.scatter_nd([[n] for n in numbers], [[22.0], [20.0], [21.0]], [896, 1]) - 20.0
+
+    def faces(image):  # of images that are not dark; black is -1
+        light = tf.reduce_mean(image, (1, 2, 3), keepdims=True)[:, 0] + 0.9
+        return values[None] + 0 * light, logits[None] + tf.where(light > 0, 1.0, -90.0)
+
+    model = write_litert(tmp_path / "faces.tflite", faces, 128)
+    find = face_detector(str(model))
+    ahead, beside = (1 / (1 + np.exp(-logit)) for logit in (3, 1))
+    width = (32 * ahead + 48 * beside) / (ahead + beside)
+    box = np.array([40 - width / 2, 18 - 20, width, 40])
+    bright = np.full((128, 128, 3), 200, np.uint8)
+    assert np.abs(np.array(find(bright)) - box).max() <= 1
+    wide = np.full((128, 256, 3), 200, np.uint8)  # padded above and below
+    assert np.abs(np.array(find(wide)) - [2 * box[0], 2 * box[1] - 64, *(2 * box[2:])]).max() <= 1
+    assert find(bright // 100) is None
+    for name, pixels in (("a", bright), ("dark", bright // 100)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    arguments = [tmp_path, "--images", "--detector"]
+    code, out, err = run([*arguments, model, "--output", tmp_path.parent / "faces"], capsys)
+    assert code == 0 and "1 faces from 2 images" in out, err
+    wrong = write_litert(tmp_path / "wrong.tflite", lambda image: image[:, :1], 32)
+    code, _, err = run([*arguments, wrong, "--output", tmp_path.parent / "x"], capsys)
+    assert code == 2 and "finds no faces. Give face_detection_short_range" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["short_range", "full_range_sparse"])
+def test_faces_by_mediapipe(mediapipe_model, name, videos, tmp_path, capsys):
+    model = mediapipe_model(f"face_detection_{name}.tflite")
+    photo = np.ascontiguousarray(pictures.astronaut()[..., ::-1])
+    x, y, width, height = face_detector(model)(photo)
+    assert abs(x + width / 2 - 225) < 12 and abs(y + height / 2 - 122) < 15 and 70 < width < 130
+    assert face_detector(model)(np.full_like(photo, 90)) is None
+    arguments = [videos, "--output", tmp_path / "out", "--every", "4", "--detector", model]
+    code, out, err = run(arguments, capsys)
+    assert code == 0 and "9 faces from 3 videos" in out, err
 
 
 @pytest.mark.slow

@@ -32,6 +32,10 @@ def parser() -> cli.Parser:
                    "face's landmarks below each face, in the same image, by MediaPipe's "
                    "face_landmark.tflite (which is in the wheel of mediapipe 0.10.21); needs pip "
                    "install \"tfdetect[litert]\"")  # fmt: skip
+    p.add_argument("--detector", metavar="FILE", help="find faces by MediaPipe's "
+                   "face_detection_short_range.tflite (or full_range) instead of OpenCV; "
+                   "it is in the wheel of mediapipe 0.10.21 and needs pip install "
+                   "\"tfdetect[litert]\"")  # fmt: skip
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the "
                    "dataset; of videos real/, edited/ and masks/ are made in it")  # fmt: skip
     p.add_argument("--every", type=cli.count, default=10, metavar="N",
@@ -64,8 +68,9 @@ def main(argv: list[str]) -> int:
 
     videos = find_videos(args.videos)
     cuts = extract_faces(
-        videos, args.output, args.every, args.margin, args.size, progress=not args.quiet
-    )
+        videos, args.output, args.every, args.margin, args.size, progress=not args.quiet,
+        detector=args.detector,
+    )  # fmt: skip
     publish(args.output)
     failed = [cut for cut in cuts if cut.error]
     for cut in failed:
@@ -97,8 +102,9 @@ def _crop_images(args: argparse.Namespace) -> int:
         raise UserError(f"--output {args.output} is inside {args.videos}. Give another folder.")
     images = find_images(args.videos)
     results = crop_images(
-        args.videos, images, args.output, args.margin, args.size, not args.quiet, args.landmarks
-    )
+        args.videos, images, args.output, args.margin, args.size, not args.quiet, args.landmarks,
+        args.detector,
+    )  # fmt: skip
     publish(args.output)
     failed = [result for result in results if result.error]
     for result in failed:

@@ -12,19 +12,18 @@ cropped in the same way, so that the crop does not reveal the label.
 """
 
 import itertools
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.walk import Walk
+from tfdetect.data.face_detectors import FaceDetector, face_detector
 from tfdetect.data.parallel import Work
 from tfdetect.imaging.mask_coding import STANDARD, altered_pixels
 
@@ -102,6 +101,7 @@ def extract_faces(
     margin: float = 1.3,
     size: int | None = None,
     progress: bool = True,
+    detector: str | None = None,
 ) -> list[Cut]:
     """Crop the most confident face from every n-th frame, several videos at a time.
 
@@ -115,12 +115,17 @@ def extract_faces(
         margin: side of the square crop, as a multiple of the face's bounding box.
         size: side in pixels to which crops are resized; None keeps their size.
         progress: whether to show a progress bar.
+        detector: of faces, as of `face_detector`.
 
     Returns:
         The result for each video that was not skipped.
+
+    Raises:
+        ModelNotAvailable: the detector cannot be loaded.
     """
+    face_detector(detector)  # refused before anything is read
     todo = [v for v in videos if not (output / v.target).exists()]
-    cut = partial(_cut_videos, output, every, margin, size)
+    cut = partial(_cut_videos, output, every, margin, size, detector)
     results = []
     with Work(cut, [[video] for video in todo], _failed) as work:
         for cuts in console.track(work, "extracting faces", len(todo), "videos", shown=progress):
@@ -133,12 +138,25 @@ def _failed(video: Video) -> Cut:
 
 
 def _cut_videos(
-    output: Path, every: int, margin: float, size: int | None, videos: list[Video]
+    output: Path,
+    every: int,
+    margin: float,
+    size: int | None,
+    detector: str | None,
+    videos: list[Video],
 ) -> list[Cut]:
-    return [_cut_video(video, output, every, margin, size) for video in videos]
+    find_face = face_detector(detector)
+    return [_cut_video(video, output, every, margin, size, find_face) for video in videos]
 
 
-def _cut_video(video: Video, output: Path, every: int, margin: float, size: int | None) -> Cut:
+def _cut_video(
+    video: Video,
+    output: Path,
+    every: int,
+    margin: float,
+    size: int | None,
+    find_face: FaceDetector,
+) -> Cut:
     import cv2
 
     cv2.setNumThreads(1)
@@ -152,14 +170,13 @@ def _cut_video(video: Video, output: Path, every: int, margin: float, size: int 
     for folder in filter(None, (new_faces, new_masks)):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    detector = face_detector()
     written = missed = 0
     box = None
     frames = _frames(video.path, every)
     mask_frames = _frames(video.masks, every) if video.masks else itertools.repeat(None)
     for (number, frame), mask_frame in zip(frames, mask_frames):
         # Where the detector misses the face, the last box is used.
-        box = find_face(detector, frame) or box
+        box = find_face(frame) or box
         if box is None:
             missed += 1
             continue
@@ -203,34 +220,6 @@ def _frames(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
             number += 1
     finally:
         video.release()
-
-
-def face_detector() -> Any:
-    """Return OpenCV's detector of faces that look ahead (Viola & Jones)."""
-    import cv2
-
-    cascades = cv2.data.haarcascades  # type: ignore[attr-defined]
-    return cv2.CascadeClassifier(os.path.join(cascades, "haarcascade_frontalface_default.xml"))
-
-
-def find_face(detector: Any, frame: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Return x, y, width and height of the most confident face, or None.
-
-    Args:
-        detector: as from `face_detector`.
-        frame: uint8 [H, W, 3], BGR.
-    """
-    import cv2
-
-    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-    smallest = max(24, min(gray.shape) // 12)
-    boxes, _, weights = detector.detectMultiScale3(
-        gray, 1.1, 5, minSize=(smallest, smallest), outputRejectLevels=True
-    )
-    if not len(boxes):
-        return None
-    x, y, width, height = map(int, boxes[int(np.argmax(weights))])
-    return x, y, width, height
 
 
 def square_around(

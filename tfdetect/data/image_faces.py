@@ -12,7 +12,8 @@ from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.core.files import replacing
 from tfdetect.core.image_names import is_image
 from tfdetect.core.walk import Walk
-from tfdetect.data.faces import face_detector, find_face, square_around
+from tfdetect.data.face_detectors import face_detector
+from tfdetect.data.faces import square_around
 from tfdetect.data.litert import load_litert, mediapipe_file
 from tfdetect.data.parallel import Work
 from tfdetect.imaging.pillow import ImageError, read_rgb
@@ -81,6 +82,7 @@ def crop_images(
     size: int | None = None,
     progress: bool = True,
     landmarks: str | None = None,
+    detector: str | None = None,
 ) -> list[ImageFace]:
     """Crop the most confident face from every image, several at a time, as lossless PNG.
 
@@ -96,15 +98,20 @@ def crop_images(
         progress: whether to show a progress bar.
         landmarks: .tflite file of MediaPipe's face mesh. The heat maps of `landmark_maps` are
             written below each face, in the same image; faces without landmarks are no faces.
+        detector: of faces, as of `face_detector`.
 
     Returns:
         The result for each image that was not skipped.
+
+    Raises:
+        ModelNotAvailable: a network cannot be loaded.
     """
     todo = [item for item in images.items() if not (output / item[1]).exists()]
     tasks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
     if landmarks is not None:
         load_litert(landmarks)  # refused before anything is read
-    crop = partial(_crop, root, output, margin, size, landmarks)
+    face_detector(detector)
+    crop = partial(_crop, root, output, margin, size, landmarks, detector)
     results = []
     with (
         Work(crop, tasks, _failed) as work,
@@ -126,12 +133,13 @@ def _crop(
     margin: float,
     size: int | None,
     landmarks: str | None,
+    detector: str | None,
     items: list[tuple[str, str]],
 ) -> list[ImageFace]:
     import cv2
 
     cv2.setNumThreads(1)
-    detector = face_detector()
+    find_face = face_detector(detector)
     results = []
     for path, target in items:
         try:
@@ -139,7 +147,7 @@ def _crop(
         except ImageError as error:
             results.append(ImageFace(path, error=str(error)))
             continue
-        box = find_face(detector, pixels)
+        box = find_face(pixels)
         face = None if box is None else square_around(pixels, box, margin, size)
         if face is not None and landmarks is not None:
             maps = landmark_maps(landmarks, face[..., ::-1])

@@ -18,7 +18,7 @@ def mediapipe_file(name: str) -> str:
 
 
 class LiteRT:
-    """A network that takes one image float32 [1, h, w, 3] in 0..1. It is not for several threads.
+    """A network that takes one image float32 [1, h, w, 3]. It is not for several threads.
 
     Args:
         file: a .tflite file.
@@ -54,10 +54,16 @@ class LiteRT:
             raise ModelNotAvailable(f"{file} does not take images float32 [1, h, w, 3].")
         self.size: tuple[int, int] = (size[0], size[1])
 
-    def __call__(self, image: np.ndarray) -> list[np.ndarray]:
-        """Return the network's outputs for an image uint8 [h, w, 3], without their batch."""
+    def __call__(self, image: np.ndarray, low: float = 0) -> list[np.ndarray]:
+        """Return the network's outputs for an image, without their batch.
+
+        Args:
+            image: uint8 [h, w, 3].
+            low: what the network takes 0 as; it takes 255 as 1.
+        """
         [given] = self._network.get_input_details()
-        self._network.set_tensor(given["index"], image[None].astype(np.float32) / 255)
+        pixels = image[None].astype(np.float32) / 255 * (1 - low) + low
+        self._network.set_tensor(given["index"], pixels)
         self._network.invoke()
         return [
             self._network.get_tensor(each["index"])[0]

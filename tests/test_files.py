@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
-    host = files.socket.gethostname()
+    host = socket.gethostname()
     for name in (f".staged-{host}-{dead_process()}-3.png", f".staged-{host}-{dead_process()}-4"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "half").touch()

@@ -1,5 +1,7 @@
 """pyproject.toml, CITATION.cff, the changelog and the workflow agree with the package."""
 
+import ast
+import graphlib
 import tomllib
 from pathlib import Path
 
@@ -43,3 +45,32 @@ def test_extras_of_the_tests_are_extras_of_their_own():
     tested = set(extras["test"])
     for name in ("docs", "keras-cv", "pandas", "c2pa", "heic", "search", "storage"):
         assert set(extras[name]) <= tested, name
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Not even by imports within functions; those for type checkers alone do not count."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "tfdetect").rglob("*.py")
+    }
+    imports = {}
+    for name, path in files.items():
+        found = set()
+        for node in _imports(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {each.name for each in node.names}
+            else:
+                names = (f"{node.module}.{each.name}" for each in node.names)
+                found |= {each if each in files else node.module for each in names}
+        imports[name] = found & files.keys() - {name}
+    graphlib.TopologicalSorter(imports).prepare()  # raises an error that names a circle
+
+
+def _imports(node):
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        else:
+            yield from _imports(child)

@@ -17,7 +17,7 @@ from conftest import write_dataset, write_images
 from fsspec.implementations.memory import MemoryFileSystem
 
 import tfdetect
-from tfdetect.core import storage
+from tfdetect.core import addresses, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import staged
 from tfdetect.core.provenance import command_line
@@ -61,10 +61,10 @@ def test_an_address_has_one_local_copy():
     for text in ("s3://bucket/a/b.jpg", "s3:/bucket/a//b.jpg", "s3://bucket/a/b.jpg/"):
         assert user_path(text) == folder / "s3" / "bucket" / "a" / "b.jpg"
     assert user_path(Path("memory://x")) == folder / "memory" / "x"
-    assert storage.address_of(folder / "s3" / "bucket" / "a") == "s3://bucket/a"
+    assert addresses.address_of(folder / "s3" / "bucket" / "a") == "s3://bucket/a"
     assert user_path("file:///a/b") == Path("/a/b")
     for text in ("a/b.jpg", "hf://user/run", "tfds:/a/b", "C:/photos", "storage/s3/x"):
-        assert user_path(text) == Path(text) and storage.address_of(text) is None
+        assert user_path(text) == Path(text) and addresses.address_of(text) is None
     with pytest.raises(UserError, match="one file or folder"):
         user_path("s3://bucket/../other")
 
@@ -75,9 +75,9 @@ def test_secrets_of_addresses_are_written_nowhere(monkeypatch, capsys):
     assert "hunter2" not in str(error.value)
     signed = "https://host/photo.jpg?X-Signature=hunter2"
     path = user_path(signed)
-    assert storage.address_of(path) == signed and "hunter2" not in str(path)
-    assert storage.shown(path) == "https://host/photo.jpg?***"
-    assert user_path(storage.shown(path)) == path  # as a row of predictions names it
+    assert addresses.address_of(path) == signed and "hunter2" not in str(path)
+    assert addresses.shown(path) == "https://host/photo.jpg?***"
+    assert user_path(addresses.shown(path)) == path  # as a row of predictions names it
     monkeypatch.setattr(sys, "argv", ["tfdetect", "train", "--dataset", signed])
     assert "hunter2" not in command_line("train") and "host/photo.jpg" in command_line("train")
     for address in (signed, "https://me:hunter2@host/x"):
@@ -182,7 +182,7 @@ def test_an_upload_that_fails_leaves_no_run_there_and_the_whole_result_here(memo
         (f / "run.json").write_text("{}")
         (f / "a.txt").write_text("a")
     assert not memory.exists("/out/run/run.json") and (target / "run.json").is_file()
-    shutil.rmtree(storage._folder())  # as another machine sees it
+    shutil.rmtree(addresses.copies_folder())  # as another machine sees it
     with pytest.raises(UserError, match=r"has no run\.json"):
         open_run("memory://out/run")
 
@@ -250,7 +250,7 @@ def test_a_dataset_at_an_address_is_the_local_one(tmp_path, memory):
     plan = make_plan("memory://data/pictures", None, [])
     assert plan.experiment.data.dataset == "memory://data/pictures"
     [folder] = remote.roots.values()
-    assert storage.shown(folder) == "memory://data/pictures"
+    assert addresses.shown(folder) == "memory://data/pictures"
 
 
 def test_of_a_manifest_what_it_names_is_fetched(tmp_path, memory, monkeypatch):

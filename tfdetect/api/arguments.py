@@ -11,11 +11,11 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from tfdetect.core.addresses import address_of
 from tfdetect.core.errors import UserError, UserTypeError, shortened
 from tfdetect.core.packages import missing_package
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.spark_cluster import SparkCluster
-from tfdetect.core.storage import address_of
 from tfdetect.core.text import user_path
 
 if TYPE_CHECKING:

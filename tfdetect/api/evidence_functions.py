@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect.api.arguments import checked
 from tfdetect.api.detect import Detector
-from tfdetect.core import console, storage
+from tfdetect.core import addresses, console, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
@@ -97,7 +97,7 @@ def examine_files(
 
     by_path = [(run, {row["path"]: row for row in rows}) for run, rows in verdicts]
     writer = CopyWriter(copies, list(paths), failed) if copies is not None else None
-    paths = [storage.shown(path) for path in paths]
+    paths = [addresses.shown(path) for path in paths]
     with tempfile.TemporaryDirectory() as folder:
         files = zip(paths, _local_files(paths, Path(folder)))
         tracked = console.track(files, "gathering evidence", len(paths), "images", shown=progress)
@@ -119,6 +119,6 @@ def examine_files(
 
 def _local_files(paths: Sequence[str], folder: Path) -> Iterator[str]:
     """Yield local files; of addresses they are fetched into a folder, some at a time."""
-    found = [os.fspath(storage.local_path(path) or to_os(path)) for path in paths]
+    found = [os.fspath(addresses.local_path(path) or to_os(path)) for path in paths]
     for files, _ in storage.in_turns(found, folder / "fetched"):
         yield from files

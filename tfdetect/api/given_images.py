@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.core import storage
+from tfdetect.core import addresses
 from tfdetect.core.errors import UserError
 from tfdetect.data.image_files import ImageFiles, images_of
 
@@ -49,7 +49,7 @@ def find_given(images: Image | Iterable[Image], folder: Path) -> GivenImages:
         if isinstance(image, str | Path):
             files = images_of(str(image))
             given.files.extend(files)
-            paths, names = files.paths, [storage.shown(path) for path in files.paths]
+            paths, names = files.paths, [addresses.shown(path) for path in files.paths]
         else:
             file = folder / f"image_{number:04d}.png"
             convert = _upright if _is_pil(image) else _from_array

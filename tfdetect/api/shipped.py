@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from tfdetect.core import storage
+from tfdetect.core import addresses, storage
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
@@ -42,7 +42,7 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     if (shipped_run := run_folder(path)) != path:
         path, first = shipped_run, str(shipped_run)
     # A damaged run is one, too: its own message says what is missing.
-    is_address = storage.address_of(path) is not None
+    is_address = addresses.address_of(path) is not None
     if is_address:
         may_be_run = not glob.has_magic(first) and path.suffix.lower() not in IMAGE_SUFFIXES
         is_run = may_be_run and storage.exists(path / "run.json")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tfdetect.core.addresses import with_addresses
 from tfdetect.core.text import printable
 
 if TYPE_CHECKING:
@@ -57,11 +58,7 @@ def result(text: str = "") -> None:
 
 def _said(text: str) -> str:
     """Return a message as it is printed: without odd characters, and with addresses for copies."""
-    if "storage" in text:
-        from tfdetect.core.storage import with_addresses  # which needs this module
-
-        text = with_addresses(text)
-    return printable(text, lines=True)
+    return printable(with_addresses(text) if "storage" in text else text, lines=True)
 
 
 def print_json(value: Any) -> None:

@@ -1,71 +1,29 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, also at addresses."""
 
 import csv
 import ctypes
-import errno
 import hashlib
 import io
-import itertools
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
+from tfdetect.core import storage
+from tfdetect.core.disk import disk_error, remove_leftovers, replacing, staged_name
 from tfdetect.core.errors import UserError
-from tfdetect.core.process import lock_directory, remove_unlocked
+from tfdetect.core.process import lock_directory
 from tfdetect.core.text import csv_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_STAGED, _OLD = ".staged-", ".replaced"
+_OLD = ".replaced"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
-_DISK_ERRORS = {
-    errno.ENOSPC: "No space is left on the disk",
-    errno.EDQUOT: "The disk quota is used up",
-    errno.EFBIG: "A file is too large for this disk",
-    errno.EROFS: "The disk is read-only",
-    errno.EIO: "The disk has an input/output error",
-    errno.EACCES: "Permission denied",
-    errno.EPERM: "Permission denied",
-    errno.ENAMETOOLONG: "A file name is too long for this disk",
-}
-# What libraries without error numbers say, such as TensorFlow and SQLite.
-_DISK_TEXTS = {
-    "no space left on device": errno.ENOSPC, "disk is full": errno.ENOSPC,
-    "disk quota exceeded": errno.EDQUOT, "file too large": errno.EFBIG,
-    "read-only file system": errno.EROFS, "readonly database": errno.EROFS,
-}  # fmt: skip
-
-_numbers = itertools.count()
-_cleaned: set[Path] = set()  # folders without leftovers of processes that are gone
-_own: set[str] = set()  # names of what this process stages now
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, with the same extension, that takes the place of `path`.
-
-    A reader sees the old or the new file, whole. After an exception, nothing is left; what a
-    killed process left is removed by the next one that writes into the folder.
-    """
-    if path.parent not in _cleaned:
-        remove_leftovers(path.parent)
-        _cleaned.add(path.parent)
-    with _staged_name(path.parent, path.suffix) as temporary:
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,8 +53,6 @@ def check_writable(output: Path, flag: str | None = "--output") -> None:
     Raises:
         UserError: it cannot be created or written.
     """
-    from tfdetect.core import storage  # which needs this module
-
     storage.check_writable(output)
     folder = output.absolute()
     try:
@@ -107,24 +63,6 @@ def check_writable(output: Path, flag: str | None = "--output") -> None:
     except OSError as error:
         way_out = f"Choose another folder with {flag}." if flag else "Allow writing there."
         raise UserError(f"Cannot write to {output}: {error.strerror}. {way_out}") from error
-
-
-def disk_error(error: BaseException) -> str | None:
-    """Return what the disk refused, if that is what an error or its cause says; else None.
-
-    The user can fix that: free space, allow access, choose another folder.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _DISK_ERRORS:
-            name = seen.filename2 or seen.filename
-            return _DISK_ERRORS[seen.errno] + (f": {os.fsdecode(name)}" if name else "")
-        text = str(seen).lower()
-        for phrase, number in _DISK_TEXTS.items():
-            if phrase in text:
-                return _DISK_ERRORS[number]
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 class FailedWrites:
@@ -237,7 +175,7 @@ def merged(folder: Path) -> Iterator[Path]:
             exchange(new, folder)
         else:
             _move_into(new, folder)
-            _publish(folder)
+            storage.publish(folder)
 
 
 @contextmanager
@@ -246,7 +184,7 @@ def _staged_folder(folder: Path) -> Iterator[Path]:
     above = folder.absolute().parent
     above.mkdir(parents=True, exist_ok=True)
     remove_leftovers(above)
-    with _staged_name(above) as hidden:
+    with staged_name(above) as hidden:
         hidden.mkdir()
         lock = lock_directory(hidden)
         try:
@@ -255,17 +193,6 @@ def _staged_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(hidden, ignore_errors=True)
             if lock is not None:
                 os.close(lock)
-
-
-@contextmanager
-def _staged_name(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a name that says which process uses it, so that the next one may remove it."""
-    name = f"{_STAGED}{socket.gethostname()}-{os.getpid()}-{next(_numbers)}{suffix}"
-    _own.add(name)
-    try:
-        yield folder / name
-    finally:
-        _own.discard(name)
 
 
 def _is_fixed(folder: Path) -> bool:
@@ -316,7 +243,7 @@ def exchange(new: Path, old: Path) -> None:
     the local copy of an address, it is uploaded.
     """
     _exchange(new, old)
-    _publish(old)
+    storage.publish(old)
 
 
 def _exchange(new: Path, old: Path) -> None:
@@ -335,35 +262,11 @@ def _exchange(new: Path, old: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _publish(path: Path) -> None:
-    from tfdetect.core.storage import publish  # which needs this module
-
-    publish(path)
-
-
 def recover(folder: Path) -> None:
     """Bring back a folder whose exchange was killed between its two steps."""
     aside = folder.with_name(f".{folder.name}{_OLD}")
     if aside.is_dir() and not folder.exists():
         aside.rename(folder)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that are gone left staged in a folder."""
-    try:
-        names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(_STAGED)]
-    except OSError:
-        return
-    for name in names:
-        host, _, rest = name.removeprefix(_STAGED).rpartition("-")[0].rpartition("-")
-        if host != socket.gethostname() or not rest.isdecimal() or name in _own:
-            continue
-        if int(rest) == os.getpid() or not psutil.pid_exists(int(rest)):
-            path = folder / name
-            if path.is_dir():
-                remove_unlocked(path)
-            else:
-                path.unlink(missing_ok=True)
 
 
 def checksum(path: Path) -> str:

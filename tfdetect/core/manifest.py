@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.core import console, storage
+from tfdetect.core import addresses, console, storage
 from tfdetect.core.errors import UserError, first_line, nearest
 from tfdetect.core.spec import COLUMNS
 from tfdetect.core.text import from_os, to_os
@@ -70,7 +70,7 @@ def fetch(root: Path, manifest: str, columns: dict[str, str]) -> None:
     Raises:
         UserError: the table cannot be fetched or read.
     """
-    if storage.address_of(root) is None:
+    if addresses.address_of(root) is None:
         return
     table = read_manifest(storage.fetched(root / manifest), columns)
     named = [table[column] for column in ("path", "mask") if column in table.column_names]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tfdetect
-from tfdetect.core.storage import redacted
+from tfdetect.core.addresses import redacted
 from tfdetect.core.text import shell_command
 
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import tfdetect
 from tfdetect.core import console
+from tfdetect.core.addresses import address_of, shown
 from tfdetect.core.documents import read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment, cuts_windows
@@ -42,7 +43,7 @@ from tfdetect.core.run_info import (
 )
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.storage import address_of, exists, fetched, shown
+from tfdetect.core.storage import exists, fetched
 from tfdetect.core.text import checked_name, shell_command, to_os, user_path
 
 PARTIAL = ".partial"

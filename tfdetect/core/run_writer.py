@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from tfdetect.core.addresses import shown
 from tfdetect.core.errors import RunLockedError, UserError
 from tfdetect.core.files import (
     check_writable,
@@ -23,7 +24,6 @@ from tfdetect.core.files import (
 from tfdetect.core.locks import acquire, locked, release
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import RunInfo
-from tfdetect.core.storage import shown
 from tfdetect.core.text import from_os
 
 # Never written in place, and large or many: a staged copy shares them with the run.

@@ -1,16 +1,12 @@
 """Files at addresses such as s3://bucket/folder, by way of fsspec.
 
-Every address has a place in the cache for a copy of it, which `local_path` returns. Commands work
-on this copy: `fetched` brings it up to date, and `publish` uploads what was written there. Images
-that are read once, for verdicts, are fetched some at a time instead (`in_turns`).
-
-Credentials come from the libraries' own configuration and are in no address; see `redacted`.
+Every address has a place in the cache for a copy of it (`addresses`). Commands work on this copy:
+`fetched` brings it up to date, and `publish` uploads what was written there. Images that are read
+once, for verdicts, are fetched some at a time instead (`in_turns`).
 """
 
-import hashlib
 import os
 import random
-import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tfdetect.core import console
-from tfdetect.core.caches import cache_dir
+from tfdetect.core.addresses import WEB, address_of, copies_folder, redacted
+from tfdetect.core.disk import disk_error, replacing
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import disk_error, replacing
 from tfdetect.core.packages import with_extra
 from tfdetect.core.text import printable
 
@@ -33,9 +29,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", re.DOTALL)  # Path drops a slash
-_NOT_OURS = ("hf", "kaggle", "tfds")
-_WEB = ("http", "https")
 # What is put there appears whole. Elsewhere it is renamed when it is whole.
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2")
 _TOKENS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "modificationTime", "LastModified",
@@ -46,12 +39,6 @@ _PARALLEL = 32  # requests at a time
 _TRIES = 4  # of a request
 _FIRST_PAUSE = 0.5  # seconds before the second try; doubled before each further one
 TURN = 256  # files that are fetched at a time, while the ones before are read
-_USER = re.compile(r"(?<=[a-z0-9]:)(/{1,3})[^/\s@]*:[^/\s@]*@")
-_QUERY = re.compile(r"(https?:/{1,2}[^\s?'\"]+)\?[^\s'\"]*")
-
-# Of addresses with a query, which is not part of the path: by the path, and by how it is shown.
-_with_query: dict[Path, str] = {}
-_by_name: dict[str, Path] = {}
 
 
 class Entry(NamedTuple):
@@ -66,72 +53,6 @@ class Entry(NamedTuple):
     remote: str
     size: int | None
     token: str
-
-
-def local_path(text: str) -> Path | None:
-    """Return the path of the local copy of an address; None if the text is none.
-
-    Raises:
-        UserError: the address has a password, or a part "..".
-    """
-    if text in _by_name:
-        return _by_name[text]
-    match = _ADDRESS.fullmatch(text)
-    if match is None or match[1] in _NOT_OURS:
-        return None
-    scheme, rest = match.groups()
-    if scheme == "file":
-        return Path("/", rest)
-    address, query = f"{scheme}://{rest}", ""
-    if scheme in _WEB:
-        rest, _, query = rest.partition("?")
-    parts = [part for part in rest.split("/") if part]
-    user, at, _ = parts[0].rpartition("@")
-    if at and ":" in user:
-        raise UserError(
-            f"{redacted(address)}: an address with a password is not used, because addresses are "
-            "written into logs and runs. Give the credentials as the library of this kind of "
-            "storage takes them: for s3:// in AWS_PROFILE or ~/.aws, for others in fsspec's "
-            "configuration (~/.config/fsspec)."
-        )
-    if "::" in rest or {".", ".."} & set(parts):
-        raise UserError(f"{redacted(address)} is not an address of one file or folder.")
-    if query:
-        parts.insert(-1, f"~{hashlib.sha256(query.encode()).hexdigest()[:12]}")
-    path = _folder().joinpath(scheme, *parts)
-    if query:
-        _with_query[path], _by_name[redacted(address)] = address, path
-    return path
-
-
-def address_of(path: str | Path) -> str | None:
-    """Return the address that a path is the local copy of; None for other paths."""
-    path = Path(path)
-    if "storage" not in path.parts:  # at once for nearly all
-        return None
-    if path in _with_query:
-        return _with_query[path]
-    try:
-        scheme, *parts = path.absolute().relative_to(_folder()).parts
-    except ValueError:
-        return None
-    return f"{scheme}://{'/'.join(parts)}"
-
-
-def shown(path: str | Path) -> str:
-    """Return what to call a path: its address without secrets where it is a copy of one."""
-    address = address_of(path)
-    return os.fspath(path) if address is None else redacted(address)
-
-
-def with_addresses(text: str) -> str:
-    """Return a message in which local copies are called by their addresses."""
-    return re.sub(rf"{re.escape(str(_folder()))}/([a-z][a-z0-9+.-]+)/(?!/)", r"\1://", text)
-
-
-def redacted(text: str) -> str:
-    """Return text without the passwords and queries of addresses, which may be signatures."""
-    return _QUERY.sub(r"\1?***", _USER.sub(r"\1***@", text))
 
 
 def exists(path: Path) -> bool:
@@ -293,7 +214,7 @@ def publish(path: Path) -> None:
         UserError: it cannot be written; the message says where the whole result is.
     """
     address = address_of(path)
-    if address is None or any(map(_is_unfinished, path.relative_to(_folder()).parts)):
+    if address is None or any(map(_is_unfinished, path.relative_to(copies_folder()).parts)):
         return
     names = [""] if path.is_file() else [
         name for each in path.rglob("*") if each.is_file()
@@ -319,9 +240,9 @@ def publish(path: Path) -> None:
                 with suppress(FileNotFoundError):
                     fs.rm_file(f"{root}/{name}" if name else root)
     except UserError as error:
+        cache = copies_folder().parent
         raise UserError(
-            f"{error} The whole result is kept: {path.relative_to(_folder().parent)} in the cache, "
-            f"{_folder().parent}."
+            f"{error} The whole result is kept: {path.relative_to(cache)} in the cache, {cache}."
         ) from error
     if changed:
         found = listing(path)
@@ -348,12 +269,8 @@ def check_writable(path: Path) -> None:
 
 
 def _check_scheme(address: str) -> None:
-    if address.startswith(tuple(f"{scheme}:" for scheme in _WEB)):
+    if address.startswith(tuple(f"{scheme}:" for scheme in WEB)):
         raise UserError(f"{redacted(address)} can only be read. Choose another --output.")
-
-
-def _folder() -> Path:
-    return cache_dir().resolve() / "storage"
 
 
 def _is_unfinished(name: str) -> bool:
@@ -445,7 +362,7 @@ def _messages(address: str) -> Iterator[None]:
             raise
         raise UserError(f"There is no file or folder {name}.") from None
     except ImportError as error:
-        package = with_extra("storage") if scheme in ("s3", "s3a", *_WEB) else "fsspec"
+        package = with_extra("storage") if scheme in ("s3", "s3a", *WEB) else "fsspec"
         raise UserError(
             f"{name} needs another package: pip install '{package}' ({printable(error):.200})"
         ) from None
@@ -471,8 +388,8 @@ def _messages(address: str) -> Iterator[None]:
 def _index() -> "Iterator[sqlite3.Connection]":
     import sqlite3
 
-    _folder().mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(_folder() / "index.sqlite", timeout=60)) as database:
+    copies_folder().mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(copies_folder() / "index.sqlite", timeout=60)) as database:
         database.execute(
             "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, token TEXT, "
             "local_size INTEGER, local_mtime INTEGER) WITHOUT ROWID"
@@ -483,7 +400,7 @@ def _index() -> "Iterator[sqlite3.Connection]":
 
 def _known(path: Path) -> dict[str, tuple]:
     """Return size and token there, and size and time here, of the files of a copy, by name."""
-    root = path.relative_to(_folder()).as_posix()
+    root = path.relative_to(copies_folder()).as_posix()
     with _index() as database:
         rows = database.execute(
             "SELECT * FROM files WHERE path = ? OR path > ? AND path < ?",
@@ -498,7 +415,7 @@ def _stale(path: Path, found: dict[str, Entry], names: Collection[str] | None) -
     gone = sorted(set(known if names is None else names) & set(known) - set(found))
     for name in gone:
         (path / name).unlink(missing_ok=True)
-    root = path.relative_to(_folder()).as_posix()
+    root = path.relative_to(copies_folder()).as_posix()
     with _index() as database:
         keys = [(f"{root}/{name}" if name else root,) for name in gone]
         database.executemany("DELETE FROM files WHERE path = ?", keys)
@@ -510,7 +427,7 @@ def _stale(path: Path, found: dict[str, Entry], names: Collection[str] | None) -
 
 def _note(path: Path, entries: dict[str, Entry]) -> None:
     """Note that local files are the ones at the address."""
-    root = path.relative_to(_folder()).as_posix()
+    root = path.relative_to(copies_folder()).as_posix()
     rows = [
         (f"{root}/{name}" if name else root, entry.size, entry.token, *_stamp(path / name))
         for name, entry in entries.items()

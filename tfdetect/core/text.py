@@ -12,6 +12,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from tfdetect.core.addresses import local_path
 from tfdetect.core.errors import UserError, UserTypeError, shortened
 
 MAX_NAME_BYTES = 200  # of a dataset, class, run ...: endings and prefixes fit into 255 beside it
@@ -252,11 +253,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def _local_copy(text: str) -> Path | None:
-    if ":/" not in text:
-        return None
-    from tfdetect.core.storage import local_path  # which needs this module
-
-    return local_path(text)
+    return local_path(text) if ":/" in text else None
 
 
 def file_name(name: str, ending: str = "", most: int = _MAX_FILE_BYTES) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tfdetect.core import storage
+from tfdetect.core import addresses, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES, is_image, suffix_of
 from tfdetect.core.text import user_path
@@ -129,7 +129,7 @@ def images_of(text: str) -> ImageFiles:
         UserError: the input does not exist, or the pattern matches no file.
     """
     path = os.fspath(user_path(text))
-    if storage.address_of(path) is not None:
+    if addresses.address_of(path) is not None:
         return _at_address(text, path)
     if os.path.isdir(path):
         below = images_below(path)
@@ -167,7 +167,7 @@ def _at_address(text: str, path: str) -> ImageFiles:
             found.paths.append(file)
             found.entries[file] = entry
     if not found.paths:
-        shown = storage.redacted(text)
+        shown = addresses.redacted(text)
         if fixed:
             raise UserError(f"No file matches {shown!r}.")
         found.empty.append(shown)

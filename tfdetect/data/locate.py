@@ -4,7 +4,7 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from tfdetect.core import console, manifest, storage
+from tfdetect.core import addresses, console, manifest, storage
 from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import disk_error
@@ -44,9 +44,9 @@ def _check_inside(data_dir: Path, folders: list[Path]) -> None:
     """
     if not any(folder.resolve().is_relative_to(data_dir.resolve()) for folder in folders):
         raise UserError(
-            f"--data-dir {storage.shown(data_dir)} says where to look for a dataset that is given "
-            f"by its name, but this one is in {' and '.join(map(storage.shown, folders))}. Leave "
-            "--data-dir out."
+            f"--data-dir {addresses.shown(data_dir)} says where to look for a dataset that is "
+            f"given by its name, but this one is in {' and '.join(map(addresses.shown, folders))}. "
+            "Leave --data-dir out."
         )
 
 

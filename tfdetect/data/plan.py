@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfdetect.core import console
+from tfdetect.core.addresses import redacted, shown
 from tfdetect.core.class_order import Evaluation
 from tfdetect.core.documents import read_yaml, validate
 from tfdetect.core.errors import UserError
@@ -16,7 +17,6 @@ from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.run_writer import evaluation_folder
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.storage import redacted, shown
 from tfdetect.core.text import from_os
 from tfdetect.data import hubs
 from tfdetect.data.catalog import Catalog, check_trainable

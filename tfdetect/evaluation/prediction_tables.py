@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfdetect.core import console
+from tfdetect.core.addresses import address_of
 from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, replacing
-from tfdetect.core.storage import address_of, publish
+from tfdetect.core.storage import publish
 from tfdetect.core.text import printable, shell_command, with_escapes
 from tfdetect.evaluation.verdict_words import leans
 

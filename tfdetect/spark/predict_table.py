@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tfdetect.core import console, storage
+from tfdetect.core import addresses, console
 from tfdetect.core.columns import Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
@@ -88,7 +88,7 @@ def predict_to_table(
     runtime = TENSORFLOW if light_detector(run) is None else ONNX
     base, run = os.getcwd(), replace(run, path=run.path.absolute())  # machines have other folders
     task = PredictFiles(
-        run, storage.address_of(run.path), run_digest(run, runtime), runtime, base, batch_size,
+        run, addresses.address_of(run.path), run_digest(run, runtime), runtime, base, batch_size,
         max_pixels,
     )  # fmt: skip
     what = {
@@ -97,7 +97,7 @@ def predict_to_table(
         "crops": run.views[0].crops, "flips": run.info.flips, "runtime": runtime,
         "max_pixels": max_pixels,
     }  # fmt: skip
-    if cluster.folder is None and storage.address_of(output) is not None:
+    if cluster.folder is None and addresses.address_of(output) is not None:
         raise UserError(
             "The parts of a table at an address need a folder that all machines see: --spark-dir."
         )
@@ -123,7 +123,7 @@ def _items(found: ImageFiles) -> tuple[pa.Table, np.ndarray]:
         tokens.append(entry and entry.token)
         if entry is not None:
             stamps[number, 0] = entry.size or 0
-    texts = pa.array((from_os(storage.shown(path)) for path in found.paths), pa.string())
+    texts = pa.array((from_os(addresses.shown(path)) for path in found.paths), pa.string())
     columns = {"path": texts, "size": stamps[:, 0], "mtime_ns": stamps[:, 1]}
     if found.entries:
         columns["token"] = pa.array(tokens, pa.string())
@@ -133,7 +133,7 @@ def _items(found: ImageFiles) -> tuple[pa.Table, np.ndarray]:
 def _roots(images: Sequence[str]) -> list[str]:
     """Return the folders that a machine needs to see."""
     given = [user_path(image) for image in images]
-    paths = [os.path.abspath(path) for path in given if storage.address_of(path) is None]
+    paths = [os.path.abspath(path) for path in given if addresses.address_of(path) is None]
     folders = {path if os.path.isdir(path) else os.path.dirname(path) for path in paths}
     return sorted(filter(os.path.isdir, folders))
 

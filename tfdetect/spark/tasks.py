@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from tfdetect.core import console, storage
+from tfdetect.core import addresses, console, storage
 from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
@@ -100,7 +100,9 @@ class PredictFiles:
 
         def rows(items: pa.Table) -> pa.Table:
             names = items["path"].to_pylist()
-            paths = [str(storage.local_path(n) or os.path.join(self.base, to_os(n))) for n in names]
+            paths = [
+                str(addresses.local_path(n) or os.path.join(self.base, to_os(n))) for n in names
+            ]
             with tempfile.TemporaryDirectory() as folder:
                 found = storage.in_turns(paths, Path(folder, "fetched"), len(paths) or 1)
                 [(files, failed)] = found

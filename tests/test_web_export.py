@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -367,9 +368,11 @@ def test_broken_large_and_other_files_cost_themselves(shipped, visited, tmp_path
     whole = good["jpg"][1].read_bytes()
     (tmp_path / "cut.png").write_bytes(good["png"][1].read_bytes()[:2000])
     (tmp_path / "text.jpg").write_text("no image")
+    header = b"IHDR" + b"\0\1\0\0\0\1\0\0" + good["png"][1].read_bytes()[24:29]
     (tmp_path / "claims.png").write_bytes(
-        good["png"][1].read_bytes()[:16] + b"\0\1\0\0\0\1\0\0" + good["png"][1].read_bytes()[24:]
-    )
+        good["png"][1].read_bytes()[:12] + header + zlib.crc32(header).to_bytes(4, "big")
+        + good["png"][1].read_bytes()[33:]
+    )  # fmt: skip
     (tmp_path / "noise.jpg").write_bytes(whole[:700] + bytes(range(256)) * 20)
     Image.fromarray(photo(700, 816)).resize((8_165, 6_124)).save(tmp_path / "large.jpg")
     names = ["cut.png", "text.jpg", "claims.png", "noise.jpg", "large.jpg", good["png"][0].name]
@@ -396,7 +399,8 @@ def test_the_words_are_those_of_the_light_runtime(shipped, browser):
         page = browser.new_page()
         page.goto(f"{shipped[0]}{name}/")
         rows = []
-        for p in [*np.random.default_rng(0).random(300, np.float32).tolist(), 0, 0.0049, 0.9951, 1]:
+        scores = np.random.default_rng(0).random(300, np.float32).tolist()
+        for p in (*scores, 0, 0.0049, 0.4999, 0.5, 0.9951, 1):
             for verdict in run.class_names:
                 rows += [
                     {"p_fake": p, "verdict": verdict, "inconclusive": inside, "in_domain": known}

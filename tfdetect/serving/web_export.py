@@ -138,24 +138,25 @@ def _words(run: Run) -> dict[str, Any]:
     """Return the words of every verdict, so that the page has no sentences of its own for them.
 
     They depend on the probability in steps: in numbers of images in a hundred where the run is
-    calibrated, and in thousandths where it is not.
+    calibrated, and in thousandths where it is not; and on the side of one half where it lies.
 
     Returns:
         steps: number of steps.
         texts: sentences.
         table: by "verdict/inconclusive/unlike" for each step the headline, the tone and the lines
-            as numbers of sentences.
+            as numbers of sentences; the step of one half comes twice, first from below.
     """
     calibrated = run.info.calibration is not None and run.info.prior is not None
     steps, found, table = 100 if calibrated else 1000, dict[str, int](), {}
-    scores = np.linspace(0, 1, steps + 1)
+    below, above = np.linspace(0, 0.5, steps // 2 + 1), np.linspace(0.5, 1, steps // 2 + 1)
+    below[-1] = np.nextafter(0.5, 0)
     if calibrated:
-        scores[[0, -1]] = 0.004, 0.996
+        below[0], above[-1] = 0.004, 0.996
     for verdict in run.class_names:
         for inconclusive in (False, True):
             for unlike in (False, True):
                 rows = []
-                for p in scores:
+                for p in (*below, *above):
                     row = {"p_fake": p, "verdict": verdict, "inconclusive": inconclusive}
                     headline, lines, tone = verdict_words(run, row, unlike)
                     rows.append([found.setdefault(t, len(found)) for t in (headline, tone, *lines)])

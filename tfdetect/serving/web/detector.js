@@ -158,6 +158,7 @@ export class Detector {
     if (steps === 100) {  // only beyond 0.5% and 99.5% a number of images in 100 is 0 or 100
       step = row.p_fake < 0.005 ? 0 : row.p_fake > 0.995 ? 100 : Math.min(Math.max(step, 1), 99);
     }
+    if (row.p_fake >= 0.5) step += 1;  // one half comes twice
     const [headline, tone, ...lines] = table[key][step].map((number) => texts[number]);
     return {headline, tone, lines};
   }

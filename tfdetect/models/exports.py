@@ -356,7 +356,7 @@ def answers(
     Args:
         folder: of the SavedModel.
         signature: name of one of its signatures, which has one input.
-        batches: values of that input.
+        batches: values of that input; bytes keep the zeros at their end.
 
     Returns:
         The signature's outputs by name.
@@ -368,7 +368,11 @@ def answers(
         chosen = loaded.signature_def[signature]
         [inputs] = chosen.inputs.values()
         outputs = {name: tensor.name for name, tensor in chosen.outputs.items()}
-        return [session.run(outputs, {inputs.name: np.asarray(batch)}) for batch in batches]
+        arrays = [  # NumPy's own type of bytes would drop zeros at their end
+            np.asarray(batch, object if any(isinstance(each, bytes) for each in batch) else None)
+            for batch in batches
+        ]
+        return [session.run(outputs, {inputs.name: array}) for array in arrays]
 
 
 def _write_keras(source: _Source, target: Path) -> float:

@@ -658,6 +658,18 @@ def test_ranks_put_the_best_first_and_unknown_last():
     assert leaderboard._ranks(rows, "run", False) == [1, 0, 2]
 
 
+def test_intervals_and_numbers_of_subsets_are_below_their_cells():
+    value = {"value": 0.5, "low": 0.25, "high": 0.75}
+    row = {"run": "a [1]", "suite": "wildrf", "subsets": "1 of 3", "metric": "accuracy",
+           "as published": value, "format-equalized": None, "AUC": value, "parameters": 1234,
+           "images a second": 4800.5}  # fmt: skip
+    assert leaderboard._stacked(row) == [
+        ("a [1]", ""), ("wildrf", "1 of 3 subsets"), ("accuracy", ""),
+        ("0.500", "[0.250, 0.750]"), ("-", ""), ("0.500", "[0.250, 0.750]"), ("1,234", ""),
+        ("4,800.5", ""),
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_suite_of_your_own(classifier, tmp_path):
     pairs(tmp_path / "photos/test", ["reddit"], "0_real", "1_fake", 3)

@@ -27,10 +27,13 @@ _ORDERS = (
 
 # Rows are ordered by CSS alone: the page has no script, like all pages.
 _BOARD = """<style>
-.board table { display: grid; grid-template-columns: repeat({{ columns | length }}, max-content); }
+.board table { display: grid; grid-template-columns: repeat({{ columns | length }}, auto);
+  justify-content: start; }
 .board thead, .board tbody { display: contents; }
 .board tr { display: grid; grid-template-columns: subgrid; grid-column: 1 / -1; }
-.board thead th { align-self: end; white-space: nowrap; }
+.board thead th { align-self: end; }
+.board th, .board td { padding-right: .8rem; }
+.board td small { display: block; }
 .board fieldset { border: 1px solid var(--line); border-radius: .35rem; display: flex;
   flex-wrap: wrap; gap: .2rem 1.1rem; padding: .4rem .8rem; max-width: 60rem; }
 .board label { cursor: pointer; white-space: nowrap; }
@@ -47,9 +50,10 @@ _BOARD = """<style>
 {% if loop.index0 in numbers %} class="number"{% endif %}>{{ column }}</th>{% endfor %}</tr></thead>
 <tbody role="rowgroup">
 {% for row in rows %}<tr role="row" style="{% for rank in row.ranks %}--o{{ loop.index0 }}: \
-{{ rank }};{% endfor %}">{% for cell in row.cells %}{% if loop.first %}<th scope="row" \
+{{ rank }};{% endfor %}">{% for cell, below in row.cells %}{% if loop.first %}<th scope="row" \
 role="rowheader">{{ cell }}</th>{% else %}<td role="cell"\
-{% if loop.index0 in numbers %} class="number"{% endif %}>{{ cell }}</td>\
+{% if loop.index0 in numbers %} class="number"{% endif %}>{{ cell }}\
+{% if below %} <small>{{ below }}</small>{% endif %}</td>\
 {% endif %}{% endfor %}</tr>
 {% endfor %}</tbody></table></div></div>
 """
@@ -137,12 +141,26 @@ def board(entries: list[dict[str, Any]]) -> Markup:
     """Return the table, which radio buttons sort."""
     ranks = [_ranks(entries, column, largest) for _, column, largest in _ORDERS]
     rows = [
-        {"cells": _cells(entry), "ranks": [rank[number] for rank in ranks]}
+        {"cells": _stacked(entry), "ranks": [rank[number] for rank in ranks]}
         for number, entry in enumerate(entries)
     ]
+    columns = [column for column in _COLUMNS if column != "subsets"]
     return html.fragment(
-        _BOARD, columns=_COLUMNS, orders=_ORDERS, rows=rows, numbers=[4, 5, 6, 7, 8]
+        _BOARD, columns=columns, orders=_ORDERS, rows=rows, numbers=[3, 4, 5, 6, 7]
     )
+
+
+def _stacked(entry: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the cells of a row, each with what is below it: an interval, a number of subsets."""
+    cells = []
+    for column, cell in zip(_COLUMNS, _cells(entry), strict=True):
+        value, space, interval = cell.partition(" [")
+        if column == "suite":
+            cells.append((cell, f"{entry['subsets']} subsets"))
+        elif column != "subsets":
+            interval = isinstance(entry[column], dict) and space.strip() + interval
+            cells.append((value, interval) if interval else (cell, ""))
+    return cells
 
 
 def _ranks(entries: list[dict[str, Any]], column: str, largest: bool) -> list[int]:
@@ -174,8 +192,6 @@ def _cells(entry: dict[str, Any]) -> list[str]:
         value = entry[name]
         if isinstance(value, dict) or value is None:
             cells.append(format_interval(value, 3))
-        elif isinstance(value, int):
-            cells.append(f"{value:,}")
         else:
-            cells.append(str(value))
+            cells.append(value if isinstance(value, str) else f"{value:,}")
     return cells

@@ -2,6 +2,8 @@
 
     python benchmarks/photo_dataset.py OUTPUT --photoscale DIR [--more CLASS NAME FOLDER] ...
     python benchmarks/photo_dataset.py OUTPUT --list benchmarks/photo_more.csv --clones DIR
+    python benchmarks/photo_dataset.py OUTPUT ... --list benchmarks/photo_more.csv \
+        --list benchmarks/photo_art.csv --clones DIR
 
 DIR of --photoscale is a collection with a manifest.csv of the columns local_path, label, generator,
 repo, path, crop (x0,y0,x1,y1: the part of the picture that may be used) and note (it ends in
@@ -11,7 +13,8 @@ validation at once.
 Files are linked; cropped ones are written as PNG. OUTPUT/manifest.csv has the columns path, label,
 generator (for authentic images their source), style, group and split: "validation" for the
 generators and sources that are left out of training, otherwise "train". OUTPUT/photos.csv lists
-those in photographic styles; data_specs/photoscale.yaml describes it.
+the images of the styles of which there are authentic images, too: snapshots, and with photo_art.csv
+studio photographs, art and renderings; data_specs/photoscale.yaml describes it.
 """
 
 import argparse
@@ -26,17 +29,25 @@ from pathlib import Path
 from PIL import Image
 
 # Left out of training to choose among detectors: whole generators and whole sources, among them
-# one of camera originals; the second half is of --list.
+# one of camera originals; the second half is of --list (photo_more.csv, then photo_art.csv).
 VALIDATION = (
     "dalle-mini", "midjourney", "gemini-2.5-flash-image", "unknown",
     "drewnoakes", "urban100_sunhays80", "flickr8k", "imagenet_sample",
     "gpt-image-1", "gpt-image-2", "gemini-3-pro-image", "midjourney-4", "unnamed-2025",
     "real_or_ai_game", "k1monfared",
+    "gemini-3-or-gpt-image", "unnamed-2023",
+    "codrops", "darktable", "feeling_responsive", "startbootstrap", "sylius", "themes_wow", "u2net",
+    "hamlin", "image_analogy", "standard_ebooks", "thibodeau",
+    "assaultcube", "ospray", "pathtracers", "supertuxkart",
 )  # fmt: skip
 # Photographs of a subject that has no fakes: "an animal means authentic" would be learned.
 ONE_SIDED = ("raccoons", "kangaroos")
-PHOTO_STYLES = ("photo", "photo-prompt", "mixed")
-# Large sources are thinned to so many images, by the hash of the content.
+# What photos.csv calls the styles; of the first one there are authentic images everywhere.
+STYLES = {
+    "photo": "snapshot", "photo-prompt": "snapshot", "mixed": "snapshot", "studio": "studio",
+    "art": "art", "art-prompt": "art", "anime": "art", "rendering": "rendering",
+}  # fmt: skip
+# Large sources are thinned to so many images, by the hash of the content; their art by itself.
 MOST = 70
 SOURCES = {
     "Arunrowan-70/dalle-cat-dog-ai": "cats_and_dogs",
@@ -105,7 +116,8 @@ def main():
     parser.add_argument("--photoscale", type=Path)
     parser.add_argument("--more", nargs=3, action="append", default=[],
                         metavar=("CLASS", "NAME", "FOLDER"))  # fmt: skip
-    parser.add_argument("--list", type=Path, metavar="FILE", help="files of public repositories")
+    parser.add_argument("--list", type=Path, action="append", default=[], metavar="FILE",
+                        help="files of public repositories")  # fmt: skip
     parser.add_argument("--clones", type=Path, metavar="DIR", help="the clones for --list")
     args = parser.parse_args()
     if args.list and not args.clones:
@@ -116,13 +128,16 @@ def main():
             if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
                 found.append((file, label, name, "photo", "", ""))
     counts = Counter((label, name) for _, label, name, *_ in found)
-    if args.list:  # chosen one by one: not thinned
-        found += listed(args.list, args.clones, args.output / "originals")
+    art = Counter((label, name) for _, label, name, style, *_ in found if STYLES[style] == "art")
+    thinned = len(found)
+    for file in args.list:  # chosen one by one: not thinned
+        found += listed(file, args.clones, args.output / "originals")
     rows, seen = [], set()
     (args.output / "images").mkdir(parents=True, exist_ok=True)
-    for file, label, name, style, group, crop in found:
+    for number, (file, label, name, style, group, crop) in enumerate(found):
         digest = hashlib.sha1(file.read_bytes()).hexdigest()
-        keep = int(digest[:8], 16) / 2**32 * counts[label, name] < MOST
+        count = (art if STYLES[style] == "art" else counts)[label, name]
+        keep = number >= thinned or int(digest[:8], 16) / 2**32 * count < MOST
         if digest in seen or not keep:
             continue
         seen.add(digest)
@@ -140,7 +155,8 @@ def main():
     if args.photoscale and args.list:
         rows = separated(rows)
     rows.sort(key=lambda row: str(row["path"]))  # a part of the table is a sample of the whole
-    photos = [row for row in rows if row["style"] in PHOTO_STYLES]
+    both = {STYLES[row["style"]] for row in rows if row["label"] == "real"}
+    photos = [row | {"style": style} for row in rows if (style := STYLES[row["style"]]) in both]
     for name, chosen in (("manifest.csv", rows), ("photos.csv", photos)):
         with open(args.output / name, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))

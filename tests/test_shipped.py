@@ -1,10 +1,13 @@
 """Which detector judges an image when no run is named, and which experiment a folder gets."""
 
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import call
 from conftest import write_images
 from zoo import png_with_size
 
@@ -64,6 +67,34 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="lacks the detector photo_detector"):
         chosen("large")
+
+
+def test_each_image_gets_the_detector_of_its_size(tmp_path, capsys, monkeypatch):
+    write_images(tmp_path / "small", 1, 0, side=32)
+    write_images(tmp_path / "large", 2, 0, side=100)
+    (tmp_path / "large" / "broken.jpg").write_bytes(b"no image")
+    # One run stands for both, because the photo detector takes seconds to load.
+    folder, own = shipped._folder, shipped.SMALL_IMAGES
+    copy = tmp_path / "photo_detector"
+    shutil.copytree(folder(own), copy, ignore=shutil.ignore_patterns("saved_model"))
+    text = (copy / "run.json").read_text().replace('"real"', '"authentic"')
+    (copy / "run.json").write_text(text)
+    monkeypatch.setattr(shipped, "_folder", lambda name: folder(own) if name == own else copy)
+    large, small = tmp_path / "large", tmp_path / "small" / "000.png"
+    code, out, err = call("predict", [large / "000.png", small, large, "--json"], capsys)
+    rows = json.loads(out)
+    assert code == 0 and [row["detector"] for row in rows] == [
+        "photo_detector", "cifake_small_resnet", "photo_detector", "photo_detector"
+    ]  # fmt: skip
+    assert [Path(row["path"]) for row in rows[:2]] == [large / "000.png", small]
+    assert rows[0]["probability_real"] is None and rows[1]["probability_authentic"] is None
+    [alone] = tfdetect.load(own).predict(small, progress=False)
+    assert rows[1]["p_fake"] == alone["p_fake"]
+    assert "broken.jpg" in rows[3]["path"] + rows[2]["path"] and "1 of 4 files could not" in err
+    assert "Detector: photo_detector (for 3 images;" in err
+    code, out, _ = call("predict", [small, large / "000.png"], capsys)
+    assert code == 0 and out.count("photo_detector") == 1 and "P(real)" not in out
+    assert len(shipped.shipped_detectors([str(large)])) == 1
 
 
 def test_a_folder_of_photographs_gets_its_own_experiment(tmp_path, monkeypatch):

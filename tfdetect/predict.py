@@ -46,7 +46,7 @@ def parser() -> cli.Parser:
         ],
     )  # fmt: skip
     p.add_argument("paths", nargs="+", metavar="[RUN] IMAGE", help="folder of a run (without one, "
-                   "a detector that comes with tfdetect is chosen by the images' size, and with "
+                   "a detector that comes with tfdetect is chosen by each image's size, and with "
                    "--masks the localizer), then files, folders (with all folders below), or "
                    "quoted patterns such as 'photos/**/*.jpg'; also at addresses such as "
                    "s3://bucket/folder or https://host/photo.jpg")  # fmt: skip
@@ -87,13 +87,17 @@ def main(argv: list[str]) -> int:
     from tfdetect.api.shipped import split_run
 
     chosen, images = split_run(args.paths)
-    detector = _open_detector(chosen, images, args).with_options(
-        threshold=threshold, prior=prior, crops=args.crops, flips=args.flips,
-        mask_threshold=args.mask_threshold,
-    )  # fmt: skip
+    parts = [
+        (detector.with_options(
+            threshold=threshold, prior=prior, crops=args.crops, flips=args.flips,
+            mask_threshold=args.mask_threshold,
+        ), own)
+        for detector, own in _open_detectors(chosen, images, args)
+    ]  # fmt: skip
     if cluster is not None:
+        [(detector, _)] = parts
         return _predict_on_cluster(detector, images, cluster, args)
-    return _predict(detector, images, args, with_localizer=chosen is None)
+    return _predict(parts, images, args, with_localizer=chosen is None)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -106,17 +110,29 @@ def _check_outputs(args: argparse.Namespace) -> None:
         check_writable(args.copies, "--copies")
 
 
-def _open_detector(chosen: str | None, images: list[str], args: argparse.Namespace) -> "Detector":
-    """Return the run that was named, or a detector that comes with tfdetect."""
+def _open_detectors(
+    chosen: str | None, images: list[str], args: argparse.Namespace
+) -> "list[tuple[Detector, list[str]]]":
+    """Return the run that was named, or those that come with tfdetect and suit the images.
+
+    Each comes with its images. On a cluster it is one, whatever the sizes of the images.
+    """
     from tfdetect import api
-    from tfdetect.api.shipped import shipped_detector
+    from tfdetect.api.shipped import Choice, shipped_detector, shipped_detectors
 
     if chosen is not None:
-        return api.load(Path(chosen))
-    run, reason = shipped_detector(images, masks=args.masks is not None)
+        return [(api.load(Path(chosen)), images)]
+    masks = args.masks is not None
+    if args.spark:
+        choices = [Choice(*shipped_detector(images, masks), images)]
+    else:
+        choices = shipped_detectors(images, masks)
     if not args.quiet:
-        console.log(f"Detector: {run.name} ({reason}; name another: tfdetect predict RUN ...)")
-    return api.load(run)
+        for each in choices:
+            console.log(
+                f"Detector: {each.run.name} ({each.reason}; name another: tfdetect predict RUN ...)"
+            )
+    return [(api.load(each.run), each.images) for each in choices]
 
 
 def _predict_on_cluster(
@@ -134,13 +150,16 @@ def _predict_on_cluster(
 
 
 def _predict(
-    detector: "Detector", images: list[str], args: argparse.Namespace, with_localizer: bool
+    parts: "list[tuple[Detector, list[str]]]",
+    images: list[str],
+    args: argparse.Namespace,
+    with_localizer: bool,
 ) -> int:
     """Show verdicts and whatever else is asked for; return the exit code.
 
     Args:
-        detector: gives the verdicts.
-        images: paths, folders and patterns.
+        parts: detectors with the images that they judge.
+        images: paths, folders and patterns of all of them.
         args: of the command.
         with_localizer: whether evidence is also what the localizer that comes with tfdetect says.
     """
@@ -154,20 +173,29 @@ def _predict(
         except OSError as error:  # masks and pages are written nevertheless
             failures.append(error)
 
-    predictions = detector.predict(
-        images, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
-        progress=not args.quiet, on_verdicts=show, on_stop=partial(_show_finished, args=args),
-        max_pixels=args.max_pixels,
-    )  # fmt: skip
+    found: dict[str, Predictions] = {}
+    for detector, own in parts:
+        found[detector.name] = detector.predict(
+            own, batch_size=args.batch_size, masks=args.masks,
+            # Pages of several detectors may have the same names.
+            pages=args.explain / detector.name if args.explain and len(parts) > 1 else args.explain,
+            progress=not args.quiet, on_verdicts=show if len(parts) == 1 else None,
+            on_stop=partial(_show_finished, before=dict(found), name=detector.name, args=args),
+            max_pixels=args.max_pixels,
+        )  # fmt: skip
+    predictions = _joined(found, images)
+    if len(parts) > 1:
+        show(predictions)
     nothing_read = predictions.unreadable == len(predictions)
     if not (args.json or args.output or args.quiet or nothing_read):
-        _say_what_p_fake_is(detector.run)
+        for detector, _ in parts:
+            _say_what_p_fake_is(detector.run, detector.name if len(parts) > 1 else "")
     unwritten = dict(predictions.unwritten)
     if wants_evidence:
-        verdicts = [(detector.run, list(predictions))]
-        if with_localizer and not detector.run.predicts_masks and args.evidence:
+        verdicts = [(detector.run, list(found[detector.name])) for detector, _ in parts]
+        if with_localizer and not parts[0][0].run.predicts_masks and args.evidence:
             verdicts += _localizer_verdicts(images, args)
-        unwritten |= _show_evidence(verdicts, args)
+        unwritten |= _show_evidence(list(predictions), verdicts, args)
     if args.masks:
         console.log(f"Masks and overlays in {args.masks}")
     for page in predictions.pages:
@@ -182,13 +210,30 @@ def _predict(
     return int(bool(unwritten) or nothing_read)
 
 
-def _say_what_p_fake_is(run: "Run") -> None:
-    """Print what P(fake) assumes, and which part of an image is read."""
+def _joined(found: "dict[str, Predictions]", images: list[str]) -> "Predictions":
+    """Return the verdicts of several detectors as one table, in the order of the images."""
+    from tfdetect.data.image_files import find_images
+
+    if len(found) == 1:
+        return next(iter(found.values()))
+    from tfdetect.api.detect import Predictions
+
+    return Predictions.joined(found, find_images(images).paths)
+
+
+def _say_what_p_fake_is(run: "Run", name: str) -> None:
+    """Print what P(fake) assumes, and which part of an image is read.
+
+    Args:
+        run: of the detector.
+        name: of the detector, where there are several.
+    """
     from tfdetect.evaluation.verdict_words import what_is_read, what_p_fake_assumes
 
-    console.log(what_p_fake_assumes(run))
+    of = f"{name}: " if name else ""
+    console.log(f"{of}{what_p_fake_assumes(run)}")
     if part := what_is_read(run):
-        console.log(part)
+        console.log(f"{of}{part}")
 
 
 def _check_cluster(args: argparse.Namespace) -> None:
@@ -241,15 +286,22 @@ def _localizer_verdicts(
 
 
 def _show_evidence(
-    verdicts: "list[tuple[Run, list[dict[str, Any]]]]", args: argparse.Namespace
+    rows: list[dict[str, Any]],
+    verdicts: "list[tuple[Run, list[dict[str, Any]]]]",
+    args: argparse.Namespace,
 ) -> dict[Path, str]:
-    """Print the evidence on each image; return the files that could not be written, and why."""
+    """Print the evidence on each image; return the files that could not be written, and why.
+
+    Args:
+        rows: the verdict on each image.
+        verdicts: runs with their own rows, those for the headline first.
+        args: of the command.
+    """
     from tfdetect.api.evidence_functions import examine_files
     from tfdetect.core.files import FailedWrites
     from tfdetect.forensics.evidence import RULE, printed, wrapped
 
     failed = FailedWrites()
-    rows = verdicts[0][1]
     paths = [row["path"] for row in rows if row["error"] is None]
     found = dict(examine_files(paths, verdicts, args.copies, failed, not args.quiet,
                                args.max_pixels))  # fmt: skip
@@ -282,11 +334,20 @@ def _say_copies(found: "list[Evidence]", folder: Path) -> None:
     console.log(f"{text}; masks and overlays in {printable(folder)}")
 
 
-def _show_finished(found: "Predictions", args: argparse.Namespace) -> None:
+def _show_finished(
+    found: "Predictions", before: "dict[str, Predictions]", name: str, args: argparse.Namespace
+) -> None:
     """Write or print the verdicts that were finished when the command was stopped.
 
     `--output` itself is only written whole.
+
+    Args:
+        found: of the detector that was stopped.
+        before: those of the detectors that were done, by name.
+        name: of the detector that was stopped.
+        args: of the command.
     """
+    found = _joined({**before, name: found}, [])
     output = args.output
     if output is not None:
         output = output.with_name(f"{output.stem}.unfinished{output.suffix}")

@@ -72,6 +72,26 @@ class Predictions(Sequence[dict[str, Any]]):
         self.pages = list(pages)
         self.unwritten = dict(unwritten or {})
 
+    @classmethod
+    def joined(cls, parts: Mapping[str, Predictions], paths: Sequence[str]) -> Predictions:
+        """Return the verdicts of several detectors on different images as one table.
+
+        Args:
+            parts: by the names of the detectors, which become the column `detector`.
+            paths: of the images in the wanted order; others come last.
+        """
+        tables = [
+            part._table.with_column("detector", Column.texts([name] * len(part)))
+            for name, part in parts.items()
+        ]
+        table = Table.concatenated(tables)
+        place = {from_os(path): number for number, path in enumerate(paths)}
+        places = [place.get(path, len(place)) for path in table["path"].to_pylist()]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        pages = [page for part in parts.values() for page in part.pages]
+        unwritten = {path: why for part in parts.values() for path, why in part.unwritten.items()}
+        return cls(table.take(order), pages, unwritten)
+
     def __len__(self) -> int:
         return self._table.num_rows
 

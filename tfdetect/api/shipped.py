@@ -4,6 +4,7 @@ import glob
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,6 +71,63 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     return first, rest
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A detector that comes with tfdetect, and the images that it suits.
+
+    Attributes:
+        run: its folder.
+        reason: why it suits them.
+        images: paths, folders and patterns.
+    """
+
+    run: Path
+    reason: str
+    images: list[str]
+
+
+def shipped_detectors(images: Sequence[str], masks: bool = False) -> list[Choice]:
+    """Return the detectors for given images: one for photographs, one for small images, or both.
+
+    Args:
+        images, masks: see `shipped_detector`, which chooses one for images at addresses.
+
+    Raises:
+        UserError: an input does not exist, or this installation has no such run.
+    """
+    from tfdetect.data.image_files import find_images
+
+    run, reason = shipped_detector(images, masks)
+    one = [Choice(run, reason, list(images))]
+    if masks or any(addresses.address_of(user_path(image)) for image in images):
+        return one
+    found = find_images(list(images))
+    sides = {path: _shorter_side(path) for path in found.paths}
+    known = [side for side in sides.values() if side is not None]
+    if not known or min(known) >= SMALL_SIDE or max(known) < SMALL_SIDE:
+        return one
+    small = [path for path, side in sides.items() if side is not None and side < SMALL_SIDE]
+    others = [path for path in sides if path not in set(small)]
+    return [
+        Choice(_folder(PHOTO_DETECTOR), f"for {_count(others)}", [*others, *found.unreadable]),
+        Choice(_folder(SMALL_IMAGES), f"for {_count(small)} of less than {SMALL_SIDE} pixels",
+               small),
+    ]  # fmt: skip
+
+
+def _count(images: Sequence[str]) -> str:
+    return f"{len(images):,} image{'' if len(images) == 1 else 's'}"
+
+
+def _shorter_side(path: str | Path) -> int | None:
+    """Return the shorter side of an image in pixels; None if it cannot be read."""
+    from tfdetect.imaging.formats import ImageError, size_of
+
+    with suppress(ImageError, OSError):  # the prediction says what is wrong with it
+        return min(size_of(path))
+    return None
+
+
 def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, str]:
     """Return the run that comes with tfdetect for given images, and why it is that one.
 
@@ -97,16 +155,12 @@ def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, 
 def _shorter_sides(images: Sequence[str]) -> list[int]:
     """Return the shorter sides of the first images that can be read, in pixels."""
     from tfdetect.data.image_files import find_images
-    from tfdetect.imaging.formats import ImageError, size_of
 
-    sides = []
-    paths = find_images(list(images)).paths[:_LOOKED_AT]
+    paths, sides = find_images(list(images)).paths[:_LOOKED_AT], list[int | None]()
     with tempfile.TemporaryDirectory() as folder:
         for files, _ in storage.in_turns(paths, Path(folder, "fetched")):
-            for file in files:
-                with suppress(ImageError):  # the prediction says what is wrong with it
-                    sides.append(min(size_of(file)))
-    return sides
+            sides += map(_shorter_side, files)
+    return [side for side in sides if side is not None]
 
 
 def served_runs(named: Sequence[Path] = ()) -> list[Path]:

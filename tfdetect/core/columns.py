@@ -84,6 +84,13 @@ class Column:
         kind = pa.string() if self.values.dtype == object else None
         return pa.array(np.ascontiguousarray(self.values), kind, mask=self.missing)
 
+    def nothing(self, count: int) -> "Column":
+        """Return a column of the same kind whose `count` values are all missing."""
+        values = np.zeros((count, *self.values.shape[1:]), self.values.dtype)
+        if values.dtype == object:
+            values[:] = None
+        return Column(values, np.ones(count, bool))
+
     def take(self, rows: np.ndarray) -> "Column":
         """Return the values of some rows, int64 [k]."""
         return Column(self.values[rows], None if self.missing is None else self.missing[rows])
@@ -125,10 +132,17 @@ class Table:
 
     @classmethod
     def concatenated(cls, tables: Sequence["Table"]) -> "Table":
-        """Return the rows of several tables with the same columns, one after the other."""
+        """Return the rows of several tables, one after the other.
+
+        A column that a table lacks has no values in its rows.
+        """
         columns = {}
-        for name in tables[0].column_names:
-            parts = [table[name] for table in tables]
+        for name in dict.fromkeys(name for table in tables for name in table.column_names):
+            like = next(t[name] for t in tables if name in t.column_names)
+            parts = [
+                table[name] if name in table.column_names else like.nothing(table.num_rows)
+                for table in tables
+            ]
             missing = [
                 np.zeros(len(part.values), bool) if part.missing is None else part.missing
                 for part in parts

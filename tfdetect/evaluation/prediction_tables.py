@@ -132,13 +132,14 @@ def write_parquet(table: "pa.Table", path: Path) -> None:
 
 def terminal(table: Table) -> str:
     """Return predictions as a table for the terminal."""
-    classes = [c for c in table.column_names if c.startswith("probability_")]
-    authentic = classes[0].removeprefix("probability_") if classes else ""
-    classes = classes if len(classes) > 2 else []  # for two classes P(fake) is enough
+    probabilities = [c for c in table.column_names if c.startswith("probability_")]
+    several = "detector" in table.column_names
+    # For two classes P(fake) is enough, and detectors have other classes.
+    classes = probabilities if len(probabilities) > 2 and not several else []
     masks = [c for c in ("altered", "copied") if f"{c}_fraction" in table.column_names]
     domain = table["in_domain"].null_count < table.num_rows
     copies = True in table["duplicate_of_train"].to_pylist()
-    columns = 2 + len(classes) + len(masks) + domain + copies
+    columns = 2 + len(classes) + len(masks) + domain + copies + several
     rows = []
     for row in table.to_pylist():
         if row["error"] is not None:
@@ -149,16 +150,18 @@ def terminal(table: Table) -> str:
         numbers += [None if f is None else f"{f:.1%}" for f in fractions]
         verdict = row["verdict"]
         if row["inconclusive"]:
-            side = verdict == authentic
+            first = next((c for c in probabilities if row[c] is not None), "")
+            side = verdict == first.removeprefix("probability_")
             verdict = f"inconclusive ({verdict}?)" if leans(row["p_fake"], side) else "inconclusive"
         notes = [_likeness(row)] if domain else []
         notes += ["yes" if row["duplicate_of_train"] else None] if copies else []
+        notes += [row["detector"]] if several else []
         rows.append([row["path"], verdict, *numbers, *notes, None])
     headers = ["file", "verdict", "P(fake)"]
     headers += [f"P({name.removeprefix('probability_')})" for name in classes]
     headers += masks
     headers += (["like training images"] if domain else []) + (["known image"] if copies else [])
-    headers += ["error"]
+    headers += (["detector"] if several else []) + ["error"]
     if all(row[-1] is None for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]
     return console.format_table(rows, headers)

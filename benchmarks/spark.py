@@ -1,17 +1,26 @@
-"""A local Spark cluster against plain `predict`: throughput, memory of the driver, start-up.
+"""A local Spark cluster against plain `predict` or `audit`: throughput, memory, start-up.
 
     python benchmarks/spark.py --data path/to/cifake/test --images 20000
     python benchmarks/spark.py --data path/to/cifake/test --images 1000000 --driver
     python benchmarks/spark.py --data path/to/cifake/test --images 1000000 --work WORK
+    python benchmarks/spark.py --audit --data path/to/cifake/train --images 1000000 --work WORK
 
-With --work an interrupted command goes on where it was: plain `predict` after its last 100,000
-images, the job on the cluster after its last part.
-The images are links to those of --data, repeated. The cluster is a standalone master and two
-workers of one core each, as processes of this machine. Both ways use the same detector with ONNX
-Runtime.
+The cluster is a standalone master and two workers of one core each, as processes of this machine.
+Each round runs both ways one after the other, the next one in the other order. The ratios are
+those of all rounds together; Spark's own start, measured with the smallest job, is subtracted.
+
+`predict` gets links to the images of --data, repeated; both ways use the same detector with ONNX
+Runtime. `audit` needs files of its own: the images of --data, flipped, rotated and shifted where
+there are too few of them, encoded as JPEG (4 kB of disk each), so that none is a copy of another.
+Every audit begins with empty caches. Its results are equal if traits.parquet, duplicates.csv and
+audit.json are.
+
 Processor time is that of all processes that take part, the cluster's included; other programs on
 the machine hardly change it. With --driver the machines read no image but return empty rows: what
 is measured is the driver, whose work depends on the number of images alone.
+
+With --work an interrupted command goes on where it was: plain `predict` after its last 100,000
+images, a job on the cluster after its last part.
 """
 
 import argparse
@@ -32,10 +41,12 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
-LINKS = 10_000  # in a folder
+FILES = 10_000  # in a folder
+PARTS = "**/parts/[0-9]*.parquet"  # below the folder of parts of a command
 CHUNK = 100_000  # images that plain `predict` is given at once
 # The smallest job that Spark can do here: what it takes is Spark's own.
 BARE = """
@@ -79,18 +90,33 @@ class Measured:
     first_part: float | None
 
 
-def links(data: Path, work: Path, count: int) -> int:
-    """Fill the folder images with links to the images below another folder; return their number."""
-    folder = work / "images"
+def make_images(data: Path, folder: Path, count: int, copies: bool) -> int:
+    """Fill a folder with links to the images below another one, or with files; return the number.
+
+    Files are in folders of the names of those that the images are in: their classes.
+    """
     shutil.rmtree(folder, ignore_errors=True)  # of an interruption
     images = sorted(p for p in data.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for number in range(count):
-        if number % LINKS == 0:
-            below = folder / f"{number // LINKS:04d}"
-            below.mkdir(parents=True)
-        image = images[number % len(images)]
-        os.symlink(image, below / f"{number:07d}{image.suffix}")
+        image = images[
+            number * len(images) // count if count < len(images) else number % len(images)
+        ]
+        below = folder / (image.parent.name if copies else "") / f"{number // FILES:04d}"
+        below.mkdir(parents=True, exist_ok=True)
+        if copies:
+            save_variant(image, number // len(images), below / f"{number:07d}.jpg")
+        else:
+            os.symlink(image, below / f"{number:07d}{image.suffix}")
     return count
+
+
+def save_variant(image: Path, variant: int, path: Path) -> None:
+    """Save an image as JPEG; of the variants, 0 is as it is, the others are turned or shifted."""
+    with Image.open(image) as opened:
+        pixels = opened.convert("RGB")
+    if variant % 8:
+        pixels = pixels.transpose(Image.Transpose(variant % 8 - 1))
+    ImageChops.offset(pixels, 5 * (variant // 8)).save(path, quality=75)
 
 
 @contextmanager
@@ -156,7 +182,7 @@ class Watch:
         if self._before is None:
             self._before = dict(self._used)
         self.memory.append((time.monotonic() - self.begin, resident))
-        if self.first_part is None and any(self._parts.glob("[0-9]*.parquet")):
+        if self.first_part is None and any(self._parts.glob(PARTS)):
             self.first_part = time.monotonic() - self.begin
 
     def end(self) -> Measured:
@@ -178,27 +204,33 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def measure(
-    command: list, others: list[subprocess.Popen] = (), parts: Path = Path("nowhere")
-) -> Measured:
-    """Run a command and return what it took."""
+    command: list, others: list[subprocess.Popen] = (), parts: Path = Path("nowhere"),
+    cache: Path | None = None, codes: tuple[int, ...] = (0,),
+) -> Measured:  # fmt: skip
+    """Run a command, with a cache that is empty if one is given, and return what it took."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}"}
+    if cache is not None:
+        shutil.rmtree(cache, ignore_errors=True)
+        environment["TFDETECT_CACHE"] = str(cache)
     process = subprocess.Popen([sys.executable, *map(str, command)], env=environment,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
     watch = Watch(process, list(others), parts)
     error = process.communicate()[1]
-    if process.returncode:
+    if process.returncode not in codes:
         raise SystemExit(error.decode())
     return watch.end()
 
 
 def largest_difference(ones: list[Path], other: Path) -> float:
-    """Return the largest difference of a number in two tables; their other columns are equal."""
+    """Return the largest difference of a number in two tables; all else in them is equal."""
     one, other = pa.concat_tables(map(pq.read_table, ones)), pq.read_table(other)
+    assert one.schema.equals(other.schema)
     largest = 0.0
     for name in one.column_names:
         if pa.types.is_floating(one[name].type):
-            pairs = (t[name].to_numpy(zero_copy_only=False) for t in (one, other))
-            largest = max(largest, float(np.nanmax(np.abs(np.subtract(*pairs)))))
+            pair = [t[name].to_numpy(zero_copy_only=False) for t in (one, other)]
+            assert np.array_equal(*map(np.isnan, pair)), name
+            largest = max(largest, float(np.nanmax(np.abs(np.subtract(*pair)), initial=0)))
         else:
             assert one[name].equals(other[name]), name
     return largest
@@ -213,38 +245,85 @@ def kept(file: Path, function) -> dict:
     return json.loads(file.read_text())
 
 
-def measure_plain(args: argparse.Namespace, folder: Path, predict: list) -> dict:
-    """Measure plain `predict`, `CHUNK` images at a time; a chunk is not measured twice."""
-    chunks = sorted((folder / "images").iterdir())
-    total = {"seconds": 0.0, "processor": 0.0}
-    for number, start in enumerate(range(0, len(chunks), CHUNK // LINKS)):
+class Predict:
+    """Both ways to score the images in a folder."""
 
-        def chunk(start=start, number=number) -> dict:
-            images = chunks[start : start + CHUNK // LINKS]
-            output = folder / f"plain-{number:03d}.parquet"
-            done = measure([*predict, *images, "--quiet", "--output", output])
-            return {"seconds": done.seconds, "processor": done.processor}
+    def __init__(self, folder: Path, run: Path, driver: bool):
+        self._folder, self._driver = folder, driver
+        self._command = ["-m", "tfdetect.predict", run]
 
-        found = kept(folder / f"plain-{number:03d}.json", chunk)
-        total = {name: total[name] + found[name] for name in total}
-    return total
+    def plain(self, number: int) -> dict:
+        """Measure plain `predict`, `CHUNK` images at a time; a chunk is not measured twice."""
+        folders = sorted(p for p in self._folder.glob("images/**/[0-9]*") if p.is_dir())
+        total = {"seconds": 0.0, "processor": 0.0}
+        for start in range(0, len(folders), CHUNK // FILES):
+            name = self._folder / f"plain-{number}-{start:03d}.parquet"
+
+            def chunk(start=start, name=name) -> dict:
+                images = folders[start : start + CHUNK // FILES]
+                done = measure([*self._command, *images, "--quiet", "--output", name])
+                return {"seconds": done.seconds, "processor": done.processor}
+
+            found = kept(name.with_suffix(".json"), chunk)
+            total = {key: total[key] + found[key] for key in total}
+        return total
+
+    def spark(self, number: int, master: str, running: list[subprocess.Popen]) -> dict:
+        """Measure `predict --spark`. After an interruption it goes on: `rest` is what was left."""
+        output = self._folder / f"spark-{number}.parquet"
+        parts = output.with_name(f"{output.name}.parts")
+        before = sum(pq.read_metadata(part).num_rows for part in parts.glob(PARTS))
+        command = ["-c", DRIVER, *self._command[2:]] if self._driver else self._command
+        images = self._folder / "images"
+        command = [*command, images, "--quiet", "--output", output, "--spark", master]
+        return {"before": before, **vars(measure(command, running, parts))}
+
+    def difference(self, number: int) -> float:
+        """Return the largest difference of a number in both tables, whose rows are the same."""
+        plain = sorted(self._folder.glob(f"plain-{number}-*.parquet"))
+        return largest_difference(plain, self._folder / f"spark-{number}.parquet")
 
 
-def measure_spark(args: argparse.Namespace, folder: Path, predict: list) -> dict:
-    """Measure `predict --spark`. After an interruption it goes on: `images` are those of now."""
-    output, parts = folder / "spark.parquet", folder / "spark.parquet.parts" / "parts"
-    before = sum(pq.read_metadata(part).num_rows for part in parts.glob("[0-9]*.parquet"))
-    command = [*predict, folder / "images", "--quiet", "--output", output]
-    command = ["-c", DRIVER, *command[2:]] if args.driver else command
+class Audit:
+    """Both ways to audit the images in a folder."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._command = ["-m", "tfdetect.audit", "--dataset", folder / "images", "--quiet"]
+
+    def plain(self, number: int) -> dict:
+        return self._measure("plain", number)
+
+    def spark(self, number: int, master: str, running: list[subprocess.Popen]) -> dict:
+        return {"before": 0, **self._measure("spark", number, running, "--spark", master)}
+
+    def _measure(self, way: str, number: int, running: list = (), *arguments: str) -> dict:
+        output = self._folder / f"{way}-{number}"
+        parts = output.with_name(f"{output.name}.parts")
+        for old in (output, parts):  # of an interruption
+            shutil.rmtree(old, ignore_errors=True)
+        command = [*self._command, "--output", output, *arguments]
+        # 1: the dataset is unreliable
+        found = vars(measure(command, running, parts, self._folder / "cache", codes=(0, 1)))
+        assert (output / "audit.json").is_file()
+        return found
+
+    def difference(self, number: int) -> float:
+        """Return the largest difference of a trait; all else in the results is equal."""
+        plain, spark = (self._folder / f"{way}-{number}" for way in ("plain", "spark"))
+        for name in ("duplicates.csv", "audit.json"):
+            assert (plain / name).read_bytes() == (spark / name).read_bytes(), name
+        return largest_difference([plain / "traits.parquet"], spark / "traits.parquet")
+
+
+def on_cluster(folder: Path, ways: Predict | Audit, number: int) -> dict:
+    """Measure a round of a way on a cluster of its own, and Spark's own start there."""
+    (folder / "cluster.log").unlink(missing_ok=True)
     with cluster(folder) as (master, running):
         bare = measure(["-c", BARE, master], running)
-        spark = measure([*command, "--spark", master], running, parts)
-    half = [size for seconds, size in spark.memory if seconds > spark.seconds / 2]
-    return {
-        "images": args.images - before, "seconds": spark.seconds, "processor": spark.processor,
-        "bare_seconds": bare.seconds, "bare_processor": bare.processor,
-        "first_part": spark.first_part, "driver": spark.driver, "driver_half": max(half),
-    }  # fmt: skip
+        found = ways.spark(number, master, running)
+    half = max(size for seconds, size in found["memory"] if seconds > found["seconds"] / 2)
+    return {**found, "half": half, "bare_seconds": bare.seconds, "bare_processor": bare.processor}
 
 
 def main() -> None:
@@ -253,50 +332,76 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of images")
     parser.add_argument("--images", type=int, default=1_000_000, help="number of images")
+    parser.add_argument("--audit", action="store_true", help="audit them, instead of scoring them")
+    parser.add_argument("--copies", action="store_true", help="score files as of --audit, no links")
+    parser.add_argument("--rounds", type=int, default=1, help="times that each way is measured")
     parser.add_argument("--run", type=Path, default=ROOT / "saved_models" / "cifake_small_resnet")
-    parser.add_argument("--driver", action="store_true", help="measure the driver alone")
-    parser.add_argument("--work", type=Path, help="folder that keeps links, tables and what was "
+    parser.add_argument("--driver", action="store_true", help="measure the driver of predict alone")
+    parser.add_argument("--work", type=Path, help="folder that keeps images, results and what was "
                         "measured, so that an interrupted command goes on")  # fmt: skip
     args = parser.parse_args()
+    os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'benchmarks'}"
     with tempfile.TemporaryDirectory() as temporary:
-        folder = args.work or Path(temporary)
+        folder = (args.work or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "cluster.log").unlink(missing_ok=True)
-        kept(folder / "links.json", lambda: links(args.data.resolve(), folder, args.images))
-        predict = ["-m", "tfdetect.predict", args.run]
-        row: dict[str, object] = {"images": args.images}
-        os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'benchmarks'}"
-        spark = kept(folder / "spark.json", lambda: measure_spark(args, folder, predict))
-        row |= {
-            "spark_images": spark["images"],
-            "spark_seconds": round(spark["seconds"], 1),
-            "spark_processor_seconds": round(spark["processor"], 1),
-            "bare_spark_seconds": round(spark["bare_seconds"], 1),
-            "bare_spark_processor_seconds": round(spark["bare_processor"], 1),
-            "first_part_after_seconds": round(spark["first_part"], 1),
-            "driver_peak_mib": spark["driver"] // MIB,
-            "driver_peak_of_second_half_mib": spark["driver_half"] // MIB,
-        }
-        if not args.driver:
-            plain = measure_plain(args, folder, predict)
-            # Of an interrupted job the rest was measured.
-            share = spark["images"] / args.images
-            seconds, processor = plain["seconds"] * share, plain["processor"] * share
-            row |= {
-                "plain_seconds": round(plain["seconds"], 1),
-                "plain_processor_seconds": round(plain["processor"], 1),
-                "throughput_ratio": round(seconds / spark["seconds"], 3),
-                "throughput_ratio_without_sparks_start": round(
-                    seconds / (spark["seconds"] - spark["bare_seconds"]), 3
-                ),
-                "processor_ratio_without_sparks_own": round(
-                    processor / (spark["processor"] - spark["bare_processor"]), 3
-                ),
-                "largest_difference": largest_difference(
-                    sorted(folder.glob("plain-*.parquet")), folder / "spark.parquet"
-                ),
-            }
-    print(json.dumps(row, indent=2))
+        data, copies = args.data.resolve(), args.copies or args.audit
+        kept(
+            folder / "images.json",
+            lambda: make_images(data, folder / "images", args.images, copies),
+        )
+        ways = Audit(folder) if args.audit else Predict(folder, args.run, args.driver)
+        spark, plain = [], []
+        for number in range(args.rounds):
+            both = [
+                (spark, "spark", lambda number=number: on_cluster(folder, ways, number)),
+                (plain, "plain", lambda number=number: ways.plain(number)),
+            ]
+            for found, name, measured in both if number % 2 == 0 else both[::-1]:
+                if not args.driver or name == "spark":
+                    found.append(kept(folder / f"{name}-{number}-measured.json", measured))
+        print(json.dumps(summary(args, spark, plain, ways), indent=2))
+
+
+def summary(
+    args: argparse.Namespace, spark: list[dict], plain: list[dict], ways: Predict | Audit
+) -> dict:
+    """Return what is printed of all rounds."""
+
+    def total(key: str, rounds: list[dict] = spark) -> float:
+        return round(sum(each[key] for each in rounds), 1)
+
+    row = {
+        "images": args.images, "rounds": args.rounds,
+        "spark_seconds": total("seconds"), "spark_processor_seconds": total("processor"),
+        "bare_spark_seconds": total("bare_seconds"),
+        "bare_spark_processor_seconds": total("bare_processor"),
+        "first_part_after_seconds": [round(each["first_part"], 1) for each in spark],
+        "driver_peak_mib": max(each["driver"] for each in spark) // MIB,
+        "driver_peak_of_second_half_mib": max(each["half"] for each in spark) // MIB,
+    }  # fmt: skip
+    if not plain:
+        return row
+    # Of an interrupted job the rest was measured.
+    done = 1 - total("before") / (args.images * args.rounds)
+    seconds, processor = done * total("seconds", plain), done * total("processor", plain)
+    of_round = [
+        round(one["seconds"] / (other["seconds"] - other["bare_seconds"]), 3)
+        for one, other in zip(plain, spark, strict=True)
+    ]
+    return row | {
+        "plain_seconds": total("seconds", plain),
+        "plain_processor_seconds": total("processor", plain),
+        "plain_peak_mib": max(each.get("driver", 0) for each in plain) // MIB,
+        "throughput_ratio": round(seconds / row["spark_seconds"], 3),
+        "throughput_ratio_without_sparks_start": round(
+            seconds / (row["spark_seconds"] - row["bare_spark_seconds"]), 3
+        ),
+        "of_each_round": of_round,
+        "processor_ratio_without_sparks_own": round(
+            processor / (row["spark_processor_seconds"] - row["bare_spark_processor_seconds"]), 3
+        ),
+        "largest_difference": max(ways.difference(number) for number in range(args.rounds)),
+    }
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from commands import call
 from conftest import SMALL, fit_small
+from test_masks import LOCALIZER, write_forged
 
 from tfdetect.core import cluster as cluster_of
 from tfdetect.core.cluster import Cluster, parse_cluster
@@ -29,6 +30,7 @@ from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.training_stream import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.imaging.draws import Part, drawing_for
+from tfdetect.training import workers
 from tfdetect.training.workers import Workers
 
 TESTS = Path(__file__).parent
@@ -397,6 +399,7 @@ OTHER_SETTINGS = {
     "mixed": ["data.augment=[{name: flip}, {name: mixup}]"],
     "staged": ["training.stages=[{epochs: 1, freeze: {fraction: 1}}, {epochs: 1}]"],
     "cached": ["model.freeze={fraction: 1}", "training.cache_features=1", "data.augment=[]"],
+    "masks": LOCALIZER,
 }
 
 
@@ -404,11 +407,10 @@ OTHER_SETTINGS = {
 @pytest.mark.parametrize("name", OTHER_SETTINGS)
 def test_several_workers_train_the_weights_of_one(name, folder_dataset, tmp_path):
     overrides = OTHER_SETTINGS[name]
-    one = Training(folder_dataset, tmp_path / "one", 1, *overrides).weights()
+    root = write_forged(tmp_path / "forged") if name == "masks" else folder_dataset
+    one = Training(root, tmp_path / "one", 1, *overrides).weights()
     for count in (2, 4):
-        assert_close(
-            one, Training(folder_dataset, tmp_path / str(count), count, *overrides).weights()
-        )
+        assert_close(one, Training(root, tmp_path / str(count), count, *overrides).weights())
 
 
 def wait_for_step(process, number):
@@ -488,6 +490,12 @@ def test_a_model_is_built_without_reading_a_batch():
     prepare_model(model)
     model._maybe_symbolic_build(iterator=Unread())
     assert model.input_shape == (4, 3) and model._compile_metrics.built and model.optimizer.built
+
+
+def test_a_keras_without_what_is_replaced_is_refused(monkeypatch):
+    monkeypatch.setattr(workers, "_reduce_per_replica", None)
+    with pytest.raises(UserError, match=r"Install keras 3\.15"):
+        Workers(Cluster(addresses(2), 0))
 
 
 @pytest.mark.slow

@@ -21,12 +21,14 @@ import pyarrow.parquet as pq
 import pytest
 from commands import call
 from conftest import SMALL, write_dataset, write_images
+from PIL import Image
 from spark_tasks import Names
 
 import tfdetect
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
+from tfdetect.data import parallel
 from tfdetect.evaluation import prediction_tables
 from tfdetect.spark import dataset_jobs, executor, job, partitions
 
@@ -286,6 +288,29 @@ def test_forgeries_of_a_cluster_are_those_of_one_machine(tmp_path, capsys, here)
     assert not other.with_name("set.parts").exists()
 
 
+def test_an_audit_on_a_cluster_is_that_of_one_machine(tmp_path, monkeypatch, capsys, here):
+    root = write_dataset(tmp_path / "pictures", side=32)
+    (root / "train" / "real" / "junk.png").write_text("no image")
+    for number, path in enumerate(sorted((root / "train" / "real").glob("0*"))[:6]):
+        with Image.open(path) as image:  # near duplicates
+            image.save(root / "test" / "real" / f"copy{number}.jpg", quality=90)
+    jobs = []
+    for output, more in (("plain", ()), ("spark", here)):
+        monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path / f"cache of {output}"))
+        arguments = ["--dataset", root, "--output", tmp_path / output, *more]
+        assert call("audit", arguments, capsys)[0] in (0, 1)
+        monkeypatch.setattr(parallel, "_MIN_FILES", 1)  # below, the command itself reads them
+        run = dataset_jobs.run_job
+        monkeypatch.setattr(dataset_jobs, "run_job",
+                            lambda *a, run=run: (jobs.append(a[4]), run(*a)))  # fmt: skip
+    assert jobs == ["inspecting files", "reading image traits", "comparing similar images"]
+    plain, other = (tmp_path / name for name in ("plain", "spark"))
+    for name in ("audit.json", "duplicates.csv", "traits.parquet"):
+        assert (plain / name).read_bytes() == (other / name).read_bytes(), name
+    assert "near" in (plain / "duplicates.csv").read_text()
+    assert not other.with_name("spark.parts").exists()
+
+
 @pytest.mark.slow
 def test_a_matrix_trained_on_a_cluster_is_that_of_one_machine(tmp_path, capsys, here):
     for generator in "ab":
@@ -391,8 +416,6 @@ def standalone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def many_images(tmp_path_factory):
     """2,000 images, one of them of 100 megapixels, one deadly, and their table by one machine."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("many")
     for fake in (0, 1):
         write_images(folder / "images" / str(fake), 1000, fake, side=32, seed=fake)

@@ -92,7 +92,7 @@ def audit_dataset(spec: DatasetSpec, roots: dict[str, Path], progress: bool = Tr
     generators = shortcuts.generator_shortcuts(traits)
     exact = exact_duplicates(traits, "pixels", len(names))
     same_bytes = exact_duplicates(traits, "hash", len(names))
-    near = near_duplicates(catalog, traits, len(names))
+    near = near_duplicates(catalog, traits, len(names), progress)
     ranked = _most_severe_first([
         *findings.shortcut_findings(found, names),
         *findings.generator_findings(generators),

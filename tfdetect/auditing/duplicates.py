@@ -1,7 +1,9 @@
 """Finds duplicate images of a dataset: by bytes, by decoded pixels, and near duplicates."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +11,8 @@ import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tfdetect.core.text import to_os
 from tfdetect.data.catalog import Catalog
+from tfdetect.data.parallel import read_all
 from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.pillow import read_rgb
 
@@ -18,7 +20,8 @@ MAX_HASH_DISTANCE = 6  # differing bits of 64 of perceptual hashes; below 8, see
 MIN_CORRELATION = 0.9  # of the pixels of near duplicates at 32x32
 MAX_PAIRS = 50_000  # candidates whose pixels are compared
 _SIDE = 32
-_CHUNK_PAIRS = 4_000_000  # pairs of hashes that are compared at once
+_THUMBNAILS = 4_096  # that a process keeps, 12 kB each: an image may be in many pairs
+_CHUNK_PAIRS = 1_000_000  # pairs of hashes that are compared at once
 _MIN_CONTRAST = 4.0  # below it a perceptual hash is noise
 
 
@@ -65,7 +68,9 @@ def exact_duplicates(table: pa.Table, column: str, classes: int) -> Duplicates:
     return _summarize(table, rows, codes[rows], classes)
 
 
-def near_duplicates(catalog: Catalog, table: pa.Table, classes: int) -> Duplicates:
+def near_duplicates(
+    catalog: Catalog, table: pa.Table, classes: int, progress: bool = True
+) -> Duplicates:
     """Return images that look alike but differ in pixels.
 
     Candidates come from perceptual hashes; their pixels decide.
@@ -73,13 +78,14 @@ def near_duplicates(catalog: Catalog, table: pa.Table, classes: int) -> Duplicat
     Args:
         table: the traits of the catalog's files.
         classes: number of classes.
+        progress: whether to show progress.
     """
     first, second = candidate_pairs(table)
     complete = len(first) <= MAX_PAIRS
     if not complete:
         chosen = np.random.default_rng(0).choice(len(first), MAX_PAIRS, replace=False)
         first, second = first[np.sort(chosen)], second[np.sort(chosen)]
-    similar = _pixels_correlate(catalog.paths(table), catalog.max_pixels, first, second)
+    similar = _pixels_correlate(catalog, table, first, second, progress)
     first, second = first[similar], second[similar]
     size = table.num_rows
     graph = coo_array((np.ones(len(first), bool), (first, second)), (size, size))
@@ -147,24 +153,31 @@ def _hash_neighbors(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def _pixels_correlate(
-    paths: pa.ChunkedArray, max_pixels: int, first: np.ndarray, second: np.ndarray
+    catalog: Catalog, table: pa.Table, first: np.ndarray, second: np.ndarray, progress: bool
 ) -> np.ndarray:
     """Return whether the thumbnails of each pair of rows correlate, bool [pairs]."""
-    needed, positions = np.unique(np.concatenate([first, second]), return_inverse=True)
-    names = paths.take(pa.array(needed)).to_pylist()
-    thumbnails = np.stack(
-        [_normalized_thumbnail(to_os(name), max_pixels) for name in names]
-        or [np.zeros(3 * _SIDE**2, np.float32)]
-    )
-    one, other = positions[: len(first)], positions[len(first) :]
-    similar = np.zeros(len(first), bool)
-    for start in range(0, len(first), 10_000):
-        part = slice(start, start + 10_000)
-        correlation = (thumbnails[one[part]] * thumbnails[other[part]]).sum(1)
-        similar[part] = correlation > MIN_CORRELATION
-    return similar
+    if not len(first):
+        return np.zeros(0, bool)
+    sides = (catalog.files(table.take(pa.array(rows))) for rows in (first, second))
+    schema = pa.schema([("similar", pa.bool_())])
+    read = partial(_correlate, max_pixels=catalog.max_pixels)
+    pairs = list(zip(*sides, strict=True))
+    found = read_all(read, pairs, schema, "comparing similar images", progress, _not_compared)
+    _normalized_thumbnail.cache_clear()  # files may change before the next audit
+    return found["similar"].to_numpy()
 
 
+def _correlate(pair: tuple[str, str], max_pixels: int) -> tuple[bool]:
+    """Return whether the thumbnails of two files correlate."""
+    one, other = (_normalized_thumbnail(path, max_pixels) for path in pair)
+    return (bool((one * other).sum() > MIN_CORRELATION),)
+
+
+def _not_compared(pair: tuple[str, str]) -> tuple[bool]:
+    return (False,)
+
+
+@functools.lru_cache(_THUMBNAILS)
 def _normalized_thumbnail(path: str, max_pixels: int) -> np.ndarray:
     """Return an image's 32x32 pixels, zero mean and unit norm; zeros if it cannot be read."""
     from PIL import Image
@@ -191,7 +204,7 @@ def _summarize(
     group = np.unique(group, return_inverse=True)[1]
     count = int(group.max()) + 1 if len(group) else 0
     labels = table["label"].to_numpy()[rows]
-    splits = table["split"].cast(pa.string()).to_numpy()[rows]
+    splits = table["split"].take(pa.array(rows)).cast(pa.string()).to_numpy()
     occurs_in = {
         name: np.bincount(group, splits == name, count) > 0
         for name in ("train", "validation", "test")

@@ -241,12 +241,13 @@ def group_findings(table: pa.Table) -> Iterator[Finding]:
 
 def balance_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Finding]:
     """Yield findings about small splits, rare classes and generators, and datasets of one class."""
-    labels, splits = table["label"].to_numpy(), table["split"].cast(pa.string()).to_numpy()
+    labels = table["label"].to_numpy()
+    splits = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy()
     for label, name in enumerate(classes):
         if not (labels == label).any():
             yield Finding(UNRELIABLE, "balance", f"Class {name} has no readable image.")
-    for split in SPLITS:
-        counts = np.bincount(labels[splits == split], minlength=len(classes))
+    for number, split in enumerate(SPLITS):
+        counts = np.bincount(labels[splits == number], minlength=len(classes))
         if few := few_images(split, int(counts[0]), int(counts[1:].sum())):
             yield Finding(CAUTION, "balance", f"Split {split} has {few}")
         if counts.sum() and counts.min() * 5 < counts.max():

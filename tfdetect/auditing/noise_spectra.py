@@ -38,8 +38,8 @@ def mean_noise_spectra(
     window = np.outer(*[np.hanning(side + 1)[:side]] * 2)
     found = {}
     for name, rows in _rows_by_generator(table, classes).items():
-        order = np.argsort(table["hash"].take(rows).to_numpy(zero_copy_only=False), kind="stable")
-        some = table.take(pa.array(np.asarray(rows)[order][:_MAX_IMAGES]))
+        order = pc.sort_indices(table["hash"].take(pa.array(rows))).to_numpy()
+        some = table.take(pa.array(rows[order[:_MAX_IMAGES]]))
         total, count = np.zeros((side, side)), 0
         for path in catalog.files(some):
             noise = _noise_residual(path, side, catalog.max_pixels)
@@ -53,16 +53,15 @@ def mean_noise_spectra(
 
 def _rows_by_generator(table: pa.Table, classes: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return the row numbers of each generator, or class without one; authentic images first."""
-    labels = table["label"].to_numpy()
-    generators = table["generator"].cast(pa.string()).to_pylist()
-    names = np.array([
-        classes[label] if not label or generator is None else generator
-        for label, generator in zip(labels, generators)
-    ])  # fmt: skip
-    kinds, counts = np.unique(names, return_counts=True)
-    ordered = [str(k) for k in kinds[np.argsort(-counts, kind="stable")] if k != classes[0]]
-    ordered = [classes[0], *ordered[: _MAX_GENERATORS - 1]]
-    return {kind: np.flatnonzero(names == kind) for kind in ordered if (names == kind).any()}
+    generators = table["generator"].cast(pa.string())
+    own = pc.or_(pc.equal(table["label"], 0), pc.is_null(generators))
+    named = pc.if_else(own, pa.array(classes).take(table["label"]), generators)
+    encoded = named.combine_chunks().dictionary_encode()
+    codes, kinds = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    counts = dict(zip(kinds, np.bincount(codes, minlength=len(kinds)).tolist()))
+    others = sorted((k for k in kinds if k != classes[0]), key=lambda k: (-counts[k], k))
+    ordered = [classes[0], *others[: _MAX_GENERATORS - 1]]
+    return {kind: np.flatnonzero(codes == kinds.index(kind)) for kind in ordered if kind in counts}
 
 
 def _noise_residual(path: str, side: int, max_pixels: int) -> np.ndarray | None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from tfdetect.core.caches import cache_dir
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.parallel import read_all, read_cache, write_cache
+from tfdetect.data.parallel import Paths, read_all, read_cache, write_cache
 from tfdetect.imaging.formats import MAX_PIXELS, read_bytes
 from tfdetect.imaging.jpeg_tables import jpeg_quality
 from tfdetect.imaging.pillow import opened, read_rgb
@@ -80,6 +80,11 @@ _PIXEL_SCHEMA = pa.schema([
     ("green", pa.float32()), ("blue", pa.float32()), ("contrast", pa.float32()),
     ("colorfulness", pa.float32()), *((name, pa.float32()) for name in _SPECTRUM),
 ])  # fmt: skip
+_NAME_SCHEMA = pa.schema([
+    ("extension", pa.string()), ("name_shape", pa.string()), ("name_number", pa.float64()),
+    ("name_length", pa.int32()), ("name_zeros", pa.bool_()),
+])  # fmt: skip
+_BATCH = 65_536  # paths that are held as Python texts at once
 _FILE_SCHEMA = pa.schema([*_HEADER_SCHEMA, *_PIXEL_SCHEMA])
 
 
@@ -105,18 +110,23 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
     missing = pc.invert(pc.is_in(table["hash"], known["hash"].combine_chunks()))
     todo = table.filter(missing)
     if todo.num_rows:
-        first = np.unique(todo["hash"].to_numpy(), return_index=True)[1]
+        codes = todo["hash"].combine_chunks().dictionary_encode().indices.to_numpy()
+        first = np.unique(codes, return_index=True)[1]
         todo = todo.take(pa.array(np.sort(first)))
-        paths = catalog.files(todo)
+        paths = Paths(catalog.paths(todo))
         read = partial(_read_file, max_pixels=catalog.max_pixels)
         found = read_all(read, paths, _FILE_SCHEMA, "reading image traits", progress, _unread)
-        found = pa.table([todo["hash"], *found.columns], ["hash", *_FILE_SCHEMA.names])
-        known = pa.concat_tables([known, found]).combine_chunks()
-        known = known.filter(pc.is_in(known["hash"], table["hash"].combine_chunks()))
+        found = pa.table([todo["hash"], *found.columns], schema)
+        if known.num_rows:
+            known = known.filter(pc.is_in(known["hash"], table["hash"].combine_chunks()))
+            found = pa.concat_tables([known, found]).combine_chunks()
+        known = found
         write_cache(cache, known)
     positions = pc.index_in(table["hash"], known["hash"].combine_chunks())
+    in_order = np.array_equal(positions.to_numpy(), np.arange(known.num_rows))
     for name in _FILE_SCHEMA.names:
-        table = table.append_column(name, known[name].take(positions))
+        column = known[name] if in_order else known[name].take(positions)
+        table = table.append_column(name, column)
     return add_derived_traits(table)
 
 
@@ -145,21 +155,31 @@ def add_derived_traits(table: pa.Table) -> pa.Table:
 
 def add_name_traits(table: pa.Table) -> pa.Table:
     """Add the traits of file names and the aspect ratio to a catalog's rows."""
-    paths = table["path"].to_pylist()
-    stems = [os.path.splitext(path.rpartition("/")[2])[0] for path in paths]
-    numbers = [re.search(r"\d+", stem) for stem in stems]
-    firsts = [n[0] if n else "" for n in numbers]
-    columns = {
-        "aspect": pc.divide(table["width"].cast(pa.float64()), table["height"]),
-        "extension": pa.array([os.path.splitext(path)[1] for path in paths], pa.string()),
-        "name_shape": pa.array([name_shape(stem) for stem in stems], pa.string()),
-        "name_number": pa.array([float(n[:15]) if n else None for n in firsts], pa.float64()),
-        "name_length": pa.array(list(map(len, stems)), pa.int32()),
-        "name_zeros": pa.array([len(n) > 1 and n[0] == "0" for n in firsts], pa.bool_()),
-    }
+    names: list[pa.RecordBatch] = []
+    for start in range(0, table.num_rows, _BATCH):
+        names.append(_name_traits(table["path"].slice(start, _BATCH).to_pylist()))
+    columns = {"aspect": pc.divide(table["width"].cast(pa.float64()), table["height"])}
+    of_names = pa.Table.from_batches(names, _NAME_SCHEMA)
+    columns |= zip(of_names.column_names, of_names.columns)
     for name, column in columns.items():
         table = table.append_column(name, column)
     return table
+
+
+def _name_traits(paths: list[str]) -> pa.RecordBatch:
+    """Return the traits of file names."""
+    stems = [os.path.splitext(path.rpartition("/")[2])[0] for path in paths]
+    numbers = [re.search(r"\d+", stem) for stem in stems]
+    firsts = [n[0] if n else "" for n in numbers]
+    columns = [
+        [os.path.splitext(path)[1] for path in paths],
+        list(map(name_shape, stems)),
+        [float(n[:15]) if n else None for n in firsts],
+        list(map(len, stems)),
+        [len(n) > 1 and n[0] == "0" for n in firsts],
+    ]
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, _NAME_SCHEMA)],
+                           schema=_NAME_SCHEMA)  # fmt: skip
 
 
 def name_shape(stem: str) -> str:

@@ -31,6 +31,7 @@ _PREPARED_COLUMNS = (
     "format", "hash", "shard", "record",
 )  # fmt: skip
 LEFT_OUT = pa.schema([("path", pa.string()), ("reason", pa.string())])
+_BATCH = 65_536  # rows that are held as Python values at once
 SHARDS = "shards.jsonl"  # records, bytes and checksum of each shard of a prepared dataset
 
 
@@ -115,11 +116,10 @@ class Catalog:
         sizes = ["width", "height", "format"] if "shard" in self.table.column_names else []
         for column in ("path", "hash", "label", "split", *sizes):
             separator = ""
-            for batch in self.table[column].chunks:  # their number does not matter
-                if len(batch):
-                    text = separator + "\n".join(map(str, batch.to_pylist()))
-                    digest.update(text.encode())
-                    separator = "\n"
+            for start in range(0, self.table.num_rows, _BATCH):
+                batch = self.table[column].slice(start, _BATCH).to_pylist()
+                digest.update((separator + "\n".join(map(str, batch))).encode())
+                separator = "\n"
         return digest.hexdigest()[:16]
 
     def describe_images(self, split: str) -> dict[str, list]:

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from tfdetect.core.caches import cache_dir
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.core.text import from_os, to_os
-from tfdetect.data.parallel import ENDED, read_all, read_cache, write_cache
+from tfdetect.core.text import from_os
+from tfdetect.data.parallel import ENDED, Paths, read_all, read_cache, write_cache
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header
 from tfdetect.imaging.pillow import read_rgb
 
@@ -56,7 +56,7 @@ def inspect(spec: DatasetSpec, root: Path, files: pa.Table, progress: bool = Tru
     if todo.num_rows:
         new = read_all(
             partial(inspect_file, max_pixels=spec.max_pixels),
-            [f"{root}/{to_os(path)}" for path in todo["path"].to_pylist()],
+            Paths(pc.binary_join_element_wise(from_os(root), todo["path"], "/")),
             _SCHEMA, "inspecting files", progress,
             _ended,
         )  # fmt: skip

@@ -1,14 +1,14 @@
 """Reads many files in parallel processes into an Arrow table, and caches such tables."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from tfdetect.core import console
 from tfdetect.core.files import replacing
 from tfdetect.core.process_pool import end_pool, process_pool
+from tfdetect.core.text import to_os
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
@@ -23,6 +24,7 @@ Row = TypeVar("Row")
 # Why there is nothing known of a file whose reader ended.
 ENDED = "the process that read it ended: it may need too much memory"
 _MIN_FILES = 500  # fewer files are read in this process
+_BATCH = 65_536  # paths that are held as Python texts at once
 
 # Takes the arguments of `read_all` and returns what it does.
 Reader = Callable[..., pa.Table]
@@ -39,9 +41,35 @@ def reading_by(reader: Reader | None) -> Iterator[None]:
         _reader.reset(token)
 
 
+class Paths(Sequence[str]):
+    """Paths for functions that open files, held in Arrow: a million take little memory."""
+
+    def __init__(self, texts: pa.ChunkedArray):
+        """Take paths as `from_os` makes them, without null."""
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, int):
+            return to_os(self._texts[index].as_py())
+        return list(map(to_os, self._texts[index].to_pylist()))
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _BATCH):
+            yield from self[start : start + _BATCH]
+
+
 def read_all(
     read: Callable[[Item], tuple],
-    files: list[Item],
+    files: Sequence[Item],
     schema: pa.Schema,
     description: str,
     progress: bool,
@@ -61,7 +89,7 @@ def read_all(
     if len(files) >= _MIN_FILES and (reader := _reader.get()) is not None:
         return reader(read, files, schema, description, progress, failed)
     size = max(1, min(500, len(files) // 16 or 1))
-    tasks = [files[i : i + size] for i in range(0, len(files), size)]
+    tasks = [list(files[i : i + size]) for i in range(0, len(files), size)]
 
     def batches(results: Iterable[list[tuple]], bar: console.Progress) -> Iterator[pa.RecordBatch]:
         for rows in results:
@@ -79,7 +107,16 @@ def read_all(
         if len(files) < _MIN_FILES:
             return pa.Table.from_batches(batches(map(some, tasks), bar), schema)
         with Work(some, tasks, skipped) as work:
-            return pa.Table.from_batches(batches(work, bar), schema)
+            return combined(pa.Table.from_batches(batches(work, bar), schema))
+
+
+def combined(table: pa.Table) -> pa.Table:
+    """Return a table of one chunk; column by column, so that little is held twice."""
+    schema, columns = table.schema, []
+    for name in schema.names:
+        columns.append(table[name].combine_chunks())
+        table = table.drop_columns(name)
+    return pa.table(columns, schema)
 
 
 def _read_some(read: Callable[[Item], tuple], files: list[Item]) -> list[tuple]:

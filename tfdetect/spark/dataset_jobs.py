@@ -20,7 +20,7 @@ from tfdetect.core.provenance import command_line
 from tfdetect.core.run import Run
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.parallel import ENDED, reading_by
+from tfdetect.data.parallel import ENDED, combined, reading_by
 from tfdetect.spark.executor import Task
 from tfdetect.spark.job import alone, digest, file_stamps, open_job
 from tfdetect.spark.partitions import MAX_ITEMS
@@ -75,14 +75,14 @@ class DatasetJobs:
     def read_all(
         self,
         read: Callable[..., tuple],
-        files: list,
+        files: Sequence,
         schema: pa.Schema,
         description: str,
         progress: bool,
         failed: Callable[..., tuple],
     ) -> pa.Table:
         """Do what `data.parallel.read_all` does."""
-        stamps = file_stamps([file if isinstance(file, str) else file[0] for file in files])
+        stamps = file_stamps(file if isinstance(file, str) else file[0] for file in files)
         items, sizes = items_of(files), stamps[:, 0]
         for name, column in zip(("size", "mtime_ns"), stamps.T):
             items = items.append_column(name, pa.array(column))
@@ -103,7 +103,7 @@ class DatasetJobs:
 
         def predict(run: Run, catalog: Catalog, rows: pa.Table, own_validation: bool) -> pa.Table:
             parts = self.predicted_parts(run_path, batch_size, run, catalog, rows, own_validation)
-            return pa.concat_tables(table for _, table in parts).combine_chunks()
+            return combined(pa.concat_tables(table for _, table in parts))
 
         return predict
 
@@ -206,7 +206,7 @@ class DatasetJobs:
     def _run(self, *arguments: Any, **more: Any) -> pa.Table:
         """Return the rows of all items; see `_parts`."""
         parts = self._parts(*arguments, **more)
-        return pa.concat_tables(table for _, table in parts).combine_chunks()
+        return combined(pa.concat_tables(table for _, table in parts))
 
     def _parts(
         self,

@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -205,14 +205,19 @@ def _check_same(
     )
 
 
-def file_stamps(paths: Sequence[str]) -> np.ndarray:
+def file_stamps(paths: Iterable[str]) -> np.ndarray:
     """Return size in bytes and time of change in ns of files, int64 [n, 2]; 0 of those missing."""
-    stamps = np.zeros((len(paths), 2), np.int64)
-    for number, path in enumerate(paths):
-        with suppress(OSError):
-            status = os.stat(path)
-            stamps[number] = status.st_size, status.st_mtime_ns
-    return stamps
+    return np.fromiter((number for path in paths for number in _stamp(path)), np.int64).reshape(
+        -1, 2
+    )
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def digest(items: pa.Table) -> str:

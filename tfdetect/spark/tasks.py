@@ -5,7 +5,7 @@ import os
 import pickle
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -390,7 +390,7 @@ def without_rows(catalog: "Catalog") -> "Catalog":
     )  # fmt: skip
 
 
-def items_of(files: list) -> pa.Table:
+def items_of(files: Iterable) -> pa.Table:
     """Return the items of `ReadFiles`: of paths, or of tuples that begin with one."""
     return pa.table({"item": pa.array(map(json.dumps, files), pa.string())})
 

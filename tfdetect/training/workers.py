@@ -52,8 +52,10 @@ class Workers:
         """Meet the other workers. Must be called before TensorFlow's first operation.
 
         Raises:
-            UserError: they did not all come within `REGISTER_SECONDS`.
+            UserError: they did not all come within `REGISTER_SECONDS`, or Keras lacks what is
+                replaced here.
         """
+        _check_keras()
         meet(cluster, REGISTER_SECONDS)
         self.cluster = cluster
         os.environ["TF_CONFIG"] = cluster.tf_config()
@@ -211,12 +213,26 @@ def _symbolic_build(model: keras.Model, iterator: Any = None, data_batch: Any = 
         model._symbolic_build(data_batch=data_batch)
 
 
-_reduce_per_replica: Callable = keras_trainer.reduce_per_replica
+_reduce_per_replica: Callable | None = getattr(keras_trainer, "reduce_per_replica", None)
+
+
+def _check_keras() -> None:
+    """Check that Keras has the two functions that are replaced here: they are not its public API.
+
+    Raises:
+        UserError: it lacks one.
+    """
+    if _reduce_per_replica is None or not hasattr(keras.Model, "_maybe_symbolic_build"):
+        raise UserError(
+            "Training with several workers replaces two functions inside Keras, which Keras "
+            f"{keras.__version__} does not have any more. Install keras 3.15."
+        )
 
 
 def _reduce_over_workers(values: Any, strategy: Any, reduction: str) -> Any:
     """Average the replicas' metrics, which are scalars; Keras would average their elements."""
     if reduction == "concat" or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        assert _reduce_per_replica is not None  # `_check_keras`
         return _reduce_per_replica(values, strategy, reduction)
     return keras.tree.map_structure(lambda x: strategy.reduce("MEAN", x, axis=None), values)
 

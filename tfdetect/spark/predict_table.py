@@ -123,7 +123,8 @@ def _items(found: ImageFiles) -> tuple[pa.Table, np.ndarray]:
         tokens.append(entry and entry.token)
         if entry is not None:
             stamps[number, 0] = entry.size or 0
-    texts = pa.array((from_os(addresses.shown(path)) for path in found.paths), pa.string())
+    shown = addresses.shown if found.entries else str  # where there are no addresses
+    texts = pa.array((from_os(shown(path)) for path in found.paths), pa.string())
     columns = {"path": texts, "size": stamps[:, 0], "mtime_ns": stamps[:, 1]}
     if found.entries:
         columns["token"] = pa.array(tokens, pa.string())

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ def spark_session(cluster: SparkCluster, name: str) -> Iterator["SparkSession"]:
     Raises:
         UserError: pyspark or Java is missing, or the cluster does not answer.
     """
+    # Nothing here goes through pandas.
+    warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
     try:
         from pyspark import SparkConf, SparkContext
         from pyspark.sql import SparkSession

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ MIN_CORRELATION = 0.9  # of the pixels of near duplicates at 32x32
 MAX_PAIRS = 50_000  # candidates whose pixels are compared
 _SIDE = 32
 _THUMBNAILS = 4_096  # that a process keeps, 12 kB each: an image may be in many pairs
-_CHUNK_PAIRS = 1_000_000  # pairs of hashes that are compared at once
+_CHUNK_PAIRS = 250_000  # pairs of hashes that are compared at once
 _MIN_CONTRAST = 4.0  # below it a perceptual hash is noise
 
 
@@ -110,15 +111,14 @@ def candidate_pairs(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(hashes, kind="stable")
     rows, hashes = rows[order], hashes[order]
     same = np.flatnonzero(hashes[1:] == hashes[:-1])
-    pairs = [(rows[same], rows[same + 1])]
     starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
-    unique, rows = hashes[starts], rows[starts]
-    pairs += [(rows[first], rows[second]) for first, second in _hash_neighbors(unique)]
-    first, second = (np.concatenate(side) for side in zip(*pairs))
-    pixels = table["pixels"].combine_chunks().dictionary_encode().indices.to_numpy()
-    differ = pixels[first] != pixels[second]
-    pair = np.sort(np.stack([first[differ], second[differ]], 1), 1)
-    pair = np.unique(pair, axis=0)
+    unique, first_rows = hashes[starts], rows[starts]
+    near = ((first_rows[one], first_rows[other]) for one, other in _hash_neighbors(unique))
+    pixels, pairs = table["pixels"].combine_chunks(), []
+    for first, second in chain([(rows[same], rows[same + 1])], near):
+        differ = pc.not_equal(*(pixels.take(pa.array(side)) for side in (first, second)))
+        pairs.append(np.sort(np.stack([first, second], 1)[differ.to_numpy(False)], 1))
+    pair = np.unique(np.concatenate(pairs), axis=0)
     return pair[:, 0], pair[:, 1]
 
 

@@ -108,7 +108,7 @@ def read_traits(catalog: Catalog, progress: bool = True) -> pa.Table:
     known = read_cache(cache, schema)
     known = schema.empty_table() if known is None else known
     missing = pc.invert(pc.is_in(table["hash"], known["hash"].combine_chunks()))
-    todo = table.filter(missing)
+    todo = table.select(["dataset", "path", "hash"]).filter(missing)
     if todo.num_rows:
         codes = todo["hash"].combine_chunks().dictionary_encode().indices.to_numpy()
         first = np.unique(codes, return_index=True)[1]

@@ -16,8 +16,8 @@ Every audit begins with empty caches. Its results are equal if traits.parquet, d
 audit.json are.
 
 Processor time is that of all processes that take part, the cluster's included; other programs on
-the machine hardly change it. With --driver the machines read no image but return empty rows: what
-is measured is the driver, whose work depends on the number of images alone.
+the machine hardly change it. With --driver the machines read no image but return empty or made-up
+rows: what is measured is the driver, whose work depends on the number of images alone.
 
 With --work an interrupted command goes on where it was: plain `predict` after its last 100,000
 images, a job on the cluster after its last part.
@@ -57,16 +57,15 @@ spark = SparkSession.builder.master(sys.argv[1]).config("spark.log.level", "OFF"
 spark.range(2, numPartitions=2).mapInArrow(lambda batches: batches, "id long").collect()
 spark.stop()
 """
-# `predict` on machines that return empty rows.
+# A command on machines that read nothing.
 DRIVER = """
 import sys
-from dataclasses import dataclass
-import tfdetect.predict as command
+import tfdetect.{name} as command
 from tfdetect.core import cli
-from tfdetect.spark import predict_table
-from empty_rows import EmptyRows
+from tfdetect.spark import dataset_jobs, predict_table
+from empty_rows import EmptyRows, MadeUpRows
 
-predict_table.PredictFiles = EmptyRows
+predict_table.PredictFiles, dataset_jobs.ReadFiles = EmptyRows, MadeUpRows
 sys.exit(cli.run_command(command.main))
 """
 
@@ -273,7 +272,9 @@ class Predict:
         output = self._folder / f"spark-{number}.parquet"
         parts = output.with_name(f"{output.name}.parts")
         before = sum(pq.read_metadata(part).num_rows for part in parts.glob(PARTS))
-        command = ["-c", DRIVER, *self._command[2:]] if self._driver else self._command
+        command = self._command
+        if self._driver:
+            command = ["-c", DRIVER.format(name="predict"), *command[2:]]
         images = self._folder / "images"
         command = [*command, images, "--quiet", "--output", output, "--spark", master]
         return {"before": before, **vars(measure(command, running, parts))}
@@ -287,9 +288,11 @@ class Predict:
 class Audit:
     """Both ways to audit the images in a folder."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, driver: bool):
         self._folder = folder
         self._command = ["-m", "tfdetect.audit", "--dataset", folder / "images", "--quiet"]
+        if driver:
+            self._command[:2] = ["-c", DRIVER.format(name="audit")]
 
     def plain(self, number: int) -> dict:
         return self._measure("plain", number)
@@ -336,7 +339,7 @@ def main() -> None:
     parser.add_argument("--copies", action="store_true", help="score files as of --audit, no links")
     parser.add_argument("--rounds", type=int, default=1, help="times that each way is measured")
     parser.add_argument("--run", type=Path, default=ROOT / "saved_models" / "cifake_small_resnet")
-    parser.add_argument("--driver", action="store_true", help="measure the driver of predict alone")
+    parser.add_argument("--driver", action="store_true", help="measure the driver alone")
     parser.add_argument("--work", type=Path, help="folder that keeps images, results and what was "
                         "measured, so that an interrupted command goes on")  # fmt: skip
     args = parser.parse_args()
@@ -349,7 +352,7 @@ def main() -> None:
             folder / "images.json",
             lambda: make_images(data, folder / "images", args.images, copies),
         )
-        ways = Audit(folder) if args.audit else Predict(folder, args.run, args.driver)
+        ways = Audit(folder, args.driver) if args.audit else Predict(folder, args.run, args.driver)
         spark, plain = [], []
         for number in range(args.rounds):
             both = [

@@ -17,7 +17,9 @@ from tfdetect.core.text import images_are, shell_command, user_path
 
 PHOTO_DETECTOR, PHOTO_CLIP = "photo_detector", "photo_clip"
 LOCALIZER, SMALL_IMAGES = "localizer_photos", "cifake_small_resnet"
-# PHOTO_CLIP is used by its name alone: it calls most paintings and studio photographs fake.
+# PHOTO_CLIP is used by its name alone. It is better on the styles that it was trained on, but of
+# pictures that nobody chose anything on it calls one in four fake, PHOTO_DETECTOR one in twenty
+# (docs/results/photos.md).
 SHIPPED = (PHOTO_DETECTOR, PHOTO_CLIP, LOCALIZER, SMALL_IMAGES)
 SMALL_SIDE = 64  # pixels: images whose shorter sides are all below this are no photographs
 RunPath = TypeVar("RunPath", bound=str | Path)

@@ -19,6 +19,7 @@ from tfdetect.models import exports
 from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import calibrated, predict_views, score_views
 from tfdetect.models.onnx_graph import fuse_scale_and_offset, to_onnx
+from tfdetect.models.plain_operations import plain_operations
 from tfdetect.models.saving import load_detector
 
 
@@ -119,6 +120,51 @@ def test_gelu_and_captured_tensors_are_expressed_in_onnx():
     x = np.random.default_rng(0).normal(0, 3, (5, 4)).astype(np.float32)
     [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
     np.testing.assert_allclose(found, twice(x)["y"], atol=1e-6)
+
+
+def test_plain_operations_compute_the_same():
+    x = np.random.default_rng(0).normal(size=(2, 3, 6, 10)).astype(np.float32)
+    y = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    expected = np.fft.fft2(x + 1j * y)
+
+    @tf.function(autograph=False)
+    def traced(x, y):
+        with plain_operations():
+            real, imaginary = keras.ops.fft2((x, y))
+            rolled = [keras.ops.roll(x, *how) for how in ((2, 1), ((-1, 3), (2, 3)), (0, 0))]
+        return real, imaginary, rolled
+
+    real, imaginary, rolled = traced(x, y)
+    np.testing.assert_allclose(real, expected.real, atol=1e-4)
+    np.testing.assert_allclose(imaginary, expected.imag, atol=1e-4)
+    for found, how in zip(rolled, ((2, 1), ((-1, 3), (2, 3)), (0, 0))):
+        np.testing.assert_array_equal(found, np.roll(x, *how))
+    kinds = {each.type for each in traced.get_concrete_function(x, y).graph.get_operations()}
+    assert not kinds & {"Roll", "FFT2D", "Complex"}
+    assert "Roll" in {each.op.type for each in [_in_graph(lambda: keras.ops.roll(x, 1, 0))]}
+
+
+def _in_graph(function):
+    with tf.Graph().as_default():
+        return function()
+
+
+def test_one_number_is_added_to_a_convolution_in_onnx():
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(size=(3, 3, *sides)) for sides in ((2, 4), (4, 2)))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 6, 6, 2], tf.float32, "x")])
+    def hard_swish(x):
+        y = tf.nn.conv2d(x, tf.constant(first, tf.float32), 1, "SAME") + 3.0
+        y = tf.nn.relu6(y) / 6
+        return {"y": tf.nn.conv2d(y, tf.constant(second, tf.float32), 1, "SAME")}
+
+    model = to_onnx(hard_swish, exports.OPSET)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node].count("Transpose") <= 2
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32)
+    [found] = ort.InferenceSession(model.SerializeToString()).run(["y"], {"x": x})
+    np.testing.assert_allclose(found, hard_swish(x)["y"], atol=1e-4)
 
 
 def test_a_reshape_copies_lengths_of_its_own_input():

@@ -51,9 +51,11 @@ from tfdetect.models.inference import (
     predicts_masks,
 )
 from tfdetect.models.onnx_graph import to_onnx
+from tfdetect.models.plain_operations import plain_operations
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector, write_model
 from tfdetect.models.verdict_model import (
+    Verdicts,
     verdict_model,
     verdict_outputs,
     verdicts_of,
@@ -272,7 +274,22 @@ class _Source:
     @cached_property
     def network(self) -> Any:
         self.check_views()
-        return _network(self.run, self.detector)
+
+        @tf.function(input_signature=view_signature(self.run.views), autograph=False)
+        def network(*views: tf.Tensor) -> dict[str, tf.Tensor]:
+            with plain_operations():
+                return self._outputs(views)
+
+        return network
+
+    def _outputs(self, views: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        verdicts, detector = self._applied
+        return verdict_outputs(detector, verdicts, views)
+
+    @cached_property
+    def _applied(self) -> tuple[Verdicts, keras.Model]:
+        verdicts = verdicts_of(self.run)
+        return verdicts, with_verdict_features(self.detector, verdicts.settings)
 
     def check_views(self) -> None:
         """Refuse detectors whose masks of several views are joined on the whole image."""
@@ -292,30 +309,19 @@ class _Source:
     @cached_property
     def feeds(self) -> dict[str, np.ndarray]:
         parts = {}
-        for number, view in enumerate(self.run.views):
+        for view, spec in zip(self.run.views, view_signature(self.run.views), strict=True):
             cut = [view_parts(tf.constant(i), [view])[0].numpy() for i in self.images]
-            name = self.network.input_signature[number].name
-            parts[name] = np.concatenate(cut) if view.crops == 1 else np.stack(cut)
+            parts[spec.name] = np.concatenate(cut) if view.crops == 1 else np.stack(cut)
         return parts
 
     @cached_property
     def expected(self) -> np.ndarray:
-        return self.network(*self.feeds.values())["probabilities_raw"].numpy()
+        views = [tf.constant(feed) for feed in self.feeds.values()]
+        return self._outputs(views)["probabilities_raw"].numpy()
 
     def difference(self, rows: np.ndarray) -> float:
         """Return the largest difference of probabilities_raw from the Keras model's."""
         return float(np.abs(rows - self.expected).max())
-
-
-def _network(run: Run, detector: keras.Model) -> Any:
-    verdicts = verdicts_of(run)
-    applied = with_verdict_features(detector, verdicts.settings)
-
-    @tf.function(input_signature=view_signature(run.views), autograph=False)
-    def network(*views: tf.Tensor) -> dict[str, tf.Tensor]:
-        return verdict_outputs(applied, verdicts, views)
-
-    return network
 
 
 def public_info(run: Run) -> str:
@@ -361,6 +367,11 @@ def answers(
     Returns:
         The signature's outputs by name.
     """
+    # NumPy's own type of bytes would drop zeros at their end.
+    arrays = [
+        np.array(batch, object if isinstance(batch, list) and bytes in map(type, batch) else None)
+        for batch in batches
+    ]
     config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     config.graph_options.rewrite_options.disable_meta_optimizer = True  # it runs a few times only
     with tf.compat.v1.Session(graph=tf.Graph(), config=config) as session:
@@ -368,10 +379,6 @@ def answers(
         chosen = loaded.signature_def[signature]
         [inputs] = chosen.inputs.values()
         outputs = {name: tensor.name for name, tensor in chosen.outputs.items()}
-        arrays = [  # NumPy's own type of bytes would drop zeros at their end
-            np.asarray(batch, object if any(isinstance(each, bytes) for each in batch) else None)
-            for batch in batches
-        ]
         return [session.run(outputs, {inputs.name: array}) for array in arrays]
 
 

@@ -24,7 +24,7 @@ def to_onnx(function: Any, opset: int) -> "onnx.ModelProto":
     """
     import tf2onnx
 
-    with _optimized_in_place(), _copied_lengths_kept():
+    with _optimized_in_place(), _copied_lengths_kept(), _single_numbers_added():
         model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=opset)
     bind_captures(model, function.get_concrete_function())
     express_erfc(model)
@@ -76,6 +76,29 @@ def _copied_lengths_kept() -> Iterator[None]:
         yield
     finally:
         steps[key] = merge
+
+
+@contextmanager
+def _single_numbers_added() -> Iterator[None]:
+    """Keep tf2onnx from taking one number that is added to a convolution for its bias.
+
+    tf2onnx (1.17) looks for the longest side of that number. MobileNetV3 in its larger form adds 3.
+    """
+    from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
+
+    add = TransposeOptimizer._add_handler
+
+    def add_number(self: Any, transpose: Any, node: Any) -> bool:
+        added = node.inputs[1]
+        if added.is_const() and added.get_tensor_value(as_list=False).ndim == 0:
+            return self._handle_node_having_branches(transpose, node)
+        return add(self, transpose, node)
+
+    TransposeOptimizer._add_handler = add_number
+    try:
+        yield
+    finally:
+        TransposeOptimizer._add_handler = add
 
 
 def bind_captures(

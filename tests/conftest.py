@@ -192,8 +192,9 @@ def train_small(root, output, overrides=(), name="small", **kwargs):
 
 
 def fit_small(
-    root, folder, overrides=(), devices=None, data_dir=None, callbacks=(), plan=None, parent=None
-):
+    root, folder, overrides=(), devices=None, data_dir=None, callbacks=(), plan=None, parent=None,
+    log=lambda text: None,
+):  # fmt: skip
     """Fits without the rest of the run; returns the detector and its state."""
     from tfdetect.data.plan import find_data, make_plan
     from tfdetect.evaluation.transfer import Start
@@ -207,7 +208,7 @@ def fit_small(
     set_seed_and_precision(plan.experiment, devices)
     folder.mkdir(exist_ok=True)
     start = Start(parent, catalog) if parent else None
-    job = TrainingJob(plan, catalog, devices, folder, False, lambda text: None, start)
+    job = TrainingJob(plan, catalog, devices, folder, False, log, start)
     result = _fit(job, folder, _SkippedFiles(None, catalog), callbacks)
     return result.detector, result.state
 

@@ -404,12 +404,16 @@ def test_non_finite_loss_stops_with_its_step(folder_dataset, tmp_path):
 
 
 def test_plateau_and_early_stopping_act(folder_dataset, tmp_path):
+    said = []
     _, state = fit_small(folder_dataset, tmp_path / "x", [
         "training.epochs=30", "training.early_stopping=2", "training.monitor=loss",
         "training.schedule={name: plateau, patience: 0, factor: 0.1, min_lr: 1e-6}",
         "training.optimizer.learning_rate=0.1",
-    ])  # fmt: skip
+    ], log=said.append)  # fmt: skip
     assert state.epoch < 30
+    assert said[-1] == (
+        f"stopped after epoch {state.epoch}: no better loss for 2 epochs; the best epoch is kept"
+    )
     rates = [row["learning_rate"] for row in state.history]
     assert rates[-1] < rates[0]
     assert state.best == min(row["val_log_loss"] for row in state.history)

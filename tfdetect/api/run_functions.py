@@ -136,7 +136,18 @@ def evaluate(
     splits = [splits] if isinstance(splits, str) else splits
     run = run_of(run)
     if from_predictions:
-        given = (dataset, data_dir, authentic, label, output, threshold, prior, crops, cluster)
+        given = (
+            dataset,
+            data_dir,
+            authentic,
+            label,
+            videos,
+            output,
+            threshold,
+            prior,
+            crops,
+            cluster,
+        )
         if any(each is not None for each in given) or splits or flips or mask_threshold is not None:
             raise UserError(
                 "--from-predictions measures the run as it is, on its own splits: give it no "

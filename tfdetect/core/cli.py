@@ -63,7 +63,12 @@ class Parser(argparse.ArgumentParser):
     ):
         kwargs.setdefault("allow_abbrev", False)
         shown = "\n".join(f"  # {text}\n  {command}" for command, text in examples)
-        codes = {0: "done", 1: incomplete, EXIT_ERROR: _MISTAKE, EXIT_INTERRUPTED: "Ctrl-C"}
+        codes = {
+            0: "done",
+            1: incomplete,
+            EXIT_ERROR: _MISTAKE,
+            EXIT_INTERRUPTED: "stopped by Ctrl-C",
+        }
         ends = "\n".join(f"  {code:<5}{text}" for code, text in codes.items() if text)
         super().__init__(
             prog=prog, description=description, formatter_class=_Formatter,
@@ -130,7 +135,10 @@ def add_dataset(
                    "nature, ...)")  # fmt: skip
 
 
-def add_experiment(p: Arguments, default: str = "the dataset's own") -> None:
+def add_experiment(
+    p: Arguments,
+    default: str = "the dataset's own, or one that suits the size of its images and its masks",
+) -> None:
     """Add --experiment, --model and --set."""
     p.add_argument("--experiment", metavar="NAME|FILE", help="training configuration: a shipped "
                    f"experiment or a YAML file (default: {default})")  # fmt: skip

@@ -13,6 +13,7 @@ from tfdetect.evaluation.evaluate_run import Evaluation, write_evaluation
 from tfdetect.evaluation.mask_metrics import BINS
 from tfdetect.evaluation.measure import measure
 from tfdetect.evaluation.prediction_columns import judge_again, recalibrate
+from tfdetect.evaluation.videos import VideoNames, measure_videos
 
 _ROUNDING = 1e-4  # of P(fake), where it is computed again from what predictions keep
 
@@ -39,6 +40,9 @@ def remeasure(run: Run) -> Evaluation:
     for split, before in run.results.items():  # of the image files, whatever the verdicts are
         if "metadata_baseline" in before:
             results[split]["metadata_baseline"] = before["metadata_baseline"]
+        if "videos" in before:
+            names = VideoNames(before["videos"]["by"])
+            results[split]["videos"] = measure_videos(tables[split], run, names)
     found = Evaluation(run, results, run.path)
     data = run.info.dataset
     write_evaluation(found, tables, data.name, data.warnings)

@@ -381,6 +381,12 @@ def _run_stages(
         title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""
         log(title + describe(job.detector))
         _run_stage(job, stage, state, callbacks)
+        if any(getattr(each, "stopped_epoch", 0) for each in callbacks):
+            log(
+                f"{title}stopped after epoch {state.epoch}: no better "
+                f"{job.experiment.training.monitor} for "
+                f"{job.experiment.training.early_stopping} epochs; the best epoch is kept"
+            )
 
 
 def _stages(job: _Job) -> Sequence[Stage]:

@@ -15,7 +15,8 @@ FOLDERS = ("data_specs", "experiments", "saved_models")
 INNER = "tfdetect_light.tfdetect"
 # Packages of tfdetect that only make and measure detectors; the tests predict without them.
 LEFT_OUT = (
-    "auditing", "benchmarks", "fusion", "generalization", "synthesis", "training", "tuning",
+    "auditing", "benchmarks", "fusion", "generalization", "models", "spark", "synthesis",
+    "training", "tuning",
 )  # fmt: skip
 
 
@@ -38,7 +39,8 @@ def runs(*files: str) -> list[str]:
 
 
 rooms = find_packages(
-    include=["tfdetect", "tfdetect.*"], exclude=[f"tfdetect.{name}" for name in LEFT_OUT]
+    include=["tfdetect", "tfdetect.*"],
+    exclude=[f"tfdetect.{name}{below}" for name in LEFT_OUT for below in ("", ".*")],
 )
 setup(
     cmdclass={"build_py": BuildWithPathFile},

@@ -35,8 +35,8 @@ def with_extra(name: str) -> str:
 
 
 def has_tensorflow() -> bool:
-    """Return whether TensorFlow is installed; it is not imported."""
-    return importlib.util.find_spec("tensorflow") is not None
+    """Return whether TensorFlow is installed, and what uses it here; neither is imported."""
+    return all(map(importlib.util.find_spec, ("tensorflow", "tfdetect.models")))
 
 
 def missing_package(error: ModuleNotFoundError) -> UserError | None:

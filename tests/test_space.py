@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Gradio's own
 def test_the_space_gives_the_verdict_of_predict(tmp_path):
     pytest.importorskip("gradio", reason="gradio is not installed")
     from gradio_client import Client, handle_file

@@ -83,13 +83,17 @@ def test_a_tracker_that_fails_ends_no_training(here, shared_run, monkeypatch, ca
     assert run.info.status == "complete"
     shown = capsys.readouterr().err
     assert "mlflow no longer tracks this training" in shown and "abc" not in shown
+    import mlflow
+
+    assert mlflow.active_run() is None
 
 
 @pytest.mark.slow
 @QUIET
 @pytest.mark.skipif("mlflow" not in HERE, reason="needs mlflow")
 def test_a_store_that_is_not_there_is_told(here, shared_run, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/at/all/mlflow.db")
+    (here / "file").write_text("no folder")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/file/mlflow.db")
     with pytest.raises(UserError, match="mlflow does not start"):
         train_small(shared_run[1], here, ["training.track=[mlflow]"], trial=True)
 

@@ -10,6 +10,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,8 @@ class Trackers(keras.callbacks.Callback):
                 act(tracker)
             except Exception as error:  # a network, a server, a full disk of theirs
                 del self._trackers[name]
+                with suppress(Exception):  # else the next training here could not begin a record
+                    tracker.fail()
                 console.warn(f"{name} no longer tracks this training: {_reason(error)}")
 
 

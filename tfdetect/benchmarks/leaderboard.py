@@ -158,8 +158,8 @@ def _stacked(entry: dict[str, Any]) -> list[tuple[str, str]]:
         if column == "suite":
             cells.append((cell, f"{entry['subsets']} subsets"))
         elif column != "subsets":
-            interval = isinstance(entry[column], dict) and space.strip() + interval
-            cells.append((value, interval) if interval else (cell, ""))
+            below = space.strip() + interval if isinstance(entry[column], dict) else ""
+            cells.append((value, below) if below else (cell, ""))
     return cells
 
 

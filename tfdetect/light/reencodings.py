@@ -60,7 +60,8 @@ def _crop(image: np.ndarray, fraction: float) -> np.ndarray:
 
 def _part(image: np.ndarray, factor: float) -> tuple[int, int]:
     """Return height and width times a factor, in single precision as the graph has them."""
-    height, width = np.maximum(np.rint(np.float32(image.shape[:2]) * np.float32(factor)), 1)
+    sides = np.array(image.shape[:2], np.float32) * np.float32(factor)
+    height, width = np.maximum(np.rint(sides), 1)
     return int(height), int(width)
 
 

@@ -352,7 +352,7 @@ def _write_saved_model(source: _Source, target: Path, webp: bool = False) -> flo
 
 
 def answers(
-    folder: Path, signature: str, batches: Sequence[np.ndarray]
+    folder: Path, signature: str, batches: Sequence[np.ndarray | list[bytes]]
 ) -> list[dict[str, np.ndarray]]:
     """Return what a SavedModel answers to each of some batches.
 

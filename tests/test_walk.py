@@ -117,7 +117,7 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     assert len(list(Path("masks").rglob("*.png"))) >= 3  # and one of copies
 
     # Many trainings.
-    walk("search", "--space", "small_resnet", "--dataset", "demo", "--max-trials", "1",
+    walk("search", "--space", "small_resnet", "--experiment", "demo", "--max-trials", "1",
          "--trial-set", "training.epochs=1", "--trial-set", "training.steps_per_epoch=2",
          "--quiet")  # fmt: skip
     walk("matrix", "--dataset", "demo", "--by", "/altered/(upsampled|noised)/", *SHORT)

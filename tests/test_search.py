@@ -507,7 +507,7 @@ def test_ctrl_c_keeps_the_state_and_ends_all_processes(folder_dataset, tmp_path,
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 130 and "goes on where it was" in error
+    assert process.returncode == 130 and "continues the search" in error
     assert children and not any(child.is_running() for child in children)
     done = run(space, folder_dataset, tmp_path, *arguments)
     assert done.returncode == 0, done.stderr

@@ -136,19 +136,9 @@ def evaluate(
     splits = [splits] if isinstance(splits, str) else splits
     run = run_of(run)
     if from_predictions:
-        given = (
-            dataset,
-            data_dir,
-            authentic,
-            label,
-            videos,
-            output,
-            threshold,
-            prior,
-            crops,
-            cluster,
-        )
-        if any(each is not None for each in given) or splits or flips or mask_threshold is not None:
+        given = (dataset, data_dir, authentic, label, videos, output, threshold, prior, crops,
+                 mask_threshold, cluster)  # fmt: skip
+        if any(each is not None for each in given) or splits or flips or streaming:
             raise UserError(
                 "--from-predictions measures the run as it is, on its own splits: give it no "
                 "dataset, split, output and settings of verdicts."

@@ -99,17 +99,19 @@ def shipped_detectors(images: Sequence[str], masks: bool = False) -> list[Choice
     """
     from tfdetect.data.image_files import find_images
 
-    run, reason = shipped_detector(images, masks)
-    one = [Choice(run, reason, list(images))]
     if masks or any(addresses.address_of(user_path(image)) for image in images):
-        return one
+        return [Choice(*shipped_detector(images, masks), list(images))]
     found = find_images(list(images))
     sides = {path: _shorter_side(path) for path in found.paths}
     known = [side for side in sides.values() if side is not None]
-    if not known or min(known) >= SMALL_SIDE or max(known) < SMALL_SIDE:
-        return one
+    if not known or min(known) >= SMALL_SIDE:
+        return [Choice(_folder(PHOTO_DETECTOR), "for photographs", list(images))]
+    if max(known) < SMALL_SIDE:
+        reason = f"for images of less than {SMALL_SIDE} pixels"
+        return [Choice(_folder(SMALL_IMAGES), reason, list(images))]
     small = [path for path, side in sides.items() if side is not None and side < SMALL_SIDE]
-    others = [path for path in sides if path not in set(small)]
+    chosen = set(small)
+    others = [path for path in sides if path not in chosen]
     return [
         Choice(_folder(PHOTO_DETECTOR), f"for {_count(others)}", [*others, *found.unreadable]),
         Choice(_folder(SMALL_IMAGES), f"for {_count(small)} of less than {SMALL_SIDE} pixels",

@@ -451,13 +451,17 @@ def open_run(path: str | Path, known: Iterable[str] = ()) -> Run:
 
 
 def _nearest_run(path: Path, known: Iterable[str]) -> str:
-    """Return the known run, or that beside `path`, with the most similar name, as a question."""
+    """Return the known run, or that beside `path`, with the most similar name, as a question.
+
+    Where no name is similar, what a run is.
+    """
     try:
         runs = [str(found.parent) for found in path.parent.glob("*/run.json")
                 if not found.parent.name.endswith(PARTIAL)]  # fmt: skip
     except OSError:
         return ""
-    return nearest(str(path), [*runs, *known])
+    found = nearest(str(path), [*runs, *known])
+    return found or " A run is a folder with a run.json, for example saved_models/my_run."
 
 
 def _unfinished(path: Path) -> UserError:

@@ -12,7 +12,7 @@ altered images of the test split, or of all images of a dataset that was not tra
 
 `edges` makes the same forgeries twice, with a hard edge and with a soft one, and a third time with
 masks that are wider than what was altered; it trains on each and tests on all, also in the band
-along the border of the mask.
+along the border of the mask. Every mask is shown, whatever P(fake) is.
 
 `joint` trains nothing: it measures what a run marks, what the search for copies marks, and both
 together, as `predict --masks` writes them.
@@ -34,7 +34,7 @@ from scipy.ndimage import distance_transform_edt
 from tabulate import tabulate
 
 import tfdetect
-from tfdetect.evaluation.intervals import bootstrap, format_interval
+from tfdetect.evaluation.intervals import bootstrap, format_interval, mean_interval
 from tfdetect.evaluation.overlays import output_names
 
 LOCALIZERS = ("localizer", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
@@ -136,7 +136,10 @@ def transfer(args):
 
 
 def edges(args):
-    """Yield a row for each kind of edge that is trained with and each that is tested with."""
+    """Yield a row for each kind of edge that is trained with and each that is tested with.
+
+    Differences are from training with hard edges, on the same images.
+    """
     fills = args.fills or "telea,navier_stokes"
     size = ["--size", str(args.photo_size)] if args.photo_size else []
     made = {}
@@ -149,17 +152,23 @@ def edges(args):
         name: subset(args, folder / "manifest.csv", f"measured-{name}", splits=("test",))
         for name, folder in made.items()
     }
+    titles = "IoU", f"IoU within {args.edge} pixels of the border"
+    hard = {}
     for trained, folder in made.items():
         run, _, _ = train(
             args, "localizer", str(folder / "manifest.csv"), f"with-{trained}",
             more=("data.augment=[{name: flip}]",),  # forgeries made in training have other edges
         )  # fmt: skip
         for tested, manifest in tests.items():
-            count, *intervals = border_ious(run, manifest, args.edge)
-            titles = "IoU", f"IoU within {args.edge} pixels of the border"
-            yield {"trained with": trained, "tested with": tested, "altered images": count,
-                   **{title: f"{i['value']:.3f} [{i['low']:.3f}, {i['high']:.3f}]"
-                      for title, i in zip(titles, intervals)}}  # fmt: skip
+            ious = border_ious(run, manifest, args.edge)
+            row = {"trained with": trained, "tested with": tested, "altered images": len(ious)}
+            change = ious - hard.setdefault(tested, ious)
+            for title, column, difference in zip(titles, ious.T, change.T, strict=True):
+                row[title] = format_interval(mean_interval(column), 3)
+                row[f"difference of {title}"] = format_interval(
+                    mean_interval(difference), 3, signed=True
+                )
+            yield row
 
 
 def widened(args, source: Path) -> Path:
@@ -177,8 +186,8 @@ def widened(args, source: Path) -> Path:
     return write(args, "widened", rows).parent
 
 
-def border_ious(run: Path, manifest: Path, width: int) -> tuple:
-    """Return the number of altered images, and the means of two IoUs of them with their intervals.
+def border_ious(run: Path, manifest: Path, width: int) -> np.ndarray:
+    """Return two IoUs of each altered image, [images, 2], in the order of the manifest.
 
     The second one is of the pixels that are at most `width` pixels from the border of the true
     mask.
@@ -190,7 +199,6 @@ def border_ious(run: Path, manifest: Path, width: int) -> tuple:
     from tfdetect.data.plan import make_plan, read_data, roots_of
     from tfdetect.data.sources import image_source
     from tfdetect.evaluation.evaluate_run import mask_truth
-    from tfdetect.evaluation.intervals import mean_interval
     from tfdetect.evaluation.predictions import predict_source
     from tfdetect.models.saving import load_detector
 
@@ -205,13 +213,13 @@ def border_ious(run: Path, manifest: Path, width: int) -> tuple:
                 for where in (True, band)
             ])  # fmt: skip
 
-    opened = open_run(run)
+    opened = open_run(run).with_mask_threshold(0)  # edges are measured, and not P(fake)
     plan = make_plan(str(manifest))
     catalog = read_data(plan.spec, roots_of(plan), progress=False)
     rows = catalog.table.filter(catalog.table["mask"].is_valid())
     predict_source(opened, load_detector(opened), image_source(catalog, rows),
                    truth=mask_truth(catalog, rows), on_mask=measure, progress=False)  # fmt: skip
-    return len(found), *map(mean_interval, np.array(found).T)
+    return np.array(found)
 
 
 def joint(args):

@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, and their intervals."""
 
+import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -337,6 +339,18 @@ def test_a_folder_with_one_class_is_evaluated(shared_run, tmp_path, capsys, name
     page = (output / "report.html").read_text()
     assert f"test {rate}" in page and "nothing about the other class" in page
     assert "ROC curve" not in page
+
+
+def test_the_report_lists_every_epoch(shared_run):
+    run, _ = shared_run
+    page = (run.path / "report.html").read_text()
+    with (run.path / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    [table] = re.findall(r"<summary>Every epoch</summary>(.*?)</details>", page, re.DOTALL)
+    for row in history:
+        for name in ("log_loss", "val_log_loss", "val_accuracy", "val_auc"):
+            assert f"{float(row[name]):.4f}" in table
+    assert "Mask IoU" not in table and table.count("<tr") == 1 + len(history)
 
 
 @pytest.mark.parametrize("prior", [None, 0.5])

@@ -18,6 +18,7 @@ from tfdetect.core.html import (
     Picture,
     Section,
     code,
+    details,
     figures,
     heading,
     join,
@@ -339,9 +340,18 @@ def _html(found: ResultTable | None, caption: bool = True) -> Markup:
     )
 
 
+# Columns of the table of epochs, by their names in history.csv.
+_EPOCH = {
+    "epoch": "Epoch", "log_loss": "Log loss", "accuracy": "Accuracy", "mask_iou": "Mask IoU",
+    "val_log_loss": "Validation log loss", "val_accuracy": "Validation accuracy",
+    "val_auc": "Validation AUC", "val_mask_iou": "Validation mask IoU",
+    "learning_rate": "Learning rate",
+}  # fmt: skip
+
+
 def _training(run: Run, folder: Path) -> Markup:
     history = _history(run)
-    pictures = []
+    pictures, epochs = [], None
     if history:
         last = history[-1]
         pictures.append(picture_of(
@@ -350,7 +360,17 @@ def _training(run: Run, folder: Path) -> Markup:
             f"{last['val_accuracy']:.4f}",
             "Training curves", path=folder / "training.png",
         ))  # fmt: skip
-    return join(figures(pictures, "wide"), table(["", ""], facts(run), label="training facts"))
+        names = [name for name in _EPOCH if all(name in row for row in history)]
+        rows = [[_epoch_cell(name, row[name]) for name in names] for row in history]
+        epochs = details("Every epoch", table([_EPOCH[name] for name in names], rows))
+    return join(
+        figures(pictures, "wide"), epochs, table(["", ""], facts(run), label="training facts")
+    )
+
+
+def _epoch_cell(name: str, value: float) -> str:
+    forms = {"epoch": ".0f", "learning_rate": ".3g"}
+    return format(value, forms.get(name, ".4f"))
 
 
 def _history(run: Run) -> list[dict[str, float]]:

@@ -165,8 +165,10 @@ def edges(args):
             change = ious - hard.setdefault(tested, ious)
             for title, column, difference in zip(titles, ious.T, change.T, strict=True):
                 row[title] = format_interval(mean_interval(column), 3)
-                row[f"difference of {title}"] = format_interval(
-                    mean_interval(difference), 3, signed=True
+                row[f"difference of {title}"] = (
+                    ""
+                    if trained == "hard"
+                    else format_interval(mean_interval(difference), 3, signed=True)
                 )
             yield row
 

@@ -61,6 +61,13 @@ def test_brush_covers_what_is_published(size):
     assert np.allclose(np.quantile(shares, [0.05, 0.5, 0.95]), [0.036, 0.141, 0.290], atol=0.03)
 
 
+def test_brush_adds_strokes_where_much_is_to_be_covered():
+    for number in range(20):
+        mask = draw_mask("brush", photo_of(72, 72), generator(number), (0.4, 0.6))
+        assert 0.4 <= mask.mean() <= 0.6
+    assert draw_mask("brush", photo_of(64, 48), generator(), (0.95, 1.0)).mean() >= 0.95
+
+
 def test_segments_are_regions_of_the_segmentation(tmp_path):
     labels = np.repeat(np.arange(4, dtype=np.uint8), [10, 30, 20, 4])[:, None].repeat(48, 1)
     (tmp_path / "maps").mkdir()

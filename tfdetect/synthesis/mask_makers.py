@@ -27,6 +27,8 @@ from tfdetect.synthesis.segmenters import person_region, yolo_regions
 T = TypeVar("T")
 
 _MAX_TRIES = 200
+_BRUSH_COVERAGE = 0.15  # mean of `brush`, as published
+_MAX_STROKES = 100
 _MAX_JSON_BYTES = 2**30  # COCO's largest panoptic file has 0.4 GB
 
 
@@ -78,15 +80,20 @@ def brush(photo: Photo, rng: np.random.Generator, coverage: tuple[float, float])
     """Draw free-form strokes as DeepFillv2 does (Yu et al., ICCV 2019).
 
     The widths, 12 to 40 pixels there, are scaled with the image, so that the covered fraction
-    is as published for 256 x 256 pixels (mean 0.150) and about the same for other sizes.
+    is as published for 256 x 256 pixels (mean 0.150) and about the same for other sizes. Where
+    `coverage` begins above that mean, strokes are added until its smallest fraction is covered.
     """
     height, width = photo.size
+    smallest = coverage[0] if coverage[0] > _BRUSH_COVERAGE else 0.0
     scale = math.sqrt(height * width) / 256
     radius = math.hypot(height, width) / 8
     image = Image.new("L", (width, height))
     draw = ImageDraw.Draw(image)
     mean, spread = 2 * math.pi / 5, 2 * math.pi / 15
-    for _ in range(rng.integers(1, 4)):
+    strokes = rng.integers(1, 4)
+    for stroke in range(_MAX_STROKES):
+        if stroke >= strokes and np.asarray(image, bool).mean() >= smallest:
+            break
         lowest, highest = mean - rng.uniform(0, spread), mean + rng.uniform(0, spread)
         points = [(int(rng.integers(width)), int(rng.integers(height)))]
         for number in range(rng.integers(4, 12)):

@@ -154,14 +154,11 @@ def load_more(dataset, features, branches, center, blocks, label):
             {branch: values[:, chosen] for branch, values in arrays.items()})  # fmt: skip
 
 
-def load_pairs(folder, count):
-    """Return the features of photo_pairs.py, [treatments, count, features], NaN without one."""
-    files = {int(path.stem): np.load(path) for path in folder.glob("*.npy")}
-    width = next(iter(files.values())).shape[1]
-    pairs = np.full((len(TREATMENTS), count, width), np.nan, np.float32)
-    for number, features in files.items():
-        pairs[:, number] = features
-    return pairs
+def load_pairs(folder, paths):
+    """Return the features of photo_pairs.py, [treatments, paths, features], NaN without one."""
+    files = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+    missing = np.full_like(next(iter(files.values())), np.nan)
+    return np.stack([files.get(Path(path).stem, missing) for path in paths], axis=1)
 
 
 def headers(dataset, paths):
@@ -334,7 +331,7 @@ def main():
     if args.curve:
         curves = learning_curves(arrays, usable & own, fake, names, folds, branches, args.l2)
         return args.output and args.output.write_text(json.dumps(curves, indent=2))
-    pairs = load_pairs(args.pairs, len(names)) if args.pairs else None
+    pairs = load_pairs(args.pairs, table["path"]) if args.pairs else None
     files = headers(args.dataset, table["path"])
     aucs, scores = {}, {t: np.full(len(names), np.nan) for t in TREATMENTS}
     for generator, sources in folds.items():

@@ -6,7 +6,7 @@
 Each authentic image of DATASET (see photo_dataset.py) is cropped to its middle 512 pixels and
 encoded and decoded by a small autoencoder that is first trained on 120 of the training images, or
 by one of those that are given, in turn. The result is a generated image of the same content, size
-and source. OUTPUT gets one .npy file for each image, with the features of the branch "native"
+and source. OUTPUT gets NAME.npy for each image, with the features of the branch "native"
 (photo_features.py) under the same treatments; `photo_folds.py --pairs OUTPUT` trains on them.
 Finished files are kept.
 """
@@ -71,7 +71,7 @@ def main():
         return network(tf.cast(images, tf.float32) * scale + offset, training=False)[:, 0, 0]
 
     for number, path in paths.items():
-        file = args.output / f"{number}.npy"
+        file = args.output / f"{path.stem}.npy"
         if file.exists():
             continue
         image = makers[number % len(makers)].reconstruct(middle(path))

@@ -20,7 +20,7 @@ from tfdetect.core import cli
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data import demo
-from tfdetect.data.locate import find_roots, locate
+from tfdetect.data.locate import find_roots, locate, present_roots
 
 
 def run(*arguments, cwd=None, **environment):
@@ -93,7 +93,8 @@ MISTAKES = {
     "unknown experiment": (["--experiment", "dmo"], "Did you mean 'demo'"),
     "unknown backbone": (["--dataset", "demo", "--set", "model.backbone=densnet121"],
                          "Did you mean 'densenet121'"),
-    "misspelled key": (["--dataset", "demo", "--set", "training.epoch=1"], "Did you mean 'epochs'"),
+    "misspelled key": (["--dataset", "demo", "--set", "training.epoch=1"],
+                       "Did you mean 'training.epochs'"),
     "illegal size": (["--dataset", "demo", "--set", "data.image_size=8"],
                      "nearest legal size is 16"),
     "misspelled flag": (["--dateset", "demo"], "Did you mean '--dataset'"),
@@ -210,6 +211,15 @@ def test_data_are_looked_for_in_order(tmp_path, monkeypatch, folder_dataset):
     assert find_roots(spec, known, None) == find_roots(spec, known, folder_dataset.parent) == known
     with pytest.raises(UserError, match=f"is in {folder_dataset}. Leave --data-dir out"):
         find_roots(spec, known, tmp_path / "datasets")
+    # Of a run the recorded folder comes first, a relative one from here, if it holds the dataset.
+    recorded = {"pictures": Path("recorded")}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recorded" / "of_something_else").mkdir(parents=True)
+    assert present_roots(spec, recorded) == {}
+    (tmp_path / "recorded").rename(tmp_path / "other")
+    (tmp_path / "recorded").symlink_to(folder_dataset)
+    monkeypatch.setenv("TFDETECT_DATA", str(folder_dataset.parent))
+    assert find_roots(spec, present_roots(spec, recorded), None) == recorded
 
 
 def test_demo_is_split_by_photograph(tmp_path, monkeypatch):
@@ -225,6 +235,13 @@ def test_demo_is_split_by_photograph(tmp_path, monkeypatch):
     names = [sorted(p.relative_to(r).as_posix() for p in r.rglob("*.png")) for r in (root, again)]
     assert names[0] == names[1]
     assert all((root / n).read_bytes() == (again / n).read_bytes() for n in names[0][::97])
+
+
+def test_a_python_without_the_requirements_says_which_to_use():
+    """As in a clone whose environment is not active."""
+    done = subprocess.run([sys.executable, "-S", "-m", "tfdetect.predict", "photo.jpg"], text=True,
+                          capture_output=True, cwd=Path(__file__).parent.parent)  # fmt: skip
+    assert done.returncode == 1 and "source .venv/bin/activate" in done.stderr.splitlines()[-1]
 
 
 def test_shipped_documents_are_found_from_a_wheel(tmp_path):
@@ -248,6 +265,11 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
         "spec = load_spec('cifake')[0]\n"
         "from tfdetect.api.shipped import served_runs\n"
         f"assert all(str(path).startswith('{site}') for path in served_runs())\n"
+        "from tfdetect.api.arguments import own_run\n"
+        f"assert str(own_run('photo_detector', 'results').path).startswith('{site}')\n"
+        "run = own_run('photo_detector')  # results are written into a copy, which its name finds\n"
+        "assert str(run.path) == 'saved_models/photo_detector' and run.model_path.is_file()\n"
+        "assert tfdetect.load('photo_detector').run.path == own_run(run).path == run.path\n"
         "print(json.dumps([tfdetect.__file__, load_experiment(spec.experiment).name]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,

@@ -150,7 +150,11 @@ def test_commands_in_the_documentation_are_accepted(path):
 
     for words in commands(path):
         if words[0].endswith("python") and words[1].startswith("benchmarks/"):
-            assert (ROOT / words[1]).is_file(), words
+            flags = [word.strip("[]").split("=")[0] for word in words if "--" in word]
+            source = (ROOT / words[1]).read_text(encoding="utf-8")
+            assert not [flag for flag in flags if f'"{flag}"' not in source], words
+        if words[0] == "tfdetect" and words[1][0] != "-":
+            words = ["python", "-m", f"tfdetect.{words[1].replace('-', '_')}", *words[2:]]
         if not (words[0].endswith("python") and words[1:2] == ["-m"]):
             continue
         if not words[2].startswith("tfdetect."):
@@ -174,6 +178,18 @@ def test_commands_in_the_documentation_are_accepted(path):
         overrides = [text for text in args.get("overrides") or [] if "..." not in text]
         if not any("plain_cnn" in text for text in overrides):
             override(experiment, overrides)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=NAMES)
+def test_python_in_the_documentation_names_what_exists(path):
+    import tfdetect
+
+    for block in blocks(path, "python"):
+        if "def " not in block and "import" not in block and not block.lstrip().startswith("tf"):
+            continue  # entries of a registry
+        compile(block, str(path), "exec")
+        named = set(re.findall(r"\btfdetect\.([a-z]\w*)", block))
+        assert not [name for name in named if not hasattr(tfdetect, name)], block
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=NAMES)

@@ -49,7 +49,7 @@ def test_overrides():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.epoch=3", "Did you mean 'epochs'"),
+        ("training.epoch=3", "Did you mean 'training.epochs'"),
         ("trainin.epochs=3", "Did you mean 'training'"),
         ("training.epochs", "KEY=VALUE"),
         ("training.epochs=many", "valid integer"),

@@ -14,6 +14,7 @@ from conftest import run_at
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import EXPORT_FORMATS
 from tfdetect.core.feature_distance import FeatureDistance
+from tfdetect.core.model_hubs import check_keras_files
 from tfdetect.core.run import open_run
 from tfdetect.models import exports
 from tfdetect.models.feature_outputs import with_features
@@ -66,6 +67,7 @@ def test_the_keras_file_has_the_verdicts_inside(copied_run):
     run = copied_run.with_threshold(0.25)
     [written] = exports.write_exports(run, ["keras"])
     assert written.path == "exports/detector.keras" and written.max_difference < 1e-5
+    check_keras_files(run.path, run.name)  # it may be pushed
     images = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), np.uint8)
     model = keras.saving.load_model(run.path / written.path, compile=False)
     out = model.predict(images, verbose=0)

@@ -15,7 +15,12 @@ import yaml
 from hub_server import HubServer
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.model_hubs import HubAddress, check_keras_file, without_secrets
+from tfdetect.core.model_hubs import (
+    HubAddress,
+    check_keras_file,
+    check_keras_files,
+    without_secrets,
+)
 from tfdetect.imaging.photographs import photograph
 
 pytest.importorskip("huggingface_hub")
@@ -119,6 +124,10 @@ def test_keras_files_with_code_are_refused(layer, more, message, tmp_path):
     keras_file(tmp_path, layer, **more)
     with pytest.raises(UserError, match=message):
         check_keras_file(tmp_path / "model.keras", "a run")
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "model.keras").rename(tmp_path / "exports/detector.keras")
+    with pytest.raises(UserError, match=message):
+        check_keras_files(tmp_path, "a run")
 
 
 def test_keras_files_of_shipped_runs_are_safe():

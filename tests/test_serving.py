@@ -178,6 +178,7 @@ def test_headers_models_health_and_metrics(client):
     assert re.fullmatch("[0-9a-f]{32}", odd.headers["x-request-id"])
     [model] = client.get("/v1/models").json()
     assert model["name"] == "small" and model["class_names"] == ["real", "fake"]
+    client.post("/v1/predict", files=files_of(b"no image"))
     figures = client.get("/metrics").text
     assert 'tfdetect_images_total{model="small",result="error"}' in figures
     assert client.get("/docs").status_code == 200

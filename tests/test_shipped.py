@@ -13,8 +13,11 @@ from zoo import png_with_size
 
 import tfdetect
 from tfdetect.api import shipped
+from tfdetect.api.arguments import own_run
+from tfdetect.core import shipped_runs
 from tfdetect.core.errors import UserError
 from tfdetect.data.plan import make_plan
+from tfdetect.fusion.members import open_members
 
 
 @pytest.mark.parametrize(("paths", "run", "images"), [
@@ -42,7 +45,11 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
         found, rest = shipped.split_run([name, "a.jpg"])
         assert Path(found, "run.json").is_file() and rest == ["a.jpg"]
         assert tfdetect.load(name).run.path == Path(found)
-        assert shipped.served_runs([Path(name), Path("my_run")]) == [Path(found), Path("my_run")]
+        members = open_members([name, "photo_clip"], masks=False)
+        assert own_run(name).path == members.runs[0].path == Path(found)
+    assert shipped.served_runs([Path("my_run")]) == [Path("my_run")]
+    with pytest.raises(UserError, match="Did you mean 'photo_clip'"):
+        tfdetect.compare(["photo_detector", "photo_clop"])
 
 
 def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypatch):
@@ -63,9 +70,9 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
     assert chosen("small", masks=True).name == "localizer_photos"
     with pytest.raises(UserError, match="There is no file or folder"):
         chosen("nothing.jpg")
-    monkeypatch.setattr(shipped, "shipped", lambda folder: tmp_path / folder)
+    monkeypatch.setattr(shipped_runs, "shipped", lambda folder: tmp_path / folder)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="lacks the detector photo_detector"):
+    with pytest.raises(UserError, match="installation lacks the detector photo_detector"):
         chosen("large")
 
 
@@ -74,12 +81,13 @@ def test_each_image_gets_the_detector_of_its_size(tmp_path, capsys, monkeypatch)
     write_images(tmp_path / "large", 2, 0, side=100)
     (tmp_path / "large" / "broken.jpg").write_bytes(b"no image")
     # One run stands for both, because the photo detector takes seconds to load.
-    folder, own = shipped._folder, shipped.SMALL_IMAGES
+    folder, own = shipped_runs.shipped_folder, shipped.SMALL_IMAGES
     copy = tmp_path / "photo_detector"
     shutil.copytree(folder(own), copy, ignore=shutil.ignore_patterns("saved_model"))
     text = (copy / "run.json").read_text().replace('"real"', '"authentic"')
     (copy / "run.json").write_text(text)
-    monkeypatch.setattr(shipped, "_folder", lambda name: folder(own) if name == own else copy)
+    folders = {own: folder(own), "photo_detector": copy}
+    monkeypatch.setattr(shipped, "shipped_folder", folders.get)
     large, small = tmp_path / "large", tmp_path / "small" / "000.png"
     code, out, err = call("predict", [large / "000.png", small, large, "--json"], capsys)
     rows = json.loads(out)

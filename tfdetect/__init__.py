@@ -5,7 +5,7 @@ so that `import tfdetect` is fast and imports no TensorFlow.
 """
 # ruff: noqa: F403, F405
 
-import importlib
+import importlib.util
 import sys
 from contextlib import suppress
 from types import ModuleType
@@ -101,6 +101,15 @@ class _Package(ModuleType):
 for _name in __all__:
     setattr(_Package, _name, _ApiName(_name))
 sys.modules[__name__].__class__ = _Package
+
+_missing = [name for name in ("filelock", "numpy", "PIL", "psutil", "pydantic", "rich", "yaml")
+            if importlib.util.find_spec(name) is None]  # fmt: skip
+if _missing:
+    raise ModuleNotFoundError(
+        f"tfdetect needs {', '.join(_missing)}, which {sys.executable} does not have. Activate the "
+        "environment that tfdetect was installed into (source .venv/bin/activate), or install it: "
+        "pip install -e . (in a clone) or pip install tfdetect"
+    )
 
 
 def _register_layers() -> None:

@@ -30,7 +30,7 @@ def parser() -> cli.Parser:
     p.add_argument("suites", nargs="*", metavar="SUITE", help="a suite of --list, or a YAML file "
                    "with one of your own")  # fmt: skip
     p.add_argument("--run", dest="runs", action="append", type=Path, default=[], metavar="RUN",
-                   help="folder of a run, e.g. saved_models/demo; repeatable")  # fmt: skip
+                   help=f"{cli.RUN_HELP}; repeatable")  # fmt: skip
     p.add_argument("--list", action="store_true", help="list the suites and end")
     data = p.add_argument_group("images")
     data.add_argument("--data-dir", type=Path, metavar="DIR", help="the folder of the suite's "

@@ -1,7 +1,6 @@
 """`tfdetect calibrate`: make P(fake) of a run a probability, and choose its thresholds."""
 
 import sys
-from pathlib import Path
 
 from tfdetect.core import cli, console
 
@@ -27,7 +26,8 @@ def parser() -> cli.Parser:
              "a false positive is ten times as bad as a missed fake"),
         ],
     )  # fmt: skip
-    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run; it is changed")
+    cli.add_run(p, ". It is changed; of one inside of an installed package a copy below "
+                "saved_models/ is")  # fmt: skip
     data = p.add_argument_group("images")
     cli.add_dataset(data, "Images to calibrate on, which the run was not trained on (default: the "
                     "run's own dataset)")  # fmt: skip

@@ -1,7 +1,6 @@
 """`tfdetect compare`: test whether runs differ by more than chance."""
 
 import sys
-from pathlib import Path
 
 from tfdetect.core import cli, console
 
@@ -20,7 +19,7 @@ def parser() -> cli.Parser:
              "after 'tfdetect evaluate RUN --dataset path/to/photos' of both"),
         ],
     )  # fmt: skip
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of two or more runs")
+    cli.add_runs(p)
     cli.add_split(p, "test")
     p.add_argument("--dataset", metavar="NAME", help="compare evaluations on another dataset: the "
                    "name of a folder below evaluations/ in each run (default: the runs' own "

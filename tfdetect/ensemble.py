@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 from tfdetect.core import cli, console
 from tfdetect.core.text import shell_command
@@ -35,7 +34,7 @@ def parser() -> cli.Parser:
              "--fusion dense", "a dense unit on two trained runs"),
         ],
     )  # fmt: skip
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of two or more runs")
+    cli.add_runs(p)
     how = p.add_argument_group("fusion")
     how.add_argument("--fusion", default="stacked", choices=list(FUSIONS), metavar="NAME",
                      help=f"{fusions} (default: stacked)")  # fmt: skip

@@ -34,7 +34,7 @@ def parser() -> cli.Parser:
              "--spark spark://host:7077 --streaming", "millions of images, in constant memory"),
         ],
     )  # fmt: skip
-    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run, e.g. saved_models/demo")
+    cli.add_run(p)
     data = p.add_argument_group("images")
     cli.add_dataset(data, "Other images to measure on (default: the run's own dataset)")
     data.add_argument("--label", metavar="CLASS", help="class of all images of a --dataset folder "

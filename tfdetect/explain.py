@@ -27,7 +27,7 @@ def parser() -> cli.Parser:
              "what residual, SRM, Bayar, NPR and DCT leave of one image"),
         ],
     )  # fmt: skip
-    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    cli.add_run(p)
     data = p.add_argument_group("images")
     cli.add_dataset(data, "Other images (default: the run's own dataset)")
     cli.add_split(data, "test")

@@ -28,7 +28,7 @@ def parser() -> cli.Parser:
             ("tfdetect export saved_models/my_run --format web", "into the folder my_run-web"),
         ],
     )  # fmt: skip
-    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    cli.add_run(p)
     p.add_argument("--format", type=cli.names, metavar="NAMES", help="formats, separated by "
                    f"commas: {', '.join(EXPORT_FORMATS)}, web (default: those that the run "
                    "has)")  # fmt: skip
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
     from tfdetect import api
+    from tfdetect.api.arguments import own_run, run_of
 
     for name in args.format or ():
         if name not in (known := (*EXPORT_FORMATS, "web")):
@@ -54,13 +55,14 @@ def main(argv: list[str]) -> None:
     if not web and (args.output or args.npm_packages):
         raise UserError("--output and --npm-packages are for --format web.")
     formats = [name for name in args.format if name != "web"] if web else args.format
-    written = api.export(args.run, formats) if formats or not web else []
-    page = api.export_web(args.run, args.output, npm_packages=args.npm_packages) if web else None
+    run = own_run(args.run) if formats or not web else run_of(args.run)
+    written = api.export(run, formats) if formats or not web else []
+    page = api.export_web(run, args.output, npm_packages=args.npm_packages) if web else None
     if args.json:
         exports = [asdict(each) for each in written]
-        return console.print_json({"run": args.run, "exports": exports, "web": page})
+        return console.print_json({"run": run.path, "exports": exports, "web": page})
     if written:
-        rows = [[e.format, str(args.run / e.path), f"{e.megabytes:g} MB", f"{e.max_difference:g}"]
+        rows = [[e.format, str(run.path / e.path), f"{e.megabytes:g} MB", f"{e.max_difference:g}"]
                 for e in written]  # fmt: skip
         console.result(console.format_table(rows, ["format", "path", "size", "largest difference"]))
     if page is not None:

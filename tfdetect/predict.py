@@ -33,6 +33,8 @@ def parser() -> cli.Parser:
              "all images below a folder, into a table"),
             ("tfdetect predict saved_models/my_run photo.jpg --explain pages/",
              "with a page that explains the verdict"),
+            ("tfdetect predict photo_clip photo.jpg",
+             "by another of the detectors that come with tfdetect"),
             ("tfdetect predict saved_models/localizer_photos photo.jpg --masks masks/",
              "where the image was altered"),
             ("tfdetect predict saved_models/my_run archive/ --output verdicts.parquet "
@@ -45,11 +47,11 @@ def parser() -> cli.Parser:
              "with everything else that is known: metadata, JPEG history, copied regions"),
         ],
     )  # fmt: skip
-    p.add_argument("paths", nargs="+", metavar="[RUN] IMAGE", help="folder of a run (without one, "
-                   "a detector that comes with tfdetect is chosen by each image's size, and with "
-                   "--masks the localizer), then files, folders (with all folders below), or "
-                   "quoted patterns such as 'photos/**/*.jpg'; also at addresses such as "
-                   "s3://bucket/folder or https://host/photo.jpg")  # fmt: skip
+    p.add_argument("paths", nargs="+", metavar="[RUN] IMAGE", help=f"{cli.RUN_HELP} "
+                   "(without one, a detector that comes with tfdetect is chosen by each image's "
+                   "size, and with --masks the localizer). Then files, folders (with all folders "
+                   "below), or quoted patterns such as 'photos/**/*.jpg'; also at addresses such "
+                   "as s3://bucket/folder or https://host/photo.jpg")  # fmt: skip
     how = p.add_argument_group("verdicts")
     cli.add_verdict(how)
     cli.add_views(how)

@@ -1,7 +1,6 @@
 """`tfdetect push`: upload a run to Hugging Face's or Kaggle's hub."""
 
 import sys
-from pathlib import Path
 
 from tfdetect.core import cli, console
 
@@ -19,7 +18,7 @@ def parser() -> cli.Parser:
             ("tfdetect push saved_models/my_run kaggle://user/my-run/keras/base", "to Kaggle"),
         ],
     )
-    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    cli.add_run(p)
     p.add_argument("target", metavar="ADDRESS", help="hf://USER/REPOSITORY[@BRANCH] or "
                    "kaggle://USER/MODEL/FRAMEWORK/VARIATION")  # fmt: skip
     p.add_argument(

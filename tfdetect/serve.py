@@ -26,9 +26,9 @@ def parser() -> cli.Parser:
              "two runs, for other machines"),
         ],
     )  # fmt: skip
-    p.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs; the first "
-                   "one answers where a request names none (default: the detectors of photographs "
-                   "and of altered regions that come with tfdetect)")  # fmt: skip
+    p.add_argument("runs", nargs="*", type=Path, metavar="RUN", help=f"each {cli.RUN_HELP}. "
+                   "The first one answers where a request names none (default: the detectors of "
+                   "photographs and of altered regions that come with tfdetect)")  # fmt: skip
     p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                    help="address to listen on (default: %(default)s, this"
                    " machine only)")  # fmt: skip

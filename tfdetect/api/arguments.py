@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -15,6 +16,7 @@ from tfdetect.core.addresses import address_of
 from tfdetect.core.errors import UserError, UserTypeError, shortened
 from tfdetect.core.packages import missing_package
 from tfdetect.core.run import Run, open_run
+from tfdetect.core.shipped_runs import own_folder
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.text import user_path
 
@@ -139,6 +141,15 @@ def plan_of(
 def run_of(run: RunLike) -> Run:
     """Return a run, opened if its folder was given."""
     return run if isinstance(run, Run) else open_run(run)
+
+
+def own_run(run: RunLike, output: str | Path | None = None) -> Run:
+    """Return a run that results are written into, if `output` is no other folder for them.
+
+    A run of the installed package is copied first (`core.shipped_runs`).
+    """
+    run = run_of(run)
+    return run if output is not None else replace(run, path=own_folder(run.path))
 
 
 def runs_of(runs: Sequence[RunLike]) -> list[Run]:

@@ -9,13 +9,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from tfdetect.api.arguments import RunLike, checked
-from tfdetect.api.shipped import SHIPPED, run_folder
+from tfdetect.api.arguments import RunLike, checked, run_of
 from tfdetect.core import console, storage
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.limits import MAX_PIXELS
-from tfdetect.core.run import Run, open_run
+from tfdetect.core.run import Run
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.text import from_os, to_os, user_path
 
@@ -516,4 +515,4 @@ def load(run: RunLike) -> Detector:
         UserError: there is no such run, it is unfinished or corrupt, or the hub does not answer or
             has files that are not safe.
     """
-    return Detector(run if isinstance(run, Run) else open_run(run_folder(run), SHIPPED))
+    return Detector(run_of(run))

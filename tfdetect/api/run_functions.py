@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tfdetect.api.arguments import (
     RunLike,
     checked,
+    own_run,
     path_of,
     run_of,
     runs_of,
@@ -134,7 +135,7 @@ def evaluate(
         UserError: the data cannot be found, or its classes do not fit the run's.
     """
     splits = [splits] if isinstance(splits, str) else splits
-    run = run_of(run)
+    run = own_run(run, output)
     if from_predictions:
         given = (dataset, data_dir, authentic, label, videos, output, threshold, prior, crops,
                  mask_threshold, cluster)  # fmt: skip
@@ -235,7 +236,8 @@ def measure_robustness(
     """
     if not degradations and not attacks:
         raise UserError("Give degradations, attacks, or both.")
-    run = run_of(run).with_views(crops=crops, flips=flips)
+    run = own_run(run, output)
+    run = run.with_views(crops=crops, flips=flips)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
     spec = spec.with_values(max_pixels=max_pixels)
     check_writable(target)
@@ -334,7 +336,7 @@ def calibrate(
             f"--split {split} of the run's own dataset contains images that it was trained on. "
             "Calibrate on validation, or give other images with --dataset."
         )
-    run = run_of(run)
+    run = own_run(run)
     check_writable(run.path.parent, None)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, None, label)
     import_tensorflow()
@@ -482,7 +484,7 @@ def explain(
     """
     if count < 1:
         raise UserError(f"--count must be at least 1. Received: {count}.")
-    run = run_of(run)
+    run = own_run(run, output)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
     check_writable(target)
     import_tensorflow()
@@ -524,7 +526,7 @@ def show_front_ends(
     Raises:
         UserError: the image cannot be read, or the run is an ensemble.
     """
-    run = run_of(run)
+    run = own_run(run, output)
     path = fetched(user_path(image))
     if not path.is_file():
         raise UserError(f"There is no image {path}.")
@@ -558,7 +560,7 @@ def export(run: RunLike, formats: Sequence[str] | None = None) -> list[Export]:
         UserError: a format is unknown, its packages are missing, it cannot express the detector,
             or the probabilities differ by more than the format's tolerance.
     """
-    run = run_of(run)
+    run = own_run(run)
     import_tensorflow()
     from tfdetect.models.exports import check_format, exported_formats, write_exports
 

@@ -13,7 +13,7 @@ from tfdetect.core.files import write_text
 from tfdetect.core.model_hubs import (
     HubAddress,
     card_header,
-    check_keras_file,
+    check_keras_files,
     push_files,
     safe_files,
 )
@@ -56,8 +56,7 @@ def push(
             f"{run.name} has no ONNX export, which others need to predict without TensorFlow. "
             f"Write it with: {shell_command('export', run.path, format='onnx')}"
         )
-    if run.model_path.is_file():
-        check_keras_file(run.model_path, run.name)
+    check_keras_files(run.path, run.name)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "run")
         for name in safe_files(run.path):

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from tfdetect.core import addresses, storage
-from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
+from tfdetect.core.shipped_runs import SHIPPED, run_folder, shipped_folder
 from tfdetect.core.text import images_are, shell_command, user_path
 
 PHOTO_DETECTOR, PHOTO_CLIP = "photo_detector", "photo_clip"
@@ -20,9 +19,7 @@ LOCALIZER, SMALL_IMAGES = "localizer_photos", "cifake_small_resnet"
 # PHOTO_CLIP is used by its name alone. It is better on the styles that it was trained on, but of
 # pictures that nobody chose anything on it calls one in four fake, PHOTO_DETECTOR one in twenty
 # (docs/results/photos.md).
-SHIPPED = (PHOTO_DETECTOR, PHOTO_CLIP, LOCALIZER, SMALL_IMAGES)
 SMALL_SIDE = 64  # pixels: images whose shorter sides are all below this are no photographs
-RunPath = TypeVar("RunPath", bound=str | Path)
 _LOOKED_AT = 32  # images whose sizes are read
 
 
@@ -105,18 +102,19 @@ def shipped_detectors(images: Sequence[str], masks: bool = False) -> list[Choice
     sides = {path: _shorter_side(path) for path in found.paths}
     known = [side for side in sides.values() if side is not None]
     if not known or min(known) >= SMALL_SIDE:
-        return [Choice(_folder(PHOTO_DETECTOR), "for photographs", list(images))]
+        return [Choice(shipped_folder(PHOTO_DETECTOR), "for photographs", list(images))]
     if max(known) < SMALL_SIDE:
         reason = f"for images of less than {SMALL_SIDE} pixels"
-        return [Choice(_folder(SMALL_IMAGES), reason, list(images))]
+        return [Choice(shipped_folder(SMALL_IMAGES), reason, list(images))]
     small = [path for path, side in sides.items() if side is not None and side < SMALL_SIDE]
     chosen = set(small)
     others = [path for path in sides if path not in chosen]
+    photos = [*others, *found.unreadable]
+    reason = f"for {_count(small)} of less than {SMALL_SIDE} pixels"
     return [
-        Choice(_folder(PHOTO_DETECTOR), f"for {_count(others)}", [*others, *found.unreadable]),
-        Choice(_folder(SMALL_IMAGES), f"for {_count(small)} of less than {SMALL_SIDE} pixels",
-               small),
-    ]  # fmt: skip
+        Choice(shipped_folder(PHOTO_DETECTOR), f"for {_count(others)}", photos),
+        Choice(shipped_folder(SMALL_IMAGES), reason, small),
+    ]
 
 
 def _count(images: Sequence[str]) -> str:
@@ -143,17 +141,17 @@ def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, 
         UserError: an input does not exist, or this installation has no such run.
     """
     if masks:
-        return _folder(LOCALIZER), "it marks altered regions"
+        return shipped_folder(LOCALIZER), "it marks altered regions"
     sides = _shorter_sides(images)
     if sides and max(sides) < SMALL_SIDE:
-        return _folder(SMALL_IMAGES), f"for images of less than {SMALL_SIDE} pixels"
+        return shipped_folder(SMALL_IMAGES), f"for images of less than {SMALL_SIDE} pixels"
     reason = "for photographs"
     if small := sum(side < SMALL_SIDE for side in sides):
         reason += (
             f"; {images_are(small, len(sides))} smaller than {SMALL_SIDE} pixels, and for such "
             f"images alone there is {SMALL_IMAGES}"
         )
-    return _folder(PHOTO_DETECTOR), reason
+    return shipped_folder(PHOTO_DETECTOR), reason
 
 
 def _shorter_sides(images: Sequence[str]) -> list[int]:
@@ -170,27 +168,7 @@ def _shorter_sides(images: Sequence[str]) -> list[int]:
 def served_runs(named: Sequence[Path] = ()) -> list[Path]:
     """Return the runs that the server offers: if none are named, for photographs, then for masks.
 
-    Args:
-        named: folders of runs, or names of shipped runs, wherever these are installed.
-
     Raises:
         UserError: this installation has no such run.
     """
-    return [run_folder(path) for path in named] or [_folder(PHOTO_DETECTOR), _folder(LOCALIZER)]
-
-
-def run_folder(run: RunPath) -> RunPath | Path:
-    """Return the folder of a shipped run that is called by its name; anything else unchanged."""
-    name = str(run).removeprefix("saved_models/")
-    return _folder(name) if name in SHIPPED and not Path(run).exists() else run
-
-
-def _folder(name: str) -> Path:
-    """Return the folder of a shipped run: of the package, or below the current directory."""
-    for folder in (shipped("saved_models") / name, Path("saved_models", name)):
-        if (folder / "run.json").is_file():
-            return folder
-    raise UserError(
-        f"This installation of tfdetect lacks the detector {name}. Install it again, or name a "
-        "run: tfdetect predict RUN photo.jpg"
-    )
+    return list(named) or [shipped_folder(PHOTO_DETECTOR), shipped_folder(LOCALIZER)]

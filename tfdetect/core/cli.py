@@ -113,6 +113,22 @@ class Parser(argparse.ArgumentParser):
 Arguments = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
+RUN_HELP = (
+    "a finished run: its folder, such as saved_models/demo; the name of one that comes with "
+    "tfdetect, such as photo_detector; or its address, such as hf://user/run"
+)
+
+
+def add_run(p: Arguments, text: str = "") -> None:
+    """Add RUN; `text` says what else there is to know of it."""
+    p.add_argument("run", type=Path, metavar="RUN", help=RUN_HELP + text)
+
+
+def add_runs(p: Arguments) -> None:
+    """Add two or more RUNs."""
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=f"two or more; {RUN_HELP}")
+
+
 def add_dataset(
     p: Arguments, text: str = "", required: bool = False, names: str = "demo, cifake, genimage"
 ) -> None:

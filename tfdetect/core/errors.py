@@ -25,11 +25,14 @@ class RunLockedError(UserError):
     """Another process is writing the same run."""
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the choice most similar to `name`, or ""."""
+def nearest(name: str, choices: Iterable[str], prefix: str = "") -> str:
+    """Return " Did you mean 'x'?" for the choice most similar to `name`, or "".
+
+    `prefix` stands before the choice where it is used, such as "training.".
+    """
     lowered = {choice.lower(): choice for choice in choices}
     match = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f" Did you mean {lowered[match[0]]!r}?" if match else ""
+    return f" Did you mean {prefix + lowered[match[0]]!r}?" if match else ""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:

@@ -739,8 +739,9 @@ def _set(data: dict[str, Any], text: str) -> None:
             part = int(name)
         elif not isinstance(node, dict) or (part not in node and not key.startswith(_FREE)):
             choices = list(node) if isinstance(node, dict) else []
+            above = "".join(f"{part}." for part in parts[: depth - 1])
             raise UserError(
-                f"{text}: no key {'.'.join(parts[:depth])!r}.{nearest(name, map(str, choices))}"
+                f"{text}: no key {above + name!r}.{nearest(name, map(str, choices), above)}"
                 + (f" Keys there: {', '.join(map(str, choices))}." if choices else "")
             )
         if depth < len(parts):

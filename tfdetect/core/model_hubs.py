@@ -32,7 +32,7 @@ from tfdetect.core.text import printable
 SAFE_FILES = (
     "run.json", "experiment.yaml", "ensemble.yaml", "dataset.yaml", "metrics.json", "history.csv",
     "skipped.csv", "README.md", "model_card.md", "domain.npy", "training_images.npy",
-    "model.keras", "exports/exports.json", "exports/detector.onnx",
+    "model.keras", "exports/exports.json", "exports/detector.keras", "exports/detector.onnx",
     "exports/detector_float16.onnx", "exports/detector*.tflite",
 )  # fmt: skip
 SOURCE_FILE = "source.json"  # of a fetched run: where it comes from, with its revision
@@ -124,8 +124,7 @@ def _keep(files: Path, fixed: HubAddress) -> Path:
     names = [path for path in safe_files(files) if not (files / path).is_dir()]
     if "run.json" not in names:
         raise UserError(f"{fixed} is no run of tfdetect: it has no run.json.")
-    if "model.keras" in names:
-        check_keras_file(files / "model.keras", str(fixed))
+    check_keras_files(files, str(fixed))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with staged(folder) as new:
         for name in names:
@@ -150,6 +149,13 @@ def _is_safe(path: str) -> bool:
     )
 
 
+def check_keras_files(folder: Path, what: str) -> None:
+    """Check the Keras files of a run that may be fetched or pushed; see `check_keras_file`."""
+    for name in safe_files(folder):
+        if name.endswith(".keras"):
+            check_keras_file(folder / name, what)
+
+
 def check_keras_file(path: Path, what: str) -> None:
     """Check that a Keras file has no code in it and names no classes but Keras's and tfdetect's.
 
@@ -161,19 +167,19 @@ def check_keras_file(path: Path, what: str) -> None:
             more = set(archive.namelist()) - _KERAS_FILES
             if more:
                 raise UserError(
-                    f"{what}: model.keras contains {printable(min(more))}, and may contain only "
+                    f"{what}: {path.name} contains {printable(min(more))}, and may contain only "
                     f"{', '.join(sorted(_KERAS_FILES))}. It is not loaded."
                 )
             config = json.loads(archive.read("config.json"))
     except (OSError, ValueError, KeyError, RecursionError, zipfile.BadZipFile) as error:
-        raise UserError(f"{what}: model.keras is damaged: {printable(error)}") from error
+        raise UserError(f"{what}: {path.name} is damaged: {printable(error)}") from error
     for each in _objects(config):
         module, name = str(each.get("module")), str(each.get("class_name"))
         if name in ("Lambda", "__lambda__", "function", "TorchModuleWrapper", "TFSMLayer") or (
             each.get("module") is not None and module.partition(".")[0] not in _MODULES
         ):
             raise UserError(
-                f"{what}: model.keras contains {printable(f'{module}.{name}')}, which can run any "
+                f"{what}: {path.name} contains {printable(f'{module}.{name}')}, which can run any "
                 "code. It is not loaded. An ONNX export can be loaded: ask its author for one."
             )
 

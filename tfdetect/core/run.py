@@ -20,7 +20,6 @@ A run is written as `<name>.partial` and renamed when whole.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from tfdetect.core.run_info import (
     migrate_info,
 )
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
+from tfdetect.core.shipped_runs import SHIPPED, run_folder
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.storage import exists, fetched
 from tfdetect.core.text import checked_name, shell_command, to_os, user_path
@@ -407,21 +407,20 @@ def moved(p: float, by: float) -> float:
     return expit(logit(p) + by)
 
 
-def open_run(path: str | Path, known: Iterable[str] = ()) -> Run:
+def open_run(path: str | Path) -> Run:
     """Open a finished run: a folder, or an address such as hf://user/run (`core.model_hubs`).
 
     A run at another address, such as s3://bucket/run, is fetched first (`core.storage`).
 
     Args:
-        path: folder or address.
-        known: names that the caller understands, too; one like `path` is suggested if that is none.
+        path: folder, address, or the name of a run that comes with tfdetect.
 
     Raises:
         UserError: there is no such folder or address, or it is not a run, corrupt, of a newer
             schema, unfinished, or without verdicts.
     """
     address = HubAddress.parse(path)
-    path = fetched(user_path(path)) if address is None else fetch_run(address)
+    path = fetched(run_folder(user_path(path))) if address is None else fetch_run(address)
     path = path if path.name else path.resolve()  # ".", inside of the folder
     recover(path)
     if not path.is_dir():
@@ -429,7 +428,7 @@ def open_run(path: str | Path, known: Iterable[str] = ()) -> Run:
             raise _unfinished(path)
         if path.exists():
             raise UserError(f"{str(path)!r} is a file, not the folder of a run.")
-        raise UserError(f"There is no run folder {str(path)!r}.{_nearest_run(path, known)}")
+        raise UserError(f"There is no run folder {str(path)!r}.{_nearest_run(path)}")
     run = read_run(path)
     for needed in ("experiment.yaml", "model.keras"):
         if needed == "experiment.yaml" and run.is_ensemble:
@@ -450,8 +449,8 @@ def open_run(path: str | Path, known: Iterable[str] = ()) -> Run:
     return run
 
 
-def _nearest_run(path: Path, known: Iterable[str]) -> str:
-    """Return the known run, or that beside `path`, with the most similar name, as a question.
+def _nearest_run(path: Path) -> str:
+    """Return the shipped run, or that beside `path`, with the most similar name, as a question.
 
     Where no name is similar, what a run is.
     """
@@ -460,7 +459,7 @@ def _nearest_run(path: Path, known: Iterable[str]) -> str:
                 if not found.parent.name.endswith(PARTIAL)]  # fmt: skip
     except OSError:
         return ""
-    found = nearest(str(path), [*runs, *known])
+    found = nearest(str(path), [*runs, *SHIPPED])
     return found or " A run is a folder with a run.json, for example saved_models/my_run."
 
 

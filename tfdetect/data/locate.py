@@ -51,14 +51,18 @@ def _check_inside(data_dir: Path, folders: list[Path]) -> None:
 
 
 def present_roots(spec: DatasetSpec, roots: dict[str, Path]) -> dict[str, Path]:
-    """Return those folders of a dataset that are there; what is at addresses is fetched.
+    """Return those folders of a dataset that still hold it; what is at addresses is fetched.
 
     Args:
         spec: the dataset.
-        roots: its folder, or those of its parts, by name.
+        roots: its folder, or those of its parts, by name; relative ones are looked for from the
+            current directory, where a folder of that name may be of something else.
     """
     specs = {each.name: each for each in spec.datasets}
-    return {name: root for name, root in roots.items() if _fetch(specs.get(name, spec), root)}
+    return {
+        name: root for name, root in roots.items()
+        if _fetch(part := specs.get(name, spec), root) and _holds(part, root)
+    }  # fmt: skip
 
 
 def _fetch(spec: DatasetSpec, folder: Path) -> bool:

@@ -11,6 +11,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.describe import read_data
+from tfdetect.data.locate import present_roots
 from tfdetect.data.plan import make_plan, roots_of
 from tfdetect.fusion.members import Members
 
@@ -45,9 +46,10 @@ def find_fusion_data(
                 "fit it on one of them, or on other images, stop and give --dataset."
             )
     plan = make_plan(dataset, None, [], data_dir, authentic)
-    roots = {name: root for run in members.runs for name, root in run.roots.items()
-             if root.is_dir() and not data_dir}  # fmt: skip
-    plan = replace(plan, folders={**roots, **plan.folders})
+    if not data_dir:
+        for run in members.runs:
+            roots = present_roots(run.dataset_spec(), run.roots)
+            plan = replace(plan, folders={**roots, **plan.folders})
     classes = plan.spec.class_names
     if len(classes) != len(members.class_names):
         raise UserError(

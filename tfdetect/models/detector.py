@@ -15,6 +15,7 @@ from tfdetect.core import registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment, Freeze, Model
 from tfdetect.core.options import check_options
+from tfdetect.core.shipped_runs import SHIPPED, run_folder
 from tfdetect.core.storage import fetched
 from tfdetect.core.text import user_path
 from tfdetect.models.backbones import Backbone, build_backbone, inflate
@@ -53,7 +54,7 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     is_path = _is_path(model.weights)
     backbone = _build_backbone(model, shape, "none" if is_path else model.weights)
     if is_path:
-        _load_backbone(backbone.model, fetched(user_path(model.weights)))
+        _load_backbone(backbone.model, fetched(run_folder(user_path(model.weights))))
     if model.lora is not None:
         adapt(backbone.model, model.lora)
     backbone.model.autocast = False  # its layers cast, those that should
@@ -163,7 +164,8 @@ def _is_path(weights: str) -> bool:
     """Whether `model.weights` is a path of a run or a .keras file, not a preset's name."""
     if weights.startswith(("kaggle://", "hf://")) or weights in ("none", "imagenet"):
         return False
-    return weights.endswith(".keras") or os.sep in weights or Path(weights).is_dir()
+    is_file_or_run = weights.endswith(".keras") or os.sep in weights or weights in SHIPPED
+    return is_file_or_run or Path(weights).is_dir()
 
 
 def learn_statistics(

@@ -1,0 +1,57 @@
+"""The runs that come with tfdetect: their names, and where they are."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from tfdetect.core import console
+from tfdetect.core.documents import shipped
+from tfdetect.core.errors import UserError
+from tfdetect.core.files import copy_folder, staged
+
+SHIPPED = ("photo_detector", "photo_clip", "localizer_photos", "cifake_small_resnet")
+RunPath = TypeVar("RunPath", bound=str | Path)
+
+
+def run_folder(run: RunPath) -> RunPath | Path:
+    """Return the folder of a shipped run that is called by its name; anything else unchanged.
+
+    What exists at this path, or as saved_models/NAME below the current directory, comes first.
+    """
+    name = str(run).removeprefix("saved_models/")
+    if name not in SHIPPED or Path(run).exists():
+        return run
+    own = Path("saved_models", name)
+    return own if (own / "run.json").is_file() else shipped_folder(name)
+
+
+def shipped_folder(name: str) -> Path:
+    """Return the folder of a shipped run: of the package, or below the current directory.
+
+    Raises:
+        UserError: this installation has no such run.
+    """
+    for folder in (shipped("saved_models") / name, Path("saved_models", name)):
+        if (folder / "run.json").is_file():
+            return folder
+    raise UserError(
+        f"This installation lacks the detector {name}. 'pip install tfdetect' brings all of them. "
+        "Or name another run."
+    )
+
+
+def own_folder(run: Path) -> Path:
+    """Return the folder of a run that may be changed.
+
+    A run inside of an installed package belongs to the package, so it is copied to
+    saved_models/NAME, where its name finds it from then on.
+    """
+    package, root = Path(__file__).resolve().parents[1], shipped("saved_models").resolve()
+    if run.resolve().parent != root or not root.is_relative_to(package):
+        return run
+    own = Path("saved_models", run.name)
+    if not (own / "run.json").is_file():
+        with staged(own) as folder:
+            folder.rmdir()
+            copy_folder(run, folder)
+        console.log(f"{run.name} comes with tfdetect and is not changed; results go to {own}")
+    return own

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-MAX_ITEMS = 1_024  # of a partition
+MAX_ITEMS = 4_096  # of a partition
 MAX_BYTES = 64 * 2**20  # of the files of a partition that has more than one
 
 

@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     from tfdetect.evaluation.result_tables import terminal_table
 
     console.result(terminal_table(results.values))
-    done = "unchanged" if results.run.info == before else "calibrated, its exports rewritten"
+    done = "unchanged" if results.run.info == before else "changed, its exports rewritten"
     console.result(f"\nrun     {results.run.path} ({done})")
     console.result(f"report  {results.report}")
 

@@ -33,7 +33,8 @@ def few_images(split: str, authentic: int, fakes: int) -> str:
     why = _FEW.get(split, "intervals are wide, and recall at few false positives means little")
     return (
         f"only {total:,} image{'' if total == 1 else 's'} ({authentic:,} authentic, {fakes:,} "
-        f"fake): {why}. Fewer than {MIN_IMAGES} of a class try the workflow out and measure little."
+        f"fake): {why}. Fewer than {MIN_IMAGES} of a class are enough to try the workflow, not to "
+        "measure."
     )
 
 

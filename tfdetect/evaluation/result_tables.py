@@ -252,7 +252,8 @@ def part_tables(result: dict[str, Any], kind: str) -> list[ResultTable]:
             name + (" (unseen)" if name in unseen["generators"] else ""): part
             for name, part in parts.items()
         }
-        parts[f"all {len(unseen['generators'])} unseen generators"] = unseen
+        if len(unseen["generators"]) > 1:
+            parts[f"all {len(unseen['generators'])} unseen generators"] = unseen
     tables = [_part_metric_table(parts, kind)]
     rows = [
         [name, *(format_interval(part["operating_points"][p][rate]) for p, rate in _POINT_RATES)]

@@ -144,7 +144,8 @@ def edges(args):
     size = ["--size", str(args.photo_size)] if args.photo_size else []
     made = {}
     for name, edge in (("hard", 0), ("soft", args.edge)):
-        made[name] = args.output / name
+        # Splits follow from the folder's name, and must be the same.
+        made[name] = args.output / name / "forged"
         call("-m", "tfdetect.synthesize", "--source", str(args.photos), "--output",
              str(made[name]), "--fill", fills, "--edge", str(edge), "--quiet", *size)  # fmt: skip
     made["widened"] = widened(args, made["hard"])

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,18 +115,19 @@ def main(argv: list[str]) -> None:
         args.source, args.output, settings, workers=args.workers, autoencoder_steps=args.steps,
         cluster=cluster, progress=not args.quiet,
     )  # fmt: skip
-    failed = [row for row in rows if row["error"]]
-    for row in failed[:5]:
-        console.warn(f"skipped: {row['error']}")
+    failed = Counter(row["error"] for row in rows if row["error"])
+    skipped = failed.total()
+    for reason, count in failed.most_common(5):
+        console.warn(f"skipped: {reason}" + (f" ({count} forgeries need it)" if count > 1 else ""))
     if len(failed) > 5:
-        console.warn(f"skipped: {len(failed) - 5} more, see provenance.csv")
+        console.warn(f"skipped: {len(failed) - 5} more reasons, see provenance.csv")
     sheet = args.output / "contact_sheet.png"
     if args.json:
         return console.print_json({
-            "dataset": args.output, "forgeries": len(rows) - len(failed), "skipped": len(failed),
+            "dataset": args.output, "forgeries": len(rows) - skipped, "skipped": skipped,
             "contact_sheet": sheet,
         })  # fmt: skip
-    console.result(f"{len(rows) - len(failed):,} forgeries in {args.output}, {len(failed)} skipped")
+    console.result(f"{len(rows) - skipped:,} forgeries in {args.output}, {skipped} skipped")
     console.result(f"look at  {sheet}")
     # Where everything is altered, there is nothing to localize.
     experiment = "photos_from_scratch" if args.masks == ["whole"] else "localizer"

@@ -22,7 +22,7 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.data import splits
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.plan import locate_dataset
-from tfdetect.imaging.formats import MAX_PIXELS
+from tfdetect.imaging.formats import MAX_PIXELS, ImageError
 from tfdetect.imaging.jpeg_tables import jpeg_quality
 from tfdetect.train import main as train_command
 
@@ -143,6 +143,25 @@ def test_duplicates_are_counted_by_kind(tmp_path):
         "other."
     ) in texts
     assert found.level == UNRELIABLE
+
+
+def test_similar_images_that_cannot_be_compared_are_told(tmp_path, monkeypatch):
+    root = make(tmp_path / "set", CLEAN["png"])
+    with Image.open(min((root / "train/real").iterdir())) as image:
+        image.save(root / "test/real/near.jpg", quality=80)
+    real = duplicates.read_rgb
+
+    def read(path, *args, **kwargs):
+        if path.endswith("near.jpg"):
+            raise ImageError("it is gone")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(duplicates, "read_rgb", read)
+    found = audited(root)
+    assert found.near.groups == 0 and found.near.uncompared == 1
+    [text] = [f.text for f in found.findings if f.topic == "duplicates"]
+    assert text.startswith("1 pair of similar images could not be compared")
+    assert duplicates._not_compared(("a.png", "b.png")) == (None,)  # where the process ended
 
 
 def test_all_near_duplicates_are_found_and_nothing_else(tmp_path):

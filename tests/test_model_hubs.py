@@ -156,7 +156,7 @@ def test_a_wrong_token_and_a_hub_that_is_away_are_told(hub, tmp_path):
     assert done.returncode == 2 and "hf_wrong" not in done.stderr and "hf://user" in done.stderr
     hub.close()
     done = command(hub, tmp_path, "push", RUN, "hf://user/photos")
-    assert done.returncode == 2 and "hf://user/photos: " in done.stderr
+    assert done.returncode == 2 and "hf://user/photos: The hub cannot be reached" in done.stderr
 
 
 def test_addresses_and_secrets():

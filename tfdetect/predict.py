@@ -332,7 +332,8 @@ def _say_copies(found: "list[Evidence]", folder: Path) -> None:
     count = sum(bool(copies.found) for copies in searched)
     text = f"Copied regions were found in {count:,} of {len(searched):,} images"
     if not count:
-        text = f"No copied regions were found in {len(searched):,} images"
+        plural = "" if len(searched) == 1 else "s"
+        text = f"No copied regions were found in {len(searched):,} image{plural}"
     console.log(f"{text}; masks and overlays in {printable(folder)}")
 
 

@@ -416,7 +416,7 @@ def _describe_training(experiment: Experiment, images: int) -> str:
     if training.accumulate > 1:
         batch += f" (weights change every {training.accumulate} batches)"
     if training.replay:  # an epoch is one pass over the new images
-        steps = f"batches of {batch}, {training.replay:.0%} of them from the run's own data"
+        steps = f"of batches of {batch}, {training.replay:.0%} of them from the run's own data"
     else:
         count = training.steps_of_epoch(images)
         steps = f"{count:,} batch{'' if count == 1 else 'es'} of {batch}"

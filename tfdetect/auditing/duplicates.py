@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
@@ -41,6 +41,8 @@ class Duplicates:
         rows: int [n], rows of the catalog that belong to such groups.
         group: int [n], the number of each row's group.
         complete: False where there were more candidates than could be compared.
+        uncompared: number of pairs that may be duplicates and could not be compared, because one
+            cannot be read any more or ended the process that read it.
     """
 
     groups: int
@@ -52,6 +54,7 @@ class Duplicates:
     rows: np.ndarray
     group: np.ndarray
     complete: bool = True
+    uncompared: int = 0
 
 
 def exact_duplicates(table: pa.Table, column: str, classes: int) -> Duplicates:
@@ -86,13 +89,15 @@ def near_duplicates(
     if not complete:
         chosen = np.random.default_rng(0).choice(len(first), MAX_PAIRS, replace=False)
         first, second = first[np.sort(chosen)], second[np.sort(chosen)]
-    similar = _pixels_correlate(catalog, table, first, second, progress)
+    compared = _pixels_correlate(catalog, table, first, second, progress)
+    similar = pc.fill_null(compared, False).to_numpy()
     first, second = first[similar], second[similar]
     size = table.num_rows
     graph = coo_array((np.ones(len(first), bool), (first, second)), (size, size))
     component = connected_components(graph, directed=False)[1]
     rows = np.flatnonzero(np.bincount(component)[component] > 1)
-    return _summarize(table, rows, component[rows], classes, complete)
+    found = _summarize(table, rows, component[rows], classes, complete)
+    return replace(found, uncompared=compared.null_count)
 
 
 def candidate_pairs(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -154,39 +159,39 @@ def _hash_neighbors(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
 
 def _pixels_correlate(
     catalog: Catalog, table: pa.Table, first: np.ndarray, second: np.ndarray, progress: bool
-) -> np.ndarray:
-    """Return whether the thumbnails of each pair of rows correlate, bool [pairs]."""
+) -> pa.ChunkedArray:
+    """Return whether the thumbnails of each pair of rows correlate; null where that is unknown."""
     if not len(first):
-        return np.zeros(0, bool)
+        return pa.chunked_array([], pa.bool_())
     sides = (catalog.files(table.take(pa.array(rows))) for rows in (first, second))
     schema = pa.schema([("similar", pa.bool_())])
     read = partial(_correlate, max_pixels=catalog.max_pixels)
     pairs = list(zip(*sides, strict=True))
     found = read_all(read, pairs, schema, "comparing similar images", progress, _not_compared)
     _normalized_thumbnail.cache_clear()  # files may change before the next audit
-    return found["similar"].to_numpy()
+    return found["similar"]
 
 
-def _correlate(pair: tuple[str, str], max_pixels: int) -> tuple[bool]:
-    """Return whether the thumbnails of two files correlate."""
-    one, other = (_normalized_thumbnail(path, max_pixels) for path in pair)
+def _correlate(pair: tuple[str, str], max_pixels: int) -> tuple[bool | None]:
+    """Return whether the thumbnails of two files correlate; None if one cannot be read any more."""
+    try:
+        one, other = (_normalized_thumbnail(path, max_pixels) for path in pair)
+    except ImageError:
+        return (None,)
     return (bool((one * other).sum() > MIN_CORRELATION),)
 
 
-def _not_compared(pair: tuple[str, str]) -> tuple[bool]:
-    return (False,)
+def _not_compared(pair: tuple[str, str]) -> tuple[None]:
+    return (None,)
 
 
 @functools.lru_cache(_THUMBNAILS)
 def _normalized_thumbnail(path: str, max_pixels: int) -> np.ndarray:
-    """Return an image's 32x32 pixels, zero mean and unit norm; zeros if it cannot be read."""
+    """Return an image's 32x32 pixels, zero mean and unit norm."""
     from PIL import Image
 
-    try:
-        small = read_rgb(path, max_pixels, min_side=2 * _SIDE)
-        small = small.resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    except ImageError:  # broken since the catalog was built
-        return np.zeros(3 * _SIDE**2, np.float32)
+    small = read_rgb(path, max_pixels, min_side=2 * _SIDE)
+    small = small.resize((_SIDE, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small, np.float32)
     pixels = (pixels - pixels.mean((0, 1))).ravel()
     return pixels / max(1e-6, float(np.linalg.norm(pixels)))

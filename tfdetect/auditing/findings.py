@@ -157,6 +157,13 @@ def duplicate_findings(
         table: rows of the catalog.
         classes: names of the classes, in label order.
     """
+    if found.uncompared:
+        yield Finding(
+            CAUTION, "duplicates",
+            f"{found.uncompared:,} pair{'s' if found.uncompared > 1 else ''} of similar images "
+            "could not be compared, because an image could not be read a second time or ended the "
+            "process that read it. They may be near duplicates.",
+        )  # fmt: skip
     if not found.groups:
         return
     counts = pc.value_counts(table["split"].cast(pa.string())).to_pylist()

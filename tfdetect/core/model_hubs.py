@@ -321,6 +321,8 @@ def _messages(address: HubAddress) -> Iterator[None]:
             "in: hf auth login",
             "RevisionNotFoundError": f"There is no revision {address.revision}",
             "GatedRepoError": "Its owner must give you access first",
+            "ConnectError": f"The hub cannot be reached ({reason:.200}). Check the network; behind "
+            "a proxy set HTTPS_PROXY, for a mirror HF_ENDPOINT",
         }.get(kind, f"{kind}: {reason:.300}")
         raise UserError(f"{address}: {hint}.") from None
 

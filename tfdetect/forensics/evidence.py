@@ -91,8 +91,8 @@ class Evidence:
     reasons: tuple[str, ...]
     tone: Tone
     lines: tuple[EvidenceLine, ...]
-    copies: Copies | None = None
-    history: JpegHistory | None = None
+    copies: Copies | None = field(default=None, repr=False)  # with maps of the image's size
+    history: JpegHistory | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the maps, for JSON."""

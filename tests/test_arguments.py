@@ -11,7 +11,7 @@ SIZE = {"image_size": 32}
 @pytest.mark.parametrize(
     ("function", "arguments", "options", "message"),
     [
-        (tfdetect.load, [None], {}, "run is a run or the path of its folder. Received: None"),
+        (tfdetect.load, [None], {}, "run is a run, its folder, name or address. Received: None"),
         (tfdetect.load, [""], {}, "A path is empty"),
         (tfdetect.train, [], {"classes": "2"}, "unexpected keyword argument 'classes'"),
         (tfdetect.train, ["demo"], {"overrides": 3}, "overrides is a mapping"),

@@ -39,7 +39,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "float": ((Real,), "a number"),
     "str": ((str,), "text"),
     "Path": ((Path,), "a path"),
-    "RunLike": ((str, Path, Run), "a run or the path of its folder"),
+    "RunLike": ((str, Path, Run), "a run, its folder, name or address"),
     "Overrides": ((str, Mapping, Iterable), 'a mapping such as {"training.epochs": 5}'),
 }
 _AT_LEAST_1 = {"batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds"}

@@ -60,7 +60,7 @@ def benchmark(
 
     Args:
         suites: names of `list_benchmarks()`, or paths of suites of your own.
-        runs: runs or their folders.
+        runs: one or more, each as `evaluate` takes it.
         data_dir: the folder of a suite's data, or one that holds each dataset in a folder of the
             name of its dataset spec; by default as for `train`.
         subsets: names of the subsets to score; by default all.

@@ -101,7 +101,9 @@ def evaluate(
     """Measure a run on its own dataset or on another one; write metrics, figures and a report.
 
     Args:
-        run: a run or its folder.
+        run: a run, its folder, the name of one that comes with tfdetect ("photo_detector"), or an
+            address (see `load`). What would be written into a run of the installed package goes
+            into a copy, saved_models/NAME.
         dataset: other images to measure it on, as for `train`; also a folder of authentic images
             alone, of fakes alone, or with only test/. By default the run's own dataset.
         data_dir, authentic: as for `train`.
@@ -286,7 +288,7 @@ def calibrate(
     Training does so by itself on the validation split. This is for other images or settings.
 
     Args:
-        run: a run or its folder. It is changed as a whole, with its exports and report.
+        run: see `evaluate`. It is changed as a whole, with its exports and report.
         dataset, data_dir, authentic: the images to calibrate on, which the run was not trained
             on; by default its own validation split.
         label: class of all images of a folder without class folders.
@@ -425,7 +427,7 @@ def compare(
     """Compare evaluated runs on the images that all of them were evaluated on.
 
     Args:
-        runs: two runs or more, or their folders.
+        runs: two or more; see `evaluate`.
         split: "train", "validation", "test" or "all".
         dataset: name of another dataset that each was evaluated on (a folder below evaluations/
             in each run); by default their own.
@@ -514,7 +516,7 @@ def show_front_ends(
     Where the run has a front-end of its own, it is shown before and after training, too.
 
     Args:
-        run: a run or its folder; its view decides what is cut out of the image.
+        run: see `evaluate`; its view decides what is cut out of the image.
         image: an image file.
         output: folder for front_ends.html and front_ends.json; by default
             evaluations/front_ends-IMAGE in the run.

@@ -343,7 +343,7 @@ def ensemble(
     """Fuse runs into one detector, and measure what that gains; return it as a new run.
 
     Args:
-        runs: two runs or more, or their folders.
+        runs: two or more, each as `evaluate` takes it.
         fusion: how; see `tfdetect ensemble --help`.
         dataset, data_dir, authentic: what to fit the fusion on, as for `train`; by default all
             that the members were trained on.

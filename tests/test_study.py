@@ -141,6 +141,7 @@ def test_a_curve_is_measured_and_reported(loaded, predicted, tmp_path):
         first["error"]["value"], abs=0.02
     )
     assert found["fit"]["exponent"]["value"] > 0.3
+    assert all(parameter["low"] >= 0 for parameter in found["fit"].values())
     values = {"experiment": "e", "dataset": "d", "by": BY_CONTENT, **found}
     write_curve(values, tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text()

@@ -11,7 +11,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.plan import Plan
-from tfdetect.evaluation.intervals import bootstrap
+from tfdetect.evaluation.intervals import bootstrap, interval, numbers
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import find_domains, restrict
 from tfdetect.generalization.train_matrix import test_scores
@@ -154,7 +154,14 @@ def measure_curve(
     measured = bootstrap(errors, len(fake), resamples=_RESAMPLES)
     fitted = None
     if len(sizes) >= 3:
-        fitted = bootstrap(fit, len(fake), resamples=_RESAMPLES, bounded=False)
+        fitted = {
+            name: interval(value, max(0.0, low), high)  # none of the law's parameters is negative
+            for name, (value, low, high) in (
+                (name, numbers(found)) for name, found in bootstrap(
+                    fit, len(fake), resamples=_RESAMPLES, bounded=False
+                ).items()
+            )
+        }  # fmt: skip
     each = (wrong[:, fake].mean(axis=1) + wrong[:, ~fake].mean(axis=1)) / 2
     points = [
         {

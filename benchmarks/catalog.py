@@ -13,19 +13,23 @@ each time, and prints the memory ten times on the way.
 
 import argparse
 import json
+import os
 import resource
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pyarrow as pa
 
 from tfdetect.core.experiment import Data
 from tfdetect.core.load_spec import load_spec
-from tfdetect.data import inspection, scan
+from tfdetect.core.walk import FoundFile, Walk
+from tfdetect.data import scan
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.inspection import CONTENT_COLUMNS
+from tfdetect.data.parallel import reading_by
 
 
 def memory():
@@ -46,23 +50,30 @@ def synthetic(count):
     spec, _ = load_spec("cifake")
     spec = spec.model_copy(update={"expected_counts": {}})
 
-    def walk(root):
-        for i in range(count):
-            place = f"{'train' if i % 10 else 'test'}/{'REAL' if i // 10 % 2 else 'FAKE'}"
-            yield f"{place}/image_{i:07d}.jpg", 1000 + i % 97, 1_700_000_000_000_000_000 + i
+    class MadeUp(Walk):
+        """Files that do not exist."""
+
+        def __iter__(self):
+            for i in range(count):
+                place = f"{'train' if i % 10 else 'test'}/{'REAL' if i // 10 % 2 else 'FAKE'}"
+                stamp = 1_700_000_000_000_000_000 + i
+                yield FoundFile(f"{place}/image_{i:08d}.jpg", 1000 + i % 97, stamp, 1, i)
 
     def inspect(read, paths, *rest):
-        hashes = pa.array([f"{p[-11:-4]:0>32}" for p in paths])
-        sides = pa.array([32] * len(paths), pa.int32())
-        formats, errors = pa.array(["JPEG"] * len(paths)), pa.nulls(len(paths), pa.string())
+        hashes = pa.array((f"{p[-12:-4]:0>32}" for p in paths), pa.string())
+        sides = pa.array(np.full(len(paths), 32, np.int32))
+        formats, errors = pa.repeat("JPEG", len(paths)), pa.nulls(len(paths), pa.string())
         return pa.table([hashes, sides, sides, formats, errors], CONTENT_COLUMNS)
 
-    scan._walk, inspection.read_all = walk, inspect
+    scan.Walk = MadeUp
     result = {"rows": count, "MiB at start": memory()}
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory() as root, reading_by(inspect):
+        os.environ["TFDETECT_CACHE"] = f"{root}/cache"
         found = build_catalog(spec, {"cifake": Path(root)}, progress=False)
+        result["seconds for the catalog"] = round(time.perf_counter() - start, 1)
     result["MiB with the catalog"] = memory()
+    assert found.table.num_rows == count
     from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()

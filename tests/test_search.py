@@ -84,7 +84,7 @@ def test_every_point_of_a_space_is_a_legal_experiment(base):
 @pytest.mark.parametrize(
     "parameters, message",
     [
-        ({"model.backbon": {"choice": ["a"]}}, "Did you mean 'backbone'"),
+        ({"model.backbon": {"choice": ["a"]}}, "Did you mean 'model.backbone'"),
         ({"model.dropout": {"uniform": [0, 1.5]}}, "key 'model.dropout' at 1.5"),
         ({"model.head": {"choice": []}}, "choice is empty"),
         ({"model.head": {"choice": ["linear", "nope"]}}, "'nope'"),
@@ -398,7 +398,7 @@ def test_a_search_whose_trials_all_fail_ends(folder_dataset, tmp_path, space):
         (["--max-trials", "0"], "at least 1"),
         (["--objective", "acuracy"], "Did you mean 'accuracy'"),
         (["--objective", "mask_iou"], "has no model.mask_head"),
-        (["--trial-set", "training.epoch=3"], "Did you mean 'epochs'"),
+        (["--trial-set", "training.epoch=3"], "Did you mean 'training.epochs'"),
         (["--trial-set", "model.dropout=0.3"], "varies this value"),
         (["--parallel", "0"], "at least 1"),
         (["--set", "training.batch_size=256"], "batches: --set training.batch_size="),

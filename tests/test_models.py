@@ -118,6 +118,16 @@ def test_every_head_takes_two_and_three_classes(classes, head, tmp_path):
     check(model, size, classes, tmp_path, export=head == "linear")
 
 
+def test_a_stem_may_have_a_stride(tmp_path):
+    size, options = REDUCED["small_resnet"]
+    options = {**options, "stem_size": 4, "stem_stride": 2}
+    model = detector("small_resnet", size, options)
+    assert backbone_of(model).output.shape == (None, size // 4, size // 4, 16)
+    check(model, size, 2, tmp_path, export=False)
+    with_mask = detector("small_resnet", size, options, mask_head="decoder")
+    assert with_mask(images(1, size))["mask"].shape == (1, size, size, 1)
+
+
 def test_weights_of_a_run_fit_where_a_front_end_adds_channels(tmp_path):
     size, options = REDUCED["small_resnet"]
     before = detector("small_resnet", size, options)

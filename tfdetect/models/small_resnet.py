@@ -17,6 +17,8 @@ def small_resnet(
     blocks: Sequence[int] = (2, 2, 2),
     strides: Sequence[int] = (1, 2, 2),
     stem: int = 32,
+    stem_size: int = 3,
+    stem_stride: int = 1,
 ) -> keras.Model:
     """Return a network of pre-activation residual blocks (He et al., ECCV 2016).
 
@@ -27,12 +29,14 @@ def small_resnet(
         blocks: number of blocks of each stage.
         strides: stride of each stage's first block.
         stem: channels of the first convolution.
+        stem_size: side of its kernel.
+        stem_stride: its stride.
 
     Returns:
         Images [B, H, W, channels] in -1..1 -> features [B, h, w, widths[-1]].
     """
     inputs = keras.Input(shape)
-    x = residual_tower(inputs, widths, blocks, strides, stem)
+    x = residual_tower(inputs, widths, blocks, strides, stem, stem_size, stem_stride)
     return keras.Model(inputs, x, name="small_resnet")
 
 
@@ -42,6 +46,8 @@ def residual_tower(
     blocks: Sequence[int],
     strides: Sequence[int],
     stem: int,
+    stem_size: int = 3,
+    stem_stride: int = 1,
     name: str = "",
 ) -> Tensor:
     """Return the features of `small_resnet`; `name` begins the names of its layers."""
@@ -51,8 +57,10 @@ def residual_tower(
             f"{len(widths)}, {len(blocks)} and {len(strides)} numbers."
         )
     # The stem reads pixels: half precision would round away fine traces.
-    x = layers.Conv2D(stem, 3, padding="same", use_bias=False, kernel_initializer="he_normal",
-                      dtype="float32", name=f"{name}stem")(image)  # fmt: skip
+    x = layers.Conv2D(
+        stem, stem_size, stem_stride, padding="same", use_bias=False,
+        kernel_initializer="he_normal", dtype="float32", name=f"{name}stem",
+    )(image)  # fmt: skip
     for stage, (width, count, stride) in enumerate(zip(widths, blocks, strides, strict=True)):
         for block in range(count):
             block_name = f"{name}stage{stage + 1}_block{block + 1}"

@@ -36,7 +36,7 @@ def two_stream(
     upper = layers.Cropping2D(((0, half), (0, 0)), name="upper")(images)
     lower = layers.Cropping2D(((half, 0), (0, 0)), name="lower")(images)
     streams = [
-        residual_tower(part, widths, blocks, strides, stem, f"{name}_")
+        residual_tower(part, widths, blocks, strides, stem, name=f"{name}_")
         for part, name in ((upper, "upper"), (lower, "lower"))
     ]
     x = layers.Concatenate(name="streams")(streams)

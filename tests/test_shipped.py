@@ -52,6 +52,33 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
         tfdetect.compare(["photo_detector", "photo_clop"])
 
 
+def test_a_run_of_a_hub_is_copied_before_it_is_changed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDETECT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    small = shipped_runs.shipped_folder("cifake_small_resnet")
+
+    def fetched(letter):
+        address = f"hf://user/small@{letter * 40}"
+        cached = tmp_path / "cache/runs/hf/user" / f"small@{letter * 12}" / "small"
+        cached.mkdir(parents=True)
+        for name in ("run.json", "experiment.yaml", "model.keras"):
+            (cached / name).write_bytes((small / name).read_bytes())
+        (cached / "source.json").write_text(json.dumps({"source": address}))
+        return address, cached
+
+    address, cached = fetched("a")
+    run = own_run(address)
+    assert run.path == Path("saved_models/small") and run.source == address
+    assert f"{address} is in the cache and is not changed" in capsys.readouterr().err
+    text = (run.path / "run.json").read_text()
+    (run.path / "run.json").write_text(text.replace('"prior": 0.5', '"prior": 0.25'))
+    assert own_run(address).info.prior == 0.25 and tfdetect.load(address).run.info.prior == 0.5
+    assert own_run(tfdetect.load(address).run).info.prior == 0.5  # as the caller has it
+    assert own_run(address, tmp_path / "elsewhere").path == cached
+    with pytest.raises(UserError, match="which is another run"):
+        own_run(fetched("b")[0])
+
+
 def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypatch):
     write_images(tmp_path / "small", 2, 0, side=32)
     write_images(tmp_path / "large", 2, 0, side=300)

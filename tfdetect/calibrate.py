@@ -26,8 +26,8 @@ def parser() -> cli.Parser:
              "a false positive is ten times as bad as a missed fake"),
         ],
     )  # fmt: skip
-    cli.add_run(p, ". It is changed; of one inside of an installed package a copy below "
-                "saved_models/ is")  # fmt: skip
+    cli.add_run(p, ". It is changed; of one inside of an installed package or of a hub a copy "
+                "below saved_models/ is")  # fmt: skip
     data = p.add_argument_group("images")
     cli.add_dataset(data, "Images to calibrate on, which the run was not trained on (default: the "
                     "run's own dataset)")  # fmt: skip

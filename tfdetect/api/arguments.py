@@ -146,10 +146,12 @@ def run_of(run: RunLike) -> Run:
 def own_run(run: RunLike, output: str | Path | None = None) -> Run:
     """Return a run that results are written into, if `output` is no other folder for them.
 
-    A run of the installed package is copied first (`core.shipped_runs`).
+    A run of the installed package, or of a hub, is copied first (`core.shipped_runs`).
     """
-    run = run_of(run)
-    return run if output is not None else replace(run, path=own_folder(run.path))
+    given, run = run, run_of(run)
+    if output is not None or (own := own_folder(run.path)) == run.path:
+        return run
+    return replace(run, path=own) if given is run else open_run(own)
 
 
 def runs_of(runs: Sequence[RunLike]) -> list[Run]:

@@ -102,8 +102,8 @@ def evaluate(
 
     Args:
         run: a run, its folder, the name of one that comes with tfdetect ("photo_detector"), or an
-            address (see `load`). What would be written into a run of the installed package goes
-            into a copy, saved_models/NAME.
+            address (see `load`). What would be written into a run of the installed package or
+            of a hub goes into a copy, saved_models/NAME.
         dataset: other images to measure it on, as for `train`; also a folder of authentic images
             alone, of fakes alone, or with only test/. By default the run's own dataset.
         data_dir, authentic: as for `train`.

@@ -25,6 +25,7 @@ import yaml
 
 from tfdetect.core import console
 from tfdetect.core.caches import cache_dir
+from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError, first_line
 from tfdetect.core.files import staged, write_json
 from tfdetect.core.text import printable
@@ -111,11 +112,26 @@ def fetch_run(address: HubAddress) -> Path:
     return folder
 
 
+def is_fetched(run: Path) -> bool:
+    """Return whether the folder of a run is the cache's copy of one on a hub."""
+    return run.resolve().is_relative_to(_cache().resolve())
+
+
+def source_of(run: Path) -> str | None:
+    """Return the address that a run was fetched from, with its commit or version."""
+    file = run / SOURCE_FILE
+    return str(read_object(file).get("source")) if file.is_file() else None
+
+
+def _cache() -> Path:
+    return cache_dir() / "runs"
+
+
 def _cached(fixed: HubAddress) -> Path:
     """Return the folder of a run by its fixed revision; its last part names the run."""
     assert fixed.revision is not None
     *above, name = fixed.path.split("/")
-    return cache_dir().joinpath("runs", fixed.hub, *above, f"{name}@{fixed.revision[:12]}", name)
+    return _cache().joinpath(fixed.hub, *above, f"{name}@{fixed.revision[:12]}", name)
 
 
 def _keep(files: Path, fixed: HubAddress) -> Path:

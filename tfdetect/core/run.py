@@ -31,7 +31,7 @@ from tfdetect.core.documents import read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError, nearest
 from tfdetect.core.experiment import Experiment, cuts_windows
 from tfdetect.core.files import recover
-from tfdetect.core.model_hubs import SOURCE_FILE, HubAddress, check_keras_file, fetch_run
+from tfdetect.core.model_hubs import HubAddress, check_keras_file, fetch_run, source_of
 from tfdetect.core.run_info import (
     SCHEMA_VERSION,
     Calibration,
@@ -188,8 +188,7 @@ class Run:
     @property
     def source(self) -> str | None:
         """Address of a run that was fetched from a hub, with its commit or version."""
-        file = self.path / SOURCE_FILE
-        return str(read_object(file).get("source")) if file.is_file() else None
+        return source_of(self.path)
 
     def public_info(self) -> RunInfo:
         """Return the `RunInfo` without what it says about the machine of the training."""

@@ -7,6 +7,7 @@ from tfdetect.core import console
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import copy_folder, staged
+from tfdetect.core.model_hubs import is_fetched, source_of
 
 SHIPPED = ("photo_detector", "photo_clip", "localizer_photos", "cifake_small_resnet")
 RunPath = TypeVar("RunPath", bound=str | Path)
@@ -42,16 +43,28 @@ def shipped_folder(name: str) -> Path:
 def own_folder(run: Path) -> Path:
     """Return the folder of a run that may be changed.
 
-    A run inside of an installed package belongs to the package, so it is copied to
-    saved_models/NAME, where its name finds it from then on.
+    A run inside of an installed package belongs to the package, and a run in the cache is what a
+    hub has. Either is copied to saved_models/NAME; a shipped run's name finds it there from then
+    on.
+
+    Raises:
+        UserError: another run than the hub's is there.
     """
     package, root = Path(__file__).resolve().parents[1], shipped("saved_models").resolve()
-    if run.resolve().parent != root or not root.is_relative_to(package):
+    installed = run.resolve().parent == root and root.is_relative_to(package)
+    of_hub = is_fetched(run)
+    if not installed and not of_hub:
         return run
     own = Path("saved_models", run.name)
     if not (own / "run.json").is_file():
         with staged(own) as folder:
             folder.rmdir()
             copy_folder(run, folder)
-        console.log(f"{run.name} comes with tfdetect and is not changed; results go to {own}")
+    elif of_hub and source_of(own) != source_of(run):
+        raise UserError(
+            f"Results for {source_of(run)} belong into a copy of it, {own}, which is another run. "
+            "Rename that one, or work in another folder."
+        )
+    whose = f"{source_of(run)} is in the cache" if of_hub else f"{run.name} comes with tfdetect"
+    console.log(f"{whose} and is not changed; results go to {own}")
     return own

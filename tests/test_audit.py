@@ -542,3 +542,12 @@ def test_noise_spectra_show_the_peaks_of_upsampling(tmp_path):
     # Repeating pixels silences half a cycle a pixel: row and column 0 of the shifted spectrum.
     assert (fake - real)[0, 1:].mean() < -0.5
     assert np.abs((fake - real)[32, 20:28].mean() - (fake - real)[0, 20:28].mean()) > 0.5
+
+
+def test_where_nothing_is_to_be_fixed_no_copy_is_written(tmp_path, capsys):
+    root = make(tmp_path / "set", CLEAN["png"])
+    arguments = ["--dataset", str(root), "--output", str(tmp_path / "out"), "--quiet"]
+    assert run_command(audit_command, [*arguments, "--fix", str(tmp_path / "fixed")]) == 0
+    out, err = capsys.readouterr()
+    assert "fixed is not written: the audit found nothing" in err and "next " in out
+    assert not (tmp_path / "fixed").exists()

@@ -13,6 +13,7 @@ from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.spec import ClassSpec, DatasetSpec
 from tfdetect.data.catalog import build_catalog
+from tfdetect.data.plan import locate_dataset, make_plan
 
 
 @pytest.mark.parametrize("name", [p.stem for p in shipped("data_specs").glob("*.yaml")])
@@ -135,6 +136,37 @@ def test_unusable_folders_are_explained(tmp_path, folders, message):
 def test_missing_folder_is_said(tmp_path):
     with pytest.raises(UserError, match="There is no folder"):
         load_spec(str(tmp_path / "nowhere"))
+
+
+def test_a_folder_named_like_a_shipped_dataset(tmp_path, monkeypatch, capsys):
+    """It wins where no --data-dir is given; never in documents, and never as a part of them."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "cifake" / "real", 1, 0)
+    write_images(tmp_path / "cifake" / "fake", 1, 0)
+    (tmp_path / "union.yaml").write_text(
+        "name: union\nparts: [{dataset: demo, classes: {authentic: real, altered: fake}}, "
+        "{dataset: cifake, classes: {REAL: real, FAKE: fake}}]\n"
+        "classes: [{name: real, folders: []}, {name: fake, folders: []}]\n"
+    )
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {dataset: cifake}\n")
+
+    def roots(*arguments, **more):
+        plan = make_plan(*arguments, **more)
+        return plan.folders, plan.experiment.data.dataset
+
+    own = tmp_path / "cifake"
+    assert roots("cifake", "demo") == ({"cifake": own}, str(own))
+    assert "also the name of a shipped dataset" in capsys.readouterr().err
+    assert roots("./cifake", "demo") == ({"cifake": own}, str(own))
+    assert roots("cifake", "demo", data_dir=tmp_path) == ({}, "cifake")
+    assert roots("./cifake", "demo", data_dir=tmp_path) == ({"cifake": own}, str(own))
+    assert roots(experiment="mine.yaml") == ({}, "cifake")
+    assert roots("union.yaml", "demo")[0] == {}
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="does not contain the dataset"):
+        locate_dataset("cifake", tmp_path / "nothing")
+    with pytest.raises(UserError, match="--label is for a folder"):
+        load_spec("cifake", None, Evaluation(("real", "fake"), "fake"), by_name=True)
 
 
 def images_in(root, *folders):

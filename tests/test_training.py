@@ -370,10 +370,10 @@ def test_ctrl_c_leaves_a_usable_run_that_can_go_on(folder_dataset, tmp_path):
     assert "--resume" in out + err
 
 
-def test_resuming_what_is_complete_or_absent(shared_run, tmp_path):
+def test_resuming_what_is_complete_or_absent(shared_run, tmp_path, capsys):
     run, _ = shared_run
-    with pytest.raises(UserError, match="is complete"):
-        load_plan(run.path)
+    code, _, err = call("train", ["--resume", run.path], capsys)
+    assert code == 0 and "is complete; there is nothing to resume" in err
     with pytest.raises(UserError, match="no unfinished run"):
         load_plan(tmp_path / "nothing")
     with pytest.raises(UserError, match="no unfinished run of this experiment"):

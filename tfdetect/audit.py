@@ -55,6 +55,7 @@ def main(argv: list[str]) -> int:
     cluster = cli.chosen_cluster(args)
 
     from tfdetect import api
+    from tfdetect.auditing.fixes import NOTHING_TO_FIX, needed_fixes
     from tfdetect.core.errors import UserError
     from tfdetect.core.files import check_writable
     from tfdetect.core.provenance import command_line
@@ -71,7 +72,10 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     output = args.output or Path("saved_models") / f"audit-{audit.spec.name}"
     _report(audit, output, args.json)
-    if args.fix:
+    is_fixed = bool(args.fix and (args.fixes or needed_fixes(audit)))
+    if args.fix and not is_fixed:
+        console.log(f"{args.fix} is not written: {NOTHING_TO_FIX}")
+    if is_fixed:
         fixed = api.fix(audit, args.fix, args.fixes, progress=not args.quiet)
         console.log(f"Fixed copy in {fixed.folder}: {'; '.join(fixed.steps)}")
         audit = api.audit(fixed.folder, progress=not args.quiet)
@@ -82,7 +86,7 @@ def main(argv: list[str]) -> int:
 
     if args.json:
         console.print_json(audit_document(audit))
-    elif args.fix:
+    elif is_fixed:
         console.result(f"next    {shell_command('train', dataset=args.fix)}")
     elif any(f.fix for f in audit.findings if f.level != NOTE):
         console.result(f"next    {command_line('audit')} --fix DIR   (writes a fixed copy)")

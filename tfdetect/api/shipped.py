@@ -11,7 +11,7 @@ from tfdetect.core import addresses, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
-from tfdetect.core.shipped_runs import SHIPPED, run_folder, shipped_folder
+from tfdetect.core.shipped_runs import SHIPPED, holds_run, run_folder, shipped_folder
 from tfdetect.core.text import images_are, shell_command, user_path
 
 PHOTO_DETECTOR, PHOTO_CLIP = "photo_detector", "photo_clip"
@@ -38,16 +38,14 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     """
     first, *rest = paths
     path = user_path(first)
-    if (shipped_run := run_folder(path)) != path:
+    if (shipped_run := run_folder(path)) != path and (rest or not path.exists()):
         path, first = shipped_run, str(shipped_run)
-    # A damaged run is one, too: its own message says what is missing.
     is_address = addresses.address_of(path) is not None
     if is_address:
         may_be_run = not glob.has_magic(first) and path.suffix.lower() not in IMAGE_SUFFIXES
         is_run = may_be_run and storage.exists(path / "run.json")
     else:
-        needed = ("run.json", "experiment.yaml", "model.keras")
-        is_run = any((path / name).exists() for name in needed)
+        is_run = holds_run(path)
     is_run |= HubAddress.parse(first) is not None
     is_run |= path.is_dir() and path.name.endswith(".partial")
     is_input = (

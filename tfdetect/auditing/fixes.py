@@ -34,6 +34,10 @@ from tfdetect.imaging.pillow import read_rgb
 if TYPE_CHECKING:
     from PIL import Image
 
+NOTHING_TO_FIX = (
+    "the audit found nothing that can be fixed automatically. To apply fixes anyway, name them: "
+    f"--fixes {','.join(FIXES)}"
+)
 _DEFAULT_QUALITY = 96  # of JPEG, if no class is mostly JPEG
 _KEPT_FRACTION = 0.9  # of each class's images are at least as large as the common size
 _BLOCK = 8  # of JPEG; crops begin at a multiple, so that an image's block grid does not move
@@ -52,6 +56,12 @@ class FixedDataset:
     steps: tuple[str, ...]
 
 
+def needed_fixes(audit: Audit) -> list[str]:
+    """Return the fixes that the findings of an audit call for, in the order of application."""
+    needed = {finding.fix for finding in audit.findings}
+    return [name for name in FIXES if name in needed]
+
+
 def select_fixes(audit: Audit, fixes: Sequence[str] | None) -> list[str]:
     """Return the fixes to apply, in the order in which they are applied.
 
@@ -63,13 +73,9 @@ def select_fixes(audit: Audit, fixes: Sequence[str] | None) -> list[str]:
         UserError: an unknown name, or no finding that can be fixed.
     """
     if fixes is None:
-        needed = {finding.fix for finding in audit.findings}
-        if not needed - {None}:
-            raise UserError(
-                f"The audit of {audit.spec.name} found nothing that can be fixed automatically. "
-                f"To apply fixes anyway, name them: --fixes {','.join(FIXES)}."
-            )
-        return [name for name in FIXES if name in needed]
+        if found := needed_fixes(audit):
+            return found
+        raise UserError(f"{audit.spec.name}: {NOTHING_TO_FIX}")
     for name in fixes:
         if name not in FIXES:
             raise unknown("fix", name, FIXES)

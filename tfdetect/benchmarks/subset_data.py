@@ -72,7 +72,7 @@ def read_subsets(
     found: dict[str, SubsetData] = {}
     for name in suite.datasets:
         subsets = [subset for subset in suite.subsets if (subset.dataset or suite.dataset) == name]
-        spec, folders = load_spec(name)
+        spec, folders = load_spec(name, by_name=True)
         try:
             root = folders.get(spec.name) or locate(spec, _folder(suite, spec, data_dir))
             catalog = _catalog(suite, spec, subsets, root, progress)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfdetect.core import console
-from tfdetect.core.errors import UserError, first_line, nearest, shortened
+from tfdetect.core.errors import NothingToDo, UserError, first_line, nearest, shortened
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import missing_package
 from tfdetect.core.process import Terminated, command_process, stopped_by
@@ -421,6 +421,9 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
     try:
         with command_process():
             return main(list(sys.argv[1:] if argv is None else argv)) or 0
+    except NothingToDo as done:
+        console.log(str(done))
+        return 0
     except UserError as error:
         asked = stopped_by(error)
         return _failed(str(error)) if asked is None else _stopped(asked)

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class NothingToDo(UserError):
+    """What a command was asked for is done already; commands say so and end with exit code 0."""
+
+
 class UserTypeError(UserError, TypeError):
     """An argument of the Python API has another type than it may have."""
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tfdetect.core import manifest, storage
+from tfdetect.core import console, manifest, storage
 from tfdetect.core.class_order import Evaluation
-from tfdetect.core.documents import explained, find, read_yaml, validate
+from tfdetect.core.documents import explained, find, read_yaml, shipped_names, validate
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.folder_spec import MANIFEST_SUFFIXES, spec_for_folder, spec_for_manifest
 from tfdetect.core.spec import PREPARED, ClassSpec, DatasetSpec, Part
@@ -18,8 +18,21 @@ _DESCRIPTIONS = ("dataset.yaml", *(f"manifest{suffix}" for suffix in MANIFEST_SU
 SpecAndFolders = tuple[DatasetSpec, dict[str, Path]]
 
 
+def means_shipped(name: str, by_name: bool) -> bool:
+    """Return whether a dataset's name means a shipped dataset, not a folder of that name.
+
+    Args:
+        name: as the user gave it; "./cifake" is a path.
+        by_name: whether the shipped dataset comes first: with --data-dir, and in documents.
+    """
+    return name in shipped_names("data_specs") and (by_name or not user_path(name).is_dir())
+
+
 def load_spec(
-    name: str, authentic: str | None = None, evaluation: Evaluation | None = None
+    name: str,
+    authentic: str | None = None,
+    evaluation: Evaluation | None = None,
+    by_name: bool = False,
 ) -> SpecAndFolders:
     """Resolve a dataset's name or path.
 
@@ -32,6 +45,7 @@ def load_spec(
         authentic: name of the authentic class, if the folder names do not tell.
         evaluation: given if the data are to evaluate a run, not to train one; then one class
             alone, or a test split alone, is enough.
+        by_name: see `means_shipped`.
 
     Returns:
         The spec, and the data folder of each dataset that was named by a path.
@@ -40,7 +54,7 @@ def load_spec(
         UserError: There is no such dataset, or it cannot be described.
     """
     try:
-        spec, folders = _load(name, authentic, evaluation)
+        spec, folders = _load(name, authentic, evaluation, by_name=by_name)
     except ValidationError as error:  # of the name of a class folder, for example
         raise explained(error, DatasetSpec, name) from None
     described = spec.authentic_by == "spec" and not spec.parts
@@ -60,25 +74,33 @@ def _load(
     authentic: str | None,
     evaluation: Evaluation | None = None,
     union: Path | None = None,
+    by_name: bool = False,
 ) -> SpecAndFolders:
     """Resolve a dataset; `union` is the file of which it is a part."""
-    path = user_path(name)
-    if "+" not in name or storage.exists(path):
+    path, is_shipped = user_path(name), means_shipped(name, by_name)
+    if not is_shipped and ("+" not in name or storage.exists(path)):
         if path.suffix in MANIFEST_SUFFIXES:
             manifest.fetch(path.parent, path.name, {})
         else:
             storage.fetched(path)
-    if evaluation and evaluation.label is not None and not path.is_dir():
+    labeled = evaluation is not None and evaluation.label is not None
+    if labeled and (is_shipped or not path.is_dir()):
         raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
+    if is_shipped:
+        return _described(find("dataset", "data_specs", name), union)
     if "+" in name and not path.exists():
-        return _union(name.split("+"), authentic)
+        return _union(name.split("+"), authentic, by_name)
     if path.suffix in MANIFEST_SUFFIXES:
         return _at(spec_for_manifest(path, authentic, evaluation), path.parent)
     if path.is_dir():
+        if means_shipped(name, by_name=True):
+            console.log(
+                f"{name!r} is taken as the folder here. It is also the name of a shipped dataset; "
+                "to use that, give --data-dir DIR, where its files are, or rename the folder"
+            )
         return _described_folder(path, authentic, evaluation, union)
     described = path.suffix in (".yaml", ".yml")
     in_folder = "/" in name or "\\" in name
-    # A file named like a shipped dataset, such as "demo", does not hide it.
     if not described and (in_folder or path.suffix) and path.is_file():
         raise UserError(
             f"{name!r} is a file. A dataset is a folder with one folder per class, a manifest "
@@ -91,6 +113,11 @@ def _load(
         file = find("dataset", "data_specs", name)
     except UserError as error:
         raise UserError(f"{error} A path to a folder with class folders works too.") from None
+    return _described(file, union)
+
+
+def _described(file: Path, union: Path | None) -> SpecAndFolders:
+    """Return the spec in a file, and the folders of its parts; see `_load`."""
     data, folders = _with_parts(read_yaml(file), file, union)
     return validate(DatasetSpec, data, str(file), file), folders
 
@@ -107,9 +134,8 @@ def _described_folder(
         )
     for place in (folder, folder / PREPARED):
         if (file := place / "dataset.yaml").is_file():
-            data, folders = _with_parts(read_yaml(file), file, union)
-            spec, own = _at(validate(DatasetSpec, data, str(file), file), place)
-            return spec, {**folders, **own}
+            spec, folders = _described(file, union)
+            return spec, {**folders, **_at(spec, place)[1]}
     for suffix in MANIFEST_SUFFIXES:
         if (table := folder / f"manifest{suffix}").is_file():
             return _at(spec_for_manifest(table, authentic, evaluation), folder)
@@ -143,7 +169,7 @@ def _with_parts(
         part = {"dataset": part} if isinstance(part, str) else part
         if isinstance(part, dict) and isinstance(part.get("dataset"), str) and "spec" not in part:
             try:
-                spec, found = _load(part["dataset"], None, union=file)
+                spec, found = _load(part["dataset"], None, union=file, by_name=True)
             except UserError as error:
                 if str(error).startswith(str(file)):
                     raise
@@ -154,7 +180,7 @@ def _with_parts(
     return ({**data, "parts": parts} if parts else data), folders
 
 
-def _union(names: list[str], authentic: str | None) -> SpecAndFolders:
+def _union(names: list[str], authentic: str | None, by_name: bool) -> SpecAndFolders:
     """Return the union of datasets, whose classes are matched by name.
 
     Two-class datasets are matched whatever their fake class is called.
@@ -162,7 +188,7 @@ def _union(names: list[str], authentic: str | None) -> SpecAndFolders:
     Raises:
         UserError: A dataset is named twice, or classes do not match by name.
     """
-    loaded = [_load(name, authentic, None) for name in names]
+    loaded = [_load(name, authentic, by_name=by_name) for name in names]
     specs = [spec for spec, _ in loaded]
     if len({s.name for s in specs}) < len(specs):
         raise UserError(f"{'+'.join(names)} names one dataset twice.")

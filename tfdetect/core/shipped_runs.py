@@ -16,13 +16,19 @@ RunPath = TypeVar("RunPath", bound=str | Path)
 def run_folder(run: RunPath) -> RunPath | Path:
     """Return the folder of a shipped run that is called by its name; anything else unchanged.
 
-    What exists at this path, or as saved_models/NAME below the current directory, comes first.
+    A run at this path, or at saved_models/NAME below the current directory, comes first; another
+    folder or file of that name does not.
     """
     name = str(run).removeprefix("saved_models/")
-    if name not in SHIPPED or Path(run).exists():
+    if name not in SHIPPED or holds_run(Path(run)):
         return run
     own = Path("saved_models", name)
     return own if (own / "run.json").is_file() else shipped_folder(name)
+
+
+def holds_run(folder: Path) -> bool:
+    """Return whether a folder has files of a run; a damaged run is one, too."""
+    return any((folder / name).exists() for name in ("run.json", "experiment.yaml", "model.keras"))
 
 
 def shipped_folder(name: str) -> Path:

@@ -9,9 +9,9 @@ from tfdetect.core import console
 from tfdetect.core.addresses import redacted, shown
 from tfdetect.core.class_order import Evaluation
 from tfdetect.core.documents import read_yaml, validate
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import NothingToDo, UserError
 from tfdetect.core.experiment import Experiment, load_experiment, load_model, override, with_model
-from tfdetect.core.load_spec import load_spec
+from tfdetect.core.load_spec import load_spec, means_shipped
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
@@ -74,12 +74,13 @@ def make_plan(
     recipe = None if experiment is None else load_experiment(experiment)
     if recipe is not None and from_run is None:
         from_run = recipe.training.from_run
+    by_name = data_dir is not None or dataset is None
     if recipe is not None and dataset is None:
         dataset = recipe.data.dataset
     _check_arguments(dataset, experiment, model, from_run, replay)
     if dataset is None:
         raise UserError(f"The experiment {experiment!r} names no dataset. Give --dataset.")
-    spec, folders = load_spec(_unpacked(dataset), authentic)
+    spec, folders = load_spec(_unpacked(dataset), authentic, by_name=by_name)
     if from_run is None:
         resolved, chosen = _choose_experiment(spec, folders, data_dir, experiment, model, overrides)
     else:
@@ -88,7 +89,7 @@ def make_plan(
         chosen = f"from the run {parent.name}"
         if resolved.training.replay:
             spec, folders = with_replay(spec, folders, parent)
-    is_path = Path(dataset).exists()
+    is_path = Path(dataset).exists() and not means_shipped(dataset, by_name)
     data = resolved.data.model_copy(
         update={"dataset": from_os(Path(dataset).resolve()) if is_path else redacted(dataset)}
     )
@@ -200,14 +201,15 @@ def load_plan(path: Path) -> Plan:
         path: folder of the run, with or without the ending of unfinished ones.
 
     Raises:
-        UserError: There is nothing to resume.
+        NothingToDo: the run is complete.
+        UserError: there is no such run.
     """
     partial = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
     folder = partial if partial.is_dir() else path
     if not (folder / "experiment.yaml").is_file() or not (folder / "run.json").is_file():
         raise UserError(f"There is no unfinished run at {path}.")
     if folder is path and not (folder / "state").is_dir():
-        raise UserError(f"The run {path} is complete; there is nothing to resume.")
+        raise NothingToDo(f"The run {path} is complete; there is nothing to resume.")
     experiment, dataset = folder / "experiment.yaml", folder / "dataset.yaml"
     spec = validate(DatasetSpec, current_spec(read_yaml(dataset)), str(dataset), dataset)
     return Plan(
@@ -252,7 +254,7 @@ def locate_dataset(
     Returns:
         The spec, and the folder of the dataset, or of each part of a union, by its name.
     """
-    spec, folders = load_spec(_unpacked(dataset), authentic, evaluation)
+    spec, folders = load_spec(_unpacked(dataset), authentic, evaluation, data_dir is not None)
     return spec, find_roots(spec, folders, data_dir)
 
 

@@ -509,6 +509,9 @@ def test_a_run_on_a_suite_gets_tables_a_page_and_a_leaderboard(
     output = tmp_path / "results"
     call = ["wildrf", "--run", str(classifier.path), "--data-dir", str(tmp_path / "data"),
             "--output", str(output)]  # fmt: skip
+    assert run_command(benchmark, [*call, "--dry-run"]) == 0
+    assert "0 scored before, 2 now (12 images)" in capsys.readouterr().out
+    assert not output.exists()
     assert run_command(benchmark, call) == 0
     shown = capsys.readouterr()
     for text in ("Reddit", "missing", "mean of 1 of 3", "tfdetect: classifier", "DDA", "LaDeDa"):
@@ -522,6 +525,8 @@ def test_a_run_on_a_suite_gets_tables_a_page_and_a_leaderboard(
         part = found["subsets"]["Reddit"]
         assert part["count"] == 6 and part["metrics"]["accuracy"]["value"] is not None
     assert part["crop"] == 16
+    assert run_command(benchmark, [*call, "--dry-run"]) == 0
+    assert "2 scored before, 0 now (0 images)" in capsys.readouterr().out
     assert our_figures(load_suite("wildrf").published[0], entry) == ([], None)
     page = (output / "wildrf.html").read_text()
     assert "Missing: Twitter, Facebook" in page and "barcavia" in page and "<script" not in page

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import open_run
 from tfdetect.data.plan import find_data, make_plan
+from tfdetect.generalization import train_matrix
 from tfdetect.generalization.clusters import draw, find_clusters
 from tfdetect.generalization.domains import _natural_order, find_domains, restrict
 from tfdetect.generalization.published_tables import read_published
@@ -48,9 +50,12 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
     call = arguments(generators, tmp_path, "--published", "genimage_resnet50",
                      "--set", "training.batch_size=500", "--set", "training.epochs=3",
                      "--set", "training.steps_per_epoch=10")  # fmt: skip
+    assert run_command(matrix_command, [*call, "--dry-run"]) == 0
+    assert "3 trainings: 0 reused, 0 continued, 3 trained" in capsys.readouterr().out
+    folder = tmp_path / "m"
+    assert not folder.exists()
     assert run_command(matrix_command, call) == 0
     said = capsys.readouterr()
-    folder = tmp_path / "m"
     runs = [open_run(path.parent) for path in folder.glob("*/run.json")]
     [size] = {run.experiment().training.batch_size for run in runs}
     assert 60 <= size <= 80 and f"batches of {size} images" in said.err
@@ -90,6 +95,21 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/model.keras")} == before
     assert run_command(matrix_command, [*call, "--set", "seed=3"]) == 2
     assert "with another experiment" in capsys.readouterr().err
+    # An interrupted run is no finished one.
+    (folder / "adm" / "state").mkdir()
+    assert run_command(matrix_command, [*call, "--dry-run"]) == 0
+    assert "3 trainings: 2 reused, 1 continued, 0 trained" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_matrix(generators, tmp_path, monkeypatch, capsys):
+    """The training that it interrupts leaves a run; the next one does not begin."""
+    interrupted = SimpleNamespace(info=SimpleNamespace(status="interrupted"))
+    begun = []
+    monkeypatch.setattr(
+        train_matrix, "train_run", lambda job, **_: begun.append(job.path) or interrupted
+    )
+    assert run_command(matrix_command, arguments(generators, tmp_path)) == 130
+    assert len(begun) == 1 and "The same command continues" in capsys.readouterr().err
 
 
 def test_domains_restrict_training_but_not_test(generators):

@@ -196,6 +196,19 @@ def test_mistakes(capsys):
         assert words in capsys.readouterr().err
 
 
+def test_a_dry_run_lists_the_trainings(contents, tmp_path, capsys):
+    common = ["--dataset", str(contents), "--output", str(tmp_path / "new"), "--dry-run"]
+    vary = ["--vary", "training.epochs=2,3", "--set", "training.batch_size=8", "--seeds", "2"]
+    assert run_command(study_command, ["variants", *common, *vary]) == 0
+    out = capsys.readouterr().out
+    assert "4 trainings: 0 reused, 0 continued, 4 trained" in out and "training.epochs=3" in out
+    assert "--dry-run" not in out
+    assert run_command(study_command, ["learning-curve", *common, "--points", "2", "--json"]) == 0
+    trainings = json.loads(capsys.readouterr().out)["trainings"]
+    assert [each["what"] for each in trainings] == ["trained"] * 2
+    assert trainings[0]["drawn"] < trainings[1]["drawn"] and not (tmp_path / "new").exists()
+
+
 @pytest.mark.slow
 def test_studies_from_the_command(contents, tmp_path, capsys):
     sets = [part for text in SMALL for part in ("--set", text)]

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from tfdetect.core import cli, console
 
@@ -43,6 +44,8 @@ def parser() -> cli.Parser:
     out.add_argument("--output", type=Path, default=Path("saved_models/benchmarks"), metavar="DIR",
                      help="folder for results (default: saved_models/benchmarks)")  # fmt: skip
     cli.add_batch_size(out)
+    out.add_argument("--dry-run", action="store_true", help="look for the images, print what would "
+                     "be scored and what was scored before, and stop")  # fmt: skip
     cli.add_json(out)
     cli.add_quiet(out)
     return p
@@ -70,10 +73,13 @@ def main(argv: list[str]) -> None:
 
     results = api.benchmark(
         args.suites, args.runs, data_dir=args.data_dir, subsets=args.subsets, output=args.output,
-        batch_size=args.batch_size, **cli.progress_of(args),
+        batch_size=args.batch_size, dry_run=args.dry_run, **cli.progress_of(args),
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)
+
+    if args.dry_run:
+        return _show_plan(results.values)
 
     from tfdetect.benchmarks.tables import terminal
 
@@ -81,6 +87,20 @@ def main(argv: list[str]) -> None:
         console.result(terminal(suite, results.values[suite.name], results.keys) + "\n")
         console.result(f"report       {results.reports[suite.name]}")
     console.result(f"leaderboard  {results.leaderboard}")
+
+
+def _show_plan(values: dict[str, Any]) -> None:
+    """Print what would be scored, and the command that does it."""
+    from tfdetect.core.provenance import command_line
+
+    rows = [{"suite": suite, **row} for suite, found in values.items() for row in found]
+    console.table([
+        {**row, "images": f"{row['images']:,}", "scored": "before" if row["scored"] else "now"}
+        for row in rows
+    ])  # fmt: skip
+    now = [row["images"] for row in rows if not row["scored"]]
+    console.result(f"\n{len(rows) - len(now)} scored before, {len(now)} now ({sum(now):,} images)")
+    console.result(f"next    {command_line('benchmark', without=('--dry-run',))}")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ def parser() -> cli.Parser:
     cli.add_devices(p.add_argument_group("devices"))
     out = p.add_argument_group("output")
     cli.add_runs_folder(out, "matrix-EXPERIMENT-DATASET")
+    out.add_argument("--dry-run", action="store_true", help="print which trainings there would be, "
+                     "and which finished runs would be reused, and stop")  # fmt: skip
     cli.add_json(out)
     cli.add_quiet(out)
     cli.add_spark(p.add_argument_group("cluster"), "FOLDER.parts beside the matrix's folder")
@@ -76,8 +78,13 @@ def main(argv: list[str]) -> None:
         data_dir=args.data_dir, authentic=args.authentic, by=args.by,
         leave_one_out=args.leave_one_out, leave_sources_out=args.leave_sources_out,
         published=args.published, gpus=args.gpus, gpu_memory_limit=args.gpu_memory_limit,
-        output=args.output, name=args.name, cluster=cluster, progress=not args.quiet,
+        output=args.output, name=args.name, cluster=cluster, dry_run=args.dry_run,
+        progress=not args.quiet,
     )  # fmt: skip
+    if args.dry_run:
+        from tfdetect.generalization.planned import show_planned
+
+        return show_planned(results.values, "matrix", args.json)
     if args.json:
         return console.print_json(results.values)
 

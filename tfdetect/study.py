@@ -52,6 +52,8 @@ def parser() -> cli.Parser:
     cli.add_devices(p.add_argument_group("devices"))
     out = p.add_argument_group("output")
     cli.add_runs_folder(out, "STUDY-EXPERIMENT-DATASET")
+    out.add_argument("--dry-run", action="store_true", help="print which trainings there would be, "
+                     "and which finished runs would be reused, and stop")  # fmt: skip
     cli.add_json(out)
     cli.add_quiet(out)
     return p
@@ -68,7 +70,7 @@ def main(argv: list[str]) -> None:
         "model": args.model, "overrides": args.overrides, "data_dir": args.data_dir,
         "authentic": args.authentic, "seeds": args.seeds, "gpus": args.gpus,
         "gpu_memory_limit": args.gpu_memory_limit, "output": args.output, "name": args.name,
-        "progress": not args.quiet,
+        "dry_run": args.dry_run, "progress": not args.quiet,
     }  # fmt: skip
     if args.study == "variants":
         if given:
@@ -78,6 +80,10 @@ def main(argv: list[str]) -> None:
         if args.vary:
             raise UserError("--vary is for variants.")
         results = api.learning_curve(args.dataset, args.experiment, **given, **common)
+    if args.dry_run:
+        from tfdetect.generalization.planned import show_planned
+
+        return show_planned(results.values, "study", args.json)
     if args.json:
         return console.print_json(results.values)
 

@@ -28,7 +28,7 @@ class BenchmarkResults:
         keys: of the runs that were given, as `values` has them.
     """
 
-    values: dict[str, dict[str, Any]] = field(repr=False)
+    values: dict[str, Any] = field(repr=False)
     output: Path
     reports: dict[str, Path]
     leaderboard: Path
@@ -51,6 +51,7 @@ def benchmark(
     subsets: Sequence[str] = (),
     output: str | Path = "saved_models/benchmarks",
     batch_size: int = 64,
+    dry_run: bool = False,
     progress: bool = True,
     log: console.Log = console.log,
 ) -> BenchmarkResults:
@@ -66,6 +67,8 @@ def benchmark(
         subsets: names of the subsets to score; by default all.
         output: folder for results, which may hold those of other runs and suites.
         batch_size: images per step.
+        dry_run: score and write nothing: `values` has, by suite, what would be scored
+            (`benchmarks.results.plan_suite`), and there are no pages.
         progress: whether to show progress.
         log: called with each message.
 
@@ -87,21 +90,28 @@ def benchmark(
     check_writable(folder)
     import_tensorflow()
     from tfdetect.benchmarks import leaderboard, report
-    from tfdetect.benchmarks.results import SCORES, run_suite
+    from tfdetect.benchmarks.results import SCORES, plan_suite, run_suite
     from tfdetect.benchmarks.scoring import Scorer, check_runs
     from tfdetect.benchmarks.subset_data import read_subsets
 
-    values, reports = {}, {}
+    values: dict[str, Any] = {}
+    reports: dict[str, Path] = {}
     check_runs(opened, chosen)
-    folder.mkdir(parents=True, exist_ok=True)
+    if not dry_run:
+        folder.mkdir(parents=True, exist_ok=True)
     with console.quiet(not progress):
         scorers = [Scorer(run, folder / SCORES, batch_size, progress, log) for run in opened]
         for suite, part in zip(whole, chosen):
             log(f"{suite.title}: looking for the images")
             data = read_subsets(part, path_of(data_dir), progress, log)
+            if dry_run:
+                values[suite.name] = plan_suite(part, data, scorers)
+                continue
             values[suite.name] = run_suite(suite, data, scorers, folder, log)
             reports[suite.name] = report.write_report(suite, values[suite.name], folder)
-        page = leaderboard.write_leaderboard(folder)
-        storage.publish(folder)
+        page = folder / leaderboard.PAGE
+        if not dry_run:
+            leaderboard.write_leaderboard(folder)
+            storage.publish(folder)
     keys = tuple(scorer.key for scorer in scorers)
     return BenchmarkResults(values, folder, reports, page, keys)

@@ -66,6 +66,7 @@ def learning_curve(
     gpu_memory_limit: str | None = None,
     output: str | Path = "saved_models",
     name: str | None = None,
+    dry_run: bool = False,
     progress: bool = True,
     log: console.Log = console.log,
 ) -> StudyResults:
@@ -84,6 +85,8 @@ def learning_curve(
         gpus, gpu_memory_limit: see `train`.
         output: folder for the study's folder.
         name: name of that folder; by default "learning-curve-EXPERIMENT-DATASET".
+        dry_run: train nothing: `values` says what would be trained and which runs are reused
+            (`generalization.planned.plan_each`), and `runs` is empty.
         progress: whether to show progress.
         log: called with each message.
 
@@ -100,6 +103,7 @@ def learning_curve(
     folder, devices = _begin("learning-curve", plan, output, name, gpus, gpu_memory_limit)
     from tfdetect.data.plan import find_data
     from tfdetect.generalization.learning_curve import make_subsets, measure_curve
+    from tfdetect.generalization.planned import plan_each
     from tfdetect.generalization.study_report import write_curve
     from tfdetect.generalization.train_matrix import train_each
 
@@ -114,6 +118,8 @@ def learning_curve(
         name: (_with(plan, f"seed={plan.experiment.seed + subset.seed}"), subset.catalog)
         for name, subset in subsets.items()
     }
+    if dry_run:
+        return StudyResults(plan_each(trainings, folder), folder, {})
     runs = train_each(trainings, folder, devices, "study", progress, log)
     values = {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
@@ -138,6 +144,7 @@ def compare_variants(
     gpu_memory_limit: str | None = None,
     output: str | Path = "saved_models",
     name: str | None = None,
+    dry_run: bool = False,
     progress: bool = True,
     log: console.Log = console.log,
 ) -> StudyResults:
@@ -153,6 +160,8 @@ def compare_variants(
         gpus, gpu_memory_limit: see `train`.
         output: folder for the study's folder.
         name: name of that folder; by default "variants-EXPERIMENT-DATASET".
+        dry_run: train nothing: `values` says what would be trained and which runs are reused
+            (`generalization.planned.plan_each`), and `runs` is empty.
         progress: whether to show progress.
         log: called with each message.
 
@@ -173,16 +182,17 @@ def compare_variants(
     trainings = plan_variants(plan, variants, numbers)
     folder, devices = _begin("variants", plan, output, name, gpus, gpu_memory_limit)
     from tfdetect.data.plan import find_data
+    from tfdetect.generalization.planned import plan_each
     from tfdetect.generalization.study_report import write_variants
     from tfdetect.generalization.train_matrix import train_each
     from tfdetect.generalization.variants import measure_variants
 
     catalog = find_data(plan, progress, log)
     log(f"{len(trainings)} trainings of {len(variants)} variants; folder: {folder}")
-    runs = train_each(
-        {name: (own, catalog) for name, (_, _, own) in trainings.items()}, folder, devices,
-        "study", progress, log,
-    )  # fmt: skip
+    wanted = {name: (own, catalog) for name, (_, _, own) in trainings.items()}
+    if dry_run:
+        return StudyResults(plan_each(wanted, folder), folder, {})
+    runs = train_each(wanted, folder, devices, "study", progress, log)
     values = {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "settings": variants,
         **measure_variants(trainings, runs, catalog),
@@ -229,6 +239,7 @@ def matrix(
     output: str | Path = "saved_models",
     name: str | None = None,
     cluster: SparkCluster | None = None,
+    dry_run: bool = False,
     progress: bool = True,
     log: console.Log = console.log,
 ) -> MatrixResults:
@@ -249,6 +260,8 @@ def matrix(
         cluster: a Spark cluster that reads the files and does the trainings; every machine needs
             the dataset, the output and the cluster's folder, by default the matrix's folder with
             the ending .parts, under the same paths.
+        dry_run: train nothing: `values` says what would be trained and which runs are reused
+            (`generalization.planned.plan_each`), and `runs` is empty.
         progress: whether to show progress.
         log: called with each message.
 
@@ -270,23 +283,28 @@ def matrix(
     from tfdetect.data.plan import find_data, roots_of
     from tfdetect.generalization import matrix_report, train_matrix
     from tfdetect.generalization.domains import find_domains
+    from tfdetect.generalization.planned import plan_each
 
-    with writing_on(cluster, folder, roots_of(plan), progress) as jobs:
+    with writing_on(None if dry_run else cluster, folder, roots_of(plan), progress) as jobs:
         catalog = find_data(plan, progress, log)
         domains = find_domains(catalog, by, leave_sources_out)
         log(f"{len(domains.names)} trainings: {', '.join(domains.names)}; folder: {folder}")
         if domains.left_out:
             console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
-        rows = train_matrix.train_all(
-            plan, catalog, domains, leave_one_out, folder, devices, progress, log,
-            elsewhere=None if jobs is None else jobs.train_runs,
-        )  # fmt: skip
+        trainings = train_matrix.trainings_of(plan, catalog, domains, leave_one_out, log)
+        if dry_run:
+            return MatrixResults({}, plan_each(trainings, folder), folder)
+        if jobs is not None:
+            train_matrix.train_elsewhere(trainings, folder, jobs.train_runs)
+        runs = train_matrix.train_each(trainings, folder, devices, "matrix", progress, log)
+    trained_on = train_matrix.plan_trainings(domains, leave_one_out)
+    rows = [train_matrix.MatrixRow(name, trained_on[name], run) for name, run in runs.items()]
     values = {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
         "domains": list(domains.names), "cells": train_matrix.measure(rows, domains, catalog),
     }  # fmt: skip
     matrix_report.write_report(values, folder, None if published is None else str(published))
-    return MatrixResults({row.name: row.run for row in rows}, values, folder)
+    return MatrixResults(runs, values, folder)
 
 
 @checked

@@ -14,6 +14,7 @@ from tfdetect.core.files import write_text
 from tfdetect.core.text import markdown
 from tfdetect.evaluation.intervals import format_interval
 
+PAGE = "leaderboard.html"
 _COLUMNS = (
     "run", "suite", "subsets", "metric", "as published", "format-equalized", "AUC", "parameters",
     "images a second",
@@ -69,7 +70,7 @@ def write_leaderboard(output: Path) -> Path:
         The path of the page.
     """
     entries = collect(read_results(output))
-    page, text = output / "leaderboard.html", output / "leaderboard.md"
+    page, text = output / PAGE, output / "leaderboard.md"
     write_text(page, _page(entries))
     write_text(text, as_markdown(entries))
     return page

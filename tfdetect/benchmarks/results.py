@@ -72,6 +72,21 @@ def run_suite(
     return document
 
 
+def plan_suite(
+    suite: Suite, data: Sequence[SubsetData], scorers: Sequence[Scorer]
+) -> list[dict[str, Any]]:
+    """Return what `run_suite` would score: run, subset, protocol, images, and whether it is done.
+
+    Args:
+        suite, data, scorers: see `run_suite`.
+    """
+    return [
+        {"run": scorer.run.name, "subset": part.subset.name, "protocol": protocol,
+         "images": part.rows.num_rows, "scored": scorer.has_scored(suite, part, protocol)}
+        for scorer in scorers for protocol in PROTOCOLS for part in data if not part.missing
+    ]  # fmt: skip
+
+
 def read_results(output: Path) -> list[dict[str, Any]]:
     """Return the results of all suites in a folder, in the order of their names."""
     return [found for file in sorted(output.glob("*.json")) if (found := _document(file))]

@@ -121,9 +121,7 @@ class Scorer:
         """
         assert data.catalog is not None
         settings = equalizing(suite, data.rows)
-        images, change = digest(data.rows), describe_change(suite, protocol, settings)
-        what = hashlib.sha256(f"{images}\n{change}".encode()).hexdigest()[:12]
-        path = self._folder / file_name(f"{suite.name}-{data.subset.name}-{what}", ".parquet")
+        path, images, change = self._file(suite, data, protocol, settings)
         if known := _read(path, images, change):
             self._log(f"  {data.subset.name}, {protocol}: scored before")
             return known
@@ -142,6 +140,20 @@ class Scorer:
             text = json.dumps(asdict(facts))
             pq.write_table(table.replace_schema_metadata({_FACTS: text}), temporary)
         return Scores(table, facts)
+
+    def has_scored(self, suite: Suite, data: SubsetData, protocol: ProtocolName) -> bool:
+        """Return whether a file has the scores of a subset under a protocol; see `score`."""
+        file = self._file(suite, data, protocol, equalizing(suite, data.rows))
+        return _read(*file) is not None
+
+    def _file(
+        self, suite: Suite, data: SubsetData, protocol: ProtocolName, settings: Equalize
+    ) -> tuple[Path, str, str]:
+        """Return the file of a subset's scores, the digest of its images, and their change."""
+        images, change = digest(data.rows), describe_change(suite, protocol, settings)
+        what = hashlib.sha256(f"{images}\n{change}".encode()).hexdigest()[:12]
+        name = file_name(f"{suite.name}-{data.subset.name}-{what}", ".parquet")
+        return self._folder / name, images, change
 
 
 def run_key(run: Run) -> str:

@@ -540,6 +540,11 @@ def _has_text(path: Path, text: str) -> bool:
         return False
 
 
+def is_finished(path: Path) -> bool:
+    """Return whether there is a finished run at a path; one that Ctrl-C interrupted is none."""
+    return path.is_dir() and not (path / "state").is_dir()
+
+
 def find_unfinished(output: Path, experiment: Experiment) -> Path:
     """Return the latest unfinished or interrupted run of this very experiment below `output`.
 

@@ -12,7 +12,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import override
 from tfdetect.core.provenance import command_line
-from tfdetect.core.run import Run, open_run
+from tfdetect.core.run import PARTIAL, Run, is_finished, open_run, read_run
 from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.describe import describe_counts
@@ -57,36 +57,29 @@ def plan_trainings(domains: Domains, leave_one_out: bool) -> dict[str, frozenset
     return {f"all but {name}": frozenset(domains.names) - {name} for name in domains.names}
 
 
-def train_all(
+def trainings_of(
     plan: Plan,
     catalog: Catalog,
     domains: Domains,
     leave_one_out: bool,
-    folder: Path,
-    devices: "Devices",
-    progress: bool = True,
     log: console.Log = console.log,
-    elsewhere: TrainElsewhere | None = None,
-) -> list[MatrixRow]:
-    """Train one run per domain; finished runs are reused, an unfinished one is resumed.
+) -> dict[str, tuple[Plan, Catalog]]:
+    """Return what each training of a matrix is trained on, by its name.
 
     Args:
         plan: of the trainings. All use the same batch size, at most the images of the smallest.
         catalog: all images.
         domains: of the catalog.
         leave_one_out: whether to train on all domains but one, instead of on one.
-        folder: directory of the runs.
-        devices: from `configure_devices`.
-        progress: whether to log the progress of each training.
         log: called with each message.
-        elsewhere: trains the missing runs; by default this process does.
 
     Raises:
-        UserError: the folder holds a run of other data or another experiment, or a training has
-            no image of a class.
+        UserError: a training has no image of a class.
     """
-    trainings = plan_trainings(domains, leave_one_out)
-    parts = {name: restrict(catalog, domains, chosen) for name, chosen in trainings.items()}
+    parts = {
+        name: restrict(catalog, domains, chosen)
+        for name, chosen in plan_trainings(domains, leave_one_out).items()
+    }
     for part in parts.values():
         check_trainable(plan.spec, part)
     smallest = min(part.split("train").num_rows for part in parts.values())
@@ -94,14 +87,16 @@ def train_all(
         log(f"The smallest training has {smallest} images; all use batches of {smallest} images.")
         experiment = override(plan.experiment, [f"training.batch_size={smallest}"])
         plan = replace(plan, experiment=experiment)
-    if elsewhere is not None:
-        paths = {name: folder / _directory_name(name) for name in parts}
-        elsewhere(plan, {paths[name]: p for name, p in parts.items() if not paths[name].is_dir()})
-    runs = train_each(
-        {name: (plan, part) for name, part in parts.items()}, folder, devices, "matrix", progress,
-        log,
-    )  # fmt: skip
-    return [MatrixRow(name, trainings[name], run) for name, run in runs.items()]
+    return {name: (plan, part) for name, part in parts.items()}
+
+
+def train_elsewhere(
+    trainings: Mapping[str, tuple[Plan, Catalog]], folder: Path, elsewhere: TrainElsewhere
+) -> None:
+    """Train the missing runs of a matrix elsewhere; see `trainings_of` and `train_each`."""
+    plan, _ = next(iter(trainings.values()))
+    paths = {run_path(folder, name): part for name, (_, part) in trainings.items()}
+    elsewhere(plan, {path: part for path, part in paths.items() if not is_finished(path)})
 
 
 def train_each(
@@ -124,28 +119,55 @@ def train_each(
 
     Raises:
         UserError: the folder holds a run of other data or another experiment.
+        KeyboardInterrupt: Ctrl-C ended a training, whose run is kept to be continued.
     """
     import keras
 
     runs = {}
     for name, (plan, part) in trainings.items():
-        path = folder / _directory_name(name)
-        if path.is_dir():
-            run = open_run(path)
-            same_data = run.info.dataset.fingerprint == part.fingerprint()
-            if not same_data or run.document != plan.experiment.to_yaml():
-                raise UserError(
-                    f"{path} was trained on other data or with another experiment. Choose another "
-                    "directory with --name, or remove this one."
-                )
-        else:
+        path = run_path(folder, name)
+        run = finished_run(path, plan, part)
+        if run is None:
             log(f"training on {name}: {describe_counts(plan.spec, part)}")
             own_log = log if progress else lambda text: None
             job = TrainingJob(plan, part, devices, path, progress, own_log)
             run = train_run(job, images_in_report=False, command=command_line(command))
+            if run.info.status == "interrupted":
+                log("The same command continues.")
+                raise KeyboardInterrupt
             keras.backend.clear_session(free_memory=True)
         runs[name] = run
     return runs
+
+
+def run_path(folder: Path, training: str) -> Path:
+    """Return the path of a training's run; its name has letters, digits and underscores."""
+    text = "".join(c if c.isalnum() else "_" for c in training.lower())
+    return folder / file_name(text.strip("_") or "none", most=MAX_NAME_BYTES)
+
+
+def finished_run(path: Path, plan: Plan, part: Catalog) -> Run | None:
+    """Return the run of a training, if it is finished.
+
+    Args:
+        path: of the run.
+        plan: of the training.
+        part: the images.
+
+    Raises:
+        UserError: it, or an unfinished one, is of other data or another experiment.
+    """
+    for folder in (path, path.with_name(path.name + PARTIAL)):
+        if not (folder / "run.json").is_file():
+            continue
+        run = read_run(folder)
+        same_data = run.info.dataset.fingerprint == part.fingerprint()
+        if not same_data or run.document != plan.experiment.to_yaml():
+            raise UserError(
+                f"{folder} was trained on other data or with another experiment. Choose another "
+                "directory with --name, or remove this one."
+            )
+    return open_run(path) if is_finished(path) else None
 
 
 def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[str, Any]:
@@ -225,9 +247,3 @@ def _cell_metrics(
         hits = is_fake(p[fake], point.threshold) if point else np.zeros(0, bool)
         found[f"recall_at_{name}"] = proportion(hits)
     return {name: found[name] for name in METRICS}
-
-
-def _directory_name(training: str) -> str:
-    """Return the name of a training's directory: letters, digits and underscores."""
-    text = "".join(c if c.isalnum() else "_" for c in training.lower())
-    return file_name(text.strip("_") or "none", most=MAX_NAME_BYTES)

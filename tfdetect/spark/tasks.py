@@ -15,7 +15,7 @@ import pyarrow as pa
 from tfdetect.core import addresses, console, storage
 from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import Run
+from tfdetect.core.run import Run, is_finished
 from tfdetect.core.text import to_os, user_path
 from tfdetect.data.parallel import ENDED
 from tfdetect.spark.executor import Function
@@ -354,7 +354,7 @@ class TrainRuns:
 
         from tfdetect.train_run import TrainingJob, train_run
 
-        if path.is_dir():  # Spark gave the partition to another process before
+        if is_finished(path):  # Spark gave the partition to another process before
             return
         catalog = replace(self.catalog, table=rows)
         job = TrainingJob(self.plan, catalog, devices, path, False, lambda text: None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment
-from tfdetect.core.run import PARTIAL, open_run
+from tfdetect.core.run import PARTIAL, is_finished, open_run
 from tfdetect.core.text import flag_words, shell_command
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import Search
@@ -56,12 +56,12 @@ def retrain(
     """
     path = output / f"{search.folder.name}-best"
     best = (search.folder / "best.yaml").resolve()
-    if path.is_dir():
+    if is_finished(path):
         if open_run(path).experiment() == load_experiment(str(best)):
             return path
         raise UserError(f"{path} exists and is another run. Rename it, or choose another --name.")
     flags: dict[str, object] = {"resume": path}
-    if not path.with_name(path.name + PARTIAL).is_dir():
+    if not path.is_dir() and not path.with_name(path.name + PARTIAL).is_dir():
         flags = {"experiment": best, "output": output, "name": path.name, **search.train_flags}
         flags["data_dir"] = flags["data_dir"] or data_dir
     flags |= {"gpus": gpus, "gpu_memory_limit": memory_limit}

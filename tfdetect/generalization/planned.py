@@ -1,0 +1,63 @@
+"""What a matrix or a study would train, for `--dry-run`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfdetect.core import console
+from tfdetect.core.provenance import command_line
+from tfdetect.core.run import PARTIAL
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.describe import describe_counts
+from tfdetect.data.plan import Plan
+from tfdetect.generalization.train_matrix import finished_run, run_path
+
+TO_DO = ("reused", "continued", "trained")
+
+
+def plan_each(trainings: Mapping[str, tuple[Plan, Catalog]], folder: Path) -> dict[str, Any]:
+    """Return what `train_each` would do; nothing is started.
+
+    Args:
+        trainings: what is trained on what, by the training's name.
+        folder: directory of the runs.
+
+    Returns:
+        experiment, dataset, and trainings: of each its name, images (in words), epochs, drawn
+        (images that all epochs read), run (path), and `what` is done with it, of `TO_DO`.
+
+    Raises:
+        UserError: the folder holds a run of other data or another experiment.
+    """
+    rows = []
+    for name, (plan, part) in trainings.items():
+        path, training = run_path(folder, name), plan.experiment.training
+        is_begun = path.is_dir() or path.with_name(path.name + PARTIAL).is_dir()
+        is_finished = finished_run(path, plan, part) is not None
+        epochs = sum(stage.epochs for stage in training.stages) or training.epochs
+        steps = training.steps_of_epoch(part.split("train").num_rows)
+        rows.append({
+            "name": name, "images": describe_counts(plan.spec, part), "epochs": epochs,
+            "drawn": epochs * steps * training.batch_size, "run": path,
+            "what": "reused" if is_finished else "continued" if is_begun else "trained",
+        })  # fmt: skip
+    plan, _ = next(iter(trainings.values()))
+    return {
+        "experiment": plan.experiment.name, "dataset": plan.spec.name, "trainings": rows
+    }  # fmt: skip
+
+
+def show_planned(values: dict[str, Any], command: str, as_json: bool) -> None:
+    """Print the result of `plan_each`, with counts, and the command that does it."""
+    if as_json:
+        return console.print_json(values)
+    trainings = values["trainings"]
+    rows = [[row["name"], row["images"], str(row["epochs"]), row["what"]] for row in trainings]
+    counts = (f"{sum(row['what'] == what for row in trainings)} {what}" for what in TO_DO)
+    drawn = sum(row["drawn"] for row in trainings if row["what"] != "reused")
+    console.result(f"Experiment {values['experiment']}, dataset {values['dataset']}\n")
+    console.result(console.format_table(rows, ["training", "images", "epochs", "is"]))
+    console.result(
+        f"\n{len(rows)} trainings: {', '.join(counts)}; they read at most {drawn:,} images"
+    )
+    console.result(f"next    {command_line(command, without=('--dry-run',))}")

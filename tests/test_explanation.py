@@ -176,7 +176,7 @@ def test_front_ends_are_shown_and_those_that_move_places_have_no_grad_cam():
     moved = detector_of({**SMALL, "front_end": "spectrum"}, 32)
     assert "Grad-CAM" not in Explainer(moved).maps([image_of(32)])
     plain = feature_maps(detector_of(SMALL, 32))(image_of(32))
-    assert list(plain) == ["small_resnet"]
+    assert list(plain) == ["backbone"]
 
 
 def run_with_front_end(path, front_end, trained=None):

@@ -40,7 +40,7 @@ def test_small_matrices_alone_are_trained_and_merged(start, tmp_path):
     assert [layer.name for layer in layers] == 2 * ["v_proj", "q_proj"]
     head = 16 + 1
     assert sum(v.shape.num_elements() for v in model.trainable_variables) == head + 4 * 2 * 32
-    assert "low-rank matrices in 4 layers" in describe(model)
+    assert "low-rank matrices in 4 layers" in describe(model, "vit")
     if start == "residual":  # the frozen part has lost its two smallest components
         kernel = layers[0]._kernel.numpy()
         assert np.linalg.matrix_rank(kernel, tol=1e-5) == 14

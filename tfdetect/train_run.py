@@ -370,7 +370,7 @@ def describe_job(job: TrainingJob) -> dict[str, str]:
     data, model = experiment.data, experiment.model
     parts = {"head": model.head, "mask head": model.mask_head, "weights": model.weights,
              "front-end": model.front_end if model.front_end != "pixels" else None}  # fmt: skip
-    detector = [describe(build_detector(experiment, len(names)))]
+    detector = [describe(build_detector(experiment, len(names)), model.backbone)]
     detector += [f"{kind} {name}" for kind, name in parts.items() if name]
     images = [f"{data.image_size[0]} x {data.image_size[1]} pixels, resize {data.resize}"]
     if data.augment:

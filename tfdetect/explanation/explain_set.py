@@ -158,7 +158,7 @@ class ImageExplainer:
         self._explainer = Explainer(detector, run.info.members)
         self._features: Callable = lambda _: {}
         if len(run.views) == 1:
-            self._features = feature_maps(detector, stages)
+            self._features = feature_maps(detector, stages, run.info.members)
 
     def explain(self, catalog: Catalog, rows: pa.Table) -> Iterator[ExplainedImage]:
         """Yield what is known of the images that can be read.

@@ -41,10 +41,9 @@ class Explainer:
 
     def __init__(self, detector: keras.Model, members: Sequence[str] = ()):
         self.detector = detector
-        named = {f"backbone_{number}": name for number, name in enumerate(members)}
         self.backbones = [
-            (named.get(name, name), features) for name, features in backbones_of(detector)
-            if not _moves_positions([*detector.layers, *detector.get_layer(name)._flatten_layers()])
+            (name, features) for name, backbone, features in backbones_of(detector, members)
+            if not _moves_positions([*detector.layers, *backbone._flatten_layers()])
         ]  # fmt: skip
         outputs = {str(number): features for number, (_, features) in enumerate(self.backbones)}
         outputs["label"] = detector.output["label"]
@@ -264,7 +263,7 @@ def flattened(images: np.ndarray, patches: list[tuple[slice, slice]]) -> np.ndar
 
 
 def feature_maps(
-    detector: keras.Model, stages: Sequence[str] = ()
+    detector: keras.Model, stages: Sequence[str] = (), members: Sequence[str] = ()
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Return a function from images [B, H, W, 3] to feature maps [B, h, w, C] by name.
 
@@ -273,6 +272,7 @@ def feature_maps(
     Args:
         detector: from `load_detector`.
         stages: names of stages instead of the last map, or "all"; see `stage_maps`.
+        members: names of an ensemble's members.
 
     Raises:
         UserError: the backbone has no such stage.
@@ -291,7 +291,7 @@ def feature_maps(
             )
         found |= {name: known[name] for name in names}
     else:
-        found |= dict(backbones_of(detector))
+        found |= {name: features for name, _, features in backbones_of(detector, members)}
     model = keras.Model(detector.inputs[0], list(found.values())) if found else None
 
     def compute(images: np.ndarray) -> dict[str, np.ndarray]:

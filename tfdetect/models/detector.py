@@ -3,7 +3,7 @@
 import fnmatch
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     is_path = _is_path(model.weights)
     backbone = _build_backbone(model, shape, "none" if is_path else model.weights)
     if is_path:
-        _load_backbone(backbone.model, fetched(run_folder(user_path(model.weights))))
+        path = fetched(run_folder(user_path(model.weights)))
+        _load_backbone(backbone.model, path, model.backbone)
     if model.lora is not None:
         adapt(backbone.model, model.lora)
     backbone.model.autocast = False  # its layers cast, those that should
@@ -219,8 +220,8 @@ def freeze(detector: keras.Model, rule: Freeze) -> None:
         leaf.trainable = False
 
 
-def describe(detector: keras.Model) -> str:
-    """Return one line on a detector's size and frozen layers."""
+def describe(detector: keras.Model, name: str) -> str:
+    """Return one line on a detector's size and frozen layers, for its backbone's name."""
     backbone = backbone_of(detector)
     leaves = backbone_layers(backbone)
     frozen = sum(not layer.trainable for layer in leaves)
@@ -229,8 +230,7 @@ def describe(detector: keras.Model) -> str:
     if adapted := adapted_layers(backbone):
         what = f"low-rank matrices in {len(adapted)} layers"
     return (
-        f"{backbone.name}: {detector.count_params():,} parameters, {trainable:,} of them "
-        f"trainable; {what}"
+        f"{name}: {detector.count_params():,} parameters, {trainable:,} of them trainable; {what}"
     )
 
 
@@ -244,18 +244,20 @@ def features_of(detector: keras.Model) -> keras.KerasTensor:
     return backbone_of(detector)._inbound_nodes[-1].output_tensors[0]
 
 
-def backbones_of(detector: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
-    """Return name and feature map [B, h, w, C] of each backbone of a detector.
+def backbones_of(
+    detector: keras.Model, members: Sequence[str] = ()
+) -> list[tuple[str, keras.Model, keras.KerasTensor]]:
+    """Return each backbone of a detector with what to call it and its feature map [B, h, w, C].
 
-    An ensemble has several. Backbones whose features have no positions, such as class tokens, are
-    left out.
+    Those of an ensemble are called by the names of its members. Backbones whose features have no
+    positions, such as class tokens, are left out.
     """
-    found = []
+    found, called = [], {f"backbone_{number}": name for number, name in enumerate(members)}
     for layer in detector.layers:
         if isinstance(layer, keras.Model):
             features = layer._inbound_nodes[-1].output_tensors[0]
             if len(features.shape) == 4 and 1 not in features.shape[1:3]:
-                found.append((layer.name, features))
+                found.append((called.get(layer.name, "backbone"), layer, features))
     return found
 
 
@@ -277,8 +279,8 @@ def backbone_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
     return leaves
 
 
-def _load_backbone(backbone: keras.Model, path: Path) -> None:
-    """Copy the backbone's weights from a run or a .keras file."""
+def _load_backbone(backbone: keras.Model, path: Path, name: str) -> None:
+    """Copy the weights of the backbone of a name from a run or a .keras file."""
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
         raise UserError(
@@ -298,7 +300,7 @@ def _load_backbone(backbone: keras.Model, path: Path) -> None:
             backbone.set_weights(values)
             return
     raise UserError(
-        f"model.weights: {file} contains no backbone of the same layers as {backbone.name}. Set "
+        f"model.weights: {file} contains no backbone of the same layers as {name}. Set "
         "model.backbone and model.options to those of that run."
     )
 

@@ -379,7 +379,7 @@ def _run_stages(
             state.next_stage(job.trained)
         _compile(job, stage, state, average)
         title = f"stage {number + 1} of {len(stages)}: " if len(stages) > 1 else ""
-        log(title + describe(job.detector))
+        log(title + describe(job.detector, job.experiment.model.backbone))
         _run_stage(job, stage, state, callbacks)
         if any(getattr(each, "stopped_epoch", 0) for each in callbacks):
             log(

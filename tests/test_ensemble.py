@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -23,6 +24,7 @@ from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fisher_fusion import evidence
 from tfdetect.fusion.fused_run import training_images_of
 from tfdetect.fusion.fusion_data import find_fusion_data
+from tfdetect.fusion.fusion_report import worse_than_best_member
 from tfdetect.fusion.fusions import FUSIONS, cross_fit, fit_fusion
 from tfdetect.fusion.members import open_members
 from tfdetect.fusion.scores import Scores
@@ -222,6 +224,15 @@ def test_without_cross_fitting_validation_is_measured_and_called_optimistic():
     assert found["accuracy"]["value"] == (verdicts == fake).mean()
     assert (verdicts == fake).mean() >= ((fusions["stacked"](scores) >= 0) == fake).mean()
     assert values["gains"]["validation"]["log_loss"]["value"] < 0
+    assert worse_than_best_member(values) == ""
+
+    # A fusion that ranks the images the wrong way round.
+    stacked = fusions["stacked"]
+    fusions["stacked"] = replace(stacked, weights=-stacked.weights, bias=-stacked.bias)
+    comparison = compare_fusions({"validation": scores}, fusions, ["a", "b"], "stacked")
+    warning = worse_than_best_member(measure_comparison(comparison))
+    assert "worse than its best member" in warning and "AUC 0." in warning
+    assert "alone, or --fusion mean." in warning
 
 
 # With trained runs.

@@ -1,5 +1,6 @@
 """Training: replicas agree, interruptions lose nothing, mistakes end clearly."""
 
+import copy
 import csv
 import gc
 import json
@@ -23,8 +24,11 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import load_experiment
 from tfdetect.core.run import find_unfinished, open_run
 from tfdetect.core.run_writer import RunWriter
+from tfdetect.core.shipped_runs import shipped_folder
 from tfdetect.data.plan import find_data, load_plan, make_plan
+from tfdetect.evaluation.model_card import model_card
 from tfdetect.evaluation.predictions import predict_files
+from tfdetect.evaluation.training_history import not_learned
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.saving import load_detector, save_detector
@@ -541,3 +545,23 @@ def test_a_run_explains_itself(shared_run):
         p.name for p in run.path.parent.iterdir() if p.name.endswith((".partial", ".lock"))
     ] == []
     assert os.path.getsize(run.path / "report.html") > 50_000
+
+
+def test_a_training_that_did_not_learn_is_told(tmp_path):
+    shipped = shipped_folder("cifake_small_resnet")
+    for name in ("run.json", "experiment.yaml", "model.keras"):
+        (tmp_path / name).write_bytes((shipped / name).read_bytes())
+    epochs = (
+        "epoch,log_loss,accuracy,val_log_loss,val_accuracy\n1,0.9,0.5,{},0.5\n2,0.7,0.5,0.7,0.5\n"
+    )
+    results = json.loads((shipped / "metrics.json").read_text())
+    chance = copy.deepcopy(results)
+    chance["validation"]["metrics"]["auc"] = {"value": 0.52, "low": 0.47, "high": 0.57}
+    (tmp_path / "history.csv").write_text(epochs.format(0.6932))
+    run = open_run(tmp_path)
+    [warning] = not_learned(run, chance)
+    assert "never fell below 0.6931" in warning and "pretrained weights" in warning
+    assert not_learned(run, results) == []  # overconfident, but it ranks the images
+    assert warning in model_card(run, chance)
+    (tmp_path / "history.csv").write_text(epochs.format(0.68))
+    assert not_learned(run, chance) == []

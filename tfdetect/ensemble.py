@@ -72,6 +72,8 @@ def main(argv: list[str]) -> None:
     from tfdetect.fusion.fusion_report import format_comparison
 
     console.result(format_comparison(found))
+    for warning in found["warnings"]:
+        console.result(f"\nwarning: {warning}")
     console.result(f"\nrun      {run.path}")
     console.result(f"reports  {run.path / 'fusion.html'}, {run.path / 'report.html'}")
     console.result(f"next     {shell_command('predict', run.path, 'IMAGE_OR_FOLDER')}")

@@ -20,6 +20,7 @@ from tfdetect.evaluation.run_description import (
     threshold_sentence,
 )
 from tfdetect.evaluation.summary import TITLES, summary
+from tfdetect.evaluation.training_history import not_learned
 
 
 def model_card(run: Run, results: dict[str, Any], calibrated_since: str = "") -> str:
@@ -45,7 +46,7 @@ def model_card(run: Run, results: dict[str, Any], calibrated_since: str = "") ->
         _training_data(run),
         "## Evaluation",
         *_outdated(run, calibrated_since),
-        _evaluation(results),
+        _evaluation(run, results),
         *_gain_and_forgetting(run),
         "## Limitations",
         f"- {measured_sentence(results)} On images of other generators, cameras, sizes or "
@@ -89,7 +90,7 @@ def _outdated(run: Run, calibrated_since: str) -> list[str]:
     ]
 
 
-def _evaluation(results: dict[str, Any]) -> str:
+def _evaluation(run: Run, results: dict[str, Any]) -> str:
     """Return the summary of every split, and all tables of the first one."""
     splits = ordered(results)
     if not splits:
@@ -101,7 +102,8 @@ def _evaluation(results: dict[str, Any]) -> str:
         for name in names
     ]
     parts.append(_markdown(["metric", *splits], rows))
-    warnings = [
+    warnings = [f"- {text}" for text in not_learned(run, results)]
+    warnings += [
         f"- {split}: {text}" for split in splits for text in warnings_of(split, results[split])
     ]
     parts += ["\n".join(warnings)] if warnings else []

@@ -10,8 +10,6 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tfdetect.core.documents import read_rows
-from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_text
 from tfdetect.core.html import (
     Card,
@@ -46,6 +44,7 @@ from tfdetect.evaluation.run_description import (
     threshold_sentence,
 )
 from tfdetect.evaluation.summary import TITLES, summary
+from tfdetect.evaluation.training_history import not_learned, read_history
 
 CARD_TITLES = {"ece": "calibration error", "mask_iou": "mask IoU", "mask_f1": "pixel F1"}
 Examples = dict[str, list]  # "best" and "worst": predicted masks with their IoU
@@ -86,6 +85,7 @@ def write_report(
     first, *others = parts.values()
     own = dataset == run.info.dataset.name
     transfer = result_tables.transfer_tables(run.transfer)
+    warnings = [*(not_learned(run, results) if own else ()), *data_warnings]
     sections = [
         Section(f"{first.title} results", first.metrics()),
         Section("Thresholds and calibration", join(
@@ -111,7 +111,7 @@ def write_report(
         subtitle=f"{describe_detector(run)}; evaluated on {dataset}, images of "
         f"{pixel_sizes(run)} pixels, classes {', '.join(run.class_names)}.",
         cards=_cards(first),
-        notes=[note(warning) for warning in _warnings(run, results, data_warnings)],
+        notes=[note(warning) for warning in _warnings(run, results, warnings)],
         lead=text(
             f"Figures are of the {first.split} split unless the heading names another. Brackets "
             "hold 95% intervals: what they may be for other images like these. P(fake) is "
@@ -350,7 +350,7 @@ _EPOCH = {
 
 
 def _training(run: Run, folder: Path) -> Markup:
-    history = _history(run)
+    history = read_history(run)
     pictures, epochs = [], None
     if history:
         last = history[-1]
@@ -371,26 +371,6 @@ def _training(run: Run, folder: Path) -> Markup:
 def _epoch_cell(name: str, value: float) -> str:
     forms = {"epoch": ".0f", "learning_rate": ".3g"}
     return format(value, forms.get(name, ".4f"))
-
-
-def _history(run: Run) -> list[dict[str, float]]:
-    """Return the metrics of each epoch.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    path = run.path / "history.csv"
-    if not path.is_file():
-        return []
-    metrics = [name for metric in ("log_loss", "accuracy") for name in (metric, f"val_{metric}")]
-    rows = read_rows(path, ["epoch", *metrics])
-    try:
-        history = [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}. Copy the run again.") from None
-    if not all(row.keys() >= {"epoch", *metrics} for row in history):
-        raise UserError(f"{path} is damaged: a cell is empty. Copy the run again.")
-    return history
 
 
 def _warnings(run: Run, results: dict[str, Any], data_warnings: Sequence[str]) -> list[str]:

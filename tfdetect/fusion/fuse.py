@@ -11,7 +11,7 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fine_tune import fine_tune
 from tfdetect.fusion.fused_run import FusedDetector, write_fused_run
-from tfdetect.fusion.fusion_report import write_report
+from tfdetect.fusion.fusion_report import worse_than_best_member, write_report
 from tfdetect.fusion.fusions import FUSIONS, Fusion, FusionSettings, fit_fusion
 from tfdetect.fusion.inference_cost import measure_inference_cost
 from tfdetect.fusion.members import Members, open_members
@@ -71,7 +71,11 @@ def fuse(
     values["shared_backbones"] = [
         [members.names[one], members.names[other]] for one, other in network.shared_backbones
     ]
-    values["warnings"] = _warnings(members, settings, spec, catalog, kept, comparison.cross_fitted)
+    worse = worse_than_best_member(values)
+    values["warnings"] = [
+        *([worse] if worse else []),
+        *_warnings(members, settings, spec, catalog, kept, comparison.cross_fitted),
+    ]
     return write_fused_run(
         path, fused, spec, catalog, lambda folder: write_report(folder, values, comparison), log
     )

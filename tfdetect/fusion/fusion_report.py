@@ -226,6 +226,27 @@ def _result(metric: str, gain: Interval) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "no significant difference"
 
 
+def worse_than_best_member(values: dict[str, Any]) -> str:
+    """Return a warning if the fusion is worse on validation than its best member, else ""."""
+    gains, best = values["gains"]["validation"], values["best_member"]
+    worse = [key for key in ("auc", "log_loss") if _result(key, gains[key]) == "worse"]
+    if not worse:
+        return ""
+    part = values["splits"]["validation"]["all"]
+    fused, member = part["fusions"][values["fusion"]], part["members"][best]
+    figures = ", ".join(
+        f"{NAMES[key]} {fused[key]['value']:.4f} against {member[key]['value']:.4f}"
+        for key in worse
+    )
+    losses = {name: each["log_loss"]["value"] for name, each in part["fusions"].items()}
+    better = min(losses, key=lambda name: losses[name])
+    instead = f", or --fusion {better}" if better != values["fusion"] else ""
+    return (
+        f"On validation the fusion is worse than its best member, {best}: {figures}. Use {best} "
+        f"alone{instead}."
+    )
+
+
 def _cost_rows(values: dict[str, Any]) -> list[list[str]]:
     return [
         [name, f"{cost['parameters']:,}", f"{cost['images_per_second']:,.0f}"]

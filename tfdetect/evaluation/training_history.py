@@ -1,0 +1,65 @@
+"""The epochs of a run's training, and whether it learned anything."""
+
+import math
+from typing import Any
+
+from tfdetect.core.documents import read_rows
+from tfdetect.core.errors import UserError
+from tfdetect.core.run import Run
+
+
+def read_history(run: Run) -> list[dict[str, float]]:
+    """Return the metrics of each epoch.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run.path / "history.csv"
+    if not path.is_file():
+        return []
+    metrics = [name for metric in ("log_loss", "accuracy") for name in (metric, f"val_{metric}")]
+    rows = read_rows(path, ["epoch", *metrics])
+    try:
+        history = [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}. Copy the run again.") from None
+    if not all(row.keys() >= {"epoch", *metrics} for row in history):
+        raise UserError(f"{path} is damaged: a cell is empty. Copy the run again.")
+    return history
+
+
+def not_learned(run: Run, results: dict[str, Any]) -> list[str]:
+    """Return a warning if no epoch was better than a constant answer, else nothing.
+
+    The constant answer is the fraction of each class in the validation split. A detector whose
+    log-loss is higher because it is overconfident, but which ranks the images, has learned.
+
+    Args:
+        run: the run.
+        results: the content of metrics.json.
+
+    Raises:
+        UserError: history.csv is damaged.
+    """
+    history = read_history(run)
+    counts = [n for n in run.info.dataset.counts.get("validation", {}).values() if n]
+    if not history or len(counts) < 2:
+        return []
+    constant = -sum(n / sum(counts) * math.log(n / sum(counts)) for n in counts)
+    best = min(row["val_log_loss"] for row in history)
+    auc = results.get("validation", {}).get("metrics", {}).get("auc", {}).get("low")
+    if best < constant or (auc is not None and auc > 0.5):
+        return []
+    experiment = run.experiment()
+    training, tries = experiment.training, ["another learning rate (training.optimizer)"]
+    if experiment.model.weights == "none":
+        tries.append("pretrained weights (model.weights)")
+    if training.early_stopping is not None and run.info.status == "complete":
+        tries.append("more epochs without improvement (training.early_stopping)")
+    if training.schedule.name == "plateau":
+        tries.append("a schedule that lowers the rate later (training.schedule)")
+    return [
+        f"The detector did not learn: in {run.info.epochs} epochs its validation log-loss never "
+        f"fell below {constant:.4f}, that of always answering the fraction of each class (best: "
+        f"{best:.4f}). Try {', '.join(tries)}, or more images."
+    ]

@@ -32,10 +32,19 @@ class BuildWithPathFile(build_py):
         return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, PATH_FILE))]
 
 
+# The shipped runs, each with the smaller of its ONNX files.
+RUNS = {
+    "cifake_small_resnet": "detector_float16.onnx", "localizer_photos": "detector_float16.onnx",
+    "photo_detector": "detector.onnx",
+}  # fmt: skip
+
+
 def runs(*files: str) -> list[str]:
-    """Return the files of each shipped run."""
-    names = ("cifake_small_resnet", "localizer_photos", "photo_detector")
-    return [f"{name}/{file}" for name in names for file in files]
+    """Return these files of each shipped run, and its network."""
+    return [
+        f"{name}/{file}"
+        for name, network in RUNS.items() for file in (*files, f"exports/{network}")
+    ]  # fmt: skip
 
 
 rooms = find_packages(
@@ -56,8 +65,6 @@ setup(
         f"{INNER}.experiments": ["**/*.yaml"],
         f"{INNER}.forensics": ["error_rates.json"],
         f"{INNER}.serving": ["static/*", "templates/*", "texts/*", "web/*"],
-        f"{INNER}.saved_models": runs(
-            "*.json", "*.yaml", "*.npy", "model_card.md", "exports/*_float16.onnx"
-        ),
+        f"{INNER}.saved_models": runs("*.json", "*.yaml", "*.npy", "*.txt", "model_card.md"),
     },
 )

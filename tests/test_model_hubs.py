@@ -83,7 +83,7 @@ def test_a_pushed_run_is_loaded_by_its_address(hub, tmp_path):
 
 def test_only_safe_files_are_fetched(hub, tmp_path):
     names = ("run.json", "experiment.yaml", "domain.npy", "training_images.npy",
-             "exports/detector_float16.onnx")  # fmt: skip
+             "exports/detector.onnx")  # fmt: skip
     files = {name: (RUN / name).read_bytes() for name in names}
     evil = {"weights.pkl": b"x", "saved_model/saved_model.pb": b"x", "exports/run.py": b"x",
             "exports/../run.py": b"x", "exports/deep/detector.tflite": b"x"}  # fmt: skip

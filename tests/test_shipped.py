@@ -45,15 +45,15 @@ def test_runs_and_images_are_told_apart(paths, run, images, tmp_path, monkeypatc
         found, rest = shipped.split_run([name, "a.jpg"])
         assert Path(found, "run.json").is_file() and rest == ["a.jpg"]
         assert tfdetect.load(name).run.path == Path(found)
-        members = open_members([name, "photo_clip"], masks=False)
+        members = open_members([name, "cifake_small_resnet"], masks=False)
         assert own_run(name).path == members.runs[0].path == Path(found)
     (tmp_path / "photo_detector").mkdir()  # no run, so that it does not hide the shipped one
     assert tfdetect.load("photo_detector").run.path == shipped_runs.shipped_folder("photo_detector")
     assert shipped.split_run(["photo_detector"]) == (None, ["photo_detector"])
     (tmp_path / "photo_detector").rmdir()
     assert shipped.served_runs([Path("my_run")]) == [Path("my_run")]
-    with pytest.raises(UserError, match="Did you mean 'photo_clip'"):
-        tfdetect.compare(["photo_detector", "photo_clop"])
+    with pytest.raises(UserError, match="Did you mean 'photo_detector'"):
+        tfdetect.compare(["cifake_small_resnet", "photo_detectr"])
 
 
 def test_a_run_of_a_hub_is_copied_before_it_is_changed(tmp_path, monkeypatch, capsys):

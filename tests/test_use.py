@@ -26,12 +26,12 @@ from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import evaluating, evaluation_folder
 from tfdetect.data.image_files import find_images
 from tfdetect.data.splits import few_images
-from tfdetect.evaluation import run_report
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import PredictionColumns
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
 from tfdetect.evaluation.remeasure import without_calibration
 from tfdetect.evaluation.run_description import facts, measured_sentence
+from tfdetect.evaluation.training_history import read_history
 from tfdetect.imaging.geometry import resize
 from tfdetect.imaging.read import decode_any
 from tfdetect.models.exports import answers
@@ -407,11 +407,11 @@ def test_a_damaged_history_is_explained(tmp_path, row, message):
         ROOT / "saved_models" / "cifake_small_resnet", tmp_path / "run",
         ignore=shutil.ignore_patterns("saved_model", "exports", "predictions"),
     ))  # fmt: skip
-    assert len(run_report._history(run)) == run.info.epochs
+    assert len(read_history(run)) == run.info.epochs
     text = f"epoch,accuracy,log_loss,val_accuracy,val_log_loss\n{row}\n"
     (run.path / "history.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=message):
-        run_report._history(run)
+        read_history(run)
 
 
 @pytest.mark.parametrize("name", DAMAGE)

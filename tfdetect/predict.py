@@ -33,7 +33,7 @@ def parser() -> cli.Parser:
              "all images below a folder, into a table"),
             ("tfdetect predict saved_models/my_run photo.jpg --explain pages/",
              "with a page that explains the verdict"),
-            ("tfdetect predict photo_clip photo.jpg",
+            ("tfdetect predict photo_detector photo.jpg",
              "by another of the detectors that come with tfdetect"),
             ("tfdetect predict saved_models/localizer_photos photo.jpg --masks masks/",
              "where the image was altered"),

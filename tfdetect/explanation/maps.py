@@ -17,13 +17,17 @@ from scipy.stats import spearmanr
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.explanation.attention import attention
+from tfdetect.models.coded_matrix import decoded_once
 from tfdetect.models.detector import backbone_of, backbones_of, filtered_of
 from tfdetect.models.pyramid import with_maps
 
 STEPS = 48  # of the integral
+SANITY_STEPS = 8  # the same, where only the order of the pixels is compared
 FRONT_END = "front-end"
 ATTENTION = "attention"
+LARGE = 10_000_000  # parameters from which a network gets half the steps and fewer patches
 BATCH = 32  # images a pass, at most
+BATCH_PIXELS = 2**17  # of a pass, at most: CLIP's gradient takes 0.3 GB for 224 x 224 pixels
 CELLS = 8  # patches of occlusion along a side; neighbors overlap by half
 # Layers of front-ends whose output positions are not image positions.
 _MOVING_LAYERS = ("Spectrum", "LogDCT", "SimplestPatch")
@@ -41,6 +45,7 @@ class Explainer:
 
     def __init__(self, detector: keras.Model, members: Sequence[str] = ()):
         self.detector = detector
+        self._large = detector.count_params() > LARGE
         self.backbones = [
             (name, features) for name, backbone, features in backbones_of(detector, members)
             if not _moves_positions([*detector.layers, *backbone._flatten_layers()])
@@ -59,25 +64,32 @@ class Explainer:
         """Return the logit of P(fake) before calibration, float32 [B]; see `maps` for the views."""
         return self._compiled(*(tf.convert_to_tensor(v, tf.float32) for v in views)).numpy()
 
-    def maps(self, views: Views, view: int = 0) -> dict[str, np.ndarray]:
+    def maps(
+        self, views: Views, view: int = 0, steps: int = STEPS, overlap: bool = True
+    ) -> dict[str, np.ndarray]:
         """Return every available map of one image.
 
         Args:
             views: what the detector sees of it, float32 [1, H, W, 3] each, 0..255; an
                 ensemble's member with windows of its own sees [1, crops, H, W, 3].
             view: which of them to map; the others stay unchanged.
+            steps: see `integrated_gradients`; half of them for a large network.
+            overlap: see `occlusion`; a large network gets none.
 
         Returns:
             float32 [H, W] by name, of the middle window where there are several. Names are
             "Grad-CAM" (one for each member of an ensemble that sees this view), "integrated
             gradients", "occlusion" and, for transformers, "attention", which has no sign.
         """
-        return {
-            **self.grad_cam(views, view),
-            "integrated gradients": self.integrated_gradients(views, view)[0],
-            "occlusion": self.occlusion(views, view),
-            **self.attention(views, view),
-        }
+        if self._large:
+            steps, overlap = steps // 2, False
+        with decoded_once():
+            return {
+                **self.grad_cam(views, view),
+                "integrated gradients": self.integrated_gradients(views, view, steps)[0],
+                "occlusion": self.occlusion(views, view, overlap),
+                **self.attention(views, view),
+            }
 
     def grad_cam(self, views: Views, view: int = 0) -> dict[str, np.ndarray]:
         """Return Grad-CAM (Selvaraju et al., ICCV 2017) at the last feature map.
@@ -91,7 +103,7 @@ class Explainer:
         height, width = views[view].shape[-3:-1]
         inputs = [tf.constant(v, tf.float32) for v in views]
         found = {}
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             for image in inputs:
                 tape.watch(image)
             outputs = self._call(inputs)
@@ -125,10 +137,10 @@ class Explainer:
         total = np.zeros(image.shape[1:], np.float64)
         fractions = (np.arange(steps) + 0.5) / steps  # midpoints
         fractions = fractions.reshape(-1, *[1] * (image.ndim - 1))
-        for some in np.array_split(fractions, math.ceil(steps / BATCH)):
+        for some in np.array_split(fractions, math.ceil(steps / _batch(views))):
             given = self._repeated(views, len(some))
             given[view] = tf.constant(base + some * (image - base), tf.float32)
-            with tf.GradientTape() as tape:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(given[view])
                 score = tf.reduce_sum(self._score(self._label(given)))
             total += tape.gradient(score, given[view]).numpy().sum(0) / steps
@@ -138,21 +150,26 @@ class Explainer:
         missed = abs(total.sum() - gap) / max(abs(gap), 1e-6)
         return middle_window(total[None]).sum(-1).astype(np.float32), missed
 
-    def occlusion(self, views: Views, view: int = 0) -> np.ndarray:
+    def occlusion(self, views: Views, view: int = 0, overlap: bool = True) -> np.ndarray:
         """Return how far the logit falls where a patch loses its texture (Zeiler & Fergus, 2014).
 
         A patch is replaced by its mean color: brightness stays, noise and detail go.
+
+        Args:
+            views, view: see `maps`.
+            overlap: whether neighboring patches overlap by half, which takes four times as long.
 
         Returns:
             float32 [H, W], the mean over the patches that cover a pixel.
         """
         image = views[view].astype(np.float32)
         height, width = image.shape[-3:-1]
-        patches = list(cells(height, width, overlap=True))
+        patches = list(cells(height, width, overlap))
         before = self.score(views)[0]
         falls, covered = np.zeros((2, height, width), np.float32)
-        for start in range(0, len(patches), BATCH):
-            some = patches[start : start + BATCH]
+        batch = _batch(views)
+        for start in range(0, len(patches), batch):
+            some = patches[start : start + batch]
             given = self._repeated(views, len(some))
             given[view] = tf.constant(np.concatenate([flattened(image, [p]) for p in some]))
             for patch, after in zip(some, self.score(given)):
@@ -177,13 +194,14 @@ class Explainer:
         """Return how similar maps are to those of the same network with shuffled weights.
 
         A map that does not change shows the image, not what was learned (Adebayo et al., Sanity
-        checks for saliency maps, NeurIPS 2018).
+        checks for saliency maps, NeurIPS 2018). The shuffled network's maps are computed with
+        fewer steps and patches.
 
         Returns:
             Spearman's correlation of the maps' absolute values, by name.
         """
         with shuffled(self.detector):
-            others = self.maps(views, view)
+            others = self.maps(views, view, SANITY_STEPS, overlap=False)
         return {
             name: _correlation(np.abs(values), np.abs(others[name]))
             for name, values in maps.items() if name in others
@@ -222,6 +240,11 @@ def views_of(run: Run, parts: list[np.ndarray]) -> tuple[Views, int]:
         alone = len(parts) == 1 or count == 1
         views.append((part[:, count // 2] if alone else part).astype(np.float32))
     return views, int(np.argmax([np.prod(view.size) for view in run.views]))
+
+
+def _batch(views: Views) -> int:
+    """Return how many copies of one image's views go through the network at once."""
+    return min(BATCH, max(1, BATCH_PIXELS // sum(view[..., 0].size for view in views)))
 
 
 def middle_window(view: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tfdetect
 from tfdetect.core import packages
 from tfdetect.core.packages import FULL, SERVER, missing_package
 from tfdetect.core.run import open_run
@@ -228,12 +227,12 @@ def test_above_its_folder_an_editable_installation_is_found(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     for arguments in (
         ["-m", "pip", "--quiet", "install", "--no-deps", "--editable", clone],
-        ["-c", "import tfdetect; print(tfdetect.__version__)"],
+        ["-c", "from importlib.util import find_spec; print(find_spec('tfdetect').origin)"],
     ):
         done = subprocess.run([python, *arguments], cwd=tmp_path, env=environment,
                               capture_output=True, text=True, check=False)  # fmt: skip
         assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == tfdetect.__version__
+    assert Path(done.stdout.strip()).samefile(ROOT / "tfdetect" / "__init__.py")
 
 
 @pytest.mark.slow
@@ -265,7 +264,7 @@ def test_both_are_installed_and_removed_in_any_order(built, tmp_path):
         path.lstat().st_size for path in packages.rglob("*")
         if not path.relative_to(packages).parts[0].startswith(("pip", "setuptools", "pkg_res"))
     )  # fmt: skip
-    assert installed < 220e6
+    assert installed < 250e6
     check("tfdetect_light")
     pip("install", "--no-deps", full_wheel)  # predict needs no more than the light one has
     check("site-packages")

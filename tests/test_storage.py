@@ -1,8 +1,10 @@
 """Datasets, runs and results at addresses: memory:// in most tests, a real S3 server in one."""
 
+import http.server
 import logging
 import os
 import shutil
+import socket
 import sys
 import threading
 from functools import partial
@@ -291,37 +293,63 @@ def s3(monkeypatch):
     server._server.server_close()
 
 
+@pytest.fixture
+def gs(monkeypatch):
+    """A server for Google Cloud Storage on this machine, and a bucket.
+
+    It needs `pip install gcsfs gcp-storage-emulator`.
+    """
+    # Else gcsfs asks by gRPC what kind each bucket is, which this server does not speak.
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    pytest.importorskip("gcsfs")
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    # It answers one connection at a time, and gcsfs keeps several open.
+    monkeypatch.setattr(http.server, "HTTPServer", http.server.ThreadingHTTPServer)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    server.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+    fsspec.get_filesystem_class("gs").clear_instance_cache()
+    yield fsspec.filesystem("gs")
+    server.stop()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_all_commands_with_a_bucket(tmp_path, s3, capsys):
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_all_commands_with_a_bucket(tmp_path, scheme, request, capsys):
+    fs, bucket = request.getfixturevalue(scheme), f"{scheme}://bucket"
     write_dataset(tmp_path / "pictures")
-    s3.put(str(tmp_path / "pictures"), "bucket/pictures", recursive=True)
+    fs.put(str(tmp_path / "pictures"), "bucket/pictures", recursive=True)
     small = ["--set", "data.image_size=24", "--set", "training.epochs=1",
              "--set", "training.batch_size=12", "--set", "data.augment=[]",
              "--set", "model.options={widths: [8], blocks: [1], strides: [2], stem: 8}",
              "--set", "training.export=[onnx]", "--experiment", "cifake_small_resnet"]  # fmt: skip
     steps = [
-        ("audit", ["--dataset", "s3://bucket/pictures", "--output", "s3://bucket/audit"]),
-        ("prepare", ["--dataset", "s3://bucket/pictures", "--output", "s3://bucket/prepared"]),
-        ("train", ["--dataset", "s3://bucket/prepared/pictures", "--output", "s3://bucket/runs",
+        ("audit", ["--dataset", f"{bucket}/pictures", "--output", f"{bucket}/audit"]),
+        ("prepare", ["--dataset", f"{bucket}/pictures", "--output", f"{bucket}/prepared"]),
+        ("train", ["--dataset", f"{bucket}/prepared/pictures", "--output", f"{bucket}/runs",
                    "--name", "one", *small]),
-        ("evaluate", ["s3://bucket/runs/one", "--split", "validation"]),
-        ("export", ["s3://bucket/runs/one", "--format", "onnx_float16"]),
-        ("predict", ["s3://bucket/runs/one", "s3://bucket/pictures/test", "--output",
-                     "s3://bucket/verdicts.parquet"]),
+        ("evaluate", [f"{bucket}/runs/one", "--split", "validation"]),
+        ("export", [f"{bucket}/runs/one", "--format", "onnx_float16"]),
+        ("predict", [f"{bucket}/runs/one", f"{bucket}/pictures/test", "--output",
+                     f"{bucket}/verdicts.parquet"]),
     ]  # fmt: skip
     for command, arguments in steps:
         code, out, error = call(command, arguments, capsys)
         assert code in (0, 1) and "Traceback" not in error, (command, error)
         assert "hunter2" not in out + error and "AKIDSECRET" not in out + error
         shutil.rmtree(Path(os.environ["TFDETECT_CACHE"], "storage"))  # another machine goes on
-    found = s3.find("bucket")
+    found = fs.find("bucket")
     for name in ("audit/audit.html", "prepared/pictures/1.0.0/dataset_info.json",
                  "runs/one/run.json", "runs/one/exports/detector_float16.onnx",
                  "verdicts.parquet"):  # fmt: skip
         assert f"bucket/{name}" in found, name
     assert not any(Path(name).name.startswith(".") or ".partial" in name for name in found)
-    run = open_run("s3://bucket/runs/one")
+    run = open_run(f"{bucket}/runs/one")
     assert "validation" in run.results and run.has_exports
     for file in run.path.rglob("*"):
         data = file.read_bytes() if file.is_file() else b""
@@ -329,12 +357,12 @@ def test_all_commands_with_a_bucket(tmp_path, s3, capsys):
     local = tmp_path / "prepared"
     tfdetect.prepare(tmp_path / "pictures", local, progress=False)
     for shard in sorted((local / "pictures" / "1.0.0").glob("*.tfrecord*")):
-        assert s3.cat(f"bucket/prepared/pictures/1.0.0/{shard.name}") == shard.read_bytes()
-    code, _, error = call("predict", ["s3://bucket/runs/one", "s3://bucket/nothing"], capsys)
-    assert code == 2 and "There is no file or folder s3://bucket/nothing" in error
-    code, _, error = call("train", ["--dataset", "s3://bucket/pictures", "--output",
-                                    "s3://no-bucket/runs", *small], capsys)  # fmt: skip
-    assert code == 2 and "no bucket s3://no-bucket" in error
+        assert fs.cat(f"bucket/prepared/pictures/1.0.0/{shard.name}") == shard.read_bytes()
+    code, _, error = call("predict", [f"{bucket}/runs/one", f"{bucket}/nothing"], capsys)
+    assert code == 2 and f"There is no file or folder {bucket}/nothing" in error
+    code, _, error = call("train", ["--dataset", f"{bucket}/pictures", "--output",
+                                    f"{scheme}://no-bucket/runs", *small], capsys)  # fmt: skip
+    assert code == 2 and f"no bucket {scheme}://no-bucket" in error
 
 
 @pytest.mark.slow

@@ -44,13 +44,8 @@ Weights = dict[str, np.ndarray]
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="CSV file of photo_dataset.py")
-    parser.add_argument(
-        "--number",
-        type=int,
-        default=128,
-        help="images that the codes are chosen for (default: 128)",
-    )
-    parser.add_argument("--blocks", type=int, default=8, help="blocks to keep (default: 8)")
+    parser.add_argument("--number", type=int, default=128, help="images for the codes (128)")
+    parser.add_argument("--blocks", type=int, default=8, help="blocks to keep (8)")
     parser.add_argument("--output", type=Path, required=True, help="Keras file to write")
     args = parser.parse_args()
     found = read_weights()

@@ -103,6 +103,18 @@ def test_maps_do_not_depend_on_how_many_images_go_through_the_network_at_once(mo
     assert max(passes) == 2
 
 
+def test_large_networks_get_half_the_steps_and_patches_without_overlap(monkeypatch):
+    image, name = [image_of(32)], "tfdetect.explanation.maps.LARGE"
+    explainer = Explainer(detector_of(SMALL, 32))
+    monkeypatch.setattr(name, explainer.detector.count_params() - 1)
+    found = Explainer(explainer.detector).maps(image, steps=8)
+    np.testing.assert_array_equal(
+        found["integrated gradients"], explainer.integrated_gradients(image, steps=4)[0]
+    )
+    np.testing.assert_array_equal(found["occlusion"], explainer.occlusion(image, overlap=False))
+    assert (found["occlusion"] != explainer.maps(image, steps=1)["occlusion"]).any()
+
+
 def test_cells_cover_all_and_flattening_keeps_the_mean():
     covered = np.zeros((37, 50), int)
     for patch in cells(37, 50, overlap=True):

@@ -506,8 +506,8 @@ def load(run: RunLike) -> Detector:
 
     Args:
         run: the run's folder, for example "saved_models/my_run"; the name of a detector that comes
-            with tfdetect: "photo_detector", "localizer_photos" or
-            "cifake_small_resnet"; or its address on a hub: "hf://USER/REPOSITORY@REVISION" or
+            with tfdetect: "photo_detector", "localizer_photos" or "cifake_small_resnet"; or its
+            address on a hub: "hf://USER/REPOSITORY@REVISION" or
             "kaggle://USER/MODEL/FRAMEWORK/VARIATION". It is downloaded once into the cache;
             `run.source` has its commit.
 

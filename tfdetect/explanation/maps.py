@@ -17,7 +17,6 @@ from scipy.stats import spearmanr
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.explanation.attention import attention
-from tfdetect.models.coded_matrix import decoded_once
 from tfdetect.models.detector import backbone_of, backbones_of, filtered_of
 from tfdetect.models.pyramid import with_maps
 
@@ -83,13 +82,12 @@ class Explainer:
         """
         if self._large:
             steps, overlap = steps // 2, False
-        with decoded_once():
-            return {
-                **self.grad_cam(views, view),
-                "integrated gradients": self.integrated_gradients(views, view, steps)[0],
-                "occlusion": self.occlusion(views, view, overlap),
-                **self.attention(views, view),
-            }
+        return {
+            **self.grad_cam(views, view),
+            "integrated gradients": self.integrated_gradients(views, view, steps)[0],
+            "occlusion": self.occlusion(views, view, overlap),
+            **self.attention(views, view),
+        }
 
     def grad_cam(self, views: Views, view: int = 0) -> dict[str, np.ndarray]:
         """Return Grad-CAM (Selvaraju et al., ICCV 2017) at the last feature map.

@@ -1,8 +1,5 @@
 """Matrices of eight-bit codes, each of which stands for two or three neighboring weights."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import keras
@@ -13,7 +10,6 @@ from tfdetect.models.tensors import Tensor
 
 CODES = 256  # rows of a codebook
 CODES_SUFFIX, CODEBOOK_SUFFIX = "_codes", "_codebook"  # of names of variables
-_decoded: ContextVar[dict[int, Tensor] | None] = ContextVar("decoded", default=None)
 
 
 class CodedMatrix(NamedTuple):
@@ -64,32 +60,11 @@ class CodedMatrix(NamedTuple):
         )  # fmt: skip
 
     def multiply(self, x: Tensor) -> Tensor:
-        """Return x @ matrix: [..., inputs] -> [..., outputs]."""
-        kept = _decoded.get() if tf.executing_eagerly() else None
-        if kept is None:
-            matrix = self._matrix(x.dtype)
-        elif (matrix := kept.get(id(self.codes))) is None:
-            matrix = kept[id(self.codes)] = self._matrix(x.dtype)
+        """Return x @ matrix in the dtype of x: [..., inputs] -> [..., outputs]."""
+        found = tf.gather(ops.cast(self.codebook, x.dtype), ops.cast(self.codes, "int32"))
+        matrix = ops.reshape(found, (self.codes.shape[0], self.output_scale.shape[0]))
         x = x * ops.cast(self.input_scale, x.dtype)
         return ops.matmul(x, matrix) * ops.cast(self.output_scale, x.dtype)
-
-    def _matrix(self, dtype: Any) -> Tensor:
-        """Return the matrix without the scales."""
-        found = tf.gather(ops.cast(self.codebook, dtype), ops.cast(self.codes, "int32"))
-        return ops.reshape(found, (self.codes.shape[0], self.output_scale.shape[0]))
-
-
-@contextmanager
-def decoded_once() -> Iterator[None]:
-    """Decode each matrix once, for many eager calls while no variable changes.
-
-    It takes four bytes a weight for that time.
-    """
-    before = _decoded.set({})
-    try:
-        yield
-    finally:
-        _decoded.reset(before)
 
 
 def _random_codes(shape: tuple[int, ...], dtype: Any = None) -> Tensor:

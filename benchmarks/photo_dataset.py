@@ -3,7 +3,8 @@
     python benchmarks/photo_dataset.py OUTPUT --photoscale DIR [--more CLASS NAME FOLDER] ...
     python benchmarks/photo_dataset.py OUTPUT --list benchmarks/photo_more.csv --clones DIR
     python benchmarks/photo_dataset.py OUTPUT ... --list benchmarks/photo_more.csv \
-        --list benchmarks/photo_art.csv --list benchmarks/photo_web.csv --clones DIR
+        --list benchmarks/photo_art.csv --list benchmarks/photo_web.csv \
+        --list benchmarks/photo_sources.csv --clones DIR
     python benchmarks/photo_dataset.py LAST_LOOK --list benchmarks/photo_last_look.csv --clones DIR
 
 DIR of --photoscale is a collection with a manifest.csv of the columns local_path, label, generator,
@@ -13,10 +14,11 @@ holds a bare clone of each repository, named owner+name. With both, no prompt is
 validation at once.
 Files are linked; cropped ones are written as PNG. OUTPUT/manifest.csv has the columns path, label,
 generator (for authentic images their source), style, group and split: "validation" for the
-generators and sources that are left out of training, otherwise "train"; photo_last_look.csv is for
-a single measurement at the end, whatever its splits say. OUTPUT/photos.csv lists
-the images of the styles of which there are authentic images, too: snapshots, and with photo_art.csv
-studio photographs, art and renderings; data_specs/photoscale.yaml describes it.
+generators and sources that are left out of training, otherwise "train"; photo_last_look.csv, and
+photo_fresh_look.csv alike, is for a single measurement at the end, whatever its splits say.
+OUTPUT/photos.csv lists the images of the styles of which there are authentic images, too:
+snapshots, and with photo_art.csv studio photographs, art and renderings;
+data_specs/photoscale.yaml describes it.
 """
 
 import argparse
@@ -31,7 +33,8 @@ from pathlib import Path
 from PIL import Image
 
 # Left out of training to choose among detectors: whole generators and whole sources, among them
-# one of camera originals; then those of --list (photo_more.csv, photo_art.csv, photo_web.csv).
+# one of camera originals; then those of --list (photo_more.csv, photo_art.csv, photo_web.csv,
+# photo_sources.csv).
 VALIDATION = (
     "dalle-mini", "midjourney", "gemini-2.5-flash-image", "unknown",
     "drewnoakes", "urban100_sunhays80", "flickr8k", "imagenet_sample",
@@ -44,6 +47,10 @@ VALIDATION = (
     "omnigen", "sdxl-rpg", "uso-flux",
     "blur_admin", "bsrgan", "deca", "facenet", "grandnode", "histogan", "imageai", "justified",
     "kxdang", "lekoarts", "wedding",
+    "art_tradition", "clbsj", "darknet", "educenter", "flexslider", "future_imperfect",
+    "idealo_isr", "irmtraut", "jonik", "kross", "meghna", "mikielis", "northendlab",
+    "paint_transformer", "pdr", "restaurant", "tungsten", "waifu2x", "dall-e-3-aotd", "flux-2",
+    "gemini-2.5-kokcheng", "sd-1.5-nerdy",
 )  # fmt: skip
 # Photographs of a subject that has no fakes: "an animal means authentic" would be learned.
 ONE_SIDED = ("raccoons", "kangaroos")

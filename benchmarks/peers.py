@@ -108,7 +108,7 @@ def ours(name, task, network, side, precision):
             path = Path(folder, "data", "train", "fake" if number % 2 else "real", f"{number}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)
-        plan = make_plan(f"{folder}/data", None, [
+        plan = make_plan(f"{folder}/data", "small_images", [
             f"data.image_size={side}", "data.augment=[{name: flip}, {name: shift, pixels: 2}]",
             "data.cache=memory", f"model.backbone={network}", "model.options={}",
             "model.weights=none", "model.head=linear", "model.dropout=0",

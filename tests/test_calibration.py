@@ -167,6 +167,35 @@ def test_operating_points_of_equal_scores_and_of_few_images():
     assert operating_points(p, np.ones(400, bool)) == {}
 
 
+def test_the_rate_of_a_new_source_is_kept_where_sources_differ():
+    rng = np.random.default_rng(0)
+
+    def authentic(count):
+        sources = rng.normal(0, 2, count)  # each at its own level
+        images = sources[:, None] + rng.normal(0, 1, (count, 15))
+        return expit(images).astype(np.float32).ravel(), np.repeat(np.arange(count), 15).astype(str)
+
+    fakes = expit(rng.normal(4, 2, 500)).astype(np.float32)
+    rates = {"fpr_5": [], "source_fpr_5": []}
+    for _ in range(60):
+        p, sources = authentic(30)
+        fake = np.append(np.zeros(len(p), bool), np.ones(500, bool))
+        names = np.append(sources, np.full(500, "generator"))
+        points = operating_points(np.append(p, fakes), fake, sources=names)
+        new = authentic(40)[0]
+        for name in rates:
+            rates[name].append((new >= points[name].threshold).mean())
+    assert np.mean(rates["source_fpr_5"]) <= 0.05 < np.mean(rates["fpr_5"])
+    assert np.mean(rates["source_fpr_5"]) > 0.02  # not a threshold that nothing reaches
+
+    def has_point(p, names):
+        return "source_fpr_5" in operating_points(p, np.arange(len(p)) % 2 == 0, sources=names)
+
+    p, count = np.linspace(0, 1, 200, dtype=np.float32), np.arange(200) // 2
+    assert has_point(p, (count % 19).astype(str)) and not has_point(p, (count % 18).astype(str))
+    assert not has_point(p, np.where(count == 7, "", (count % 19).astype(str)))  # one is unknown
+
+
 def test_thresholds_lie_halfway_between_scores():
     p = np.array([0.1, 0.2, 0.8, 0.9], np.float32)
     points = operating_points(p, p > 0.5)

@@ -35,18 +35,17 @@ def test_resize_equals_the_graph(policy):
             expected = geometry.resize(tf.constant(image), size, policy).numpy()
             found = resample.resize(image, size, policy)
             difference = np.abs(found.astype(int) - expected)
-            assert difference.max() <= 1 and (difference > 0).mean() < 0.02
+            assert difference.max() <= 1 and (difference > 0).mean() < 0.002
 
 
 def test_copies_equal_the_degradations():
-    image = photo(301, 97)
+    image = photo(200, 260)
     for change in parse_degradations(",".join(COPIES)):
         expected = change(tf.constant(image), tf.constant(0, tf.int64)).numpy()
         found = reencoded(image, change.name)
         assert found.shape == expected.shape and found.dtype == np.uint8, change.name
         difference = np.abs(found.astype(int) - expected)
-        # Where an image is shrunk and saved, a value at the border of two changes its block.
-        assert np.percentile(difference, 99) <= 1 and difference.max() <= 4, change.name
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.001, change.name
 
 
 @pytest.mark.parametrize("policy", ["window_tile", "window_pad"])

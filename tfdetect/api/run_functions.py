@@ -307,8 +307,8 @@ def calibrate(
         empty_masks: of a run that predicts masks, the fraction of new authentic images like these
             whose masks are to be empty, 0 to below 1; 0 shows every mask.
         threshold: P(fake) from which the verdict is fake, 0 to 1, or how to choose it:
-            "balanced" (best balanced accuracy), "eer", "fpr_1", "fpr_5" or "cost"; by default
-            what the run's experiment says.
+            "balanced" (best balanced accuracy), "eer", "fpr_1", "fpr_5", "source_fpr_5" or "cost";
+            by default what the run's experiment says.
         prior: fraction of fakes that P(fake) assumes, 0 to 1, or "validation" for the fraction
             among the images it is calibrated on.
         keep_hashes: whether the run keeps hashes of its training images (16 bytes each), by which

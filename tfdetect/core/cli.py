@@ -268,8 +268,9 @@ def add_verdict(p: Arguments) -> None:
                    "is fake, 0 to 1 (default: the threshold of the run)")  # fmt: skip
     p.add_argument("--at", metavar="POINT", help="use the threshold of one of the run's operating "
                    "points instead: fpr_1 or fpr_5 (1%% or 5%% false positives on validation), "
-                   "eer, balanced, cost; fpr_1 exists if at least 100 authentic images were in "
-                   "validation, fpr_5 if 20")  # fmt: skip
+                   "source_fpr_5 (5%% on sources not seen before), eer, balanced, cost; fpr_1 "
+                   "exists if at least 100 authentic images were in validation, fpr_5 if 20, "
+                   "source_fpr_5 if they are of 19 named sources")  # fmt: skip
     p.add_argument("--prior", metavar="P", help="fraction of fakes to expect among such images, "
                    "0 to 1, or 'validation' for the fraction in the run's validation split "
                    "(default: as the run was calibrated, which is with 0.5 unless it was told "

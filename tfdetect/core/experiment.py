@@ -67,6 +67,10 @@ _FREE = (
     "data.augment.",
 )
 
+# Added to resized pixels before they are rounded: many are halves but for errors of floats, which
+# TensorFlow, Pillow and JavaScript would round differently.
+RESIZING_BIAS = 0.00137
+
 Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see geometry.resize
 
 
@@ -407,7 +411,7 @@ class TensorBoard(Document):
         return int(value) if isinstance(value, bool) else value
 
 
-THRESHOLD_RULES = ("balanced", "eer", "fpr_1", "fpr_5")
+THRESHOLD_RULES = ("balanced", "eer", "fpr_1", "fpr_5", "source_fpr_5")
 
 
 ExportFormat = Literal[
@@ -450,7 +454,8 @@ class Training(Document):
         early_stopping: end after so many epochs without improvement; null for never.
         threshold: P(fake) from which the verdict is fake, chosen on the validation split: the
             threshold of best "balanced" accuracy, of equal error rates ("eer"), of at most 1% or
-            5% false positives ("fpr_1", "fpr_5"), or a number.
+            5% false positives ("fpr_1", "fpr_5"), of at most 5% on sources of authentic images
+            not seen before ("source_fpr_5"; validation needs 19 named ones), or a number.
         precision: "auto" is half precision where the device computes in it, float32 elsewhere.
         deterministic: use deterministic kernels only; slower.
         checkpoint_minutes: minutes between the states that --resume needs, within an epoch.

@@ -275,7 +275,8 @@ class Run:
                     f"{self.name} has no operating point {threshold!r}."
                     f"{nearest(threshold, points)} It has: "
                     f"{', '.join(points) or 'none'}. They are chosen when the run is calibrated; "
-                    "fpr_1 needs at least 100 authentic images, fpr_5 20, and cost a price: "
+                    "fpr_1 needs at least 100 authentic images, fpr_5 20, source_fpr_5 19 named "
+                    "sources of them, and cost a price: "
                     f"{shell_command('calibrate', self.path, dataset='MORE_IMAGES')}"
                 )
             threshold = points[threshold].threshold

@@ -42,14 +42,17 @@ def reading_by(reader: Reader | None) -> Iterator[None]:
 
 
 class Paths(Sequence[str]):
-    """Paths for functions that open files, held in Arrow: a million take little memory."""
+    """Paths for functions that open files, held in Arrow: a million take little memory.
+
+    Attributes:
+        texts: the paths as `from_os` makes them, without null.
+    """
 
     def __init__(self, texts: pa.ChunkedArray):
-        """Take paths as `from_os` makes them, without null."""
-        self._texts = texts
+        self.texts = texts
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self.texts)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -59,8 +62,8 @@ class Paths(Sequence[str]):
 
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, int):
-            return to_os(self._texts[index].as_py())
-        return list(map(to_os, self._texts[index].to_pylist()))
+            return to_os(self.texts[index].as_py())
+        return list(map(to_os, self.texts[index].to_pylist()))
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _BATCH):

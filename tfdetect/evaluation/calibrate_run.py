@@ -79,6 +79,7 @@ def calibrate_run(
     table: pa.Table,
     settings: CalibrationSettings,
     log: console.Log = console.log,
+    sources: np.ndarray | None = None,
 ) -> Run:
     """Return the run with a calibration, operating points, a threshold and an abstention band.
 
@@ -99,6 +100,7 @@ def calibrate_run(
         table: predictions of these images by `uncalibrated(run)`, from `predict_source`.
         settings: how to calibrate.
         log: called with a line on what was done.
+        sources: str [n], where each authentic image is from; "" where that is unknown.
 
     Raises:
         UserError: a setting is unknown or out of range, or one class is missing where the
@@ -144,10 +146,12 @@ def calibrate_run(
         fitted = fitted.model_copy(update={"dataset": settings.dataset})
     run = uncalibrated(run).with_info(calibration=fitted, prior=prior, adaptation=None)
     p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
-    points = operating_points(p, fake, settings.cost, prior or DEFAULT_PRIOR)
+    known = None if sources is None else sources[readable]
+    points = operating_points(p, fake, settings.cost, prior or DEFAULT_PRIOR, known)
     rule = _threshold_rule(run, settings)
     if isinstance(rule, str) and rule not in points:
-        log(f"threshold: too few images for {rule}; best balanced accuracy is used instead")
+        few = "named sources of authentic images" if rule == "source_fpr_5" else "images"
+        log(f"threshold: too few {few} for {rule}; best balanced accuracy is used instead")
     threshold = choose_threshold(rule, points)
     band = abstention_band(p, fake, threshold, settings.error_rate)
     run = run.with_info(operating_points=points, abstention_band=band, threshold=threshold)

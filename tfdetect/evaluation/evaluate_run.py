@@ -181,7 +181,8 @@ def _calibrated(
     if own:
         run = with_limit(run, table, log)
     labels, groups = rows["label"].to_numpy(), rows["group"].to_pylist()
-    return calibrate_run(run, labels, groups, table, settings, log)
+    sources = np.array(rows["generator"].fill_null("").to_pylist(), str)
+    return calibrate_run(run, labels, groups, table, settings, log, sources)
 
 
 def predict_rows(

@@ -13,29 +13,40 @@ from tfdetect.evaluation.calibration import logit
 POINTS = {
     "fpr_1": "at most 1% false positives",
     "fpr_5": "at most 5% false positives",
+    "source_fpr_5": "at most 5% false positives on sources not seen before",
     "eer": "equal error rates",
     "balanced": "best balanced accuracy",
     "cost": "lowest cost",
 }
+NEW_SOURCE_RATE = 0.05  # of false positives; it takes 19 sources
 DEFAULT_ERROR_RATE = 0.01  # outside of the abstention band
 DEFAULT_ERROR_RATE_FEW = 0.05  # ... where a class has fewer than 100 images
 
 
 def operating_points(
-    p: np.ndarray, fake: np.ndarray, cost: float | None = None, prior: float = 0.5
+    p: np.ndarray,
+    fake: np.ndarray,
+    cost: float | None = None,
+    prior: float = 0.5,
+    sources: np.ndarray | None = None,
 ) -> dict[str, OperatingPoint]:
     """Choose thresholds of P(fake) on these images.
+
+    The one for new sources is conformal: if a source is drawn as these were, an authentic image of
+    it reaches the threshold with a probability of at most 5%, whatever the detector is (Lee,
+    Barber and Willett, Distribution-free inference with hierarchical data, 2023).
 
     Args:
         p: float32 [n], P(fake).
         fake: bool [n].
         cost: of a false positive, where a missed fake costs 1.
         prior: fraction of fakes for which the cost is expected.
+        sources: str [n], where each authentic image is from; "" where that is unknown.
 
     Returns:
-        The points of `POINTS` for which there are enough images. The thresholds of equal error
-        rates and of best balanced accuracy are halfway between two scores (of the logits); those
-        that bound the false positives at a score.
+        The points of `POINTS` for which there are enough images, or sources. The thresholds of
+        equal error rates and of best balanced accuracy are halfway between two scores (of the
+        logits); those that bound the false positives at a score.
     """
     p = np.asarray(p, np.float32)
     authentic, fakes = np.sort(p[~fake]), np.sort(p[fake])
@@ -49,6 +60,10 @@ def operating_points(
     for name, rate in (("fpr_1", 0.01), ("fpr_5", 0.05)):
         if len(authentic) * rate >= 1:  # else a single image decides
             chosen[name] = int(np.argmax(fpr <= rate))
+    if sources is not None and (sources[~fake] != "").all():
+        bound = _new_source_fpr(p[~fake], sources[~fake], cuts)
+        if (bound <= NEW_SOURCE_RATE).any():
+            chosen["source_fpr_5"] = int(np.argmax(bound <= NEW_SOURCE_RATE))
     chosen["eer"] = int(np.argmin(np.abs(fpr - (1 - tpr))))
     chosen["balanced"] = int(np.argmax(tpr - fpr))
     if cost is not None:
@@ -60,6 +75,19 @@ def operating_points(
         )
         for name, i in chosen.items()
     }  # fmt: skip
+
+
+def _new_source_fpr(p: np.ndarray, sources: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """Return the false positive rate on a new source that each threshold keeps, float [cuts].
+
+    The new source counts as one more beside those known, all of whose images reach the threshold.
+    """
+    names, of_images = np.unique(sources, return_inverse=True)
+    rates = np.zeros(len(cuts))
+    for source in range(len(names)):
+        own = np.sort(p[of_images == source])
+        rates += 1 - np.searchsorted(own, cuts) / len(own)
+    return (rates + 1) / (len(names) + 1)
 
 
 def _halfway(cuts: np.ndarray, position: int) -> float:

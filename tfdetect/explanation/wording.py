@@ -13,6 +13,7 @@ PRIORS = {
 THRESHOLDS = {
     "fpr_1": "at most 1% of authentic images are called fake",
     "fpr_5": "at most 5% of authentic images are called fake",
+    "source_fpr_5": "at most 5% of authentic images of a source not seen before are called fake",
     "eer": "as many fakes are missed as authentic images are called fake",
     "balanced": "both kinds of mistakes together are fewest",
     "cost": "the mistakes cost least",

@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.experiment import RESIZING_BIAS
 from tfdetect.imaging.geometry import to_uint8
 from tfdetect.imaging.random_degradations import gaussian_blur
 
@@ -84,7 +85,7 @@ def _webp(image: tf.Tensor, quality: float, _number: tf.Tensor) -> tf.Tensor:
 def _scale(image: tf.Tensor, factor: float | tf.Tensor, _number: tf.Tensor) -> tf.Tensor:
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
     size = tf.maximum(tf.cast(tf.round(shape * factor), tf.int32), 1)
-    return to_uint8(tf.image.resize(image, size, antialias=True))
+    return to_uint8(tf.image.resize(image, size, antialias=True) + RESIZING_BIAS)
 
 
 def _side(image: tf.Tensor, pixels: float, number: tf.Tensor) -> tf.Tensor:

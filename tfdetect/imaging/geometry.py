@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfdetect.core.experiment import Equalize, cuts_windows
+from tfdetect.core.experiment import RESIZING_BIAS, Equalize, cuts_windows
 from tfdetect.core.run_info import View
 from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.equalize import equalize_images
@@ -42,7 +42,8 @@ def resize(
         target = _scaled(current, size, policy)
 
         def scale(antialias: bool) -> tf.Tensor:
-            return tf.image.resize(image, target, method, antialias=antialias)
+            pixels = tf.image.resize(image, target, method, antialias=antialias)
+            return pixels if nearest else pixels + RESIZING_BIAS
 
         if nearest:
             pixels = scale(False)

@@ -6,7 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from tfdetect.spark.executor import Task
 from tfdetect.spark.job import alone, digest, file_stamps, open_job
 from tfdetect.spark.partitions import MAX_ITEMS
 from tfdetect.spark.run_job import run_job
-from tfdetect.spark.session import spark_session
+from tfdetect.spark.session import starting_spark
 from tfdetect.spark.tasks import (
     TENSORFLOW,
     ExplainRows,
@@ -220,11 +220,12 @@ class DatasetJobs:
         progress: bool | None = None,
     ) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Run a job of parts of at most so many items; yield the items of each with its rows."""
-        key = digest(pa.table({"key": [repr(sorted(what.items())), digest(items)]}))[:12]
+        items_digest = digest(items)
+        key = digest(pa.table({"key": [repr(sorted(what.items())), items_digest]}))[:12]
         folder = (self._folder / f"{description.replace(' ', '-')}-{key}").absolute()
         self.folders.append(folder)
         with alone(folder):
-            job = open_job(folder, what, items, sizes, _FLAG, most)
+            job = open_job(folder, what, items, sizes, _FLAG, most, items_digest)
             shown = self._progress if progress is None else progress
             run_job(self._session, job, task, self._roots, description, unit, shown)
             starts = np.cumsum(job.rows) - job.rows
@@ -239,20 +240,13 @@ def dataset_jobs(
     """Yield what works on datasets on a cluster, and let it read their files meanwhile.
 
     Args:
-        cluster: where to run. Spark starts when it is first needed.
+        cluster: where to run. Spark starts meanwhile.
         folder: for the parts; those of these jobs are removed when all is done.
         roots: folders of the datasets.
         progress: whether to show progress.
     """
-    with ExitStack() as stack:
-        session: list[SparkSession] = []
-
-        def started() -> "SparkSession":
-            if not session:
-                session.append(stack.enter_context(spark_session(cluster, "tfdetect")))
-            return session[0]
-
-        jobs = DatasetJobs(started, folder, [str(r.resolve()) for r in roots.values()], progress)
+    with starting_spark(cluster, "tfdetect") as session:
+        jobs = DatasetJobs(session, folder, [str(r.resolve()) for r in roots.values()], progress)
         with reading_by(jobs.read_all):
             yield jobs
         for each in jobs.folders:

@@ -143,59 +143,68 @@ _child: "_Child | None" = None
 
 
 def _child_for(assignment: Assignment) -> "_Child":
-    """Return the child for a job; Spark's processes live on, and so does it."""
+    """Return the child, ready for a job; Spark's processes live on, and so does it."""
     global _child
-    if _child is None or _child.assignment != assignment:
-        if _child is not None:
-            _child.end()
-        assignment.check()
-        _child = _Child(assignment)
-        gc.freeze()  # Spark collects garbage after each task, 0.06 s with all that is imported now
+    if _child is None:
+        _child = _Child()
+    _child.prepare(assignment)
     return _child
 
 
 class _Child:
-    """A process that does a task, and is replaced when an item ends it."""
+    """A process that does the tasks of jobs, and is replaced when an item ends it."""
 
-    def __init__(self, assignment: Assignment):
-        self.assignment = assignment
-        self._task: Task = pickle.loads(assignment.task)
+    def __init__(self) -> None:
+        self._assignment: Assignment | None = None
+        self._variables: dict[str, str] = {}
         self._pool: ProcessPoolExecutor | None = None
-        self._schema = pa.schema([])
-        limits = dict.fromkeys(_THREADS, str(assignment.threads))
-        os.environ.update(limits | _own_gpus())
+
+    def prepare(self, assignment: Assignment) -> None:
+        """Take a job, if it is another one than before; the process goes on with it."""
+        if assignment == self._assignment:
+            return
+        assignment.check()
+        variables = dict.fromkeys(_THREADS, str(assignment.threads)) | _own_gpus()
+        if variables != self._variables:
+            self.end()  # only a new process reads them
+        os.environ.update(variables)
+        self._variables, self._assignment = variables, assignment
+        self._task: Task = pickle.loads(assignment.task)
+        self._schema: pa.Schema | None = None  # unknown until the process has begun
+        gc.freeze()  # Spark collects garbage after each task, 0.06 s with all that is imported now
 
     def rows_of(self, items: pa.Table) -> pa.Table:
         """Return the rows of items; those that end the process get the row of a failed one."""
         for _ in range(2 if items.num_rows == 1 else 1):  # another program may have ended it
-            pool = self._started()
+            pool, schema = self._started()
             try:
-                return pool.submit(_do, self.assignment, items).result()
+                return pool.submit(_do, items).result()
             except BrokenProcessPool:
                 self.end()
         if items.num_rows == 1:
-            return self._task.failed(items, self._schema)
+            return self._task.failed(items, schema)
         size = -(-items.num_rows // _PIECES)
         starts = range(0, items.num_rows, size)
         return pa.concat_tables([self.rows_of(items.slice(n, size)) for n in starts])
 
-    def _started(self) -> ProcessPoolExecutor:
-        """Return the pool of the child, which has loaded what it needs.
+    def _started(self) -> tuple[ProcessPoolExecutor, pa.Schema]:
+        """Return the pool of the child, which has loaded what it needs, and the schema of rows.
 
         What fails here is no item's fault.
         """
         if self._pool is None:
-            pool = process_pool(1)
+            self._pool, self._schema = process_pool(1), None
+        if self._schema is None:
+            assert self._assignment is not None
             try:
-                self._schema = pool.submit(_begin, self.assignment).result()
+                self._schema = self._pool.submit(_begin, self._assignment).result()
             except BrokenProcessPool:
-                end_pool(pool)
+                self.end()
                 raise RuntimeError("The process that loads the model ended.") from None
             except BaseException:
-                end_pool(pool)
+                self.end()
                 raise
-            self._pool = pool
-        return self._pool
+        return self._pool, self._schema
 
     def end(self) -> None:
         """End the process."""
@@ -217,16 +226,19 @@ def _own_gpus() -> dict[str, str]:
 
 # --- in the child
 
-_functions: dict[bytes, Function] = {}
+_function: Function | None = None
 
 
 def _begin(assignment: Assignment) -> pa.Schema:
-    """Load what the task needs; return the schema of its rows."""
+    """Load what a task needs, instead of what another one needed; return its rows' schema."""
+    global _function
+    _function = None
     task: Task = pickle.loads(assignment.task)
-    function = _functions[assignment.task] = task.start(assignment.threads)
+    _function = task.start(assignment.threads)
     with pq.ParquetFile(assignment.folder / ITEMS) as file:
-        return function(file.schema_arrow.empty_table()).schema
+        return _function(file.schema_arrow.empty_table()).schema
 
 
-def _do(assignment: Assignment, items: pa.Table) -> pa.Table:
-    return _functions[assignment.task](items)
+def _do(items: pa.Table) -> pa.Table:
+    assert _function is not None
+    return _function(items)

@@ -105,6 +105,7 @@ def open_job(
     sizes: np.ndarray,
     flag: str,
     most: int = MAX_ITEMS,
+    items_digest: str | None = None,
 ) -> Job:
     """Return the job in a folder, which is begun if the folder is new or nothing is done in it.
 
@@ -115,11 +116,13 @@ def open_job(
         sizes: bytes of the items' files, [n].
         flag: the argument that chooses another folder.
         most: items in a partition.
+        items_digest: `digest` of the items, where it is known.
 
     Raises:
         UserError: the folder holds another job, or other files.
     """
-    manifest = {**what, "items": digest(items), "tfdetect": tfdetect.__version__}
+    items_digest = items_digest or digest(items)
+    manifest = {**what, "items": items_digest, "tfdetect": tfdetect.__version__}
     path = folder / MANIFEST
     if not path.is_file():
         if folder.is_dir() and any(folder.iterdir()):

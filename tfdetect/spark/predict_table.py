@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from tfdetect.evaluation import prediction_tables
 from tfdetect.light.onnx_detector import light_detector
 from tfdetect.spark.job import Job, alone, file_stamps, open_job
 from tfdetect.spark.run_job import run_job
-from tfdetect.spark.session import spark_session
+from tfdetect.spark.session import starting_spark
 from tfdetect.spark.tasks import ONNX, TENSORFLOW, PredictFiles, run_digest
 
 
@@ -81,37 +81,39 @@ def predict_to_table(
             cannot do it.
     """
     prediction_tables.check_output(output)
-    found = find_images(images)
-    if progress and (found.unreadable or found.other):
-        console.log(found.describe())
-    items, sizes = _items(found)
+    if cluster.folder is None and addresses.address_of(output) is not None:
+        raise UserError(
+            "The parts of a table at an address need a folder that all machines see: --spark-dir."
+        )
+    folder = (cluster.folder or output.with_name(f"{output.name}.parts")).absolute()
+    with starting_spark(cluster, f"tfdetect predict {run.name}") as session:
+        found = find_images(images)
+        if progress and (found.unreadable or found.other):
+            console.log(found.describe())
+        items, sizes = _items(found)
+        task, what = _task(run, batch_size, max_pixels)
+        with alone(folder):
+            job = open_job(folder, what, items, sizes, "--spark-dir")
+            run_job(session, job, task, _roots(images), "predicting", "images", progress)
+            written = WrittenPredictions(output, folder)
+            prediction_tables.write_all(_counted(_tables(job, found), written), output)
+    return written
+
+
+def _task(run: Run, batch_size: int, max_pixels: int) -> tuple[PredictFiles, dict[str, Any]]:
+    """Return what the machines do, and what it is in words; see `open_job`."""
     runtime = TENSORFLOW if light_detector(run) is None else ONNX
     base, run = os.getcwd(), replace(run, path=run.path.absolute())  # machines have other folders
     task = PredictFiles(
         run, addresses.address_of(run.path), run_digest(run, runtime), runtime, base, batch_size,
         max_pixels,
     )  # fmt: skip
-    what = {
+    return task, {
         "task": "predict", "run": run.name, "files of the run": task.digest,
         "threshold": run.threshold, "mask_threshold": run.mask_threshold, "prior": run.info.prior,
         "crops": run.views[0].crops, "flips": run.info.flips, "runtime": runtime,
         "max_pixels": max_pixels,
     }  # fmt: skip
-    if cluster.folder is None and addresses.address_of(output) is not None:
-        raise UserError(
-            "The parts of a table at an address need a folder that all machines see: --spark-dir."
-        )
-    folder = (cluster.folder or output.with_name(f"{output.name}.parts")).absolute()
-    with ExitStack() as stack:
-        stack.enter_context(alone(folder))
-        job = open_job(folder, what, items, sizes, "--spark-dir")
-        run_job(
-            lambda: stack.enter_context(spark_session(cluster, f"tfdetect predict {run.name}")),
-            job, task, _roots(images), "predicting", "images", progress,
-        )  # fmt: skip
-        written = WrittenPredictions(output, folder)
-        prediction_tables.write_all(_counted(_tables(job, found), written), output)
-    return written
 
 
 def _items(found: ImageFiles) -> tuple[pa.Table, np.ndarray]:

@@ -31,7 +31,7 @@ def run_job(
     """Finish a job: every partition has its part afterwards.
 
     Args:
-        session: starts Spark; not called if all parts are there.
+        session: waits for Spark; not called if all parts are there.
         job: its folder.
         task: what is done.
         roots: folders that every machine must see.

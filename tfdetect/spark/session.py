@@ -1,11 +1,12 @@
-"""Starts Spark for a command, and ends it with the command."""
+"""Starts Spark for a command, beside what the command does, and ends it with the command."""
 
 import os
 import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,45 +15,82 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.spark_cluster import SparkCluster
 
 if TYPE_CHECKING:
-    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
 
 @contextmanager
-def spark_session(cluster: SparkCluster, name: str) -> Iterator["SparkSession"]:
-    """Yield a Spark session, and stop it and its Java process at the end.
+def starting_spark(cluster: SparkCluster, name: str) -> Iterator[Callable[[], "SparkSession"]]:
+    """Start Spark in a thread, yield what waits for its session, and stop it at the end.
 
-    A session that the caller has already is used, and left to the caller.
+    A session that the caller has already is used, and left to the caller. What keeps Spark from
+    starting, a `UserError`, is raised where the session is asked for: pyspark or Java is missing,
+    or the cluster does not answer.
 
     Args:
         cluster: where to run.
         name: shown in Spark's pages.
-
-    Raises:
-        UserError: pyspark or Java is missing, or the cluster does not answer.
     """
-    # Nothing here goes through pandas.
-    warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
-    try:
-        from pyspark import SparkConf, SparkContext
-        from pyspark.sql import SparkSession
-    except ImportError as error:
-        raise UserError(
-            "--spark needs pyspark. Install it with: pip install 'tfdetect[spark]'"
-        ) from error
-    if SparkContext._active_spark_context is not None:
-        yield SparkSession.builder.getOrCreate()
-        return
-    _check_java()
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # on the machines, too
-    conf = SparkConf().setMaster(cluster.master).setAppName(name).set("spark.log.level", "ERROR")
-    conf.setAll(list(cluster.conf.items()))
-    with tempfile.TemporaryFile() as noise:
-        session = _started(conf, noise, cluster.master)
+    start = _Start(cluster, name)
+    with ThreadPoolExecutor(1, "spark") as thread, tempfile.TemporaryFile() as noise:
+        session = thread.submit(start.run, noise)
         try:
-            yield session
+            yield session.result
         finally:
-            _stop(session)
+            start.stop()
+            wait([session])
+
+
+class _Start:
+    """Starts Spark, and may be stopped from another thread meanwhile."""
+
+    def __init__(self, cluster: SparkCluster, name: str):
+        self._cluster, self._name = cluster, name
+        self._gateway: Any = None
+        self._session: SparkSession | None = None
+        self._stopped = False
+
+    def run(self, noise: IO[bytes]) -> "SparkSession":
+        """Return a session; what Java and Spark print goes into `noise`."""
+        # Nothing here goes through pandas.
+        warnings.filterwarnings(
+            "ignore", "PySpark does not yet fully support pandas", FutureWarning
+        )
+        try:
+            from pyspark import SparkConf, SparkContext
+            from pyspark.java_gateway import launch_gateway
+            from pyspark.sql import SparkSession
+        except ImportError as error:
+            raise UserError(
+                "--spark needs pyspark. Install it with: pip install 'tfdetect[spark]'"
+            ) from error
+        if SparkContext._active_spark_context is not None:
+            return SparkSession.builder.getOrCreate()
+        _check_java()
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # on the machines, too
+        master = self._cluster.master
+        conf = SparkConf().setMaster(master).setAppName(self._name).set("spark.log.level", "ERROR")
+        conf.setAll(list(self._cluster.conf.items()))
+        try:
+            self._gateway = launch_gateway(conf, {"stdout": noise, "stderr": noise})
+            if not self._stopped:  # otherwise `stop` may have come before the gateway
+                self._session = SparkSession(SparkContext(conf=conf, gateway=self._gateway))
+                return self._session
+            problem = "It was stopped."
+        except Exception as error:  # py4j raises many kinds, whose text comes from Java
+            problem = str(error).strip() or type(error).__name__
+        _end_java(self._gateway)
+        noise.seek(0)
+        printed = noise.read().decode(errors="replace")
+        raise UserError(f"Spark does not start at {master}: {_reason(problem, printed)}")
+
+    def stop(self) -> None:
+        """Stop Spark and its Java process, which would live as long as this one."""
+        self._stopped = True
+        if self._gateway is not None:
+            with suppress(Exception):  # Java may be gone already
+                if self._session is not None:
+                    self._session.stop()
+            _end_java(self._gateway)
 
 
 def _check_java() -> None:
@@ -72,31 +110,6 @@ def _check_java() -> None:
     )
 
 
-def _started(conf: "SparkConf", noise: IO[bytes], master: str) -> "SparkSession":
-    """Start Java and Spark in it; what they print goes into `noise`."""
-    import signal
-
-    from pyspark import SparkContext
-    from pyspark.java_gateway import launch_gateway
-    from pyspark.sql import SparkSession
-
-    before, gateway, problem = signal.getsignal(signal.SIGINT), None, None
-    try:
-        gateway = launch_gateway(conf, {"stdout": noise, "stderr": noise})
-        return SparkSession(SparkContext(conf=conf, gateway=gateway))
-    except Exception as error:  # py4j raises many kinds, whose text comes from Java
-        problem = str(error).strip() or type(error).__name__
-    finally:
-        if problem is not None or sys.exc_info()[0] is not None:
-            _end_java(gateway)
-        # Spark's own handler would stay behind.
-        with suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGINT, before)
-    noise.seek(0)
-    printed = noise.read().decode(errors="replace")
-    raise UserError(f"Spark does not start at {master}: {_reason(problem, printed)}")
-
-
 def _reason(problem: str, printed: str) -> str:
     """Return why Spark does not start, in one line, from an error and what Java printed."""
     if "UnsupportedClassVersionError" in printed:
@@ -109,15 +122,7 @@ def _reason(problem: str, printed: str) -> str:
     return problem[:300]
 
 
-def _stop(session: "SparkSession") -> None:
-    gateway = session.sparkContext._gateway
-    with suppress(Exception):  # Java may be gone already
-        session.stop()
-    _end_java(gateway)
-
-
 def _end_java(gateway: Any) -> None:
-    """End the Java process, which would live as long as this one."""
     from pyspark import SparkContext
 
     with suppress(Exception):

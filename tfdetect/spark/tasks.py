@@ -17,7 +17,7 @@ from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run, is_finished
 from tfdetect.core.text import to_os, user_path
-from tfdetect.data.parallel import ENDED
+from tfdetect.data.parallel import ENDED, Paths
 from tfdetect.spark.executor import Function
 from tfdetect.spark.job import digest_files
 
@@ -184,7 +184,7 @@ class PredictRows:
 class ReadFiles:
     """Reads files as `data.parallel.read_all` does.
 
-    Items have the column item: a path or a list of values, as JSON.
+    Items have the column path, or item: a list of values as JSON.
 
     Attributes:
         read: returns a file's row.
@@ -392,10 +392,14 @@ def without_rows(catalog: "Catalog") -> "Catalog":
 
 def items_of(files: Iterable) -> pa.Table:
     """Return the items of `ReadFiles`: of paths, or of tuples that begin with one."""
+    if isinstance(files, Paths):
+        return pa.table({"path": files.texts})
     return pa.table({"item": pa.array(map(json.dumps, files), pa.string())})
 
 
 def files_of(items: pa.Table) -> list:
     """Return the files that `items_of` was given."""
+    if "path" in items.column_names:
+        return list(map(to_os, items["path"].to_pylist()))
     found = map(json.loads, items["item"].to_pylist())
     return [tuple(file) if isinstance(file, list) else file for file in found]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfdetect.core.spark_cluster import SparkCluster
-from tfdetect.spark.session import spark_session
+from tfdetect.spark.session import starting_spark
 from tfdetect.tuning.budget import Budget
 from tfdetect.tuning.resources import thread_limits
 from tfdetect.tuning.scheduler import check_progress, proposer
@@ -46,8 +46,10 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
     Raises:
         UserError: pyspark or Java is missing, the cluster does not answer, or all trials failed.
     """
-    with spark_session(SparkCluster(master), search.folder.name) as session:
+    with starting_spark(SparkCluster(master), search.folder.name) as started:
         from hyperopt import SparkTrials, fmin, hp
+
+        session = started()
 
         logging.getLogger("hyperopt-spark").setLevel(logging.ERROR)
         folder = str(search.folder.resolve())

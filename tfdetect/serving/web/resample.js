@@ -3,6 +3,8 @@
 
 import {encodeAndDecode} from "./jpeg.js";
 
+// As in tfdetect/core/experiment.py.
+const RESIZING_BIAS = Math.fround(0.00137);
 const EQUALIZE_GRID = 8;  // pixels; the side of JPEG's blocks
 
 /** Return whether a policy takes windows of an image at its own resolution. */
@@ -22,7 +24,10 @@ export function resize(image, size, policy) {
     shape = size;
   }
   const data = new Uint8Array(pixels.length);
-  for (let i = 0; i < data.length; i++) data[i] = Math.min(Math.max(rint(pixels[i]), 0), 255);
+  for (let i = 0; i < data.length; i++) {
+    const pixel = Math.fround(pixels[i] + RESIZING_BIAS);
+    data[i] = Math.min(Math.max(rint(pixel), 0), 255);
+  }
   return {height: shape[0], width: shape[1], data};
 }
 

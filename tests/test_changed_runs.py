@@ -50,11 +50,16 @@ def check_whole(path, images):
     assert not left, left
 
 
+# The arguments of each command that writes into a run, and those of its function.
 COMMANDS = {
-    "calibrate": ["--cost", "5"],
-    "evaluate": [],
-    "export": [],
+    "calibrate": (["--cost", "5"], {"cost": 5}),
+    "evaluate": ([], {}),
+    "evaluate --from-predictions": ([], {"from_predictions": True}),
+    "evaluate --degrade": (["jpeg:65"], {"degradations": "jpeg:65"}),
+    "explain": (["--count", "4"], {"count": 4}),
+    "export": ([], {}),
 }
+FUNCTIONS = {"evaluate --degrade": "measure_robustness"}  # others have the command's name
 
 
 @pytest.fixture
@@ -77,13 +82,17 @@ def test_an_interrupted_command_leaves_the_run_as_it_was(command, run_copy, monk
 
     broken = {
         "evaluate": "tfdetect.evaluation.run_report.write_text",
+        "evaluate --from-predictions": "tfdetect.evaluation.run_report.write_text",
+        "evaluate --degrade": "tfdetect.evaluation.robustness.write_text",
         "calibrate": "tensorflow.saved_model.save",
+        "explain": "tfdetect.explanation.explain_set.write_text",
         "export": "tensorflow.saved_model.save",
     }[command]
+    function = getattr(tfdetect, FUNCTIONS.get(command, command.split()[0]))
     with monkeypatch.context() as patched:
         patched.setattr(broken, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            getattr(tfdetect, command)(folder, **({"cost": 5} if command == "calibrate" else {}))
+            function(folder, **COMMANDS[command][1])
     assert digest(folder) == before
     assert sorted(os.listdir(folder.parent)) == ["small"]
 
@@ -93,7 +102,9 @@ def test_an_interrupted_command_leaves_the_run_as_it_was(command, run_copy, monk
 def test_a_killed_command_leaves_the_old_or_the_new_run(command, run_copy):
     """Signals at random moments; about 20 kills a command."""
     folder, images = run_copy
-    arguments = [sys.executable, "-m", f"tfdetect.{command}", str(folder), *COMMANDS[command]]
+    name, *flags = command.split()
+    arguments = [sys.executable, "-m", f"tfdetect.{name}", str(folder), *flags,
+                 *COMMANDS[command][0]]  # fmt: skip
     begin = time.monotonic()
     subprocess.run(arguments, check=True, capture_output=True)
     seconds = time.monotonic() - begin

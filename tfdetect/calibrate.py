@@ -54,7 +54,8 @@ def parser() -> cli.Parser:
                      "assumes, 0 to 1, or 'validation' for the fraction among the images that "
                      "are calibrated on (default: 0.5)")  # fmt: skip
     how.add_argument("--cost", type=cli.positive, metavar="C", help="what a false positive costs, "
-                     "where a missed fake costs 1; chooses the operating point 'cost'")  # fmt: skip
+                     "where a missed fake costs 1; chooses the operating point 'cost' (default: "
+                     "choose none)")  # fmt: skip
     how.add_argument("--abstention-error", type=float, metavar="RATE", help="fraction of each "
                      "class that may get a wrong verdict outside the abstention band; lower makes "
                      "more verdicts inconclusive (default: 0.01, or 0.05 with few "

@@ -64,10 +64,11 @@ def parser() -> cli.Parser:
     budget.add_argument("--max-trials", type=cli.count, metavar="N",
                         help="number of trials (default: 50, without another limit)")  # fmt: skip
     budget.add_argument("--max-hours", type=cli.positive, metavar="H",
-                        help="start no trial after this many hours")  # fmt: skip
+                        help="start no trial after this many hours "
+                        "(default: no limit)")  # fmt: skip
     budget.add_argument("--max-epochs", type=cli.count, metavar="N",
                         help="start no trial once all trials together have trained this "
-                        "many epochs")  # fmt: skip
+                        "many epochs (default: no limit)")  # fmt: skip
     devices = p.add_argument_group("devices")
     devices.add_argument("--parallel", type=cli.count, default=1, metavar="N", help="trials at "
                          "once; they share GPUs and CPU cores (default: 1)")  # fmt: skip
@@ -76,7 +77,7 @@ def parser() -> cli.Parser:
         "--spark",
         metavar="MASTER",
         help="run the trials on a Spark cluster, for "
-        'example spark://host:7077; needs pip install "tfdetect[spark]"',
+        'example spark://host:7077; needs pip install "tfdetect[spark]" (default: no cluster)',
     )
     out = p.add_argument_group("output")
     cli.add_runs_folder(out, "search-SPACE-DATASET")

@@ -50,7 +50,7 @@ def parser() -> cli.Parser:
         ("decoders", 2, "processes that decode files"),
     ):
         limits.add_argument(f"--{name}", type=int, default=default, metavar="N",
-                            help=f"{text} (default: %(default)s)")  # fmt: skip
+                            help=f"{text} (default: {default:,})")  # fmt: skip
     limits.add_argument("--timeout", type=float, default=60, metavar="SECONDS",
                         help="time to decode a file (default: %(default)g)")  # fmt: skip
     return p

@@ -52,7 +52,8 @@ def parser() -> cli.Parser:
     cli.add_experiment(experiment)
     experiment.add_argument("--from", dest="from_run", metavar="RUN", help="start from a finished "
                             "run: its detector and preprocessing are kept, and it is trained with "
-                            "the run's settings or, with --experiment, with those")  # fmt: skip
+                            "the run's settings or, with --experiment, with those (default: "
+                            "start a new detector)")  # fmt: skip
     experiment.add_argument("--replay", type=cli.fraction, metavar="FRACTION", help="with --from: "
                             "fraction of each batch that is drawn from the run's own training "
                             "data, so that it forgets less (default: 0)")  # fmt: skip
@@ -66,7 +67,8 @@ def parser() -> cli.Parser:
                          "the run; slurm for the tasks that srun started (default: TF_CONFIG, "
                          "else this process alone)")  # fmt: skip
     devices.add_argument("--task", type=cli.number_above(-1, whole=True), metavar="N",
-                         help="number of this process in --cluster, from 0")  # fmt: skip
+                         help="number of this process in --cluster, from 0; needed with "
+                         "addresses")  # fmt: skip
     out = p.add_argument_group("output")
     cli.add_runs_folder(out, "the experiment's")
     out.add_argument("--resume", nargs="?", const=True, default=False, metavar="RUN",

@@ -144,6 +144,10 @@ CASES = {
         ["explain", "{work}/runs/small", "--count", "4", "--output", "{work}/out/explained"],
         "out/explained",
     ),
+    "explain the run": Case(["explain", "{work}/runs/small", "--count", "4"], "runs/small"),
+    "evaluate again": Case(
+        ["evaluate", "{work}/runs/small", "--from-predictions"], "runs/small"
+    ),
     "ensemble": Case(
         ["ensemble", "{work}/runs/small", "{work}/runs/other", "--output", "{work}/runs", "--name",
          "both"], "runs/both",

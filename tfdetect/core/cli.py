@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,10 +37,13 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         wrap = argparse.HelpFormatter._fill_text
         return "\n\n".join(
             part
-            if part.startswith(("examples:", "exit codes:", " "))
+            if part.startswith(("examples:", " "))
+            else "\n".join(textwrap.fill(line, width, subsequent_indent=" " * 7)
+                           for line in part.splitlines())
+            if part.startswith("exit codes:")
             else wrap(self, part, width, indent)
             for part in text.split("\n\n")
-        )
+        )  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -160,7 +164,7 @@ def add_experiment(
                    f"experiment or a YAML file (default: {default})")  # fmt: skip
     p.add_argument("--model", metavar="NAME", help="a published detector ('tfdetect models' lists "
                    "them), trained with its own settings or, with --experiment, with "
-                   "those")  # fmt: skip
+                   "those (default: the experiment's detector)")  # fmt: skip
     add_set(p)
 
 
@@ -230,7 +234,7 @@ def add_spark(p: Arguments, default: str) -> None:
                    "spark://host:7077, or local[4] for 4 processes on this machine. Every machine "
                    "needs the files under the same path. The same command continues an "
                    "interrupted one. Needs: pip install \"tfdetect[spark]\" and "
-                   "Java 17")  # fmt: skip
+                   "Java 17 (default: no cluster)")  # fmt: skip
     p.add_argument("--spark-conf", action="append", default=[], metavar="KEY=VALUE",
                    help="property of Spark, for example spark.executor.memory=4g; "
                    "repeatable")  # fmt: skip

@@ -1,7 +1,9 @@
 """pyproject.toml, CITATION.cff, the changelog and the workflow agree with the package."""
 
 import ast
+import functools
 import graphlib
+import re
 import tomllib
 from pathlib import Path
 
@@ -49,6 +51,31 @@ def test_extras_of_the_tests_are_extras_of_their_own():
 
 def test_no_modules_import_each_other_in_a_circle():
     """Not even by imports within functions; those for type checkers alone do not count."""
+    graphlib.TopologicalSorter(_imported()).prepare()  # raises an error that names a circle
+
+
+def test_packages_import_only_those_above_them():
+    """In the table of docs/how-it-is-built.md; commands are its last row."""
+    page = (ROOT / "docs" / "how-it-is-built.md").read_text(encoding="utf-8")
+    rows = page.partition("| Package | Content |")[2].partition("\n\n")[0].splitlines()[2:-1]
+    floor = {name: number for number, row in enumerate(rows)
+             for name in re.findall(r"`(\w+)(?:/|\.py)`", row.split("|")[1])}  # fmt: skip
+    packages = {
+        path.name for path in (ROOT / "tfdetect").iterdir() if (path / "__init__.py").exists()
+    }
+    assert floor.keys() == packages | {"train_run"}
+
+    def floor_of(module):
+        return floor.get(([*module.split("."), ""])[1], len(floor))
+
+    wrong = [(name, each) for name, imported in _imported().items() for each in imported
+             if each != "tfdetect" and floor_of(each) > floor_of(name)]  # fmt: skip
+    assert not wrong
+
+
+@functools.cache
+def _imported():
+    """The modules of the package that each of them imports, also within functions."""
     files = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in (ROOT / "tfdetect").rglob("*.py")
@@ -63,7 +90,7 @@ def test_no_modules_import_each_other_in_a_circle():
                 names = (f"{node.module}.{each.name}" for each in node.names)
                 found |= {each if each in files else node.module for each in names}
         imports[name] = found & files.keys() - {name}
-    graphlib.TopologicalSorter(imports).prepare()  # raises an error that names a circle
+    return imports
 
 
 def _imports(node):

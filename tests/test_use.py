@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from commands import call
-from conftest import train_small
+from conftest import train_small, write_images
 from PIL import Image
 from zoo import make
 
@@ -25,6 +25,7 @@ from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import evaluating, evaluation_folder
 from tfdetect.data.image_files import find_images
+from tfdetect.data.plan import find_data, is_own_dataset, make_plan
 from tfdetect.data.splits import few_images
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import PredictionColumns
@@ -611,3 +612,22 @@ def test_a_table_that_cannot_be_written_is_told_before_the_work():
 
     with pytest.raises(UserError, match="Cannot write to /proc"):
         check_output(Path("/proc/rows.csv"))
+
+
+def test_a_dataset_of_the_same_name_is_another_one_unless_its_content_says_so(shared_run, tmp_path):
+    run, root = shared_run
+
+    def catalog_of(folder):
+        return find_data(make_plan(str(folder), data_dir=folder), progress=False)
+
+    own, other = catalog_of(root), tmp_path / root.name
+    for name, fake in (("real", 0), ("fake", 1)):
+        write_images(other / "train" / name, 30, fake, seed=7)
+    elsewhere = run.with_info(dataset=run.info.dataset.model_copy(update={"roots": {}}))
+    assert is_own_dataset(run, own) and is_own_dataset(elsewhere, own)
+    assert catalog_of(other).name == run.info.dataset.name
+    assert not is_own_dataset(run, catalog_of(other))
+    assert not is_own_dataset(elsewhere, catalog_of(other))
+    part = tmp_path / "part" / root.name  # test images are missing, and the place is another one
+    shutil.copytree(root / "train", part / "train")
+    assert is_own_dataset(elsewhere, catalog_of(part))

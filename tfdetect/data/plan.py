@@ -354,14 +354,20 @@ def evaluation_data(
 def is_own_dataset(run: Run, catalog: Catalog) -> bool:
     """Return whether a dataset is the one that a run was trained on.
 
-    One of the same name is, unless the run's own is known to be elsewhere with other images.
+    Of one of the same name, the place tells, and where the run's own place is not here or not
+    known, the content or the number of training images: some of the others may be missing.
     """
     known = run.info.dataset
     if catalog.name != known.name:
         return False
     recorded = {root.resolve() for root in run.roots.values() if root.is_dir()}
-    found = {root.resolve() for root in catalog.roots.values()}
-    return not recorded or bool(recorded & found) or catalog.fingerprint() == known.fingerprint
+    if recorded & {root.resolve() for root in catalog.roots.values()}:
+        return True
+    if not recorded:
+        trained = known.counts.get("train", {})
+        if trained == catalog.counts(tuple(trained)).get("train"):
+            return True
+    return catalog.fingerprint() == known.fingerprint
 
 
 def splits_to_evaluate(run: Run, catalog: Catalog) -> tuple[str, ...]:

@@ -328,8 +328,9 @@ def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
     assert raw.threshold != pytest.approx(run.threshold, abs=1e-3)
     shown = []
     few = calibrate_run(run, fake[:30].astype(int), groups[:30], table.slice(0, 30),
-                        CalibrationSettings(), log=shown.append)  # fmt: skip
+                        CalibrationSettings(prior=0.2), log=shown.append)  # fmt: skip
     assert few.calibration is None and "uncalibrated score" in shown[0]
+    assert "prior has no effect" in shown[1]
     assert few.threshold == few.info.operating_points["balanced"].threshold
     with pytest.raises(UserError, match="all are fakes"):
         calibrate_run(run, np.ones(len(fake), int), groups, table,

@@ -151,7 +151,7 @@ def test_a_folder_of_photographs_gets_its_own_experiment(tmp_path, monkeypatch):
         )  # fmt: skip
         plans[found is not None] = make_plan(large)
     assert plans[True].experiment.name == "photos"
-    assert "median shorter side of 6 images is 256 pixels" in plans[True].chosen
+    assert "median shorter side of 6 sampled images is 256 pixels" in plans[True].chosen
     assert plans[False].experiment.name == "photos_from_scratch"
     assert "tfdetect[lite]" in plans[False].chosen
     assert make_plan(large, "small_images").experiment.name == "small_images"

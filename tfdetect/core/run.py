@@ -321,8 +321,9 @@ class Run:
         fitted = self.info.calibration
         if fitted is None or self.info.prior is None:
             raise UserError(
-                f"{self.name} is not calibrated, so a prior has no meaning for it. Calibrate it "
-                f"with: {shell_command('calibrate', self.path)}"
+                f"{self.name} is not calibrated, so a prior has no meaning for it. Calibrate it, "
+                "on other labeled images (--dataset) if its validation images were too few, with: "
+                f"{shell_command('calibrate', self.path)}"
             )
         if isinstance(prior, str):
             if prior != "validation":

@@ -40,7 +40,7 @@ def default_experiment(spec: DatasetSpec, roots: dict[str, Path]) -> tuple[str, 
     if not sides:
         return SMALL, "the default; the images' size is not known yet"
     side = int(np.median(sides))
-    size = f"the median shorter side of {len(sides):,} images is {side:,} pixels"
+    size = f"the median shorter side of {len(sides):,} sampled images is {side:,} pixels"
     if side < PHOTO_SIDE:
         return SMALL, f"for small images: {size}"
     if importlib.util.find_spec(_WEIGHTS_PACKAGE) is not None:

@@ -144,6 +144,8 @@ def calibrate_run(
         given = settings.prior
         prior = fitted.fake_fraction if isinstance(given, str) else given
         fitted = fitted.model_copy(update={"dataset": settings.dataset})
+    elif settings.prior != DEFAULT_PRIOR:
+        log("warning: the prior has no effect, because P(fake) of this run is uncalibrated")
     run = uncalibrated(run).with_info(calibration=fitted, prior=prior, adaptation=None)
     p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
     known = None if sources is None else sources[readable]

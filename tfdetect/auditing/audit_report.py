@@ -102,7 +102,7 @@ def _page(audit: Audit, folder: Path) -> str:
     cards = [
         html.Card(f"{audit.traits.num_rows:,}", "images", f"{unreadable:,} unreadable"),
         html.Card(f"{len(audit.findings):,}", "findings",
-                  f"{sum(f.level != NOTE for f in audit.findings):,} of them serious"),
+                  f"{sum(f.level != NOTE for f in audit.findings):,} need attention"),
         *([html.Card(f"{strongest.accuracy:.1%}", "strongest single trait",
                      f"{strongest.name}; chance {strongest.chance:.0%}")] if strongest else []),
         html.Card(f"{audit.exact.groups:,}", "images with exact duplicates"),

@@ -133,20 +133,12 @@ def add_runs(p: Arguments) -> None:
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=f"two or more; {RUN_HELP}")
 
 
-def add_dataset(
-    p: Arguments, text: str = "", required: bool = False, names: str = "demo, cifake, genimage"
-) -> None:
-    """Add --dataset, --data-dir and --authentic.
-
-    Args:
-        text: what the dataset is for, and its default; empty for the training data.
-        names: some shipped datasets, as examples.
-    """
-    text = text or "The dataset"
+def add_dataset(p: Arguments, text: str, required: bool = False) -> None:
+    """Add --dataset, --data-dir and --authentic; `text` says what the dataset is for."""
     p.add_argument("--dataset", metavar="NAME|PATH", required=required, help=f"{text}. NAME is a "
-                   f"shipped dataset ({names}, ...); PATH is a folder with one folder per class, "
-                   "a CSV manifest or a dataset spec (YAML), or the address of one, "
-                   "such as s3://bucket/folder. A+B joins two")  # fmt: skip
+                   "shipped dataset (demo, cifake, genimage, ...); PATH is a folder with one "
+                   "folder per class, a CSV manifest or a dataset spec (YAML), or the address "
+                   "of one, such as s3://bucket/folder. A+B joins two")  # fmt: skip
     p.add_argument("--data-dir", type=Path, metavar="DIR", help="directory that contains the "
                    "dataset's files (default: $TFDETECT_DATA, then the cache, then a "
                    "download)")  # fmt: skip
@@ -449,7 +441,9 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
                 "or batches (data.image_size, training.batch_size, or training.accumulate for the "
                 f"same batch in parts), or another GPU. What TensorFlow says: {first_line(error)}"
             )
-        if (reason := _disk_error(error)) is None:
+        from tfdetect.core.disk import disk_error
+
+        if (reason := disk_error(error)) is None:
             raise
         return _failed(
             f"{reason}. What was finished before is unchanged. Free space or allow access there, "
@@ -480,12 +474,6 @@ def _lacks_memory(error: Exception) -> bool:
     return name == "ResourceExhaustedError" or (
         name == "InternalError" and ("out of memory" in text or "Dst tensor is not init" in text)
     )
-
-
-def _disk_error(error: Exception) -> str | None:
-    from tfdetect.core.files import disk_error
-
-    return disk_error(error)
 
 
 def _discard_output() -> None:

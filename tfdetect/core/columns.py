@@ -25,12 +25,11 @@ class Column:
     missing: np.ndarray | None = None
 
     @classmethod
-    def texts(cls, texts: Sequence[str | None], missing: np.ndarray | None = None) -> "Column":
+    def texts(cls, texts: Sequence[str | None]) -> "Column":
         """Return a column of text; None is missing."""
         values = np.empty(len(texts), object)
         values[:] = texts
-        absent = np.array([text is None for text in texts], bool)
-        return cls(values, absent if missing is None else absent | missing)
+        return cls(values, np.array([text is None for text in texts], bool))
 
     @classmethod
     def unknown(cls, count: int) -> "Column":
@@ -49,9 +48,14 @@ class Column:
         return cls(values, missing)
 
     @property
+    def absent(self) -> np.ndarray:
+        """Which values are missing, bool [n]."""
+        return np.zeros(len(self.values), bool) if self.missing is None else self.missing
+
+    @property
     def null_count(self) -> int:
         """Number of missing values."""
-        return 0 if self.missing is None else int(self.missing.sum())
+        return int(self.absent.sum())
 
     def to_pylist(self) -> list:
         """Return the values as Python has them, None where missing."""
@@ -143,12 +147,9 @@ class Table:
                 table[name] if name in table.column_names else like.nothing(table.num_rows)
                 for table in tables
             ]
-            missing = [
-                np.zeros(len(part.values), bool) if part.missing is None else part.missing
-                for part in parts
-            ]
             columns[name] = Column(
-                np.concatenate([part.values for part in parts]), np.concatenate(missing)
+                np.concatenate([part.values for part in parts]),
+                np.concatenate([part.absent for part in parts]),
             )
         return cls(columns)
 
@@ -161,21 +162,12 @@ class Table:
         """Return a table with more rows behind, of which only some columns of text are known."""
         if not rows:
             return self
-        count, columns = len(rows), {}
-        for name, column in self._columns.items():
-            before = column.missing
-            before = np.zeros(self.num_rows, bool) if before is None else before
-            if column.values.dtype == object:
-                more = Column.texts([row.get(name) for row in rows])
-                values, absent = more.values, more.missing
-            else:
-                values = np.zeros((count, *column.values.shape[1:]), column.values.dtype)
-                absent = np.ones(count, bool)
-            assert absent is not None
-            columns[name] = Column(
-                np.concatenate([column.values, values]), np.concatenate([before, absent])
-            )
-        return Table(columns)
+        more = {
+            name: Column.texts([row.get(name) for row in rows])
+            if column.values.dtype == object else column.nothing(len(rows))
+            for name, column in self._columns.items()
+        }  # fmt: skip
+        return Table.concatenated([self, Table(more)])
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Return one dict for each row."""
@@ -208,8 +200,7 @@ def _csv_cells(column: Column) -> list[str]:
     texts = column.values.astype(str).tolist()
     if column.values.dtype == bool:
         texts = [text.lower() for text in texts]
-    absent = np.zeros(len(texts), bool) if column.missing is None else column.missing
-    return ["" if missing else text for text, missing in zip(texts, absent)]
+    return ["" if missing else text for text, missing in zip(texts, column.absent)]
 
 
 def _quoted(text: str) -> str:

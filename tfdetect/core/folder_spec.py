@@ -5,7 +5,6 @@ import unicodedata
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tfdetect.core.class_order import Evaluation, order_classes
 from tfdetect.core.errors import UserError
@@ -28,9 +27,6 @@ from tfdetect.core.manifest import read_manifest
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, shell_command
 from tfdetect.core.walk import Walk
-
-if TYPE_CHECKING:
-    pass
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 _SHOWN = 8  # names of folders of a level, in the description of a layout

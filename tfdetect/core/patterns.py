@@ -33,8 +33,7 @@ class PathPattern:
         try:
             found = self.extract([""]).type
         except pa.ArrowInvalid as error:
-            reason = str(error).removeprefix("Invalid regular expression: ")
-            raise ValueError(_reason(reason)) from None
+            raise ValueError(_reason(error)) from None
         self.groups = tuple(found.field(i).name for i in range(found.num_fields))
         if len(set(self.groups)) < len(self.groups):
             raise ValueError("not a regular expression: a group name is used twice")
@@ -74,8 +73,7 @@ class PathSearch:
         try:
             self.search([""])
         except pa.ArrowInvalid as error:
-            reason = str(error).removeprefix("Invalid regular expression: ")
-            raise ValueError(_reason(reason)) from None
+            raise ValueError(_reason(error)) from None
 
     def search(self, paths: Sequence[str]) -> list[str | None]:
         """Return the text of the first group in each path, or of the whole match without groups.
@@ -93,7 +91,8 @@ _FOUND = "found"
 _NAMED_GROUP = re.compile(r"\(\?P?<\w+>")
 
 
-def _reason(reason: str) -> str:
+def _reason(error: Exception) -> str:
+    reason = str(error).removeprefix("Invalid regular expression: ")
     if reason.startswith("invalid perl operator") or "escape sequence" in reason:
         return (
             f"{reason} is not supported. Patterns are RE2 expressions, without look-ahead, "

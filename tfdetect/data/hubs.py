@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from tfdetect.core import console
 from tfdetect.core.caches import cache_dir
+from tfdetect.core.disk import disk_error
 from tfdetect.core.errors import UserError, first_line
-from tfdetect.core.files import disk_error, staged
+from tfdetect.core.files import staged
 from tfdetect.core.folder_names import split_of
 from tfdetect.core.text import below, user_path
 from tfdetect.imaging.formats import read_bytes

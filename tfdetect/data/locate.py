@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tfdetect.core import addresses, console, manifest, storage
 from tfdetect.core.caches import cache_dir
+from tfdetect.core.disk import disk_error
 from tfdetect.core.errors import UserError, first_line
-from tfdetect.core.files import disk_error
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import PREPARED, DatasetSpec
 from tfdetect.core.text import from_os

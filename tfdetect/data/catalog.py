@@ -23,6 +23,7 @@ from tfdetect.core.text import from_os, to_os
 from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks
 from tfdetect.data.scan import scan
+from tfdetect.data.scan_result import LEFT_OUT_SCHEMA, SKIPPED_SCHEMA
 from tfdetect.data.splits import assign_splits, group_fraction
 from tfdetect.imaging.mask_coding import STANDARD
 
@@ -30,7 +31,6 @@ _PREPARED_COLUMNS = (
     "dataset", "path", "label", "generator", "mask", "group", "split", "size", "width", "height",
     "format", "hash", "shard", "record",
 )  # fmt: skip
-LEFT_OUT = pa.schema([("path", pa.string()), ("reason", pa.string())])
 _BATCH = 65_536  # rows that are held as Python values at once
 SHARDS = "shards.jsonl"  # records, bytes and checksum of each shard of a prepared dataset
 
@@ -66,7 +66,7 @@ class Catalog:
     skipped: pa.Table
     warnings: tuple[str, ...] = ()
     masks: dict[str, DatasetMasks] = field(default_factory=dict)
-    left_out: pa.Table = field(default_factory=LEFT_OUT.empty_table)
+    left_out: pa.Table = field(default_factory=LEFT_OUT_SCHEMA.empty_table)
     other: Counter[str] = field(default_factory=Counter)
     max_pixels: int = MAX_PIXELS
     divided: bool = True
@@ -261,7 +261,7 @@ def _read_prepared(spec: DatasetSpec, root: Path, shards: str) -> Catalog:
                 "it fixes the shard."
             )
     names = [spec.name, *pc.unique(table["dataset"]).to_pylist()]
-    skipped = skipped.cast(pa.schema([("path", pa.string()), ("error", pa.string())]))
+    skipped = skipped.cast(SKIPPED_SCHEMA)
     catalog = Catalog(spec.name, dict.fromkeys(names, root), table, skipped)
     if COVERAGE in table.column_names:
         found = coverage_by_class(table, spec.class_names)
@@ -308,10 +308,9 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
             f"{spec.name} combines prepared datasets and files. Prepare its other parts too, or "
             "the union as a whole: python -m tfdetect.prepare --dataset a+b"
         )
-    if len(sets := [n for c in catalogs for n in pc.unique(c.table["dataset"]).to_pylist()]) > len(
-        set(sets)
-    ):
-        raise UserError(f"{spec.name} contains a dataset twice: {', '.join(sorted(sets))}.")
+    names = [name for c in catalogs for name in pc.unique(c.table["dataset"]).to_pylist()]
+    if len(set(names)) < len(names):
+        raise UserError(f"{spec.name} contains a dataset twice: {', '.join(sorted(names))}.")
     return Catalog(
         spec.name,
         {name: root for c in catalogs for name, root in c.roots.items()},

@@ -24,8 +24,10 @@ from tfdetect.data.scan_result import (
     IN_MASKS,
     IS_MASK,
     LEFT_OUT,
+    LEFT_OUT_SCHEMA,
     MASK_FILE,
     OUTSIDE,
+    SKIPPED_SCHEMA,
     Scan,
 )
 from tfdetect.data.split_lists import read_split_files
@@ -105,8 +107,6 @@ class _Collected:
         ("size", pa.int64()), ("mtime_ns", pa.int64()), ("device", pa.uint64()),
         ("inode", pa.uint64()),
     ])  # fmt: skip
-    SKIPPED = pa.schema([("path", pa.string()), ("error", pa.string())])
-    LEFT_OUT = pa.schema([("path", pa.string()), ("reason", pa.string())])
 
     def __init__(self, root: str):
         self.root = root
@@ -129,21 +129,21 @@ class _Collected:
         if any(errors):
             bad = pc.invert(good)
             columns = [named["path"].filter(bad), pa.array(filter(None, errors), pa.string())]
-            self._batches["skipped"].append(pa.record_batch(columns, schema=self.SKIPPED))
+            self._batches["skipped"].append(pa.record_batch(columns, schema=SKIPPED_SCHEMA))
             named = named.filter(good)
         self._batches["files"].append(named)
 
     def add_left_out(self, paths: list[str], reasons: list[str]) -> None:
         """Add images that are no part of the dataset."""
         columns = [pa.array(paths, pa.string()), pa.array(reasons, pa.string())]
-        self._batches["left"].append(pa.record_batch(columns, schema=self.LEFT_OUT))
+        self._batches["left"].append(pa.record_batch(columns, schema=LEFT_OUT_SCHEMA))
 
     def add_other(self, path: str) -> None:
         """Add a file that is no image."""
         self.other[suffix_of(path) or "no suffix"] += 1
 
     def scan(self) -> Scan:
-        schemas = {"files": self.NAMED, "skipped": self.SKIPPED, "left": self.LEFT_OUT}
+        schemas = {"files": self.NAMED, "skipped": SKIPPED_SCHEMA, "left": LEFT_OUT_SCHEMA}
         files, skipped, left = (
             pa.Table.from_batches(self._batches[name], schema) for name, schema in schemas.items()
         )

@@ -13,6 +13,10 @@ IS_MASK = "it is the mask of another image"
 SAME_FILE = "it is the same file as"
 
 
+SKIPPED_SCHEMA = pa.schema([("path", pa.string()), ("error", pa.string())])
+LEFT_OUT_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
+
+
 @dataclass
 class Scan:
     """The files below a dataset's folder, or those that its manifest names.

@@ -22,6 +22,8 @@ from tfdetect.data.sources import image_source
 from tfdetect.data.targets import empty_mask_is_authentic, mark_unknown, targets
 from tfdetect.imaging.graph import traced_as_written
 
+MAX_IMAGES = 50_000  # whose statistics layers learn
+
 
 def validation_data(
     catalog: Catalog,
@@ -92,22 +94,23 @@ def validation_data(
 
 
 def unaugmented_images(
-    catalog: Catalog, table: pa.Table, data: Data, batch_size: int, max_images: int = 50_000
+    catalog: Catalog, table: pa.Table, data: Data, batch_size: int
 ) -> tf.data.Dataset:
     """Return batches of a table's images without augmentation, each once.
+
+    Of a table of more than `MAX_IMAGES`, this many at equal distances are taken.
 
     Args:
         catalog: the catalog that the table belongs to.
         table: rows of the catalog's table.
         data: the experiment's settings.
         batch_size: number of images in a batch; the last one may be smaller.
-        max_images: of a larger table, this many images at equal distances are taken.
 
     Returns:
         Batches float32 [B, H, W, 3] in 0..255.
     """
-    if table.num_rows > max_images:
-        rows = np.linspace(0, table.num_rows - 1, max_images).astype(np.int64)
+    if table.num_rows > MAX_IMAGES:
+        rows = np.linspace(0, table.num_rows - 1, MAX_IMAGES).astype(np.int64)
         table = table.take(rows)
     images = image_dataset(image_source(catalog, table), View.of(data), batch_size)
     to_floats = traced_as_written(lambda _, x: tf.cast(x, tf.float32))

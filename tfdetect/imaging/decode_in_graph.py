@@ -18,7 +18,6 @@ from tfdetect.imaging.decode import (
     is_jpeg_png_webp_bmp,
     may_have_jpeg_metadata,
     may_have_png_metadata,
-    rare_branch,
     refuse,
     turn,
 )
@@ -34,6 +33,7 @@ from tfdetect.imaging.formats import (
     ODD_BMP,
     ODD_PNG,
 )
+from tfdetect.imaging.graph import rare_branch
 
 _OTHER_FORMAT = "not a JPEG, PNG or BMP: convert to PNG"
 _CUT_CHUNK = "damaged: a chunk is cut off"
@@ -152,18 +152,15 @@ def _examine_png(data: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor
 def _examine_webp(data: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
     kind = tf.strings.substr(data, 12, 4)
 
-    def sides(width: tf.Tensor, height: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return width, height
-
     def extended() -> tuple[tf.Tensor, tf.Tensor]:
-        return sides(1 + _number(data, 24, 3), 1 + _number(data, 27, 3))
+        return 1 + _number(data, 24, 3), 1 + _number(data, 27, 3)
 
     def lossless() -> tuple[tf.Tensor, tf.Tensor]:
         low, high = _number(data, 21, 2), _number(data, 23, 2)
-        return sides(1 + low % 16_384, 1 + low // 16_384 + high % 4_096 * 4)
+        return 1 + low % 16_384, 1 + low // 16_384 + high % 4_096 * 4
 
     def lossy() -> tuple[tf.Tensor, tf.Tensor]:
-        return sides(_number(data, 26, 2) % 16_384, _number(data, 28, 2) % 16_384)
+        return _number(data, 26, 2) % 16_384, _number(data, 28, 2) % 16_384
 
     cases = [(kind == b"VP8X", extended), (kind == b"VP8L", lossless), (kind == b"VP8 ", lossy)]
     width, height = tf.case(cases, default=lambda: (tf.constant(0), tf.constant(0)))

@@ -4,18 +4,16 @@ The six of GenImage are side:112, side:64, jpeg:65, jpeg:30, blur:3 and blur:5
 (Zhu et al., NeurIPS 2023).
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.experiment import RESIZING_BIAS
+from tfdetect.imaging.decode import decode_jpeg
 from tfdetect.imaging.geometry import to_uint8
-from tfdetect.imaging.random_degradations import gaussian_blur
+from tfdetect.imaging.random_degradations import gaussian_blur, webp_again
 
 BANDS = 8  # of radial frequency, from 0 to 0.5 cycles per pixel; the last includes the corners
 
@@ -69,17 +67,12 @@ class Kind:
 
 def _jpeg(image: tf.Tensor, quality: float, _number: tf.Tensor) -> tf.Tensor:
     data = tf.io.encode_jpeg(image, quality=round(quality))
-    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    return decode_jpeg(data)
 
 
 def _webp(image: tf.Tensor, quality: float, _number: tf.Tensor) -> tf.Tensor:
-    def encode(pixels: np.ndarray) -> np.ndarray:
-        data = io.BytesIO()
-        Image.fromarray(pixels).save(data, "WEBP", quality=round(quality))
-        with Image.open(data) as decoded:
-            return np.asarray(decoded.convert("RGB"))
-
-    return tf.ensure_shape(tf.numpy_function(encode, [image], tf.uint8), [None, None, 3])
+    again = tf.numpy_function(lambda pixels: webp_again(pixels, round(quality)), [image], tf.uint8)
+    return tf.ensure_shape(again, [None, None, 3])
 
 
 def _scale(image: tf.Tensor, factor: float | tf.Tensor, _number: tf.Tensor) -> tf.Tensor:

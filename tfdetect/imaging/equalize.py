@@ -9,6 +9,7 @@ are (Grommelt et al., "Fake or JPEG?", 2024).
 import tensorflow as tf
 
 from tfdetect.core.experiment import Equalize
+from tfdetect.imaging.decode import decode_jpeg
 
 BLOCK = 8  # pixels: the side of JPEG's blocks, on whose grid crops lie
 
@@ -41,7 +42,7 @@ def equalize(
     else:
         step = tf.cast(tf.floor(level * (high - low + 1)), tf.int32)
     data = tf.raw_ops.EncodeJpegVariableQuality(images=crop, quality=low + step)
-    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    return decode_jpeg(data)
 
 
 def equalize_images(images: tf.Tensor, settings: Equalize | None) -> tf.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tfdetect.imaging.decode import decode_jpeg
 from tfdetect.imaging.draws import normal, uniform
 from tfdetect.imaging.geometry import fold_in, to_uint8
 
@@ -41,7 +42,7 @@ def random_jpeg(
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, quality = item
             data = tf.raw_ops.EncodeJpegVariableQuality(images=image, quality=quality)
-            return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+            return decode_jpeg(data)
 
         return tf.map_fn(one, (chosen, qualities), fn_output_signature=tf.uint8)
 
@@ -72,19 +73,21 @@ def random_webp(
     """
 
     def encode(chosen: np.ndarray, qualities: np.ndarray) -> np.ndarray:
-        result = np.empty_like(chosen)
-        for number, (pixels, quality) in enumerate(zip(chosen, qualities)):
-            data = io.BytesIO()
-            Image.fromarray(pixels).save(data, "WEBP", quality=int(quality))
-            with Image.open(data) as image:
-                result[number] = np.asarray(image.convert("RGB"))
-        return result
+        return np.stack([webp_again(*each) for each in zip(chosen, qualities.tolist())])
 
     def compress(chosen: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         qualities = uniform_for(images, seed, rows, min_quality, max_quality + 1, tf.int32)
         return tf.numpy_function(encode, [chosen, qualities], tf.uint8)
 
     return change_some(images, seed, probability, compress)
+
+
+def webp_again(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Return an image uint8 [H, W, 3] as Pillow compresses it to WebP and decodes it."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "WEBP", quality=quality)
+    with Image.open(data) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def random_noise(

@@ -16,11 +16,11 @@ from tfdetect.imaging.decode import (
     decode_png,
     decode_webp,
     is_jpeg_png_webp_bmp,
-    rare_branch,
     refuse,
     turn,
 )
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError, admitted
+from tfdetect.imaging.graph import rare_branch
 from tfdetect.imaging.pillow import read_rgb
 
 _IN_GRAPH = {"JPEG", "PNG", "WebP"}  # BMP is copied, not decoded: as quick in Pillow

@@ -38,9 +38,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core import console
+from tfdetect.core.disk import disk_error
 from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, first_line, unknown
-from tfdetect.core.files import disk_error, replacing, write_bytes, write_text
+from tfdetect.core.files import replacing, write_bytes, write_json
 from tfdetect.core.run import Run
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.photographs import photograph
@@ -147,7 +148,6 @@ def export_finished_run(
 def write_exports(
     run: Run,
     formats: Sequence[str],
-    images: Sequence[np.ndarray] | None = None,
     on_error: Callable[[UserError], None] | None = None,
     detector: keras.Model | None = None,
 ) -> list[Export]:
@@ -156,8 +156,6 @@ def write_exports(
     Args:
         run: its folder gets the files.
         formats: keys of `FORMATS`.
-        images: photographs to compare on, uint8 [H, W, 3] of any size; by default three that
-            Python packages contain.
         on_error: called with the error of a format other than saved_model, which is left out; by
             default the error is raised.
         detector: the run's model; by default it is loaded.
@@ -171,7 +169,7 @@ def write_exports(
     """
     for name in formats:
         check_format(name)
-    images = [np.asarray(photograph(name)) for name in PHOTOGRAPHS] if images is None else images
+    images = [np.asarray(photograph(name)) for name in PHOTOGRAPHS]
     source = _Source(run, detector or load_detector(run), images)
     folder = run.path / "exports"
     folder.mkdir(exist_ok=True)
@@ -191,7 +189,7 @@ def write_exports(
             Export(name, os.path.relpath(path, run.path.resolve()), round(_bytes(path) / 1e6, 2),
                    float(f"{difference:.2g}"), len(images))
         )  # fmt: skip
-    write_text(listed, json.dumps(list(entries.values()), indent=2) + "\n")
+    write_json(listed, list(entries.values()))
     return [Export(**entries[name]) for name in formats if name in entries]
 
 

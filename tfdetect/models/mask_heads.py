@@ -6,7 +6,7 @@ from keras import layers
 
 from tfdetect.core.errors import UserError
 from tfdetect.models.bilinear import Bilinear
-from tfdetect.models.normalization import FusedBatchNormalization
+from tfdetect.models.networks.blocks import norm
 from tfdetect.models.tensors import Tensor
 
 
@@ -97,8 +97,7 @@ def linear(image: Tensor, features: Tensor, maps: list) -> dict:
 def _unit(x: Tensor, channels: int, name: str, size: int = 3, strides: int = 1) -> Tensor:
     x = layers.Conv2D(channels, size, strides=strides, padding="same", use_bias=False,
                       kernel_initializer="he_normal", name=f"{name}_conv")(x)  # fmt: skip
-    x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
+    return layers.ReLU(name=f"{name}_relu")(norm(x, f"{name}_norm"))
 
 
 def _logits(x: Tensor, image: Tensor, name: str) -> Tensor:

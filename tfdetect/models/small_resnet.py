@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from tfdetect.core.errors import UserError
-from tfdetect.models.normalization import FusedBatchNormalization
+from tfdetect.models.networks.blocks import norm
 from tfdetect.models.tensors import Tensor
 
 
@@ -69,8 +69,7 @@ def residual_tower(
 
 
 def norm_relu(x: Tensor, name: str) -> Tensor:
-    x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
+    return layers.ReLU(name=f"{name}_relu")(norm(x, f"{name}_norm"))
 
 
 def _conv(x: Tensor, width: int, size: int, stride: int, name: str) -> Tensor:

@@ -12,7 +12,6 @@ def conv(
     size: int,
     name: str,
     strides: int = 1,
-    dilation: int = 1,
     bias: bool = False,
     padded: bool = True,
 ) -> Tensor:
@@ -26,7 +25,7 @@ def conv(
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         padding = "valid"
     return layers.Conv2D(
-        filters, size, strides=strides, dilation_rate=dilation, padding=padding, use_bias=bias,
+        filters, size, strides=strides, padding=padding, use_bias=bias,
         kernel_initializer="he_normal", name=name,
     )(x)  # fmt: skip
 

@@ -491,7 +491,7 @@ def test_the_lower_bound_of_the_accuracy_holds(tmp_path):
     for _ in range(200):
         labels = rng.integers(0, 2, 120)
         table = pa.table({"label": labels, "group": [str(i) for i in range(120)]})
-        parts = shortcuts.cross_validation_folds(table, labels, 0)
+        parts = shortcuts.cross_validation_folds(table, labels)
         matrix = rng.normal(size=(120, 1)).astype(np.float32)
         beaten += shortcuts.tree_accuracy(matrix, labels, 2, parts)[1] > 0.5
     assert beaten <= 0.08 * 200

@@ -77,22 +77,21 @@ class Shortcut:
         return self.low > self.chance + skill * (1 - self.chance)
 
 
-def find_shortcuts(table: pa.Table, classes: int, seed: int = 0) -> list[Shortcut]:
+def find_shortcuts(table: pa.Table, classes: int) -> list[Shortcut]:
     """Measure every trait and the combinations of `COMBINED`.
 
     Args:
         table: from `read_traits` or `read_headers`; traits without columns are skipped.
         classes: number of classes.
-        seed: of the sample and the folds.
 
     Returns:
         One entry per trait that varies; [] if a class has too few images.
     """
-    table = stratified_sample(table, MAX_ROWS, seed)
+    table = stratified_sample(table, MAX_ROWS)
     labels = table["label"].to_numpy()
     if np.bincount(labels, minlength=classes).min() < _MIN_CLASS_IMAGES:
         return []
-    folds, found = cross_validation_folds(table, labels, seed), []
+    folds, found = cross_validation_folds(table, labels), []
     known = set(table.column_names)
     features = {t: _features(table, t) for t in TRAITS if known.issuperset(t.columns)}
     for trait, matrix in features.items():
@@ -111,7 +110,7 @@ def find_shortcuts(table: pa.Table, classes: int, seed: int = 0) -> list[Shortcu
     return found
 
 
-def generator_shortcuts(table: pa.Table, seed: int = 0) -> dict[str, Shortcut]:
+def generator_shortcuts(table: pa.Table) -> dict[str, Shortcut]:
     """Measure how well format and size separate each generator's fakes from authentic images.
 
     The authentic images are those listed with the generator, if there are any, otherwise those of
@@ -119,7 +118,6 @@ def generator_shortcuts(table: pa.Table, seed: int = 0) -> dict[str, Shortcut]:
 
     Args:
         table: from `read_traits`.
-        seed: of the samples and the folds.
 
     Returns:
         By name of the generator; generators with too few images are left out.
@@ -133,23 +131,23 @@ def generator_shortcuts(table: pa.Table, seed: int = 0) -> dict[str, Shortcut]:
         if not pc.any(reference).as_py():
             datasets = pc.unique(table.filter(fakes)["dataset"].cast(pa.string()))
             reference = pc.and_(authentic, pc.is_in(table["dataset"].cast(pa.string()), datasets))
-        rows = stratified_sample(table.filter(pc.or_(fakes, reference)), MAX_ROWS // 3, seed)
+        rows = stratified_sample(table.filter(pc.or_(fakes, reference)), MAX_ROWS // 3)
         labels = (rows["label"].to_numpy() > 0).astype(int)
         if np.bincount(labels, minlength=2).min() < _MIN_CLASS_IMAGES:
             continue
         matrices = [_features(rows, t) for t in TRAITS if t.group in ("format", "size")]
-        folds = cross_validation_folds(rows, labels, seed)
+        folds = cross_validation_folds(rows, labels)
         accuracy, low = tree_accuracy(np.concatenate(matrices, 1), labels, 2, folds)
         found[name] = Shortcut(name, "generator", None, accuracy, low, 0.5)
     return found
 
 
-def stratified_sample(table: pa.Table, count: int, seed: int) -> pa.Table:
+def stratified_sample(table: pa.Table, count: int) -> pa.Table:
     """Draw at most `count` rows, equally many of each class as far as there are enough."""
     if table.num_rows <= count:
         return table
     labels = table["label"].to_numpy()
-    rng, chosen = np.random.default_rng(seed), []
+    rng, chosen = np.random.default_rng(0), []
     present, counts = np.unique(labels, return_counts=True)
     left = count
     for position, index in enumerate(np.argsort(counts)):  # small classes first
@@ -161,15 +159,15 @@ def stratified_sample(table: pa.Table, count: int, seed: int) -> pa.Table:
 
 
 def cross_validation_folds(
-    table: pa.Table, labels: np.ndarray, seed: int
+    table: pa.Table, labels: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return train and test rows of each fold; rows of one group stay together."""
     groups = table["group"].combine_chunks().dictionary_encode().indices.to_numpy()
     count = min(FOLDS, np.bincount(labels)[np.unique(labels)].min())
     if len(np.unique(groups)) == len(groups):  # many times faster
-        kfold = StratifiedKFold(count, shuffle=True, random_state=seed)
+        kfold = StratifiedKFold(count, shuffle=True, random_state=0)
         return list(kfold.split(labels, labels))
-    kfold = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    kfold = StratifiedGroupKFold(count, shuffle=True, random_state=0)
     return list(kfold.split(labels, labels, groups))
 
 

@@ -33,6 +33,7 @@ from tfdetect.evaluation.predictions import MaskTruth, Scorer, predict_source
 from tfdetect.evaluation.videos import VideoNames, measure_videos
 from tfdetect.models.saving import load_detector
 
+_EXAMPLES = 4  # best masks in the report, and as many worst ones
 # Of each split, "best" and "worst": predicted masks with their IoU.
 MaskExamples = dict[str, list[tuple[MaskPrediction, float]]]
 # Returns the predictions of rows of a catalog; the last argument is `own_validation`.
@@ -323,14 +324,13 @@ def _mask_examples(
     catalog: Catalog,
     rows: pa.Table,
     table: pa.Table,
-    count: int = 4,
 ) -> MaskExamples:
     """Predict the altered images with the best and the worst masks again, and keep the masks."""
     positions, pixels = pixel_counts(table)
     ious = iou_of(*confusions(pixels))[pixels.altered]
     positions = positions[pixels.altered]
     order = np.argsort(-ious, kind="stable")
-    best, worst = np.sort(order[:count]), np.sort(order[::-1][:count])
+    best, worst = np.sort(order[:_EXAMPLES]), np.sort(order[::-1][:_EXAMPLES])
     chosen = np.concatenate([best, worst])
     some = rows.take(pa.array(positions[chosen]))
     masks: list[MaskPrediction] = []

@@ -33,6 +33,8 @@ BLUE, GRAY, RED, GREEN = "#2166ac", "#767676", "#b2182b", "#1b7837"
 # Colors that can be distinguished on white, also by color-blind readers.
 _COLORS = ("#2166ac", "#b2182b", "#1b7837", "#b35806", "#762a83", "#01665e", "#c51b7d", "#525252")
 MAX_GENERATORS = 10
+MAX_ERRORS = 16
+_CELL, _GAP = 128, 4  # pixels of an image of a contact sheet, about, and between two of them
 EDGE = 1e-6  # how far a probability is kept from 0 and 1 on a logit axis
 _BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue
 _LETTER = 0.075  # inches that a letter of a label takes
@@ -264,15 +266,14 @@ def training_curves(history: list[dict[str, float]]) -> Figure:
 
 
 def most_confident_errors(
-    table: pa.Table, source: "Files | Records", classes: tuple[str, ...], count: int = 16
+    table: pa.Table, source: "Files | Records", classes: tuple[str, ...]
 ) -> list[Picture]:
-    """Return the wrongly judged images with the highest confidence, the worst first.
+    """Return `MAX_ERRORS` wrongly judged images with the highest confidence, the worst first.
 
     Args:
         table: predictions with labels.
         source: the encoded images, in the table's order.
         classes: their names.
-        count: how many, at most.
     """
     wrong = [
         (position, row) for position, row in enumerate(table.to_pylist())
@@ -280,7 +281,7 @@ def most_confident_errors(
     ]  # fmt: skip
     wrong.sort(key=lambda pair: -abs(pair[1]["p_fake"] - 0.5))
     pictures = []
-    for position, row in wrong[:count]:
+    for position, row in wrong[:MAX_ERRORS]:
         thumbnail = read_rgb(source.read(position), source.max_pixels)
         thumbnail.thumbnail((256, 256))
         truth = classes[row["label"]]
@@ -343,29 +344,25 @@ def localization(rows: "list[tuple[MaskPrediction, float]]") -> Figure:
     return figure
 
 
-def contact_sheet(
-    images: np.ndarray, masks: np.ndarray | None = None, side: int = 128, gap: int = 4
-) -> Image.Image:
+def contact_sheet(images: np.ndarray, masks: np.ndarray | None = None) -> Image.Image:
     """Return a sheet of images, enlarged by a whole factor where they are small.
 
     Args:
         images: uint8 [rows, columns, H, W, 3].
         masks: uint8 [rows, columns, H, W, 1], shown in red where 1; or None.
-        side: wanted size of one image in pixels.
-        gap: pixels between images.
     """
     rows, columns, height, width, _ = images.shape
     if masks is not None:
         red = np.array([255, 0, 0], np.uint8)
         images = np.where(masks == 1, images // 2 + red // 2, images)
-    factor = max(1, round(side / max(height, width)))
+    factor = max(1, round(_CELL / max(height, width)))
     images = images.repeat(factor, axis=2).repeat(factor, axis=3)
-    pads = [(0, 0), (0, 0), (gap, 0), (gap, 0), (0, 0)]
+    pads = [(0, 0), (0, 0), (_GAP, 0), (_GAP, 0), (0, 0)]
     images = np.pad(images, pads, constant_values=255)
     sheet = images.transpose(0, 2, 1, 3, 4).reshape(
-        rows * (height * factor + gap), columns * (width * factor + gap), 3
+        rows * (height * factor + _GAP), columns * (width * factor + _GAP), 3
     )
-    return Image.fromarray(np.pad(sheet, [(0, gap), (0, gap), (0, 0)], constant_values=255))
+    return Image.fromarray(np.pad(sheet, [(0, _GAP), (0, _GAP), (0, 0)], constant_values=255))
 
 
 def _square(xlabel: str, ylabel: str, extra: float = 0.0) -> tuple[Figure, Axes]:

@@ -94,10 +94,10 @@ def of_folds(values: Sequence[float]) -> Interval:
     return {"value": mean, "low": mean - reach, "high": mean + reach}
 
 
-def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
+def mean_interval(values: np.ndarray) -> Interval:
     """Return the mean of float [n] with the bootstrap's interval."""
-    return bootstrap(lambda w: {"mean": w @ values / w.sum(-1)}, len(values), seed,
-                     bounded=False)["mean"]  # fmt: skip
+    means = bootstrap(lambda w: {"mean": w @ values / w.sum(-1)}, len(values), bounded=False)
+    return means["mean"]
 
 
 def precision_at(tpr: Interval | None, fpr: Interval | None, prior: float) -> Interval:

@@ -17,6 +17,7 @@ from tfdetect.evaluation.evaluate_run import complete, predict_rows
 from tfdetect.evaluation.paired import compare_tables, keys_of
 from tfdetect.models.saving import load_detector
 
+_BATCH = 64  # images
 METRICS = ("accuracy", "balanced_accuracy", "auc")
 
 
@@ -38,7 +39,6 @@ def measure_transfer(
     start: Start,
     catalog: Catalog,
     tables: Mapping[str, pa.Table],
-    batch_size: int = 64,
     log: console.Log = console.log,
 ) -> dict[str, Any]:
     """Compare a run with the one that it started from, on images of both datasets.
@@ -50,7 +50,6 @@ def measure_transfer(
         start: what it started from.
         catalog: that it was trained on; with a replay it contains the old dataset.
         tables: its predictions by split, from `evaluate_run.complete`.
-        batch_size: images a batch.
         log: called with each line of progress.
 
     Returns:
@@ -66,10 +65,10 @@ def measure_transfer(
         split, rows = _rows(own, names)
         after = _known(tables.get(split), rows)
         if after is None:
-            after = _predict(run, load_detector(run), own, rows, batch_size)
+            after = _predict(run, load_detector(run), own, rows)
         table = _known(_own_predictions(parent, split), rows) if kind == "old" else None
         if table is None:
-            table = _predict(parent, before, own, rows, batch_size)
+            table = _predict(parent, before, own, rows)
         readable = {
             name: found.filter(pc.is_null(found["error"]))
             for name, found in (("after", after), ("before", table))
@@ -119,9 +118,7 @@ def _own_predictions(run: Run, split: str) -> pa.Table | None:
         return None
 
 
-def _predict(
-    run: Run, detector: keras.Model, catalog: Catalog, rows: pa.Table, batch_size: int
-) -> pa.Table:
+def _predict(run: Run, detector: keras.Model, catalog: Catalog, rows: pa.Table) -> pa.Table:
     return complete(
-        rows, predict_rows(run, catalog, rows, False, detector=detector, batch_size=batch_size)
+        rows, predict_rows(run, catalog, rows, False, detector=detector, batch_size=_BATCH)
     )

@@ -18,7 +18,6 @@ from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
 from tfdetect.explanation.examination import views_of_image
 from tfdetect.explanation.pictures import picture, residual_image
-from tfdetect.imaging.formats import MAX_PIXELS
 from tfdetect.imaging.read import decode_any, decoding_error
 from tfdetect.models.detector import build_detector, build_front_end, filtered_of
 from tfdetect.models.saving import load_detector
@@ -58,16 +57,13 @@ class Learned:
         return float(np.abs(self.after - self.before).mean()) / scale if scale else 0.0
 
 
-def show_front_ends(
-    run: Run, path: Path, output: Path, max_pixels: int = MAX_PIXELS
-) -> dict[str, Any]:
+def show_front_ends(run: Run, path: Path, output: Path) -> dict[str, Any]:
     """Write front_ends.html and front_ends.json for one image.
 
     Args:
         run: the run; its view decides what is cut out of the image.
         path: of the image.
         output: folder to write into.
-        max_pixels: an image with more pixels is refused.
 
     Returns:
         The content of front_ends.json: image, size (height and width of what is shown),
@@ -80,9 +76,9 @@ def show_front_ends(
     if run.is_ensemble:
         raise UserError(f"{run.name} is an ensemble. Give one of its members.")
     data = path.read_bytes()
-    if problem := decoding_error(data, max_pixels):
+    if problem := decoding_error(data):
         raise UserError(f"Cannot read {path}: {problem}.")
-    image = decode_any(tf.constant(data), max_pixels).numpy()
+    image = decode_any(tf.constant(data)).numpy()
     shown = views_of_image(run, image)
     outputs = {name: _apply(name, shown, run.info.seed) for name in FRONT_ENDS}
     learned = what_was_learned(run, shown)

@@ -451,22 +451,21 @@ def _headline(
     return words.headline, "detector", (nothing, *words.lines, *found), words.tone
 
 
-def printed(name: str, found: Evidence, width: int = 88) -> str:
+def printed(name: str, found: Evidence) -> str:
     """Return the evidence on an image as text for a terminal.
 
     Args:
         name: of the image, printable.
         found: the evidence.
-        width: characters of a line.
     """
-    rows = [name, f"  {found.headline}", wrapped(" ".join(found.reasons), 2, width)]
+    rows = [name, f"  {found.headline}", wrapped(" ".join(found.reasons), 2)]
     for line in found.lines:
         if line.finding != _NONE:
-            rows += ["", f"  {line.title}", wrapped(line.finding, 4, width)]
-            rows += [wrapped(line.reliability, 4, width)] if line.reliability else []
+            rows += ["", f"  {line.title}", wrapped(line.finding, 4)]
+            rows += [wrapped(line.reliability, 4)] if line.reliability else []
     if absent := [line.title for line in found.lines if line.finding == _NONE]:
         titles = _enumerated([absent[0], *(f"{t[0].lower()}{t[1:]}" for t in absent[1:])])
-        rows += ["", "  Nothing found", wrapped(f"{titles}. {_ABSENT}", 4, width)]
+        rows += ["", "  Nothing found", wrapped(f"{titles}. {_ABSENT}", 4)]
     return "\n".join(rows)
 
 

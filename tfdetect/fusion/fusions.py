@@ -135,21 +135,20 @@ def fit_fusion(name: str, scores: Scores) -> Fusion:
     return Fusion(name, temperatures, kernel / last, 0.0, gate)
 
 
-def cross_fit(name: str, scores: Scores, folds: int = CROSS_FIT_FOLDS) -> np.ndarray | None:
+def cross_fit(name: str, scores: Scores) -> np.ndarray | None:
     """Return the logit of each image by a fusion that was fitted without the image's group.
 
     Args:
         name: one of `FUSIONS`.
         scores: of all images.
-        folds: their number; groups are assigned by a hash of their name.
 
     Returns:
         float [n]; None if the groups are too few for each fold to leave both classes.
     """
-    fold = fold_numbers(scores.groups, folds, "outer")
+    fold = fold_numbers(scores.groups, CROSS_FIT_FOLDS, "outer")
     held_out = [np.flatnonzero(fold == number) for number in np.unique(fold)]
     remaining = [np.flatnonzero(fold != number) for number in np.unique(fold)]
-    if len(np.unique(scores.groups)) < folds or any(
+    if len(np.unique(scores.groups)) < CROSS_FIT_FOLDS or any(
         len(np.unique(scores.fake[rows])) < 2 for rows in remaining
     ):
         return None

@@ -20,7 +20,6 @@ def score_members(
     catalog: Catalog,
     splits: tuple[str, ...],
     batch_size: int = 64,
-    progress: bool = True,
 ) -> dict[str, Scores]:
     """Return the members' scores for each split's readable images.
 
@@ -30,7 +29,6 @@ def score_members(
         catalog: the dataset.
         splits: which splits; those without images are left out.
         batch_size: images per step.
-        progress: whether to show progress.
 
     Raises:
         UserError: no image of a split can be read.
@@ -49,7 +47,7 @@ def score_members(
             continue
         indices, logits, features = [], [], []
         stream = view_dataset(image_source(catalog, rows), members.views, batch_size)
-        with console.progress(rows.num_rows, f"scoring {split}", "images", shown=progress) as bar:
+        with console.progress(rows.num_rows, f"scoring {split}", "images") as bar:
             for index, views in stream:
                 batch = predict(views)
                 indices.append(index.numpy())

@@ -127,10 +127,8 @@ def _check_batches(
     )
 
 
-def example_overrides(plan: SearchPlan, count: int = 5) -> list[list[str]]:
-    """Return the overrides of some random points of a search's space."""
+def example_overrides(plan: SearchPlan) -> list[list[str]]:
+    """Return the overrides of five random points of a search's space."""
     objective, seed = objective_named(plan.settings.objective), plan.settings.seed
-    points = (
-        suggest(plan.space, objective, "random", seed + number, 0, []) for number in range(count)
-    )
+    points = (suggest(plan.space, objective, "random", seed + number, 0, []) for number in range(5))
     return [plan.space.overrides(point) for point in points]

@@ -3,6 +3,7 @@
 import io
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.onnx_predictions import predict_files
 from tfdetect.serving import npm
 from tfdetect.serving.page import FOLDER
-from tfdetect.serving.web_export import write_web
+from tfdetect.serving.web_export import _words, write_web
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "saved_models"
@@ -220,6 +221,14 @@ def test_wrong_folders_and_archives_are_refused(tmp_path):
     with pytest.raises(UserError, match="SHA-512"):
         write_web(run, tmp_path / "new", tmp_path)
     assert not (tmp_path / "new").exists()
+
+
+def test_words_are_found_under_the_names_of_the_classes():
+    run = open_run(SHIPPED / "cifake_small_resnet")
+    names = ("True photographs", "False ones")
+    run = replace(run, info=run.info.model_copy(update={"class_names": names}))
+    assert {key.partition("/")[0] for key in _words(run)["table"]} == set(names)
+    assert "False ones/false/true" in _words(run)["table"]
 
 
 @pytest.fixture(scope="module")

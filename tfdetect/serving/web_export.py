@@ -160,8 +160,7 @@ def _words(run: Run) -> dict[str, Any]:
                     row = {"p_fake": p, "verdict": verdict, "inconclusive": inconclusive}
                     headline, lines, tone = verdict_words(run, row, unlike)
                     rows.append([found.setdefault(t, len(found)) for t in (headline, tone, *lines)])
-                key = f"{verdict}/{inconclusive}/{unlike}".replace("True", "true")
-                table[key.replace("False", "false")] = rows
+                table[f"{verdict}/{json.dumps(inconclusive)}/{json.dumps(unlike)}"] = rows
     return {"steps": steps, "texts": list(found), "table": table}
 
 

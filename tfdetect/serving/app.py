@@ -22,7 +22,7 @@ from tfdetect.serving.service import Overloaded, Service
 def create_app(service: Service) -> FastAPI:
     """Return the application that answers for a service's runs."""
     settings = service.settings
-    backend = Backend(service, Explainers(settings), Metrics(service))
+    backend = Backend(service, Explainers(), Metrics(service))
     app = FastAPIOffline(
         title="tfdetect", version=tfdetect.__version__, lifespan=_lifespan, redoc_url=None,
         description="Verdicts on images: authentic, generated or altered. A probability is "

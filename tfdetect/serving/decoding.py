@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tfdetect.core.process_pool import process_pool
+from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.core.run import Run
 from tfdetect.imaging.formats import ImageError
 from tfdetect.light.onnx_predictions import image_parts, read_image
@@ -162,7 +162,7 @@ class Decoders:
         except BrokenProcessPool:
             return None
         finally:
-            _end(alone)
+            end_pool(alone)
 
     async def _run(self, pool: ProcessPoolExecutor, task: Callable[[], Result]) -> Result:
         return await asyncio.wrap_future(pool.submit(_within_limits, task, self._timeout))
@@ -171,15 +171,8 @@ class Decoders:
         """Give later files new processes; those of other files in these are decoded again."""
         if pool is self._pool:
             self._pool = process_pool(self._count)
-        _end(pool)
+        end_pool(pool)
 
     def stop(self) -> None:
         """End the processes."""
-        _end(self._pool)
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    for process in list((pool._processes or {}).values()):
-        if process.is_alive() and process.pid is not None:
-            process.kill()
-    pool.shutdown(wait=False, cancel_futures=True)
+        end_pool(self._pool)

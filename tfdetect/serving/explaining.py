@@ -9,11 +9,10 @@ from pathlib import Path
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
 from tfdetect.core.packages import has_tensorflow
-from tfdetect.core.process_pool import process_pool
+from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
 from tfdetect.core.text import file_name
-from tfdetect.serving.server_settings import ServerSettings
 from tfdetect.serving.service import Overloaded, Upload
 
 _TIMEOUT = 600  # seconds for one page
@@ -22,8 +21,7 @@ _TIMEOUT = 600  # seconds for one page
 class Explainers:
     """One process that makes pages, one after the other; it starts with the first page."""
 
-    def __init__(self, settings: ServerSettings):
-        self._settings = settings
+    def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
         self._busy = False
 
@@ -59,9 +57,7 @@ class Explainers:
         """End the process."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            for process in list((pool._processes or {}).values()):
-                process.kill()
-            pool.shutdown(wait=False, cancel_futures=True)
+            end_pool(pool)
 
 
 def _explain(run: Run, name: str, data: bytes) -> str:

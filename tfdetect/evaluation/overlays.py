@@ -16,7 +16,7 @@ from tfdetect.evaluation.mask_metrics import THRESHOLD
 
 if TYPE_CHECKING:  # writing needs no TensorFlow
     from tfdetect.evaluation.prediction_columns import MaskPrediction
-    from tfdetect.forensics.copies import Copies
+    from tfdetect.forensics.copy_search import Copies
 
 _RED = np.array([230, 30, 30], np.float32)
 _BLUE = np.array([30, 90, 230], np.float32)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,11 +19,14 @@ from tfdetect.core.packages import with_extra
 from tfdetect.core.run import Run
 from tfdetect.core.text import capitalized
 from tfdetect.evaluation.verdict_words import percent, verdict_words
-from tfdetect.forensics.copies import Copies, find_copies
+from tfdetect.forensics.copies import find_copies
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
 from tfdetect.forensics.jpeg_history import MIN_SIDE, JpegHistory, jpeg_history
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError, read_bytes
 from tfdetect.imaging.pillow import read_rgb
+
+if TYPE_CHECKING:
+    from tfdetect.forensics.copy_search import Copies
 
 Says = Literal["generated", "altered", "edited", "camera", "authentic", "nothing"]
 Basis = Literal["declared", "detector", "inconclusive"]
@@ -91,7 +94,7 @@ class Evidence:
     reasons: tuple[str, ...]
     tone: Tone
     lines: tuple[EvidenceLine, ...]
-    copies: Copies | None = field(default=None, repr=False)  # with maps of the image's size
+    copies: "Copies | None" = field(default=None, repr=False)  # with maps of the image's size
     history: JpegHistory | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,7 +151,7 @@ def _history(data: bytes, max_pixels: int) -> JpegHistory | None:
         return None
 
 
-def _copies(pixels: np.ndarray, quality: float | None) -> Copies | None:
+def _copies(pixels: np.ndarray, quality: float | None) -> "Copies | None":
     try:
         return find_copies(pixels, quality)
     except ImportError:  # OpenCV
@@ -332,7 +335,7 @@ def _jpeg(history: JpegHistory | None, pixels: np.ndarray) -> list[EvidenceLine]
     return lines
 
 
-def _copied(copies: Copies | None) -> EvidenceLine:
+def _copied(copies: "Copies | None") -> EvidenceLine:
     if copies is None:
         missing = "Not looked for: OpenCV is not installed (pip install opencv-python-headless)."
         return _line("copies", missing, "nothing")

@@ -8,7 +8,7 @@ from typing import get_args
 from tfdetect.core import cli, console
 from tfdetect.core.experiment import Resize
 from tfdetect.core.text import shell_command
-from tfdetect.synthesize import add_mask_inputs, mask_options_of
+from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
 
 
 def parser() -> cli.Parser:

@@ -3,13 +3,15 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.text import shell_command
+from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
 
 if TYPE_CHECKING:
     from tfdetect.synthesis.forge import Settings
@@ -135,56 +137,6 @@ def main(argv: list[str]) -> None:
     console.result(f"next     {command}")
 
 
-def add_mask_inputs(p: cli.Arguments, masks: Sequence[str]) -> None:
-    """Add the arguments that some mask makers need.
-
-    Args:
-        masks: names of the mask makers that can be chosen.
-    """
-    # fmt: off
-    if "segments" in masks:
-        p.add_argument("--segmentations", metavar="DIR", help="mask 'segments': PNG files of "
-                       "region numbers, named like the photographs")
-    p.add_argument("--segmenter", metavar="PRESET",
-                   help="mask 'objects': a keras-hub segmentation preset")
-    p.add_argument("--panoptic", metavar="FILE|DIR", help="mask 'panoptic': JSON file in COCO's "
-                   "panoptic format, with its PNG files in a folder of the same name beside it; or "
-                   "a folder of PNG files, named like the photographs")
-    p.add_argument("--yolo", metavar="FILE", help="mask 'yolo': ONNX file of a YOLO network that "
-                   "finds boxes or segments, for example of: yolo export model=yolo11n-seg.pt "
-                   "format=onnx")
-    p.add_argument("--person", metavar="FILE", help="mask 'person': MediaPipe's "
-                   "selfie_segmentation.tflite (which is in the wheel of mediapipe 0.10.21), or "
-                   "another .tflite segmenter; needs pip install \"tfdetect[litert]\"")
-    # fmt: on
-
-
-def mask_options_of(args: argparse.Namespace, masks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the options of mask makers that the arguments give, by their names.
-
-    Args:
-        args: with the arguments of `add_mask_inputs`.
-        masks: names of the mask makers that are used.
-
-    Raises:
-        UserError: an argument of one of them is missing.
-    """
-    from tfdetect.synthesis.segmenters import PERSON_MODEL, YOLO_MODEL
-
-    needed = {
-        "segments": ("segmentations", getattr(args, "segmentations", None), "--segmentations DIR"),
-        "panoptic": ("panoptic", args.panoptic, "--panoptic FILE or DIR"),
-        "yolo": ("model", args.yolo, f"--yolo FILE: {YOLO_MODEL}"),
-        "person": ("model", args.person, f"--person FILE: {PERSON_MODEL}"),
-        "objects": ("preset", args.segmenter, None),
-    }
-    for name in masks:
-        _, value, flag = needed.get(name, (None, None, None))
-        if flag and not value:
-            raise UserError(f"The mask {name!r} needs {flag}.")
-    return {name: {key: value} for name, (key, value, _) in needed.items() if value}
-
-
 def settings_of(args: argparse.Namespace) -> "Settings":
     """Return the settings that the arguments ask for.
 
@@ -233,29 +185,26 @@ def settings_of(args: argparse.Namespace) -> "Settings":
 
 
 def _coverage(text: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        low, high = 1.0, 0.0
-    if not 0 <= low < high <= 1:
-        raise argparse.ArgumentTypeError(
-            "expected two fractions from 0 to 1, the lower one first, for example 0.02,0.4, "
-            f"received {text!r}"
-        )
-    return low, high
+    expected = "two fractions from 0 to 1, the lower one first, for example 0.02,0.4"
+    return _range(text, expected, lambda low, high: 0 <= low < high <= 1)
 
 
 def _mix(text: str) -> tuple[float, float]:
-    try:
+    expected = "two fractions from 0 to below 1, the lower one first, for example 0,0.5"
+    return _range(text, expected, lambda low, high: 0 <= low <= high < 1)
+
+
+def _factors(text: str) -> tuple[float, float]:
+    expected = "two factors from 0.25 to 4, the lower one first, for example 0.8,1.25"
+    return _range(text, expected, lambda low, high: 0.25 <= low <= high <= 4)
+
+
+def _range(text: str, expected: str, fits: Callable[[float, float], bool]) -> tuple[float, float]:
+    with suppress(ValueError):
         low, high = map(float, text.split(","))
-    except ValueError:
-        low, high = 1.0, 0.0
-    if not 0 <= low <= high < 1:
-        raise argparse.ArgumentTypeError(
-            "expected two fractions from 0 to below 1, the lower one first, for example 0,0.5, "
-            f"received {text!r}"
-        )
-    return low, high
+        if fits(low, high):
+            return low, high
+    raise argparse.ArgumentTypeError(f"expected {expected}, received {text!r}")
 
 
 def _degrees(text: str) -> float:
@@ -266,19 +215,6 @@ def _degrees(text: str) -> float:
     if not 0 <= degrees <= 180:
         raise argparse.ArgumentTypeError(f"expected an angle from 0 to 180, received {text!r}")
     return degrees
-
-
-def _factors(text: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        low, high = 0.0, 0.0
-    if not 0.25 <= low <= high <= 4:
-        raise argparse.ArgumentTypeError(
-            "expected two factors from 0.25 to 4, the lower one first, for example 0.8,1.25, "
-            f"received {text!r}"
-        )
-    return low, high
 
 
 if __name__ == "__main__":

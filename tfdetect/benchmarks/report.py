@@ -46,7 +46,7 @@ def _page(suite: Suite, document: dict[str, Any]) -> str:
     runs = document["runs"]
     names, best = labels(runs), ranked(document)[0]
     return html.render_page(
-        f"{suite.title}",
+        suite.title,
         [
             html.Section("Runs", html.table(*run_rows(document)) if len(runs) > 1 else Markup("")),
             html.Section("Results by subset", html.join(

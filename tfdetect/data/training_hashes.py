@@ -37,7 +37,7 @@ class TrainingHashes:
     table: np.ndarray
 
     @classmethod
-    def compute(cls, catalog: "Catalog", progress: bool = True) -> "TrainingHashes":
+    def compute(cls, catalog: "Catalog") -> "TrainingHashes":
         """Read every image of the train and validation splits; those unreadable are left out."""
         import pyarrow as pa
 
@@ -48,8 +48,7 @@ class TrainingHashes:
         rows = pa.concat_tables(splits)
         validation = np.arange(rows.num_rows) >= splits[0].num_rows
         facts, found = Facts.empty(rows.num_rows), np.zeros(rows.num_rows, bool)
-        with console.progress(rows.num_rows, "hashing training images", "images",
-                              shown=progress) as bar:  # fmt: skip
+        with console.progress(rows.num_rows, "hashing training images", "images") as bar:
             source = image_source(catalog, rows)
             for indices, _, batch in view_dataset(source, [], _BATCH, facts=True):
                 facts.add(indices.numpy(), batch.numpy())

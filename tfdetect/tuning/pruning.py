@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 Rule = Literal["median", "halving", "none"]
+_FACTOR = 3  # of successive halving
 _MIN_TRIALS = 4  # other trials that the median rule needs
 
 
@@ -14,21 +15,19 @@ def should_prune(
     others: list[list[float]],
     direction: Literal["max", "min"],
     first_epochs: int = 1,
-    factor: int = 3,
 ) -> bool:
     """Return whether to stop a trial after its latest epoch.
 
     Args:
         rule: "median" (Golovin et al., KDD 2017) prunes if the trial's best value so far is worse
             than the median of the others' best values up to this epoch; "halving" (asynchronous
-            successive halving, Li et al., MLSys 2020) prunes at epochs first_epochs * factor^k
-            unless the trial is among the best 1/factor of all that reached this epoch; "none"
+            successive halving, Li et al., MLSys 2020) prunes at epochs first_epochs * 3^k
+            unless the trial is among the best third of all that reached this epoch; "none"
             never prunes.
         curve: the trial's monitored value by epoch.
         others: those of the other trials.
         direction: whether higher ("max") or lower ("min") values are better.
         first_epochs: epochs that no trial is stopped before.
-        factor: of "halving".
     """
     epoch = len(curve)
     if rule == "none" or epoch < first_epochs:
@@ -40,7 +39,7 @@ def should_prune(
         return len(best) >= _MIN_TRIALS and bool(own < np.median(best))
     rung = first_epochs
     while rung < epoch:
-        rung *= factor
+        rung *= _FACTOR
     if rung != epoch:
         return False
-    return bool((best > own).sum() >= max(1, (len(best) + 1) // factor))
+    return bool((best > own).sum() >= max(1, (len(best) + 1) // _FACTOR))

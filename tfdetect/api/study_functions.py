@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from tfdetect.api.arguments import (
 )
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import override
 from tfdetect.core.files import check_writable
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
@@ -105,17 +104,14 @@ def learning_curve(
     from tfdetect.generalization.learning_curve import make_subsets, measure_curve
     from tfdetect.generalization.planned import plan_each
     from tfdetect.generalization.study_report import write_curve
-    from tfdetect.generalization.train_matrix import train_each
+    from tfdetect.generalization.train_matrix import train_each, with_possible_batches
 
     catalog = find_data(plan, progress, log)
     subsets = make_subsets(plan, catalog, by, points, range(seeds), equal_images)
     log(f"{len(subsets)} trainings of {points} sizes; folder: {folder}")
-    smallest = min(subset.images for subset in subsets.values())
-    if smallest < plan.experiment.training.batch_size:
-        log(f"The smallest training has {smallest} images; all use batches of {smallest} images.")
-        plan = _with(plan, f"training.batch_size={smallest}")
+    plan = with_possible_batches(plan, (subset.catalog for subset in subsets.values()), log)
     trainings = {
-        name: (_with(plan, f"seed={plan.experiment.seed + subset.seed}"), subset.catalog)
+        name: (plan.with_settings([f"seed={plan.experiment.seed + subset.seed}"]), subset.catalog)
         for name, subset in subsets.items()
     }
     if dry_run:
@@ -341,10 +337,6 @@ def _plan_of(
     """Resolve the arguments of trainings that are compared: by default none is exported."""
     texts = ["training.export=[]", *override_texts(overrides)]
     return plan_of(dataset, experiment, model, texts, data_dir, authentic)
-
-
-def _with(plan: Plan, setting: str) -> Plan:
-    return replace(plan, experiment=override(plan.experiment, [setting]))
 
 
 def _check_counts(**counts: tuple[int, int]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfdetect.core import console
@@ -43,6 +43,10 @@ class Plan:
     folders: dict[str, Path]
     data_dir: Path | None
     chosen: str
+
+    def with_settings(self, settings: Sequence[str]) -> "Plan":
+        """Return the plan with changed settings of the experiment, as `--set` takes them."""
+        return replace(self, experiment=override(self.experiment, settings))
 
 
 def make_plan(

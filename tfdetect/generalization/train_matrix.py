@@ -1,7 +1,7 @@
 """Trains a detector on each domain, or on all but one, and measures it on every domain."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import override
 from tfdetect.core.provenance import command_line
 from tfdetect.core.run import PARTIAL, Run, is_finished, open_run, read_run
 from tfdetect.core.text import MAX_NAME_BYTES, file_name
@@ -82,12 +81,17 @@ def trainings_of(
     }
     for part in parts.values():
         check_trainable(plan.spec, part)
-    smallest = min(part.split("train").num_rows for part in parts.values())
-    if smallest < plan.experiment.training.batch_size:
-        log(f"The smallest training has {smallest} images; all use batches of {smallest} images.")
-        experiment = override(plan.experiment, [f"training.batch_size={smallest}"])
-        plan = replace(plan, experiment=experiment)
+    plan = with_possible_batches(plan, parts.values(), log)
     return {name: (plan, part) for name, part in parts.items()}
+
+
+def with_possible_batches(plan: Plan, parts: Iterable[Catalog], log: console.Log) -> Plan:
+    """Return a plan with batches of at most as many images as the smallest training has."""
+    smallest = min(part.split("train").num_rows for part in parts)
+    if smallest >= plan.experiment.training.batch_size:
+        return plan
+    log(f"The smallest training has {smallest} images; all use batches of {smallest} images.")
+    return plan.with_settings([f"training.batch_size={smallest}"])
 
 
 def train_elsewhere(

@@ -1,13 +1,11 @@
 """Compares variants of an experiment: trained with the same seeds, measured on the same images."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import override
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
@@ -60,7 +58,7 @@ def plan_variants(
     return {
         f"{name} seed {seed}": (
             name, seed,
-            replace(plan, experiment=override(plan.experiment, [*settings, f"seed={seed}"])),
+            plan.with_settings([*settings, f"seed={seed}"]),
         )
         for name, settings in variants.items() for seed in seeds
     }  # fmt: skip

@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from tfdetect.core.run import open_run
 from tfdetect.data.describe import read_data
-from tfdetect.data.plan import evaluation_data
+from tfdetect.data.evaluation_data import evaluation_data
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.pillow import read_rgb
 from tfdetect.models import exports

@@ -13,8 +13,9 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Data
 from tfdetect.core.run_info import View
+from tfdetect.data.evaluation_data import evaluation_data
 from tfdetect.data.loading import load_images
-from tfdetect.data.plan import evaluation_data, find_data, make_plan
+from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies, ShardWriter
 from tfdetect.data.sources import image_source, mask_source

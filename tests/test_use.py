@@ -24,8 +24,9 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import evaluating, evaluation_folder
+from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.image_files import find_images
-from tfdetect.data.plan import find_data, is_own_dataset, make_plan
+from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.splits import few_images
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import PredictionColumns

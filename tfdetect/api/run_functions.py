@@ -164,7 +164,7 @@ def evaluate(
     names = VideoNames(videos) if videos is not None else None
     import_tensorflow()
     from tfdetect.data.describe import read_data
-    from tfdetect.data.plan import splits_to_evaluate
+    from tfdetect.data.evaluation_data import splits_to_evaluate
     from tfdetect.evaluation.evaluate_run import evaluate_run
 
     with writing_on(cluster, target, roots, progress) as work:
@@ -245,7 +245,7 @@ def measure_robustness(
     check_writable(target)
     import_tensorflow()
     from tfdetect.data.describe import read_data
-    from tfdetect.data.plan import splits_to_evaluate
+    from tfdetect.data.evaluation_data import splits_to_evaluate
     from tfdetect.evaluation.attacks import parse_attacks
     from tfdetect.evaluation.robustness import degrade, file_name
     from tfdetect.imaging.degradations import parse_degradations
@@ -343,7 +343,7 @@ def calibrate(
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, None, label)
     import_tensorflow()
     from tfdetect.data.describe import read_data
-    from tfdetect.data.plan import is_own_dataset
+    from tfdetect.data.evaluation_data import is_own_dataset
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.models.exports import export_finished_run, exported_formats
     from tfdetect.models.saving import load_detector
@@ -403,7 +403,7 @@ def _calibration_split(run: Run, catalog: Catalog) -> str:
 
     It was trained on none of another dataset, so all are of use where nobody has divided them.
     """
-    from tfdetect.data.plan import is_own_dataset
+    from tfdetect.data.evaluation_data import is_own_dataset
 
     if is_own_dataset(run, catalog):
         return "validation"
@@ -615,7 +615,7 @@ def _measure_parts(
     Raises:
         UserError: the dataset has no image in any of the splits.
     """
-    from tfdetect.data.plan import is_own_dataset
+    from tfdetect.data.evaluation_data import is_own_dataset
     from tfdetect.evaluation.streamed_metrics import StreamedMetrics
 
     own, found = is_own_dataset(run, catalog), {}
@@ -643,7 +643,7 @@ def _evaluation_data(
     output: str | Path | None,
     label: str | None = None,
 ) -> tuple[DatasetSpec, dict[str, Path], Path]:
-    from tfdetect.data.plan import evaluation_data
+    from tfdetect.data.evaluation_data import evaluation_data
 
     return evaluation_data(
         run, text_of(dataset), path_of(data_dir), authentic, path_of(output), label=label

@@ -1,4 +1,4 @@
-"""`Plan`: a training, resolved and checked before it starts; and the data of an evaluation."""
+"""`Plan`: a training, resolved and checked before it starts."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +15,6 @@ from tfdetect.core.load_spec import load_spec, means_shipped
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
-from tfdetect.core.run_writer import evaluation_folder
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
 from tfdetect.data import hubs
@@ -300,90 +299,6 @@ def dataset_info(
         training_images=training_images or TrainingImages(**catalog.describe_images("train")),
         masks={name: masks.info for name, masks in catalog.masks.items()},
     )
-
-
-def evaluation_data(
-    run: Run,
-    dataset: str | None,
-    data_dir: Path | None,
-    authentic: str | None,
-    output: Path | None,
-    label: str | None = None,
-) -> tuple[DatasetSpec, dict[str, Path], Path]:
-    """Return what to evaluate a run on: the spec, its folders by name, and where to write.
-
-    Args:
-        run: the run to evaluate.
-        dataset: a shipped dataset's name or a path. By default the run's own dataset, in the
-            folder where it was during training, or else where it is found now. A folder may
-            have one class alone, or a test split alone.
-        data_dir: folder in which datasets are looked for first.
-        authentic: name of the authentic class of a folder, if the folder names do not tell.
-        output: folder for results; by default the run's own, or one below it for other data.
-        label: class of all images of a folder without class folders: "authentic", "fake" or
-            one of the run's class names.
-
-    Raises:
-        UserError: The dataset is not available, its labels are not known, or its classes are
-            not those of the run.
-    """
-    if output is not None:
-        is_own = dataset is None and output.resolve() == run.path.resolve()
-        if output.exists() and not output.is_dir():
-            raise UserError(f"--output {output} is a file. Give a folder.")
-        if (output / "run.json").is_file() and not is_own:
-            raise UserError(
-                f"--output {output} is the folder of a run, whose own results would be "
-                "overwritten. Give another folder."
-            )
-    if dataset is not None:
-        evaluation = Evaluation(tuple(run.class_names), label)
-        spec, roots = locate_dataset(dataset, data_dir, authentic, evaluation)
-        check_classes_fit(run, spec)
-        return spec, roots, output or evaluation_folder(run, spec.name, roots)
-    if label is not None:
-        raise UserError("--label is for a folder of images. Give the folder: --dataset FOLDER")
-    spec = run.dataset_spec()
-    roots = {} if data_dir else run.roots
-    try:
-        roots = find_roots(spec, present_roots(spec, roots), data_dir)
-        return spec, roots, output or run.path
-    except UserError as error:
-        raise UserError(
-            f"{error} The images that a run was trained on do not come with it. To measure it on "
-            "other images: --dataset FOLDER"
-        ) from error
-
-
-def is_own_dataset(run: Run, catalog: Catalog) -> bool:
-    """Return whether a dataset is the one that a run was trained on.
-
-    Of one of the same name, the place tells, and where the run's own place is not here or not
-    known, the content or the number of training images: some of the others may be missing.
-    """
-    known = run.info.dataset
-    if catalog.name != known.name:
-        return False
-    recorded = {root.resolve() for root in run.roots.values() if root.is_dir()}
-    if recorded & {root.resolve() for root in catalog.roots.values()}:
-        return True
-    if not recorded:
-        trained = known.counts.get("train", {})
-        if trained == catalog.counts(tuple(trained)).get("train"):
-            return True
-    return catalog.fingerprint() == known.fingerprint
-
-
-def splits_to_evaluate(run: Run, catalog: Catalog) -> tuple[str, ...]:
-    """Return what a run is evaluated on by default.
-
-    Returns:
-        Validation and test; all of a dataset that the run was not trained on and that nobody has
-        divided into splits.
-    """
-    if catalog.divided or is_own_dataset(run, catalog):
-        return "validation", "test"
-    return ("all",)
 
 
 def check_classes_fit(run: Run, spec: DatasetSpec) -> None:

@@ -17,8 +17,8 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
+from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.masks import COVERAGE, check_masks
-from tfdetect.data.plan import is_own_dataset
 from tfdetect.data.sources import image_source, mask_source
 from tfdetect.data.training_hashes import FILE as HASHES_FILE
 from tfdetect.data.training_hashes import TrainingHashes

@@ -140,6 +140,8 @@ def test_plugin_experiment_trains_and_its_run_predicts(workplace):
              "training.steps_per_epoch=4", "--output", "runs", "--quiet"], workplace)  # fmt: skip
     image = next((workplace / "runs" / "plugin").rglob("*.png"))
     command = ["-m", "tfdetect.predict", "runs/plugin", image]
+    execute(command, workplace)  # by the run's ONNX export
+    command += ["--explain", "pages"]  # by the network, which the plug-in builds
     execute(command, workplace, TFDETECT_PLUGINS=str(plugin))
     done = subprocess.run(
         [sys.executable, *map(str, command)], cwd=workplace, capture_output=True, text=True,

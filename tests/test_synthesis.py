@@ -645,6 +645,18 @@ def test_mistakes_are_told(photographs, tmp_path, capsys, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_of_the_python_api_are_checked_too():
+    for changes, message in (
+        ({"fills": ("telae",)}, "Did you mean 'telea'"),
+        ({"masks": ()}, "at least one mask"),
+        ({"masks": ("whole",)}, "leaves nothing for the fill 'copy_move'"),
+        ({"fills": ("diffusion",)}, "needs --prompt"),
+        ({"size": 4}, "at least 16"),
+    ):
+        with pytest.raises(UserError, match=message):
+            settings(**changes)
+
+
 def test_captions_and_prompts(tmp_path):
     file = tmp_path / "captions.csv"
     file.write_text("name,caption\np1.jpg,a dog\np1.jpg,a red dog\nq.png,a hat\n")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
-from tfdetect.core.errors import UserError
 from tfdetect.core.text import shell_command
 from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
 
@@ -143,34 +142,13 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     Raises:
         UserError: an unknown name, a number out of range, or a missing argument.
     """
-    from tfdetect.core.errors import unknown
-    from tfdetect.core.registry import FILLS, MASKS
-    from tfdetect.synthesis.forge import RECONSTRUCTIONS, Settings, read_captions
-    from tfdetect.synthesis.photos import MIN_SIDE
+    from tfdetect.synthesis.forge import Settings, read_captions
 
     masks, fills = tuple(args.masks), tuple(args.fill)
-    for kind, chosen, known in (("mask", masks, MASKS), ("fill", fills, FILLS)):
-        if wrong := [name for name in chosen if name not in known]:
-            raise unknown(kind, wrong[0], known)
-    if not masks or not fills:
-        raise UserError("Give at least one mask (--masks) and one fill (--fill).")
-    if args.edge < 0:
-        raise UserError(f"--edge must be at least 0. Received: {args.edge}.")
-    if args.size is not None and args.size < MIN_SIDE:
-        raise UserError(f"--size must be at least {MIN_SIDE}. Received: {args.size}.")
-    if not 1 <= args.quality <= 100:
-        raise UserError(f"--quality must be from 1 to 100. Received: {args.quality}.")
     mask_options = mask_options_of(args, masks)
     prompts = {"": tuple(args.prompt)} if args.prompt else {}
     if args.captions:
         prompts |= read_captions(args.captions)
-    if "whole" in masks and (others := set(fills) - {*RECONSTRUCTIONS, "diffusion"}):
-        raise UserError(
-            f"--masks whole leaves nothing for the fill {min(others)!r} to go by. Give "
-            "--fill autoencoder, vae or diffusion."
-        )
-    if "diffusion" in fills and not prompts:
-        raise UserError("The fill 'diffusion' needs --prompt TEXT or --captions FILE.")
     fill_options: dict[str, dict] = {}
     if args.diffusion:
         fill_options = {name: {"preset": args.diffusion} for name in ("vae", "diffusion")}

@@ -116,7 +116,7 @@ def _native(data: tf.Tensor, webp: bool) -> tf.Tensor:
 
 
 def _size_reason(width: tf.Tensor, height: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Return why an image of this size is refused, with the words of `formats.check_size`."""
+    """Return why an image of this size is refused; `formats.check_size` refuses the same."""
     width, height = (tf.cast(side, tf.int64) for side in (width, height))
     text = [tf.strings.as_string(side) for side in (width, height)]
     many = tf.strings.join([text[0], " x ", text[1], f" pixels are more than {max_pixels:,} "

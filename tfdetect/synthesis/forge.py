@@ -11,13 +11,13 @@ import numpy as np
 
 from tfdetect.core import registry
 from tfdetect.core.documents import read_rows
-from tfdetect.core.errors import UserError
+from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.spec import SPLITS
 from tfdetect.data.splits import carve, group_fraction
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.mask_makers import draw_mask
-from tfdetect.synthesis.photos import Photo, identifier, random_generator, same_size
+from tfdetect.synthesis.photos import MIN_SIDE, Photo, identifier, random_generator, same_size
 
 if TYPE_CHECKING:
     from tfdetect.synthesis.autoencoder import Autoencoder
@@ -57,6 +57,10 @@ class Settings:
             as spaces.
         autoencoder: path of a trained autoencoder; None to train one if a fill needs it.
         max_pixels: photographs with more pixels are skipped before they are decoded.
+
+    Raises:
+        UserError: an unknown mask or fill, a number out of range, or a fill that cannot go with
+            the masks or without prompts.
     """
 
     masks: tuple[str, ...] = ("brush", "polygon", "blob")
@@ -74,6 +78,28 @@ class Settings:
     prompts: dict[str, tuple[str, ...]] | None = None
     autoencoder: str | None = None
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        both = (("mask", self.masks, registry.MASKS), ("fill", self.fills, registry.FILLS))
+        for kind, chosen, known in both:
+            if wrong := [name for name in chosen if name not in known]:
+                raise unknown(kind, wrong[0], known)
+        if not self.masks or not self.fills:
+            raise UserError("Give at least one mask (--masks) and one fill (--fill).")
+        if self.edge < 0:
+            raise UserError(f"--edge must be at least 0. Received: {self.edge}.")
+        if self.size is not None and self.size < MIN_SIDE:
+            raise UserError(f"--size must be at least {MIN_SIDE}. Received: {self.size}.")
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"--quality must be from 1 to 100. Received: {self.quality}.")
+        others = set(self.fills) - {*RECONSTRUCTIONS, "diffusion"}
+        if "whole" in self.masks and others:
+            raise UserError(
+                f"--masks whole leaves nothing for the fill {min(others)!r} to go by. Give "
+                "--fill autoencoder, vae or diffusion."
+            )
+        if "diffusion" in self.fills and not self.prompts:
+            raise UserError("The fill 'diffusion' needs --prompt TEXT or --captions FILE.")
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,18 @@ def test_small_images_keep_their_size_and_shrinking_is_for_training():
     assert equalize_images(tf.constant(BLOCKS), shrinking).shape == (160, 240, 3)
 
 
+def test_a_fraction_of_the_training_images_is_read_as_in_evaluation():
+    seeds = [tf.constant([number, 3]) for number in range(24)]
+    image = tf.constant(BLOCKS)
+    same = {}
+    for fraction in (0.0, 0.5, 1.0):
+        settings = Equalize(side=64, min_scale=0.5, random_fraction=fraction)
+        expected = equalize(image, settings).numpy()
+        found = [equalize_randomly(image, settings, seed).numpy() for seed in seeds]
+        same[fraction] = sum(np.array_equal(each, expected) for each in found)
+    assert same[0.0] == 24 and 4 < same[0.5] < 20 and same[1.0] == 0
+
+
 def test_qualities_cover_the_range_alike_for_every_image():
     """The quality follows from the pixels, so it says nothing of the class, and all occur."""
     settings = Equalize(side=32, quality=(20, 95))

@@ -91,11 +91,14 @@ class Equalize(Document):
         quality: lowest and highest JPEG quality, 1 to 100.
         min_scale: in training, half of the images are shrunk before the crop, by a factor from
             this to 1, so that resizing alone reveals nothing; 1 never resizes.
+        random_fraction: fraction of the images that training draws crop, quality and size of; it
+            reads the others as evaluation does, anew in each epoch.
     """
 
     side: int = Field(512, ge=8, multiple_of=8)
     quality: tuple[int, int] = (80, 95)
     min_scale: float = Field(1.0, gt=0, le=1)
+    random_fraction: float = Field(1.0, ge=0, le=1)
 
     @field_validator("quality")
     @classmethod

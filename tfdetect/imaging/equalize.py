@@ -68,6 +68,8 @@ def equalize_images(images: tf.Tensor, settings: Equalize | None) -> tf.Tensor:
 def equalize_randomly(image: tf.Tensor, settings: Equalize, seed: tf.Tensor) -> tf.Tensor:
     """Equalize a training image: random crop and quality, and half of them shrunk before.
 
+    Only `settings.random_fraction` of the images are; the others come out as in evaluation.
+
     Args:
         image: uint8 [H, W, 3].
         settings: how.
@@ -76,15 +78,19 @@ def equalize_randomly(image: tf.Tensor, settings: Equalize, seed: tf.Tensor) -> 
     Returns:
         uint8 [h, w, 3].
     """
-    u = tf.random.stateless_uniform([5], seed)
-    if settings.min_scale < 1:
+    u = tf.random.stateless_uniform([6], seed)
+
+    def drawn() -> tf.Tensor:
+        shrinks = (u[3] < 0.5) & (settings.min_scale < 1)
         factor = settings.min_scale + u[4] * (1 - settings.min_scale)
-        size = tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * factor), tf.int32)
+        changed = tf.cond(shrinks, lambda: _shrunk(image, factor), lambda: image)
+        changed.set_shape([None, None, 3])
+        return equalize(changed, settings, u[:2], u[2])
 
-        def shrunk() -> tf.Tensor:
-            pixels = tf.image.resize(image, tf.maximum(size, 1), antialias=True)
-            return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+    return tf.cond(u[5] < settings.random_fraction, drawn, lambda: equalize(image, settings))
 
-        image = tf.cond(u[3] < 0.5, shrunk, lambda: image)
-        image.set_shape([None, None, 3])
-    return equalize(image, settings, u[:2], u[2])
+
+def _shrunk(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    size = tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * factor), tf.int32)
+    pixels = tf.image.resize(image, tf.maximum(size, 1), antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -434,6 +435,33 @@ def test_processes_interruptions_and_repetition_change_nothing(photographs, tmp_
         assert len(texts) == 1
     with pytest.raises(UserError, match=r"other settings \(seed\)"):
         make(photographs, tmp_path / "b/forged", settings(seed=1))
+
+
+def test_a_composite_has_an_object_of_another_photograph(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "maps").mkdir()
+    for number in range(6):
+        pixels = photo_of(60, 80, number).pixels // 2
+        pixels[20:40, 30:60] = [255, 10 * number, 255]  # the object
+        labels = np.zeros((60, 80), np.uint8)
+        labels[20:40, 30:60] = 1
+        Image.fromarray(pixels).save(tmp_path / f"photos/{number}.png")
+        Image.fromarray(labels).save(tmp_path / f"maps/{number}.png")
+    options = {"segments": {"segmentations": str(tmp_path / "maps")}}
+    chosen = settings(masks=("segments",), fills=("composite",), variants=2, edge=0,
+                      coverage=(0.05, 0.2), mask_options=options)  # fmt: skip
+    rows = make(tmp_path / "photos", tmp_path / "forged", chosen)
+    made = [row for row in rows if not row["error"]]
+    assert made
+    for row in made:
+        forged = tmp_path / "forged/images" / row["id"]
+        with Image.open(f"{forged}.realfake.webp") as image:
+            pixels = np.asarray(image)
+        with Image.open(f"{forged}.mask.webp") as image:
+            mask = np.asarray(image.convert("L")) > 127
+        assert 0.03 <= mask.mean() <= 0.2
+        number = int(Path(row["donor"]).stem)
+        assert (pixels[mask] == [255, 10 * number, 255]).all()
 
 
 def test_few_photographs_fill_every_split(tmp_path):

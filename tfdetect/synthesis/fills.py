@@ -6,6 +6,7 @@ parameters too: `donor`, another photograph of the same size; `prompt`, a text; 
 trained one.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from tfdetect.synthesis.presets import load_preset
 if TYPE_CHECKING:
     from tfdetect.synthesis.autoencoder import Autoencoder
 
+_MAX_ENLARGED = 1.25  # factor on an object that is put into another photograph
 _MULTIPLE = 16  # sides of images for Stable Diffusion 3 must be divisible by this
 
 
@@ -104,6 +106,52 @@ def splice(
 ) -> np.ndarray:
     """Fill with the same region of another photograph."""
     return donor
+
+
+def composite(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, donor: np.ndarray
+) -> np.ndarray:
+    """Fill with a part of another photograph that `place` has put there."""
+    return donor
+
+
+def place(
+    donor: np.ndarray,
+    region: np.ndarray,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    coverage: tuple[float, float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a region out of a photograph, scale it, and put it somewhere in a frame.
+
+    The region gets an area from `coverage`, or the nearest at which its box fits into the frame and
+    it is enlarged by at most a quarter.
+
+    Args:
+        donor: uint8 [H, W, 3].
+        region: bool [H, W], not empty.
+        size: (height, width) of the frame in pixels.
+        rng: source of random numbers.
+        coverage: smallest and largest fraction of the frame.
+
+    Returns:
+        uint8 [*size, 3], black outside the region, and the region in it, bool [*size].
+    """
+    rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    part, inside = donor[box], region[box].astype(np.uint8)
+    wanted = math.sqrt(rng.uniform(*coverage) * size[0] * size[1] / inside.sum())
+    factor = min(wanted, _MAX_ENLARGED, *(f / s for f, s in zip(size, inside.shape)))
+    height, width = (max(1, int(s * factor)) for s in inside.shape)
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    part = cv2.resize(part, (width, height), interpolation=how)
+    inside = cv2.resize(inside, (width, height), interpolation=cv2.INTER_NEAREST)
+    top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
+    pixels, mask = np.zeros((*size, 3), np.uint8), np.zeros(size, bool)
+    mask[top : top + height, left : left + width] = inside > 0
+    pixels[top : top + height, left : left + width] = part
+    pixels[~mask] = 0
+    return pixels, mask
 
 
 def autoencoder(

@@ -16,6 +16,7 @@ from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.spec import SPLITS
 from tfdetect.data.splits import carve, group_fraction
 from tfdetect.synthesis.blend import paste, soften
+from tfdetect.synthesis.fills import place
 from tfdetect.synthesis.mask_makers import draw_mask
 from tfdetect.synthesis.photos import MIN_SIDE, Photo, identifier, random_generator, same_size
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Fills that reproduce the photograph itself: their forgeries are called fakefake.
 RECONSTRUCTIONS = ("autoencoder", "vae")
+COMPOSITE = "composite"
 WITH_MODEL = (*RECONSTRUCTIONS, "diffusion", "objects")  # fills and masks that use a network
 _TEST, _VALIDATION = 0.15, 0.1  # fractions of the photographs
 
@@ -193,7 +195,6 @@ def forge(
     rng = random_generator(settings.seed, item.photo, item.variant)
     name = settings.masks[rng.integers(len(settings.masks))]
     mask_options = (settings.mask_options or {}).get(name, {})
-    mask = draw_mask(name, photo, rng, settings.coverage, **mask_options)
     fill = _fill(item.fill)
     accepted = signature(fill).parameters
     fill_options = dict((settings.fill_options or {}).get(item.fill, {}))
@@ -203,8 +204,14 @@ def forge(
             f"{item.photo}: the fill {item.fill!r} needs another photograph in the same split, "
             "where this one is alone. Add photographs, or another fill"
         )
-    if "donor" in accepted and item.donor is not None:
-        extra["donor"] = same_size(load_donor(item.donor).pixels, photo.size, rng)
+    if item.fill == COMPOSITE:  # the mask is what is cut out of the other photograph
+        donor = load_donor(str(item.donor))
+        region = draw_mask(name, donor, rng, settings.coverage, **mask_options)
+        extra["donor"], mask = place(donor.pixels, region, photo.size, rng, settings.coverage)
+    else:
+        mask = draw_mask(name, photo, rng, settings.coverage, **mask_options)
+        if item.donor is not None:
+            extra["donor"] = same_size(load_donor(item.donor).pixels, photo.size, rng)
     if "prompt" in accepted:
         extra["prompt"] = _prompt(item.photo, settings, rng)
     if "autoencoder" in accepted:

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 from tabulate import tabulate
 
-from tfdetect.core.experiment import Augmentation
+from tfdetect.core.data_settings import Augmentation
 from tfdetect.core.registry import AUGMENTATIONS
 from tfdetect.data.augmentation import augment
 

@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from tfdetect.core.experiment import Data
+from tfdetect.core.data_settings import Data
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.walk import FoundFile, Walk
 from tfdetect.data import scan

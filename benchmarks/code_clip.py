@@ -27,7 +27,7 @@ import numpy as np
 from scipy.linalg import cholesky
 from sklearn.cluster import MiniBatchKMeans
 
-from tfdetect.core.experiment import Equalize
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.registry import BACKBONES
 from tfdetect.imaging.equalize import equalize
 from tfdetect.imaging.geometry import resize

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from tfdetect.core.experiment import load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.data.examples import Examples
 from tfdetect.data.sources import Files
 from tfdetect.data.training_stream import stream_of

@@ -53,7 +53,7 @@ def main():
     import tensorflow as tf
 
     from tfdetect.core import registry
-    from tfdetect.core.experiment import Equalize
+    from tfdetect.core.data_settings import Equalize
     from tfdetect.core.shipped_runs import shipped_folder
     from tfdetect.imaging.degradations import parse_degradations
     from tfdetect.imaging.equalize import equalize

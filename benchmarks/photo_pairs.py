@@ -24,7 +24,7 @@ import tensorflow as tf
 from photo_features import NATIVE
 
 from tfdetect.core import registry
-from tfdetect.core.experiment import Equalize
+from tfdetect.core.data_settings import Equalize
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.equalize import equalize
 from tfdetect.imaging.geometry import resize

@@ -32,7 +32,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.core.experiment import Data
+from tfdetect.core.data_settings import Data
 from tfdetect.data.examples import Examples
 from tfdetect.data.sources import Files
 from tfdetect.data.training_stream import stream_of

@@ -34,7 +34,7 @@ def measure(args, count):
     from PIL import Image
 
     from tfdetect.core.cluster import Cluster
-    from tfdetect.core.experiment import load_experiment
+    from tfdetect.core.load_experiment import load_experiment
     from tfdetect.data.examples import Examples
     from tfdetect.data.sources import Files
     from tfdetect.data.training_stream import stream_of

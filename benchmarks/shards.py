@@ -18,7 +18,7 @@ from tfdetect.core.quiet import import_tensorflow
 
 import_tensorflow()
 
-from tfdetect.core.experiment import Data
+from tfdetect.core.data_settings import Data
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfdetect.core.experiment import Augmentation
+from tfdetect.core.data_settings import Augmentation
 from tfdetect.core.registry import FILLS
 from tfdetect.data.augmentation import augment
 from tfdetect.synthesis.blend import paste, soften

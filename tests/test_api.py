@@ -17,7 +17,8 @@ import tfdetect
 import tfdetect.api
 from tfdetect.api.arguments import override_texts
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.load_experiment import override
 from tfdetect.core.run_info import Calibration
 
 

@@ -23,8 +23,10 @@ from tfdetect.benchmarks.results import our_figures, read_results
 from tfdetect.benchmarks.subset_data import equalized_rows, equalizing, read_subsets
 from tfdetect.benchmarks.suite import Protocol, Suite, load_suite, suite_names
 from tfdetect.core.cli import run_command
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Equalize, Experiment, override
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.load_experiment import override
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import write_info

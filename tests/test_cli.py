@@ -261,7 +261,7 @@ def test_shipped_documents_are_found_from_a_wheel(tmp_path):
     script = (
         "import json, tfdetect\n"
         "from tfdetect.core.load_spec import load_spec\n"
-        "from tfdetect.core.experiment import load_experiment\n"
+        "from tfdetect.core.load_experiment import load_experiment\n"
         "spec = load_spec('cifake')[0]\n"
         "from tfdetect.api.shipped import served_runs\n"
         f"assert all(str(path).startswith('{site}') for path in served_runs())\n"

@@ -20,8 +20,8 @@ from test_masks import LOCALIZER, write_forged
 
 from tfdetect.core import cluster as cluster_of
 from tfdetect.core.cluster import Cluster, parse_cluster
+from tfdetect.core.data_settings import Augmentation
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Augmentation
 from tfdetect.core.registry import AUGMENTATIONS
 from tfdetect.core.rendezvous import meet
 from tfdetect.core.run import open_run

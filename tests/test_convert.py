@@ -15,7 +15,7 @@ F = torch.nn.functional
 from tfdetect.convert import main
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_model, override
+from tfdetect.core.load_experiment import load_model, override
 from tfdetect.core.run import open_run
 from tfdetect.models.convert_run import convert_run, is_matched_by_order
 from tfdetect.models.saving import load_detector

@@ -146,11 +146,15 @@ def commands(path: Path) -> list[list[str]]:
 def test_commands_in_the_documentation_are_accepted(path):
     """Every flag and choice exists, and so does every shipped dataset, experiment and space."""
     from tfdetect.core.documents import shipped_names
-    from tfdetect.core.experiment import Experiment, load_experiment, override
+    from tfdetect.core.experiment import Experiment
+    from tfdetect.core.load_experiment import load_experiment, override
 
     for words in commands(path):
         if words[0].endswith("python") and words[1].startswith("benchmarks/"):
-            flags = [word.strip("[]").split("=")[0] for word in words if "--" in word]
+            own = (
+                words[: words.index("--")] if "--" in words else words
+            )  # what follows it is passed on
+            flags = [word.strip("[]").split("=")[0] for word in own if "--" in word]
             source = (ROOT / words[1]).read_text(encoding="utf-8")
             assert not [flag for flag in flags if f'"{flag}"' not in source], words
         if words[0] == "tfdetect" and words[1][0] != "-":

@@ -11,9 +11,11 @@ from conftest import OPTIONS, run_at, write_images
 from PIL import Image, PngImagePlugin
 
 import tfdetect
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Equalize, Experiment, override
+from tfdetect.core.experiment import Experiment
 from tfdetect.core.feature_distance import FeatureDistance
+from tfdetect.core.load_experiment import override
 from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import write_info
 from tfdetect.data.catalog import build_catalog

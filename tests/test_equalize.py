@@ -8,8 +8,9 @@ import tensorflow as tf
 from conftest import run_at
 from PIL import Image
 
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Equalize, load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run_info import View
 from tfdetect.data.loading import ExampleLoader, view_dataset
 from tfdetect.data.sources import Files

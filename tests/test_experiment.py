@@ -4,7 +4,7 @@ import pytest
 
 from tfdetect.core.documents import shipped, shipped_names
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.load_spec import load_spec
 
 FILES = shipped_names("experiments")

@@ -11,8 +11,8 @@ from odd_documents import EXPERIMENT, ODD, RAW, RUN, SPACE, SPEC, changed, dumpe
 from tfdetect.__main__ import COMMANDS
 from tfdetect.core.documents import parse_yaml, read_json, read_rows, read_yaml
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_experiment
 from tfdetect.core.journal import Journal
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run import read_run
 from tfdetect.tuning.space import load_space

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdetect.core.data_settings import RESIZING_BIAS, Augmentation
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import RESIZING_BIAS, Augmentation
 from tfdetect.core.registry import AUGMENTATIONS
 from tfdetect.data.augmentation import augment, check_policy
 from tfdetect.imaging import erase, geometry

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 from conftest import fit_small
 
+from tfdetect.core.data_settings import Augmentation, Data
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Augmentation, Data, load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.load_spec import load_spec
 from tfdetect.data.augmentation import augment, check_policy
 from tfdetect.data.catalog import build_catalog

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Equalize
 from tfdetect.core.run import open_run
 from tfdetect.imaging import equalize, geometry
 from tfdetect.imaging import tiles as tf_tiles

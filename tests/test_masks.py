@@ -15,9 +15,10 @@ from scipy.special import expit
 
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import MaskLoss, load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import Calibration, DatasetInfo, RunInfo, View
+from tfdetect.core.training_settings import MaskLoss
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.prepare_dataset import write_shards
 from tfdetect.data.shard_writer import Copies

@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import OPTIONS, run_at
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.registry import (
     AUGMENTATIONS,
     BACKBONES,

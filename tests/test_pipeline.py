@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 from conftest import write_images
 
+from tfdetect.core.data_settings import Data
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Curriculum, Data
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_info import View
+from tfdetect.core.training_settings import Curriculum
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.loading import image_dataset
 from tfdetect.data.sampling import StratifiedOrder

@@ -13,7 +13,7 @@ import tensorflow as tf
 from test_models import check, detector, images
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.registry import BACKBONES
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.efficientnet_lite import set_torch_weights, weights_file

@@ -8,7 +8,7 @@ from conftest import run_at
 from PIL import Image
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_model, override, published
+from tfdetect.core.load_experiment import load_model, override, published
 from tfdetect.data.plan import make_plan
 from tfdetect.explanation.maps import Explainer
 from tfdetect.models.backbones import build_backbone

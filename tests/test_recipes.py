@@ -8,7 +8,7 @@ from keras import layers
 
 from tfdetect.core import registry
 from tfdetect.core.documents import shipped_names
-from tfdetect.core.experiment import load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.models.backbones import build_backbone
 from tfdetect.training.fit import _adapting, _callbacks
 from tfdetect.training.monitor import monitor_of

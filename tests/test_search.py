@@ -22,7 +22,7 @@ from conftest import SMALL, write_images
 from tfdetect.core import registry
 from tfdetect.core.documents import shipped_names, validate
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_experiment, override
+from tfdetect.core.load_experiment import load_experiment, override
 from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.resources import allocate_slots

@@ -10,8 +10,8 @@ from conftest import train_small, write_dataset, write_images
 from PIL import Image
 
 from tfdetect.core.cli import run_command
+from tfdetect.core.data_settings import Data
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Data
 from tfdetect.core.run_info import View
 from tfdetect.data.evaluation_data import evaluation_data
 from tfdetect.data.loading import load_images

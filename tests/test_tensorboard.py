@@ -9,8 +9,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.projector import ProjectorConfig, projector_plugin
 
-from tfdetect.core.experiment import Data, Training
+from tfdetect.core.data_settings import Data
 from tfdetect.core.load_spec import load_spec
+from tfdetect.core.training_settings import Training
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.evaluation.predictions import predict_files

@@ -21,7 +21,7 @@ from conftest import SMALL, fit_small, run_at, train_small, write_dataset
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import find_unfinished, open_run
 from tfdetect.core.run_writer import RunWriter
 from tfdetect.core.shipped_runs import shipped_folder

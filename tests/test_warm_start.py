@@ -12,7 +12,7 @@ from PIL import Image
 from tfdetect import api
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_experiment, override
+from tfdetect.core.load_experiment import load_experiment, override
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run import open_run
 from tfdetect.data.catalog import build_catalog

@@ -12,8 +12,8 @@ from browser import BrowserError, call, chromium, static_host
 from PIL import Image
 from zoo import big_endian_exif, encode, exif, jpeg_segment, jpeg_with, photograph, png_with, xmp
 
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Equalize
 from tfdetect.core.run import open_run
 from tfdetect.core.run_info import View
 from tfdetect.imaging.formats import ImageError, read_header

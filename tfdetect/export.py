@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.experiment import EXPORT_FORMATS
+from tfdetect.core.training_settings import EXPORT_FORMATS
 
 
 def parser() -> cli.Parser:

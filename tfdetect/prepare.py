@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from tfdetect.core import cli, console
-from tfdetect.core.experiment import Resize
+from tfdetect.core.data_settings import Resize
 from tfdetect.core.text import shell_command
 from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
 

@@ -35,7 +35,7 @@ def list_datasets() -> list[str]:
 
 def list_detectors() -> list[str]:
     """Return the names of the published detectors, for `train(model=...)`."""
-    from tfdetect.core.experiment import published
+    from tfdetect.core.load_experiment import published
 
     return sorted(published())
 
@@ -66,7 +66,8 @@ def create_detector(
     Raises:
         UserError: an unknown name, or an illegal size or value.
     """
-    from tfdetect.core.experiment import Experiment, load_model, override
+    from tfdetect.core.experiment import Experiment
+    from tfdetect.core.load_experiment import load_model, override
 
     if name in list_backbones():
         base = Experiment(name=name)

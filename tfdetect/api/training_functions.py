@@ -409,7 +409,7 @@ def convert(
     Raises:
         UserError: the weights cannot be read, or belong to another detector.
     """
-    from tfdetect.core.experiment import load_model, override
+    from tfdetect.core.load_experiment import load_model, override
 
     experiment = override(load_model(model), override_texts(overrides))
     path = new_run_path(user_path(output), f"{model}_published" if name is None else name)

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from tfdetect.benchmarks.suite import Subset, Suite
 from tfdetect.core import console
 from tfdetect.core.columns import with_columns
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Equalize
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.patterns import PathSearch
 from tfdetect.core.spec import DatasetSpec

@@ -5,9 +5,9 @@ from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tfdetect.core.data_settings import Equalize
 from tfdetect.core.documents import Document, Name, read_yaml, validate
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.experiment import Equalize
 from tfdetect.core.patterns import PathSearch
 from tfdetect.core.text import user_path
 

@@ -27,9 +27,10 @@ from typing import Any
 import tfdetect
 from tfdetect.core import console
 from tfdetect.core.addresses import address_of, shown
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.documents import read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError, nearest
-from tfdetect.core.experiment import Experiment, cuts_windows
+from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover
 from tfdetect.core.model_hubs import HubAddress, check_keras_file, fetch_run, source_of
 from tfdetect.core.run_info import (

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PositiveInt
 
+from tfdetect.core.data_settings import Data, Equalize, Resize
 from tfdetect.core.documents import Document, Name
-from tfdetect.core.experiment import Data, Equalize, Resize
 from tfdetect.core.spec import MaskChannel
 
 SCHEMA_VERSION: Final = 2

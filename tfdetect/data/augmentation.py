@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfdetect.core import registry
+from tfdetect.core.data_settings import Augmentation
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Augmentation
 from tfdetect.core.options import check_options
 
 # Arguments that the pipeline gives to an augmentation; all others are its parameters.

@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from tfdetect.core.experiment import cuts_windows
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run_info import View
 from tfdetect.data.sources import Files, Masks, Records

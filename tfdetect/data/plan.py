@@ -10,7 +10,8 @@ from tfdetect.core.addresses import redacted, shown
 from tfdetect.core.class_order import Evaluation
 from tfdetect.core.documents import read_yaml, validate
 from tfdetect.core.errors import NothingToDo, UserError
-from tfdetect.core.experiment import Experiment, load_experiment, load_model, override, with_model
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.load_experiment import load_experiment, load_model, override, with_model
 from tfdetect.core.load_spec import load_spec, means_shipped
 from tfdetect.core.run import PARTIAL, Run, read_run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages

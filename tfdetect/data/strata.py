@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfdetect.core.data_settings import Data
 from tfdetect.core.errors import unknown
-from tfdetect.core.experiment import Curriculum, Data
+from tfdetect.core.training_settings import Curriculum
 from tfdetect.data.examples import Examples
 
 CONSTANT = Curriculum()  # none: the same shares all the time

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from tfdetect.core.data_settings import Augmentation, Data, cuts_windows
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Augmentation, Curriculum, Data, cuts_windows
 from tfdetect.core.run_info import View
+from tfdetect.core.training_settings import Curriculum
 from tfdetect.data.augmentation import (
     augment,
     changes_each_image_alone,

@@ -7,7 +7,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfdetect.core.cluster import Cluster
-from tfdetect.core.experiment import Data
+from tfdetect.core.data_settings import Data
 from tfdetect.core.run_info import View
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.examples import examples_of

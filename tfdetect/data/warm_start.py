@@ -7,13 +7,15 @@ from typing import Any
 from tfdetect.core import console
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Curriculum, Distill, Experiment, override
+from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import checksum
+from tfdetect.core.load_experiment import override
 from tfdetect.core.load_spec import union
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.run_info import Ancestor
 from tfdetect.core.spec import DatasetSpec, Part
 from tfdetect.core.text import MAX_NAME_BYTES, file_name, from_os
+from tfdetect.core.training_settings import Curriculum, Distill
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.describe import read_data
 from tfdetect.data.locate import ENVIRONMENT, find_roots, present_roots

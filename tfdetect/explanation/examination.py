@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.core.experiment import cuts_windows
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os, to_os

@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Model
 from tfdetect.core.files import write_json, write_text
 from tfdetect.core.html import Section, figures, join, render_page, table, text
+from tfdetect.core.model_settings import Model
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
 from tfdetect.explanation.examination import views_of_image

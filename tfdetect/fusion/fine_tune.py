@@ -9,8 +9,8 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfdetect.core import console
-from tfdetect.core.experiment import Training
 from tfdetect.core.run_info import View
+from tfdetect.core.training_settings import Training
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source

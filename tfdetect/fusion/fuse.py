@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tfdetect.core import console
-from tfdetect.core.experiment import cuts_windows
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.run import Run
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import cuts_windows
 from tfdetect.core.run import Run, open_run
 from tfdetect.core.run_info import View
 

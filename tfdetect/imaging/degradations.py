@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tfdetect.core.data_settings import RESIZING_BIAS
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.experiment import RESIZING_BIAS
 from tfdetect.imaging.decode import decode_jpeg
 from tfdetect.imaging.geometry import to_uint8
 from tfdetect.imaging.random_degradations import gaussian_blur, webp_again

@@ -8,7 +8,7 @@ are (Grommelt et al., "Fake or JPEG?", 2024).
 
 import tensorflow as tf
 
-from tfdetect.core.experiment import Equalize
+from tfdetect.core.data_settings import Equalize
 from tfdetect.imaging.decode import decode_jpeg
 
 BLOCK = 8  # pixels: the side of JPEG's blocks, on whose grid crops lie

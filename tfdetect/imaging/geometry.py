@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfdetect.core.experiment import RESIZING_BIAS, Equalize, cuts_windows
+from tfdetect.core.data_settings import RESIZING_BIAS, Equalize, cuts_windows
 from tfdetect.core.run_info import View
 from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.equalize import equalize_images

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.errors import UserError, first_line
-from tfdetect.core.experiment import cuts_windows
 from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from tfdetect.core.experiment import RESIZING_BIAS, Equalize, cuts_windows
+from tfdetect.core.data_settings import RESIZING_BIAS, Equalize, cuts_windows
 from tfdetect.core.run_info import View
 
 

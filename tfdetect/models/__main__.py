@@ -3,7 +3,7 @@
 import sys
 
 from tfdetect.core import cli, console
-from tfdetect.core.experiment import published
+from tfdetect.core.load_experiment import published
 
 
 def parser() -> cli.Parser:

@@ -13,7 +13,8 @@ from keras import layers
 
 from tfdetect.core import registry
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Experiment, Freeze, Model
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.model_settings import Freeze, Model
 from tfdetect.core.options import check_options
 from tfdetect.core.shipped_runs import SHIPPED, run_folder
 from tfdetect.core.storage import fetched

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from tfdetect.core.experiment import cuts_windows
+from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.run import EPSILON, MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration, View
 from tfdetect.imaging.geometry import resize, restore, to_uint8

@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import LowRank
+from tfdetect.core.model_settings import LowRank
 
 _KINDS = (layers.Dense, layers.EinsumDense)
 _QUERIES_AND_VALUES = ("query*", "value*", "[qv]_proj")  # as Keras and keras-hub name them

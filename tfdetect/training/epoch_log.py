@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tfdetect.core import console
-from tfdetect.core.experiment import Training
+from tfdetect.core.training_settings import Training
 
 # Keys of Keras's logs, with their names in the line of an epoch.
 SHOWN = {

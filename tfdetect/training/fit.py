@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Experiment, Stage
+from tfdetect.core.experiment import Experiment
 from tfdetect.core.run import Run
+from tfdetect.core.training_settings import Stage
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.cpu_kernels import use_cpu_kernels
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics

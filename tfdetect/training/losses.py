@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 
 from tfdetect.core import registry
-from tfdetect.core.experiment import Training
 from tfdetect.core.options import check_options
+from tfdetect.core.training_settings import Training
 from tfdetect.imaging.graph import traced_as_written
 from tfdetect.models.parent_detector import DISTILL
 from tfdetect.models.tensors import Tensor

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfdetect.core.experiment import MaskLoss
+from tfdetect.core.training_settings import MaskLoss
 from tfdetect.data.targets import UNKNOWN
 from tfdetect.models.tensors import Tensor
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tfdetect.core.experiment import Training
+from tfdetect.core.training_settings import Training
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdetect.core.experiment import Stage, Training
+from tfdetect.core.training_settings import Stage, Training
 
 
 def build_optimizer(

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import load_experiment
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import PARTIAL, is_finished, open_run
 from tfdetect.core.text import flag_words, shell_command
 from tfdetect.tuning.scheduler import best_trial

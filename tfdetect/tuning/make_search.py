@@ -6,7 +6,8 @@ from typing import Any
 from tfdetect.core import console
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.load_experiment import override
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog, fold
 from tfdetect.data.plan import Plan, experiment_of_dataset, find_data, make_plan

@@ -21,8 +21,9 @@ from pydantic import Field
 
 from tfdetect.core.documents import Document, read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import staged, write_text
+from tfdetect.core.load_experiment import override
 from tfdetect.core.locks import locked
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import to_os

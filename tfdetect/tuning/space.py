@@ -11,7 +11,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tfdetect.core.documents import Document, Name, find, read_yaml, validate
 from tfdetect.core.errors import UserError
-from tfdetect.core.experiment import Experiment, override
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.load_experiment import override
 
 # Trials that differ in these values cannot be compared.
 _FIXED = {"name", "data.dataset", "training.monitor"}

@@ -3,7 +3,7 @@
 
 import {encodeAndDecode} from "./jpeg.js";
 
-// As in tfdetect/core/experiment.py.
+// As in tfdetect/core/data_settings.py.
 const RESIZING_BIAS = Math.fround(0.00137);
 const EQUALIZE_GRID = 8;  // pixels; the side of JPEG's blocks
 

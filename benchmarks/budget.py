@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 
 EPOCHS, MIN_STEPS = 4, 20  # epochs that the time is divided into, and steps of each at least
 

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.data.describe import read_data
 from tfdetect.data.evaluation_data import evaluation_data
 from tfdetect.imaging.geometry import view_parts

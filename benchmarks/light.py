@@ -38,7 +38,7 @@ TENSORFLOW = (
     + """
 from tfdetect.core.quiet import import_tensorflow
 import_tensorflow()
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.evaluation.predictions import predict_files
 from tfdetect.models.saving import load_detector
 run = open_run(run)

@@ -198,7 +198,7 @@ def border_ious(run: Path, manifest: Path, width: int) -> np.ndarray:
     from tfdetect.core.quiet import import_tensorflow
 
     import_tensorflow()
-    from tfdetect.core.run import open_run
+    from tfdetect.core.open_run import open_run
     from tfdetect.data.plan import make_plan, read_data, roots_of
     from tfdetect.data.sources import image_source
     from tfdetect.evaluation.evaluate_run import mask_truth

@@ -97,7 +97,7 @@ def equalized(paths: list[str], folder: Path) -> list[str]:
     from PIL import Image
 
     from tfdetect.api.shipped import run_folder
-    from tfdetect.core.run import open_run
+    from tfdetect.core.open_run import open_run
     from tfdetect.light.onnx_predictions import read_image
     from tfdetect.light.resample import equalize
 

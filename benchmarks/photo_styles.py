@@ -31,7 +31,7 @@ def main():
 
     import pyarrow.parquet as pq
 
-    from tfdetect.core.run import open_run
+    from tfdetect.core.open_run import open_run
 
     run = open_run(args.run)
     file = args.predictions or args.run / "predictions/validation.parquet"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.onnx_predictions import predict_files
 from tfdetect.serving.web_export import write_web

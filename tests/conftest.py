@@ -251,7 +251,7 @@ def built_once(tmp_path_factory, name, build):
 @pytest.fixture(scope="session")
 def shared_run(tmp_path_factory):
     """One finished run and its dataset, for all tests that only read them."""
-    from tfdetect.core.run import open_run
+    from tfdetect.core.open_run import open_run
 
     def build(folder):
         os.environ["TFDETECT_CACHE"] = str(folder / "cache")

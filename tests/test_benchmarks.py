@@ -28,7 +28,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import override
 from tfdetect.core.load_spec import load_spec
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.mask_metrics import PixelCounts, count_pixels, mask_metrics
 from tfdetect.evaluation.metadata_baseline import metadata_baseline

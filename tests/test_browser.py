@@ -12,7 +12,7 @@ import uvicorn
 from browser import chromium
 from PIL import Image
 
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.serving.app import create_app
 from tfdetect.serving.server_settings import ServerSettings
 from tfdetect.serving.service import Service

@@ -17,7 +17,8 @@ from tfdetect.api.run_functions import _follow_calibration
 from tfdetect.calibrate import main as calibrate_command
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import Run, open_run
+from tfdetect.core.open_run import open_run
+from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluation import calibration
 from tfdetect.evaluation.adaptation import (

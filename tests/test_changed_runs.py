@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tfdetect
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.models.exports import answers
 
 

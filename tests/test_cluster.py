@@ -22,9 +22,9 @@ from tfdetect.core import cluster as cluster_of
 from tfdetect.core.cluster import Cluster, parse_cluster
 from tfdetect.core.data_settings import Augmentation
 from tfdetect.core.errors import UserError
+from tfdetect.core.open_run import open_run
 from tfdetect.core.registry import AUGMENTATIONS
 from tfdetect.core.rendezvous import meet
-from tfdetect.core.run import open_run
 from tfdetect.data.augmentation import augment
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.training_stream import training_data

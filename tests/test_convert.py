@@ -16,7 +16,7 @@ from tfdetect.convert import main
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_model, override
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.models.convert_run import convert_run, is_matched_by_order
 from tfdetect.models.saving import load_detector
 from tfdetect.models.weights import convertible

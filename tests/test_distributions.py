@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tfdetect.core import packages
+from tfdetect.core.open_run import open_run
 from tfdetect.core.packages import FULL, SERVER, missing_package
-from tfdetect.core.run import open_run
 from tfdetect.evaluation.predictions import predict_files
 from tfdetect.imaging.photographs import photograph
 from tfdetect.light import onnx_detector as light

@@ -16,7 +16,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.load_experiment import override
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.core.run_writer import write_info
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.training_hashes import TrainingHashes

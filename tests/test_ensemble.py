@@ -17,7 +17,8 @@ from test_masks import LOCALIZER, write_forged
 
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import Run, open_run
+from tfdetect.core.open_run import open_run
+from tfdetect.core.run import Run
 from tfdetect.core.run_info import DatasetInfo, RunInfo, TrainingImages, View
 from tfdetect.evaluation.calibration import fit_temperature, log_loss
 from tfdetect.fusion.comparison import compare_fusions, measure_comparison

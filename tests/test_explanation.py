@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import IFDRational
 import tfdetect
 from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
 from tfdetect.evaluation.verdict_words import percent, verdict_words

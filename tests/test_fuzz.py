@@ -14,7 +14,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.journal import Journal
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.load_spec import load_spec
-from tfdetect.core.run import read_run
+from tfdetect.core.open_run import read_run
 from tfdetect.tuning.space import load_space
 
 FAST = settings(

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.imaging import equalize, geometry
 from tfdetect.imaging import tiles as tf_tiles
 from tfdetect.imaging.degradations import parse_degradations

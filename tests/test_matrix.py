@@ -13,7 +13,7 @@ from scipy.cluster import hierarchy
 
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.generalization import train_matrix
 from tfdetect.generalization.clusters import draw, find_clusters

@@ -14,8 +14,8 @@ from pydantic import Field
 from tfdetect.core import plugins, registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
+from tfdetect.core.open_run import open_run
 from tfdetect.core.options import check_options
-from tfdetect.core.run import open_run
 from tfdetect.models.detector import build_detector
 
 PLUGIN = """

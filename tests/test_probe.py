@@ -12,7 +12,7 @@ from test_models import detector
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_model, override
-from tfdetect.core.run import read_run
+from tfdetect.core.open_run import read_run
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.evaluation.model_card import model_card
 from tfdetect.models.convert_run import convert_run

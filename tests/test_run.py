@@ -15,7 +15,10 @@ from tfdetect.core import files
 from tfdetect.core.errors import RunLockedError, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover, staged
-from tfdetect.core.run import Metric, Run, expit, logit, new_run_path, open_run
+from tfdetect.core.metric import Metric
+from tfdetect.core.open_run import new_run_path, open_run
+from tfdetect.core.probability import expit, logit
+from tfdetect.core.run import Run
 from tfdetect.core.run_info import (
     AbstentionBand,
     Calibration,
@@ -328,7 +331,7 @@ def test_two_processes_do_not_update_one_run(old_run):
 def test_an_update_killed_in_the_middle_leaves_the_old_run(old_run):
     script = (
         "import sys, time\n"
-        "from tfdetect.core.run import open_run\n"
+        "from tfdetect.core.open_run import open_run\n"
         "from tfdetect.core.run_writer import updating, write_info\n"
         "with updating(open_run(sys.argv[1])) as run:\n"
         "    write_info(run.with_threshold(0.9))\n"

@@ -520,7 +520,7 @@ def test_the_best_experiment_is_retrained(folder_dataset, tmp_path, space):
     arguments = ("--max-trials", "2", "--trial-set", "training.epochs=1", "--retrain")
     done = run(space, folder_dataset, tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
-    from tfdetect.core.run import open_run
+    from tfdetect.core.open_run import open_run
 
     retrained = open_run(tmp_path / "s-best")
     assert retrained.info.epochs == 2 and "test" in retrained.results

@@ -25,7 +25,7 @@ from servers import SHIPPED, CommandServer
 
 from tfdetect import serve
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.light.reencodings import COPIES
 from tfdetect.models.exports import write_exports
 from tfdetect.serving import decoding

@@ -27,7 +27,7 @@ from spark_tasks import Names
 import tfdetect
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.data import parallel
 from tfdetect.evaluation import prediction_tables
 from tfdetect.spark import dataset_jobs, executor, job, partitions

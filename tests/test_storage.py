@@ -22,8 +22,8 @@ import tfdetect
 from tfdetect.core import addresses, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import staged
+from tfdetect.core.open_run import open_run
 from tfdetect.core.provenance import command_line
-from tfdetect.core.run import open_run
 from tfdetect.core.run_writer import updating
 from tfdetect.core.text import user_path
 from tfdetect.data.locate import present_roots

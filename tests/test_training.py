@@ -22,7 +22,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
-from tfdetect.core.run import find_unfinished, open_run
+from tfdetect.core.open_run import find_unfinished, open_run
 from tfdetect.core.run_writer import RunWriter
 from tfdetect.core.shipped_runs import shipped_folder
 from tfdetect.data.plan import find_data, load_plan, make_plan

@@ -23,7 +23,7 @@ from zoo import make
 import tfdetect
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.core.run_writer import evaluating, evaluation_folder
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.image_files import find_images

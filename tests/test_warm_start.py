@@ -14,7 +14,7 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
 from tfdetect.core.load_spec import load_spec
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.plan import make_plan
 from tfdetect.data.warm_start import ancestor

@@ -14,7 +14,7 @@ from zoo import big_endian_exif, encode, exif, jpeg_segment, jpeg_with, photogra
 
 from tfdetect.core.data_settings import Equalize
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import open_run
+from tfdetect.core.open_run import open_run
 from tfdetect.core.run_info import View
 from tfdetect.imaging.formats import ImageError, read_header
 from tfdetect.imaging.pillow import read_rgb

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
 
     from tfdetect import api
-    from tfdetect.core.run import open_run
+    from tfdetect.core.open_run import open_run
 
     before = open_run(args.run).info
     results = api.calibrate(

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
 
     from tfdetect.api.shipped import served_runs
     from tfdetect.core.documents import validate
-    from tfdetect.core.run import open_run
+    from tfdetect.core.open_run import open_run
     from tfdetect.serving.server_settings import ServerSettings
 
     token = args.token or os.environ.get("TFDETECT_TOKEN") or None  # an empty one protects nothing

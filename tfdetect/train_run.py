@@ -10,8 +10,9 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import csv_text, write_json
+from tfdetect.core.open_run import read_run
 from tfdetect.core.provenance import command_line, provenance
-from tfdetect.core.run import TRANSFER, Run, read_run
+from tfdetect.core.run import TRANSFER, Run
 from tfdetect.core.run_info import Ancestor, DatasetInfo, RunInfo, View
 from tfdetect.core.run_writer import RunWriter, write_info
 from tfdetect.core.spec import DatasetSpec

@@ -54,6 +54,7 @@ from tfdetect.api.training_functions import (
     train,
 )
 from tfdetect.core.errors import UserError
+from tfdetect.core.metric import Metric
 from tfdetect.core.plugins import load_plugin
 from tfdetect.core.registry import (
     register_augmentation,
@@ -63,7 +64,7 @@ from tfdetect.core.registry import (
     register_loss,
     register_mask_head,
 )
-from tfdetect.core.run import Metric, Run
+from tfdetect.core.run import Run
 from tfdetect.core.spark_cluster import SparkCluster
 
 __all__ = [

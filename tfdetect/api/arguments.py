@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from tfdetect.core.addresses import address_of
 from tfdetect.core.errors import UserError, UserTypeError, shortened
+from tfdetect.core.open_run import open_run
 from tfdetect.core.packages import missing_package
-from tfdetect.core.run import Run, open_run
+from tfdetect.core.run import Run
 from tfdetect.core.shipped_runs import own_folder
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.text import user_path

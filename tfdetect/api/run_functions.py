@@ -23,8 +23,10 @@ from tfdetect.api.detect import Detector
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable, merged, write_json, write_text
+from tfdetect.core.metric import Metric, metrics_of
+from tfdetect.core.open_run import open_run
 from tfdetect.core.quiet import import_tensorflow
-from tfdetect.core.run import Metric, Run, metrics_of, open_run
+from tfdetect.core.run import Run
 from tfdetect.core.run_writer import (
     evaluating,
     evaluation_folder,

@@ -21,8 +21,9 @@ from tfdetect.api.arguments import (
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
+from tfdetect.core.open_run import find_unfinished, new_run_path, open_run
 from tfdetect.core.quiet import import_tensorflow
-from tfdetect.core.run import PARTIAL, Run, find_unfinished, new_run_path, open_run
+from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name, user_path
 
 if TYPE_CHECKING:

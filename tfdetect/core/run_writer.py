@@ -22,7 +22,8 @@ from tfdetect.core.files import (
     write_text,
 )
 from tfdetect.core.locks import acquire, locked, release
-from tfdetect.core.run import PARTIAL, Run, read_run
+from tfdetect.core.open_run import read_run
+from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.core.text import from_os
 

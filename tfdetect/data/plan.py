@@ -13,7 +13,8 @@ from tfdetect.core.errors import NothingToDo, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import load_experiment, load_model, override, with_model
 from tfdetect.core.load_spec import load_spec, means_shipped
-from tfdetect.core.run import PARTIAL, Run, read_run
+from tfdetect.core.open_run import read_run
+from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec

@@ -11,7 +11,8 @@ from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import checksum
 from tfdetect.core.load_experiment import override
 from tfdetect.core.load_spec import union
-from tfdetect.core.run import Run, open_run
+from tfdetect.core.open_run import open_run
+from tfdetect.core.run import Run
 from tfdetect.core.run_info import Ancestor
 from tfdetect.core.spec import DatasetSpec, Part
 from tfdetect.core.text import MAX_NAME_BYTES, file_name, from_os

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.run import Run, logit
+from tfdetect.core.probability import logit
+from tfdetect.core.run import Run
 from tfdetect.core.run_info import Adaptation, Calibration, MaskThreshold
 from tfdetect.core.text import images_are
 from tfdetect.evaluation.adaptation import (

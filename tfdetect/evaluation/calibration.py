@@ -14,7 +14,7 @@ from scipy.special import logit as exact_logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from tfdetect.core.run import EPSILON
+from tfdetect.core.probability import EPSILON
 from tfdetect.core.run_info import Calibration
 from tfdetect.data.splits import MIN_IMAGES, fold_numbers
 

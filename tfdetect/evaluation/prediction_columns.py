@@ -9,8 +9,9 @@ import numpy as np
 
 from tfdetect.core.columns import Column, Table, with_columns
 from tfdetect.core.feature_distance import FeatureDistance
+from tfdetect.core.probability import EPSILON
 from tfdetect.core.process import Terminated, stopped_by
-from tfdetect.core.run import EPSILON, Run
+from tfdetect.core.run import Run
 from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation.domain import domain_columns, update_domain
 from tfdetect.evaluation.mask_metrics import BINS, THRESHOLD, count_pixels

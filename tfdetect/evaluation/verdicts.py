@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tfdetect.core.run import EPSILON, MAX_AUTHENTIC
+from tfdetect.core.probability import EPSILON
+from tfdetect.core.run import MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration
 
 

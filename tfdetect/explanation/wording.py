@@ -1,7 +1,8 @@
 """The sentences of an image's page, in words that need no training in machine learning."""
 
 from tfdetect.core.data_settings import cuts_windows
-from tfdetect.core.run import Run, logit, moved
+from tfdetect.core.probability import logit, moved
+from tfdetect.core.run import Run
 from tfdetect.core.run_info import OperatingPoint
 from tfdetect.evaluation.intervals import wilson
 from tfdetect.evaluation.verdict_words import percent

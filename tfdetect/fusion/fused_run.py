@@ -11,8 +11,9 @@ import yaml
 
 from tfdetect.core import console
 from tfdetect.core.files import checksum, write_text
+from tfdetect.core.open_run import read_run
 from tfdetect.core.provenance import command_line, provenance
-from tfdetect.core.run import Run, read_run
+from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo, TrainingImages
 from tfdetect.core.run_writer import creating, write_info
 from tfdetect.core.spec import DatasetSpec

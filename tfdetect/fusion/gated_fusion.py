@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, softmax
 
-from tfdetect.core.run import EPSILON
+from tfdetect.core.probability import EPSILON
 from tfdetect.fusion.scores import Scores
 
 Gate = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

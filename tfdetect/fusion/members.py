@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import Run, open_run
+from tfdetect.core.open_run import open_run
+from tfdetect.core.run import Run
 from tfdetect.core.run_info import View
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfdetect.core.run import EPSILON
+from tfdetect.core.probability import EPSILON
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
 from tfdetect.models.detector import features_of

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.open_run import is_finished, open_run, read_run
 from tfdetect.core.provenance import command_line
-from tfdetect.core.run import PARTIAL, Run, is_finished, open_run, read_run
+from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.describe import describe_counts

@@ -10,8 +10,9 @@ from tfdetect.core.documents import read_rows
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import checksum, csv_text, write_text
+from tfdetect.core.open_run import read_run
 from tfdetect.core.provenance import command_line, provenance
-from tfdetect.core.run import Run, read_run
+from tfdetect.core.run import Run
 from tfdetect.core.run_info import DatasetInfo, PublishedWeights, RunInfo, View
 from tfdetect.core.run_writer import creating, write_info
 from tfdetect.core.text import from_os

@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from tfdetect.core.data_settings import cuts_windows
-from tfdetect.core.run import EPSILON, MAX_AUTHENTIC
+from tfdetect.core.probability import EPSILON
+from tfdetect.core.run import MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration, View
 from tfdetect.imaging.geometry import resize, restore, to_uint8
 from tfdetect.imaging.tiles import by_tiles

@@ -15,7 +15,8 @@ import pyarrow as pa
 from tfdetect.core import addresses, console, storage
 from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
-from tfdetect.core.run import Run, is_finished
+from tfdetect.core.open_run import is_finished
+from tfdetect.core.run import Run
 from tfdetect.core.text import to_os, user_path
 from tfdetect.data.parallel import ENDED, Paths
 from tfdetect.spark.executor import Function

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
-from tfdetect.core.run import PARTIAL, is_finished, open_run
+from tfdetect.core.open_run import is_finished, open_run
+from tfdetect.core.run import PARTIAL
 from tfdetect.core.text import flag_words, shell_command
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import Search

@@ -17,7 +17,8 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.errors import RunLockedError, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
-from tfdetect.core.run import Run, open_run
+from tfdetect.core.open_run import open_run
+from tfdetect.core.run import Run
 from tfdetect.core.text import shell_command, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan

@@ -1,0 +1,44 @@
+"""`Metric`: the value of a metric, with its interval."""
+
+from typing import Any
+
+from tfdetect.core.errors import UserError
+
+
+class Metric(float):
+    """A metric's value with its 95% interval: a float with the attributes `low` and `high`.
+
+    Of a single image there is no interval: both are None.
+    """
+
+    low: float | None
+    high: float | None
+
+    def __new__(cls, value: float, low: float | None, high: float | None) -> "Metric":
+        metric = super().__new__(cls, value)
+        metric.low, metric.high = low, high
+        return metric
+
+    def __repr__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{float(self):.4f}"
+        return f"{float(self):.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def metrics_of(results: dict[str, Any]) -> dict[str, dict[str, Metric]]:
+    """Return the metrics of each split by name, from the content of a metrics.json.
+
+    Raises:
+        UserError: it is no content of one.
+    """
+    try:
+        return {
+            split: {
+                name: Metric(value["value"], value["low"], value["high"])
+                for name, value in part.get("metrics", {}).items()
+                if value["value"] is not None
+            }
+            for split, part in results.items()
+        }
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"These are no metrics that evaluate has written: {error}.") from error

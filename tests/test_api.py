@@ -159,8 +159,9 @@ def test_train_and_evaluate(folder_dataset, tmp_path, capfd):
     results = tfdetect.evaluate(run, log=lambda text: None)
     assert results.metrics == run.metrics
     strict = tfdetect.evaluate(
-        run, threshold=1.0, splits="test", images_in_report=False, log=lambda text: None
-    )
+        tfdetect.load(run).with_options(threshold=1.0).run, splits="test", images_in_report=False,
+        log=lambda text: None,
+    )  # fmt: skip
     assert strict.output == run.path / "evaluations" / results.run.info.dataset.name
     assert strict.metrics["test"]["recall"] <= results.metrics["test"]["recall"]
     assert json.loads((run.path / "metrics.json").read_text()) == results.values

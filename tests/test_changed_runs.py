@@ -54,12 +54,14 @@ def check_whole(path, images):
 COMMANDS = {
     "calibrate": (["--cost", "5"], {"cost": 5}),
     "evaluate": ([], {}),
-    "evaluate --from-predictions": ([], {"from_predictions": True}),
+    "evaluate --from-predictions": ([], {}),
     "evaluate --degrade": (["jpeg:65"], {"degradations": "jpeg:65"}),
     "explain": (["--count", "4"], {"count": 4}),
     "export": ([], {}),
 }
-FUNCTIONS = {"evaluate --degrade": "measure_robustness"}  # others have the command's name
+FUNCTIONS = {  # others have the command's name
+    "evaluate --degrade": "measure_robustness", "evaluate --from-predictions": "remeasure",
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ __all__ = [
     "register_head",
     "register_loss",
     "register_mask_head",
+    "remeasure",
     "search",
     "show_front_ends",
     "synthesize",

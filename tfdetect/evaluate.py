@@ -1,11 +1,15 @@
 """`tfdetect evaluate`: measure a run on its dataset or on other images."""
 
+import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfdetect.core import cli, console
+from tfdetect.core.errors import UserError
+
+if TYPE_CHECKING:
+    from tfdetect import api
 
 
 def parser() -> cli.Parser:
@@ -87,50 +91,67 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    threshold, cluster = cli.chosen_threshold(args), cli.chosen_cluster(args)
+    cluster = cli.chosen_cluster(args)
+    settings: dict[str, Any] = {
+        "threshold": cli.chosen_threshold(args), "prior": cli.chosen_prior(args),
+        "crops": args.crops, "flips": args.flips, "mask_threshold": args.mask_threshold,
+    }  # fmt: skip
+    _check_combination(args, settings)
 
     from tfdetect import api
-    from tfdetect.core.errors import UserError
+    from tfdetect.api.arguments import own_run
 
-    results: api.Results
-    format_results: Callable[[dict[str, Any]], str]
+    if args.from_predictions:
+        return _show(args, api.remeasure(args.run, progress=not args.quiet))
+    run = api.load(own_run(args.run, args.output)).with_options(**settings).run
+    images: dict[str, Any] = {
+        "dataset": args.dataset, "data_dir": args.data_dir, "authentic": args.authentic,
+        "output": args.output, "batch_size": args.batch_size, "max_pixels": args.max_pixels,
+        **cli.progress_of(args),
+    }  # fmt: skip
+    if args.degrade or args.attack:
+        return _show(args, api.measure_robustness(
+            run, args.degrade or "", attacks=args.attack or "", strength=args.strength,
+            steps=args.steps, queries=args.queries, split=args.split[0] if args.split else None,
+            **images,
+        ))  # fmt: skip
+    _show(args, api.evaluate(
+        run, label=args.label, splits=args.split or (), videos=args.videos,
+        images_in_report=not args.no_images, cluster=cluster, streaming=args.streaming, **images,
+    ))  # fmt: skip
+
+
+def _check_combination(args: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Check that the flags can be used together."""
+    verdicts = settings["threshold"] is not None or settings["prior"] is not None
     if args.degrade or args.attack:
         flag = "--degrade" if args.degrade else "--attack"
         if args.split and len(args.split) > 1:
             raise UserError(f"{flag} takes one --split.")
-        if args.label or args.videos or threshold is not None or args.prior is not None:
+        if args.label or args.videos or verdicts:
             raise UserError(f"{flag} takes no --label, --videos, --threshold, --at and --prior.")
-        if cluster is not None or args.streaming or args.from_predictions:
+        if args.spark or args.streaming or args.from_predictions:
             raise UserError(f"{flag} takes no --spark, --streaming and --from-predictions.")
-        results = api.measure_robustness(
-            args.run, args.degrade or "", args.dataset, attacks=args.attack or "",
-            strength=args.strength, steps=args.steps, queries=args.queries, data_dir=args.data_dir,
-            authentic=args.authentic, split=args.split[0] if args.split else None,
-            output=args.output, crops=args.crops, flips=args.flips, batch_size=args.batch_size,
-            max_pixels=args.max_pixels, **cli.progress_of(args),
-        )  # fmt: skip
-        from tfdetect.evaluation import robustness
+    images = (args.dataset, args.data_dir, args.authentic, args.label, args.split, args.videos,
+              args.output, args.spark, args.streaming)  # fmt: skip
+    views = args.crops is not None or args.flips or args.mask_threshold is not None
+    if args.from_predictions and (any(images) or verdicts or views):
+        raise UserError(
+            "--from-predictions measures the run as it is, on its own splits: give it no "
+            "dataset, split, output and settings of verdicts."
+        )
 
-        format_results = robustness.terminal
-    else:
-        results = api.evaluate(
-            args.run, args.dataset, data_dir=args.data_dir, authentic=args.authentic,
-            label=args.label, splits=args.split or (), output=args.output, threshold=threshold,
-            prior=cli.chosen_prior(args), crops=args.crops, flips=args.flips,
-            mask_threshold=args.mask_threshold, videos=args.videos,
-            images_in_report=not args.no_images, batch_size=args.batch_size,
-            max_pixels=args.max_pixels, cluster=cluster, streaming=args.streaming,
-            from_predictions=args.from_predictions,
-            **cli.progress_of(args),
-        )  # fmt: skip
-        if args.streaming and not args.json:
-            _show_streamed(results.values)
-            return console.result(f"\nmetrics {results.report}")
-        from tfdetect.evaluation import result_tables
 
-        format_results = result_tables.terminal_table
+def _show(args: argparse.Namespace, results: "api.Results") -> None:
     if args.json:
         return console.print_json(results.values)
+    if args.streaming:
+        _show_streamed(results.values)
+        return console.result(f"\nmetrics {results.report}")
+    if args.degrade or args.attack:
+        from tfdetect.evaluation.robustness import terminal as format_results
+    else:
+        from tfdetect.evaluation.result_tables import terminal_table as format_results
     console.result(format_results(results.values))
     console.result(f"\nreport  {results.report}")
 

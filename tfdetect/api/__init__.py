@@ -35,6 +35,7 @@ from tfdetect.api.run_functions import (
     export,
     export_web,
     measure_robustness,
+    remeasure,
     show_front_ends,
 )
 from tfdetect.api.share import push
@@ -113,6 +114,7 @@ __all__ = [
     "register_head",
     "register_loss",
     "register_mask_head",
+    "remeasure",
     "search",
     "show_front_ends",
     "synthesize",

@@ -19,7 +19,6 @@ from tfdetect.api.arguments import (
     text_of,
     writing_on,
 )
-from tfdetect.api.detect import Detector
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable, merged, write_json, write_text
@@ -85,22 +84,19 @@ def evaluate(
     label: str | None = None,
     splits: Sequence[str] = (),
     output: str | Path | None = None,
-    threshold: float | str | None = None,
-    prior: float | str | None = None,
-    crops: int | None = None,
-    flips: bool = False,
-    mask_threshold: float | None = None,
     videos: str | None = None,
     images_in_report: bool = True,
     batch_size: int = 64,
     max_pixels: int | None = None,
     cluster: SparkCluster | None = None,
     streaming: bool = False,
-    from_predictions: bool = False,
     progress: bool = True,
     log: console.Log = console.log,
 ) -> EvaluationResults:
     """Measure a run on its own dataset or on another one; write metrics, figures and a report.
+
+    With other settings than its own, a run is measured so:
+    `evaluate(load("my_run").with_options(threshold="fpr_1", flips=True).run)`.
 
     Args:
         run: a run, its folder, the name of one that comes with tfdetect ("photo_detector"), or an
@@ -116,7 +112,6 @@ def evaluate(
         output: folder for the result. By default the run itself, or evaluations/<dataset> in it
             for another dataset or other settings; the name gets an ending where it is taken by
             images in another place.
-        threshold, prior, crops, flips, mask_threshold: see `Detector.with_options`.
         videos: also measure videos, whose P(fake) is the mean of that of their frames: "folder",
             where each folder holds the frames of one video, or a regular expression on paths whose
             first group is the video's name.
@@ -129,9 +124,6 @@ def evaluate(
         streaming: whether the predictions are measured part by part, in constant memory, and not
             kept; for millions of images on a cluster. The result is streamed.json: what
             `evaluation.streamed_metrics` measures, without intervals and report.
-        from_predictions: measure the run on its own dataset by the predictions that it keeps, and
-            write its report and model card again, without the images; the other arguments that say
-            on what and how are left out.
         progress: whether to show progress.
         log: called with each message.
 
@@ -140,22 +132,9 @@ def evaluate(
     """
     splits = [splits] if isinstance(splits, str) else splits
     run = own_run(run, output)
-    if from_predictions:
-        given = (dataset, data_dir, authentic, label, videos, output, threshold, prior, crops,
-                 mask_threshold, cluster)  # fmt: skip
-        if any(each is not None for each in given) or splits or flips or streaming:
-            raise UserError(
-                "--from-predictions measures the run as it is, on its own splits: give it no "
-                "dataset, split, output and settings of verdicts."
-            )
-        return _remeasure(run, progress)
-    adjusted = Detector(run).with_options(
-        threshold=threshold, prior=prior, crops=crops, flips=flips, mask_threshold=mask_threshold
-    ).run  # fmt: skip
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output, label)
     spec = spec.with_values(max_pixels=max_pixels)
-    if target == run.path and adjusted != run:  # other settings than those of the finished run
-        target = evaluation_folder(run, spec.name, roots)
+    target = _own_place(run, target, spec.name, roots)
     check_writable(target)
     if streaming and cluster is None:
         raise UserError("--streaming is for --spark MASTER, which is missing.")
@@ -173,11 +152,11 @@ def evaluate(
         catalog = read_data(spec, roots, progress, log)
         chosen = tuple(splits) or splits_to_evaluate(run, catalog)
         if streaming and work is not None:
-            with _writing(adjusted, target, roots, progress) as (staged, folder):
+            with _writing(run, target, roots, progress) as (staged, folder):
                 values = _measure_parts(staged, catalog, chosen, run.path, batch_size, work)
                 write_json(folder / "streamed.json", values)
             return EvaluationResults(run, values, target, target / "streamed.json")
-        with _writing(adjusted, target, roots, progress) as (staged, folder):
+        with _writing(run, target, roots, progress) as (staged, folder):
             values = evaluate_run(
                 staged, catalog, chosen, folder,
                 images_in_report=images_in_report, batch_size=batch_size, log=log,
@@ -187,14 +166,25 @@ def evaluate(
     return EvaluationResults(run, values, target, target / "report.html")
 
 
-def _remeasure(run: Run, progress: bool) -> EvaluationResults:
-    """Measure a run by the predictions that it keeps; see `evaluate`."""
+@checked
+def remeasure(run: RunLike, *, progress: bool = True) -> EvaluationResults:
+    """Measure a run on its own splits by the predictions that it keeps, without the images.
+
+    Its metrics, report and model card are written again.
+
+    Args:
+        run, progress: see `evaluate`.
+
+    Raises:
+        UserError: the run keeps no predictions.
+    """
+    run = own_run(run)
     check_writable(run.path.parent, None)
     import_tensorflow()
-    from tfdetect.evaluation.remeasure import remeasure
+    from tfdetect.evaluation import remeasure as by_predictions
 
     with console.quiet(not progress), updating(run) as staged:
-        results = remeasure(staged).results
+        results = by_predictions.remeasure(staged).results
     return EvaluationResults(open_run(run.path), results, run.path, run.path / "report.html")
 
 
@@ -212,8 +202,6 @@ def measure_robustness(
     authentic: str | None = None,
     split: str | None = None,
     output: str | Path | None = None,
-    crops: int | None = None,
-    flips: bool = False,
     batch_size: int = 64,
     max_pixels: int | None = None,
     progress: bool = True,
@@ -232,7 +220,7 @@ def measure_robustness(
         split: "train", "validation", "test" or "all"; by default test, or validation where there
             is no test split, or all of another dataset that has no splits of its own.
         run, dataset, data_dir, authentic, output: see `evaluate`.
-        crops, flips, batch_size, max_pixels, progress, log: see `evaluate`.
+        batch_size, max_pixels, progress, log: see `evaluate`.
 
     Returns:
         The content of degradations.json, or of attacks.json where there are attacks alone, as
@@ -241,9 +229,9 @@ def measure_robustness(
     if not degradations and not attacks:
         raise UserError("Give degradations, attacks, or both.")
     run = own_run(run, output)
-    run = run.with_views(crops=crops, flips=flips)
     spec, roots, target = _evaluation_data(run, dataset, data_dir, authentic, output)
     spec = spec.with_values(max_pixels=max_pixels)
+    target = _own_place(run, target, spec.name, roots)
     check_writable(target)
     import_tensorflow()
     from tfdetect.data.describe import read_data
@@ -382,12 +370,12 @@ def _follow_calibration(run: Run, dataset: str, log: console.Log) -> None:
         dataset: name of the images that it was calibrated on.
         log: called with what was done.
     """
+    from tfdetect.evaluation import remeasure as by_predictions
     from tfdetect.evaluation.model_card import model_card
-    from tfdetect.evaluation.remeasure import remeasure
 
     kept = run.path / "predictions"
     if run.results and all((kept / f"{split}.parquet").is_file() for split in run.results):
-        remeasure(run)
+        by_predictions.remeasure(run)
         log(
             f"{run.name}: its own splits were measured again by the predictions that it keeps; "
             "evaluate it where its dataset is to show images in the report, too"
@@ -650,6 +638,20 @@ def _evaluation_data(
     return evaluation_data(
         run, text_of(dataset), path_of(data_dir), authentic, path_of(output), label=label
     )
+
+
+def _own_place(run: Run, target: Path, name: str, images: Mapping[str, Path]) -> Path:
+    """Return where results go: not into the run itself if they are of other settings than its own.
+
+    Args:
+        run: the run, with the settings that it is measured with.
+        target: where they would go.
+        name: of the dataset.
+        images: see `evaluation_folder`.
+    """
+    if target == run.path and open_run(target).info != run.info:
+        return evaluation_folder(run, name, images)
+    return target
 
 
 @contextmanager

@@ -272,11 +272,12 @@ def test_export_writes_the_formats_that_a_run_has(copied_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["litert", "litert_float16", "litert_int8", "openvino"])
-def test_formats_of_optional_packages(copied_run, name):
+def test_formats_of_optional_packages(copied_run, name, capfd):
     for module in exports.FORMATS[name].modules:
         pytest.importorskip(module)
     [written] = exports.write_exports(copied_run, [name])
     assert written.max_difference < 0.01 and (copied_run.path / written.path).exists()
+    assert "XNNPACK" not in capfd.readouterr().err
     if name == "litert":
         from ai_edge_litert.interpreter import Interpreter
 

@@ -149,10 +149,13 @@ def _show(args: argparse.Namespace, results: "api.Results") -> None:
         _show_streamed(results.values)
         return console.result(f"\nmetrics {results.report}")
     if args.degrade or args.attack:
-        from tfdetect.evaluation.robustness import terminal as format_results
+        from tfdetect.evaluation.robustness import terminal
+
+        console.result(terminal(results.values))
     else:
-        from tfdetect.evaluation.result_tables import terminal_table as format_results
-    console.result(format_results(results.values))
+        from tfdetect.evaluation.result_tables import terminal_table
+
+        console.result(terminal_table(results.values))
     console.result(f"\nreport  {results.report}")
 
 

@@ -21,6 +21,7 @@ from tfdetect.data.catalog import Catalog, check_unusable
 from tfdetect.data.plan import Plan, dataset_info
 from tfdetect.data.scan_result import IS_MASK
 from tfdetect.data.warm_start import ancestor
+from tfdetect.training.monitor import monitor_of
 
 if TYPE_CHECKING:
     import keras
@@ -216,7 +217,6 @@ def _callbacks(
     experiment: Experiment, trackers: "Trackers", pruner: Callable[[int, float], bool] | None
 ) -> "list[keras.callbacks.Callback]":
     from tfdetect.training.callbacks import Pruner
-    from tfdetect.training.monitor import monitor_of
 
     if pruner is None:
         return [trackers]
@@ -426,5 +426,5 @@ def _describe_training(experiment: Experiment, images: int) -> str:
     text += "" if schedule == "constant" else f" ({schedule})"
     if training.early_stopping is not None:
         text += f"; stops after {training.early_stopping} epochs without a better"
-        text += f" {training.monitor}"
+        text += f" {monitor_of(training).title}"
     return text

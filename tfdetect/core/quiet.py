@@ -1,4 +1,4 @@
-"""Import TensorFlow without its messages on the user's terminal."""
+"""Keeps what C++ libraries say from the user's terminal."""
 
 import gc
 import os
@@ -19,9 +19,6 @@ _OPTIONAL = ("matplotlib", "pandas", "sklearn")
 def import_tensorflow() -> None:
     """Import TensorFlow and Keras silently; if that fails, show what they printed.
 
-    The C++ libraries write to the file descriptor before any log level takes effect, so the
-    descriptor is redirected during the import.
-
     Raises:
         UserError: TensorFlow is not installed.
     """
@@ -34,22 +31,32 @@ def import_tensorflow() -> None:
     # TensorFlow uses these kernels by default on some processors only; training is about 1.5 times
     # as fast with them on others, too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    with silent_libraries(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import absl.logging
+
+        with _without_optional(), _without_garbage_collection():
+            import keras  # noqa: F401
+            import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        absl.logging.set_verbosity(absl.logging.ERROR)
+
+
+@contextmanager
+def silent_libraries() -> Iterator[None]:
+    """Hold back what is written to stderr meanwhile; it is shown after an exception only.
+
+    C++ libraries write to the file descriptor, some before any log level takes effect, so the
+    descriptor is redirected, for all threads.
+    """
     sys.stderr.flush()
     with deferred_signals(), tempfile.TemporaryFile() as noise:
         saved = os.dup(2)
         os.dup2(noise.fileno(), 2)
         failed = True
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                import absl.logging
-
-                with _without_optional(), _without_garbage_collection():
-                    import keras  # noqa: F401
-                    import tensorflow as tf
-
-            tf.get_logger().setLevel("ERROR")
-            absl.logging.set_verbosity(absl.logging.ERROR)
+            yield
             failed = False
         finally:
             sys.stderr.flush()

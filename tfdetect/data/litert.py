@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tfdetect.core.errors import ModelNotAvailable
+from tfdetect.core.quiet import silent_libraries
 
 
 def mediapipe_file(name: str) -> str:
@@ -42,8 +43,9 @@ class LiteRT:
                 'A .tflite file needs LiteRT: pip install "tfdetect[litert]"'
             ) from error
         try:
-            self._network = Interpreter(file, num_threads=1)
-            self._network.allocate_tensors()
+            with silent_libraries():  # LiteRT says which delegate it has made
+                self._network = Interpreter(file, num_threads=1)
+                self._network.allocate_tensors()
             [given] = self._network.get_input_details()
         except (ValueError, RuntimeError) as error:
             raise ModelNotAvailable(

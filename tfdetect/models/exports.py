@@ -42,6 +42,7 @@ from tfdetect.core.disk import disk_error
 from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, first_line, unknown
 from tfdetect.core.files import replacing, write_bytes, write_json
+from tfdetect.core.quiet import silent_libraries
 from tfdetect.core.run import Run
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.photographs import photograph
@@ -418,11 +419,12 @@ def _write_litert(source: _Source, target: Path, kind: str = "float32") -> float
             converter.target_spec.supported_types = [tf.float16]
         data = converter.convert()
     write_bytes(target, data)
-    runner = Interpreter(str(target)).get_signature_runner()
-    rows = [  # one image at a time, as phones do
-        runner(**{name: feed[i : i + 1] for name, feed in source.feeds.items()})
-        for i in range(len(source.images))
-    ]
+    with silent_libraries():  # LiteRT says which delegate it has made
+        runner = Interpreter(str(target)).get_signature_runner()
+        rows = [  # one image at a time, as phones do
+            runner(**{name: feed[i : i + 1] for name, feed in source.feeds.items()})
+            for i in range(len(source.images))
+        ]
     return source.difference(np.concatenate([row["probabilities_raw"] for row in rows]))
 
 

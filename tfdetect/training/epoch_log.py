@@ -8,15 +8,10 @@ import keras
 
 from tfdetect.core import console
 from tfdetect.core.training_settings import Training
+from tfdetect.training.monitor import MONITORS
 
 # Keys of Keras's logs, with their names in the line of an epoch.
-SHOWN = {
-    "loss": "loss",
-    "val_log_loss": "validation log-loss",
-    "val_accuracy": "accuracy",
-    "val_auc": "AUC",
-    "val_mask_iou": "mask IoU",
-}
+_SHOWN = {"loss": "loss"} | {monitor.name: monitor.title for monitor in MONITORS.values()}
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -58,7 +53,7 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._close()
         logs = logs or {}
-        parts = [f"{name} {logs[key]:.4f}" for key, name in SHOWN.items() if key in logs]
+        parts = [f"{name} {logs[key]:.4f}" for key, name in _SHOWN.items() if key in logs]
         if "images_per_second" in logs:
             parts.append(f"{logs['images_per_second']:,.0f} images/s")
         seconds = time.monotonic() - self._began

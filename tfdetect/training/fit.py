@@ -385,7 +385,7 @@ def _run_stages(
         if any(getattr(each, "stopped_epoch", 0) for each in callbacks):
             log(
                 f"{title}stopped after epoch {state.epoch}: no better "
-                f"{job.experiment.training.monitor} for "
+                f"{monitor_of(job.experiment.training).title} for "
                 f"{job.experiment.training.early_stopping} epochs; the best epoch is kept"
             )
 

@@ -13,10 +13,12 @@ class Monitor:
 
     Attributes:
         name: column of the history, such as "val_accuracy".
+        title: what people read.
         direction: "max" where higher is better, "min" where lower is; Keras calls it `mode`.
     """
 
     name: str
+    title: str
     direction: Literal["max", "min"] = "max"
 
     def is_better(self, value: float, best: float | None) -> bool:
@@ -28,14 +30,14 @@ class Monitor:
         return value > best if self.direction == "max" else value < best
 
 
-_MONITORS = {
-    "accuracy": Monitor("val_accuracy"),
-    "auc": Monitor("val_auc"),
-    "loss": Monitor("val_log_loss", "min"),
-    "iou": Monitor("val_mask_iou"),
+MONITORS = {
+    "loss": Monitor("val_log_loss", "validation log-loss", "min"),
+    "accuracy": Monitor("val_accuracy", "accuracy"),
+    "auc": Monitor("val_auc", "AUC"),
+    "iou": Monitor("val_mask_iou", "mask IoU"),
 }
 
 
 def monitor_of(training: Training) -> Monitor:
     """Return the metric that `training.monitor` names."""
-    return _MONITORS[training.monitor]
+    return MONITORS[training.monitor]

@@ -416,7 +416,8 @@ def test_plateau_and_early_stopping_act(folder_dataset, tmp_path):
     ], log=said.append)  # fmt: skip
     assert state.epoch < 30
     assert said[-1] == (
-        f"stopped after epoch {state.epoch}: no better loss for 2 epochs; the best epoch is kept"
+        f"stopped after epoch {state.epoch}: no better validation log-loss for 2 epochs; the best "
+        "epoch is kept"
     )
     rates = [row["learning_rate"] for row in state.history]
     assert rates[-1] < rates[0]

@@ -87,8 +87,11 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_ERROR
     # The command `models` is the __main__ of the package of that name.
     name = argv[0].replace("-", "_") + (".__main__" if argv[0] == "models" else "")
-    module = importlib.import_module(f"tfdetect.{name}")
-    return run_command(module.main, argv[1:])
+
+    def command(arguments: list[str]) -> int | None:
+        return importlib.import_module(f"tfdetect.{name}").main(arguments)
+
+    return run_command(command, argv[1:])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from tfdetect.core import registry
 from tfdetect.core.documents import shipped_names, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
+from tfdetect.tuning.methods import Algorithm
 from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.resources import allocate_slots
@@ -30,7 +32,7 @@ from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import open_search
 from tfdetect.tuning.space import Space, load_space
 from tfdetect.tuning.store import COMPLETE, FAILED, PRUNED, NewTrial, Store, is_alive, process_name
-from tfdetect.tuning.suggest import ALGORITHMS, suggest
+from tfdetect.tuning.suggest import suggest
 from tfdetect.tuning.trial_process import failure_reason
 
 BRANCHED = {
@@ -150,7 +152,7 @@ def simulate(folder, space, algorithm, seed, trials, startup=8):
     return store.trials()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_suggestions_do_not_depend_on_interruptions(tmp_path, algorithm):
     pytest.importorskip("lightgbm" if algorithm == "atpe" else "hyperopt")
     space = make_space(BRANCHED)

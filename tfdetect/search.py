@@ -1,10 +1,11 @@
 """`tfdetect search`: search for a better experiment."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tfdetect.core import cli, console
 from tfdetect.core.text import shell_command
+from tfdetect.tuning.methods import Algorithm, Rule
 
 if TYPE_CHECKING:
     from tfdetect.tuning.search_folder import SearchPlan
@@ -43,7 +44,7 @@ def parser() -> cli.Parser:
     how.add_argument("--objective", metavar="METRIC", help="validation metric to optimize: "
                      "accuracy, auc, ap, log_loss, mask_iou_altered, ... (default: what the "
                      "experiment monitors)")  # fmt: skip
-    how.add_argument("--algorithm", default="tpe", choices=["tpe", "random", "atpe"],
+    how.add_argument("--algorithm", default="tpe", choices=get_args(Algorithm),
                      help='algorithm that suggests hyperparameters (default: tpe); atpe is '
                      'adaptive TPE and needs pip install "tfdetect[search]"')  # fmt: skip
     how.add_argument("--startup", type=cli.number_above(-1, whole=True), default=10, metavar="N",
@@ -53,7 +54,7 @@ def parser() -> cli.Parser:
     how.add_argument("--folds", type=cli.count, default=1, metavar="N", help="N-fold cross-"
                      "validation of each trial on train and validation together (default: 1, the "
                      "validation split)")  # fmt: skip
-    how.add_argument("--prune", default="median", choices=["median", "halving", "none"],
+    how.add_argument("--prune", default="median", choices=get_args(Rule),
                      help="rule that stops unpromising trials early (default: median)")  # fmt: skip
     how.add_argument("--first-epochs", type=cli.count, default=1, metavar="N",
                      help="epochs that each trial trains before it can be stopped "

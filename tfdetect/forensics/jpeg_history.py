@@ -51,7 +51,6 @@ class JpegHistory:
         quality: libjpeg quality of the file's tables, 1 to 100; none if the file is no JPEG.
         standard: whether the tables are exactly those of libjpeg.
         grid: (x, y), 0 to 7, of the first whole block of the strongest grid; none without a grid.
-        grid_strength: votes for that grid, as a multiple of those of chance, 1 to 64.
         earlier_quality: libjpeg quality that an earlier compression on the same grid had about;
             none if there is no trace of one.
         evidence: for an earlier compression: mean log-likelihood ratio of a coefficient, in nats.
@@ -62,7 +61,6 @@ class JpegHistory:
     quality: float | None
     standard: bool
     grid: tuple[int, int] | None
-    grid_strength: float
     earlier_quality: float | None
     evidence: float
     other_grid: np.ndarray
@@ -94,7 +92,7 @@ def jpeg_history(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Jpeg
     size = gray.shape
     nothing = _upright(np.zeros(size, bool), orientation)
     if min(size) < MIN_SIDE:
-        return JpegHistory(quality, standard, None, 0.0, None, 0.0, nothing, nothing)
+        return JpegHistory(quality, standard, None, None, 0.0, nothing, nothing)
     top, left, part = _center(gray)
     votes = _votes(part)
     grid, strength = _main_grid(votes)
@@ -108,7 +106,7 @@ def jpeg_history(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Jpeg
     if grid is not None:  # the position in the whole image
         grid = ((grid[0] + left) % 8, (grid[1] + top) % 8)
     return JpegHistory(
-        quality, standard, grid, strength, earlier, evidence,
+        quality, standard, grid, earlier, evidence,
         *(_upright(_whole(mask, size, top, left), orientation) for mask in (other, once)),
     )  # fmt: skip
 

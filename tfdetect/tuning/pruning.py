@@ -4,7 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-Rule = Literal["median", "halving", "none"]
+from tfdetect.tuning.methods import Rule
+
 _FACTOR = 3  # of successive halving
 _MIN_TRIALS = 4  # other trials that the median rule needs
 

@@ -15,7 +15,7 @@ Layout:
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -28,8 +28,8 @@ from tfdetect.core.locks import locked
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import to_os
 from tfdetect.data.plan import data_flags
+from tfdetect.tuning.methods import Algorithm, Rule
 from tfdetect.tuning.objective import Objective, objective_named
-from tfdetect.tuning.pruning import Rule
 from tfdetect.tuning.space import Space
 from tfdetect.tuning.store import Store
 
@@ -55,7 +55,7 @@ class Settings(Document):
     """
 
     objective: str
-    algorithm: Literal["tpe", "random", "atpe"] = "tpe"
+    algorithm: Algorithm = "tpe"
     seed: int = Field(0, ge=0)
     startup_trials: int = Field(10, ge=0)
     folds: int = Field(1, ge=1)

@@ -11,11 +11,10 @@ from hyperopt import STATUS_FAIL, STATUS_NEW, STATUS_OK, Trials, hp, rand, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_NEW, Domain
 
 from tfdetect.core.errors import UserError
+from tfdetect.tuning.methods import Algorithm
 from tfdetect.tuning.objective import Objective
 from tfdetect.tuning.space import Parameter, Space, prefix_of
 from tfdetect.tuning.store import FAILED, RUNNING, Trial
-
-ALGORITHMS = ("tpe", "random", "atpe")
 
 
 def expression(space: Space) -> dict:
@@ -48,7 +47,7 @@ def _hyperopt_label(label: str) -> str:
 
 
 def suggest(
-    space: Space, objective: Objective, algorithm: str, seed: int, startup_trials: int,
+    space: Space, objective: Objective, algorithm: Algorithm, seed: int, startup_trials: int,
     trials: list[Trial],
 ) -> dict[str, float]:  # fmt: skip
     """Return the point of the next trial.
@@ -56,7 +55,7 @@ def suggest(
     Args:
         space: the search space.
         objective: of the search.
-        algorithm: one of `ALGORITHMS`.
+        algorithm: "tpe", "random", or "atpe", adaptive TPE.
         seed: of the search.
         startup_trials: how many trials are drawn at random before TPE begins.
         trials: all so far. Failed and running ones are known to hyperopt too, so that parallel

@@ -210,6 +210,7 @@ def test_archives_have_what_they_should(built):
             "saved_models/localizer_photos/domain.npy",
         ):  # fmt: skip
             assert f"{inner}/{file}" in names
+        assert ("tfdetect/core/pages/report.css" in names) == ("light" not in wheel.name)
         networks = [name for name in names if name.endswith("/detector.onnx")]
         assert networks == [f"{inner}/saved_models/photo_detector/exports/detector.onnx"]
         assert not any(name.startswith("tests") for name in names)

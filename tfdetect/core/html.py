@@ -45,152 +45,6 @@ _NUMBER = re.compile(
     r"^[-+<>]?\s?\d[\d.,]*(e[-+]?\d+)?\s?%?( s)?( [\[(][^\])]*[\])]| at \d[\d.]*)?( \*)?$|^-?$"
 )
 
-_STYLE = """
-:root { color-scheme: light dark; --page: #ffffff; --text: #1d232b; --muted: #57606a;
-  --line: #d5dae0; --panel: #f5f7f9; --link: #0b57a4;
-  --good: #e3f3e5; --good-edge: #2c7a3f; --caution: #fdf3d0; --caution-edge: #8f6a00;
-  --bad: #fbe3e3; --bad-edge: #b3261e; --neutral: #f5f7f9; --neutral-edge: #76808b; }
-@media (prefers-color-scheme: dark) { :root { --page: #14181d; --text: #e4e8ec; --muted: #a3adb8;
-  --line: #39424c; --panel: #1e242b; --link: #82b8f5;
-  --good: #16301d; --good-edge: #6cc482; --caution: #352b0d; --caution-edge: #e0b83c;
-  --bad: #3b1a1b; --bad-edge: #f28b82; --neutral: #1e242b; --neutral-edge: #8f9aa5; } }
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; scroll-padding-top: 1rem; }
-body { margin: 0; background: var(--page); color: var(--text);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
-  overflow-wrap: break-word; }
-.page { max-width: 78rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
-a { color: var(--link); }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.4rem; line-height: 1.25; margin: 0 0 .8rem; padding-top: 1.2rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1.1rem; line-height: 1.3; margin: 1.6rem 0 .5rem; }
-p, ul, ol, dl { max-width: 46rem; }
-p { margin: .6rem 0; }
-.subtitle { color: var(--muted); margin: 0 0 1rem; }
-.small, small, figcaption, caption { color: var(--muted); font-size: .875rem; }
-.verdict, .note { border-left: .35rem solid var(--neutral-edge); background: var(--neutral);
-  border-radius: .35rem; padding: .8rem 1.1rem; margin: .8rem 0; }
-.verdict strong { display: block; font-size: 1.6rem; line-height: 1.25; }
-.verdict p, .note p { margin: .3rem 0; }
-.note { padding: .5rem .9rem; max-width: 60rem; }
-.cards { display: grid; gap: .75rem; margin: 1rem 0; padding: 0; list-style: none; max-width: none;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 11.5rem), 1fr)); }
-.card { background: var(--panel); border: 1px solid var(--line); border-top: .25rem solid
-  var(--neutral-edge); border-radius: .35rem; padding: .6rem .8rem; overflow-wrap: anywhere; }
-.card b { display: block; font-size: 1.55rem; line-height: 1.25;
-  font-variant-numeric: tabular-nums; }
-.tone-good { background: var(--good); border-color: var(--good-edge); }
-.tone-caution { background: var(--caution); border-color: var(--caution-edge); }
-.tone-bad { background: var(--bad); border-color: var(--bad-edge); }
-.card span { display: block; } .card small { display: block; line-height: 1.4; }
-nav.contents { margin: 1.2rem 0; }
-nav.contents h2 { font-size: 1rem; border: 0; padding: 0; margin: 0 0 .3rem; color: var(--muted); }
-nav.contents ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap;
-  gap: .15rem 1.1rem; max-width: none; }
-nav.contents li { overflow-wrap: anywhere; min-width: 0; }
-section { margin-top: 1.8rem; min-width: 0; }
-.scroll { overflow-x: auto; margin: .8rem 0; max-width: 100%; }
-.scroll:focus-visible, a:focus-visible, summary:focus-visible { outline: 2px solid var(--link); }
-table { border-collapse: collapse; font-size: .9375rem; }
-caption { text-align: left; padding: .6rem 0 .4rem; color: var(--text); font-weight: 600; }
-th, td { padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; font-weight: normal; }
-th:last-child, td:last-child { padding-right: 0; }
-thead th { font-weight: 600; vertical-align: bottom; }
-td.wide { min-width: min(18rem, 60vw); } th.name { min-width: min(14rem, 42vw); }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-thead th.number { white-space: normal; }
-.figures { display: grid; gap: 1rem; margin: 1rem 0; align-items: start;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), max-content)); }
-.figures.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
-.figures.thumbnails { grid-template-columns: repeat(auto-fill, minmax(min(48%, 9rem), 1fr)); }
-.figures.wide { grid-template-columns: 100%; }
-figure { margin: 0; min-width: 0; max-width: 100%; }
-figure .image { background: #ffffff; border: 1px solid var(--line); border-radius: .35rem;
-  padding: .4rem; overflow-x: auto; width: fit-content; max-width: 100%; }
-figure img { display: block; max-width: 100%; height: auto; }
-.wide figure img { min-width: min(36rem, var(--width)); }
-.small figure .image, .small figure img, .thumbnails figure .image, .thumbnails figure img {
-  width: 100%; }
-.pixelated img { image-rendering: pixelated; }
-figcaption { margin-top: .35rem; max-width: 46rem; }
-figcaption b { color: var(--text); }
-pre { overflow-x: auto; background: var(--panel); border: 1px solid var(--line);
-  border-radius: .35rem; padding: .8rem 1rem; font-size: .875rem; line-height: 1.45; }
-code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: .92em; }
-details { margin: .8rem 0; } summary { cursor: pointer; color: var(--link); }
-footer { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: .8rem;
-  color: var(--muted); font-size: .875rem; }
-@media (min-width: 72rem) {
-  .columns { display: grid; grid-template-columns: 13rem minmax(0, 1fr); gap: 2.5rem; }
-  nav.contents { position: sticky; top: 1rem; align-self: start; max-height: 95vh;
-    overflow-y: auto; margin-top: 1.8rem; font-size: .9375rem; }
-  nav.contents ul { display: block; } nav.contents li { margin: .3rem 0; line-height: 1.35; } }
-@media (max-width: 30rem) { .page { padding: 1rem .9rem 3rem; } h1 { font-size: 1.5rem; }
-  .verdict strong { font-size: 1.3rem; } .card b { font-size: 1.25rem; }
-  .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-@media print { nav.contents { display: none; } .columns { display: block; }
-  .scroll, figure .image { overflow: visible; } }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>{{ style }}</style></head><body><div class="page">
-<header>
-<h1>{{ title }}</h1>
-{% if subtitle %}<p class="subtitle">{{ subtitle }}</p>{% endif %}
-{% if verdict %}<div class="verdict tone-{{ verdict.tone }}"><strong>{{ verdict.title }}</strong>
-{% for line in verdict.lines %}<p>{{ line }}</p>
-{% endfor %}</div>{% endif %}
-{% if cards %}<ul class="cards">
-{% for card in cards %}<li class="card tone-{{ card.tone }}"><span>{{ card.label }}</span>
-<b>{{ card.value }}</b>{% if card.detail %}<small>{{ card.detail }}</small>{% endif %}</li>
-{% endfor %}</ul>{% endif %}
-{% for entry in notes %}{{ entry }}
-{% endfor %}
-{{ lead }}
-</header>
-<div class="columns">
-{% if sections | length > 1 %}<nav class="contents" aria-label="Contents"><h2>Contents</h2><ul>
-{% for anchor, section in sections %}<li><a href="#{{ anchor }}">{{ section.title }}</a></li>
-{% endfor %}</ul></nav>{% else %}<div></div>{% endif %}
-<main>
-{% for anchor, section in sections %}<section id="{{ anchor }}"><h2>{{ section.title }}</h2>
-{{ section.body }}
-</section>
-{% endfor %}
-{% if footer %}<footer>{{ footer }}</footer>{% endif %}
-</main></div></div></body></html>
-"""
-
-_TABLE = """<div class="scroll" role="region" tabindex="0" aria-label="{{ label }}"><table>
-{% if caption %}<caption>{{ caption }}</caption>{% endif %}
-{% if headers | select | list %}<thead><tr>
-{% for header in headers %}<th scope="col"{% if kinds[loop.index0] == "number" %} class="number"\
-{% endif %}>{{ header }}</th>{% endfor %}</tr></thead>{% endif %}
-<tbody>
-{% for row in rows %}<tr>{% for cell in row %}{% if loop.first %}<th scope="row"\
-{% if long %} class="name"{% endif %}>{{ cell }}</th>\
-{% else %}<td{% if kinds[loop.index0] %} class="{{ kinds[loop.index0] }}"{% endif %}>\
-{{ cell }}</td>\
-{% endif %}{% endfor %}</tr>
-{% endfor %}</tbody></table></div>
-"""
-
-_FIGURES = """<div class="figures {{ layout }}">
-{% for picture in pictures %}<figure{% if picture.pixelated %} class="pixelated"{% endif %}>\
-<div class="image"{% if layout == "wide" %} tabindex="0"{% endif %}>\
-<img style="--width: {{ picture.size[0] }}px" alt="{{ picture.alt }}" \
-width="{{ picture.size[0] }}" height="{{ picture.size[1] }}" \
-src="data:image/png;base64,{{ picture.data }}"></div>
-{% if picture.title or picture.caption %}<figcaption>{% if picture.title %}<b>{{ picture.title }}\
-</b>{% if picture.caption %}: {% endif %}{% endif %}{{ picture.caption }}</figcaption>{% endif %}
-</figure>
-{% endfor %}</div>
-"""
-
 
 def _shown(value: Any) -> Any:
     """Return a value as a page shows it: text without control and invisible characters."""
@@ -205,13 +59,14 @@ def _filled(template: str, *values: str) -> Markup:
 
 
 _ENVIRONMENT = jinja2.Environment(
-    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    finalize=_shown,
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("pages")), autoescape=True,
+    trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_shown,
 )  # fmt: skip
-_TEMPLATES = {
-    name: _ENVIRONMENT.from_string(source)
-    for name, source in (("page", _PAGE), ("table", _TABLE), ("figures", _FIGURES))
-}
+
+
+def _rendered(template: str, **values: Any) -> Markup:
+    """Return a template of the folder pages/ with values, which are escaped."""
+    return Markup(_ENVIRONMENT.get_template(template).render(**values))
 
 
 @dataclass(frozen=True)
@@ -322,10 +177,10 @@ def render_page(
         footer: small print at the end.
     """
     kept = [section for section in sections if str(section.body).strip()]
-    return _TEMPLATES["page"].render(
-        title=title, style=Markup(_STYLE), subtitle=subtitle, verdict=verdict, cards=cards,
-        notes=notes, lead=lead or "", footer=footer, sections=list(zip(_anchors(kept), kept)),
-    )  # fmt: skip
+    return str(_rendered(
+        "report.html", title=title, subtitle=subtitle, verdict=verdict, cards=cards, notes=notes,
+        lead=lead or "", footer=footer, sections=list(zip(_anchors(kept), kept)),
+    ))  # fmt: skip
 
 
 def text(*paragraphs: str, small: bool = False) -> Markup:
@@ -389,10 +244,10 @@ def table(
         *(_kind([row[i] for row in cells if i < len(row)]) for i in range(1, len(cells[0]))),
     ]
     label = label or caption or next((h for h in headers if h), "table")
-    return Markup(_TEMPLATES["table"].render(
-        headers=headers, rows=cells, caption=caption, kinds=kinds, label=label,
+    return _rendered(
+        "table.html", headers=headers, rows=cells, caption=caption, kinds=kinds, label=label,
         long=max(len(row[0]) for row in cells) > 14,
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 def figures(
@@ -410,7 +265,7 @@ def figures(
     """
     if not pictures:
         return Markup("")
-    return Markup(_TEMPLATES["figures"].render(pictures=pictures, layout=layout))
+    return _rendered("figures.html", pictures=pictures, layout=layout)
 
 
 def picture_of(

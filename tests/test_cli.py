@@ -327,11 +327,10 @@ def test_tables_in_a_pipe_are_plain():
     "Failed copying input tensor to GPU:0: Dst tensor is not initialized.",
 ])  # fmt: skip
 def test_a_gpu_without_memory_is_no_traceback(message, capsys):
-    class InternalError(Exception):
-        """As TensorFlow names it."""
+    import tensorflow as tf
 
     def main(argv):
-        raise InternalError(message)
+        raise tf.errors.InternalError(None, None, message)
 
     assert cli.run_command(main, []) == 2
     assert "not enough memory for this on the GPU" in capsys.readouterr().err

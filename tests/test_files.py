@@ -4,10 +4,11 @@ import errno
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,28 @@ def test_errors_of_the_disk_are_recognized(error, reason):
         raised.__cause__ = None if raised is error else error
         found = disk_error(raised)
         assert found is None if reason is None else found.startswith(reason)
+
+
+def test_sqlite_is_understood_by_its_codes(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "x.sqlite")) as database:
+        for setting, reason in (
+            ("query_only = 1", "The disk is read-only"),
+            ("query_only = 0; pragma max_page_count = 1", "No space is left on the disk"),
+        ):
+            database.executescript(f"pragma {setting}")
+            with pytest.raises(sqlite3.OperationalError) as failed:
+                database.execute("create table t (x)")
+            assert disk_error(failed.value) == reason
+
+
+def test_a_full_disk_is_not_taken_for_a_lack_of_memory(capsys):
+    import tensorflow as tf
+
+    def main(argv):
+        raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
+
+    assert run_command(main, []) == 2
+    assert capsys.readouterr().err.startswith("error: No space is left on the disk.")
 
 
 def test_a_full_disk_is_one_message(capsys):

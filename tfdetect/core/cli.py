@@ -434,6 +434,13 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
             return _stopped(asked)
         if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
             return _failed(str(missing))
+        from tfdetect.core.disk import disk_error
+
+        if reason := disk_error(error):  # first: TensorFlow calls a full disk an exhausted resource
+            return _failed(
+                f"{reason}. What was finished before is unchanged. Free space or allow access "
+                "there, or choose another folder, and run the command again."
+            )
         if _lacks_memory(error):
             return _failed(
                 "There is not enough memory for this on the GPU (or, without one, in the machine). "
@@ -441,14 +448,7 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
                 "or batches (data.image_size, training.batch_size, or training.accumulate for the "
                 f"same batch in parts), or another GPU. What TensorFlow says: {first_line(error)}"
             )
-        from tfdetect.core.disk import disk_error
-
-        if (reason := disk_error(error)) is None:
-            raise
-        return _failed(
-            f"{reason}. What was finished before is unchanged. Free space or allow access there, "
-            "or choose another folder, and run the command again."
-        )
+        raise
 
 
 def _stopped(ended: KeyboardInterrupt | Terminated) -> int:
@@ -468,12 +468,18 @@ def _failed(message: str) -> int:
     return EXIT_ERROR
 
 
+# What of TensorFlow's internal errors means that a GPU has no memory: CUDA's own error at the start
+# of a device, and a failed copy to it. Only their texts differ from those of other ones.
+_NO_GPU_MEMORY = ("out of memory", "Dst tensor is not initialized")
+
+
 def _lacks_memory(error: Exception) -> bool:
     """Whether TensorFlow could not allocate memory; it is not imported to find out."""
-    name, text = type(error).__name__, str(error)
-    return name == "ResourceExhaustedError" or (
-        name == "InternalError" and ("out of memory" in text or "Dst tensor is not init" in text)
-    )
+    if (tf := sys.modules.get("tensorflow")) is None:
+        return False
+    if isinstance(error, tf.errors.InternalError):
+        return any(text in str(error) for text in _NO_GPU_MEMORY)
+    return isinstance(error, tf.errors.ResourceExhaustedError)
 
 
 def _discard_output() -> None:

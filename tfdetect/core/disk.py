@@ -23,12 +23,12 @@ _DISK_ERRORS = {
     errno.EPERM: "Permission denied",
     errno.ENAMETOOLONG: "A file name is too long for this disk",
 }
-# What libraries without error numbers say, such as TensorFlow and SQLite.
+_SQLITE_ERRORS = {8: errno.EROFS, 10: errno.EIO, 13: errno.ENOSPC}  # by its primary result codes
+# TensorFlow and HDF5 give no number, only what the C library says of it.
 _DISK_TEXTS = {
-    "no space left on device": errno.ENOSPC, "disk is full": errno.ENOSPC,
-    "disk quota exceeded": errno.EDQUOT, "file too large": errno.EFBIG,
-    "read-only file system": errno.EROFS, "readonly database": errno.EROFS,
-}  # fmt: skip
+    os.strerror(number).lower(): number
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+}
 
 _numbers = itertools.count()
 _cleaned: set[Path] = set()  # folders without leftovers of processes that are gone
@@ -93,6 +93,9 @@ def disk_error(error: BaseException) -> str | None:
         if isinstance(seen, OSError) and seen.errno in _DISK_ERRORS:
             name = seen.filename2 or seen.filename
             return _DISK_ERRORS[seen.errno] + (f": {os.fsdecode(name)}" if name else "")
+        code = getattr(seen, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _SQLITE_ERRORS:
+            return _DISK_ERRORS[_SQLITE_ERRORS[code & 0xFF]]
         text = str(seen).lower()
         for phrase, number in _DISK_TEXTS.items():
             if phrase in text:

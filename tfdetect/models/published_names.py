@@ -1,7 +1,7 @@
 """Maps the variables of our detectors to tensors of published PyTorch networks."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,43 +14,7 @@ from tfdetect.models.detector import backbone_layers, backbone_of
 from tfdetect.models.networks.iidnet import LOCAL
 from tfdetect.models.residual_front_ends import Bayar
 
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """Facts about a project's file of weights.
-
-    Attributes:
-        fake: index of the logit of fake, of two.
-        bgr: trained on BGR images, so that input channels are reversed.
-        unused: regular expression of the names of tensors that are not needed.
-    """
-
-    fake: int = 1
-    bgr: bool = False
-    unused: str = r"num_batches_tracked$"
-
-    def is_unused(self, key: str, value: np.ndarray) -> bool:
-        """Whether our network has no variable for a tensor, because it is fixed or unused."""
-        fixed = value.shape == (256, 1, 5, 5) and np.allclose(value, LOCAL[None, None], atol=1e-3)
-        return fixed or re.search(self.unused, key) is not None
-
-
-PUBLISHED = {
-    "cnnspot": PublishedFile(),
-    "f3net": PublishedFile(
-        unused=r"num_batches_tracked$|_DCT_|\.base$|\.ft_num$|adjust_channel|"
-        r"xcep\.(fc|last_linear)\."
-    ),
-    "gramnet": PublishedFile(fake=0, bgr=True),
-    "iidnet": PublishedFile(bgr=True, unused=r"num_batches_tracked$|bayar_(mask|final)$"),
-    "ladeda": PublishedFile(),
-    "npr": PublishedFile(),
-    "probe": PublishedFile(),
-    "safe": PublishedFile(),
-    "spec": PublishedFile(fake=0, bgr=True),
-    "tiny_ladeda": PublishedFile(),
-}
-_RESNETS = ("cnnspot", "gramnet", "ladeda", "npr", "safe", "spec", "tiny_ladeda")
+State = dict[str, np.ndarray]  # a state dict of PyTorch: tensors by their names
 
 
 @dataclass(frozen=True)
@@ -76,7 +40,35 @@ class Slot:
     hint: str = ""
 
 
-def slots_of(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> Iterator[Slot]:
+@dataclass(frozen=True)
+class PublishedFile:
+    """Facts about a project's file of weights.
+
+    Attributes:
+        body: yields the variables of a detector but for its last layer, in the order of the
+            published network, from the detector, these facts and the published tensors.
+        head: prefix of the names of the last layer's tensors; none where the body yields that
+            layer, or there is none.
+        logits: that the published last layer has, one or two.
+        fake: index of the logit of fake, of two.
+        bgr: trained on BGR images, so that input channels are reversed.
+        unused: regular expression of the names of tensors that are not needed.
+    """
+
+    body: Callable[[keras.Model, "PublishedFile", State], Iterable[Slot]]
+    head: str | None = "fc."
+    logits: int = 1
+    fake: int = 1
+    bgr: bool = False
+    unused: str = r"num_batches_tracked$"
+
+    def is_unused(self, key: str, value: np.ndarray) -> bool:
+        """Whether our network has no variable for a tensor, because it is fixed or unused."""
+        fixed = value.shape == (256, 1, 5, 5) and np.allclose(value, LOCAL[None, None], atol=1e-3)
+        return fixed or re.search(self.unused, key) is not None
+
+
+def slots_of(detector: keras.Model, name: str, state: State) -> Iterator[Slot]:
     """Yield all variables of a detector, in the order of the published network.
 
     Args:
@@ -85,39 +77,55 @@ def slots_of(detector: keras.Model, name: str, state: dict[str, np.ndarray]) -> 
         state: the published tensors, whose names show how an Xception is called there.
     """
     facts = PUBLISHED[name]
-    backbone = backbone_of(detector)
-    found = {layer.name: layer for layer in backbone_layers(backbone)}
+    yield from facts.body(detector, facts, state)
+    if facts.head is not None:
+        yield from _head(detector, facts.head, facts.logits, facts.fake)
+
+
+def _of_resnet(detector: keras.Model, facts: PublishedFile, state: State) -> Iterator[Slot]:
+    """Yield the variables of a ResNet with torchvision's names."""
+    for layer, key in _resnet(backbone_of(detector)).items():
+        yield from _layer(layer, key=key, reverse=facts.bgr and key == "conv1")
+
+
+def _of_ladeda(detector: keras.Model, facts: PublishedFile, state: State) -> Iterator[Slot]:
     reads_npr = any(layer.name == "npr" for layer in detector.layers)
-    if name in _RESNETS:
-        for layer, key in _resnet(backbone).items():
-            for slot in _layer(layer, key=key, reverse=facts.bgr and key == "conv1"):
-                if key == "conv1" and "ladeda" in name and reads_npr:
-                    # Their NPR is not multiplied by 2 / 3.
-                    slot = replace(slot, change=partial(_times, 1.5, slot.change))
-                yield slot
-    if name == "gramnet":
-        yield Slot("texture_factor/factor", found["texture_factor"].factor, (1,), np.squeeze, "")
-        for layer in _ordered(found, r"gram(\d)_(\d)_(conv|norm)"):
-            yield from _layer(layer, reverse=layer.name == "gram0_1_conv")
-        yield from _layer(detector.get_layer("hidden"))
-    if name == "iidnet":
-        yield from _layer(found["ordinary"], reverse=True)
-        for slot in _layer(found["bayar"], reverse=True, hint="(?i)bayar"):
-            yield replace(slot, change=partial(_as_computed, slot.change))
-        yield from _layer(found["differences"], reverse=True)
-        for layer in _ordered(found, r"enhance(\d)_(conv|norm)"):
-            yield from _layer(layer)
-        parts = ["skip", "skip_norm", "depthwise", "between", "pointwise", "plain", "norm"]
-        cells = r"cell(\d+)_(?:(\d)_)?(skip_norm|skip|depthwise|between|pointwise|plain|norm)"
-        for layer in _ordered(found, cells, parts):
-            yield from _layer(layer, hint="(?i)skip|shortcut" * ("_skip" in layer.name))
-        for layer in _ordered(found, r"decide(\d)_(\d)_(conv|norm)"):
-            yield from _layer(layer)
-        yield from _layer(detector.get_layer("mask_logits"))
-    elif name == "f3net":
-        yield from _f3net(backbone, state)
-    if name != "iidnet":  # its verdict follows from the mask
-        yield from _head(detector.get_layer("label"), name, facts, state)
+    for slot in _of_resnet(detector, facts, state):
+        if reads_npr and slot.key.startswith("conv1."):  # their NPR is not multiplied by 2 / 3
+            slot = replace(slot, change=partial(_times, 1.5, slot.change))
+        yield slot
+
+
+def _of_gramnet(detector: keras.Model, facts: PublishedFile, state: State) -> Iterator[Slot]:
+    yield from _of_resnet(detector, facts, state)
+    found = _by_name(detector)
+    yield Slot("texture_factor/factor", found["texture_factor"].factor, (1,), np.squeeze, "")
+    for layer in _ordered(found, r"gram(\d)_(\d)_(conv|norm)"):
+        yield from _layer(layer, reverse=layer.name == "gram0_1_conv")
+    yield from _layer(detector.get_layer("hidden"))
+    yield from _head(detector, None, 2, facts.fake)
+
+
+def _of_iidnet(detector: keras.Model, facts: PublishedFile, state: State) -> Iterator[Slot]:
+    """Yield the variables of IID-Net, whose verdict follows from its mask."""
+    found = _by_name(detector)
+    yield from _layer(found["ordinary"], reverse=True)
+    for slot in _layer(found["bayar"], reverse=True, hint="(?i)bayar"):
+        yield replace(slot, change=partial(_as_computed, slot.change))
+    yield from _layer(found["differences"], reverse=True)
+    for layer in _ordered(found, r"enhance(\d)_(conv|norm)"):
+        yield from _layer(layer)
+    parts = ["skip", "skip_norm", "depthwise", "between", "pointwise", "plain", "norm"]
+    cells = r"cell(\d+)_(?:(\d)_)?(skip_norm|skip|depthwise|between|pointwise|plain|norm)"
+    for layer in _ordered(found, cells, parts):
+        yield from _layer(layer, hint="(?i)skip|shortcut" * ("_skip" in layer.name))
+    for layer in _ordered(found, r"decide(\d)_(\d)_(conv|norm)"):
+        yield from _layer(layer)
+    yield from _layer(detector.get_layer("mask_logits"))
+
+
+def _by_name(detector: keras.Model) -> dict[str, layers.Layer]:
+    return {layer.name: layer for layer in backbone_layers(backbone_of(detector))}
 
 
 def _times(
@@ -136,38 +144,21 @@ def _as_computed(change: Callable[[np.ndarray], np.ndarray], tensor: np.ndarray)
     return np.concatenate([first, 1e4 * kernel[..., 1:]], axis=-1)
 
 
-def _head(
-    dense: layers.Dense, name: str, facts: PublishedFile, state: dict[str, np.ndarray]
-) -> Iterator[Slot]:
-    """Yield the variables of the last layer, of one logit or of two."""
-    width = dense.kernel.shape[0]
-    key = {
-        "cnnspot": "fc.", "ladeda": "fc.", "npr": "fc1.", "probe": "", "safe": "fc1.",
-        "spec": "fc.", "tiny_ladeda": "fc.",
-    }.get(name)  # fmt: skip
-    logits = 2 if name in ("gramnet", "safe", "spec") else 1
-    if name == "f3net":
-        ends = ("last_linear.weight", "last_linear.1.weight")
-        key = next(
-            (k[: -len("weight")] for k in state if k.endswith(ends) and "xcep" not in k), "fc."
-        )
-        logits = len(state.get(f"{key}bias", [0]))
+def _head(detector: keras.Model, prefix: str | None, logits: int, fake: int) -> Iterator[Slot]:
+    """Yield the variables of the last layer, of one logit or of two; see `PublishedFile.head`."""
+    dense = detector.get_layer("label")
 
     def logit(w: np.ndarray) -> np.ndarray:
         """Return the difference of two logits, which gives the same probability."""
-        return (
-            w[facts.fake : facts.fake + 1] - w[1 - facts.fake : 2 - facts.fake]
-            if len(w) == 2
-            else w
-        )
+        return w[fake : fake + 1] - w[1 - fake : 2 - fake] if len(w) == 2 else w
 
-    for variable, part, shape in ((dense.kernel, "weight", (logits, width)),
+    for variable, part, shape in ((dense.kernel, "weight", (logits, dense.kernel.shape[0])),
                                   (dense.bias, "bias", (logits,))):  # fmt: skip
-        yield Slot(f"label/{variable.name}", variable, shape,
-                    lambda w: logit(w).T, part, "" if key is None else f"{key}{part}")  # fmt: skip
+        yield Slot(f"label/{variable.name}", variable, shape, lambda w: logit(w).T, part,
+                   "" if prefix is None else f"{prefix}{part}")  # fmt: skip
 
 
-def stack_filters(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def stack_filters(state: State) -> State:
     """Return a state dict in which the separate learned filters of each front-end are stacked."""
     stacked: dict[str, np.ndarray] = {}
     filters: dict[str, list[np.ndarray]] = {}
@@ -180,8 +171,9 @@ def stack_filters(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return stacked | {key: np.stack(values) for key, values in filters.items()}
 
 
-def _f3net(backbone: keras.Model, state: dict[str, np.ndarray]) -> Iterator[Slot]:
+def _of_f3net(detector: keras.Model, facts: PublishedFile, state: State) -> Iterator[Slot]:
     """Yield the variables of front-ends, of Xceptions named as in Cadene's port, of MixBlocks."""
+    backbone = backbone_of(detector)
     found = {layer.name: layer for layer in backbone.layers}
     streams = [name for name in ("fad", "lfs", "image")
                if any(layer.startswith(f"{name}_blocks") for layer in found)]  # fmt: skip
@@ -224,6 +216,9 @@ def _f3net(backbone: keras.Model, state: dict[str, np.ndarray]) -> Iterator[Slot
             yield Slot(
                 f"{gate.name}/gate", gate.gate, (1,), np.squeeze, "", f"{prefix}{other}_gamma"
             )
+    ends = ("last_linear.weight", "last_linear.1.weight")
+    key = next((k[: -len("weight")] for k in state if k.endswith(ends) and "xcep" not in k), "fc.")
+    yield from _head(detector, key, len(state.get(f"{key}bias", [0])), facts.fake)
 
 
 def _flat_filters(tensor: np.ndarray) -> np.ndarray:
@@ -328,3 +323,23 @@ def _resnet(backbone: keras.Model) -> dict[layers.Layer, str]:
             else:  # the stem's one or two convolutions, and its normalization
                 names[layer] = number if kind == "conv" else "bn1"
     return names
+
+
+PUBLISHED = {
+    "cnnspot": PublishedFile(_of_resnet),
+    "f3net": PublishedFile(
+        _of_f3net, head=None,
+        unused=r"num_batches_tracked$|_DCT_|\.base$|\.ft_num$|adjust_channel|"
+        r"xcep\.(fc|last_linear)\.",
+    ),
+    "gramnet": PublishedFile(_of_gramnet, None, fake=0, bgr=True),
+    "iidnet": PublishedFile(
+        _of_iidnet, head=None, bgr=True, unused=r"num_batches_tracked$|bayar_(mask|final)$"
+    ),
+    "ladeda": PublishedFile(_of_ladeda),
+    "npr": PublishedFile(_of_resnet, "fc1."),
+    "probe": PublishedFile(lambda *_: (), head=""),  # of the last layer alone
+    "safe": PublishedFile(_of_resnet, "fc1.", logits=2),
+    "spec": PublishedFile(_of_resnet, logits=2, fake=0, bgr=True),
+    "tiny_ladeda": PublishedFile(_of_ladeda),
+}  # fmt: skip

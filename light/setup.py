@@ -61,6 +61,7 @@ setup(
     ],
     package_dir={INNER: "tfdetect"} | {f"{INNER}.{name}": name for name in FOLDERS},
     package_data={
+        f"{INNER}.core": ["pages/*"],
         f"{INNER}.data_specs": ["*.yaml"],
         f"{INNER}.experiments": ["**/*.yaml"],
         f"{INNER}.forensics": ["error_rates.json"],

@@ -206,11 +206,11 @@ def test_archives_have_what_they_should(built):
         inner = "tfdetect_light/tfdetect" if "light" in wheel.name else "tfdetect"
         for file in (
             "data_specs/cifake.yaml", "experiments/photos.yaml", "serving/templates/index.html",
+            "core/pages/report.css",
             "saved_models/photo_detector/exports/detector.onnx",
             "saved_models/localizer_photos/domain.npy",
         ):  # fmt: skip
             assert f"{inner}/{file}" in names
-        assert ("tfdetect/core/pages/report.css" in names) == ("light" not in wheel.name)
         networks = [name for name in names if name.endswith("/detector.onnx")]
         assert networks == [f"{inner}/saved_models/photo_detector/exports/detector.onnx"]
         assert not any(name.startswith("tests") for name in names)

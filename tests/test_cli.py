@@ -286,7 +286,7 @@ def test_dry_run_shows_and_starts_nothing(here, monkeypatch, capsys):
     arguments = ("--dataset", "demo", "--dry-run", "--set", "training.epochs=3", "--set",
                  "training.early_stopping=2", "--set", "training.monitor=auc")  # fmt: skip
     code, out, error = call("train", arguments, capsys)
-    assert "stops after 2 epochs without a better AUC" in out
+    assert "stops after 2 epochs without a better validation AUC" in out
     assert code == 0 and "3 epochs, each 9 batches of 32 images" in out, error
     assert "train 144 authentic + 144 altered" in out and "parameters" in out
     assert "epochs: 3" not in out and len(out.splitlines()) == 9

@@ -222,7 +222,7 @@ def test_a_callback_that_stops_ends_all_stages(folder_dataset, tmp_path):
         return epoch == 2
 
     stages = ["training.stages=[{epochs: 3}, {epochs: 2}]"]
-    pruner = Pruner(Monitor("val_auc", "AUC"), should_stop)
+    pruner = Pruner(Monitor("val_auc", title="AUC"), should_stop)
     _, state = fit_small(folder_dataset, tmp_path / "fit", stages, callbacks=[pruner])
     assert state.ended and [epoch for epoch, _ in seen] == [1, 2]
     assert [value for _, value in seen] == [row["val_auc"] for row in state.history]

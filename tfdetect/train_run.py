@@ -425,6 +425,6 @@ def _describe_training(experiment: Experiment, images: int) -> str:
     text += f", each {steps}; {optimizer.name}, learning rate {optimizer.learning_rate:g}"
     text += "" if schedule == "constant" else f" ({schedule})"
     if training.early_stopping is not None:
-        text += f"; stops after {training.early_stopping} epochs without a better"
+        text += f"; stops after {training.early_stopping} epochs without a better validation"
         text += f" {monitor_of(training).title}"
     return text

@@ -11,7 +11,10 @@ from tfdetect.core.training_settings import Training
 from tfdetect.training.monitor import MONITORS
 
 # Keys of Keras's logs, with their names in the line of an epoch.
-_SHOWN = {"loss": "loss"} | {monitor.name: monitor.title for monitor in MONITORS.values()}
+_SHOWN = {
+    "loss": "loss", **{monitor.name: monitor.title for monitor in MONITORS.values()},
+    "val_log_loss": "validation log-loss",
+}  # fmt: skip
 
 
 class EpochLog(keras.callbacks.Callback):

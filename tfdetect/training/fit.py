@@ -384,7 +384,7 @@ def _run_stages(
         _run_stage(job, stage, state, callbacks)
         if any(getattr(each, "stopped_epoch", 0) for each in callbacks):
             log(
-                f"{title}stopped after epoch {state.epoch}: no better "
+                f"{title}stopped after epoch {state.epoch}: no better validation "
                 f"{monitor_of(job.experiment.training).title} for "
                 f"{job.experiment.training.early_stopping} epochs; the best epoch is kept"
             )

@@ -1,7 +1,7 @@
 """Which validation metric decides what the best epoch is. No TensorFlow in it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tfdetect.core.training_settings import Training
@@ -13,13 +13,13 @@ class Monitor:
 
     Attributes:
         name: column of the history, such as "val_accuracy".
-        title: what people read.
         direction: "max" where higher is better, "min" where lower is; Keras calls it `mode`.
+        title: what people read.
     """
 
     name: str
-    title: str
     direction: Literal["max", "min"] = "max"
+    title: str = field(kw_only=True)
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Whether a value is finite and better than the best one so far; none is no value yet."""
@@ -31,10 +31,10 @@ class Monitor:
 
 
 MONITORS = {
-    "loss": Monitor("val_log_loss", "validation log-loss", "min"),
-    "accuracy": Monitor("val_accuracy", "accuracy"),
-    "auc": Monitor("val_auc", "AUC"),
-    "iou": Monitor("val_mask_iou", "mask IoU"),
+    "loss": Monitor("val_log_loss", "min", title="log-loss"),
+    "accuracy": Monitor("val_accuracy", title="accuracy"),
+    "auc": Monitor("val_auc", title="AUC"),
+    "iou": Monitor("val_mask_iou", title="mask IoU"),
 }
 
 

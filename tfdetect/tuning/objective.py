@@ -1,7 +1,7 @@
 """`Objective`: the validation metric that a search maximizes or minimizes."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -57,7 +57,8 @@ def objective_named(name: str) -> Objective:
     """
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
-    return Objective(name, "min" if name in _MINIMIZED else "max")
+    direction: Literal["max", "min"] = "min" if name in _MINIMIZED else "max"
+    return Objective(name, direction, title=NAMES.get(name, name))
 
 
 def default_objective(experiment: Experiment) -> Objective:

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning.importance import MISSING, axis_positions
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import Search
@@ -48,7 +49,7 @@ def learning_curves(search: Search, trials: list[Trial]) -> Figure:
         color = _RED if trial == best else _GRAY if trial.state == PRUNED else _BLUE
         axes.plot(range(1, len(curve) + 1), curve, color=color, zorder=2 if trial == best else 1,
                   alpha=1 if trial == best else 0.4, marker=".")  # fmt: skip
-    axes.set(xlabel="epoch", ylabel=f"validation {search.experiment.training.monitor}")
+    axes.set(xlabel="epoch", ylabel=f"validation {monitor_of(search.experiment.training).title}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.2)
     return figure

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_text
 from tfdetect.core.text import shell_command
+from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning import search_figures
 from tfdetect.tuning.importance import parameter_importance
 from tfdetect.tuning.scheduler import best_trial
@@ -179,7 +180,7 @@ def _is_worse(search: Search, trial: Trial, best: Trial) -> bool:
 
 def _history(search: Search, trials: list[Trial], folder: Path) -> Markup:
     name = search.objective.name
-    monitor = search.experiment.training.monitor
+    monitor = monitor_of(search.experiment.training).title
     return html.figures([
         html.picture_of(
             search_figures.history(search, trials),

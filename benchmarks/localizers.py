@@ -37,7 +37,7 @@ import tfdetect
 from tfdetect.evaluation.intervals import bootstrap, format_interval, mean_interval
 from tfdetect.evaluation.overlays import output_names
 
-LOCALIZERS = ("localizer", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
+LOCALIZERS = ("localizer_small", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
               "graftnet", "f3net_faces_masks")  # fmt: skip
 
 
@@ -108,14 +108,14 @@ def leave_one_out(args):
     """Yield for each fill a row with it in training, and one without."""
     rows = with_absolute_paths(args.data / "manifest.csv")
     fills = sorted({row["generator"] for row in rows} - {""})
-    whole, steps, _ = train(args, "localizer", str(args.data), "all-fills")
+    whole, steps, _ = train(args, "localizer_small", str(args.data), "all-fills")
     for fill in args.fills.split(",") if args.fills else fills:
         others = [name for name in fills if name != fill]
         rest = write(args, f"others-than-{fill}", [r for r in rows if r["generator"] != fill])
         only = write(args, f"only-{fill}", [
             r for r in rows if r["split"] == "test" and r["generator"] not in others
         ])  # fmt: skip
-        run, _, _ = train(args, "localizer", str(rest), f"without-{fill}", steps=steps)
+        run, _, _ = train(args, "localizer_small", str(rest), f"without-{fill}", steps=steps)
         for name, measured in (("in training", whole), ("unseen", run)):
             result = evaluate(measured, str(only), args.output / f"{fill}-{name}")
             yield {"fill": fill, "fill is": name, **metric_columns(result)}
@@ -124,7 +124,7 @@ def leave_one_out(args):
 def transfer(args):
     """Yield a row for each dataset that a localizer of another one is measured on."""
     name, _, folder = args.train.partition("=")
-    run, steps, _ = train(args, "localizer", name, f"on-{name}", folder)
+    run, steps, _ = train(args, "localizer_small", name, f"on-{name}", folder)
     own = json.loads((run / "metrics.json").read_text())["test"]
     yield {"trained on": name, "measured on": f"{name}, test", **metric_columns(own)}
     for text in args.test:
@@ -157,7 +157,7 @@ def edges(args):
     hard = {}
     for trained, folder in made.items():
         run, _, _ = train(
-            args, "localizer", str(folder / "manifest.csv"), f"with-{trained}",
+            args, "localizer_small", str(folder / "manifest.csv"), f"with-{trained}",
             more=("data.augment=[{name: flip}]",),  # forgeries made in training have other edges
         )  # fmt: skip
         for tested, manifest in tests.items():

@@ -19,9 +19,9 @@ def parser() -> cli.Parser:
              "how good on a generator that was not in training?"),
             ("tfdetect matrix --dataset path/to/folder --by 'fake/([^/]+)/'",
              "your own folders: the part is the folder below fake/"),
-            ("tfdetect matrix --dataset path/to/forged --experiment localizer",
+            ("tfdetect matrix --dataset path/to/forged --experiment localizer_small",
              "how well a localizer finds fills that it was not trained on"),
-            ("tfdetect matrix --dataset path/to/forged --experiment localizer --by "
+            ("tfdetect matrix --dataset path/to/forged --experiment localizer_small --by "
              "'(realfake|fakefake)'",
              "the same by kind: new content (realfake), or only re-encoded (fakefake)"),
             ("tfdetect matrix --dataset genimage --spark spark://host:7077",

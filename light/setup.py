@@ -34,7 +34,7 @@ class BuildWithPathFile(build_py):
 
 # The shipped runs, each with the smaller of its ONNX files.
 RUNS = {
-    "cifake_small_resnet": "detector_float16.onnx", "localizer_photos": "detector_float16.onnx",
+    "cifake_small_resnet": "detector_float16.onnx", "localizer_photos": "detector.onnx",
     "photo_detector": "detector.onnx",
 }  # fmt: skip
 

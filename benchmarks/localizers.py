@@ -37,8 +37,8 @@ import tfdetect
 from tfdetect.evaluation.intervals import bootstrap, format_interval, mean_interval
 from tfdetect.evaluation.overlays import output_names
 
-LOCALIZERS = ("localizer_small", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet", "nixnet",
-              "graftnet", "f3net_faces_masks")  # fmt: skip
+LOCALIZERS = ("localizer_small", "fcn_resnet50", "deeplabv3_resnet50", "segformer_b0", "iidnet",
+              "nixnet", "graftnet", "f3net_faces_masks")  # fmt: skip
 
 
 def main():

@@ -32,7 +32,7 @@ class BuildWithPathFile(build_py):
         return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, PATH_FILE))]
 
 
-# The shipped runs, each with the smaller of its ONNX files.
+# The shipped runs, and the ONNX file of each that predicts.
 RUNS = {
     "cifake_small_resnet": "detector_float16.onnx", "localizer_photos": "detector.onnx",
     "photo_detector": "detector.onnx",

@@ -128,13 +128,14 @@ def _usage(run: Run) -> str:
             "\n\n`serving_default` also returns `mask`, P(altered) float32 [B, H, W, 1]; `encoded` "
             "returns `mask_png_bytes`, a gray PNG of each image's size, 255 for P(altered) 1."
         )
+    export = shell_command("export", run.name, "--format", "saved_model")
     return f"""From the folder that contains the run, with tfdetect:
 
 ```bash
 {shell_command("predict", run.name, "image.jpg")}
 ```
 
-With TensorFlow alone:
+With TensorFlow alone, after `{export}` where the run has no `saved_model/`:
 
 ```python
 import tensorflow as tf

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -37,13 +38,13 @@ def main():
 
 
 def memory(pid):
-    """Return the memory of a process and its descendants in MiB."""
+    """Return the memory of a process and its descendants in MiB; of those that ended, nothing."""
     total = 0
-    try:
-        for each in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            total += each.memory_full_info().pss
-    except psutil.NoSuchProcess:  # one ended meanwhile
-        pass
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += each.memory_full_info().pss
     return total / 2**20
 
 

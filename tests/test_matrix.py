@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import SMALL, write_images
+from conftest import OPTIONS, SMALL, write_images
 from PIL import Image
 from scipy import stats
 from scipy.cluster import hierarchy
@@ -146,7 +146,8 @@ def test_published_tables(tmp_path):
 
 @pytest.mark.slow
 def test_leave_one_out(generators, tmp_path):
-    assert run_command(matrix_command, arguments(generators, tmp_path, "--leave-one-out")) == 0
+    more = ["--leave-one-out", "--set", f"model.options={OPTIONS}"]
+    assert run_command(matrix_command, arguments(generators, tmp_path, *more)) == 0
     found = json.loads((tmp_path / "m/matrix.json").read_text())
     assert list(found["cells"]) == ["all but ADM", "all but BigGAN", "all but GLIDE"]
     assert not found["cells"]["all but ADM"]["ADM"]["in_training"]

@@ -93,7 +93,7 @@ def test_a_cached_run_is_whole_and_resumes_alike(folder_dataset, tmp_path):
     fit_small(folder_dataset, tmp_path / "b", [*CACHED, "training.epochs=5"])
     again, state = fit_small(folder_dataset, tmp_path / "b", CACHED)
     model = load_detector(whole)
-    assert state.epoch == 12
+    assert 5 < state.epoch == whole.info.epochs  # also if it stops early
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

@@ -11,13 +11,8 @@ from tfdetect.__main__ import COMMANDS
 
 # Small networks that train in seconds.
 OPTIONS = "model.options={widths: [8, 16], blocks: [1, 1], strides: [2, 2], stem: 8}"
-SHORT = ("--set", "training.epochs=1", "--set", "training.steps_per_epoch=4", "--set", OPTIONS,
-         "--quiet")  # fmt: skip
-# On forgeries of 64 pixels.
-LOCALIZER = (
-    "data.image_size=64", "data.augment=[]", "training.batch_size=8",
-    "model.mask_options={width: 8, finest: 4}",
-)  # fmt: skip
+FEW = ("--set", "training.epochs=1", "--set", "training.steps_per_epoch=4", "--quiet")
+SHORT = (*FEW, "--set", OPTIONS)
 
 
 class Walk:
@@ -110,8 +105,8 @@ def test_every_command_on_the_demonstration(whole, tmp_path, monkeypatch, capsys
     walk("predict", "saved_models/ensemble", image)
 
     # Where an image was altered.
-    settings = [part for text in LOCALIZER for part in ("--set", text)]
-    walk("train", "--dataset", "forgeries", *settings, *SHORT)
+    walk("train", "--dataset", "forgeries", "--set", "data.image_size=64", "--set",
+         "training.batch_size=8", *FEW)  # fmt: skip
     forged = next(Path("forgeries/images").rglob("*realfake*"))
     walk("predict", "saved_models/localizer", forged, "--masks", "masks")
     assert len(list(Path("masks").rglob("*.png"))) >= 3  # and one of copies

@@ -24,6 +24,7 @@ from tfdetect.explain import main as explain_command
 from tfdetect.explanation import image_page, maps
 from tfdetect.explanation.maps import (
     FRONT_END,
+    Effort,
     Explainer,
     cells,
     feature_maps,
@@ -91,28 +92,39 @@ def test_occlusion_finds_the_only_region_that_counts():
 
 def test_maps_do_not_depend_on_how_many_images_go_through_the_network_at_once(monkeypatch):
     explainer, image = Explainer(detector_of(SMALL, 32)), image_of(32)
-    whole = explainer.maps([image], steps=6, overlap=False)
+    whole = explainer.maps([image], effort=Effort(6, overlap=False))
     passes = []
     monkeypatch.setattr(maps, "BATCH_PIXELS", 2 * 32 * 32)
     monkeypatch.setattr(
         explainer, "score",
         lambda views, own=explainer.score: passes.append(len(views[0])) or own(views),
     )  # fmt: skip
-    for name, values in explainer.maps([image], steps=6, overlap=False).items():
+    for name, values in explainer.maps([image], effort=Effort(6, overlap=False)).items():
         np.testing.assert_allclose(values, whole[name], atol=1e-5)
     assert max(passes) == 2
 
 
-def test_large_networks_get_half_the_steps_and_patches_without_overlap(monkeypatch):
+def test_large_networks_get_fewer_steps_and_patches_without_overlap(monkeypatch):
     image, name = [image_of(32)], "tfdetect.explanation.maps.LARGE"
     explainer = Explainer(detector_of(SMALL, 32))
+    fine = explainer.maps(image)["occlusion"]
     monkeypatch.setattr(name, explainer.detector.count_params() - 1)
-    found = Explainer(explainer.detector).maps(image, steps=8)
+    large = Explainer(explainer.detector)
+    found = large.maps(image)
     np.testing.assert_array_equal(
-        found["integrated gradients"], explainer.integrated_gradients(image, steps=4)[0]
+        found["integrated gradients"], explainer.integrated_gradients(image, steps=8)[0]
     )
     np.testing.assert_array_equal(found["occlusion"], explainer.occlusion(image, overlap=False))
-    assert (found["occlusion"] != explainer.maps(image, steps=1)["occlusion"]).any()
+    assert (found["occlusion"] != fine).any()
+    assert all(-1 <= value <= 1 for value in large.sanity(image, found).values())
+
+
+def test_occlusion_of_every_third_patch_is_known_there_and_nowhere_else():
+    explainer, image = Explainer(detector_of(SMALL, 32)), [image_of(32)]
+    every, third = (explainer.occlusion(image, overlap=False, every=n) for n in (1, 3))
+    known = ~np.isnan(third)
+    assert known.mean() == pytest.approx(22 / 64)
+    np.testing.assert_allclose(third[known], every[known], atol=1e-6)
 
 
 def test_cells_cover_all_and_flattening_keeps_the_mean():

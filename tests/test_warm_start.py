@@ -1,12 +1,13 @@
 """Training from a finished run: what is kept, replayed and distilled, gained and forgotten."""
 
+import csv
 import json
 import shutil
 
 import keras
 import numpy as np
 import pytest
-from conftest import fit_small, write_images
+from conftest import fit_small, train_small, write_images
 from PIL import Image
 
 from tfdetect import api
@@ -21,7 +22,7 @@ from tfdetect.data.warm_start import ancestor
 from tfdetect.evaluation.paired import difference
 from tfdetect.evaluation.prediction_tables import read
 from tfdetect.evaluation.result_tables import transfer_tables
-from tfdetect.evaluation.run_description import lineage_sentence
+from tfdetect.evaluation.run_description import lineage_sentence, teacher_sentence
 from tfdetect.evaluation.transfer import Start, measure_transfer
 from tfdetect.models.detector import build_detector
 from tfdetect.models.parent_detector import start_from, with_teacher
@@ -140,6 +141,39 @@ def test_distillation_is_the_cross_entropy_with_the_teachers_answer(shared_run):
     )
 
 
+def taught_by(run, weight=1, *more):
+    return [f"training.distill={{teacher: {run}, weight: {weight}}}", *more]
+
+
+def test_a_new_detector_learns_the_answers_of_another_run(shared_run, dark, tmp_path):
+    parent, _ = shared_run
+    run = train_small(dark, tmp_path, taught_by(parent.path, 1000), name="student", trial=True)
+    told = run.info.teacher
+    assert (told.name, told.weight, told.temperature) == ("small", 1000, 2.0)
+    assert "distillation of weight 1000 at temperature 2" in teacher_sentence(run)
+    assert not run.info.lineage and teacher_sentence(parent) == ""
+    # Four times the entropy of the teacher's answers at least, times the weight, is in the loss.
+    with (run.path / "history.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert float(row["loss"]) > 100 * float(row["log_loss"])
+
+
+def test_a_teacher_sees_the_same_pixels_and_has_the_same_classes(shared_run, dark, tmp_path):
+    parent, _ = shared_run
+    small = ["data.image_size=24", *taught_by(parent.path)]
+    plan = make_plan(str(dark), "small_images", small)
+    assert plan.experiment.training.distill.teacher == str(parent.path.resolve())
+    with pytest.raises(UserError, match="(?s)small sees 24 x 24 pixels .*, the detector 32 x 32"):
+        make_plan(str(dark), "small_images", [*small, "data.image_size=32"])
+    with pytest.raises(UserError, match="distill.weight must be above 0"):
+        make_plan(str(dark), "small_images", ["data.image_size=24", *taught_by(parent.path, 0)])
+    with pytest.raises(UserError, match="The run has 2 classes"):
+        three = write_dark(tmp_path / "three", ("real", "sd", "gan"))
+        make_plan(str(three), "small_images", small)
+    with pytest.raises(UserError, match="nowhere"):
+        make_plan(str(dark), "small_images", taught_by("nowhere"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [
     ["training.replay=0.4", "training.distill.weight=1"],
@@ -223,7 +257,7 @@ def test_mistakes_are_told_before_anything_starts(shared_run, dark, tmp_path):
     parent, pictures = shared_run
     with pytest.raises(UserError, match="--replay draws from the training data of a run"):
         make_plan(str(dark), None, replay=0.3)
-    with pytest.raises(UserError, match="are for a training that starts from a run: --from"):
+    with pytest.raises(UserError, match="training.distill.teacher=RUN, or --from RUN"):
         make_plan(str(dark), None, ["training.distill.weight=1"])
     with pytest.raises(UserError, match="are for a training that starts from a run: --from"):
         make_plan(str(dark), None, [f"training.from_run={parent.path}"])

@@ -20,6 +20,7 @@ from tfdetect.core.text import shell_command
 from tfdetect.data.catalog import Catalog, check_unusable
 from tfdetect.data.plan import Plan, dataset_info
 from tfdetect.data.scan_result import IS_MASK
+from tfdetect.data.teacher import teacher_info
 from tfdetect.data.warm_start import ancestor
 from tfdetect.training.monitor import monitor_of
 
@@ -167,6 +168,7 @@ def _begin(writer: RunWriter, job: TrainingJob, command: str) -> None:
             pretraining=spec.pretraining,
             dataset=dataset,
             lineage=lineage,
+            teacher=teacher_info(experiment),
             seed=experiment.seed,
             devices=job.devices.text,
             command=command,
@@ -186,6 +188,11 @@ def _check_same_start(
     if begun.lineage != lineage:
         raise UserError(
             f"The run {experiment.training.from_run}, from which this training started, "
+            "is another one now. Start a new training."
+        )
+    if begun.teacher != teacher_info(experiment):
+        raise UserError(
+            f"The run {experiment.training.distill.teacher}, whose answers this training learns, "
             "is another one now. Start a new training."
         )
     if begun.dataset.fingerprint != dataset.fingerprint:

@@ -278,6 +278,21 @@ class Ancestor(Document):
     distill: float = Field(0.0, ge=0)
 
 
+class Teacher(Document):
+    """The run whose answers a training learned besides the labels.
+
+    Attributes:
+        name: of the run.
+        model: first 16 hex digits of the SHA-256 of its model.keras.
+        weight, temperature: of the loss; see `Distill`.
+    """
+
+    name: Name
+    model: str
+    weight: float = Field(gt=0)
+    temperature: float = Field(gt=0)
+
+
 class PublishedWeights(Document):
     """The file that a run was converted from.
 
@@ -317,6 +332,7 @@ class RunInfo(Document):
         fusion: of an ensemble, how its members are fused.
         members: of an ensemble, the names of the runs that it was fused from.
         lineage: the run that the training started from, the one that this started from, and so on.
+        teacher: another run whose answers it learned.
         epochs: number of epochs trained.
         best: best value of the monitored metric on validation.
         training_seconds: time of the training, without evaluation.
@@ -351,6 +367,7 @@ class RunInfo(Document):
     fusion: str | None = None
     members: tuple[str, ...] = ()
     lineage: tuple[Ancestor, ...] = ()
+    teacher: Teacher | None = None
     epochs: int | None = None
     best: float | None = None
     training_seconds: int | None = None

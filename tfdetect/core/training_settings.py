@@ -142,18 +142,28 @@ class Curriculum(Document):
 
 
 class Distill(Document):
-    """A loss that keeps a detector's answers near those of the run that it starts from.
+    """A loss that keeps a detector's answers near those of another run, its teacher.
 
-    The cross-entropy between the two answers at a temperature, times its square (Li & Hoiem,
-    Learning without Forgetting, TPAMI 2018; Hinton et al., 2015).
+    The cross-entropy between the two answers at a temperature, times its square (Hinton et al.,
+    2015; with the run that a training starts from, Li & Hoiem, Learning without Forgetting, TPAMI
+    2018).
 
     Attributes:
         weight: of this loss, relative to that of the label; 0 for none.
         temperature: by which the logits of both are divided.
+        teacher: name or path of a run of the same classes that sees images alike, an ensemble for
+            example; by default the run that the training starts from.
     """
 
     weight: float = Field(0.0, ge=0, le=1e6)
     temperature: float = Field(2.0, gt=0, le=1000)
+    teacher: str | None = None
+
+    @model_validator(mode="after")
+    def _teacher_is_heard(self):
+        if self.teacher is not None and not self.weight:
+            raise ValueError("with a teacher, distill.weight must be above 0: 1, for example")
+        return self
 
 
 class TensorBoard(Document):
@@ -228,7 +238,7 @@ class Training(Document):
         from_run: path of a run whose whole detector this one starts from; see
             `tfdetect train --from`.
         replay: fraction of each batch that is drawn from the training data of that run.
-        distill: keeps the answers of that run.
+        distill: keeps the answers of that run, or of another one.
         curriculum: shares of datasets or generators over the steps.
         tensorboard: histograms, images and embeddings in TensorBoard.
         export: formats in which the detector is exported, beside its Keras file; "onnx" lets

@@ -24,6 +24,7 @@ from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.default_experiment import default_experiment
 from tfdetect.data.describe import read_data
 from tfdetect.data.locate import find_roots, present_roots
+from tfdetect.data.teacher import open_teacher, with_teachers_path
 from tfdetect.data.warm_start import open_parent, warm_experiment, with_replay
 
 
@@ -95,6 +96,9 @@ def make_plan(
         if resolved.training.replay:
             spec, folders = with_replay(spec, folders, parent)
     is_path = Path(dataset).exists() and not means_shipped(dataset, by_name)
+    if (teacher := open_teacher(resolved)) is not None:
+        check_classes_fit(teacher, spec)
+        resolved = with_teachers_path(resolved)
     data = resolved.data.model_copy(
         update={"dataset": from_os(Path(dataset).resolve()) if is_path else redacted(dataset)}
     )
@@ -154,10 +158,14 @@ def _choose_experiment(
         name, chosen = experiment_of_dataset(spec, folders, data_dir)
         resolved = load_experiment(name, overrides)
     training = resolved.training
-    if training.from_run or training.replay or training.distill.weight:
+    if training.from_run or training.replay:
         raise UserError(
-            "training.from_run, replay and distill are for a training that starts from a run: "
-            "--from RUN."
+            "training.from_run and replay are for a training that starts from a run: --from RUN."
+        )
+    if training.distill.weight and training.distill.teacher is None:
+        raise UserError(
+            "training.distill needs a run whose answers are learned: "
+            "training.distill.teacher=RUN, or --from RUN."
         )
     return resolved, chosen
 
@@ -190,7 +198,8 @@ def _continue_experiment(
     if same_classes:
         check_classes_fit(parent, spec)
     resolved = warm_experiment(parent, recipe, overrides, replay, spec.name)
-    if resolved.training.distill.weight and not same_classes:
+    distill = resolved.training.distill
+    if distill.weight and distill.teacher is None and not same_classes:
         raise UserError(
             f"training.distill keeps the answers of {parent.name}, which has the classes "
             f"{', '.join(parent.class_names)}; {spec.name} has {', '.join(spec.class_names)}. "

@@ -141,6 +141,17 @@ def lineage_sentence(run: Run) -> str:
     return ", ".join(parts)
 
 
+def teacher_sentence(run: Run) -> str:
+    """Return whose answers the training learned besides the labels; "" if nobody's."""
+    teacher = run.info.teacher
+    if teacher is None:
+        return ""
+    return (
+        f"{teacher.name} (model {teacher.model}; distillation of weight {teacher.weight:g} at "
+        f"temperature {teacher.temperature:g})"
+    )
+
+
 def facts(run: Run) -> list[tuple[str, str]]:
     """Return facts about the training, as pairs of name and value."""
     info, data = run.info, run.info.dataset
@@ -158,6 +169,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "dataset fingerprint": data.fingerprint,
         "published weights": f"{weights.file} (SHA-256 {weights.sha256})" if weights else "",
         "started from": lineage_sentence(run),
+        "learned the answers of": teacher_sentence(run),
         "seed": str(info.seed),
         "epochs": "" if info.epochs is None else str(info.epochs),
         "devices": info.devices,

@@ -15,6 +15,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.run import Run
 from tfdetect.core.training_settings import Stage
+from tfdetect.data.teacher import open_teacher
 from tfdetect.data.training_stream import TrainingStream
 from tfdetect.models.cpu_kernels import use_cpu_kernels
 from tfdetect.models.detector import build_detector, describe, freeze, learn_statistics
@@ -159,7 +160,9 @@ def fit(
     # 1. The detector, the streams, and the state of an interrupted training.
     with devices.scope():
         old = None if parent is None else _load(parent)
-    job = _prepare(experiment, classes, data, devices, old)
+        teacher = open_teacher(experiment)
+        answers = old if teacher is None else _load(teacher)
+    job = _prepare(experiment, classes, data, devices, answers)
     adapting = _adapting(experiment)
     average = AverageWeights(training.ema, training.accumulate > 1) if training.ema else None
     state = TrainState(
@@ -167,7 +170,7 @@ def fit(
         _decide(devices),
     )  # fmt: skip
     job = _resume(job, state, data.unaugmented, log, old, "" if parent is None else parent.name)
-    del old
+    del old, answers
 
     # 2. The callbacks.
     if shown.images:
@@ -221,9 +224,9 @@ def _prepare(
     classes: int,
     data: FitData,
     devices: Devices,
-    old: keras.Model | None,
+    teacher: keras.Model | None,
 ) -> _Job:
-    """Build the detector and the streams; `old` is the detector that it starts from."""
+    """Build the detector and the streams; it learns the answers of `teacher` if it distills."""
     training = experiment.training
     if training.batch_size % devices.replicas:
         raise UserError(
@@ -244,8 +247,8 @@ def _prepare(
             use_cpu_kernels(detector)
         trained = detector
         if training.distill.weight:
-            assert old is not None  # `make_plan` checks it, and that the classes are the same
-            trained = with_teacher(detector, old)
+            assert teacher is not None  # `make_plan` checks it, and that the classes are the same
+            trained = with_teacher(detector, teacher)
         if devices.workers:
             prepare_model(trained)
     part, validation = devices.part(training.batch_size), data.validation

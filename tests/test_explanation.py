@@ -17,9 +17,15 @@ import tfdetect
 from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.open_run import open_run
+from tfdetect.core.probability import logit, moved
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
-from tfdetect.evaluation.verdict_words import percent, verdict_words
+from tfdetect.evaluation.verdict_words import (
+    changed_by,
+    percent,
+    stability_sentence,
+    verdict_words,
+)
 from tfdetect.explain import main as explain_command
 from tfdetect.explanation import image_page, maps
 from tfdetect.explanation.maps import (
@@ -513,6 +519,33 @@ def test_the_headline_is_the_verdict_in_words(calibrated_detector):
     assert inconclusive.headline == "Inconclusive" and "leans to fake" in inconclusive.lines[1]
     unlike = words_of(run, examination("inpainted", differences=["Too small."]))
     assert "not made for such images" in unlike.headline and unlike.tone == "caution"
+
+
+def test_a_copy_that_turns_inconclusive_has_another_verdict(calibrated_detector):
+    """The band from 0.3 to 0.6 counts as the threshold at 0.4 does."""
+    from tfdetect.explanation import wording
+
+    run, copies = calibrated_detector, {"jpeg:75": 0.95, "jpeg:50": 0.5, "scale:0.5": 0.1}
+    assert changed_by(run, 0.9, copies) == {"jpeg:50": "inconclusive", "scale:0.5": "authentic"}
+    assert stability_sentence(run, 0.9, copies) == (
+        "The verdict stays the same for 1 of 3 copies. It is authentic when the image is shrunk to "
+        "50%. It is inconclusive when the image is saved as JPEG, quality 50. The copies' scores "
+        "lie between 0.10 and 0.95."
+    )
+    assert changed_by(run, 0.45, copies) == {"jpeg:75": "fake", "scale:0.5": "authentic"}
+    found = examination("inpainted", 0.9, reencoded=copies)
+    assert wording.is_fragile(run, found)
+    [fragile] = [w for w in wording.warnings(run, found, 0.5) if "fragile" in w]
+    assert "2 of 3" in fragile
+
+
+def test_a_lean_does_not_depend_on_the_prior(calibrated_detector):
+    row = {"p_fake": 0.55, "verdict": "inpainted", "inconclusive": True}
+    for prior in (0.5, 0.01):
+        run = calibrated_detector.with_prior(prior)
+        p = moved(0.55, logit(prior))
+        words = verdict_words(run, row | {"p_fake": p}, False)
+        assert words.lines[-1].endswith("It leans to fake.")
 
 
 def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):

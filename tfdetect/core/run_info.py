@@ -140,7 +140,8 @@ class AbstentionBand(Document):
     Attributes:
         error_rate: fraction of authentic images at or above `high`, and of fakes below `low`,
             that was allowed on validation.
-        coverage: fraction of the validation images outside of the band.
+        coverage: fraction of the validation images that were outside of the band when it was
+            chosen. `calibrate` on authentic images alone may raise its upper end afterwards.
     """
 
     low: float

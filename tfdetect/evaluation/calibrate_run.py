@@ -236,7 +236,11 @@ def _with_conformal_threshold(
     )
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
                             false_positive_rate=rate, rate_bound=round(bound, 6))  # fmt: skip
-    run = run.with_info(threshold=threshold, adaptation=adaptation)
+    # No other threshold gives a verdict where authentic images like these reach too often.
+    band = run.info.abstention_band
+    if band is not None:
+        band = band.model_copy(update={"high": max(band.high, threshold)})
+    run = run.with_info(threshold=threshold, adaptation=adaptation, abstention_band=band)
     return _with_mask_threshold(run, p, settings, log)
 
 

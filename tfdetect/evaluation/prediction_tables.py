@@ -16,7 +16,6 @@ from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.files import check_writable, replacing
 from tfdetect.core.storage import publish
 from tfdetect.core.text import printable, shell_command, with_escapes
-from tfdetect.evaluation.verdict_words import leans
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,11 +147,7 @@ def terminal(table: Table) -> str:
         numbers: list[str | None] = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
         fractions = [row[f"{c}_fraction"] for c in masks]
         numbers += [None if f is None else f"{f:.1%}" for f in fractions]
-        verdict = row["verdict"]
-        if row["inconclusive"]:
-            first = next((c for c in probabilities if row[c] is not None), "")
-            side = verdict == first.removeprefix("probability_")
-            verdict = f"inconclusive ({verdict}?)" if leans(row["p_fake"], side) else "inconclusive"
+        verdict = "inconclusive" if row["inconclusive"] else row["verdict"]
         notes = [_likeness(row)] if domain else []
         notes += ["yes" if row["duplicate_of_train"] else None] if copies else []
         notes += [row["detector"]] if several else []

@@ -182,8 +182,9 @@ def calibration_table(result: dict[str, Any]) -> ResultTable | None:
         [NAMES[key], f"{value:.4f}", f"{result['metrics'][key]['value']:.4f}"]
         for key, value in before.items() if key in result["metrics"]
     ]  # fmt: skip
+    which_before = "before the last calibration" if again else "before calibration"
     return ResultTable(
-        "Calibration", ["metric", "before" if again else "before calibration", "after"], rows,
+        "Calibration", ["metric", which_before, "after"], rows,
         f"{which}Of log-loss and calibration error, lower is better.",
     )  # fmt: skip
 

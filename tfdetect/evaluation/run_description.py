@@ -3,6 +3,7 @@
 from typing import Any
 
 from tfdetect.core.run import Run
+from tfdetect.evaluation.intervals import Interval
 from tfdetect.evaluation.result_tables import ordered
 
 
@@ -66,6 +67,21 @@ def measured_sentence(results: dict[str, Any]) -> str:
     )
 
 
+def right_verdicts(result: dict[str, Any]) -> tuple[Interval | None, Interval | None]:
+    """Return how many verdicts on a split were right, and how many images got one.
+
+    Inconclusive images get none. Without an abstention band every image gets one, and the second
+    is not given.
+
+    Args:
+        result: of the split, from metrics.json.
+    """
+    band = result.get("abstention")
+    if band is not None:
+        return band["accuracy"], band["coverage"]
+    return result.get("metrics", {}).get("accuracy"), None
+
+
 def chosen_on(run: Run) -> str:
     """Return on what thresholds and abstention band were chosen; "validation" in older runs."""
     fitted = run.info.calibration
@@ -102,9 +118,10 @@ def mask_threshold_sentence(run: Run) -> str:
     if chosen.empty is None or chosen.empty_bound is None:
         return f"{text}."
     return (
-        f"{text}. This was chosen on {chosen.authentic:,} authentic images of {chosen.dataset} so "
-        f"that at least {chosen.empty:.0%} of new images like these get an empty mask, on average "
-        f"over such choices (in 95 of 100 at least {chosen.empty_bound:.0%})."
+        f"{text}. This was chosen on {chosen.authentic:,} authentic images of the dataset "
+        f"{chosen.dataset} so that at least {chosen.empty:.0%} of new images like these get an "
+        "empty mask, on average over such choices (in 95 of 100 at least "
+        f"{chosen.empty_bound:.0%})."
     )
 
 
@@ -117,15 +134,15 @@ def adaptation_sentence(run: Run) -> str:
     if adapted.kind == "threshold":
         assert adapted.false_positive_rate is not None and adapted.rate_bound is not None
         return (
-            f"The threshold was chosen on {images} of {adapted.dataset} so that at most "
-            f"{adapted.false_positive_rate:.1%} of new images like these are called fake, on "
+            f"The threshold was chosen on {images} of the dataset {adapted.dataset} so that at "
+            f"most {adapted.false_positive_rate:.1%} of new images like these are called fake, on "
             f"average over such choices (in 95 of 100 at most {adapted.rate_bound:.1%})."
         )
     assert adapted.shift is not None and adapted.shift_interval is not None
     low, high = adapted.shift_interval
     return (
         f"A shift of {adapted.shift:+.2f} [{low:+.2f}, {high:+.2f}] was added to the logits, "
-        f"fitted on {images} and {adapted.fakes:,} fakes of {adapted.dataset}."
+        f"fitted on {images} and {adapted.fakes:,} fakes of the dataset {adapted.dataset}."
     )
 
 

@@ -1,10 +1,13 @@
 """A verdict in words that need no training in machine learning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from tfdetect.core.probability import logit, moved
 from tfdetect.core.run import Run
-from tfdetect.evaluation.verdicts import is_fake
+from tfdetect.evaluation.verdicts import is_fake, is_inconclusive
+
+Outcome = Literal["authentic", "fake", "inconclusive"]
 
 
 class VerdictWords(NamedTuple):
@@ -42,7 +45,7 @@ def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWord
         low, high = run.abstention_band
         lines.append(
             f"Between {percent(low)} and {percent(high)} this detector is wrong too often to give "
-            f"a verdict.{_leaning(row['p_fake'], authentic)}"
+            f"a verdict.{_leaning(run, row['p_fake'], authentic)}"
         )
         return VerdictWords("Inconclusive", lines, "caution")
     if unlike:
@@ -57,17 +60,14 @@ def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWord
     return VerdictWords(looks, lines, "bad")
 
 
-def _leaning(p: float, authentic: bool) -> str:
-    """Return to which side an inconclusive score leans.
+def _leaning(run: Run, p: float, authentic: bool) -> str:
+    """Return to which side an inconclusive score leans, whatever fraction of images is fake.
 
     It is empty where the threshold and the probability lie on different sides.
     """
-    return f" It leans to {'authentic' if authentic else 'fake'}." if leans(p, authentic) else ""
-
-
-def leans(p: float, authentic: bool) -> bool:
-    """Return whether a probability is on the same side of one half as the verdict."""
-    return (p < 0.5) == authentic
+    even = moved(p, -logit(run.info.prior or 0.5))
+    leans = (even < 0.5) == authentic
+    return f" It leans to {'authentic' if authentic else 'fake'}." if leans else ""
 
 
 def _kind(name: str) -> str:
@@ -91,31 +91,38 @@ def reencoding(name: str) -> str:
     return _REENCODINGS[kind].format(float(strength))
 
 
-def changed_by(p_fake: float, reencoded: Mapping[str, float], threshold: float) -> list[str]:
-    """Return the names of the re-encodings that change a verdict.
+def outcome(run: Run, p_fake: float) -> Outcome:
+    """Return what a run says of an image with this P(fake)."""
+    if is_inconclusive(p_fake, run.abstention_band):
+        return "inconclusive"
+    return "fake" if is_fake(p_fake, run.threshold) else "authentic"
+
+
+def changed_by(run: Run, p_fake: float, reencoded: Mapping[str, float]) -> dict[str, Outcome]:
+    """Return the names of the re-encodings that change what a run says, and to what.
 
     Args:
+        run: that scored the image and its copies.
         p_fake: of the image.
         reencoded: P(fake) of its copies by the name of the re-encoding.
-        threshold: P(fake) from which the verdict is fake.
     """
-    before = is_fake(p_fake, threshold)
-    return [name for name, p in reencoded.items() if is_fake(p, threshold) != before]
+    before = outcome(run, p_fake)
+    after = {name: outcome(run, p) for name, p in reencoded.items()}
+    return {name: found for name, found in after.items() if found != before}
 
 
-def stability_sentence(changed: Sequence[str], count: int, inconclusive: bool) -> str:
-    """Return how many re-encodings keep the verdict, and which change it.
-
-    Args:
-        changed: from `changed_by`.
-        count: number of copies.
-        inconclusive: whether the image's verdict is; then it has a tendency alone.
-    """
-    what = "tendency" if inconclusive else "verdict"
-    result = f"The {what} stays the same for {count - len(changed)} of {count} copies."
-    if not changed:
-        return result
-    return f"{result} It changes when the image is {', '.join(map(reencoding, changed))}."
+def stability_sentence(run: Run, p_fake: float, reencoded: Mapping[str, float]) -> str:
+    """Return how many re-encodings keep the verdict, and which change it; see `changed_by`."""
+    if not reencoded:
+        return "No copy could be made."
+    changed, count = changed_by(run, p_fake, reencoded), len(reencoded)
+    sentences = [f"The verdict stays the same for {count - len(changed)} of {count} copies."]
+    for found in ("fake", "authentic", "inconclusive"):
+        names = [reencoding(name) for name, other in changed.items() if other == found]
+        if names:
+            sentences.append(f"It is {found} when the image is {', '.join(names)}.")
+    low, high = min(reencoded.values()), max(reencoded.values())
+    return f"{' '.join(sentences)} The copies' scores lie between {low:.2f} and {high:.2f}."
 
 
 def what_p_fake_assumes(run: Run) -> str:

@@ -17,7 +17,7 @@ from tfdetect.core.run import Run
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.sources import Files
 from tfdetect.evaluation.predictions import predict_source
-from tfdetect.evaluation.verdict_words import changed_by, percent
+from tfdetect.evaluation.verdict_words import Outcome, changed_by, percent
 from tfdetect.evaluation.verdicts import shown_mask
 from tfdetect.explanation.maps import FRONT_END, Explainer, feature_maps, middle_window, views_of
 from tfdetect.forensics.evidence import Evidence, evidence
@@ -72,9 +72,9 @@ class Examination:
     maps: dict[str, np.ndarray]
     sanity: dict[str, float]
 
-    def changed_by(self, threshold: float) -> list[str]:
-        """Return the re-encodings that change the verdict."""
-        return changed_by(self.row["p_fake"], self.reencoded, threshold)
+    def changed_by(self, run: Run) -> dict[str, Outcome]:
+        """Return the re-encodings that change the verdict, and to what."""
+        return changed_by(run, self.row["p_fake"], self.reencoded)
 
 
 def examine(

@@ -36,9 +36,18 @@ from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.overlays import copy_overlay, overlay
-from tfdetect.evaluation.run_description import chosen_on, measured_sentence
-from tfdetect.evaluation.verdict_words import percent, reencoding, stability_sentence
-from tfdetect.evaluation.verdicts import is_fake
+from tfdetect.evaluation.run_description import (
+    adaptation_sentence,
+    chosen_on,
+    measured_sentence,
+    right_verdicts,
+)
+from tfdetect.evaluation.verdict_words import (
+    outcome,
+    percent,
+    reencoding,
+    stability_sentence,
+)
 from tfdetect.explanation import wording
 from tfdetect.explanation.examination import Examination, examine
 from tfdetect.explanation.maps import ATTENTION, FRONT_END, Explainer
@@ -134,9 +143,12 @@ def _citation(run: Run, found: Examination) -> str:
 
 def _cards(run: Run, found: Examination) -> list[Card]:
     p, prior = found.row["p_fake"], run.info.prior
-    changed = found.changed_by(run.threshold)
-    same, count = len(found.reencoded) - len(changed), len(found.reencoded)
-    what = "tendency" if found.row["inconclusive"] else "verdict"
+    changed, count = len(found.changed_by(run)), len(found.reencoded)
+    stability = "some get another one"
+    if not changed:
+        stability = "stable, which does not mean right"
+    elif wording.is_fragile(run, found):
+        stability = "fragile: do not rely on it"
     cards = [
         Card(f"{p:.3f}", "score for fake", "not calibrated: no probability")
         if prior is None
@@ -144,8 +156,7 @@ def _cards(run: Run, found: Examination) -> list[Card]:
         if found.differences
         else Card(percent(p), "probability that it is fake",
                   f"if {percent(prior)} of all images are fake"),
-        Card(f"{same} of {count}", f"re-encoded copies with the same {what}",
-             "stable, which does not mean right"),
+        Card(f"{count - changed} of {count}", "re-encoded copies with the same verdict", stability),
     ]  # fmt: skip
     if found.altered is not None:
         fraction = found.row.get("altered_fraction") or 0.0
@@ -221,7 +232,7 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
     rows = [
         [wording.THRESHOLDS.get(name, name), percent(point.threshold),
          percent(point.tpr), wording.false_alarms(point),
-         _called(run, p, point.threshold)]
+         outcome(run.with_threshold(point.threshold), p)]
         for name, point in run.info.operating_points.items()
     ]  # fmt: skip
     if rows:
@@ -230,16 +241,20 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
                  f"{chosen_on(run)}; fewer images bound them less:"),
             table(["threshold chosen so that", "called fake from", "fakes that are found",
                    "authentic images called fake", "this image is called"], rows),
+            text(_adapted(run)),
         ]  # fmt: skip
     return parts
 
 
-def _called(run: Run, p: float, threshold: float) -> str:
-    """Return the verdict at another threshold, as `predict --threshold` gives it."""
-    low, high = run.with_threshold(threshold).abstention_band
-    if low <= p < high:
-        return "inconclusive"
-    return "fake" if is_fake(p, threshold) else "authentic"
+def _adapted(run: Run) -> str:
+    """Return why the run's own threshold is none of these, where it was chosen on other images."""
+    adapted = run.info.adaptation
+    if adapted is None or adapted.kind != "threshold":
+        return ""
+    return (
+        f"The detector's own threshold, {percent(run.threshold)}, is none of these. "
+        f"{adaptation_sentence(run)}"
+    )
 
 
 # How a verdict is drawn, with a shape for readers who see no colors.
@@ -251,8 +266,7 @@ _CALLED = {
 
 
 def _stability(run: Run, found: Examination) -> str:
-    changed = found.changed_by(run.threshold)
-    return stability_sentence(changed, len(found.reencoded), found.row["inconclusive"])
+    return stability_sentence(run, found.row["p_fake"], found.reencoded)
 
 
 def _reencoding_figure(run: Run, found: Examination) -> Picture:
@@ -261,7 +275,7 @@ def _reencoding_figure(run: Run, found: Examination) -> Picture:
     values = [found.row["p_fake"], *found.reencoded.values()]
     figure = Figure(figsize=(6, 0.28 * len(names) + 1.0), layout="constrained")
     axes = figure.add_subplot()
-    called = [_called(run, value, run.threshold) for value in values]
+    called = [outcome(run, value) for value in values]
     at = np.arange(len(names))[::-1]
     axes.hlines(at, 0, values, color=[_CALLED[each][0] for each in called], linewidth=1)
     for each, (color, marker, _) in _CALLED.items():
@@ -274,7 +288,7 @@ def _reencoding_figure(run: Run, found: Examination) -> Picture:
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.6, len(names) - 0.4))
     axes.set_xlabel("probability of fake" if run.info.prior is not None else "score for fake")
     axes.spines[["top", "right"]].set_visible(False)
-    same = len(found.reencoded) - len(found.changed_by(run.threshold))
+    same = len(found.reencoded) - len(found.changed_by(run))
     return picture_of(
         figure,
         f"The score of the image and of {len(found.reencoded)} re-encoded copies, of which {same} "
@@ -306,7 +320,7 @@ def _sanity(found: Examination) -> Markup:
              "was learned must change. The table has the rank correlation of each map with that of "
              f"the shuffled network: 0 is unrelated, 1 is the same; from {MAX_SANITY:g} on the map "
              "shows the image more than the detector."),
-        table(["map", "correlation"], [[n, f"{v:.2f}"] for n, v in found.sanity.items()]),
+        table(["map", "correlation"], [[n, f"{v:z.2f}"] for n, v in found.sanity.items()]),
     )  # fmt: skip
 
 
@@ -326,19 +340,22 @@ def _detector(run: Run) -> Markup:
         sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}, median {middle:,}"
         rows.append(["shorter side", f"{sizes} pixels"])
     split = "test" if "test" in run.results else "validation"
-    metrics = run.results.get(split, {}).get("metrics", {})
-    names = {"accuracy": "verdicts that are right", "recall": "fakes that are found",
-             "fpr": "authentic images called fake"}  # fmt: skip
-    for name, words in names.items():
-        value = metrics.get(name)
-        if value and value["value"] is not None:
-            rows.append(
-                [f"{words} ({split} {NAMES[name]})", format_interval(value, 1, percent=True)]
-            )
+    found = run.results.get(split, {})
+    metrics, (right, given) = found.get("metrics", {}), right_verdicts(found)
+    measured = {
+        f"images that get a verdict ({split})": given,
+        f"verdicts that are right ({split})": right,
+        f"fakes that are found ({split} {NAMES['recall']})": metrics.get("recall"),
+        f"authentic images called fake ({split} {NAMES['fpr']})": metrics.get("fpr"),
+    }
+    rows += [
+        [words, format_interval(value, 1, percent=True)]
+        for words, value in measured.items() if value and value["value"] is not None
+    ]  # fmt: skip
     return join(
         table(["", ""], rows, label="the detector"),
-        text("It was not trained on any other generator, editor, camera, size or encoding. How "
-             "accurate it is there is not known, and it is often near chance."),
+        text(f"{measured_sentence(run.results)} On images by other generators, editors and "
+             "cameras, and of other sizes and encodings, it may be near chance."),
     )  # fmt: skip
 
 

@@ -36,6 +36,11 @@ def class_sentence(run: Run, found: Examination) -> str:
     return f"By class: {', '.join(parts)}."
 
 
+def is_fragile(run: Run, found: Examination) -> bool:
+    """Return whether many re-encodings change the verdict."""
+    return len(found.changed_by(run)) > FRAGILE * len(found.reencoded)
+
+
 def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
     """Return what the reader must know before the rest.
 
@@ -44,11 +49,10 @@ def warnings(run: Run, found: Examination, max_sanity: float) -> list[str]:
             more than the detector.
     """
     result = list(found.differences)
-    changed = found.changed_by(run.threshold)
-    if len(changed) > FRAGILE * len(found.reencoded):
+    if is_fragile(run, found):
         result.append(
-            f"The {'tendency' if found.row['inconclusive'] else 'verdict'} is fragile: "
-            f"{len(changed)} of {len(found.reencoded)} harmless re-encodings change it."
+            f"The verdict is fragile: {len(found.changed_by(run))} of {len(found.reencoded)} "
+            "harmless re-encodings change it."
         )
     if found.shrunk:
         result.append(found.shrunk)

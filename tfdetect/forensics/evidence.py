@@ -261,7 +261,7 @@ def _editing(facts: Sequence[Fact]) -> EvidenceLine:
     edits = [fact for fact in facts if fact.kind == "edited" and C2PA not in fact.name]
     if not edits:
         return _line("editing_software", _NONE, "nothing", "no_editing_software")
-    finding = f"{edits[0].name}: {edits[0].value!r}."
+    finding = f'{edits[0].name}: "{edits[0].value}".'
     more = ("Most photographs in newspapers pass through such a program. It says nothing about "
             "what was changed.")  # fmt: skip
     return _line("editing_software", finding, "edited", "editing_software", more)
@@ -279,9 +279,14 @@ def camera_pipeline(facts: Sequence[Fact]) -> Literal["complete", "partial", "no
 def _camera(facts: Sequence[Fact]) -> EvidenceLine:
     pipeline = camera_pipeline(facts)
     told = next((fact.value for fact in facts if fact.name == "camera (EXIF)"), "")
+    names = {fact.name for fact in facts}
+    parts = {"the exposure": "exposure (EXIF)", "the camera maker's own note": "maker note (EXIF)"}
+    missing = [words for words, name in parts.items() if name not in names]
+    if all(fact.kind != "camera" for fact in facts):
+        missing.insert(0, "the camera's name")
     finding = {
         "complete": f"Camera, exposure and the camera maker's own note are there: {told}.",
-        "partial": f"Some: {told}. The camera maker's own note or the exposure is missing.",
+        "partial": f"Some: {told}. Missing: {', '.join(missing)}.",
         "none": _NONE,
     }[pipeline]
     more = "" if pipeline == "none" else "It is easily copied from a photograph into another image."

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -127,11 +128,14 @@ def _fact(name: str, value: Any, meaning: str = "", kind: str = "", signature: s
     return Fact(name, printable(text), meaning, kind, signature)
 
 
+_ORIENTATION = 0x0112  # from 5 on, width and height change places
+
+
 def _format(image: Image.Image, data: bytes) -> list[Fact]:
     """Return format, size and JPEG quality."""
     facts = [
         _fact("format", f"{image.format}, {image.mode}"),
-        _fact("size", f"{image.width} x {image.height} pixels, {len(data):,} bytes"),
+        _fact("size", f"{_size(image)} pixels, {len(data):,} bytes"),
     ]
     tables = getattr(image, "quantization", None)
     if tables:
@@ -150,6 +154,15 @@ def _plain(value: object) -> str:
         exact = Fraction(int(value.numerator), int(value.denominator)).limit_denominator(10_000)
         return str(exact) if exact.numerator == 1 else f"{float(value):g}"
     return str(value).strip("\0 ")
+
+
+def _size(image: Image.Image) -> str:
+    """Return width and height as stored, and as shown where EXIF says that the image is turned."""
+    stored = f"{image.width} x {image.height}"
+    with suppress(Exception):  # Pillow raises many kinds for damaged EXIF
+        if image.getexif().get(_ORIENTATION, 1) >= 5:
+            return f"{image.height} x {image.width} (stored as {stored})"
+    return stored
 
 
 def _exif(image: Image.Image, _data: bytes) -> list[Fact]:
@@ -182,8 +195,8 @@ def _exif(image: Image.Image, _data: bytes) -> list[Fact]:
         if text := str(named.get(tag, "")).strip("\0 "):
             facts.append(_description(f"{name} (EXIF)", text))
     comment = named.get("UserComment", b"")
-    if isinstance(comment, bytes) and len(comment) > 8:
-        facts.append(_settings("comment (EXIF)", _comment(comment[:MAX_TEXT])))
+    if isinstance(comment, bytes) and (text := _comment(comment[:MAX_TEXT]).strip()):
+        facts.append(_settings("comment (EXIF)", text))
     return facts
 
 

@@ -10,6 +10,7 @@ import jinja2
 
 import tfdetect
 from tfdetect.core.run import Run
+from tfdetect.evaluation.run_description import right_verdicts
 from tfdetect.evaluation.verdict_words import percent, what_is_read
 
 FOLDER = Path(__file__).parent
@@ -82,9 +83,12 @@ def _about(run: Run, words: dict[str, str]) -> list[str]:
         if images.formats:
             sentences.append(words["formats"].format(names=", ".join(images.formats)))
     split = "test" if "test" in run.results else "validation"
-    accuracy = (run.results.get(split, {}).get("metrics", {}).get("accuracy") or {}).get("value")
-    if accuracy is not None:
-        sentences.append(words[split].format(accuracy=percent(accuracy)))
+    right, given = right_verdicts(run.results.get(split, {}))
+    if right is not None and right["value"] is not None:
+        sentences.append(words[split].format(accuracy=percent(right["value"])))
+        if given is not None and given["value"] is not None:
+            share = percent(1 - given["value"])
+            sentences.append(words["inconclusive"].format(share=share))
     if part := what_is_read(run):
         sentences.append(f"{part}.")
     sentences.append(words["other"])

@@ -15,7 +15,6 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.evaluation.prediction_columns import PredictionColumns
 from tfdetect.evaluation.verdict_words import (
-    changed_by,
     reencoding,
     stability_sentence,
     verdict_words,
@@ -132,11 +131,10 @@ class Service:
                 found[copy] = await self._predict(name, upload, False, copy)
         rows = {copy: each for copy, each in found.items() if each["error"] is None}
         scores = {copy: each["p_fake"] for copy, each in rows.items()}
-        changed = changed_by(row["p_fake"], scores, self.detectors[name].run.threshold)
         return {
             "path": upload.name,
             "error": None,
-            "sentence": stability_sentence(changed, len(rows), row["inconclusive"]),
+            "sentence": stability_sentence(self.detectors[name].run, row["p_fake"], scores),
             "copies": [
                 {"name": copy, "words": reencoding(copy), "p_fake": each["p_fake"],
                  "verdict": each["verdict"], "inconclusive": each["inconclusive"]}

@@ -31,6 +31,9 @@ REENCODINGS = (
     "jpeg:95,jpeg:75,jpeg:50,webp:75,scale:0.9,scale:0.75,scale:0.5,screenshot:1.25,"
     "blur:1,noise:3,crop:0.9,darker:0.8,brighter:1.2,social:1,social:2"
 )
+# The same of an image that a localizer reads by many tiles, which takes seconds each.
+FEW_REENCODINGS = "jpeg:75,webp:75,scale:0.5,screenshot:1.25,social:1"
+MANY_PIXELS = 3_000_000
 SHRINK_TOLERANCE = 1.5  # factor of shrinking from which the page says that detail is lost
 
 
@@ -107,7 +110,7 @@ def examine(
     return Examination(
         path=path, sha256=hashlib.sha256(content.numpy()).hexdigest(), image=image, row=row,
         altered=altered,
-        reencoded=_reencode(run, detector, path, max_pixels),
+        reencoded=_reencode(run, detector, path, image.shape[:2], max_pixels),
         facts=read_metadata(path, max_pixels),
         evidence=evidence(path, [(run, row)], image, max_pixels),
         differences=differences,
@@ -164,7 +167,10 @@ def _shrunk(run: Run, size: tuple[int, int]) -> str:
                 "of the image, and nothing of the rest. To ask about another part, crop the image "
                 "without resizing it."
             )
-    if cuts_windows(view.policy) or min(size) <= SHRINK_TOLERANCE * max(view.size):
+    if cuts_windows(view.policy) or min(size) <= # The same of an image that a localizer reads by many tiles, which takes seconds each.
+FEW_REENCODINGS = "jpeg:75,webp:75,scale:0.5,screenshot:1.25,social:1"
+MANY_PIXELS = 3_000_000
+SHRINK_TOLERANCE * max(view.size):
         return ""
     return (
         f"The image is shrunk from {size[1]:,} x {size[0]:,} to the detector's "
@@ -172,9 +178,12 @@ def _shrunk(run: Run, size: tuple[int, int]) -> str:
     )
 
 
-def _reencode(run: Run, detector: keras.Model, path: Path, max_pixels: int) -> dict[str, float]:
-    """Return P(fake) of the image after each re-encoding."""
-    changes = parse_degradations(REENCODINGS)
+def _reencode(
+    run: Run, detector: keras.Model, path: Path, size: tuple[int, int], max_pixels: int
+) -> dict[str, float]:
+    """Return P(fake) of an image of this height and width after each re-encoding."""
+    few = predicts_masks(detector) and size[0] * size[1] > MANY_PIXELS
+    changes = parse_degradations(FEW_REENCODINGS if few else REENCODINGS)
 
     def change(image: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         branches = [lambda c=c: tf.ensure_shape(c(image, index), [None, None, 3]) for c in changes]

@@ -28,6 +28,7 @@ from tfdetect.evaluation.verdict_words import (
 )
 from tfdetect.explain import main as explain_command
 from tfdetect.explanation import image_page, maps
+from tfdetect.explanation.examination import FEW_REENCODINGS, REENCODINGS, reencodings_of
 from tfdetect.explanation.maps import (
     FRONT_END,
     Effort,
@@ -575,3 +576,13 @@ def test_the_page_says_what_the_probability_is_elsewhere(calibrated_detector):
     uncalibrated = uncalibrated_of(run).with_threshold(0.5)
     page = image_page.image_page(uncalibrated, replace(found, evidence=known(uncalibrated, found)))
     assert "no probability" in page and "one in a hundred" not in page
+
+
+def test_a_localizer_tries_few_copies_of_a_large_image():
+    image = keras.Input((8, 8, 3))
+    label, mask = keras.layers.Flatten()(image), image[..., :1]
+    verdicts = keras.Model(image, {"label": label})
+    masks = keras.Model(image, {"label": label, "mask": mask})
+    assert reencodings_of(masks, (3000, 4000)) == FEW_REENCODINGS
+    assert reencodings_of(masks, (800, 1200)) == reencodings_of(verdicts, (3000, 4000))
+    assert set(FEW_REENCODINGS.split(",")) < set(REENCODINGS.split(","))

@@ -110,7 +110,9 @@ def examine(
     return Examination(
         path=path, sha256=hashlib.sha256(content.numpy()).hexdigest(), image=image, row=row,
         altered=altered,
-        reencoded=_reencode(run, detector, path, image.shape[:2], max_pixels),
+        reencoded=_reencode(
+            run, detector, path, reencodings_of(detector, image.shape[:2]), max_pixels
+        ),
         facts=read_metadata(path, max_pixels),
         evidence=evidence(path, [(run, row)], image, max_pixels),
         differences=differences,
@@ -167,10 +169,7 @@ def _shrunk(run: Run, size: tuple[int, int]) -> str:
                 "of the image, and nothing of the rest. To ask about another part, crop the image "
                 "without resizing it."
             )
-    if cuts_windows(view.policy) or min(size) <= # The same of an image that a localizer reads by many tiles, which takes seconds each.
-FEW_REENCODINGS = "jpeg:75,webp:75,scale:0.5,screenshot:1.25,social:1"
-MANY_PIXELS = 3_000_000
-SHRINK_TOLERANCE * max(view.size):
+    if cuts_windows(view.policy) or min(size) <= SHRINK_TOLERANCE * max(view.size):
         return ""
     return (
         f"The image is shrunk from {size[1]:,} x {size[0]:,} to the detector's "
@@ -178,12 +177,17 @@ SHRINK_TOLERANCE * max(view.size):
     )
 
 
-def _reencode(
-    run: Run, detector: keras.Model, path: Path, size: tuple[int, int], max_pixels: int
-) -> dict[str, float]:
-    """Return P(fake) of an image of this height and width after each re-encoding."""
+def reencodings_of(detector: keras.Model, size: tuple[int, int]) -> str:
+    """Return the re-encodings that are tried of an image of this height and width."""
     few = predicts_masks(detector) and size[0] * size[1] > MANY_PIXELS
-    changes = parse_degradations(FEW_REENCODINGS if few else REENCODINGS)
+    return FEW_REENCODINGS if few else REENCODINGS
+
+
+def _reencode(
+    run: Run, detector: keras.Model, path: Path, names: str, max_pixels: int
+) -> dict[str, float]:
+    """Return P(fake) of an image after each of these re-encodings."""
+    changes = parse_degradations(names)
 
     def change(image: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         branches = [lambda c=c: tf.ensure_shape(c(image, index), [None, None, 3]) for c in changes]

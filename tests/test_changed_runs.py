@@ -6,9 +6,7 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -99,30 +97,36 @@ def test_an_interrupted_command_leaves_the_run_as_it_was(command, run_copy, monk
     assert sorted(os.listdir(folder.parent)) == ["small"]
 
 
+@pytest.fixture(scope="module")
+def server():
+    """Starts commands in processes that have TensorFlow already."""
+    sys.path.insert(0, str(Path(__file__).parent / "campaigns"))
+    from test_kills import Server
+
+    started = Server()
+    yield started
+    started.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_killed_command_leaves_the_old_or_the_new_run(command, run_copy):
-    """Signals at random moments; about 20 kills a command."""
+def test_a_killed_command_leaves_the_old_or_the_new_run(command, run_copy, server, tmp_path):
+    """At random moments, most of them near the end, where the run is written."""
     folder, images = run_copy
+    (tmp_path / "tmp").mkdir()
     name, *flags = command.split()
-    arguments = [sys.executable, "-m", f"tfdetect.{name}", str(folder), *flags,
-                 *COMMANDS[command][0]]  # fmt: skip
-    begin = time.monotonic()
-    subprocess.run(arguments, check=True, capture_output=True)
-    seconds = time.monotonic() - begin
+    argv = [name, str(folder), *flags, *COMMANDS[command][0]]
+    seconds = server.run(argv, tmp_path)
     check_whole(folder, images)
     rng = random.Random(0)
     changed = 0
-    for number in range(20):
+    for number in range(6):
         before = digest(folder)
-        with open(folder.parent.parent / "log", "wb") as log:
-            child = subprocess.Popen(arguments, stdout=log, stderr=log)
-            # Most of the time passes before anything is written: aim at the end.
-            time.sleep(seconds * rng.uniform(0.5, 1.05))
-            child.send_signal(signal.SIGKILL if number % 4 else signal.SIGINT)
-            child.wait()
-        if digest(folder) != before:
-            changed += 1
-        subprocess.run(arguments, check=True, capture_output=True)  # also removes leftovers
+        child = server.start(argv, tmp_path)
+        if server.wait(child, seconds * rng.uniform(0.5, 1.05)) is None:
+            os.kill(child, signal.SIGKILL if number % 3 else signal.SIGINT)
+            assert server.wait(child, 60) is not None
+        changed += digest(folder) != before
+        server.run(argv, tmp_path)  # also removes leftovers
         check_whole(folder, images)
-    print(json.dumps({"command": command, "kills": 20, "changed": changed}))
+    print(json.dumps({"command": command, "kills": 6, "changed": changed}))

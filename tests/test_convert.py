@@ -524,7 +524,7 @@ def test_what_went_where_can_be_read_and_changed(tmp_path, capsys):
     assert "'gram9/kernel' is not a variable of gramnet" in capsys.readouterr().err
     right.write_text("a,b\n1,2\n")
     assert run_command(main, [*arguments, "--names", str(right)]) == 2
-    assert "needs the columns variable and published" in capsys.readouterr().err
+    assert "right.csv has no column 'variable'. It has: a, b." in capsys.readouterr().err
 
 
 def test_check_tells_foreign_preprocessing(tmp_path, folder_dataset, capsys):

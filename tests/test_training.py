@@ -277,14 +277,8 @@ def kill_at_random(root, work, kills, devices=1):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_the_result_is_the_same(folder_dataset, tmp_path):
-    found = kill_at_random(folder_dataset, tmp_path, 2)
-    assert len(found) == 2 and all(f["weights"] and f["history"] for f in found), found
-
-
-@pytest.mark.slow
-def test_a_hundred_random_kills_give_a_hundred_equal_results(folder_dataset, tmp_path):
-    found = kill_at_random(folder_dataset, tmp_path, 100)
-    assert len(found) == 100 and all(f["weights"] and f["history"] for f in found), found
+    found = kill_at_random(folder_dataset, tmp_path, 15)  # kills.py itself does as many as one asks
+    assert len(found) == 15 and all(f["weights"] and f["history"] for f in found), found
 
 
 @pytest.mark.slow

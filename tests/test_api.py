@@ -1,7 +1,10 @@
 """The Python API: `import tfdetect`."""
 
+import copy
 import importlib
+import io
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +88,8 @@ def test_images_of_every_kind_get_the_same_verdict(shared_run, tmp_path):
         detector.predict(str(paths[0]), progress=False),
         detector.predict(arrays[0], progress=False),
         detector.predict(Image.open(paths[0]), progress=False),
+        detector.predict(paths[0].read_bytes(), progress=False),
+        detector.predict([io.BytesIO(paths[0].read_bytes())], progress=False),
     ]
     alone = {found[0]["p_fake"] for found in given}
     assert len(alone) == 1 and abs(alone.pop() - files[0]["p_fake"]) < 1e-6
@@ -94,9 +99,18 @@ def test_images_of_every_kind_get_the_same_verdict(shared_run, tmp_path):
     for found in (batch, mixed):
         assert [row["p_fake"] for row in found] == [row["p_fake"] for row in files]
     folder = detector.predict(paths[0].parent, progress=False)
+    assert given[-1][0]["path"] == "image 1"
+    with pytest.raises(UserError, match="opened with mode 'rb'"):
+        detector.predict(io.StringIO("text"))
     assert len(folder) == 16 and folder.unreadable == 0
     gray = detector.predict(arrays[0][..., 0], progress=False)
     assert gray[0]["error"] is None
+
+
+def test_a_metric_is_a_float_that_can_be_copied_and_pickled(shared_run):
+    value = shared_run[0].metrics["test"]["auc"]
+    for other in (copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
+        assert other == value and (other.low, other.high) == (value.low, value.high)
 
 
 def test_predictions_are_a_table(shared_run, tmp_path):
@@ -187,6 +201,8 @@ def test_create_detector_returns_a_plain_keras_model():
         "small_resnet", (32, 48), overrides={"model.mask_head": "decoder"}
     )
     assert isinstance(masks, keras.Model)
+    # A name of both lists is the published detector: a localizer, not its backbone alone.
+    assert set(tfdetect.create_detector("iidnet", 64).output) == {"label", "mask"}
     assert masks.output["mask"].shape == (None, 32, 48, 1)
     with pytest.raises(UserError, match="Did you mean 'resnet18'"):
         tfdetect.create_detector("resnet81")

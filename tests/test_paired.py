@@ -18,7 +18,9 @@ from tfdetect.core.cli import run_command
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.run_writer import write_info
 from tfdetect.evaluation.mask_metrics import count_pixels
-from tfdetect.evaluation.paired import delong, difference, holm, mcnemar
+from tfdetect.evaluation.metrics import binary_metrics
+from tfdetect.evaluation.paired import compare_tables, delong, difference, holm, mcnemar
+from tfdetect.evaluation.prediction_tables import read
 
 
 def scores(rng, count, gap, shared=0.7):
@@ -100,6 +102,19 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
     file.write_bytes(file.read_bytes()[:-100])
     assert run_command(compare_command, [str(one), str(other)]) == 2
     assert "cannot be read" in (said := capsys.readouterr().err) and "Make them with" in said
+
+
+def test_the_log_loss_of_a_comparison_is_that_of_the_evaluation(shared_run):
+    """Where classes are unequal it depends on the fraction of fakes that P(fake) assumes."""
+    run, table = shared_run[0].with_info(prior=0.2), read(shared_run[0].path, "test")
+    runs = {"one": run, "other": run}
+    fakes = np.flatnonzero(table["label"].to_numpy() > 0)
+    table = table.take(pa.array(np.setdiff1d(np.arange(table.num_rows), fakes[::3])))
+    found = compare_tables(dict.fromkeys(runs, table), runs, ["log_loss"])
+    fake, p = table["label"].to_numpy() > 0, table["p_fake"].to_numpy()
+    expected = binary_metrics(fake, p, run.threshold, 0.2)(np.ones(len(fake)))["log_loss"]
+    assert found["runs"]["one"]["log_loss"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert found["pairs"][0]["metrics"]["log_loss"]["value"] == 0
 
 
 def test_comparing_needs_no_tensorflow(shared_run, tmp_path):

@@ -22,7 +22,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
-from tfdetect.core.open_run import find_unfinished, open_run
+from tfdetect.core.open_run import find_unfinished, new_run_path, open_run
 from tfdetect.core.run_writer import RunWriter
 from tfdetect.core.shipped_runs import shipped_folder
 from tfdetect.data.plan import find_data, load_plan, make_plan
@@ -376,6 +376,15 @@ def test_resuming_what_is_complete_or_absent(shared_run, tmp_path, capsys):
         load_plan(tmp_path / "nothing")
     with pytest.raises(UserError, match="no unfinished run of this experiment"):
         find_unfinished(tmp_path, run.experiment())
+    for name in ("res.partial", "res-2.partial"):  # the second one is newer
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "experiment.yaml").write_text(run.experiment().to_yaml())
+    assert find_unfinished(tmp_path, run.experiment(), "res") == tmp_path / "res"
+    with pytest.raises(UserError, match="no unfinished run of this experiment called other"):
+        find_unfinished(tmp_path, run.experiment(), "other")
+    said = []
+    assert new_run_path(tmp_path, "res", said.append).name == "res-3"
+    assert "can be continued (--resume)" in said[0]
 
 
 def test_changed_data_are_not_resumed_on(folder_dataset, tmp_path):

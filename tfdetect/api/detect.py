@@ -271,7 +271,7 @@ class Detector:
             images: one image or several. An image is the path of a file, of a folder (all images
                 below it) or a glob pattern, or an address of one such as s3://bucket/folder; a
                 uint8 array [H, W, 3] of RGB values (or [H, W] for gray, [N, H, W, 3] for N
-                images); or a PIL image.
+                images); a PIL image; or the bytes of an encoded image, also of an open file.
             batch_size: images per step.
             masks: folder for four PNG files per image: mask, P(altered), copied regions and
                 overlay; for detectors that predict masks. The rows then have `copied_fraction`.

@@ -1,11 +1,12 @@
-"""The images that a caller gives: paths, patterns, addresses, arrays of pixels or PIL images."""
+"""The images that a caller gives: paths, patterns, addresses, bytes of files, or pixels."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tfdetect.core import addresses
 from tfdetect.core.errors import UserError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
-    Image = str | Path | np.ndarray | PIL.Image.Image
+    Image = str | Path | bytes | BinaryIO | np.ndarray | PIL.Image.Image
 
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of Pillow, that PNG can hold
@@ -28,7 +29,7 @@ class GivenImages:
     Attributes:
         paths: of the files.
         names: what the caller calls them.
-        from_pixels: which of them were given as pixels.
+        from_pixels: which of them were given as pixels, not as a file.
         files: what was found where files were looked for, with entries for those at addresses.
     """
 
@@ -39,17 +40,22 @@ class GivenImages:
 
 
 def find_given(images: Image | Iterable[Image], folder: Path) -> GivenImages:
-    """Return the files of images; pixels are written into `folder` as PNG.
+    """Return the files of images; pixels are written into `folder` as PNG, bytes as they are.
 
     Raises:
         UserError: a path does not exist, no image can be read, or an array is not an image.
     """
     given = GivenImages([], [], [], ImageFiles())
     for number, image in enumerate(_each(images), 1):
+        encoded = _encoded(image)
         if isinstance(image, str | Path):
             files = images_of(str(image))
             given.files.extend(files)
             paths, names = files.paths, [addresses.shown(path) for path in files.paths]
+        elif encoded is not None:
+            file = folder / f"image_{number:04d}"
+            file.write_bytes(encoded)
+            paths, names = [str(file)], [f"image {number}"]
         else:
             file = folder / f"image_{number:04d}.png"
             convert = _upright if _is_pil(image) else _from_array
@@ -57,7 +63,8 @@ def find_given(images: Image | Iterable[Image], folder: Path) -> GivenImages:
             paths, names = [str(file)], [f"image {number}"]
         given.paths.extend(paths)
         given.names.extend(names)
-        given.from_pixels.extend([not isinstance(image, str | Path)] * len(paths))
+        is_file = encoded is not None or isinstance(image, str | Path)
+        given.from_pixels.extend([not is_file] * len(paths))
     if not given.paths:
         given.files.check()
     return given
@@ -76,7 +83,8 @@ def check_outside(masks: Path, images: Any) -> None:
 
 def _each(images: Any) -> Iterator[Any]:
     """Yield the single images, whether one was given, a list, or an array of several."""
-    if isinstance(images, str | Path) or not isinstance(images, Iterable) or _is_pil(images):
+    single = isinstance(images, str | Path | bytes | bytearray | memoryview | io.IOBase)
+    if single or not isinstance(images, Iterable) or _is_pil(images):
         yield images
         return
     shape = getattr(images, "shape", None)
@@ -84,6 +92,22 @@ def _each(images: Any) -> Iterator[Any]:
         yield images
         return
     yield from images
+
+
+def _encoded(image: Any) -> bytes | None:
+    """Return the bytes of an encoded image, also of an open binary file; None of other kinds.
+
+    Raises:
+        UserError: the file was opened as text.
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if not isinstance(image, io.IOBase):
+        return None
+    content = image.read()
+    if not isinstance(content, bytes):
+        raise UserError("An image is read from a file that was opened with mode 'rb', not as text.")
+    return content
 
 
 def _is_pil(image: Any) -> bool:
@@ -129,8 +153,8 @@ def _from_array(image: Any, number: int) -> PIL.Image.Image:
         pixels = pixels[..., 0]
     if pixels.dtype.kind not in "biuf":
         raise UserError(
-            f"Image {number} is of type {type(image).__name__}. Give a path, a PIL image or an "
-            "array of pixels."
+            f"Image {number} is of type {type(image).__name__}. Give a path, a PIL image, an "
+            "array of pixels or the bytes of a file."
         )
     if pixels.dtype != np.uint8:
         how = {"f": ". From values 0 to 1: (image * 255).round().astype('uint8')", "b": ""}.get(

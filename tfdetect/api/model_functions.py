@@ -52,11 +52,13 @@ def create_detector(
     """Return an untrained detector as a plain Keras model.
 
     Args:
-        name: a backbone, of `list_backbones()`, or a published detector, of `list_detectors()`.
+        name: a published detector, of `list_detectors()`, as `train --model` trains it, or a
+            backbone, of `list_backbones()`. Of a name in both the detector is taken.
         image_size: side in pixels, or height and width; by default 224, or what the published
             detector takes.
         classes: number of classes; two have one logit, the logit of fake.
-        weights: "none", "imagenet", a preset's name, or the path of a run or .keras file.
+        weights: "none", "imagenet", a preset's name, or the path of a run or .keras file; by
+            default none.
         overrides: further values of the experiment, for example {"model.head": "hidden"}.
 
     Returns:
@@ -69,17 +71,17 @@ def create_detector(
     from tfdetect.core.experiment import Experiment
     from tfdetect.core.load_experiment import load_model, override
 
-    if name in list_backbones():
-        base = Experiment(name=name)
-        size = 224 if image_size is None else image_size
-        changes: dict[str, Any] = {"model.backbone": name, "data.image_size": size}
-    elif name in list_detectors():
+    changes: dict[str, Any] = {}
+    if name in list_detectors():
         base = load_model(name)
         changes = {} if image_size is None else {"data.image_size": image_size}
+    elif name in list_backbones():
+        base = Experiment(name=name)
+        size = 224 if image_size is None else image_size
+        changes = {"model.backbone": name, "data.image_size": size}
     else:
         raise unknown("backbone or detector", name, {*list_backbones(), *list_detectors()})
-    if weights is not None:
-        changes["model.weights"] = weights
+    changes["model.weights"] = "none" if weights is None else weights
     if classes < 2:
         raise UserError(f"A detector has at least 2 classes. Received: {classes}.")
     experiment = override(base, [*override_texts(changes), *override_texts(overrides)])

@@ -148,7 +148,7 @@ def prepare_training(
         if cluster is not None and not cluster.is_chief:
             path = user_path(output)  # the chief writes the run
         elif resume:
-            path = find_unfinished(user_path(output), plan.experiment)
+            path = find_unfinished(user_path(output), plan.experiment, name)
         else:
             wanted = plan.experiment.name if name is None else name
             path = new_run_path(user_path(output), wanted, log)

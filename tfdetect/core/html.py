@@ -18,6 +18,7 @@ import base64
 import io
 import re
 import struct
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -286,7 +287,9 @@ def picture_of(
         engine.execute(figure)
         figure.set_layout_engine(None)
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=_DPI)
+    with warnings.catch_warnings():  # names in scripts that the font lacks are boxes there
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(data, format="png", dpi=_DPI)
     if path is not None:
         write_bytes(path, data.getvalue())
     width, height = (round(inches * _CSS_DPI) for inches in figure.get_size_inches())

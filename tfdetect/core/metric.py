@@ -19,6 +19,9 @@ class Metric(float):
         metric.low, metric.high = low, high
         return metric
 
+    def __getnewargs__(self) -> tuple[float, float | None, float | None]:
+        return float(self), self.low, self.high  # to copy and to pickle
+
     def __repr__(self) -> str:
         if self.low is None or self.high is None:
             return f"{float(self):.4f}"

@@ -143,7 +143,9 @@ def new_run_path(output: Path, name: str, log: console.Log = console.log) -> Pat
         path = output / (name if number == 1 else f"{name}-{number}")
         if not exists(path) and not path.with_name(path.name + PARTIAL).exists():
             if number > 1:
-                log(f"{shown(output / name)} exists; the new run is {path.name}")
+                first = output / name
+                why = "exists" if exists(first) else "was begun and can be continued (--resume)"
+                log(f"{shown(first)} {why}; the new run is {path.name}")
             return path
         number += 1
 
@@ -160,8 +162,13 @@ def is_finished(path: Path) -> bool:
     return path.is_dir() and not (path / "state").is_dir()
 
 
-def find_unfinished(output: Path, experiment: Experiment) -> Path:
+def find_unfinished(output: Path, experiment: Experiment, name: str | None = None) -> Path:
     """Return the latest unfinished or interrupted run of this very experiment below `output`.
+
+    Args:
+        output: folder for runs.
+        experiment: that the run was begun with.
+        name: of the run; by default any.
 
     Raises:
         UserError: there is none.
@@ -172,11 +179,14 @@ def find_unfinished(output: Path, experiment: Experiment) -> Path:
     ]  # fmt: skip
     text = experiment.to_yaml()
     same = [folder for folder in found if _has_text(folder / "experiment.yaml", text)]
+    if name is not None:
+        same = [folder for folder in same if folder.name.removesuffix(PARTIAL) == name]
     if not same:
         others = ", ".join(str(f) for f in found) or "none"
+        called = "" if name is None else f" called {name}"
         raise UserError(
-            f"{output} has no unfinished run of this experiment (unfinished there: {others}). "
-            "Name one with --resume RUN, or leave --resume out."
+            f"{output} has no unfinished run of this experiment{called} (unfinished there: "
+            f"{others}). Name one with --resume RUN, or leave --resume out."
         )
     latest = max(same, key=lambda folder: folder.stat().st_mtime)
     return latest.with_name(latest.name.removesuffix(PARTIAL))

@@ -37,6 +37,7 @@ def difference(
     names: Sequence[str],
     thresholds: tuple[float, float] = (0.5, 0.5),
     ranks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    priors: tuple[float | None, float | None] = (None, None),
     resamples: int = 1000,
 ) -> dict[str, Interval]:
     """Return the differences of two detectors' metrics, with paired bootstrap intervals.
@@ -47,13 +48,15 @@ def difference(
         names: which metrics; see `metrics.NAMES`.
         thresholds: of the two detectors.
         ranks: what orders the images, of the two detectors; by default P(fake).
+        priors: fractions of fakes that the two assume; see `binary_metrics`.
         resamples: number of bootstrap resamples.
 
     Returns:
         {metric: {"value", "low", "high"}} of the first detector minus the second.
     """
     first, second = (
-        binary_metrics(fake, p, t, ranks=r) for p, t, r in zip((one, other), thresholds, ranks)
+        binary_metrics(fake, p, threshold, prior, ranks=order)
+        for p, threshold, prior, order in zip((one, other), thresholds, priors, ranks)
     )
 
     def subtract(weights: np.ndarray) -> dict[str, Any]:
@@ -236,17 +239,25 @@ def _compare_labels(
     pairs = []
     for one, other in combinations(runs, 2):
         thresholds = runs[one].threshold, runs[other].threshold
+        priors = runs[one].info.prior, runs[other].info.prior
         both = ranks[one], ranks[other]
         pairs.append({
             "one": one, "other": other,
-            "metrics": difference(fake, p[one], p[other], metrics, thresholds, both),
+            "metrics": difference(
+                fake, p[one], p[other], metrics, thresholds, both, priors
+            ),
             "mcnemar": mcnemar(right[one], right[other]),
             "delong": delong(fake, *both),
         })  # fmt: skip
     return {
         "runs": {
             name: binary_intervals(
-                fake, p[name], runs[name].threshold, ranks=ranks[name], names=metrics
+                fake,
+                p[name],
+                runs[name].threshold,
+                runs[name].info.prior,
+                ranks=ranks[name],
+                names=metrics,
             )
             for name in runs
         },

@@ -54,7 +54,8 @@ def find_fusion_data(
     if len(classes) != len(members.class_names):
         raise UserError(
             f"The members have the classes {', '.join(members.class_names)}, but the dataset "
-            f"{plan.spec.name} has {', '.join(classes)}. Choose another --dataset."
+            f"{plan.spec.name} has {', '.join(classes)}. A fusion is fitted on images of the "
+            "classes of the member that has most: give such a --dataset."
         )
     catalog = read_data(plan.spec, roots_of(plan))
     fake = catalog.split("validation")["label"].to_numpy() > 0

@@ -1,5 +1,6 @@
 """The server's page in a real browser: what a person does with it."""
 
+import base64
 import io
 import socket
 import threading
@@ -12,6 +13,7 @@ import uvicorn
 from browser import chromium
 from PIL import Image
 
+import tfdetect
 from tfdetect.core.open_run import open_run
 from tfdetect.serving.app import create_app
 from tfdetect.serving.server_settings import ServerSettings
@@ -109,10 +111,82 @@ def test_a_person_chooses_files_and_reads_verdicts(small, page):
     texts = finished(page, 3)
     assert images[0].name in texts[0] and ("Looks" in texts[0] or "Inconclusive" in texts[0])
     assert "in 100" in texts[0] or "score for fake" in texts[0]
-    page.get_by_text("Looked at without a finding").nth(1).wait_for()
+    page.get_by_text("Looked for and not found").nth(1).wait_for()
     assert "notes.txt" in texts[2] and "Not an image." in texts[2]
     page.set_input_files("#files", [upload("large.jpg", bytes(3 * 2**20))])
     assert "larger than 2 MB" in finished(page, 4)[0]
+
+
+ROW = {
+    "path": "photo.jpg", "p_fake": 0.7947, "verdict": "real", "inconclusive": False, "error": None,
+    "words": {"headline": "Looks authentic", "tone": "good", "lines": ["A sentence."]},
+    "altered_fraction": 0.0,
+}  # fmt: skip
+LINES = [
+    ("camera_data", "Camera data", "None found.", "nothing"),
+    ("copies", "Copied regions", "Not looked for: OpenCV is not installed.", "nothing"),
+    ("detector", "Detector", "run: Looks authentic. A sentence.", "authentic"),
+    ("localizer", "Localizer", "run marks 40.2% of the pixels as altered.", "nothing"),
+]
+
+
+def answered(page, row, found, mask=None):
+    """Let made-up answers come back instead of those of the server."""
+    if mask is not None:
+        file = io.BytesIO()
+        Image.fromarray(mask).save(file, "PNG")
+        row = row | {"mask_png": base64.b64encode(file.getvalue()).decode()}
+    lines = [dict(zip(("name", "title", "finding", "says"), each)) for each in LINES]
+    lines = [each | {"reliability": "Seldom wrong."} for each in lines]
+    evidence = {"path": "photo.jpg", "error": None, "lines": lines, **found}
+    page.route("**/v1/predict?*", lambda route: route.fulfill(json={"predictions": [row]}))
+    page.route("**/v1/evidence?*", lambda route: route.fulfill(json={"evidence": [evidence]}))
+    page.set_input_files("#files", [upload("photo.jpg", jpeg(40, 60))])
+    return finished(page, 1)[0]
+
+
+def test_only_pixels_that_count_as_altered_are_marked(small, page):
+    page.goto(small[0])
+    mask = np.repeat(np.array([[0, 60, 127, 128, 255]], np.uint8), 2, axis=0)
+    found = {"headline": "Looks authentic", "tone": "good", "reasons": []}
+    assert "No region looks altered." in answered(page, ROW, found, mask)
+    alphas = """(canvas) => [...canvas.getContext("2d").getImageData(0, 0, 5, 1).data]
+      .filter((_, index) => index % 4 === 3)"""
+    assert page.locator("canvas.mask").evaluate(alphas) == [0, 0, 0, 255, 255]
+
+
+def test_evidence_names_what_was_not_looked_for_and_repeats_nothing(small, page):
+    page.goto(small[0])
+    reason = "Looks authentic, says run, but there are traces of editing."
+    found = {"headline": "Inconclusive", "tone": "caution", "reasons": [reason]}
+    answered(page, ROW | {"inconclusive": True}, found)
+    page.get_by_text("Looked for and not found: 1").wait_for()
+    box = page.locator(".evidence")
+    shown = box.inner_text()
+    assert "40.2%" in shown and "OpenCV is not installed" in shown  # without opening anything
+    assert "Nothing else was found that speaks for or against the image" in shown
+    assert shown.count("Looks authentic") == 1 and "Camera data" not in shown
+    assert box.locator("details dt").all_text_contents() == ["Camera data"]
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.get_by_text("All figures").click()
+    values = page.locator("table td")
+    lines = """(all) => all.map((cell) => {
+      const range = document.createRange();
+      range.selectNodeContents(cell);
+      return range.getClientRects().length;
+    })"""
+    assert set(values.evaluate_all(lines)) == {1}  # no number is broken
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert "verdict\tinconclusive" in page.locator("table").inner_text()
+
+
+def test_the_absence_of_findings_is_known_by_one_phrase():
+    from tfdetect.forensics.evidence import evidence
+
+    found = evidence(jpeg(100, 100))
+    source = (Path(tfdetect.__file__).parent / "serving/static/page.js").read_text("utf-8")
+    [camera] = [line.finding for line in found.lines if line.name == "camera_data"]
+    assert f'const NONE = "{camera}";' in source
 
 
 DROP = """
@@ -126,8 +200,6 @@ DROP = """
 
 
 def test_files_are_dropped_and_pasted(small, page):
-    import base64
-
     address, images = small
     page.goto(address)
     text = base64.b64encode(images[0].read_bytes()).decode()
@@ -193,7 +265,7 @@ def test_many_files_are_all_answered_in_their_order(small, page):
         each["name"] for each in chosen
     ]
     last = page.locator("#results > li").nth(59)
-    last.get_by_text("Looked at without a finding").wait_for()
+    last.get_by_text("Looked for and not found").wait_for()
     assert page.locator("#status").inner_text().startswith("Evidence on 59.png is complete: ")
 
 
@@ -232,7 +304,7 @@ def test_a_result_is_saved_as_a_page_of_its_own(shipped, page, browser, tmp_path
     page.goto(shipped)
     page.set_input_files("#files", [upload("photo <1>.jpg", jpeg(400, 600))])
     finished(page, 1)
-    page.get_by_text("Looked at without a finding").wait_for()
+    page.get_by_text("Looked for and not found").wait_for()
     headline = page.locator("#results h3").inner_text()
     with page.expect_download() as download:
         page.get_by_text("Save this result").click()
@@ -256,7 +328,7 @@ def test_a_result_is_printed_alone_with_its_details(small, page, tmp_path):
     page.goto(address)
     page.set_input_files("#files", images[:2])
     finished(page, 2)
-    page.get_by_text("Looked at without a finding").nth(1).wait_for()
+    page.get_by_text("Looked for and not found").nth(1).wait_for()
     page.evaluate("window.print = () => { window.printed = true; }")
     page.emulate_media(media="print")
     page.locator("#results > li").nth(1).locator("summary").nth(0).evaluate("(all) => all.click()")

@@ -124,6 +124,21 @@ def test_mistakes_end_with_code_2_and_one_message(name, here, capsys):
     assert not (here / "saved_models").exists() or not any((here / "saved_models").iterdir())
 
 
+def test_images_in_the_wrong_place_are_answered_with_the_way_out(here, capsys):
+    (here / "-dash").write_bytes(b"")
+    for name in ("-dash.jpg", "-dash"):
+        code, _, error = call("predict", [name], capsys)
+        assert code == 2 and f"Give it as ./{name}\n" in error
+    code, _, error = call("explain", ["photo.jpg"], capsys)
+    assert code == 2 and "tfdetect.predict photo.jpg --explain pages" in error
+    (here / "photo.jpg").write_bytes(b"")
+    arguments = ["cifake_small_resnet", "photo.jpg", "--masks", "masks"]
+    code, _, error = call("predict", arguments, capsys)
+    assert code == 2 and "Choose localizer_photos, which comes with tfdetect" in error
+    code, _, error = call("serve", ["cifake_small_resnet", "--port", "70000"], capsys)
+    assert code == 2 and "at least 0 and at most 65,535, received" in error
+
+
 @pytest.mark.parametrize("name", ["misspelled key", "a GPU that is not there"])
 def test_mistakes_end_a_process_with_code_2(name, tmp_path):
     """Before and after the import of TensorFlow."""

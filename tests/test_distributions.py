@@ -84,6 +84,7 @@ def test_without_the_packages_of_the_full_one_predictions_are_the_same(name, pho
     more = ["--masks", tmp_path] if run.predicts_masks else []
     done = run_light("predict", run.path, photos, "--json", *more)
     assert done.returncode == 0, done.stderr
+    assert ("copied regions were not looked for" in done.stderr) == run.predicts_masks
     rows = {Path(row["path"]).name: row for row in json.loads(done.stdout)}
     paths = [str(path) for path in sorted(photos.iterdir())]
 

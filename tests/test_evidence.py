@@ -4,6 +4,8 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from tfdetect.forensics.evidence import RULE, error_rates, evidence, printed
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
 from tfdetect.forensics.jpeg_history import jpeg_history
 from tfdetect.imaging.photographs import photograph
+from tfdetect.predict import _say_copies
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.fills import copy_move
 
@@ -245,6 +248,15 @@ def test_the_headline_follows_the_rule(photo, detector, monkeypatch):
     )  # fmt: skip
     assert signed("Valid", ("digitalCapture", "camera"))[0] == "detector"
     assert signed("Invalid", ("trainedAlgorithmicMedia", "generated"))[0] == "detector"
+
+
+def test_images_with_copied_regions_are_named(capsys):
+    found = {f"{n}.jpg": SimpleNamespace(copies=SimpleNamespace(found=n % 2)) for n in range(4)}
+    _say_copies(found, Path("out"))
+    assert "found in 2 of 4 images: 1.jpg, 3.jpg; masks and ov" in capsys.readouterr().err
+    many = {f"{n}.jpg": SimpleNamespace(copies=SimpleNamespace(found=True)) for n in range(12)}
+    _say_copies(many, Path("out"))
+    assert ", 9.jpg and 2 more; masks" in capsys.readouterr().err
 
 
 def test_every_line_says_how_reliable_it_is(photo, detector):

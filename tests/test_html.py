@@ -110,6 +110,7 @@ def test_tables_scroll_and_align_numbers():
     assert outline.elements[0][1]["class"] == "scroll" and outline.elements[0][1]["tabindex"] == "0"
     assert [a.get("class") for a in outline.all("td")] == ["number", "number", None] * 2
     assert [a["scope"] for a in outline.all("th")] == ["col"] * 4 + ["row"] * 2
+    assert "0.91 [0.90,\N{NO-BREAK SPACE}0.92]" in made  # broken before the interval alone
     assert "a&lt;b" in made and table(["a"], []) == ""
     assert "<thead>" not in table(["", ""], [["seed", "0"]])
 

@@ -134,6 +134,16 @@ def test_each_image_gets_the_detector_of_its_size(tmp_path, capsys, monkeypatch)
     code, out, _ = call("predict", [small, large / "000.png"], capsys)
     assert code == 0 and out.count("photo_detector") == 1 and "P(real)" not in out
     assert len(shipped.shipped_detectors([str(large)])) == 1
+    for name in ("small", "large"):
+        (tmp_path / name / "film.mp4").write_bytes(b"no image")
+    (tmp_path / "small" / "link.jpg").symlink_to("nowhere")
+    code, out, err = call("predict", [tmp_path / "small", tmp_path / "large"], capsys)
+    assert err.count("Files: ") == 1
+    assert "Files: 7 = 4 images + 1 that cannot be opened + 2 of other kinds (.mp4 2)\n" in err
+    assert code == 0 and out.count("link.jpg") == 1 and "2 of 5 files could not be read" in err
+    call("predict", [tmp_path / "small", tmp_path / "large", "--quiet"], capsys)
+    code, out, err = call("predict", [small, "--output", tmp_path / "one.csv"], capsys)
+    assert out.startswith("1 row in ")
 
 
 def test_a_folder_of_photographs_gets_its_own_experiment(tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
+from tfdetect.core.image_names import IMAGE_SUFFIXES, suffix_of
+from tfdetect.core.text import shell_command
 
 
 def parser() -> cli.Parser:
@@ -52,6 +54,11 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    if suffix_of(str(args.run)) in IMAGE_SUFFIXES and not args.run.is_dir():
+        raise UserError(
+            f"{args.run} is an image, and this command takes a run and a dataset. One image is "
+            f"explained by: {shell_command('predict', args.run, explain='pages')}"
+        )
     cluster = cli.chosen_cluster(args)
     if args.front_end is not None and cluster is not None:
         raise UserError("--front-end takes no --spark: it shows one image.")

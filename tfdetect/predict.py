@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from tfdetect.forensics.evidence import Evidence
     from tfdetect.spark.predict_table import WrittenPredictions
 
+_NAMED = 10  # images with copied regions that are named
+_NO_SEARCH = (
+    "copied regions were not looked for: OpenCV is not installed (pip install "
+    "opencv-python-headless)"
+)
+
 
 def parser() -> cli.Parser:
     p = cli.Parser(
@@ -26,7 +32,7 @@ def parser() -> cli.Parser:
         description="Give a verdict on images: P(fake), the probability of each class and, from "
         "detectors that predict masks, which pixels were altered. A file that cannot be read, "
         "or a folder without images, gets a row with its error, and the others go on.",
-        incomplete="none of the images found could be read, or a mask or page not be written",
+        incomplete="none of the images could be read, or a mask or a page could not be written",
         examples=[
             ("tfdetect predict photo.jpg", "one image, by the detector that comes with tfdetect"),
             ("tfdetect predict saved_models/my_run photos/ --output verdicts.csv",
@@ -61,7 +67,7 @@ def parser() -> cli.Parser:
                      "the finished rows are in NAME.unfinished.csv")  # fmt: skip
     out.add_argument("--masks", type=Path, metavar="DIR", help="write mask, P(altered), regions "
                      "that are copies of others, and an overlay of each image as PNG files; for "
-                     "detectors that predict masks")  # fmt: skip
+                     "detectors that predict masks, such as localizer_photos")  # fmt: skip
     out.add_argument("--explain", type=Path, metavar="DIR", help="write an HTML page for each "
                      "image: verdict, probability, heat maps, stability, metadata")  # fmt: skip
     out.add_argument("--evidence", action="store_true", help="show what else is known of each "
@@ -134,6 +140,12 @@ def _open_detectors(
             console.log(
                 f"Detector: {each.run.name} ({each.reason}; name another: tfdetect predict RUN ...)"
             )
+        if len(choices) > 1:  # each detector is given images alone
+            from tfdetect.data.image_files import find_images
+
+            files = find_images(images)
+            if files.unreadable or files.other:
+                console.log(files.describe())
     return [(api.load(each.run), each.images) for each in choices]
 
 
@@ -145,7 +157,7 @@ def _predict_on_cluster(
         images, args.output, cluster, batch_size=args.batch_size, progress=not args.quiet,
         max_pixels=args.max_pixels,
     )  # fmt: skip
-    console.result(f"{written.rows:,} rows in {args.output}")
+    console.result(f"{_rows(written.rows)} in {args.output}")
     console.log(f"Its parts are in {written.parts}; remove them when you no longer need them")
     _warn(written.rows, written)
     return int(written.unreadable == written.rows)
@@ -200,6 +212,9 @@ def _predict(
         unwritten |= _show_evidence(list(predictions), verdicts, args)
     if args.masks:
         console.log(f"Masks and overlays in {args.masks}")
+        copied = [row["copied_fraction"] for row in predictions if row["error"] is None]
+        if copied and all(fraction is None for fraction in copied):
+            console.warn(_NO_SEARCH)
     for page in predictions.pages:
         console.log(f"Explained in {printable(page)}")
     if unwritten:
@@ -213,14 +228,18 @@ def _predict(
 
 
 def _joined(found: "dict[str, Predictions]", images: list[str]) -> "Predictions":
-    """Return the verdicts of several detectors as one table, in the order of the images."""
+    """Return the verdicts of several detectors as one table, in the order of the images.
+
+    It has rows for files and folders without images, which no detector was given.
+    """
     from tfdetect.data.image_files import find_images
 
     if len(found) == 1:
         return next(iter(found.values()))
     from tfdetect.api.detect import Predictions
 
-    return Predictions.joined(found, find_images(images).paths)
+    files = find_images(images)
+    return Predictions.joined(found, files.paths, files.unreadable)
 
 
 def _say_what_p_fake_is(run: "Run", name: str) -> None:
@@ -317,23 +336,27 @@ def _show_evidence(
         if found:
             console.result("\n" + wrapped(f"How the headline follows from this: {RULE}"))
     if args.copies:
-        _say_copies(list(found.values()), args.copies)
+        _say_copies(found, args.copies)
     return failed.reasons
 
 
-def _say_copies(found: "list[Evidence]", folder: Path) -> None:
-    """Print in how many images copied regions were found."""
-    searched = [each.copies for each in found if each.copies is not None]
+def _say_copies(found: "dict[str, Evidence]", folder: Path) -> None:
+    """Print in which images copied regions were found.
+
+    Args:
+        found: the evidence by path.
+        folder: of the masks and overlays.
+    """
+    searched = {path: each.copies for path, each in found.items() if each.copies is not None}
     if found and not searched:
-        return console.warn(
-            "copied regions were not looked for: OpenCV is not installed (pip install "
-            "opencv-python-headless)"
-        )
-    count = sum(bool(copies.found) for copies in searched)
-    text = f"Copied regions were found in {count:,} of {len(searched):,} images"
-    if not count:
-        plural = "" if len(searched) == 1 else "s"
-        text = f"No copied regions were found in {len(searched):,} image{plural}"
+        return console.warn(_NO_SEARCH)
+    names = [printable(path) for path, copies in searched.items() if copies.found]
+    plural = "" if len(searched) == 1 else "s"
+    text = f"No copied regions were found in {len(searched):,} image{plural}"
+    if names:
+        text = f"Copied regions were found in {len(names):,} of {len(searched):,} image{plural}: "
+        text += ", ".join(names[:_NAMED])
+        text += f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     console.log(f"{text}; masks and overlays in {printable(folder)}")
 
 
@@ -360,6 +383,10 @@ def _show_finished(
         console.log(f"Their masks and overlays are in {args.masks}")
 
 
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
 def _show(found: "Predictions", output: Path | None, as_json: bool) -> None:
     """Write the verdicts to a file or print them; print those that no file takes."""
     if output:
@@ -374,7 +401,7 @@ def _show(found: "Predictions", output: Path | None, as_json: bool) -> None:
     if as_json:
         console.print_json([row | {"path": with_escapes(row["path"])} for row in found])
     elif output:
-        console.result(f"{len(found)} rows in {output}")
+        console.result(f"{_rows(len(found))} in {output}")
     else:
         console.result(str(found))
 

@@ -32,7 +32,7 @@ def parser() -> cli.Parser:
     p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                    help="address to listen on (default: %(default)s, this"
                    " machine only)")  # fmt: skip
-    p.add_argument("--port", type=int, default=8000, metavar="N",
+    p.add_argument("--port", type=cli.number_above(-1, True, 65_535), default=8000, metavar="N",
                    help="port to listen on; 0 for any that is free (default: "
                    "%(default)s)")  # fmt: skip
     p.add_argument("--token", metavar="TEXT", help="token that requests must carry as "
@@ -105,8 +105,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise UserError(
             f"Cannot listen on {host}, port {port}: {reason}. Choose others with --host and --port."
         ) from error

@@ -72,12 +72,16 @@ class Predictions(Sequence[dict[str, Any]]):
         self.unwritten = dict(unwritten or {})
 
     @classmethod
-    def joined(cls, parts: Mapping[str, Predictions], paths: Sequence[str]) -> Predictions:
+    def joined(
+        cls, parts: Mapping[str, Predictions], paths: Sequence[str], unreadable: Mapping[str, str]
+    ) -> Predictions:
         """Return the verdicts of several detectors on different images as one table.
 
         Args:
             parts: by the names of the detectors, which become the column `detector`.
             paths: of the images in the wanted order; others come last.
+            unreadable: why there are no images in other files and folders, by path; they get rows
+                without a detector.
         """
         tables = [
             part._table.with_column("detector", Column.texts([name] * len(part)))
@@ -89,7 +93,7 @@ class Predictions(Sequence[dict[str, Any]]):
         order = sorted(range(len(places)), key=places.__getitem__)
         pages = [page for part in parts.values() for page in part.pages]
         unwritten = {path: why for part in parts.values() for path, why in part.unwritten.items()}
-        return cls(table.take(order), pages, unwritten)
+        return cls(_with_errors(table.take(order), unreadable), pages, unwritten)
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -371,13 +375,14 @@ class Detector:
             UserError: they cannot, or the folder is among the images.
         """
         from tfdetect.api.given_images import check_outside
+        from tfdetect.api.shipped import LOCALIZER
         from tfdetect.core.files import check_writable
 
         check_outside(folder, images)
         if not self.run.predicts_masks:
             raise UserError(
-                f"{self.name} predicts no masks. Choose a run that was trained with a "
-                "model.mask_head, or leave the masks out."
+                f"{self.name} predicts no masks. Choose {LOCALIZER}, which comes with tfdetect, or "
+                "a run that was trained with a model.mask_head; or leave the masks out."
             )
         check_writable(folder, "--masks")
 
@@ -465,10 +470,7 @@ class _Job:
 
     def rows(self, table: Table) -> Table:
         """Return the rows of all images, and of files and folders that have none."""
-        unreadable = self.given.files.unreadable.items()
-        return self._named(table).extended(
-            [{"path": from_os(path), "error": reason} for path, reason in unreadable]
-        )
+        return _with_errors(self._named(table), self.given.files.unreadable)
 
     def _named(self, table: Table) -> Table:
         """Return rows with the names of the given images and what is known of copied regions."""
@@ -488,6 +490,13 @@ class _Job:
         if self.on_stop is not None and any(finished):
             rows = self._named(table).take(np.flatnonzero(finished))
             self.on_stop(Predictions(rows, (), self.failed.reasons))
+
+
+def _with_errors(table: Table, unreadable: Mapping[str, str]) -> Table:
+    """Return a table of predictions with rows of what holds no images: reasons by path."""
+    return table.extended(
+        [{"path": from_os(path), "error": reason} for path, reason in unreadable.items()]
+    )
 
 
 def _mask_writer(

@@ -72,7 +72,7 @@ class Choice:
     Attributes:
         run: its folder.
         reason: why it suits them.
-        images: paths, folders and patterns.
+        images: paths, folders and patterns; where there are several detectors, only the images.
     """
 
     run: Path
@@ -104,10 +104,9 @@ def shipped_detectors(images: Sequence[str], masks: bool = False) -> list[Choice
     small = [path for path, side in sides.items() if side is not None and side < SMALL_SIDE]
     chosen = set(small)
     others = [path for path in sides if path not in chosen]
-    photos = [*others, *found.unreadable]
     reason = f"for {_count(small)} of less than {SMALL_SIDE} pixels"
     return [
-        Choice(shipped_folder(PHOTO_DETECTOR), f"for {_count(others)}", photos),
+        Choice(shipped_folder(PHOTO_DETECTOR), f"for {_count(others)}", others),
         Choice(shipped_folder(SMALL_IMAGES), reason, small),
     ]
 

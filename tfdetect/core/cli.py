@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfdetect.core import console
 from tfdetect.core.errors import NothingToDo, UserError, first_line, nearest, shortened
+from tfdetect.core.image_names import IMAGE_SUFFIXES, suffix_of
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import missing_package
 from tfdetect.core.process import Terminated, command_process, stopped_by
@@ -81,6 +82,12 @@ class Parser(argparse.ArgumentParser):
         )  # fmt: skip
 
     def parse_args(self, args=None, namespace=None):
+        for each in sys.argv[1:] if args is None else args:
+            if each == "--":
+                break
+            is_file = suffix_of(each) in IMAGE_SUFFIXES or os.path.lexists(each)
+            if is_file and each.startswith("-") and not each.startswith("--"):
+                self.error(f"{each!r} begins with a dash, as options do. Give it as ./{each}")
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             flags = [flag for action in self._actions for flag in action.option_strings]
@@ -252,19 +259,24 @@ def chosen_cluster(args: argparse.Namespace) -> "SparkCluster | None":
 
 def add_views(p: Arguments) -> None:
     """Add --crops and --flips."""
-    p.add_argument("--crops", type=int, choices=[1, 5, 9], help="average the probabilities of this "
-                   "many crops of each image (default: as the run was trained)")  # fmt: skip
-    p.add_argument("--flips", action="store_true",
-                   help="average over each image and its mirror image")  # fmt: skip
+    p.add_argument("--crops", type=int, choices=[1, 5, 9], help="read this many parts (crops) of "
+                   "each image, spread over it, and average their probabilities: steadier, but "
+                   "takes as many times longer (default: as the run was trained)")  # fmt: skip
+    p.add_argument("--flips", action="store_true", help="read each image and its mirror image, and "
+                   "average their probabilities: takes twice as long")  # fmt: skip
 
 
 def add_verdict(p: Arguments) -> None:
     """Add --threshold, --at, --prior and --mask-threshold."""
     p.add_argument("--threshold", type=float, metavar="P", help="P(fake) from which the verdict "
-                   "is fake, 0 to 1 (default: the threshold of the run)")  # fmt: skip
+                   "is fake, 0 to 1 (default: the threshold of the run). Verdicts stay "
+                   "inconclusive in the run's abstention band, and between it and P")  # fmt: skip
     p.add_argument("--at", metavar="POINT", help="use the threshold of one of the run's operating "
                    "points instead: fpr_1 or fpr_5 (1%% or 5%% false positives on validation), "
-                   "source_fpr_5 (5%% on sources not seen before), eer, balanced, cost; fpr_1 "
+                   "source_fpr_5 (5%% on sources not seen before), eer (equal error rate: as large "
+                   "a fraction of false positives as of missed fakes), balanced (best balanced "
+                   "accuracy), cost (lowest cost, by 'calibrate --cost'). The abstention band "
+                   "stays inconclusive, as with --threshold; fpr_1 "
                    "exists if at least 100 authentic images were in validation, fpr_5 if 20, "
                    "source_fpr_5 if they are of 19 named sources")  # fmt: skip
     p.add_argument("--prior", metavar="P", help="fraction of fakes to expect among such images, "

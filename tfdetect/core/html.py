@@ -244,6 +244,9 @@ def table(
         "",
         *(_kind([row[i] for row in cells if i < len(row)]) for i in range(1, len(cells[0]))),
     ]
+    numbers = {column for column, kind in enumerate(kinds) if kind == "number"}
+    cells = [[_number(cell) if i in numbers else cell for i, cell in enumerate(row)]
+             for row in cells]  # fmt: skip
     label = label or caption or next((h for h in headers if h), "table")
     return _rendered(
         "table.html", headers=headers, rows=cells, caption=caption, kinds=kinds, label=label,
@@ -259,7 +262,7 @@ def figures(
     Args:
         pictures: the figures.
         layout: "" beside each other at their own size, "small" or "thumbnails" in a grid of equal
-            columns, "wide" one below the other; wide figures scroll on a small screen.
+            columns, "wide" one below the other. All shrink on a small screen.
 
     Returns:
         The figures; nothing where there are none.
@@ -318,6 +321,11 @@ def _kind(cells: list[str]) -> str:
     if all(_NUMBER.match(cell) for cell in cells) and any(cells):
         return "number"
     return "wide" if max(map(len, cells), default=0) > 40 else ""
+
+
+def _number(cell: str) -> str:
+    """Return a number that may be broken before its interval alone."""
+    return type(cell)(re.sub(r" (?![\[(])", "\N{NO-BREAK SPACE}", cell))
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:

@@ -41,7 +41,7 @@ def render(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     words = texts(language)
-    models = [_model(run, words["about"]) for run in runs]
+    models = [_model(run, words) for run in runs]
     data = {**data, "version": tfdetect.__version__, "models": models, "texts": words["script"]}
     return environment.get_template(template).render(
         t=words["page"], language=language, runs=runs, models=models,
@@ -49,16 +49,20 @@ def render(
     )  # fmt: skip
 
 
-def _model(run: Run, words: dict[str, str]) -> Json:
+def _model(run: Run, words: Json) -> Json:
     """Return what the page says about a run."""
+    page, about = words["page"], words["about"]
+    classes = page["or"].join([", ".join(run.class_names[:-1]), run.class_names[-1]])
+    question = page["answers_masks" if run.predicts_masks else "answers"]
     images = run.info.dataset.training_images
     low, _, high = (images and images.shorter_side) or (0, 0, 0)
     return {
         "name": run.name,
+        "answers": question.format(name=run.name, classes=classes),
         "masks": run.predicts_masks,
         "authentic": run.class_names[0],
-        "about": _about(run, words),
-        "sides": f"{low:,}" if low == high else words["from_to"].format(low=low, high=high),
+        "about": _about(run, about),
+        "sides": f"{low:,}" if low == high else about["from_to"].format(low=low, high=high),
         "formats": ", ".join(images.formats) if images else "",
     }
 

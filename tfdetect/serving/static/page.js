@@ -3,6 +3,8 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const MAX_SIDE = 2048;  // pixels of a drawn mask and of the picture in a saved result
+const ALTERED = 128;  // gray of P(altered) from one half, from which a pixel counts as altered
+const NONE = "None found.";  // the finding of evidence that was looked for and is not there
 
 export const settings = data;
 export const t = data.texts;
@@ -147,7 +149,7 @@ function picture(task, mask, words) {
   return box;
 }
 
-// Paint P(altered), the gray of an image, in red: from transparent at 0 to opaque at 1.
+// Paint where P(altered), the gray of an image, is at least one half in red, and nothing elsewhere.
 function drawMask(canvas, image) {
   const scale = Math.min(1, MAX_SIDE / Math.max(image.width, image.height));
   canvas.width = Math.max(1, Math.round(image.width * scale));
@@ -156,7 +158,7 @@ function drawMask(canvas, image) {
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
   for (let i = 0; i < pixels.data.length; i += 4) {
-    pixels.data[i + 3] = pixels.data[i];
+    pixels.data[i + 3] = pixels.data[i] >= ALTERED ? 255 : 0;
     pixels.data[i] = 220;
     pixels.data[i + 1] = pixels.data[i + 2] = 0;
   }
@@ -244,20 +246,24 @@ function gather(task) {
 function showEvidence(task, box, {headline, tone, reasons, lines}) {
   const title = task.item.querySelector("h3");
   const shown = task.item.textContent;
-  const more = title.textContent === headline ? []
-    : [fill(t.evidence_changed, {headline: title.textContent}),
-      ...reasons.filter((each) => !shown.includes(each))];
+  const before = title.textContent;
+  const added = reasons.filter((each) => !shown.includes(each));
+  const repeated = added.some((each) => each.startsWith(before));
+  const more = before === headline ? []
+    : [...(repeated ? [] : [fill(t.evidence_changed, {headline: before})]), ...added];
   title.textContent = headline;
   task.item.className = `result ${tone}`;
   const listed = (some) => element("dl", {}, ...some.flatMap((line) => [
     element("dt", {textContent: line.title}),
     element("dd", {}, line.finding, element("span", {className: "small", textContent: line.reliability})),
   ]));
-  const findings = lines.filter(({name, says}) => says !== "nothing" && name !== "detector");
-  const nothing = lines.filter(({says}) => says === "nothing");
+  const others = lines.filter(({name}) => name !== "detector");  // its verdict is above
+  const nothing = others.filter(({finding}) => finding === NONE);
+  const findings = others.filter(({finding}) => finding !== NONE);
   box.lastChild.remove();
   if (more.length) box.append(element("p", {textContent: more.join(" ")}));
-  box.append(findings.length ? listed(findings) : element("p", {textContent: t.evidence_none}));
+  if (others.every(({says}) => says === "nothing")) box.append(element("p", {textContent: t.evidence_none}));
+  if (findings.length) box.append(listed(findings));
   if (nothing.length) box.append(details(fill(t.evidence_nothing, {count: nothing.length}), listed(nothing)));
 }
 
@@ -278,14 +284,23 @@ function maskWords(model, row) {
 }
 
 function figures(row) {
-  const known = Object.entries(row).filter(
+  const shown = {...row, verdict: row.inconclusive ? t.inconclusive : row.verdict};
+  const known = Object.entries(shown).filter(
     ([key, value]) => value !== null && value !== ""
-      && !["path", "words", "mask_png", "error"].includes(key));
+      && !["path", "words", "mask_png", "error", "inconclusive"].includes(key));
   const value = (each) => (typeof each === "number" ? +each.toFixed(4)
     : typeof each === "boolean" ? (each ? t.yes : t.no) : each);
-  return element("table", {}, element("tbody", {}, ...known.map(([key, each]) =>
+  return table(t.details, element("tbody", {}, ...known.map(([key, each]) =>
     element("tr", {}, element("th", {scope: "row", textContent: figureName(key)}),
       element("td", {textContent: value(each)})))));
+}
+
+// Return a table that scrolls sideways where the page is too narrow for its words.
+function table(name, ...parts) {
+  const box = element("div", {className: "scroll", tabIndex: 0}, element("table", {}, ...parts));
+  box.setAttribute("role", "region");
+  box.setAttribute("aria-label", name);
+  return box;
 }
 
 function figureName(key) {
@@ -304,7 +319,7 @@ function stabilityButton(task) {
       const rows = copies.map(({words, p_fake, verdict, inconclusive}) => element("tr", {},
         element("th", {scope: "row", textContent: words}), element("td", {textContent: p_fake.toFixed(3)}),
         element("td", {textContent: inconclusive ? t.inconclusive : verdict})));
-      const shown = details(t.stability_copies, element("table", {className: "copies"},
+      const shown = details(t.stability_copies, table(t.stability_copies,
         element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows)));
       box.before(element("h4", {textContent: t.stability_title}),
         element("p", {textContent: `${sentence} ${t.stability_meaning}`}), shown);
@@ -335,8 +350,10 @@ function explainButton(task) {
   });
 }
 
+const TIME = {year: "numeric", month: "long", day: "numeric", hour: "2-digit", minute: "2-digit",
+  timeZoneName: "short"};
 const savedBy = (task) => fill(t.saved_by, {model: task.model, version: data.version,
-  when: new Date().toLocaleString(document.documentElement.lang)});
+  when: new Date().toLocaleString(document.documentElement.lang, TIME)});
 
 // Print one result with all its details; browsers print into a PDF, too.
 function print(task) {

@@ -187,6 +187,8 @@ def test_evaluate_attacks(shared_run, tmp_path, capsys):
     for wrong, words in (
         (["--attack", "pdg"], "Unknown attack 'pdg'. Did you mean 'pgd'?"),
         (["--attack", "pgd", "--strength", "0.5/255"], "whole numbers of the 255 levels"),
+        (["--strength", "2/255"], "--strength belongs to --attack"),
+        (["--degrade", "jpeg:75", "--queries", "5"], "--queries belongs to --attack"),
     ):
         assert run_command(evaluate_command, [*arguments, *wrong]) == 2
         assert words in capsys.readouterr().err

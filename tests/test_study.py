@@ -62,14 +62,16 @@ def test_subsets_by_images_are_nested_and_keep_classes_and_test(loaded):
                 assert s.catalog.split(split).equals(catalog.split(split))
     first, second = [s for s in subsets.values() if s.size == round(total / 8)]
     assert not first.catalog.table.equals(second.catalog.table)
-    with pytest.raises(UserError, match="--points asks for 20"):
+    with pytest.raises(UserError, match="a curve of 20 is asked for"):
         make_subsets(plan, catalog, "images", 20, [0], False)
+    assert len(make_subsets(plan, catalog, "images", None, [0], False)) == 5
 
 
 def test_subsets_by_content_can_have_equally_many_images(loaded):
     plan, catalog = loaded
     subsets = make_subsets(plan, catalog, BY_CONTENT, 3, [0], False)
     assert [len(s.domains) for s in subsets.values()] == [1, 2, 4]
+    assert list(make_subsets(plan, catalog, BY_CONTENT, None, [0], False)) == list(subsets)
     for s in subsets.values():
         for split in ("train", "validation"):
             paths = s.catalog.split(split)["path"].to_pylist()

@@ -64,12 +64,12 @@ def parser() -> cli.Parser:
     how.add_argument("--attack", metavar="NAME,NAME", help="measure on attacked images instead, or "
                      "beside --degrade: pgd (gradient descent by somebody who has the run) and "
                      "square (random squares by somebody who sees P(fake) alone)")  # fmt: skip
-    how.add_argument("--strength", default="2/255,4/255", metavar="N/255,N/255", help="of "
+    how.add_argument("--strength", metavar="N/255,N/255", help="of "
                      "--attack: how far each color of a pixel may change (default: "
                      "2/255,4/255)")  # fmt: skip
-    how.add_argument("--steps", type=cli.count, default=10, metavar="N",
+    how.add_argument("--steps", type=cli.count, metavar="N",
                      help="of pgd: steps along the gradient (default: 10)")  # fmt: skip
-    how.add_argument("--queries", type=cli.count, default=200, metavar="N",
+    how.add_argument("--queries", type=cli.count, metavar="N",
                      help="of square: images that are tried (default: 200)")  # fmt: skip
     out = p.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="DIR", help="folder for the result (default: "
@@ -111,9 +111,8 @@ def main(argv: list[str]) -> None:
     }  # fmt: skip
     if args.degrade or args.attack:
         return _show(args, api.measure_robustness(
-            run, args.degrade or "", attacks=args.attack or "", strength=args.strength,
-            steps=args.steps, queries=args.queries, split=args.split[0] if args.split else None,
-            **images,
+            run, args.degrade or "", attacks=args.attack or "",
+            split=args.split[0] if args.split else None, **_of_attacks(args), **images,
         ))  # fmt: skip
     _show(args, api.evaluate(
         run, label=args.label, splits=args.split or (), videos=args.videos,
@@ -121,9 +120,17 @@ def main(argv: list[str]) -> None:
     ))  # fmt: skip
 
 
+def _of_attacks(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of --attack that were given."""
+    given = {name: getattr(args, name) for name in ("strength", "steps", "queries")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _check_combination(args: argparse.Namespace, settings: dict[str, Any]) -> None:
     """Check that the flags can be used together."""
     verdicts = settings["threshold"] is not None or settings["prior"] is not None
+    if (of_attacks := list(_of_attacks(args))) and not args.attack:
+        raise UserError(f"--{of_attacks[0]} belongs to --attack: --attack pgd, for example.")
     if args.degrade or args.attack:
         flag = "--degrade" if args.degrade else "--attack"
         if args.split and len(args.split) > 1:

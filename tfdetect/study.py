@@ -42,7 +42,7 @@ def parser() -> cli.Parser:
                      "(default: images)")  # fmt: skip
     how.add_argument("--points", type=cli.number_above(1, whole=True), metavar="N", help="of "
                      "learning-curve, number of sizes: all, a half, a quarter, ... "
-                     "(default: 5)")  # fmt: skip
+                     "(default: 5, or as many as there are)")  # fmt: skip
     how.add_argument("--equal-images", action="store_true", help="of learning-curve by generator "
                      "or content: give all trainings as many images as the smallest")  # fmt: skip
     how.add_argument("--vary", action="append", default=[], metavar="KEY=A,B", help="of variants, "

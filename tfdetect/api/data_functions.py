@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect.api.arguments import checked, path_of, plan_of, writing_on
 from tfdetect.core import console, storage
-from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.errors import UserError, UserTypeError, shortened, unknown
 from tfdetect.core.files import check_writable
 from tfdetect.core.process import allowed_cores
 from tfdetect.core.quiet import import_tensorflow
@@ -105,8 +105,14 @@ def fix(
     Raises:
         UserError: an unknown fix, a folder that is not empty, or nothing to fix.
     """
+    from tfdetect.auditing.audit_dataset import Audit
     from tfdetect.auditing.fixes import fix_dataset, select_fixes
 
+    if not isinstance(audit, Audit):
+        raise UserTypeError(
+            "fix takes what audit returned: fix(audit('folder'), 'copy'). Received: "
+            f"{shortened(audit)}."
+        )
     return fix_dataset(audit, Path(folder), select_fixes(audit, fixes), progress)
 
 

@@ -14,7 +14,6 @@ from tfdetect.core import console, storage
 from tfdetect.core.columns import Column, Table
 from tfdetect.core.errors import UserError
 from tfdetect.core.limits import MAX_PIXELS
-from tfdetect.core.run import Run
 from tfdetect.core.spark_cluster import SparkCluster
 from tfdetect.core.text import from_os, to_os, user_path
 
@@ -190,8 +189,8 @@ class Detector:
         run: the run, for example for `run.metrics["test"]["auc"]`.
     """
 
-    def __init__(self, run: Run):
-        self.run = run
+    def __init__(self, run: RunLike):
+        self.run = run_of(run)
 
     def __repr__(self) -> str:
         return f"Detector({str(self.run.path)!r}, classes {', '.join(self.class_names)})"

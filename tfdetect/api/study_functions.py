@@ -58,7 +58,7 @@ def learning_curve(
     data_dir: str | Path | None = None,
     authentic: str | None = None,
     by: str = "images",
-    points: int = 5,
+    points: int | None = None,
     seeds: int = 1,
     equal_images: bool = False,
     gpus: str | Sequence[int] | None = None,
@@ -77,7 +77,8 @@ def learning_curve(
         dataset, experiment, model, overrides, data_dir, authentic: see `train`.
         by: what subsets have less of: "images", "generator", "dataset" (the parts of a union), or
             a regular expression on paths whose group names the part, such as the content.
-        points: number of sizes: all, half of it, a quarter, and so on.
+        points: number of sizes: all, half of it, a quarter, and so on; by default 5, or as many
+            as there are.
         seeds: trainings of each size, each with its own order of the data and initialization.
         equal_images: by parts, give all trainings as many images as the one with the fewest, so
             that variety alone differs.
@@ -95,7 +96,7 @@ def learning_curve(
     Raises:
         UserError: the data are too few for so many points, or the folder holds other runs.
     """
-    _check_counts(points=(points, 2), seeds=(seeds, 1))
+    _check_counts(points=(2 if points is None else points, 2), seeds=(seeds, 1))
     if equal_images and by == "images":
         raise UserError("--equal-images is for --by generator, dataset or a regular expression.")
     plan = _plan_of(dataset, experiment, model, overrides, data_dir, authentic)
@@ -108,7 +109,8 @@ def learning_curve(
 
     catalog = find_data(plan, progress, log)
     subsets = make_subsets(plan, catalog, by, points, range(seeds), equal_images)
-    log(f"{len(subsets)} trainings of {points} sizes; folder: {folder}")
+    sizes = len({subset.size for subset in subsets.values()})
+    log(f"{len(subsets)} trainings of {sizes} sizes; folder: {folder}")
     plan = with_possible_batches(plan, (subset.catalog for subset in subsets.values()), log)
     trainings = {
         name: (plan.with_settings([f"seed={plan.experiment.seed + subset.seed}"]), subset.catalog)

@@ -19,8 +19,8 @@ class Metric(float):
         metric.low, metric.high = low, high
         return metric
 
-    def __getnewargs__(self) -> tuple[float, float | None, float | None]:
-        return float(self), self.low, self.high  # to copy and to pickle
+    def __reduce__(self) -> tuple:  # to copy and to pickle
+        return Metric, (float(self), self.low, self.high)
 
     def __repr__(self) -> str:
         if self.low is None or self.high is None:

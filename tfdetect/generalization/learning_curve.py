@@ -17,6 +17,7 @@ from tfdetect.generalization.domains import find_domains, restrict
 from tfdetect.generalization.train_matrix import test_scores
 
 IMAGES = "images"
+DEFAULT_POINTS = 5  # of a curve, where there are so many
 MIN_POINTS = 4  # of a curve, for a fit of three parameters
 _EXPONENTS = np.geomspace(0.02, 3, 160)  # candidates of the power law's exponent
 _RESAMPLES = 500
@@ -45,7 +46,12 @@ class Subset:
 
 
 def make_subsets(
-    plan: Plan, catalog: Catalog, by: str, points: int, seeds: Sequence[int], equal_images: bool
+    plan: Plan,
+    catalog: Catalog,
+    by: str,
+    points: int | None,
+    seeds: Sequence[int],
+    equal_images: bool,
 ) -> dict[str, Subset]:
     """Return nested subsets of the training data: each contains the smaller ones of its seed.
 
@@ -56,7 +62,7 @@ def make_subsets(
         plan: of the trainings.
         catalog: all images.
         by: "images", or what `find_domains` takes.
-        points: number of sizes.
+        points: number of sizes; by default 5, or as many as there are.
         seeds: of the trainings.
         equal_images: by domains, whether all subsets have as many training images as the smallest.
 
@@ -68,11 +74,13 @@ def make_subsets(
     """
     domains = None if by == IMAGES else find_domains(catalog, by)
     total = catalog.split("train").num_rows if domains is None else len(domains.names)
+    most = int(np.log2(total)) + 1 if total else 0
+    points = min(DEFAULT_POINTS, max(2, most)) if points is None else points
     sizes = sorted({round(total / 2**k) for k in range(points)})
     if len(sizes) < points or sizes[0] < 1:
         raise UserError(
             f"{total:,} {'training images' if domains is None else 'domains'} give "
-            f"{int(np.log2(total)) + 1} points, each half of the next; --points asks for {points}."
+            f"{most} points, each half of the next; a curve of {points} is asked for."
         )
     found: dict[str, Subset] = {}
     for seed in seeds:

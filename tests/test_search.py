@@ -1,5 +1,6 @@
 """Searches: spaces, suggestions, durable state, and trials in processes of their own."""
 
+import errno
 import inspect
 import json
 import math
@@ -24,6 +25,7 @@ from tfdetect.core import registry
 from tfdetect.core.documents import shipped_names, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
+from tfdetect.tuning import trial as trial_process
 from tfdetect.tuning.methods import Algorithm
 from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.pruning import should_prune
@@ -31,9 +33,18 @@ from tfdetect.tuning.resources import allocate_slots
 from tfdetect.tuning.scheduler import best_trial
 from tfdetect.tuning.search_folder import open_search
 from tfdetect.tuning.space import Space, load_space
-from tfdetect.tuning.store import COMPLETE, FAILED, PRUNED, NewTrial, Store, is_alive, process_name
+from tfdetect.tuning.store import (
+    COMPLETE,
+    FAILED,
+    PRUNED,
+    NewTrial,
+    Outcome,
+    Store,
+    is_alive,
+    process_name,
+)
 from tfdetect.tuning.suggest import suggest
-from tfdetect.tuning.trial_process import failure_reason
+from tfdetect.tuning.trial_process import exit_reason
 
 BRANCHED = {
     "training.optimizer.name": {"choice": [
@@ -147,8 +158,8 @@ def simulate(folder, space, algorithm, seed, trials, startup=8):
         trial = store.claim(new)
         value = toy(trial.overrides)
         failed = trial.number == 2
-        store.finish(trial.number, FAILED if failed else COMPLETE,
-                  (None,) * 3 if failed else (value,) * 3, 1, 1.0)  # fmt: skip
+        objective = (None,) * 3 if failed else (value,) * 3
+        store.finish(Outcome(trial.number, FAILED if failed else COMPLETE, objective, 1, 1.0))
     return store.trials()
 
 
@@ -207,13 +218,13 @@ def test_the_median_rule_and_halving():
 CLAIMS = """
 import json, sys
 from pathlib import Path
-from tfdetect.tuning.store import COMPLETE, NewTrial, Store
+from tfdetect.tuning.store import COMPLETE, NewTrial, Outcome, Store
 
 store, found = Store(Path(sys.argv[1])), []
 for _ in range(8):
     trial = store.claim(lambda trials: NewTrial({"x": len(trials)}, []))
     found.append((trial.number, trial.point["x"]))
-    store.finish(trial.number, COMPLETE, (0.5, 0.4, 0.6))
+    store.finish(Outcome(trial.number, COMPLETE, (0.5, 0.4, 0.6)))
 print(json.dumps(found))
 """
 
@@ -245,8 +256,8 @@ def test_a_trial_whose_process_died_is_taken_over(tmp_path):
     taken = store.claim(lambda trials: pytest.fail("a new one instead"))
     assert (taken.number, taken.point, taken.worker) == (0, {"x": 1}, process_name())
     assert store.claim(lambda trials: None) is None
-    store.finish(0, COMPLETE, (0.5, 0.4, 0.6))
-    store.finish(0, FAILED, reason="later")  # a result is not changed
+    store.finish(Outcome(0, COMPLETE, (0.5, 0.4, 0.6)))
+    store.finish(Outcome(0, FAILED, reason="later"))  # an outcome is not changed
     assert store.trial(0).state == COMPLETE
 
 
@@ -283,15 +294,42 @@ def test_slots_divide_the_machine_evenly(monkeypatch):
     assert int(threads) == len(slots[0].cores)
 
 
-def test_failure_reasons(tmp_path):
+def test_a_process_that_recorded_nothing_has_a_reason(tmp_path):
     log = tmp_path / "log"
-    log.write_text("Epoch 1\nerror: The loss became nan at step 3.\n")
-    assert failure_reason(2, log) == "The loss became nan at step 3."
-    log.write_text("Traceback\nResourceExhaustedError: OOM when allocating\nmore\n")
-    assert "out of memory" in failure_reason(1, log)
-    assert "SIGKILL" in failure_reason(-9, log) and "memory" in failure_reason(-9, log)
-    log.write_text("")
-    assert failure_reason(7, log) == "exit code 7"
+    assert "SIGKILL" in exit_reason(-9, log) and "memory" in exit_reason(-9, log)
+    assert exit_reason(7, log) == f"exit code 7; see {log}"
+
+
+def raising(error):
+    def fail(*args):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (UserError("The loss became nan."), "The loss became nan."),
+        (OSError(errno.ENOSPC, "full"), "No space is left on the disk. What was finished"),
+        (ValueError("odd\nmore"), "ValueError: odd"),
+        (KeyboardInterrupt(), None),  # a trial that is stopped can be resumed
+    ],
+)
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_trial_records_why_it_failed(tmp_path, monkeypatch, error, reason, remote):
+    recorded = []
+    search = SimpleNamespace(store=SimpleNamespace(finish=recorded.append),
+                             result_path=lambda number: tmp_path / "result.json")  # fmt: skip
+    monkeypatch.setattr(trial_process, "open_search", lambda folder: search)
+    monkeypatch.setattr(trial_process, "_run", raising(error))
+    monkeypatch.setattr(trial_process, "_exit_with_parent", lambda parent: None)
+    with pytest.raises(type(error)):
+        trial_process.main([str(tmp_path), "3", *["--remote"] * remote])
+    if remote and reason:
+        recorded = [Outcome(**json.loads((tmp_path / "result.json").read_text()))]
+    assert [(each.number, each.state) for each in recorded] == ([(3, FAILED)] if reason else [])
+    assert not reason or recorded[0].reason.startswith(reason)
 
 
 # Searches that train.

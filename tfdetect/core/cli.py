@@ -433,9 +433,6 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
     except NothingToDo as done:
         console.log(str(done))
         return 0
-    except UserError as error:
-        asked = stopped_by(error)
-        return _failed(str(error)) if asked is None else _stopped(asked)
     except (KeyboardInterrupt, Terminated) as ended:
         return _stopped(ended)
     except BrokenPipeError:  # the reader of a pipe went away
@@ -444,23 +441,32 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
     except Exception as error:
         if (asked := stopped_by(error)) is not None:
             return _stopped(asked)
-        if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
-            return _failed(str(missing))
-        from tfdetect.core.disk import disk_error
-
-        if reason := disk_error(error):  # first: TensorFlow calls a full disk an exhausted resource
-            return _failed(
-                f"{reason}. What was finished before is unchanged. Free space or allow access "
-                "there, or choose another folder, and run the command again."
-            )
-        if _lacks_memory(error):
-            return _failed(
-                "There is not enough memory for this on the GPU (or, without one, in the machine). "
-                "Other programs may hold it: nvidia-smi lists those on a GPU. Take smaller images "
-                "or batches (data.image_size, training.batch_size, or training.accumulate for the "
-                f"same batch in parts), or another GPU. What TensorFlow says: {first_line(error)}"
-            )
+        if (message := explanation_of(error)) is not None:
+            return _failed(message)
         raise
+
+
+def explanation_of(error: Exception) -> str | None:
+    """Return what the user can do about an error; None if it is a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
+        return str(missing)
+    from tfdetect.core.disk import disk_error
+
+    if reason := disk_error(error):  # first: TensorFlow calls a full disk an exhausted resource
+        return (
+            f"{reason}. What was finished before is unchanged. Free space or allow access "
+            "there, or choose another folder, and run the command again."
+        )
+    if _lacks_memory(error):
+        return (
+            "There is not enough memory for this on the GPU (or, without one, in the machine). "
+            "Other programs may hold it: nvidia-smi lists those on a GPU. Take smaller images "
+            "or batches (data.image_size, training.batch_size, or training.accumulate for the "
+            f"same batch in parts), or another GPU. What TensorFlow says: {first_line(error)}"
+        )
+    return None
 
 
 def _stopped(ended: KeyboardInterrupt | Terminated) -> int:

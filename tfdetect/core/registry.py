@@ -462,7 +462,7 @@ FILLS = Registry(
         "biharmonic": Entry("tfdetect.synthesis.fills:biharmonic"),
         "copy_move": Entry("tfdetect.synthesis.fills:copy_move"),
         "splice": Entry("tfdetect.synthesis.fills:splice"),
-        "composite": Entry("tfdetect.synthesis.fills:composite"),
+        "composite": Entry("tfdetect.synthesis.fills:splice"),
         "autoencoder": Entry("tfdetect.synthesis.fills:autoencoder"),
         "vae": Entry("tfdetect.synthesis.fills:vae"),
         "diffusion": Entry("tfdetect.synthesis.fills:diffusion"),

@@ -104,14 +104,7 @@ def _warped(array: np.ndarray, matrix: np.ndarray, how: int) -> np.ndarray:
 def splice(
     image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, donor: np.ndarray
 ) -> np.ndarray:
-    """Fill with the same region of another photograph."""
-    return donor
-
-
-def composite(
-    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, donor: np.ndarray
-) -> np.ndarray:
-    """Fill with a part of another photograph that `place` has put there."""
+    """Fill with another photograph: the same region, or for `composite` what `place` put there."""
     return donor
 
 

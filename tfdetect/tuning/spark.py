@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from tfdetect.tuning.budget import Budget
 from tfdetect.tuning.resources import thread_limits
 from tfdetect.tuning.scheduler import check_progress, proposer
 from tfdetect.tuning.search_folder import Search, open_search
-from tfdetect.tuning.store import FAILED, Store
-from tfdetect.tuning.trial_process import failure_reason
+from tfdetect.tuning.store import FAILED, Outcome, Store
+from tfdetect.tuning.trial_process import exit_reason
 
 if TYPE_CHECKING:
     from hyperopt import SparkTrials
@@ -97,10 +98,10 @@ def _recording(store: Store, trials: "SparkTrials") -> Iterator[None]:
 
     def record_results() -> None:
         for document in list(trials._dynamic_trials):
-            result = document["result"].get("trial_result")
-            if result is not None and result["number"] not in recorded:
-                recorded.add(result["number"])
-                store.finish(**result)
+            outcome = document["result"].get("outcome")
+            if outcome is not None and outcome["number"] not in recorded:
+                recorded.add(outcome["number"])
+                store.finish(Outcome(**outcome))
 
     def watch() -> None:
         while not ended.wait(_RECORD_SECONDS):
@@ -127,16 +128,19 @@ def run_remote_trial(folder: str, number: int, threads: int) -> dict[str, Any]:
         threads: that it may use.
     """
     search = open_search(Path(folder))
-    log = search.log_path(number)
+    log, path = search.log_path(number), search.result_path(number)
+    path.unlink(missing_ok=True)  # of a process that Spark gave the trial to before
     command = [sys.executable, "-m", "tfdetect.tuning.trial", folder, str(number), "--remote"]
     with log.open("ab") as output:
         code = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             env=os.environ | thread_limits(threads), check=False,
         ).returncode  # fmt: skip
-    if code == 0:
-        result = json.loads(search.result_path(number).read_text(encoding="utf-8"))
-        loss = search.objective.loss(result["objective"][0])
-        return {"status": "ok", "loss": loss, "trial_result": result}
-    result = {"number": number, "state": FAILED, "reason": failure_reason(code, log)}
-    return {"status": "fail", "trial_result": result}
+    if path.is_file():
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        outcome = asdict(Outcome(number, FAILED, reason=exit_reason(code, log)))
+    if outcome["state"] == FAILED:
+        return {"status": "fail", "outcome": outcome}
+    loss = search.objective.loss(outcome["objective"][0])
+    return {"status": "ok", "loss": loss, "outcome": outcome}

@@ -12,7 +12,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -91,6 +91,26 @@ class Trial:
     def value(self) -> float:
         """The objective of a trial that succeeded."""
         return self.interval[0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        number: of the trial.
+        state: COMPLETE, PRUNED or FAILED.
+        objective: value, low and high; None of a failure.
+        epochs, seconds: of training.
+        reason: of a failure.
+    """
+
+    number: int
+    state: str
+    objective: tuple[float | None, float | None, float | None] = (None, None, None)
+    epochs: int = 0
+    seconds: float = 0.0
+    reason: str | None = None
 
 
 class NewTrial(NamedTuple):
@@ -178,30 +198,15 @@ class Store:
             )  # fmt: skip
             return _trials(database)[-1]
 
-    def finish(
-        self,
-        number: int,
-        state: str,
-        objective: Sequence[float | None] = (None, None, None),
-        epochs: int = 0,
-        seconds: float = 0.0,
-        reason: str | None = None,
-    ) -> None:
-        """Record the result of a running trial; does nothing if it has one already.
-
-        Args:
-            number: of the trial.
-            state: COMPLETE, PRUNED or FAILED.
-            objective: value, low and high.
-            epochs, seconds: of training.
-            reason: of a failure.
-        """
+    def finish(self, outcome: Outcome) -> None:
+        """Record how a running trial ended; does nothing if that is recorded already."""
         with self._transaction() as database:
             database.execute(
                 "update trials set state = ?, objective = ?, low = ?, high = ?, epochs = ?, "
                 "seconds = ?, ended = ?, reason = ? where number = ? and state = ?",
-                (state, *objective, epochs, seconds, time.time(), reason, number, RUNNING),
-            )
+                (outcome.state, *outcome.objective, outcome.epochs, outcome.seconds, time.time(),
+                 outcome.reason, outcome.number, RUNNING),
+            )  # fmt: skip
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Record a trial's monitored value after an epoch."""

@@ -10,14 +10,16 @@ import os
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tfdetect.core.cli import run_command
-from tfdetect.core.errors import RunLockedError, UserError
+from tfdetect.core.cli import explanation_of, run_command
+from tfdetect.core.errors import RunLockedError, UserError, first_line
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
 from tfdetect.core.open_run import open_run
+from tfdetect.core.process import stopped_by
 from tfdetect.core.run import Run
 from tfdetect.core.text import shell_command, to_os
 from tfdetect.data.catalog import Catalog
@@ -26,7 +28,7 @@ from tfdetect.training.monitor import monitor_of
 from tfdetect.tuning.objective import mean_of_folds
 from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.search_folder import Search, open_search
-from tfdetect.tuning.store import COMPLETE, PRUNED, Trial
+from tfdetect.tuning.store import COMPLETE, FAILED, PRUNED, Outcome, Trial
 
 if TYPE_CHECKING:
     from tfdetect.training.devices import Devices
@@ -47,22 +49,35 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     threading.Thread(target=_exit_with_parent, args=(args.parent,), daemon=True).start()
 
+    search = open_search(args.folder)
+    try:
+        outcome = _run(search, args)
+    except Exception as error:
+        if stopped_by(error) is None:  # a trial that is stopped can be resumed
+            reason = explanation_of(error) or f"{type(error).__name__}: {first_line(error)}"
+            _record(search, Outcome(args.number, FAILED, reason=reason), args.remote)
+        raise
+    _record(search, outcome, args.remote)
+
+
+def _run(search: Search, args: argparse.Namespace) -> Outcome:
     from tfdetect.core.quiet import import_tensorflow
     from tfdetect.training.devices import configure_devices, parse_gpus, parse_memory_limit
 
     import_tensorflow()
     devices = configure_devices(parse_gpus(args.gpus), parse_memory_limit(args.gpu_memory_limit))
-    search = open_search(args.folder)
-    result = run_trial(search, search.store.trial(args.number), devices, prune=not args.remote)
-    if args.remote:
-        write_text(search.result_path(args.number), json.dumps(result))
+    return run_trial(search, search.store.trial(args.number), devices, prune=not args.remote)
+
+
+def _record(search: Search, outcome: Outcome, remote: bool) -> None:
+    """Write how a trial ended into the search's state, or on another machine into a file."""
+    if remote:
+        write_text(search.result_path(outcome.number), json.dumps(asdict(outcome)))
     else:
-        search.store.finish(**result)
+        search.store.finish(outcome)
 
 
-def run_trial(
-    search: Search, trial: Trial, devices: "Devices", prune: bool = True
-) -> dict[str, Any]:
+def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool = True) -> Outcome:
     """Train and evaluate a trial; finished folds are reused.
 
     Args:
@@ -70,9 +85,6 @@ def run_trial(
         trial: one of its trials.
         devices: from `configure_devices`.
         prune: whether the search's rule may stop it early.
-
-    Returns:
-        The arguments of `Store.finish`.
 
     Raises:
         UserError: the data changed since the search began, or the objective is not defined.
@@ -109,13 +121,13 @@ def run_trial(
             f"The objective {search.objective.name} is not defined on this validation split."
         )
     _log_hyperparameters(search, trial, value)
-    return {
-        "number": trial.number,
-        "state": PRUNED if runs[-1].info.stopped_early else COMPLETE,
-        "objective": (value, low, high),
-        "epochs": sum(run.info.epochs or 0 for run in runs),
-        "seconds": sum(run.info.training_seconds or 0 for run in runs),
-    }
+    return Outcome(
+        trial.number,
+        PRUNED if runs[-1].info.stopped_early else COMPLETE,
+        (value, low, high),
+        epochs=sum(run.info.epochs or 0 for run in runs),
+        seconds=sum(run.info.training_seconds or 0 for run in runs),
+    )
 
 
 class TrialPruner:

@@ -1,4 +1,4 @@
-"""`TrialProcess`: the child process of one trial, and why it failed."""
+"""`TrialProcess`: the child process of one trial, and how it ended."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ import psutil
 
 from tfdetect.tuning.resources import Slot
 from tfdetect.tuning.search_folder import Search
-from tfdetect.tuning.store import FAILED, Trial
+from tfdetect.tuning.store import FAILED, Outcome, Trial
 
 _TERMINATION_SECONDS = 10
 
@@ -49,8 +49,9 @@ class TrialProcess:
         if code is None:
             return False
         self._file.close()
-        # A trial that succeeded has recorded its result itself; this does not change it.
-        self._search.store.finish(self.trial.number, FAILED, reason=failure_reason(code, self._log))
+        # A trial that was not killed has recorded its outcome itself; this does not change it.
+        reason = exit_reason(code, self._log)
+        self._search.store.finish(Outcome(self.trial.number, FAILED, reason=reason))
         return True
 
     def terminate(self) -> None:
@@ -64,8 +65,8 @@ class TrialProcess:
         self._file.close()
 
 
-def failure_reason(code: int, log: Path) -> str:
-    """Return in one line why a trial's process failed.
+def exit_reason(code: int, log: Path) -> str:
+    """Return how a process ended that recorded no outcome of its trial.
 
     Args:
         code: its exit code, negative for a signal, or above 128 if it ended in order after one.
@@ -76,9 +77,4 @@ def failure_reason(code: int, log: Path) -> str:
         name = signal.Signals(number).name
         hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
         return f"killed by {name}{hint}"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ") or "Error" in line.split(":")[0]]
-    memory = [line for line in lines if "ResourceExhausted" in line or "OOM when" in line]
-    if memory:
-        return f"out of memory: {memory[-1].strip()[:200]}"
-    return (errors or lines or [f"exit code {code}"])[-1].strip().removeprefix("error: ")[:300]
+    return f"exit code {code}; see {log}"

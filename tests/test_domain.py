@@ -275,8 +275,7 @@ def test_a_run_keeps_no_hashes_where_none_are_wanted(shared_run, tmp_path):
     run = open_run(folder)
     catalog = build_catalog(run.dataset_spec(), run.roots, progress=False)
     settings = CalibrationSettings(keep_hashes=False)
-    evaluate_run(run, catalog, ("validation",), report=False, calibrate=settings,
-                 log=lambda text: None)  # fmt: skip
+    evaluate_run(run, catalog, ("validation",), calibrate=settings, log=lambda text: None)
     assert not (folder / "training_images.npy").exists()
 
 

@@ -558,11 +558,11 @@ def test_the_page_of_an_image_shows_its_mask_and_the_window_where_it_lies(locali
     assert "Where it may be altered" in text and "window with the largest marked region" in text
 
 
-def test_a_set_without_masks_is_measured_by_labels(localizer, folder_dataset, tmp_path):
+def test_a_set_without_masks_is_measured_by_labels(localizer, folder_dataset):
     run, _ = localizer
     plan = make_plan(str(folder_dataset), None, [])
     catalog = find_data(plan, progress=False)
-    results = evaluate_run(run, catalog, ("test",), tmp_path / "out", log=lambda text: None).results
+    results = evaluate_run(run, catalog, ("test",), log=lambda text: None).results
     found = results["test"]["masks"]  # authentic images have a mask: an empty one
     assert found["altered"] == 0 and found["metrics"]["iou_altered"]["value"] is None
 

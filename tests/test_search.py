@@ -25,7 +25,7 @@ from tfdetect.core import registry
 from tfdetect.core.documents import shipped_names, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
-from tfdetect.tuning import trial as trial_process
+from tfdetect.tuning import trial as trial_command
 from tfdetect.tuning.methods import Algorithm
 from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.pruning import should_prune
@@ -321,11 +321,11 @@ def test_a_trial_records_why_it_failed(tmp_path, monkeypatch, error, reason, rem
     recorded = []
     search = SimpleNamespace(store=SimpleNamespace(finish=recorded.append),
                              result_path=lambda number: tmp_path / "result.json")  # fmt: skip
-    monkeypatch.setattr(trial_process, "open_search", lambda folder: search)
-    monkeypatch.setattr(trial_process, "_run", raising(error))
-    monkeypatch.setattr(trial_process, "_exit_with_parent", lambda parent: None)
+    monkeypatch.setattr(trial_command, "open_search", lambda folder: search)
+    monkeypatch.setattr(trial_command, "_run", raising(error))
+    monkeypatch.setattr(trial_command, "_exit_with_parent", lambda parent: None)
     with pytest.raises(type(error)):
-        trial_process.main([str(tmp_path), "3", *["--remote"] * remote])
+        trial_command.main([str(tmp_path), "3", *["--remote"] * remote])
     if remote and reason:
         recorded = [Outcome(**json.loads((tmp_path / "result.json").read_text()))]
     assert [(each.number, each.state) for each in recorded] == ([(3, FAILED)] if reason else [])

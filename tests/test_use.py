@@ -342,6 +342,7 @@ def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
     from tfdetect.core.load_spec import load_spec
     from tfdetect.data.catalog import build_catalog
     from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.evaluation.run_report import write_evaluation
 
     run, root = shared_run
     copy = tmp_path / "pictures"
@@ -352,8 +353,9 @@ def test_copies_of_training_images_are_told_apart(shared_run, tmp_path):
     catalog = build_catalog(spec, {spec.name: copy}, progress=False)
     copies = 5
     out = tmp_path / "out"
-    result = evaluate_run(run, catalog, ("test",), out, images_in_report=True,
-                          log=lambda text: None).results  # fmt: skip
+    found = evaluate_run(run, catalog, ("test",), log=lambda text: None)
+    write_evaluation(found, out)
+    result = found.results
     assert result["test"]["count"] == 37
     assert result["test"]["without_duplicates"]["count"] == 37 - copies
     assert "5 of 37 images are known to the detector" in (out / "report.html").read_text()

@@ -26,7 +26,6 @@ from tfdetect.training.monitor import monitor_of
 
 if TYPE_CHECKING:
     import keras
-    import pyarrow as pa
     import tensorflow as tf
 
     from tfdetect.data.strata import Replay
@@ -87,7 +86,7 @@ def train_run(
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
     """
-    from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.evaluation.evaluate_run import evaluate_run, write_results
     from tfdetect.training.fit import set_seed_and_precision
     from tfdetect.training.trackers import Trackers, check_trackers
 
@@ -110,11 +109,12 @@ def train_run(
 
         # 3. Evaluation, calibration, report, export.
         if trial:
-            evaluate_run(run, job.catalog, ("validation",), log=log, report=False)
+            found = evaluate_run(run, job.catalog, ("validation",), images_in_report=False, log=log)
+            write_results(found, run.path)
         elif job.plan.spec.pretraining:
             log(f"weights for other trainings: --set model.weights={writer.final}")
         else:
-            run = _evaluate_and_export(writer, run, job, images_in_report)
+            run = _evaluate_and_export(run, job, images_in_report)
         if fitted.interrupted:
             trackers.fail()
         else:
@@ -296,36 +296,33 @@ def _write_fitted(writer: RunWriter, fitted: "FitResult") -> Run:
     )
 
 
-def _evaluate_and_export(
-    writer: RunWriter, run: Run, job: TrainingJob, images_in_report: bool
-) -> Run:
+def _evaluate_and_export(run: Run, job: TrainingJob, images_in_report: bool) -> Run:
     """Evaluate and calibrate a run, compare it with its parent, write report and exports."""
     from tfdetect.evaluation.calibrate_run import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.evaluation.run_report import write_evaluation
     from tfdetect.evaluation.transfer import measure_transfer
     from tfdetect.models.exports import export_finished_run
     from tfdetect.models.saving import load_detector
 
     experiment, start = job.plan.experiment, job.start
 
-    def before_report(run: Run, tables: "dict[str, pa.Table]") -> None:
-        if start:
-            found = measure_transfer(run, start, job.catalog, tables, log=job.log)
-            write_json(writer.path / TRANSFER, found)
-
     detector = load_detector(run)  # as it was saved
-    run = evaluate_run(
+    found = evaluate_run(
         run,
         job.catalog,
         images_in_report=images_in_report,
         log=job.log,
         calibrate=CalibrationSettings(keep_hashes=experiment.data.keep_hashes),
-        before_report=before_report,
         detector=detector,
-    ).run
-    write_info(run)
-    export_finished_run(run, experiment.training.export, detector)
-    return run
+    )
+    if start:
+        transfer = measure_transfer(found.run, start, job.catalog, found.tables, log=job.log)
+        write_json(run.path / TRANSFER, transfer)
+    write_evaluation(found, run.path)
+    write_info(found.run)
+    export_finished_run(found.run, experiment.training.export, detector)
+    return found.run
 
 
 class _SkippedFiles:

@@ -147,6 +147,7 @@ def evaluate(
     from tfdetect.data.describe import read_data
     from tfdetect.data.evaluation_data import splits_to_evaluate
     from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.evaluation.run_report import write_evaluation
 
     with writing_on(cluster, target, roots, progress) as work:
         catalog = read_data(spec, roots, progress, log)
@@ -157,13 +158,14 @@ def evaluate(
                 write_json(folder / "streamed.json", values)
             return EvaluationResults(run, values, target, target / "streamed.json")
         with _writing(run, target, roots, progress) as (staged, folder):
-            values = evaluate_run(
-                staged, catalog, chosen, folder,
+            found = evaluate_run(
+                staged, catalog, chosen,
                 images_in_report=images_in_report, batch_size=batch_size, log=log,
                 predict=work.predictor(run.path, batch_size) if work is not None else None,
                 videos=names,
-            ).results  # fmt: skip
-    return EvaluationResults(run, values, target, target / "report.html")
+            )  # fmt: skip
+            write_evaluation(found, folder)
+    return EvaluationResults(run, found.results, target, target / "report.html")
 
 
 @checked
@@ -335,6 +337,7 @@ def calibrate(
     from tfdetect.data.describe import read_data
     from tfdetect.data.evaluation_data import is_own_dataset
     from tfdetect.evaluation.evaluate_run import evaluate_run
+    from tfdetect.evaluation.run_report import write_evaluation
     from tfdetect.models.exports import export_finished_run, exported_formats
     from tfdetect.models.saving import load_detector
 
@@ -348,10 +351,11 @@ def calibrate(
         detector = load_detector(staged)
         elsewhere = None if dataset is None else staged.path / target.relative_to(run.path)
         evaluation = evaluate_run(
-            staged, catalog, (split,) if split == "all" else (split, "test"), elsewhere,
+            staged, catalog, (split,) if split == "all" else (split, "test"),
             images_in_report=images_in_report, batch_size=batch_size, calibrate=settings, log=log,
             detector=detector,
         )  # fmt: skip
+        write_evaluation(evaluation, elsewhere or staged.path)
         if elsewhere is not None:
             write_source(elsewhere, roots)
         if evaluation.run.info != run.info:

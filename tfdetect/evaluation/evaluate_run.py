@@ -1,7 +1,7 @@
-"""Evaluates a run: predictions, calibration, metrics, figures and report."""
+"""Evaluates a run: predictions, calibration and metrics."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,59 +42,55 @@ PredictRows = Callable[[Run, Catalog, pa.Table, bool], pa.Table]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """What an evaluation found; `run_report.write_evaluation` writes it.
 
     Attributes:
         run: the run; after a calibration, with all that it changed. It is not written.
         results: the content of metrics.json, by split.
-        output: the folder that holds predictions, metrics, figures and report.
+        tables: predictions by split, from `complete`.
+        dataset: name of the evaluated dataset.
+        data_warnings: about the dataset.
+        catalog: of the images that the report shows; None shows none.
+        examples: by split, the masks that the report shows.
     """
 
     run: Run
     results: dict[str, Any]
-    output: Path
-
-    @property
-    def report(self) -> Path:
-        return self.output / "report.html"
+    tables: dict[str, pa.Table]
+    dataset: str
+    data_warnings: Sequence[str]
+    catalog: Catalog | None = None
+    examples: dict[str, MaskExamples] = field(default_factory=dict)
 
 
 def evaluate_run(
     run: Run,
     catalog: Catalog,
     splits: tuple[str, ...] = ("validation", "test"),
-    output: Path | None = None,
     *,
     images_in_report: bool = True,
     batch_size: int = 64,
     log: console.Log = console.log,
-    report: bool = True,
     calibrate: CalibrationSettings | None = None,
     predict: PredictRows | None = None,
-    before_report: Callable[[Run, dict[str, pa.Table]], None] | None = None,
     detector: keras.Model | None = None,
     videos: VideoNames | None = None,
 ) -> Evaluation:
-    """Predict splits of a dataset and write what follows from the predictions.
+    """Predict splits of a dataset and measure the predictions.
 
-    Nothing is written before everything is computed. For a finished run give a staged copy
-    (`run_writer.updating`), which replaces the run in one step.
+    A calibration also writes hashes of the training images into the run's folder, or removes them
+    from there; nothing else is written.
 
     Args:
         run: the run; its run.json is not changed.
         catalog: the dataset.
         splits: which splits; those without images are left out.
-        output: folder for predictions/, metrics.json, figures/ and report.html; by default the
-            run's own, which gets a model card too.
-        images_in_report: whether figures may show images of the dataset.
+        images_in_report: whether the report may show images of the dataset.
         batch_size: images a batch.
         log: called with each line of progress.
-        report: whether to draw figures and write the report.
         calibrate: calibrate the run anew, on the first split.
         predict: gives the predictions, where that is not done in this process; not together with
             `calibrate`.
-        before_report: called with the calibrated run and the predictions by split, before anything
-            is written.
         detector: the run's model; by default it is loaded where it is needed.
         videos: measure videos, too.
 
@@ -102,7 +98,6 @@ def evaluate_run(
         UserError: the dataset has no image in any of the splits, none can be calibrated on, it is
             not clear what its masks mean, or a split has no frame of a video.
     """
-    output = output or run.path
     parts = {split: rows for split in splits if (rows := catalog.split(split)).num_rows}
     if not parts:
         raise UserError(f"The dataset {catalog.name} has no images in {', '.join(splits)}.")
@@ -133,7 +128,7 @@ def evaluate_run(
                 before[split] = verdict_metrics(earlier, old.threshold, run.info.prior)
             table = recalibrate(table, run)
         tables[split] = complete(rows, copies.mark(table, rows, split))
-        if report and images_in_report and run.predicts_masks:
+        if images_in_report and run.predicts_masks:
             scorer = scorer or Scorer(run, detector or load_detector(run))
             examples[split] = _mask_examples(run, scorer, catalog, rows, tables[split])
     results = {split: measure(table, run) for split, table in tables.items()}
@@ -144,14 +139,8 @@ def evaluate_run(
             results[split]["metadata_baseline"] = baseline
         if videos:
             results[split]["videos"] = measure_videos(tables[split], run, videos)
-    if before_report:
-        before_report(run, tables)
-    found = Evaluation(run, results, output)
-    write_evaluation(
-        found, tables, catalog.name, catalog.warnings, report=report, examples=examples,
-        catalog=catalog if images_in_report else None,
-    )  # fmt: skip
-    return found
+    shown = catalog if images_in_report else None
+    return Evaluation(run, results, tables, catalog.name, catalog.warnings, shown, examples)
 
 
 def _with_domain(
@@ -210,37 +199,10 @@ def predict_rows(
     )
 
 
-def write_evaluation(
-    found: Evaluation,
-    tables: dict[str, pa.Table],
-    dataset: str,
-    data_warnings: Sequence[str],
-    *,
-    report: bool = True,
-    catalog: Catalog | None = None,
-    examples: dict[str, MaskExamples] | None = None,
-) -> None:
-    """Write predictions/, metrics.json and, if wanted, figures/, report.html and model_card.md.
-
-    Args:
-        found: the results, and where to write.
-        tables: predictions by split.
-        dataset: name of the evaluated dataset.
-        data_warnings: about the dataset.
-        report: whether to draw figures and write the report.
-        catalog: of the images; None shows none of them.
-        examples: by split, the masks to show.
-    """
-    output = found.output
+def write_results(found: Evaluation, output: Path) -> None:
+    """Write predictions/ and metrics.json; `run_report.write_evaluation` adds the report."""
     (output / "predictions").mkdir(parents=True, exist_ok=True)
-    if report:
-        from tfdetect.evaluation.run_report import write_report  # slow to import
-
-        write_report(
-            found.run, found.results, tables, catalog, output, examples or {}, dataset=dataset,
-            data_warnings=data_warnings,
-        )  # fmt: skip
-    for split, table in tables.items():
+    for split, table in found.tables.items():
         prediction_tables.write_parquet(table, output / "predictions" / f"{split}.parquet")
     write_json(output / "metrics.json", found.results)
 

@@ -9,10 +9,11 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.text import shell_command
 from tfdetect.evaluation import prediction_tables
-from tfdetect.evaluation.evaluate_run import Evaluation, write_evaluation
+from tfdetect.evaluation.evaluate_run import Evaluation
 from tfdetect.evaluation.mask_metrics import BINS
 from tfdetect.evaluation.measure import measure
 from tfdetect.evaluation.prediction_columns import judge_again, recalibrate
+from tfdetect.evaluation.run_report import write_evaluation
 from tfdetect.evaluation.videos import VideoNames, measure_videos
 
 _ROUNDING = 1e-4  # of P(fake), where it is computed again from what predictions keep
@@ -43,9 +44,9 @@ def remeasure(run: Run) -> Evaluation:
         if "videos" in before:
             names = VideoNames(before["videos"]["by"])
             results[split]["videos"] = measure_videos(tables[split], run, names)
-    found = Evaluation(run, results, run.path)
     data = run.info.dataset
-    write_evaluation(found, tables, data.name, data.warnings)
+    found = Evaluation(run, results, tables, data.name, data.warnings)
+    write_evaluation(found, run.path)
     return found
 
 

@@ -31,6 +31,7 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation import figures as draw
 from tfdetect.evaluation import result_tables
+from tfdetect.evaluation.evaluate_run import Evaluation, MaskExamples, write_results
 from tfdetect.evaluation.metrics import class_weights
 from tfdetect.evaluation.model_card import model_card
 from tfdetect.evaluation.prediction_tables import by_generator, ranks_of
@@ -47,45 +48,35 @@ from tfdetect.evaluation.summary import TITLES, summary
 from tfdetect.evaluation.training_history import not_learned, read_history
 
 CARD_TITLES = {"ece": "calibration error", "mask_iou": "mask IoU", "mask_f1": "pixel F1"}
-Examples = dict[str, list]  # "best" and "worst": predicted masks with their IoU
 
 
-def write_report(
-    run: Run,
-    results: dict[str, Any],
-    tables: dict[str, pa.Table],
-    catalog: Catalog | None,
-    output: Path,
-    examples: dict[str, Examples],
-    *,
-    dataset: str,
-    data_warnings: Sequence[str],
-) -> None:
-    """Write figures/, report.html and, into the run itself, model_card.md.
+def write_evaluation(found: Evaluation, output: Path) -> None:
+    """Write all that an evaluation leaves: predictions/, metrics.json, figures/ and report.html.
 
     Args:
-        run: the run.
-        results: the content of metrics.json.
-        tables: predictions by split.
-        catalog: of the images; None shows none of them.
-        output: folder to write into.
-        examples: by split, the masks to show.
-        dataset: name of the evaluated dataset.
-        data_warnings: about the dataset.
+        found: what `evaluate_run` returned.
+        output: folder to write into; the run's own gets model_card.md, too. Of a finished run that
+            is a staged copy (`run_writer.updating`), which replaces the run in one step.
     """
+    _write_report(found, output)
+    write_results(found, output)
+
+
+def _write_report(found: Evaluation, output: Path) -> None:
+    run, results, dataset = found.run, found.results, found.dataset
     folder = output / "figures"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):  # of an earlier evaluation
         old.unlink()
     parts = {
-        split: _SplitReport(run, split, results[split], tables[split], catalog, folder,
-                            examples.get(split, {}))
+        split: _SplitReport(run, split, results[split], found.tables[split], found.catalog, folder,
+                            found.examples.get(split, {}))
         for split in ordered(results)
     }  # fmt: skip
     first, *others = parts.values()
     own = dataset == run.info.dataset.name
     transfer = result_tables.transfer_tables(run.transfer)
-    warnings = [*(not_learned(run, results) if own else ()), *data_warnings]
+    warnings = [*(not_learned(run, results) if own else ()), *found.data_warnings]
     sections = [
         Section(f"{first.title} results", first.metrics()),
         Section("Thresholds and calibration", join(
@@ -141,7 +132,7 @@ class _SplitReport:
         predictions: pa.Table,
         catalog: Catalog | None,
         folder: Path,
-        examples: Examples,
+        examples: MaskExamples,
     ):
         self.run, self.split, self.result = run, split, result
         self.title = "All images:" if split == "all" else split.capitalize()

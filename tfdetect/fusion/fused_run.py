@@ -21,6 +21,7 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import dataset_info
 from tfdetect.evaluation.calibrate_run import CalibrationSettings
 from tfdetect.evaluation.evaluate_run import evaluate_run
+from tfdetect.evaluation.run_report import write_evaluation
 from tfdetect.fusion.fusions import Fusion
 from tfdetect.fusion.members import Members
 from tfdetect.models.exports import export_finished_run, exported_formats
@@ -83,9 +84,11 @@ def write_fused_run(
         )
         write_info(run)
         detector = load_detector(run)  # as it was saved
-        run = evaluate_run(
+        evaluation = evaluate_run(
             run, catalog, log=log, calibrate=CalibrationSettings(), detector=detector
-        ).run
+        )
+        run = evaluation.run
+        write_evaluation(evaluation, folder)
         write_info(run)
         formats = [name for member in members.runs for name in exported_formats(member)]
         export_finished_run(run, list(dict.fromkeys(["saved_model", *formats])), detector)

@@ -13,7 +13,6 @@ from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_curve
 
 import tfdetect
-from tfdetect.api.run_functions import _follow_calibration
 from tfdetect.calibrate import main as calibrate_command
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
@@ -43,6 +42,7 @@ from tfdetect.evaluation.operating_points import (
     operating_points,
 )
 from tfdetect.evaluation.prediction_columns import uncalibrated
+from tfdetect.evaluation.remeasure import remeasure_calibrated
 from tfdetect.evaluation.run_description import threshold_sentence
 from tfdetect.models.exports import answers
 from tfdetect.models.inference import calibrated
@@ -458,7 +458,7 @@ def test_a_run_without_predictions_says_that_its_figures_are_older(shared_run, t
     shutil.copytree(run.path, copy, ignore=WITHOUT_EXPORTS)
     shutil.rmtree(copy / "predictions")
     staged = open_run(copy)
-    _follow_calibration(staged, "mine", log=lambda text: None)
+    remeasure_calibrated(staged, "mine", log=lambda text: None)
     assert "before the run was calibrated on mine" in (copy / "model_card.md").read_text()
     assert staged.results == run.results
 

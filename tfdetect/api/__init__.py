@@ -17,7 +17,16 @@ and `progress=False` to silence them.
 from tfdetect.api.benchmark_functions import BenchmarkResults, benchmark, list_benchmarks
 from tfdetect.api.data_functions import audit, fix, prepare, synthesize
 from tfdetect.api.detect import Detector, Predictions, load
+from tfdetect.api.evaluation_functions import (
+    calibrate,
+    compare,
+    evaluate,
+    measure_robustness,
+    remeasure,
+)
 from tfdetect.api.evidence_functions import evidence
+from tfdetect.api.explanation_functions import explain, show_front_ends
+from tfdetect.api.export_functions import export, export_web
 from tfdetect.api.model_functions import (
     create_detector,
     list_backbones,
@@ -25,19 +34,7 @@ from tfdetect.api.model_functions import (
     list_detectors,
     list_experiments,
 )
-from tfdetect.api.run_functions import (
-    EvaluationResults,
-    Results,
-    calibrate,
-    compare,
-    evaluate,
-    explain,
-    export,
-    export_web,
-    measure_robustness,
-    remeasure,
-    show_front_ends,
-)
+from tfdetect.api.results import EvaluationResults, Results
 from tfdetect.api.share import push
 from tfdetect.api.study_functions import (
     MatrixResults,

@@ -94,3 +94,15 @@ def splits_to_evaluate(run: Run, catalog: Catalog) -> tuple[str, ...]:
     if catalog.divided or is_own_dataset(run, catalog):
         return "validation", "test"
     return ("all",)
+
+
+def split_to_calibrate_on(run: Run, catalog: Catalog) -> str:
+    """Return which images a run is calibrated on by default.
+
+    It was trained on none of another dataset, so all are of use where nobody has divided them.
+    """
+    if is_own_dataset(run, catalog):
+        return "validation"
+    labels = catalog.split("all")["label"].to_numpy()
+    divided = catalog.divided and catalog.split("validation").num_rows > 0
+    return "validation" if divided and (labels > 0).any() else "all"

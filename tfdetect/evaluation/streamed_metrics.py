@@ -1,17 +1,55 @@
 """Metrics of predictions that are seen one part at a time, in constant memory."""
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.evaluation.metrics import BINS
 from tfdetect.evaluation.verdicts import is_fake
 
 HISTOGRAM = 50  # equal bins of P(fake)
 _AUC_BINS = 2**16  # of logits, equal from -_LARGEST to _LARGEST
 _LARGEST = 40.0
+# From a run, a catalog, rows of it, and whether they are the run's own validation images: yields
+# the rows of each part with their predictions.
+PredictParts = Callable[[Run, Catalog, pa.Table, bool], Iterator[tuple[pa.Table, pa.Table]]]
+
+
+def measure_streamed(
+    run: Run, catalog: Catalog, splits: Sequence[str], predict_parts: PredictParts
+) -> dict[str, Any]:
+    """Return the metrics of splits whose predictions come part by part and are not kept.
+
+    Args:
+        run: the run.
+        catalog: the dataset.
+        splits: which splits; those without images are left out.
+        predict_parts: predicts rows of the catalog.
+
+    Returns:
+        `StreamedMetrics.document` by split.
+
+    Raises:
+        UserError: the dataset has no image in any of the splits.
+    """
+    own, found = is_own_dataset(run, catalog), {}
+    for split in splits:
+        rows = catalog.split(split)
+        if not rows.num_rows:
+            continue
+        metrics = StreamedMetrics(run)
+        for part, table in predict_parts(run, catalog, rows, own and split == "validation"):
+            metrics.add(part["label"].to_numpy(), table)
+        found[split] = metrics.document()
+    if not found:
+        raise UserError(f"The dataset {catalog.name} has no images in {', '.join(splits)}.")
+    return found
 
 
 class StreamedMetrics:

@@ -33,7 +33,7 @@ from tfdetect.evaluation.calibrate_run import CalibrationSettings, _with_mask_th
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.overlays import overlay
-from tfdetect.evaluation.robustness import degrade
+from tfdetect.evaluation.robustness import measure_robustness
 from tfdetect.evaluation.verdicts import mask_is_shown, shown_mask
 from tfdetect.generalization.domains import Domains
 from tfdetect.generalization.matrix_report import format_matrix, main_metrics, write_report
@@ -459,13 +459,15 @@ def test_masks_of_degraded_images_are_measured(localizer, tmp_path):
     run, root = localizer
     catalog = find_data(make_plan(str(root)), progress=False)
     wanted = parse_degradations("scale:0.5,crop:0.9")
-    found = degrade(run, catalog, "test", wanted, tmp_path, log=lambda text: None)
+    found = measure_robustness(run, catalog, "test", wanted, tmp_path, log=lambda text: None)
     none, half, crop = (each["metrics"]["iou"]["value"] for each in found["degradations"].values())
     own = run.results["test"]["masks"]["metrics"]["iou_altered"]["value"]
     assert none == pytest.approx(own, abs=1e-5) and half < none - 0.05 and crop is None
     assert "IoU, mean of altered images" in (tmp_path / "degradations.html").read_text()
     with pytest.raises(UserError, match="--attack is for detectors without masks"):
-        degrade(run, catalog, "test", [], tmp_path, attacks=parse_attacks("pgd", "2/255", 1, 1))
+        measure_robustness(
+            run, catalog, "test", [], tmp_path, attacks=parse_attacks("pgd", "2/255", 1, 1)
+        )
 
 
 def test_a_localizer_finds_the_forged_region(localizer):

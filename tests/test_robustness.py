@@ -17,7 +17,7 @@ from tfdetect.data.sources import Files, image_source
 from tfdetect.evaluate import main as evaluate_command
 from tfdetect.evaluation.attacks import Attacker, parse_attacks
 from tfdetect.evaluation.predictions import predict_source
-from tfdetect.evaluation.robustness import _curves, file_name
+from tfdetect.evaluation.robustness import _curves, result_name
 from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
 from tfdetect.models.saving import load_detector
 
@@ -166,9 +166,9 @@ def test_curves_of_metrics_without_an_interval():
 def test_attacks_alone_have_files_of_their_own():
     result, attack = {"metrics": {}}, {"metrics": {}, "budget": 3}
     both = {"none": result, "blur:1": result, "pgd:2/255": attack}
-    assert file_name({"degradations": {"none": result, "pgd:2/255": attack}}) == "attacks"
-    assert file_name({"degradations": both}) == "degradations"
-    assert file_name({"degradations": {"none": result, "blur:1": result}}) == "degradations"
+    assert result_name({"degradations": {"none": result, "pgd:2/255": attack}}) == "attacks"
+    assert result_name({"degradations": both}) == "degradations"
+    assert result_name({"degradations": {"none": result, "blur:1": result}}) == "degradations"
 
 
 def test_evaluate_attacks(shared_run, tmp_path, capsys):

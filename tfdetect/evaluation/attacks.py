@@ -16,16 +16,31 @@ from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.run import Run
 from tfdetect.models.inference import predict_views
 
-KINDS = {
-    "pgd": "largest change of a color (white box, PGD)",
-    "square": "largest change of a color (black box, Square Attack)",
-}
 _SMALLEST = 1e-30  # probability before a logarithm; its logit still has a gradient
 _STEP = 2.5  # steps together are so many times the strength (Madry et al.)
 _SQUARE = 0.8  # area of the first squares, as a fraction of the image
 _HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
 
 Images = tuple[np.ndarray, ...]  # a detector's views, uint8 [B, crops, H, W, 3] each
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of attack.
+
+    Attributes:
+        text: what the strength means.
+        unit: what the budget is a number of.
+    """
+
+    text: str
+    unit: str
+
+
+KINDS = {
+    "pgd": Kind("largest change of a color (white box, PGD)", "steps"),
+    "square": Kind("largest change of a color (black box, Square Attack)", "queries"),
+}
 
 
 @dataclass(frozen=True)

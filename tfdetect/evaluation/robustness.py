@@ -56,7 +56,7 @@ UNDEGRADED = "none"
 RESAMPLES = 500
 
 
-def degrade(
+def measure_robustness(
     run: Run,
     catalog: Catalog,
     split: str,
@@ -132,7 +132,7 @@ def _compare(
     threshold: float,
     masks: dict[str, dict[str, Interval]],
 ) -> dict[str, Any]:
-    """Return what `degrade` does, from P(fake) with each degradation.
+    """Return what `measure_robustness` does, from P(fake) with each degradation.
 
     Args:
         scores: float [n] by degradation, nan where an image cannot be read.
@@ -159,7 +159,7 @@ def _compare(
             "degradations": results}  # fmt: skip
 
 
-def file_name(found: dict[str, Any]) -> str:
+def result_name(found: dict[str, Any]) -> str:
     """Return the name, without ending, of the files of a result: attacks alone have their own."""
     attacked = _budgets(found["degradations"])
     others = {*found["degradations"]} - {UNDEGRADED, *attacked}
@@ -180,7 +180,7 @@ def _write(
     scores: dict[str, np.ndarray],
     output: Path,
 ) -> None:
-    name = file_name(found)
+    name = result_name(found)
     (output / "figures").mkdir(parents=True, exist_ok=True)
     (output / "figures" / f"{name}.png").unlink(missing_ok=True)
     write_json(output / f"{name}.json", found)
@@ -198,7 +198,7 @@ def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Pat
     curves = picture_of(
         _curves(found),
         "Accuracy, recall and false positive rate over the strength of each degradation",
-        path=folder / f"{file_name(found)}.png",
+        path=folder / f"{result_name(found)}.png",
     )
     return render_page(
         f"{run.name}: robustness to degradations",
@@ -249,14 +249,19 @@ def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _budgets(results: dict[str, Any]) -> dict[str, str]:
     """Return the budget of each attack among the results, in words."""
     return {
-        name: f"{result['budget']} {'steps' if name.startswith('pgd') else 'queries'}"
+        name: f"{result['budget']} {attack_kinds.KINDS[_kind(name)].unit}"
         for name, result in results.items() if "budget" in result
     }  # fmt: skip
 
 
 def _meaning(kind: str, budget: str | None) -> str:
     """Return what the strength of a degradation or attack means."""
-    return f"{attack_kinds.KINDS[kind]}, {budget}" if budget else KINDS[kind].text
+    return f"{attack_kinds.KINDS[kind].text}, {budget}" if budget else KINDS[kind].text
+
+
+def _kind(name: str) -> str:
+    """Return the kind of a degradation or attack such as "jpeg:65"."""
+    return name.partition(":")[0]
 
 
 def _curves(found: dict[str, Any]) -> Figure:
@@ -265,7 +270,7 @@ def _curves(found: dict[str, Any]) -> Figure:
     kinds: dict[str, list[str]] = {}
     for name in results:
         if name != UNDEGRADED:
-            kinds.setdefault(name.partition(":")[0], []).append(name)
+            kinds.setdefault(_kind(name), []).append(name)
     columns = min(3, max(1, len(kinds)))
     lines = -(-max(1, len(kinds)) // columns)
     figure = Figure(figsize=(max(4.2, 3.2 * columns), 3.0 * lines + 0.3), layout="constrained")

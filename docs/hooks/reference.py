@@ -29,6 +29,7 @@ if str(ROOT) not in sys.path:
 
 from tfdetect import __main__ as entry  # noqa: E402
 from tfdetect.core import registry  # noqa: E402
+from tfdetect.core.entries import BackboneEntry, Entry  # noqa: E402
 from tfdetect.core.experiment import Experiment  # noqa: E402
 from tfdetect.core.run_info import RunInfo  # noqa: E402
 from tfdetect.core.spec import DatasetSpec  # noqa: E402
@@ -424,7 +425,7 @@ def registry_page() -> str:
     return "\n\n".join(text) + "\n"
 
 
-def described(registered: registry.Entry) -> tuple[str, str]:
+def described(registered: Entry) -> tuple[str, str]:
     """Return what a registry entry is, in a line, and its options."""
     if network := registered.arguments.get("network"):  # of a table of a library's networks
         library = "keras.applications" if "application" in str(registered.target) else "keras-hub"
@@ -434,9 +435,9 @@ def described(registered: registry.Entry) -> tuple[str, str]:
     return function_facts(str(registered.target))
 
 
-def facts(registered: registry.Entry) -> str:
+def facts(registered: Entry) -> str:
     """Return what a registry entry says of the image sizes that it accepts."""
-    if not isinstance(registered, registry.BackboneEntry):
+    if not isinstance(registered, BackboneEntry):
         return ""
     text = f"at least {registered.min_size} px"
     return text + (f", multiple of {registered.multiple}" if registered.multiple > 1 else "")

@@ -54,7 +54,7 @@ from tfdetect.api.training_functions import (
 from tfdetect.core.errors import UserError
 from tfdetect.core.metric import Metric
 from tfdetect.core.plugins import load_plugin
-from tfdetect.core.registry import (
+from tfdetect.core.register import (
     register_augmentation,
     register_backbone,
     register_front_end,

@@ -4,11 +4,12 @@ from typing import Any
 
 from pydantic import AfterValidator
 
-from tfdetect.core import plugins, registry
+from tfdetect.core import plugins
+from tfdetect.core.entries import Registry
 from tfdetect.core.errors import nearest
 
 
-def registered(names: registry.Registry[Any], *more: str) -> AfterValidator:
+def registered(names: Registry[Any], *more: str) -> AfterValidator:
     """Return the check of a name that must be registered, or be one of some more."""
 
     def check(name: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from keras import layers
 
 from tfdetect.core import registry
+from tfdetect.core.entries import Registry
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.model_settings import Freeze, Model
@@ -144,7 +145,7 @@ def _build_backbone(model: Model, shape: tuple, weights: str) -> Backbone:
 
 
 def _call(
-    known: registry.Registry[Any], name: str, key: str, options: dict[str, Any], *arguments: Any,
+    known: Registry[Any], name: str, key: str, options: dict[str, Any], *arguments: Any,
     **more: Any,
 ) -> Any:  # fmt: skip
     """Call a registered function with arguments and with options that are checked before.

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from tfdetect.benchmarks.result_types import SuiteResult
 from tfdetect.benchmarks.results import PROTOCOLS, labels, read_results
 from tfdetect.benchmarks.suite import PUBLISHED
 from tfdetect.benchmarks.tables import names_of, ranked
@@ -15,6 +16,7 @@ from tfdetect.core.text import markdown
 from tfdetect.evaluation.intervals import format_interval
 
 PAGE = "leaderboard.html"
+Row = dict[str, Any]  # of the leaderboard, by `_COLUMNS`; intervals where a column has one
 _COLUMNS = (
     "run", "suite", "subsets", "metric", "as published", "format-equalized", "AUC", "parameters",
     "images a second",
@@ -76,14 +78,11 @@ def write_leaderboard(output: Path) -> Path:
     return page
 
 
-def collect(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def collect(documents: list[SuiteResult]) -> list[Row]:
     """Return a row of values for each run on each suite, best first within a suite.
 
     Args:
         documents: of suites, from `read_results`.
-
-    Returns:
-        Dicts with the keys of the columns; intervals where a column has one.
     """
     rows = []
     for document in sorted(documents, key=lambda one: one["suite"]):
@@ -105,14 +104,14 @@ def collect(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def as_markdown(entries: list[dict[str, Any]]) -> str:
+def as_markdown(entries: list[Row]) -> str:
     """Return the leaderboard as a Markdown table."""
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|---" * len(_COLUMNS) + "|"]
     lines += ["| " + " | ".join(map(markdown, _cells(entry))) + " |" for entry in entries]
     return "\n".join(lines) + "\n"
 
 
-def _page(entries: list[dict[str, Any]]) -> str:
+def _page(entries: list[Row]) -> str:
     suites = list(dict.fromkeys(entry["suite"] for entry in entries))
     runs = list(dict.fromkeys(entry["run"] for entry in entries))
     links = Markup(" · ").join(
@@ -138,7 +137,7 @@ def _page(entries: list[dict[str, Any]]) -> str:
     )  # fmt: skip
 
 
-def board(entries: list[dict[str, Any]]) -> Markup:
+def board(entries: list[Row]) -> Markup:
     """Return the table, which radio buttons sort."""
     ranks = [_ranks(entries, column, largest) for _, column, largest in _ORDERS]
     rows = [
@@ -151,7 +150,7 @@ def board(entries: list[dict[str, Any]]) -> Markup:
     )
 
 
-def _stacked(entry: dict[str, Any]) -> list[tuple[str, str]]:
+def _stacked(entry: Row) -> list[tuple[str, str]]:
     """Return the cells of a row, each with what is below it: an interval, a number of subsets."""
     cells = []
     for column, cell in zip(_COLUMNS, _cells(entry), strict=True):
@@ -164,7 +163,7 @@ def _stacked(entry: dict[str, Any]) -> list[tuple[str, str]]:
     return cells
 
 
-def _ranks(entries: list[dict[str, Any]], column: str, largest: bool) -> list[int]:
+def _ranks(entries: list[Row], column: str, largest: bool) -> list[int]:
     """Return the position of each row when they are sorted by a column; the rest stays in order."""
 
     def key(number: int) -> tuple:
@@ -187,7 +186,7 @@ def _number(value: Any) -> float:
     return -1 if value is None else float(value)
 
 
-def _cells(entry: dict[str, Any]) -> list[str]:
+def _cells(entry: Row) -> list[str]:
     cells = []
     for name in _COLUMNS:
         value = entry[name]

@@ -1,12 +1,12 @@
 """Measures scores as the published tables do: each subset, and the mean over subsets."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfdetect.benchmarks.result_types import BestThreshold, SubsetResult
 from tfdetect.benchmarks.scoring import Scores
 from tfdetect.benchmarks.subset_data import SubsetData, equalized_rows, equalizing
 from tfdetect.benchmarks.suite import PUBLISHED, ProtocolName, Suite
@@ -33,34 +33,20 @@ MASK_METRICS = {"pixel_f1": "f1", "pixel_iou": "iou_altered", "pixel_auc": "auc"
 
 def measure_subset(
     suite: Suite, data: SubsetData, protocol: ProtocolName, scores: Scores
-) -> dict[str, Any]:
-    """Return what a run scored on one subset under one protocol.
-
-    Returns:
-        count and unreadable: numbers of images.
-        copies: number of images that the run was trained on, or copies of them; None where the run
-            does not know its training images.
-        metrics: {name: value, low, high}. Of images: `IMAGE_METRICS` at the protocol's threshold,
-            or recall or fpr alone of one class. Of masks: `MASK_METRICS` over the altered images,
-            and the image metrics.
-        best_accuracy: value and threshold of the best threshold on these images (optimistic).
-        metadata: balanced accuracy and AUC of format and size alone, under this protocol.
-        crop: side in pixels of the equalized crop, and smaller: fraction of the images below it.
-        images_per_second: with decoding.
-        change: what was done to the images before the run saw them.
-    """
+) -> SubsetResult:
+    """Return what a run scored on one subset under one protocol."""
     readable = scores.table.filter(pc.is_null(scores.table["error"]))
     copies = readable["duplicate_of_train"]
     seconds = scores.facts.seconds
-    result: dict[str, Any] = {
+    metrics: dict[str, Interval] = {}
+    result: SubsetResult = {
         "count": readable.num_rows, "unreadable": scores.table.num_rows - readable.num_rows,
         "copies": None if copies.null_count else int(pc.sum(copies).as_py() or 0),
         "images_per_second": round(readable.num_rows / seconds, 1) if seconds else None,
-        "change": scores.facts.change,
+        "change": scores.facts.change, "metrics": metrics,
     }  # fmt: skip
     fake, p_fake = readable["label"].to_numpy() > 0, readable["p_fake"].to_numpy()
     threshold = suite.protocol.threshold
-    metrics: dict[str, Interval] = {}
     if fake.any() and not fake.all():
         metrics |= binary_intervals(
             fake, p_fake, threshold, ranks=ranks_of(readable), names=IMAGE_METRICS,
@@ -71,7 +57,6 @@ def measure_subset(
         metrics["recall" if fake.all() else "fpr"] = proportion(is_fake(p_fake, threshold))
     if suite.task == "masks":
         metrics |= _mask_metrics(readable)
-    result["metrics"] = metrics
     rows = data.rows
     if protocol != PUBLISHED:
         settings = equalizing(suite, rows)
@@ -85,7 +70,7 @@ def measure_subset(
     return result
 
 
-def best_accuracy(fake: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+def best_accuracy(fake: np.ndarray, scores: np.ndarray) -> BestThreshold:
     """Return the highest accuracy of any threshold on these images, and that threshold.
 
     It is chosen on the images that it is measured on, so it is optimistic.
@@ -103,7 +88,7 @@ def best_accuracy(fake: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     return {"value": round(float(hits[best] / len(fake)), 6), "threshold": round(threshold, 6)}
 
 
-def mean_over(subsets: Sequence[dict[str, Any]], shared: bool) -> dict[str, Interval]:
+def mean_over(subsets: Sequence[SubsetResult], shared: bool) -> dict[str, Interval]:
     """Return the mean of each metric over subsets that all have it.
 
     Args:
@@ -136,7 +121,7 @@ def _paths(data: SubsetData) -> list[tuple[str, str]]:
     return list(zip(names, data.rows["path"].to_pylist()))
 
 
-def _has(part: dict[str, Any], name: str) -> bool:
+def _has(part: SubsetResult, name: str) -> bool:
     return part["metrics"].get(name, {}).get("value") is not None
 
 

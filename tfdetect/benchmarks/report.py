@@ -1,15 +1,15 @@
 """Writes the report of a suite: what runs scored, beside what was published."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from tfdetect.benchmarks.result_types import RunResult, SuiteResult
 from tfdetect.benchmarks.results import PROTOCOLS, labels
 from tfdetect.benchmarks.scoring import describe_protocol
-from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, Suite
+from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, ProtocolName, Suite
 from tfdetect.benchmarks.tables import (
     OURS,
     PROTOCOL_NAMES,
@@ -29,7 +29,7 @@ from tfdetect.evaluation.intervals import format_interval, numbers
 _DETAILS = ("balanced_accuracy", "recall", "fpr")
 
 
-def write_report(suite: Suite, document: dict[str, Any], output: Path) -> Path:
+def write_report(suite: Suite, document: SuiteResult, output: Path) -> Path:
     """Write SUITE.html with all runs of the suite's results, and return its path.
 
     Args:
@@ -42,7 +42,7 @@ def write_report(suite: Suite, document: dict[str, Any], output: Path) -> Path:
     return path
 
 
-def _page(suite: Suite, document: dict[str, Any]) -> str:
+def _page(suite: Suite, document: SuiteResult) -> str:
     runs = document["runs"]
     names, best = labels(runs), ranked(document)[0]
     return html.render_page(
@@ -75,7 +75,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _of_run(document: dict[str, Any], name: str, run: dict[str, Any]) -> list[Markup]:
+def _of_run(document: SuiteResult, name: str, run: RunResult) -> list[Markup]:
     """Return the parts of the report on one run."""
     headers, rows = subset_rows(document, run)
     picture = html.picture_of(
@@ -91,7 +91,7 @@ def _of_run(document: dict[str, Any], name: str, run: dict[str, Any]) -> list[Ma
     return parts
 
 
-def _detail_rows(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _detail_rows(run: RunResult) -> tuple[list[str], list[list[str]]]:
     headers = ["subset", "protocol", *(names_of(m) for m in _DETAILS),
                "accuracy at the best threshold (optimistic)"]  # fmt: skip
     rows = []
@@ -107,7 +107,7 @@ def _detail_rows(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return headers, rows
 
 
-def _published(suite: Suite, runs: list[dict[str, Any]]) -> Markup:
+def _published(suite: Suite, runs: list[RunResult]) -> Markup:
     if not suite.published:
         return html.text("No published table could be read in a source.")
     parts = [html.text(
@@ -124,7 +124,7 @@ def _published(suite: Suite, runs: list[dict[str, Any]]) -> Markup:
     return html.join(*parts)
 
 
-def _protocols(suite: Suite, run: dict[str, Any]) -> Markup:
+def _protocols(suite: Suite, run: RunResult) -> Markup:
     done = describe_protocol(suite.protocol) or "images as they are"
     low, high = suite.equalize.quality
     if suite.task == "masks":
@@ -152,7 +152,7 @@ def _protocols(suite: Suite, run: dict[str, Any]) -> Markup:
     )  # fmt: skip
 
 
-def _format_rows(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _format_rows(run: RunResult) -> tuple[list[str], list[list[str]]]:
     """Return what format and size alone reach on the data of a run, under both protocols."""
     headers = ["subset", "as published", "format-equalized", "crop in pixels", "images below it"]
     rows = []
@@ -166,7 +166,7 @@ def _format_rows(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return headers, rows
 
 
-def _data(suite: Suite, run: dict[str, Any]) -> Markup:
+def _data(suite: Suite, run: RunResult) -> Markup:
     rows = []
     for subset in suite.subsets:
         about = run["data"].get(subset.name)
@@ -184,7 +184,7 @@ def _data(suite: Suite, run: dict[str, Any]) -> Markup:
     )
 
 
-def _verdict(suite: Suite, name: str, run: dict[str, Any]) -> html.Verdict:
+def _verdict(suite: Suite, name: str, run: RunResult) -> html.Verdict:
     metric = suite.main_metric
     means = [run["protocols"][p]["mean"].get(metric) for p in PROTOCOLS]
     if not means[0] or means[0]["value"] is None:
@@ -200,7 +200,7 @@ def _verdict(suite: Suite, name: str, run: dict[str, Any]) -> html.Verdict:
     return html.Verdict(text, of + (shared if found["shared"] else ""), "neutral")
 
 
-def _cards(suite: Suite, run: dict[str, Any]) -> list[html.Card]:
+def _cards(suite: Suite, run: RunResult) -> list[html.Card]:
     found = run["protocols"][PUBLISHED]
     images = sum(part["count"] for part in found["subsets"].values())
     cards = [html.Card(f"{images:,}", "images scored")]
@@ -218,7 +218,7 @@ def _cards(suite: Suite, run: dict[str, Any]) -> list[html.Card]:
                          run["device"])] if speeds else [])]  # fmt: skip
 
 
-def _notes(run: dict[str, Any]) -> list[str]:
+def _notes(run: RunResult) -> list[str]:
     """Return warnings: missing and different data, and test images that were trained on."""
     missing = [name for name, about in run["data"].items() if about["missing"]]
     notes = [f"Missing: {', '.join(missing)}. The mean is over the rest."] if missing else []
@@ -233,22 +233,23 @@ def _notes(run: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _figure(document: dict[str, Any], run: dict[str, Any]) -> Figure:
+def _figure(document: SuiteResult, run: RunResult) -> Figure:
     """Draw the main metric of each subset under both protocols, with intervals."""
     metric, names = document["metric"], list(run["protocols"][PUBLISHED]["subsets"])
     figure = Figure(figsize=(7, 1.2 + 0.36 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     at = np.arange(len(names))[::-1]
-    styles = {PUBLISHED: (BLUE, "o", 0.12), EQUALIZED: (RED, "s", -0.12)}
+    styles: dict[ProtocolName, tuple[str, str, float]] = {
+        PUBLISHED: (BLUE, "o", 0.12), EQUALIZED: (RED, "s", -0.12)
+    }  # fmt: skip
     for protocol, (color, marker, shift) in styles.items():
         subsets = run["protocols"][protocol]["subsets"]
         found = [subsets[name]["metrics"].get(metric) for name in names]
-        known = [i for i, value in enumerate(found) if value and value["value"] is not None]
-        values, lows, highs = (
-            np.array([numbers(found[i])[k] for i in known], float) for k in range(3)
-        )
-        errors = np.nan_to_num(np.abs([values - lows, highs - values])) if known else None
-        axes.errorbar(values, at[known] + shift, xerr=errors, fmt=marker, color=color,
+        rows = [(y, *numbers(value)) for y, value in zip(at, found)
+                if value and value["value"] is not None]  # fmt: skip
+        places, values, lows, highs = np.array(rows, float).reshape(-1, 4).T
+        errors = np.nan_to_num(np.abs([values - lows, highs - values])) if rows else None
+        axes.errorbar(values, places + shift, xerr=errors, fmt=marker, color=color,
                       markersize=5, capsize=2, label=PROTOCOL_NAMES[protocol])  # fmt: skip
     axes.set_yticks(at, names, fontsize=9)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(names) - 0.4))

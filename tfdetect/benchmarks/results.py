@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from tfdetect import __version__
 from tfdetect.benchmarks.measure_subsets import mean_over, measure_subset, share_images
+from tfdetect.benchmarks.result_types import (
+    ProtocolResult,
+    RunResult,
+    SubsetFacts,
+    SuiteResult,
+)
 from tfdetect.benchmarks.scoring import Scorer
 from tfdetect.benchmarks.subset_data import SubsetData
 from tfdetect.benchmarks.suite import EQUALIZED, PUBLISHED, ProtocolName, PublishedTable, Suite
@@ -15,10 +21,12 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.locks import locked
 from tfdetect.core.text import from_os
+from tfdetect.evaluation.intervals import Interval
 
 PROTOCOLS: tuple[ProtocolName, ...] = (PUBLISHED, EQUALIZED)
 SCHEMA = 1
 SCORES = "scores"  # folder of the scores of single images
+T = TypeVar("T")
 
 
 def run_suite(
@@ -27,7 +35,7 @@ def run_suite(
     scorers: Sequence[Scorer],
     output: Path,
     log: console.Log,
-) -> dict[str, Any]:
+) -> SuiteResult:
     """Score and measure subsets of a suite with each run; add the results to the output folder.
 
     Args:
@@ -39,23 +47,22 @@ def run_suite(
         log: called with each line of progress.
 
     Returns:
-        The content of SUITE.json: suite, title, task, metric, version, and runs: of each its name,
-        path, key (of weights, views and calibration), parameters, device, data (by subset: found,
-        missing, differences) and protocols: {protocol: {subsets: {name: see `measure_subset`},
-        mean, of: number of subsets of the suite, shared: whether subsets share images}}.
+        The content of SUITE.json, with the runs that were measured before.
     """
     shared, present = share_images(data), [part for part in data if not part.missing]
-    entries = []
+    entries: list[RunResult] = []
     for scorer in scorers:
         log(f"{scorer.run.name} on {suite.title}")
-        protocols: dict[str, Any] = {}
+        protocols: dict[ProtocolName, ProtocolResult] = {}
         for protocol in PROTOCOLS:
             found = {}
             for part in present:
                 scores = scorer.score(suite, part, protocol)
                 found[part.subset.name] = measure_subset(suite, part, protocol, scores)
                 facts = scores.facts
-            protocols[protocol] = {"subsets": found, "of": len(suite.subsets), "shared": shared}
+            protocols[protocol] = {
+                "subsets": found, "mean": {}, "of": len(suite.subsets), "shared": shared,
+            }  # fmt: skip
         entries.append({
             "name": scorer.run.name, "path": from_os(scorer.run.path.resolve()),
             "key": scorer.key, "parameters": facts.parameters, "device": facts.device,
@@ -64,7 +71,7 @@ def run_suite(
     order = [subset.name for subset in suite.subsets]
     with locked(output / ".results.lock"):
         known = _known(output / f"{suite.name}.json")
-        document = {
+        document: SuiteResult = {
             "schema": SCHEMA, "version": __version__, "suite": suite.name, "title": suite.title,
             "task": suite.task, "metric": suite.main_metric, "runs": _merged(known, entries, order),
         }  # fmt: skip
@@ -87,20 +94,18 @@ def plan_suite(
     ]  # fmt: skip
 
 
-def read_results(output: Path) -> list[dict[str, Any]]:
+def read_results(output: Path) -> list[SuiteResult]:
     """Return the results of all suites in a folder, in the order of their names."""
     return [found for file in sorted(output.glob("*.json")) if (found := _document(file))]
 
 
-def labels(runs: Sequence[dict[str, Any]]) -> list[str]:
+def labels(runs: Sequence[RunResult]) -> list[str]:
     """Return a name for each run: its own, or its path where others have the same name."""
     names = [run["name"] for run in runs]
     return [n if names.count(n) == 1 else run["path"] for n, run in zip(names, runs)]
 
 
-def our_figures(
-    table: PublishedTable, entry: dict[str, Any]
-) -> tuple[list[float | None], float | None]:
+def our_figures(table: PublishedTable, entry: RunResult) -> tuple[list[float | None], float | None]:
     """Return a run's figures for the columns of a published table, in its unit, and their mean.
 
     The mean is missing where one of the columns is. Of a table that has only means, it is that of
@@ -112,13 +117,14 @@ def our_figures(
     """
     factor = 100 if table.unit == "percent" else 1
     found = entry["protocols"][table.protocol]
-    values = [_value(found["subsets"].get(name), table.metric) for name in table.subsets]
+    parts = [found["subsets"].get(name) for name in table.subsets]
+    values = [None if part is None else _value(part["metrics"], table.metric) for part in parts]
     if table.subsets:
         known = [value for value in values if value is not None]
         mean = sum(known) / len(known) if len(known) == len(values) else None
     else:
         complete = len(found["subsets"]) == found["of"]
-        mean = _value({"metrics": found["mean"]}, table.metric) if complete else None
+        mean = _value(found["mean"], table.metric) if complete else None
     scaled = [None if value is None else factor * value for value in values]
     return scaled, None if mean is None else factor * mean
 
@@ -131,18 +137,18 @@ def published_mean(values: Sequence[float | None]) -> float | None:
     return sum(value for value in figures if value is not None) / len(figures)
 
 
-def _value(part: dict[str, Any] | None, metric: str) -> float | None:
-    return None if part is None else part["metrics"].get(metric, {}).get("value")
+def _value(metrics: dict[str, Interval], metric: str) -> float | None:
+    return metrics.get(metric, {}).get("value")
 
 
-def _about(part: SubsetData) -> dict[str, Any]:
+def _about(part: SubsetData) -> SubsetFacts:
     return {
         "dataset": part.catalog.name if part.catalog else part.subset.dataset,
         "found": part.found, "missing": part.missing, "differences": list(part.differences),
     }  # fmt: skip
 
 
-def _known(path: Path) -> list[dict[str, Any]]:
+def _known(path: Path) -> list[RunResult]:
     """Return the runs in a results file; none if there is no such file.
 
     Raises:
@@ -155,17 +161,17 @@ def _known(path: Path) -> list[dict[str, Any]]:
     return found["runs"]
 
 
-def _document(path: Path) -> dict[str, Any] | None:
+def _document(path: Path) -> SuiteResult | None:
     try:
         found = read_object(path)
     except UserError:
         return None
-    return found if found.get("schema") == SCHEMA and {"suite", "runs"} <= set(found) else None
+    if found.get("schema") != SCHEMA or not {"suite", "runs"} <= set(found):
+        return None
+    return cast(SuiteResult, found)
 
 
-def _merged(
-    known: list[dict[str, Any]], new: list[dict[str, Any]], order: list[str]
-) -> list[dict[str, Any]]:
+def _merged(known: list[RunResult], new: list[RunResult], order: list[str]) -> list[RunResult]:
     """Return the entries of both, where a run that was measured again has one entry.
 
     Args:
@@ -178,13 +184,13 @@ def _merged(
         before = earlier.get((entry["path"], entry["key"]))
         entry["data"] = _joined(before["data"] if before else {}, entry["data"], order)
         for name, protocol in entry["protocols"].items():
-            old = before["protocols"][name] if before else {}
-            protocol["subsets"] = _joined(old.get("subsets", {}), protocol["subsets"], order)
-            protocol["shared"] |= old.get("shared", False)
+            old = before["protocols"][name]["subsets"] if before else {}
+            protocol["subsets"] = _joined(old, protocol["subsets"], order)
+            protocol["shared"] |= before is not None and before["protocols"][name]["shared"]
             protocol["mean"] = mean_over(list(protocol["subsets"].values()), protocol["shared"])
     return [entry for entry in known if entry["path"] not in paths] + new
 
 
-def _joined(old: dict[str, Any], new: dict[str, Any], order: list[str]) -> dict[str, Any]:
+def _joined(old: dict[str, T], new: dict[str, T], order: list[str]) -> dict[str, T]:
     both = old | new
     return {name: both[name] for name in order if name in both}

@@ -1,13 +1,13 @@
 """Tables of results, for the terminal and for pages."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from tfdetect.benchmarks.result_types import ProtocolResult, RunResult, SubsetResult, SuiteResult
 from tfdetect.benchmarks.results import PROTOCOLS, labels, our_figures, published_mean
 from tfdetect.benchmarks.suite import EQUALIZED, METRICS, PUBLISHED, PublishedTable, Suite
 from tfdetect.core import console
 from tfdetect.core.text import capitalized
-from tfdetect.evaluation.intervals import format_interval
+from tfdetect.evaluation.intervals import Interval, format_interval
 from tfdetect.evaluation.metrics import NAMES
 
 PROTOCOL_NAMES = {PUBLISHED: "as published", EQUALIZED: "format-equalized"}
@@ -25,7 +25,7 @@ def shown_metrics(task: str) -> tuple[str, ...]:
     return ("accuracy", "ap", "auc") if task == "images" else ("pixel_f1", "pixel_iou", "auc")
 
 
-def subset_rows(document: dict[str, Any], entry: dict[str, Any]) -> Rows:
+def subset_rows(document: SuiteResult, entry: RunResult) -> Rows:
     """Return the results of a run: a line for each subset, and one for the mean.
 
     Args:
@@ -43,11 +43,12 @@ def subset_rows(document: dict[str, Any], entry: dict[str, Any]) -> Rows:
             continue
         first, second = published["subsets"][name], equalized["subsets"][name]
         rows.append([
-            name, f"{first['count']:,}", _cell(first, main), _cell(second, main), _metadata(first),
-            *(_cell(first, metric) for metric in others),
+            name, f"{first['count']:,}", _cell(first["metrics"], main),
+            _cell(second["metrics"], main), _metadata(first),
+            *(_cell(first["metrics"], metric) for metric in others),
         ])  # fmt: skip
     if len(entry["data"]) > 1:
-        means = [{"metrics": protocol["mean"]} for protocol in (published, equalized)]
+        means = published["mean"], equalized["mean"]
         rows.append([
             f"mean of {_of(published)}", "", _cell(means[0], main), _cell(means[1], main), "",
             *(_cell(means[0], metric) for metric in others),
@@ -55,7 +56,7 @@ def subset_rows(document: dict[str, Any], entry: dict[str, Any]) -> Rows:
     return headers, rows
 
 
-def run_rows(document: dict[str, Any]) -> Rows:
+def run_rows(document: SuiteResult) -> Rows:
     """Return the means of all runs of a suite, the best first; see `ranked`."""
     main, *others = shown_metrics(document["task"])
     headers = ["run", "subsets", names_of(main), f"{names_of(main)}, format-equalized",
@@ -64,7 +65,7 @@ def run_rows(document: dict[str, Any]) -> Rows:
     rows = []
     for entry in ranked(document):
         published, equalized = (entry["protocols"][name] for name in PROTOCOLS)
-        means = [{"metrics": protocol["mean"]} for protocol in (published, equalized)]
+        means = published["mean"], equalized["mean"]
         rows.append([
             names[id(entry)], _of(published), _cell(means[0], main), _cell(means[1], main),
             *(_cell(means[0], metric) for metric in others), f"{entry['parameters']:,}",
@@ -72,13 +73,13 @@ def run_rows(document: dict[str, Any]) -> Rows:
     return headers, rows
 
 
-def ranked(document: dict[str, Any]) -> list[dict[str, Any]]:
+def ranked(document: SuiteResult) -> list[RunResult]:
     """Return the runs of a suite's results by the mean of its main metric, as published.
 
     Those that lack subsets follow after the others.
     """
 
-    def rank(entry: dict[str, Any]) -> tuple[bool, float]:
+    def rank(entry: RunResult) -> tuple[bool, float]:
         protocol = entry["protocols"][PUBLISHED]
         found = protocol["mean"].get(document["metric"])
         mean = -1 if found is None or found["value"] is None else found["value"]
@@ -87,7 +88,7 @@ def ranked(document: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(document["runs"], key=rank, reverse=True)
 
 
-def published_rows(table: PublishedTable, runs: Sequence[dict[str, Any]]) -> Rows:
+def published_rows(table: PublishedTable, runs: Sequence[RunResult]) -> Rows:
     """Return a published table, with a line for each run of ours below.
 
     Args:
@@ -113,7 +114,7 @@ def describe_table(table: PublishedTable) -> str:
     return f"{capitalized(names_of(table.metric))}{unit}{ours}."
 
 
-def terminal(suite: Suite, document: dict[str, Any], keys: Sequence[str]) -> str:
+def terminal(suite: Suite, document: SuiteResult, keys: Sequence[str]) -> str:
     """Return the results of some runs, and the published tables, as text for the terminal.
 
     Args:
@@ -133,17 +134,17 @@ def terminal(suite: Suite, document: dict[str, Any], keys: Sequence[str]) -> str
     return "\n\n".join(parts)
 
 
-def _of(protocol: dict[str, Any]) -> str:
+def _of(protocol: ProtocolResult) -> str:
     """Return how many of the suite's subsets there are."""
     count = len(protocol["subsets"])
     return str(count) if count == protocol["of"] else f"{count} of {protocol['of']}"
 
 
-def _cell(part: dict[str, Any], metric: str) -> str:
-    return format_interval(part["metrics"].get(metric), 3)
+def _cell(metrics: dict[str, Interval], metric: str) -> str:
+    return format_interval(metrics.get(metric), 3)
 
 
-def _metadata(part: dict[str, Any]) -> str:
+def _metadata(part: SubsetResult) -> str:
     found = part.get("metadata")
     return format_interval(found["balanced_accuracy"], 3) if found else "-"
 

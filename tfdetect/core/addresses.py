@@ -13,6 +13,7 @@ from tfdetect.core.caches import cache_dir
 from tfdetect.core.errors import UserError
 
 WEB = ("http", "https")
+_COPIES = "storage"  # folder in the cache
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", re.DOTALL)  # Path drops a slash
 _NOT_OURS = ("hf", "kaggle", "tfds")
 _USER = re.compile(r"(?<=[a-z0-9]:)(/{1,3})[^/\s@]*:[^/\s@]*@")
@@ -25,7 +26,7 @@ _by_name: dict[str, Path] = {}
 
 def copies_folder() -> Path:
     """Return the folder in the cache that holds the copies."""
-    return cache_dir().resolve() / "storage"
+    return cache_dir().resolve() / _COPIES
 
 
 def local_path(text: str) -> Path | None:
@@ -86,6 +87,8 @@ def shown(path: str | Path) -> str:
 
 def with_addresses(text: str) -> str:
     """Return a message in which local copies are called by their addresses."""
+    if f"/{_COPIES}/" not in text:  # a message on a wrong cache folder must not ask for the folder
+        return text
     return re.sub(rf"{re.escape(str(copies_folder()))}/([a-z][a-z0-9+.-]+)/(?!/)", r"\1://", text)
 
 

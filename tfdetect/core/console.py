@@ -58,7 +58,7 @@ def result(text: str = "") -> None:
 
 def _said(text: str) -> str:
     """Return a message as it is printed: without odd characters, and with addresses for copies."""
-    return printable(with_addresses(text) if "storage" in text else text, lines=True)
+    return printable(with_addresses(text), lines=True)
 
 
 def print_json(value: Any) -> None:

@@ -115,8 +115,12 @@ def _work(assignment: Assignment, missing: list[int], counted: Any, batches: Any
             yield report
 
 
-def _explained(error: Exception) -> Exception:
-    """Return what to tell a user whose job Spark gave up."""
+def _explained(error: Exception) -> UserError:
+    """Return what to tell a user whose job Spark gave up.
+
+    Of an error on another machine Spark hands on the text alone. That one without tfdetect fails
+    before any function of ours could run there, and look.
+    """
     text = str(error)
     if "No module named 'tfdetect'" in text:
         return UserError(

@@ -21,7 +21,7 @@ import yaml
 from commands import call
 from conftest import SMALL, write_images
 
-from tfdetect.core import registry
+from tfdetect.core import process, registry
 from tfdetect.core.documents import shipped_names, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
@@ -324,6 +324,7 @@ def test_a_trial_records_why_it_failed(tmp_path, monkeypatch, error, reason, rem
     monkeypatch.setattr(trial_command, "open_search", lambda folder: search)
     monkeypatch.setattr(trial_command, "_run", raising(error))
     monkeypatch.setattr(trial_command, "_exit_with_parent", lambda parent: None)
+    monkeypatch.setattr(process, "_termination", None)  # of another test
     with pytest.raises(type(error)):
         trial_command.main([str(tmp_path), "3", *["--remote"] * remote])
     if remote and reason:

@@ -26,7 +26,7 @@ from tfdetect.evaluation.adaptation import (
     images_needed,
     rate_bound,
 )
-from tfdetect.evaluation.calibrate_run import CalibrationSettings, calibrate_run
+from tfdetect.evaluation.calibrate_run import calibrate_run
 from tfdetect.evaluation.calibration import (
     apply_calibration,
     choose_calibration,
@@ -34,6 +34,7 @@ from tfdetect.evaluation.calibration import (
     log_loss,
     logit,
 )
+from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.intervals import of_count, precision_at
 from tfdetect.evaluation.metrics import binary_metrics
 from tfdetect.evaluation.operating_points import (

@@ -20,7 +20,7 @@ from tfdetect.core.open_run import open_run
 from tfdetect.core.run_writer import write_info
 from tfdetect.data.catalog import build_catalog
 from tfdetect.data.training_hashes import TrainingHashes
-from tfdetect.evaluation.calibrate_run import CalibrationSettings
+from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.domain import choose_limit, domain_columns
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.models.detector import build_detector

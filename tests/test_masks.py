@@ -28,8 +28,9 @@ from tfdetect.data.validation_stream import validation_data
 from tfdetect.evaluate import main as evaluate
 from tfdetect.evaluation import mask_metrics as masks
 from tfdetect.evaluation import prediction_tables
+from tfdetect.evaluation.adaptation import with_mask_threshold
 from tfdetect.evaluation.attacks import parse_attacks
-from tfdetect.evaluation.calibrate_run import CalibrationSettings, _with_mask_threshold
+from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.overlays import overlay
@@ -390,7 +391,7 @@ def test_the_mask_threshold_keeps_its_promise_on_new_authentic_images():
     rng, said, empty = np.random.default_rng(5), [], []
     for _ in range(200):
         p = expit(rng.normal(-2, 1.5, 40))
-        chosen = _with_mask_threshold(run, p, CalibrationSettings(), said.append)
+        chosen = with_mask_threshold(run, p, CalibrationSettings(), said.append)
         new = expit(rng.normal(-2, 1.5, 500))
         empty.append(1 - mask_is_shown(new, chosen.mask_threshold).mean())
     assert 0.89 < np.mean(empty) < 0.93
@@ -400,7 +401,7 @@ def test_the_mask_threshold_keeps_its_promise_on_new_authentic_images():
     moved = expit(np.log(new / (1 - new)) + np.log(0.1 / 0.9))
     assert np.array_equal(mask_is_shown(moved, rarer.mask_threshold),
                           mask_is_shown(new, chosen.mask_threshold))  # fmt: skip
-    few = _with_mask_threshold(chosen, p[:8], CalibrationSettings(), said.append)
+    few = with_mask_threshold(chosen, p[:8], CalibrationSettings(), said.append)
     assert few.mask_threshold == 0 and "at least 9 authentic images" in said[-1]
 
 

@@ -298,7 +298,7 @@ def _write_fitted(writer: RunWriter, fitted: "FitResult") -> Run:
 
 def _evaluate_and_export(run: Run, job: TrainingJob, images_in_report: bool) -> Run:
     """Evaluate and calibrate a run, compare it with its parent, write report and exports."""
-    from tfdetect.evaluation.calibrate_run import CalibrationSettings
+    from tfdetect.evaluation.calibration_settings import CalibrationSettings
     from tfdetect.evaluation.evaluate_run import evaluate_run
     from tfdetect.evaluation.run_report import write_evaluation
     from tfdetect.evaluation.transfer import measure_transfer

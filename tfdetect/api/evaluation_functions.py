@@ -267,18 +267,13 @@ def calibrate(
     Raises:
         UserError: an argument is out of range, or the images are of one class only.
     """
-    from tfdetect.evaluation.calibrate_run import (
-        CalibrationSettings,
-        check_for_authentic_images,
-        check_settings,
-    )
+    from tfdetect.evaluation.calibration_settings import CalibrationSettings
 
     settings = CalibrationSettings(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
         required=True, keep_hashes=keep_hashes, false_positive_rate=false_positive_rate,
         empty_masks=empty_masks,
     )  # fmt: skip
-    check_settings(settings)
     if dataset is None and split not in (None, "validation"):
         raise UserError(
             f"--split {split} of the run's own dataset contains images that it was trained on. "
@@ -308,7 +303,7 @@ def calibrate(
         split = split_to_calibrate_on(run, catalog)
     settings = replace(settings, dataset="" if is_own_dataset(run, catalog) else spec.name)
     if settings.dataset and not catalog.table["label"].to_numpy().any():
-        check_for_authentic_images(settings)  # before minutes of prediction
+        settings.check_for_authentic_images()  # before minutes of prediction
     with console.quiet(not progress), updating(run) as staged:
         detector = load_detector(staged)
         elsewhere = None if dataset is None else staged.path / target.relative_to(run.path)

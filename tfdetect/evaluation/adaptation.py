@@ -7,19 +7,27 @@ classes.
 import math
 
 import numpy as np
+import pyarrow as pa
 from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
+from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.run_info import MAX_THRESHOLD
-from tfdetect.evaluation.calibration import log_loss
+from tfdetect.core.probability import logit
+from tfdetect.core.run import Run
+from tfdetect.core.run_info import MAX_THRESHOLD, Adaptation, Calibration, MaskThreshold
+from tfdetect.evaluation.calibration import apply_calibration, log_loss
+from tfdetect.evaluation.calibration_settings import DEFAULT_PRIOR, CalibrationSettings
+from tfdetect.evaluation.prediction_columns import raw_logits, recalibrate
+from tfdetect.evaluation.run_description import mask_threshold_sentence
 
 DEFAULT_RATE = 0.05  # of false positives
 MIN_SHIFT_IMAGES = 10  # of both classes together, and
 MIN_SHIFT_CLASS = 3  # of each, from which a shift is fitted
 MAX_SHIFT_IMAGES = 100  # above, a calibration is fitted anew
 SHIFT_DEVIATION = 3.0  # standard deviation of a shift before any image is seen
+WORSE = 0.05  # loss of balanced accuracy from which a shift is warned of
 _LEVEL = 0.95
 
 
@@ -90,3 +98,200 @@ def fit_shift(logits: np.ndarray, fake: np.ndarray) -> tuple[float, tuple[float,
     p = expit(logits + shift)
     reach = stats.norm.ppf((1 + _LEVEL) / 2) / np.sqrt((p * (1 - p)).sum() + SHIFT_DEVIATION**-2)
     return shift, (shift - float(reach), shift + float(reach))
+
+
+def with_conformal_threshold(
+    run: Run,
+    table: pa.Table,
+    readable: np.ndarray,
+    settings: CalibrationSettings,
+    log: console.Log,
+) -> Run:
+    """Return the run with a threshold that few authentic images like these reach.
+
+    Args:
+        run: as it is calibrated.
+        table: predictions of authentic images by it.
+        readable: bool [n], which of them count.
+        settings: the wanted false positive rate, and how many masks are to be empty.
+        log: called with a line on what was done.
+
+    Raises:
+        UserError: there are too few images, or a setting needs fakes.
+    """
+    settings.check_for_authentic_images()
+    rate = DEFAULT_RATE if settings.false_positive_rate is None else settings.false_positive_rate
+    p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
+    threshold, bound = conformal_threshold(p, rate), rate_bound(len(p), rate)
+    log(
+        f"threshold: {threshold:.4f}, chosen on {len(p):,} authentic images so that at most "
+        f"{rate:.1%} of new images like these are called fake, on average over such choices; in 95 "
+        f"of 100 at most {bound:.1%}. Rates measured on the same images are no test of it"
+    )
+    adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
+                            false_positive_rate=rate, rate_bound=round(bound, 6))  # fmt: skip
+    # No other threshold gives a verdict where authentic images like these reach too often.
+    band = run.info.abstention_band
+    if band is not None:
+        band = band.model_copy(update={"high": max(band.high, threshold)})
+    run = run.with_info(threshold=threshold, adaptation=adaptation, abstention_band=band)
+    return with_mask_threshold(run, p, settings, log)
+
+
+def with_mask_threshold(
+    run: Run, p: np.ndarray, settings: CalibrationSettings, log: console.Log
+) -> Run:
+    """Return the run with a mask threshold that few authentic images like these reach.
+
+    Args:
+        run: as it is calibrated.
+        p: P(fake) of authentic images by it.
+        settings: how many masks are to be empty.
+        log: called with a line on what was done.
+    """
+    if not run.predicts_masks:
+        return run
+    rate = 1 - settings.empty_masks
+    if rate == 1 or len(p) < images_needed(rate):
+        if rate < 1:
+            log(
+                f"mask threshold: none, because {settings.empty_masks:.0%} empty masks need at "
+                f"least {images_needed(rate):,} authentic images, and there are {len(p):,}; every "
+                "mask is shown"
+            )
+        return run.with_info(mask_threshold=None)
+    chosen = MaskThreshold(
+        threshold=conformal_threshold(p, rate), empty=round(1 - rate, 6),
+        empty_bound=round(1 - rate_bound(len(p), rate), 6), authentic=len(p),
+        dataset=settings.dataset or run.info.dataset.name,
+    )  # fmt: skip
+    log(f"masks: {mask_threshold_sentence(run.with_info(mask_threshold=chosen))}")
+    return run.with_info(mask_threshold=chosen)
+
+
+def is_few(fake: np.ndarray) -> bool:
+    """Return whether images are too few to calibrate on, and enough for a shift."""
+    return bool(fake.any() and not fake.all() and len(fake) <= MAX_SHIFT_IMAGES)
+
+
+def with_shift(
+    run: Run,
+    table: pa.Table,
+    readable: np.ndarray,
+    fake: np.ndarray,
+    settings: CalibrationSettings,
+    log: console.Log,
+) -> Run:
+    """Return the run with a constant added to its logits; its thresholds and band stay.
+
+    A constant whose interval contains 0 is added only where the settings ask for this method.
+
+    Args:
+        run: as it is calibrated.
+        table: predictions by it.
+        readable: bool [n], which of them count.
+        fake: bool [readable images].
+        settings: may choose another threshold of the run's.
+        log: called with a line on what was done.
+
+    Raises:
+        UserError: there are too few images, or a setting has no meaning for a shift.
+    """
+    _check_for_shift(settings, fake)
+    fraction = float(fake.mean())
+    old = run.info.calibration or Calibration(
+        method="shift", images=len(fake), fake_fraction=fraction, log_loss=(0, 0),
+        dataset=settings.dataset,
+    )  # fmt: skip
+    logits = apply_calibration(old, raw_logits(table, run)[readable])
+    logits = logits + logit(fraction) - logit(old.fake_fraction)
+    shift, reach = fit_shift(logits, fake)
+    found = f"{shift:+.2f} [{reach[0]:+.2f}, {reach[1]:+.2f}]"
+    if reach[0] <= 0 <= reach[1]:
+        _warn_of_doubt(found, settings, len(fake))
+        if settings.method != "shift":
+            return _with_own_threshold(run, settings, len(fake))
+    losses = log_loss(logits, fake), log_loss(logits + shift, fake)
+    log(
+        f"shift: {found} added to the logits, log-loss {losses[0]:.4f} before, {losses[1]:.4f} "
+        "after; thresholds and abstention band stay"
+    )
+    rounded = round(losses[0], 6), round(losses[1], 6)
+    adaptation = Adaptation(
+        kind="shift", dataset=settings.dataset or run.info.dataset.name,
+        authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
+        shift_interval=(round(reach[0], 6), round(reach[1], 6)),
+        log_loss=rounded,
+    )  # fmt: skip
+    calibration = old.shifted(shift)
+    if run.info.calibration is None:
+        calibration = calibration.model_copy(update={"log_loss": rounded})
+    at_prior = logit(run.info.prior or DEFAULT_PRIOR) - logit(fraction)
+    before = _balanced(logits + at_prior, fake, run.threshold)
+    run = run.with_info(
+        calibration=calibration, prior=run.info.prior or DEFAULT_PRIOR,
+        adaptation=adaptation, **run.moved_thresholds(shift),
+    )  # fmt: skip
+    run = _with_own_threshold(run, settings, len(fake))
+    after = _balanced(logits + at_prior + shift, fake, run.threshold)
+    if after < before - WORSE:
+        console.warn(
+            f"at its threshold {run.threshold:.3g} the run has a balanced accuracy of {after:.0%} "
+            f"on these images, before the shift {before:.0%}: probabilities moved, and the "
+            "threshold did not. Give one, such as --threshold balanced or --threshold 0.5"
+        )
+    return run
+
+
+def _balanced(logits: np.ndarray, fake: np.ndarray, threshold: float) -> float:
+    """Return the mean of recall and specificity."""
+    found = logits >= logit(threshold)
+    return float((found[fake].mean() + 1 - found[~fake].mean()) / 2)
+
+
+def _check_for_shift(settings: CalibrationSettings, fake: np.ndarray) -> None:
+    """Raise UserError where the images are too few, or a setting has no meaning for a shift."""
+    fakes, authentic = int(fake.sum()), int((~fake).sum())
+    if len(fake) < MIN_SHIFT_IMAGES or min(fakes, authentic) < MIN_SHIFT_CLASS:
+        raise UserError(
+            f"A shift needs at least {MIN_SHIFT_IMAGES} images, {MIN_SHIFT_CLASS} of each class. "
+            f"Received: {len(fake)} images, {authentic} authentic and {fakes} fake. Label more "
+            "images, or give authentic ones alone."
+        )
+    if settings.cost is not None or settings.error_rate is not None:
+        raise UserError(
+            f"{len(fake)} images are too few to choose a cost or an abstention band on. Leave "
+            "--cost and --abstention-error out, or label more than 100 images."
+        )
+    if settings.prior != DEFAULT_PRIOR:
+        raise UserError(
+            "A shift keeps the prior of the run. Leave --prior out; predict takes it as well."
+        )
+
+
+def _warn_of_doubt(found: str, settings: CalibrationSettings, images: int) -> None:
+    """Say that a shift cannot be told from none, and whether it is applied."""
+    doubt = (
+        f"on {images} images a shift of the logits by {found} cannot be told from none: its 95% "
+        "interval contains 0"
+    )
+    more = f"Label more images; more than {MAX_SHIFT_IMAGES} fit a calibration of their own"
+    if settings.method == "shift":
+        console.warn(f"{doubt}. {more}")
+    else:
+        console.warn(
+            f"{doubt}. It is not applied, and P(fake) stays as it is. {more}. --method shift "
+            "applies it all the same"
+        )
+
+
+def _with_own_threshold(run: Run, settings: CalibrationSettings, images: int) -> Run:
+    """Return the run with the threshold of the settings, if they have one that it knows."""
+    threshold = settings.threshold
+    if isinstance(threshold, str) and threshold not in run.info.operating_points:
+        raise UserError(
+            f"{run.name} has no operating point {threshold!r} (it has: "
+            f"{', '.join(run.info.operating_points) or 'none'}), and {images} images are too few "
+            "to choose one."
+        )
+    return run.with_threshold(threshold)

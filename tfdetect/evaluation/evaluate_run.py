@@ -23,7 +23,8 @@ from tfdetect.data.sources import image_source, mask_source
 from tfdetect.data.training_hashes import FILE as HASHES_FILE
 from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation import prediction_tables
-from tfdetect.evaluation.calibrate_run import CalibrationSettings, calibrate_run
+from tfdetect.evaluation.calibrate_run import calibrate_run
+from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.fit_domain import fit_distance, with_limit
 from tfdetect.evaluation.mask_metrics import confusions, iou_of
 from tfdetect.evaluation.measure import measure, pixel_counts, verdict_metrics

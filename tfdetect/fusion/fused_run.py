@@ -19,7 +19,7 @@ from tfdetect.core.run_writer import creating, write_info
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import dataset_info
-from tfdetect.evaluation.calibrate_run import CalibrationSettings
+from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.evaluation.run_report import write_evaluation
 from tfdetect.fusion.fusions import Fusion

@@ -111,7 +111,7 @@ def with_conformal_threshold(
 
     Args:
         run: as it is calibrated.
-        table: predictions of authentic images by it.
+        table: predictions of authentic images by `uncalibrated(run)`.
         readable: bool [n], which of them count.
         settings: the wanted false positive rate, and how many masks are to be empty.
         log: called with a line on what was done.
@@ -188,7 +188,7 @@ def with_shift(
 
     Args:
         run: as it is calibrated.
-        table: predictions by it.
+        table: predictions by `uncalibrated(run)`.
         readable: bool [n], which of them count.
         fake: bool [readable images].
         settings: may choose another threshold of the run's.

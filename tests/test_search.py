@@ -158,8 +158,8 @@ def simulate(folder, space, algorithm, seed, trials, startup=8):
         trial = store.claim(new)
         value = toy(trial.overrides)
         failed = trial.number == 2
-        objective = (None,) * 3 if failed else (value,) * 3
-        store.finish(Outcome(trial.number, FAILED if failed else COMPLETE, objective, 1, 1.0))
+        values = (None,) * 3 if failed else (value,) * 3
+        store.finish(Outcome(trial.number, FAILED if failed else COMPLETE, values, 1, 1.0))
     return store.trials()
 
 

@@ -10,8 +10,15 @@ from tfdetect.core.run import Run
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_COMMA = ", "  # between reasons
 FALSE_ALARM_RATE = 0.01  # of the validation images whose features may be called unlike
 MIN_IMAGES = 20  # of validation, below which no limit is chosen
+REASONS = ("size", "format", "features")  # in what an image may be unlike the training images
+
+
+def split_reasons(text: str | None) -> list[str]:
+    """Return the `REASONS` in a value of the column domain_reasons."""
+    return text.split(_COMMA) if text else []
 
 
 def choose_limit(distances: np.ndarray) -> tuple[float, float] | None:
@@ -66,7 +73,7 @@ def update_domain(table: "pa.Table", run: Run) -> dict[str, Column]:
     texts, unlike = table["domain_reasons"].to_pylist(), {}
     if not all(text is None for text in texts):
         for name in ("size", "format"):
-            unlike[name] = np.array([name in (text or "") for text in texts], bool)
+            unlike[name] = np.array([name in split_reasons(text) for text in texts], bool)
     return _columns(run, unlike, table["feature_distance"].to_numpy(zero_copy_only=False), missing)
 
 
@@ -81,7 +88,7 @@ def _columns(
     nothing = np.zeros(len(missing), bool)
     texts = np.full(len(missing), "", object)
     for name, rows in unlike.items():
-        texts[rows] = [f"{text}, {name}" if text else name for text in texts[rows]]
+        texts[rows] = [f"{text}{_COMMA}{name}" if text else name for text in texts[rows]]
     return {
         "in_domain": Column(~np.any([nothing, *unlike.values()], axis=0), unknown),
         "domain_reasons": Column(texts, unknown),

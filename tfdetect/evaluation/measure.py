@@ -1,5 +1,6 @@
 """Measures a table of predictions: the content of metrics.json for one split."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.compute as pc
 
 from tfdetect.core.run import Run
 from tfdetect.data.masks import COVERAGE, coverage_by_class
+from tfdetect.evaluation.domain import REASONS, split_reasons
 from tfdetect.evaluation.intervals import (
     Interval,
     binary_intervals,
@@ -140,11 +142,13 @@ def _measure_domain(table: pa.Table, run: Run) -> dict[str, Any]:
     if not known.num_rows:
         return {}
     inside = known["in_domain"].to_numpy(zero_copy_only=False)
-    texts = known["domain_reasons"].to_pylist()
-    reasons = {name: sum(name in text for text in texts) for name in ("size", "format", "features")}
+    reasons = Counter(
+        reason for text in known["domain_reasons"].to_pylist() for reason in split_reasons(text)
+    )
     found: dict[str, Any] = {
-        "in_domain": proportion(inside), "reasons": {k: n for k, n in reasons.items() if n}
-    }  # fmt: skip
+        "in_domain": proportion(inside),
+        "reasons": {name: reasons[name] for name in REASONS if reasons[name]},
+    }
     for name, rows in (("inside", inside), ("outside", ~inside)):
         part = known.filter(pa.array(rows))
         if part.num_rows:

@@ -83,7 +83,7 @@ def test_an_interrupted_command_leaves_the_run_as_it_was(command, run_copy, monk
     broken = {
         "evaluate": "tfdetect.evaluation.run_report.write_text",
         "evaluate --from-predictions": "tfdetect.evaluation.run_report.write_text",
-        "evaluate --degrade": "tfdetect.evaluation.robustness.write_text",
+        "evaluate --degrade": "tfdetect.evaluation.robustness_report.write_text",
         "calibrate": "tensorflow.saved_model.save",
         "explain": "tfdetect.explanation.explain_set.write_text",
         "export": "tensorflow.saved_model.save",

@@ -17,7 +17,7 @@ from tfdetect.data.sources import Files, image_source
 from tfdetect.evaluate import main as evaluate_command
 from tfdetect.evaluation.attacks import Attacker, parse_attacks
 from tfdetect.evaluation.predictions import predict_source
-from tfdetect.evaluation.robustness import _curves, result_name
+from tfdetect.evaluation.robustness_report import _curves, result_name
 from tfdetect.imaging.degradations import KINDS, SETS, parse_degradations
 from tfdetect.models.saving import load_detector
 

@@ -156,7 +156,7 @@ def _show(args: argparse.Namespace, results: "api.Results") -> None:
         _show_streamed(results.values)
         return console.result(f"\nmetrics {results.report}")
     if args.degrade or args.attack:
-        from tfdetect.evaluation.robustness import terminal
+        from tfdetect.evaluation.robustness_report import terminal
 
         console.result(terminal(results.values))
     else:

@@ -306,7 +306,6 @@ def _evaluate_and_export(run: Run, job: TrainingJob, images_in_report: bool) -> 
     from tfdetect.models.saving import load_detector
 
     experiment, start = job.plan.experiment, job.start
-
     detector = load_detector(run)  # as it was saved
     found = evaluate_run(
         run,

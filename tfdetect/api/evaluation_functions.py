@@ -189,8 +189,9 @@ def measure_robustness(
     job = prepare_evaluation(run, dataset, data_dir, authentic, output, max_pixels=max_pixels)
     import_tensorflow()
     from tfdetect.data.evaluation_data import splits_to_evaluate
-    from tfdetect.evaluation import robustness
     from tfdetect.evaluation.attacks import parse_attacks
+    from tfdetect.evaluation.robustness import measure_robustness as measure
+    from tfdetect.evaluation.robustness_report import result_name
     from tfdetect.imaging.degradations import parse_degradations
 
     wanted = parse_degradations(degradations) if degradations else []
@@ -200,11 +201,8 @@ def measure_robustness(
         splits = splits_to_evaluate(job.run, catalog)
         split = next((s for s in reversed(splits) if catalog.split(s).num_rows), splits[-1])
     with job.writing(progress) as (staged, folder):
-        values = robustness.measure_robustness(
-            staged, catalog, split, wanted, folder, batch_size, log, attacks=chosen
-        )
-    report = job.output / f"{robustness.result_name(values)}.html"
-    return Results(job.run, values, job.output, report)
+        values = measure(staged, catalog, split, wanted, folder, batch_size, log, attacks=chosen)
+    return Results(job.run, values, job.output, job.output / f"{result_name(values)}.html")
 
 
 @checked

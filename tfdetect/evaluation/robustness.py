@@ -1,58 +1,28 @@
-"""Measures how verdicts hold when images are degraded or attacked: metrics and curves."""
+"""Measures how verdicts hold when images are degraded or attacked."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from matplotlib.figure import Figure
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_json, write_text
-from tfdetect.core.html import (
-    Card,
-    Section,
-    figures,
-    join,
-    picture_of,
-    render_page,
-    table,
-    text,
-)
 from tfdetect.core.run import Run
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
-from tfdetect.evaluation import attacks as attack_kinds
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.attacks import Attack, Attacker
 from tfdetect.evaluation.evaluate_run import mask_truth
-from tfdetect.evaluation.figures import BLUE, GRAY, GREEN, RED
-from tfdetect.evaluation.intervals import (
-    Interval,
-    binary_intervals,
-    format_interval,
-    interval,
-    numbers,
-)
-from tfdetect.evaluation.measure import MAIN_MASK_METRICS, MAIN_MASK_NAMES, mask_intervals
-from tfdetect.evaluation.metrics import NAMES
+from tfdetect.evaluation.intervals import Interval, binary_intervals, interval
+from tfdetect.evaluation.measure import MAIN_MASK_METRICS, mask_intervals
 from tfdetect.evaluation.predictions import Alter, Scorer, predict_source
+from tfdetect.evaluation.robustness_report import UNDEGRADED, write_report
 from tfdetect.evaluation.verdicts import is_fake
-from tfdetect.imaging.degradations import KINDS, Degradation
+from tfdetect.imaging.degradations import Degradation
 from tfdetect.models.saving import load_detector
 
 METRICS = ("accuracy", "recall", "fpr", "auc", "ap")
-_ATTACKS = (
-    "An attack changes each color of each pixel by at most its strength, in 8 bits, where the "
-    "detector sees it: after cropping and resizing. It raises P(fake) of authentic images and "
-    "lowers it of fakes. pgd knows the detector and follows its gradient for the given number of "
-    "steps (Madry et al., 2018); square sees P(fake) alone, for the given number of queries "
-    "(Andriushchenko et al., 2020). These are measurements, not a promise: a stronger attack, or "
-    "one made for this detector, may do more."
-)
-UNDEGRADED = "none"
 RESAMPLES = 500
 
 
@@ -121,7 +91,7 @@ def measure_robustness(
     found = _compare(scores, ranks, fake, run.threshold, masks)
     for attack in attacks:
         found["degradations"][attack.name]["budget"] = attack.budget
-    _write(found, run, catalog.name, split, rows, scores, output)
+    write_report(found, run, catalog.name, split, rows, scores, output)
     return found
 
 
@@ -159,145 +129,6 @@ def _compare(
             "degradations": results}  # fmt: skip
 
 
-def result_name(found: dict[str, Any]) -> str:
-    """Return the name, without ending, of the files of a result: attacks alone have their own."""
-    attacked = _budgets(found["degradations"])
-    others = {*found["degradations"]} - {UNDEGRADED, *attacked}
-    return "degradations" if others or not attacked else "attacks"
-
-
 def _altering(attacker: Attacker, attack: Attack, fake: np.ndarray) -> Alter:
     """Return the attack as a change of batches of views of the images with these labels."""
     return lambda indices, images: attacker(attack, images, fake[indices], indices)
-
-
-def _write(
-    found: dict[str, Any],
-    run: Run,
-    dataset: str,
-    split: str,
-    rows: pa.Table,
-    scores: dict[str, np.ndarray],
-    output: Path,
-) -> None:
-    name = result_name(found)
-    (output / "figures").mkdir(parents=True, exist_ok=True)
-    (output / "figures" / f"{name}.png").unlink(missing_ok=True)
-    write_json(output / f"{name}.json", found)
-    columns = {"path": rows["path"], "label": rows["label"]}
-    columns |= {name: pa.array(p, mask=np.isnan(p)) for name, p in scores.items()}
-    prediction_tables.write_parquet(pa.table(columns), output / f"{name}.parquet")
-    write_text(output / f"{name}.html", _page(found, run, dataset, split, output / "figures"))
-
-
-def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Path) -> str:
-    results = found["degradations"]
-    accuracies = {name: value["metrics"]["accuracy"]["value"] for name, value in results.items()}
-    budgets = ", ".join(f"{name} {budget}" for name, budget in _budgets(results).items())
-    worst = min(accuracies, key=lambda name: accuracies[name])
-    curves = picture_of(
-        _curves(found),
-        "Accuracy, recall and false positive rate over the strength of each degradation",
-        path=folder / f"{result_name(found)}.png",
-    )
-    return render_page(
-        f"{run.name}: robustness to degradations",
-        [
-            Section("Results by degradation", join(
-                text("The verdict's threshold is that of the run. Changed verdicts are those that "
-                     "differ from the verdict on the undegraded image. Brackets hold the 95% "
-                     "interval (bootstrap over images)."),
-                table(*_rows(found)),
-            )),
-            *([Section("Attacks", text(f"{_ATTACKS} Here: {budgets}."))] if budgets else []),
-            Section("Metrics by strength", join(
-                text("Where accuracy falls and the false positive rate rises, the detector takes "
-                     "the degradation for a trace of a fake. Where accuracy falls with recall, it "
-                     "needs traces that the degradation removes."),
-                figures([curves], "wide"),
-            )),
-        ],
-        subtitle=f"{found['count']:,} images of {split} of {dataset}; authentic images and fakes "
-        "are degraded alike.",
-        cards=[
-            Card(f"{accuracies[UNDEGRADED]:.1%}", "accuracy without degradation"),
-            Card(f"{accuracies[worst]:.1%}", "lowest accuracy", f"degradation {worst}"),
-            Card(f"{found['stable']:.1%}", "stable images",
-                 "the same verdict under every degradation"),
-        ],
-    )  # fmt: skip
-
-
-def terminal(found: dict[str, Any]) -> str:
-    """Return the results as a table for the terminal."""
-    headers, rows = _rows(found)
-    return "\n".join([
-        console.format_table(rows, headers), "",
-        f"{found['stable']:.1%} of {found['count']:,} images keep their verdict under all of them",
-    ])  # fmt: skip
-
-
-def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    rows, titles = [], NAMES | MAIN_MASK_NAMES
-    for name, result in found["degradations"].items():
-        cells = [format_interval(value, 3) for value in result["metrics"].values()]
-        rows.append([name, *cells, f"{result['flipped']:.1%}"])
-    measured = found["degradations"][UNDEGRADED]["metrics"]
-    return ["degradation", *(titles[key] for key in measured), "changed verdicts"], rows
-
-
-def _budgets(results: dict[str, Any]) -> dict[str, str]:
-    """Return the budget of each attack among the results, in words."""
-    return {
-        name: f"{result['budget']} {attack_kinds.KINDS[_kind(name)].unit}"
-        for name, result in results.items() if "budget" in result
-    }  # fmt: skip
-
-
-def _meaning(kind: str, budget: str | None) -> str:
-    """Return what the strength of a degradation or attack means."""
-    return f"{attack_kinds.KINDS[kind].text}, {budget}" if budget else KINDS[kind].text
-
-
-def _kind(name: str) -> str:
-    """Return the kind of a degradation or attack such as "jpeg:65"."""
-    return name.partition(":")[0]
-
-
-def _curves(found: dict[str, Any]) -> Figure:
-    """Draw accuracy, recall, false positives and IoU over the strength, one axes for each kind."""
-    results = found["degradations"]
-    kinds: dict[str, list[str]] = {}
-    for name in results:
-        if name != UNDEGRADED:
-            kinds.setdefault(_kind(name), []).append(name)
-    columns = min(3, max(1, len(kinds)))
-    lines = -(-max(1, len(kinds)) // columns)
-    figure = Figure(figsize=(max(4.2, 3.2 * columns), 3.0 * lines + 0.3), layout="constrained")
-    styles = {"accuracy": (BLUE, "-"), "recall": (GREEN, "-."), "fpr": (RED, "--")}
-    if "iou" in results[UNDEGRADED]["metrics"]:
-        styles["iou"] = GRAY, ":"
-    handles: dict[str, Any] = {}
-    budgets = _budgets(results)
-    titles = NAMES | MAIN_MASK_NAMES
-    for position, (kind, names) in enumerate(kinds.items(), 1):
-        axes = figure.add_subplot(lines, columns, position)
-        names = [UNDEGRADED, *names]
-        at = np.arange(len(names))
-        for key, (color, style) in styles.items():
-            intervals = [results[name]["metrics"][key] for name in names]
-            if any(value["value"] is None for value in intervals):
-                continue
-            value, low, high = np.array([numbers(i) for i in intervals]).T  # nan: no interval
-            [handles[titles[key]]] = axes.plot(at, value, style, color=color, marker="o",
-                                              markersize=3)  # fmt: skip
-            axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
-        axes.set_xticks(at, [n.partition(":")[2] or n for n in names], fontsize=8)
-        axes.set(ylim=(-0.02, 1.02))
-        axes.set_title(kind, fontsize=10)
-        axes.set_xlabel(_meaning(kind, budgets.get(names[-1])), fontsize=8, wrap=True)
-        axes.grid(alpha=0.2)
-    if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4,
-                      fontsize=9, frameon=False)  # fmt: skip
-    return figure

@@ -18,8 +18,10 @@ import tfdetect
 
 
 # Facts that are known without building it: the smallest side, of what each side must be a
-# multiple, and how pixels in 0..255 are scaled.
-@tfdetect.register_backbone("tiny_convnet", min_size=16, multiple=4, scale=1 / 127.5, offset=-1.0)
+# multiple, how pixels in 0..255 are scaled, and which pretrained weights there are.
+@tfdetect.register_backbone(
+    "tiny_convnet", min_size=16, multiple=4, scale=1 / 127.5, offset=-1.0, presets=()
+)
 def tiny_convnet(shape, weights, *, width=16):
     """Return a model from scaled images [B, height, width, channels] to features [B, h, w, c].
 

@@ -44,20 +44,23 @@ class Entry:
 class BackboneEntry(Entry):
     """A backbone: (shape, weights, **options) -> keras.Model, or `models.backbones.Backbone`.
 
-    `shape` is (height, width, channels), `weights` "none", "imagenet" or a preset's name. The model
-    maps images [B, height, width, channels], scaled as below, to features [B, h, w, c].
+    `shape` is (height, width, channels), `weights` "none" or a preset's name. The model maps images
+    [B, height, width, channels], scaled as below, to features [B, h, w, c].
 
     Attributes:
         min_size: smallest side of an image in pixels.
         multiple: each side must be divisible by this.
         scale: factor on pixels in 0..255, one number or one per channel.
         offset: what is added after scaling, one number or one per channel.
+        presets: the pretrained weights that there are, "imagenet" for example, by the names that
+            the function takes beside "none"; None for a function that checks these names itself.
     """
 
     min_size: int = 1
     multiple: int = 1
     scale: float | tuple[float, ...] = 1 / 127.5
     offset: float | tuple[float, ...] = -1.0
+    presets: tuple[str, ...] | None = None
 
 
 def same_side(side: int, options: Mapping[str, Any]) -> int:

@@ -28,6 +28,7 @@ def register_backbone(
     multiple: int = 1,
     scale: float | tuple[float, ...] = 1 / 127.5,
     offset: float | tuple[float, ...] = -1.0,
+    presets: tuple[str, ...] | None = None,
 ) -> Decorator:
     """Register a backbone: (shape, weights, **options) -> keras.Model from images to features.
 
@@ -40,10 +41,13 @@ def register_backbone(
         multiple: each side must be divisible by this.
         scale: factor on pixels, one number or one per channel.
         offset: what is added after scaling, one number or one per channel.
+        presets: names of pretrained weights that `model.weights` may have beside "none"; () if
+            there are none. By default the function is given any name, and checks it itself.
     """
     return _registering(
-        BACKBONES, name, min_size=min_size, multiple=multiple, scale=scale, offset=offset
-    )
+        BACKBONES, name, min_size=min_size, multiple=multiple, scale=scale, offset=offset,
+        presets=presets,
+    )  # fmt: skip
 
 
 def register_front_end(

@@ -59,7 +59,7 @@ _CLIP = _standardization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261
 def _application(network: str, min_size: int = 32, **scaling: Any) -> BackboneEntry:
     """A network of `keras.applications`, by the name of its function there."""
     target = "tfdetect.models.backbones:keras_application"
-    return BackboneEntry(target, {"network": network}, min_size, **scaling)
+    return BackboneEntry(target, {"network": network}, min_size, presets=("imagenet",), **scaling)
 
 
 def _hub(
@@ -106,10 +106,11 @@ def _deit(size: str, width: int, heads: int) -> BackboneEntry:
 def _lite(variant: int, width: float, depth: float) -> BackboneEntry:
     arguments = {"variant": variant, "width": width, "depth": depth}
     target = "tfdetect.models.efficientnet_lite:efficientnet_lite"
-    return BackboneEntry(target, arguments, 32, **_IMAGENET)
+    return BackboneEntry(target, arguments, 32, presets=("imagenet",), **_IMAGENET)
 
 
 _VIT_B = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
+_untrained = partial(BackboneEntry, presets=())
 BACKBONES = Registry(
     "backbone",
     {
@@ -157,26 +158,26 @@ BACKBONES = Registry(
         "siglip": BackboneEntry(f"{_NETWORKS}.encoders:siglip", {}, 32, 16),
         "dinov2": BackboneEntry(f"{_NETWORKS}.encoders:dinov2", {}, 28, 14, **_IMAGENET),
         "dinov3": BackboneEntry(f"{_NETWORKS}.encoders:dinov3", {}, 32, 16, **_IMAGENET),
-        # ours, and networks of published detectors
-        "small_resnet": BackboneEntry(f"{_MODELS}.small_resnet:small_resnet", {}, 16),
-        "two_stream": BackboneEntry(f"{_MODELS}.two_stream:two_stream", {}, 32, 2),
-        "trace_statistics": BackboneEntry(  # it reads 0..255 as they are
+        # ours, and networks of published detectors; most have no pretrained weights
+        "small_resnet": _untrained(f"{_MODELS}.small_resnet:small_resnet", {}, 16),
+        "two_stream": _untrained(f"{_MODELS}.two_stream:two_stream", {}, 32, 2),
+        "trace_statistics": _untrained(  # it reads 0..255 as they are
             f"{_MODELS}.trace_statistics:trace_statistics", {}, 32, scale=1.0, offset=0.0
         ),
-        "frank_cnn": BackboneEntry(f"{_NETWORKS}.frank:frank_cnn", {}, 16, 8),
-        "none": BackboneEntry(f"{_NETWORKS}.frank:none", {}, 8),
-        "ladeda": BackboneEntry(f"{_NETWORKS}.ladeda:ladeda", {}, 16, **_IMAGENET),
-        "tiny_ladeda": BackboneEntry(f"{_NETWORKS}.ladeda:tiny_ladeda", {}, 16, **_IMAGENET),
+        "frank_cnn": _untrained(f"{_NETWORKS}.frank:frank_cnn", {}, 16, 8),
+        "none": _untrained(f"{_NETWORKS}.frank:none", {}, 8),
+        "ladeda": _untrained(f"{_NETWORKS}.ladeda:ladeda", {}, 16, **_IMAGENET),
+        "tiny_ladeda": _untrained(f"{_NETWORKS}.ladeda:tiny_ladeda", {}, 16, **_IMAGENET),
         # It reads 0..255 as they are.
         "gramnet": BackboneEntry(
             f"{_NETWORKS}.gramnet:gramnet", {}, 32, scale=1.0, offset=0.0
         ),
-        "f3net": BackboneEntry(f"{_NETWORKS}.f3net:f3net", {}, 142),
-        "iidnet": BackboneEntry(f"{_NETWORKS}.iidnet:iidnet", {}, 64, 8),
-        "nixnet": BackboneEntry(
+        "f3net": BackboneEntry(f"{_NETWORKS}.f3net:f3net", {}, 142, presets=("imagenet",)),
+        "iidnet": _untrained(f"{_NETWORKS}.iidnet:iidnet", {}, 64, 8),
+        "nixnet": _untrained(
             f"{_NETWORKS}.nixnet:nixnet", {}, 32, 8, scale=1 / 255, offset=0.0
         ),
-        "graftnet": BackboneEntry(f"{_NETWORKS}.graftnet:graftnet", {}, 32, 32),
+        "graftnet": _untrained(f"{_NETWORKS}.graftnet:graftnet", {}, 32, 32),
     },
     BackboneEntry,
     "tfdetect.backbones",

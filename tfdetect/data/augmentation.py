@@ -33,7 +33,7 @@ def augment(
 
     Args:
         images: uint8 [B, h, w, 3].
-        policy: the steps, checked by `check_policy`.
+        policy: the steps, as `check_policy` returns them.
         size: (height, width) of the result in pixels.
         seed: integer that determines the augmentation.
         position: int64 scalar, position of the batch's first image.
@@ -63,22 +63,30 @@ def augment(
 
 
 def check_policy(
-    policy: tuple[Augmentation, ...], size: tuple[int, int], with_masks: bool = False
-) -> None:
-    """Check the parameters of a policy's steps before any image is read.
+    policy: tuple[Augmentation, ...],
+    size: tuple[int, int],
+    with_masks: bool = False,
+    classes: int = 2,
+) -> tuple[Augmentation, ...]:
+    """Return a policy with checked parameters, before any image is read.
 
     An augmentation whose parameters need a closer look has an attribute `check`, a function of
-    the step's parameters, `size` and `with_masks` that raises `UserError`.
+    the step's parameters, `size`, `with_masks` and `classes` that raises `UserError`.
 
     Args:
         policy: the steps.
         size: (height, width) of the augmented images in pixels.
         with_masks: whether the images have masks.
+        classes: number of classes.
+
+    Returns:
+        The steps, whose parameters have the types of the functions that take them.
 
     Raises:
-        UserError: A step has an unknown or missing parameter, a value of the wrong type, or
-            cannot be used with masks.
+        UserError: A step has an unknown or missing parameter, a value of the wrong type or out of
+            its range, or cannot be used with masks.
     """
+    checked = []
     for step in policy:
         function = _function_of(step)
         where = f"data.augment, {step.name}"
@@ -88,13 +96,15 @@ def check_policy(
                 f"{where}: this augmentation mixes images, but cannot mix their masks. Remove "
                 "it from data.augment, or train without model.mask_head."
             )
-        check_options(function, step.params, where, given=_FROM_PIPELINE)
+        params = check_options(function, step.params, where, given=_FROM_PIPELINE)
         for name, parameter in parameters.items():
             required = parameter.default is parameter.empty and name not in _FROM_PIPELINE
-            if required and name not in step.params:
+            if required and name not in params:
                 raise UserError(f"{where}: the parameter {name!r} is missing.")
         if check := getattr(function, "check", None):
-            check(step.params, size, with_masks)
+            check(params, size, with_masks, classes)
+        checked.append(step.model_copy(update={"params": params}))
+    return tuple(checked)
 
 
 def mixes_targets(policy: tuple[Augmentation, ...]) -> bool:

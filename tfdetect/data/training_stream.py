@@ -114,7 +114,7 @@ def stream_of(
         UserError: The augmentation policy is not valid, there are fewer images than one batch, or
             the curriculum names what is not among the images.
     """
-    check_policy(data.augment, data.image_size, examples.masks is not None)
+    policy = check_policy(data.augment, data.image_size, examples.masks is not None, classes)
     view = View.of(data).model_copy(update={"size": _load_size(examples, data)})
     decoded, unreadable = None, dict[str, str]()
     if _is_cached(examples, data, view):
@@ -132,7 +132,7 @@ def stream_of(
         count=strata.images_per_pass,
         load=ExampleLoader(view=view, seed=seed, max_pixels=examples.images.max_pixels),
         finish=BatchFinisher.of(
-            examples, policy=data.augment, size=data.image_size, classes=classes, seed=seed,
+            examples, policy=policy, size=data.image_size, classes=classes, seed=seed,
             weigh_classes=data.balance == "weight",
         ),
         decoded=decoded,

@@ -35,7 +35,8 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int) -
     from tfdetect.evaluation.figures import contact_sheet
 
     data, table = plan.experiment.data, catalog.split("train")
-    check_policy(data.augment, data.image_size, plan.experiment.model.mask_head is not None)
+    with_masks, classes = plan.experiment.model.mask_head is not None, len(plan.spec.class_names)
+    policy = check_policy(data.augment, data.image_size, with_masks, classes)
     chosen = np.random.default_rng(plan.experiment.seed).permutation(table.num_rows)[:count]
     table = table.take(np.sort(chosen))
     source = mask_source(catalog, table) if table["mask"].null_count < len(table) else None
@@ -44,12 +45,12 @@ def draw_augmentation(plan: Plan, catalog: Catalog, count: int, variants: int) -
         raise UserError(f"None of the {len(table)} images of {catalog.name} can be read.")
     if masks is not None:
         masks = tf.constant(masks)
-    targets = tf.one_hot(table["label"].to_numpy()[kept], len(plan.spec.class_names))
+    targets = tf.one_hot(table["label"].to_numpy()[kept], classes)
     columns = [(images, masks)]
     for number in range(variants):
         position = tf.constant(number * len(kept), tf.int64)
         changed, _, changed_masks = augment(
-            tf.constant(images), data.augment, data.image_size, plan.experiment.seed, position,
+            tf.constant(images), policy, data.image_size, plan.experiment.seed, position,
             targets, masks,
         )  # fmt: skip
         columns.append((changed.numpy(), changed_masks))

@@ -3,10 +3,13 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import keras
 import tensorflow as tf
+from pydantic import Field
 
+from tfdetect.core.options import Fraction
 from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.geometry import Affine, fold_in, to_uint8, warp
 from tfdetect.imaging.random_degradations import change_some
@@ -22,11 +25,11 @@ def _layer(name: str, *arguments: float) -> keras.layers.Layer:
 def random_color(
     images: tf.Tensor,
     seed: tf.Tensor,
-    probability: float = 1.0,
-    brightness: float = 0.2,
-    contrast: float = 0.2,
-    saturation: float = 0.2,
-    hue: float = 0.02,
+    probability: Fraction = 1.0,
+    brightness: Fraction = 0.2,
+    contrast: Fraction = 0.2,
+    saturation: Fraction = 0.2,
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02,
 ) -> tf.Tensor:
     """Change brightness, contrast, saturation and hue of each image with `probability`.
 
@@ -35,9 +38,9 @@ def random_color(
         seed: int32 [2].
         probability: 0 to 1.
         brightness: largest change up or down, as a fraction of 255.
-        contrast: largest relative change up or down.
-        saturation: largest relative change up or down.
-        hue: largest rotation either way, as a fraction of the color circle.
+        contrast: largest relative change up or down, 0 to 1.
+        saturation: largest relative change up or down, 0 to 1.
+        hue: largest rotation either way, as a fraction of the color circle, 0 to 0.5.
 
     Returns:
         uint8 [B, H, W, 3], rounded.
@@ -54,7 +57,7 @@ def random_color(
     return change_some(images, seed, probability, change)
 
 
-def random_gray(images: tf.Tensor, seed: tf.Tensor, probability: float = 0.1) -> tf.Tensor:
+def random_gray(images: tf.Tensor, seed: tf.Tensor, probability: Fraction = 0.1) -> tf.Tensor:
     """Convert each image to gray with `probability`.
 
     Args:
@@ -75,8 +78,8 @@ def random_gray(images: tf.Tensor, seed: tf.Tensor, probability: float = 0.1) ->
 def rand_augment(
     images: tf.Tensor,
     seed: tf.Tensor,
-    operations: int = 2,
-    magnitude: float = 0.3,
+    operations: Annotated[int, Field(ge=1, le=100)] = 2,
+    magnitude: Fraction = 0.3,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Apply random ones of twelve operations in turn (RandAugment, Cubuk et al., NeurIPS 2020).
@@ -84,7 +87,7 @@ def rand_augment(
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
-        operations: number of operations for each image.
+        operations: number of operations for each image, 1 to 100.
         magnitude: 0 to 1, the part of each operation's range that is used.
         masks: uint8 [B, H, W, 1], or None; rotated, sheared and shifted with the images.
 

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfdetect.core.options import Count, Fraction, FractionAbove0
 from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.geometry import fold_in
 
@@ -9,9 +10,9 @@ from tfdetect.imaging.geometry import fold_in
 def random_erasing(
     images: tf.Tensor,
     seed: tf.Tensor,
-    probability: float = 0.5,
-    min_area: float = 0.02,
-    max_area: float = 0.33,
+    probability: Fraction = 0.5,
+    min_area: FractionAbove0 = 0.02,
+    max_area: FractionAbove0 = 0.33,
 ) -> tf.Tensor:
     """Fill a rectangle of each image with noise, with `probability` (Zhong et al., AAAI 2020).
 
@@ -43,9 +44,9 @@ def random_erasing(
 def random_patches(
     images: tf.Tensor,
     seed: tf.Tensor,
-    probability: float = 0.5,
-    patch_size: int = 16,
-    max_fraction: float = 0.75,
+    probability: Fraction = 0.5,
+    patch_size: Count = 16,
+    max_fraction: Fraction = 0.75,
 ) -> tf.Tensor:
     """Blacken random square patches of each image with `probability`.
 

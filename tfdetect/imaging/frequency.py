@@ -1,23 +1,28 @@
 """Augmentation in the Fourier domain: it changes amplitudes, phases and bands of images."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import tensorflow as tf
+from pydantic import Field
 
+from tfdetect.core.options import Fraction, FractionAbove0, Positive
 from tfdetect.imaging.draws import normal
 from tfdetect.imaging.geometry import fold_in, to_uint8
 from tfdetect.imaging.mix import blend_targets, draw_pairs
 from tfdetect.imaging.random_degradations import change_some, uniform_for
+
+Gain = Annotated[float, Field(ge=0, le=1000)]
 
 
 def amplitude_mix(
     images: tf.Tensor,
     seed: tf.Tensor,
     targets: tf.Tensor,
-    probability: float = 0.5,
-    max_weight: float = 1.0,
-    blend: float = 1.0,
+    probability: Fraction = 0.5,
+    max_weight: Fraction = 1.0,
+    blend: Fraction = 1.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mix an image's Fourier amplitudes with those of another image of its class.
 
@@ -48,9 +53,9 @@ def phase_mix(
     images: tf.Tensor,
     seed: tf.Tensor,
     targets: tf.Tensor,
-    probability: float = 0.5,
-    max_weight: float = 0.3,
-    blend: float = 1.0,
+    probability: Fraction = 0.5,
+    max_weight: Fraction = 0.3,
+    blend: Fraction = 1.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Turn an image's Fourier phases toward those of another image of its class.
 
@@ -81,11 +86,11 @@ def phase_mix(
 def random_bands(
     images: tf.Tensor,
     seed: tf.Tensor,
-    probability: float = 0.5,
-    min_gain: float = 0.0,
-    max_gain: float = 2.0,
-    bandwidth: float = 0.15,
-    blend: float = 1.0,
+    probability: Fraction = 0.5,
+    min_gain: Gain = 0.0,
+    max_gain: Gain = 2.0,
+    bandwidth: FractionAbove0 = 0.15,
+    blend: Fraction = 1.0,
 ) -> tf.Tensor:
     """Weaken or strengthen a random band of frequencies of each image with `probability`.
 
@@ -93,8 +98,8 @@ def random_bands(
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
         probability: 0 to 1.
-        min_gain: smallest factor on the band's amplitudes.
-        max_gain: largest factor on the band's amplitudes.
+        min_gain: smallest factor on the band's amplitudes, 0 to 1000.
+        max_gain: largest factor on the band's amplitudes, 0 to 1000.
         bandwidth: width of the band, as a fraction of the highest frequency along an axis. The
             mean of an image is in no band.
         blend: weight of the changed image in the result, 0 to 1.
@@ -118,9 +123,9 @@ def random_bands(
 def spectral_noise(
     images: tf.Tensor,
     seed: tf.Tensor,
-    probability: float = 0.5,
-    max_sigma: float = 0.3,
-    blend: float = 1.0,
+    probability: Fraction = 0.5,
+    max_sigma: Annotated[float, Field(ge=0, le=10)] = 0.3,
+    blend: Fraction = 1.0,
 ) -> tf.Tensor:
     """Multiply Fourier amplitudes by noise with `probability`, the same for all colors.
 
@@ -128,8 +133,8 @@ def spectral_noise(
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
         probability: 0 to 1.
-        max_sigma: largest standard deviation of the logarithm of the factors; it is drawn from
-            0 to this.
+        max_sigma: largest standard deviation of the logarithm of the factors, 0 to 10; it is drawn
+            from 0 to this.
         blend: weight of the changed image in the result, 0 to 1.
 
     Returns:
@@ -151,8 +156,8 @@ def fourier_mix(
     images: tf.Tensor,
     seed: tf.Tensor,
     targets: tf.Tensor,
-    alpha: float = 0.5,
-    decay: float = 3.0,
+    alpha: Positive = 0.5,
+    decay: Annotated[float, Field(ge=0, le=10)] = 3.0,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
     """Paste another image inside smooth random outlines (FMix, Harris et al., arXiv 2002.12047).
@@ -165,7 +170,7 @@ def fourier_mix(
         seed: int32 [2].
         targets: float32 [B, 1 or C], class probabilities.
         alpha: the fraction of pixels that an image keeps is drawn from Beta(alpha, alpha).
-        decay: exponent by which the spectrum of the outlines falls.
+        decay: exponent by which the spectrum of the outlines falls, 0 to 10.
         masks: uint8 [B, H, W, 1], or None; pasted with the images.
 
     Returns:

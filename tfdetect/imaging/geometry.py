@@ -3,10 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import tensorflow as tf
+from pydantic import Field
 
 from tfdetect.core.data_settings import RESIZING_BIAS, Equalize, cuts_windows
+from tfdetect.core.errors import UserError
+from tfdetect.core.options import Fraction, FractionAbove0, FractionBelow1
 from tfdetect.core.run_info import View
 from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.equalize import equalize_images
@@ -195,8 +199,8 @@ def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
 def random_flip(
     images: tf.Tensor,
     seed: tf.Tensor,
-    probability: float = 0.5,
-    vertical_probability: float = 0.0,
+    probability: Fraction = 0.5,
+    vertical_probability: Fraction = 0.0,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Flip each image left to right, and upside down, with a probability each.
@@ -222,14 +226,17 @@ def random_flip(
 
 
 def random_shift(
-    images: tf.Tensor, seed: tf.Tensor, pixels: int = 2, masks: tf.Tensor | None = None
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    pixels: Annotated[int, Field(ge=0)] = 2,
+    masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Shift each image by whole pixels, without interpolation; edges are mirrored.
 
     Args:
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
-        pixels: largest shift in pixels along each axis, in both directions.
+        pixels: largest shift in pixels along each axis, in both directions; at most a side.
         masks: uint8 [B, H, W, 1], or None.
 
     Returns:
@@ -245,6 +252,19 @@ def random_shift(
     rows = mirrored(tf.range(height) + down, height)
     columns = mirrored(tf.range(width) + across, width)
     return _take_both(images, masks, rows, columns)
+
+
+def _check_shift(
+    params: dict[str, Any], size: tuple[int, int], with_masks: bool, classes: int
+) -> None:
+    if params.get("pixels", 0) > min(size):
+        raise UserError(
+            f"data.augment, shift.pixels: at most the image's side, {min(size)} (data.image_size). "
+            f"Received: {params['pixels']}."
+        )
+
+
+random_shift.check = _check_shift  # type: ignore[attr-defined]
 
 
 def _take_both(
@@ -273,10 +293,10 @@ def random_warp(
     images: tf.Tensor,
     seed: tf.Tensor,
     size: tuple[int, int],
-    rotation: float = 0.0,
-    shift: float = 0.0,
-    zoom: float = 0.0,
-    shear: float = 0.0,
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0,
+    shift: Fraction = 0.0,
+    zoom: FractionBelow1 = 0.0,
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0,
     flip: bool = False,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -289,10 +309,10 @@ def random_warp(
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
         size: (height, width) of the result in pixels.
-        rotation: largest angle in degrees, in both directions.
+        rotation: largest angle in degrees, in both directions, 0 to 180.
         shift: largest shift along each axis, as a fraction of the side, in both directions.
-        zoom: the scale of each axis is drawn from 1 - zoom to 1 + zoom.
-        shear: largest shear angle in degrees, in both directions.
+        zoom: the scale of each axis is drawn from 1 - zoom to 1 + zoom; below 1.
+        shear: largest shear angle in degrees, in both directions, below 90.
         flip: flip left to right with probability 0.5.
         masks: uint8 [B, H, W, 1], or None; the nearest pixel is used.
 
@@ -313,8 +333,8 @@ def random_crop(
     images: tf.Tensor,
     seed: tf.Tensor,
     size: tuple[int, int],
-    min_area: float = 0.5,
-    max_aspect_ratio: float = 4 / 3,
+    min_area: FractionAbove0 = 0.5,
+    max_aspect_ratio: Annotated[float, Field(ge=1, le=100)] = 4 / 3,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Cut a random window out of each image and resize it, in one bilinear interpolation.
@@ -325,7 +345,8 @@ def random_crop(
         size: (height, width) of the result in pixels.
         min_area: smallest area of the window, as a fraction of the image; it is drawn from
             this to 1.
-        max_aspect_ratio: largest change of the aspect ratio, in both directions; 1 keeps it.
+        max_aspect_ratio: largest change of the aspect ratio, in both directions, 1 to 100; 1 keeps
+            it.
         masks: uint8 [B, H, W, 1], or None; the nearest pixel is used.
 
     Returns:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.options import Fraction
 from tfdetect.imaging.geometry import fold_in, to_uint8
 
 _EXAMPLE = "{name: keras_cv, layer: GridMask, options: {ratio_factor: [0, 0.5]}}"
@@ -37,7 +38,7 @@ def keras_cv_layer(
     seed: tf.Tensor,
     layer: str,
     options: dict[str, Any] | None = None,
-    probability: float = 1.0,
+    probability: Fraction = 1.0,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Apply an augmentation layer of keras-cv to each image with `probability`.
@@ -78,13 +79,14 @@ def keras_cv_layer(
     return changed, masks
 
 
-def check(params: dict[str, Any], size: tuple[int, int], with_masks: bool) -> None:
+def check(params: dict[str, Any], size: tuple[int, int], with_masks: bool, classes: int) -> None:
     """Check a step's parameters by building the layer and applying it once.
 
     Args:
         params: the step's parameters.
         size: (height, width) of the images in pixels.
         with_masks: whether the images have masks, which the layer has to move.
+        classes: not used.
 
     Raises:
         UserError: keras-cv is not installed; the layer or an option is unknown; the layer mixes

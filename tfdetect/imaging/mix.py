@@ -2,11 +2,12 @@
 
 import tensorflow as tf
 
+from tfdetect.core.options import Positive
 from tfdetect.imaging.geometry import fold_in, to_uint8
 
 
 def mixup(
-    images: tf.Tensor, seed: tf.Tensor, targets: tf.Tensor, alpha: float = 0.2
+    images: tf.Tensor, seed: tf.Tensor, targets: tf.Tensor, alpha: Positive = 0.2
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Blend each image and its target with another one's (Zhang et al., ICLR 2018).
 
@@ -30,7 +31,7 @@ def cutmix(
     images: tf.Tensor,
     seed: tf.Tensor,
     targets: tf.Tensor,
-    alpha: float = 1.0,
+    alpha: Positive = 1.0,
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
     """Paste a rectangle of another image into each image (Yun et al., ICCV 2019).

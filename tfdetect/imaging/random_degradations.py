@@ -6,11 +6,14 @@ The default ranges of JPEG and blur are those of CNNSpot (Wang et al., CVPR 2020
 import io
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+from pydantic import Field
 
+from tfdetect.core.options import Fraction, FractionAbove0, Quality
 from tfdetect.imaging.decode import decode_jpeg
 from tfdetect.imaging.draws import normal, uniform
 from tfdetect.imaging.geometry import fold_in, to_uint8
@@ -19,9 +22,9 @@ from tfdetect.imaging.geometry import fold_in, to_uint8
 def random_jpeg(
     images: tf.Tensor,
     seed: tf.Tensor,
-    probability: float = 0.5,
-    min_quality: int = 30,
-    max_quality: int = 100,
+    probability: Fraction = 0.5,
+    min_quality: Quality = 30,
+    max_quality: Quality = 100,
 ) -> tf.Tensor:
     """Compress each image as JPEG with `probability`, at a random quality.
 
@@ -52,9 +55,9 @@ def random_jpeg(
 def random_webp(
     images: tf.Tensor,
     seed: tf.Tensor,
-    probability: float = 0.5,
-    min_quality: int = 30,
-    max_quality: int = 100,
+    probability: Fraction = 0.5,
+    min_quality: Quality = 30,
+    max_quality: Quality = 100,
 ) -> tf.Tensor:
     """Compress each image as WebP with `probability`, at a random quality.
 
@@ -91,7 +94,10 @@ def webp_again(pixels: np.ndarray, quality: int) -> np.ndarray:
 
 
 def random_noise(
-    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, max_sigma: float = 10.0
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    probability: Fraction = 0.5,
+    max_sigma: Annotated[float, Field(ge=0, le=255)] = 10.0,
 ) -> tf.Tensor:
     """Add Gaussian noise of random strength to each image with `probability`.
 
@@ -99,7 +105,7 @@ def random_noise(
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
         probability: 0 to 1.
-        max_sigma: largest standard deviation in gray levels; it is drawn from 0 to this.
+        max_sigma: largest standard deviation in gray levels, 0 to 255; it is drawn from 0 to this.
 
     Returns:
         uint8 [B, H, W, 3], rounded.
@@ -114,7 +120,7 @@ def random_noise(
 
 
 def random_downsample(
-    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, min_scale: float = 0.5
+    images: tf.Tensor, seed: tf.Tensor, probability: Fraction = 0.5, min_scale: FractionAbove0 = 0.5
 ) -> tf.Tensor:
     """Shrink each image with `probability` and enlarge it to its size again.
 
@@ -146,7 +152,10 @@ def random_downsample(
 
 
 def random_blur(
-    images: tf.Tensor, seed: tf.Tensor, probability: float = 0.5, max_sigma: float = 3.0
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    probability: Fraction = 0.5,
+    max_sigma: Annotated[float, Field(ge=0, le=20)] = 3.0,
 ) -> tf.Tensor:
     """Blur each image with `probability` by a Gaussian filter of random width.
 
@@ -154,7 +163,7 @@ def random_blur(
         images: uint8 [B, H, W, 3].
         seed: int32 [2].
         probability: 0 to 1.
-        max_sigma: largest standard deviation in pixels; it is drawn from 0 to this.
+        max_sigma: largest standard deviation in pixels, 0 to 20; it is drawn from 0 to this.
 
     Returns:
         uint8 [B, H, W, 3], rounded; edges are reflected.

@@ -7,11 +7,13 @@ enlarged again. Fills that need a model or a solver are made by `tfdetect.synthe
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tensorflow as tf
 from pydantic import Field
 
+from tfdetect.core.errors import UserError
+from tfdetect.core.options import Count, Fraction
 from tfdetect.imaging.geometry import fold_in, take, to_uint8
 
 Fill = Literal["copied", "spliced", "smooth", "resampled"]
@@ -25,11 +27,11 @@ def random_forgery(
     images: tf.Tensor,
     seed: tf.Tensor,
     targets: tf.Tensor,
-    probability: float = 0.5,
-    min_area: float = 0.02,
-    max_area: float = 0.4,
-    edge: int = 2,
-    label: int = 1,
+    probability: Fraction = 0.5,
+    min_area: Fraction = 0.02,
+    max_area: Fraction = 0.4,
+    edge: Annotated[int, Field(ge=0, le=100)] = 2,
+    label: Count = 1,
     fills: Annotated[Sequence[Fill], Field(min_length=1)] = get_args(Fill),
     masks: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
@@ -42,7 +44,7 @@ def random_forgery(
         probability: 0 to 1.
         min_area: smallest altered area, as a fraction of the image.
         max_area: largest altered area.
-        edge: width in pixels of the soft edge inside the mask.
+        edge: width in pixels of the soft edge inside the mask, 0 to 100.
         label: the class of altered images, if there are several fake classes.
         fills: what regions are filled with, each as often; a repeated name is more frequent.
         masks: uint8 [B, H, W, 1], or None; 1 where altered.
@@ -77,6 +79,19 @@ def random_forgery(
     if masks is not None:
         masks = tf.where(holes, tf.ones_like(masks), masks)
     return images, targets, masks
+
+
+def _check_label(
+    params: dict[str, Any], size: tuple[int, int], with_masks: bool, classes: int
+) -> None:
+    if params.get("label", 1) >= classes:
+        raise UserError(
+            f"data.augment, forgery.label: a fake class, from 1 to {classes - 1}. Received: "
+            f"{params['label']}."
+        )
+
+
+random_forgery.check = _check_label  # type: ignore[attr-defined]
 
 
 def free_form_masks(

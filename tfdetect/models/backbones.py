@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfdetect.core import registry
-from tfdetect.core.errors import UserError, first_line, shortened
+from tfdetect.core.errors import UserError, first_line, nearest, shortened
 from tfdetect.core.options import check_options
 
 
@@ -40,12 +40,29 @@ def build_backbone(
         options: keyword arguments of its function, as `model.options` has them.
 
     Raises:
-        UserError: no such backbone, a refused option, or weights that cannot be loaded.
+        UserError: no such backbone, a refused option, or weights that do not exist or cannot be
+            loaded.
     """
+    presets = registry.BACKBONES.get_entry(name).presets
+    if presets is not None and weights not in ("none", *presets):
+        raise no_such_weights(name, weights, presets)
     function = registry.BACKBONES.load(name)
-    given = [*list(inspect.signature(function).parameters)[:2], *_fixed(function)]
-    checked = check_options(function, options or {}, "model.options", given)
-    made = function(shape, weights, **checked)
+    parameters = inspect.signature(function).parameters
+    checked = check_options(
+        function, options or {}, "model.options", [*list(parameters)[:2], *_fixed(function)]
+    )
+    try:
+        made = function(shape, weights, **checked)
+    except UserError:
+        raise
+    except Exception as error:
+        # Options of another library, whose ranges no signature names.
+        if not checked or all(p.kind != p.VAR_KEYWORD for p in parameters.values()):
+            raise
+        raise UserError(
+            f"model.options: {name} cannot be built with {checked!r:.200}: "
+            f"{first_line(error)[:200]}"
+        ) from error
     found = made if isinstance(made, Backbone) else Backbone(made)
     features = getattr(found.model, "output", None)
     if not isinstance(found.model, keras.Model) or not isinstance(features, keras.KerasTensor):
@@ -54,6 +71,21 @@ def build_backbone(
             "from images [B, height, width, channels] to one tensor of features."
         )
     return found
+
+
+def no_such_weights(name: str, weights: str, presets: Collection[str]) -> UserError:
+    """Return the error for a backbone without the pretrained weights that were asked for.
+
+    Args:
+        name: of the backbone.
+        weights: what was asked for.
+        presets: the names that exist, beside "none".
+    """
+    known = ", ".join(["none", *presets])
+    return UserError(
+        f"model.weights: {name} has no pretrained weights {weights!r}.{nearest(weights, presets)} "
+        f"Use {known}, or the path of a run or .keras file."
+    )
 
 
 def _fixed(function: Callable) -> list[str]:
@@ -79,11 +111,6 @@ def keras_application(
         options: further arguments of that function, for example `alpha` of MobileNetV3.
     """
     build = getattr(keras.applications, network)
-    if weights not in ("none", "imagenet"):
-        raise UserError(
-            f"model.weights: {network} has no preset {weights!r}. Use none, imagenet, or the path "
-            "of a run or .keras file."
-        )
     options = check_options(build, options, "model.options", _APPLICATION_GIVEN)
     if "include_preprocessing" in inspect.signature(build).parameters:
         options["include_preprocessing"] = False  # the detector scales images itself
@@ -161,16 +188,34 @@ def from_keras_hub(
     """
     if weights == "none":
         return build(**arguments)
-    chosen = preset if weights == "imagenet" else weights
-    if chosen is None:
+    if preset is None and weights == "imagenet":
         raise UserError(
             f"model.weights: keras-hub has no ImageNet weights for this {build.__name__}. Use "
             "none, the path of a run or .keras file, or another backbone, for example resnet50."
         )
+    chosen = hub_preset(build, preset, weights)
     shape = arguments["image_shape"]
     return load_weights(
         chosen, lambda: build.from_preset(chosen, image_shape=shape, load_weights=True)
     )
+
+
+def hub_preset(build: Any, preset: str | None, weights: str) -> str:
+    """Return the name by which keras-hub knows weights.
+
+    Args:
+        build: a class of keras-hub.
+        preset: what "imagenet" stands for, if there is such a preset.
+        weights: "imagenet", a preset's name, or its address, such as "kaggle://...".
+
+    Raises:
+        UserError: keras-hub has no such preset of the class.
+    """
+    chosen = preset if preset is not None and weights == "imagenet" else weights
+    if "://" not in chosen and chosen not in build.presets:
+        names = ([] if preset is None else ["imagenet"]) + sorted(build.presets)
+        raise no_such_weights(build.__name__, weights, names)
+    return chosen
 
 
 def ignore_mask_warnings() -> None:

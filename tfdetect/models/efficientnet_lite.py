@@ -62,11 +62,6 @@ def efficientnet_lite(
         Images [B, H, W, channels] standardized as for ImageNet -> features [B, h, w, c], with all
         stages [B, H / 32, W / 32, 1280]; or float32 [B, 1, 1, F].
     """
-    if weights not in ("none", "imagenet"):
-        raise UserError(
-            f"model.weights: efficientnet_lite{variant} has no preset {weights!r}. Use none, "
-            "imagenet, or the path of a run or .keras file."
-        )
     inputs = keras.Input(shape)
     x = _norm(_conv(inputs, _STEM, 3, 2, "stem_conv"), "stem")
     x = layers.ReLU(6.0, name="stem_relu")(x)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from tfdetect.core.options import Count
 from tfdetect.models.spectral_front_ends import Standardize
 from tfdetect.models.tensors import Tensor
 
@@ -101,7 +102,7 @@ def flatten(features: Tensor, outputs: int, dropout: float = 0.0, l2: float = 0.
 
 
 def hidden(
-    features: Tensor, outputs: int, dropout: float = 0.5, l2: float = 0.0, units: int = 512
+    features: Tensor, outputs: int, dropout: float = 0.5, l2: float = 0.0, units: Count = 512
 ) -> Tensor:
     """Return logits of global average pooling, a dense layer with ReLU, dropout, a dense layer.
 

@@ -1,17 +1,23 @@
 """Mask heads: feature maps of a backbone to the logits of altered pixels."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from keras import layers
+from pydantic import Field
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.options import FractionBelow1
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.networks.blocks import norm
 from tfdetect.models.tensors import Tensor
 
 
 def decoder(
-    image: Tensor, features: Tensor, maps: list, width: int = 64, finest: Literal[1, 2, 4] = 2
+    image: Tensor,
+    features: Tensor,
+    maps: list,
+    width: Annotated[int, Field(ge=4, le=65_536)] = 64,
+    finest: Literal[1, 2, 4] = 2,
 ) -> dict:
     """Return mask logits of a U-Net decoder: from the coarsest map to the finest, with skips.
 
@@ -22,7 +28,7 @@ def decoder(
         image: normalized image [B, H, W, 3].
         features: the backbone's last features; not used.
         maps: feature maps [B, h, w, c] from fine to coarse.
-        width: channels at stride 4 and coarser; half of them at finer strides.
+        width: channels at stride 4 and coarser, at least 4; half of them at finer strides.
         finest: stride of the finest map that is used, if there is one; the logits are upsampled
             from there.
 
@@ -49,7 +55,7 @@ def decoder(
 
 
 def fcn(
-    image: Tensor, features: Tensor, maps: list, aux: bool = False, dropout: float = 0.1
+    image: Tensor, features: Tensor, maps: list, aux: bool = False, dropout: FractionBelow1 = 0.1
 ) -> dict:
     """Return mask logits of torchvision's FCN head (Long et al., CVPR 2015), with one channel.
 

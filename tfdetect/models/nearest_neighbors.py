@@ -8,6 +8,7 @@ from keras import layers, ops
 from pydantic import Field
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.options import Count
 from tfdetect.core.run_migration import migrate_layer
 from tfdetect.models.tensors import Float32Layer, Tensor
 
@@ -21,7 +22,7 @@ def nearest_neighbors(
     outputs: int,
     dropout: float = 0.0,
     l2: float = 0.0,
-    k: Annotated[int, Field(gt=0)] = 1,
+    k: Count = 1,
     bank_size: Annotated[int, Field(gt=0)] = 20_000,
     reference: Literal["all", "authentic"] = "all",
 ) -> Tensor:

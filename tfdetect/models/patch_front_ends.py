@@ -1,18 +1,16 @@
 """Front-ends that look at one patch of an image."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops, random
-from pydantic import Field
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.options import Count, Positive
 from tfdetect.models.bilinear import Bilinear
-from tfdetect.models.residual_front_ends import Positive, srm
+from tfdetect.models.residual_front_ends import srm
 from tfdetect.models.tensors import Float32Layer, Tensor
-
-Count = Annotated[int, Field(gt=0)]
 
 
 def simplest_patch(

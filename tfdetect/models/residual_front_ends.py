@@ -7,11 +7,11 @@ import numpy as np
 from keras import layers, ops
 from pydantic import Field
 
+from tfdetect.core.options import Count, OddCount, Positive
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.tensors import Float32Layer, Tensor
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-Positive = Annotated[float, Field(gt=0)]
 
 
 def srm(
@@ -34,13 +34,13 @@ def srm(
     return SRM(bank, clip, separate, name="srm")(images)
 
 
-def bayar(images: Tensor, filters: int = 3, size: int = 5) -> Tensor:
+def bayar(images: Tensor, filters: Count = 3, size: Annotated[OddCount, Field(ge=3)] = 5) -> Tensor:
     """Return a constrained, learned convolution (Bayar & Stamm, IH&MMSec 2016).
 
     Args:
         images: [B, H, W, 3], 0..255.
         filters: number of output channels.
-        size: side of the kernels, odd.
+        size: side of the kernels, odd and at least 3.
 
     Returns:
         float32 [B, H, W, filters].

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.options import Count, Counts
 from tfdetect.models.networks.blocks import norm
 from tfdetect.models.tensors import Tensor
 
@@ -13,12 +14,12 @@ from tfdetect.models.tensors import Tensor
 def small_resnet(
     shape: tuple[int, int, int],
     weights: str,
-    widths: Sequence[int] = (32, 64, 128),
-    blocks: Sequence[int] = (2, 2, 2),
-    strides: Sequence[int] = (1, 2, 2),
-    stem: int = 32,
-    stem_size: int = 3,
-    stem_stride: int = 1,
+    widths: Counts = (32, 64, 128),
+    blocks: Counts = (2, 2, 2),
+    strides: Counts = (1, 2, 2),
+    stem: Count = 32,
+    stem_size: Count = 3,
+    stem_stride: Count = 1,
 ) -> keras.Model:
     """Return a network of pre-activation residual blocks (He et al., ECCV 2016).
 

@@ -9,6 +9,7 @@ from keras import layers, ops
 from pydantic import Field
 from scipy.fft import dct as _scipy_dct
 
+from tfdetect.core.options import Count
 from tfdetect.models.tensors import Float32Layer, Tensor
 
 _GRAY = np.array([0.299, 0.587, 0.114], "float32")
@@ -64,7 +65,7 @@ def fad(images: Tensor, learnable: bool = True) -> Tensor:
 def lfs(
     images: Tensor,
     learnable: bool = True,
-    bands: Annotated[int, Field(gt=0)] = 6,
+    bands: Count = 6,
     window: Annotated[int, Field(ge=2)] = 10,
 ) -> Tensor:
     """Return local frequency statistics (F3-Net; Qian et al., ECCV 2020).

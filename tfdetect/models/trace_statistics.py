@@ -30,8 +30,8 @@ def trace_statistics(shape: tuple[int, int, int], weights: str) -> keras.Model:
     Returns:
         Images [B, H, W, 3] in 0..255 -> float32 [B, 1, 1, F].
     """
-    if weights != "none" or shape[-1] != 3:
-        raise UserError("model: the backbone trace_statistics reads pixels and has no weights.")
+    if shape[-1] != 3:
+        raise UserError("model: the backbone trace_statistics reads pixels, no front-end.")
     inputs = keras.Input(shape)
     residuals = SRM("full", 10.0, name="srm")(inputs)
     parts = [ResidualStrength(name="strength")(residuals), NoiseTraces(name="noise")(inputs)]

@@ -1,10 +1,9 @@
 """Two networks that look at the two halves of one image, and fuse what they see."""
 
-from collections.abc import Sequence
-
 import keras
 from keras import layers
 
+from tfdetect.core.options import Count, Counts
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.small_resnet import norm_relu, residual_tower
 
@@ -12,10 +11,10 @@ from tfdetect.models.small_resnet import norm_relu, residual_tower
 def two_stream(
     shape: tuple[int, int, int],
     weights: str,
-    widths: Sequence[int] = (32, 64, 128),
-    blocks: Sequence[int] = (1, 1, 1),
-    strides: Sequence[int] = (2, 2, 2),
-    stem: int = 16,
+    widths: Counts = (32, 64, 128),
+    blocks: Counts = (1, 1, 1),
+    strides: Counts = (2, 2, 2),
+    stem: Count = 16,
 ) -> Backbone:
     """Return a residual network for each half, whose features a convolution fuses.
 

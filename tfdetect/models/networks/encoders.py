@@ -8,7 +8,7 @@ from keras import layers
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.options import check_options
-from tfdetect.models.backbones import load_weights
+from tfdetect.models.backbones import hub_preset, load_weights
 
 # Preset; then patch, width, layers, heads and width of the MLP.
 _CLIP = {
@@ -160,7 +160,7 @@ def _transformer(
 
 
 def _load(build: Any, preset: str, weights: str, **arguments: Any) -> keras.Model:
-    name = preset if weights == "imagenet" else weights
+    name = hub_preset(build, preset, weights)
     return load_weights(name, lambda: build.from_preset(name, **arguments))
 
 

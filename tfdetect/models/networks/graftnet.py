@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from tfdetect.core.errors import UserError
+from tfdetect.core.options import Count, Counts
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
 from tfdetect.models.spectral_front_ends import FAD, LFS, Gray
@@ -17,8 +18,8 @@ _CHANNELS = {2: 24, 4: 32, 8: 32}  # of a stream, by stride
 def graftnet(
     shape: tuple[int, int, int],
     weights: str,
-    widths: tuple[int, ...] = (64, 128, 256, 256),
-    heads: int = 8,
+    widths: Counts = (64, 128, 256, 256),
+    heads: Count = 8,
     learnable: bool = True,
 ) -> Backbone:
     """Return three streams of 32 maps at stride 8, joined by attention, and Xception blocks.

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from tfdetect.core.options import Count
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.networks.blocks import conv_norm_relu
 from tfdetect.models.tensors import Float32Layer, Tensor
@@ -12,7 +13,7 @@ from tfdetect.models.tensors import Float32Layer, Tensor
 _TAPS = ("conv1_relu", "pool1_pool", "stack0_block1_out", "stack1_block1_out", "stack2_block1_out")
 
 
-def gramnet(shape: tuple[int, int, int], weights: str, width: int = 32) -> keras.Model:
+def gramnet(shape: tuple[int, int, int], weights: str, width: Count = 32) -> keras.Model:
     """Return ResNet-18 whose pooled features are joined by texture features of six maps.
 
     With the head `hidden` of 512 units and two logits it has the published 11,734,723

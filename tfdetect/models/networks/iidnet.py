@@ -1,13 +1,15 @@
 """IID-Net (Wu & Zhou, TCSVT 2022): inpainting traces, by cells from architecture search."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+from pydantic import Field
 
+from tfdetect.core.options import Count
 from tfdetect.models.backbones import Backbone
 from tfdetect.models.networks.blocks import conv, conv_norm_relu, norm
 from tfdetect.models.residual_front_ends import bayar_convolution
@@ -27,7 +29,8 @@ SEARCHED = (
     (256, 1, 2, ("fixed", "separable", "identity")),
 )
 Operation = Literal["identity", "fixed", "separable", "separable5"]
-Cells = Sequence[tuple[int, int, int, Sequence[Operation]]]
+Operations = Annotated[Sequence[Operation], Field(min_length=3, max_length=3)]
+Cells = Annotated[Sequence[tuple[Count, Count, Count, Operations]], Field(min_length=1)]
 LOCAL = np.array([
     [0.03598, 0.03735, 0.03997, 0.03713, 0.03579], [0.03682, 0.03954, 0.04446, 0.03933, 0.03673],
     [0.03864, 0.04242, 0.07146, 0.04239, 0.03859], [0.03679, 0.03936, 0.04443, 0.03950, 0.03679],

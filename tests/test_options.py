@@ -1,0 +1,134 @@
+"""Options of registered functions are checked by their signatures, before they are used."""
+
+import inspect
+
+import keras
+import pytest
+
+from tfdetect.core import registry
+from tfdetect.core.data_settings import Augmentation
+from tfdetect.core.documents import shipped_names
+from tfdetect.core.errors import UserError
+from tfdetect.core.load_experiment import load_experiment, override
+from tfdetect.core.register import register_backbone
+from tfdetect.data.augmentation import check_policy
+from tfdetect.models.backbones import build_backbone
+from tfdetect.models.detector import build_detector
+
+SIZE = (32, 32)
+
+
+def step(name: str, **params) -> tuple[Augmentation]:
+    return (Augmentation(name=name, params=params),)
+
+
+def small(*settings: str):
+    return override(load_experiment("demo"), ["data.image_size=32", *settings])
+
+
+@pytest.mark.parametrize(("policy", "message"), [
+    (step("flip", probability=2), "flip.probability: .*less than or equal to 1. Received: 2"),
+    (step("flip", vertical_probability=-1), "flip.vertical_probability"),
+    (step("flip", probability=True), "flip.probability: takes a number"),
+    (step("flip", probability=float("nan")), "flip.probability"),
+    (step("shift", pixels=33), "shift.pixels: at most the image's side, 32"),
+    (step("warp", zoom=5), "warp.zoom: .*less than 1"),
+    (step("warp", rotation=float("inf")), "warp.rotation"),
+    (step("crop", max_aspect_ratio=0), "crop.max_aspect_ratio"),
+    (step("crop", min_area=0), "crop.min_area"),
+    (step("jpeg", min_quality=90, max_quality=20), "min_quality is at most max_quality"),
+    (step("jpeg", max_quality=20), "jpeg: min_quality is at most max_quality. Received: 30 and 20"),
+    (step("webp", max_quality=101), "webp.max_quality"),
+    (step("jpeg", min_quality=0), "jpeg.min_quality"),
+    (step("noise", max_sigma=-1), "noise.max_sigma"),
+    (step("blur", max_sigma=100), "blur.max_sigma"),
+    (step("downsample", min_scale=0), "downsample.min_scale"),
+    (step("color", hue=2), "color.hue"),
+    (step("rand_augment", magnitude=1000), "rand_augment.magnitude"),
+    (step("rand_augment", operations=0), "rand_augment.operations"),
+    (step("erasing", min_area=0.5, max_area=0.1), "min_area is at most max_area"),
+    (step("patches", patch_size=0), "patches.patch_size"),
+    (step("mixup", alpha=-1), "mixup.alpha: .*greater than 0"),
+    (step("cutmix", alpha=0), "cutmix.alpha"),
+    (step("forgery", min_area=2), "forgery.min_area"),
+    (step("forgery", label=2), "forgery.label: a fake class, from 1 to 1"),
+    (step("amplitude_mix", blend=2), "amplitude_mix.blend"),
+    (step("bands", bandwidth=0), "bands.bandwidth"),
+    (step("bands", min_gain=3), "min_gain is at most max_gain. Received: 3.0 and 2.0"),
+    (step("spectral_noise", max_sigma=-1), "spectral_noise.max_sigma"),
+    (step("fourier_mix", decay=-1), "fourier_mix.decay"),
+])  # fmt: skip
+def test_ranges_of_augmentations(policy, message):
+    with pytest.raises(UserError, match=message):
+        check_policy(policy, SIZE)
+
+
+def test_every_number_of_an_augmentation_has_a_range():
+    for name, entry in registry.AUGMENTATIONS.items():
+        for parameter in inspect.signature(entry.load()).parameters.values():
+            assert parameter.annotation not in (int, float), (name, parameter.name)
+
+
+@pytest.mark.parametrize("quality", [30.0, "30"])
+def test_converted_values_are_used(quality):
+    (checked,) = check_policy(step("jpeg", min_quality=quality, max_quality=40), SIZE)
+    assert checked.params == {"min_quality": 30, "max_quality": 40}
+    assert type(checked.params["min_quality"]) is int
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_names("experiments") if "gridmask" not in n])
+def test_shipped_policies_are_in_range(name):
+    experiment = load_experiment(name)
+    masks = experiment.model.mask_head is not None
+    checked = check_policy(experiment.data.augment, experiment.data.image_size, masks)
+    assert checked == experiment.data.augment
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (["model.options.stem=0"], "model.options.stem: .*Received: 0"),
+    (["model.options.widths=[0,8,8]"], "model.options.widths.0: .*Received: 0"),
+    (["model.options.strides=[0,0,0]"], "model.options.strides.0"),
+    (["model.options.blocks=[]"], "model.options.blocks"),
+    (["model.head=hidden", "model.head_options.units=0"], "model.head_options.units"),
+    (["model.front_end=bayar", "model.front_end_options.size=4"], "size: must be odd. Received: 4"),
+    (["model.front_end=bayar", "model.front_end_options.size=1"], "front_end_options.size"),
+    (["model.front_end=lfs", "model.front_end_options.bands=0"], "front_end_options.bands"),
+    (["model.mask_head=decoder", "model.mask_options.width=1"], "mask_options.width"),
+    (["model.mask_head=fcn", "model.mask_options.dropout=1"], "mask_options.dropout"),
+    (["data.image_size=64", "model.backbone=iidnet", "model.options.cells=[[8, 0, 1, [fixed]]]"],
+     "model.options.cells"),
+    (["model.backbone=resnet18", "model.options.stackwise_num_strides=[0,0,0,0]"],
+     "model.options"),
+])  # fmt: skip
+def test_ranges_of_networks(settings, message):
+    with pytest.raises(UserError, match=message):
+        build_detector(small(*settings), 2)
+
+
+@pytest.mark.parametrize("name", sorted(registry.BACKBONES.built_in))
+def test_no_backbone_takes_weights_that_do_not_exist(name):
+    with pytest.raises(UserError, match=r"model.weights: .*'nothing'.* Use none"):
+        build_backbone(name, (224, 224, 3), "nothing")
+
+
+@pytest.mark.parametrize("settings", [
+    ["model.weights=imagenet"], ["model.backbone=iidnet", "data.image_size=64"],
+    ["model.front_end=srm"], ["model.front_end=srm", "model.with_pixels=true"],
+])  # fmt: skip
+def test_weights_that_do_not_exist_build_no_detector(settings):
+    with pytest.raises(UserError, match="has no pretrained weights 'imagenet'. Use none, or"):
+        build_detector(small(*settings, "model.weights=imagenet"), 2)
+
+
+def test_a_plug_in_says_which_weights_there_are(monkeypatch):
+    entries = {**registry.BACKBONES._entries}
+    monkeypatch.setattr(registry.BACKBONES, "_entries", entries)
+
+    @register_backbone("mine", presets=("faces",))
+    def mine(shape, weights):
+        image = keras.Input(shape)
+        return keras.Model(image, keras.layers.Conv2D(2, 1)(image), name=weights)
+
+    assert build_backbone("mine", (32, 32, 3), "faces").model.name == "faces"
+    with pytest.raises(UserError, match="mine has no pretrained weights 'face'. Did you mean 'f"):
+        build_backbone("mine", (32, 32, 3), "face")

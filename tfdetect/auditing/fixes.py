@@ -26,7 +26,7 @@ from tfdetect.core.spec import SPLITS, ClassSpec, DatasetSpec
 from tfdetect.core.text import MAX_NAME_BYTES, below, file_name, from_os, to_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.parallel import read_all
-from tfdetect.data.splits import TRAIN, carve, group_fraction
+from tfdetect.data.splits import carve, classes_of, group_fraction
 from tfdetect.imaging.formats import ImageError, read_bytes, read_header
 from tfdetect.imaging.mask_coding import STANDARD, MaskCoding, MaskError, decode_mask
 from tfdetect.imaging.pillow import read_rgb
@@ -250,9 +250,11 @@ def _split_again(audit: Audit, table: pa.Table) -> pa.Table:
             groups[row] = first.setdefault(int(number), groups[row])
     names = sorted(set(groups))
     fractions = np.array([group_fraction(audit.spec.name, name) for name in names])
-    carved = carve(fractions, audit.spec.test_fraction, audit.spec.validation_fraction)
-    split = dict(zip(names, carved))
-    splits = pc.take(pa.array(SPLITS), pa.array([split.get(g, TRAIN) for g in groups], pa.int8()))
+    number_of = {name: number for number, name in enumerate(names)}
+    codes, labels = np.array([number_of[g] for g in groups], int), table["label"].to_numpy()
+    present = classes_of(codes, labels, len(names), len(audit.spec.classes))
+    carved = carve(fractions, audit.spec.test_fraction, audit.spec.validation_fraction, present)
+    splits = pc.take(pa.array(SPLITS), pa.array(carved[codes]))
     return with_columns(table, group=pa.array(groups), split=splits)
 
 

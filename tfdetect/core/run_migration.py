@@ -75,7 +75,12 @@ def migrate_spec(value: dict[str, Any]) -> dict[str, Any]:
             part["spec"] = migrate_spec(part["spec"])
     if spec.get("experiment") == "localiser":
         spec["experiment"] = "localizer"
-    return _with_authentic(spec)
+    return _as_recorded(spec)
+
+
+def _as_recorded(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's spec with what held when it was written: rule of the splits, class 0."""
+    return _with_authentic({"split_rule": 1, **spec})
 
 
 def _with_authentic(spec: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def _with_authentic(spec: dict[str, Any]) -> dict[str, Any]:
 def current_spec(value: dict[str, Any]) -> dict[str, Any]:
     """Return the dataset spec of a run of this schema, with a pattern that is still supported."""
     parts = value.get("parts")
-    value = _with_authentic(value)
+    value = _as_recorded(value)
     if isinstance(value.get("pattern"), str):
         value = {**value, "pattern": current_pattern(value["pattern"])}
     if isinstance(parts, list):

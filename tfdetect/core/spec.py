@@ -109,6 +109,8 @@ class DatasetSpec(Document):
             if no file is in validation.
         test_fraction: fraction of all groups that becomes the test split, if no file names a
             split.
+        split_rule: how splits are carved: 2 gives each of them enough of every class and keeps
+            copies in the parts of a union together; 1 does neither, as runs of earlier versions.
         expected_counts: number of files by split text and class; other counts give a warning.
         max_unreadable_fraction: fraction of unreadable files above which reading stops.
         max_pixels: images with more pixels are skipped.
@@ -145,6 +147,7 @@ class DatasetSpec(Document):
     generators: dict[str, str] = {}
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
     test_fraction: float = Field(0.15, gt=0, lt=0.5)
+    split_rule: Literal[1, 2] = 2
     expected_counts: dict[str, dict[str, int]] = {}
     max_unreadable_fraction: float = Field(0.05, ge=0, le=1)
     max_pixels: int = Field(MAX_PIXELS, gt=0)

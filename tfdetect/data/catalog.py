@@ -24,13 +24,19 @@ from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks
 from tfdetect.data.scan import scan
 from tfdetect.data.scan_result import LEFT_OUT_SCHEMA, SKIPPED_SCHEMA
-from tfdetect.data.splits import assign_splits, group_fraction
+from tfdetect.data.splits import ALL, assign_splits, group_fraction, join_copies
 from tfdetect.imaging.mask_coding import STANDARD
 
 _PREPARED_COLUMNS = (
     "dataset", "path", "label", "generator", "mask", "group", "split", "size", "width", "height",
     "format", "hash", "shard", "record",
 )  # fmt: skip
+_NO_TEST = (
+    "no test split, because its folders or its table name splits, and none of them is test. What "
+    "is measured on validation is optimistic: epoch, calibration and threshold are chosen on it. "
+    "To get a test split, put images that nothing is chosen on into test/, or name no splits at "
+    "all: then all three are carved"
+)
 _BATCH = 65_536  # rows that are held as Python values at once
 SHARDS = "shards.jsonl"  # records, bytes and checksum of each shard of a prepared dataset
 
@@ -56,8 +62,8 @@ class Catalog:
         other: number of files below the roots that are no images, by kind; see `Scan`. Of a
             prepared dataset, left_out and other are empty.
         max_pixels: images with more pixels are refused before they are decoded.
-        divided: whether the dataset divides its images into splits itself, by folders, by its
-            table or by lists; otherwise they were drawn by chance.
+        carved: by `dataset`, what of its splits is carved, not named by folders, by its table or
+            by lists; see `assign_splits`. Without those of prepared datasets.
     """
 
     name: str
@@ -69,7 +75,7 @@ class Catalog:
     left_out: pa.Table = field(default_factory=LEFT_OUT_SCHEMA.empty_table)
     other: Counter[str] = field(default_factory=Counter)
     max_pixels: int = MAX_PIXELS
-    divided: bool = True
+    carved: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -82,6 +88,11 @@ class Catalog:
         """Number of all files below the roots; of a prepared dataset, of its images."""
         tables = self.table, self.skipped, self.left_out
         return sum(table.num_rows for table in tables) + self.other.total()
+
+    @property
+    def divided(self) -> bool:
+        """Whether the dataset, and each part of a union, itself names splits of its images."""
+        return ALL not in self.carved.values()
 
     def split(self, name: str) -> pa.Table:
         """Return the rows of one split, or of "all"; they share the table's memory."""
@@ -180,6 +191,8 @@ def build_catalog(
         catalog = _build(spec, roots, progress, keep)
     limit = max(each.max_pixels for each in spec.datasets)
     catalog = replace(catalog, table=_compact(catalog.table), max_pixels=limit)
+    if catalog.divided and catalog.split("train").num_rows and not catalog.split("test").num_rows:
+        catalog = replace(catalog, warnings=(*catalog.warnings, f"{spec.name}: {_NO_TEST}"))
     pa.default_memory_pool().release_unused()
     return catalog
 
@@ -208,8 +221,7 @@ def _build(
     unusable = {row["path"]: row["error"] for row in skipped.to_pylist()}
     check_unusable(spec, str(root), unusable, total)
     files = files.filter(pc.invert(bad)).drop_columns(["error", "mtime_ns"])
-    divided = spec.default_split != "train" or files["folder_split"].null_count < files.num_rows
-    files = assign_splits(spec, files)
+    files, carved = assign_splits(spec, files)
     names = pa.repeat(pa.scalar(spec.name), files.num_rows).dictionary_encode()
     files = files.add_column(0, "dataset", names.cast(pa.string()))
     warnings = (*found.warnings, *_count_warnings(spec, found.counts))
@@ -218,7 +230,7 @@ def _build(
     return Catalog(
         spec.name, {spec.name: root}, files, skipped, warnings=warnings,
         masks={} if masks is None else {spec.name: masks}, left_out=found.left_out,
-        other=found.other, divided=divided,
+        other=found.other, carved={spec.name: carved},
     )  # fmt: skip
 
 
@@ -311,16 +323,20 @@ def _unite(spec: DatasetSpec, catalogs: list[Catalog]) -> Catalog:
     names = [name for c in catalogs for name in pc.unique(c.table["dataset"]).to_pylist()]
     if len(set(names)) < len(names):
         raise UserError(f"{spec.name} contains a dataset twice: {', '.join(sorted(names))}.")
+    table, lines = pa.concat_tables(tables).combine_chunks(), list[str]()
+    carved = {name: what for c in catalogs for name, what in c.carved.items()}
+    if spec.split_rule > 1:
+        table, lines = join_copies(table, carved)
     return Catalog(
         spec.name,
         {name: root for c in catalogs for name, root in c.roots.items()},
-        pa.concat_tables(tables).combine_chunks(),
+        table,
         pa.concat_tables(skipped),
-        warnings=tuple(w for c in catalogs for w in c.warnings),
+        warnings=(*(w for c in catalogs for w in c.warnings), *lines),
         masks={name: masks for c in catalogs for name, masks in c.masks.items()},
         left_out=pa.concat_tables(left_out),
         other=sum((c.other for c in catalogs), Counter()),
-        divided=all(c.divided for c in catalogs),
+        carved=carved,
     )
 
 

@@ -9,7 +9,7 @@ from tfdetect.core.run_writer import evaluation_folder
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.locate import find_roots, present_roots
-from tfdetect.data.plan import check_classes_fit, locate_dataset
+from tfdetect.data.plan import check_classes_fit, locate_dataset, with_splits_of
 
 
 def evaluation_data(
@@ -50,6 +50,7 @@ def evaluation_data(
         evaluation = Evaluation(tuple(run.class_names), label)
         spec, roots = locate_dataset(dataset, data_dir, authentic, evaluation)
         check_classes_fit(run, spec)
+        spec = with_splits_of(spec, run)
         return spec, roots, output or evaluation_folder(run, spec.name, roots)
     if label is not None:
         raise UserError("--label is for a folder of images. Give the folder: --dataset FOLDER")

@@ -91,6 +91,7 @@ def make_plan(
         resolved, chosen = _choose_experiment(spec, folders, data_dir, experiment, model, overrides)
     else:
         parent = open_parent(from_run)
+        spec = with_splits_of(spec, parent)
         resolved = _continue_experiment(parent, spec, recipe, overrides, replay)
         chosen = f"from the run {parent.name}"
         if resolved.training.replay:
@@ -310,6 +311,24 @@ def dataset_info(
         training_images=training_images or TrainingImages(**catalog.describe_images("train")),
         masks={name: masks.info for name, masks in catalog.masks.items()},
     )
+
+
+def with_splits_of(spec: DatasetSpec, *runs: Run) -> DatasetSpec:
+    """Return a dataset whose splits are carved as when runs were trained on it, or on its parts.
+
+    Args:
+        spec: the dataset.
+        runs: those trained on a dataset of another name have no effect.
+    """
+    known = [run.dataset_spec() for run in runs if (run.path / "dataset.yaml").is_file()]
+    rules = {s.name: s.split_rule for own in known for s in (*own.datasets, own)}
+
+    def adopted(one: DatasetSpec) -> DatasetSpec:
+        parts = tuple(part.model_copy(update={"spec": adopted(part.spec)}) for part in one.parts)
+        rule = rules.get(one.name, one.split_rule)
+        return one.model_copy(update={"parts": parts, "split_rule": rule})
+
+    return adopted(spec) if rules else spec
 
 
 def check_classes_fit(run: Run, spec: DatasetSpec) -> None:

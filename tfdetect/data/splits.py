@@ -7,11 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import SPLITS, DatasetSpec
 
-TRAIN = SPLITS.index("train")
+TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
+NOTHING, VALIDATION, ALL = 0, 1, 2  # what of a dataset's splits is carved
 MIN_IMAGES = 20  # of each class: with fewer, a split says little, and nothing is calibrated on it
+_MIN_GROUPS = 3  # of a class, from which each split gets one
 _FEW = {
     "train": "a detector learns little from them",
     "validation": "the best epoch, the threshold and the calibration rest on them",
@@ -38,15 +41,18 @@ def few_images(split: str, authentic: int, fakes: int) -> str:
     )
 
 
-def assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
+def assign_splits(spec: DatasetSpec, files: pa.Table) -> tuple[pa.Table, int]:
     """Add the columns group and split.
 
-    The split is the one that the folder or the manifest names. If no file is in validation or
-    test, groups of train are moved there.
+    The split is the one that the folder or the manifest names. If no file is in validation, or no
+    file names a split, groups of train are moved to validation, or to validation and test.
 
     Args:
         spec: the dataset.
-        files: columns group, hash and folder_split; the latter is dropped.
+        files: columns label, group, hash and folder_split; the latter is dropped.
+
+    Returns:
+        The files, and what of their splits was carved: `NOTHING`, `VALIDATION` or `ALL`.
 
     Raises:
         UserError: A file names a split that the spec does not know.
@@ -72,14 +78,36 @@ def assign_splits(spec: DatasetSpec, files: pa.Table) -> pa.Table:
     fractions = np.fromiter((group_fraction(spec.name, name.as_py()) for name in names), float)
     # Groups without a file in train have nothing to give.
     fractions[np.bincount(codes[given == TRAIN], minlength=len(names)) == 0] = 2
-    splits = np.where(given == TRAIN, carve(fractions, test, validation)[codes], given)
+    present = None
+    if spec.split_rule > 1:
+        present = classes_of(codes, files["label"].to_numpy(), len(names), len(spec.classes))
+    splits = np.where(given == TRAIN, carve(fractions, test, validation, present)[codes], given)
     files = files.drop_columns(["group", "folder_split"])
     group = pc.take(names, pa.array(codes)) if grouped else files["hash"]  # no second copy
     files = files.append_column("group", group)
-    return files.append_column("split", pc.take(pa.array(SPLITS), pa.array(splits)))
+    files = files.append_column("split", pc.take(pa.array(SPLITS), pa.array(splits)))
+    if "validation" in meanings.values():
+        return files, NOTHING
+    return files, VALIDATION if meanings or spec.default_split != "train" else ALL
 
 
-def carve(fractions: np.ndarray, test: float, validation: float) -> np.ndarray:
+def classes_of(codes: np.ndarray, labels: np.ndarray, groups: int, classes: int) -> np.ndarray:
+    """Return which classes each group has, bool [groups, classes].
+
+    Args:
+        codes: int [n], the group of each file.
+        labels: int [n], the class of each file.
+        groups: number of groups.
+        classes: number of classes.
+    """
+    present = np.zeros((groups, classes), bool)
+    present[codes, labels] = True
+    return present
+
+
+def carve(
+    fractions: np.ndarray, test: float, validation: float, present: np.ndarray | None = None
+) -> np.ndarray:
     """Return the split of each group.
 
     Args:
@@ -87,10 +115,14 @@ def carve(fractions: np.ndarray, test: float, validation: float) -> np.ndarray:
             of 1 and above stay in train.
         test: fraction of the groups that goes to test.
         validation: fraction of the groups that goes to validation.
+        present: bool [g, c], the classes of each group; None does not look at classes.
 
     Returns:
-        int8 [g], index into `SPLITS`. In a small dataset no group may fall into the range of a
-        split; then the nearest ones fill it.
+        int8 [g], index into `SPLITS`. A group is in test if its number is below `test`, and in
+        validation if it is in the range after it. Of each class with three groups or more, a split
+        has at least its fraction of them, or `MIN_IMAGES` if that is fewer, and at most half as
+        many again as its fraction: the nearest numbers fill it, the highest ones leave it. If a
+        split still has no group, the nearest ones fill it.
     """
     splits = np.full(len(fractions), TRAIN, np.int8)
     start = 0.0
@@ -99,12 +131,34 @@ def carve(fractions: np.ndarray, test: float, validation: float) -> np.ndarray:
             continue
         free = np.where((splits == TRAIN) & (fractions < 1), fractions, 2)
         chosen: np.ndarray = free < start + wanted
+        if present is not None:
+            _even_out(chosen, free, wanted, present & (fractions < 1)[:, None])
         if not chosen.any():
             count = max(1, round(wanted * len(fractions)))
             chosen = np.argsort(free)[:count]
         splits[chosen] = SPLITS.index(split)
         start += wanted
     return splits
+
+
+def _even_out(chosen: np.ndarray, free: np.ndarray, wanted: float, present: np.ndarray) -> None:
+    """Change which groups a split gets so that it has neither too few nor too many of a class.
+
+    Args:
+        chosen: bool [g], the groups that it would get; changed.
+        free: float [g], the number of each group, 2 if it is not free.
+        wanted: fraction of the groups that the split is to have.
+        present: bool [g, c], the classes of each group.
+    """
+    order = np.argsort(free, kind="stable")
+    order = order[free[order] < 2]
+    totals = present.sum(0)
+    for label in np.flatnonzero(totals):
+        most = max(1, round(1.5 * wanted * totals[label]))
+        chosen[order[present[order, label]][most:]] = False
+    for label in np.flatnonzero(totals >= _MIN_GROUPS):
+        least = min(MIN_IMAGES, max(1, round(wanted * totals[label])))
+        chosen[order[present[order, label]][:least]] = True
 
 
 def codes_of(column: pa.DictionaryArray) -> np.ndarray:
@@ -144,6 +198,63 @@ def _linked_groups(
     for name, number in sorted(zip(names, component)):
         first.setdefault(number, name)
     return [first[number] for number in component[: len(names)]]
+
+
+def join_copies(table: pa.Table, carved: dict[str, int]) -> tuple[pa.Table, list[str]]:
+    """Return a union with identical files of several datasets in one split.
+
+    A group moves as a whole to the split of the groups of other datasets that hold copies of its
+    files: of those whose split is not carved if there are any, else of the first dataset's.
+
+    Args:
+        table: columns dataset, group, hash and split; the datasets one after another.
+        carved: by dataset, what of its splits is carved; see `assign_splits`.
+
+    Returns:
+        The table, and lines on how many files were moved, and how many have a copy in another
+        split but must stay in theirs.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names = table["dataset"].cast(pa.string()).combine_chunks().dictionary_encode()
+    datasets = codes_of(names)
+    contents = codes_of(table["hash"].combine_chunks().dictionary_encode())
+    pairs = np.unique(np.stack([contents, datasets]), axis=1)
+    shared = np.bincount(pairs[0], minlength=contents.max(initial=-1) + 1) > 1
+    if not shared.any():
+        return table, []
+    splits = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy().copy()
+    rank = np.array([carved.get(name, NOTHING) for name in names.dictionary.to_pylist()])[datasets]
+    rank[(rank == VALIDATION) & (splits == TEST)] = NOTHING
+    groups = codes_of(table["group"].combine_chunks().dictionary_encode())
+    _, nodes = np.unique(np.stack([datasets, groups]), axis=1, return_inverse=True)
+    nodes, size = nodes.ravel(), int(nodes.max()) + 1
+    rows = np.flatnonzero(shared[contents])
+    edges = nodes[rows], contents[rows] + size
+    total = size + len(shared)
+    graph = coo_array((np.ones(len(rows), bool), edges), (total, total))
+    component = connected_components(graph, directed=False)[1][nodes]
+    linked = np.flatnonzero(np.isin(component, component[rows]))
+    # The sort is stable: of those that move least, the first dataset's first file decides.
+    order = linked[np.argsort(rank[linked], kind="stable")]
+    _, first, which = np.unique(component[order], return_index=True, return_inverse=True)
+    wanted = splits[order][first][which.ravel()]
+    differ = splits[order] != wanted
+    may = (rank[order] == ALL) | ((rank[order] == VALIDATION) & (wanted != TEST))
+    apart = int((differ & ~may & shared[contents[order]]).sum())
+    moved = int((differ & may).sum())
+    splits[order] = np.where(may, wanted, splits[order])
+    table = with_columns(table, split=pc.take(pa.array(SPLITS), pa.array(splits)))
+    lines = []
+    if moved:
+        lines.append(f"{moved:,} images are moved to the split of their copies in another part")
+    if apart:
+        lines.append(
+            f"{apart:,} images have copies in another part and another split, which the parts "
+            "themselves name; they leak"
+        )
+    return table, lines
 
 
 def group_fraction(dataset: str, group: str) -> float:

@@ -12,7 +12,7 @@ from tfdetect.core.spec import DatasetSpec
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.describe import read_data
 from tfdetect.data.locate import present_roots
-from tfdetect.data.plan import make_plan, roots_of
+from tfdetect.data.plan import make_plan, roots_of, with_splits_of
 from tfdetect.fusion.members import Members
 
 
@@ -46,6 +46,7 @@ def find_fusion_data(
                 "fit it on one of them, or on other images, stop and give --dataset."
             )
     plan = make_plan(dataset, None, [], data_dir, authentic)
+    plan = replace(plan, spec=with_splits_of(plan.spec, *members.runs))
     if not data_dir:
         for run in members.runs:
             roots = present_roots(run.dataset_spec(), run.roots)

@@ -25,6 +25,7 @@ from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import staged, write_text
 from tfdetect.core.load_experiment import override
 from tfdetect.core.locks import locked
+from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import to_os
 from tfdetect.data.plan import data_flags
@@ -166,10 +167,14 @@ def open_search(folder: Path) -> Search:
         read(Settings, "search.json"),
         read(Space, "space.yaml"),
         read(Experiment, "experiment.yaml"),
-        read(DatasetSpec, "dataset.yaml"),
+        _read_spec(folder / "dataset.yaml"),
         folder,
         Store(folder),
     )
+
+
+def _read_spec(path: Path) -> DatasetSpec:
+    return validate(DatasetSpec, current_spec(read_yaml(path)), str(path), path)
 
 
 def _check_same(folder: Path, parts: dict[str, str]) -> None:

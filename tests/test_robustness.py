@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageFilter
 
+from tfdetect import api
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.data.loading import view_dataset
@@ -192,6 +193,13 @@ def test_evaluate_attacks(shared_run, tmp_path, capsys):
     ):
         assert run_command(evaluate_command, [*arguments, *wrong]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_degradations_are_checked_before_data_are_looked_for():
+    with pytest.raises(UserError, match="jpeg:abc"):
+        api.measure_robustness("cifake_small_resnet", "jpeg:abc", "no/such/folder")
+    with pytest.raises(UserError, match="no/such/folder"):
+        api.measure_robustness("cifake_small_resnet", "jpeg:75", "no/such/folder")
 
 
 def test_bands_partition_the_spectrum_and_leave_the_mean():

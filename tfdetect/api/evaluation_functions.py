@@ -13,6 +13,7 @@ from tfdetect.api.arguments import (
     checked,
     own_run,
     path_of,
+    run_of,
     runs_of,
     text_of,
     writing_on,
@@ -186,7 +187,7 @@ def measure_robustness(
     """
     if not degradations and not attacks:
         raise UserError("Give degradations, attacks, or both.")
-    job = prepare_evaluation(run, dataset, data_dir, authentic, output, max_pixels=max_pixels)
+    run = run_of(run)
     import_tensorflow()
     from tfdetect.data.evaluation_data import splits_to_evaluate
     from tfdetect.evaluation.attacks import parse_attacks
@@ -196,6 +197,8 @@ def measure_robustness(
 
     wanted = parse_degradations(degradations) if degradations else []
     chosen = parse_attacks(attacks, strength, steps, queries) if attacks else []
+    # After these are checked, since data may be downloaded.
+    job = prepare_evaluation(run, dataset, data_dir, authentic, output, max_pixels=max_pixels)
     catalog = job.read_data(progress, log)
     if split is None:
         splits = splits_to_evaluate(job.run, catalog)

@@ -26,6 +26,7 @@ from tfdetect.evaluation.adaptation import (
     images_needed,
     rate_bound,
 )
+from tfdetect.evaluation.calibrate_finished_run import remeasure_calibrated
 from tfdetect.evaluation.calibrate_run import calibrate_run
 from tfdetect.evaluation.calibration import (
     apply_calibration,
@@ -43,7 +44,6 @@ from tfdetect.evaluation.operating_points import (
     operating_points,
 )
 from tfdetect.evaluation.prediction_columns import uncalibrated
-from tfdetect.evaluation.remeasure import remeasure_calibrated
 from tfdetect.evaluation.run_description import threshold_sentence
 from tfdetect.models.exports import answers
 from tfdetect.models.inference import calibrated

@@ -26,7 +26,7 @@ from tfdetect.core.files import check_writable, write_json
 from tfdetect.core.open_run import open_run
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
-from tfdetect.core.run_writer import updating, write_info, write_source
+from tfdetect.core.run_writer import updating
 from tfdetect.core.spark_cluster import SparkCluster
 
 
@@ -293,11 +293,7 @@ def calibrate(
     )
     import_tensorflow()
     from tfdetect.data.describe import read_data
-    from tfdetect.evaluation.evaluate_run import evaluate_run
-    from tfdetect.evaluation.remeasure import remeasure_calibrated
-    from tfdetect.evaluation.run_report import write_evaluation
-    from tfdetect.models.exports import export_finished_run, exported_formats
-    from tfdetect.models.saving import load_detector
+    from tfdetect.evaluation.calibrate_finished_run import calibrate_finished_run
 
     catalog = read_data(spec, roots, progress, log)
     if split is None:
@@ -305,23 +301,12 @@ def calibrate(
     settings = replace(settings, dataset="" if is_own_dataset(run, catalog) else spec.name)
     if settings.dataset and not catalog.table["label"].to_numpy().any():
         settings.check_for_authentic_images()  # before minutes of prediction
-    with console.quiet(not progress), updating(run) as staged:
-        detector = load_detector(staged)
-        elsewhere = None if dataset is None else staged.path / target.relative_to(run.path)
-        evaluation = evaluate_run(
-            staged, catalog, (split,) if split == "all" else (split, "test"),
-            images_in_report=images_in_report, batch_size=batch_size, calibrate=settings, log=log,
-            detector=detector,
+    with console.quiet(not progress):
+        found = calibrate_finished_run(
+            run, catalog, roots, split, settings, target,
+            images_in_report=images_in_report, batch_size=batch_size, log=log,
         )  # fmt: skip
-        write_evaluation(evaluation, elsewhere or staged.path)
-        if elsewhere is not None:
-            write_source(elsewhere, roots)
-        if evaluation.run.info != run.info:
-            write_info(evaluation.run)
-            if settings.dataset:
-                remeasure_calibrated(evaluation.run, spec.name, log)
-            export_finished_run(evaluation.run, exported_formats(run), detector)
-    return EvaluationResults(open_run(run.path), evaluation.results, target, target / "report.html")
+    return EvaluationResults(open_run(run.path), found.results, target, target / "report.html")
 
 
 COMPARED = (

@@ -4,17 +4,14 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit
 
-from tfdetect.core import console
 from tfdetect.core.columns import Column, with_columns
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import write_text
 from tfdetect.core.run import Run
 from tfdetect.core.text import shell_command
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.evaluate_run import Evaluation
 from tfdetect.evaluation.mask_metrics import BINS
 from tfdetect.evaluation.measure import measure
-from tfdetect.evaluation.model_card import model_card
 from tfdetect.evaluation.prediction_columns import judge_again, recalibrate
 from tfdetect.evaluation.run_report import write_evaluation
 from tfdetect.evaluation.videos import VideoNames, measure_videos
@@ -51,29 +48,6 @@ def remeasure(run: Run) -> Evaluation:
     found = Evaluation(run, results, tables, data.name, data.warnings)
     write_evaluation(found, run.path)
     return found
-
-
-def remeasure_calibrated(run: Run, dataset: str, log: console.Log) -> None:
-    """Bring metrics, report and card of a run in line with a calibration on other images.
-
-    Args:
-        run: the calibrated run, in its staged copy.
-        dataset: name of the images that it was calibrated on.
-        log: called with what was done.
-    """
-    kept = run.path / "predictions"
-    if run.results and all((kept / f"{split}.parquet").is_file() for split in run.results):
-        remeasure(run)
-        log(
-            f"{run.name}: its own splits were measured again by the predictions that it keeps; "
-            "evaluate it where its dataset is to show images in the report, too"
-        )
-    elif (run.path / "model_card.md").is_file():
-        write_text(run.path / "model_card.md", model_card(run, run.results, dataset))
-        log(
-            f"{run.name}: its own report and metrics were measured before this calibration, and "
-            "it keeps no predictions to measure again; evaluate it where its dataset is"
-        )
 
 
 def _as_now(table: pa.Table, run: Run) -> pa.Table:

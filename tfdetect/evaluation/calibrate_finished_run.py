@@ -1,0 +1,85 @@
+"""Calibrates a finished run again: its thresholds, results, report and exports change at once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tfdetect.core import console
+from tfdetect.core.files import write_text
+from tfdetect.core.run import Run
+from tfdetect.core.run_writer import updating, write_info, write_source
+from tfdetect.data.catalog import Catalog
+from tfdetect.evaluation.calibration_settings import CalibrationSettings
+from tfdetect.evaluation.evaluate_run import Evaluation, evaluate_run
+from tfdetect.evaluation.model_card import model_card
+from tfdetect.evaluation.remeasure import remeasure
+from tfdetect.evaluation.run_report import write_evaluation
+from tfdetect.models.exports import export_finished_run, exported_formats
+from tfdetect.models.saving import load_detector
+
+
+def calibrate_finished_run(
+    run: Run,
+    catalog: Catalog,
+    roots: Mapping[str, Path],
+    split: str,
+    settings: CalibrationSettings,
+    output: Path,
+    *,
+    images_in_report: bool = True,
+    batch_size: int = 64,
+    log: console.Log = console.log,
+) -> Evaluation:
+    """Calibrate a run on a split, measure it on that and on the test split, and export it again.
+
+    Args:
+        run: the run, which changes in one swap.
+        catalog: the dataset.
+        roots: where its images are, as for `evaluation_folder`.
+        split: what the run is calibrated on.
+        settings: how.
+        output: folder for the results: the run's own, or one below its evaluations/.
+        images_in_report, batch_size, log: see `evaluate_run`.
+
+    Raises:
+        UserError: see `calibrate_run`.
+    """
+    with updating(run) as staged:
+        detector = load_detector(staged)
+        found = evaluate_run(
+            staged, catalog, (split,) if split == "all" else (split, "test"),
+            images_in_report=images_in_report, batch_size=batch_size, calibrate=settings, log=log,
+            detector=detector,
+        )  # fmt: skip
+        folder = staged.path / output.relative_to(run.path)
+        write_evaluation(found, folder)
+        if folder != staged.path:
+            write_source(folder, roots)
+        if found.run.info != run.info:
+            write_info(found.run)
+            if settings.dataset:
+                remeasure_calibrated(found.run, catalog.name, log)
+            export_finished_run(found.run, exported_formats(run), detector)
+    return found
+
+
+def remeasure_calibrated(run: Run, dataset: str, log: console.Log) -> None:
+    """Bring metrics, report and card of a run in line with a calibration on other images.
+
+    Args:
+        run: the calibrated run, in its staged copy.
+        dataset: name of the images that it was calibrated on.
+        log: called with what was done.
+    """
+    kept = run.path / "predictions"
+    if run.results and all((kept / f"{split}.parquet").is_file() for split in run.results):
+        remeasure(run)
+        log(
+            f"{run.name}: its own splits were measured again by the predictions that it keeps; "
+            "evaluate it where its dataset is to show images in the report, too"
+        )
+    elif (run.path / "model_card.md").is_file():
+        write_text(run.path / "model_card.md", model_card(run, run.results, dataset))
+        log(
+            f"{run.name}: its own report and metrics were measured before this calibration, and "
+            "it keeps no predictions to measure again; evaluate it where its dataset is"
+        )

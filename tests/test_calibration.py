@@ -334,6 +334,10 @@ def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
     assert few.calibration is None and "uncalibrated score" in shown[0]
     assert "prior has no effect" in shown[1]
     assert few.threshold == few.info.operating_points["balanced"].threshold
+    one_class = calibrate_run(run, np.zeros(30, int), groups[:30], table.slice(0, 30),
+                              CalibrationSettings(), log=shown.append)  # fmt: skip
+    assert one_class.threshold == 0.5
+    assert shown[-1] == "threshold: too few images for balanced; 0.5 is used instead"
     with pytest.raises(UserError, match="all are fakes"):
         calibrate_run(run, np.ones(len(fake), int), groups, table,
                       CalibrationSettings(required=True))  # fmt: skip

@@ -19,6 +19,7 @@ from tfdetect.core.load_experiment import override
 from tfdetect.core.open_run import open_run
 from tfdetect.core.run_writer import write_info
 from tfdetect.data.catalog import build_catalog
+from tfdetect.data.evaluation_data import evaluation_data, split_to_evaluate
 from tfdetect.data.training_hashes import TrainingHashes
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.domain import choose_limit, domain_columns
@@ -205,7 +206,7 @@ def test_training_images_and_their_copies_are_told(shared_run, suspects):
     assert copies == {"trained.png", "trained_again.png", "trained_bmp.bmp"}
     assert rows.duplicates_of_train == 3 and "known image" in str(rows)
     hashes = TrainingHashes.load(run.path)
-    assert len(hashes.table) == 120 and hashes.table["validation"].sum() == 27
+    assert len(hashes.table) == 120 and hashes.table["validation"].sum() == 24
     assert (run.path / "training_images.npy").stat().st_size < 120 * 17 + 300
 
 
@@ -236,6 +237,10 @@ def test_evaluation_on_training_images_is_told(shared_run, tmp_path, capsys):
     found = tfdetect.evaluate(run, other, output=tmp_path / "out", images_in_report=False,
                               log=lambda text: None)  # fmt: skip
     assert list(found.values) == ["all"]  # nobody has divided the folder
+    spec, roots, _ = evaluation_data(run, str(other), None, None, None)
+    assert split_to_evaluate(run, build_catalog(spec, roots, progress=False)) == "all"
+    own = build_catalog(run.dataset_spec(), run.roots, progress=False)
+    assert split_to_evaluate(run, own) == "test"
     result = found.values["all"]
     assert result["count"] == 28 and result["without_duplicates"]["count"] == 16
     assert "12 of 28 images" in (tmp_path / "out" / "report.html").read_text()

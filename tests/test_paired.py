@@ -75,6 +75,13 @@ def test_the_command_compares_common_images(shared_run, tmp_path, capsys):
     assert run_command(compare_command, [str(one), str(other), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["count"] == table.num_rows - 4
+    for copy in (one, other):  # where nobody has divided the images, an evaluation keeps all
+        kept = copy / "predictions"
+        shutil.copytree(kept, copy / "evaluations" / "others" / "predictions")
+        for name in ("test", "validation"):
+            (copy / "evaluations" / "others" / "predictions" / f"{name}.parquet").unlink()
+        shutil.copy(kept / "test.parquet", copy / "evaluations/others/predictions/all.parquet")
+    assert compare_api([one, other], dataset="others") == found
     [pair] = found["pairs"]
     assert pair["metrics"]["accuracy"]["low"] > 0 and pair["mcnemar"] < 0.01 > pair["delong"]
     assert run_command(compare_command, [str(one), str(other)]) == 0

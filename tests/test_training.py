@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import call
-from conftest import SMALL, fit_small, run_at, train_small, write_dataset
+from conftest import SMALL, fit_small, run_at, train_small, write_dataset, write_images
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from tfdetect.core.errors import UserError
@@ -34,6 +34,8 @@ from tfdetect.imaging.read import decode_any
 from tfdetect.models.saving import load_detector, save_detector
 from tfdetect.train_run import TrainingJob, _begin
 from tfdetect.training.devices import configure_devices
+from tfdetect.training.epoch_log import EpochLog
+from tfdetect.training.keras_metrics import FakeAUC
 from tfdetect.training.optimizer import build_optimizer
 
 
@@ -430,6 +432,25 @@ def test_plateau_and_early_stopping_act(folder_dataset, tmp_path):
 def graphs_of_steps():
     gc.collect()
     return sum(isinstance(x, FuncGraph) and x.name == "one_step_on_data" for x in gc.get_objects())
+
+
+def test_an_undefined_auc_is_no_number_and_picks_no_epoch(tmp_path):
+    metric, lines = FakeAUC(name="auc"), []
+    metric.update_state(np.zeros((4, 1)), np.array([[0.1], [-2.0], [3.0], [0.5]]))
+    assert np.isnan(float(metric.result()))
+    metric.update_state(np.ones((1, 1)), np.array([[2.0]]))
+    assert float(metric.result()) == pytest.approx(0.75, abs=0.01)
+    log = EpochLog(load_experiment("demo").training, lines.append)
+    log.on_epoch_end(0, {"loss": 0.5, "val_auc": float("nan")})
+    assert "AUC -," in lines[0] and "loss 0.5000" in lines[0]
+    for split, name in (("train", "real"), ("train", "fake"), ("validation", "real")):
+        write_images(tmp_path / split / name, 3, name == "fake")
+    with pytest.raises(UserError, match="has no fakes. Add some, or .*monitor=loss"):
+        find_data(make_plan(str(tmp_path), "demo"), progress=False)
+    found = find_data(
+        make_plan(str(tmp_path), "demo", ["training.monitor=loss"]), progress=False
+    )  # fmt: skip
+    assert "no test split" in found.warnings[0]
 
 
 def test_a_rate_below_its_limit_ends_the_training(folder_dataset, tmp_path):

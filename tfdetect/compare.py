@@ -20,7 +20,9 @@ def parser() -> cli.Parser:
         ],
     )  # fmt: skip
     cli.add_runs(p)
-    cli.add_split(p, "test")
+    cli.add_split(
+        p, None, "default: the first of test, all and validation of which every run has predictions"
+    )
     p.add_argument("--dataset", metavar="NAME", help="compare evaluations on another dataset: the "
                    "name of a folder below evaluations/ in each run (default: the runs' own "
                    "dataset)")  # fmt: skip

@@ -32,7 +32,12 @@ def parser() -> cli.Parser:
     cli.add_run(p)
     data = p.add_argument_group("images")
     cli.add_dataset(data, "Other images (default: the run's own dataset)")
-    cli.add_split(data, "test")
+    cli.add_split(
+        data,
+        None,
+        "default: test, or validation where there is no test split; all of a "
+        "--dataset that has no splits",
+    )
     data.add_argument("--count", type=cli.count, default=60, metavar="N",
                       help="number of images, the same of each class (default: 60)")  # fmt: skip
     data.add_argument("--features", type=cli.names, default=[], metavar="STAGE,STAGE",

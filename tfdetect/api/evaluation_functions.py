@@ -189,7 +189,7 @@ def measure_robustness(
         raise UserError("Give degradations, attacks, or both.")
     run = run_of(run)
     import_tensorflow()
-    from tfdetect.data.evaluation_data import splits_to_evaluate
+    from tfdetect.data.evaluation_data import split_to_evaluate
     from tfdetect.evaluation.attacks import parse_attacks
     from tfdetect.evaluation.robustness import measure_robustness as measure
     from tfdetect.evaluation.robustness_report import result_name
@@ -200,9 +200,7 @@ def measure_robustness(
     # After these are checked, since data may be downloaded.
     job = prepare_evaluation(run, dataset, data_dir, authentic, output, max_pixels=max_pixels)
     catalog = job.read_data(progress, log)
-    if split is None:
-        splits = splits_to_evaluate(job.run, catalog)
-        split = next((s for s in reversed(splits) if catalog.split(s).num_rows), splits[-1])
+    split = split or split_to_evaluate(job.run, catalog)
     with job.writing(progress) as (staged, folder):
         values = measure(staged, catalog, split, wanted, folder, batch_size, log, attacks=chosen)
     return Results(job.run, values, job.output, job.output / f"{result_name(values)}.html")
@@ -318,14 +316,15 @@ COMPARED = (
 def compare(
     runs: Sequence[RunLike],
     *,
-    split: str = "test",
+    split: str | None = None,
     dataset: str | None = None,
 ) -> dict[str, Any]:
     """Compare evaluated runs on the images that all of them were evaluated on.
 
     Args:
         runs: two or more; see `evaluate`.
-        split: "train", "validation", "test" or "all".
+        split: "train", "validation", "test" or "all"; by default the first of test, all and
+            validation of which every run has predictions.
         dataset: name of another dataset that each was evaluated on (a folder below evaluations/
             in each run); by default their own.
 

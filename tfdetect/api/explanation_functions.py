@@ -26,7 +26,7 @@ def explain(
     *,
     data_dir: str | Path | None = None,
     authentic: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     count: int = 60,
     stages: Sequence[str] = (),
     output: str | Path | None = None,
@@ -40,7 +40,8 @@ def explain(
 
     Args:
         run, dataset, data_dir, authentic: see `evaluate`.
-        split: the images to explain.
+        split: the images to explain; by default test, or validation where there is no test split,
+            or all of another dataset that has no splits of its own.
         count: number of images, split evenly among the classes.
         stages: of the backbone, whose mean features are shown: "stage1" (the finest), "stage2",
             and so on, or "all"; by default the last features alone.
@@ -55,11 +56,13 @@ def explain(
         raise UserError(f"--count must be at least 1. Received: {count}.")
     job = prepare_evaluation(run, dataset, data_dir, authentic, output)
     import_tensorflow()
+    from tfdetect.data.evaluation_data import split_to_evaluate
     from tfdetect.explanation.explain_set import explain_set
 
     with writing_on(cluster, job.output, job.roots, progress) as work:
         elsewhere = None if work is None else partial(work.explain, job.run.path, stages)
         catalog = job.read_data(progress, log)
+        split = split or split_to_evaluate(job.run, catalog)
         with job.writing(progress) as (staged, folder):
             values = explain_set(
                 staged, catalog, split, count, folder, log, stages=stages, elsewhere=elsewhere

@@ -385,8 +385,13 @@ def check_unusable(spec: DatasetSpec, where: str, unusable: Mapping[str, str], t
     )
 
 
-def check_trainable(spec: DatasetSpec, catalog: Catalog) -> None:
+def check_trainable(spec: DatasetSpec, catalog: Catalog, monitor: str) -> None:
     """Check that a dataset has every class in train, and a validation split.
+
+    Args:
+        spec, catalog: the dataset.
+        monitor: the metric that picks the best epoch (`training.monitor`); "auc" needs authentic
+            images and fakes in validation.
 
     Raises:
         UserError: It does not.
@@ -400,6 +405,14 @@ def check_trainable(spec: DatasetSpec, catalog: Catalog) -> None:
                 f"{', '.join(map(repr, empty))} in "
                 f"{', '.join(map(str, catalog.roots.values()))}. Counts: {counts}."
             )
+    first, *fakes = (counts["validation"][name] for name in spec.class_names)
+    if monitor == "auc" and not (first and any(fakes)):
+        raise UserError(
+            "training.monitor=auc picks the best epoch by the validation AUC, which is not defined "
+            f"here: the validation split of {spec.name!r} has no "
+            f"{'fakes' if first else 'authentic images'}. Add some, or pick the epoch by the "
+            "log-loss: --set training.monitor=loss"
+        )
 
 
 def _count_warnings(spec: DatasetSpec, found: Counter) -> tuple[str, ...]:

@@ -97,6 +97,17 @@ def splits_to_evaluate(run: Run, catalog: Catalog) -> tuple[str, ...]:
     return ("all",)
 
 
+def split_to_evaluate(run: Run, catalog: Catalog) -> str:
+    """Return the one split that a run is measured on by default, where only one is.
+
+    Returns:
+        Test, or validation where there is no test split; all of a dataset that the run was not
+        trained on and that nobody has divided into splits.
+    """
+    splits = splits_to_evaluate(run, catalog)
+    return next((s for s in reversed(splits) if catalog.split(s).num_rows), splits[-1])
+
+
 def split_to_calibrate_on(run: Run, catalog: Catalog) -> str:
     """Return which images a run is calibrated on by default.
 

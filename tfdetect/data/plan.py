@@ -248,7 +248,7 @@ def find_data(plan: Plan, progress: bool = True, log: console.Log | None = conso
         UserError: The dataset is not available, or cannot be trained on.
     """
     catalog = read_data(plan.spec, roots_of(plan), progress, log)
-    check_trainable(plan.spec, catalog)
+    check_trainable(plan.spec, catalog, plan.experiment.training.monitor)
     return catalog
 
 

@@ -101,10 +101,11 @@ def calibrate_run(
     known = None if sources is None else sources[readable]
     points = operating_points(p, fake, settings.cost, prior or DEFAULT_PRIOR, known)
     rule = _threshold_rule(run, settings)
+    threshold = choose_threshold(rule, points)
     if isinstance(rule, str) and rule not in points:
         few = "named sources of authentic images" if rule == "source_fpr_5" else "images"
-        log(f"threshold: too few {few} for {rule}; best balanced accuracy is used instead")
-    threshold = choose_threshold(rule, points)
+        instead = "the one of best balanced accuracy" if "balanced" in points else f"{threshold:g}"
+        log(f"threshold: too few {few} for {rule}; {instead} is used instead")
     band = abstention_band(p, fake, threshold, settings.error_rate)
     run = run.with_info(operating_points=points, abstention_band=band, threshold=threshold)
     return with_mask_threshold(run, p[~fake], settings, log)

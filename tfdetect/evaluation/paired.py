@@ -147,12 +147,15 @@ def holm(p: Sequence[float]) -> list[float]:
     return found.tolist()
 
 
-def compare(runs: dict[str, Run], split: str, dataset: str | None, metrics: Sequence[str]) -> dict:
+def compare(
+    runs: dict[str, Run], split: str | None, dataset: str | None, metrics: Sequence[str]
+) -> dict:
     """Compare the predictions of runs on the images that all of them were evaluated on.
 
     Args:
         runs: by the name to show.
-        split: of the dataset.
+        split: of the dataset; None for the first of test, all and validation of which every run
+            has predictions.
         dataset: name of an evaluation on other images than the runs' own; None for their own.
         metrics: which to compare.
 
@@ -167,6 +170,10 @@ def compare(runs: dict[str, Run], split: str, dataset: str | None, metrics: Sequ
         UserError: a run was not evaluated so, the runs have no images in common, or these are of
             one class and have no masks.
     """
+    if split is None:
+        kept = [prediction_tables.kept_splits(run.path, dataset) for run in runs.values()]
+        choices = ("test", "all", "validation")
+        split = next((s for s in choices if all(s in found for found in kept)), "test")
     tables = {name: _predictions(run, split, dataset) for name, run in runs.items()}
     return compare_tables(tables, runs, metrics)
 

@@ -40,6 +40,15 @@ def check_output(path: Path) -> None:
     check_writable(path.parent)
 
 
+def kept_splits(run: Path, dataset: str | None = None) -> set[str]:
+    """Return the splits of which an evaluation left predictions in a run; see `read`."""
+    return {file.stem for file in _folder(run, dataset).glob("*.parquet")}
+
+
+def _folder(run: Path, dataset: str | None) -> Path:
+    return (run / "evaluations" / dataset if dataset else run) / "predictions"
+
+
 def read(run: Path, split: str, dataset: str | None = None) -> "pa.Table":
     """Return the predictions that an evaluation left in a run.
 
@@ -54,8 +63,7 @@ def read(run: Path, split: str, dataset: str | None = None) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = run / "evaluations" / dataset if dataset else run
-    file = folder / "predictions" / f"{split}.parquet"
+    file = _folder(run, dataset) / f"{split}.parquet"
     command = shell_command("evaluate", run, dataset=dataset or None, split=split)
     way_out = f"Make them with: {command}"
     if not file.is_file():

@@ -81,7 +81,7 @@ def trainings_of(
         for name, chosen in plan_trainings(domains, leave_one_out).items()
     }
     for part in parts.values():
-        check_trainable(plan.spec, part)
+        check_trainable(plan.spec, part, plan.experiment.training.monitor)
     plan = with_possible_batches(plan, parts.values(), log)
     return {name: (plan, part) for name, part in parts.items()}
 

@@ -1,5 +1,6 @@
 """`EpochLog`: what a training shows while it runs."""
 
+import math
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -15,6 +16,11 @@ _SHOWN = {
     "loss": "loss", **{monitor.name: monitor.title for monitor in MONITORS.values()},
     "val_log_loss": "validation log-loss",
 }  # fmt: skip
+
+
+def format_number(value: float) -> str:
+    """Return a number with four decimals, and "-" for one that is not defined."""
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -56,7 +62,8 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._close()
         logs = logs or {}
-        parts = [f"{name} {logs[key]:.4f}" for key, name in _SHOWN.items() if key in logs]
+        shown = {name: float(logs[key]) for key, name in _SHOWN.items() if key in logs}
+        parts = [f"{name} {format_number(value)}" for name, value in shown.items()]
         if "images_per_second" in logs:
             parts.append(f"{logs['images_per_second']:,.0f} images/s")
         seconds = time.monotonic() - self._began

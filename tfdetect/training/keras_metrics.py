@@ -39,7 +39,10 @@ class _BinaryLogLoss(_OfHardLabels, keras.metrics.BinaryCrossentropy):
 
 
 class FakeAUC(keras.metrics.AUC):
-    """ROC AUC of P(fake) = 1 - P(class 0), from logits of two or more classes."""
+    """ROC AUC of P(fake) = 1 - P(class 0), from logits of two or more classes.
+
+    It is nan where it is not defined, because all images are authentic or all are fake.
+    """
 
     def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
@@ -50,6 +53,12 @@ class FakeAUC(keras.metrics.AUC):
         else:
             fake = 1.0 - keras.ops.softmax(y_pred)[:, 0]
         super().update_state(y_true, fake, sample_weight)
+
+    def result(self) -> Tensor:
+        fakes = self.true_positives[0] + self.false_negatives[0]
+        authentic = self.true_negatives[0] + self.false_positives[0]
+        known = keras.ops.minimum(fakes, authentic) > 0
+        return keras.ops.where(known, super().result(), float("nan"))
 
 
 def build_metrics(classes: int, masks: bool) -> dict[str, list[keras.metrics.Metric]]:

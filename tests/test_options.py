@@ -5,6 +5,7 @@ import inspect
 import keras
 import pytest
 
+from tfdetect.api.training_functions import prepare_training
 from tfdetect.core import registry
 from tfdetect.core.data_settings import Augmentation
 from tfdetect.core.documents import shipped_names
@@ -14,6 +15,8 @@ from tfdetect.core.register import register_backbone
 from tfdetect.data.augmentation import check_policy
 from tfdetect.models.backbones import build_backbone
 from tfdetect.models.detector import build_detector
+from tfdetect.training import trackers
+from tfdetect.training.check_training import build_checked
 
 SIZE = (32, 32)
 
@@ -132,3 +135,32 @@ def test_a_plug_in_says_which_weights_there_are(monkeypatch):
     assert build_backbone("mine", (32, 32, 3), "faces").model.name == "faces"
     with pytest.raises(UserError, match="mine has no pretrained weights 'face'. Did you mean 'f"):
         build_backbone("mine", (32, 32, 3), "face")
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (["data.augment=[{name: warp, rotatoin: 3}]"], "warp: unknown option 'rotatoin'"),
+    (["data.augment=[{name: jpeg, min_quality: 90, max_quality: 20}]"], "at most max_quality"),
+    (["data.dataset_weights={x: 1}"], "Unknown dataset in data.dataset_weights 'x'"),
+    (["training.curriculum={by: generator, points: [{step: 0, shares: {a: 1}}]}"],
+     "Unknown generator in training.curriculum 'a'. There is none"),
+    (["model.mask_head=decoder"], "has no masks in its train split"),
+    (["training.loss_options={gamma: 2}"], "training.loss_options: unknown option 'gamma'"),
+    (["training.batch_size=500"], "fewer than one batch of 500"),
+    (["training.track=[wandb]"], "training.track: wandb needs"),
+    (["model.head=nearest_neighbors"], "nearest_neighbors compares"),
+])  # fmt: skip
+def test_a_plan_refuses_what_a_training_would(folder_dataset, tmp_path, settings, message,
+                                              monkeypatch):  # fmt: skip
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=message):
+        prepare_training(
+            folder_dataset, "demo", output=tmp_path / "runs", progress=False,
+            log=lambda text: None, overrides=["data.image_size=32", *settings],
+        )  # fmt: skip
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_refuses_a_stage_that_freezes_no_layer():
+    stages = "[{epochs: 1}, {epochs: 1, freeze: {names: [nothing*]}}]"
+    with pytest.raises(UserError, match="no layer matches 'nothing"):
+        build_checked(small(f"training.stages={stages}"), 2)

@@ -269,6 +269,18 @@ def _fit(
     )  # fmt: skip
 
 
+def check_job(job: TrainingJob) -> None:
+    """Check what `train_run` would refuse later, before an image is read.
+
+    Raises:
+        UserError: a setting does not fit the data or the devices.
+    """
+    from tfdetect.training.check_training import check_training
+
+    classes = len(job.plan.spec.class_names)
+    check_training(job.plan.experiment, classes, job.catalog, job.devices, _replay(job))
+
+
 def _replay(job: TrainingJob) -> "Replay | None":
     """Return what is drawn from the training data of the run that the training starts from."""
     from tfdetect.data.strata import Replay
@@ -368,13 +380,14 @@ class _SkippedFiles:
 def describe_job(job: TrainingJob) -> dict[str, str]:
     """Return what will be trained on which data, how and where, in short, by headings."""
     from tfdetect.data.describe import describe_counts
-    from tfdetect.models.detector import build_detector, describe
+    from tfdetect.models.detector import describe
+    from tfdetect.training.check_training import build_checked
 
     plan, experiment, names = job.plan, job.plan.experiment, job.plan.spec.class_names
     data, model = experiment.data, experiment.model
     parts = {"head": model.head, "mask head": model.mask_head, "weights": model.weights,
              "front-end": model.front_end if model.front_end != "pixels" else None}  # fmt: skip
-    detector = [describe(build_detector(experiment, len(names)), model.backbone)]
+    detector = [describe(build_checked(experiment, len(names)), model.backbone)]
     detector += [f"{kind} {name}" for kind, name in parts.items() if name]
     images = [f"{data.image_size[0]} x {data.image_size[1]} pixels, resize {data.resize}"]
     if data.augment:
@@ -397,14 +410,14 @@ def describe_job(job: TrainingJob) -> dict[str, str]:
 
 def job_document(job: TrainingJob) -> dict[str, Any]:
     """Return the resolved experiment, the number of images and the parameters as data."""
-    from tfdetect.models.detector import build_detector
+    from tfdetect.training.check_training import build_checked
 
     names = job.plan.spec.class_names
     return {
         "experiment": job.plan.experiment.as_data(),
         "dataset": job.plan.spec.name,
         "counts": job.catalog.counts(names),
-        "parameters": build_detector(job.plan.experiment, len(names)).count_params(),
+        "parameters": build_checked(job.plan.experiment, len(names)).count_params(),
         "run": str(job.path),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,41 +44,71 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "RunLike": ((str, Path, Run), "a run, its folder, name or address"),
     "Overrides": ((str, Mapping, Iterable), 'a mapping such as {"training.epochs": 5}'),
 }
+# Of a parameter that takes several values: what it takes instead of a list, what is in the list.
+_SEVERAL = re.compile(r"(?:(?P<instead>.*) \| )?Sequence\[(?P<each>[^\]]*)\](?: \| None)?")
 _AT_LEAST_1 = {"batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds"}
 
 
 def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """Check the arguments of a function of the API by its annotations, before anything is done.
 
-    Only annotations that consist of the types above are checked.
+    Only annotations that consist of the types above, or of lists of them, are checked. Where a list
+    is wanted, one value is a list of one.
     """
     signature = inspect.signature(function)
-    allowed = {
-        name: kinds
-        for name, parameter in signature.parameters.items()
-        if (kinds := [kind.strip() for kind in str(parameter.annotation).split("|")])
-        and all(kind in _TYPES for kind in kinds)
+    annotations = {name: str(p.annotation) for name, p in signature.parameters.items()}
+    allowed = {name: kinds for name, text in annotations.items() if (kinds := _known_kinds(text))}
+    lists = {
+        name: found for name, text in annotations.items() if (found := _SEVERAL.fullmatch(text))
     }
 
     @functools.wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise UserTypeError(
                 f"{function.__name__}(): {error}. Arguments: {', '.join(signature.parameters)}."
             ) from None
-        for name, value in given.items():
+        for name, value in bound.arguments.items():
+            what = f"{function.__name__}(): {name}"
             if name in allowed:
-                _check_argument(f"{function.__name__}(): {name}", value, allowed[name])
+                _check_argument(what, value, allowed[name])
+            if name in lists and value is not None:
+                bound.arguments[name] = _several(what, value, **lists[name].groupdict())
             if name in _AT_LEAST_1 and value is not None and value < 1:
                 raise UserError(f"{name} is at least 1. Received: {value}.")
         try:
-            return function(*args, **kwargs)
+            return function(*bound.args, **bound.kwargs)
         except ModuleNotFoundError as error:
             raise missing_package(error) or error from None
 
     return call
+
+
+def _known_kinds(annotation: str) -> list[str]:
+    """Return the names of types in an annotation; none if one of them is not checked."""
+    kinds = [kind.strip() for kind in annotation.split("|")]
+    return kinds if all(kind in _TYPES for kind in kinds) else []
+
+
+def _several(what: str, value: Any, instead: str | None, each: str) -> Any:
+    """Return a value as a list, or as it is where a function takes one of its type, too.
+
+    Args:
+        what: calls the argument in messages.
+        value: the argument.
+        instead: the types that the function takes in place of a list, as annotated.
+        each: the types in the list.
+    """
+    if instead and isinstance(value, tuple(t for k in _known_kinds(instead) for t in _TYPES[k][0])):
+        return value
+    alone = isinstance(value, str | Path | Run) or not isinstance(value, Iterable)
+    values = [value] if alone else list(value)
+    if kinds := _known_kinds(each):
+        for one in values:
+            _check_argument(what, one, kinds)
+    return values
 
 
 def _check_argument(what: str, value: Any, kinds: list[str]) -> None:

@@ -133,7 +133,7 @@ def prepare_training(
     """
     from tfdetect.auditing.check_training_data import check_training_data
     from tfdetect.data.plan import find_data, load_plan
-    from tfdetect.train_run import TrainingJob
+    from tfdetect.train_run import TrainingJob, check_job
     from tfdetect.training.devices import parse_gpus, parse_memory_limit
 
     numbers, limits = parse_gpus(gpus_of(gpus)), parse_memory_limit(gpu_memory_limit)
@@ -161,7 +161,9 @@ def prepare_training(
     catalog = find_data(plan, progress, log)
     check_training_data(plan, catalog, strict)
     start = _start_of(plan, progress, log)
-    return TrainingJob(plan, catalog, devices, path, progress, log, start)
+    job = TrainingJob(plan, catalog, devices, path, progress, log, start)
+    check_job(job)
+    return job
 
 
 def _start_of(plan: Plan, progress: bool, log: console.Log) -> Start | None:

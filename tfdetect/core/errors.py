@@ -42,9 +42,8 @@ def nearest(name: str, choices: Iterable[str], prefix: str = "") -> str:
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """Return the error for a name that is not among `choices`; `kind` is what it names."""
     choices = sorted(choices)
-    return UserError(
-        f"Unknown {kind} {name!r}.{nearest(name, choices)} Available: {', '.join(choices)}."
-    )
+    available = f"Available: {', '.join(choices)}." if choices else "There is none."
+    return UserError(f"Unknown {kind} {name!r}.{nearest(name, choices)} {available}")
 
 
 def first_line(error: BaseException) -> str:

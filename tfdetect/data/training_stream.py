@@ -67,6 +67,43 @@ def training_data(
         UserError: Masks are wanted and there are none or it is not clear what they mean, the
             augmentation policy is not valid, or there are fewer images than one batch.
     """
+    examples = _examples(catalog, table, data, with_masks, curriculum, replay)
+    return stream_of(
+        examples, data=data, classes=classes, batch_size=batch_size, seed=seed,
+        curriculum=curriculum, replay=replay,
+    )  # fmt: skip
+
+
+def check_training_stream(
+    catalog: Catalog,
+    table: pa.Table,
+    data: Data,
+    classes: int,
+    batch_size: int,
+    with_masks: bool = False,
+    curriculum: Curriculum = CONSTANT,
+    replay: Replay | None = None,
+) -> None:
+    """Check what `training_data` with the same arguments refuses, without reading an image.
+
+    Raises:
+        UserError: As `training_data`, but for images that cannot be read.
+    """
+    examples = _examples(catalog, table, data, with_masks, curriculum, replay)
+    check_policy(data.augment, data.image_size, with_masks, classes)
+    _check_count(len(examples), batch_size)
+    strata_of(examples, data, classes, curriculum, replay)
+
+
+def _examples(
+    catalog: Catalog,
+    table: pa.Table,
+    data: Data,
+    with_masks: bool,
+    curriculum: Curriculum,
+    replay: Replay | None,
+) -> Examples:
+    """Return the examples of a training, whose masks are checked; see `training_data`."""
     examples = examples_of(
         catalog, table, with_masks=with_masks,
         with_datasets=bool(data.dataset_weights or replay or curriculum.by == "dataset"),
@@ -81,10 +118,16 @@ def training_data(
             "Name them in the dataset spec, make forgeries with masks from photographs with "
             "python -m tfdetect.synthesize, or train without masks: --experiment small_images"
         )
-    return stream_of(
-        examples, data=data, classes=classes, batch_size=batch_size, seed=seed,
-        curriculum=curriculum, replay=replay,
-    )  # fmt: skip
+    return examples
+
+
+def _check_count(images: int, batch_size: int) -> None:
+    if images < batch_size:
+        raise UserError(
+            f"The train split has {images} readable images, fewer than one batch of "
+            f"{batch_size}. Use smaller batches: "
+            f"--set training.batch_size={max(1, images // 2)}"
+        )
 
 
 def stream_of(
@@ -119,12 +162,7 @@ def stream_of(
     decoded, unreadable = None, dict[str, str]()
     if _is_cached(examples, data, view):
         examples, decoded, unreadable = _into_memory(examples, view)
-    if len(examples) < batch_size:
-        raise UserError(
-            f"The train split has {len(examples)} readable images, fewer than one batch of "
-            f"{batch_size}. Use smaller batches: "
-            f"--set training.batch_size={max(1, len(examples) // 2)}"
-        )
+    _check_count(len(examples), batch_size)
     strata = strata_of(examples, data, classes, curriculum, replay)
     return TrainingStream(
         examples=examples,

@@ -29,6 +29,7 @@ from tfdetect.training.callbacks import (
     StopBelowRate,
     StopOnNonFinite,
 )
+from tfdetect.training.check_training import check_devices
 from tfdetect.training.devices import Devices, choose_precision, cpu_computes_bfloat16
 from tfdetect.training.keras_metrics import build_metrics
 from tfdetect.training.losses import losses_of, with_aux_mask, with_distilled
@@ -228,16 +229,7 @@ def _prepare(
 ) -> _Job:
     """Build the detector and the streams; it learns the answers of `teacher` if it distills."""
     training = experiment.training
-    if training.batch_size % devices.replicas:
-        raise UserError(
-            f"training.batch_size must be a multiple of the number of devices. Received: batch "
-            f"size {training.batch_size} for {devices.replicas} devices."
-        )
-    if training.accumulate > 1 and (devices.replicas > 1 or devices.workers):
-        raise UserError(
-            "training.accumulate is for one device: Keras cannot average gradients over steps and "
-            "devices at once. Use one (--gpus 0), or a larger training.batch_size on all of them."
-        )
+    check_devices(training, devices)
     steps = training.steps_of_epoch(data.train.count)
     with devices.scope():
         detector = build_detector(experiment, classes)

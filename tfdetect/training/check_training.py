@@ -1,0 +1,80 @@
+"""Checks what a training would refuse later, before an image is read or anything is written."""
+
+import keras
+
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment
+from tfdetect.core.training_settings import Training
+from tfdetect.data.catalog import Catalog
+from tfdetect.data.strata import Replay
+from tfdetect.data.training_stream import check_training_stream
+from tfdetect.models.detector import build_detector, freeze
+from tfdetect.training.devices import Devices
+from tfdetect.training.losses import losses_of
+from tfdetect.training.trackers import check_trackers
+
+
+def check_training(
+    experiment: Experiment,
+    classes: int,
+    catalog: Catalog,
+    devices: Devices,
+    replay: Replay | None = None,
+) -> None:
+    """Check the settings of a training against its data and devices.
+
+    Args:
+        experiment: what is trained, and how.
+        classes: number of classes.
+        catalog: the data.
+        devices: that will train.
+        replay: old data among the images.
+
+    Raises:
+        UserError: a setting that a training with them would refuse.
+    """
+    training = experiment.training
+    check_trackers(training.track)
+    check_devices(training, devices)
+    check_training_stream(
+        catalog, catalog.split("train"), experiment.data, classes, training.batch_size,
+        with_masks=experiment.model.mask_head is not None, curriculum=training.curriculum,
+        replay=replay,
+    )  # fmt: skip
+    losses_of(training, classes, ["label"])
+    if experiment.model.head == "nearest_neighbors" and not training.cache_features:
+        raise UserError(
+            "model.head: nearest_neighbors compares images with those of training.cache_features: "
+            "set it, to 1 for example, and model.freeze: {fraction: 1}."
+        )
+
+
+def check_devices(training: Training, devices: Devices) -> None:
+    """Check that batches can be divided among devices.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if training.batch_size % devices.replicas:
+        raise UserError(
+            f"training.batch_size must be a multiple of the number of devices. Received: batch "
+            f"size {training.batch_size} for {devices.replicas} devices."
+        )
+    if training.accumulate > 1 and (devices.replicas > 1 or devices.workers):
+        raise UserError(
+            "training.accumulate is for one device: Keras cannot average gradients over steps and "
+            "devices at once. Use one (--gpus 0), or a larger training.batch_size on all of them."
+        )
+
+
+def build_checked(experiment: Experiment, classes: int) -> keras.Model:
+    """Return the detector of an experiment after a check that each stage can freeze its layers.
+
+    Raises:
+        UserError: an option is refused, weights cannot be loaded, or a stage names no layer.
+    """
+    detector = build_detector(experiment, classes)
+    for stage in experiment.training.stages:
+        freeze(detector, stage.freeze)
+    freeze(detector, experiment.model.freeze)
+    return detector

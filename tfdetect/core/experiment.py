@@ -120,6 +120,8 @@ class Experiment(Document):
             if self.model.front_end != "pixels":
                 front_end = registry.FRONT_ENDS[self.model.front_end]
                 side = front_end.output_side(size, self.model.front_end_options)
+                if type(side) is not int:  # of an option that `check_options` will refuse
+                    continue
             if side < smallest or side % multiple:
                 below = max(smallest, side // multiple * multiple)
                 legal = sorted({below, max(smallest, -(-side // multiple) * multiple)})

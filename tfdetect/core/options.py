@@ -29,7 +29,8 @@ def _is_odd(value: int) -> int:
 # far beyond what is of use; larger ones end in a memory error.
 Count = Annotated[int, Field(ge=1, le=65_536)]
 Counts = Annotated[Sequence[Count], Field(min_length=1)]
-OddCount = Annotated[Count, AfterValidator(_is_odd)]
+KernelSide = Annotated[int, Field(ge=1, le=255)]  # pixels
+OddKernelSide = Annotated[int, Field(ge=3, le=255), AfterValidator(_is_odd)]
 Fraction = Annotated[float, Field(ge=0, le=1)]  # probabilities, too
 FractionAbove0 = Annotated[float, Field(gt=0, le=1)]
 FractionBelow1 = Annotated[float, Field(ge=0, lt=1)]

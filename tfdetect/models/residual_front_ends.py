@@ -1,13 +1,12 @@
 """Front-ends that keep an image's noise and remove its content."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import layers, ops
-from pydantic import Field
 
-from tfdetect.core.options import Count, OddCount, Positive
+from tfdetect.core.options import Count, OddKernelSide, Positive
 from tfdetect.models.bilinear import Bilinear
 from tfdetect.models.tensors import Float32Layer, Tensor
 
@@ -34,7 +33,7 @@ def srm(
     return SRM(bank, clip, separate, name="srm")(images)
 
 
-def bayar(images: Tensor, filters: Count = 3, size: Annotated[OddCount, Field(ge=3)] = 5) -> Tensor:
+def bayar(images: Tensor, filters: Count = 3, size: OddKernelSide = 5) -> Tensor:
     """Return a constrained, learned convolution (Bayar & Stamm, IH&MMSec 2016).
 
     Args:

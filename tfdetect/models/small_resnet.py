@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.options import Count, Counts
+from tfdetect.core.options import Count, Counts, KernelSide
 from tfdetect.models.networks.blocks import norm
 from tfdetect.models.tensors import Tensor
 
@@ -18,7 +18,7 @@ def small_resnet(
     blocks: Counts = (2, 2, 2),
     strides: Counts = (1, 2, 2),
     stem: Count = 32,
-    stem_size: Count = 3,
+    stem_size: KernelSide = 3,
     stem_stride: Count = 1,
 ) -> keras.Model:
     """Return a network of pre-activation residual blocks (He et al., ECCV 2016).

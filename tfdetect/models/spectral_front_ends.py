@@ -9,6 +9,7 @@ from keras import layers, ops
 from pydantic import Field
 from scipy.fft import dct as _scipy_dct
 
+from tfdetect.core.errors import UserError
 from tfdetect.core.options import Count
 from tfdetect.models.tensors import Float32Layer, Tensor
 
@@ -79,7 +80,16 @@ def lfs(
     Returns:
         float32 [B, h, w, bands], about half the height and width: log10 of the amplitude of each
         band in each window of the gray image.
+
+    Raises:
+        UserError: a window is larger than the image, or has fewer frequencies than bands.
     """
+    side = min(images.shape[1:3])
+    if window > side or bands >= 2 * window:
+        raise UserError(
+            f"model.front_end_options: window is at most the image's side, {side}, and bands are "
+            f"fewer than twice the window. Received: window {window}, bands {bands}."
+        )
     return LFS(bands, window, learnable, name="lfs")(Gray(name="lfs_gray")(images))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from tfdetect.core.errors import UserError
-from tfdetect.core.options import check_options
+from tfdetect.core.options import Count, check_options
 from tfdetect.models.backbones import hub_preset, load_weights
 
 # Preset; then patch, width, layers, heads and width of the MLP.
@@ -151,7 +151,11 @@ def _layout(sizes: dict, size: str, changes: dict) -> tuple[str, dict]:
 
 
 def _transformer(
-    patch_size: int, hidden_dim: int, num_layers: int, num_heads: int, intermediate_dim: int
+    patch_size: Count,
+    hidden_dim: Count,
+    num_layers: Count,
+    num_heads: Count,
+    intermediate_dim: Count,
 ) -> dict[str, int]:
     return {
         "patch_size": patch_size, "hidden_dim": hidden_dim, "num_layers": num_layers,

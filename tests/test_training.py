@@ -89,7 +89,6 @@ def test_batch_must_divide_among_replicas(folder_dataset, tmp_path, capsys):
     arguments += ["--set", "training.batch_size=10", "--virtual-devices", "3"]
     code, _, error = call("train", arguments, capsys)
     assert code == 2 and "Received: batch size 10 for 3 devices" in error
-    assert "3 virtual CPU devices" in error
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ It is loaded in one of four ways:
   `tfdetect.augmentations`;
 - a program imports it before it uses tfdetect.
 
+Options in an experiment are checked by the signature of the function that takes them: an annotation
+such as `Annotated[float, pydantic.Field(ge=0, le=1)]` refuses values that are out of range.
+
 A run records the plug-ins of its experiment but never executes them by itself, because a run may
 come from a stranger: whoever opens one that needs a plug-in names it in TFDETECT_PLUGINS.
 """

@@ -275,6 +275,29 @@ def test_imbalance_and_unreadable_files_are_reported(tmp_path):
     assert texts["balance"].text == "Split test is unbalanced: 20 real, 2 fake."
 
 
+def test_few_images_of_a_class_are_weighted_not_balanced(tmp_path, capsys):
+    root = make(tmp_path / "set", CLEAN["png"], count=40)
+    for path in sorted((root / "train/fake").iterdir())[3:]:
+        path.unlink()
+    arguments = ["--dataset", str(root), "--output", str(tmp_path / "out"), "--quiet"]
+    assert run_command(audit_command, arguments) == 0
+    said = capsys.readouterr().out
+    assert "weight the classes (data.balance=weight)" in " ".join(said.split())
+    assert f"train --dataset {root} --set data.balance=weight" in said and "--fix DIR" not in said
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_few_groups_give_fewer_folds_or_no_measurement(tmp_path, groups):
+    rows = ["path,label,group"]
+    root = make(tmp_path / "set", PLANTED["png fakes"][0], count=16)
+    for number, path in enumerate(sorted(root.rglob("*.*"))):
+        rows.append(f"{path},{path.parent.name},g{number % groups}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    found = audited(tmp_path / "table.csv")
+    said = any("two groups of each class" in f.text for f in found.findings)
+    assert said == (groups == 1) == (not found.shortcuts)
+
+
 def test_a_dataset_too_small_to_measure_shortcuts(tmp_path, monkeypatch):
     monkeypatch.setattr(splits, "MIN_IMAGES", 20)
     found = audited(make(tmp_path / "set", PLANTED["png fakes"][0], count=6))
@@ -310,13 +333,16 @@ def test_fixed_duplicates_splits_and_balance(tmp_path):
     fixed_audit = audited(done.folder)
     assert fixed_audit.exact.groups == 0
     assert sorted(root.rglob("*")) == before
+    moved = done.folder.rename(tmp_path / "moved")  # its table names the original files
+    assert audited(moved).traits.num_rows == fixed_audit.traits.num_rows
+    assert "manifest.csv names the original files" in done.steps[-1]
     kept = {p.name for p in map(type(root), fixed_audit.catalog.table["path"].to_pylist())}
     # The copy in the test split is kept; images with conflicting labels are removed.
     assert train[7].name not in kept and "contradiction.png" not in kept
     assert {f"copy{i}.png" for i in range(5)} & kept and train[0].name not in kept
     for split in fixed_audit.catalog.counts(("real", "fake")).values():
         assert split["real"] == split["fake"] > 0
-    assert load_spec(str(done.folder))[0].name == "set_fixed"
+    assert load_spec(str(moved))[0].name == "set_fixed"
 
 
 def test_fixing_keeps_masks(tmp_path):

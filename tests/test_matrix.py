@@ -1,6 +1,7 @@
 """Matrices: trained on each generator and tested on all; and trained on all but one."""
 
 import csv
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -127,6 +128,9 @@ def test_domains_restrict_training_but_not_test(generators):
                          ("nowhere", "at least two domains")):  # fmt: skip
         with pytest.raises(UserError, match=words):
             find_domains(catalog, wrong)
+    learned = dataclasses.replace(catalog, table=catalog.split("train"))
+    with pytest.raises(UserError, match="has no test split"):
+        find_domains(learned, "generator")
 
 
 def test_published_tables(tmp_path):

@@ -13,7 +13,7 @@ from tfdetect.core.folder_spec import folder_name
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.spec import ClassSpec, DatasetSpec
 from tfdetect.data.catalog import build_catalog
-from tfdetect.data.plan import locate_dataset, make_plan
+from tfdetect.data.plan import data_flags, locate_dataset, make_plan
 
 
 @pytest.mark.parametrize("name", [p.stem for p in shipped("data_specs").glob("*.yaml")])
@@ -111,6 +111,30 @@ def test_authentic_class_is_asked_for(tmp_path):
     assert load_spec(str(tmp_path), "dogs")[0].class_names == ("dogs", "cats")
     with pytest.raises(UserError, match="Did you mean 'dogs'"):
         load_spec(str(tmp_path), "dog")
+
+
+def test_the_part_of_a_union_that_needs_it_gets_the_authentic_class(tmp_path):
+    images_in(tmp_path / "basic", "real", "fake")
+    images_in(tmp_path / "odd", "katzen", "hunde")
+    images_in(tmp_path / "other", "birds", "fish")
+    images_in(tmp_path / "more", "real", "katzen")
+    parts = [str(tmp_path / name) for name in ("basic", "odd", "other")]
+    with pytest.raises(UserError, match="--authentic NAME"):
+        load_spec("+".join(parts[:2]))
+    spec, _ = load_spec("+".join(parts[:2]), "katzen")
+    assert [part.class_names[0] for part in spec.datasets] == ["real", "katzen"]
+    assert data_flags(spec, None)["authentic"] == "katzen"
+    spec, _ = load_spec("+".join(parts), "fish,katzen")
+    assert [part.class_names[0] for part in spec.datasets] == ["real", "katzen", "fish"]
+    with pytest.raises(UserError, match="Unknown class for --authentic 'katze'. Did you mean"):
+        load_spec("+".join([parts[0], str(tmp_path / "more")]), "katze")
+    file = tmp_path / "both.yaml"
+    file.write_text(
+        f"name: both\nparts:\n  - {parts[0]}\n  - {{dataset: {parts[1]}, classes: {{katzen: real, "
+        "hunde: fake}}\nclasses: [{name: real, folders: []}, {name: fake, folders: []}]\n"
+    )
+    spec, _ = load_spec(str(file), "katzen")
+    assert [part.class_names[0] for part in spec.datasets] == ["real", "katzen"]
 
 
 def test_several_authentic_names_are_asked_for(tmp_path):

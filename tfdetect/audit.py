@@ -33,8 +33,9 @@ def parser() -> cli.Parser:
         "--fix",
         type=Path,
         metavar="DIR",
-        help="write a fixed copy of the dataset "
-        "into a new folder and audit it; its verdict decides the exit code",
+        help="write a fixed copy of the dataset into a new folder and audit it; its verdict "
+        "decides the exit code. With the fix formats it has images of its own; otherwise its table "
+        "names the original files, which must stay where they are",
     )
     fix.add_argument("--fixes", type=cli.names, metavar="NAME,NAME", help="fixes to apply: "
                      "duplicates, formats, balance, splits (default: those that the findings call "
@@ -91,8 +92,9 @@ def main(argv: list[str]) -> int:
     elif any(f.fix for f in audit.findings if f.level != NOTE):
         console.result(f"next    {command_line('audit')} --fix DIR   (writes a fixed copy)")
     elif audit.verdict != UNRELIABLE:
+        setting = next((f.setting for f in audit.findings if f.setting), None)
         command = shell_command("train", dataset=args.dataset, data_dir=args.data_dir,
-                                authentic=args.authentic)  # fmt: skip
+                                authentic=args.authentic, set=setting)  # fmt: skip
         console.result(f"next    {command}")
     return int(audit.verdict == UNRELIABLE)
 

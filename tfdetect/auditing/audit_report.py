@@ -150,7 +150,7 @@ def _findings(audit: Audit) -> Markup:
 
 def _shortcuts(audit: Audit, folder: Path) -> Markup:
     if not audit.shortcuts:
-        return html.text("A class has too few images to measure shortcuts.")
+        return html.text("A class has too few images, or groups, to measure shortcuts.")
     strongest = max(audit.shortcuts, key=lambda s: s.accuracy)
     picture = html.picture_of(
         _shortcut_figure(audit.shortcuts),

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.auditing.duplicates import Duplicates
-from tfdetect.auditing.shortcuts import Shortcut
+from tfdetect.auditing.shortcuts import Shortcut, groups_by_class
 from tfdetect.core.spec import SPLITS
 from tfdetect.core.text import capitalized
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.splits import few_images
+from tfdetect.data.splits import TRAIN, few_images
 
 # Severity levels, the mildest first; the most severe one found decides the verdict.
 NOTE, CAUTION, UNRELIABLE = "note", "caution", "unreliable"
@@ -29,6 +29,7 @@ _MIN_ACCURACY = {"format": 0.60, "size": 0.60, "metadata": 0.60, "name": 0.55, "
 _UNRELIABLE_ACCURACY = 0.75
 _IN_PIXELS = ("format", "size")
 _UNRELIABLE_CONFLICTS = 0.01  # fraction of images whose labels contradict each other
+_MIN_BALANCED = 100  # images of each class in train that the fix "balance" must leave
 _MIN_GROUPS = 5  # of validation and of test; below, figures on them are said to be uncertain
 # Traits that are reported as notes only: names leave no trace in pixels, and the spectrum is also
 # what sound detectors rely on.
@@ -53,6 +54,7 @@ class Finding:
         topic: format, size, metadata, name, content, duplicates, groups, balance, files or masks.
         text: one sentence with its numbers.
         fix: the key of `FIXES` that would fix it; None if none of them does.
+        setting: what to train with instead, KEY=VALUE of the experiment; None if nothing.
         contradiction: whether labels contradict each other, which `train --strict` refuses at any
             level.
     """
@@ -61,6 +63,7 @@ class Finding:
     topic: str
     text: str
     fix: str | None = None
+    setting: str | None = None
     contradiction: bool = False
 
 
@@ -224,6 +227,13 @@ def group_findings(table: pa.Table) -> Iterator[Finding]:
     """Yield findings about groups, such as videos: those in several splits, and splits of few."""
     if table["group"].equals(table["hash"]):
         return  # no groups are named; equal contents are duplicates
+    codes = table["group"].combine_chunks().dictionary_encode().indices.to_numpy()
+    if groups_by_class(codes, table["label"].to_numpy()).min() < 2:
+        yield Finding(
+            CAUTION, "groups",
+            "All images of a class are of one group. What predicts the label cannot be measured: "
+            "that takes two groups of each class, one to learn from and one to test on.",
+        )  # fmt: skip
     pairs = table.group_by(["group", "dataset", "split"]).aggregate([([], "count_all")])
     splits = pairs["split"].cast(pa.string()).to_pylist()
     few = {split: splits.count(split) for split in ("validation", "test")}
@@ -253,6 +263,8 @@ def balance_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Find
     for label, name in enumerate(classes):
         if not (labels == label).any():
             yield Finding(UNRELIABLE, "balance", f"Class {name} has no readable image.")
+    fewest = np.bincount(labels[splits == TRAIN], minlength=len(classes)).min()
+    fix = "balance" if fewest >= _MIN_BALANCED else None
     for number, split in enumerate(SPLITS):
         counts = np.bincount(labels[splits == number], minlength=len(classes))
         if few := few_images(split, int(counts[0]), int(counts[1:].sum())):
@@ -261,9 +273,13 @@ def balance_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Find
             text = _by_class(tuple(map(int, counts)), classes)
             missing = [name for name, count in zip(classes, counts) if not count]
             problem = f"has no {', '.join(missing)} images" if missing else "is unbalanced"
-            yield Finding(CAUTION if missing or split != "train" else NOTE, "balance",
-                          f"Split {split} {problem}: {text}.",
-                          None if missing else "balance")  # fmt: skip
+            setting = None
+            text = f"Split {split} {problem}: {text}."
+            if split == "train" and fewest and fix is None:
+                setting = "data.balance=weight"
+                text += f" Equally many would be {fewest:,} each: weight the classes ({setting})."
+            yield Finding(CAUTION if missing or split != "train" else NOTE, "balance", text,
+                          None if missing else fix, setting)  # fmt: skip
     datasets = table["dataset"].cast(pa.string())
     names = pc.unique(datasets).to_pylist()
     for name in names if len(names) > 1 else ():

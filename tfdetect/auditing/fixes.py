@@ -87,7 +87,8 @@ def fix_dataset(
 ) -> FixedDataset:
     """Write a fixed copy of an audited dataset; the original is unchanged.
 
-    Without the fix "formats" the manifest refers to the original files by relative paths.
+    Without the fix "formats" the manifest names the original files by absolute paths: the folder
+    can be moved, they can not.
 
     Args:
         audit: of the dataset.
@@ -112,8 +113,9 @@ def fix_dataset(
             )
             table, paths, masks = (part.filter(written) for part in (table, paths, masks))
         else:
-            paths = _relative_paths(audit.catalog.paths(table), folder)
-            masks = _relative_paths(audit.catalog.paths(table, "mask"), folder)
+            paths, masks = (
+                _absolute_paths(audit.catalog.paths(table, column)) for column in ("path", "mask")
+            )
         manifest = pa.table({
             "path": paths,
             "label": pc.take(pa.array(audit.spec.class_names), table["label"]),
@@ -125,6 +127,8 @@ def fix_dataset(
         pacsv.write_csv(manifest, new / "manifest.csv")
         write_text(new / "dataset.yaml", _fixed_spec(audit.spec, fixes, coding).to_yaml())
     remain = f"{manifest.num_rows:,} of {audit.traits.num_rows:,} images remain"
+    if "formats" not in fixes:
+        remain += ", where they are: manifest.csv names the original files"
     return FixedDataset(folder, (*kept.steps, remain))
 
 
@@ -296,15 +300,9 @@ def _balance(table: pa.Table) -> tuple[pa.Table, str]:
     return table.filter(pa.array(keep)), f"{int((~keep).sum()):,} removed for balance"
 
 
-def _relative_paths(paths: pa.ChunkedArray, folder: Path) -> pa.Array:
-    start = folder.resolve()
-    return pa.array(
-        [
-            p and from_os(os.path.relpath(os.path.realpath(to_os(p)), start))
-            for p in paths.to_pylist()
-        ],
-        pa.string(),
-    )
+def _absolute_paths(paths: pa.ChunkedArray) -> pa.Array:
+    found = [path and from_os(os.path.realpath(to_os(path))) for path in paths.to_pylist()]
+    return pa.array(found, pa.string())
 
 
 def _write_images(

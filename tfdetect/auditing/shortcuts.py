@@ -85,13 +85,15 @@ def find_shortcuts(table: pa.Table, classes: int) -> list[Shortcut]:
         classes: number of classes.
 
     Returns:
-        One entry per trait that varies; [] if a class has too few images.
+        One entry per trait that varies; [] if a class has too few images, or is of one group.
     """
     table = stratified_sample(table, MAX_ROWS)
     labels = table["label"].to_numpy()
     if np.bincount(labels, minlength=classes).min() < _MIN_CLASS_IMAGES:
         return []
-    folds, found = cross_validation_folds(table, labels), []
+    folds, found = cross_validation_folds(table, labels), list[Shortcut]()
+    if not folds:
+        return []
     known = set(table.column_names)
     features = {t: _features(table, t) for t in TRAITS if known.issuperset(t.columns)}
     for trait, matrix in features.items():
@@ -120,7 +122,7 @@ def generator_shortcuts(table: pa.Table) -> dict[str, Shortcut]:
         table: from `read_traits`.
 
     Returns:
-        By name of the generator; generators with too few images are left out.
+        By name of the generator; those with too few images, or a class of one group, are left out.
     """
     found, generators = {}, table["generator"].cast(pa.string())
     authentic = pc.equal(table["label"], 0)
@@ -137,6 +139,8 @@ def generator_shortcuts(table: pa.Table) -> dict[str, Shortcut]:
             continue
         matrices = [_features(rows, t) for t in TRAITS if t.group in ("format", "size")]
         folds = cross_validation_folds(rows, labels)
+        if not folds:
+            continue
         accuracy, low = tree_accuracy(np.concatenate(matrices, 1), labels, 2, folds)
         found[name] = Shortcut(name, "generator", None, accuracy, low, 0.5)
     return found
@@ -161,14 +165,30 @@ def stratified_sample(table: pa.Table, count: int) -> pa.Table:
 def cross_validation_folds(
     table: pa.Table, labels: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return train and test rows of each fold; rows of one group stay together."""
+    """Return train and test rows of each fold; rows of one group stay together.
+
+    There is none where all rows of a class are of one group.
+    """
     groups = table["group"].combine_chunks().dictionary_encode().indices.to_numpy()
-    count = min(FOLDS, np.bincount(labels)[np.unique(labels)].min())
+    count = min(FOLDS, groups_by_class(groups, labels).min())
+    if count < 2:
+        return []
     if len(np.unique(groups)) == len(groups):  # many times faster
         kfold = StratifiedKFold(count, shuffle=True, random_state=0)
         return list(kfold.split(labels, labels))
     kfold = StratifiedGroupKFold(count, shuffle=True, random_state=0)
     return list(kfold.split(labels, labels, groups))
+
+
+def groups_by_class(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the number of groups that have each class that occurs, int [c].
+
+    Args:
+        groups: int [n].
+        labels: int [n].
+    """
+    pairs = np.unique(np.stack([labels, groups]), axis=1)
+    return np.unique(pairs[0], return_counts=True)[1]
 
 
 def _features(table: pa.Table, trait: Trait) -> np.ndarray:

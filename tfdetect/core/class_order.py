@@ -58,6 +58,10 @@ class Evaluation:
         )
 
 
+class UnknownAuthenticError(UserError):
+    """--authentic names a class that a dataset does not have."""
+
+
 @dataclass(frozen=True)
 class OrderedClasses:
     """Classes in label order.
@@ -128,7 +132,7 @@ def _authentic_class(names: list[str], authentic: str | None, where: Path) -> st
     """
     if authentic is not None:
         if authentic not in names:
-            raise unknown("class for --authentic", authentic, names)
+            raise UnknownAuthenticError(str(unknown("class for --authentic", authentic, names)))
         return authentic
     found = [name for name in names if polarity(name) == "authentic"]
     if len(found) == 1:
@@ -160,7 +164,7 @@ def _one_class(
             f"least one kind of fake, each in its own folder or with its own label.{note}"
         )
     if authentic is not None and authentic != name:
-        raise unknown("class for --authentic", authentic, [name])
+        raise UnknownAuthenticError(str(unknown("class for --authentic", authentic, [name])))
     number = evaluation.number_of(name)
     if authentic is not None or number == 0 or polarity(name) == "authentic":
         label = 0

@@ -151,7 +151,8 @@ def add_dataset(p: Arguments, text: str, required: bool = False) -> None:
                    "download)")  # fmt: skip
     p.add_argument("--authentic", metavar="CLASS", help="name of the class folder that holds the "
                    "authentic images (default: a folder named real, authentic, original, "
-                   "nature, ...)")  # fmt: skip
+                   "nature, ...); of a union, the name in the part that needs it, or several, "
+                   "separated by commas")  # fmt: skip
 
 
 def add_experiment(

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tfdetect.core import console, manifest, storage
-from tfdetect.core.class_order import Evaluation
+from tfdetect.core.class_order import Evaluation, UnknownAuthenticError
 from tfdetect.core.documents import explained, find, read_yaml, shipped_names, validate
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.folder_spec import MANIFEST_SUFFIXES, spec_for_folder, spec_for_manifest
@@ -42,7 +42,8 @@ def load_spec(
     Args:
         name: a shipped spec's name, a path to a spec file, a manifest or a folder, or several of
             these joined by "+".
-        authentic: name of the authentic class, if the folder names do not tell.
+        authentic: name of the authentic class, if the folder names do not tell. Of a union, the
+            name in the part that needs it, or such names of several parts, separated by commas.
         evaluation: given if the data are to evaluate a run, not to train one; then one class
             alone, or a test split alone, is enough.
         by_name: see `means_shipped`.
@@ -57,6 +58,8 @@ def load_spec(
         spec, folders = _load(name, authentic, evaluation, by_name=by_name)
     except ValidationError as error:  # of the name of a class folder, for example
         raise explained(error, DatasetSpec, name) from None
+    if authentic is not None and spec.parts:
+        _check_named(authentic, spec)
     described = spec.authentic_by == "spec" and not spec.parts
     if authentic is not None and described and spec.class_names[0] != authentic:
         if authentic not in spec.class_names:
@@ -87,7 +90,7 @@ def _load(
     if labeled and (is_shipped or not path.is_dir()):
         raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
     if is_shipped:
-        return _described(find("dataset", "data_specs", name), union)
+        return _described(find("dataset", "data_specs", name), union, authentic)
     if "+" in name and not path.exists():
         return _union(name.split("+"), authentic, by_name)
     if path.suffix in MANIFEST_SUFFIXES:
@@ -113,12 +116,37 @@ def _load(
         file = find("dataset", "data_specs", name)
     except UserError as error:
         raise UserError(f"{error} A path to a folder with class folders works too.") from None
-    return _described(file, union)
+    return _described(file, union, authentic)
 
 
-def _described(file: Path, union: Path | None) -> SpecAndFolders:
+def _load_part(
+    name: str, authentic: str | None, union: Path | None = None, by_name: bool = False
+) -> SpecAndFolders:
+    """Resolve a part of a union; `authentic` holds where it, or one of its names, is a class."""
+    for one in () if authentic is None else (authentic, *authentic.split(",")):
+        try:
+            return _load(name, one, union=union, by_name=by_name)
+        except UnknownAuthenticError:
+            continue
+    return _load(name, None, union=union, by_name=by_name)
+
+
+def _check_named(authentic: str, spec: DatasetSpec) -> None:
+    """Check that each name of --authentic is the authentic class of a part of a union.
+
+    Raises:
+        UserError: one is not.
+    """
+    first = [part.class_names[0] for part in spec.datasets]
+    for name in () if authentic in first else authentic.split(","):
+        if name not in first:
+            every = dict.fromkeys(n for part in spec.datasets for n in part.class_names)
+            raise unknown("class for --authentic", name, every)
+
+
+def _described(file: Path, union: Path | None, authentic: str | None) -> SpecAndFolders:
     """Return the spec in a file, and the folders of its parts; see `_load`."""
-    data, folders = _with_parts(read_yaml(file), file, union)
+    data, folders = _with_parts(read_yaml(file), file, union, authentic)
     return validate(DatasetSpec, data, str(file), file), folders
 
 
@@ -134,7 +162,7 @@ def _described_folder(
         )
     for place in (folder, folder / PREPARED):
         if (file := place / "dataset.yaml").is_file():
-            spec, folders = _described(file, union)
+            spec, folders = _described(file, union, authentic)
             return spec, {**folders, **_at(spec, place)[1]}
     for suffix in MANIFEST_SUFFIXES:
         if (table := folder / f"manifest{suffix}").is_file():
@@ -147,7 +175,7 @@ def _at(spec: DatasetSpec, folder: Path) -> SpecAndFolders:
 
 
 def _with_parts(
-    data: dict[str, Any], file: Path, union: Path | None
+    data: dict[str, Any], file: Path, union: Path | None, authentic: str | None
 ) -> tuple[dict[str, Any], dict[str, Path]]:
     """Return a spec's document with the specs of its parts, and the folders of these.
 
@@ -155,6 +183,7 @@ def _with_parts(
         data: the document.
         file: that it is from.
         union: the file of which it is itself a part.
+        authentic: see `load_spec`.
 
     Raises:
         UserError: it is a union and a part of one.
@@ -169,7 +198,7 @@ def _with_parts(
         part = {"dataset": part} if isinstance(part, str) else part
         if isinstance(part, dict) and isinstance(part.get("dataset"), str) and "spec" not in part:
             try:
-                spec, found = _load(part["dataset"], None, union=file, by_name=True)
+                spec, found = _load_part(part["dataset"], authentic, union=file, by_name=True)
             except UserError as error:
                 if str(error).startswith(str(file)):
                     raise
@@ -188,7 +217,7 @@ def _union(names: list[str], authentic: str | None, by_name: bool) -> SpecAndFol
     Raises:
         UserError: A dataset is named twice, or classes do not match by name.
     """
-    loaded = [_load(name, authentic, by_name=by_name) for name in names]
+    loaded = [_load_part(name, authentic, by_name=by_name) for name in names]
     specs = [spec for spec, _ in loaded]
     if len({s.name for s in specs}) < len(specs):
         raise UserError(f"{'+'.join(names)} names one dataset twice.")

@@ -56,6 +56,14 @@ def read_manifest(path: Path, columns: dict[str, str]) -> "pa.Table":
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"The manifest {path} cannot be read: {first_line(error)}.") from error
     _check_paths(path, found)
+    if found["label"].null_count:
+        import pyarrow.compute as pc
+
+        row = pc.index(pc.is_null(found["label"]), True).as_py() + 1
+        raise UserError(
+            f"The manifest {path}, row {row}: the label is empty. Name the class of each image, or "
+            "leave the row out."
+        )
     return found
 
 

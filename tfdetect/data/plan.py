@@ -285,8 +285,8 @@ def data_flags(spec: DatasetSpec, data_dir: str | Path | None) -> dict[str, obje
         spec: the dataset.
         data_dir: folder in which it is looked for first.
     """
-    by_flag = spec.authentic_by == "flag"
-    return {"data_dir": data_dir, "authentic": spec.class_names[0] if by_flag else None}
+    named = [part.class_names[0] for part in spec.datasets if part.authentic_by == "flag"]
+    return {"data_dir": data_dir, "authentic": ",".join(dict.fromkeys(named)) or None}
 
 
 def dataset_info(

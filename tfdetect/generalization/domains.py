@@ -71,6 +71,12 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
             raise UserError(f"--by {by!r}: {error}") from error
         found = np.array([name if name is None else name or "none" for name in names_found], object)
     splits = np.array(table["split"].to_pylist())
+    if not (splits == "test").any():
+        raise UserError(
+            f"A matrix measures every detector on test images, and {catalog.name} has no test "
+            "split: its folders or its table name splits, and none of them is test. Put images "
+            "into test/, or name no splits, so that all three are carved."
+        )
     names: list[str] = []
     few: list[str] = []
     for name in sorted({str(n) for n in found if n is not None}, key=_natural_order):

@@ -364,9 +364,8 @@ def test_copies_are_tried_and_listed(shipped, page):
 
 
 @pytest.mark.slow
-def test_the_page_about_an_image_is_opened(shipped, page):
-    page.goto(shipped)
-    page.select_option("#model", "photo_detector")
+def test_the_page_about_an_image_is_opened(small, page):
+    page.goto(small[0])
     page.set_input_files("#files", [upload("photo.jpg", jpeg(300, 400))])
     finished(page, 1)
     page.get_by_text("Explain in detail").click()

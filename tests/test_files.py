@@ -2,11 +2,13 @@
 
 import errno
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -245,6 +247,32 @@ def test_signals_end_a_command_in_order(tmp_path, how):
         assert "Stopped." in err
         assert not os.listdir(work)
     assert not os.listdir(temporary)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_while_what_was_staged_is_removed(tmp_path, monkeypatch, number):
+    remove, temporary = shutil.rmtree, tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "folder").mkdir()
+    removed = []
+
+    def slow(path, ignore_errors):
+        removed.append(Path(path).name.split("-")[0])
+        signal.raise_signal(number)
+        remove(path)
+
+    def main(argv):
+        tempfile.NamedTemporaryFile(delete=False).close()
+        with staged(tmp_path / "folder") as new:
+            (new / "file").touch()
+            monkeypatch.setattr(shutil, "rmtree", slow)
+
+    assert run_command(main, []) == 128 + number
+    assert removed == [".staged", "tfdetect"]
+    assert os.listdir(tmp_path / "folder") == ["file"]
+    assert sorted(os.listdir(tmp_path)) == ["folder", "tmp"] and not os.listdir(temporary)
 
 
 class Finalized:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tfdetect.core import storage
 from tfdetect.core.disk import disk_error, remove_leftovers, replacing, staged_name
 from tfdetect.core.errors import UserError
-from tfdetect.core.process import lock_directory
+from tfdetect.core.process import deferred_signals, lock_directory
 from tfdetect.core.text import csv_cell
 
 if TYPE_CHECKING:
@@ -180,7 +180,10 @@ def merged(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _staged_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new hidden folder next to `folder`, removed at the end with all that it holds."""
+    """Yield a new hidden folder next to `folder`, removed at the end with all that it holds.
+
+    A signal that arrives while it is removed waits until that is done.
+    """
     above = folder.absolute().parent
     above.mkdir(parents=True, exist_ok=True)
     remove_leftovers(above)
@@ -190,9 +193,10 @@ def _staged_folder(folder: Path) -> Iterator[Path]:
         try:
             yield hidden
         finally:
-            shutil.rmtree(hidden, ignore_errors=True)
-            if lock is not None:
-                os.close(lock)
+            with deferred_signals():
+                shutil.rmtree(hidden, ignore_errors=True)
+                if lock is not None:
+                    os.close(lock)
 
 
 def _is_fixed(folder: Path) -> bool:
@@ -256,10 +260,11 @@ def _exchange(new: Path, old: Path) -> None:
         if not libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
             return
     aside = old.with_name(f".{old.name}{_OLD}")
-    shutil.rmtree(aside, ignore_errors=True)
-    old.rename(aside)
-    new.rename(old)
-    shutil.rmtree(aside, ignore_errors=True)
+    with deferred_signals():
+        shutil.rmtree(aside, ignore_errors=True)
+        old.rename(aside)
+        new.rename(old)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def recover(folder: Path) -> None:

@@ -53,7 +53,7 @@ def command_process() -> Iterator[None]:
     is removed by the next one. SIGTERM and SIGHUP raise `Terminated`, so that everything that is
     being written is cleaned up, as after Ctrl-C.
     """
-    with _temporary_directory(), _signals():
+    with _signals(), _temporary_directory():
         yield
 
 
@@ -79,9 +79,10 @@ def _temporary_directory() -> Iterator[None]:
         else:
             os.environ["TMPDIR"] = before
         _forget_directory()
-        shutil.rmtree(own, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        with deferred_signals():
+            shutil.rmtree(own, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
 
 
 def _forget_directory() -> None:
@@ -202,8 +203,8 @@ def _signals() -> Iterator[None]:
 def deferred_signals() -> Iterator[None]:
     """Let Ctrl-C and other signals wait, where in the middle they would leave a mess.
 
-    For example in the import of TensorFlow, where they become odd errors, and while a worker
-    process is started, which would complain that its parent is gone.
+    For example in the import of TensorFlow, where they become odd errors, while a worker process
+    is started, which would complain that its parent is gone, and while a folder is removed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -23,6 +23,7 @@ from tfdetect.core.files import (
 )
 from tfdetect.core.locks import acquire, locked, release
 from tfdetect.core.open_run import read_run
+from tfdetect.core.process import deferred_signals
 from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.core.text import from_os
@@ -200,7 +201,8 @@ class RunWriter:
     def finish(self) -> Run:
         """Give the run its final name, in one step, and give the lock back."""
         exchange(self.path, self.final)
-        shutil.rmtree(self.path, ignore_errors=True)  # what had the name before
+        with deferred_signals():
+            shutil.rmtree(self.path, ignore_errors=True)  # what had the name before
         self.release()
         return read_run(self.final)
 

@@ -15,7 +15,7 @@ from tfdetect.core.load_spec import load_spec
 from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.data import inspection
-from tfdetect.data.catalog import build_catalog
+from tfdetect.data.catalog import build_catalog, fold
 from tfdetect.data.splits import ALL, NOTHING, VALIDATION, carve, group_fraction, join_copies
 
 
@@ -107,6 +107,10 @@ def test_copies_in_a_union_are_in_one_split(tmp_path):
     assert others == {row["path"]: row["split"] for row in rows}
     old = build_catalog(spec.model_copy(update={"split_rule": 1}), folders, progress=False)
     assert not old.warnings
+    for number in range(3):
+        part = fold(found, 3, number)
+        held = [set(part.split(name)["hash"].to_pylist()) for name in ("train", "validation")]
+        assert all(held) and not held[0] & held[1]
 
 
 def test_named_splits_decide_for_copies_in_a_union():

@@ -24,7 +24,7 @@ from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks
 from tfdetect.data.scan import scan
 from tfdetect.data.scan_result import LEFT_OUT_SCHEMA, SKIPPED_SCHEMA
-from tfdetect.data.splits import ALL, assign_splits, group_fraction, join_copies
+from tfdetect.data.splits import ALL, assign_splits, components, group_fraction, join_copies
 from tfdetect.imaging.mask_coding import STANDARD
 
 _PREPARED_COLUMNS = (
@@ -345,18 +345,19 @@ def fold(catalog: Catalog, count: int, number: int) -> Catalog:
 
     Args:
         catalog: the dataset.
-        count: number of folds; a stable hash of its group decides which one a file is in.
+        count: number of folds; a stable hash of its group decides which one a file is in. Groups
+            of a union that hold identical files are in the fold of the first one.
         number: which fold validates, from 0.
     """
     table = catalog.table
-    groups, names = table["group"].to_pylist(), table["dataset"].to_pylist()
-    fold_of = {
-        pair: int(count * group_fraction(f"{pair[0]} in folds", pair[1]))
-        for pair in set(zip(names, groups))
-    }
+    _, first, which = np.unique(components(table)[0], return_index=True, return_inverse=True)
+    rows = table.select(["dataset", "group"]).take(pa.array(first)).to_pylist()
+    folds = np.array([
+        int(count * group_fraction(f"{row['dataset']} in folds", row["group"])) for row in rows
+    ])[which.ravel()]  # fmt: skip
     splits = [
-        "test" if split == "test" else "validation" if fold_of[pair] == number else "train"
-        for split, pair in zip(table["split"].to_pylist(), zip(names, groups))
+        "test" if split == "test" else "validation" if fold == number else "train"
+        for split, fold in zip(table["split"].to_pylist(), folds.tolist())
     ]
     return replace(catalog, table=_compact(with_columns(table, split=pa.array(splits))))
 

@@ -214,35 +214,22 @@ def join_copies(table: pa.Table, carved: dict[str, int]) -> tuple[pa.Table, list
         The table, and lines on how many files were moved, and how many have a copy in another
         split but must stay in theirs.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    names = table["dataset"].cast(pa.string()).combine_chunks().dictionary_encode()
-    datasets = codes_of(names)
-    contents = codes_of(table["hash"].combine_chunks().dictionary_encode())
-    pairs = np.unique(np.stack([contents, datasets]), axis=1)
-    shared = np.bincount(pairs[0], minlength=contents.max(initial=-1) + 1) > 1
-    if not shared.any():
+    component, copied = components(table)
+    if not copied.any():
         return table, []
+    names = table["dataset"].cast(pa.string()).combine_chunks().dictionary_encode()
     splits = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy().copy()
-    rank = np.array([carved.get(name, NOTHING) for name in names.dictionary.to_pylist()])[datasets]
+    rank = np.array([carved.get(name, NOTHING) for name in names.dictionary.to_pylist()])
+    rank = rank[codes_of(names)]
     rank[(rank == VALIDATION) & (splits == TEST)] = NOTHING
-    groups = codes_of(table["group"].combine_chunks().dictionary_encode())
-    _, nodes = np.unique(np.stack([datasets, groups]), axis=1, return_inverse=True)
-    nodes, size = nodes.ravel(), int(nodes.max()) + 1
-    rows = np.flatnonzero(shared[contents])
-    edges = nodes[rows], contents[rows] + size
-    total = size + len(shared)
-    graph = coo_array((np.ones(len(rows), bool), edges), (total, total))
-    component = connected_components(graph, directed=False)[1][nodes]
-    linked = np.flatnonzero(np.isin(component, component[rows]))
+    linked = np.flatnonzero(np.isin(component, component[copied]))
     # The sort is stable: of those that move least, the first dataset's first file decides.
     order = linked[np.argsort(rank[linked], kind="stable")]
     _, first, which = np.unique(component[order], return_index=True, return_inverse=True)
     wanted = splits[order][first][which.ravel()]
     differ = splits[order] != wanted
     may = (rank[order] == ALL) | ((rank[order] == VALIDATION) & (wanted != TEST))
-    apart = int((differ & ~may & shared[contents[order]]).sum())
+    apart = int((differ & ~may & copied[order]).sum())
     moved = int((differ & may).sum())
     splits[order] = np.where(may, wanted, splits[order])
     table = with_columns(table, split=pc.take(pa.array(SPLITS), pa.array(splits)))
@@ -255,6 +242,35 @@ def join_copies(table: pa.Table, carved: dict[str, int]) -> tuple[pa.Table, list
             "themselves name; they leak"
         )
     return table, lines
+
+
+def components(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return which groups of a union belong together, since they hold identical files.
+
+    Args:
+        table: columns dataset, group and hash.
+
+    Returns:
+        The number of each file's component of groups, int [n], and whether another dataset has a
+        copy of the file, bool [n].
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    datasets, groups, contents = (
+        codes_of(table[name].cast(pa.string()).combine_chunks().dictionary_encode())
+        for name in ("dataset", "group", "hash")
+    )
+    _, nodes = np.unique(np.stack([datasets, groups]), axis=1, return_inverse=True)
+    nodes = nodes.ravel()
+    pairs = np.unique(np.stack([contents, datasets]), axis=1)
+    copied = (np.bincount(pairs[0]) > 1)[contents]
+    if not copied.any():
+        return nodes, copied
+    edges = nodes[copied], contents[copied] + len(nodes)
+    size = len(nodes) + int(contents.max()) + 1
+    graph = coo_array((np.ones(len(edges[0]), bool), edges), (size, size))
+    return connected_components(graph, directed=False)[1][nodes], copied
 
 
 def group_fraction(dataset: str, group: str) -> float:

@@ -517,7 +517,7 @@ def test_exit_codes_of_predict_are_those_of_its_help(shared_run, tmp_path, capsy
         call("predict", ["--help"], capsys)
     ends = capsys.readouterr().out.partition("exit codes:\n")[2]
     assert re.findall(r"^ {1,2}(\d+) ", ends, re.MULTILINE) == ["0", "1", "2", "130"]
-    assert "1    none of the images found" in ends
+    assert "1    none of the images could be read" in ends
 
 
 def test_one_page_that_cannot_be_written_costs_itself(shared_run, tmp_path, capsys):

@@ -76,7 +76,7 @@ def test_a_head_learns_on_features_computed_once(folder_dataset, tmp_path, monke
     assert loaded == [0]  # images were read once
     layer = model.get_layer("feature_statistics")
     assert (layer.deviation.numpy() != 1).any() and (layer.mean.numpy() != 0).any()
-    assert state.best < 0.6 and state.epoch == 12  # log loss; of nothing learned 0.69
+    assert state.best < 0.62 and state.epoch == 12  # log loss; of nothing learned 0.69
     fresh = detector("small_resnet", 24, OPTIONS)
     changed = [not v.path.startswith("label") for v in model.trainable_variables]
     assert not any(changed) and len(fresh.trainable_variables) > len(changed)

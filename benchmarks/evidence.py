@@ -47,6 +47,8 @@ COPIES = {
     "turned up to 30 degrees, scaled 0.8 to 1.25": {"rotation": 30, "scale": (0.8, 1.25)},
 }
 QUALITIES = (None, 90, 75)  # of the forged file: lossless, or JPEG
+SPLICES = ("once", "twice", "pasted once", "pasted from another grid", "pasted, saved as PNG")
+FRAMES = ("plain rectangle", "plain disc", "framed picture")  # which mirror themselves
 
 Row = dict
 
@@ -76,8 +78,12 @@ def main() -> None:
     root = args.photoscale
     found = {
         "metadata": measured(args.work / "metadata.jsonl", rows, lambda r: metadata(root, r)),
-        "spliced": measured(args.work / "spliced.jsonl", splices(photos, args.forged),
+        "spliced": measured(args.work / "spliced.jsonl", with_donors(photos, args.forged, SPLICES),
                             lambda r: spliced(root, r)),
+        "framed": measured(args.work / "framed.jsonl",
+                           [row | {"quality": quality} for quality in QUALITIES
+                            for row in with_donors(photos, args.forged, FRAMES)],
+                           lambda r: framed(root, r)),
         "forged": measured(args.work / "forged.jsonl", forgeries(photos, args.forged),
                            lambda r: forged(root, r)),
         "pixels": [
@@ -153,10 +159,33 @@ def forged(root: Path, row: Row) -> Row:
     }  # fmt: skip
 
 
-def splices(photos: list[Row], count: int) -> list[Row]:
+def framed(root: Path, row: Row) -> Row:
+    """Paste what mirrors itself into a photograph, and look for copies, of which there are none."""
+    made = load(root, row).pixels.copy()
+    height, width = (length // 3 for length in made.shape[:2])
+    rng = random_generator(0, row["sha1"], row["kind"])
+    y, x = (int(rng.integers(length // 2)) for length in made.shape[:2])
+    color = rng.integers(0, 256, 3, np.uint8)
+    area = made[y : y + height, x : x + width]
+    if row["kind"] == "plain disc":
+        down, right = np.mgrid[:height, :width]
+        side = min(height, width)
+        area[np.hypot(2 * down + 1 - side, 2 * right + 1 - side) < side] = color
+    else:
+        area[:] = color
+    if row["kind"] == "framed picture":
+        edge = max(4, width // 30)
+        donor = Image.fromarray(load(root, row["donor"]).pixels)
+        area[edge:-edge, edge:-edge] = donor.resize((width - 2 * edge, height - 2 * edge))
+    if row["quality"]:
+        made = decoded(encoded(made, row["quality"]))
+    return {"kind": row["kind"], "found": len(find_copies(made, row["quality"]).found)}
+
+
+def with_donors(photos: list[Row], count: int, kinds: tuple[str, ...]) -> list[Row]:
+    """Return photographs once by each kind of what is made of them, with another one each."""
     chosen = [row for row in photos if int(row["width"]) * int(row["height"]) < 2_000_000]
     chosen = [row for row in chosen if min(int(row["width"]), int(row["height"])) >= 256][:count]
-    kinds = ("once", "twice", "pasted once", "pasted from another grid", "pasted, saved as PNG")
     return [row | {"kind": kind, "donor": donor} for row, donor in
             zip(chosen, chosen[1:] + chosen[:1]) for kind in kinds]  # fmt: skip
 
@@ -304,6 +333,10 @@ def print_tables(found: dict[str, list[Row]]) -> None:
             either = np.mean([max(r["iou"], r["either"]) for r in rows])
             file = f"JPEG {quality}" if quality else "lossless"
             print(f"| {kind} | {file} | {hit:.0%} | {scores:.2f} | {either:.2f} |")
+    print("\n| Pasted | Images | in which copies are found |\n|---|---|---|")
+    for kind in FRAMES:
+        rows = [r for r in found["framed"] if r["kind"] == kind]
+        print(f"| {kind} | {len(rows)} | {sum(r['found'] > 0 for r in rows)} |")
     print("\n| JPEG history | Images | Region marked | IoU | Earlier compression found |")
     print("|---|---|---|---|---|")
     for kind in dict.fromkeys(row["kind"] for row in found["spliced"]):

@@ -131,6 +131,8 @@ def test_images_in_the_wrong_place_are_answered_with_the_way_out(here, capsys):
         assert code == 2 and f"Give it as ./{name}\n" in error
     code, _, error = call("explain", ["photo.jpg"], capsys)
     assert code == 2 and "tfdetect.predict photo.jpg --explain pages" in error
+    code, _, error = call("explain", ["cifake_small_resnet", "photo.jpg"], capsys)
+    assert code == 2 and "for 'tfdetect predict', which explains each" in error
     (here / "photo.jpg").write_bytes(b"")
     arguments = ["cifake_small_resnet", "photo.jpg", "--masks", "masks"]
     code, _, error = call("predict", arguments, capsys)

@@ -17,6 +17,7 @@ from tfdetect.core.run_info import RunInfo
 from tfdetect.evaluation.overlays import MaskWriter
 from tfdetect.evaluation.prediction_columns import MaskPrediction
 from tfdetect.evaluation.prediction_columns import uncalibrated as uncalibrated_of
+from tfdetect.forensics import copy_search
 from tfdetect.forensics.copies import find_copies, find_copies_in_file
 from tfdetect.forensics.evidence import RULE, error_rates, evidence, printed
 from tfdetect.forensics.file_metadata import C2PA, Fact, read_metadata
@@ -112,6 +113,17 @@ def test_authentic_patterns_are_no_copies(photo):
         assert not find_copies(pixels.astype(np.uint8)).found
     for shape in ((8, 500, 3), (60, 9000, 3)):
         assert not find_copies(np.zeros(shape, np.uint8)).found
+
+
+def test_the_two_halves_of_a_frame_are_no_copies(monkeypatch):
+    gray = np.repeat(np.arange(400, dtype=np.float32)[:, None] // 3 + 100, 600, axis=1)
+    gray[100:300, 150:450] = 90
+    inset = np.random.default_rng(0).integers(0, 256, (9, 14), np.uint8)
+    gray[110:290, 160:440] = np.asarray(Image.fromarray(inset).resize((280, 180)))
+    mirror = np.array([[-1, 0, 599], [0, 1, 0]], np.float64)  # takes the frame to itself
+    assert copy_search._check(gray, np.zeros_like(gray), mirror) is None
+    monkeypatch.setattr(copy_search, "_MIN_TEXTURED", 0)
+    assert copy_search._check(gray, np.zeros_like(gray), mirror) is not None
 
 
 # ---- JPEG history

@@ -94,6 +94,9 @@ class Parser(argparse.ArgumentParser):
             hint = nearest(rest[0].split("=")[0], flags)
             if not rest[0].startswith("-") and "--dataset" in flags:
                 hint = f" Did you mean '--dataset {rest[0]}'?"
+            if suffix_of(rest[0]) in IMAGE_SUFFIXES:
+                hint = (" Single images are for 'tfdetect predict', which explains each on a page "
+                        "with --explain DIR.")  # fmt: skip
             self.error(f"unknown argument {rest[0]!r}.{hint}")
         return parsed
 

@@ -4,9 +4,11 @@ Candidates are maps of the plane that take a copy to its source: shifts and mirr
 correlation of the image's fine structure with itself, and similarities from matched keypoints
 (SIFT; Lowe, 2004) by RANSAC. Each candidate is then checked at every pixel: the image, moved by the
 map, must agree with itself in a window around the pixel, and must agree far worse when the map is
-off by a few pixels: repeated patterns and straight edges fail here. What is left of the difference
-must be no more than what the file's compression and resampling make, or fine structure beside the
-edges must agree too: two windows of one house are alike, but their noise is not.
+off by a few pixels: repeated patterns and straight edges fail here. Where the map is a mirroring
+that is its own inverse, the image must change in two directions in much of the region: the two
+halves of a frame mirror each other exactly. What is left of the difference must be no more than
+what the file's compression and resampling make, or fine structure beside the edges must agree too:
+two windows of one house are alike, but their noise is not.
 
 It needs OpenCV, so it is imported when it is first used.
 """
@@ -37,6 +39,11 @@ _MAX_COARSE = 0.8  # like MAX_RATIO, of the image at half its size
 # Fraction of a copy that may lie in its own source. What is pasted covers what was there, so that
 # a copy and its source never overlap; the repeats of a fence or a tiled roof do.
 _MAX_OVERLAP = 0.2
+# Fraction of a copy by a map that is its own inverse, around whose pixels the image changes in two
+# directions. Frames, plain rectangles and discs change across their edges alone.
+_MIN_TEXTURED = 0.2
+_MIN_SLOPE_RATIO = 0.1  # of the mean squared slopes in the flattest and in the steepest direction
+_MIN_SLOPE = 0.5  # in 0..255 a pixel, in the flattest direction
 _SEAM = 3.0  # pixels on either side of a border in which a seam is looked for
 MAX_RATIO = 0.2  # of the differences of a map and of the best map that is off
 MAX_RATIO_LARGE = 0.25  # the same of regions that cover more than _LARGE of the image
@@ -284,9 +291,25 @@ def _check(
     correlation, contrast = _agreement(gray, matrix, core)
     if contrast > (MAX_RATIO_LARGE if region.mean() > _LARGE else MAX_RATIO):
         return None
+    textured = not _own_inverse(gray.shape, matrix) or (
+        _changes_in_two_directions(gray)[core].mean() >= _MIN_TEXTURED
+    )
+    if not textured:
+        return None
     if not _same_noise(gray, noise, matrix, core, shifted):
         return None
     return region, matrix, correlation, contrast
+
+
+def _changes_in_two_directions(gray: np.ndarray) -> np.ndarray:
+    """Return around which pixels an image changes in every direction, bool [H, W].
+
+    It is judged by the eigenvalues of the structure tensor (Förstner and Gülch, 1987).
+    """
+    dx, dy = (cv2.Sobel(gray, cv2.CV_32F, *order) / 8 for order in ((1, 0), (0, 1)))
+    xx, yy, xy = (cv2.blur(a, (_WINDOW, _WINDOW)) for a in (dx * dx, dy * dy, dx * dy))
+    mean, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+    return mean - spread > np.maximum(_MIN_SLOPE**2, _MIN_SLOPE_RATIO * (mean + spread))
 
 
 def _parts(region: np.ndarray, matrix: np.ndarray) -> list[np.ndarray]:
@@ -294,13 +317,17 @@ def _parts(region: np.ndarray, matrix: np.ndarray) -> list[np.ndarray]:
 
     A mirroring that is its own inverse agrees in the copy and in its source, which are parted here.
     """
-    twice = _product(matrix, matrix)
-    corners = np.array([[0, 0, 1], [region.shape[1], region.shape[0], 1]], np.float64)
-    if np.abs(twice @ corners.T - corners[:, :2].T).max() > _WINDOW:
+    if not _own_inverse(region.shape, matrix):
         return [region]
     count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8))
     order = np.argsort(-stats[1:, cv2.CC_STAT_AREA]) + 1
     return [labels == number for number in order]
+
+
+def _own_inverse(shape: tuple[int, ...], matrix: np.ndarray) -> bool:
+    """Return whether a map takes each pixel of an image back where it is applied twice."""
+    corners = np.array([[0, 0, 1], [shape[1], shape[0], 1]], np.float64)
+    return np.abs(_product(matrix, matrix) @ corners.T - corners[:, :2].T).max() <= _WINDOW
 
 
 def _plausible(half: np.ndarray, matrix: np.ndarray) -> bool:

@@ -544,7 +544,7 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     copy, reals, mine = tmp_path / "run", tmp_path / "reals", tmp_path / "mine"
     shutil.copytree(run.path, copy, ignore=WITHOUT_EXPORTS)
     names = [c.folders[0] for c in run.dataset_spec().classes]
-    write_images(reals, 24, 0, 24, seed=20)
+    write_images(reals, 24, 0, 60, seed=20)
     write_images(mine / names[0], 12, 0, 24, seed=20)
     write_images(mine / names[1], 6, 1, 24, seed=20)
     fakes = sorted((mine / names[1]).iterdir())
@@ -561,12 +561,16 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     info = open_run(copy).info
     assert info.adaptation.kind == "threshold" and info.adaptation.authentic == 24
     assert info.adaptation.false_positive_rate == 0.05 < info.adaptation.rate_bound
+    assert info.adaptation.shorter_side == (60, 60, 60)
     assert info.calibration == run.info.calibration
     assert "so that at most 5.0% of new images" in threshold_sentence(open_run(copy))
     capsys.readouterr()
     assert run_command(predict_command, [str(copy), str(reals), "--json", "--quiet"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert sum(row["verdict"] != run.class_names[0] for row in rows) <= 1
+    # What the run is adapted to has no unlike size any more.
+    assert run.alike_sides[1] < 60 < open_run(copy).alike_sides[1]
+    assert not any("size" in row["domain_reasons"] for row in rows)
 
     command = [str(copy), "--dataset", str(mine)]
     assert run_command(calibrate_command, [*command, "--method", "shift"]) == 0

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.core.data_settings import Equalize
+from tfdetect.core.data_settings import Equalize, TilePooling
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.imaging import equalize, geometry
@@ -16,6 +17,7 @@ from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.light import numpy_tiles, resample
 from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.reencodings import COPIES, reencoded
+from tfdetect.models.inference import pool_tiles as pool_in_graph
 
 SHAPES = [(32, 32), (7, 5), (31, 64), (64, 31), (100, 257), (301, 97), (1, 40)]
 
@@ -87,6 +89,24 @@ def test_tiles_equal_the_graph(policy):
         found, whole = numpy_tiles.by_tiles(image, (32, 32), policy, predict)
         np.testing.assert_allclose(found, outputs[0], atol=1e-5)
         np.testing.assert_allclose(whole, joined[0, ..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (10, 19), (40, 50), (90, 300)])
+def test_pooled_tiles_equal_the_graph(shape):
+    rng = np.random.default_rng(0)
+    masks = 1 / (1 + np.exp(-rng.normal(0, 8, (2, *shape, 1)).astype(np.float32)))
+    for classes in (2, 3):
+        tables = rng.dirichlet([0.2] * classes, (2, 5)).astype(np.float32)
+        for pooling in get_args(TilePooling):
+            graph = pool_in_graph(tf.constant(tables), tf.constant(masks), pooling)
+            found = [numpy_tiles.pool_tiles(table, mask[..., 0], pooling)
+                     for table, mask in zip(tables, masks)]  # fmt: skip
+            np.testing.assert_allclose(graph, found, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(np.sum(found, axis=1), 1, rtol=1e-5)
+        # More of the same, so more tiles, changes nothing.
+        wide = numpy_tiles.pool_tiles(tables[0], np.tile(masks[0, ..., 0], (20, 10)), "top_pixels")
+        wider = numpy_tiles.pool_tiles(tables[0], np.tile(masks[0, ..., 0], (20, 30)), "top_pixels")
+        np.testing.assert_allclose(wide, wider, rtol=0.01)
 
 
 @pytest.mark.parametrize("quality", [(80, 95), (50, 50), (1, 100)])

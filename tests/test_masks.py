@@ -1,6 +1,7 @@
 """Masks: losses, tiles, metrics, and the workflow from a dataset with masks to an overlay."""
 
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -16,6 +17,7 @@ from scipy.special import expit
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment
+from tfdetect.core.open_run import open_run
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import Calibration, DatasetInfo, RunInfo, View
 from tfdetect.core.training_settings import MaskLoss
@@ -30,6 +32,7 @@ from tfdetect.evaluation import mask_metrics as masks
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.adaptation import with_mask_threshold
 from tfdetect.evaluation.attacks import parse_attacks
+from tfdetect.evaluation.calibrate_finished_run import with_tile_pooling
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.evaluation.measure import pixel_counts
@@ -42,9 +45,11 @@ from tfdetect.generalization.train_matrix import MatrixRow, measure
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import resize, restore
 from tfdetect.imaging.tiles import by_tiles
+from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.models.detector import build_detector
-from tfdetect.models.exports import answers
-from tfdetect.models.inference import shown_masks
+from tfdetect.models.exports import answers, write_exports
+from tfdetect.models.inference import calibrated, score_images, shown_masks
+from tfdetect.models.saving import load_detector
 from tfdetect.predict import main as predict
 from tfdetect.train import main as train
 from tfdetect.training.devices import configure_devices
@@ -540,6 +545,43 @@ def test_the_saved_model_predicts_the_same_mask(localizer):
     assert plain["mask"].shape == (1, 36, 40, 1)
     assert np.abs(mask - plain["mask"][0] * 255).max() <= 0.51
     np.testing.assert_allclose(encoded["p_fake"], plain["p_fake"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "dataset", "message"),
+    [
+        ("localizer_photos", "sum", "", "tile_pooling"),
+        ("localizer_photos", "max", "mine", "own dataset first"),
+        ("cifake_small_resnet", "top_pixels", "", "needs model.head: top_pixels"),
+    ],
+)
+def test_a_tile_pooling_that_a_run_cannot_have_is_refused(name, pooling, dataset, message):
+    run = open_run(Path(__file__).parents[1] / "saved_models" / name)
+    with pytest.raises(UserError, match=message):
+        with_tile_pooling(run, pooling, dataset)
+
+
+@pytest.mark.slow
+def test_tiles_are_pooled_alike_by_every_runtime(localizer, tmp_path):
+    run, _ = localizer
+    copy = Run(tmp_path / "run", run.info)
+    shutil.copytree(run.path, copy.path)
+    image = np.random.default_rng(0).integers(0, 256, (150, 290, 3), np.uint8)
+    found = {}
+    for pooling in ("max", "top_pixels"):
+        view = run.views[0].model_copy(update={"tile_pooling": pooling})
+        pooled = copy.with_info(views=(view,))
+        detector = load_detector(pooled)
+        table = score_images(detector, tf.constant(image[None]), pooled.views).table
+        write_exports(pooled, ("saved_model", "onnx"), detector=detector)
+        light = LightDetector(pooled).score_pixels(image)
+        np.testing.assert_allclose(light.table, table, atol=1e-4)
+        batch = image[None].astype(np.float32)
+        [saved] = answers(pooled.path / "saved_model", "serving_default", [batch])
+        p_fake = calibrated(table, pooled.calibration)[:, 1]
+        np.testing.assert_allclose(saved["p_fake"], p_fake, atol=1e-4)
+        found[pooling] = float(table[0, 1])
+    assert found["top_pixels"] != found["max"]
 
 
 @pytest.mark.slow

@@ -142,6 +142,17 @@ def test_tiles_are_joined_as_by_the_light_runtime(page):
             np.testing.assert_allclose(np.reshape(found, shape), expected, atol=1e-5)
 
 
+def test_tiles_are_pooled_as_by_the_light_runtime(page):
+    rng = np.random.default_rng(0)
+    tables = rng.dirichlet([0.2] * 3, 8).astype(np.float32)
+    for shape in ((1, 1), (40, 50)):
+        altered = 1 / (1 + np.exp(-rng.normal(0, 8, shape).astype(np.float32)))
+        for pooling in ("max", "top_pixels"):
+            found = call(page, "tiles.js", "poolTiles", tables.tolist(), altered.ravel(), pooling)
+            expected = numpy_tiles.pool_tiles(tables, altered, pooling)
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
 def files():
     """Image files whose headers differ in what the page reads of them."""
     image = photograph()

@@ -5,6 +5,7 @@ import sys
 from tfdetect.core import cli, console
 
 METHODS = ("auto", "temperature", "platt", "isotonic", "shift", "none")
+POOLINGS = ("max", "top_pixels")
 
 
 def parser() -> cli.Parser:
@@ -53,6 +54,10 @@ def parser() -> cli.Parser:
     how.add_argument("--prior", default="0.5", metavar="P", help="fraction of fakes that P(fake) "
                      "assumes, 0 to 1, or 'validation' for the fraction among the images that "
                      "are calibrated on (default: 0.5)")  # fmt: skip
+    how.add_argument("--tile-pooling", choices=POOLINGS, help="of a run with "
+                     "the head top_pixels that reads images in tiles, on its own dataset: P(fake) "
+                     "of an image is that of the tile most like a fake, or follows from the "
+                     "highest pixels of the whole mask (default: as the run has it)")  # fmt: skip
     how.add_argument("--cost", type=cli.positive, metavar="C", help="what a false positive costs, "
                      "where a missed fake costs 1; chooses the operating point 'cost' (default: "
                      "choose none)")  # fmt: skip
@@ -84,7 +89,8 @@ def main(argv: list[str]) -> None:
         abstention_error=args.abstention_error, false_positive_rate=args.false_positive_rate,
         empty_masks=args.empty_masks, threshold=cli.number_or_name(args.threshold),
         prior=cli.chosen_prior(args) or 0.5, images_in_report=not args.no_images,
-        keep_hashes=not args.no_hashes, batch_size=args.batch_size, **cli.progress_of(args),
+        tile_pooling=args.tile_pooling, keep_hashes=not args.no_hashes, batch_size=args.batch_size,
+        **cli.progress_of(args),
     )  # fmt: skip
     if args.json:
         return console.print_json(results.values)

@@ -222,6 +222,7 @@ def calibrate(
     empty_masks: float = 0.9,
     threshold: float | str | None = None,
     prior: float | str = 0.5,
+    tile_pooling: str | None = None,
     images_in_report: bool = True,
     keep_hashes: bool = True,
     batch_size: int = 64,
@@ -256,6 +257,9 @@ def calibrate(
             by default what the run's experiment says.
         prior: fraction of fakes that P(fake) assumes, 0 to 1, or "validation" for the fraction
             among the images it is calibrated on.
+        tile_pooling: "max" or "top_pixels", of a run that predicts masks of images in tiles; see
+            `data.tile_pooling` of an experiment. Only on the run's own dataset, because it changes
+            every P(fake). By default as the run has it.
         keep_hashes: whether the run keeps hashes of its training images (16 bytes each), by which
             copies of them are recognized; only on the run's own dataset.
         images_in_report, batch_size, progress, log: see `evaluate`.
@@ -271,7 +275,7 @@ def calibrate(
     settings = CalibrationSettings(
         method=method, cost=cost, error_rate=abstention_error, prior=prior, threshold=threshold,
         required=True, keep_hashes=keep_hashes, false_positive_rate=false_positive_rate,
-        empty_masks=empty_masks,
+        empty_masks=empty_masks, tile_pooling=tile_pooling,
     )  # fmt: skip
     if dataset is None and split not in (None, "validation"):
         raise UserError(
@@ -297,6 +301,8 @@ def calibrate(
     if split is None:
         split = split_to_calibrate_on(run, catalog)
     settings = replace(settings, dataset="" if is_own_dataset(run, catalog) else spec.name)
+    if not settings.dataset and split == "validation":  # its own images, wherever they are
+        target = run.path
     if settings.dataset and not catalog.table["label"].to_numpy().any():
         settings.check_for_authentic_images()  # before minutes of prediction
     with console.quiet(not progress):

@@ -16,6 +16,8 @@ Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 RESIZING_BIAS = 0.00137
 
 Resize = Literal["stretch", "crop", "pad", "window_tile", "window_pad"]  # see geometry.resize
+TilePooling = Literal["max", "top_pixels"]  # see light.numpy_tiles.pool_tiles
+TOP_PIXELS = 200  # one of so many pixels of an image gives its verdict, with top_pixels
 
 
 class Augmentation(Document):
@@ -81,6 +83,10 @@ class Data(Document):
         resize: how an image becomes that size; the window policies take pixels as they are, at
             random positions in training and in the center otherwise.
         test_crops: windows per image whose probabilities are averaged at prediction.
+        tile_pooling: how P(fake) of an image follows from its tiles, of a detector that predicts
+            masks with a window policy: "max" takes the tile that looks most like a fake, so that
+            P(fake) grows with the number of tiles; "top_pixels" takes the mean logit of the highest
+            half percent of the whole mask, as the head of that name does of one tile.
         augment: augmentation steps of training images, in order.
         cache: keep decoded images in memory: "auto" where they fit, "memory" always, or "none".
         balance: of the classes in training: "sample" draws them equally often, "weight" weights
@@ -97,6 +103,7 @@ class Data(Document):
     equalize: Equalize | None = None
     resize: Resize = "stretch"
     test_crops: Literal[1, 5, 9] = 1
+    tile_pooling: TilePooling = "max"
     augment: tuple[Augmentation, ...] = ()
     cache: Literal["auto", "memory", "none"] = "auto"
     balance: Literal["none", "sample", "weight", "domain"] = "none"

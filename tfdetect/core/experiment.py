@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from tfdetect.core import plugins, registry
-from tfdetect.core.data_settings import Data
+from tfdetect.core.data_settings import Data, cuts_windows
 from tfdetect.core.documents import Document, Name
 from tfdetect.core.model_settings import Freeze, Model
 from tfdetect.core.training_settings import Training
@@ -109,6 +109,12 @@ class Experiment(Document):
             raise ValueError("training.monitor: iou needs a model.mask_head")
         if self.model.mask_head is not None and self.data.test_crops > 1:
             raise ValueError("a detector with a mask_head reads tiles; data.test_crops must be 1")
+        of_pixels = self.model.head == "top_pixels" and cuts_windows(self.data.resize)
+        if self.data.tile_pooling != "max" and not of_pixels:
+            raise ValueError(
+                "data.tile_pooling: top_pixels needs model.head: top_pixels, and data.resize: "
+                "window_tile or window_pad"
+            )
         return self
 
     @model_validator(mode="after")

@@ -31,6 +31,7 @@ from tfdetect.core.metric import Metric, metrics_of
 from tfdetect.core.model_hubs import source_of
 from tfdetect.core.probability import logit, moved
 from tfdetect.core.run_info import (
+    SIZE_TOLERANCE,
     Calibration,
     MaskThreshold,
     RunInfo,
@@ -113,6 +114,21 @@ class Run:
             return ()
         lossless = LOSSLESS if {*LOSSLESS, "WEBP"} & set(training.formats) else ()
         return tuple(dict.fromkeys((*training.formats, *lossless)))
+
+    @property
+    def alike_sides(self) -> tuple[float, float] | None:
+        """Smallest and largest shorter side of known images, in pixels; none if unknown.
+
+        Known are the training images, and those that the run was adapted to.
+        """
+        training, adapted = self.info.dataset.training_images, self.info.adaptation
+        if training is None or training.shorter_side is None:
+            return None
+        sides = [training.shorter_side]
+        if adapted is not None and adapted.shorter_side is not None:
+            sides.append(adapted.shorter_side)
+        low, high = min(s[0] for s in sides), max(s[2] for s in sides)
+        return low / SIZE_TOLERANCE, high * SIZE_TOLERANCE
 
     @property
     def roots(self) -> dict[str, Path]:

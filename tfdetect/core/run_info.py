@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PositiveInt
 
-from tfdetect.core.data_settings import Data, Equalize, Resize
+from tfdetect.core.data_settings import Data, Equalize, Resize, TilePooling
 from tfdetect.core.documents import Document, Name
 from tfdetect.core.spec import MaskChannel
 
@@ -23,19 +23,22 @@ class View(Document):
         policy: how the image is brought to that size; see `imaging.geometry.resize`.
         crops: number of windows of the image whose outputs are averaged.
         equalize: how the image is cropped and encoded before; none leaves it as it is.
+        tile_pooling: how P(fake) of an image follows from its tiles; see `Data`.
     """
 
     size: tuple[PositiveInt, PositiveInt]
     policy: Resize
     crops: int = Field(1, ge=1)
     equalize: Equalize | None = None
+    tile_pooling: TilePooling = "max"
 
     @classmethod
     def of(cls, data: Data) -> "View":
         """Return the view of a detector that is trained with such settings."""
         return cls(
-            size=data.image_size, policy=data.resize, crops=data.test_crops, equalize=data.equalize
-        )
+            size=data.image_size, policy=data.resize, crops=data.test_crops, equalize=data.equalize,
+            tile_pooling=data.tile_pooling,
+        )  # fmt: skip
 
 
 # Products with logits stay finite in float32.
@@ -121,6 +124,7 @@ class Adaptation(Document):
         shift: that was added to the calibrated logits; none for a threshold.
         shift_interval: its 95% interval.
         log_loss: before and after the shift, in nats, on these images.
+        shorter_side: of these images, smallest, median and largest, in pixels; none in older runs.
     """
 
     kind: Literal["threshold", "shift"]
@@ -132,6 +136,7 @@ class Adaptation(Document):
     shift: float | None = None
     shift_interval: tuple[float, float] | None = None
     log_loss: tuple[float, float] | None = None
+    shorter_side: tuple[int, int, int] | None = None
 
 
 class AbstentionBand(Document):
@@ -161,14 +166,6 @@ class TrainingImages(Document):
     generators: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     shorter_side: tuple[int, int, int] | None = None
-
-    @property
-    def alike_sides(self) -> tuple[float, float] | None:
-        """Smallest and largest shorter side, in pixels, of images like these; none if unknown."""
-        if self.shorter_side is None:
-            return None
-        low, _, high = self.shorter_side
-        return low / SIZE_TOLERANCE, high * SIZE_TOLERANCE
 
 
 class MaskCoverage(Document):

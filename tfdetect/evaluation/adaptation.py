@@ -104,6 +104,7 @@ def with_conformal_threshold(
     run: Run,
     table: pa.Table,
     readable: np.ndarray,
+    sides: np.ndarray | None,
     settings: CalibrationSettings,
     log: console.Log,
 ) -> Run:
@@ -113,6 +114,7 @@ def with_conformal_threshold(
         run: as it is calibrated.
         table: predictions of authentic images by `uncalibrated(run)`.
         readable: bool [n], which of them count.
+        sides: int [n], their shorter sides in pixels; None where they are not known.
         settings: the wanted false positive rate, and how many masks are to be empty.
         log: called with a line on what was done.
 
@@ -129,13 +131,22 @@ def with_conformal_threshold(
         f"of 100 at most {bound:.1%}. Rates measured on the same images are no test of it"
     )
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
-                            false_positive_rate=rate, rate_bound=round(bound, 6))  # fmt: skip
+                            false_positive_rate=rate, rate_bound=round(bound, 6),
+                            shorter_side=_range(sides, readable))  # fmt: skip
     # No other threshold gives a verdict where authentic images like these reach too often.
     band = run.info.abstention_band
     if band is not None:
         band = band.model_copy(update={"high": max(band.high, threshold)})
     run = run.with_info(threshold=threshold, adaptation=adaptation, abstention_band=band)
     return with_mask_threshold(run, p, settings, log)
+
+
+def _range(sides: np.ndarray | None, readable: np.ndarray) -> tuple[int, int, int] | None:
+    """Return the smallest, median and largest side of readable images."""
+    if sides is None:
+        return None
+    low, median, high = (int(f(sides[readable])) for f in (np.min, np.median, np.max))
+    return low, median, high
 
 
 def with_mask_threshold(
@@ -179,6 +190,7 @@ def with_shift(
     table: pa.Table,
     readable: np.ndarray,
     fake: np.ndarray,
+    sides: np.ndarray | None,
     settings: CalibrationSettings,
     log: console.Log,
 ) -> Run:
@@ -191,6 +203,7 @@ def with_shift(
         table: predictions by `uncalibrated(run)`.
         readable: bool [n], which of them count.
         fake: bool [readable images].
+        sides: int [n], their shorter sides in pixels; None where they are not known.
         settings: may choose another threshold of the run's.
         log: called with a line on what was done.
 
@@ -221,7 +234,7 @@ def with_shift(
         kind="shift", dataset=settings.dataset or run.info.dataset.name,
         authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
         shift_interval=(round(reach[0], 6), round(reach[1], 6)),
-        log_loss=rounded,
+        log_loss=rounded, shorter_side=_range(sides, readable),
     )  # fmt: skip
     calibration = old.shifted(shift)
     if run.info.calibration is None:

@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfdetect.core import console
+from tfdetect.core.documents import validate
+from tfdetect.core.errors import UserError
+from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import write_text
 from tfdetect.core.run import Run
+from tfdetect.core.run_info import View
 from tfdetect.core.run_writer import updating, write_info, write_source
 from tfdetect.data.catalog import Catalog
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
@@ -41,9 +45,15 @@ def calibrate_finished_run(
         images_in_report, batch_size, log: see `evaluate_run`.
 
     Raises:
-        UserError: see `calibrate_run`.
+        UserError: see `calibrate_run` and `with_tile_pooling`.
     """
+    experiment = None
+    if settings.tile_pooling is not None:
+        experiment = with_tile_pooling(run, settings.tile_pooling, settings.dataset)
     with updating(run) as staged:
+        if experiment is not None:
+            staged = staged.with_info(views=(View.of(experiment.data),))
+            write_text(staged.path / "experiment.yaml", experiment.to_yaml())
         detector = load_detector(staged)
         found = evaluate_run(
             staged, catalog, (split,) if split == "all" else (split, "test"),
@@ -60,6 +70,29 @@ def calibrate_finished_run(
                 remeasure_calibrated(found.run, catalog.name, log)
             export_finished_run(found.run, exported_formats(run), detector)
     return found
+
+
+def with_tile_pooling(run: Run, pooling: str, dataset: str) -> Experiment:
+    """Return a run's experiment with a pooling of tiles that the run is to be calibrated with.
+
+    Args:
+        run: the run.
+        pooling: wanted.
+        dataset: name of the images to calibrate on, "" for the run's own.
+
+    Raises:
+        UserError: it is unknown or not for this run, or the images are not the run's own.
+    """
+    if run.is_ensemble:
+        raise UserError(f"{run.name} is an ensemble. Choose the tile pooling of its members.")
+    if dataset:
+        raise UserError(
+            f"Another tile pooling changes every P(fake) of {run.name}: calibrate it on its own "
+            "dataset first, and then on other images."
+        )
+    experiment = run.experiment()
+    data = {**experiment.data.as_data(), "tile_pooling": pooling}
+    return validate(Experiment, {**experiment.as_data(), "data": data}, run.name)
 
 
 def remeasure_calibrated(run: Run, dataset: str, log: console.Log) -> None:

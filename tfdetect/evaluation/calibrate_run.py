@@ -31,6 +31,7 @@ def calibrate_run(
     settings: CalibrationSettings,
     log: console.Log = console.log,
     sources: np.ndarray | None = None,
+    sides: np.ndarray | None = None,
 ) -> Run:
     """Return the run with a calibration, operating points, a threshold and an abstention band.
 
@@ -52,6 +53,8 @@ def calibrate_run(
         settings: how to calibrate.
         log: called with a line on what was done.
         sources: str [n], where each authentic image is from; "" where that is unknown.
+        sides: int [n], the shorter side of each image in pixels. Images of the sizes that a run is
+            adapted to are no longer unlike those that it knows.
 
     Raises:
         UserError: there are too few images for the settings, or one class is missing where they
@@ -62,7 +65,7 @@ def calibrate_run(
         readable &= ~_known(run, table, log)
     fake = (labels > 0)[readable]
     if settings.dataset and len(fake) and not fake.any():
-        return with_conformal_threshold(run, table, readable, settings, log)
+        return with_conformal_threshold(run, table, readable, sides, settings, log)
     if settings.false_positive_rate is not None:
         raise UserError(
             "--false-positive-rate chooses a threshold on authentic images alone, and "
@@ -71,7 +74,7 @@ def calibrate_run(
     if settings.method == "shift" or (
         settings.dataset and settings.method == "auto" and is_few(fake)
     ):
-        return with_shift(run, table, readable, fake, settings, log)
+        return with_shift(run, table, readable, fake, sides, settings, log)
     if settings.required and (fake.all() or not fake.any()):
         kind = "fakes" if fake.any() else "authentic images"
         raise UserError(

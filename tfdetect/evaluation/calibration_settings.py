@@ -32,6 +32,7 @@ class CalibrationSettings:
         empty_masks: fraction of new authentic images whose masks are empty, 0 to below 1, for the
             mask threshold; 0 shows every mask.
         keep_hashes: whether the run keeps hashes of its training images, if they are at hand.
+        tile_pooling: another `data.tile_pooling`; only on the run's own images.
 
     Raises:
         UserError: a setting is out of range, or a name is unknown.
@@ -47,6 +48,7 @@ class CalibrationSettings:
     false_positive_rate: float | None = None
     empty_masks: float = DEFAULT_EMPTY_MASKS
     keep_hashes: bool = True
+    tile_pooling: str | None = None
 
     def __post_init__(self) -> None:
         ranges = {

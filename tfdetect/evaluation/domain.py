@@ -57,24 +57,39 @@ def domain_columns(
         distances: of the features, float32 [n]; nan where the run has no statistic of them.
         missing: which images could not be read, bool [n].
     """
-    training, unlike = run.info.dataset.training_images, {}
-    if training and training.alike_sides:
-        low, high = training.alike_sides
-        unlike["size"] = (shorter_side < low) | (shorter_side > high)
+    unlike = _unlike_sizes(run, shorter_side)
     if alike := run.alike_formats:
         known = [each is None or each in alike for each in formats]
         unlike["format"] = ~np.array(known, bool)
     return _columns(run, unlike, distances, missing)
 
 
-def update_domain(table: "pa.Table", run: Run) -> dict[str, Column]:
-    """Return the same columns of predictions for another limit of the features' distance."""
+def update_domain(
+    table: "pa.Table", run: Run, shorter_side: np.ndarray | None = None
+) -> dict[str, Column]:
+    """Return the same columns of predictions by what the run knows now.
+
+    Args:
+        table: the predictions.
+        run: with another limit of the features' distance or, after a calibration, other sizes.
+        shorter_side: of each image, int [n], in pixels; by default sizes are judged as before.
+    """
     missing = table["error"].is_valid().to_numpy(zero_copy_only=False)
     texts, unlike = table["domain_reasons"].to_pylist(), {}
     if not all(text is None for text in texts):
         for name in ("size", "format"):
             unlike[name] = np.array([name in split_reasons(text) for text in texts], bool)
+        if shorter_side is not None:
+            unlike |= _unlike_sizes(run, shorter_side)
     return _columns(run, unlike, table["feature_distance"].to_numpy(zero_copy_only=False), missing)
+
+
+def _unlike_sizes(run: Run, shorter_side: np.ndarray) -> dict[str, np.ndarray]:
+    """Return which images have another size than those that the run knows, as `unlike`."""
+    if run.alike_sides is None:
+        return {}
+    low, high = run.alike_sides
+    return {"size": (shorter_side < low) | (shorter_side > high)}
 
 
 def _columns(

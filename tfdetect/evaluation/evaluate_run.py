@@ -127,7 +127,7 @@ def evaluate_run(
             if old.info.operating_points:
                 earlier = complete(rows, recalibrate(table, old))
                 before[split] = verdict_metrics(earlier, old.threshold, run.info.prior)
-            table = recalibrate(table, run)
+            table = recalibrate(table, run, _shorter_side(rows))
         tables[split] = complete(rows, copies.mark(table, rows, split))
         if images_in_report and run.predicts_masks:
             scorer = scorer or Scorer(run, detector or load_detector(run))
@@ -173,7 +173,12 @@ def _calibrated(
         run = with_limit(run, table, log)
     labels, groups = rows["label"].to_numpy(), rows["group"].to_pylist()
     sources = np.array(rows["generator"].fill_null("").to_pylist(), str)
-    return calibrate_run(run, labels, groups, table, settings, log, sources)
+    return calibrate_run(run, labels, groups, table, settings, log, sources, _shorter_side(rows))
+
+
+def _shorter_side(rows: pa.Table) -> np.ndarray:
+    """Return that of each image of a catalog in pixels, int [n]."""
+    return pc.min_element_wise(rows["width"], rows["height"]).to_numpy()
 
 
 def predict_rows(

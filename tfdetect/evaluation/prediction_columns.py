@@ -197,15 +197,16 @@ def _duplicates(run: Run, facts: Facts, missing: np.ndarray, own_validation: boo
     return Column(hashes.contain(facts.hashes, not own_validation), missing)
 
 
-def recalibrate(table: "pa.Table", run: Run) -> "pa.Table":
+def recalibrate(table: "pa.Table", run: Run, shorter_side: np.ndarray | None = None) -> "pa.Table":
     """Return the predictions of a run without calibration as the same run, calibrated, makes them.
 
     Args:
         table: from `predict_source`, by `uncalibrated(run)`.
         run: with the calibration, threshold and abstention band that are wanted.
+        shorter_side: see `update_domain`.
     """
     raw, missing = _class_probabilities(table, run)
-    columns = _label_columns(run, raw, missing) | update_domain(table, run)
+    columns = _label_columns(run, raw, missing) | update_domain(table, run, shorter_side)
     columns |= _shown_columns(run, table, columns["p_fake"].values, missing)
     return with_columns(table, **{name: column.to_arrow() for name, column in columns.items()})
 

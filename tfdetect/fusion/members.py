@@ -63,7 +63,8 @@ def open_members(paths: list[Path], masks: bool = True) -> Members:
                 f"The classes of {run.path} ({', '.join(run.class_names)}) contradict those of "
                 f"{reference.path} ({', '.join(names)}). The first class must be the authentic one."
             )
-    own = [run.views[0] for run in runs]  # only ensembles have several
+    # Only ensembles have several views. Their verdict does not follow from the mean of the masks.
+    own = [run.views[0].model_copy(update={"tile_pooling": "max"}) for run in runs]
     views = list(dict.fromkeys(own))
     members = Members(runs, _unique_names(runs), views, [views.index(view) for view in own], names)
     if masks and members.mask_members and len(views) > 1:

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tfdetect.core.data_settings import TOP_PIXELS
+from tfdetect.core.probability import EPSILON
+
 OVERLAP = 4  # neighboring tiles overlap by at least a side divided by this
 CHUNK = 16  # tiles processed at a time, so that memory does not grow with the image
 
@@ -45,6 +48,31 @@ def by_tiles(
     tiled = np.concatenate(maps).reshape(len(rows), len(columns), *size)
     whole = _join(tiled, rows, columns, image.shape[0], image.shape[1])
     return np.concatenate(outputs), whole[top : top + height, left : left + width]
+
+
+def pool_tiles(tables: np.ndarray, altered: np.ndarray, pooling: str) -> np.ndarray:
+    """Return class probabilities of an image.
+
+    Args:
+        tables: those of its tiles, float32 [tiles, C]; class 0 is the authentic one.
+        altered: P(altered) of its pixels, float32 [H, W].
+        pooling: "max" takes the tile with the highest P(fake). "top_pixels" does so for the ratios
+            between the kinds of fakes alone; P(fake) has the mean logit of the half percent of
+            pixels with the highest P(altered).
+
+    Returns:
+        float32 [C].
+    """
+    table = tables[tables[:, 0].argmin()]
+    if pooling == "max":
+        return table
+    count = max(1, altered.size // TOP_PIXELS)
+    top = np.partition(altered, altered.size - count, axis=None)[-count:]
+    top = np.clip(top, np.float32(EPSILON), np.float32(1 - EPSILON))
+    logit = (np.log(top) - np.log1p(-top)).mean()
+    fake, authentic = 1 / (1 + np.exp([-logit, logit]))
+    kinds = table[1:] / np.maximum(table[1:].sum(), np.float32(EPSILON))
+    return np.concatenate([[authentic], kinds * fake]).astype(np.float32)
 
 
 def _enlarge(image: np.ndarray, size: tuple[int, int], policy: str) -> tuple[list, np.ndarray]:

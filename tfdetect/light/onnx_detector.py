@@ -15,7 +15,7 @@ from tfdetect.core.process import allowed_cores
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.core.text import shell_command
-from tfdetect.light.numpy_tiles import by_tiles
+from tfdetect.light.numpy_tiles import by_tiles, pool_tiles
 from tfdetect.light.resample import resize, restore
 
 ONNX_FILES = ("exports/detector.onnx", "exports/detector_float16.onnx")  # the first one counts
@@ -181,7 +181,7 @@ class LightDetector:
 
         if cuts_windows(view.policy):
             tables, mask = by_tiles(image, view.size, view.policy, predict, on_tiles)
-            table = tables[[tables[:, 0].argmin()]]  # a forgery may be local
+            table = pool_tiles(tables, mask, view.tile_pooling)[None]
         else:
             table, masks = predict(resize(image, view.size, view.policy)[None])
             mask = restore(masks[0], image.shape[:2], view.policy)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from tfdetect.core.data_settings import cuts_windows
+from tfdetect.core.data_settings import TOP_PIXELS, cuts_windows
 from tfdetect.core.probability import EPSILON
 from tfdetect.core.run import MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration, View
@@ -171,9 +171,9 @@ def score_tiles(detector: keras.Model, tiles: tf.Tensor) -> Scores:
 def score_images(detector: keras.Model, images: tf.Tensor, views: Sequence[View]) -> Scores:
     """Return class probabilities of images, P(altered) of their pixels, and their features.
 
-    With a window policy images are read in overlapping tiles at native resolution, and the tile
-    with the highest P(fake) gives the probabilities, because a forgery may be local. The features
-    are the means over the tiles.
+    With a window policy images are read in overlapping tiles at native resolution, whose
+    probabilities `pool_tiles` joins, because a forgery may be local. The features are the means
+    over the tiles.
 
     Args:
         detector: one that predicts masks; from `with_features` it gives features too.
@@ -196,13 +196,31 @@ def score_images(detector: keras.Model, images: tf.Tensor, views: Sequence[View]
         return table if features is None else tf.concat([table, features], 1), altered
 
     tiles, masks = by_tiles(to_uint8(images), size, policy, score)
-    most_fake = tf.argmin(tiles[..., 0], axis=1)
-    table = tf.gather(tiles[..., :classes], most_fake, batch_dims=1)
+    table = pool_tiles(tiles[..., :classes], masks, views[0].tile_pooling)
     table = tf.ensure_shape(table, [None, classes])
     if not width:
         return Scores(table, None, masks)
     features = tf.reduce_mean(tiles[..., classes:], axis=1)
     return Scores(table, tf.ensure_shape(features, [None, width]), masks)
+
+
+def pool_tiles(tables: tf.Tensor, altered: tf.Tensor, pooling: str) -> tf.Tensor:
+    """Return class probabilities [B, C] of images; `light.numpy_tiles.pool_tiles` for one image.
+
+    Args:
+        tables: class probabilities of their tiles, float32 [B, tiles, C].
+        altered: P(altered) of their pixels, float32 [B, H, W, 1].
+        pooling: "max" or "top_pixels".
+    """
+    table = tf.gather(tables, tf.argmin(tables[..., 0], axis=1), batch_dims=1)
+    if pooling == "max":
+        return table
+    pixels = tf.reshape(altered, [tf.shape(altered)[0], tf.reduce_prod(tf.shape(altered)[1:])])
+    top, _ = tf.math.top_k(pixels, tf.maximum(1, tf.shape(pixels)[1] // TOP_PIXELS), sorted=False)
+    top = tf.clip_by_value(top, EPSILON, 1 - EPSILON)
+    logit = tf.reduce_mean(tf.math.log(top) - tf.math.log1p(-top), axis=1, keepdims=True)
+    kinds = table[:, 1:] / tf.maximum(tf.reduce_sum(table[:, 1:], 1, keepdims=True), EPSILON)
+    return tf.concat([tf.sigmoid(-logit), kinds * tf.sigmoid(logit)], axis=1)
 
 
 def _score_images_of_views(

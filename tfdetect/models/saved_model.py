@@ -42,7 +42,6 @@ import tensorflow as tf
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import staged
 from tfdetect.core.run import Run
-from tfdetect.core.run_info import TrainingImages
 from tfdetect.imaging.decode_in_graph import decode_in_graph, refusal
 from tfdetect.imaging.facts import SIGNATURES
 from tfdetect.imaging.geometry import view_parts
@@ -332,8 +331,7 @@ class _Domain:
     """The outputs in_domain and domain_reasons; the same rule as `evaluation.domain`."""
 
     def __init__(self, run: Run):
-        self._training = run.info.dataset.training_images or TrainingImages()
-        self._formats = run.alike_formats
+        self._sides, self._formats = run.alike_sides, run.alike_formats
         self._known = run.info.domain
         if self._known is not None:
             self._distance = GraphDistance.of(FeatureDistance.load(run.path, self._known.rest))
@@ -349,8 +347,8 @@ class _Domain:
             start: first 8 bytes of each file, int64 [B]; None where there are no files.
         """
         unlike = {}
-        if self._training.alike_sides is not None:
-            low, high = self._training.alike_sides
+        if self._sides is not None:
+            low, high = self._sides
             pixels = tf.cast(side, tf.float32)
             unlike["size"] = (pixels < low) | (pixels > high)
         if self._formats and start is not None:

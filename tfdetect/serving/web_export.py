@@ -111,8 +111,7 @@ def _replaceable(folder: Path) -> bool:
 def _settings(detector: LightDetector) -> dict[str, Any]:
     """Return what `web/detector.js` is given about a run."""
     run = detector.run
-    training, domain = run.info.dataset.training_images, run.info.domain
-    calibration = run.calibration
+    calibration, domain = run.calibration, run.info.domain
     return {
         "name": run.name,
         "class_names": run.class_names,
@@ -127,7 +126,7 @@ def _settings(detector: LightDetector) -> dict[str, Any]:
         "band": run.abstention_band,
         "domain": domain and domain.model_dump(mode="json", include={"limit", "rest"}),
         "training": {
-            "sides": training and training.alike_sides,
+            "sides": run.alike_sides,
             "formats": run.alike_formats or None,
         },
         "words": _words(run),

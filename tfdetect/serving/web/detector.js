@@ -3,7 +3,7 @@
 
 import * as ort from "../npm/onnxruntime-web/dist/ort.wasm.min.js";
 import {cutsWindows, resize, restore, rint, windows} from "./resample.js";
-import {byTiles} from "./tiles.js";
+import {byTiles, poolTiles} from "./tiles.js";
 
 const EPSILON = 1e-7;  // of a probability, before its logarithm
 const THRESHOLD = 0.5;  // P(altered) from which a pixel counts as altered
@@ -89,8 +89,7 @@ export class Detector {
       const [small] = await predict([resize(image, view.size, view.policy)]);
       mask = restore(small, view.size, [image.height, image.width], view.policy);
     }
-    // A forgery may be local: the tile that looks most like a fake decides.
-    const table = tables.reduce((best, each) => (each[0] < best[0] ? each : best));
+    const table = poolTiles(tables, mask, view.tile_pooling);
     return {table, features: features.length ? meanOf(features) : null, mask};
   }
 

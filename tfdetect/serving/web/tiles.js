@@ -4,6 +4,8 @@ import {cut, rint} from "./resample.js";
 
 const OVERLAP = 4;  // neighboring tiles overlap by at least a side divided by this
 const CHUNK = 4;  // tiles that are predicted at a time
+const TOP_PIXELS = 200;  // as in tfdetect/core/data_settings.py
+const EPSILON = 1e-7;  // of a probability, before its logarithm
 
 /** Return where tiles begin along a side, evenly spaced. */
 export function tileStarts(length, side) {
@@ -11,6 +13,27 @@ export function tileStarts(length, side) {
   const count = 1 + Math.ceil(slack / (side - Math.floor(side / OVERLAP)));
   return Array.from({length: count}, (_, i) =>
     count === 1 ? 0 : rint(Math.fround(i === count - 1 ? slack : i * (slack / (count - 1)))));
+}
+
+/**
+ * Return class probabilities of an image from those of its tiles and P(altered) of its pixels,
+ * Float32Array: by "max" those of the tile that looks most like a fake; by "top_pixels" P(fake)
+ * has the mean logit of the highest half percent of the pixels.
+ */
+export function poolTiles(tables, altered, pooling) {
+  const table = tables.reduce((best, each) => (each[0] < best[0] ? each : best));
+  if (pooling === "max") return table;
+  const count = Math.max(1, Math.floor(altered.length / TOP_PIXELS));
+  const top = altered.slice().sort().subarray(altered.length - count);
+  const logits = top.map((p) => {
+    const inside = Math.min(Math.max(p, Math.fround(EPSILON)), Math.fround(1 - EPSILON));
+    return Math.log(inside) - Math.log1p(-inside);
+  });
+  const logit = logits.reduce((sum, each) => sum + each, 0) / count;
+  const fakes = table.slice(1);
+  const sum = Math.max(fakes.reduce((total, each) => total + each, 0), EPSILON);
+  const fake = 1 / (1 + Math.exp(-logit));
+  return [1 / (1 + Math.exp(logit)), ...Array.from(fakes, (each) => each / sum * fake)];
 }
 
 // Return for each tile the weight of each of its positions along a side; those of neighbors add

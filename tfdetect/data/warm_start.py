@@ -66,7 +66,7 @@ def warm_experiment(
     """
     own = run.experiment()
     base = recipe or own
-    view = {key: getattr(own.data, key) for key in _VIEW}
+    view = {key: getattr(own.data, key) for key in (*_VIEW, "tile_pooling")}
     training: dict[str, Any] = {"from_run": from_os(run.path.resolve())}
     if recipe is None:
         training |= {"replay": 0.0, "distill": Distill(), "curriculum": Curriculum()}

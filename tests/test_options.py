@@ -14,7 +14,7 @@ from tfdetect.core.load_experiment import load_experiment, override
 from tfdetect.core.register import register_backbone
 from tfdetect.data.augmentation import check_policy
 from tfdetect.models.backbones import build_backbone
-from tfdetect.models.detector import build_detector
+from tfdetect.models.detector import build_detector, check_model
 from tfdetect.training import trackers
 from tfdetect.training.check_training import build_checked
 
@@ -169,3 +169,42 @@ def test_a_plan_refuses_a_stage_that_freezes_no_layer():
     stages = "[{epochs: 1}, {epochs: 1, freeze: {names: [nothing*]}}]"
     with pytest.raises(UserError, match="no layer matches 'nothing"):
         build_checked(small(f"training.stages={stages}"), 2)
+
+
+@pytest.mark.parametrize("name", shipped_names("experiments"))
+def test_shipped_models_are_in_range(name):
+    model = load_experiment(name).model
+    check_model(model)
+    if model.weights == "imagenet" and registry.BACKBONES[model.backbone].presets is None:
+        assert not set(model.options) - {"size"}  # pretrained weights are of one network
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (["model.options.stem=0"], "model.options.stem"),
+    (["model.weights=imagenet"], "no pretrained weights 'imagenet'"),
+    (["model.head_options.units=3"], "model.head_options: unknown option 'units'"),
+    (["model.mask_options.width=8"], "mask_options: there is no mask head to take width"),
+    (["model.front_end_options.size=3"], "there is no front-end to take size. Set model.front_end"),
+])  # fmt: skip
+def test_options_are_checked_before_anything_is_built(settings, message):
+    with pytest.raises(UserError, match=message):
+        check_model(small(*settings).model)
+
+
+@pytest.mark.parametrize(("backbone", "option"), [
+    ("resnet50", "use_pre_activation=true"), ("dinov2", "num_layers=2"),
+    ("segformer_b0", "max_drop_path_rate=0.2"),
+])  # fmt: skip
+def test_options_are_not_ignored_beside_pretrained_weights(backbone, option):
+    experiment = small(
+        "data.image_size=224", f"model.backbone={backbone}", "model.weights=imagenet",
+        f"model.options.{option}",
+    )  # fmt: skip
+    with pytest.raises(UserError, match="cannot be changed with model.weights=imagenet"):
+        build_detector(experiment, 2)
+
+
+def test_another_part_has_options_of_its_own():
+    hidden = small("model.head=hidden", "model.head_options.units=8")
+    assert override(hidden, ["model.head=linear"]).model.head_options == {}
+    assert override(hidden, ["model.head=hidden"]).model.head_options == {"units": 8}

@@ -10,6 +10,14 @@ from tfdetect.core.documents import find, parse_yaml, read_yaml, shipped_names, 
 from tfdetect.core.errors import UserError, nearest, shortened, unknown
 from tfdetect.core.experiment import Experiment
 
+# Where the options of what a key names are, in the same section.
+_OPTIONS_OF = {
+    "model.backbone": "options",
+    "model.front_end": "front_end_options",
+    "model.head": "head_options",
+    "model.mask_head": "mask_options",
+    "training.loss": "loss_options",
+}
 # Below these keys an override may add new ones.
 _FREE = (
     "model.front_end_options.",
@@ -81,8 +89,15 @@ def _with_overrides(
     if not overrides:
         return plain
     data = plain.as_data()
-    if any(text.startswith("model.backbone=") for text in overrides):
-        data["model"]["options"] = {}  # they were another backbone's
+    for key, options in _OPTIONS_OF.items():
+        section, _, part = key.partition(".")
+        chosen = [
+            value.strip()
+            for name, _, value in (text.partition("=") for text in overrides)
+            if name.strip() == key
+        ]
+        if chosen and chosen[-1] != data[section][part]:
+            data[section][options] = {}  # they were another one's
     for text in overrides:
         _set(data, text)
     if any(text.startswith("plugins") for text in overrides) and isinstance(data["plugins"], list):

@@ -43,21 +43,15 @@ def build_backbone(
         UserError: no such backbone, a refused option, or weights that do not exist or cannot be
             loaded.
     """
-    presets = registry.BACKBONES.get_entry(name).presets
-    if presets is not None and weights not in ("none", *presets):
-        raise no_such_weights(name, weights, presets)
-    function = registry.BACKBONES.load(name)
-    parameters = inspect.signature(function).parameters
-    checked = check_options(
-        function, options or {}, "model.options", [*list(parameters)[:2], *_fixed(function)]
-    )
+    function, checked = check_backbone(name, weights, options or {})
     try:
         made = function(shape, weights, **checked)
     except UserError:
         raise
     except Exception as error:
         # Options of another library, whose ranges no signature names.
-        if not checked or all(p.kind != p.VAR_KEYWORD for p in parameters.values()):
+        kinds = {p.kind for p in inspect.signature(function).parameters.values()}
+        if not checked or inspect.Parameter.VAR_KEYWORD not in kinds:
             raise
         raise UserError(
             f"model.options: {name} cannot be built with {checked!r:.200}: "
@@ -71,6 +65,25 @@ def build_backbone(
             "from images [B, height, width, channels] to one tensor of features."
         )
     return found
+
+
+def check_backbone(
+    name: str, weights: str, options: dict[str, Any]
+) -> tuple[Callable, dict[str, Any]]:
+    """Check weights and options of a backbone as far as its registry entry and signature say.
+
+    Returns:
+        The backbone's function, and the options as it takes them.
+
+    Raises:
+        UserError: no such backbone, no such weights, or a refused option.
+    """
+    presets = registry.BACKBONES.get_entry(name).presets
+    if presets is not None and weights not in ("none", *presets):
+        raise no_such_weights(name, weights, presets)
+    function = registry.BACKBONES.load(name)
+    given = [*list(inspect.signature(function).parameters)[:2], *_fixed(function)]
+    return function, check_options(function, options, "model.options", given)
 
 
 def no_such_weights(name: str, weights: str, presets: Collection[str]) -> UserError:
@@ -156,10 +169,9 @@ def keras_hub_backbone(
 
     build = getattr(keras_hub.models, network)
     options = check_options(build.__init__, options, "model.options", _HUB_GIVEN, closed=True)
-    arguments = {"image_shape": shape, **layout, **options}
     if features == "grid":
         ignore_mask_warnings()
-    backbone = from_keras_hub(build, preset, weights, arguments)
+    backbone = from_keras_hub(build, preset, weights, {"image_shape": shape, **layout}, options)
     if features == "map":
         return backbone
     inputs = keras.Input(shape)
@@ -176,8 +188,9 @@ def keras_hub_backbone(
 
 
 def from_keras_hub(
-    build: Any, preset: str | None, weights: str, arguments: dict[str, Any]
-) -> keras.Model:
+    build: Any, preset: str | None, weights: str, arguments: dict[str, Any],
+    options: dict[str, Any],
+) -> keras.Model:  # fmt: skip
     """Return a keras-hub backbone with random weights, or with those of a preset.
 
     Args:
@@ -185,9 +198,14 @@ def from_keras_hub(
         preset: what "imagenet" stands for; none where there are no such weights.
         weights: "none", "imagenet", or a preset's name.
         arguments: of the class, for random weights.
+        options: of the experiment, which replace arguments.
+
+    Raises:
+        UserError: no such weights, or options beside weights, which are of one network.
     """
     if weights == "none":
-        return build(**arguments)
+        return build(**arguments | options)
+    check_fixed(weights, options)
     if preset is None and weights == "imagenet":
         raise UserError(
             f"model.weights: keras-hub has no ImageNet weights for this {build.__name__}. Use "
@@ -198,6 +216,19 @@ def from_keras_hub(
     return load_weights(
         chosen, lambda: build.from_preset(chosen, image_shape=shape, load_weights=True)
     )
+
+
+def check_fixed(weights: str, options: dict[str, Any]) -> None:
+    """Check that no option changes a network whose pretrained weights are loaded.
+
+    Raises:
+        UserError: one would.
+    """
+    if weights != "none" and options:
+        raise UserError(
+            f"model.options: {', '.join(options)} cannot be changed with model.weights={weights}, "
+            "which are of one network. Leave the options out, or set model.weights=none."
+        )
 
 
 def hub_preset(build: Any, preset: str | None, weights: str) -> str:

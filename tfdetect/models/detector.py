@@ -20,7 +20,7 @@ from tfdetect.core.options import check_options
 from tfdetect.core.shipped_runs import SHIPPED, run_folder
 from tfdetect.core.storage import fetched
 from tfdetect.core.text import user_path
-from tfdetect.models.backbones import Backbone, build_backbone, inflate
+from tfdetect.models.backbones import Backbone, build_backbone, check_backbone, inflate
 from tfdetect.models.grouped_convolutions import run_groups_as_depthwise
 from tfdetect.models.low_rank import adapt, adapted_layers, freeze_all_but_low_rank
 from tfdetect.models.pyramid import with_maps
@@ -158,9 +158,51 @@ def _call(
         arguments: positional arguments.
         more: keyword arguments that are no options.
     """
+    function, checked = _checked(known, name, key, options, len(arguments), more)
+    return function(*arguments, **more, **checked)
+
+
+def _checked(
+    known: registry.Registry[Any], name: str, key: str, options: dict[str, Any], positional: int,
+    more: Iterable[str] = (),
+) -> tuple[Callable, dict[str, Any]]:  # fmt: skip
+    """Return a registered function and its options, checked; see `_call`.
+
+    Args:
+        known, name, key, options: as `_call` takes them.
+        positional: number of its first arguments that are no options.
+        more: names of keyword arguments that are no options.
+    """
     function = known.load(name)
-    given = {*list(inspect.signature(function).parameters)[: len(arguments)], *more}
-    return function(*arguments, **more, **check_options(function, options, key, given))
+    given = {*list(inspect.signature(function).parameters)[:positional], *more}
+    return function, check_options(function, options, key, given)
+
+
+def check_model(model: Model) -> None:
+    """Check the options of a detector by the signatures of its parts; nothing is built.
+
+    Raises:
+        UserError: an option is unknown, out of its range or of a part that there is none of, or
+            there are no such weights.
+    """
+    check_backbone(
+        model.backbone, "none" if _is_path(model.weights) else model.weights, model.options
+    )
+    more = ("mask",) if model.head == "top_pixels" else ()
+    _checked(registry.HEADS, model.head, "model.head_options", model.head_options, 4, more)
+    optional = (
+        (registry.FRONT_ENDS, "front_end", "pixels", model.front_end_options, 1),
+        (registry.MASK_HEADS, "mask_head", None, model.mask_options, 3),
+    )
+    for known, part, without, options, positional in optional:
+        key = "model.mask_options" if part == "mask_head" else "model.front_end_options"
+        name = getattr(model, part)
+        if name != without:
+            _checked(known, name, key, options, positional)
+        elif options:
+            raise UserError(
+                f"{key}: there is no {known.kind} to take {', '.join(options)}. Set model.{part}."
+            )
 
 
 def _is_path(weights: str) -> bool:

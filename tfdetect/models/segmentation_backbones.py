@@ -63,7 +63,7 @@ def deeplabv3_resnet50(shape: tuple[int, int, int], weights: str, **options: Any
             **options,
         })  # fmt: skip
     else:
-        model = from_keras_hub(build, None, weights, {"image_shape": shape})
+        model = from_keras_hub(build, None, weights, {"image_shape": shape}, options)
     # Its last layer enlarges the features, which costs much; logits are enlarged instead.
     last = "segmentation_head_relu"
     return Backbone(Pyramid(model, last, [], name="deeplabv3_resnet50"), [last])
@@ -89,6 +89,6 @@ def segformer_b0(shape: tuple[int, int, int], weights: str, **options: Any) -> B
         "layerwise_patch_sizes": [7, 3, 3, 3], "layerwise_strides": [4, 2, 2, 2],
         "hidden_dims": [32, 64, 160, 256], "image_shape": shape,
     }  # fmt: skip
-    encoder = from_keras_hub(build, "mit_b0_ade20k_512", weights, layout | options)
+    encoder = from_keras_hub(build, "mit_b0_ade20k_512", weights, layout, options)
     model = keras_hub.models.SegFormerBackbone(encoder, 256)
     return Backbone(Pyramid(model, maps=[], name="segformer_b0"), [""])

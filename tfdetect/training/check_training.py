@@ -8,7 +8,7 @@ from tfdetect.core.training_settings import Training
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.strata import Replay
 from tfdetect.data.training_stream import check_training_stream
-from tfdetect.models.detector import build_detector, freeze
+from tfdetect.models.detector import build_detector, check_model, freeze
 from tfdetect.training.devices import Devices
 from tfdetect.training.losses import losses_of
 from tfdetect.training.trackers import check_trackers
@@ -34,6 +34,7 @@ def check_training(
         UserError: a setting that a training with them would refuse.
     """
     training = experiment.training
+    check_model(experiment.model)
     check_trackers(training.track)
     check_devices(training, devices)
     check_training_stream(

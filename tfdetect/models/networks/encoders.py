@@ -8,7 +8,7 @@ from keras import layers
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.options import Count, check_options
-from tfdetect.models.backbones import hub_preset, load_weights
+from tfdetect.models.backbones import check_fixed, hub_preset, load_weights
 
 # Preset; then patch, width, layers, heads and width of the MLP.
 _CLIP = {
@@ -50,7 +50,7 @@ def clip(
     """
     import keras_hub
 
-    preset, layout = _layout(_CLIP, size, layout)
+    preset, layout = _layout(_CLIP, size, weights, layout)
     if weights == "none":
         encoder = keras_hub.models.CLIPVisionEncoder(**layout, image_shape=shape, name="clip")
         number_positions(encoder)
@@ -78,7 +78,7 @@ def siglip(
     """
     import keras_hub
 
-    preset, layout = _layout(_SIGLIP, size, layout)
+    preset, layout = _layout(_SIGLIP, size, weights, layout)
     if weights == "none":
         encoder = keras_hub.models.SigLIPVisionEncoder(**layout, image_shape=shape, name="siglip")
         number_positions(encoder)
@@ -126,7 +126,7 @@ def _dino(
     build: Any, name: str, sizes: dict, shape: tuple, weights: str, size: str, layout: dict,
     **more: Any,
 ) -> keras.Model:  # fmt: skip
-    preset, layout = _layout(sizes, size, layout)
+    preset, layout = _layout(sizes, size, weights, layout)
     if weights == "none":
         encoder = build(**layout, **more, image_shape=shape, name=name)
     else:
@@ -144,10 +144,12 @@ def number_positions(encoder: keras.Model) -> None:
             numbers.assign(np.arange(numbers.shape[-1])[None])
 
 
-def _layout(sizes: dict, size: str, changes: dict) -> tuple[str, dict]:
+def _layout(sizes: dict, size: str, weights: str, changes: dict) -> tuple[str, dict]:
     """Return the preset of a size, and keras-hub's arguments for it."""
     preset, *values = sizes[size]
-    return preset, _transformer(*values) | check_options(_transformer, changes, "model.options")
+    changes = check_options(_transformer, changes, "model.options")
+    check_fixed(weights, changes)
+    return preset, _transformer(*values) | changes
 
 
 def _transformer(

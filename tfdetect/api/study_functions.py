@@ -105,13 +105,13 @@ def learning_curve(
     from tfdetect.generalization.learning_curve import make_subsets, measure_curve
     from tfdetect.generalization.planned import plan_each
     from tfdetect.generalization.study_report import write_curve
-    from tfdetect.generalization.train_matrix import train_each, with_possible_batches
+    from tfdetect.generalization.train_matrix import train_each, with_possible_settings
 
     catalog = find_data(plan, progress, log)
     subsets = make_subsets(plan, catalog, by, points, range(seeds), equal_images)
     sizes = len({subset.size for subset in subsets.values()})
     log(f"{len(subsets)} trainings of {sizes} sizes; folder: {folder}")
-    plan = with_possible_batches(plan, (subset.catalog for subset in subsets.values()), log)
+    plan = with_possible_settings(plan, (subset.catalog for subset in subsets.values()), log)
     trainings = {
         name: (plan.with_settings([f"seed={plan.experiment.seed + subset.seed}"]), subset.catalog)
         for name, subset in subsets.items()

@@ -386,13 +386,13 @@ def check_unusable(spec: DatasetSpec, where: str, unusable: Mapping[str, str], t
     )
 
 
-def check_trainable(spec: DatasetSpec, catalog: Catalog, monitor: str) -> None:
+def check_trainable(spec: DatasetSpec, catalog: Catalog, monitor: str = "") -> None:
     """Check that a dataset has every class in train, and a validation split.
 
     Args:
         spec, catalog: the dataset.
         monitor: the metric that picks the best epoch (`training.monitor`); "auc" needs authentic
-            images and fakes in validation.
+            images and fakes in validation. By default it is not checked.
 
     Raises:
         UserError: It does not.

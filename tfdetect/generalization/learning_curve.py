@@ -98,7 +98,7 @@ def make_subsets(
             part = _first_images(subset.catalog, fewest, subset.seed)
             found[name] = replace(subset, catalog=part)
     for subset in found.values():
-        check_trainable(plan.spec, subset.catalog, plan.experiment.training.monitor)
+        check_trainable(plan.spec, subset.catalog)
     return found
 
 

@@ -81,13 +81,27 @@ def trainings_of(
         for name, chosen in plan_trainings(domains, leave_one_out).items()
     }
     for part in parts.values():
-        check_trainable(plan.spec, part, plan.experiment.training.monitor)
-    plan = with_possible_batches(plan, parts.values(), log)
+        check_trainable(plan.spec, part)
+    plan = with_possible_settings(plan, parts.values(), log)
     return {name: (plan, part) for name, part in parts.items()}
 
 
-def with_possible_batches(plan: Plan, parts: Iterable[Catalog], log: console.Log) -> Plan:
-    """Return a plan with batches of at most as many images as the smallest training has."""
+def with_possible_settings(plan: Plan, parts: Iterable[Catalog], log: console.Log) -> Plan:
+    """Return a plan whose settings suit every training.
+
+    Batches have at most as many images as the smallest training, and where the validation split of
+    one lacks fakes or authentic images, the log-loss picks the best epoch, not the AUC.
+    """
+    parts = list(parts)
+    validated = [part.split("validation")["label"].to_numpy() > 0 for part in parts]
+    if plan.experiment.training.monitor == "auc" and any(
+        len(set(f.tolist())) < 2 for f in validated
+    ):
+        log(
+            "A training has validation images of one class, of which there is no AUC; in all, the "
+            "log-loss picks the best epoch."
+        )
+        plan = plan.with_settings(["training.monitor=loss"])
     smallest = min(part.split("train").num_rows for part in parts)
     if smallest >= plan.experiment.training.batch_size:
         return plan

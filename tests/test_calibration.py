@@ -572,6 +572,15 @@ def test_a_run_is_adapted_to_authentic_images_alone_and_to_a_few_labeled_ones(
     assert run.alike_sides[1] < 60 < open_run(copy).alike_sides[1]
     assert not any("size" in row["domain_reasons"] for row in rows)
 
+    # A stricter threshold is kept, and said.
+    assert run_command(calibrate_command, [*command, "--threshold", "0.999"]) == 0
+    strict = open_run(copy)
+    assert (strict.threshold, strict.info.adaptation.stricter) == (0.999, 0.999)
+    assert strict.abstention_band[1] == 0.999
+    assert "0.999 is stricter and was taken" in threshold_sentence(strict)
+    assert run_command(calibrate_command, [*command, "--threshold", "0.001"]) == 0
+    assert open_run(copy).info == info
+
     command = [str(copy), "--dataset", str(mine)]
     assert run_command(calibrate_command, [*command, "--method", "shift"]) == 0
     shown = capsys.readouterr().out

@@ -254,7 +254,8 @@ def calibrate(
             whose masks are to be empty, 0 to below 1; 0 shows every mask.
         threshold: P(fake) from which the verdict is fake, 0 to 1, or how to choose it:
             "balanced" (best balanced accuracy), "eer", "fpr_1", "fpr_5", "source_fpr_5" or "cost";
-            by default what the run's experiment says.
+            by default what the run's experiment says. With authentic images alone, the lowest
+            threshold that they may choose.
         prior: fraction of fakes that P(fake) assumes, 0 to 1, or "validation" for the fraction
             among the images it is calibrated on.
         tile_pooling: "max" or "top_pixels", of a run that predicts masks of images in tiles; see

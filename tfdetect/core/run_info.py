@@ -121,6 +121,8 @@ class Adaptation(Document):
         false_positive_rate: that the threshold promises for new authentic images like these, on
             average over such choices; none for a shift.
         rate_bound: that 95 of 100 such choices keep; none for a shift.
+        stricter: the operating point, or the number, that was the threshold instead, because it is
+            higher; none where the images chose the threshold.
         shift: that was added to the calibrated logits; none for a threshold.
         shift_interval: its 95% interval.
         log_loss: before and after the shift, in nats, on these images.
@@ -133,6 +135,7 @@ class Adaptation(Document):
     fakes: int = Field(ge=0)
     false_positive_rate: float | None = Field(None, gt=0, lt=1)
     rate_bound: float | None = Field(None, ge=0, le=1)
+    stricter: str | float | None = None
     shift: float | None = None
     shift_interval: tuple[float, float] | None = None
     log_loss: tuple[float, float] | None = None

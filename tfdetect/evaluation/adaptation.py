@@ -130,8 +130,14 @@ def with_conformal_threshold(
         f"{rate:.1%} of new images like these are called fake, on average over such choices; in 95 "
         f"of 100 at most {bound:.1%}. Rates measured on the same images are no test of it"
     )
+    stricter = None
+    if settings.threshold is not None:
+        lowest = run.with_threshold(settings.threshold).threshold
+        if lowest > threshold:
+            log(f"threshold: {lowest:.4f} instead, which is stricter ({settings.threshold})")
+            threshold, stricter = lowest, settings.threshold
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
-                            false_positive_rate=rate, rate_bound=round(bound, 6),
+                            false_positive_rate=rate, rate_bound=round(bound, 6), stricter=stricter,
                             shorter_side=_range(sides, readable))  # fmt: skip
     # No other threshold gives a verdict where authentic images like these reach too often.
     band = run.info.abstention_band

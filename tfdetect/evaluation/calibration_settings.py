@@ -24,7 +24,8 @@ class CalibrationSettings:
         prior: fraction of fakes that P(fake) assumes; "validation" for the fraction among the
             images that the run is calibrated on.
         threshold: the operating point that gives the verdict, or P(fake) itself; None for what
-            the run's experiment says (`training.threshold`).
+            the run's experiment says (`training.threshold`). With authentic images alone, the
+            lowest that may be chosen.
         required: whether images of one class alone are an error.
         dataset: name of the images that are not the run's own; "" for its own. Few of them adapt
             the run instead of calibrating it; see `adaptation`.
@@ -86,7 +87,7 @@ class CalibrationSettings:
         """
         method = self.method if self.method not in ("auto", "none") else None
         prior = self.prior if self.prior != DEFAULT_PRIOR else None
-        given = {"a method": method, "a threshold": self.threshold, "a cost": self.cost,
+        given = {"a method": method, "a cost": self.cost,
                  "an abstention error": self.error_rate, "a prior": prior}  # fmt: skip
         if wrong := [name for name, value in given.items() if value is not None]:
             raise UserError(

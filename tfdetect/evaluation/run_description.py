@@ -137,6 +137,11 @@ def adaptation_sentence(run: Run) -> str:
             f"The threshold was chosen on {images} of the dataset {adapted.dataset} so that at "
             f"most {adapted.false_positive_rate:.1%} of new images like these are called fake, on "
             f"average over such choices (in 95 of 100 at most {adapted.rate_bound:.1%})."
+            + (
+                ""
+                if adapted.stricter is None
+                else f" {adapted.stricter} is stricter and was taken."
+            )
         )
     assert adapted.shift is not None and adapted.shift_interval is not None
     low, high = adapted.shift_interval

@@ -133,15 +133,12 @@ def adaptation_sentence(run: Run) -> str:
     images = f"{adapted.authentic:,} authentic images"
     if adapted.kind == "threshold":
         assert adapted.false_positive_rate is not None and adapted.rate_bound is not None
+        kept = adapted.stricter
+        stricter = "" if kept is None else f" {kept} is stricter and was taken."
         return (
             f"The threshold was chosen on {images} of the dataset {adapted.dataset} so that at "
             f"most {adapted.false_positive_rate:.1%} of new images like these are called fake, on "
-            f"average over such choices (in 95 of 100 at most {adapted.rate_bound:.1%})."
-            + (
-                ""
-                if adapted.stricter is None
-                else f" {adapted.stricter} is stricter and was taken."
-            )
+            f"average over such choices (in 95 of 100 at most {adapted.rate_bound:.1%}).{stricter}"
         )
     assert adapted.shift is not None and adapted.shift_interval is not None
     low, high = adapted.shift_interval

@@ -247,14 +247,11 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
 
 
 def _adapted(run: Run) -> str:
-    """Return why the run's own threshold is none of these, where it was chosen on other images."""
+    """Return how the run's own threshold was chosen, where that was on other images."""
     adapted = run.info.adaptation
     if adapted is None or adapted.kind != "threshold":
         return ""
-    return (
-        f"The detector's own threshold, {percent(run.threshold)}, is none of these. "
-        f"{adaptation_sentence(run)}"
-    )
+    return f"The detector's own threshold is {percent(run.threshold)}. {adaptation_sentence(run)}"
 
 
 # How a verdict is drawn, with a shape for readers who see no colors.

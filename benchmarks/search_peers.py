@@ -74,7 +74,7 @@ def ours(seed):
     """Return the values of a search's trials."""
     from tfdetect.tuning.objective import objective_named
     from tfdetect.tuning.space import Space
-    from tfdetect.tuning.store import COMPLETE, NewTrial, Store
+    from tfdetect.tuning.store import COMPLETE, NewTrial, Outcome, Store
     from tfdetect.tuning.suggest import suggest
 
     space, objective = Space(name="known", parameters=SPACE), objective_named("log_loss")
@@ -90,7 +90,7 @@ def ours(seed):
             trial = store.claim(propose)
             chosen = dict(space.chosen(trial.point))
             values.append(loss(*(chosen[key] for key in SPACE)))
-            store.finish(trial.number, COMPLETE, objective=(values[-1],) * 3)
+            store.finish(Outcome(trial.number, COMPLETE, (values[-1],) * 3))
     return values
 
 

@@ -99,7 +99,7 @@ def make_plan(
     is_path = Path(dataset).exists() and not means_shipped(dataset, by_name)
     if (teacher := open_teacher(resolved)) is not None:
         check_classes_fit(teacher, spec)
-        resolved = with_teachers_path(resolved)
+        resolved = with_teachers_path(resolved, teacher)
     data = resolved.data.model_copy(
         update={"dataset": from_os(Path(dataset).resolve()) if is_path else redacted(dataset)}
     )

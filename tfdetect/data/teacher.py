@@ -27,15 +27,16 @@ def open_teacher(experiment: Experiment) -> Run | None:
     return run
 
 
-def with_teachers_path(experiment: Experiment) -> Experiment:
+def with_teachers_path(experiment: Experiment, run: Run) -> Experiment:
     """Check that a teacher sees images as the detector does; return the experiment with its path.
 
+    Args:
+        experiment: of the training.
+        run: its teacher, from `open_teacher`.
+
     Raises:
-        UserError: there is no such run, or it sees images differently.
+        UserError: the teacher sees images differently.
     """
-    run = open_teacher(experiment)
-    if run is None:
-        return experiment
     own = View.of(experiment.data)
     if len(run.views) > 1 or _seen(run.views[0]) != _seen(own):
         theirs = " and ".join(_words(view) for view in run.views)

@@ -40,7 +40,7 @@ class Effort(NamedTuple):
         steps: of the integral of `integrated_gradients`.
         overlap: whether neighboring patches of `occlusion` overlap by half, which takes four times
             as many.
-        every: 3 to occlude one patch of three.
+        every: one patch of so many is occluded; 1 for all.
     """
 
     steps: int
@@ -92,7 +92,8 @@ class Explainer:
             views: what the detector sees of it, float32 [1, H, W, 3] each, 0..255; an
                 ensemble's member with windows of its own sees [1, crops, H, W, 3].
             view: which of them to map; the others stay unchanged.
-            effort: by default a tenth as much for a large network.
+            effort: by default a sixth of the steps, and patches that do not overlap, for a large
+                network.
 
         Returns:
             float32 [H, W] by name, of the middle window where there are several. Names are

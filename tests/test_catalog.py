@@ -16,7 +16,7 @@ from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.data import inspection
 from tfdetect.data.catalog import build_catalog, fold
-from tfdetect.data.splits import ALL, NOTHING, VALIDATION, carve, group_fraction, join_copies
+from tfdetect.data.splits import Carved, carve, group_fraction, join_copies
 
 
 def build(root, name=None, **changes):
@@ -123,7 +123,9 @@ def test_named_splits_decide_for_copies_in_a_union():
         ("tests", "v", "q", "validation"), ("fixed", "f3", "q", "test"),
     ]  # fmt: skip
     columns = dict(zip(("dataset", "group", "hash", "split"), map(pa.array, zip(*rows))))
-    carved = {"carved": ALL, "tests": VALIDATION, "fixed": NOTHING}
+    carved = {
+        "carved": Carved.ALL, "tests": Carved.VALIDATION, "fixed": Carved.NOTHING,
+    }  # fmt: skip
     table, lines = join_copies(pa.table(columns), carved)
     assert table["split"].to_pylist() == [
         "test", "test", "train", "test", "validation", "validation", "train", "validation", "test",

@@ -9,11 +9,10 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.parallel import read_all
+from tfdetect.data.splits import connected
 from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.pillow import read_rgb
 
@@ -92,9 +91,7 @@ def near_duplicates(
     compared = _pixels_correlate(catalog, table, first, second, progress)
     similar = pc.fill_null(compared, False).to_numpy()
     first, second = first[similar], second[similar]
-    size = table.num_rows
-    graph = coo_array((np.ones(len(first), bool), (first, second)), (size, size))
-    component = connected_components(graph, directed=False)[1]
+    component = connected(first, second, table.num_rows)
     rows = np.flatnonzero(np.bincount(component)[component] > 1)
     found = _summarize(table, rows, component[rows], classes, complete)
     return replace(found, uncompared=compared.null_count)

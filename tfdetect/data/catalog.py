@@ -24,7 +24,13 @@ from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks
 from tfdetect.data.scan import scan
 from tfdetect.data.scan_result import LEFT_OUT_SCHEMA, SKIPPED_SCHEMA
-from tfdetect.data.splits import ALL, assign_splits, components, group_fraction, join_copies
+from tfdetect.data.splits import (
+    Carved,
+    assign_splits,
+    components,
+    group_fraction,
+    join_copies,
+)
 from tfdetect.imaging.mask_coding import STANDARD
 
 _PREPARED_COLUMNS = (
@@ -63,7 +69,7 @@ class Catalog:
             prepared dataset, left_out and other are empty.
         max_pixels: images with more pixels are refused before they are decoded.
         carved: by `dataset`, what of its splits is carved, not named by folders, by its table or
-            by lists; see `assign_splits`. Without those of prepared datasets.
+            by lists. Without those of prepared datasets.
     """
 
     name: str
@@ -75,7 +81,7 @@ class Catalog:
     left_out: pa.Table = field(default_factory=LEFT_OUT_SCHEMA.empty_table)
     other: Counter[str] = field(default_factory=Counter)
     max_pixels: int = MAX_PIXELS
-    carved: dict[str, int] = field(default_factory=dict)
+    carved: dict[str, Carved] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -92,7 +98,7 @@ class Catalog:
     @property
     def divided(self) -> bool:
         """Whether the dataset, and each part of a union, itself names splits of its images."""
-        return ALL not in self.carved.values()
+        return Carved.ALL not in self.carved.values()
 
     def split(self, name: str) -> pa.Table:
         """Return the rows of one split, or of "all"; they share the table's memory."""

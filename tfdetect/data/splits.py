@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from enum import IntEnum
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +13,21 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.spec import SPLITS, DatasetSpec
 
 TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
-NOTHING, VALIDATION, ALL = 0, 1, 2  # what of a dataset's splits is carved
 MIN_IMAGES = 20  # of each class: with fewer, a split says little, and nothing is calibrated on it
 _MIN_GROUPS = 3  # of a class, from which each split gets one
+_MOST = 1.5  # times its fraction, that a split has of a class
 _FEW = {
     "train": "a detector learns little from them",
     "validation": "the best epoch, the threshold and the calibration rest on them",
 }
+
+
+class Carved(IntEnum):
+    """What of a dataset's splits is carved here, because the dataset does not name it."""
+
+    NOTHING = 0
+    VALIDATION = 1
+    ALL = 2
 
 
 def few_images(split: str, authentic: int, fakes: int) -> str:
@@ -41,7 +50,7 @@ def few_images(split: str, authentic: int, fakes: int) -> str:
     )
 
 
-def assign_splits(spec: DatasetSpec, files: pa.Table) -> tuple[pa.Table, int]:
+def assign_splits(spec: DatasetSpec, files: pa.Table) -> tuple[pa.Table, Carved]:
     """Add the columns group and split.
 
     The split is the one that the folder or the manifest names. If no file is in validation, or no
@@ -52,7 +61,7 @@ def assign_splits(spec: DatasetSpec, files: pa.Table) -> tuple[pa.Table, int]:
         files: columns label, group, hash and folder_split; the latter is dropped.
 
     Returns:
-        The files, and what of their splits was carved: `NOTHING`, `VALIDATION` or `ALL`.
+        The files, and what of their splits was carved.
 
     Raises:
         UserError: A file names a split that the spec does not know.
@@ -87,8 +96,9 @@ def assign_splits(spec: DatasetSpec, files: pa.Table) -> tuple[pa.Table, int]:
     files = files.append_column("group", group)
     files = files.append_column("split", pc.take(pa.array(SPLITS), pa.array(splits)))
     if "validation" in meanings.values():
-        return files, NOTHING
-    return files, VALIDATION if meanings or spec.default_split != "train" else ALL
+        return files, Carved.NOTHING
+    named = bool(meanings) or spec.default_split != "train"
+    return files, Carved.VALIDATION if named else Carved.ALL
 
 
 def classes_of(codes: np.ndarray, labels: np.ndarray, groups: int, classes: int) -> np.ndarray:
@@ -106,59 +116,57 @@ def classes_of(codes: np.ndarray, labels: np.ndarray, groups: int, classes: int)
 
 
 def carve(
-    fractions: np.ndarray, test: float, validation: float, present: np.ndarray | None = None
+    numbers: np.ndarray, test: float, validation: float, present: np.ndarray | None = None
 ) -> np.ndarray:
     """Return the split of each group.
 
+    Groups are taken in the order of their numbers: those below `test` go to test, and those in the
+    range after it to validation; a split that gets none this way takes the first that are left.
+
+    With `present`, each split has enough of every class and not too much of any: of a class with
+    three groups or more it takes the first ones, at least its fraction of them or, if that is
+    fewer, `MIN_IMAGES`; and of no class more than half as many again as its fraction.
+
     Args:
-        fractions: float [g], the number of each group from `group_fraction`, in [0, 1); groups
-            of 1 and above stay in train.
+        numbers: float [g], of each group from `group_fraction`, in [0, 1); groups of 1 and above
+            stay in train.
         test: fraction of the groups that goes to test.
         validation: fraction of the groups that goes to validation.
         present: bool [g, c], the classes of each group; None does not look at classes.
 
     Returns:
-        int8 [g], index into `SPLITS`. A group is in test if its number is below `test`, and in
-        validation if it is in the range after it. Of each class with three groups or more, a split
-        has at least its fraction of them, or `MIN_IMAGES` if that is fewer, and at most half as
-        many again as its fraction: the nearest numbers fill it, the highest ones leave it. If a
-        split still has no group, the nearest ones fill it.
+        int8 [g], index into `SPLITS`.
     """
-    splits = np.full(len(fractions), TRAIN, np.int8)
-    start = 0.0
+    splits = np.full(len(numbers), TRAIN, np.int8)
+    end = 0.0
     for split, wanted in (("test", test), ("validation", validation)):
         if not wanted:
             continue
-        free = np.where((splits == TRAIN) & (fractions < 1), fractions, 2)
-        chosen: np.ndarray = free < start + wanted
+        end += wanted
+        free = np.flatnonzero((splits == TRAIN) & (numbers < 1))
+        order = free[np.argsort(numbers[free], kind="stable")]
+        chosen = numbers[order] < end
         if present is not None:
-            _even_out(chosen, free, wanted, present & (fractions < 1)[:, None])
+            fewest, most = _bounds(present[numbers < 1].sum(0), wanted)
+            rank = present[order].cumsum(0)  # of a group among those of each of its classes, from 1
+            chosen &= ~(present[order] & (rank > most)).any(1)
+            chosen |= (present[order] & (rank <= fewest)).any(1)
         if not chosen.any():
-            count = max(1, round(wanted * len(fractions)))
-            chosen = np.argsort(free)[:count]
-        splits[chosen] = SPLITS.index(split)
-        start += wanted
+            chosen[: max(1, round(wanted * len(numbers)))] = True
+        splits[order[chosen]] = SPLITS.index(split)
     return splits
 
 
-def _even_out(chosen: np.ndarray, free: np.ndarray, wanted: float, present: np.ndarray) -> None:
-    """Change which groups a split gets so that it has neither too few nor too many of a class.
+def _bounds(totals: np.ndarray, wanted: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many groups of each class a split has at least and at most, float [c] each.
 
     Args:
-        chosen: bool [g], the groups that it would get; changed.
-        free: float [g], the number of each group, 2 if it is not free.
+        totals: int [c], number of groups of each class.
         wanted: fraction of the groups that the split is to have.
-        present: bool [g, c], the classes of each group.
     """
-    order = np.argsort(free, kind="stable")
-    order = order[free[order] < 2]
-    totals = present.sum(0)
-    for label in np.flatnonzero(totals):
-        most = max(1, round(1.5 * wanted * totals[label]))
-        chosen[order[present[order, label]][most:]] = False
-    for label in np.flatnonzero(totals >= _MIN_GROUPS):
-        least = min(MIN_IMAGES, max(1, round(wanted * totals[label])))
-        chosen[order[present[order, label]][:least]] = True
+    fewest = np.minimum(MIN_IMAGES, np.maximum(1, np.rint(wanted * totals)))
+    most = np.maximum(1, np.rint(_MOST * wanted * totals))
+    return np.where(totals < _MIN_GROUPS, 0, fewest), most
 
 
 def codes_of(column: pa.DictionaryArray) -> np.ndarray:
@@ -179,28 +187,22 @@ def _linked_groups(
         codes: int [n], the group of each file as an index into `names`.
         hashes: string [n], the content of each file.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     contents = hashes.combine_chunks().dictionary_encode()
-    rows, columns = [codes], [codes_of(contents)]
-    size = len(contents.dictionary)
+    nodes = len(names) + len(contents.dictionary)
     pieces: dict[str, int] = {}
+    groups, shared = [codes], [codes_of(contents) + len(names)]
     for group, name in enumerate(names):
         for piece in name.split(separator) if separator else ():
-            rows.append(np.array([group]))
-            columns.append(np.array([size + pieces.setdefault(piece, len(pieces))]))
-    starts, ends = np.concatenate(rows), np.concatenate(columns) + len(names)
-    size += len(pieces) + len(names)
-    graph = coo_array((np.ones(len(starts), bool), (starts, ends)), (size, size))
-    _, component = connected_components(graph, directed=False)
+            groups.append(np.array([group]))
+            shared.append(np.array([pieces.setdefault(piece, nodes + len(pieces))]))
+    component = connected(np.concatenate(groups), np.concatenate(shared), nodes + len(pieces))
     first: dict[int, str] = {}
     for name, number in sorted(zip(names, component)):
         first.setdefault(number, name)
     return [first[number] for number in component[: len(names)]]
 
 
-def join_copies(table: pa.Table, carved: dict[str, int]) -> tuple[pa.Table, list[str]]:
+def join_copies(table: pa.Table, carved: dict[str, Carved]) -> tuple[pa.Table, list[str]]:
     """Return a union with identical files of several datasets in one split.
 
     A group moves as a whole to the split of the groups of other datasets that hold copies of its
@@ -219,16 +221,17 @@ def join_copies(table: pa.Table, carved: dict[str, int]) -> tuple[pa.Table, list
         return table, []
     names = table["dataset"].cast(pa.string()).combine_chunks().dictionary_encode()
     splits = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy().copy()
-    rank = np.array([carved.get(name, NOTHING) for name in names.dictionary.to_pylist()])
+    rank = np.array([carved.get(name, Carved.NOTHING) for name in names.dictionary.to_pylist()])
     rank = rank[codes_of(names)]
-    rank[(rank == VALIDATION) & (splits == TEST)] = NOTHING
+    rank[(rank == Carved.VALIDATION) & (splits == TEST)] = Carved.NOTHING
     linked = np.flatnonzero(np.isin(component, component[copied]))
     # The sort is stable: of those that move least, the first dataset's first file decides.
     order = linked[np.argsort(rank[linked], kind="stable")]
     _, first, which = np.unique(component[order], return_index=True, return_inverse=True)
     wanted = splits[order][first][which.ravel()]
     differ = splits[order] != wanted
-    may = (rank[order] == ALL) | ((rank[order] == VALIDATION) & (wanted != TEST))
+    rank = rank[order]
+    may = (rank == Carved.ALL) | ((rank == Carved.VALIDATION) & (wanted != TEST))
     apart = int((differ & ~may & copied[order]).sum())
     moved = int((differ & may).sum())
     splits[order] = np.where(may, wanted, splits[order])
@@ -254,9 +257,6 @@ def components(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         The number of each file's component of groups, int [n], and whether another dataset has a
         copy of the file, bool [n].
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     datasets, groups, contents = (
         codes_of(table[name].cast(pa.string()).combine_chunks().dictionary_encode())
         for name in ("dataset", "group", "hash")
@@ -267,10 +267,22 @@ def components(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     copied = (np.bincount(pairs[0]) > 1)[contents]
     if not copied.any():
         return nodes, copied
-    edges = nodes[copied], contents[copied] + len(nodes)
     size = len(nodes) + int(contents.max()) + 1
-    graph = coo_array((np.ones(len(edges[0]), bool), edges), (size, size))
-    return connected_components(graph, directed=False)[1][nodes], copied
+    return connected(nodes[copied], contents[copied] + len(nodes), size)[nodes], copied
+
+
+def connected(first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
+    """Return the number of each node's connected component, int [size].
+
+    Args:
+        first, second: int [edges], the nodes that an edge connects.
+        size: number of nodes.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(first), bool), (first, second)), (size, size))
+    return connected_components(graph, directed=False)[1]
 
 
 def group_fraction(dataset: str, group: str) -> float:

@@ -1,7 +1,7 @@
 """Measure the photo detector on generators and sources that were left out of its training.
 
     python benchmarks/photo_folds.py DATASET FEATURES [--branches native,whole] [--l2 0.2]
-    python benchmarks/photo_folds.py DATASET FEATURES --branches clip [--blocks 8,12] [--validation]
+    python benchmarks/photo_folds.py DATASET FEATURES --branches clip [--blocks 6,8] [--validation]
     python benchmarks/photo_folds.py DATASET --predictions EVALUATION/predictions/all.parquet
     python benchmarks/photo_folds.py DATASET FEATURES --more DATASET FEATURES [--before FILE]
 
@@ -290,7 +290,7 @@ def main():
     parser.add_argument("--branches", default=",".join(BRANCHES))
     parser.add_argument("--l2", type=float, default=0.2)
     parser.add_argument("--center", action="store_true", help="of the windows the center alone")
-    parser.add_argument("--blocks", default="8,9,10,11,12", metavar="N,N",
+    parser.add_argument("--blocks", default="6,7,8", metavar="N,N",
                         help="of clip (default: %(default)s)")  # fmt: skip
     parser.add_argument("--validation", action="store_true", help="the manifest's splits instead")
     parser.add_argument("--pairs", type=Path, metavar="DIR", help="train on the reproductions of "
@@ -312,6 +312,8 @@ def main():
     if args.features is None:
         parser.error("give FEATURES or --predictions")
     blocks = list(map(int, args.blocks.split(",")))
+    if not set(blocks) <= set(CLIP_BLOCKS):
+        parser.error(f"--blocks are from {CLIP_BLOCKS[0]} to {CLIP_BLOCKS[-1]}")
     arrays = load(table, args.features, branches, args.center, blocks)
     count = len(table["path"])
     if args.more:

@@ -93,6 +93,7 @@ def test_the_keras_file_has_a_byte_for_two_or_three_weights(tmp_path):
 def test_a_matrix_gives_the_product_with_what_its_codes_stand_for():
     _, layer = small()
     randomize(layer)
+    assert len(layer.matrices[0]) > 1
     for matrix in layer.matrices[0].values():
         x = np.random.default_rng(2).normal(size=(3, matrix.codes.shape[0])).astype(np.float32)
         found = np.asarray(matrix.multiply(x))

@@ -456,7 +456,7 @@ def test_two_and_three_classes_are_fused_by_p_fake(trained, tmp_path):
         theirs[:, 1:] / theirs[:, 1:].sum(axis=1, keepdims=True), atol=1e-4,
     )  # fmt: skip
     binary = open_members([trained["small"].path, trained["large"].path])
-    with pytest.raises(UserError, match="Choose another --dataset"):
+    with pytest.raises(UserError, match="dataset three has real, edited, generated"):
         find_fusion_data(binary, str(root), None, None)
 
 

@@ -273,9 +273,12 @@ def planted(number, side, masks, seed):
     return np.clip(x + where * (blocks - x), 0, 255), label[:, None], where
 
 
+# That shuffled labels teach nothing is a matter of the images here more than of the detector.
+PLANTED = [*((name, False) for name in NAMES), ("npr", True), ("graftnet", True)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("shuffled", [False, True], ids=["planted", "shuffled"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "shuffled"), PLANTED)
 def test_learns_what_is_planted_and_nothing_from_shuffled_labels(name, shuffled):
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(choose_precision("auto", 0))  # it is long

@@ -12,6 +12,7 @@ from tfdetect.imaging import erase, geometry
 from tfdetect.imaging import random_degradations as degrade
 from tfdetect.imaging import random_forgery as forge
 from tfdetect.imaging.graph import traced_as_written
+from tfdetect.imaging.resampling import antialiased, to_uint8
 
 SEED = tf.constant([3, 4])
 
@@ -19,7 +20,7 @@ SEED = tf.constant([3, 4])
 def pictures(count=6, height=30, width=30, seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 6, 6, 3)).astype(np.float32)
-    return geometry.to_uint8(tf.image.resize(coarse, (height, width), "bicubic"))
+    return to_uint8(tf.image.resize(coarse, (height, width), "bicubic"))
 
 
 def test_equal_size_is_untouched():
@@ -72,6 +73,19 @@ def test_enlarging_gives_what_the_filter_gives(size):
     enlarged = geometry.resize(images, size, "stretch").numpy()
     # Rounded; the bias lifts halves, and ties of it may go either way.
     assert np.abs(enlarged - filtered - RESIZING_BIAS).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (16, 20), (90, 11), (45, 60)])
+def test_two_passes_give_every_bit_of_tensorflows_filter(size):
+    images = pictures(2, 45, 60)
+    for each in (images, images[0], tf.cast(images, tf.float32) / 3, images[..., :1]):
+        expected = tf.image.resize(each, size, antialias=True)
+        assert np.array_equal(antialiased(each, size), expected)
+    traced = tf.function(antialiased, input_signature=[
+        tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)
+    ])  # fmt: skip
+    expected = tf.image.resize(images[1], size, antialias=True)
+    assert np.array_equal(traced(images[1], tf.constant(size)), expected)
 
 
 def test_warp_without_parameters_is_the_resize():

@@ -27,7 +27,7 @@ from tfdetect.data.sources import image_source
 from tfdetect.evaluation.evaluate_run import complete, mask_truth
 from tfdetect.evaluation.predictions import predict_source
 from tfdetect.imaging.equalize import equalize
-from tfdetect.imaging.geometry import to_uint8
+from tfdetect.imaging.resampling import antialiased, to_uint8
 from tfdetect.models.saving import load_detector
 
 _RULES = 1  # to be raised whenever the same images would get other scores
@@ -234,7 +234,7 @@ def as_published(protocol: Protocol) -> Change | None:
 
 
 def _resized(image: tf.Tensor, size: tf.Tensor | list[int], antialias: bool) -> tf.Tensor:
-    return to_uint8(tf.image.resize(image, size, antialias=antialias))
+    return to_uint8(antialiased(image, size) if antialias else tf.image.resize(image, size))
 
 
 def _read(path: Path, images: str, change: str) -> Scores | None:

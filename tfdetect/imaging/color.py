@@ -11,8 +11,9 @@ from pydantic import Field
 
 from tfdetect.core.options import Fraction
 from tfdetect.imaging.draws import uniform
-from tfdetect.imaging.geometry import Affine, fold_in, to_uint8, warp
+from tfdetect.imaging.geometry import Affine, fold_in, warp
 from tfdetect.imaging.random_degradations import change_some
+from tfdetect.imaging.resampling import to_uint8
 
 
 @functools.cache

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tfdetect.core.data_settings import RESIZING_BIAS
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.imaging.decode import decode_jpeg
-from tfdetect.imaging.geometry import to_uint8
 from tfdetect.imaging.random_degradations import gaussian_blur, webp_again
+from tfdetect.imaging.resampling import antialiased, to_uint8
 
 BANDS = 8  # of radial frequency, from 0 to 0.5 cycles per pixel; the last includes the corners
 
@@ -78,7 +78,7 @@ def _webp(image: tf.Tensor, quality: float, _number: tf.Tensor) -> tf.Tensor:
 def _scale(image: tf.Tensor, factor: float | tf.Tensor, _number: tf.Tensor) -> tf.Tensor:
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
     size = tf.maximum(tf.cast(tf.round(shape * factor), tf.int32), 1)
-    return to_uint8(tf.image.resize(image, size, antialias=True) + RESIZING_BIAS)
+    return to_uint8(antialiased(image, size) + RESIZING_BIAS)
 
 
 def _side(image: tf.Tensor, pixels: float, number: tf.Tensor) -> tf.Tensor:

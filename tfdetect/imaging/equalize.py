@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfdetect.core.data_settings import Equalize
 from tfdetect.imaging.decode import decode_jpeg
+from tfdetect.imaging.resampling import antialiased, to_uint8
 
 BLOCK = 8  # pixels: the side of JPEG's blocks, on whose grid crops lie
 
@@ -92,5 +93,4 @@ def equalize_randomly(image: tf.Tensor, settings: Equalize, seed: tf.Tensor) -> 
 
 def _shrunk(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     size = tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * factor), tf.int32)
-    pixels = tf.image.resize(image, tf.maximum(size, 1), antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+    return to_uint8(antialiased(image, tf.maximum(size, 1)))

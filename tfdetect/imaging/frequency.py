@@ -9,9 +9,10 @@ from pydantic import Field
 
 from tfdetect.core.options import Fraction, FractionAbove0, Positive
 from tfdetect.imaging.draws import normal
-from tfdetect.imaging.geometry import fold_in, to_uint8
+from tfdetect.imaging.geometry import fold_in
 from tfdetect.imaging.mix import blend_targets, draw_pairs
 from tfdetect.imaging.random_degradations import change_some, uniform_for
+from tfdetect.imaging.resampling import to_uint8
 
 Gain = Annotated[float, Field(ge=0, le=1000)]
 

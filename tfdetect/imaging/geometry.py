@@ -14,6 +14,7 @@ from tfdetect.core.options import Fraction, FractionAbove0, FractionBelow1
 from tfdetect.core.run_info import View
 from tfdetect.imaging.draws import uniform
 from tfdetect.imaging.equalize import equalize_images
+from tfdetect.imaging.resampling import antialiased, to_uint8
 
 fold_in = tf.random.experimental.stateless_fold_in  # (seed, number) -> seed of another draw
 
@@ -38,22 +39,19 @@ def resize(
     if cuts_windows(policy):
         return window(to_uint8(image), size, policy, (0.5, 0.5))
     height, width = size
-    method = "nearest" if nearest else "bilinear"
     shape = tf.shape(image)
     current = shape[-3:-1]
 
     def change() -> tf.Tensor:
         target = _scaled(current, size, policy)
 
-        def scale(antialias: bool) -> tf.Tensor:
-            pixels = tf.image.resize(image, target, method, antialias=antialias)
-            return pixels if nearest else pixels + RESIZING_BIAS
-
         if nearest:
-            pixels = scale(False)
-        else:  # a filter changes nothing where no side shrinks, and takes several times as long
-            pixels = tf.cond(
-                tf.reduce_all(target >= current), lambda: scale(False), lambda: scale(True)
+            pixels = tf.image.resize(image, target, "nearest")
+        else:  # a filter changes nothing where no side shrinks, and takes longer
+            pixels = RESIZING_BIAS + tf.cond(
+                tf.reduce_all(target >= current),
+                lambda: tf.image.resize(image, target),
+                lambda: antialiased(image, target),
             )
         if policy == "crop":
             pixels = _center(pixels, [height, width])
@@ -187,13 +185,6 @@ def windows(
 def view_parts(image: tf.Tensor, views: Sequence[View]) -> list[tf.Tensor]:
     """Return the `windows` that a detector is given of an image, for each of its views."""
     return [windows(image, v.size, v.policy, v.crops, v.equalize) for v in views]
-
-
-def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
-    """Round and clip pixels to uint8 in 0..255; uint8 is returned unchanged."""
-    if pixels.dtype == tf.uint8:
-        return pixels
-    return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
 
 
 def random_flip(

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.options import Fraction
-from tfdetect.imaging.geometry import fold_in, to_uint8
+from tfdetect.imaging.geometry import fold_in
+from tfdetect.imaging.resampling import to_uint8
 
 _EXAMPLE = "{name: keras_cv, layer: GridMask, options: {ratio_factor: [0, 0.5]}}"
 _MIXING = {"CutMix": "cutmix", "MixUp": "mixup", "FourierMix": "fourier_mix", "Mosaic": "cutmix"}

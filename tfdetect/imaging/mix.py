@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from tfdetect.core.options import Positive
-from tfdetect.imaging.geometry import fold_in, to_uint8
+from tfdetect.imaging.geometry import fold_in
+from tfdetect.imaging.resampling import to_uint8
 
 
 def mixup(

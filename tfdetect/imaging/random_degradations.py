@@ -16,7 +16,8 @@ from pydantic import Field
 from tfdetect.core.options import Fraction, FractionAbove0, Quality
 from tfdetect.imaging.decode import decode_jpeg
 from tfdetect.imaging.draws import normal, uniform
-from tfdetect.imaging.geometry import fold_in, to_uint8
+from tfdetect.imaging.geometry import fold_in
+from tfdetect.imaging.resampling import antialiased, to_uint8
 
 
 def random_jpeg(
@@ -143,8 +144,8 @@ def random_downsample(
         def one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             image, factor = item
             size = tf.cast(tf.round(tf.constant([height, width], tf.float32) * factor), tf.int32)
-            small = tf.image.resize(image, tf.maximum(size, 1), antialias=True)
-            return to_uint8(tf.image.resize(small, [height, width], antialias=True))
+            small = antialiased(image, tf.maximum(size, 1))
+            return to_uint8(antialiased(small, [height, width]))
 
         return tf.map_fn(one, (chosen, factors), fn_output_signature=tf.uint8)
 

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.options import Count, Fraction
-from tfdetect.imaging.geometry import fold_in, take, to_uint8
+from tfdetect.imaging.geometry import fold_in, take
+from tfdetect.imaging.resampling import to_uint8
 
 Fill = Literal["copied", "spliced", "smooth", "resampled"]
 

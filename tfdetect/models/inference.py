@@ -10,7 +10,8 @@ from tfdetect.core.data_settings import TOP_PIXELS, cuts_windows
 from tfdetect.core.probability import EPSILON
 from tfdetect.core.run import MAX_AUTHENTIC
 from tfdetect.core.run_info import Calibration, View
-from tfdetect.imaging.geometry import resize, restore, to_uint8
+from tfdetect.imaging.geometry import resize, restore
+from tfdetect.imaging.resampling import to_uint8
 from tfdetect.imaging.tiles import by_tiles
 from tfdetect.models.feature_outputs import feature_width, features_of_images
 from tfdetect.models.top_pixels import TopPixels

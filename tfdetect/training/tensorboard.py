@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.files import write_bytes, write_text
+from tfdetect.imaging.resampling import antialiased
 from tfdetect.models.feature_outputs import features_of_images, with_features
 from tfdetect.models.inference import probabilities
 from tfdetect.training.weight_average import AverageWeights
@@ -106,7 +107,7 @@ def write_projector(detector: keras.Model, validation: tf.data.Dataset, folder: 
     seen, step, side = 0, 1, _SPRITE_SIDE
     for images, fake, outputs in _judged(with_features(detector), validation):
         side = min(_SPRITE_SIDE, *images.shape[1:3])
-        small = tf.image.resize(images, [side, side], antialias=True).numpy().round()
+        small = antialiased(images, [side, side]).numpy().round()
         features = np.asarray(features_of_images(outputs, tf.shape(images)[0]))
         p_fake = 1 - probabilities(outputs["label"])[:, 0].numpy()
         for each in zip(features, fake.tolist(), p_fake.tolist(), small):

@@ -134,7 +134,11 @@ def test_three_classes_reach_the_report(faces3, tmp_path_factory):
     run = train_small("faces3", folder, overrides, data_dir=faces3)
     assert run.class_names == ("real", "generated", "edited")
     result = run.results["test"]
-    assert np.array(result["confusion"]).shape == (3, 3) and 0 <= result["class_accuracy"] <= 1
+    counts, found = np.array(result["confusion"]), result["metrics"]["class_accuracy"]
+    assert counts.shape == (3, 3)
+    assert found["value"] == pytest.approx(counts.trace() / counts.sum(), abs=1e-6)
+    card = (run.path / "model_card.md").read_text()
+    assert "| accuracy of the class |" in card and "right one of 3 classes" in card
     predictions = pq.read_table(run.path / "predictions" / "test.parquet")
     assert {"probability_edited", "mask", "dataset"} < set(predictions.column_names)
     for row in predictions.to_pylist():

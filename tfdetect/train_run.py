@@ -257,7 +257,7 @@ def _fit(
         catalog, catalog.split("validation"), data, classes, training.batch_size,
         with_masks=with_masks, cluster=workers.cluster if workers else None,
     )  # fmt: skip
-    log_epochs = [EpochLog(training, job.log)] if job.progress else []
+    log_epochs = [EpochLog(training, job.log, classes)] if job.progress else []
 
     def unaugmented() -> "tf.data.Dataset":
         return unaugmented_images(catalog, catalog.split("train"), data, training.batch_size)

@@ -157,7 +157,7 @@ def _measure_domain(table: pa.Table, run: Run) -> dict[str, Any]:
 
 
 def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> dict[str, Any]:
-    """Return metrics, confusion, masks, class_accuracy and constant."""
+    """Return metrics, with class_accuracy of three or more classes, confusion, masks, constant."""
     if not table.num_rows:
         return {"metrics": {}, "confusion": []}
     labels = table["label"].to_numpy()
@@ -171,7 +171,7 @@ def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> dict
         if len(rows):
             part["masks"] = _measure_masks(pixels)
     if len(run.class_names) > 2:
-        part["class_accuracy"] = round(float((labels == predicted).mean()), 6)
+        part["metrics"]["class_accuracy"] = proportion(labels == predicted)
     if len(set(predicted.tolist())) == 1 and len(set(labels.tolist())) > 1:
         part["constant"] = f"every verdict is {run.class_names[predicted[0]]!r}"
     return part

@@ -20,7 +20,7 @@ NAMES = {
     "recall": "recall", "fpr": "false positive rate", "f1": "F1", "auc": "AUC",
     "ap": "average precision", "eer": "equal error rate", "tpr_at_fpr_1": "recall at 1% FPR",
     "tpr_at_fpr_5": "recall at 5% FPR", "log_loss": "log-loss", "brier": "Brier score",
-    "ece": "calibration error (ECE)",
+    "ece": "calibration error (ECE)", "class_accuracy": "accuracy of the class",
 }  # fmt: skip
 
 # From weights of the images, float [..., n], to values by name: numbers, or float [...].

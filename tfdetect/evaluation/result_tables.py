@@ -85,7 +85,8 @@ def metric_table(result: dict[str, Any]) -> ResultTable:
         for key, title in NAMES.items()
         if any(_cell(part, key) != "-" for part in parts.values())
     ]
-    return ResultTable("Metrics", ["metric", *parts], rows, _prior_sentence(result))
+    notes = (_class_sentence(result), _prior_sentence(result))
+    return ResultTable("Metrics", ["metric", *parts], rows, " ".join(filter(None, notes)))
 
 
 def metadata_table(result: dict[str, Any]) -> ResultTable | None:
@@ -361,6 +362,16 @@ def _columns(result: dict[str, Any]) -> dict[str, dict]:
         rest = result["without_duplicates"]
         parts[f"without known images ({rest['count']:,} left)"] = rest
     return parts
+
+
+def _class_sentence(result: dict[str, Any]) -> str:
+    if "class_accuracy" not in result["metrics"]:
+        return ""
+    return (
+        f"{NAMES['class_accuracy'].capitalize()} counts verdicts that name the right one of "
+        f"{len(result['confusion'])} classes. All other metrics are of authentic against fake: "
+        "there a fake that is taken for another kind of fake is right."
+    )
 
 
 def _prior_sentence(result: dict[str, Any]) -> str:

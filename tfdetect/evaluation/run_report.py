@@ -306,7 +306,7 @@ def _cards(first: "_SplitReport") -> list[Card]:
     for name, value in summary({first.split: first.result}).items():
         if name == "mask_ap":
             continue
-        percent = name in ("accuracy", "fpr", "recall", "tpr_at_fpr_1", "tpr_at_fpr_5")
+        percent = "accuracy" in name or name in ("fpr", "recall", "tpr_at_fpr_1", "tpr_at_fpr_5")
         form = "{:.1%}" if percent else "{:.3f}"
         ends = [form.format(value[end]) for end in ("low", "high") if value[end] is not None]
         cards.append(Card(

@@ -6,7 +6,7 @@ from tfdetect.evaluation.intervals import Interval, format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.result_tables import MASK_NAMES, ordered
 
-LABEL_METRICS = ("accuracy", "auc", "tpr_at_fpr_1", "tpr_at_fpr_5", "ece")
+LABEL_METRICS = ("accuracy", "class_accuracy", "auc", "tpr_at_fpr_1", "tpr_at_fpr_5", "ece")
 ONE_CLASS_METRICS = ("fpr", "recall")
 MASK_METRICS = ("iou_altered", "f1", "ap")
 
@@ -19,9 +19,10 @@ def summary(results: dict[str, Any], split: str | None = None) -> dict[str, Inte
         split: by default test, or else the first that there is.
 
     Returns:
-        {name: value, low, high}: accuracy, AUC, recall at 1% and 5% false positives and ECE; the
-        false positive rate of authentic images alone, and the recall of fakes alone; of detectors
-        with masks also mask_iou, mask_f1 and mask_ap. Empty before the first evaluation.
+        {name: value, low, high}: accuracy, AUC, recall at 1% and 5% false positives and ECE; of
+        three or more classes also class_accuracy; the false positive rate of authentic images
+        alone, and the recall of fakes alone; of detectors with masks also mask_iou, mask_f1 and
+        mask_ap. Empty before the first evaluation.
     """
     if split is None:
         split = next(iter(ordered(results)), None)

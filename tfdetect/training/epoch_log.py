@@ -9,6 +9,7 @@ import keras
 
 from tfdetect.core import console
 from tfdetect.core.training_settings import Training
+from tfdetect.evaluation.metrics import NAMES
 from tfdetect.training.monitor import MONITORS
 
 # Keys of Keras's logs, with their names in the line of an epoch.
@@ -29,10 +30,14 @@ class EpochLog(keras.callbacks.Callback):
     Args:
         training: its number of epochs is shown.
         log: called with each line.
+        classes: of three or more, the accuracy is that of the class.
     """
 
-    def __init__(self, training: Training, log: console.Log = console.log) -> None:
+    def __init__(
+        self, training: Training, log: console.Log = console.log, classes: int = 2
+    ) -> None:
         super().__init__()
+        self._shown = _SHOWN | ({"val_accuracy": NAMES["class_accuracy"]} if classes > 2 else {})
         self._epochs = sum(stage.epochs for stage in training.stages) or training.epochs
         self._log = log
         self._began = 0.0
@@ -62,7 +67,7 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._close()
         logs = logs or {}
-        shown = {name: float(logs[key]) for key, name in _SHOWN.items() if key in logs}
+        shown = {name: float(logs[key]) for key, name in self._shown.items() if key in logs}
         parts = [f"{name} {format_number(value)}" for name, value in shown.items()]
         if "images_per_second" in logs:
             parts.append(f"{logs['images_per_second']:,.0f} images/s")

@@ -148,7 +148,7 @@ def _show_points(plan: "SearchPlan", as_json: bool) -> None:
             "dataset": plan.spec.name, "objective": objective, "points": points,
         })  # fmt: skip
     console.result(
-        f"space {plan.space.name} ({len(labels)} parameters), experiment {plan.experiment.name}, "
+        f"space {plan.space.name}, parameters {len(labels)}, experiment {plan.experiment.name}, "
         f"dataset {plan.spec.name}, objective {objective}"
     )
     for overrides in points:

@@ -24,8 +24,8 @@ def finish_search(search: Search) -> str:
     best = best_trial(search, trials)
     if best is None:
         raise UserError(
-            f"None of the {len(trials)} trials succeeded. Their logs are in "
-            f"{search.folder / 'trials'}."
+            f"No trial of {len(trials)} succeeded. The last reason: {trials[-1].reason}\n"
+            f"Their logs are in {search.folder / 'trials'}."
         )
     experiment = search.experiment_of(best.overrides, trial=False)
     experiment = experiment.model_copy(update={

@@ -8,8 +8,9 @@ from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import override
+from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os
-from tfdetect.data.catalog import Catalog, fold
+from tfdetect.data.catalog import Catalog, check_trainable, fold
 from tfdetect.data.plan import Plan, experiment_of_dataset, find_data, make_plan
 from tfdetect.tuning.objective import default_objective, objective_named
 from tfdetect.tuning.search_folder import SearchPlan, Settings
@@ -67,7 +68,7 @@ def make_search(
         f"{plan.spec.name}"
     )
     catalog = find_data(plan)
-    _check_batches(found, override(plan.experiment, trial_overrides), catalog, settings)
+    _check_parts(found, override(plan.experiment, trial_overrides), plan.spec, catalog, settings)
     resolved = validate(
         Settings,
         {
@@ -98,23 +99,35 @@ def _choice(plan: Plan, space: Space, experiment: str | None, model: str | None)
     return f"{chosen}; 'train' takes {usual} for these images: --experiment {usual}"
 
 
-def _check_batches(
-    space: Space, experiment: Experiment, catalog: Catalog, settings: dict[str, Any]
-) -> None:
-    """Check that every trial has images for at least one batch.
+def _check_parts(
+    space: Space, experiment: Experiment, spec: DatasetSpec, catalog: Catalog,
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
+    """Check that every trial has images of every class, and for at least one batch.
 
     Args:
         space: which values vary.
         experiment: of the trials, without these.
-        catalog: the dataset.
+        spec, catalog: the dataset.
         settings: of the search.
 
     Raises:
-        UserError: a batch can be larger than the images that a trial trains on.
+        UserError: a fold lacks a class, or a batch can be larger than the images that a trial
+            trains on.
     """
-    folds = settings.get("folds", 1)
-    parts = [catalog] if folds == 1 else [fold(catalog, folds, n) for n in range(folds)]
-    images = min(part.split("train").num_rows for part in parts)
+    folds, sizes = settings.get("folds", 1), []
+    for number in range(folds):
+        part = catalog if folds == 1 else fold(catalog, folds, number)
+        try:
+            check_trainable(spec, part, experiment.training.monitor)
+        except UserError as error:
+            if folds == 1:
+                raise
+            raise UserError(
+                f"--folds {folds} is too many for these data. Fold {number + 1}: {error}"
+            ) from None
+        sizes.append(part.split("train").num_rows)
+    images = min(sizes)
     varied = space.largest("training.batch_size")
     batch = experiment.training.batch_size if varied is None else int(varied)
     if batch <= images:

@@ -111,7 +111,7 @@ def _progress(search: Search, budget: Budget, shown: bool) -> Iterator[Callable[
             best = best_trial(search, trials)
             failed = sum(trial.state == FAILED for trial in trials)
             bar.set_note(", ".join(filter(None, [
-                f"best {search.objective.name} {best.value:.4f} (trial {best.number})"
+                f"best {search.objective.title} {best.value:.4f} (trial {best.number})"
                 if best else "",
                 f"{failed} failed" if failed else "",
                 f"running: trial {', '.join(map(str, running))}" if running else "",

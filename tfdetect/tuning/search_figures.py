@@ -32,7 +32,7 @@ def history(search: Search, trials: list[Trial]) -> Figure:
     axes.step([t.number for t in done], best, where="post", color=_RED, label="best so far")
     if done and not done[0].point:
         axes.axhline(done[0].value, color=_GRAY, linestyle=":", label="unchanged experiment")
-    axes.set(xlabel="trial", ylabel=search.objective.name)
+    axes.set(xlabel="trial", ylabel=search.objective.title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.2)
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)

@@ -190,7 +190,8 @@ def _check_same(folder: Path, parts: dict[str, str]) -> None:
         if name == "search.json":
             old, new = read_object(folder / name), json.loads(text)
             key = next(key for key in new if old.get(key) != new[key])
-            what = f"its {key} is {old.get(key)!r}, received {new[key]!r}"
+            name = "trial-set" if key == "trial_overrides" else key.replace("_", "-")
+            what = f"its {name} is {old.get(key)!r}, received {new[key]!r}"
         raise UserError(
             f"{folder} holds a search with other settings: {what}. To continue it, give the same "
             "settings; to start a new one, give another --name."

@@ -25,7 +25,7 @@ def format_summary(search: Search, trials: list[Trial]) -> str:
     best = _best(search, trials)
     changed = _describe(search, best) if best.point else "the unchanged experiment"
     lines = [
-        f"best: trial {best.number} ({changed}), {search.objective.name} {_interval(best)} on "
+        f"best: trial {best.number} ({changed}), {search.objective.title} {_interval(best)} on "
         f"{_validation(search)}",
         "",
         console.format_table(rows[:_TERMINAL_ROWS], columns),
@@ -58,15 +58,15 @@ def _page(search: Search, trials: list[Trial], document: str, figures: Path) -> 
     settings = search.settings
     baseline = next((t for t in trials if t.succeeded and not t.point), None)
     cards = [
-        html.Card(f"{best.value:.4f}", f"best {objective.name}, {_validation(search)}",
+        html.Card(f"{best.value:.4f}", f"best {objective.title}, {_validation(search)}",
                   f"95% interval {best.low:.4f} to {best.high:.4f}"),
-        *([html.Card(f"{baseline.value:.4f}", f"{objective.name} of the unchanged experiment",
+        *([html.Card(f"{baseline.value:.4f}", f"{objective.title} of the unchanged experiment",
                      f"95% interval {baseline.low:.4f} to {baseline.high:.4f}")]
           if baseline else []),
         html.Card(f"{len(trials)}", "trials",
                   f"{sum(t.state == PRUNED for t in trials)} pruned, {len(failed)} failed"),
         html.Card(f"{sum(t.epochs for t in trials):,}", "epochs trained",
-                  f"in {sum(t.seconds for t in trials) / 3600:.1f} hours"),
+                  f"in {sum(t.seconds for t in trials) / 60:,.0f} minutes"),
     ]  # fmt: skip
     notes = [html.note(
         "The best of many trials looks better on validation than it is: its interval covers the "
@@ -97,9 +97,9 @@ def _page(search: Search, trials: list[Trial], document: str, figures: Path) -> 
         f"{search.spec.name}; algorithm {settings.algorithm}, seed {settings.seed}, pruning rule "
         f"{settings.prune}",
         verdict=html.Verdict(
-            f"Best: trial {best.number}, {objective.name} {best.value:.4f}",
+            f"Best: trial {best.number}, {objective.title} {best.value:.4f}",
             [_describe(search, best) if best.point else "The unchanged experiment.",
-             f"The {direction} {objective.name} is best. {_significance(search, baseline, best)}"],
+             f"The {direction} {objective.title} is best. {_significance(search, baseline, best)}"],
             "neutral",
         ),
         cards=cards,
@@ -127,28 +127,29 @@ def _ranking_section(search: Search, trials: list[Trial]) -> Markup:
     )  # fmt: skip
     return html.join(
         html.text(
-            f"Brackets: {interval}. Trials above the row that says so overlap with the interval of "
-            "the best trial: they cannot be distinguished from it."
+            f"Brackets: {interval}. A trial is significantly worse if its interval does not reach "
+            "that of the best trial; the others cannot be distinguished from it."
         ),
         html.table(*_ranking(search, trials)),
     )
 
 
 def _ranking(search: Search, trials: list[Trial]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows, the best trial first, with a row above significantly worse ones."""
+    """Return columns and rows, the best trial first."""
     ranked = sorted(
         (t for t in trials if t.succeeded), key=lambda t: search.objective.loss(t.value)
     )
-    rows, separated = [], False
+    rows = []
     for trial in ranked:
-        if not separated and _is_worse(search, trial, ranked[0]):
-            rows.append(["", "", "", "", "significantly worse than the best:"])
-            separated = True
+        worse = "significantly" if _is_worse(search, trial, ranked[0]) else ""
         changed = _describe(search, trial) if trial.point else "the unchanged experiment"
         pruned = " (pruned)" if trial.state == PRUNED else ""
         rows.append([str(trial.number), _interval(trial), f"{trial.epochs}{pruned}",
-                     f"{trial.seconds:.0f}", changed])  # fmt: skip
-    return ["trial", search.objective.name, "epochs", "seconds", "changed values"], rows
+                     f"{trial.seconds:.0f}", worse, changed])  # fmt: skip
+    return [
+        "trial", search.objective.title, "epochs", "seconds", "worse than the best",
+        "changed values",
+    ], rows  # fmt: skip
 
 
 def _interval(trial: Trial) -> str:
@@ -158,7 +159,7 @@ def _interval(trial: Trial) -> str:
 def _describe(search: Search, trial: Trial) -> str:
     """Return in short what a trial changed."""
     return ", ".join(
-        f"{key.rpartition('.')[2]} {describe_value(value)}"
+        f"{key.partition('.')[2] or key} {describe_value(value)}"
         for key, value in search.space.chosen(trial.point)
     )
 
@@ -179,7 +180,7 @@ def _is_worse(search: Search, trial: Trial, best: Trial) -> bool:
 
 
 def _history(search: Search, trials: list[Trial], folder: Path) -> Markup:
-    name = search.objective.name
+    name = search.objective.title
     monitor = monitor_of(search.experiment.training).title
     return html.figures([
         html.picture_of(
@@ -200,7 +201,7 @@ def _parameters(search: Search, trials: list[Trial], folder: Path) -> Markup:
     sampled = [trial for trial in trials if trial.succeeded and trial.point]
     if not sampled:
         return Markup("")
-    name = search.objective.name
+    name = search.objective.title
     slices = html.picture_of(
         search_figures.slices(search, sampled),
         f"Scatter plots of {name} over each parameter.",

@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import OPTIONS, run_at, write_images
+from keras import ops
 from PIL import Image, PngImagePlugin
 
 import tfdetect
@@ -126,6 +128,17 @@ def test_features_come_out_of_the_same_pass_and_change_nothing(changes):
     np.testing.assert_allclose(
         scores.features, features.numpy().reshape(2, 2, 16).mean(1), rtol=1e-4, atol=1e-5
     )
+
+
+def test_features_of_a_loaded_detector_have_names_of_their_own():
+    """An ensemble has operations whose names come from the process that built it."""
+    images = keras.Input((24, 24, 3))
+    backbone = keras.Model(images, keras.layers.Conv2D(4, 3)(images))
+    label = ops.cast(ops.mean(backbone(images), axis=(1, 2, 3), keepdims=True)[:, 0, 0], "float32")
+    given = label._keras_history.operation
+    number = int(given.name.rpartition("_")[2]) if "_" in given.name else 0
+    given.name = f"cast_{number + 1}"  # the next name that Keras gives
+    assert "features_0" in with_features(keras.Model(images, {"label": label})).output
 
 
 def test_features_of_tiles_are_those_of_the_whole_image(tmp_path):

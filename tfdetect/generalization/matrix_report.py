@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from scipy import stats
 
 from tfdetect.core import console, html
@@ -45,6 +46,13 @@ def main_metrics(values: dict[str, Any]) -> tuple[str, str]:
 def _metrics(values: dict[str, Any]) -> list[str]:
     """Return the names of the metrics of every cell."""
     return list(next(iter(next(iter(values["cells"].values())).values()))["metrics"])
+
+
+def _marked(values: dict[str, Any]) -> tuple[bool, str]:
+    """Return the value of in_training of the cells that are marked, the rarer one, and its name."""
+    cells = [cell["in_training"] for row in values["cells"].values() for cell in row.values()]
+    rare = 2 * sum(cells) <= len(cells)
+    return rare, "domain in training" if rare else "unseen domain"
 
 
 def mean_metrics(values: dict[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -96,7 +104,7 @@ def format_matrix(values: dict[str, Any], metric: str) -> str:
     table = console.format_table(rows, columns, title=_TITLES[metric])
     if loss := unseen_losses(values).get(metric):
         text += f"; lost on an unseen domain {format_interval(loss, 3)}"
-    return f"{table}\nmean over domains: {text}"
+    return f"{table}\n* {_marked(values)[1]}. Mean over domains: {text}"
 
 
 def write_report(values: dict[str, Any], folder: Path, published: str | None = None) -> None:
@@ -129,7 +137,8 @@ def _page(
         _heat_map(values),
         f"Heat maps of {shown}. Rows: training domains; columns: test domains. The tables below "
         "hold the values.",
-        f"{capitalized(shown)}, in percent", path=folder / "figures" / "matrix.png",
+        f"{capitalized(shown)}, in percent", f"Framed: {_marked(values)[1]}.",
+        path=folder / "figures" / "matrix.png",
     )  # fmt: skip
     tables = [
         html.join(html.heading(capitalized(_TITLES[metric])),
@@ -144,7 +153,8 @@ def _page(
             html.Section("Results by training and test domain", html.join(
                 html.text(
                     "Rows: what a detector was trained on. Columns: the test images of what domain "
-                    "it was measured on. Brackets: 95% intervals over test images.",
+                    "it was measured on. Brackets: 95% intervals over test images. "
+                    f"*: {_marked(values)[1]}.",
                     *([_HIDDEN_MASKS] if "iou" in _metrics(values) else []),
                 ),
                 *tables,
@@ -221,15 +231,18 @@ def _metric_table(
     values: dict[str, Any], metric: str, intervals: bool = True
 ) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of one metric, with the means of rows and columns."""
-    names = values["domains"]
+    names, (mark, _) = values["domains"], _marked(values)
     rows: list[list[str]] = []
     columns: dict[str, list[float | None]] = {name: [] for name in names}
     for training, row in values["cells"].items():
         cells = [row[name]["metrics"][metric] for name in names]
         for name, cell in zip(names, cells):
             columns[name].append(cell["value"])
-        shown = [format_interval(cell, 3) if intervals else _mean([cell["value"]])
-                 for cell in cells]  # fmt: skip
+        shown = [
+            ("* " if row[name]["in_training"] == mark else "")
+            + (format_interval(cell, 3) if intervals else _mean([cell["value"]]))
+            for name, cell in zip(names, cells)
+        ]
         rows.append([training, *shown, _mean([cell["value"] for cell in cells])])
     every = [value for column in columns.values() for value in column]
     rows.append(["mean", *(_mean(columns[name]) for name in names), _mean(every)])
@@ -253,8 +266,8 @@ def _csv(values: dict[str, Any]) -> str:
 
 
 def _latex(values: dict[str, Any]) -> str:
-    """Return the main metric in percent as a LaTeX table; domains in training are bold."""
-    metric, _ = main_metrics(values)
+    """Return the main metric in percent as a LaTeX table; the marked cells are bold."""
+    (metric, _), (mark, title) = main_metrics(values), _marked(values)
     names = values["domains"]
     lines = [["", *map(latex, names)]]
     for training, row in values["cells"].items():
@@ -262,10 +275,11 @@ def _latex(values: dict[str, Any]) -> str:
         for name in names:
             value = row[name]["metrics"][metric]["value"]
             text = "-" if value is None else f"{100 * value:.1f}"
-            cells.append(f"\\textbf{{{text}}}" if row[name]["in_training"] else text)
+            cells.append(f"\\textbf{{{text}}}" if row[name]["in_training"] == mark else text)
         lines.append([latex(training), *cells])
     [head, *body] = [" & ".join(line) + r" \\" for line in lines]
     return "\n".join([
+        f"% {_TITLES[metric]} in percent; bold: {title}",
         rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\hline", head, r"\hline", *body, r"\hline",
         r"\end{tabular}", "",
     ])  # fmt: skip
@@ -287,7 +301,7 @@ def _comparison_table(values: dict[str, Any], table: Table) -> tuple[list[str], 
 
 def _heat_map(values: dict[str, Any]) -> Figure:
     """Draw the main metrics, from red (0) to blue (1)."""
-    names, trainings = values["domains"], list(values["cells"])
+    names, trainings, (mark, _) = values["domains"], list(values["cells"]), _marked(values)
     width, height = 0.75 * len(names) + 2.2, 0.55 * len(trainings) + 1.8
     rows, columns = (1, 2) if len(names) <= _WIDEST else (2, 1)
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
@@ -297,6 +311,10 @@ def _heat_map(values: dict[str, Any]) -> Figure:
             for row in values["cells"].values()
         ], float)  # fmt: skip
         image = heat_map(axes, cells, trainings, names, text=lambda v: f"{100 * v:.0f}")
+        for y, row in enumerate(values["cells"].values()):
+            for x, name in enumerate(names):
+                if row[name]["in_training"] == mark:
+                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, linewidth=1.5))
         axes.set_title(_TITLES[metric], fontsize=10)
         axes.set_xlabel("tested on", fontsize=9)
     figure.axes[0].set_ylabel("trained on", fontsize=9)

@@ -28,7 +28,7 @@ def with_features(detector: keras.Model) -> keras.Model:
     found = [tensor for layer in detector.layers for tensor in _features_in(layer)]
     if not found:
         found = [detector.output["label"]._keras_history.operation.input]
-    added = {f"{FEATURES}_{number}": _pooled(tensor) for number, tensor in enumerate(found)}
+    added = {f"{FEATURES}_{n}": _pooled(tensor, f"pooled_{n}") for n, tensor in enumerate(found)}
     return keras.Model(detector.input, {**detector.output, **added}, name=detector.name)
 
 
@@ -43,11 +43,13 @@ def _features_in(layer: keras.Layer) -> list[keras.KerasTensor]:
     return [tensors[0]]
 
 
-def _pooled(features: keras.KerasTensor) -> keras.KerasTensor:
-    features = ops.cast(features, "float32")
+def _pooled(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    # As a model of its own: the names of its operations cannot be those of a loaded detector's.
+    inputs = keras.Input(features.shape[1:], dtype=features.dtype)
+    pooled = ops.cast(inputs, "float32")
     if len(features.shape) > 2:
-        features = ops.mean(features, axis=tuple(range(1, len(features.shape) - 1)))
-    return features
+        pooled = ops.mean(pooled, axis=tuple(range(1, len(features.shape) - 1)))
+    return keras.Model(inputs, pooled, name=name)(features)
 
 
 def feature_width(detector: keras.Model) -> int:

@@ -170,7 +170,7 @@ def test_train_and_evaluate(folder_dataset, tmp_path, capfd):
     )  # fmt: skip
     assert run.path == tmp_path / "runs" / "mine" and run.info.status == "complete"
     assert 0 <= run.metrics["test"]["auc"] <= 1
-    results = tfdetect.evaluate(run, log=lambda text: None)
+    results = tfdetect.evaluate(run, images_in_report=False, log=lambda text: None)
     assert results.metrics == run.metrics
     strict = tfdetect.evaluate(
         tfdetect.load(run).with_options(threshold=1.0).run, splits="test", images_in_report=False,

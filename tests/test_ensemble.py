@@ -261,6 +261,28 @@ def trained(pictures, tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def joined(trained):
+    """The three runs as members, and their network."""
+    from tfdetect.fusion.network import FusionNetwork
+
+    members = open_members([run.path for run in trained.values()])
+    return members, FusionNetwork(members)
+
+
+@pytest.fixture(scope="module")
+def scored(joined):
+    """Views of random images, and what the members make of them."""
+    rng = np.random.default_rng(0)
+    images = [
+        tf.constant(rng.uniform(0, 255, (40, *(() if v.crops == 1 else (v.crops,)), *v.size, 3)),
+                    tf.float32) for v in joined[0].views
+    ]  # fmt: skip
+    found = {key: value.numpy() for key, value in joined[1].score_model()(images).items()}
+    features = found["features"].astype(float)
+    return images, scores_of(found["logits"], rng.random(40) < 0.5, features=features)
+
+
 def fuse(runs, output, *arguments):
     from tfdetect.ensemble import main
 
@@ -358,15 +380,13 @@ def test_an_ensemble_records_what_its_members_were_trained_on(tmp_path):
     assert training_images_of([one, run(None)]) == TrainingImages()  # one does not say
 
 
-def test_members_predict_the_same_in_the_fused_network_as_alone(trained, pictures):
+def test_members_predict_the_same_in_the_fused_network_as_alone(joined, pictures):
     from tfdetect.data.loading import view_dataset
     from tfdetect.data.sources import Files
     from tfdetect.evaluation.predictions import predict_files
-    from tfdetect.fusion.network import FusionNetwork
     from tfdetect.models.saving import load_detector
 
-    members = open_members([run.path for run in trained.values()])
-    network = FusionNetwork(members)
+    members, network = joined
     paths, _ = images_of(pictures / "test")
     [(_, views)] = list(view_dataset(Files(paths), members.views, len(paths)))
     parts = [tf.cast(v[:, 0] if v.shape[1] == 1 else v, tf.float32) for v in views]
@@ -377,20 +397,8 @@ def test_members_predict_the_same_in_the_fused_network_as_alone(trained, picture
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-def test_the_network_computes_the_fusion(trained, name):
-    from tfdetect.fusion.network import FusionNetwork
-
-    members = open_members([run.path for run in trained.values()])
-    network = FusionNetwork(members)
-    rng = np.random.default_rng(0)
-    images = [
-        tf.constant(rng.uniform(0, 255, (40, *(() if v.crops == 1 else (v.crops,)), *v.size, 3)),
-                    tf.float32) for v in members.views
-    ]  # fmt: skip
-    found = {k: v.numpy() for k, v in network.score_model()(images).items()}
-    scores = scores_of(
-        found["logits"], rng.random(40) < 0.5, features=found["features"].astype(float)
-    )
+def test_the_network_computes_the_fusion(joined, scored, name):
+    (members, network), (images, scores) = joined, scored
     fusion = fit_fusion(name, scores)
     fused = network.fused_model(fusion, "e", members.view_index)(images)["label"].numpy()[:, 0]
     np.testing.assert_allclose(fused, fusion(scores), rtol=1e-3, atol=1e-3)

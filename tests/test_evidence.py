@@ -188,6 +188,24 @@ def test_notes_of_generators_and_mere_mentions(key, value, generated):
     assert any(fact.kind == "generated" for fact in facts) == generated
 
 
+@pytest.mark.parametrize("fields, told", [
+    ({1: "N", 2: (52.0, 30.0, 58.8), 3: "W", 4: (13.0, 22.0, 39.6), 17: 215.0, 7: (9, 5, 0),
+      29: "2021:06:01"}, "52.51633° N 13.37767° W, facing 215°, 2021:06:01 09:05:00 UTC"),
+    ({1: "S", 2: (10.5, 0.0, 0.0), 3: "E", 4: (179.0, 0.0, 0.0)}, "10.50000° S 179.00000° E"),
+    ({1: "N", 2: (95.0, 0.0, 0.0), 3: "E", 4: (13.0, 0.0, 0.0)},
+     "present, without readable coordinates"),
+    ({17: 12.0}, "present, without readable coordinates, facing 12°"),
+])  # fmt: skip
+def test_coordinates_are_told_as_a_map_takes_them(fields, told):
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif.get_ifd(ExifTags.IFD.GPSInfo).update(fields)
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", exif=exif)
+    [fact] = [fact for fact in read_metadata(buffer.getvalue()) if fact.name == "location (EXIF)"]
+    assert fact.value == told
+    lines = evidence(buffer.getvalue()).lines
+    assert any(f"Location: {told}." in line.finding for line in lines)
+
+
 def test_hostile_metadata_is_printable_and_short():
     facts = read_metadata(text_chunk("Software", "\x1b[31mMidjourney\u202e" + "a" * 100_000))
     [fact] = [fact for fact in facts if fact.kind]

@@ -278,8 +278,8 @@ def camera_pipeline(facts: Sequence[Fact]) -> Literal["complete", "partial", "no
 
 def _camera(facts: Sequence[Fact]) -> EvidenceLine:
     pipeline = camera_pipeline(facts)
-    told = next((fact.value for fact in facts if fact.name == "camera (EXIF)"), "")
-    names = {fact.name for fact in facts}
+    values = {fact.name: fact.value for fact in reversed(facts)}  # the first of a name counts
+    told, place, names = values.get("camera (EXIF)", ""), values.get("location (EXIF)"), set(values)
     parts = {"the exposure": "exposure (EXIF)", "the camera maker's own note": "maker note (EXIF)"}
     missing = [words for words, name in parts.items() if name not in names]
     if all(fact.kind != "camera" for fact in facts):
@@ -289,6 +289,8 @@ def _camera(facts: Sequence[Fact]) -> EvidenceLine:
         "partial": f"Some: {told}. Missing: {', '.join(missing)}.",
         "none": _NONE,
     }[pipeline]
+    if place is not None:
+        finding += f" Location: {place}."
     more = "" if pipeline == "none" else "It is easily copied from a photograph into another image."
     says: Says = "nothing" if pipeline == "none" else "camera"
     return _line("camera_data", finding, says, f"camera_{pipeline}", more)

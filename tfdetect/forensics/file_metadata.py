@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -172,7 +173,7 @@ def _exif(image: Image.Image, _data: bytes) -> list[Fact]:
     try:
         exif = image.getexif()
         tags = dict(exif) | dict(exif.get_ifd(ExifTags.IFD.Exif))
-        location = bool(exif.get_ifd(ExifTags.IFD.GPSInfo))
+        gps = dict(exif.get_ifd(ExifTags.IFD.GPSInfo))
     except Exception as error:  # Pillow raises many kinds for damaged EXIF
         return [_fact("EXIF", f"damaged: {error}")]
     named = {ExifTags.TAGS.get(tag, str(tag)): value for tag, value in tags.items()}
@@ -186,8 +187,9 @@ def _exif(image: Image.Image, _data: bytes) -> list[Fact]:
             facts.append(_fact("exposure (EXIF)", "present"))
     if len(note := named.get("MakerNote", b"")) > 0:
         facts.append(_fact("maker note (EXIF)", f"{len(note):,} bytes"))
-    if location:
-        facts.append(_fact("location (EXIF)", "present"))
+    if gps:
+        meaning = "where the camera says that it was; it is easily changed or copied"
+        facts.append(_fact("location (EXIF)", _location(gps), meaning))
     for tag, name in (("Software", "software"), ("ProcessingSoftware", "software")):
         if text := str(named.get(tag, "")).strip("\0 "):
             facts.append(_program(f"{name} (EXIF)", text))
@@ -198,6 +200,30 @@ def _exif(image: Image.Image, _data: bytes) -> list[Fact]:
     if isinstance(comment, bytes) and (text := _comment(comment[:MAX_TEXT]).strip()):
         facts.append(_settings("comment (EXIF)", text))
     return facts
+
+
+def _location(gps: dict[int, Any]) -> str:
+    """Return coordinates, direction and time of EXIF's GPS fields, as far as they can be read."""
+    from PIL.ExifTags import GPS
+
+    places = []
+    for axis, largest in ((GPS.GPSLatitude, 90), (GPS.GPSLongitude, 180)):
+        with suppress(TypeError, ValueError, ZeroDivisionError):
+            degrees, minutes, seconds = (float(number) for number in gps.get(axis, ()))
+            degrees += minutes / 60 + seconds / 3600
+            side = _plain(gps.get(axis - 1, ""))  # N, S, E or W
+            if 0 <= degrees <= largest and side in ("N", "S", "E", "W"):
+                places.append(f"{degrees:.5f}\N{DEGREE SIGN} {side}")
+    told = [" ".join(places) if len(places) == 2 else "present, without readable coordinates"]
+    with suppress(TypeError, ValueError, ZeroDivisionError):
+        direction = float(gps[GPS.GPSImgDirection]) if GPS.GPSImgDirection in gps else math.nan
+        if 0 <= direction <= 360:
+            told.append(f"facing {direction:.0f}\N{DEGREE SIGN}")
+    if date := _plain(gps.get(GPS.GPSDateStamp, "")):
+        with suppress(TypeError, ValueError, ZeroDivisionError):
+            clock = ":".join(f"{int(number):02}" for number in gps.get(GPS.GPSTimeStamp, ()))
+            told.append(f"{date} {clock} UTC".replace("  ", " "))
+    return ", ".join(told)
 
 
 def _comment(data: bytes) -> str:

@@ -240,11 +240,11 @@ def test_a_manifest_that_lists_a_missing_file(manifest):
         ("path,label\na/0.png,x\nb/0.png,y\n", "--authentic"),
         (
             "path,label\na/0.png,real\nb/0.png,fake\na/0.png,fake\n",
-            "row 3: a/0.png is listed twice",
+            "row 4: a/0.png is listed twice, first in row 2",
         ),
         ("path,label,split\na/0.png,real,train\nb/0.png,fake,trian\n", "split 'trian'"),
         ("path,label\n", "lists no files"),
-        ("path,label\n,real\nb/0.png,fake\n", "row 1: no path"),
+        ("path,label\n,real\nb/0.png,fake\n", "row 2: no path"),
     ],
 )
 def test_mistakes_in_manifests_are_explained(manifest, text, message):

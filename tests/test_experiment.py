@@ -52,7 +52,12 @@ def test_overrides():
         ("training.epoch=3", "Did you mean 'training.epochs'"),
         ("trainin.epochs=3", "Did you mean 'training'"),
         ("training.epochs", "KEY=VALUE"),
-        ("training.epochs=many", "valid integer"),
+        ("training.epochs=many", "a whole number is expected. Received: 'many'"),
+        ("training.export=onnx", r"a list is expected, such as \[a, b\]. Received: 'onnx'"),
+        (
+            "data.equalize=true",
+            r"keys and values .* {key: value}, of these: side",
+        ),
         ("training.epochs=0", "greater than 0"),
         ("model.backbone=densenet", "Did you mean|nearest|densenet121"),
         ("model.head=liner", "Did you mean 'linear'"),

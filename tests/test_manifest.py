@@ -54,7 +54,7 @@ def test_names_in_the_encoding_of_the_files(folder, capsys):
         (b"path,path,label\na,b,c\n", "twice"),
         (b"file,label\na,b\n", "has no column 'path'"),
         (b"path,label\nx\n", "Expected 2 columns"),
-        (b"path,label\na.png,real\nb.png,\n", "row 2: the label is empty"),
+        (b"path,label\na.png,real\nb.png,\n", "row 3: the label is empty"),
         (b"path,label\n" + b"x" * 5000 + b",real\n", "4,000 bytes"),
     ],
 )

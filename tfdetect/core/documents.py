@@ -368,6 +368,17 @@ def explained(
     return UserError("\n".join(lines[:_MAX_MISTAKES] + ["..."] * (len(lines) > _MAX_MISTAKES)))
 
 
+_PLAIN = {  # messages of pydantic in the words of YAML
+    "tuple_type": "a list is expected, such as [a, b]",
+    "list_type": "a list is expected, such as [a, b]",
+    "model_type": "keys and values are expected, such as {key: value}",
+    "dict_type": "keys and values are expected, such as {key: value}",
+    "int_from_float": "a whole number is expected",
+    "int_parsing": "a whole number is expected",
+    "int_type": "a whole number is expected",
+}
+
+
 def _explain(model: type[Document], problem: "ErrorDetails", source: str, path: Path | None) -> str:
     keys = [str(part) for part in problem["loc"]]
     line = _line_of(path, keys) if path else None
@@ -383,7 +394,10 @@ def _explain(model: type[Document], problem: "ErrorDetails", source: str, path: 
         )
     if problem["type"] == "missing":
         return f"{where} is required."
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _PLAIN.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("model_type", "dict_type"):
+        at = _model_at(model, keys)
+        message += "" if at is model else f", of these: {', '.join(at.model_fields)}"
     if not keys:  # about several keys together, which the message names
         return f"{source}: {message}."
     return f"{where}: {message}. Received: {shortened(problem['input'])}."

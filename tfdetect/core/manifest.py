@@ -59,12 +59,22 @@ def read_manifest(path: Path, columns: dict[str, str]) -> "pa.Table":
     if found["label"].null_count:
         import pyarrow.compute as pc
 
-        row = pc.index(pc.is_null(found["label"]), True).as_py() + 1
+        row = row_number(path, pc.index(pc.is_null(found["label"]), True).as_py())
         raise UserError(
             f"The manifest {path}, row {row}: the label is empty. Name the class of each image, or "
             "leave the row out."
         )
     return found
+
+
+def row_number(path: Path, index: int) -> int:
+    """Return the number that a spreadsheet shows for a row: the header of a CSV file is row 1.
+
+    Args:
+        path: of the manifest.
+        index: of the row below the header, from 0.
+    """
+    return index + (1 if path.suffix == ".parquet" else 2)
 
 
 def fetch(root: Path, manifest: str, columns: dict[str, str]) -> None:
@@ -159,7 +169,8 @@ def _check_columns(
         if name not in found and (column in ("path", "label") or column in columns):
             raise UserError(
                 f"The manifest {path} has no column {name!r}.{nearest(name, found)} It has: "
-                f"{', '.join(found)}. A dataset spec can map them (columns)."
+                f"{', '.join(found)}. Rename it, or map it in a dataset spec: "
+                f"columns: {{{column}: NAME}}."
             )
 
 

@@ -14,9 +14,10 @@ def registered(names: Registry[Any], *more: str) -> AfterValidator:
 
     def check(name: str) -> str:
         plugins.load_listed()
-        if name not in names and name not in more:
+        available = sorted([*names, *more])
+        if name not in available:
             raise ValueError(
-                f"no such name.{nearest(name, names)} Available: {', '.join(sorted(names))}"
+                f"no such name.{nearest(name, available)} Available: {', '.join(available)}"
             )
         return name
 

@@ -392,6 +392,14 @@ def check_unusable(spec: DatasetSpec, where: str, unusable: Mapping[str, str], t
     )
 
 
+def counts_text(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return numbers of images by split and class as text."""
+    return "; ".join(
+        f"{split} {' + '.join(f'{count:,} {name}' for name, count in classes.items())}"
+        for split, classes in counts.items()
+    )
+
+
 def check_trainable(spec: DatasetSpec, catalog: Catalog, monitor: str = "") -> None:
     """Check that a dataset has every class in train, and a validation split.
 
@@ -410,7 +418,7 @@ def check_trainable(spec: DatasetSpec, catalog: Catalog, monitor: str = "") -> N
             raise UserError(
                 f"The {split} split of {spec.name!r} has no image of class "
                 f"{', '.join(map(repr, empty))} in "
-                f"{', '.join(map(str, catalog.roots.values()))}. Counts: {counts}."
+                f"{', '.join(map(str, catalog.roots.values()))}. There are: {counts_text(counts)}."
             )
     first, *fakes = (counts["validation"][name] for name in spec.class_names)
     if monitor == "auc" and not (first and any(fakes)):

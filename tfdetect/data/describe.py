@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from tfdetect.core import console
 from tfdetect.core.folder_names import polarity
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.data.catalog import Catalog, build_catalog
+from tfdetect.data.catalog import Catalog, build_catalog, counts_text
 from tfdetect.data.scan_result import IN_MASKS, MASK_FILE, SAME_FILE
 
 _EXAMPLES = 3
@@ -63,10 +63,7 @@ def describe_data(spec: DatasetSpec, catalog: Catalog) -> list[str]:
 
 def describe_counts(spec: DatasetSpec, catalog: Catalog) -> str:
     """Return the number of images by split and class, as text."""
-    return "; ".join(
-        f"{split} {' + '.join(f'{count:,} {name}' for name, count in classes.items())}"
-        for split, classes in catalog.counts(spec.class_names).items()
-    )
+    return counts_text(catalog.counts(spec.class_names))
 
 
 def describe_classes(spec: DatasetSpec) -> str:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_names import contains, is_mask_folder
 from tfdetect.core.image_names import IMAGE_SUFFIXES, hint, is_image, suffix_of
-from tfdetect.core.manifest import read_manifest
+from tfdetect.core.manifest import read_manifest, row_number
 from tfdetect.core.patterns import PathPattern
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import from_os, to_os
@@ -325,10 +325,11 @@ def _from_manifest(spec: DatasetSpec, root: Path, manifest: str, collected: _Col
         path = os.path.normpath(os.path.join(base, path))
         return os.path.relpath(path, root) if os.path.isabs(path) else path
 
-    seen = set()
+    seen = dict[str, int]()
     rows, errors = list[tuple](), list[str | None]()
     lines = (row for batch in table.to_batches(_BATCH) for row in batch.to_pylist())
-    for number, row in enumerate(lines, 1):
+    for index, row in enumerate(lines):
+        number = row_number(file, index)
         path, text = row["path"], row["label"]
         if not path:
             raise UserError(f"{file}, row {number}: no path.")
@@ -338,8 +339,11 @@ def _from_manifest(spec: DatasetSpec, root: Path, manifest: str, collected: _Col
             )
         path = relative(path)
         if path in seen:
-            raise UserError(f"{file}, row {number}: {path} is listed twice.")
-        seen.add(path)
+            raise UserError(
+                f"{file}, row {number}: {path} is listed twice, first in row {seen[path]}. Keep "
+                "one of these rows."
+            )
+        seen[path] = number
         label = labels[text]
         mask = row.get("mask")
         generator = _generator(spec, row.get("generator")) or spec.classes[label].generator

@@ -171,6 +171,8 @@ class Space(Document):
         except UserError as error:
             where = text or "combination " + ", ".join(self.overrides(point))
             message = str(error)
+            if "a whole number is expected" in message:
+                message += " A range of whole numbers needs a step, such as step: 1."
             raise UserError(f"search space {self.name}, {where}: {message}") from None
 
     def _corners(self) -> Iterator[tuple[str, dict]]:

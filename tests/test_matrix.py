@@ -90,6 +90,7 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
         and "/ 99.9" in page
         and "mean over domains: in training" in said.out
         and "lost on an unseen domain" in said.out
+        and "*: domain in training" in page
     )
     # The same command reuses the runs.
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/model.keras")}

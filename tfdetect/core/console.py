@@ -371,7 +371,7 @@ def _stacked(columns: Sequence[str], cells: list[list[Any]]) -> Iterator[str]:
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, str):
-        value = value.replace(",", "").rstrip("%").split(" ")[0]
+        value = value.removeprefix("* ").replace(",", "").rstrip("%").split(" ")[0]
     try:
         float(value)
     except (TypeError, ValueError):

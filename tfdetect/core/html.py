@@ -43,7 +43,8 @@ _DPI = 150  # of a figure's file; it is shown at CSS pixels, so it stays sharp w
 _CSS_DPI = 96
 # A number with sign, unit and interval: "12,345", "+0.4%", "0.91 [0.90, 0.92]", "0.6 at 0.3", "-".
 _NUMBER = re.compile(
-    r"^[-+<>]?\s?\d[\d.,]*(e[-+]?\d+)?\s?%?( s)?( [\[(][^\])]*[\])]| at \d[\d.]*)?( \*)?$|^-?$"
+    r"^(\* )?[-+<>]?"
+    r"\s?\d[\d.,]*(e[-+]?\d+)?\s?%?( s)?( [\[(][^\])]*[\])]| at \d[\d.]*)?( \*)?$|^-?$"
 )
 
 

@@ -104,7 +104,7 @@ def format_matrix(values: dict[str, Any], metric: str) -> str:
     table = console.format_table(rows, columns, title=_TITLES[metric])
     if loss := unseen_losses(values).get(metric):
         text += f"; lost on an unseen domain {format_interval(loss, 3)}"
-    return f"{table}\n* {_marked(values)[1]}. Mean over domains: {text}"
+    return f"{table}\nmean over domains: {text}. *: {_marked(values)[1]}"
 
 
 def write_report(values: dict[str, Any], folder: Path, published: str | None = None) -> None:

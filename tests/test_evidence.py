@@ -138,6 +138,14 @@ def test_grid_and_cropping_are_seen_in_pixels(photo):
     assert jpeg_history(encoded(photo, "JPEG", quality=75)).quality == 75
 
 
+def test_a_jpeg_in_cmyk_is_a_jpeg(photo):
+    file = io.BytesIO()
+    Image.fromarray(photo).convert("CMYK").save(file, "JPEG", quality=75)
+    [line] = [each for each in evidence(file.getvalue()).lines if each.name == "jpeg_history"]
+    assert line.finding.startswith("The file is a JPEG of quality 75.")
+    assert "no earlier compression on the same grid is looked for" in line.finding
+
+
 def test_an_earlier_compression_is_found_with_its_quality(photo):
     once = encoded(photo, "JPEG", quality=65)
     assert jpeg_history(once).earlier_quality is None

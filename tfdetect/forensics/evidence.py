@@ -314,6 +314,10 @@ def _jpeg(history: JpegHistory | None, pixels: np.ndarray) -> list[EvidenceLine]
                 "It was compressed at least twice, before with a quality of about "
                 f"{history.earlier_quality:.0f}."
             )
+        elif history.evidence is None:
+            rate = ""
+            parts.append("In a JPEG of this kind, such as one in CMYK, no earlier compression on "
+                         "the same grid is looked for.")  # fmt: skip
         else:
             rate = "jpeg_once"
             parts.append("There is no trace of an earlier compression on the same grid.")
@@ -323,7 +327,9 @@ def _jpeg(history: JpegHistory | None, pixels: np.ndarray) -> list[EvidenceLine]
     else:
         parts.append("The file is no JPEG, and there is no trace of a JPEG compression.")
     if history.grid not in (None, (0, 0)):
-        parts.append("The image was cropped after that.")
+        parts.append("The image was cropped after that." if history.quality is None else
+                     "The pixels have another grid: the image was cropped after an earlier "
+                     "compression.")  # fmt: skip
     more = {
         "jpeg_twice": "Saving, uploading and sharing do this; it is no sign of a forgery.",
         "jpeg_none": "Generators, screenshots and shrunk photographs have none.",

@@ -53,7 +53,8 @@ class JpegHistory:
         grid: (x, y), 0 to 7, of the first whole block of the strongest grid; none without a grid.
         earlier_quality: libjpeg quality that an earlier compression on the same grid had about;
             none if there is no trace of one.
-        evidence: for an earlier compression: mean log-likelihood ratio of a coefficient, in nats.
+        evidence: for an earlier compression: mean log-likelihood ratio of a coefficient, in nats;
+            none if there are no such coefficients: in a small image, a JPEG in CMYK and no JPEG.
         other_grid: bool [H, W], where the grid is another one than in the rest.
         once: bool [H, W], where there is no trace of the earlier compression of the rest.
     """
@@ -62,7 +63,7 @@ class JpegHistory:
     standard: bool
     grid: tuple[int, int] | None
     earlier_quality: float | None
-    evidence: float
+    evidence: float | None
     other_grid: np.ndarray
     once: np.ndarray
 
@@ -87,21 +88,20 @@ def jpeg_history(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Jpeg
         Exception: the image is damaged; Pillow raises many kinds.
     """
     data = file if isinstance(file, bytes) else read_bytes(file, max_pixels)
-    gray, tables, orientation = _luminance(data, max_pixels)
+    gray, tables, steps, orientation = _luminance(data, max_pixels)
     quality, standard = jpeg_quality(tables)
     size = gray.shape
     nothing = _upright(np.zeros(size, bool), orientation)
     if min(size) < MIN_SIDE:
-        return JpegHistory(quality, standard, None, None, 0.0, nothing, nothing)
+        return JpegHistory(quality, standard, None, None, None, nothing, nothing)
     top, left, part = _center(gray)
     votes = _votes(part)
     grid, strength = _main_grid(votes)
     other = np.zeros(part.shape, bool)
     if grid is not None and strength >= _CLEAR_GRID:
         other = _other_grids(votes, grid)
-    earlier, evidence, once = None, 0.0, np.zeros(part.shape, bool)
-    if tables:
-        steps = np.asarray(tables[min(tables)]).reshape(8, 8)
+    earlier, evidence, once = None, None, np.zeros(part.shape, bool)
+    if steps is not None:
         earlier, evidence, once = _earlier(part, steps)
     if grid is not None:  # the position in the whole image
         grid = ((grid[0] + left) % 8, (grid[1] + top) % 8)
@@ -111,10 +111,13 @@ def jpeg_history(file: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Jpeg
     )  # fmt: skip
 
 
-def _luminance(data: bytes, max_pixels: int) -> tuple[np.ndarray, dict[int, list[int]], int]:
-    """Return the luminance float32 [H, W], a JPEG's quantization tables, and the orientation.
+def _luminance(
+    data: bytes, max_pixels: int
+) -> tuple[np.ndarray, dict[int, list[int]], np.ndarray | None, int]:
+    """Return the luminance float32 [H, W], a JPEG's tables, those of luminance, and orientation.
 
-    The luminance of a JPEG is the decoder's own, before any conversion, and still to be turned.
+    The luminance of a JPEG is the decoder's own, before any conversion, and still to be turned. One
+    in CMYK has none: it is computed from its colors, and no table is that of the luminance.
     """
     with opened(data, max_pixels) as image:
         tables = dict(getattr(image, "quantization", None) or {})
@@ -122,9 +125,10 @@ def _luminance(data: bytes, max_pixels: int) -> tuple[np.ndarray, dict[int, list
             image.draft("L", image.size)
             image.load()
             if image.mode == "L":
-                return np.asarray(image, np.float32), tables, read_header(data).orientation
+                steps = np.asarray(tables[min(tables)]).reshape(8, 8)
+                return np.asarray(image, np.float32), tables, steps, read_header(data).orientation
     rgb = np.asarray(read_rgb(data, max_pixels), np.float32)
-    return rgb @ np.array([0.299, 0.587, 0.114], np.float32), {}, 1
+    return rgb @ np.array([0.299, 0.587, 0.114], np.float32), tables, None, 1
 
 
 def _upright(mask: np.ndarray, orientation: int) -> np.ndarray:

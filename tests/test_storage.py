@@ -365,6 +365,15 @@ def test_all_commands_with_a_bucket(tmp_path, scheme, request, capsys):
     assert code == 2 and f"no bucket {scheme}://no-bucket" in error
 
 
+def test_a_server_that_cannot_be_reached_is_no_missing_file(monkeypatch):
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(storage, "_FIRST_PAUSE", 0)
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/x.jpg"
+    with pytest.raises(UserError, match=f"{address} cannot be used: .*connect"):
+        storage.listing(user_path(address))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_images_on_a_web_server(tmp_path, capsys):

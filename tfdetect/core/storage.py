@@ -338,14 +338,29 @@ def _retried(function: Callable[[], Result]) -> Result:
     """Return what a function returns, tried again after a while where the network fails."""
     for number in range(_TRIES - 1):
         try:
-            return function()
+            return _asked(function)
         except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError):
             raise
         except Exception as error:  # each library has kinds of its own
             if disk_error(error):
                 raise
         time.sleep(_FIRST_PAUSE * 2**number * random.uniform(0.5, 1.5))
-    return function()
+    return _asked(function)
+
+
+def _asked(function: Callable[[], Result]) -> Result:
+    """Return what a function returns; a request that failed is not taken for a missing file.
+
+    Of web servers fsspec says that a file is missing, whatever happened. The cause tells.
+    """
+    try:
+        return function()
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        failed = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp")
+        if cause is not None and failed and not 400 <= getattr(cause, "status", 0) < 500:
+            raise cause from None
+        raise
 
 
 @contextmanager

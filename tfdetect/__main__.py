@@ -6,7 +6,7 @@ import sys
 from tfdetect.core import console
 from tfdetect.core.cli import EXIT_ERROR, run_command
 from tfdetect.core.errors import nearest
-from tfdetect.core.packages import has_tensorflow
+from tfdetect.core.packages import PROGRAM, has_tensorflow
 
 # Commands by task: name and what it does.
 TASKS = {
@@ -49,7 +49,7 @@ def help_text() -> str:
     """Return what `tfdetect --help` prints."""
     width = max(map(len, COMMANDS))
     lines = [
-        "usage: tfdetect COMMAND [...]", "",
+        f"usage: {PROGRAM} COMMAND [...]", "",
         "Train, evaluate and deploy detectors of AI-generated and altered images.",
     ]  # fmt: skip
     full = has_tensorflow()
@@ -64,9 +64,9 @@ def help_text() -> str:
         *(["  # first training, on the built-in demonstration; two to three minutes",
            "  tfdetect train --dataset demo"] if full else []),
         "  # a verdict on your own image",
-        "  tfdetect predict photo.jpg",
+        f"  {PROGRAM} predict photo.jpg",
         "",
-        "tfdetect COMMAND --help explains a command; python -m tfdetect.COMMAND runs it, too.",
+        f"{PROGRAM} COMMAND --help explains a command; python -m tfdetect.COMMAND runs it, too.",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         console.error(f"Unknown command {argv[0]!r}.{nearest(argv[0], COMMANDS)} "
-                      f"Commands: {', '.join(COMMANDS)}.\nSee: tfdetect --help")  # fmt: skip
+                      f"Commands: {', '.join(COMMANDS)}.\nSee: {PROGRAM} --help")  # fmt: skip
         return EXIT_ERROR
     # The command `models` is the __main__ of the package of that name.
     name = argv[0].replace("-", "_") + (".__main__" if argv[0] == "models" else "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
+from tfdetect.core.packages import PROGRAM
 from tfdetect.core.text import images_are, printable, with_escapes
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def _open_detectors(
     if not args.quiet:
         for each in choices:
             console.log(
-                f"Detector: {each.run.name} ({each.reason}; name another: tfdetect predict RUN ...)"
+                f"Detector: {each.run.name} ({each.reason}; name another: {PROGRAM} predict RUN "
+                "...)"
             )
         if len(choices) > 1:  # each detector is given images alone
             from tfdetect.data.image_files import find_images
@@ -219,8 +221,8 @@ def _predict(
         console.log(f"Explained in {printable(page)}")
     if unwritten:
         path, reason = next(iter(unwritten.items()))
-        console.warn(f"{len(unwritten)} masks or pages could not be written, the first: {path}: "
-                     f"{reason}")  # fmt: skip
+        what = "mask or page" if len(unwritten) == 1 else "masks or pages, the first:"
+        console.warn(f"Not written: {len(unwritten):,} {what} {path}: {reason}")
     _warn(len(predictions), predictions)
     if failures:
         raise failures[0]
@@ -377,7 +379,8 @@ def _show_finished(
     output = args.output
     if output is not None:
         output = output.with_name(f"{output.stem}.unfinished{output.suffix}")
-    console.log(f"Stopped. {len(found):,} images were finished; these are their verdicts.")
+    finished = "1 image was" if len(found) == 1 else f"{len(found):,} images were"
+    console.log(f"{finished} finished before the command was stopped. Their verdicts:")
     _show(found, output, args.json)
     if args.masks:
         console.log(f"Their masks and overlays are in {args.masks}")

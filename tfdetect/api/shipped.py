@@ -11,6 +11,7 @@ from tfdetect.core import addresses, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
+from tfdetect.core.packages import PROGRAM
 from tfdetect.core.shipped_runs import SHIPPED, holds_run, run_folder, shipped_folder
 from tfdetect.core.text import images_are, shell_command, user_path
 
@@ -61,7 +62,7 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
                 )
         return None, list(paths)
     if not rest:
-        raise UserError(f"{first} is a run. Add the images: tfdetect predict {first} photo.jpg")
+        raise UserError(f"{first} is a run. Add the images: {PROGRAM} predict {first} photo.jpg")
     return first, rest
 
 

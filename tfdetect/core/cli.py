@@ -15,7 +15,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import NothingToDo, UserError, first_line, nearest, shortened
 from tfdetect.core.image_names import IMAGE_SUFFIXES, suffix_of
 from tfdetect.core.limits import MAX_PIXELS
-from tfdetect.core.packages import missing_package
+from tfdetect.core.packages import PROGRAM, missing_package
 from tfdetect.core.process import Terminated, command_process, stopped_by
 from tfdetect.core.text import user_path
 
@@ -47,6 +47,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         )  # fmt: skip
 
 
+def _here(command: str) -> str:
+    """Return a command line as the distribution that is installed here has it."""
+    return command.replace("tfdetect ", f"{PROGRAM} ", 1)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that names the nearest flag when one is misspelled.
 
@@ -67,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         **kwargs: Any,
     ):
         kwargs.setdefault("allow_abbrev", False)
-        shown = "\n".join(f"  # {text}\n  {command}" for command, text in examples)
+        shown = "\n".join(f"  # {text}\n  {_here(command)}" for command, text in examples)
         codes = {
             0: "done",
             1: incomplete,
@@ -76,7 +81,7 @@ class Parser(argparse.ArgumentParser):
         }
         ends = "\n".join(f"  {code:<5}{text}" for code, text in codes.items() if text)
         super().__init__(
-            prog=prog, description=description, formatter_class=_Formatter,
+            prog=_here(prog), description=description, formatter_class=_Formatter,
             epilog=(f"examples:\n{shown}\n\n" if examples else "") + f"exit codes:\n{ends}",
             **kwargs,
         )  # fmt: skip

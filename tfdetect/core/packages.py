@@ -13,12 +13,13 @@ FULL = {  # import names of what `tfdetect` requires and `tfdetect-light` does n
 SERVER = {
     "fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "starlette", "uvicorn",
 }  # fmt: skip
+# The distribution that this is, and its console script.
+PROGRAM = "tfdetect-light" if "tfdetect_light" in Path(__file__).parts else "tfdetect"
 
 
 def with_extra(name: str) -> str:
     """Return what pip installs for an extra, of the distribution that this is."""
-    light = "tfdetect_light" in Path(__file__).parts
-    return f"{'tfdetect-light' if light else 'tfdetect'}[{name}]"
+    return f"{PROGRAM}[{name}]"
 
 
 def has_tensorflow() -> bool:

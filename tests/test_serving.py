@@ -134,14 +134,15 @@ def test_copies_of_an_image_are_tried(client, served_run):
     [
         ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "multipart"),
         ({"json": {}}, 422, "images"),
-        ({"json": {"images": [{"data": "???"}]}}, 422, "base64"),
+        ({"json": {"images": [{"data": ""}, {"data": "???"}]}}, 422, "body.images.1.data: it"),
         ({"json": {"images": [{"data": "", "more": 1}]}}, 422, "more"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "JSON"),
         ({"files": [("files", (str(n), b"x")) for n in range(4)]}, 422, "3 files"),
         ({"files": [("files", (str(n), b"x")) for n in range(40)]}, 400, "files"),
         ({"files": [("files", ("a", bytes(2**20 + 1)))]}, 413, "1 MiB"),
-        ({"data": {"a": "b"}, "files": [("files", ("a", b""))], "params": {"model": "other"}},
-         404, "small"),
+        ({"files": [("files", ("a", b""))], "params": {"model": "other"}}, 404, "small"),
+        ({"files": [("files", ("a", b""))], "params": {"mask": "true"}}, 422, "query.mask"),
+        ({"files": [("files", ("a", b""))], "data": {"model": "small"}}, 422, "'model' is no file"),
         ({"content": b"x", "headers": {"content-type": "application/json",
                                        "content-encoding": "gzip"}}, 415, "Compressed"),
         ({"json": {}, "headers": {"origin": "http://elsewhere.example"}}, 403, "other sites"),
@@ -152,6 +153,31 @@ def test_copies_of_an_image_are_tried(client, served_run):
 def test_a_malformed_request_is_told_what_is_wrong(client, request_, status, text):
     answer = client.post("/v1/predict", **request_)
     assert answer.status_code == status and text in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("leaves", "status"), [(True, None), (False, 503)])
+def test_a_client_that_leaves_and_a_server_that_stops_are_no_errors(client, leaves, status):
+    headers = [(b"content-type", b"application/json"), (b"host", b"a")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers,
+             "query_string": b"", "app": client.app}  # fmt: skip
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"} if leaves else await asyncio.sleep(10)
+
+    async def send(message):
+        sent.append(message)
+
+    async def ask():
+        task = asyncio.create_task(client.app(scope, receive, send))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await task
+
+    asyncio.run(ask())
+    assert [each["status"] for each in sent if "status" in each] == ([status] if status else [])
+    if leaves:
+        assert '{route="/v1/predict",status="499"}' in client.get("/metrics").text
 
 
 def test_a_body_without_a_length_is_limited_too(client):

@@ -9,6 +9,7 @@ from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.process import Terminated
 
+_GRACE = 30  # seconds for the requests that run when the server is stopped
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -18,7 +19,7 @@ def parser() -> cli.Parser:
         description="Serve runs over HTTP: a page at / to drop photographs on, and an interface "
         "for programs, which /docs describes. Uploaded files are decoded in processes of their "
         "own and are not kept. The runs need ONNX exports, which `train` writes. "
-        "SIGTERM lets running requests finish.",
+        f"SIGTERM lets running requests finish, for at most {_GRACE} seconds.",
         examples=[
             ("tfdetect serve", "the detectors that come with tfdetect, at http://127.0.0.1:8000"),
             ("tfdetect serve saved_models/my_run", "a run of your own"),
@@ -49,9 +50,9 @@ def parser() -> cli.Parser:
         ("batch-size", 4, "images that the detector is given at once"),
         ("decoders", 2, "processes that decode files"),
     ):
-        limits.add_argument(f"--{name}", type=int, default=default, metavar="N",
+        limits.add_argument(f"--{name}", type=cli.count, default=default, metavar="N",
                             help=f"{text} (default: {default:,})")  # fmt: skip
-    limits.add_argument("--timeout", type=float, default=60, metavar="SECONDS",
+    limits.add_argument("--timeout", type=cli.positive, default=60, metavar="SECONDS",
                         help="time to decode a file (default: %(default)g)")  # fmt: skip
     return p
 
@@ -94,7 +95,7 @@ def main(argv: list[str]) -> None:
     console.log(f"http://{host}:{listening.getsockname()[1]}")
     server = uvicorn.Server(uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=_GRACE,
     ))  # fmt: skip
     # After the last answer it raises the signal that it was ended by; SIGTERM is no failure.
     with suppress(Terminated):

@@ -11,11 +11,11 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 import tfdetect
-from tfdetect.core.text import printable
 from tfdetect.serving.explaining import Explainers
 from tfdetect.serving.middleware import Guard, Metrics
 from tfdetect.serving.page import FOLDER
 from tfdetect.serving.routes import Backend, api_routes, public_routes
+from tfdetect.serving.schemas import first_problem
 from tfdetect.serving.service import Overloaded, Service
 
 
@@ -55,9 +55,7 @@ async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
 
 
 async def _validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return JSONResponse({"error": printable(f"{where}: {first['msg']}")}, 422)
+    return JSONResponse({"error": first_problem(error.errors())}, 422)
 
 
 async def _overloaded(_: Request, error: Overloaded) -> JSONResponse:

@@ -1,5 +1,6 @@
 """What every request goes through: limits, security headers, the log and the metrics."""
 
+import asyncio
 import json
 import logging
 import re
@@ -11,6 +12,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfdetect.core.text import printable
@@ -33,6 +35,7 @@ _DOCS_POLICY = (  # of /docs, whose page has a script inside
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:"
 )
+_CLIENT_LEFT = 499  # as nginx calls it: the client went away before it had sent everything
 log = logging.getLogger("tfdetect.serve")
 
 
@@ -67,7 +70,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        request, started, status = Request(scope), time.perf_counter(), 500
+        request, started, status = Request(scope), time.perf_counter(), 0
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         read = 0
@@ -98,7 +101,15 @@ class Guard:
                 await refused(scope, receive, with_headers)
             else:
                 await self._app(scope, limited, with_headers)
+        except ClientDisconnect:
+            status = _CLIENT_LEFT
+        except asyncio.CancelledError:  # the server waited long enough before it stops
+            if status:
+                raise
+            stops = JSONResponse({"error": "The server stops."}, 503)
+            await stops(scope, receive, with_headers)
         finally:
+            status = status or 500
             route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - started
             self._metrics.requests.labels(route, str(status)).inc()

@@ -18,7 +18,9 @@ from tfdetect.serving.schemas import (
     PROBLEMS,
     EvidenceList,
     ModelInfo,
+    ModelQuery,
     Predictions,
+    PredictQuery,
     Stability,
     as_json,
     request_body,
@@ -44,6 +46,7 @@ async def _backend(request: Request) -> Backend:
 
 
 Shared = Annotated[Backend, Depends(_backend)]
+Chosen = Annotated[ModelQuery, Query()]
 
 
 async def _check_token(request: Request, backend: Shared) -> None:
@@ -55,12 +58,7 @@ async def _check_token(request: Request, backend: Shared) -> None:
         raise HTTPException(401, "The token is missing or wrong.", {"WWW-Authenticate": "Bearer"})
 
 
-async def _model_name(
-    backend: Shared,
-    model: Annotated[
-        str | None, Query(description="name of the run; by default the first one")
-    ] = None,
-) -> str:
+def _model_name(backend: Backend, model: str | None) -> str:
     service = backend.service
     if model is None:
         return service.default
@@ -68,9 +66,6 @@ async def _model_name(
         known = ", ".join(service.detectors)
         raise HTTPException(404, f"There is no model {printable(model)!r}. There is: {known}")
     return model
-
-
-Model = Annotated[str, Depends(_model_name)]
 
 
 def api_routes(max_files: int) -> APIRouter:
@@ -100,33 +95,34 @@ def api_routes(max_files: int) -> APIRouter:
 async def predict(
     request: Request,
     backend: Shared,
-    model: Model,
-    masks: Annotated[bool, Query(description="add `mask_png`: P(altered) of each pixel as a "
-                     "gray PNG in base64, from models that predict masks")] = False,
-) -> dict[str, Any]:  # fmt: skip
+    query: Annotated[PredictQuery, Query()],
+) -> dict[str, Any]:
     """Give a verdict on each image of a request."""
+    model = _model_name(backend, query.model)
     uploads = await read_uploads(request, backend.service.settings, keep=True)
-    rows = await backend.service.predict(model, uploads, masks)
+    rows = await backend.service.predict(model, uploads, query.masks)
     for row in rows:
         result = "error" if row["error"] else row["verdict"]
         backend.metrics.images.labels(model, result).inc()
     return {"model": model, "predictions": rows}
 
 
-async def evidence(request: Request, backend: Shared, model: Model) -> dict[str, Any]:
+async def evidence(request: Request, backend: Shared, query: Chosen) -> dict[str, Any]:
     """Return what else is known of each image: metadata, JPEG history, copied regions.
 
     Each finding says how often it is wrong. It takes seconds for a large photograph.
     """
+    model = _model_name(backend, query.model)
     uploads = await read_uploads(request, backend.service.settings)
     return {"model": model, "evidence": await backend.service.examine(model, uploads)}
 
 
-async def stability(request: Request, backend: Shared, model: Model) -> dict[str, Any]:
+async def stability(request: Request, backend: Shared, query: Chosen) -> dict[str, Any]:
     """Say how the verdict on one image survives re-encoding, resizing and cropping.
 
     The analysis is repeated on copies that look the same to a person.
     """
+    model = _model_name(backend, query.model)
     upload = await _one_upload(request, backend)
     return {"model": model, **await backend.service.reencode(model, upload)}
 
@@ -138,8 +134,9 @@ async def _one_upload(request: Request, backend: Backend) -> Upload:
     return uploads[0]
 
 
-async def explain(request: Request, backend: Shared, model: Model) -> Response:
+async def explain(request: Request, backend: Shared, query: Chosen) -> Response:
     """Return the page that explains the verdict on one image."""
+    model = _model_name(backend, query.model)
     upload = await _one_upload(request, backend)
     try:
         page = await backend.explainers.explain(backend.service.detectors[model].run, upload)

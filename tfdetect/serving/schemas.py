@@ -1,10 +1,26 @@
 """The requests and answers of the server, and what OpenAPI says about them."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tfdetect.core.run import Run
+from tfdetect.core.text import printable
+
+
+class ModelQuery(BaseModel):
+    """What the address of a request may say."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str | None = Field(None, description="name of the run; by default the first one")
+
+
+class PredictQuery(ModelQuery):
+    """What the address of a request for verdicts may say."""
+
+    masks: bool = Field(False, description="add `mask_png`: P(altered) of each pixel as a gray PNG "
+                        "in base64, from models that predict masks")  # fmt: skip
 
 
 class ImageData(BaseModel):
@@ -152,9 +168,16 @@ def request_body(max_files: int) -> dict[str, Any]:
     }
     file = {"type": "string", "format": "binary"}
     files = {"type": "array", "minItems": 1, "maxItems": max_files, "items": file}
-    form = {"type": "object", "required": ["files"], "properties": {"files": files}}
+    form = {"type": "object", "required": ["files"], "properties": {"files": files},
+            "additionalProperties": False}  # fmt: skip
     content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": images}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def first_problem(errors: Sequence[Any], *start: str) -> str:
+    """Return the first of pydantic's errors in words; `start` says what was validated."""
+    where = ".".join(str(part) for part in (*start, *errors[0]["loc"]))
+    return printable(f"{where}: {errors[0]['msg']}")
 
 
 def as_json(problems: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:

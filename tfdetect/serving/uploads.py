@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from tfdetect.core.text import file_name, printable
-from tfdetect.serving.schemas import PredictRequest
+from tfdetect.serving.schemas import PredictRequest, first_problem
 from tfdetect.serving.server_settings import MEBIBYTE, ServerSettings
 from tfdetect.serving.service import Upload
 
@@ -36,8 +36,12 @@ async def read_uploads(
         async with request.form(
             max_files=_COUNTED_FACTOR * settings.max_files, max_fields=10
         ) as form:
-            parts = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-            found = [Upload(part.filename or "image", await part.read()) for part in parts]
+            found = []
+            for name, part in form.multi_items():
+                if not isinstance(part, UploadFile):
+                    raise HTTPException(422, f"Field {printable(name)[:100]!r} is no file. Give "
+                                        "parameters in the address: ?model=NAME")  # fmt: skip
+                found.append(Upload(part.filename or "image", await part.read()))
     elif kind == "application/json":
         found = _json_uploads(await request.body())
     else:
@@ -50,7 +54,8 @@ async def read_uploads(
         raise HTTPException(422, f"A request has at most {settings.max_files} files.")
     for each in found:
         if len(each.data) > settings.max_file_mib * MEBIBYTE:
-            raise HTTPException(413, f"A file has at most {settings.max_file_mib} MiB.")
+            raise HTTPException(413, f"{printable(each.name)[:100]!r} is too large: a file has at "
+                                f"most {settings.max_file_mib} MiB.")  # fmt: skip
     named = [Upload(printable(each.name)[:1000], each.data) for each in found]
     if keep and settings.keep is not None:
         _keep(named, settings.keep)
@@ -61,13 +66,14 @@ def _json_uploads(body: bytes) -> list[Upload]:
     try:
         content = PredictRequest.model_validate_json(body)
     except ValidationError as error:
-        what = error.errors()[0]
-        where = ".".join(str(part) for part in what["loc"])
-        raise HTTPException(422, printable(f"body {where}: {what['msg']}")) from None
-    try:
-        return [Upload(e.name, base64.b64decode(e.data, validate=True)) for e in content.images]
-    except (binascii.Error, ValueError):
-        raise HTTPException(422, "body images.data: it is no base64") from None
+        raise HTTPException(422, first_problem(error.errors(), "body")) from None
+    found = []
+    for number, each in enumerate(content.images):
+        try:
+            found.append(Upload(each.name, base64.b64decode(each.data, validate=True)))
+        except (binascii.Error, ValueError):
+            raise HTTPException(422, f"body.images.{number}.data: it is no base64") from None
+    return found
 
 
 def _keep(uploads: list[Upload], folder: Path) -> None:

@@ -171,7 +171,7 @@ function show(task, tone, image, ...content) {
 }
 
 const nameOf = (task, by = "") =>
-  element("p", {className: "name", textContent: `${task.file.name} ${by}`});
+  element("p", {className: "name", textContent: `${task.file.name}${by}`});
 
 function showProgress(task, text, fraction = null) {
   const shown = task.item.querySelector("progress");
@@ -209,7 +209,7 @@ function showVerdict(task, row, mask) {
   const {headline, tone, lines} = row.words;
   const model = data.models.find((each) => each.name === task.model);
   const more = limits(model, row).map((text) => element("li", {textContent: text}));
-  const by = data.models.length > 1 ? fill(t.by, {model: task.model}) : "";
+  const by = data.models.length > 1 ? ` ${fill(t.by, {model: task.model})}` : "";
   const content = element("div", {}, element("h3", {textContent: headline}), nameOf(task, by),
     ...lines.map((line) => element("p", {textContent: line})),
     more.length ? element("ul", {className: "limits"}, ...more) : null,

@@ -586,6 +586,10 @@ def test_a_training_that_did_not_learn_is_told(tmp_path):
     [warning] = not_learned(run, chance)
     assert "never fell below 0.6931" in warning and "pretrained weights" in warning
     assert not_learned(run, results) == []  # overconfident, but it ranks the images
-    assert warning in model_card(run, chance)
+    card = model_card(run, chance)
+    assert warning in card and run.experiment().description in card
+    changed = run.experiment().to_yaml().replace("- 32\n  - 32", "- 48\n  - 48")
+    (tmp_path / "experiment.yaml").write_text(changed)
+    assert "cifake_small_resnet with other settings" in model_card(open_run(tmp_path), chance)
     (tmp_path / "history.csv").write_text(epochs.format(0.68))
     assert not_learned(run, chance) == []

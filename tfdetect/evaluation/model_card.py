@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tfdetect.core.documents import shipped_names
+from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import Run
 from tfdetect.core.text import shell_command
 from tfdetect.evaluation.intervals import format_interval
@@ -32,11 +34,10 @@ def model_card(run: Run, results: dict[str, Any], calibrated_since: str = "") ->
         calibrated_since: name of the images on which the run was calibrated after these results.
     """
     views = "; ".join(f"{v.size[0]} x {v.size[1]} pixels (policy: {v.policy})" for v in run.views)
-    about = "" if run.is_ensemble else run.experiment().description
     masks = " It also predicts which pixels of an image were altered." if run.predicts_masks else ""
     parts = [
         f"# {run.name}",
-        f"{describe_detector(run)}. {about}".strip(),
+        f"{describe_detector(run)}. {_about(run)}".strip(),
         "## Intended use",
         f"The detector estimates whether an image is one of: {', '.join(run.class_names)}. The "
         f"first class is authentic; P(fake) is one minus its probability.{masks} It is meant as "
@@ -60,6 +61,21 @@ def model_card(run: Run, results: dict[str, Any], calibrated_since: str = "") ->
         "\n".join(f"- {name}: {value}" for name, value in facts(run)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _about(run: Run) -> str:
+    """Return the description of the experiment, unless settings changed what it describes."""
+    if run.is_ensemble:
+        return ""
+    own = run.experiment()
+    if own.name in shipped_names("experiments"):
+        kinds = [
+            (e.model.backbone, e.model.front_end, e.model.mask_head, e.data.image_size)
+            for e in (own, load_experiment(own.name))
+        ]
+        if kinds[0] != kinds[1]:
+            return f"The experiment {own.name} with other settings of the detector."
+    return own.description
 
 
 def _training_data(run: Run) -> str:

@@ -56,7 +56,7 @@ def show_planned(values: dict[str, Any], command: str, as_json: bool) -> None:
     counts = (f"{sum(row['what'] == what for row in trainings)} {what}" for what in TO_DO)
     drawn = sum(row["drawn"] for row in trainings if row["what"] != "reused")
     console.result(f"Experiment {values['experiment']}, dataset {values['dataset']}\n")
-    console.result(console.format_table(rows, ["training", "images", "epochs", "is"]))
+    console.result(console.format_table(rows, ["training", "images", "epochs", "will be"]))
     console.result(
         f"\n{len(rows)} trainings: {', '.join(counts)}; they read at most {drawn:,} images"
     )

@@ -55,6 +55,8 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
                      "--set", "training.steps_per_epoch=10")  # fmt: skip
     assert run_command(matrix_command, [*call, "--dry-run"]) == 0
     assert "3 trainings: 0 reused, 0 continued, 3 trained" in capsys.readouterr().out
+    assert run_command(matrix_command, [*call, "--dry-run", "--set", "model.options={x: 1}"]) == 2
+    assert "unknown option 'x'" in capsys.readouterr().err
     folder = tmp_path / "m"
     assert not folder.exists()
     assert run_command(matrix_command, call) == 0

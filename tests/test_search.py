@@ -444,7 +444,8 @@ def test_a_search_whose_trials_all_fail_ends(folder_dataset, tmp_path, space):
         (["--parallel", "0"], "at least 1"),
         (["--set", "training.batch_size=256"], "batches: --set training.batch_size="),
         (["--set", "training.batch_size=60", "--folds", "2"], "fewer than one batch of 60"),
-        (["--folds", "200"], "--folds 200 is too many for these data. Fold"),
+        (["--set", "model.head_options={steps: 3}"], "unknown option 'steps'"),
+        (["--trial-set", "data.augment=[{name: blur, sigma: 3}]"], "unknown option 'sigma'"),
         (["--startup", "-1"], "at least 0"),
         (["--gpu-memory-limit", "lots"], "takes a fraction"),
         (["--algorithm", "tpo"], "unknown value"),
@@ -455,6 +456,14 @@ def test_bad_arguments_are_refused_before_any_trial(folder_dataset, tmp_path, sp
     code, error = run_here(capsys, space, folder_dataset, tmp_path, *arguments)
     assert code == 2 and message in error and "Traceback" not in error
     assert not (tmp_path / "s").exists()
+
+
+def test_options_that_a_space_varies_are_checked_before_any_trial(folder_dataset, tmp_path, space,
+                                                                  capsys):  # fmt: skip
+    varied = {"model.options": {"choice": [{}, {"width": -1}]}}
+    space.write_text(yaml.safe_dump({"name": "tiny", "parameters": varied}))
+    code, error = run_here(capsys, space, folder_dataset, tmp_path, "--dry-run")
+    assert code == 2 and "search space tiny, key 'model.options'" in error and "width" in error
 
 
 @pytest.mark.slow

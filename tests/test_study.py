@@ -209,6 +209,11 @@ def test_a_dry_run_lists_the_trainings(contents, tmp_path, capsys):
     trainings = json.loads(capsys.readouterr().out)["trainings"]
     assert [each["what"] for each in trainings] == ["trained"] * 2
     assert trainings[0]["drawn"] < trainings[1]["drawn"] and not (tmp_path / "new").exists()
+    vary = ["--vary", "training.batch_size=8,900", "--set", "model.head_options={steps: 3}"]
+    assert run_command(study_command, ["variants", *common, *vary]) == 2
+    assert "unknown option 'steps'" in capsys.readouterr().err
+    assert run_command(study_command, ["variants", *common, *vary[:2]]) == 2
+    assert "fewer than one batch of 900" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -105,7 +105,11 @@ def learning_curve(
     from tfdetect.generalization.learning_curve import make_subsets, measure_curve
     from tfdetect.generalization.planned import plan_each
     from tfdetect.generalization.study_report import write_curve
-    from tfdetect.generalization.train_matrix import train_each, with_possible_settings
+    from tfdetect.generalization.train_matrix import (
+        check_each,
+        train_each,
+        with_possible_settings,
+    )
 
     catalog = find_data(plan, progress, log)
     subsets = make_subsets(plan, catalog, by, points, range(seeds), equal_images)
@@ -116,6 +120,7 @@ def learning_curve(
         name: (plan.with_settings([f"seed={plan.experiment.seed + subset.seed}"]), subset.catalog)
         for name, subset in subsets.items()
     }
+    check_each(trainings, devices)
     if dry_run:
         return StudyResults(plan_each(trainings, folder), folder, {})
     runs = train_each(trainings, folder, devices, "study", progress, log)
@@ -182,12 +187,13 @@ def compare_variants(
     from tfdetect.data.plan import find_data
     from tfdetect.generalization.planned import plan_each
     from tfdetect.generalization.study_report import write_variants
-    from tfdetect.generalization.train_matrix import train_each
+    from tfdetect.generalization.train_matrix import check_each, train_each
     from tfdetect.generalization.variants import measure_variants
 
     catalog = find_data(plan, progress, log)
     log(f"{len(trainings)} trainings of {len(variants)} variants; folder: {folder}")
     wanted = {name: (own, catalog) for name, (_, _, own) in trainings.items()}
+    check_each(wanted, devices)
     if dry_run:
         return StudyResults(plan_each(wanted, folder), folder, {})
     runs = train_each(wanted, folder, devices, "study", progress, log)
@@ -290,6 +296,7 @@ def matrix(
         if domains.left_out:
             console.warn(f"too few fakes, left out: {', '.join(domains.left_out)}")
         trainings = train_matrix.trainings_of(plan, catalog, domains, leave_one_out, log)
+        train_matrix.check_each(trainings, devices)
         if dry_run:
             return MatrixResults({}, plan_each(trainings, folder), folder)
         if jobs is not None:

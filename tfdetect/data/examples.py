@@ -1,7 +1,8 @@
-"""The examples of a split: where images and masks are stored, and what is known of each image."""
+"""The examples of a split: what is known of each image, and where images and masks are stored."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -12,38 +13,28 @@ from tfdetect.data.sources import Files, Masks, Records, image_source, mask_sour
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples:
-    """Images of a split with their labels.
+class Annotations:
+    """What is known of the images of a split.
 
     Attributes:
-        images: source of the encoded images.
         labels: int32 [n], the class of each image.
-        masks: the masks; None for detectors without masks.
-        has_mask: bool [n], of which fakes the altered pixels are known; None without `masks`.
+        has_mask: bool [n], of which fakes the altered pixels are known; None for detectors without
+            masks.
         datasets: str [n], the dataset of each image; None if it is not needed.
         generators: str [n], the generator of each fake and the source of each authentic image, as
             the dataset names them, "" where it does not; None if they are not needed.
-        common_size: (height, width) in pixels, if all images have the same size; else None.
     """
 
-    images: Files | Records
     labels: np.ndarray
-    masks: Masks | None = None
     has_mask: np.ndarray | None = None
     datasets: np.ndarray | None = None
     generators: np.ndarray | None = None
-    common_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def channels(self) -> int:
-        """Number of bytes of a decoded pixel: 3, and 1 more with a mask."""
-        return 3 if self.masks is None else 4
-
-    def describe(self, rows: np.ndarray) -> "Examples":
-        """Return the same sources with what is known of some rows, which are held elsewhere."""
+    def take(self, rows: np.ndarray) -> Self:
+        """Return what is known of some images, by their numbers int [k]."""
         return replace(
             self,
             labels=self.labels[rows],
@@ -51,6 +42,26 @@ class Examples:
             datasets=None if self.datasets is None else self.datasets[rows],
             generators=None if self.generators is None else self.generators[rows],
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples(Annotations):
+    """Images of a split, and what is known of them.
+
+    Attributes:
+        images: source of the encoded images.
+        masks: the masks; None for detectors without masks.
+        common_size: (height, width) in pixels, if all images have the same size; else None.
+    """
+
+    images: Files | Records
+    masks: Masks | None = None
+    common_size: tuple[int, int] | None = None
+
+    @property
+    def channels(self) -> int:
+        """Number of bytes of a decoded pixel: 3, and 1 more with a mask."""
+        return 3 if self.masks is None else 4
 
     def find_unreadable(self, rows: Iterable[int] | None = None) -> dict[str, str]:
         """Return the names of images that cannot be read, each with the reason.
@@ -71,32 +82,43 @@ class Examples:
         return error
 
 
-def examples_of(
-    catalog: Catalog,
+def annotations_of(
     table: pa.Table,
     *,
     with_masks: bool = False,
     with_datasets: bool = False,
     with_generators: bool = False,
-) -> Examples:
+) -> Annotations:
+    """Return what rows of a catalog say of their images.
+
+    Args:
+        table: rows of a catalog's table.
+        with_masks: whether masks are wanted, too.
+        with_datasets: whether the dataset of each image is needed.
+        with_generators: whether the generator or source of each image is needed.
+    """
+    return Annotations(
+        labels=table["label"].to_numpy(),
+        has_mask=has_mask(table) if with_masks else None,
+        datasets=table["dataset"].to_numpy() if with_datasets else None,
+        generators=_generators(table) if with_generators else None,
+    )
+
+
+def examples_of(catalog: Catalog, table: pa.Table, annotations: Annotations) -> Examples:
     """Return the examples that rows of a catalog describe.
 
     Args:
         catalog: the catalog that the table belongs to.
         table: rows of the catalog's table.
-        with_masks: whether masks are wanted too.
-        with_datasets: whether the dataset of each image is needed.
-        with_generators: whether the generator or source of each image is needed.
+        annotations: of these rows; if they say which images have masks, the masks come, too.
     """
     heights, widths = pc.unique(table["height"]), pc.unique(table["width"])
     one_size = len(heights) == len(widths) == 1
     return Examples(
+        **vars(annotations),
         images=image_source(catalog, table),
-        labels=table["label"].to_numpy(),
-        masks=mask_source(catalog, table) if with_masks else None,
-        has_mask=has_mask(table) if with_masks else None,
-        datasets=table["dataset"].to_numpy() if with_datasets else None,
-        generators=_generators(table) if with_generators else None,
+        masks=None if annotations.has_mask is None else mask_source(catalog, table),
         common_size=(heights[0].as_py(), widths[0].as_py()) if one_size else None,
     )
 

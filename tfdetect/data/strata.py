@@ -8,7 +8,7 @@ import numpy as np
 from tfdetect.core.data_settings import Data
 from tfdetect.core.errors import unknown
 from tfdetect.core.training_settings import Curriculum
-from tfdetect.data.examples import Examples
+from tfdetect.data.examples import Annotations
 
 CONSTANT = Curriculum()  # none: the same shares all the time
 
@@ -44,7 +44,7 @@ class Replay:
 
 
 def strata_of(
-    examples: Examples,
+    images: Annotations,
     data: Data,
     classes: int,
     curriculum: Curriculum = CONSTANT,
@@ -53,7 +53,7 @@ def strata_of(
     """Group the images of a training by how often they are drawn.
 
     Args:
-        examples: the images; with their datasets for `data.dataset_weights`, replay and a
+        images: what is known of them; with their datasets for `data.dataset_weights`, replay and a
             curriculum of datasets, with their generators for a curriculum of generators.
         data: the experiment's settings.
         classes: number of classes.
@@ -63,38 +63,38 @@ def strata_of(
     Raises:
         UserError: `data.dataset_weights` or the curriculum names what is not among the images.
     """
-    strata, weights = _balanced(examples, data, classes)
+    strata, weights = _balanced(images, data, classes)
 
     def balance(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        some = examples.describe(rows)
+        some = images.take(rows)
         names = set() if some.datasets is None else set(some.datasets.tolist())
         own = {name: weight for name, weight in data.dataset_weights.items() if name in names}
         return _balanced(some, data.model_copy(update={"dataset_weights": own}), classes)
 
     if replay is not None:
-        assert examples.datasets is not None
-        old = np.isin(examples.datasets, sorted(replay.datasets))
+        assert images.datasets is not None
+        old = np.isin(images.datasets, sorted(replay.datasets))
         shares = {"old": replay.fraction, "new": 1 - replay.fraction}
         strata, weights = scheduled_strata(
             balance, np.where(old, "old", "new"), [shares], "part of the data"
         )
         return Strata(strata, weights, images_per_pass=round((~old).sum() / shares["new"]))
     if curriculum.by is not None:
-        groups = examples.datasets if curriculum.by == "dataset" else examples.generators
+        groups = images.datasets if curriculum.by == "dataset" else images.generators
         assert groups is not None
         strata, weights = scheduled_strata(
             balance, groups, curriculum.shares, f"{curriculum.by} in training.curriculum"
         )
-        return Strata(strata, weights, len(examples), curriculum.steps)
-    return Strata(strata, weights, len(examples))
+        return Strata(strata, weights, len(images), curriculum.steps)
+    return Strata(strata, weights, len(images))
 
 
-def _balanced(examples: Examples, data: Data, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _balanced(images: Annotations, data: Data, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the stratum of each image and the weights of the strata, by `data.balance`."""
     return find_strata(
-        examples.labels, classes=classes, balance_classes=data.balance == "sample",
-        datasets=examples.datasets, dataset_weights=data.dataset_weights,
-        domains=examples.generators if data.balance == "domain" else None,
+        images.labels, classes=classes, balance_classes=data.balance == "sample",
+        datasets=images.datasets, dataset_weights=data.dataset_weights,
+        domains=images.generators if data.balance == "domain" else None,
     )  # fmt: skip
 
 

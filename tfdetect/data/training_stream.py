@@ -19,7 +19,7 @@ from tfdetect.data.augmentation import (
     mixes_targets,
 )
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.examples import Examples, examples_of
+from tfdetect.data.examples import Annotations, Examples, annotations_of, examples_of
 from tfdetect.data.loading import (
     PREFETCH,
     WORKERS,
@@ -67,10 +67,10 @@ def training_data(
         UserError: Masks are wanted and there are none or it is not clear what they mean, the
             augmentation policy is not valid, or there are fewer images than one batch.
     """
-    examples = _examples(catalog, table, data, with_masks, curriculum, replay)
+    known = _annotations(catalog, table, data, with_masks, curriculum, replay)
     return stream_of(
-        examples, data=data, classes=classes, batch_size=batch_size, seed=seed,
-        curriculum=curriculum, replay=replay,
+        examples_of(catalog, table, known), data=data, classes=classes, batch_size=batch_size,
+        seed=seed, curriculum=curriculum, replay=replay,
     )  # fmt: skip
 
 
@@ -84,41 +84,40 @@ def check_training_stream(
     curriculum: Curriculum = CONSTANT,
     replay: Replay | None = None,
 ) -> None:
-    """Check what `training_data` with the same arguments refuses, without reading an image.
+    """Check that `training_data` accepts these images; none is read, and TensorFlow does nothing.
 
     Raises:
-        UserError: As `training_data`, but for images that cannot be read.
+        UserError: As `training_data`, but for its augmentation, and images that cannot be read.
     """
-    examples = _examples(catalog, table, data, with_masks, curriculum, replay)
-    check_policy(data.augment, data.image_size, with_masks, classes)
-    _check_count(len(examples), batch_size)
-    strata_of(examples, data, classes, curriculum, replay)
+    known = _annotations(catalog, table, data, with_masks, curriculum, replay)
+    _check_count(len(known), batch_size)
+    strata_of(known, data, classes, curriculum, replay)
 
 
-def _examples(
+def _annotations(
     catalog: Catalog,
     table: pa.Table,
     data: Data,
     with_masks: bool,
     curriculum: Curriculum,
     replay: Replay | None,
-) -> Examples:
-    """Return the examples of a training, whose masks are checked; see `training_data`."""
-    examples = examples_of(
-        catalog, table, with_masks=with_masks,
+) -> Annotations:
+    """Return what a training needs to know of its images, whose masks are checked."""
+    known = annotations_of(
+        table, with_masks=with_masks,
         with_datasets=bool(data.dataset_weights or replay or curriculum.by == "dataset"),
         with_generators=data.balance == "domain" or curriculum.by == "generator",
     )  # fmt: skip
     makes_masks = any(step.name == "forgery" for step in data.augment)
     if with_masks:
         check_masks(catalog.masks, "Or train without masks: an experiment without model.mask_head.")
-    if examples.has_mask is not None and not examples.has_mask.any() and not makes_masks:
+    if known.has_mask is not None and not known.has_mask.any() and not makes_masks:
         raise UserError(
             f"{catalog.name} has no masks in its train split, which model.mask_head needs. "
             "Name them in the dataset spec, make forgeries with masks from photographs with "
             "python -m tfdetect.synthesize, or train without masks: --experiment small_images"
         )
-    return examples
+    return known
 
 
 def _check_count(images: int, batch_size: int) -> None:
@@ -215,7 +214,7 @@ def _into_memory(
     kept, images, masks = load_images(examples.images, view, examples.masks)
     missing = np.setdiff1d(np.arange(len(examples)), kept)
     decoded = tuple(tf.constant(x) for x in (images, masks) if x is not None)
-    return examples.describe(kept), decoded, examples.find_unreadable(missing)
+    return examples.take(kept), decoded, examples.find_unreadable(missing)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from tfdetect.core.cluster import Cluster
 from tfdetect.core.data_settings import Data
 from tfdetect.core.run_info import View
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.examples import examples_of
+from tfdetect.data.examples import annotations_of, examples_of
 from tfdetect.data.loading import (
     PREFETCH,
     WORKERS,
@@ -59,7 +59,7 @@ def validation_data(
         largest = math.ceil(table.num_rows / len(cluster))
         count = math.ceil(largest / batch_size)  # batches of every worker
         table = table.take(np.arange(cluster.task, table.num_rows, len(cluster)))
-    examples = examples_of(catalog, table, with_masks=with_masks)
+    examples = examples_of(catalog, table, annotations_of(table, with_masks=with_masks))
     images = image_dataset(examples.images, View.of(data), batch_size, examples.masks)
     labels = tf.constant(examples.labels.astype(np.int64))
     has_mask = tf.constant(examples.has_mask) if with_masks else None

@@ -1,21 +1,18 @@
 """What a matrix or a study would train, for `--dry-run`."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tfdetect.core import console
 from tfdetect.core.provenance import command_line
 from tfdetect.core.run import PARTIAL
-from tfdetect.data.catalog import Catalog
 from tfdetect.data.describe import describe_counts
-from tfdetect.data.plan import Plan
-from tfdetect.generalization.train_matrix import finished_run, run_path
+from tfdetect.generalization.train_matrix import Trainings, finished_run, run_path
 
 TO_DO = ("reused", "continued", "trained")
 
 
-def plan_each(trainings: Mapping[str, tuple[Plan, Catalog]], folder: Path) -> dict[str, Any]:
+def plan_each(trainings: Trainings, folder: Path) -> dict[str, Any]:
     """Return what `train_each` would do; nothing is started.
 
     Args:

@@ -31,6 +31,8 @@ METRICS = ("accuracy", "balanced_accuracy", "auc", "ap", "recall_at_fpr_1", "rec
 _RESAMPLES = 500
 
 
+# What is trained on what, by the training's name.
+Trainings = Mapping[str, tuple[Plan, Catalog]]
 # Trains runs elsewhere, for example on a cluster: each at its path, on its catalog.
 TrainElsewhere = Callable[[Plan, dict[Path, Catalog]], None]
 
@@ -63,7 +65,7 @@ def trainings_of(
     domains: Domains,
     leave_one_out: bool,
     log: console.Log = console.log,
-) -> dict[str, tuple[Plan, Catalog]]:
+) -> Trainings:
     """Return what each training of a matrix is trained on, by its name.
 
     Args:
@@ -109,9 +111,19 @@ def with_possible_settings(plan: Plan, parts: Iterable[Catalog], log: console.Lo
     return plan.with_settings([f"training.batch_size={smallest}"])
 
 
-def train_elsewhere(
-    trainings: Mapping[str, tuple[Plan, Catalog]], folder: Path, elsewhere: TrainElsewhere
-) -> None:
+def check_each(trainings: Trainings, devices: "Devices") -> None:
+    """Check all trainings before the first one; see `check_training`.
+
+    Raises:
+        UserError: one of them would be refused.
+    """
+    from tfdetect.training.check_training import check_training
+
+    for plan, part in trainings.values():
+        check_training(plan.experiment, len(plan.spec.class_names), part, devices)
+
+
+def train_elsewhere(trainings: Trainings, folder: Path, elsewhere: TrainElsewhere) -> None:
     """Train the missing runs of a matrix elsewhere; see `trainings_of` and `train_each`."""
     plan, _ = next(iter(trainings.values()))
     paths = {run_path(folder, name): part for name, (_, part) in trainings.items()}
@@ -119,7 +131,7 @@ def train_elsewhere(
 
 
 def train_each(
-    trainings: Mapping[str, tuple[Plan, Catalog]],
+    trainings: Trainings,
     folder: Path,
     devices: "Devices",
     command: str,

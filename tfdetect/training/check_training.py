@@ -5,6 +5,7 @@ import keras
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.training_settings import Training
+from tfdetect.data.augmentation import check_policy
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.strata import Replay
 from tfdetect.data.training_stream import check_training_stream
@@ -18,32 +19,44 @@ def check_training(
     experiment: Experiment,
     classes: int,
     catalog: Catalog,
-    devices: Devices,
+    devices: Devices | None = None,
     replay: Replay | None = None,
 ) -> None:
-    """Check the settings of a training against its data and devices.
+    """Check the settings of a training, also against its data and devices.
 
     Args:
         experiment: what is trained, and how.
         classes: number of classes.
         catalog: the data.
-        devices: that will train.
+        devices: that will train; None where they are not known yet.
         replay: old data among the images.
 
     Raises:
         UserError: a setting that a training with them would refuse.
     """
     training = experiment.training
-    check_model(experiment.model)
-    check_trackers(training.track)
-    check_devices(training, devices)
+    check_experiment(experiment, classes)
+    if devices is not None:
+        check_devices(training, devices)
     check_training_stream(
         catalog, catalog.split("train"), experiment.data, classes, training.batch_size,
         with_masks=experiment.model.mask_head is not None, curriculum=training.curriculum,
         replay=replay,
     )  # fmt: skip
+
+
+def check_experiment(experiment: Experiment, classes: int) -> None:
+    """Check the settings of a training, whatever it trains on; nothing is built.
+
+    Raises:
+        UserError: an option is unknown or out of its range, or settings do not fit each other.
+    """
+    data, model, training = experiment.data, experiment.model, experiment.training
+    check_model(model)
+    check_trackers(training.track)
+    check_policy(data.augment, data.image_size, model.mask_head is not None, classes)
     losses_of(training, classes, ["label"])
-    if experiment.model.head == "nearest_neighbors" and not training.cache_features:
+    if model.head == "nearest_neighbors" and not training.cache_features:
         raise UserError(
             "model.head: nearest_neighbors compares images with those of training.cache_features: "
             "set it, to 1 for example, and model.freeze: {fraction: 1}."

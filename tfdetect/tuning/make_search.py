@@ -8,7 +8,7 @@ from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import override
-from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog, check_trainable, fold
 from tfdetect.data.plan import Plan, experiment_of_dataset, find_data, make_plan
@@ -68,7 +68,14 @@ def make_search(
         f"{plan.spec.name}"
     )
     catalog = find_data(plan)
-    _check_parts(found, override(plan.experiment, trial_overrides), plan.spec, catalog, settings)
+    of_trials = override(plan.experiment, trial_overrides)
+    _check_batches(found, of_trials, catalog, settings)
+    import_tensorflow()
+    from tfdetect.training.check_training import check_experiment, check_training
+
+    classes = len(plan.spec.class_names)
+    check_training(of_trials, classes, catalog)
+    found.check(of_trials, lambda varied: check_experiment(varied, classes))
     resolved = validate(
         Settings,
         {

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -139,8 +139,15 @@ class Space(Document):
         """Return a random point, for checks; hyperopt draws the points of a search."""
         return dict(_sample(self.parameters, _RandomDraw(rng), ""))
 
-    def check(self, experiment: Experiment) -> None:
+    def check(
+        self, experiment: Experiment, accept: Callable[[Experiment], object] | None = None
+    ) -> None:
         """Refuse a space that does not fit the experiment, before any trial.
+
+        Args:
+            experiment: that is varied.
+            accept: raises `UserError` for a varied experiment that cannot be trained; not called
+                for random points.
 
         Raises:
             UserError: a key that the experiment lacks, an illegal value at the end of a range or
@@ -154,12 +161,18 @@ class Space(Document):
                 "trials. Remove it from the space."
             )
         for text, point in self._corners():
-            self._apply(experiment, point, text)
+            self._apply(experiment, point, text, accept)
         rng = np.random.default_rng(0)
         for _ in range(_RANDOM_CHECKS):
             self._apply(experiment, self.sample(rng), "")
 
-    def _apply(self, experiment: Experiment, point: dict, text: str) -> Experiment:
+    def _apply(
+        self,
+        experiment: Experiment,
+        point: dict,
+        text: str,
+        accept: Callable[[Experiment], object] | None = None,
+    ) -> None:
         keys = [key for key, _ in self.chosen(point)]
         twice = {key for key in keys if keys.count(key) > 1}
         if twice:
@@ -167,7 +180,9 @@ class Space(Document):
                 f"search space {self.name}: {', '.join(sorted(twice))} is set twice at one point."
             )
         try:
-            return override(experiment, self.overrides(point))
+            found = override(experiment, self.overrides(point))
+            if accept is not None:
+                accept(found)
         except UserError as error:
             where = text or "combination " + ", ".join(self.overrides(point))
             message = str(error)

@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 from conftest import run_at
 
+from tfdetect.core.choices import EXPORT_FORMATS
 from tfdetect.core.errors import UserError
 from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.model_hubs import check_keras_files
 from tfdetect.core.open_run import open_run
-from tfdetect.core.training_settings import EXPORT_FORMATS
 from tfdetect.models import exports
 from tfdetect.models.feature_outputs import with_features
 from tfdetect.models.inference import calibrated, predict_views, score_views

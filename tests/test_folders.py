@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import write_images
 
-from tfdetect.core.class_order import Evaluation
+from tfdetect.core.class_order import RunClasses
 from tfdetect.core.documents import validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_names import polarity
@@ -409,14 +409,14 @@ def test_one_number_alone_needs_a_label(tmp_path, label):
     images(tmp_path, "a.png")
     (tmp_path / "manifest.csv").write_text(f"path,label\na.png,{label}\n")
     with pytest.raises(UserError, match="--label authentic or --label fake"):
-        load_spec(str(tmp_path), None, Evaluation(("real", "fake")))
+        load_spec(str(tmp_path), None, RunClasses(("real", "fake")))
 
 
 def test_a_label_that_class_folders_contradict_is_refused(tmp_path):
     images(tmp_path, "real/a.png", "fake/b.png")
     with pytest.raises(UserError, match=r"\(real, fake\), which --label fake contradicts"):
-        load_spec(str(tmp_path), None, Evaluation(("real", "fake"), "fake"))
-    spec, _ = load_spec(str(tmp_path / "real"), None, Evaluation(("real", "fake"), "authentic"))
+        load_spec(str(tmp_path), None, RunClasses(("real", "fake"), "fake"))
+    spec, _ = load_spec(str(tmp_path / "real"), None, RunClasses(("real", "fake"), "authentic"))
     assert spec.classes[0].folders == ("",)
 
 
@@ -466,7 +466,7 @@ def load_spec_of_run(spec):
 def test_three_classes_have_the_order_of_the_run(tmp_path):
     """By the alphabet, edited would be class 1 and generated class 2."""
     images(tmp_path, "real/1.png", "edited/2.png", "generated/3.png")
-    run = Evaluation(("real", "generated", "edited"))
+    run = RunClasses(("real", "generated", "edited"))
     spec, scanned = understood(tmp_path, None, run)
     assert spec.class_names == run.class_names
     assert {r["path"].split("/")[0]: r["label"] for r in scanned.files.to_pylist()} == {

@@ -175,7 +175,7 @@ def test_sources_of_authentic_images_are_left_out_with_generators(tmp_path):
     (tmp_path / "data" / "manifest.csv").write_text("\n".join(rows) + "\n")
     plan = make_plan(str(tmp_path / "data" / "manifest.csv"), "small_images")
     catalog = find_data(plan, progress=False)
-    assert set(catalog.describe_images("train")["generators"]) == {"sd", "gan"}  # no sources
+    assert set(catalog.training_images().generators) == {"sd", "gan"}  # no sources
     domains = find_domains(catalog, "generator", sources=True)
     assert domains.names == ("gan", "sd")
     part = restrict(catalog, domains, frozenset({"sd"})).table.to_pylist()

@@ -22,11 +22,11 @@ from commands import call
 from conftest import SMALL, write_images
 
 from tfdetect.core import process, registry
+from tfdetect.core.choices import Algorithm
 from tfdetect.core.documents import shipped_names, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
 from tfdetect.tuning import trial as trial_command
-from tfdetect.tuning.methods import Algorithm
 from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.resources import allocate_slots

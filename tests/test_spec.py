@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import write_images
 
-from tfdetect.core.class_order import Evaluation
+from tfdetect.core.class_order import RunClasses
 from tfdetect.core.documents import shipped
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_spec import folder_name
@@ -190,7 +190,7 @@ def test_a_folder_named_like_a_shipped_dataset(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="does not contain the dataset"):
         locate_dataset("cifake", tmp_path / "nothing")
     with pytest.raises(UserError, match="--label is for a folder"):
-        load_spec("cifake", None, Evaluation(("real", "fake"), "fake"), by_name=True)
+        load_spec("cifake", None, RunClasses(("real", "fake"), "fake"), by_name=True)
 
 
 def images_in(root, *folders):
@@ -200,7 +200,7 @@ def images_in(root, *folders):
 
 
 def evaluation_catalog(root, *, authentic=None, label=None, class_names=("real", "fake")):
-    spec, folders = load_spec(str(root), authentic, Evaluation(class_names, label))
+    spec, folders = load_spec(str(root), authentic, RunClasses(class_names, label))
     return spec, build_catalog(spec, folders, progress=False)
 
 

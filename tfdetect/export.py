@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tfdetect.core import cli, console
+from tfdetect.core.choices import EXPORT_FORMATS
 from tfdetect.core.errors import UserError, unknown
-from tfdetect.core.training_settings import EXPORT_FORMATS
 
 
 def parser() -> cli.Parser:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,16 +190,7 @@ def _predict(
         except OSError as error:  # masks and pages are written nevertheless
             failures.append(error)
 
-    found: dict[str, Predictions] = {}
-    for detector, own in parts:
-        found[detector.name] = detector.predict(
-            own, batch_size=args.batch_size, masks=args.masks,
-            # Pages of several detectors may have the same names.
-            pages=args.explain / detector.name if args.explain and len(parts) > 1 else args.explain,
-            progress=not args.quiet, on_verdicts=show if len(parts) == 1 else None,
-            on_stop=partial(_show_finished, before=dict(found), name=detector.name, args=args),
-            max_pixels=args.max_pixels,
-        )  # fmt: skip
+    found = _verdicts(parts, args, show)
     predictions = _joined(found, images)
     if len(parts) > 1:
         show(predictions)
@@ -212,21 +204,51 @@ def _predict(
         if with_localizer and not parts[0][0].run.predicts_masks and args.evidence:
             verdicts += _localizer_verdicts(images, args)
         unwritten |= _show_evidence(list(predictions), verdicts, args)
-    if args.masks:
-        console.log(f"Masks and overlays in {args.masks}")
-        copied = [row["copied_fraction"] for row in predictions if row["error"] is None]
+    _say_files(predictions, unwritten, args.masks)
+    _warn(len(predictions), predictions)
+    if failures:
+        raise failures[0]
+    return int(bool(unwritten) or nothing_read)
+
+
+def _verdicts(
+    parts: "list[tuple[Detector, list[str]]]",
+    args: argparse.Namespace,
+    show: "Callable[[Predictions], None]",
+) -> "dict[str, Predictions]":
+    """Return the verdicts of each detector by its name, with masks and pages where asked for.
+
+    Args:
+        parts: detectors with the images that they judge.
+        args: of the command.
+        show: called with the verdicts of a single detector before its pages are made.
+    """
+    found: dict[str, Predictions] = {}
+    for detector, own in parts:
+        found[detector.name] = detector.predict(
+            own, batch_size=args.batch_size, masks=args.masks,
+            # Pages of several detectors may have the same names.
+            pages=args.explain / detector.name if args.explain and len(parts) > 1 else args.explain,
+            progress=not args.quiet, on_verdicts=show if len(parts) == 1 else None,
+            on_stop=partial(_show_finished, before=dict(found), name=detector.name, args=args),
+            max_pixels=args.max_pixels,
+        )  # fmt: skip
+    return found
+
+
+def _say_files(found: "Predictions", unwritten: dict[Path, str], masks: Path | None) -> None:
+    """Print where masks and pages are, and that some could not be written."""
+    if masks:
+        console.log(f"Masks and overlays in {masks}")
+        copied = [row["copied_fraction"] for row in found if row["error"] is None]
         if copied and all(fraction is None for fraction in copied):
             console.warn(_NO_SEARCH)
-    for page in predictions.pages:
+    for page in found.pages:
         console.log(f"Explained in {printable(page)}")
     if unwritten:
         path, reason = next(iter(unwritten.items()))
         what = "mask or page" if len(unwritten) == 1 else "masks or pages, the first:"
         console.warn(f"Not written: {len(unwritten):,} {what} {path}: {reason}")
-    _warn(len(predictions), predictions)
-    if failures:
-        raise failures[0]
-    return int(bool(unwritten) or nothing_read)
 
 
 def _joined(found: "dict[str, Predictions]", images: list[str]) -> "Predictions":

@@ -4,8 +4,8 @@ import sys
 from typing import TYPE_CHECKING, Any, get_args
 
 from tfdetect.core import cli, console
+from tfdetect.core.choices import Algorithm, Rule
 from tfdetect.core.text import shell_command
-from tfdetect.tuning.methods import Algorithm, Rule
 
 if TYPE_CHECKING:
     from tfdetect.tuning.search_folder import SearchPlan

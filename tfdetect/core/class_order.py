@@ -12,7 +12,7 @@ _SHOWN = 20  # class names in a message
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RunClasses:
     """What is known if data are to evaluate a run, not to train one.
 
     Attributes:
@@ -79,7 +79,7 @@ def order_classes(
     names: Iterable[str],
     authentic: str | None,
     where: Path,
-    evaluation: Evaluation | None = None,
+    run_classes: RunClasses | None = None,
     note: str = "",
 ) -> OrderedClasses:
     """Return the classes of a dataset in label order.
@@ -90,7 +90,7 @@ def order_classes(
         names: names of folders, or labels of a manifest; at least one.
         authentic: the authentic class, if the user names it.
         where: the dataset, for messages.
-        evaluation: given if the data are to evaluate a run. One class alone is enough then; and
+        run_classes: given if the data are to evaluate a run. One class alone is enough then; and
             if all classes are the run's, they have the run's order.
         note: what else the message says if there is only one class.
 
@@ -106,18 +106,18 @@ def order_classes(
         authentic = first if authentic in spelled else authentic
     if len(classes) == 1:
         (name,) = classes
-        return _one_class(name, classes[name], authentic, where, evaluation, note)
+        return _one_class(name, classes[name], authentic, where, run_classes, note)
     by: AuthenticBy = "name" if authentic is None else "flag"
     first = _authentic_class(list(classes), authentic, where)
     ordered = [first, *(name for name in classes if name != first)]
-    if evaluation is not None:
-        numbers = [evaluation.number_of(name) for name in ordered]
+    if run_classes is not None:
+        numbers = [run_classes.number_of(name) for name in ordered]
         if numbers[0] == 0 and None not in numbers:
             folders = {number: classes[name] for number, name in zip(numbers, ordered)}
-            return OrderedClasses(evaluation.classes(folders), by)  # type: ignore[arg-type]
-        if len(evaluation.class_names) > 2:
+            return OrderedClasses(run_classes.classes(folders), by)  # type: ignore[arg-type]
+        if len(run_classes.class_names) > 2:
             raise UserError(
-                f"The run has the classes {', '.join(evaluation.class_names)}, and {where} has "
+                f"The run has the classes {', '.join(run_classes.class_names)}, and {where} has "
                 f"{', '.join(ordered)}. Name the folders or labels like the run's classes, or "
                 "describe the data in a dataset spec that lists the classes in the run's order."
             )
@@ -151,31 +151,31 @@ def _authentic_class(names: list[str], authentic: str | None, where: Path) -> st
 
 def _one_class(
     name: str, spelled: tuple[str, ...], authentic: str | None, where: Path,
-    evaluation: Evaluation | None, note: str,
+    run_classes: RunClasses | None, note: str,
 ) -> OrderedClasses:  # fmt: skip
     """Return the run's classes, of which one is in the data.
 
     Raises:
         UserError: It is not clear which class that is, or the data are to train on.
     """
-    if evaluation is None:
+    if run_classes is None:
         raise UserError(
             f"{where} has only one class, {name!r}. A detector needs authentic images and at "
             f"least one kind of fake, each in its own folder or with its own label.{note}"
         )
     if authentic is not None and authentic != name:
         raise UnknownAuthenticError(str(unknown("class for --authentic", authentic, [name])))
-    number = evaluation.number_of(name)
+    number = run_classes.number_of(name)
     if authentic is not None or number == 0 or polarity(name) == "authentic":
         label = 0
     elif number is not None:
         label = number
     elif polarity(name) == "fake":
-        label = evaluation.index_of("fake")
+        label = run_classes.index_of("fake")
     else:
         raise UserError(
             f"{where} has only one class, {name!r}, and its name does not say whether these "
             "images are fake. Say so: --label authentic or --label fake."
         )
     by: AuthenticBy = "name" if authentic is None else "flag"
-    return OrderedClasses(evaluation.classes({label: spelled}), by)
+    return OrderedClasses(run_classes.classes({label: spelled}), by)

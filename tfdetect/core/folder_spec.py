@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from tfdetect.core.class_order import Evaluation, order_classes
+from tfdetect.core.class_order import RunClasses, order_classes
 from tfdetect.core.errors import UserError
 from tfdetect.core.folder_names import (
     DERIVED_FOLDERS,
@@ -33,7 +33,7 @@ _SHOWN = 8  # names of folders of a level, in the description of a layout
 
 
 def spec_for_folder(
-    root: Path, authentic: str | None = None, evaluation: Evaluation | None = None
+    root: Path, authentic: str | None = None, run_classes: RunClasses | None = None
 ) -> DatasetSpec:
     """Describe a folder with one folder per class, with or without split folders above them.
 
@@ -42,7 +42,7 @@ def spec_for_folder(
     Args:
         root: the folder.
         authentic: name of the authentic class, if the folder names do not tell.
-        evaluation: given if the data are to evaluate a run; then one class alone, a test split
+        run_classes: given if the data are to evaluate a run; then one class alone, a test split
             alone, or with a label a folder without class folders is enough. A folder that
             training accepts is described as for training, so that the splits are the same.
 
@@ -50,23 +50,23 @@ def spec_for_folder(
         UserError: There are no class folders, the classes do not suffice, or it is not clear
             which class is authentic.
     """
-    if evaluation is not None and evaluation.label is not None:
-        return _spec_for_labeled_folder(root, authentic, evaluation)
+    if run_classes is not None and run_classes.label is not None:
+        return _spec_for_labeled_folder(root, authentic, run_classes)
 
     def is_run_class(name: str) -> bool:
-        return evaluation is not None and evaluation.number_of(name) is not None
+        return run_classes is not None and run_classes.number_of(name) is not None
 
     authentic = None if authentic is None else from_os(authentic)
     tree = understand(root, authentic, is_run_class)
     if not tree.classes:
-        raise UserError(_no_class_folders(root, tree, evaluation))
+        raise UserError(_no_class_folders(root, tree, run_classes))
     splits = tree.splits
-    if evaluation is None and splits and "train" not in splits.values():
+    if run_classes is None and splits and "train" not in splits.values():
         raise UserError(
             f"{root} has {', '.join(splits)} but no train folder. Name one 'train', or "
             "put the class folders directly into the folder."
         )
-    classes = order_classes(tree.class_names, authentic, root, evaluation, _empty_folders(tree))
+    classes = order_classes(tree.class_names, authentic, root, run_classes, _empty_folders(tree))
     generators = _generators(tree.classes)
     used = {*tree.class_names, *(name for c in tree.classes for name in c.above)}
     return DatasetSpec(
@@ -156,8 +156,8 @@ def _empty_folders(tree: FolderTree) -> str:
     return f" No images are in {', '.join(sorted(set(tree.empty)))}."
 
 
-def _no_class_folders(root: Path, tree: FolderTree, evaluation: Evaluation | None) -> str:
-    if evaluation is not None and holds_images(str(root)):
+def _no_class_folders(root: Path, tree: FolderTree, run_classes: RunClasses | None) -> str:
+    if run_classes is not None and holds_images(str(root)):
         return (
             f"{root} has images but no class folders, so it is not known which of them are fake. "
             f"For verdicts without metrics: {shell_command('predict', 'RUN', root)}. If all of "
@@ -172,27 +172,27 @@ def _no_class_folders(root: Path, tree: FolderTree, evaluation: Evaluation | Non
 
 
 def _spec_for_labeled_folder(
-    root: Path, authentic: str | None, evaluation: Evaluation
+    root: Path, authentic: str | None, run_classes: RunClasses
 ) -> DatasetSpec:
     """Describe a folder in which all images, at any depth, are of one class."""
     if authentic is not None:
         raise UserError("Give either --label, for all images of a folder, or --authentic.")
-    label = evaluation.index_of(evaluation.label or "")
+    label = run_classes.index_of(run_classes.label or "")
     names: list[str] = []
     with suppress(UserError):  # of a folder whose layout tells nothing
-        first, *others = spec_for_folder(root, None, Evaluation(evaluation.class_names)).classes
+        first, *others = spec_for_folder(root, None, RunClasses(run_classes.class_names)).classes
         if first.folders and any(each.folders for each in others):
             names = [name for each in (first, *others) for name in each.folders]
     if names:
         raise UserError(
             f"{root} has folders of several classes ({', '.join(names)}), which --label "
-            f"{evaluation.label} contradicts. Leave --label out, or give the folder of one class."
+            f"{run_classes.label} contradicts. Leave --label out, or give the folder of one class."
         )
     return DatasetSpec(
         name=folder_name(root),
-        title=f"Folder {from_os(root.resolve().name)}, all {evaluation.class_names[label]}",
+        title=f"Folder {from_os(root.resolve().name)}, all {run_classes.class_names[label]}",
         pattern="(?P<class>).+",
-        classes=evaluation.classes({label: ("",)}),
+        classes=run_classes.classes({label: ("",)}),
         authentic_by="flag",
         leave_out=(*MASK_FOLDERS, *DERIVED_FOLDERS),
         default_split="test",
@@ -200,14 +200,14 @@ def _spec_for_labeled_folder(
 
 
 def spec_for_manifest(
-    path: Path, authentic: str | None = None, evaluation: Evaluation | None = None
+    path: Path, authentic: str | None = None, run_classes: RunClasses | None = None
 ) -> DatasetSpec:
     """Describe the dataset that a CSV or Parquet table lists.
 
     Args:
         path: the table, with the columns path and label.
         authentic: the label of authentic images, if the labels do not tell.
-        evaluation: given if the data are to evaluate a run; then one label is enough.
+        run_classes: given if the data are to evaluate a run; then one label is enough.
 
     Raises:
         UserError: There is no such file, a column is missing, or it is not clear which label is
@@ -217,7 +217,7 @@ def spec_for_manifest(
     labels = sorted({str(value) for value in table["label"].to_pylist()})
     if not labels:
         raise UserError(f"The manifest {path} lists no files.")
-    classes = order_classes(labels, authentic, path, evaluation)
+    classes = order_classes(labels, authentic, path, run_classes)
     return DatasetSpec(
         name=folder_name(path.parent if path.stem == "manifest" else path.with_suffix("")),
         title=f"Manifest {path.name}",

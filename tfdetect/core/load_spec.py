@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tfdetect.core import console, manifest, storage
-from tfdetect.core.class_order import Evaluation, UnknownAuthenticError
+from tfdetect.core.class_order import RunClasses, UnknownAuthenticError
 from tfdetect.core.documents import explained, find, read_yaml, shipped_names, validate
 from tfdetect.core.errors import UserError, unknown
 from tfdetect.core.folder_spec import MANIFEST_SUFFIXES, spec_for_folder, spec_for_manifest
@@ -31,7 +31,7 @@ def means_shipped(name: str, by_name: bool) -> bool:
 def load_spec(
     name: str,
     authentic: str | None = None,
-    evaluation: Evaluation | None = None,
+    run_classes: RunClasses | None = None,
     by_name: bool = False,
 ) -> SpecAndFolders:
     """Resolve a dataset's name or path.
@@ -44,7 +44,7 @@ def load_spec(
             these joined by "+".
         authentic: name of the authentic class, if the folder names do not tell. Of a union, the
             name in the part that needs it, or such names of several parts, separated by commas.
-        evaluation: given if the data are to evaluate a run, not to train one; then one class
+        run_classes: given if the data are to evaluate a run, not to train one; then one class
             alone, or a test split alone, is enough.
         by_name: see `means_shipped`.
 
@@ -55,7 +55,7 @@ def load_spec(
         UserError: There is no such dataset, or it cannot be described.
     """
     try:
-        spec, folders = _load(name, authentic, evaluation, by_name=by_name)
+        spec, folders = _load(name, authentic, run_classes, by_name=by_name)
     except ValidationError as error:  # of the name of a class folder, for example
         raise explained(error, DatasetSpec, name) from None
     if authentic is not None and spec.parts:
@@ -75,7 +75,7 @@ def load_spec(
 def _load(
     name: str,
     authentic: str | None,
-    evaluation: Evaluation | None = None,
+    run_classes: RunClasses | None = None,
     union: Path | None = None,
     by_name: bool = False,
 ) -> SpecAndFolders:
@@ -86,7 +86,7 @@ def _load(
             manifest.fetch(path.parent, path.name, {})
         else:
             storage.fetched(path)
-    labeled = evaluation is not None and evaluation.label is not None
+    labeled = run_classes is not None and run_classes.label is not None
     if labeled and (is_shipped or not path.is_dir()):
         raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
     if is_shipped:
@@ -94,14 +94,14 @@ def _load(
     if "+" in name and not path.exists():
         return _union(name.split("+"), authentic, by_name)
     if path.suffix in MANIFEST_SUFFIXES:
-        return _at(spec_for_manifest(path, authentic, evaluation), path.parent)
+        return _at(spec_for_manifest(path, authentic, run_classes), path.parent)
     if path.is_dir():
         if means_shipped(name, by_name=True):
             console.log(
                 f"{name!r} is taken as the folder here. It is also the name of a shipped dataset; "
                 "to use that, give --data-dir DIR, where its files are, or rename the folder"
             )
-        return _described_folder(path, authentic, evaluation, union)
+        return _described_folder(path, authentic, run_classes, union)
     described = path.suffix in (".yaml", ".yml")
     in_folder = "/" in name or "\\" in name
     if not described and (in_folder or path.suffix) and path.is_file():
@@ -151,9 +151,9 @@ def _described(file: Path, union: Path | None, authentic: str | None) -> SpecAnd
 
 
 def _described_folder(
-    folder: Path, authentic: str | None, evaluation: Evaluation | None, union: Path | None
+    folder: Path, authentic: str | None, run_classes: RunClasses | None, union: Path | None
 ) -> SpecAndFolders:
-    labeled = evaluation is not None and evaluation.label is not None
+    labeled = run_classes is not None and run_classes.label is not None
     described = (f"{place}{name}" for place in ("", f"{PREPARED}/") for name in _DESCRIPTIONS)
     if labeled and (found := [name for name in described if (folder / name).is_file()]):
         raise UserError(
@@ -166,8 +166,8 @@ def _described_folder(
             return spec, {**folders, **_at(spec, place)[1]}
     for suffix in MANIFEST_SUFFIXES:
         if (table := folder / f"manifest{suffix}").is_file():
-            return _at(spec_for_manifest(table, authentic, evaluation), folder)
-    return _at(spec_for_folder(folder, authentic, evaluation), folder)
+            return _at(spec_for_manifest(table, authentic, run_classes), folder)
+    return _at(spec_for_folder(folder, authentic, run_classes), folder)
 
 
 def _at(spec: DatasetSpec, folder: Path) -> SpecAndFolders:

@@ -11,11 +11,8 @@ from tfdetect.core.experiment import Experiment
 from tfdetect.core.files import recover
 from tfdetect.core.model_hubs import HubAddress, check_keras_file, fetch_run
 from tfdetect.core.run import PARTIAL, Run
-from tfdetect.core.run_info import (
-    SCHEMA_VERSION,
-    RunInfo,
-    migrate_info,
-)
+from tfdetect.core.run_info import SCHEMA_VERSION, RunInfo
+from tfdetect.core.run_migration import migrate_info
 from tfdetect.core.shipped_runs import SHIPPED, run_folder
 from tfdetect.core.storage import exists, fetched
 from tfdetect.core.text import checked_name, shell_command, user_path

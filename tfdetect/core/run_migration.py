@@ -1,4 +1,4 @@
-"""What the documents of a schema-1 run are called today, and the options of its model's layers."""
+"""What the documents of a schema-1 run are called today: run.json, experiment, spec and layers."""
 
 from typing import Any
 
@@ -42,6 +42,44 @@ _LAYERS = {  # by the layer: old option, new option
     "TopPixels": {"share": "fraction"},
     "NearestNeighbors": {"bank": "bank_size", "known": "reference"},
 }
+
+
+def migrate_info(data: dict[str, Any], predicts_masks: bool) -> dict[str, Any]:
+    """Return the content of a run.json of schema 1 as schema 2 has it.
+
+    Args:
+        predicts_masks: whether the run's experiment has a mask head; schema 1 says so for
+            ensembles only.
+    """
+    views = data.get("views") or [
+        {"size": data["image_size"], "policy": data["resize"], "crops": data.get("crops", 1)}
+    ]
+    dataset = dict(data["dataset"])
+    dataset["training_images"] = dataset.pop("seen", None) or None
+    calibration = data.get("calibration")
+    if calibration:
+        calibration = {key: value for key, value in calibration.items() if key != "fakes"}
+        calibration["fake_fraction"] = data["calibration"]["fakes"]
+    band = data.get("unsure")
+    if band:
+        band = {key: value for key, value in band.items() if key != "rate"}
+        band["error_rate"] = data["unsure"]["rate"]
+    same = ("status", "threshold", "fusion", "members", "epochs", "best", "training_seconds",
+            "parameters", "precision", "stopped_early", "pretraining", "flips", "seed", "devices",
+            "command", "created", "versions", "git_revision")  # fmt: skip
+    return {
+        "schema_version": 2,
+        "class_names": data["classes"],
+        "views": views,
+        "predicts_masks": data.get("masks", predicts_masks),
+        "dataset": dataset,
+        "calibration": calibration,
+        # Schema 1 reported probabilities for the fraction of fakes among the validation images.
+        "prior": calibration["fake_fraction"] if calibration else None,
+        "operating_points": data.get("points") or {},
+        "abstention_band": band,
+        **{name: data[name] for name in same if name in data},
+    }
 
 
 def migrate_experiment(value: Any, key: str = "") -> Any:

@@ -1,11 +1,12 @@
 """The section `training` of an experiment: how the detector is trained, chosen and exported."""
 
 import itertools
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tfdetect.core import registry
+from tfdetect.core.choices import ExportFormat
 from tfdetect.core.documents import Document
 from tfdetect.core.model_settings import Freeze
 from tfdetect.core.registered import registered
@@ -188,20 +189,6 @@ class TensorBoard(Document):
 
 
 THRESHOLD_RULES = ("balanced", "eer", "fpr_1", "fpr_5", "source_fpr_5")
-
-
-ExportFormat = Literal[
-    "saved_model",
-    "saved_model_webp",
-    "keras",
-    "onnx",
-    "onnx_float16",
-    "litert",
-    "litert_float16",
-    "litert_int8",
-    "openvino",
-]
-EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
 
 
 class Training(Document):

@@ -17,7 +17,7 @@ from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.journal import Journal
 from tfdetect.core.limits import MAX_PIXELS
-from tfdetect.core.run_info import MaskInfo
+from tfdetect.core.run_info import MaskInfo, TrainingImages
 from tfdetect.core.spec import SPLITS, DatasetSpec
 from tfdetect.core.text import from_os, to_os
 from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
@@ -139,24 +139,17 @@ class Catalog:
                 separator = "\n"
         return digest.hexdigest()[:16]
 
-    def describe_images(self, split: str) -> dict[str, list]:
-        """Return what kind of images a split has.
-
-        Returns:
-            generators of the fakes and formats of all images, the most frequent first; and
-            shorter_side, its minimum, median and maximum in pixels.
-        """
-        table = self.split(split)
-        found: dict[str, list] = {}
-        for column in ("generator", "format"):
-            rows = table.filter(pc.greater(table["label"], 0)) if column == "generator" else table
-            counts = rows[column].cast(pa.string()).drop_null().value_counts().to_pylist()
-            counts.sort(key=lambda row: -row["counts"])
-            found[f"{column}s"] = [row["values"] for row in counts]
+    def training_images(self) -> TrainingImages:
+        """Return what kind of images a detector is trained on."""
+        table = self.split("train")
+        fakes = table.filter(pc.greater(table["label"], 0))
         sides = pc.min_element_wise(table["width"], table["height"]).to_numpy()
-        if len(sides):
-            found["shorter_side"] = [int(f(sides)) for f in (np.min, np.median, np.max)]
-        return found
+        return TrainingImages(
+            generators=_most_frequent(fakes["generator"]),
+            formats=_most_frequent(table["format"]),
+            shorter_side=tuple(int(f(sides)) for f in (np.min, np.median, np.max))
+            if len(sides) else None,
+        )  # fmt: skip
 
     def describe_masks(self) -> list[str]:
         """Return a line on the masks of each dataset that has any."""
@@ -171,6 +164,12 @@ class Catalog:
             for split in SPLITS
             if any((split, label) in pairs for label in range(len(classes)))
         }
+
+
+def _most_frequent(column: pa.ChunkedArray) -> tuple[str, ...]:
+    """Return the values of a column of text, the most frequent first."""
+    counts = column.cast(pa.string()).drop_null().value_counts().to_pylist()
+    return tuple(row["values"] for row in sorted(counts, key=lambda row: -row["counts"]))
 
 
 def build_catalog(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tfdetect.core.class_order import Evaluation
+from tfdetect.core.class_order import RunClasses
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.run_writer import evaluation_folder
@@ -47,8 +47,8 @@ def evaluation_data(
                 "overwritten. Give another folder."
             )
     if dataset is not None:
-        evaluation = Evaluation(tuple(run.class_names), label)
-        spec, roots = locate_dataset(dataset, data_dir, authentic, evaluation)
+        run_classes = RunClasses(tuple(run.class_names), label)
+        spec, roots = locate_dataset(dataset, data_dir, authentic, run_classes)
         check_classes_fit(run, spec)
         spec = with_splits_of(spec, run)
         return spec, roots, output or evaluation_folder(run, spec.name, roots)

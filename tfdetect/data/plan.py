@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfdetect.core import console
 from tfdetect.core.addresses import redacted, shown
-from tfdetect.core.class_order import Evaluation
+from tfdetect.core.class_order import RunClasses
 from tfdetect.core.documents import read_yaml, validate
 from tfdetect.core.errors import NothingToDo, UserError
 from tfdetect.core.experiment import Experiment
@@ -256,7 +256,7 @@ def locate_dataset(
     dataset: str,
     data_dir: Path | None = None,
     authentic: str | None = None,
-    evaluation: Evaluation | None = None,
+    run_classes: RunClasses | None = None,
 ) -> tuple[DatasetSpec, dict[str, Path]]:
     """Resolve `--dataset` and find its data.
 
@@ -264,12 +264,12 @@ def locate_dataset(
         dataset: a shipped dataset's name or a path.
         data_dir: folder in which datasets are looked for first.
         authentic: name of the authentic class of a folder, if the folder names do not tell.
-        evaluation: given if the data are to evaluate a run; see `load_spec`.
+        run_classes: given if the data are to evaluate a run; see `load_spec`.
 
     Returns:
         The spec, and the folder of the dataset, or of each part of a union, by its name.
     """
-    spec, folders = load_spec(_unpacked(dataset), authentic, evaluation, data_dir is not None)
+    spec, folders = load_spec(_unpacked(dataset), authentic, run_classes, data_dir is not None)
     return spec, find_roots(spec, folders, data_dir)
 
 
@@ -308,7 +308,7 @@ def dataset_info(
         left_out=catalog.left_out.num_rows,
         other_files=catalog.other.total(),
         warnings=tuple(catalog.warnings),
-        training_images=training_images or TrainingImages(**catalog.describe_images("train")),
+        training_images=training_images or catalog.training_images(),
         masks={name: masks.info for name, masks in catalog.masks.items()},
     )
 

@@ -68,7 +68,6 @@ from tfdetect.models.verdict_model import (
 if TYPE_CHECKING:
     import onnx
 
-DEFAULT = ("saved_model", "onnx")
 PHOTOGRAPHS = ("rocket", "flower", "grace_hopper")  # to compare exports on
 OPSET = 18  # of ONNX; ONNX Runtime reads it from version 1.14 on
 
@@ -134,7 +133,7 @@ def exported_formats(run: Run) -> list[str]:
 
 
 def export_finished_run(
-    run: Run, formats: Sequence[str] = DEFAULT, detector: keras.Model | None = None
+    run: Run, formats: Sequence[str], detector: keras.Model | None = None
 ) -> None:
     """Write the exports of a run whose training or calibration has just ended.
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from tfdetect.tuning.methods import Rule
+from tfdetect.core.choices import Rule
 
 _FACTOR = 3  # of successive halving
 _MIN_TRIALS = 4  # other trials that the median rule needs

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
+from tfdetect.core.choices import Algorithm, Rule
 from tfdetect.core.documents import Document, read_object, read_text, read_yaml, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
@@ -29,7 +30,6 @@ from tfdetect.core.run_migration import current_spec
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import to_os
 from tfdetect.data.plan import data_flags
-from tfdetect.tuning.methods import Algorithm, Rule
 from tfdetect.tuning.objective import Objective, objective_named
 from tfdetect.tuning.space import Space
 from tfdetect.tuning.store import Store

@@ -10,8 +10,8 @@ import numpy as np
 from hyperopt import STATUS_FAIL, STATUS_NEW, STATUS_OK, Trials, hp, rand, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_NEW, Domain
 
+from tfdetect.core.choices import Algorithm
 from tfdetect.core.errors import UserError
-from tfdetect.tuning.methods import Algorithm
 from tfdetect.tuning.objective import Objective
 from tfdetect.tuning.space import Parameter, Space, prefix_of
 from tfdetect.tuning.store import FAILED, RUNNING, Trial

@@ -10,8 +10,8 @@ from tfdetect.benchmarks.result_types import BestThreshold, SubsetResult
 from tfdetect.benchmarks.scoring import Scores
 from tfdetect.benchmarks.subset_data import SubsetData, equalized_rows, equalizing
 from tfdetect.benchmarks.suite import PUBLISHED, ProtocolName, Suite
+from tfdetect.core.run_results import Interval
 from tfdetect.evaluation.intervals import (
-    Interval,
     binary_intervals,
     bootstrap,
     each_row,

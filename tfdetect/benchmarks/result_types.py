@@ -3,7 +3,7 @@
 from typing import NotRequired, TypedDict
 
 from tfdetect.benchmarks.suite import ProtocolName
-from tfdetect.evaluation.intervals import Interval
+from tfdetect.core.run_results import Interval
 
 
 class BestThreshold(TypedDict):

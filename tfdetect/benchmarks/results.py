@@ -20,8 +20,8 @@ from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.locks import locked
+from tfdetect.core.run_results import Interval
 from tfdetect.core.text import from_os
-from tfdetect.evaluation.intervals import Interval
 
 PROTOCOLS: tuple[ProtocolName, ...] = (PUBLISHED, EQUALIZED)
 SCHEMA = 1

@@ -6,8 +6,9 @@ from tfdetect.benchmarks.result_types import ProtocolResult, RunResult, SubsetRe
 from tfdetect.benchmarks.results import PROTOCOLS, labels, our_figures, published_mean
 from tfdetect.benchmarks.suite import EQUALIZED, METRICS, PUBLISHED, PublishedTable, Suite
 from tfdetect.core import console
+from tfdetect.core.run_results import Interval
 from tfdetect.core.text import capitalized
-from tfdetect.evaluation.intervals import Interval, format_interval
+from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
 
 PROTOCOL_NAMES = {PUBLISHED: "as published", EQUALIZED: "format-equalized"}

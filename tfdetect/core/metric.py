@@ -1,8 +1,7 @@
 """`Metric`: the value of a metric, with its interval."""
 
-from typing import Any
-
 from tfdetect.core.errors import UserError
+from tfdetect.core.run_results import Results
 
 
 class Metric(float):
@@ -28,7 +27,7 @@ class Metric(float):
         return f"{float(self):.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
-def metrics_of(results: dict[str, Any]) -> dict[str, dict[str, Metric]]:
+def metrics_of(results: Results) -> dict[str, dict[str, Metric]]:
     """Return the metrics of each split by name, from the content of a metrics.json.
 
     Raises:

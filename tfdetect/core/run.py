@@ -21,7 +21,7 @@ A run is written as `<name>.partial` and renamed when whole.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.documents import read_object, read_text, read_yaml, validate
@@ -38,6 +38,7 @@ from tfdetect.core.run_info import (
     View,
 )
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
+from tfdetect.core.run_results import Results
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import shell_command, to_os, user_path
 
@@ -212,10 +213,10 @@ class Run:
         return read_object(path) if path.is_file() else None
 
     @property
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Results:
         """The content of metrics.json, {} before the first evaluation."""
         path = self.path / "metrics.json"
-        return read_object(path) if path.is_file() else {}
+        return cast(Results, read_object(path)) if path.is_file() else {}
 
     @property
     def metrics(self) -> dict[str, dict[str, Metric]]:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +15,7 @@ from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import Results
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.masks import COVERAGE, check_masks
@@ -56,7 +56,7 @@ class Evaluation:
     """
 
     run: Run
-    results: dict[str, Any]
+    results: Results
     tables: dict[str, pa.Table]
     dataset: str
     data_warnings: Sequence[str]

@@ -6,12 +6,13 @@ images have Wilson's interval, everything else resamples the images (bootstrap).
 intervals contain the truth is tested by simulation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from tfdetect.core.run_results import Interval
 from tfdetect.evaluation.metrics import Metrics, binary_metrics, class_weights, sums_by_bin
 from tfdetect.evaluation.verdicts import is_fake
 
@@ -19,8 +20,6 @@ LEVEL = 0.95
 RESAMPLES = 1000
 CHUNK = 2**18  # weights that are evaluated at once
 FEW_IMAGES = 100  # of a class, below which the bootstrap alone is too sure; see `binary_intervals`
-
-Interval = Mapping[str, float | None]
 
 
 def interval(value: float, low: float = np.nan, high: float = np.nan) -> Interval:

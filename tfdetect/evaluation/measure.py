@@ -1,17 +1,24 @@
 """Measures a table of predictions: the content of metrics.json for one split."""
 
 from collections import Counter
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import (
+    DomainResult,
+    Interval,
+    MaskResult,
+    PartResult,
+    PointResult,
+    SplitResult,
+)
 from tfdetect.data.masks import COVERAGE, coverage_by_class
 from tfdetect.evaluation.domain import REASONS, split_reasons
 from tfdetect.evaluation.intervals import (
-    Interval,
     binary_intervals,
     bootstrap,
     each_row,
@@ -40,45 +47,20 @@ MAIN_MASK_NAMES = {
 PRIORS = (0.1, 0.01, 0.001)
 
 
-def measure(table: pa.Table, run: Run) -> dict[str, Any]:
+def measure(table: pa.Table, run: Run) -> SplitResult:
     """Return the metrics of all images and of parts of them.
 
     Args:
         table: predictions with the columns of `evaluate_run.complete`.
         run: with the threshold, band and prior that the predictions follow.
-
-    Returns:
-        count and unreadable: numbers of images.
-        metrics: {name: value, low, high}; of images of one class, only its rate.
-        confusion: counts [true class][verdict].
-        operating_points: {name: threshold, fpr, tpr, precision {prior: value, low, high}}; None
-            for the rate of a class that is missing.
-        abstention: low, high, error_rate, chosen_on (the images of validation, in words),
-            coverage and accuracy of the verdicts outside of the band.
-        uncalibrated: log_loss and ece of the raw scores, where the run is calibrated.
-        videos: see `measure_videos`, where `evaluate_run` was asked for it.
-        before: `verdict_metrics` by the run as it was, where `evaluate_run` calibrated it again.
-        prior: fraction of fakes to which log-loss, Brier score and ECE are weighted.
-        masks: of the images whose true masks are known.
-        mask_coverage: {class: count, empty, full, quantiles}, how much the mask files cover.
-        domain: in_domain (fraction of the images that are like the training images), reasons
-            (numbers of the others by what is unlike), inside and outside (metrics of both), where
-            the run knows its training images.
-        without_duplicates: the same without images known from training or selection, and copies.
-        datasets, generators: the same for each dataset of a union and each image generator. Where
-            a generator is compared with the authentic images of all, both classes count the same
-            (balanced), however few images the generator made.
-        unseen_generators: the same of all generators that the run was not trained on.
-        constant: a warning where every verdict is the same.
-
-        All but the first three are there only where they apply.
     """
     readable = table.filter(pc.is_null(table["error"]))
-    result: dict[str, Any] = {
-        "count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows
+    result: SplitResult = {
+        "count": readable.num_rows, "unreadable": table.num_rows - readable.num_rows,
+        **_measure_verdicts(readable, run), **_measure_thresholds(readable, run),
     }  # fmt: skip
-    result |= _measure_verdicts(readable, run) | _measure_thresholds(readable, run)
-    result |= _measure_domain(readable, run)
+    if domain := _measure_domain(readable, run):
+        result["domain"] = domain
     if COVERAGE in readable.column_names:
         coverage = coverage_by_class(readable, tuple(run.class_names))
         if coverage:
@@ -129,15 +111,15 @@ def verdict_metrics(table: pa.Table, threshold: float, prior: float | None) -> d
     return {name: round(values[name], 6) for name in names if not np.isnan(values[name])}
 
 
-def _measure_part(table: pa.Table, run: Run, balanced: bool) -> dict[str, Any]:
+def _measure_part(table: pa.Table, run: Run, balanced: bool) -> PartResult:
     return {
         "count": table.num_rows, "balanced": balanced,
         **_measure_verdicts(table, run, balanced), **_measure_thresholds(table, run),
     }  # fmt: skip
 
 
-def _measure_domain(table: pa.Table, run: Run) -> dict[str, Any]:
-    """Return domain, where it is known."""
+def _measure_domain(table: pa.Table, run: Run) -> DomainResult:
+    """Return how many images are like the training images; nothing where that is not known."""
     known = table.filter(pc.is_valid(table["in_domain"]))
     if not known.num_rows:
         return {}
@@ -145,24 +127,26 @@ def _measure_domain(table: pa.Table, run: Run) -> dict[str, Any]:
     reasons = Counter(
         reason for text in known["domain_reasons"].to_pylist() for reason in split_reasons(text)
     )
-    found: dict[str, Any] = {
+    found: DomainResult = {
         "in_domain": proportion(inside),
         "reasons": {name: reasons[name] for name in REASONS if reasons[name]},
     }
-    for name, rows in (("inside", inside), ("outside", ~inside)):
+    parts: tuple[tuple[Literal["inside", "outside"], np.ndarray], ...]
+    parts = ("inside", inside), ("outside", ~inside)
+    for name, rows in parts:
         part = known.filter(pa.array(rows))
         if part.num_rows:
             found[name] = {"count": part.num_rows, "metrics": label_metrics(part, run)}
-    return {"domain": found}
+    return found
 
 
-def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> dict[str, Any]:
+def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> PartResult:
     """Return metrics, with class_accuracy of three or more classes, confusion, masks, constant."""
     if not table.num_rows:
         return {"metrics": {}, "confusion": []}
     labels = table["label"].to_numpy()
     predicted = np.array([run.class_names.index(v) for v in table["verdict"].to_pylist()])
-    part: dict[str, Any] = {
+    part: PartResult = {
         "metrics": label_metrics(table, run, balanced),
         "confusion": confusion(labels, predicted, len(run.class_names)),
     }
@@ -189,7 +173,7 @@ def label_metrics(table: pa.Table, run: Run, balanced: bool = False) -> dict[str
     )
 
 
-def _measure_thresholds(table: pa.Table, run: Run) -> dict[str, Any]:
+def _measure_thresholds(table: pa.Table, run: Run) -> PartResult:
     """Return operating_points, abstention, uncalibrated and prior."""
     if not table.num_rows:
         return {}
@@ -197,7 +181,7 @@ def _measure_thresholds(table: pa.Table, run: Run) -> dict[str, Any]:
     mixed = fake.any() and not fake.all()
     thresholds = {"verdict": run.threshold}
     thresholds |= {name: point.threshold for name, point in run.info.operating_points.items()}
-    points = {}
+    points: dict[str, PointResult] = {}
     for name, threshold in thresholds.items():
         fpr, tpr = (
             proportion(is_fake(p[rows], threshold)) if rows.any() else None
@@ -205,7 +189,7 @@ def _measure_thresholds(table: pa.Table, run: Run) -> dict[str, Any]:
         )
         precision = {str(prior): precision_at(tpr, fpr, prior) for prior in PRIORS}
         points[name] = {"threshold": threshold, "fpr": fpr, "tpr": tpr, "precision": precision}
-    found: dict[str, Any] = {"operating_points": points}
+    found: PartResult = {"operating_points": points}
     if run.info.abstention_band is not None:
         low, high = run.abstention_band
         conclusive = ~table["inconclusive"].to_numpy(zero_copy_only=False)
@@ -263,10 +247,10 @@ def mask_intervals(
     return {name: found[key] for name, key in MAIN_MASK_METRICS.items()}
 
 
-def _measure_masks(pixels: PixelCounts) -> dict[str, Any]:
+def _measure_masks(pixels: PixelCounts) -> MaskResult:
     """Return count, altered, metrics, batch_iou and, where images are altered, best."""
     count, altered = len(pixels.positive), int(pixels.altered.sum())
-    result: dict[str, Any] = {
+    result: MaskResult = {
         "count": count, "altered": altered,
         "metrics": bootstrap(each_row(mask_metrics(pixels)), count),
         "batch_iou": round(batch_iou(pixels), 6),

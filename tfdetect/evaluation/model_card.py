@@ -1,10 +1,9 @@
 """The model card of a run, in Markdown."""
 
-from typing import Any
-
 from tfdetect.core.documents import shipped_names
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import Results
 from tfdetect.core.text import shell_command
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.result_tables import (
@@ -25,7 +24,7 @@ from tfdetect.evaluation.summary import TITLES, summary
 from tfdetect.evaluation.training_history import not_learned
 
 
-def model_card(run: Run, results: dict[str, Any], calibrated_since: str = "") -> str:
+def model_card(run: Run, results: Results, calibrated_since: str = "") -> str:
     """Return the model card.
 
     Args:
@@ -106,7 +105,7 @@ def _outdated(run: Run, calibrated_since: str) -> list[str]:
     ]
 
 
-def _evaluation(run: Run, results: dict[str, Any]) -> str:
+def _evaluation(run: Run, results: Results) -> str:
     """Return the summary of every split, and all tables of the first one."""
     splits = ordered(results)
     if not splits:

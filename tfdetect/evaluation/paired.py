@@ -12,10 +12,10 @@ from scipy import stats
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import Interval
 from tfdetect.core.text import printable
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.intervals import (
-    Interval,
     binary_intervals,
     bootstrap,
     each_row,

@@ -1,11 +1,12 @@
 """The content of metrics.json as tables, for the report, the model card and the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tfdetect.core import console
 from tfdetect.core.run_info import MaskCoverage
+from tfdetect.core.run_results import MaskResult, PartResult, Results, SplitResult, VideoResult
 from tfdetect.core.text import images_are
 from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
 from tfdetect.data.splits import few_images
@@ -26,7 +27,11 @@ _PART_MASK_METRICS = {"iou_altered": "IoU", "f1": "pixel F1", "ap": "pixel AP"}
 LIKENESS = "Like and unlike the training images"  # title of a table
 MAX_OUTSIDE = 0.05  # fraction of images outside of the domain, above which there is a warning
 _VIDEO_METRICS = ("accuracy", "balanced_accuracy", "recall", "fpr", "auc", "ap", "eer")
-_POINT_RATES = (("fpr_1", "tpr"), ("fpr_1", "fpr"), ("fpr_5", "tpr"), ("fpr_5", "fpr"))
+_Rate = Literal["fpr", "tpr"]
+_RATES: dict[_Rate, str] = {"fpr": "false positive rate", "tpr": "recall"}
+_POINT_RATES: tuple[tuple[str, _Rate], ...] = (
+    ("fpr_1", "tpr"), ("fpr_1", "fpr"), ("fpr_5", "tpr"), ("fpr_5", "fpr"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def _changes(part: dict[str, Any], names: dict[str, str]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def metric_table(result: dict[str, Any]) -> ResultTable:
+def metric_table(result: SplitResult) -> ResultTable:
     """Return all metrics of all images that are defined."""
     parts = _columns(result)
     rows = [
@@ -89,7 +94,7 @@ def metric_table(result: dict[str, Any]) -> ResultTable:
     return ResultTable("Metrics", ["metric", *parts], rows, " ".join(filter(None, notes)))
 
 
-def metadata_table(result: dict[str, Any]) -> ResultTable | None:
+def metadata_table(result: SplitResult) -> ResultTable | None:
     """Return what could be known of the labels without looking at a pixel."""
     baseline = result.get("metadata_baseline")
     if not baseline:
@@ -106,22 +111,21 @@ def metadata_table(result: dict[str, Any]) -> ResultTable | None:
     )  # fmt: skip
 
 
-def operating_point_table(result: dict[str, Any]) -> ResultTable | None:
+def operating_point_table(result: SplitResult) -> ResultTable | None:
     """Return what the verdict's threshold and each operating point give."""
     points = result.get("operating_points")
     if not points:
         return None
     mixed = all(point["fpr"] and point["tpr"] for point in points.values())
     priors = list(next(iter(points.values()))["precision"]) if mixed else []
-    rates = [(rate, title) for rate, title in (("fpr", "false positive rate"), ("tpr", "recall"))
-             if all(point[rate] for point in points.values())]  # fmt: skip
+    rates = [rate for rate in _RATES if all(point[rate] for point in points.values())]
     rows = [
         [_point_name(name), f"{point['threshold']:.4f}",
-         *(format_interval(point[rate]) for rate, _ in rates),
+         *(format_interval(point[rate]) for rate in rates),
          *(format_interval(point["precision"][p], 3) for p in priors)]
         for name, point in points.items()
     ]  # fmt: skip
-    headers = ["threshold chosen for", "P(fake)", *(title for _, title in rates),
+    headers = ["threshold chosen for", "P(fake)", *(_RATES[rate] for rate in rates),
                *(f"precision if 1 in {round(1 / float(p)):,} is fake" for p in priors)]  # fmt: skip
     return ResultTable(
         "Operating points", headers, rows,
@@ -132,7 +136,7 @@ def operating_point_table(result: dict[str, Any]) -> ResultTable | None:
     )  # fmt: skip
 
 
-def abstention_table(result: dict[str, Any]) -> ResultTable | None:
+def abstention_table(result: SplitResult) -> ResultTable | None:
     """Return how many verdicts are inconclusive, and how good the others are."""
     band = result.get("abstention")
     if not band:
@@ -148,14 +152,14 @@ def abstention_table(result: dict[str, Any]) -> ResultTable | None:
     )  # fmt: skip
 
 
-def domain_table(result: dict[str, Any]) -> ResultTable | None:
+def domain_table(result: SplitResult) -> ResultTable | None:
     """Return how many images are like the training images, and how good the verdicts are there."""
     domain = result.get("domain")
     if not domain or "outside" not in domain:
         return None
-    total = sum(part["count"] for name, part in domain.items() if name in ("inside", "outside"))
     keys = ("accuracy", "recall", "fpr", "auc")
     parts = {"like the training images": domain.get("inside"), "unlike them": domain["outside"]}
+    total = sum(part["count"] for part in parts.values() if part)
     shown = [k for k in keys if any(p and _cell(p, k) != "-" for p in parts.values())]
     rows = [
         [title, f"{part['count']:,}", f"{part['count'] / total:.1%}",
@@ -172,7 +176,7 @@ def domain_table(result: dict[str, Any]) -> ResultTable | None:
     )  # fmt: skip
 
 
-def calibration_table(result: dict[str, Any]) -> ResultTable | None:
+def calibration_table(result: SplitResult) -> ResultTable | None:
     """Return what the calibration changed."""
     again = "before" in result
     before = result["before"] if again else result.get("uncalibrated")
@@ -190,7 +194,7 @@ def calibration_table(result: dict[str, Any]) -> ResultTable | None:
     )  # fmt: skip
 
 
-def mask_table(result: dict[str, Any]) -> ResultTable | None:
+def mask_table(result: SplitResult) -> ResultTable | None:
     """Return the metrics of the masks."""
     if "masks" not in result:
         return None
@@ -214,7 +218,7 @@ def mask_table(result: dict[str, Any]) -> ResultTable | None:
     )  # fmt: skip
 
 
-def coverage_table(result: dict[str, Any]) -> ResultTable | None:
+def coverage_table(result: SplitResult) -> ResultTable | None:
     """Return how much of the images the true masks cover, by class."""
     if "mask_coverage" not in result:
         return None
@@ -222,7 +226,7 @@ def coverage_table(result: dict[str, Any]) -> ResultTable | None:
     return ResultTable("Mask coverage", *coverage_rows(found), COVERAGE_EXPLANATION)
 
 
-def video_table(result: dict[str, Any]) -> ResultTable | None:
+def video_table(result: SplitResult) -> ResultTable | None:
     """Return the metrics of videos next to those of their frames."""
     videos = result.get("videos")
     if not videos:
@@ -239,13 +243,14 @@ def video_table(result: dict[str, Any]) -> ResultTable | None:
     )  # fmt: skip
 
 
-def part_tables(result: dict[str, Any], kind: str) -> list[ResultTable]:
+def part_tables(result: SplitResult, kind: str) -> list[ResultTable]:
     """Return the main metrics of each part.
 
     Args:
         kind: "dataset" or "generator".
     """
-    parts = dict(result.get(f"{kind}s", {}))
+    found = result.get("generators") if kind == "generator" else result.get("datasets")
+    parts = dict(found or {})
     if not parts:
         return []
     unseen = result.get("unseen_generators") if kind == "generator" else None
@@ -263,8 +268,7 @@ def part_tables(result: dict[str, Any], kind: str) -> list[ResultTable]:
         if {"fpr_1", "fpr_5"} <= set(part.get("operating_points", {}))
     ]
     if rows:
-        titles = {"tpr": "recall", "fpr": "false positive rate"}
-        headers = [f"{titles[rate]} at {point}" for point, rate in _POINT_RATES]
+        headers = [f"{_RATES[rate]} at {point}" for point, rate in _POINT_RATES]
         tables.append(ResultTable(
             f"Operating points by {kind}", [kind, *headers], rows,
             "At the thresholds that gave 1% and 5% false positives on validation.",
@@ -280,7 +284,7 @@ def part_tables(result: dict[str, Any], kind: str) -> list[ResultTable]:
     return tables
 
 
-def _part_metric_table(parts: dict[str, Any], kind: str) -> ResultTable:
+def _part_metric_table(parts: Mapping[str, PartResult], kind: str) -> ResultTable:
     shown = [key for key in _PART_METRICS
              if any(_cell(part, key) != "-" for part in parts.values())]  # fmt: skip
     rows = [
@@ -298,7 +302,7 @@ def _part_metric_table(parts: dict[str, Any], kind: str) -> ResultTable:
     return ResultTable(f"Metrics by {kind}", headers, rows, explanation)
 
 
-def tables_of(result: dict[str, Any]) -> list[ResultTable]:
+def tables_of(result: SplitResult) -> list[ResultTable]:
     """Return every table of one split."""
     single = (metric_table(result), metadata_table(result), operating_point_table(result),
               abstention_table(result), domain_table(result), calibration_table(result),
@@ -310,7 +314,7 @@ def tables_of(result: dict[str, Any]) -> list[ResultTable]:
     ]
 
 
-def terminal_table(results: dict[str, Any]) -> str:
+def terminal_table(results: Results) -> str:
     """Return metrics.json as tables for the terminal, test before validation."""
     lines = []
     for split in ordered(results):
@@ -328,7 +332,7 @@ def ordered(splits: Iterable[str]) -> list[str]:
     return sorted(splits, key=lambda s: order.index(s) if s in order else len(order))
 
 
-def warnings_of(split: str, result: dict[str, Any]) -> list[str]:
+def warnings_of(split: str, result: SplitResult) -> list[str]:
     """Return what the reader of a split's figures must know."""
     counts = [sum(row) for row in result.get("confusion", ())]
     few = few_images(split, counts[0], sum(counts[1:])) if counts else ""
@@ -349,22 +353,22 @@ def warnings_of(split: str, result: dict[str, Any]) -> list[str]:
     return found + _constant_verdicts(result)
 
 
-def _constant_verdicts(result: dict[str, Any]) -> list[str]:
+def _constant_verdicts(result: SplitResult) -> list[str]:
     """Return a warning for each part in which every verdict is the same."""
     parts = {"all images": result, **result.get("datasets", {}), **result.get("generators", {})}
     return [f"{part['constant']} ({name})" for name, part in parts.items() if "constant" in part]
 
 
-def _columns(result: dict[str, Any]) -> dict[str, dict]:
+def _columns(result: SplitResult) -> dict[str, PartResult]:
     """Return the columns: all images, and those that are not known from training or selection."""
-    parts = {"all images": result}
+    parts: dict[str, PartResult] = {"all images": result}
     if "without_duplicates" in result:
         rest = result["without_duplicates"]
         parts[f"without known images ({rest['count']:,} left)"] = rest
     return parts
 
 
-def _class_sentence(result: dict[str, Any]) -> str:
+def _class_sentence(result: SplitResult) -> str:
     if "class_accuracy" not in result["metrics"]:
         return ""
     return (
@@ -374,7 +378,7 @@ def _class_sentence(result: dict[str, Any]) -> str:
     )
 
 
-def _prior_sentence(result: dict[str, Any]) -> str:
+def _prior_sentence(result: SplitResult) -> str:
     if "prior" not in result or "log_loss" not in result["metrics"]:
         return ""
     return (
@@ -390,5 +394,5 @@ def _point_name(name: str) -> str:
     return f"{POINTS[name]} ({name})" if name in POINTS else name
 
 
-def _cell(part: dict[str, Any], key: str) -> str:
+def _cell(part: PartResult | MaskResult | VideoResult, key: str) -> str:
     return format_interval(part["metrics"].get(key))

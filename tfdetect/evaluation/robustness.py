@@ -9,12 +9,13 @@ import numpy as np
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import Interval
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.attacks import Attack, Attacker
 from tfdetect.evaluation.evaluate_run import mask_truth
-from tfdetect.evaluation.intervals import Interval, binary_intervals, interval
+from tfdetect.evaluation.intervals import binary_intervals, interval
 from tfdetect.evaluation.measure import MAIN_MASK_METRICS, mask_intervals
 from tfdetect.evaluation.predictions import Alter, Scorer, predict_source
 from tfdetect.evaluation.robustness_report import UNDEGRADED, write_report

@@ -1,9 +1,7 @@
 """What a run is, in sentences, for reports and model cards."""
 
-from typing import Any
-
 from tfdetect.core.run import Run
-from tfdetect.evaluation.intervals import Interval
+from tfdetect.core.run_results import Interval, Results, SplitResult
 from tfdetect.evaluation.result_tables import ordered
 
 
@@ -46,7 +44,7 @@ def _images(run: Run) -> str:
     return f"images of {fitted.dataset}" if fitted and fitted.dataset else "validation images"
 
 
-def measured_sentence(results: dict[str, Any]) -> str:
+def measured_sentence(results: Results) -> str:
     """Return on what kind of images a detector was measured.
 
     Args:
@@ -67,7 +65,7 @@ def measured_sentence(results: dict[str, Any]) -> str:
     )
 
 
-def right_verdicts(result: dict[str, Any]) -> tuple[Interval | None, Interval | None]:
+def right_verdicts(result: SplitResult) -> tuple[Interval | None, Interval | None]:
     """Return how many verdicts on a split were right, and how many images got one.
 
     Inconclusive images get none. Without an abstention band every image gets one, and the second

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +26,7 @@ from tfdetect.core.html import (
     text,
 )
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import Results, SplitResult
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation import figures as draw
@@ -128,7 +128,7 @@ class _SplitReport:
         self,
         run: Run,
         split: str,
-        result: dict[str, Any],
+        result: SplitResult,
         predictions: pa.Table,
         catalog: Catalog | None,
         folder: Path,
@@ -314,9 +314,9 @@ def _cards(first: "_SplitReport") -> list[Card]:
             " to ".join(ends) or "one image tells no interval",
         ))  # fmt: skip
     band = first.result.get("abstention")
-    if band:
+    if band and (covered := band["coverage"]["value"]) is not None:
         cards.append(Card(
-            f"{1 - band['coverage']['value']:.1%}", f"{first.split} images inconclusive",
+            f"{1 - covered:.1%}", f"{first.split} images inconclusive",
             "their P(fake) is inside the abstention band",
         ))  # fmt: skip
     return cards
@@ -364,7 +364,7 @@ def _epoch_cell(name: str, value: float) -> str:
     return format(value, forms.get(name, ".4f"))
 
 
-def _warnings(run: Run, results: dict[str, Any], data_warnings: Sequence[str]) -> list[str]:
+def _warnings(run: Run, results: Results, data_warnings: Sequence[str]) -> list[str]:
     found = list(data_warnings)
     for split in ordered(results):
         result = results[split]

@@ -1,8 +1,7 @@
 """The few metrics that matter most, for the end of a training and the top of a report."""
 
-from typing import Any
-
-from tfdetect.evaluation.intervals import Interval, format_interval
+from tfdetect.core.run_results import Interval, Metrics, Results
+from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.result_tables import MASK_NAMES, ordered
 
@@ -11,7 +10,7 @@ ONE_CLASS_METRICS = ("fpr", "recall")
 MASK_METRICS = ("iou_altered", "f1", "ap")
 
 
-def summary(results: dict[str, Any], split: str | None = None) -> dict[str, Interval]:
+def summary(results: Results, split: str | None = None) -> dict[str, Interval]:
     """Return the metrics that matter most, each with its 95% interval.
 
     Args:
@@ -36,7 +35,7 @@ def summary(results: dict[str, Any], split: str | None = None) -> dict[str, Inte
     return found
 
 
-def summary_rows(results: dict[str, Any], split: str | None = None) -> list[dict[str, str]]:
+def summary_rows(results: Results, split: str | None = None) -> list[dict[str, str]]:
     """Return `summary` as rows for a table, {"metric": title, "value": text}."""
     return [
         {"metric": TITLES[name], "value": format_interval(value)}
@@ -51,5 +50,5 @@ TITLES = NAMES | {
 }
 
 
-def _defined(metrics: dict[str, Any], name: str) -> bool:
+def _defined(metrics: Metrics, name: str) -> bool:
     return metrics.get(name, {}).get("value") is not None

@@ -1,7 +1,6 @@
 """Measures videos: P(fake) of a video is the mean of P(fake) of its frames."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,6 +8,7 @@ import pyarrow.compute as pc
 from tfdetect.core.errors import UserError
 from tfdetect.core.patterns import PathSearch
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import VideoResult
 from tfdetect.evaluation.measure import label_metrics
 
 FOLDER = "folder"
@@ -40,7 +40,7 @@ class VideoNames:
         return [path.rpartition("/")[0] for path in paths]
 
 
-def measure_videos(table: pa.Table, run: Run, names: VideoNames) -> dict[str, Any]:
+def measure_videos(table: pa.Table, run: Run, names: VideoNames) -> VideoResult:
     """Return the metrics of videos, with intervals over videos.
 
     Frames of one name that differ in dataset or label are of different videos.
@@ -49,10 +49,6 @@ def measure_videos(table: pa.Table, run: Run, names: VideoNames) -> dict[str, An
         table: predictions with the columns of `evaluate_run.complete`.
         run: with the threshold of the verdict.
         names: of the videos.
-
-    Returns:
-        count (number of videos), frames (images that belong to one), by, and metrics as of
-        `measure`.
 
     Raises:
         UserError: no image that could be read is a frame of a video.

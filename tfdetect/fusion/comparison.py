@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from tfdetect.evaluation.intervals import Interval, binary_intervals, bootstrap
+from tfdetect.core.run_results import Interval
+from tfdetect.evaluation.intervals import binary_intervals, bootstrap
 from tfdetect.evaluation.metrics import binary_metrics
 from tfdetect.evaluation.operating_points import choose_threshold, operating_points
 from tfdetect.evaluation.verdicts import is_fake

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from tfdetect.core import console, html
 from tfdetect.core.files import write_json, write_text
+from tfdetect.core.run_results import Interval
 from tfdetect.evaluation.figures import heat_map
-from tfdetect.evaluation.intervals import Interval, format_interval
+from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.fusion.comparison import METRICS, Comparison
 

@@ -11,9 +11,10 @@ from scipy import stats
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
+from tfdetect.core.run_results import Interval
 from tfdetect.core.text import capitalized, latex
 from tfdetect.evaluation.figures import heat_map
-from tfdetect.evaluation.intervals import Interval, format_interval, interval
+from tfdetect.evaluation.intervals import format_interval, interval
 from tfdetect.evaluation.measure import MAIN_MASK_NAMES
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.generalization.clusters import MIN_GENERATORS, Clusters, aucs, draw, find_clusters

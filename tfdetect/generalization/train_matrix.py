@@ -13,12 +13,13 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import is_finished, open_run, read_run
 from tfdetect.core.provenance import command_line
 from tfdetect.core.run import PARTIAL, Run
+from tfdetect.core.run_results import Interval
 from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.describe import describe_counts
 from tfdetect.data.plan import Plan
 from tfdetect.evaluation import prediction_tables
-from tfdetect.evaluation.intervals import Interval, binary_intervals, proportion
+from tfdetect.evaluation.intervals import binary_intervals, proportion
 from tfdetect.evaluation.measure import mask_intervals
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import Domains, restrict

@@ -1,12 +1,13 @@
 """`Objective`: the validation metric that a search maximizes or minimizes."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from tfdetect.core.errors import unknown
 from tfdetect.core.experiment import Experiment
+from tfdetect.core.run_results import SplitResult
 from tfdetect.evaluation.intervals import numbers, of_folds
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.training.monitor import Monitor
@@ -30,15 +31,15 @@ class Objective(Monitor):
     def is_of_masks(self) -> bool:
         return self.name.startswith(MASK_PREFIX)
 
-    def read(self, results: dict[str, Any]) -> Interval:
+    def read(self, result: SplitResult) -> Interval:
         """Return value, low and high of the metric; nan where it is not defined.
 
         Low and high are the value where there is no interval, of a single image.
 
         Args:
-            results: the content of metrics.json for one split.
+            result: of one split.
         """
-        part = results.get("masks", {}) if self.is_of_masks else results
+        part = result.get("masks", {}) if self.is_of_masks else result
         metric = part.get("metrics", {}).get(self.name.removeprefix(MASK_PREFIX)) or {}
         numbers = (metric.get(key) for key in ("value", "low", "high"))
         value, low, high = (np.nan if number is None else float(number) for number in numbers)

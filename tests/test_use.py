@@ -527,7 +527,7 @@ def test_one_page_that_cannot_be_written_costs_itself(shared_run, tmp_path, caps
     code, out, err = call("predict", [run.path, images, "--explain", pages], capsys)
     assert code == 1 and "1 masks or pages could not be written" in err
     assert f"{pages / '000.html'}: Is a directory" in err
-    assert out.count("real") + out.count("fake") >= 3  # all verdicts
+    assert out.count("authentic") + out.count("fake") >= 3  # all verdicts
     written = sorted(p.name for p in pages.iterdir() if p.is_file())
     assert len(written) == 2 and "002.html" in written and all(len(n) <= 255 for n in written)
 

@@ -11,7 +11,7 @@ from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import check_writable
 from tfdetect.core.packages import PROGRAM
-from tfdetect.core.text import images_are, printable, with_escapes
+from tfdetect.core.text import counted, images_are, printable, with_escapes
 
 if TYPE_CHECKING:
     from tfdetect.api import Detector, Predictions
@@ -160,7 +160,7 @@ def _predict_on_cluster(
         images, args.output, cluster, batch_size=args.batch_size, progress=not args.quiet,
         max_pixels=args.max_pixels,
     )  # fmt: skip
-    console.result(f"{_rows(written.rows)} in {args.output}")
+    console.result(f"{counted(written.rows, 'row')} in {args.output}")
     console.log(f"Its parts are in {written.parts}; remove them when you no longer need them")
     _warn(written.rows, written)
     return int(written.unreadable == written.rows)
@@ -375,10 +375,10 @@ def _say_copies(found: "dict[str, Evidence]", folder: Path) -> None:
     if found and not searched:
         return console.warn(_NO_SEARCH)
     names = [printable(path) for path, copies in searched.items() if copies.found]
-    plural = "" if len(searched) == 1 else "s"
-    text = f"No copied regions were found in {len(searched):,} image{plural}"
+    images = counted(len(searched), "image")
+    text = f"No copied regions were found in {images}"
     if names:
-        text = f"Copied regions were found in {len(names):,} of {len(searched):,} image{plural}: "
+        text = f"Copied regions were found in {len(names):,} of {images}: "
         text += ", ".join(names[:_NAMED])
         text += f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     console.log(f"{text}; masks and overlays in {printable(folder)}")
@@ -408,10 +408,6 @@ def _show_finished(
         console.log(f"Their masks and overlays are in {args.masks}")
 
 
-def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'}"
-
-
 def _show(found: "Predictions", output: Path | None, as_json: bool) -> None:
     """Write the verdicts to a file or print them; print those that no file takes."""
     if output:
@@ -426,7 +422,7 @@ def _show(found: "Predictions", output: Path | None, as_json: bool) -> None:
     if as_json:
         console.print_json([row | {"path": with_escapes(row["path"])} for row in found])
     elif output:
-        console.result(f"{_rows(len(found))} in {output}")
+        console.result(f"{counted(len(found), 'row')} in {output}")
     else:
         console.result(str(found))
 

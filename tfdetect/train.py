@@ -129,8 +129,8 @@ def main(argv: list[str]) -> int:
 
 def _show_plan(job: "TrainingJob", args: argparse.Namespace) -> None:
     """Print what a training would do, and the command that does it."""
+    from tfdetect.api.training_plan import describe_job, job_document
     from tfdetect.core.provenance import command_line
-    from tfdetect.train_run import describe_job, job_document
 
     if args.json:
         console.print_json(job_document(job))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -41,7 +41,7 @@ class Predictions(Sequence[dict[str, Any]]):
     - `p_fake`: calibrated probability that the image is fake, 0 to 1; None where `error` is set.
     - `p_fake_raw`: the same before calibration.
     - `probability_<class>`: calibrated probability of each class.
-    - `verdict`: name of the class.
+    - `verdict`: name of the class; printed as "authentic" where it is the authentic one.
     - `inconclusive`: whether P(fake) is in the abstention band, where verdicts are often wrong.
     - `in_domain`: whether the image is like those that the detector was trained on; None where
       that is not known. Outside of them a verdict says little.
@@ -65,8 +65,9 @@ class Predictions(Sequence[dict[str, Any]]):
         table: Table,
         pages: Sequence[Path] = (),
         unwritten: Mapping[Path, str] | None = None,
+        authentic: Collection[str] = (),
     ):
-        self._table = table
+        self._table, self._authentic = table, frozenset(authentic)
         self.pages = list(pages)
         self.unwritten = dict(unwritten or {})
 
@@ -92,7 +93,8 @@ class Predictions(Sequence[dict[str, Any]]):
         order = sorted(range(len(places)), key=places.__getitem__)
         pages = [page for part in parts.values() for page in part.pages]
         unwritten = {path: why for part in parts.values() for path, why in part.unwritten.items()}
-        return cls(_with_errors(table.take(order), unreadable), pages, unwritten)
+        authentic = frozenset(name for part in parts.values() for name in part._authentic)
+        return cls(_with_errors(table.take(order), unreadable), pages, unwritten, authentic)
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -105,7 +107,8 @@ class Predictions(Sequence[dict[str, Any]]):
 
     def __getitem__(self, index: int | slice) -> dict[str, Any] | Predictions:
         if isinstance(index, slice):
-            return Predictions(self._table.take(range(len(self))[index]))
+            rows = self._table.take(range(len(self))[index])
+            return Predictions(rows, authentic=self._authentic)
         if not -len(self) <= index < len(self):
             raise IndexError(f"There are {len(self)} predictions. Received index: {index}.")
         return next(iter(Predictions(self._table.take([index % len(self)]))))
@@ -117,7 +120,7 @@ class Predictions(Sequence[dict[str, Any]]):
     def __str__(self) -> str:
         from tfdetect.evaluation.prediction_tables import terminal
 
-        return terminal(self._table)
+        return terminal(self._table, self._authentic)
 
     def __repr__(self) -> str:
         shown = str(self[:_SHOWN])
@@ -302,6 +305,7 @@ class Detector:
         if pages is not None:
             check_writable(user_path(pages), "--explain")
         failed = FailedWrites()
+        authentic = self.class_names[:1]
         with tempfile.TemporaryDirectory() as folder:
             given = find_given(images, Path(folder))
             if progress and (given.files.unreadable or given.files.other):
@@ -309,7 +313,7 @@ class Detector:
             writer = None if masks is None else _mask_writer(masks, given, failed, max_pixels)
             job = _Job(
                 self._file_predictor(light=pages is None), given, writer, failed, batch_size,
-                max_pixels, on_stop,
+                max_pixels, on_stop, authentic,
             )  # fmt: skip
             if given.files.entries:
                 # The files of masks and pages are all there at once.
@@ -321,14 +325,14 @@ class Detector:
             if masks is not None:
                 storage.publish(user_path(masks))
             if on_verdicts is not None:
-                on_verdicts(Predictions(rows, (), failed.reasons))
+                on_verdicts(Predictions(rows, (), failed.reasons, authentic))
             written = []
             if pages is not None:
                 made = self._explain(table, given, user_path(pages), failed, max_pixels)
                 count = len(given.paths)
                 written = list(console.track(made, "explaining", count, "images", shown=progress))
                 storage.publish(user_path(pages))
-        return Predictions(rows, written, failed.reasons)
+        return Predictions(rows, written, failed.reasons, authentic)
 
     @checked
     def predict_to_table(
@@ -425,6 +429,7 @@ class _Job:
         batch_size: images per step.
         max_pixels: a file whose image has more pixels is not decoded.
         on_stop: called with the verdicts on the finished images if a signal ends the work.
+        authentic: what the detector calls its authentic class.
     """
 
     predict_files: Callable[..., Table]
@@ -434,6 +439,7 @@ class _Job:
     batch_size: int
     max_pixels: int
     on_stop: Callable[[Predictions], None] | None
+    authentic: Collection[str]
 
     def predict(self, paths: list[str], start: int, progress: bool) -> Table:
         """Return the rows of some images, the first of which is number `start` of the given."""
@@ -488,7 +494,7 @@ class _Job:
         finished = [p is not None or error is not None for p, error in zip(scores, errors)]
         if self.on_stop is not None and any(finished):
             rows = self._named(table).take(np.flatnonzero(finished))
-            self.on_stop(Predictions(rows, (), self.failed.reasons))
+            self.on_stop(Predictions(rows, (), self.failed.reasons, self.authentic))
 
 
 def _with_errors(table: Table, unreadable: Mapping[str, str]) -> Table:

@@ -13,7 +13,7 @@ from tfdetect.core.image_names import IMAGE_SUFFIXES
 from tfdetect.core.model_hubs import HubAddress
 from tfdetect.core.packages import PROGRAM
 from tfdetect.core.shipped_runs import SHIPPED, holds_run, run_folder, shipped_folder
-from tfdetect.core.text import images_are, shell_command, user_path
+from tfdetect.core.text import counted, images_are, shell_command, user_path
 
 PHOTO_DETECTOR, LOCALIZER = "photo_detector", "localizer_photos"
 SMALL_IMAGES = "cifake_small_resnet"
@@ -105,15 +105,11 @@ def shipped_detectors(images: Sequence[str], masks: bool = False) -> list[Choice
     small = [path for path, side in sides.items() if side is not None and side < SMALL_SIDE]
     chosen = set(small)
     others = [path for path in sides if path not in chosen]
-    reason = f"for {_count(small)} of less than {SMALL_SIDE} pixels"
+    reason = f"for {counted(len(small), 'image')} of less than {SMALL_SIDE} pixels"
     return [
-        Choice(shipped_folder(PHOTO_DETECTOR), f"for {_count(others)}", others),
+        Choice(shipped_folder(PHOTO_DETECTOR), f"for {counted(len(others), 'image')}", others),
         Choice(shipped_folder(SMALL_IMAGES), reason, small),
     ]
-
-
-def _count(images: Sequence[str]) -> str:
-    return f"{len(images):,} image{'' if len(images) == 1 else 's'}"
 
 
 def _shorter_side(path: str | Path) -> int | None:

@@ -14,6 +14,7 @@ from tfdetect.auditing.shortcuts import Shortcut
 from tfdetect.auditing.traits import add_name_traits, read_headers, read_traits
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import DatasetSpec
+from tfdetect.core.text import counted
 from tfdetect.data.catalog import Catalog, build_catalog
 
 _QUICK_HEADERS = 2_000  # files whose headers the quick audit reads
@@ -48,11 +49,9 @@ class Audit:
     findings: list[Finding]
 
     def __repr__(self) -> str:
-        count = len(self.findings)
-        return (
-            f"Audit({self.spec.name!r}, {self.verdict}, {count} "
-            f"finding{'s' if count != 1 else ''}, {self.traits.num_rows:,} images)"
-        )
+        found = counted(len(self.findings), "finding")
+        images = counted(self.traits.num_rows, "image")
+        return f"Audit({self.spec.name!r}, {self.verdict}, {found}, {images})"
 
     @property
     def level(self) -> str:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from tfdetect.auditing.duplicates import Duplicates
 from tfdetect.auditing.shortcuts import Shortcut, groups_by_class
 from tfdetect.core.spec import SPLITS
-from tfdetect.core.text import capitalized
+from tfdetect.core.text import capitalized, counted
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.splits import TRAIN, few_images
 
@@ -163,7 +163,7 @@ def duplicate_findings(
     if found.uncompared:
         yield Finding(
             CAUTION, "duplicates",
-            f"{found.uncompared:,} pair{'s' if found.uncompared > 1 else ''} of similar images "
+            f"{counted(found.uncompared, 'pair')} of similar images "
             "could not be compared, because an image could not be read a second time or ended the "
             "process that read it. They may be near duplicates.",
         )  # fmt: skip
@@ -176,15 +176,15 @@ def duplicate_findings(
     if found.label_conflicts and kind == "near":  # expected of edited images and their originals
         yield Finding(
             NOTE, "duplicates",
-            f"{prefix}{_images(found.label_conflicts)} have near duplicates with another label, "
-            "such as an edited image and its original.",
+            f"{prefix}{counted(found.label_conflicts, 'image')} have near duplicates with another "
+            "label, such as an edited image and its original.",
         )  # fmt: skip
     elif found.label_conflicts:
         many = found.label_conflicts > _UNRELIABLE_CONFLICTS * table.num_rows
         yield Finding(
             UNRELIABLE if many else CAUTION, "duplicates",
-            f"{prefix}{_images(found.label_conflicts)} have {duplicates} with another label, "
-            "so that their labels contradict each other.", "duplicates", contradiction=True,
+            f"{prefix}{counted(found.label_conflicts, 'image')} have {duplicates} with another "
+            "label, so that their labels contradict each other.", "duplicates", contradiction=True,
         )  # fmt: skip
     if sum(found.test_leaks):
         fraction = sum(found.test_leaks) / sizes["test"]
@@ -210,13 +210,9 @@ def duplicate_findings(
             fraction = sum(counts) / table.num_rows
             yield Finding(
                 CAUTION if fraction > 0.02 else NOTE, "duplicates",
-                f"{prefix}{_images(sum(counts), 'redundant ')} in {where}: {duplicates} of other "
-                f"images of their class ({_by_class(counts, classes)}).", "duplicates",
+                f"{prefix}{counted(sum(counts), 'redundant image')} in {where}: {duplicates} of "
+                f"other images of their class ({_by_class(counts, classes)}).", "duplicates",
             )  # fmt: skip
-
-
-def _images(count: int, kind: str = "") -> str:
-    return f"{count:,} {kind}image{'' if count == 1 else 's'}"
 
 
 def _by_class(counts: tuple[int, ...], classes: tuple[str, ...]) -> str:

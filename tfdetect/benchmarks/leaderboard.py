@@ -12,7 +12,7 @@ from tfdetect.benchmarks.suite import PUBLISHED
 from tfdetect.benchmarks.tables import names_of, ranked
 from tfdetect.core import html
 from tfdetect.core.files import write_text
-from tfdetect.core.text import markdown
+from tfdetect.core.text import counted, markdown
 from tfdetect.evaluation.intervals import format_interval
 
 PAGE = "leaderboard.html"
@@ -130,8 +130,7 @@ def _page(entries: list[Row]) -> str:
             )),
             html.Section("Reports of the suites", html.fragment("<p>{{ links }}</p>", links=links)),
         ],
-        subtitle=f"{len(runs)} run{'s' if len(runs) != 1 else ''} on {len(suites)} "
-        f"suite{'s' if len(suites) != 1 else ''}.",
+        subtitle=f"{counted(len(runs), 'run')} on {counted(len(suites), 'suite')}.",
         footer="The same as Markdown: leaderboard.md. Speed: images a second with decoding, as "
         "measured when the run was scored, on the machine that scored it.",
     )  # fmt: skip

@@ -22,7 +22,7 @@ from tfdetect.benchmarks.tables import (
 )
 from tfdetect.core import html
 from tfdetect.core.files import write_text
-from tfdetect.core.text import images_are
+from tfdetect.core.text import counted, images_are
 from tfdetect.evaluation.figures import BLUE, RED
 from tfdetect.evaluation.intervals import format_interval, numbers
 
@@ -61,18 +61,14 @@ def _page(suite: Suite, document: SuiteResult) -> str:
             html.Section("The two protocols", _protocols(suite, best)),
             html.Section("Data", _data(suite, best)),
         ],
-        subtitle=f"{suite.paper}. {_count(len(suite.subsets), 'subset')}, "
-        f"{_count(len(runs), 'run')} of tfdetect.",
+        subtitle=f"{suite.paper}. {counted(len(suite.subsets), 'subset')}, "
+        f"{counted(len(runs), 'run')} of tfdetect.",
         verdict=_verdict(suite, names[runs.index(best)], best),
         cards=_cards(suite, best),
         notes=[html.note(text) for text in _notes(best)],
         footer=f"All values: {suite.name}.json in the same directory; the scores of single images "
         "are in scores/.",
     )  # fmt: skip
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _of_run(document: SuiteResult, name: str, run: RunResult) -> list[Markup]:

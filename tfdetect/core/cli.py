@@ -17,7 +17,7 @@ from tfdetect.core.image_names import IMAGE_SUFFIXES, suffix_of
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.packages import PROGRAM, missing_package
 from tfdetect.core.process import Terminated, command_process, stopped_by
-from tfdetect.core.text import user_path
+from tfdetect.core.text import as_number, user_path
 
 if TYPE_CHECKING:
     from tfdetect.core.spark_cluster import SparkCluster
@@ -315,10 +315,8 @@ def chosen_threshold(args: argparse.Namespace) -> float | str | None:
 
 def number_or_name(text: str | None) -> float | str | None:
     """Return a number where `text` is one, else the text."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
+    found = as_number(text)
+    return text if found is None else found
 
 
 def chosen_prior(args: argparse.Namespace) -> float | str | None:
@@ -329,10 +327,7 @@ def chosen_prior(args: argparse.Namespace) -> float | str | None:
     """
     if args.prior in (None, "validation"):
         return args.prior
-    try:
-        value = float(args.prior)
-    except ValueError:
-        value = 0.0
+    value = as_number(args.prior) or 0.0
     if not 0 < value < 1:
         raise UserError(
             "--prior must be a fraction above 0 and below 1, or 'validation'. "

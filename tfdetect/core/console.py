@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfdetect.core.addresses import with_addresses
-from tfdetect.core.text import printable
+from tfdetect.core.text import as_number, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -372,8 +372,4 @@ def _stacked(columns: Sequence[str], cells: list[list[Any]]) -> Iterator[str]:
 def _is_number(value: Any) -> bool:
     if isinstance(value, str):
         value = value.removeprefix("* ").replace(",", "").rstrip("%").split(" ")[0]
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+    return as_number(value) is not None

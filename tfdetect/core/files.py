@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,22 +85,26 @@ class FailedWrites:
             self.reasons[path] = disk_error(error) or reason or str(error)
 
 
-def csv_text(rows: Sequence[Mapping | Sequence], columns: Sequence[str] | None = None) -> str:
+def csv_text(
+    rows: Iterable[Mapping | Sequence],
+    columns: Sequence[str] | None = None,
+    for_people: bool = True,
+) -> str:
     """Return rows as CSV; the columns are by default all keys, in the order of appearance.
-
-    Text that a spreadsheet would run as a formula begins with an apostrophe.
 
     Args:
         rows: mappings from column names to values, or sequences in the order of `columns`.
         columns: the headings.
+        for_people: let text that a spreadsheet would run as a formula begin with an apostrophe;
+            not for tables that programs read again.
     """
+    rows = list(rows)
     columns = columns or list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, *(list(map(r.get, columns)) if isinstance(r, Mapping) else r for r in rows)]
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(map(csv_cell, columns))
-    for row in rows:
-        values = map(row.get, columns) if isinstance(row, Mapping) else row
-        table.writerow(map(csv_cell, values))
+    csv.writer(text, lineterminator="\n").writerows(
+        [map(csv_cell, line) for line in lines] if for_people else lines
+    )
     return text.getvalue()
 
 

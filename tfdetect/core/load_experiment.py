@@ -9,6 +9,7 @@ from tfdetect.core import plugins
 from tfdetect.core.documents import find, parse_yaml, read_yaml, shipped_names, validate
 from tfdetect.core.errors import UserError, nearest, shortened, unknown
 from tfdetect.core.experiment import Experiment
+from tfdetect.core.text import as_number
 
 # Where the options of what a key names are, in the same section.
 _OPTIONS_OF = {
@@ -132,9 +133,5 @@ def _set(data: dict[str, Any], text: str) -> None:
 
 
 def _number(text: str) -> str | float:
-    # YAML 1.1 reads 1e-3 as text; a user means the number.
-    try:
-        found = float(text)
-    except ValueError:
-        return text
-    return found if math.isfinite(found) else text
+    found = as_number(text)  # YAML 1.1 reads 1e-3 as text; a user means the number
+    return text if found is None or not math.isfinite(found) else found

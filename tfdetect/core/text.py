@@ -101,10 +101,14 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def counted(count: int, noun: str) -> str:
+    """Return "1 image", or "1,234 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def images_are(count: int, total: int) -> str:
     """Return "3 of 6 images are", or "1 of 6 images is"."""
-    images = "image" if total == 1 else "images"
-    return f"{count:,} of {total:,} {images} {'is' if count == 1 else 'are'}"
+    return f"{count:,} of {counted(total, 'image')} {'is' if count == 1 else 'are'}"
 
 
 def legend_label(name: object) -> str:
@@ -127,7 +131,7 @@ def csv_cell(value: Any) -> Any:
     """Return the value of a CSV cell; text that a spreadsheet would run as a formula gets a "'"."""
     if not isinstance(value, str):
         return value
-    if value.startswith(_FORMULA) and not _is_number(value):
+    if value.startswith(_FORMULA) and as_number(value) is None:
         value = f"'{value}"
     return printable(value, lines=True)
 
@@ -160,12 +164,12 @@ def shell_command(name: str, /, *arguments: object, **flags: object) -> str:
     return shlex.join(["python", "-m", f"tfdetect.{name}", *map(with_escapes, words)])
 
 
-def _is_number(text: str) -> bool:
+def as_number(value: object) -> float | None:
+    """Return the number that a value is, or that a text holds; None if there is none."""
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
 
 
 def name_problem(name: object) -> str | None:

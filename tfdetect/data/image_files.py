@@ -12,7 +12,7 @@ from pathlib import Path
 from tfdetect.core import addresses, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES, is_image, suffix_of
-from tfdetect.core.text import user_path
+from tfdetect.core.text import counted, user_path
 from tfdetect.core.walk import Walk, is_junk
 
 
@@ -64,7 +64,7 @@ class ImageFiles:
         total = len(self.paths) + len(self.errors) + self.other.total()
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.other.most_common(5))
         # Whether an image can be decoded is not known yet, so zeros would promise too much.
-        parts = [f"{len(self.paths):,} {'image' if len(self.paths) == 1 else 'images'}"]
+        parts = [counted(len(self.paths), "image")]
         if self.errors:
             parts.append(f"{len(self.errors):,} that cannot be opened")
         if kinds:

@@ -14,7 +14,6 @@ and by tfdetect:
 It is written under a temporary name and renamed when it is complete.
 """
 
-import csv
 import json
 import re
 import threading
@@ -35,7 +34,7 @@ from tfdetect.core import console
 from tfdetect.core.columns import with_columns
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
-from tfdetect.core.files import checksum, exchange, write_json, write_text
+from tfdetect.core.files import checksum, csv_text, exchange, write_json, write_text
 from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.provenance import provenance
 from tfdetect.core.run import PARTIAL
@@ -377,9 +376,7 @@ def _write_metadata(
 
 
 def _write_skipped(folder: Path, catalog: Catalog, skipped: list) -> None:
-    with open(folder / "skipped.csv", "w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["path", "error"])
-        for table in (catalog.skipped, catalog.left_out):
-            rows.writerows(zip(*(column.to_pylist() for column in table.columns)))
-        rows.writerows(skipped)
+    tables = catalog.skipped, catalog.left_out
+    rows = [row for table in tables for row in zip(*(c.to_pylist() for c in table.columns))]
+    text = csv_text([*rows, *skipped], ["path", "error"], for_people=False)
+    write_text(folder / "skipped.csv", text)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.spec import SPLITS, DatasetSpec
+from tfdetect.core.text import counted
 
 TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
 MIN_IMAGES = 20  # of each class: with fewer, a split says little, and nothing is calibrated on it
@@ -44,7 +45,7 @@ def few_images(split: str, authentic: int, fakes: int) -> str:
     total = authentic + fakes
     why = _FEW.get(split, "intervals are wide, and recall at few false positives means little")
     return (
-        f"only {total:,} image{'' if total == 1 else 's'} ({authentic:,} authentic, {fakes:,} "
+        f"only {counted(total, 'image')} ({authentic:,} authentic, {fakes:,} "
         f"fake): {why}. Fewer than {MIN_IMAGES} of a class are enough to try the workflow, not to "
         "measure."
     )

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,8 +137,13 @@ def write_parquet(table: "pa.Table", path: Path) -> None:
         pq.write_table(table, temporary)
 
 
-def terminal(table: Table) -> str:
-    """Return predictions as a table for the terminal."""
+def terminal(table: Table, authentic: Collection[str] = ()) -> str:
+    """Return predictions as a table for the terminal.
+
+    Args:
+        table: the predictions.
+        authentic: what detectors call their authentic class; people read "authentic".
+    """
     probabilities = [c for c in table.column_names if c.startswith("probability_")]
     several = "detector" in table.column_names
     # For two classes P(fake) is enough, and detectors have other classes.
@@ -155,7 +160,8 @@ def terminal(table: Table) -> str:
         numbers: list[str | None] = [f"{row[c]:.4f}" for c in ("p_fake", *classes)]
         fractions = [row[f"{c}_fraction"] for c in masks]
         numbers += [None if f is None else f"{f:.1%}" for f in fractions]
-        verdict = "inconclusive" if row["inconclusive"] else row["verdict"]
+        verdict = "authentic" if row["verdict"] in authentic else row["verdict"]
+        verdict = "inconclusive" if row["inconclusive"] else verdict
         notes = [_likeness(row)] if domain else []
         notes += ["yes" if row["duplicate_of_train"] else None] if copies else []
         notes += [row["detector"]] if several else []

@@ -2,6 +2,7 @@
 
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Interval, Results, SplitResult
+from tfdetect.core.text import counted
 from tfdetect.evaluation.result_tables import ordered
 
 
@@ -56,7 +57,7 @@ def measured_sentence(results: Results) -> str:
     unseen = result.get("unseen_generators", {}).get("generators", [])
     if not unseen:
         return "The detector was measured on images like those it was trained on."
-    count = f"{len(unseen)} generator{'s' if len(unseen) > 1 else ''}"
+    count = counted(len(unseen), "generator")
     if len(unseen) == len(result["generators"]):
         return f"The detector was measured on fakes of {count}, none of which it was trained on."
     return (

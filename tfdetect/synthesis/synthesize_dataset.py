@@ -16,7 +16,6 @@ The result:
 A photograph has one original and as many forgeries as variants, under numbered ids.
 """
 
-import csv
 import io
 import json
 import shutil
@@ -34,6 +33,7 @@ from tfdetect.core import console
 from tfdetect.core.documents import read_object
 from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.core.files import (
+    csv_text,
     disk_error,
     remove_leftovers,
     replacing,
@@ -371,8 +371,8 @@ def _write_tables(task: ForgeTask, rows: list[Row]) -> None:
         listed[original] = original, "original", "", "", group, split
         listed[forged] = forged, "inpainted", row["fill"], mask, group, split
     columns = "path", "label", "generator", "mask", "group", "split"
-    _write_csv(output / "manifest.csv", columns, list(listed.values()))
-    _write_csv(output / "provenance.csv", COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
+    write_text(output / "manifest.csv", csv_text(listed.values(), columns, for_people=False))
+    write_text(output / "provenance.csv", csv_text(rows, COLUMNS, for_people=False))
     # Where everything is altered, there is nothing to localize.
     experiment = "photos_from_scratch" if settings.masks == ("whole",) else "localizer"
     spec = DatasetSpec(
@@ -385,11 +385,3 @@ def _write_tables(task: ForgeTask, rows: list[Row]) -> None:
         max_pixels=max(MAX_PIXELS, settings.max_pixels), experiment=experiment,
     )  # fmt: skip
     write_text(output / "dataset.yaml", spec.to_yaml())
-
-
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows(rows)
-    write_text(path, text.getvalue())

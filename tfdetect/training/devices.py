@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect.core.cluster import Cluster
 from tfdetect.core.errors import UserError
+from tfdetect.core.text import as_number
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -60,7 +61,7 @@ def parse_memory_limit(text: str | None) -> dict[int | None, MemoryLimit]:
         match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", value)
         number, unit = None, ""
         if match is not None:
-            number, unit = _float(match[1]), match[2].upper()
+            number, unit = as_number(match[1]), match[2].upper()
         if number is None or (unit and unit not in _UNITS):
             raise UserError(
                 "--gpu-memory-limit takes a fraction such as 0.95, a size such as 14GiB, or one of "
@@ -296,11 +297,3 @@ def _configure(change: Callable[[], None]) -> None:
             "Devices can be configured only before TensorFlow's first operation: "
             "call configure_devices first, or start a new process."
         ) from error
-
-
-def _float(text: str) -> float | None:
-    """Return the number of a text, none if it is not one."""
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -13,7 +13,9 @@ Everything works without TensorFlow until a model is needed. A mistake of the ca
 `UserError`, whose message says what to do. Messages go to stderr; pass `log=lambda text: None`
 and `progress=False` to silence them.
 """
+# ruff: noqa: F401
 
+from tfdetect import __all__  # the list of names
 from tfdetect.api.benchmark_functions import BenchmarkResults, benchmark, list_benchmarks
 from tfdetect.api.data_functions import audit, fix, prepare, synthesize
 from tfdetect.api.detect import Detector, Predictions, load
@@ -64,56 +66,3 @@ from tfdetect.core.register import (
 )
 from tfdetect.core.run import Run
 from tfdetect.core.spark_cluster import SparkCluster
-
-__all__ = [
-    "BenchmarkResults",
-    "Detector",
-    "EvaluationResults",
-    "MatrixResults",
-    "Metric",
-    "Predictions",
-    "Results",
-    "Run",
-    "SearchResults",
-    "SparkCluster",
-    "StudyResults",
-    "UserError",
-    "audit",
-    "benchmark",
-    "calibrate",
-    "cluster_generators",
-    "compare",
-    "compare_variants",
-    "convert",
-    "create_detector",
-    "ensemble",
-    "evaluate",
-    "evidence",
-    "explain",
-    "export",
-    "export_web",
-    "fix",
-    "learning_curve",
-    "list_backbones",
-    "list_benchmarks",
-    "list_datasets",
-    "list_detectors",
-    "list_experiments",
-    "load",
-    "load_plugin",
-    "matrix",
-    "measure_robustness",
-    "prepare",
-    "push",
-    "register_augmentation",
-    "register_backbone",
-    "register_front_end",
-    "register_head",
-    "register_loss",
-    "register_mask_head",
-    "remeasure",
-    "search",
-    "show_front_ends",
-    "synthesize",
-    "train",
-]

@@ -12,78 +12,49 @@ Metrics = dict[str, Interval]
 
 
 class PointResult(TypedDict):
-    """What a threshold of P(fake) gives; None for the rate of a class that is missing.
-
-    Attributes:
-        precision: by the fraction of fakes among all images, as text.
-    """
+    """What a threshold of P(fake) gives; None for the rate of a class that is missing."""
 
     threshold: float
     fpr: Interval | None
     tpr: Interval | None
-    precision: Metrics
+    precision: Metrics  # by the fraction of fakes among all images
 
 
 class AbstentionResult(TypedDict):
-    """How good verdicts are outside of the abstention band.
-
-    Attributes:
-        low, high, error_rate: of the band.
-        chosen_on: the images that it was chosen on, in words.
-        coverage: fraction of the images that get a verdict.
-        accuracy: of these verdicts; None without any.
-    """
+    """How good verdicts are outside of the abstention band."""
 
     low: float
     high: float
     error_rate: float
-    chosen_on: str
-    coverage: Interval
+    chosen_on: str  # images, in words
+    coverage: Interval  # fraction of the images that get a verdict
     accuracy: Interval | None
 
 
 class MaskResult(TypedDict, total=False):
-    """The metrics of predicted masks, of images whose true masks are known.
-
-    Attributes:
-        count, altered: numbers of images, and of those with altered pixels.
-        batch_iou: mean IoU of the pixels of batches.
-        best: threshold of P(altered) and iou_altered, chosen on these very images.
-    """
+    """The metrics of predicted masks, of images whose true masks are known."""
 
     count: int
-    altered: int
+    altered: int  # images with altered pixels
     metrics: Metrics
     batch_iou: float
-    best: dict[str, float]
+    best: dict[str, float]  # threshold of P(altered) and iou_altered, chosen on these very images
 
 
 class PartResult(TypedDict, total=False):
-    """The metrics of some images.
+    """The metrics of some images."""
 
-    Attributes:
-        count: number of images that could be read.
-        balanced: whether both classes count the same, however few images one has.
-        metrics: by name; of images of one class only its rate.
-        confusion: counts [true class][verdict].
-        class_accuracy: of more than two classes.
-        constant: a warning where every verdict is the same.
-        operating_points: by name, "verdict" first.
-        prior: fraction of fakes to which log-loss, Brier score and ECE are weighted.
-        uncalibrated: log_loss and ece of the raw scores, where the run is calibrated.
-    """
-
-    count: int
-    balanced: bool
-    metrics: Metrics
-    confusion: list[list[int]]
+    count: int  # images that could be read
+    balanced: bool  # both classes count the same, however few images one has
+    metrics: Metrics  # of images of one class only its rate
+    confusion: list[list[int]]  # [true class][verdict]
     masks: MaskResult
-    class_accuracy: float
-    constant: str
-    operating_points: dict[str, PointResult]
+    class_accuracy: float  # of more than two classes
+    constant: str  # a warning where every verdict is the same
+    operating_points: dict[str, PointResult]  # "verdict" first
     abstention: AbstentionResult
-    prior: float
-    uncalibrated: dict[str, float]
+    prior: float  # fraction of fakes to which log-loss, Brier score and ECE are weighted
+    uncalibrated: dict[str, float]  # log_loss and ece of the raw scores of a calibrated run
 
 
 class UnseenResult(PartResult):
@@ -93,59 +64,39 @@ class UnseenResult(PartResult):
 
 
 class DomainResult(TypedDict, total=False):
-    """How many images are like the training images.
-
-    Attributes:
-        in_domain: fraction of the images.
-        reasons: numbers of the others by what is unlike.
-        inside, outside: count and metrics of both.
-    """
+    """How many images are like the training images, and the metrics of both kinds."""
 
     in_domain: Interval
-    reasons: dict[str, int]
+    reasons: dict[str, int]  # numbers of the other images by what is unlike
     inside: PartResult
     outside: PartResult
 
 
 class VideoResult(TypedDict):
-    """The metrics of videos.
-
-    Attributes:
-        count, frames: numbers of videos, and of images that belong to one.
-        by: how videos are told, as `VideoNames` takes it.
-    """
+    """The metrics of videos."""
 
     count: int
-    frames: int
-    by: str
+    frames: int  # images that belong to a video
+    by: str  # see `VideoNames`
     metrics: Metrics
 
 
 class SplitResult(PartResult, total=False):
     """The metrics of a split, and of parts of it.
 
-    Attributes:
-        unreadable: number of images that could not be read.
-        mask_coverage: by class, how much the mask files cover: the values of a `MaskCoverage`.
-        domain: where the run knows its training images.
-        without_duplicates: of images that are not known from training or selection.
-        datasets, generators: of each dataset of a union, and of each generator. A generator without
-            authentic images of its own is compared with all of them (balanced).
-        before: `verdict_metrics` by the run as it was, where it was calibrated again.
-        videos: where they were asked for.
-        metadata_baseline: count and metrics of a classifier that sees format and size alone.
+    A generator without authentic images of its own is compared with all of them (balanced).
     """
 
     unreadable: int
-    mask_coverage: dict[str, dict[str, Any]]
-    domain: DomainResult
-    without_duplicates: PartResult
-    datasets: dict[str, PartResult]
+    mask_coverage: dict[str, dict[str, Any]]  # by class, the values of a `MaskCoverage`
+    domain: DomainResult  # where the run knows its training images
+    without_duplicates: PartResult  # images that are not known from training or selection
+    datasets: dict[str, PartResult]  # of a union
     generators: dict[str, PartResult]
     unseen_generators: UnseenResult
-    before: dict[str, float]
+    before: dict[str, float]  # `verdict_metrics` before the run was calibrated again
     videos: VideoResult
-    metadata_baseline: dict[str, Any]
+    metadata_baseline: dict[str, Any]  # of a classifier that sees format and size alone
 
 
 Results = dict[str, SplitResult]  # the content of metrics.json

@@ -67,34 +67,14 @@ def training_data(
         UserError: Masks are wanted and there are none or it is not clear what they mean, the
             augmentation policy is not valid, or there are fewer images than one batch.
     """
-    known = _annotations(catalog, table, data, with_masks, curriculum, replay)
+    known = training_annotations(catalog, table, data, with_masks, curriculum, replay)
     return stream_of(
         examples_of(catalog, table, known), data=data, classes=classes, batch_size=batch_size,
         seed=seed, curriculum=curriculum, replay=replay,
     )  # fmt: skip
 
 
-def check_training_stream(
-    catalog: Catalog,
-    table: pa.Table,
-    data: Data,
-    classes: int,
-    batch_size: int,
-    with_masks: bool = False,
-    curriculum: Curriculum = CONSTANT,
-    replay: Replay | None = None,
-) -> None:
-    """Check that `training_data` accepts these images; none is read, and TensorFlow does nothing.
-
-    Raises:
-        UserError: As `training_data`, but for its augmentation, and images that cannot be read.
-    """
-    known = _annotations(catalog, table, data, with_masks, curriculum, replay)
-    _check_count(len(known), batch_size)
-    strata_of(known, data, classes, curriculum, replay)
-
-
-def _annotations(
+def training_annotations(
     catalog: Catalog,
     table: pa.Table,
     data: Data,
@@ -102,7 +82,11 @@ def _annotations(
     curriculum: Curriculum,
     replay: Replay | None,
 ) -> Annotations:
-    """Return what a training needs to know of its images, whose masks are checked."""
+    """Return what a training needs to know of its images; see `training_data`.
+
+    Raises:
+        UserError: Masks are wanted and there are none or it is not clear what they mean.
+    """
     known = annotations_of(
         table, with_masks=with_masks,
         with_datasets=bool(data.dataset_weights or replay or curriculum.by == "dataset"),
@@ -120,7 +104,8 @@ def _annotations(
     return known
 
 
-def _check_count(images: int, batch_size: int) -> None:
+def check_count(images: int, batch_size: int) -> None:
+    """Check that there are images for a batch."""
     if images < batch_size:
         raise UserError(
             f"The train split has {images} readable images, fewer than one batch of "
@@ -161,7 +146,7 @@ def stream_of(
     decoded, unreadable = None, dict[str, str]()
     if _is_cached(examples, data, view):
         examples, decoded, unreadable = _into_memory(examples, view)
-    _check_count(len(examples), batch_size)
+    check_count(len(examples), batch_size)
     strata = strata_of(examples, data, classes, curriculum, replay)
     return TrainingStream(
         examples=examples,

@@ -7,8 +7,8 @@ from tfdetect.core.experiment import Experiment
 from tfdetect.core.training_settings import Training
 from tfdetect.data.augmentation import check_policy
 from tfdetect.data.catalog import Catalog
-from tfdetect.data.strata import Replay
-from tfdetect.data.training_stream import check_training_stream
+from tfdetect.data.strata import Replay, strata_of
+from tfdetect.data.training_stream import check_count, training_annotations
 from tfdetect.models.detector import build_detector, check_model, freeze
 from tfdetect.training.devices import Devices
 from tfdetect.training.losses import losses_of
@@ -38,11 +38,12 @@ def check_training(
     check_experiment(experiment, classes)
     if devices is not None:
         check_devices(training, devices)
-    check_training_stream(
-        catalog, catalog.split("train"), experiment.data, classes, training.batch_size,
-        with_masks=experiment.model.mask_head is not None, curriculum=training.curriculum,
-        replay=replay,
-    )  # fmt: skip
+    with_masks, curriculum = experiment.model.mask_head is not None, training.curriculum
+    known = training_annotations(
+        catalog, catalog.split("train"), experiment.data, with_masks, curriculum, replay
+    )
+    check_count(len(known), training.batch_size)
+    strata_of(known, experiment.data, classes, curriculum, replay)
 
 
 def check_experiment(experiment: Experiment, classes: int) -> None:

@@ -69,13 +69,7 @@ def make_search(
     )
     catalog = find_data(plan)
     of_trials = override(plan.experiment, trial_overrides)
-    _check_batches(found, of_trials, catalog, settings)
-    import_tensorflow()
-    from tfdetect.training.check_training import check_experiment, check_training
-
-    classes = len(plan.spec.class_names)
-    check_training(of_trials, classes, catalog)
-    found.check(of_trials, lambda varied: check_experiment(varied, classes))
+    _check(found, of_trials, len(plan.spec.class_names), catalog, settings.get("folds", 1))
     resolved = validate(
         Settings,
         {
@@ -106,46 +100,35 @@ def _choice(plan: Plan, space: Space, experiment: str | None, model: str | None)
     return f"{chosen}; 'train' takes {usual} for these images: --experiment {usual}"
 
 
-def _check_parts(
-    space: Space, experiment: Experiment, spec: DatasetSpec, catalog: Catalog,
-    settings: dict[str, Any],
-) -> None:  # fmt: skip
-    """Check that every trial has images of every class, and for at least one batch.
+def _check(
+    space: Space, experiment: Experiment, classes: int, catalog: Catalog, folds: int
+) -> None:
+    """Check that trials can be trained: as they are, and with what the space varies.
 
     Args:
-        space: which values vary.
-        experiment: of the trials, without these.
-        spec, catalog: the dataset.
-        settings: of the search.
+        space: what varies.
+        experiment: of the trials.
+        classes: number of classes.
+        catalog: the dataset.
+        folds: of the cross-validation.
 
     Raises:
-        UserError: a fold lacks a class, or a batch can be larger than the images that a trial
-            trains on.
+        UserError: the training of a trial would be refused.
     """
-    folds, sizes = settings.get("folds", 1), []
-    for number in range(folds):
-        part = catalog if folds == 1 else fold(catalog, folds, number)
-        try:
-            check_trainable(spec, part, experiment.training.monitor)
-        except UserError as error:
-            if folds == 1:
-                raise
-            raise UserError(
-                f"--folds {folds} is too many for these data. Fold {number + 1}: {error}"
-            ) from None
-        sizes.append(part.split("train").num_rows)
-    images = min(sizes)
-    varied = space.largest("training.batch_size")
-    batch = experiment.training.batch_size if varied is None else int(varied)
-    if batch <= images:
-        return
-    remedy = f"--set training.batch_size={max(1, images // 2)}"
-    if varied is not None:
-        remedy = f"in the space {space.name}, training.batch_size of at most {images}"
-    raise UserError(
-        f"A trial trains on {images:,} images, fewer than one batch of {batch:,}. Use smaller "
-        f"batches: {remedy}"
-    )
+    import_tensorflow()
+    from tfdetect.data.training_stream import check_count
+    from tfdetect.training.check_training import check_experiment, check_training
+
+    check_training(experiment, classes, catalog)
+    parts = [catalog] if folds == 1 else [fold(catalog, folds, n) for n in range(folds)]
+    images = min(part.split("train").num_rows for part in parts)
+
+    def accept(varied: Experiment) -> None:
+        check_experiment(varied, classes)
+        check_count(images, varied.training.batch_size)
+
+    accept(experiment)
+    space.check(experiment, accept)
 
 
 def example_overrides(plan: SearchPlan) -> list[list[str]]:

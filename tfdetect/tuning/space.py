@@ -110,15 +110,6 @@ class Space(Document):
         """Return every parameter by its label: its key after those of the options it needs."""
         return {label: parameter for label, _, parameter in _iterate(self.parameters, "")}
 
-    def largest(self, key: str) -> Any:
-        """Return the largest value that a key can have; None if it does not vary."""
-        ends = [
-            end for _, own, parameter in _iterate(self.parameters, "") if own == key
-            for end in (parameter.range if parameter.choice is None
-                        else [option.value for option in parameter.choice])
-        ]  # fmt: skip
-        return max(ends, default=None)
-
     def overrides(self, values: dict[str, float | int]) -> list[str]:
         """Return a point of the space as overrides of an experiment.
 

@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -184,51 +184,77 @@ def read_masks(
         return nothing, None
     masked = files.take(pa.array(rows))
     measured, detection = _measure_all(spec, root, masked, progress)
-    labels = masked["label"].to_numpy()
-    errors = measured["error"].to_numpy(zero_copy_only=False)
-    failed = np.array([error is not None for error in errors])
-    coverage = np.where(failed, np.nan, measured["coverage"].to_numpy())
-    columns = {"label": masked["label"], COVERAGE: pa.array(coverage)}
-    found = DatasetMasks(_info(spec, files, left_out, measured, detection, failed, columns))
-    found = _judge(spec, masked, measured, detection, found, failed, coverage)
-    used = ~failed & (labels > 0) & (coverage > 0)
-    masks = np.full(files.num_rows, None, object)
-    masks[rows[used]] = masked["mask"].to_numpy(zero_copy_only=False)[used]
+    masks = _Measured.of(masked, measured)
+    orphans = len(_orphans(spec, files, left_out))
+    found = _judge(spec, masks, detection, _info(spec, masks, detection.coding, orphans))
+    of_fakes = masks.labels > 0
+    used = ~masks.failed & of_fakes & (masks.coverage > 0)
+    unusable = masks.failed & of_fakes
+    names, reasons = np.full((2, files.num_rows), None, object)
+    names[rows[used]], reasons[rows[unusable]] = masks.paths[used], masks.errors[unusable]
     fractions = np.full(files.num_rows, np.nan, np.float32)
-    fractions[rows] = coverage
-    reasons = np.full(files.num_rows, None, object)
-    unusable = failed & (labels > 0)
-    reasons[rows[unusable]] = errors[unusable]
-    files = with_columns(files, mask=pa.array(masks, pa.string(), from_pandas=True))
+    fractions[rows] = masks.coverage
+    files = with_columns(files, mask=pa.array(names, pa.string(), from_pandas=True))
     files = files.append_column(COVERAGE, pa.array(fractions, from_pandas=True))
     return files.append_column("error", pa.array(reasons, pa.string(), from_pandas=True)), found
 
 
-def _info(
-    spec: DatasetSpec, files: pa.Table, left_out: pa.Table, measured: pa.Table,
-    detection: Detection, failed: np.ndarray, columns: dict[str, Any],
-) -> MaskInfo:  # fmt: skip
-    resized = measured["resized"].to_numpy(zero_copy_only=False)[~failed]
+class _Measured(NamedTuple):
+    """The masks of the images that name one, an array [m] each.
+
+    Attributes:
+        labels: int, of the images.
+        paths: str.
+        errors: str, why masks cannot be used; None where they can.
+        failed: bool, whether there is such a reason.
+        coverage: fraction of altered pixels; nan where it failed.
+        highest: largest value.
+        resized, turned: bool; see `measure_mask`.
+    """
+
+    labels: np.ndarray
+    paths: np.ndarray
+    errors: np.ndarray
+    failed: np.ndarray
+    coverage: np.ndarray
+    highest: np.ndarray
+    resized: np.ndarray
+    turned: np.ndarray
+
+    @classmethod
+    def of(cls, masked: pa.Table, measured: pa.Table) -> "_Measured":
+        """Return the columns of images, and the `_MEASURED` ones of their masks."""
+        errors = measured["error"].to_numpy(zero_copy_only=False)
+        failed = np.array([error is not None for error in errors])
+        flags = (pc.fill_null(measured[name], False) for name in ("resized", "turned"))
+        return cls(
+            masked["label"].to_numpy(), masked["mask"].to_numpy(zero_copy_only=False), errors,
+            failed, np.where(failed, np.nan, measured["coverage"].to_numpy()),
+            measured["highest"].to_numpy(),
+            *(flag.to_numpy(zero_copy_only=False) & ~failed for flag in flags),
+        )  # fmt: skip
+
+
+def _info(spec: DatasetSpec, masks: _Measured, coding: MaskCoding, orphans: int) -> MaskInfo:
+    columns = {"label": pa.array(masks.labels), COVERAGE: pa.array(masks.coverage)}
     return MaskInfo(
-        **asdict(detection.coding),
+        **asdict(coding),
         detected=spec.mask_channel is None or spec.mask_values is None,
         coverage=coverage_by_class(pa.table(columns), spec.class_names),
-        resized=int(resized.astype(bool).sum()),
-        orphans=len(_orphans(spec, files, left_out)),
+        resized=int(masks.resized.sum()),
+        orphans=orphans,
     )
 
 
 def _judge(
-    spec: DatasetSpec, masked: pa.Table, measured: pa.Table, detection: Detection,
-    found: DatasetMasks, failed: np.ndarray, coverage: np.ndarray,
-) -> DatasetMasks:  # fmt: skip
+    spec: DatasetSpec, masks: _Measured, detection: Detection, info: MaskInfo
+) -> DatasetMasks:
     """Return what is known of the masks with the questions, problems and notes about them."""
     questions = [detection.question] if detection.question else []
     problems = [detection.remark] if detection.remark else []
     notes = []
     said = (spec.mask_channel, spec.mask_values, spec.mask_inverted) != (None, None, None)
-    labels, paths = masked["label"].to_numpy(), masked["mask"].to_numpy(zero_copy_only=False)
-    highest = measured["highest"].to_numpy()
+    labels, failed, coverage = masks.labels, masks.failed, masks.coverage
     for label, name in enumerate(spec.class_names):
         rows = (labels == label) & ~failed
         if not rows.any():
@@ -241,32 +267,32 @@ def _judge(
         empty = rows & (coverage == 0)
         if not empty.any():
             continue
-        count, value = int(empty.sum()), int(np.nanmax(highest[empty]))
+        count, value = int(empty.sum()), int(np.nanmax(masks.highest[empty]))
         text = (
             f"{count:,} of {rows.sum():,} masks of {name!r} are empty"
             + (f", with values up to {value}" if value and not spec.mask_inverted else "")
-            + f" ({_examples(paths[empty])})"
+            + f" ({_examples(masks.paths[empty])})"
         )
         if count > _MAX_EMPTY_FRACTION * rows.sum() and not said:
             questions.append(
                 f"{text}. Say how they are coded with mask_channel, mask_values or "
                 "mask_inverted. If that is right, say so too, such as with mask_values: "
-                f"{list(found.info.values)}; then these images count as fakes whose altered "
+                f"{list(info.values)}; then these images count as fakes whose altered "
                 "pixels are not known"
             )
         else:
             problems.append(f"{text}. These images count as fakes whose altered pixels are not "
                             "known")  # fmt: skip
-    if turned := int(measured["turned"].to_numpy(zero_copy_only=False)[~failed].astype(bool).sum()):
+    if turned := int(masks.turned.sum()):
         problems.append(
             f"{turned:,} images are turned by their EXIF orientation, and their masks are not: "
             "they count as drawn on the upright image"
         )
     if unused := int((failed & (labels == 0)).sum()):
         notes.append(f"{unused:,} masks of authentic images cannot be read; they are not needed")
-    if found.info.orphans:
-        notes.append(f"{found.info.orphans:,} mask files belong to no image")
-    return replace(found, questions=tuple(questions), problems=tuple(problems), notes=tuple(notes))
+    if info.orphans:
+        notes.append(f"{info.orphans:,} mask files belong to no image")
+    return DatasetMasks(info, tuple(questions), tuple(problems), tuple(notes))
 
 
 def _ask_if_inverted(name: str, coverage: np.ndarray, authentic: bool) -> list[str]:

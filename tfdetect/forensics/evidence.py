@@ -365,14 +365,13 @@ def _copied(copies: "Copies | None") -> EvidenceLine:
         how.append(f"scaled to {largest.scale:.0%}")
     changed = f" ({', '.join(how)})" if how else ""
     number, part = len(copies.found), percent(float(copies.copied.mean()))
-    finding = (
-        f"A region looks like a copy of another one{changed}: {part} of the image."
-        if number == 1
-        else f"{number} regions look like copies of others, together {part} of the image; the "
-        f"largest one{changed}."
-    )
-    if number > 1 and not changed:
-        finding = f"{number} regions look like copies of others, together {part} of the image."
+    finding = f"A region looks like a copy of another one{changed}: {part} of the image."
+    if number > 1:
+        largest_one = f"; the largest one{changed}" if changed else ""
+        finding = (
+            f"{number} regions look like copies of others, together {part} of the image"
+            f"{largest_one}."
+        )
     more = "Printed patterns, screens, logos and repeated architecture can look like this."
     return _line("copies", finding, "altered", "copies", more)
 

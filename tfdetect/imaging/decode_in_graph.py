@@ -41,11 +41,7 @@ _NO_WEBP = "WebP is not decoded here: convert to PNG"
 
 
 def decode_in_graph(data: tf.Tensor, max_pixels: int = MAX_PIXELS, webp: bool = True) -> tf.Tensor:
-    """Decode an image of a kind that the table gives to the graph.
-
-    Gray and palette images are converted to RGB; alpha is dropped: the stored color of a pixel
-    counts, however transparent it is; 16-bit pixels keep their upper 8 bits; the orientation that
-    EXIF or XMP names is applied; color profiles and gamma are not.
+    """Decode an image of a kind that the table gives to the graph, as `read.decode_any` does.
 
     Args:
         data: scalar string, the bytes of the file.

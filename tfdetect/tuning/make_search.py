@@ -68,8 +68,7 @@ def make_search(
         f"{plan.spec.name}"
     )
     catalog = find_data(plan)
-    of_trials = override(plan.experiment, trial_overrides)
-    _check(found, of_trials, len(plan.spec.class_names), catalog, settings.get("folds", 1))
+    _check(found, plan.with_settings(trial_overrides), catalog, settings.get("folds", 1))
     resolved = validate(
         Settings,
         {
@@ -100,15 +99,12 @@ def _choice(plan: Plan, space: Space, experiment: str | None, model: str | None)
     return f"{chosen}; 'train' takes {usual} for these images: --experiment {usual}"
 
 
-def _check(
-    space: Space, experiment: Experiment, classes: int, catalog: Catalog, folds: int
-) -> None:
+def _check(space: Space, plan: Plan, catalog: Catalog, folds: int) -> None:
     """Check that trials can be trained: as they are, and with what the space varies.
 
     Args:
         space: what varies.
-        experiment: of the trials.
-        classes: number of classes.
+        plan: of the trials.
         catalog: the dataset.
         folds: of the cross-validation.
 
@@ -119,7 +115,8 @@ def _check(
     from tfdetect.data.training_stream import check_count
     from tfdetect.training.check_training import check_experiment, check_training
 
-    check_training(experiment, classes, catalog)
+    classes = len(plan.spec.class_names)
+    check_training(plan.experiment, classes, catalog)
     parts = [catalog] if folds == 1 else [fold(catalog, folds, n) for n in range(folds)]
     images = min(part.split("train").num_rows for part in parts)
 
@@ -127,8 +124,8 @@ def _check(
         check_experiment(varied, classes)
         check_count(images, varied.training.batch_size)
 
-    accept(experiment)
-    space.check(experiment, accept)
+    accept(plan.experiment)
+    space.check(plan.experiment, accept)
 
 
 def example_overrides(plan: SearchPlan) -> list[list[str]]:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from conftest import write_images
@@ -253,10 +254,20 @@ def calibrated_run(tmp_path_factory):
     (folder / "ensemble.yaml").write_text("members: []")
     run = Run(folder, info)
     found = calibrate_run(
-        run, fake.astype(int), [str(n) for n in range(len(fake))], raw_table(logits),
-        CalibrationSettings(), log=lambda text: None,
+        run, catalog_rows(fake), raw_table(logits), CalibrationSettings(),
+        log=lambda text: None,
     )  # fmt: skip
     return found, logits, fake
+
+
+def catalog_rows(labels):
+    """Rows of a catalog; each image is a group."""
+    count = len(labels)
+    return pa.table({
+        "label": np.asarray(labels).astype(int), "group": [str(n) for n in range(count)],
+        "generator": pa.nulls(count, pa.string()),
+        "width": np.full(count, 40), "height": np.full(count, 30),
+    })  # fmt: skip
 
 
 def raw_table(logits):
@@ -307,10 +318,10 @@ def test_a_prior_moves_probabilities_and_no_verdict(calibrated_run):
 
 def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
     run, logits, fake = calibrated_run
-    table, groups = raw_table(logits), [str(n) for n in range(len(fake))]
+    table = raw_table(logits)
 
     def calibrated_with(**settings):
-        return calibrate_run(run, fake.astype(int), groups, table, CalibrationSettings(**settings),
+        return calibrate_run(run, catalog_rows(fake), table, CalibrationSettings(**settings),
                              log=lambda text: None)  # fmt: skip
 
     own = calibrated_with(prior="validation", threshold="fpr_5")
@@ -322,17 +333,17 @@ def test_settings_choose_prior_and_threshold(calibrated_run, tmp_path):
     assert raw.threshold == raw.info.operating_points["balanced"].threshold
     assert raw.threshold != pytest.approx(run.threshold, abs=1e-3)
     shown = []
-    few = calibrate_run(run, fake[:30].astype(int), groups[:30], table.slice(0, 30),
+    few = calibrate_run(run, catalog_rows(fake[:30]), table.slice(0, 30),
                         CalibrationSettings(prior=0.2), log=shown.append)  # fmt: skip
     assert few.calibration is None and "uncalibrated score" in shown[0]
     assert "prior has no effect" in shown[1]
     assert few.threshold == few.info.operating_points["balanced"].threshold
-    one_class = calibrate_run(run, np.zeros(30, int), groups[:30], table.slice(0, 30),
+    one_class = calibrate_run(run, catalog_rows(np.zeros(30)), table.slice(0, 30),
                               CalibrationSettings(), log=shown.append)  # fmt: skip
     assert one_class.threshold == 0.5
     assert shown[-1] == "threshold: too few images for balanced; 0.5 is used instead"
     with pytest.raises(UserError, match="all are fakes"):
-        calibrate_run(run, np.ones(len(fake), int), groups, table,
+        calibrate_run(run, catalog_rows(np.ones(len(fake))), table,
                       CalibrationSettings(required=True))  # fmt: skip
 
 
@@ -502,11 +513,11 @@ def test_a_shift_is_found_with_an_honest_interval():
 
 def test_a_shift_is_applied_where_it_can_be_told_from_none(calibrated_run, capsys):
     run, logits, fake = calibrated_run
-    labels, groups = fake[:60].astype(int), [str(n) for n in range(60)]
+    rows = catalog_rows(fake[:60])
 
     def adapted(moved, method="auto", **more):
         settings = CalibrationSettings(dataset="mine", method=method, threshold="fpr_5", **more)
-        return calibrate_run(run, labels, groups, raw_table(logits[:60] + moved), settings,
+        return calibrate_run(run, rows, raw_table(logits[:60] + moved), settings,
                              log=lambda text: None)  # fmt: skip
 
     with pytest.raises(UserError, match="keeps the prior"):
@@ -516,14 +527,14 @@ def test_a_shift_is_applied_where_it_can_be_told_from_none(calibrated_run, capsy
     low, high = adapted(0, "shift").info.adaptation.shift_interval
     assert low < 0 < high
     bare = calibrate_run(
-        uncalibrated(run), labels, groups, raw_table(logits[:60]),
+        uncalibrated(run), rows, raw_table(logits[:60]),
         CalibrationSettings(dataset="mine", method="shift"), log=lambda text: None,
     ).info  # fmt: skip
     assert bare.calibration.dataset == "mine"
     assert bare.calibration.log_loss == bare.adaptation.log_loss != (0, 0)
     run = run.with_threshold(0.95)
     settings = CalibrationSettings(dataset="mine", method="auto")
-    calibrate_run(run, labels, groups, raw_table(logits[:60] + 8), settings, log=lambda text: None)
+    calibrate_run(run, rows, raw_table(logits[:60] + 8), settings, log=lambda text: None)
     assert "probabilities moved, and the threshold did not" in capsys.readouterr().err
     found = adapted(-8).info  # raw logits; calibration halves them
     assert found.adaptation.shift == pytest.approx(4, abs=1)

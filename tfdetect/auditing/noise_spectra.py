@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfdetect.data.catalog import Catalog
+from tfdetect.data.catalog import Catalog, shorter_sides
 from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.pillow import read_rgb
 
@@ -32,7 +32,7 @@ def mean_noise_spectra(
         frequency in the center, and the number of images. The side is a power of two, at most 256,
         that 90% of the images reach; smaller images are left out.
     """
-    sides = pc.min_element_wise(table["width"], table["height"]).to_numpy()
+    sides = shorter_sides(table)
     reach = int(np.percentile(sides, 10))
     side = 1 << (min(reach, _MAX_SIDE).bit_length() - 1)
     window = np.outer(*[np.hanning(side + 1)[:side]] * 2)

@@ -11,6 +11,7 @@ from tfdetect.benchmarks.scoring import Scores
 from tfdetect.benchmarks.subset_data import SubsetData, equalized_rows, equalizing
 from tfdetect.benchmarks.suite import PUBLISHED, ProtocolName, Suite
 from tfdetect.core.run_results import Interval
+from tfdetect.data.catalog import shorter_sides
 from tfdetect.evaluation.intervals import (
     binary_intervals,
     bootstrap,
@@ -62,7 +63,7 @@ def measure_subset(
         settings = equalizing(suite, rows)
         rows = equalized_rows(rows, settings)
         if suite.task == "images":
-            shorter = pc.min_element_wise(data.rows["width"], data.rows["height"]).to_numpy()
+            shorter = shorter_sides(data.rows)
             result["crop"] = settings.side
             result["smaller"] = round(float((shorter < settings.side).mean()), 6)
     if baseline := metadata_baseline(rows):

@@ -15,7 +15,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.load_spec import load_spec
 from tfdetect.core.patterns import PathSearch
 from tfdetect.core.spec import DatasetSpec
-from tfdetect.data.catalog import Catalog, build_catalog
+from tfdetect.data.catalog import Catalog, build_catalog, shorter_sides
 from tfdetect.data.locate import locate
 from tfdetect.data.masks import check_masks
 from tfdetect.imaging.equalize import BLOCK
@@ -113,7 +113,7 @@ def equalizing(suite: Suite, rows: pa.Table) -> Equalize:
     if suite.task == "masks":
         return suite.equalize.model_copy(update={"side": _WHOLE})
     labels = rows["label"].to_numpy() > 0
-    sides = pc.min_element_wise(rows["width"], rows["height"]).to_numpy()
+    sides = shorter_sides(rows)
     reach = min(
         int(np.quantile(sides[labels == kind], _SMALLER, method="lower"))
         for kind in (False, True) if (labels == kind).any()

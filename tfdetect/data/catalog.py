@@ -143,7 +143,7 @@ class Catalog:
         """Return what kind of images a detector is trained on."""
         table = self.split("train")
         fakes = table.filter(pc.greater(table["label"], 0))
-        sides = pc.min_element_wise(table["width"], table["height"]).to_numpy()
+        sides = shorter_sides(table)
         return TrainingImages(
             generators=_most_frequent(fakes["generator"]),
             formats=_most_frequent(table["format"]),
@@ -164,6 +164,11 @@ class Catalog:
             for split in SPLITS
             if any((split, label) in pairs for label in range(len(classes)))
         }
+
+
+def shorter_sides(rows: pa.Table) -> np.ndarray:
+    """Return the shorter side of each image of a catalog in pixels, int [n]."""
+    return pc.min_element_wise(rows["width"], rows["height"]).to_numpy()
 
 
 def _most_frequent(column: pa.ChunkedArray) -> tuple[str, ...]:

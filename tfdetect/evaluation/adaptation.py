@@ -104,7 +104,7 @@ def with_conformal_threshold(
     run: Run,
     table: pa.Table,
     readable: np.ndarray,
-    sides: np.ndarray | None,
+    sides: np.ndarray,
     settings: CalibrationSettings,
     log: console.Log,
 ) -> Run:
@@ -114,7 +114,7 @@ def with_conformal_threshold(
         run: as it is calibrated.
         table: predictions of authentic images by `uncalibrated(run)`.
         readable: bool [n], which of them count.
-        sides: int [n], their shorter sides in pixels; None where they are not known.
+        sides: int [those that count], their shorter sides in pixels.
         settings: the wanted false positive rate, and how many masks are to be empty.
         log: called with a line on what was done.
 
@@ -138,7 +138,7 @@ def with_conformal_threshold(
             threshold, stricter = lowest, settings.threshold
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
                             false_positive_rate=rate, rate_bound=round(bound, 6), stricter=stricter,
-                            shorter_side=_range(sides, readable))  # fmt: skip
+                            shorter_side=_range(sides))  # fmt: skip
     # No other threshold gives a verdict where authentic images like these reach too often.
     band = run.info.abstention_band
     if band is not None:
@@ -147,11 +147,9 @@ def with_conformal_threshold(
     return with_mask_threshold(run, p, settings, log)
 
 
-def _range(sides: np.ndarray | None, readable: np.ndarray) -> tuple[int, int, int] | None:
-    """Return the smallest, median and largest side of readable images."""
-    if sides is None:
-        return None
-    low, median, high = (int(f(sides[readable])) for f in (np.min, np.median, np.max))
+def _range(sides: np.ndarray) -> tuple[int, int, int]:
+    """Return the smallest, median and largest side."""
+    low, median, high = (int(f(sides)) for f in (np.min, np.median, np.max))
     return low, median, high
 
 
@@ -196,7 +194,7 @@ def with_shift(
     table: pa.Table,
     readable: np.ndarray,
     fake: np.ndarray,
-    sides: np.ndarray | None,
+    sides: np.ndarray,
     settings: CalibrationSettings,
     log: console.Log,
 ) -> Run:
@@ -209,7 +207,7 @@ def with_shift(
         table: predictions by `uncalibrated(run)`.
         readable: bool [n], which of them count.
         fake: bool [readable images].
-        sides: int [n], their shorter sides in pixels; None where they are not known.
+        sides: int [those that count], their shorter sides in pixels.
         settings: may choose another threshold of the run's.
         log: called with a line on what was done.
 
@@ -240,7 +238,7 @@ def with_shift(
         kind="shift", dataset=settings.dataset or run.info.dataset.name,
         authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
         shift_interval=(round(reach[0], 6), round(reach[1], 6)),
-        log_loss=rounded, shorter_side=_range(sides, readable),
+        log_loss=rounded, shorter_side=_range(sides),
     )  # fmt: skip
     calibration = old.shifted(shift)
     if run.info.calibration is None:

@@ -7,6 +7,7 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.text import images_are
+from tfdetect.data.catalog import shorter_sides
 from tfdetect.evaluation.adaptation import (
     is_few,
     with_conformal_threshold,
@@ -25,13 +26,10 @@ from tfdetect.evaluation.prediction_columns import raw_logits, recalibrate, unca
 
 def calibrate_run(
     run: Run,
-    labels: np.ndarray,
-    groups: list[str],
+    rows: pa.Table,
     table: pa.Table,
     settings: CalibrationSettings,
     log: console.Log = console.log,
-    sources: np.ndarray | None = None,
-    sides: np.ndarray | None = None,
 ) -> Run:
     """Return the run with a calibration, operating points, a threshold and an abstention band.
 
@@ -47,14 +45,11 @@ def calibrate_run(
 
     Args:
         run: any calibration of its own is ignored.
-        labels: int [n], 0 for authentic.
-        groups: names [n] of what must not be in two folds.
+        rows: of a catalog: images, of which label, group, generator and size are used. Images of
+            the sizes that a run is adapted to are no longer unlike those that it knows.
         table: predictions of these images by `uncalibrated(run)`, from `predict_source`.
         settings: how to calibrate.
         log: called with a line on what was done.
-        sources: str [n], where each authentic image is from; "" where that is unknown.
-        sides: int [n], the shorter side of each image in pixels. Images of the sizes that a run is
-            adapted to are no longer unlike those that it knows.
 
     Raises:
         UserError: there are too few images for the settings, or one class is missing where they
@@ -63,7 +58,8 @@ def calibrate_run(
     readable = table["error"].is_null().to_numpy()
     if settings.dataset:
         readable &= ~_known(run, table, log)
-    fake = (labels > 0)[readable]
+    fake = rows["label"].to_numpy()[readable] > 0
+    sides = shorter_sides(rows)[readable]
     if settings.dataset and len(fake) and not fake.any():
         return with_conformal_threshold(run, table, readable, sides, settings, log)
     if settings.false_positive_rate is not None:
@@ -84,7 +80,8 @@ def calibrate_run(
     fitted = None
     if settings.method != "none":
         logits = raw_logits(table, run)[readable]
-        fitted = choose_calibration(logits, fake, np.array(groups)[readable], settings.method)
+        groups = np.array(rows["group"].to_pylist())[readable]
+        fitted = choose_calibration(logits, fake, groups, settings.method)
         log(
             f"calibration: {fitted.method}, log-loss {fitted.log_loss[0]:.4f} before, "
             f"{fitted.log_loss[1]:.4f} after, on the images that it was fitted on"
@@ -101,8 +98,8 @@ def calibrate_run(
         log("warning: the prior has no effect, because P(fake) of this run is uncalibrated")
     run = uncalibrated(run).with_info(calibration=fitted, prior=prior, adaptation=None)
     p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
-    known = None if sources is None else sources[readable]
-    points = operating_points(p, fake, settings.cost, prior or DEFAULT_PRIOR, known)
+    sources = np.array(rows["generator"].fill_null("").to_pylist(), str)[readable]
+    points = operating_points(p, fake, settings.cost, prior or DEFAULT_PRIOR, sources)
     rule = _threshold_rule(run, settings)
     threshold = choose_threshold(rule, points)
     if isinstance(rule, str) and rule not in points:

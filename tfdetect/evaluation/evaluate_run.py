@@ -16,7 +16,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Results
-from tfdetect.data.catalog import Catalog
+from tfdetect.data.catalog import Catalog, shorter_sides
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.masks import COVERAGE, check_masks
 from tfdetect.data.sources import image_source, mask_source
@@ -127,7 +127,7 @@ def evaluate_run(
             if old.info.operating_points:
                 earlier = complete(rows, recalibrate(table, old))
                 before[split] = verdict_metrics(earlier, old.threshold, run.info.prior)
-            table = recalibrate(table, run, _shorter_side(rows))
+            table = recalibrate(table, run, shorter_sides(rows))
         tables[split] = complete(rows, copies.mark(table, rows, split))
         if images_in_report and run.predicts_masks:
             scorer = scorer or Scorer(run, detector or load_detector(run))
@@ -171,14 +171,7 @@ def _calibrated(
     """
     if own:
         run = with_limit(run, table, log)
-    labels, groups = rows["label"].to_numpy(), rows["group"].to_pylist()
-    sources = np.array(rows["generator"].fill_null("").to_pylist(), str)
-    return calibrate_run(run, labels, groups, table, settings, log, sources, _shorter_side(rows))
-
-
-def _shorter_side(rows: pa.Table) -> np.ndarray:
-    """Return that of each image of a catalog in pixels, int [n]."""
-    return pc.min_element_wise(rows["width"], rows["height"]).to_numpy()
+    return calibrate_run(run, rows, table, settings, log)
 
 
 def predict_rows(

@@ -96,11 +96,11 @@ def _crop_images(args: argparse.Namespace) -> int:
     from tfdetect.core.errors import UserError
     from tfdetect.core.storage import publish
     from tfdetect.core.text import from_os
-    from tfdetect.data.image_faces import crop_images, find_images
+    from tfdetect.data.image_faces import crop_images, face_paths
 
     if args.output.resolve().is_relative_to(args.videos.resolve()):
         raise UserError(f"--output {args.output} is inside {args.videos}. Give another folder.")
-    images = find_images(args.videos)
+    images = face_paths(args.videos)
     results = crop_images(
         args.videos, images, args.output, args.margin, args.size, not args.quiet, args.landmarks,
         args.detector,

@@ -47,7 +47,7 @@ class ImageFace:
     error: str | None = None
 
 
-def find_images(root: Path) -> dict[str, str]:
+def face_paths(root: Path) -> dict[str, str]:
     """Return the images below a folder, sorted: {path: path of its face}, both relative.
 
     The face is a PNG file of the same name; where several images differ in their suffixes only,
@@ -91,7 +91,7 @@ def crop_images(
 
     Args:
         root: folder of the images.
-        images: as from `find_images`.
+        images: as from `face_paths`.
         output: folder for the faces.
         margin: side of the square crop, as a multiple of the face's bounding box.
         size: side in pixels to which crops are resized; None keeps their size.

@@ -66,16 +66,13 @@ def difference(
     return bootstrap(subtract, len(fake), resamples=resamples, bounded=False)
 
 
-def mask_difference(
-    one: PixelCounts, other: PixelCounts, resamples: int = 1000
-) -> dict[str, Interval]:
+def mask_difference(one: PixelCounts, other: PixelCounts) -> dict[str, Interval]:
     """Return the differences of two localizers' `MASK_METRICS`, with paired bootstrap intervals.
 
     The images are resampled, each with both of its masks.
 
     Args:
         one, other: pixel counts of the same images by the two localizers.
-        resamples: number of bootstrap resamples.
 
     Returns:
         {metric: {"value", "low", "high"}} of the first localizer minus the second.
@@ -86,7 +83,7 @@ def mask_difference(
         a, b = first(weights), second(weights)
         return {name: a[name] - b[name] for name in MASK_METRICS}
 
-    return bootstrap(each_row(subtract), len(one[0]), resamples=resamples, bounded=False)
+    return bootstrap(each_row(subtract), len(one[0]), bounded=False)
 
 
 def wilcoxon(one: PixelCounts, other: PixelCounts) -> float:

@@ -49,7 +49,6 @@ class PartResult(TypedDict, total=False):
     metrics: Metrics  # of images of one class only its rate
     confusion: list[list[int]]  # [true class][verdict]
     masks: MaskResult
-    class_accuracy: float  # of more than two classes
     constant: str  # a warning where every verdict is the same
     operating_points: dict[str, PointResult]  # "verdict" first
     abstention: AbstentionResult

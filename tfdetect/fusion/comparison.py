@@ -8,9 +8,9 @@ import numpy as np
 from scipy.special import expit
 
 from tfdetect.core.run_results import Interval
-from tfdetect.evaluation.intervals import binary_intervals, bootstrap
-from tfdetect.evaluation.metrics import binary_metrics
+from tfdetect.evaluation.intervals import binary_intervals
 from tfdetect.evaluation.operating_points import choose_threshold, operating_points
+from tfdetect.evaluation.paired import difference
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.fusion.fusions import Fusion, cross_fit
 from tfdetect.fusion.scores import Scores
@@ -154,16 +154,11 @@ def _gains(
 
     Both are given as logits and the threshold of their P(fake).
     """
-    of_fusion, of_member = (
-        binary_metrics(fake, expit(logits), threshold, _PRIOR, ranks=logits)
-        for logits, threshold in (fused, member)
-    )
-
-    def differences(weights: np.ndarray) -> dict[str, Any]:
-        a, b = of_fusion(weights), of_member(weights)
-        return {name: a[name] - b[name] for name in METRICS}
-
-    return bootstrap(differences, len(fake), resamples=_RESAMPLES, bounded=False)
+    (a, a_threshold), (b, b_threshold) = fused, member
+    return difference(
+        fake, expit(a), expit(b), METRICS, (a_threshold, b_threshold), ranks=(a, b),
+        priors=(_PRIOR, _PRIOR), resamples=_RESAMPLES,
+    )  # fmt: skip
 
 
 def _similarity(predicted: Predicted, thresholds: dict[str, float]) -> list[dict[str, Any]]:

@@ -444,6 +444,7 @@ def test_a_search_whose_trials_all_fail_ends(folder_dataset, tmp_path, space):
         (["--parallel", "0"], "at least 1"),
         (["--set", "training.batch_size=256"], "batches: --set training.batch_size="),
         (["--set", "training.batch_size=60", "--folds", "2"], "fewer than one batch of 60"),
+        (["--folds", "200"], "--folds 200 is too many for these data. Fold"),
         (["--set", "model.head_options={steps: 3}"], "unknown option 'steps'"),
         (["--trial-set", "data.augment=[{name: blur, sigma: 3}]"], "unknown option 'sigma'"),
         (["--startup", "-1"], "at least 0"),

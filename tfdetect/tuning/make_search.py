@@ -117,8 +117,16 @@ def _check(space: Space, plan: Plan, catalog: Catalog, folds: int) -> None:
 
     classes = len(plan.spec.class_names)
     check_training(plan.experiment, classes, catalog)
-    parts = [catalog] if folds == 1 else [fold(catalog, folds, n) for n in range(folds)]
-    images = min(part.split("train").num_rows for part in parts)
+    images = catalog.split("train").num_rows
+    for number in range(folds if folds > 1 else 0):
+        part = fold(catalog, folds, number)
+        images = min(images, part.split("train").num_rows)
+        try:
+            check_trainable(plan.spec, part, plan.experiment.training.monitor)
+        except UserError as error:
+            raise UserError(
+                f"--folds {folds} is too many for these data. Fold {number + 1}: {error}"
+            ) from None
 
     def accept(varied: Experiment) -> None:
         check_experiment(varied, classes)

@@ -219,7 +219,7 @@ def test_predict_in_the_terminal_and_by_threshold(shared_run, capsys):
     assert ("assumes that 50% of images like these" in err) == (run.info.calibration is not None)
     assert "P(fake)" in err
     code, out, _ = call("predict", [run.path, one, "--threshold", "1"], capsys)
-    assert code == 0 and " real " in out
+    assert code == 0 and " authentic " in out
 
 
 def test_collect(tmp_path):

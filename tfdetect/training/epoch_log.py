@@ -9,7 +9,6 @@ import keras
 
 from tfdetect.core import console
 from tfdetect.core.training_settings import Training
-from tfdetect.evaluation.metrics import NAMES
 from tfdetect.training.monitor import MONITORS
 
 # Keys of Keras's logs, with their names in the line of an epoch.
@@ -37,7 +36,7 @@ class EpochLog(keras.callbacks.Callback):
         self, training: Training, log: console.Log = console.log, classes: int = 2
     ) -> None:
         super().__init__()
-        self._shown = _SHOWN | ({"val_accuracy": NAMES["class_accuracy"]} if classes > 2 else {})
+        self._shown = _SHOWN | ({"val_accuracy": "accuracy of the class"} if classes > 2 else {})
         self._epochs = sum(stage.epochs for stage in training.stages) or training.epochs
         self._log = log
         self._began = 0.0

@@ -358,9 +358,9 @@ def _asked(function: Callable[[], Result]) -> Result:
     except FileNotFoundError as error:
         cause = error.__cause__
         failed = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp")
-        if cause is not None and failed and not 400 <= getattr(cause, "status", 0) < 500:
-            raise cause from None
-        raise
+        if cause is None or not failed or 400 <= getattr(cause, "status", 0) < 500:
+            raise
+    raise cause  # out of the handler: the error that it caused is not its context
 
 
 @contextmanager

@@ -409,7 +409,8 @@ def _localizer(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
     unlike = " It was not made for such images." if row.get("in_domain") is False else ""
     if not fraction:
         finding = f"{run.name} marks no pixel as altered.{unlike}"
-        return _line("localizer", finding, "nothing", f"{rate}.none")
+        more = "Alterations unlike those that it was trained on leave its mask empty."
+        return _line("localizer", finding, "nothing", f"{rate}.none", more)
     conclusive = not row["inconclusive"] and row.get("in_domain") is not False
     altered = conclusive and row["verdict"] != run.class_names[0]
     finding = f"{run.name} marks {percent(fraction)} of the pixels as altered.{unlike}"

@@ -28,7 +28,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.light.reencodings import COPIES
 from tfdetect.models.exports import write_exports
-from tfdetect.serving import decoding
+from tfdetect.serving import decoding, middleware
 from tfdetect.serving.app import create_app
 from tfdetect.serving.batching import Batcher
 from tfdetect.serving.server_settings import ServerSettings
@@ -155,8 +155,12 @@ def test_a_malformed_request_is_told_what_is_wrong(client, request_, status, tex
     assert answer.status_code == status and text in answer.json()["error"]
 
 
-@pytest.mark.parametrize(("leaves", "status"), [(True, None), (False, 503)])
-def test_a_client_that_leaves_and_a_server_that_stops_are_no_errors(client, leaves, status):
+@pytest.mark.parametrize(("leaves", "idle", "status"), [(True, 60, None), (False, 60, 503),
+                                                        (False, 0.02, 408)])  # fmt: skip
+def test_a_client_that_leaves_or_waits_and_a_server_that_stops_are_no_errors(
+    client, leaves, idle, status, monkeypatch
+):
+    monkeypatch.setattr(middleware, "_IDLE", idle)
     headers = [(b"content-type", b"application/json"), (b"host", b"a")]
     scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers,
              "query_string": b"", "app": client.app}  # fmt: skip
@@ -171,7 +175,8 @@ def test_a_client_that_leaves_and_a_server_that_stops_are_no_errors(client, leav
     async def ask():
         task = asyncio.create_task(client.app(scope, receive, send))
         await asyncio.sleep(0.1)
-        task.cancel()
+        if not task.done():
+            task.cancel()
         await task
 
     asyncio.run(ask())

@@ -36,6 +36,7 @@ _DOCS_POLICY = (  # of /docs, whose page has a script inside
     "img-src 'self' data:"
 )
 _CLIENT_LEFT = 499  # as nginx calls it: the client went away before it had sent everything
+_IDLE = 60  # seconds that a client may wait between two parts of its request
 log = logging.getLogger("tfdetect.serve")
 
 
@@ -73,11 +74,16 @@ class Guard:
         request, started, status = Request(scope), time.perf_counter(), 0
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        read = 0
+        read, more = 0, True
 
         async def limited() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, more
+            try:
+                async with asyncio.timeout(_IDLE if more else None):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"Nothing was received for {_IDLE} seconds.") from None
+            more = message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > self._settings.max_body:
                 raise HTTPException(413, f"A request has at most {self._settings.max_body} bytes.")

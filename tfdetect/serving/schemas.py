@@ -149,7 +149,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem, "description": text}
     for code, text in {
         400: "The request is malformed.", 401: "The token is missing or wrong.",
-        404: "There is no such model.", 413: "The request or a file is too large.",
+        404: "There is no such model.", 408: "The client sent nothing for too long.",
+        413: "The request or a file is too large.",
         415: "The content type or encoding is not supported.", 422: "A parameter is wrong.",
         429: "Too many images wait; try again after the seconds in Retry-After.",
         503: "The server starts or stops, or lacks what is needed.",

@@ -664,6 +664,10 @@ def test_diffusion_models_that_cannot_be_had_say_the_way_out(photographs, tmp_pa
     (["--masks", "whole"], "nothing for the fill 'copy_move' to go by. Give --fill autoencoder"),
     (["--mix", "0.2,1"], "argument --mix: expected two fractions from 0 to below 1"),
     (["--fill", "diffusion"], "needs --prompt"),
+    (["--fill", "telea", "--copy-rotation", "30"], "--copy-rotation is for --fill copy_move"),
+    (["--fill", "telea", "--steps", "9"], "--steps is for --fill autoencoder"),
+    (["--quality", "90"], "--quality is for --encode jpeg"),
+    (["--masks", "brush", "--yolo", "net.onnx"], "--yolo is for the mask 'yolo'"),
     (["--captions", "no/such.csv", "--fill", "diffusion"], "Cannot read no/such.csv"),
 ])  # fmt: skip
 def test_mistakes_are_told(photographs, tmp_path, capsys, arguments, message):

@@ -4,6 +4,7 @@ import json
 import sys
 
 from tfdetect.core import cli, console
+from tfdetect.core.errors import UserError
 from tfdetect.core.text import shell_command
 
 FUSIONS = {
@@ -43,7 +44,7 @@ def parser() -> cli.Parser:
     how.add_argument("--fine-tune", type=cli.number_above(-1, whole=True), default=0, metavar="N",
                      help="then train the fused detector as a whole for N epochs "
                      "(default: 0)")  # fmt: skip
-    how.add_argument("--learning-rate", type=cli.positive, default=1e-5, metavar="RATE",
+    how.add_argument("--learning-rate", type=cli.positive, metavar="RATE",
                      help="learning rate of --fine-tune (default: 1e-5)")  # fmt: skip
     cli.add_dataset(p.add_argument_group("dataset"), "Images to fit the fusion on (default: all "
                     "datasets that the members were trained on)")  # fmt: skip
@@ -56,13 +57,15 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    if args.learning_rate is not None and not args.fine_tune:
+        raise UserError("--learning-rate is for --fine-tune N, which is missing.")
 
     from tfdetect import api
 
     run = api.ensemble(
         args.runs, args.fusion, dataset=args.dataset, data_dir=args.data_dir,
         authentic=args.authentic, masks=not args.no_masks, fine_tune_epochs=args.fine_tune,
-        learning_rate=args.learning_rate, output=args.output, name=args.name,
+        learning_rate=args.learning_rate or 1e-5, output=args.output, name=args.name,
         batch_size=args.batch_size,
     )  # fmt: skip
     found = json.loads((run.path / "fusion.json").read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+from tfdetect.core.errors import UserError
 from tfdetect.core.text import shell_command
 from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
 
@@ -53,7 +54,7 @@ def parser() -> cli.Parser:
     files.add_argument("--encode", default="webp", choices=("webp", "png", "jpeg"),
                        help="format of originals and forgeries alike; webp and png are lossless "
                        "(default: webp)")
-    files.add_argument("--quality", type=int, default=95, metavar="Q",
+    files.add_argument("--quality", type=int, metavar="Q",
                        help="quality of jpeg, 1 to 100 (default: 95)")
     cli.add_max_pixels(files)
     what = p.add_argument_group("forgeries")
@@ -87,7 +88,7 @@ def parser() -> cli.Parser:
                         help="fill 'autoencoder': file of a trained one, or half of a published "
                         "pair such as taef1_decoder.safetensors (default: one is trained on the "
                         "photographs)")
-    models.add_argument("--steps", type=cli.count, default=1500, metavar="N",
+    models.add_argument("--steps", type=cli.count, metavar="N",
                         help="steps of that training (default: 1500)")
     models.add_argument("--diffusion", metavar="PRESET",
                         help="fills 'vae' and 'diffusion': a keras-hub Stable Diffusion 3 preset")
@@ -113,8 +114,8 @@ def main(argv: list[str]) -> None:
     from tfdetect import api
 
     rows = api.synthesize(
-        args.source, args.output, settings, workers=args.workers, autoencoder_steps=args.steps,
-        cluster=cluster, progress=not args.quiet,
+        args.source, args.output, settings, workers=args.workers,
+        autoencoder_steps=args.steps or 1500, cluster=cluster, progress=not args.quiet,
     )  # fmt: skip
     failed = Counter(row["error"] for row in rows if row["error"])
     skipped = failed.total()
@@ -145,6 +146,7 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     from tfdetect.synthesis.forge import Settings, read_captions
 
     masks, fills = tuple(args.masks), tuple(args.fill)
+    _refuse_unused(args, fills)
     mask_options = mask_options_of(args, masks)
     prompts = {"": tuple(args.prompt)} if args.prompt else {}
     if args.captions:
@@ -157,9 +159,25 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     return Settings(
         masks=masks, fills=fills, mask_options=mask_options, fill_options=fill_options,
         prompts=prompts, variants=args.variants, coverage=args.coverage, edge=args.edge,
-        mix=args.mix, size=args.size, encode=args.encode, quality=args.quality, seed=args.seed,
+        mix=args.mix, size=args.size, encode=args.encode, seed=args.seed,
+        quality=95 if args.quality is None else args.quality,
         autoencoder=args.autoencoder, max_pixels=args.max_pixels,
     )  # fmt: skip
+
+
+def _refuse_unused(args: argparse.Namespace, fills: tuple[str, ...]) -> None:
+    """Refuse arguments of fills and formats that are not asked for."""
+    of_fills = {
+        "copy_rotation": ("copy_move",), "copy_scale": ("copy_move",), "prompt": ("diffusion",),
+        "captions": ("diffusion",), "diffusion": ("vae", "diffusion"),
+        "autoencoder": ("autoencoder",), "steps": ("autoencoder",),
+    }  # fmt: skip
+    for name, users in of_fills.items():
+        if getattr(args, name) not in (None, 0, [], (1, 1)) and not {*users} & {*fills}:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is for --fill {' or '.join(users)}, which is missing.")
+    if args.quality is not None and args.encode != "jpeg":
+        raise UserError(f"--quality is for --encode jpeg. Received: --encode {args.encode}.")
 
 
 def _coverage(text: str) -> tuple[float, float]:

@@ -49,10 +49,13 @@ def mask_options_of(args: argparse.Namespace, masks: Sequence[str]) -> dict[str,
         "panoptic": ("panoptic", args.panoptic, "--panoptic FILE or DIR"),
         "yolo": ("model", args.yolo, f"--yolo FILE: {YOLO_MODEL}"),
         "person": ("model", args.person, f"--person FILE: {PERSON_MODEL}"),
-        "objects": ("preset", args.segmenter, None),
+        "objects": ("preset", args.segmenter, "--segmenter PRESET"),
     }
     for name in masks:
         _, value, flag = needed.get(name, (None, None, None))
-        if flag and not value:
+        if flag and not value and name != "objects":  # which has a default
             raise UserError(f"The mask {name!r} needs {flag}.")
+    for name, (_, value, flag) in needed.items():
+        if value and name not in masks:
+            raise UserError(f"{flag.split()[0]} is for the mask {name!r}, which is missing.")
     return {name: {key: value} for name, (key, value, _) in needed.items() if value}

@@ -300,7 +300,8 @@ def _check_cluster(args: argparse.Namespace) -> None:
 def _warn(count: int, found: "Predictions | WrittenPredictions") -> None:
     """Warn of verdicts that are missing or not to be relied on."""
     if found.unreadable:
-        console.warn(f"{found.unreadable} of {count} files could not be read")
+        files = "file" if count == 1 else "files"
+        console.warn(f"{found.unreadable:,} of {count:,} {files} could not be read")
     count -= found.unreadable
     if unlike := found.out_of_domain:
         console.warn(

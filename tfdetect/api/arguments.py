@@ -56,6 +56,7 @@ def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Re
     is wanted, one value is a list of one.
     """
     signature = inspect.signature(function)
+    names = [name for name in signature.parameters if name != "self"]
     annotations = {name: str(p.annotation) for name, p in signature.parameters.items()}
     allowed = {name: kinds for name, text in annotations.items() if (kinds := _known_kinds(text))}
     lists = {
@@ -68,7 +69,7 @@ def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Re
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise UserTypeError(
-                f"{function.__name__}(): {error}. Arguments: {', '.join(signature.parameters)}."
+                f"{function.__name__}(): {error}. Arguments: {', '.join(names)}."
             ) from None
         for name, value in bound.arguments.items():
             what = f"{function.__name__}(): {name}"

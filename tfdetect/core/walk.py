@@ -126,7 +126,7 @@ class Walk:
                     elif entry.is_dir():
                         self._push(stack, visits, entry.path, f"{path}/", chain)
                     else:
-                        self.unusable[path] = _kind(entry)
+                        self.unusable[path] = kind(entry.path)
                 except OSError as error:
                     self.unusable[path] = _reason(error)
 
@@ -222,10 +222,10 @@ def _above(root: str) -> _Chain:
     return chain
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
-    """Return what an entry is that is neither file nor folder."""
+def kind(path: str) -> str:
+    """Return what it is that is neither file nor folder."""
     try:
-        mode = os.stat(entry.path).st_mode
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
         return "a link to a file that does not exist"
     return _SPECIAL.get(stat.S_IFMT(mode), "not a regular file")

@@ -3,7 +3,6 @@
 import fnmatch
 import glob
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from tfdetect.core import addresses, storage
 from tfdetect.core.errors import UserError
 from tfdetect.core.image_names import IMAGE_SUFFIXES, is_image, suffix_of
 from tfdetect.core.text import counted, user_path
-from tfdetect.core.walk import Walk, is_junk
+from tfdetect.core.walk import Walk, is_junk, kind
 
 
 @dataclass
@@ -179,14 +178,12 @@ def _files(paths: Iterable[str]) -> ImageFiles:
     found = ImageFiles()
     for path in sorted(paths):
         try:
-            mode = os.stat(path).st_mode
+            if os.path.isfile(path):
+                found.paths.append(path)
+            elif not os.path.isdir(path):
+                found.errors[path] = kind(path)
         except OSError as error:
             found.errors[path] = error.strerror or type(error).__name__
-            continue
-        if stat.S_ISREG(mode):
-            found.paths.append(path)
-        elif not stat.S_ISDIR(mode):
-            found.errors[path] = "it is a pipe, a socket or a device, not a file"
     return found
 
 

@@ -104,7 +104,7 @@ def _several(what: str, value: Any, instead: str | None, each: str) -> Any:
     """
     if instead and isinstance(value, tuple(t for k in _known_kinds(instead) for t in _TYPES[k][0])):
         return value
-    alone = isinstance(value, str | Path | Run) or not isinstance(value, Iterable)
+    alone = isinstance(value, str | bytes | Path | Run) or not isinstance(value, Iterable)
     values = [value] if alone else list(value)
     if kinds := _known_kinds(each):
         for one in values:

@@ -1,5 +1,8 @@
 """What a run is, in sentences, for reports and model cards."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Interval, Results, SplitResult
 from tfdetect.core.text import counted
@@ -124,8 +127,13 @@ def mask_threshold_sentence(run: Run) -> str:
     )
 
 
-def adaptation_sentence(run: Run) -> str:
-    """Return to which images the run was adapted after its training; "" if to none."""
+def adaptation_sentence(run: Run, names: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return to which images the run was adapted after its training; "" if to none.
+
+    Args:
+        run: the run.
+        names: what to call operating points, by their names.
+    """
     adapted = run.info.adaptation
     if adapted is None:
         return ""
@@ -133,6 +141,7 @@ def adaptation_sentence(run: Run) -> str:
     if adapted.kind == "threshold":
         assert adapted.false_positive_rate is not None and adapted.rate_bound is not None
         kept = adapted.stricter
+        kept = names.get(kept, kept) if isinstance(kept, str) else kept
         stricter = "" if kept is None else f" {kept} is stricter and was taken."
         return (
             f"The threshold was chosen on {images} of the dataset {adapted.dataset} so that at "

@@ -251,7 +251,11 @@ def _adapted(run: Run) -> str:
     adapted = run.info.adaptation
     if adapted is None or adapted.kind != "threshold":
         return ""
-    return f"The detector's own threshold is {percent(run.threshold)}. {adaptation_sentence(run)}"
+    names = {
+        name: f"The threshold chosen so that {text}" for name, text in wording.THRESHOLDS.items()
+    }
+    how = adaptation_sentence(run, names)
+    return f"The detector's own threshold is {percent(run.threshold)}. {how}"
 
 
 # How a verdict is drawn, with a shape for readers who see no colors.

@@ -298,7 +298,7 @@ def metric_columns(result: dict) -> dict:
     iou = metrics["iou_altered"]
     return {
         "altered images": result["masks"]["altered"],
-        "IoU": f"{iou['value']:.3f} [{iou['low']:.3f}, {iou['high']:.3f}]",
+        "IoU": format_interval(iou, 3),
         **{title: round(metrics[key]["value"], 3) for title, key in (("F1", "f1"), ("AP", "ap"))},
         "image AUC": metrics["image_auc"]["value"] and round(metrics["image_auc"]["value"], 3),
     }

@@ -33,7 +33,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from tfdetect.evaluation.intervals import binary_intervals
+from tfdetect.evaluation.intervals import binary_intervals, format_interval
 
 CAMERAS = ("drewnoakes", "ianare", "polyu")
 TOGETHER = {"midjourney_shoes": ["shoes"], "stylegan2_faces": ["unsplash_faces"],
@@ -246,8 +246,7 @@ def measure_validation(arrays, score, usable, fake):
         p = expit(np.mean(list(score(treatment, rows).values()), axis=0))
         shown = binary_intervals(fake[rows], p, names=("auc", "tpr_at_fpr_5"))
         print(f"{treatment}: {rows.sum()} images, {(~fake[rows]).sum()} of them authentic", *(
-            f"{name} {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-            for name, value in shown.items()
+            f"{name} {format_interval(value, 3)}" for name, value in shown.items()
         ), sep="  ", flush=True)  # fmt: skip
 
 

@@ -258,7 +258,7 @@ def test_shards_of_a_cluster_are_those_of_one_machine(tmp_path, monkeypatch, cap
                      "--size", "24", *more]  # fmt: skip
         code, out, error = call("prepare", arguments, capsys)
         assert code == 0, error
-        assert "1 images skipped" in out
+        assert "1 image skipped" in out
     folders = [tmp_path / output / "pictures" / "1.0.0" for output in ("plain", "spark")]
     names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
     assert names[0] == names[1] and sum("tfrecord" in name for name in names[0]) > 8

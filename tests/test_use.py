@@ -569,7 +569,7 @@ def test_a_stopped_prediction_keeps_its_finished_rows(
     code, out, err = call(
         "predict", [shared_run[0].path, images, "--batch-size", 1, *output], capsys
     )
-    assert code == 130 and "2 images were finished" in err
+    assert code == 130 and "2 images finished" in err
     if ending:
         rows = pyarrow.csv.read_csv(tmp_path / "verdicts.unfinished.csv").to_pylist()
         assert not table.exists()

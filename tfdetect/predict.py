@@ -300,8 +300,7 @@ def _check_cluster(args: argparse.Namespace) -> None:
 def _warn(count: int, found: "Predictions | WrittenPredictions") -> None:
     """Warn of verdicts that are missing or not to be relied on."""
     if found.unreadable:
-        files = "file" if count == 1 else "files"
-        console.warn(f"{found.unreadable:,} of {count:,} {files} could not be read")
+        console.warn(f"{found.unreadable:,} of {counted(count, 'file')} could not be read")
     count -= found.unreadable
     if unlike := found.out_of_domain:
         console.warn(
@@ -402,8 +401,7 @@ def _show_finished(
     output = args.output
     if output is not None:
         output = output.with_name(f"{output.stem}.unfinished{output.suffix}")
-    finished = "1 image was" if len(found) == 1 else f"{len(found):,} images were"
-    console.log(f"{finished} finished before the command was stopped. Their verdicts:")
+    console.log(f"{counted(len(found), 'image')} finished when stopped; their verdicts:")
     _show(found, output, args.json)
     if args.masks:
         console.log(f"Their masks and overlays are in {args.masks}")

@@ -7,7 +7,7 @@ from typing import get_args
 
 from tfdetect.core import cli, console
 from tfdetect.core.data_settings import Resize
-from tfdetect.core.text import shell_command
+from tfdetect.core.text import counted, shell_command
 from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
 
 
@@ -88,8 +88,8 @@ def main(argv: list[str]) -> None:
             "written": done.written, "skipped": done.skipped,
         })  # fmt: skip
     console.result(
-        f"{done.images:,} images in {done.shards} shards in {done.folder} "
-        f"({done.written} shards written now, {done.skipped} images skipped)"
+        f"{counted(done.images, 'image')} in {counted(done.shards, 'shard')} in {done.folder} "
+        f"({counted(done.written, 'shard')} written now, {counted(done.skipped, 'image')} skipped)"
     )
     console.result(f"next    {shell_command('train', dataset=dataset)}")
 

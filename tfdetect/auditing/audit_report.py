@@ -44,7 +44,11 @@ def format_audit(audit: Audit) -> str:
     ]
     shortcuts = console.format_table(_shortcut_rows(audit), _SHORTCUT_COLUMNS)
     findings = lines or ["The audit found no problem."]
-    return "\n".join([f"verdict: {audit.verdict}", "", *findings, "", shortcuts])
+    parts = [f"verdict: {audit.verdict}", "", *findings, "", shortcuts]
+    if audit.shortcuts:
+        parts += [f"Balanced accuracy: of a small tree that sees the trait alone; chance is "
+                  f"{audit.shortcuts[0].chance:.0%}."]  # fmt: skip
+    return "\n".join(parts)
 
 
 def write_report(audit: Audit, folder: Path) -> None:

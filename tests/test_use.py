@@ -525,7 +525,7 @@ def test_one_page_that_cannot_be_written_costs_itself(shared_run, tmp_path, caps
     images, pages = three_images(shared_run, tmp_path / "images"), tmp_path / "pages"
     (pages / "000.html").mkdir(parents=True)  # in the way
     code, out, err = call("predict", [run.path, images, "--explain", pages], capsys)
-    assert code == 1 and "1 masks or pages could not be written" in err
+    assert code == 1 and "Not written: 1 mask or page" in err
     assert f"{pages / '000.html'}: Is a directory" in err
     assert out.count("authentic") + out.count("fake") >= 3  # all verdicts
     written = sorted(p.name for p in pages.iterdir() if p.is_file())

@@ -63,6 +63,16 @@ def photos(tmp_path_factory):
     return folder
 
 
+def test_the_server_needs_none_of_the_packages_of_the_full_one():
+    pytest.importorskip("fastapi_offline")
+    templates = {"jinja2", "markupsafe"}  # the extra `serve` has them
+    missing = sorted(FULL - templates | {f"tfdetect.{name}" for name in LEFT_OUT})
+    code = f"import sys; sys.modules.update(dict.fromkeys({missing})); import tfdetect.serving.app"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_evidence_needs_neither_tensorflow_nor_opencv(photos):
     run = ROOT / "saved_models" / "cifake_small_resnet"
     done = run_light("predict", run, photos / "small.png", photos / "rocket.jpg", "--evidence",

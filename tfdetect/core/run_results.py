@@ -3,7 +3,7 @@
 A key that does not apply is not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
 # A metric with its 95% interval: value, low and high; None where one is not defined.
@@ -99,3 +99,9 @@ class SplitResult(PartResult, total=False):
 
 
 Results = dict[str, SplitResult]  # the content of metrics.json
+
+
+def ordered(splits: Iterable[str]) -> list[str]:
+    """Return the splits, those that matter most first."""
+    order = ("test", "all", "validation", "train")
+    return sorted(splits, key=lambda s: order.index(s) if s in order else len(order))

@@ -3,11 +3,10 @@
 from tfdetect.core.documents import shipped_names
 from tfdetect.core.load_experiment import load_experiment
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Results
+from tfdetect.core.run_results import Results, ordered
 from tfdetect.core.text import shell_command
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.result_tables import (
-    ordered,
     tables_of,
     transfer_tables,
     warnings_of,

@@ -1,12 +1,19 @@
 """The content of metrics.json as tables, for the report, the model card and the terminal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfdetect.core import console
 from tfdetect.core.run_info import MaskCoverage
-from tfdetect.core.run_results import MaskResult, PartResult, Results, SplitResult, VideoResult
+from tfdetect.core.run_results import (
+    MaskResult,
+    PartResult,
+    Results,
+    SplitResult,
+    VideoResult,
+    ordered,
+)
 from tfdetect.core.text import images_are
 from tfdetect.data.masks import COVERAGE_EXPLANATION, coverage_rows
 from tfdetect.data.splits import few_images
@@ -324,12 +331,6 @@ def terminal_table(results: Results) -> str:
             lines += [console.format_table(table.rows, table.headers), ""]
         lines += [f"warning: {split}: {warning}" for warning in warnings_of(split, result)]
     return "\n".join(lines)
-
-
-def ordered(splits: Iterable[str]) -> list[str]:
-    """Return the splits, those that matter most first."""
-    order = ("test", "all", "validation", "train")
-    return sorted(splits, key=lambda s: order.index(s) if s in order else len(order))
 
 
 def warnings_of(split: str, result: SplitResult) -> list[str]:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Interval, Results, SplitResult
+from tfdetect.core.run_results import Interval, Results, SplitResult, ordered
 from tfdetect.core.text import counted
-from tfdetect.evaluation.result_tables import ordered
 
 
 def describe_detector(run: Run) -> str:

@@ -26,7 +26,7 @@ from tfdetect.core.html import (
     text,
 )
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Results, SplitResult
+from tfdetect.core.run_results import Results, SplitResult, ordered
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation import figures as draw
@@ -35,7 +35,7 @@ from tfdetect.evaluation.evaluate_run import Evaluation, MaskExamples, write_res
 from tfdetect.evaluation.metrics import class_weights
 from tfdetect.evaluation.model_card import model_card
 from tfdetect.evaluation.prediction_tables import by_generator, ranks_of
-from tfdetect.evaluation.result_tables import ResultTable, ordered, warnings_of
+from tfdetect.evaluation.result_tables import ResultTable, warnings_of
 from tfdetect.evaluation.run_description import (
     calibration_sentence,
     describe_detector,

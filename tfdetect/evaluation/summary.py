@@ -1,9 +1,9 @@
 """The few metrics that matter most, for the end of a training and the top of a report."""
 
-from tfdetect.core.run_results import Interval, Metrics, Results
+from tfdetect.core.run_results import Interval, Metrics, Results, ordered
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.evaluation.result_tables import MASK_NAMES, ordered
+from tfdetect.evaluation.result_tables import MASK_NAMES
 
 LABEL_METRICS = ("accuracy", "class_accuracy", "auc", "tpr_at_fpr_1", "tpr_at_fpr_5", "ece")
 ONE_CLASS_METRICS = ("fpr", "recall")

@@ -82,8 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         console.result(f"tfdetect {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        console.error(f"Unknown command {argv[0]!r}.{nearest(argv[0], COMMANDS)} "
-                      f"Commands: {', '.join(COMMANDS)}.\nSee: {PROGRAM} --help")  # fmt: skip
+        here = COMMANDS if has_tensorflow() else LIGHT
+        console.error(f"Unknown command {argv[0]!r}.{nearest(argv[0], here)} "
+                      f"Commands: {', '.join(here)}.\nSee: {PROGRAM} --help")  # fmt: skip
         return EXIT_ERROR
     # The command `models` is the __main__ of the package of that name.
     name = argv[0].replace("-", "_") + (".__main__" if argv[0] == "models" else "")

@@ -18,7 +18,7 @@ from tfdetect.core.addresses import with_addresses
 from tfdetect.core.text import as_number, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn
     from rich.table import Table
@@ -315,8 +315,9 @@ def _build(
     title: str | None,
     max_widths: Mapping[str, int] | None,
     width: int,
-) -> "Table | Text":
+) -> "Table | Text | Group":
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -331,7 +332,6 @@ def _build(
         return Text("\n".join([*([printable(title), ""] if title else []),
                                *_stacked(columns, cells)]))  # fmt: skip
     found = Table(
-        title=title and Text(printable(title)), title_justify="left", title_style="bold",
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold",
     )  # fmt: skip
     for number, name in enumerate(columns):
@@ -342,7 +342,8 @@ def _build(
         )  # fmt: skip
     for row in cells:
         found.add_row(*(Text("" if cell is None else printable(cell)) for cell in row))
-    return found
+    # A title of the table itself would be broken where the table is narrower.
+    return Group(Text(printable(title), style="bold"), found) if title else found
 
 
 def _has_room(columns: Sequence[str], cells: list[list[Any]], width: int) -> bool:

@@ -59,7 +59,7 @@ def not_learned(run: Run, results: Results) -> list[str]:
     if training.schedule.name == "plateau":
         tries.append("a schedule that lowers the rate later (training.schedule)")
     return [
-        f"The detector did not learn: in {run.info.epochs} epochs its validation log-loss never "
-        f"fell below {constant:.4f}, that of always answering the fraction of each class (best: "
-        f"{best:.4f}). Try {', '.join(tries)}, or more images."
+        "The detector did not learn: its validation log-loss never fell below "
+        f"{constant:.4f}, that of always answering the fraction of each class (epochs: "
+        f"{run.info.epochs}, best: {best:.4f}). Try {', '.join(tries)}, or more images."
     ]

@@ -35,7 +35,9 @@ from tfdetect.training.workers import Workers
 
 TESTS = Path(__file__).parent
 SGD = "training.optimizer={name: sgd, learning_rate: 0.05}"
-TOLERANCE = 1e-4  # of weights: sums over a batch are formed in another order
+# Sums over a batch are formed in another order (1e-6 of a weight); where that moves one input of a
+# ReLU across 0, its gradient jumps (3e-4). MixUp with an alpha of 0.21 for 0.2 differs by 2e-3.
+TOLERANCE = 1e-3
 
 
 def addresses(count):
@@ -391,7 +393,7 @@ def test_workers_and_replicas_train_the_weights_of_one(folder_dataset, tmp_path)
         assert_close(detector.get_weights(), training.weights())
         for alone, together in zip(state.history, training.history(), strict=True):
             for key in ("loss", "val_log_loss", "val_accuracy", "val_auc"):
-                assert abs(alone[key] - together[key]) < TOLERANCE, key
+                assert abs(alone[key] - together[key]) < 1e-4, key
 
 
 OTHER_SETTINGS = {

@@ -219,6 +219,11 @@ def test_published_parameter_counts(backbone, size, expected):
     model = detector(backbone, size)
     nested = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     assert sum(int(tf.size(v.value)) for v in nested.trainable_variables) == expected
+    depthwise = any(
+        isinstance(layer, keras.layers.DepthwiseConv2D) or getattr(layer, "groups", 1) > 1
+        for layer in nested._flatten_layers()
+    )
+    assert BACKBONES[backbone].depthwise == depthwise
     logit = nested.output.shape[-1] + 1
     assert sum(int(tf.size(v.value)) for v in model.trainable_variables) == expected + logit
 

@@ -219,7 +219,7 @@ class Training(Document):
             threshold of best "balanced" accuracy, of equal error rates ("eer"), of at most 1% or
             5% false positives ("fpr_1", "fpr_5"), of at most 5% on sources of authentic images
             not seen before ("source_fpr_5"; validation needs 19 named ones), or a number.
-        precision: "auto" is half precision where the device computes in it, float32 elsewhere.
+        precision: "auto" is half precision where the device computes faster in it, else float32.
         deterministic: use deterministic kernels only; slower.
         checkpoint_minutes: minutes between the states that --resume needs, within an epoch.
         from_run: path of a run whose whole detector this one starts from; see

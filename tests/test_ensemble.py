@@ -28,13 +28,13 @@ from tfdetect.fusion.fusion_data import find_fusion_data
 from tfdetect.fusion.fusion_report import worse_than_best_member
 from tfdetect.fusion.fusions import FUSIONS, cross_fit, fit_fusion
 from tfdetect.fusion.members import open_members
-from tfdetect.fusion.scores import Scores
+from tfdetect.fusion.scores import MemberScores
 from tfdetect.models.exports import answers
 
 
 def scores_of(logits, fake, groups=None, datasets=None, features=None):
     count = len(fake)
-    return Scores(
+    return MemberScores(
         np.asarray(logits, float), np.asarray(fake, bool),
         np.array(groups if groups is not None else [f"g{n}" for n in range(count)], object),
         np.array(datasets if datasets is not None else ["d"] * count, object),

@@ -396,9 +396,9 @@ class Detector:
 
             return partial(predict_light, self._light_detector)
         detector = self.keras_model
-        from tfdetect.evaluation.predictions import Scorer, predict_files
+        from tfdetect.evaluation.predictions import CompiledDetector, predict_files
 
-        return partial(predict_files, self.run, Scorer(self.run, detector))
+        return partial(predict_files, self.run, CompiledDetector(self.run, detector))
 
     def _explain(
         self, table: Table, given: GivenImages, folder: Path, failed: FailedWrites, max_pixels: int

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfdetect.benchmarks.result_types import BestThreshold, SubsetResult
-from tfdetect.benchmarks.scoring import Scores
+from tfdetect.benchmarks.scoring import SubsetScores
 from tfdetect.benchmarks.subset_data import SubsetData, equalized_rows, equalizing
 from tfdetect.benchmarks.suite import PUBLISHED, ProtocolName, Suite
 from tfdetect.core.run_results import Interval
@@ -33,7 +33,7 @@ MASK_METRICS = {"pixel_f1": "f1", "pixel_iou": "iou_altered", "pixel_auc": "auc"
 
 
 def measure_subset(
-    suite: Suite, data: SubsetData, protocol: ProtocolName, scores: Scores
+    suite: Suite, data: SubsetData, protocol: ProtocolName, scores: SubsetScores
 ) -> SubsetResult:
     """Return what a run scored on one subset under one protocol."""
     readable = scores.table.filter(pc.is_null(scores.table["error"]))

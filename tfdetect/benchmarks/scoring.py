@@ -56,7 +56,7 @@ class ScoreFacts:
 
 
 @dataclass(frozen=True)
-class Scores:
+class SubsetScores:
     """The predictions for one subset, from `evaluate_run.complete`, and how they were made."""
 
     table: pa.Table
@@ -110,7 +110,7 @@ class Scorer:
     def _detector(self) -> keras.Model:
         return load_detector(self.run)
 
-    def score(self, suite: Suite, data: SubsetData, protocol: ProtocolName) -> Scores:
+    def score(self, suite: Suite, data: SubsetData, protocol: ProtocolName) -> SubsetScores:
         """Return the scores of a subset under a protocol, from the file if they are there.
 
         Args:
@@ -139,7 +139,7 @@ class Scorer:
         with replacing(path) as temporary:
             text = json.dumps(asdict(facts))
             pq.write_table(table.replace_schema_metadata({_FACTS: text}), temporary)
-        return Scores(table, facts)
+        return SubsetScores(table, facts)
 
     def has_scored(self, suite: Suite, data: SubsetData, protocol: ProtocolName) -> bool:
         """Return whether a file has the scores of a subset under a protocol; see `score`."""
@@ -237,7 +237,7 @@ def _resized(image: tf.Tensor, size: tf.Tensor | list[int], antialias: bool) -> 
     return to_uint8(antialiased(image, size) if antialias else tf.image.resize(image, size))
 
 
-def _read(path: Path, images: str, change: str) -> Scores | None:
+def _read(path: Path, images: str, change: str) -> SubsetScores | None:
     """Return the scores in a file; None if there are none, or they are of something else."""
     if not path.is_file():
         return None
@@ -247,4 +247,4 @@ def _read(path: Path, images: str, change: str) -> Scores | None:
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):
         return None  # another program's file, or an older version's: it is written again
     same = (facts.images, facts.change, facts.rules) == (images, change, _RULES)
-    return Scores(table, facts) if same else None
+    return SubsetScores(table, facts) if same else None

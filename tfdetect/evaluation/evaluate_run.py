@@ -30,7 +30,7 @@ from tfdetect.evaluation.mask_metrics import confusions, iou_of
 from tfdetect.evaluation.measure import measure, pixel_counts, verdict_metrics
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.prediction_columns import MaskPrediction, recalibrate, uncalibrated
-from tfdetect.evaluation.predictions import MaskTruth, Scorer, predict_source
+from tfdetect.evaluation.predictions import CompiledDetector, MaskTruth, predict_source
 from tfdetect.evaluation.videos import VideoNames, measure_videos
 from tfdetect.models.saving import load_detector
 
@@ -106,14 +106,14 @@ def evaluate_run(
         check_masks(catalog.masks)
     own = is_own_dataset(run, catalog)
     copies = _TrainingCopies(catalog if own else None)
-    scorer = None  # one for all passes over images
+    compiled = None  # one for all passes over images
     if predict is None:
         detector = detector or load_detector(run)
         if calibrate and own:
-            run, scorer = _with_domain(run, detector, catalog, batch_size)
+            run, compiled = _with_domain(run, detector, catalog, batch_size)
             _update_hashes(run, catalog, calibrate.keep_hashes, log)
-        scorer = scorer or Scorer(run, detector)
-        predict = partial(predict_rows, detector=scorer, batch_size=batch_size)
+        compiled = compiled or CompiledDetector(run, detector)
+        predict = partial(predict_rows, detector=compiled, batch_size=batch_size)
     old, tables = run, dict[str, pa.Table]()
     before: dict[str, dict[str, float]] = {}
     examples: dict[str, MaskExamples] = {}
@@ -130,8 +130,8 @@ def evaluate_run(
             table = recalibrate(table, run, shorter_sides(rows))
         tables[split] = complete(rows, copies.mark(table, rows, split))
         if images_in_report and run.predicts_masks:
-            scorer = scorer or Scorer(run, detector or load_detector(run))
-            examples[split] = _mask_examples(run, scorer, catalog, rows, tables[split])
+            compiled = compiled or CompiledDetector(run, detector or load_detector(run))
+            examples[split] = _mask_examples(run, compiled, catalog, rows, tables[split])
     results = {split: measure(table, run) for split, table in tables.items()}
     for split, rows in parts.items():
         if split in before:
@@ -146,14 +146,14 @@ def evaluate_run(
 
 def _with_domain(
     run: Run, detector: keras.Model, catalog: Catalog, batch_size: int
-) -> tuple[Run, Scorer | None]:
+) -> tuple[Run, CompiledDetector | None]:
     """Return the run with the features of its training images, and what computes them.
 
     There is none where the run has too few images.
     """
-    scorer = Scorer(run, detector, features=True)
-    run = fit_distance(run, scorer, catalog, batch_size)
-    return run, scorer if run.info.domain is not None else None
+    compiled = CompiledDetector(run, detector, features=True)
+    run = fit_distance(run, compiled, catalog, batch_size)
+    return run, compiled if run.info.domain is not None else None
 
 
 def _calibrated(
@@ -180,7 +180,7 @@ def predict_rows(
     rows: pa.Table,
     own_validation: bool,
     *,
-    detector: keras.Model | Scorer,
+    detector: keras.Model | CompiledDetector,
     batch_size: int,
     progress: bool = True,
 ) -> pa.Table:
@@ -281,7 +281,7 @@ def mask_truth(catalog: Catalog, rows: pa.Table) -> MaskTruth:
 
 def _mask_examples(
     run: Run,
-    scorer: Scorer,
+    compiled: CompiledDetector,
     catalog: Catalog,
     rows: pa.Table,
     table: pa.Table,
@@ -295,7 +295,7 @@ def _mask_examples(
     chosen = np.concatenate([best, worst])
     some = rows.take(pa.array(positions[chosen]))
     masks: list[MaskPrediction] = []
-    predict_source(run, scorer, image_source(catalog, some), progress=False,
+    predict_source(run, compiled, image_source(catalog, some), progress=False,
                    truth=mask_truth(catalog, some), on_mask=masks.append)  # fmt: skip
     pairs = list(zip(masks, ious[chosen].tolist()))
     return {"best": pairs[: len(best)], "worst": pairs[len(best) :]}

@@ -10,17 +10,17 @@ from tfdetect.core.run_info import Domain
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation.domain import MIN_IMAGES, choose_limit
-from tfdetect.evaluation.predictions import Scorer, score_source
+from tfdetect.evaluation.predictions import CompiledDetector, score_source
 
 MAX_TRAINING_IMAGES = 2_000  # whose features are computed
 
 
-def fit_distance(run: Run, scorer: Scorer, catalog: Catalog, batch_size: int) -> Run:
+def fit_distance(run: Run, compiled: CompiledDetector, catalog: Catalog, batch_size: int) -> Run:
     """Fit the distance to the features of training images, and write it into the run's folder.
 
     Args:
         run: not calibrated yet, or to be calibrated anew.
-        scorer: its model, which computes features.
+        compiled: its model, which computes features.
         catalog: the dataset that it was trained on, with its train split.
         batch_size: images a batch.
 
@@ -34,7 +34,7 @@ def fit_distance(run: Run, scorer: Scorer, catalog: Catalog, batch_size: int) ->
         rows = rows.take(pa.array(chosen))
     parts = []
     with console.progress(rows.num_rows, "features of training images", "images") as bar:
-        for batch in score_source(run, scorer, image_source(catalog, rows), batch_size):
+        for batch in score_source(run, compiled, image_source(catalog, rows), batch_size):
             if batch.features is not None:
                 parts.append(batch.features)
             bar.advance(len(batch.indices))

@@ -30,7 +30,7 @@ Alter = Callable[[np.ndarray, tuple[np.ndarray, ...]], tuple[np.ndarray, ...]]
 MAX_BATCH_PIXELS = 2**22  # of a batch of several images at their own size
 
 
-class Scorer:
+class CompiledDetector:
     """A detector that is compiled once, for several passes over images.
 
     Args:
@@ -80,7 +80,7 @@ class MaskTruth:
 
 def predict_files(
     run: Run,
-    detector: keras.Model | Scorer,
+    detector: keras.Model | CompiledDetector,
     paths: list[str],
     batch_size: int = 64,
     progress: bool = True,
@@ -99,20 +99,20 @@ def predict_files(
     texts = [from_os(path) for path in paths]
     source = Files.checked(texts, max_pixels)
     names = Column.texts(texts)
-    scorer = _compiled(run, detector)
-    columns = PredictionColumns(run, len(source), scorer.predicts_masks, on_mask=on_mask)
+    compiled = _compiled(run, detector)
+    columns = PredictionColumns(run, len(source), compiled.predicts_masks, on_mask=on_mask)
 
     def table(errors: Sequence[str | None]) -> Table:
         return columns.table(errors, from_pixels).with_first("path", names)
 
     with rows_kept(on_stop, lambda: table([None] * len(paths))):
-        _fill(columns, score_source(run, scorer, source, batch_size), len(source), progress)
+        _fill(columns, score_source(run, compiled, source, batch_size), len(source), progress)
     return table(_errors(columns, source))
 
 
 def predict_source(
     run: Run,
-    detector: keras.Model | Scorer,
+    detector: keras.Model | CompiledDetector,
     source: Files | Records,
     batch_size: int = 64,
     progress: bool = True,
@@ -142,17 +142,17 @@ def predict_source(
         The table of `PredictionColumns`, with one row for each image, in order, and with logit,
         by which images are ranked: that of P(fake) before calibration, float32.
     """
-    scorer, known = _compiled(run, detector), truth.known if truth else None
-    columns = PredictionColumns(run, len(source), scorer.predicts_masks, known, on_mask)
-    batches = score_source(run, scorer, source, batch_size, truth, change, alter)
+    compiled, known = _compiled(run, detector), truth.known if truth else None
+    columns = PredictionColumns(run, len(source), compiled.predicts_masks, known, on_mask)
+    batches = score_source(run, compiled, source, batch_size, truth, change, alter)
     _fill(columns, batches, len(source), progress)
     errors = _errors(columns, source, " or its mask" if truth else "")
     table = columns.table(errors, own_validation=own_validation).to_arrow()
     return table.append_column("logit", Column(columns.logits, columns.missing).to_arrow())
 
 
-def _compiled(run: Run, detector: keras.Model | Scorer) -> Scorer:
-    return detector if isinstance(detector, Scorer) else Scorer(run, detector)
+def _compiled(run: Run, detector: keras.Model | CompiledDetector) -> CompiledDetector:
+    return detector if isinstance(detector, CompiledDetector) else CompiledDetector(run, detector)
 
 
 def _fill(
@@ -177,7 +177,7 @@ def _errors(
 
 def score_source(
     run: Run,
-    scorer: Scorer,
+    compiled: CompiledDetector,
     source: Files | Records,
     batch_size: int,
     truth: MaskTruth | None = None,
@@ -185,18 +185,18 @@ def score_source(
     alter: Alter | None = None,
 ) -> Iterator[ScoredBatch]:
     """Yield what a detector computes of the images that can be read; see `predict_source`."""
-    if scorer.predicts_masks:
-        yield from _score_masks(scorer, source, batch_size, truth, change)
+    if compiled.predicts_masks:
+        yield from _score_masks(compiled, source, batch_size, truth, change)
         return
     for indices, images, facts in view_dataset(source, run.views, batch_size, change, facts=True):
         if alter:
             images = alter(indices.numpy(), tuple(image.numpy() for image in images))
             images = tuple(map(tf.constant, images))
-        yield _batch(indices.numpy(), facts.numpy(), scorer.views(images))
+        yield _batch(indices.numpy(), facts.numpy(), compiled.views(images))
 
 
 def _score_masks(
-    scorer: Scorer,
+    compiled: CompiledDetector,
     source: Files | Records,
     size: int,
     truth: MaskTruth | None,
@@ -206,7 +206,7 @@ def _score_masks(
 
     def score_batch(batch: list[tuple]) -> ScoredBatch:
         indices, images, truths, facts = zip(*batch)
-        scores = scorer.images(tf.stack(images))
+        scores = compiled.images(tf.stack(images))
         masks = [
             MaskPrediction(int(index), image.numpy(), altered[..., 0], mask.numpy()[..., 0])
             for index, image, mask, altered in zip(indices, images, truths, scores.masks.numpy())

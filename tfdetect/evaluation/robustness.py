@@ -17,7 +17,7 @@ from tfdetect.evaluation.attacks import Attack, Attacker
 from tfdetect.evaluation.evaluate_run import mask_truth
 from tfdetect.evaluation.intervals import binary_intervals, interval
 from tfdetect.evaluation.measure import MAIN_MASK_METRICS, mask_intervals
-from tfdetect.evaluation.predictions import Alter, Scorer, predict_source
+from tfdetect.evaluation.predictions import Alter, CompiledDetector, predict_source
 from tfdetect.evaluation.robustness_report import UNDEGRADED, write_report
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.imaging.degradations import Degradation
@@ -67,7 +67,7 @@ def measure_robustness(
     if not rows.num_rows:
         raise UserError(f"The dataset {catalog.name} has no images in {split}.")
     detector = load_detector(run)
-    scorer = Scorer(run, detector)  # compiled once
+    compiled = CompiledDetector(run, detector)  # compiled once
     fake = rows["label"].to_numpy() > 0
     changes: dict[str, dict[str, Any]] = {UNDEGRADED: {}}
     changes |= {degradation.name: {"change": degradation} for degradation in degradations}
@@ -83,7 +83,7 @@ def measure_robustness(
         # A mask cannot be compared with one of which a part was cut off.
         whole = run.predicts_masks and not name.startswith("crop:")
         truth = mask_truth(catalog, rows) if whole else None
-        predictions = predict_source(run, scorer, source, batch_size, truth=truth, **change)
+        predictions = predict_source(run, compiled, source, batch_size, truth=truth, **change)
         scores[name] = predictions["p_fake"].to_numpy(zero_copy_only=False)
         ranks[name] = prediction_tables.ranks_of(predictions)
         if run.predicts_masks:

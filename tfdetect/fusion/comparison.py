@@ -13,10 +13,10 @@ from tfdetect.evaluation.operating_points import choose_threshold, operating_poi
 from tfdetect.evaluation.paired import difference
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.fusion.fusions import Fusion, cross_fit
-from tfdetect.fusion.scores import Scores
+from tfdetect.fusion.scores import MemberScores
 
 METRICS = ("accuracy", "ap", "auc", "log_loss", "ece")
-_PRIOR = 0.5  # fraction of fakes that fused P(fake) assumes, as `Scores.weights` are balanced
+_PRIOR = 0.5  # fraction of fakes that fused P(fake) assumes, as `MemberScores.weights` are balanced
 _RESAMPLES = 500
 
 
@@ -31,7 +31,7 @@ class Predicted:
 
     members: dict[str, np.ndarray]
     fusions: dict[str, np.ndarray]
-    scores: Scores
+    scores: MemberScores
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Comparison:
 
 
 def compare_fusions(
-    scores: dict[str, Scores], fusions: dict[str, Fusion], names: list[str], chosen: str
+    scores: dict[str, MemberScores], fusions: dict[str, Fusion], names: list[str], chosen: str
 ) -> Comparison:
     """Apply fusions to every split; validation is cross-fitted if there are enough groups.
 

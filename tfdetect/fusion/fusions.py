@@ -24,7 +24,7 @@ from tfdetect.evaluation.calibration import fit_temperature, logit
 from tfdetect.fusion.fisher_fusion import evidence, fit_fisher
 from tfdetect.fusion.gated_fusion import fit_gate
 from tfdetect.fusion.linear_fusions import fit_greedy, fit_regression, fit_weighted
-from tfdetect.fusion.scores import Scores
+from tfdetect.fusion.scores import MemberScores
 
 FUSIONS = ("stacked", "mean", "weighted", "logistic", "greedy", "gated", "fisher", "dense")
 CROSS_FIT_FOLDS = 5
@@ -74,7 +74,7 @@ class Fusion:
     tails: tuple[np.ndarray, np.ndarray] | None = None
     on_probabilities: bool = False
 
-    def __call__(self, scores: Scores) -> np.ndarray:
+    def __call__(self, scores: MemberScores) -> np.ndarray:
         """Return fused logits, float [n]."""
         inputs = scores.logits / self.temperatures
         if self.gate is not None:
@@ -96,7 +96,7 @@ class Fusion:
         return weights > _MIN_WEIGHT * weights.max()
 
 
-def fit_fusion(name: str, scores: Scores) -> Fusion:
+def fit_fusion(name: str, scores: MemberScores) -> Fusion:
     """Fit a fusion. Members are calibrated before, and means after.
 
     Args:
@@ -135,7 +135,7 @@ def fit_fusion(name: str, scores: Scores) -> Fusion:
     return Fusion(name, temperatures, kernel / last, 0.0, gate)
 
 
-def cross_fit(name: str, scores: Scores) -> np.ndarray | None:
+def cross_fit(name: str, scores: MemberScores) -> np.ndarray | None:
     """Return the logit of each image by a fusion that was fitted without the image's group.
 
     Args:

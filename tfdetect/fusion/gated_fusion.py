@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, softmax
 
 from tfdetect.core.probability import EPSILON
-from tfdetect.fusion.scores import Scores
+from tfdetect.fusion.scores import MemberScores
 
 Gate = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -18,7 +18,7 @@ _MAX_IMAGES = 10_000
 
 
 def fit_gate(
-    temperatures: np.ndarray, scores: Scores, weights: np.ndarray
+    temperatures: np.ndarray, scores: MemberScores, weights: np.ndarray
 ) -> tuple[np.ndarray, Gate]:
     """Maximize the likelihood of the mixture over the gate and the members' temperatures.
 

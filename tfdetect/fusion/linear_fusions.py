@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tfdetect.data.splits import fold_numbers
 from tfdetect.evaluation.calibration import log_loss
-from tfdetect.fusion.scores import Scores
+from tfdetect.fusion.scores import MemberScores
 
 _GREEDY_ROUNDS = 50
 _NO_PENALTY = 1e6  # inverse strength of an L2 penalty that has no effect
@@ -57,7 +57,9 @@ def fit_greedy(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> np.
     return counts / counts.sum()
 
 
-def fit_regression(logits: np.ndarray, scores: Scores, penalized: bool) -> tuple[np.ndarray, float]:
+def fit_regression(
+    logits: np.ndarray, scores: MemberScores, penalized: bool
+) -> tuple[np.ndarray, float]:
     """Return the weights and the bias of a logistic regression on calibrated logits.
 
     Args:
@@ -73,7 +75,7 @@ def fit_regression(logits: np.ndarray, scores: Scores, penalized: bool) -> tuple
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _choose_strength(logits: np.ndarray, scores: Scores, weights: np.ndarray) -> float:
+def _choose_strength(logits: np.ndarray, scores: MemberScores, weights: np.ndarray) -> float:
     """Return the inverse strength with the smallest log-loss on held-out groups."""
     fold = fold_numbers(scores.groups, _FOLDS, "inner")
     usable = [

@@ -10,7 +10,7 @@ from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source
 from tfdetect.fusion.members import Members
 from tfdetect.fusion.network import FusionNetwork
-from tfdetect.fusion.scores import Scores
+from tfdetect.fusion.scores import MemberScores
 from tfdetect.models.inference import mean_of_windows, outputs_of_views
 
 
@@ -20,7 +20,7 @@ def score_members(
     catalog: Catalog,
     splits: tuple[str, ...],
     batch_size: int = 64,
-) -> dict[str, Scores]:
+) -> dict[str, MemberScores]:
     """Return the members' scores for each split's readable images.
 
     Args:
@@ -57,7 +57,7 @@ def score_members(
         if not indices:
             raise UserError(f"No image of the {split} split can be read.")
         table = rows.take(np.concatenate(indices))
-        scores[split] = Scores(
+        scores[split] = MemberScores(
             logits=np.concatenate(logits).astype(np.float64),
             fake=table["label"].to_numpy() > 0,
             groups=np.array(table["group"].to_pylist(), object),

@@ -1,4 +1,4 @@
-"""`Scores`: what the members of an ensemble predict for the images of one split."""
+"""`MemberScores`: what the members of an ensemble predict for the images of one split."""
 
 from dataclasses import dataclass, fields
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Scores:
+class MemberScores:
     """Predictions of all members for the same images.
 
     Attributes:
@@ -23,9 +23,9 @@ class Scores:
     datasets: np.ndarray
     features: np.ndarray
 
-    def take(self, rows: np.ndarray) -> "Scores":
+    def take(self, rows: np.ndarray) -> "MemberScores":
         """Return the scores of some rows."""
-        return Scores(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return MemberScores(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def weights(self) -> np.ndarray:
         """Return weights [n] by which every dataset counts the same, and every class in it."""

@@ -130,12 +130,12 @@ class PredictFiles:
         from tfdetect.core.quiet import import_tensorflow
 
         import_tensorflow()
-        from tfdetect.evaluation.predictions import Scorer, predict_files
+        from tfdetect.evaluation.predictions import CompiledDetector, predict_files
         from tfdetect.models.saving import load_detector
 
-        scorer = Scorer(run, load_detector(run))
+        compiled = CompiledDetector(run, load_detector(run))
         return lambda paths: predict_files(
-            run, scorer, paths, self.batch_size, False, max_pixels=self.max_pixels
+            run, compiled, paths, self.batch_size, False, max_pixels=self.max_pixels
         ).to_arrow()
 
     def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -168,13 +168,13 @@ class PredictRows:
 
         import_tensorflow()
         from tfdetect.evaluation.evaluate_run import predict_rows
-        from tfdetect.evaluation.predictions import Scorer
+        from tfdetect.evaluation.predictions import CompiledDetector
         from tfdetect.models.saving import load_detector
 
-        scorer = Scorer(self.run, load_detector(self.run))
+        compiled = CompiledDetector(self.run, load_detector(self.run))
         return lambda rows: predict_rows(
             self.run, self.catalog, rows, self.own_validation,
-            detector=scorer, batch_size=self.batch_size, progress=False,
+            detector=compiled, batch_size=self.batch_size, progress=False,
         )  # fmt: skip
 
     def failed(self, item: pa.Table, schema: pa.Schema) -> pa.Table:

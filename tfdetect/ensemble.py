@@ -1,6 +1,5 @@
 """`tfdetect ensemble`: fuse runs into one detector."""
 
-import json
 import sys
 
 from tfdetect.core import cli, console
@@ -61,6 +60,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--learning-rate is for --fine-tune N, which is missing.")
 
     from tfdetect import api
+    from tfdetect.fusion.fusion_results import read_fusion
 
     run = api.ensemble(
         args.runs, args.fusion, dataset=args.dataset, data_dir=args.data_dir,
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
         learning_rate=args.learning_rate or 1e-5, output=args.output, name=args.name,
         batch_size=args.batch_size,
     )  # fmt: skip
-    found = json.loads((run.path / "fusion.json").read_text(encoding="utf-8"))
+    found = read_fusion(run.path)
     if args.json:
         return console.print_json({"run": run.path, **found})
 

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
-from tfdetect.core.run_results import Interval
-from tfdetect.evaluation.intervals import binary_intervals
+from tfdetect.core.run_results import Metrics
+from tfdetect.evaluation.intervals import binary_intervals, numbers
 from tfdetect.evaluation.operating_points import choose_threshold, operating_points
 from tfdetect.evaluation.paired import difference
 from tfdetect.evaluation.verdicts import is_fake
+from tfdetect.fusion.fusion_results import ComparisonResult, PairResult, PartResult, Thresholds
 from tfdetect.fusion.fusions import Fusion, cross_fit
 from tfdetect.fusion.scores import MemberScores
 
@@ -81,45 +81,22 @@ def compare_fusions(
     return Comparison(splits, chosen, cross_fitted)
 
 
-def measure_comparison(comparison: Comparison) -> dict[str, Any]:
-    """Return the metrics of members and fusions, gains and similarity, as fusion.json has them.
-
-    Returns:
-        "fusion"; "cross_fitted"; "best_member" (by validation log-loss); "splits": {split:
-        {dataset or "all": {"members" or "fusions": {name: metrics with intervals}}}}; "gains":
-        {split: {metric: the fusion's minus the best member's, paired}}; "thresholds": {"members"
-        or "fusions": {name: P(fake)}}, of the best balanced accuracy on validation; "similarity":
-        one entry for each pair of members.
-    """
-    splits: dict[str, Any] = {}
+def measure_comparison(comparison: Comparison) -> ComparisonResult:
+    """Return the metrics of members and fusions, gains and similarity."""
     thresholds = _thresholds(comparison.splits["validation"])
-    for split, predicted in comparison.splits.items():
-        fake, datasets = predicted.scores.fake, predicted.scores.datasets
-        parts = {"all": np.ones(len(fake), bool)}
-        if len(np.unique(datasets)) > 1:
-            parts |= {str(name): datasets == name for name in np.unique(datasets)}
-        splits[split] = {
-            part: {
-                kind: {
-                    name: _metrics(logits[rows], fake[rows], thresholds[kind][name])
-                    for name, logits in found.items()
-                }
-                for kind, found in (("members", predicted.members), ("fusions", predicted.fusions))
-            }
-            for part, rows in parts.items()
-        }
-    members = splits["validation"]["all"]["members"]
-    best = min(members, key=lambda name: members[name]["log_loss"]["value"])
+    splits = {name: _by_dataset(each, thresholds) for name, each in comparison.splits.items()}
+    members, chosen = splits["validation"]["all"]["members"], comparison.chosen
+    best = min(members, key=lambda name: numbers(members[name]["log_loss"])[0])
     gains = {
         split: _gains(
             p.scores.fake,
-            (p.fusions[comparison.chosen], thresholds["fusions"][comparison.chosen]),
+            (p.fusions[chosen], thresholds["fusions"][chosen]),
             (p.members[best], thresholds["members"][best]),
         )
         for split, p in comparison.splits.items()
     }
     return {
-        "fusion": comparison.chosen,
+        "fusion": chosen,
         "cross_fitted": comparison.cross_fitted,
         "best_member": best,
         "splits": splits,
@@ -129,27 +106,48 @@ def measure_comparison(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _thresholds(validation: Predicted) -> dict[str, dict[str, float]]:
-    """Return P(fake) from which each verdict is fake: that of best balanced accuracy."""
+def _thresholds(validation: Predicted) -> Thresholds:
     fake = validation.scores.fake
-    return {
-        kind: {
+
+    def of(found: dict[str, np.ndarray]) -> dict[str, float]:
+        return {
             name: choose_threshold("balanced", operating_points(expit(logits), fake))
             for name, logits in found.items()
         }
-        for kind, found in (("members", validation.members), ("fusions", validation.fusions))
+
+    return {"members": of(validation.members), "fusions": of(validation.fusions)}
+
+
+def _by_dataset(predicted: Predicted, thresholds: Thresholds) -> dict[str, PartResult]:
+    """Return the metrics of all images, and of each dataset if there are several."""
+    fake, datasets = predicted.scores.fake, predicted.scores.datasets
+    parts = {"all": np.ones(len(fake), bool)}
+    if len(names := np.unique(datasets)) > 1:
+        parts |= {str(name): datasets == name for name in names}
+
+    def of(
+        logits: dict[str, np.ndarray], own: dict[str, float], rows: np.ndarray
+    ) -> dict[str, Metrics]:
+        return {
+            name: binary_intervals(
+                fake[rows], expit(each[rows]), own[name], _PRIOR, ranks=each[rows],
+                resamples=_RESAMPLES,
+            )
+            for name, each in logits.items()
+        }  # fmt: skip
+
+    return {
+        part: {
+            "members": of(predicted.members, thresholds["members"], rows),
+            "fusions": of(predicted.fusions, thresholds["fusions"], rows),
+        }
+        for part, rows in parts.items()
     }
-
-
-def _metrics(logits: np.ndarray, fake: np.ndarray, threshold: float) -> dict[str, Interval]:
-    return binary_intervals(
-        fake, expit(logits), threshold, _PRIOR, ranks=logits, resamples=_RESAMPLES
-    )
 
 
 def _gains(
     fake: np.ndarray, fused: tuple[np.ndarray, float], member: tuple[np.ndarray, float]
-) -> dict[str, Interval]:
+) -> Metrics:
     """Return the fusion's metrics minus the member's, with paired bootstrap intervals.
 
     Both are given as logits and the threshold of their P(fake).
@@ -161,12 +159,12 @@ def _gains(
     )  # fmt: skip
 
 
-def _similarity(predicted: Predicted, thresholds: dict[str, float]) -> list[dict[str, Any]]:
+def _similarity(predicted: Predicted, thresholds: dict[str, float]) -> list[PairResult]:
     """Return correlation and common errors of each pair of members."""
     verdicts = {
         name: is_fake(expit(logits), thresholds[name]) for name, logits in predicted.members.items()
     }
-    fake, found = predicted.scores.fake, []
+    fake, found = predicted.scores.fake, list[PairResult]()
     for one, other in combinations(predicted.members, 2):
         a, b = predicted.members[one], predicted.members[other]
         wrong = verdicts[one] != fake, verdicts[other] != fake

@@ -12,6 +12,7 @@ from tfdetect.fusion.comparison import compare_fusions, measure_comparison
 from tfdetect.fusion.fine_tune import fine_tune
 from tfdetect.fusion.fused_run import FusedDetector, write_fused_run
 from tfdetect.fusion.fusion_report import worse_than_best_member, write_report
+from tfdetect.fusion.fusion_results import FusionResult
 from tfdetect.fusion.fusions import FUSIONS, Fusion, FusionSettings, fit_fusion
 from tfdetect.fusion.inference_cost import measure_inference_cost
 from tfdetect.fusion.members import Members, open_members
@@ -55,7 +56,7 @@ def fuse(
             "measured on the images that they were fitted on, so their validation figures are "
             "optimistic."
         )
-    values = measure_comparison(comparison)
+    measured = measure_comparison(comparison)
 
     # 2. Build the fused detector.
     fused = _build(members, network, fusions[chosen], path.name, settings.masks)
@@ -64,18 +65,19 @@ def fuse(
 
     # 3. Write the run and the comparison.
     kept = fused.members
-    values["dataset"] = spec.name
-    values["inference_cost"] = measure_inference_cost(
-        members, network.parameters, fused.model, kept.views
-    )
-    values["shared_backbones"] = [
-        [members.names[one], members.names[other]] for one, other in network.shared_backbones
-    ]
-    worse = worse_than_best_member(values)
-    values["warnings"] = [
-        *([worse] if worse else []),
-        *_warnings(members, settings, spec, catalog, kept, comparison.cross_fitted),
-    ]
+    worse = worse_than_best_member(measured)
+    warnings = _warnings(members, settings, spec, catalog, kept, comparison.cross_fitted)
+    values: FusionResult = {
+        **measured,
+        "dataset": spec.name,
+        "inference_cost": measure_inference_cost(
+            members, network.parameters, fused.model, kept.views
+        ),
+        "shared_backbones": [
+            [members.names[one], members.names[other]] for one, other in network.shared_backbones
+        ],
+        "warnings": [worse, *warnings] if worse else warnings,
+    }
     return write_fused_run(
         path, fused, spec, catalog, lambda folder: write_report(folder, values, comparison), log
     )

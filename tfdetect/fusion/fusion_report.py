@@ -2,7 +2,6 @@
 
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -10,31 +9,32 @@ from matplotlib.figure import Figure
 
 from tfdetect.core import console, html
 from tfdetect.core.files import write_json, write_text
-from tfdetect.core.run_results import Interval
+from tfdetect.core.run_results import Interval, Metrics
 from tfdetect.evaluation.figures import heat_map
-from tfdetect.evaluation.intervals import format_interval
+from tfdetect.evaluation.intervals import format_interval, numbers
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.fusion.comparison import METRICS, Comparison
+from tfdetect.fusion.fusion_results import FILE, ComparisonResult, FusionResult, PartResult
 
 _LOWER_IS_BETTER = ("log_loss", "ece")
 _GAIN_COLUMNS = ["split", "metric", "difference", "result"]
 _COST_COLUMNS = ["network", "parameters", "images per second"]
 
 
-def write_report(folder: Path, values: dict[str, Any], comparison: Comparison) -> None:
+def write_report(folder: Path, values: FusionResult, comparison: Comparison) -> None:
     """Write fusion.json, fusion.html and figures/fusion_correlation.png.
 
     Args:
         folder: of the run.
-        values: content of fusion.json, see `measure_comparison` and `fuse`.
+        values: the content of fusion.json.
         comparison: the predictions that were measured.
     """
-    write_json(folder / "fusion.json", values)
+    write_json(folder / FILE, values)
     (folder / "figures").mkdir(exist_ok=True)
     write_text(folder / "fusion.html", _page(folder, values, comparison))
 
 
-def format_comparison(values: dict[str, Any]) -> str:
+def format_comparison(values: FusionResult) -> str:
     """Return the tables that matter most as text for the terminal: test, gains and cost."""
     split = _last_split(values)
     blocks = [
@@ -52,7 +52,7 @@ def format_comparison(values: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def _page(folder: Path, values: dict[str, Any], comparison: Comparison) -> str:
+def _page(folder: Path, values: FusionResult, comparison: Comparison) -> str:
     split, name = _last_split(values), values["fusion"]
     optimistic = "" if values["cross_fitted"] else " (optimistic)"
     sections = []
@@ -81,10 +81,10 @@ def _page(folder: Path, values: dict[str, Any], comparison: Comparison) -> str:
     )
 
 
-def _verdict(values: dict[str, Any], split: str) -> html.Verdict:
+def _verdict(values: FusionResult, split: str) -> html.Verdict:
     """Return whether the fusion detects fakes, and is better than the best member by log-loss."""
     best, gain = values["best_member"], values["gains"][split]["log_loss"]
-    auc = values["splits"][split]["all"]["fusions"][values["fusion"]]["auc"]
+    auc = _compared(values, split)[0]["auc"]
     if auc["low"] is not None and auc["low"] <= 0.5:
         return html.Verdict(
             "The fusion does not separate fakes from authentic images",
@@ -106,23 +106,20 @@ def _verdict(values: dict[str, Any], split: str) -> html.Verdict:
     return html.Verdict(title, detail, tone)
 
 
-def _cards(values: dict[str, Any], split: str) -> list[html.Card]:
-    part = values["splits"][split]["all"]
-    fused, member = part["fusions"][values["fusion"]], part["members"][values["best_member"]]
-    cards = []
-    for key in METRICS:
-        if fused[key]["value"] is not None:
-            cards.append(html.Card(
-                f"{fused[key]['value']:.4f}", f"{NAMES[key]}, {split}",
-                f"best member: {member[key]['value']:.4f}",
-            ))  # fmt: skip
+def _cards(values: FusionResult, split: str) -> list[html.Card]:
+    fused, member = _compared(values, split)
+    cards = [
+        html.Card(f"{fused[key]['value']:.4f}", f"{NAMES[key]}, {split}",
+                  f"best member: {member[key]['value']:.4f}")
+        for key in METRICS if fused[key]["value"] is not None
+    ]  # fmt: skip
     cost = values["inference_cost"]["fused"]
     cards.append(html.Card(f"{cost['images_per_second']:,.0f}", "images per second",
                            f"{cost['parameters']:,} parameters"))  # fmt: skip
     return cards
 
 
-def _explanation(split: str, values: dict[str, Any]) -> str:
+def _explanation(split: str, values: FusionResult) -> str:
     common = (
         "Members have the temperature and the threshold that fit validation best, and this run's "
         "own calibration comes after the fusion: accuracy, log-loss and ECE may differ from those "
@@ -137,7 +134,7 @@ def _explanation(split: str, values: dict[str, Any]) -> str:
             f"so their figures are optimistic. {common}")  # fmt: skip
 
 
-def _gains(values: dict[str, Any]) -> Markup:
+def _gains(values: FusionResult) -> Markup:
     return html.join(
         html.text(
             f"Metrics of {values['fusion']} minus those of {values['best_member']}, the best "
@@ -148,7 +145,7 @@ def _gains(values: dict[str, Any]) -> Markup:
     )
 
 
-def _similarity(folder: Path, values: dict[str, Any], comparison: Comparison) -> Markup:
+def _similarity(folder: Path, values: FusionResult, comparison: Comparison) -> Markup:
     rows = [
         [" / ".join(pair["members"]),
          "-" if pair["correlation"] is None else f"{pair['correlation']:.3f}",
@@ -174,7 +171,7 @@ def _similarity(folder: Path, values: dict[str, Any], comparison: Comparison) ->
     )
 
 
-def _costs(values: dict[str, Any]) -> Markup:
+def _costs(values: FusionResult) -> Markup:
     shared = "; ".join(" and ".join(pair) for pair in values["shared_backbones"])
     return html.join(
         html.text("Speed of the networks alone, without reading and decoding images."),
@@ -184,8 +181,14 @@ def _costs(values: dict[str, Any]) -> Markup:
     )  # fmt: skip
 
 
-def _last_split(values: dict[str, Any]) -> str:
+def _last_split(values: ComparisonResult) -> str:
     return "test" if "test" in values["splits"] else "validation"
+
+
+def _compared(values: ComparisonResult, split: str) -> tuple[Metrics, Metrics]:
+    """Return the metrics of the fusion and of the best member on a split."""
+    part = values["splits"][split]["all"]
+    return part["fusions"][values["fusion"]], part["members"][values["best_member"]]
 
 
 def _part_title(split: str, part: str) -> str:
@@ -196,7 +199,7 @@ def _metric_columns() -> list[str]:
     return ["detector", *(NAMES[key] for key in METRICS)]
 
 
-def _metric_rows(values: dict[str, Any], part: dict[str, Any]) -> list[list[str]]:
+def _metric_rows(values: FusionResult, part: PartResult) -> list[list[str]]:
     """Return the rows of a table: the chosen fusion, the members, the other fusions."""
     chosen = values["fusion"]
     named = [(f"this run ({chosen} fusion)", part["fusions"][chosen])]
@@ -206,7 +209,7 @@ def _metric_rows(values: dict[str, Any], part: dict[str, Any]) -> list[list[str]
     return [[name, *(format_interval(metrics[key]) for key in METRICS)] for name, metrics in named]
 
 
-def _gain_rows(values: dict[str, Any]) -> list[list[str]]:
+def _gain_rows(values: FusionResult) -> list[list[str]]:
     return [
         [split, NAMES[key], _signed(gain[key]), _result(key, gain[key])]
         for split, gain in sorted(values["gains"].items(), key=lambda pair: pair[0] != "test")
@@ -227,20 +230,19 @@ def _result(metric: str, gain: Interval) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "no significant difference"
 
 
-def worse_than_best_member(values: dict[str, Any]) -> str:
+def worse_than_best_member(values: ComparisonResult) -> str:
     """Return a warning if the fusion is worse on validation than its best member, else ""."""
     gains, best = values["gains"]["validation"], values["best_member"]
     worse = [key for key in ("auc", "log_loss") if _result(key, gains[key]) == "worse"]
     if not worse:
         return ""
-    part = values["splits"]["validation"]["all"]
-    fused, member = part["fusions"][values["fusion"]], part["members"][best]
+    fused, member = _compared(values, "validation")
     figures = ", ".join(
         f"{NAMES[key]} {fused[key]['value']:.4f} against {member[key]['value']:.4f}"
         for key in worse
     )
-    losses = {name: each["log_loss"]["value"] for name, each in part["fusions"].items()}
-    better = min(losses, key=lambda name: losses[name])
+    fusions = values["splits"]["validation"]["all"]["fusions"]
+    better = min(fusions, key=lambda name: numbers(fusions[name]["log_loss"])[0])
     instead = f", or --fusion {better}" if better != values["fusion"] else ""
     return (
         f"On validation the fusion is worse than its best member, {best}: {figures}. Use {best} "
@@ -248,7 +250,7 @@ def worse_than_best_member(values: dict[str, Any]) -> str:
     )
 
 
-def _cost_rows(values: dict[str, Any]) -> list[list[str]]:
+def _cost_rows(values: FusionResult) -> list[list[str]]:
     return [
         [name, f"{cost['parameters']:,}", f"{cost['images_per_second']:,.0f}"]
         for name, cost in values["inference_cost"].items()

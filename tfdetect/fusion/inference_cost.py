@@ -2,26 +2,19 @@
 
 import time
 from collections.abc import Sequence
-from typing import TypedDict
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfdetect.core.run_info import View
+from tfdetect.fusion.fusion_results import InferenceCost
 from tfdetect.fusion.members import Members
 from tfdetect.models.inference import predict_views
 from tfdetect.models.saving import load_detector
 
 _BATCH_SIZE = 32
 _ROUNDS = 3  # the fastest one counts
-
-
-class InferenceCost(TypedDict):
-    """Number of parameters, and images per second of the network without decoding."""
-
-    parameters: int
-    images_per_second: float
 
 
 def measure_inference_cost(

@@ -41,7 +41,7 @@ from tfdetect.evaluation.robustness import measure_robustness
 from tfdetect.evaluation.verdicts import mask_is_shown, shown_mask
 from tfdetect.generalization.domains import Domains
 from tfdetect.generalization.matrix_report import format_matrix, main_metrics, write_report
-from tfdetect.generalization.train_matrix import MatrixRow, measure
+from tfdetect.generalization.measure_matrix import MatrixRow, matrix_result, measure_cells
 from tfdetect.imaging.degradations import parse_degradations
 from tfdetect.imaging.geometry import resize, restore
 from tfdetect.imaging.tiles import by_tiles
@@ -441,7 +441,7 @@ def test_a_matrix_of_localizers_is_about_masks(localizer, tmp_path):
     catalog = find_data(make_plan(str(root)), progress=False)
     every_other = np.array(["one", "two"], object)[np.arange(catalog.table.num_rows) % 4 // 2]
     domains = Domains(("one", "two"), every_other, ())
-    cells = measure([MatrixRow("one", frozenset({"one"}), run)], domains, catalog)
+    cells = measure_cells([MatrixRow("one", frozenset({"one"}), run)], domains, catalog)
     found = {name: cell["metrics"] for name, cell in cells["one"].items()}
     predicted = prediction_tables.read(run.path, "test")
     rows, pixels = pixel_counts(predicted)
@@ -452,8 +452,7 @@ def test_a_matrix_of_localizers_is_about_masks(localizer, tmp_path):
         assert values["iou"]["value"] == pytest.approx(expected["iou_altered"], abs=1e-6)
         assert values["pixel_ap"]["value"] == pytest.approx(expected["ap"], abs=1e-6)
         assert values["iou"]["low"] < values["iou"]["value"] < values["iou"]["high"]
-    values = {"experiment": "e", "dataset": "d", "by": "generator", "domains": ["one", "two"],
-              "cells": cells}  # fmt: skip
+    values = matrix_result("e", "d", "generator", cells)
     write_report(values, tmp_path / "m")
     page = (tmp_path / "m/matrix.html").read_text()
     assert f"IoU {found['one']['iou']['value']:.3f} on domains in training" in page

@@ -17,7 +17,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.generalization import train_matrix
-from tfdetect.generalization.clusters import draw, find_clusters
+from tfdetect.generalization.clusters import draw, find_clusters, write_clusters
 from tfdetect.generalization.domains import _natural_order, find_domains, restrict
 from tfdetect.generalization.published_tables import read_published
 from tfdetect.matrix import main as matrix_command
@@ -229,6 +229,15 @@ def test_clusters_of_a_published_matrix(tmp_path, capsys):
         (tmp_path / "matrix.json").write_text("{}")
         assert run_command(matrix_command, ["--clusters", wrong]) == 2
         assert words in capsys.readouterr().err
+    # A matrix of before means, losses and clusters were in the file.
+    names = ("a", "b", "c")
+    cells = {
+        one: {other: {"metrics": {"auc": {"value": 0.9 if one == other else 0.6}}}
+              for other in names}
+        for one in names
+    }  # fmt: skip
+    (tmp_path / "matrix.json").write_text(json.dumps({"cells": cells}))
+    assert sorted(write_clusters(str(tmp_path), tmp_path)["order"]) == list(names)
     two = {"a": {"a": 0.9, "b": 0.6}, "b": {"a": 0.6, "b": 0.9}}
     with pytest.raises(UserError, match="at least 3 generators"):
         find_clusters(two)

@@ -131,7 +131,7 @@ def test_a_curve_is_measured_and_reported(loaded, predicted, tmp_path):
     subsets = make_subsets(plan, catalog, BY_CONTENT, 3, [0, 1], False)
     rates = {1: 0.4, 2: 0.25, 4: 0.1}
     runs = {n: predicted(n, catalog, rates[s.size]) for n, s in subsets.items()}
-    found = measure_curve(subsets, runs, catalog, BY_CONTENT)
+    found = measure_curve(plan, subsets, runs, catalog, BY_CONTENT)
     assert found["count"] == catalog.split("test").num_rows
     for point in found["points"]:
         assert point["error"]["value"] == pytest.approx(rates[point["size"]], abs=0.03)
@@ -144,12 +144,11 @@ def test_a_curve_is_measured_and_reported(loaded, predicted, tmp_path):
     )
     assert found["fit"]["exponent"]["value"] > 0.3
     assert all(parameter["low"] >= 0 for parameter in found["fit"].values())
-    values = {"experiment": "e", "dataset": "d", "by": BY_CONTENT, **found}
-    write_curve(values, tmp_path / "out")
+    write_curve(found, tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text()
     assert "unseen domains" in page and "data:image/png" in page
-    assert json.loads((tmp_path / "out/curve.json").read_text()) == values
-    assert "0.1" in curve_terminal(values) and "If it goes on so" in curve_terminal(values)
+    assert json.loads((tmp_path / "out/curve.json").read_text()) == found
+    assert "0.1" in curve_terminal(found) and "If it goes on so" in curve_terminal(found)
 
 
 def test_variants_differ_in_pairs(loaded, predicted, tmp_path):
@@ -160,7 +159,8 @@ def test_variants_differ_in_pairs(loaded, predicted, tmp_path):
     rates = {"dct": 0.3, "spectrum": 0.1}
     runs = {name: predicted(name, catalog, rates[name.split("=")[1].split()[0]])
             for name in trainings}  # fmt: skip
-    found = measure_variants(trainings, runs, catalog)
+    names = {name: [name] for name in ("model.front_end=dct", "model.front_end=spectrum")}
+    found = measure_variants(plan, names, trainings, runs, catalog)
     first, second = found["variants"]
     assert first["difference"] is None
     change = second["difference"]["accuracy"]
@@ -170,9 +170,8 @@ def test_variants_differ_in_pairs(loaded, predicted, tmp_path):
     assert change["low"] < change["value"] < change["high"]
     means = [np.mean([run["metrics"]["auc"] for run in v["runs"]]) for v in (first, second)]
     assert means[1] - means[0] == pytest.approx(second["difference"]["auc"]["value"], abs=1e-5)
-    names = {name: [name] for name in ("model.front_end=dct", "model.front_end=spectrum")}
     for settings in (names, names | {"DFT": ["model.front_end=spectrum"]}):
-        values = {"experiment": "e", "dataset": "d", "settings": settings, **found}
+        values = {**found, "settings": settings}
         write_variants(values, tmp_path / "out")
         page = (tmp_path / "out/report.html").read_text()
         assert "All trainings" in page and ("Settings" in page) == ("DFT" in settings)

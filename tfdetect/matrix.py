@@ -81,17 +81,18 @@ def main(argv: list[str]) -> None:
         output=args.output, name=args.name, cluster=cluster, dry_run=args.dry_run,
         progress=not args.quiet,
     )  # fmt: skip
-    if args.dry_run:
+    values = results.values
+    if "trainings" in values:
         from tfdetect.generalization.planned import show_planned
 
-        return show_planned(results.values, "matrix", args.json)
+        return show_planned(values, "matrix", args.json)
     if args.json:
-        return console.print_json(results.values)
+        return console.print_json(values)
 
     from tfdetect.generalization.matrix_report import format_matrix, main_metrics
 
-    for metric in main_metrics(results.values):
-        console.result(format_matrix(results.values, metric) + "\n")
+    for metric in main_metrics(values):
+        console.result(format_matrix(values, metric) + "\n")
     console.result(f"report  {results.report}")
 
 

@@ -80,17 +80,17 @@ def main(argv: list[str]) -> None:
         if args.vary:
             raise UserError("--vary is for variants.")
         results = api.learning_curve(args.dataset, args.experiment, **given, **common)
-    if args.dry_run:
+    values = results.values
+    if "trainings" in values:
         from tfdetect.generalization.planned import show_planned
 
-        return show_planned(results.values, "study", args.json)
+        return show_planned(values, "study", args.json)
     if args.json:
-        return console.print_json(results.values)
+        return console.print_json(values)
 
     from tfdetect.generalization.study_report import curve_terminal, variants_terminal
 
-    show = variants_terminal if args.study == "variants" else curve_terminal
-    console.result(show(results.values))
+    console.result(curve_terminal(values) if "points" in values else variants_terminal(values))
     console.result(f"\nreport  {results.report}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfdetect.api.arguments import (
     Overrides,
@@ -25,6 +25,13 @@ from tfdetect.core.text import MAX_NAME_BYTES, checked_name, file_name, user_pat
 
 if TYPE_CHECKING:
     from tfdetect.data.plan import Plan
+    from tfdetect.generalization.planned import Planned
+    from tfdetect.generalization.study_results import (
+        ClusterResult,
+        CurveResult,
+        MatrixResult,
+        VariantsResult,
+    )
     from tfdetect.training.devices import Devices
 
 
@@ -33,12 +40,12 @@ class StudyResults:
     """What a study found.
 
     Attributes:
-        values: the content of curve.json or variants.json.
+        values: the content of curve.json or variants.json; of a dry run what would be trained.
         folder: with the runs, the page, figures and tables.
         runs: the run of each training, by its name.
     """
 
-    values: dict[str, Any]
+    values: CurveResult | VariantsResult | Planned
     folder: Path
     runs: dict[str, Run] = field(repr=False)
 
@@ -124,10 +131,7 @@ def learning_curve(
     if dry_run:
         return StudyResults(plan_each(trainings, folder), folder, {})
     runs = train_each(trainings, folder, devices, "study", progress, log)
-    values = {
-        "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
-        **measure_curve(subsets, runs, catalog, by),
-    }  # fmt: skip
+    values = measure_curve(plan, subsets, runs, catalog, by)
     write_curve(values, folder)
     return StudyResults(values, folder, runs)
 
@@ -197,10 +201,7 @@ def compare_variants(
     if dry_run:
         return StudyResults(plan_each(wanted, folder), folder, {})
     runs = train_each(wanted, folder, devices, "study", progress, log)
-    values = {
-        "experiment": plan.experiment.name, "dataset": plan.spec.name, "settings": variants,
-        **measure_variants(trainings, runs, catalog),
-    }  # fmt: skip
+    values = measure_variants(plan, variants, trainings, runs, catalog)
     write_variants(values, folder)
     return StudyResults(values, folder, runs)
 
@@ -211,12 +212,12 @@ class MatrixResults:
 
     Attributes:
         runs: the run of each training, by its name.
-        values: the content of matrix.json.
+        values: the content of matrix.json; of a dry run what would be trained.
         folder: with the runs, matrix.html, matrix.json, CSV and LaTeX tables.
     """
 
     runs: dict[str, Run] = field(repr=False)
-    values: dict[str, Any] = field(repr=False)
+    values: MatrixResult | Planned = field(repr=False)
     folder: Path
 
     @property
@@ -287,6 +288,7 @@ def matrix(
     from tfdetect.data.plan import find_data, roots_of
     from tfdetect.generalization import matrix_report, train_matrix
     from tfdetect.generalization.domains import find_domains
+    from tfdetect.generalization.measure_matrix import MatrixRow, matrix_result, measure_cells
     from tfdetect.generalization.planned import plan_each
 
     with writing_on(None if dry_run else cluster, folder, roots_of(plan), progress) as jobs:
@@ -303,19 +305,15 @@ def matrix(
             train_matrix.train_elsewhere(trainings, folder, jobs.train_runs)
         runs = train_matrix.train_each(trainings, folder, devices, "matrix", progress, log)
     trained_on = train_matrix.plan_trainings(domains, leave_one_out)
-    rows = [train_matrix.MatrixRow(name, trained_on[name], run) for name, run in runs.items()]
-    values = {
-        "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
-        "domains": list(domains.names), "cells": train_matrix.measure(rows, domains, catalog),
-    }  # fmt: skip
+    rows = [MatrixRow(name, trained_on[name], run) for name, run in runs.items()]
+    cells = measure_cells(rows, domains, catalog)
+    values = matrix_result(plan.experiment.name, plan.spec.name, by, cells)
     matrix_report.write_report(values, folder, None if published is None else str(published))
     return MatrixResults(runs, values, folder)
 
 
 @checked
-def cluster_generators(
-    matrix: str | Path, *, output: str | Path = "saved_models"
-) -> dict[str, Any]:
+def cluster_generators(matrix: str | Path, *, output: str | Path = "saved_models") -> ClusterResult:
     """Draw which generators belong together: who finds whose images, as clustered heat maps.
 
     Nothing is trained; `matrix` draws the same in its report.

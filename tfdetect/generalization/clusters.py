@@ -1,8 +1,8 @@
 """Which generators belong together: who finds whose images, in the order of their clusters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +16,7 @@ from tfdetect.core.files import write_json
 from tfdetect.core.html import picture_of
 from tfdetect.evaluation.figures import heat_map
 from tfdetect.generalization.published_tables import Table, read_published
+from tfdetect.generalization.study_results import Cells, ClusterResult
 
 MIN_GENERATORS = 3  # fewer have no order
 _MIN_WITNESSES = 3  # detectors of other generators, below which a correlation says nothing
@@ -40,7 +41,7 @@ class Clusters:
     correlation: np.ndarray
     tree: np.ndarray
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> ClusterResult:
         """Return the clusters as JSON has them."""
         numbers = [[None if np.isnan(v) else round(float(v), 6) for v in row]
                    for row in self.correlation]  # fmt: skip
@@ -98,49 +99,53 @@ def read_matrix(source: str) -> tuple[str, Table]:
     document = read_object(path)
     if "cells" not in document:
         raise UserError(f"{path} is no matrix of 'tfdetect matrix'.")
-    return f"AUC, {path.parent.name or path.stem}", aucs(document)
+    return f"AUC, {path.parent.name or path.stem}", _aucs(document["cells"])
 
 
-def aucs(values: dict[str, Any]) -> Table:
-    """Return the AUC of each cell of a matrix; cells without one are left out."""
+def clusters_of(cells: Cells) -> Clusters | None:
+    """Return the clusters of a matrix by AUC; None if they are not defined."""
+    table = _aucs(cells)
+    alone = [name for name in table if all(name in row for row in table.values())]
+    return find_clusters(table) if len(alone) >= MIN_GENERATORS else None
+
+
+def _aucs(cells: Cells) -> Table:
+    """Return the AUC of each cell; those without one are left out."""
     return {
         row: {
-            column: value for column, cell in cells.items()
+            column: value for column, cell in own.items()
             if (value := cell["metrics"]["auc"]["value"]) is not None
         }
-        for row, cells in values["cells"].items()
+        for row, own in cells.items()
     }  # fmt: skip
 
 
-def write_clusters(source: str, output: Path) -> dict[str, Any]:
+def write_clusters(source: str, output: Path) -> ClusterResult:
     """Write clusters.png and clusters.json of a matrix into a folder.
 
     Args:
         source: as for `read_matrix`.
         output: the folder.
-
-    Returns:
-        The content of clusters.json: of (what its values are), order (names of the generators),
-        mutual and correlation; see `Clusters`.
     """
     name, table = read_matrix(source)
     clusters = find_clusters(table)
     output.mkdir(parents=True, exist_ok=True)
     picture_of(draw(clusters), "", path=output / "clusters.png")
-    found = {"of": name, **clusters.as_data()}
+    found: ClusterResult = {"of": name, **clusters.as_data()}
     write_json(output / "clusters.json", found)
     return found
 
 
-def terminal(found: dict[str, Any]) -> str:
+def terminal(found: ClusterResult) -> str:
     """Return what `write_clusters` found as tables for the terminal."""
     names = found["order"]
+    tables: dict[str, Sequence[Sequence[float | None]]]
+    tables = {"found by each other's detectors (0 chance, 1 all)": found["mutual"],
+              "correlation over the detectors of all others": found["correlation"]}  # fmt: skip
     parts = [f"Generators in the order of their clusters ({found['of']})."]
-    titles = {"mutual": "found by each other's detectors (0 chance, 1 all)",
-              "correlation": "correlation over the detectors of all others"}  # fmt: skip
-    for key, title in titles.items():
+    for title, values in tables.items():
         rows = [[name, *("-" if v is None else f"{v:.2f}" for v in row)]
-                for name, row in zip(names, found[key])]  # fmt: skip
+                for name, row in zip(names, values)]  # fmt: skip
         parts.append(console.format_table(rows, ["", *names], title))
     return "\n\n".join(parts)
 

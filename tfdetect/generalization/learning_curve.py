@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,8 @@ from tfdetect.data.plan import Plan
 from tfdetect.evaluation.intervals import bootstrap, interval, numbers
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import find_domains, restrict
-from tfdetect.generalization.train_matrix import test_scores
+from tfdetect.generalization.measure_matrix import test_scores
+from tfdetect.generalization.study_results import CurvePoint, CurveResult
 
 IMAGES = "images"
 DEFAULT_POINTS = 5  # of a curve, where there are so many
@@ -116,24 +116,19 @@ def _first_images(catalog: Catalog, count: int, seed: int) -> Catalog:
 
 
 def measure_curve(
-    subsets: dict[str, Subset], runs: dict[str, Run], catalog: Catalog, by: str
-) -> dict[str, Any]:
+    plan: Plan, subsets: dict[str, Subset], runs: dict[str, Run], catalog: Catalog, by: str
+) -> CurveResult:
     """Measure the runs of a curve on the test split, and fit a power law.
 
     The error is the mean of the error rates of authentic images and of fakes, at the threshold of
     each run. Intervals resample the test images, the same for all runs.
 
     Args:
+        plan: of the trainings.
         subsets: from `make_subsets`.
         runs: of the same names.
         catalog: all images.
         by: as for `make_subsets`.
-
-    Returns:
-        count: number of test images; points: for each size its number of training images, error
-        (with interval), seeds (the error of each), and by domains seen and unseen, the errors on
-        test images of domains in training and of the others; fit: see `fit_power_law`, None for
-        fewer than three points.
     """
     scores = {name: test_scores(run, catalog)[0] for name, run in runs.items()}
     readable = np.isfinite(np.stack(list(scores.values()))).all(axis=0)
@@ -146,15 +141,15 @@ def measure_curve(
     if by != IMAGES:
         parts |= _seen_and_unseen(every, catalog, by, readable)
 
-    def errors(weights: np.ndarray) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def errors(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = {}
         for part, rows in parts.items():
             each = _error_rates(wrong, fake, rows, weights)
             for size, members in of_size.items():
                 found[f"{part} {size}"] = each[..., members].mean(axis=-1)
         return found
 
-    def fit(weights: np.ndarray) -> dict[str, Any]:
+    def fit(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = errors(weights)
         curve = np.stack([found[f"error {size}"] for size in sizes], axis=-1)
         return fit_power_law(np.array(sizes, float), curve)
@@ -171,16 +166,21 @@ def measure_curve(
             )
         }  # fmt: skip
     each = (wrong[:, fake].mean(axis=1) + wrong[:, ~fake].mean(axis=1)) / 2
-    points = [
-        {
+    points: list[CurvePoint] = []
+    for size, members in of_size.items():
+        points.append({
             "size": size,
             "images": [every[i].images for i in members],
             "seeds": [float(each[i]) for i in members],
-            **{part: measured[f"{part} {size}"] for part in parts},
-        }
-        for size, members in of_size.items()
-    ]
-    return {"count": len(fake), "points": points, "fit": fitted}
+            "error": measured[f"error {size}"],
+        })  # fmt: skip
+        if by != IMAGES:
+            points[-1]["seen"] = measured[f"seen {size}"]
+            points[-1]["unseen"] = measured[f"unseen {size}"]
+    return {
+        "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
+        "count": len(fake), "points": points, "fit": fitted,
+    }  # fmt: skip
 
 
 def _seen_and_unseen(

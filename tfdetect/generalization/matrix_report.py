@@ -1,25 +1,23 @@
 """Writes the report of a matrix: HTML with a heat map, JSON, CSV, LaTeX and a terminal table."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy import stats
 
 from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
-from tfdetect.core.run_results import Interval
 from tfdetect.core.text import capitalized, latex
 from tfdetect.evaluation.figures import heat_map
-from tfdetect.evaluation.intervals import format_interval, interval
+from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.measure import MAIN_MASK_NAMES
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.generalization.clusters import MIN_GENERATORS, Clusters, aucs, draw, find_clusters
+from tfdetect.generalization.clusters import clusters_of, draw
+from tfdetect.generalization.measure_matrix import METRICS
 from tfdetect.generalization.published_tables import Table, read_published
-from tfdetect.generalization.train_matrix import METRICS
+from tfdetect.generalization.study_results import Cells, Kind, MatrixResult
 
 _TITLES = {name: NAMES.get(name, name) for name in METRICS} | MAIN_MASK_NAMES | {
     "recall_at_fpr_1": "recall at the operating point of 1% FPR",
@@ -36,103 +34,51 @@ _HIDDEN_MASKS = (
     "Pixel AP depends on that little."
 )
 _WIDEST = 6  # domains that two maps side by side, and intervals in the terminal, have room for
-_IN_TRAINING, _UNSEEN = "in_training", "unseen"
+_KINDS: dict[Kind, str] = {"in_training": "in training", "unseen": "unseen"}
 
 
-def main_metrics(values: dict[str, Any]) -> tuple[str, str]:
+def main_metrics(values: MatrixResult) -> tuple[str, str]:
     """Return the two metrics that a matrix is about: those of masks, or of verdicts."""
-    return ("iou", "pixel_ap") if "iou" in _metrics(values) else ("accuracy", "auc")
+    return ("iou", "pixel_ap") if "iou" in values["means"] else ("accuracy", "auc")
 
 
-def _metrics(values: dict[str, Any]) -> list[str]:
-    """Return the names of the metrics of every cell."""
-    return list(next(iter(next(iter(values["cells"].values())).values()))["metrics"])
-
-
-def _marked(values: dict[str, Any]) -> tuple[bool, str]:
+def _marked(values: MatrixResult) -> tuple[bool, str]:
     """Return the value of in_training of the cells that are marked, the rarer one, and its name."""
     cells = [cell["in_training"] for row in values["cells"].values() for cell in row.values()]
     rare = 2 * sum(cells) <= len(cells)
     return rare, "domain in training" if rare else "unseen domain"
 
 
-def mean_metrics(values: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Return each metric's mean over domains in training and over unseen ones."""
-    means = {}
-    for metric in _metrics(values):
-        cells: dict[str, list[float]] = {_IN_TRAINING: [], _UNSEEN: []}
-        for row in values["cells"].values():
-            for cell in row.values():
-                value = cell["metrics"][metric]["value"]
-                if value is not None:
-                    cells[_IN_TRAINING if cell["in_training"] else _UNSEEN].append(value)
-        means[metric] = {kind: float(np.mean(v)) if v else None for kind, v in cells.items()}
-    return means
-
-
-def unseen_losses(values: dict[str, Any]) -> dict[str, Interval]:
-    """Return how much of each metric detectors lose on a domain that they were not trained on.
-
-    Of each domain it is the mean of the detectors that were trained on it minus the mean of the
-    others. The value is the mean over the domains, with Student's 95% interval; a metric that
-    fewer than three domains have is left out.
-    """
-    losses = {}
-    for metric in _metrics(values):
-        found = []
-        for name in values["domains"]:
-            cells: dict[bool, list[float]] = {True: [], False: []}
-            for row in values["cells"].values():
-                if (value := row[name]["metrics"][metric]["value"]) is not None:
-                    cells[row[name]["in_training"]].append(value)
-            if cells[True] and cells[False]:
-                found.append(np.mean(cells[True]) - np.mean(cells[False]))
-        if len(found) >= MIN_GENERATORS:
-            mean, error = np.mean(found), stats.sem(found)
-            half = float(stats.t.ppf(0.975, len(found) - 1) * error)
-            losses[metric] = interval(float(mean), float(mean) - half, float(mean) + half)
-    return losses
-
-
-def format_matrix(values: dict[str, Any], metric: str) -> str:
+def format_matrix(values: MatrixResult, metric: str) -> str:
     """Return the matrix of one metric, and its means, as text for the terminal."""
-    means = mean_metrics(values)[metric]
-    titles = {_IN_TRAINING: "in training", _UNSEEN: "unseen"}
+    means = values["means"][metric]
     text = ", ".join(
-        f"{titles[kind]} {value:.3f}" for kind, value in means.items() if value is not None
+        f"{_KINDS[kind]} {value:.3f}" for kind, value in means.items() if value is not None
     )
     columns, rows = _metric_table(values, metric, len(values["domains"]) <= _WIDEST)
     table = console.format_table(rows, columns, title=_TITLES[metric])
-    if loss := unseen_losses(values).get(metric):
+    if loss := values["losses"].get(metric):
         text += f"; lost on an unseen domain {format_interval(loss, 3)}"
     return f"{table}\nmean over domains: {text}. *: {_marked(values)[1]}"
 
 
-def write_report(values: dict[str, Any], folder: Path, published: str | None = None) -> None:
+def write_report(values: MatrixResult, folder: Path, published: str | None = None) -> None:
     """Write matrix.html, matrix.json, matrix.csv, matrix.tex and figures/.
 
     Args:
-        values: "experiment", "dataset", "by", "domains", and "cells" from `measure`.
+        values: the content of matrix.json.
         folder: where to write.
         published: a table to compare with, as `read_published` takes it.
     """
-    document = values | {"means": mean_metrics(values), "losses": unseen_losses(values)}
-    table = aucs(values)
-    alone = [name for name in table if all(name in row for row in table.values())]
-    clusters = find_clusters(table) if len(alone) >= MIN_GENERATORS else None
-    if clusters:
-        document["clusters"] = clusters.as_data()
     with merged(folder) as new:
         (new / "figures").mkdir()
-        write_json(new / "matrix.json", document)
+        write_json(new / "matrix.json", values)
         write_text(new / "matrix.csv", _csv(values))
         write_text(new / "matrix.tex", _latex(values))
-        write_text(new / "matrix.html", _page(values, new, published, clusters))
+        write_text(new / "matrix.html", _page(values, new, published))
 
 
-def _page(
-    values: dict[str, Any], folder: Path, published: str | None, clusters: Clusters | None
-) -> str:
+def _page(values: MatrixResult, folder: Path, published: str | None) -> str:
     shown = " and ".join(_TITLES[metric] for metric in main_metrics(values))
     picture = html.picture_of(
         _heat_map(values),
@@ -144,19 +90,19 @@ def _page(
     tables = [
         html.join(html.heading(capitalized(_TITLES[metric])),
                   html.table(*_metric_table(values, metric)))
-        for metric in _metrics(values) if _is_defined(values, metric)
+        for metric, means in values["means"].items() if set(means.values()) != {None}
     ]  # fmt: skip
     return html.render_page(
         f"Generalization of {values['experiment']}",
         [
             html.Section("Heat map", html.figures([picture], "wide")),
-            html.Section("Which domains belong together", _clusters(clusters, folder)),
+            html.Section("Which domains belong together", _clusters(values["cells"], folder)),
             html.Section("Results by training and test domain", html.join(
                 html.text(
                     "Rows: what a detector was trained on. Columns: the test images of what domain "
                     "it was measured on. Brackets: 95% intervals over test images. "
                     f"*: {_marked(values)[1]}.",
-                    *([_HIDDEN_MASKS] if "iou" in _metrics(values) else []),
+                    *([_HIDDEN_MASKS] if "iou" in values["means"] else []),
                 ),
                 *tables,
                 html.text(
@@ -175,8 +121,8 @@ def _page(
     )  # fmt: skip
 
 
-def _clusters(clusters: Clusters | None, folder: Path) -> Markup:
-    if clusters is None:
+def _clusters(cells: Cells, folder: Path) -> Markup:
+    if (clusters := clusters_of(cells)) is None:
         return Markup("")
     return html.join(html.text(EXPLANATION), html.figures([html.picture_of(
         draw(clusters), f"Clustered heat maps of {', '.join(clusters.names)}, in this order.",
@@ -184,18 +130,13 @@ def _clusters(clusters: Clusters | None, folder: Path) -> Markup:
     )], "wide"))  # fmt: skip
 
 
-def _is_defined(values: dict[str, Any], metric: str) -> bool:
-    """Return whether any cell has the metric."""
-    return any(value is not None for value in mean_metrics(values)[metric].values())
-
-
-def _verdict(values: dict[str, Any]) -> html.Verdict:
-    metric = "iou" if "iou" in _metrics(values) else "auc"
-    means = mean_metrics(values)[metric]
-    own, unseen = means[_IN_TRAINING], means[_UNSEEN]
+def _verdict(values: MatrixResult) -> html.Verdict:
+    metric = "iou" if "iou" in values["means"] else "auc"
+    means = values["means"][metric]
+    own, unseen = means["in_training"], means["unseen"]
     if own is None or unseen is None:
         return html.Verdict("Generalization could not be measured", "", "neutral")
-    loss = unseen_losses(values).get(metric)
+    loss = values["losses"].get(metric)
     amount = f": {format_interval(loss, 3)}, with an interval over the domains" if loss else ""
     return html.Verdict(
         f"{'IoU' if metric == 'iou' else 'AUC'} {own:.3f} on domains in training, "
@@ -205,17 +146,17 @@ def _verdict(values: dict[str, Any]) -> html.Verdict:
     )
 
 
-def _cards(values: dict[str, Any]) -> list[html.Card]:
-    means = mean_metrics(values)
+def _cards(values: MatrixResult) -> list[html.Card]:
+    means = values["means"]
     return [
         html.Card(f"{value:.1%}", f"{_TITLES[metric]}, {title}", "mean over domains")
         for metric in dict.fromkeys((main_metrics(values)[0], "balanced_accuracy", "ap"))
-        for kind, title in ((_IN_TRAINING, "in training"), (_UNSEEN, "unseen"))
+        for kind, title in _KINDS.items()
         if (value := means[metric][kind]) is not None
     ]
 
 
-def _comparison(values: dict[str, Any], published: str | None) -> Markup:
+def _comparison(values: MatrixResult, published: str | None) -> Markup:
     if not published:
         return Markup("")
     name, table = read_published(published)
@@ -229,7 +170,7 @@ def _comparison(values: dict[str, Any], published: str | None) -> Markup:
 
 
 def _metric_table(
-    values: dict[str, Any], metric: str, intervals: bool = True
+    values: MatrixResult, metric: str, intervals: bool = True
 ) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of one metric, with the means of rows and columns."""
     names, (mark, _) = values["domains"], _marked(values)
@@ -255,7 +196,7 @@ def _mean(values: list[float | None]) -> str:
     return f"{np.mean(known):.3f}" if known else "-"
 
 
-def _csv(values: dict[str, Any]) -> str:
+def _csv(values: MatrixResult) -> str:
     columns = "trained_on", "tested_on", "in_training", "images", "metric", "value", "low", "high"
     rows: list[list] = []
     for training, row in values["cells"].items():
@@ -266,7 +207,7 @@ def _csv(values: dict[str, Any]) -> str:
     return csv_text(rows, columns)
 
 
-def _latex(values: dict[str, Any]) -> str:
+def _latex(values: MatrixResult) -> str:
     """Return the main metric in percent as a LaTeX table; the marked cells are bold."""
     (metric, _), (mark, title) = main_metrics(values), _marked(values)
     names = values["domains"]
@@ -286,7 +227,7 @@ def _latex(values: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
-def _comparison_table(values: dict[str, Any], table: Table) -> tuple[list[str], list[list[str]]]:
+def _comparison_table(values: MatrixResult, table: Table) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of our accuracies and the published ones."""
     rows = []
     for training, row in values["cells"].items():
@@ -300,7 +241,7 @@ def _comparison_table(values: dict[str, Any], table: Table) -> tuple[list[str], 
     return ["trained on", *values["domains"]], rows
 
 
-def _heat_map(values: dict[str, Any]) -> Figure:
+def _heat_map(values: MatrixResult) -> Figure:
     """Draw the main metrics, from red (0) to blue (1)."""
     names, trainings, (mark, _) = values["domains"], list(values["cells"]), _marked(values)
     width, height = 0.75 * len(names) + 2.2, 0.55 * len(trainings) + 1.8

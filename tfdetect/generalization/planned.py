@@ -1,7 +1,7 @@
 """What a matrix or a study would train, for `--dry-run`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tfdetect.core import console
 from tfdetect.core.provenance import command_line
@@ -12,21 +12,36 @@ from tfdetect.generalization.train_matrix import Trainings, finished_run, run_pa
 TO_DO = ("reused", "continued", "trained")
 
 
-def plan_each(trainings: Trainings, folder: Path) -> dict[str, Any]:
+class PlannedTraining(TypedDict):
+    """What is done for one training."""
+
+    name: str
+    images: str  # in words
+    epochs: int
+    drawn: int  # number of images that all epochs read
+    run: Path
+    what: str  # of `TO_DO`
+
+
+class Planned(TypedDict):
+    """What a matrix or a study would train."""
+
+    experiment: str
+    dataset: str
+    trainings: list[PlannedTraining]
+
+
+def plan_each(trainings: Trainings, folder: Path) -> Planned:
     """Return what `train_each` would do; nothing is started.
 
     Args:
         trainings: what is trained on what, by the training's name.
         folder: directory of the runs.
 
-    Returns:
-        experiment, dataset, and trainings: of each its name, images (in words), epochs, drawn
-        (images that all epochs read), run (path), and `what` is done with it, of `TO_DO`.
-
     Raises:
         UserError: the folder holds a run of other data or another experiment.
     """
-    rows = []
+    rows: list[PlannedTraining] = []
     for name, (plan, part) in trainings.items():
         path, training = run_path(folder, name), plan.experiment.training
         is_begun = path.is_dir() or path.with_name(path.name + PARTIAL).is_dir()
@@ -44,7 +59,7 @@ def plan_each(trainings: Trainings, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def show_planned(values: dict[str, Any], command: str, as_json: bool) -> None:
+def show_planned(values: Planned, command: str, as_json: bool) -> None:
     """Print the result of `plan_each`, with counts, and the command that does it."""
     if as_json:
         return console.print_json(values)

@@ -1,7 +1,6 @@
 """Writes the reports of studies: a page with a figure and tables, JSON and CSV."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -12,13 +11,18 @@ from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
 from tfdetect.evaluation.intervals import format_interval, numbers
 from tfdetect.evaluation.metrics import NAMES
+from tfdetect.generalization.study_results import CurvePart, CurveResult, VariantsResult
 
 Rows = tuple[list[str], list[list[str]]]
-_PARTS = {"error": "error", "seen": "domains in training", "unseen": "unseen domains"}
+_PARTS: dict[CurvePart, str] = {
+    "error": "error",
+    "seen": "domains in training",
+    "unseen": "unseen domains",
+}
 _COLORS = {"error": "#0b57a4", "seen": "#2c7a3f", "unseen": "#b3261e"}
 
 
-def curve_rows(values: dict[str, Any]) -> Rows:
+def curve_rows(values: CurveResult) -> Rows:
     """Return headings and rows of a learning curve."""
     points = values["points"]
     parts = [part for part in _PARTS if part in points[0]]
@@ -35,7 +39,7 @@ def curve_rows(values: dict[str, Any]) -> Rows:
     return heads, rows
 
 
-def fit_sentence(values: dict[str, Any]) -> str:
+def fit_sentence(values: CurveResult) -> str:
     """Return the fitted power law in words; what is missing, where it could not be fitted."""
     fit = values["fit"]
     if fit is None:
@@ -51,17 +55,17 @@ def fit_sentence(values: dict[str, Any]) -> str:
     )
 
 
-def curve_terminal(values: dict[str, Any]) -> str:
+def curve_terminal(values: CurveResult) -> str:
     """Return a learning curve as text for the terminal."""
     heads, rows = curve_rows(values)
     return f"{console.format_table(rows, heads)}\n{fit_sentence(values)}"
 
 
-def write_curve(values: dict[str, Any], folder: Path) -> None:
+def write_curve(values: CurveResult, folder: Path) -> None:
     """Write report.html, curve.json, curve.csv and figures/curve.png.
 
     Args:
-        values: from `measure_curve`, with experiment, dataset and by.
+        values: the content of curve.json.
         folder: where to write.
     """
     rows = [
@@ -105,7 +109,7 @@ def write_curve(values: dict[str, Any], folder: Path) -> None:
         ))  # fmt: skip
 
 
-def _curve(values: dict[str, Any]) -> Figure:
+def _curve(values: CurveResult) -> Figure:
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.subplots()
     points, fit = values["points"], values["fit"]
@@ -120,7 +124,7 @@ def _curve(values: dict[str, Any]) -> Figure:
         axes.plot([point["size"]] * len(point["seeds"]), point["seeds"], ".", color="gray",
                   markersize=4)  # fmt: skip
     if fit is not None:
-        scale, exponent, floor = (fit[name]["value"] for name in ("scale", "exponent", "floor"))
+        scale, exponent, floor = (numbers(fit[name])[0] for name in ("scale", "exponent", "floor"))
         line = np.geomspace(sizes[0], 10 * sizes[-1], 100)
         fitted = scale * (line / sizes[-1]) ** -exponent + floor
         axes.plot(line, fitted, "--", color="black", linewidth=1, label="power law")
@@ -138,7 +142,7 @@ def _curve(values: dict[str, Any]) -> Figure:
     return figure
 
 
-def variant_rows(values: dict[str, Any]) -> dict[str, Rows]:
+def variant_rows(values: VariantsResult) -> dict[str, Rows]:
     """Return headings and rows of a comparison of variants, by the metric's title."""
     tables = {}
     for name in values["variants"][0]["metrics"]:
@@ -151,7 +155,7 @@ def variant_rows(values: dict[str, Any]) -> dict[str, Rows]:
     return tables
 
 
-def seed_rows(values: dict[str, Any]) -> Rows:
+def seed_rows(values: VariantsResult) -> Rows:
     """Return headings and rows of each training of a comparison of variants."""
     metrics = list(values["variants"][0]["metrics"])
     rows = [
@@ -161,7 +165,7 @@ def seed_rows(values: dict[str, Any]) -> Rows:
     return ["variant", "seed", *(NAMES[name] for name in metrics)], rows
 
 
-def variants_terminal(values: dict[str, Any]) -> str:
+def variants_terminal(values: VariantsResult) -> str:
     """Return a comparison of variants as text for the terminal."""
     return "\n\n".join(
         console.format_table(rows, heads)
@@ -169,15 +173,14 @@ def variants_terminal(values: dict[str, Any]) -> str:
     )
 
 
-def write_variants(values: dict[str, Any], folder: Path) -> None:
+def write_variants(values: VariantsResult, folder: Path) -> None:
     """Write report.html and variants.json.
 
     Args:
-        values: from `measure_variants`, with experiment, dataset and settings: {variant: its
-            settings}.
+        values: the content of variants.json.
         folder: where to write.
     """
-    best = max(values["variants"], key=lambda variant: variant["metrics"]["auc"]["value"])
+    best = max(values["variants"], key=lambda variant: numbers(variant["metrics"]["auc"])[0])
     with merged(folder) as new:
         write_json(new / "variants.json", values)
         write_text(new / "report.html", html.render_page(

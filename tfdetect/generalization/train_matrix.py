@@ -1,56 +1,28 @@
-"""Trains a detector on each domain, or on all but one, and measures it on every domain."""
+"""Trains a detector on each domain of a dataset, or on all but one."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import is_finished, open_run, read_run
 from tfdetect.core.provenance import command_line
 from tfdetect.core.run import PARTIAL, Run
-from tfdetect.core.run_results import Interval
 from tfdetect.core.text import MAX_NAME_BYTES, file_name
 from tfdetect.data.catalog import Catalog, check_trainable
 from tfdetect.data.describe import describe_counts
 from tfdetect.data.plan import Plan
-from tfdetect.evaluation import prediction_tables
-from tfdetect.evaluation.intervals import binary_intervals, proportion
-from tfdetect.evaluation.measure import mask_intervals
-from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import Domains, restrict
 from tfdetect.train_run import TrainingJob, train_run
 
 if TYPE_CHECKING:
     from tfdetect.training.devices import Devices
 
-METRICS = ("accuracy", "balanced_accuracy", "auc", "ap", "recall_at_fpr_1", "recall_at_fpr_5")
-_RESAMPLES = 500
-
-
 # What is trained on what, by the training's name.
 Trainings = Mapping[str, tuple[Plan, Catalog]]
 # Trains runs elsewhere, for example on a cluster: each at its path, on its catalog.
 TrainElsewhere = Callable[[Plan, dict[Path, Catalog]], None]
-
-
-@dataclass(frozen=True)
-class MatrixRow:
-    """One training of a matrix.
-
-    Attributes:
-        name: of the training, shown in reports.
-        domains: what it was trained on.
-        run: its run.
-    """
-
-    name: str
-    domains: frozenset[str]
-    run: Run
 
 
 def plan_trainings(domains: Domains, leave_one_out: bool) -> dict[str, frozenset[str]]:
@@ -200,82 +172,3 @@ def finished_run(path: Path, plan: Plan, part: Catalog) -> Run | None:
                 "directory with --name, or remove this one."
             )
     return open_run(path) if is_finished(path) else None
-
-
-def measure(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> dict[str, Any]:
-    """Measure each run on each domain's test images, from the predictions in the runs.
-
-    Args:
-        rows: the trainings.
-        domains: of the catalog.
-        catalog: all images.
-
-    Returns:
-        {training: {domain: {"count", "in_training", "metrics"}}}. Of localizers the metrics begin
-        with iou and pixel_ap, means over altered images. recall_at_fpr_1 and _5 are at the
-        operating points that were chosen on the run's own validation split; None if it has none.
-    """
-    split = np.array(catalog.table["split"].to_pylist()) == "test"
-    fakes = catalog.table["label"].to_numpy()[split] > 0
-    cells: dict[str, Any] = {}
-    for row in rows:
-        predicted, numbers = test_rows(row.run, catalog)
-        scores, ranks = _scores_of(predicted, numbers)
-        cells[row.name] = {}
-        for name in domains.names:
-            mine = domains.rows(frozenset({name}))[split] & np.isfinite(scores)
-            fake, p = fakes[mine], scores[mine]
-            masks = {}
-            if row.run.predicts_masks:
-                masks = mask_intervals(predicted, _RESAMPLES, numbers[mine])
-            cells[row.name][name] = {
-                "count": len(p),
-                "in_training": name in row.domains,
-                "metrics": masks | _cell_metrics(fake, p, ranks[mine], row.run),
-            }
-    return cells
-
-
-def test_rows(run: Run, catalog: Catalog) -> tuple[pa.Table, np.ndarray]:
-    """Return the test predictions in a run, and the row of each test image of a catalog there."""
-    predicted = prediction_tables.read(run.path, "test")
-    number_of = {key: number for number, key in enumerate(_keys(predicted))}
-    return predicted, np.array([number_of[key] for key in _keys(catalog.split("test"))])
-
-
-def test_scores(run: Run, catalog: Catalog) -> tuple[np.ndarray, np.ndarray]:
-    """Return P(fake) of a catalog's test images, and what ranks them, from predictions in a run.
-
-    Both are float [n], nan for images that could not be read.
-    """
-    return _scores_of(*test_rows(run, catalog))
-
-
-def _scores_of(predicted: pa.Table, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    p_fake = predicted["p_fake"].to_numpy(zero_copy_only=False)
-    return p_fake[numbers], prediction_tables.ranks_of(predicted)[numbers]
-
-
-def _keys(table: pa.Table) -> list[tuple[str, str]]:
-    """Return dataset and path of each row."""
-    names = table["dataset"].cast(pa.string()).to_pylist()
-    return list(zip(names, table["path"].to_pylist()))
-
-
-def _cell_metrics(
-    fake: np.ndarray, p: np.ndarray, ranks: np.ndarray, run: Run
-) -> dict[str, Interval]:
-    """Return `METRICS` of P(fake) on some images, with intervals.
-
-    Args:
-        fake: bool [n].
-        p: P(fake), float [n].
-        ranks: what orders the images, float [n].
-        run: its threshold and operating points are used.
-    """
-    found = binary_intervals(fake, p, run.threshold, ranks=ranks, resamples=_RESAMPLES)
-    for name in ("fpr_1", "fpr_5"):
-        point = run.info.operating_points.get(name)
-        hits = is_fake(p[fake], point.threshold) if point else np.zeros(0, bool)
-        found[f"recall_at_{name}"] = proportion(hits)
-    return {name: found[name] for name in METRICS}

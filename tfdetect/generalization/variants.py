@@ -1,7 +1,6 @@
 """Compares variants of an experiment: trained with the same seeds, measured on the same images."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,8 @@ from tfdetect.data.catalog import Catalog
 from tfdetect.data.plan import Plan
 from tfdetect.evaluation.intervals import bootstrap
 from tfdetect.evaluation.metrics import binary_metrics
-from tfdetect.generalization.train_matrix import test_scores
+from tfdetect.generalization.measure_matrix import test_scores
+from tfdetect.generalization.study_results import VariantResult, VariantsResult
 
 METRICS = ("accuracy", "balanced_accuracy", "auc")
 _RESAMPLES = 500
@@ -65,19 +65,20 @@ def plan_variants(
 
 
 def measure_variants(
-    trainings: dict[str, tuple[str, int, Plan]], runs: dict[str, Run], catalog: Catalog
-) -> dict[str, Any]:
+    plan: Plan,
+    settings: dict[str, list[str]],
+    trainings: dict[str, tuple[str, int, Plan]],
+    runs: dict[str, Run],
+    catalog: Catalog,
+) -> VariantsResult:
     """Measure variants on the test split, and how they differ from the first one.
 
     Args:
+        plan: that the variants are of.
+        settings: of each variant, from `split_variants`.
         trainings: from `plan_variants`.
         runs: of the same names.
         catalog: the images.
-
-    Returns:
-        count: number of test images; variants: of each its name, metrics (means over the seeds,
-        with intervals), difference (from the first variant, with paired intervals; None of
-        itself), and runs: seed and metrics of each.
     """
     scores = {name: test_scores(run, catalog) for name, run in runs.items()}
     readable = np.isfinite([p for p, _ in scores.values()]).all(axis=0)
@@ -86,18 +87,18 @@ def measure_variants(
     for name, run in runs.items():
         p, ranks = (values[readable] for values in scores[name])
         of_run[name] = binary_metrics(fake, p, run.threshold, ranks=ranks)
-    names = list(dict.fromkeys(variant for variant, _, _ in trainings.values()))
+    names = list(settings)
     members = {name: [key for key, (own, _, _) in trainings.items() if own == name]
                for name in names}  # fmt: skip
 
-    def means(weights: np.ndarray) -> dict[str, Any]:
+    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
         each = {key: metrics(weights) for key, metrics in of_run.items()}
         return {
             f"{name} {metric}": np.mean([each[key][metric] for key in members[name]], axis=0)
             for name in names for metric in METRICS
         }  # fmt: skip
 
-    def differences(weights: np.ndarray) -> dict[str, Any]:
+    def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = means(weights)
         return {
             f"{name} {metric}": found[f"{name} {metric}"] - found[f"{names[0]} {metric}"]
@@ -107,7 +108,7 @@ def measure_variants(
     measured = bootstrap(means, len(fake), resamples=_RESAMPLES)
     changes = bootstrap(differences, len(fake), resamples=_RESAMPLES, bounded=False)
     alone = {key: metrics(np.ones(len(fake))) for key, metrics in of_run.items()}
-    variants = [
+    variants: list[VariantResult] = [
         {
             "name": name,
             "metrics": {metric: measured[f"{name} {metric}"] for metric in METRICS},
@@ -121,4 +122,7 @@ def measure_variants(
         }
         for name in names
     ]  # fmt: skip
-    return {"count": len(fake), "variants": variants}
+    return {
+        "experiment": plan.experiment.name, "dataset": plan.spec.name, "settings": settings,
+        "count": len(fake), "variants": variants,
+    }  # fmt: skip

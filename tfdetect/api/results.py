@@ -20,7 +20,7 @@ class Results:
     """
 
     run: Run
-    values: dict[str, Any] = field(repr=False)
+    values: Any = field(repr=False)
     output: Path
     report: Path
 

@@ -38,7 +38,7 @@ from tfdetect.core.run_info import (
     View,
 )
 from tfdetect.core.run_migration import current_spec, migrate_experiment, migrate_spec
-from tfdetect.core.run_results import Results
+from tfdetect.core.run_results import Results, Transfer
 from tfdetect.core.spec import DatasetSpec
 from tfdetect.core.text import shell_command, to_os, user_path
 
@@ -204,13 +204,10 @@ class Run:
         return validate(DatasetSpec, current_spec(data), str(path), path)
 
     @property
-    def transfer(self) -> dict[str, Any] | None:
-        """Gain and forgetting of a run that started from another one; None of other runs.
-
-        The content of transfer.json; see `evaluation.transfer.measure_transfer`.
-        """
+    def transfer(self) -> Transfer | None:
+        """Gain and forgetting of a run that started from another one; None of other runs."""
         path = self.path / TRANSFER
-        return read_object(path) if path.is_file() else None
+        return cast(Transfer, read_object(path)) if path.is_file() else None
 
     @property
     def results(self) -> Results:

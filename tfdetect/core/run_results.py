@@ -1,10 +1,10 @@
-"""The types of metrics.json: what `evaluation.measure` finds out about a run, by split.
+"""The content of metrics.json, and of comparisons such as transfer.json.
 
 A key that does not apply is not there.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 # A metric with its 95% interval: value, low and high; None where one is not defined.
 Interval = Mapping[str, float | None]
@@ -99,6 +99,52 @@ class SplitResult(PartResult, total=False):
 
 
 Results = dict[str, SplitResult]  # the content of metrics.json
+
+
+class PairResult(TypedDict):
+    """How two runs differ. P-values are adjusted for the number of pairs by Holm's method."""
+
+    one: str
+    other: str
+    metrics: Metrics  # of one minus those of the other, paired
+    mcnemar: NotRequired[float]  # of the verdicts
+    delong: NotRequired[float]  # of the AUC
+    wilcoxon: NotRequired[float]  # of masks, of the IoU
+
+
+class RunsResult(TypedDict):
+    """Runs on the same images; without runs and pairs where these are of one class."""
+
+    count: int
+    runs: dict[str, Metrics]
+    pairs: list[PairResult]
+
+
+class MasksResult(RunsResult):
+    """Localizers on the same images, whose true masks are known."""
+
+    altered: int  # images with altered pixels
+
+
+class ComparisonResult(RunsResult):
+    """What `evaluation.paired.compare` finds out."""
+
+    masks: NotRequired[MasksResult]  # where all runs predict masks
+
+
+class PartTransfer(ComparisonResult):
+    """A run, "after", and the one that it started from, "before", on images of one dataset."""
+
+    dataset: str
+    split: str
+
+
+class Transfer(TypedDict):
+    """The content of transfer.json. A part is None where its images allow no comparison."""
+
+    parent: str  # name of the run that the training started from
+    new: PartTransfer | None
+    old: PartTransfer | None
 
 
 def ordered(splits: Iterable[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,14 @@ from scipy import stats
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Interval
+from tfdetect.core.run_results import (
+    ComparisonResult,
+    Interval,
+    MasksResult,
+    Metrics,
+    PairResult,
+    RunsResult,
+)
 from tfdetect.core.text import printable
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.intervals import (
@@ -20,6 +27,7 @@ from tfdetect.evaluation.intervals import (
     bootstrap,
     each_row,
     format_interval,
+    numbers,
 )
 from tfdetect.evaluation.mask_metrics import PixelCounts, confusions, iou_of, mask_metrics
 from tfdetect.evaluation.measure import pixel_counts
@@ -27,6 +35,7 @@ from tfdetect.evaluation.metrics import NAMES, binary_metrics
 from tfdetect.evaluation.result_tables import MASK_NAMES
 from tfdetect.evaluation.verdicts import is_fake
 
+Test = Literal["mcnemar", "delong", "wilcoxon"]
 MASK_METRICS = ("iou_altered", "f1", "ap", "auc", "empty")  # of localizers
 
 
@@ -39,7 +48,7 @@ def difference(
     ranks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
     priors: tuple[float | None, float | None] = (None, None),
     resamples: int = 1000,
-) -> dict[str, Interval]:
+) -> Metrics:
     """Return the differences of two detectors' metrics, with paired bootstrap intervals.
 
     Args:
@@ -66,7 +75,7 @@ def difference(
     return bootstrap(subtract, len(fake), resamples=resamples, bounded=False)
 
 
-def mask_difference(one: PixelCounts, other: PixelCounts) -> dict[str, Interval]:
+def mask_difference(one: PixelCounts, other: PixelCounts) -> Metrics:
     """Return the differences of two localizers' `MASK_METRICS`, with paired bootstrap intervals.
 
     The images are resampled, each with both of its masks.
@@ -146,7 +155,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def compare(
     runs: dict[str, Run], split: str | None, dataset: str | None, metrics: Sequence[str]
-) -> dict:
+) -> ComparisonResult:
     """Compare the predictions of runs on the images that all of them were evaluated on.
 
     Args:
@@ -155,13 +164,6 @@ def compare(
             has predictions.
         dataset: name of an evaluation on other images than the runs' own; None for their own.
         metrics: which to compare.
-
-    Returns:
-        count: number of images; runs: {name: metrics with intervals}; pairs: for each two runs
-        one, other, metrics (differences with intervals) and the p-values mcnemar and delong,
-        which are adjusted for their number by Holm's method. Of images of one class, runs and
-        pairs are empty. Where all runs predict masks, masks: count and altered (numbers of the
-        images whose true masks are known), runs and pairs, with the p-value wilcoxon.
 
     Raises:
         UserError: a run was not evaluated so, the runs have no images in common, or these are of
@@ -177,7 +179,7 @@ def compare(
 
 def compare_tables(
     tables: Mapping[str, pa.Table], runs: Mapping[str, Run], metrics: Sequence[str]
-) -> dict[str, Any]:
+) -> ComparisonResult:
     """Compare predictions of runs; see `compare`.
 
     Args:
@@ -198,15 +200,17 @@ def compare_tables(
     if any((other != fake).any() for other in labels.values()):
         raise UserError(f"{', '.join(runs)} were evaluated with different labels of an image.")
     masks = _compare_masks(tables)
-    found: dict[str, Any] = {"count": len(fake), "runs": {}, "pairs": []}
+    found: ComparisonResult = {"count": len(fake), "runs": {}, "pairs": []}
     if not fake.all() and fake.any():
-        found |= _compare_labels(runs, tables, fake, metrics)
-    elif not masks:
+        found["runs"], found["pairs"] = _compare_labels(runs, tables, fake, metrics)
+    elif masks is None:
         raise UserError(
             f"The {len(fake):,} images that all runs were evaluated on are of one class; a "
             "comparison needs authentic images and fakes."
         )
-    return found | ({"masks": masks} if masks else {})
+    if masks is not None:
+        found["masks"] = masks
+    return found
 
 
 def _check_common(common: set[tuple[str, str]], tables: Mapping[str, pa.Table]) -> None:
@@ -235,12 +239,12 @@ def _check_common(common: set[tuple[str, str]], tables: Mapping[str, pa.Table]) 
 
 def _compare_labels(
     runs: Mapping[str, Run], tables: dict[str, pa.Table], fake: np.ndarray, metrics: Sequence[str]
-) -> dict[str, Any]:
-    """Return runs and pairs of `compare`, for P(fake) of whole images."""
+) -> tuple[dict[str, Metrics], list[PairResult]]:
+    """Return runs and pairs of a comparison by P(fake) of whole images."""
     p = {name: table["p_fake"].to_numpy() for name, table in tables.items()}
     ranks = {name: prediction_tables.ranks_of(table) for name, table in tables.items()}
     right = {name: is_fake(p[name], runs[name].threshold) == fake for name in runs}
-    pairs = []
+    pairs: list[PairResult] = []
     for one, other in combinations(runs, 2):
         thresholds = runs[one].threshold, runs[other].threshold
         priors = runs[one].info.prior, runs[other].info.prior
@@ -253,30 +257,23 @@ def _compare_labels(
             "mcnemar": mcnemar(right[one], right[other]),
             "delong": delong(fake, *both),
         })  # fmt: skip
-    return {
-        "runs": {
-            name: binary_intervals(
-                fake,
-                p[name],
-                runs[name].threshold,
-                runs[name].info.prior,
-                ranks=ranks[name],
-                names=metrics,
-            )
-            for name in runs
-        },
-        "pairs": _adjusted(pairs, "mcnemar", "delong"),
+    measured = {
+        name: binary_intervals(
+            fake, p[name], run.threshold, run.info.prior, ranks=ranks[name], names=metrics
+        )
+        for name, run in runs.items()
     }
+    return measured, _adjusted(pairs, "mcnemar", "delong")
 
 
-def _compare_masks(tables: dict[str, pa.Table]) -> dict[str, Any]:
-    """Return masks of `compare`; empty where a run predicts none or no true mask is known.
+def _compare_masks(tables: dict[str, pa.Table]) -> MasksResult | None:
+    """Return masks of a comparison; None where a run predicts none or no true mask is known.
 
     Raises:
         UserError: the runs were evaluated with different true masks of an image.
     """
     if any("altered_histogram" not in table.column_names for table in tables.values()):
-        return {}
+        return None
     counted = {name: pixel_counts(table) for name, table in tables.items()}
     rows = set.intersection(*(set(numbers.tolist()) for numbers, _ in counted.values()))
     pixels = {
@@ -284,10 +281,10 @@ def _compare_masks(tables: dict[str, pa.Table]) -> dict[str, Any]:
     }
     sizes = [np.stack([part.sum(axis=1) for part in found[:2]]) for found in pixels.values()]
     if not len(rows) or not sizes[0][0].any():
-        return {}
+        return None
     if any((size != sizes[0]).any() for size in sizes):
         raise UserError(f"{', '.join(tables)} were evaluated with different masks of an image.")
-    pairs = [
+    pairs: list[PairResult] = [
         {
             "one": one, "other": other, "metrics": mask_difference(pixels[one], pixels[other]),
             "wilcoxon": wilcoxon(pixels[one], pixels[other]),
@@ -304,17 +301,19 @@ def _compare_masks(tables: dict[str, pa.Table]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _adjusted(pairs: list[dict[str, Any]], *tests: str) -> list[dict[str, Any]]:
+def _adjusted(pairs: list[PairResult], *tests: Test) -> list[PairResult]:
     """Return pairs with the p-values of tests adjusted for their number."""
-    adjusted = {test: holm([float(pair[test]) for pair in pairs]) for test in tests}
-    return [pair | {test: adjusted[test][i] for test in tests} for i, pair in enumerate(pairs)]
+    for test in tests:
+        for pair, p in zip(pairs, holm([pair[test] for pair in pairs])):
+            pair[test] = p
+    return pairs
 
 
-def terminal(found: dict) -> str:
+def terminal(found: ComparisonResult) -> str:
     """Return what `compare` found as tables for the terminal."""
     parts = [f"{found['count']:,} images that all runs were evaluated on (brackets: 95% intervals)"]
     if found["runs"]:
-        tests = {"mcnemar": "McNemar, p-value", "delong": "DeLong (AUC), p-value"}
+        tests: dict[Test, str] = {"mcnemar": "McNemar, p-value", "delong": "DeLong (AUC), p-value"}
         parts += _tables(found, NAMES, tests)
     if masks := found.get("masks"):
         parts.append(f"Masks of {masks['count']:,} images, {masks['altered']:,} of them altered")
@@ -324,7 +323,7 @@ def terminal(found: dict) -> str:
     return "\n\n".join(parts)
 
 
-def _tables(found: dict, names: Mapping[str, str], tests: Mapping[str, str]) -> list[str]:
+def _tables(found: RunsResult, names: Mapping[str, str], tests: Mapping[Test, str]) -> list[str]:
     """Return a table of the runs' metrics, and one of their differences and p-values."""
     metrics = list(next(iter(found["runs"].values())))
     rows = [
@@ -342,9 +341,9 @@ def _tables(found: dict, names: Mapping[str, str], tests: Mapping[str, str]) -> 
             console.format_table(differences, headers)]  # fmt: skip
 
 
-def _star(metric: dict) -> str:
-    differs = metric["low"] is not None and (metric["low"] > 0 or metric["high"] < 0)
-    return " *" if differs else ""
+def _star(metric: Interval) -> str:
+    _, low, high = numbers(metric)
+    return " *" if low > 0 or high < 0 else ""
 
 
 def keys_of(table: pa.Table) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tfdetect.core import console
 from tfdetect.core.run_info import MaskCoverage
@@ -10,7 +10,9 @@ from tfdetect.core.run_results import (
     MaskResult,
     PartResult,
     Results,
+    RunsResult,
     SplitResult,
+    Transfer,
     VideoResult,
     ordered,
 )
@@ -58,30 +60,26 @@ class ResultTable:
     explanation: str = ""
 
 
-def transfer_tables(found: dict[str, Any] | None) -> list[ResultTable]:
+def transfer_tables(found: Transfer | None) -> list[ResultTable]:
     """Return gain and forgetting as tables, for the report, the model card and the terminal."""
     if found is None:
         return []
-    titles = {"new": "Gain on the new data", "old": "Forgetting of the old data"}
-    tables = []
-    for kind, title in titles.items():
-        part = found[kind]
-        if part is None:
-            continue
-        rows = _changes(part, NAMES) + _changes(part.get("masks") or {}, MASK_NAMES)
-        tables.append(ResultTable(
-            f"{title}, {part['dataset']}", ["metric", "before", "after", "change"], rows,
+    parts = {"Gain on the new data": found["new"], "Forgetting of the old data": found["old"]}
+    return [
+        ResultTable(
+            f"{title}, {part['dataset']}", ["metric", "before", "after", "change"],
+            [*_changes(part, NAMES), *_changes(part.get("masks"), MASK_NAMES)],
             f"{part['count']:,} images of {part['split']} that both detectors judge; before: "
             f"{found['parent']}. Brackets: 95% intervals; that of the change is paired.",
-        ))  # fmt: skip
-    return tables
+        )
+        for title, part in parts.items() if part is not None
+    ]  # fmt: skip
 
 
-def _changes(part: dict[str, Any], names: dict[str, str]) -> list[list[str]]:
-    if not part.get("pairs"):
+def _changes(part: RunsResult | None, names: dict[str, str]) -> list[list[str]]:
+    if part is None or not part["pairs"]:
         return []
-    [pair] = part["pairs"]
-    runs = part["runs"]
+    [pair], runs = part["pairs"], part["runs"]
     return [
         [names[key], format_interval(runs["before"][key]), format_interval(runs["after"][key]),
          format_interval(change, signed=True)]

@@ -9,7 +9,7 @@ import numpy as np
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Interval
+from tfdetect.core.run_results import Metrics
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.sources import image_source
 from tfdetect.evaluation import prediction_tables
@@ -18,7 +18,12 @@ from tfdetect.evaluation.evaluate_run import mask_truth
 from tfdetect.evaluation.intervals import binary_intervals, interval
 from tfdetect.evaluation.measure import MAIN_MASK_METRICS, mask_intervals
 from tfdetect.evaluation.predictions import Alter, CompiledDetector, predict_source
-from tfdetect.evaluation.robustness_report import UNDEGRADED, write_report
+from tfdetect.evaluation.robustness_report import (
+    UNDEGRADED,
+    DegradationResult,
+    RobustnessResult,
+    write_report,
+)
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.imaging.degradations import Degradation
 from tfdetect.models.saving import load_detector
@@ -36,7 +41,7 @@ def measure_robustness(
     batch_size: int = 64,
     log: console.Log = console.log,
     attacks: Sequence[Attack] = (),
-) -> dict[str, Any]:
+) -> RobustnessResult:
     """Measure a split without and with each degradation and attack; write what was found.
 
     Args:
@@ -49,11 +54,6 @@ def measure_robustness(
         batch_size: images a batch.
         log: called with each line of progress.
         attacks: of the images as the detector sees them.
-
-    Returns:
-        count: number of images; stable: fraction of the images whose verdict never changes;
-        degradations: {name: metrics with intervals, flipped (fraction of changed verdicts)},
-        "none" first, attacks last, with their budget (steps or queries).
 
     Raises:
         UserError: the split is empty, or a detector that predicts masks is to be attacked.
@@ -76,7 +76,7 @@ def measure_robustness(
         changes |= {attack.name: {"alter": _altering(attacker, attack, fake)} for attack in attacks}
     scores: dict[str, np.ndarray] = {}
     ranks: dict[str, np.ndarray] = {}
-    masks: dict[str, dict[str, Interval]] = {}
+    masks: dict[str, Metrics] = {}
     source = image_source(catalog, rows)
     for name, change in changes.items():
         log(f"evaluating {rows.num_rows:,} images of {split}, degradation {name}")
@@ -101,9 +101,9 @@ def _compare(
     ranks: dict[str, np.ndarray],
     fake: np.ndarray,
     threshold: float,
-    masks: dict[str, dict[str, Interval]],
-) -> dict[str, Any]:
-    """Return what `measure_robustness` does, from P(fake) with each degradation.
+    masks: dict[str, Metrics],
+) -> RobustnessResult:
+    """Return the results, without the budgets of attacks, from P(fake) with each degradation.
 
     Args:
         scores: float [n] by degradation, nan where an image cannot be read.
@@ -115,7 +115,7 @@ def _compare(
     known = ~np.isnan(np.stack(list(scores.values()))).any(axis=0)
     verdicts = {name: is_fake(p[known], threshold) for name, p in scores.items()}
     changed = {name: verdict != verdicts[UNDEGRADED] for name, verdict in verdicts.items()}
-    results = {
+    results: dict[str, DegradationResult] = {
         name: {
             "metrics": masks.get(name, {}) | binary_intervals(
                 fake[known], p[known], threshold, ranks=ranks[name][known], names=METRICS,

@@ -1,7 +1,7 @@
 """Writes the report of a run's robustness: metrics and curves by degradation and attack."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from tfdetect.core.html import (
     text,
 )
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import Metrics
 from tfdetect.evaluation import attacks as attack_kinds
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.figures import BLUE, GRAY, GREEN, RED
@@ -39,7 +40,23 @@ _ATTACKS = (
 )
 
 
-def result_name(found: dict[str, Any]) -> str:
+class DegradationResult(TypedDict):
+    """What one degradation or attack leaves of the verdicts."""
+
+    metrics: Metrics
+    flipped: float  # fraction of changed verdicts
+    budget: NotRequired[int]  # steps or queries of an attack
+
+
+class RobustnessResult(TypedDict):
+    """The content of degradations.json and attacks.json."""
+
+    count: int  # of images
+    stable: float  # fraction of the images whose verdict never changes
+    degradations: dict[str, DegradationResult]  # `UNDEGRADED` first, attacks last
+
+
+def result_name(found: RobustnessResult) -> str:
     """Return the name, without ending, of the files of a result: attacks alone have their own."""
     attacked = _budgets(found["degradations"])
     others = {*found["degradations"]} - {UNDEGRADED, *attacked}
@@ -47,7 +64,7 @@ def result_name(found: dict[str, Any]) -> str:
 
 
 def write_report(
-    found: dict[str, Any],
+    found: RobustnessResult,
     run: Run,
     dataset: str,
     split: str,
@@ -58,7 +75,7 @@ def write_report(
     """Write the results, P(fake) of each image, a page and its figure.
 
     Args:
-        found: what `measure_robustness` returns.
+        found: the results.
         run: the run.
         dataset: its name.
         split: of the dataset.
@@ -76,9 +93,9 @@ def write_report(
     write_text(output / f"{name}.html", _page(found, run, dataset, split, output / "figures"))
 
 
-def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Path) -> str:
+def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: Path) -> str:
     results = found["degradations"]
-    accuracies = {name: value["metrics"]["accuracy"]["value"] for name, value in results.items()}
+    accuracies = {name: numbers(each["metrics"]["accuracy"])[0] for name, each in results.items()}
     budgets = ", ".join(f"{name} {budget}" for name, budget in _budgets(results).items())
     worst = min(accuracies, key=lambda name: accuracies[name])
     curves = picture_of(
@@ -114,7 +131,7 @@ def _page(found: dict[str, Any], run: Run, dataset: str, split: str, folder: Pat
     )  # fmt: skip
 
 
-def terminal(found: dict[str, Any]) -> str:
+def terminal(found: RobustnessResult) -> str:
     """Return the results as a table for the terminal."""
     headers, rows = _rows(found)
     return "\n".join([
@@ -123,7 +140,7 @@ def terminal(found: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
-def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _rows(found: RobustnessResult) -> tuple[list[str], list[list[str]]]:
     rows, titles = [], NAMES | MAIN_MASK_NAMES
     for name, result in found["degradations"].items():
         cells = [format_interval(value, 3) for value in result["metrics"].values()]
@@ -132,7 +149,7 @@ def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["degradation", *(titles[key] for key in measured), "changed verdicts"], rows
 
 
-def _budgets(results: dict[str, Any]) -> dict[str, str]:
+def _budgets(results: dict[str, DegradationResult]) -> dict[str, str]:
     """Return the budget of each attack among the results, in words."""
     return {
         name: f"{result['budget']} {attack_kinds.KINDS[_kind(name)].unit}"
@@ -150,7 +167,7 @@ def _kind(name: str) -> str:
     return name.partition(":")[0]
 
 
-def _curves(found: dict[str, Any]) -> Figure:
+def _curves(found: RobustnessResult) -> Figure:
     """Draw accuracy, recall, false positives and IoU over the strength, one axes for each kind."""
     results = found["degradations"]
     kinds: dict[str, list[str]] = {}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import PartTransfer, Transfer
 from tfdetect.data.catalog import Catalog
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.evaluate_run import complete, predict_rows
@@ -40,7 +40,7 @@ def measure_transfer(
     catalog: Catalog,
     tables: Mapping[str, pa.Table],
     log: console.Log = console.log,
-) -> dict[str, Any]:
+) -> Transfer:
     """Compare a run with the one that it started from, on images of both datasets.
 
     They are those of the test split, or of validation where a dataset has no test split.
@@ -51,17 +51,13 @@ def measure_transfer(
         catalog: that it was trained on; with a replay it contains the old dataset.
         tables: its predictions by split, from `evaluate_run.complete`.
         log: called with each line of progress.
-
-    Returns:
-        parent, and new and old: each the dataset, its split, and what `compare_tables` finds of
-        "after" and "before". None where a dataset is not found, or its images allow no comparison.
     """
     parent, replay = start.run, run.info.lineage[0].replay
     log(f"comparing with {parent.name}, on the new and on the old data")
     before = load_detector(parent)
     old_names = set(run.info.lineage[0].datasets) if replay else set()
 
-    def compare(kind: str, own: Catalog, names: set[str]) -> dict[str, Any] | None:
+    def compare(kind: str, own: Catalog, names: set[str]) -> PartTransfer | None:
         split, rows = _rows(own, names)
         after = _known(tables.get(split), rows)
         if after is None:

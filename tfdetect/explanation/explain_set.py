@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from tfdetect.core.html import (
     text,
 )
 from tfdetect.core.run import Run
+from tfdetect.core.run_results import Interval
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import view_dataset
 from tfdetect.data.sources import image_source
@@ -44,6 +45,23 @@ FLATTENED_FRACTION = 0.1  # of the patches lose their texture to test a map
 CHANNELS = 5  # that are listed for each class
 
 
+class MapTest(TypedDict):
+    """Whether a map is to be trusted."""
+
+    shuffled: float  # median correlation with the map of the network with shuffled weights
+    fall: float  # of the verdict's logit, without the patches that the map names
+    random: float  # ... and without random ones
+    gain: Interval  # their difference
+
+
+class ExplanationResult(TypedDict):
+    """The content of explanation.json."""
+
+    count: int  # of images
+    features: dict[str, list[int]]  # height, width and channels
+    maps: dict[str, MapTest]
+
+
 def explain_set(
     run: Run,
     catalog: Catalog,
@@ -53,7 +71,7 @@ def explain_set(
     log: console.Log = console.log,
     stages: Sequence[str] = (),
     elsewhere: "ExplainElsewhere | None" = None,
-) -> dict[str, Any]:
+) -> ExplanationResult:
     """Average the maps of some images of a split; write explanation.json, .html and figures.
 
     Args:
@@ -67,12 +85,6 @@ def explain_set(
         stages: of the backbone, whose features are averaged instead of the last; see
             `maps.feature_maps`.
         elsewhere: explains the images; by default this process does.
-
-    Returns:
-        count: number of images; features: {name: height, width and channels}; maps: by name,
-        shuffled (median correlation with the map of the network with shuffled weights), fall and
-        random (how far the verdict's logit falls without the patches that the map names, and
-        without random ones), and gain (their difference, with an interval).
 
     Raises:
         UserError: the split has no readable image, or the network has no such stage.
@@ -99,7 +111,7 @@ def explain_set(
             tests.setdefault(name, []).append(values)
     if not tests:
         raise UserError(f"None of the images of {split} can be read.")
-    found = {
+    found: ExplanationResult = {
         "count": sum(sums.counts),
         "features": features.sizes,
         "maps": {name: _summarize_tests(np.array(values)) for name, values in tests.items()},
@@ -278,7 +290,7 @@ def _logit_falls(
     return falls[0], falls[1]
 
 
-def _summarize_tests(values: np.ndarray) -> dict[str, Any]:
+def _summarize_tests(values: np.ndarray) -> MapTest:
     """Return the summary of rows of (correlation, fall, random fall)."""
     gains = values[:, 1] - values[:, 2]
     return {
@@ -290,7 +302,7 @@ def _summarize_tests(values: np.ndarray) -> dict[str, Any]:
 
 
 def _page(
-    found: dict[str, Any],
+    found: ExplanationResult,
     run: Run,
     dataset: str,
     split: str,
@@ -360,7 +372,7 @@ def _features_part(run: Run, sums: _MapSums, features: _FeatureSums, file: Path)
     )  # fmt: skip
 
 
-def _tests_part(found: dict[str, Any]) -> Markup:
+def _tests_part(found: ExplanationResult) -> Markup:
     return join(
         text("Correlation: rank correlation with the map of the same network with shuffled "
              "weights; near 1 the map shows the image, not the detector (Adebayo et al., 2018). "
@@ -371,13 +383,13 @@ def _tests_part(found: dict[str, Any]) -> Markup:
     )  # fmt: skip
 
 
-def terminal(found: dict[str, Any]) -> str:
+def terminal(found: ExplanationResult) -> str:
     """Return the tests of the maps as a table for the terminal."""
     headers, rows = _rows(found)
     return console.format_table(rows, headers)
 
 
-def _rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _rows(found: ExplanationResult) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, value in found["maps"].items():
         gain = value["gain"]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import keras
 import numpy as np
@@ -33,6 +33,14 @@ FRONT_ENDS = {
 _SPECTRAL = ("dct", "spectrum")  # whose values are not about zero
 
 
+class LearnedResult(TypedDict):
+    """How training changed the run's own front-end."""
+
+    name: str
+    weights: int  # number of those that are learned
+    change: float  # mean absolute change of the output, relative to its mean absolute value before
+
+
 @dataclass(frozen=True)
 class Learned:
     """A run's own front-end before and after its training.
@@ -50,25 +58,36 @@ class Learned:
     weights: int
     kernels: dict[str, tuple[np.ndarray, np.ndarray]]
 
-    @property
-    def change(self) -> float:
-        """Mean absolute change of the output, as a fraction of its mean absolute value before."""
+    def as_data(self) -> LearnedResult:
+        """Return what the JSON file has of it."""
         scale = float(np.abs(self.before).mean())
-        return float(np.abs(self.after - self.before).mean()) / scale if scale else 0.0
+        change = float(np.abs(self.after - self.before).mean()) / scale if scale else 0.0
+        return {"name": self.name, "weights": self.weights, "change": round(change, 6)}
 
 
-def show_front_ends(run: Run, path: Path, output: Path) -> dict[str, Any]:
+class OutputResult(TypedDict):
+    """What a front-end leaves of the image."""
+
+    zero: float  # fraction of its values
+    deviation: float  # standard deviation of its values
+
+
+class FrontEndsResult(TypedDict):
+    """The content of front_ends.json."""
+
+    image: str
+    size: list[int]  # height and width of what is shown
+    front_ends: dict[str, OutputResult]
+    learned: NotRequired[LearnedResult]
+
+
+def show_front_ends(run: Run, path: Path, output: Path) -> FrontEndsResult:
     """Write front_ends.html and front_ends.json for one image.
 
     Args:
         run: the run; its view decides what is cut out of the image.
         path: of the image.
         output: folder to write into.
-
-    Returns:
-        The content of front_ends.json: image, size (height and width of what is shown),
-        front_ends: {name: fraction of its values that are 0, and their standard deviation}, and
-        learned, where the run has a front-end: its name, weights, change.
 
     Raises:
         UserError: the image cannot be read, or the run is an ensemble.
@@ -82,7 +101,7 @@ def show_front_ends(run: Run, path: Path, output: Path) -> dict[str, Any]:
     shown = views_of_image(run, image)
     outputs = {name: _apply(name, shown, run.info.seed) for name in FRONT_ENDS}
     learned = what_was_learned(run, shown)
-    found: dict[str, Any] = {
+    found: FrontEndsResult = {
         "image": from_os(path), "size": list(shown.shape[:2]),
         "front_ends": {
             name: {"zero": round(float((values == 0).mean()), 6),
@@ -91,8 +110,7 @@ def show_front_ends(run: Run, path: Path, output: Path) -> dict[str, Any]:
         },
     }  # fmt: skip
     if learned is not None:
-        found["learned"] = {"name": learned.name, "weights": learned.weights,
-                            "change": round(learned.change, 6)}  # fmt: skip
+        found["learned"] = learned.as_data()
     write_json(output / "front_ends.json", found)
     write_text(output / "front_ends.html", _page(run, path, shown, outputs, learned))
     return found
@@ -126,7 +144,7 @@ def what_was_learned(run: Run, image: np.ndarray) -> Learned | None:
                    after.astype(np.float32), count, kernels)  # fmt: skip
 
 
-def terminal(found: dict[str, Any]) -> str:
+def terminal(found: FrontEndsResult) -> str:
     """Return what `show_front_ends` found as text for the terminal."""
     rows = [[name, f"{v['deviation']:.4g}", f"{v['zero']:.1%}"]
             for name, v in found["front_ends"].items()]  # fmt: skip
@@ -134,7 +152,7 @@ def terminal(found: dict[str, Any]) -> str:
     return f"{shown}\n{_learned_sentence(found.get('learned'))}"
 
 
-def _learned_sentence(learned: dict[str, Any] | None) -> str:
+def _learned_sentence(learned: LearnedResult | None) -> str:
     if learned is None:
         return "The run has no front-end of its own: its network reads pixels."
     if not learned["weights"]:
@@ -184,7 +202,6 @@ def _page(
 def _own(learned: Learned | None) -> Markup:
     if learned is None:
         return text(_learned_sentence(None))
-    facts = {"name": learned.name, "weights": learned.weights, "change": learned.change}
     pictures = [
         picture(_shown(learned.name, learned.before), "Output before training", "before training"),
         picture(_shown(learned.name, learned.after), "Output after training", "after training"),
@@ -192,7 +209,7 @@ def _own(learned: Learned | None) -> Markup:
                 "difference", "gray is no change"),
     ]  # fmt: skip
     return join(
-        text(_learned_sentence(facts)),
+        text(_learned_sentence(learned.as_data())),
         figures(pictures, "small"),
         *(
             table(

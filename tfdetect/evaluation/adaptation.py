@@ -17,6 +17,7 @@ from tfdetect.core.errors import UserError
 from tfdetect.core.probability import logit
 from tfdetect.core.run import Run
 from tfdetect.core.run_info import MAX_THRESHOLD, Adaptation, Calibration, MaskThreshold
+from tfdetect.data.catalog import shorter_sides
 from tfdetect.evaluation.calibration import apply_calibration, log_loss
 from tfdetect.evaluation.calibration_settings import DEFAULT_PRIOR, CalibrationSettings
 from tfdetect.evaluation.prediction_columns import raw_logits, recalibrate
@@ -101,20 +102,14 @@ def fit_shift(logits: np.ndarray, fake: np.ndarray) -> tuple[float, tuple[float,
 
 
 def with_conformal_threshold(
-    run: Run,
-    table: pa.Table,
-    readable: np.ndarray,
-    sides: np.ndarray,
-    settings: CalibrationSettings,
-    log: console.Log,
+    run: Run, rows: pa.Table, table: pa.Table, settings: CalibrationSettings, log: console.Log
 ) -> Run:
     """Return the run with a threshold that few authentic images like these reach.
 
     Args:
         run: as it is calibrated.
-        table: predictions of authentic images by `uncalibrated(run)`.
-        readable: bool [n], which of them count.
-        sides: int [those that count], their shorter sides in pixels.
+        rows: of a catalog: authentic images that can be read.
+        table: their predictions by `uncalibrated(run)`.
         settings: the wanted false positive rate, and how many masks are to be empty.
         log: called with a line on what was done.
 
@@ -123,7 +118,7 @@ def with_conformal_threshold(
     """
     settings.check_for_authentic_images()
     rate = DEFAULT_RATE if settings.false_positive_rate is None else settings.false_positive_rate
-    p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
+    p = recalibrate(table, run)["p_fake"].to_numpy()
     threshold, bound = conformal_threshold(p, rate), rate_bound(len(p), rate)
     log(
         f"threshold: {threshold:.4f}, chosen on {len(p):,} authentic images so that at most "
@@ -138,7 +133,7 @@ def with_conformal_threshold(
             threshold, stricter = lowest, settings.threshold
     adaptation = Adaptation(kind="threshold", dataset=settings.dataset, authentic=len(p), fakes=0,
                             false_positive_rate=rate, rate_bound=round(bound, 6), stricter=stricter,
-                            shorter_side=_range(sides))  # fmt: skip
+                            shorter_side=_sides(rows))  # fmt: skip
     # No other threshold gives a verdict where authentic images like these reach too often.
     band = run.info.abstention_band
     if band is not None:
@@ -147,9 +142,9 @@ def with_conformal_threshold(
     return with_mask_threshold(run, p, settings, log)
 
 
-def _range(sides: np.ndarray) -> tuple[int, int, int]:
-    """Return the smallest, median and largest side."""
-    low, median, high = (int(f(sides)) for f in (np.min, np.median, np.max))
+def _sides(rows: pa.Table) -> tuple[int, int, int]:
+    """Return the smallest, median and largest shorter side of images in pixels."""
+    low, median, high = (int(f(shorter_sides(rows))) for f in (np.min, np.median, np.max))
     return low, median, high
 
 
@@ -190,13 +185,7 @@ def is_few(fake: np.ndarray) -> bool:
 
 
 def with_shift(
-    run: Run,
-    table: pa.Table,
-    readable: np.ndarray,
-    fake: np.ndarray,
-    sides: np.ndarray,
-    settings: CalibrationSettings,
-    log: console.Log,
+    run: Run, rows: pa.Table, table: pa.Table, settings: CalibrationSettings, log: console.Log
 ) -> Run:
     """Return the run with a constant added to its logits; its thresholds and band stay.
 
@@ -204,23 +193,22 @@ def with_shift(
 
     Args:
         run: as it is calibrated.
-        table: predictions by `uncalibrated(run)`.
-        readable: bool [n], which of them count.
-        fake: bool [readable images].
-        sides: int [those that count], their shorter sides in pixels.
+        rows: of a catalog: images that can be read.
+        table: their predictions by `uncalibrated(run)`.
         settings: may choose another threshold of the run's.
         log: called with a line on what was done.
 
     Raises:
         UserError: there are too few images, or a setting has no meaning for a shift.
     """
+    fake = rows["label"].to_numpy() > 0
     _check_for_shift(settings, fake)
     fraction = float(fake.mean())
     old = run.info.calibration or Calibration(
         method="shift", images=len(fake), fake_fraction=fraction, log_loss=(0, 0),
         dataset=settings.dataset,
     )  # fmt: skip
-    logits = apply_calibration(old, raw_logits(table, run)[readable])
+    logits = apply_calibration(old, raw_logits(table, run))
     logits = logits + logit(fraction) - logit(old.fake_fraction)
     shift, reach = fit_shift(logits, fake)
     found = f"{shift:+.2f} [{reach[0]:+.2f}, {reach[1]:+.2f}]"
@@ -238,7 +226,7 @@ def with_shift(
         kind="shift", dataset=settings.dataset or run.info.dataset.name,
         authentic=int((~fake).sum()), fakes=int(fake.sum()), shift=round(shift, 6),
         shift_interval=(round(reach[0], 6), round(reach[1], 6)),
-        log_loss=rounded, shorter_side=_range(sides),
+        log_loss=rounded, shorter_side=_sides(rows),
     )  # fmt: skip
     calibration = old.shifted(shift)
     if run.info.calibration is None:

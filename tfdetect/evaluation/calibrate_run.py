@@ -7,7 +7,6 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.text import images_are
-from tfdetect.data.catalog import shorter_sides
 from tfdetect.evaluation.adaptation import (
     is_few,
     with_conformal_threshold,
@@ -55,13 +54,13 @@ def calibrate_run(
         UserError: there are too few images for the settings, or one class is missing where they
             require both.
     """
-    readable = table["error"].is_null().to_numpy()
+    counted = table["error"].is_null().to_numpy()
     if settings.dataset:
-        readable &= ~_known(run, table, log)
-    fake = rows["label"].to_numpy()[readable] > 0
-    sides = shorter_sides(rows)[readable]
+        counted &= ~_known(run, table, log)
+    rows, table = (each.filter(pa.array(counted)) for each in (rows, table))
+    fake = rows["label"].to_numpy() > 0
     if settings.dataset and len(fake) and not fake.any():
-        return with_conformal_threshold(run, table, readable, sides, settings, log)
+        return with_conformal_threshold(run, rows, table, settings, log)
     if settings.false_positive_rate is not None:
         raise UserError(
             "--false-positive-rate chooses a threshold on authentic images alone, and "
@@ -70,36 +69,17 @@ def calibrate_run(
     if settings.method == "shift" or (
         settings.dataset and settings.method == "auto" and is_few(fake)
     ):
-        return with_shift(run, table, readable, fake, sides, settings, log)
+        return with_shift(run, rows, table, settings, log)
     if settings.required and (fake.all() or not fake.any()):
         kind = "fakes" if fake.any() else "authentic images"
         raise UserError(
             f"A calibration needs authentic images and fakes; of the {len(fake):,} images all are "
             f"{kind}. Choose a dataset with both classes."
         )
-    fitted = None
-    if settings.method != "none":
-        logits = raw_logits(table, run)[readable]
-        groups = np.array(rows["group"].to_pylist())[readable]
-        fitted = choose_calibration(logits, fake, groups, settings.method)
-        log(
-            f"calibration: {fitted.method}, log-loss {fitted.log_loss[0]:.4f} before, "
-            f"{fitted.log_loss[1]:.4f} after, on the images that it was fitted on"
-            if fitted
-            else "calibration: none, because no method improves the log-loss or there are too few "
-            "images; P(fake) is an uncalibrated score"
-        )
-    prior = None
-    if fitted is not None:
-        given = settings.prior
-        prior = fitted.fake_fraction if isinstance(given, str) else given
-        fitted = fitted.model_copy(update={"dataset": settings.dataset})
-    elif settings.prior != DEFAULT_PRIOR:
-        log("warning: the prior has no effect, because P(fake) of this run is uncalibrated")
-    run = uncalibrated(run).with_info(calibration=fitted, prior=prior, adaptation=None)
-    p = recalibrate(table, run)["p_fake"].to_numpy()[readable]
-    sources = np.array(rows["generator"].fill_null("").to_pylist(), str)[readable]
-    points = operating_points(p, fake, settings.cost, prior or DEFAULT_PRIOR, sources)
+    run = _fitted(run, rows, table, settings, log)
+    p = recalibrate(table, run)["p_fake"].to_numpy()
+    sources = np.array(rows["generator"].fill_null("").to_pylist(), str)
+    points = operating_points(p, fake, settings.cost, run.info.prior or DEFAULT_PRIOR, sources)
     rule = _threshold_rule(run, settings)
     threshold = choose_threshold(rule, points)
     if isinstance(rule, str) and rule not in points:
@@ -109,6 +89,29 @@ def calibrate_run(
     band = abstention_band(p, fake, threshold, settings.error_rate)
     run = run.with_info(operating_points=points, abstention_band=band, threshold=threshold)
     return with_mask_threshold(run, p[~fake], settings, log)
+
+
+def _fitted(
+    run: Run, rows: pa.Table, table: pa.Table, settings: CalibrationSettings, log: console.Log
+) -> Run:
+    """Return the run with the calibration that fits images best, if one does, and its prior."""
+    fitted = prior = None
+    if settings.method != "none":
+        fake, groups = rows["label"].to_numpy() > 0, np.array(rows["group"].to_pylist())
+        fitted = choose_calibration(raw_logits(table, run), fake, groups, settings.method)
+        log(
+            f"calibration: {fitted.method}, log-loss {fitted.log_loss[0]:.4f} before, "
+            f"{fitted.log_loss[1]:.4f} after, on the images that it was fitted on"
+            if fitted
+            else "calibration: none, because no method improves the log-loss or there are too few "
+            "images; P(fake) is an uncalibrated score"
+        )
+    if fitted is not None:
+        prior = fitted.fake_fraction if isinstance(settings.prior, str) else settings.prior
+        fitted = fitted.model_copy(update={"dataset": settings.dataset})
+    elif settings.prior != DEFAULT_PRIOR:
+        log("warning: the prior has no effect, because P(fake) of this run is uncalibrated")
+    return uncalibrated(run).with_info(calibration=fitted, prior=prior, adaptation=None)
 
 
 def _known(run: Run, table: pa.Table, log: console.Log) -> np.ndarray:

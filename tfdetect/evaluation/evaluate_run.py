@@ -123,7 +123,8 @@ def evaluate_run(
         table = predict(current, catalog, rows, own and split == "validation")
         if calibrate:
             if not tables:
-                run = _calibrated(run, rows, table, own, calibrate, log)
+                run = with_limit(run, table, log) if own else run
+                run = calibrate_run(run, rows, table, calibrate, log)
             if old.info.operating_points:
                 earlier = complete(rows, recalibrate(table, old))
                 before[split] = verdict_metrics(earlier, old.threshold, run.info.prior)
@@ -154,24 +155,6 @@ def _with_domain(
     compiled = CompiledDetector(run, detector, features=True)
     run = fit_distance(run, compiled, catalog, batch_size)
     return run, compiled if run.info.domain is not None else None
-
-
-def _calibrated(
-    run: Run,
-    rows: pa.Table,
-    table: pa.Table,
-    own: bool,
-    settings: CalibrationSettings,
-    log: console.Log,
-) -> Run:
-    """Return the run, calibrated on the predictions of rows of a catalog.
-
-    Args:
-        own: whether they are of its own dataset, whose images also limit its domain.
-    """
-    if own:
-        run = with_limit(run, table, log)
-    return calibrate_run(run, rows, table, settings, log)
 
 
 def predict_rows(

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from tfdetect.core.run_results import Interval
-from tfdetect.evaluation.metrics import Metrics, binary_metrics, class_weights, sums_by_bin
+from tfdetect.evaluation.metrics import K, Weighted, binary_metrics, class_weights, sums_by_bin
 from tfdetect.evaluation.verdicts import is_fake
 
 LEVEL = 0.95
@@ -124,12 +124,12 @@ def precision_at(tpr: Interval | None, fpr: Interval | None, prior: float) -> In
 
 
 def bootstrap(
-    metrics: Metrics,
+    metrics: Weighted[K],
     count: int,
     seed: int = 0,
     resamples: int = RESAMPLES,
     bounded: bool = True,
-) -> dict[str, Interval]:
+) -> dict[K, Interval]:
     """Evaluate metrics on all images and on resamples of them.
 
     The interval spans the percentiles of the resamples and the bias-corrected percentiles (Efron,
@@ -220,7 +220,7 @@ def binary_intervals(
     return {name: exact.get(name, value) for name, value in found.items()}
 
 
-def _resampled(metrics: Metrics, count: int, seed: int, resamples: int) -> dict[str, np.ndarray]:
+def _resampled(metrics: Weighted[K], count: int, seed: int, resamples: int) -> dict[K, np.ndarray]:
     """Return the values of metrics on resamples, float [resamples] by name."""
     parts = []
     for weights in _resamples(count, seed, resamples):
@@ -238,7 +238,7 @@ def _resamples(count: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
         yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
 
 
-def each_row(metrics: Callable[[np.ndarray], dict[str, float]]) -> Metrics:
+def each_row(metrics: Callable[[np.ndarray], dict[str, float]]) -> Weighted[str]:
     """Return metrics for weights float [..., count] from some for float [count]."""
 
     def rows(weights: np.ndarray) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfdetect.evaluation.metrics import Metrics
+from tfdetect.evaluation.metrics import Weighted
 
 THRESHOLD = 0.5  # P(altered) from which a pixel counts as altered
 BINS = 200  # of the logit of P(altered), from -LOGIT_LIMIT to LOGIT_LIMIT; the middle is P 0.5
@@ -58,7 +58,7 @@ class PixelCounts(NamedTuple):
         return self.positive.sum(axis=1) > 0
 
 
-def mask_metrics(pixels: PixelCounts) -> Metrics:
+def mask_metrics(pixels: PixelCounts) -> Weighted[str]:
     """Prepare the metrics of masks.
 
     A pixel counts as altered from P(altered) 0.5 on, where the mask is shown. An empty mask for an

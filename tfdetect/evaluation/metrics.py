@@ -5,7 +5,7 @@ sorted twice, and many resamples are evaluated at once.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,8 +23,9 @@ NAMES = {
     "ece": "calibration error (ECE)", "class_accuracy": "accuracy of the class",
 }  # fmt: skip
 
+K = TypeVar("K")
 # From weights of the images, float [..., n], to values by name: numbers, or float [...].
-Metrics = Callable[[np.ndarray], dict[str, Any]]
+Weighted = Callable[[np.ndarray], dict[K, Any]]
 
 
 def binary_metrics(
@@ -35,7 +36,7 @@ def binary_metrics(
     *,
     balanced: bool = False,
     ranks: np.ndarray | None = None,
-) -> Metrics:
+) -> Weighted[str]:
     """Prepare the metrics of P(fake).
 
     Args:
@@ -73,7 +74,7 @@ def binary_metrics(
     return metrics
 
 
-def _verdict_metrics(fake: np.ndarray, called_fake: np.ndarray) -> Metrics:
+def _verdict_metrics(fake: np.ndarray, called_fake: np.ndarray) -> Weighted[str]:
     """Prepare the metrics of verdicts, bool [n], of images that are fake or not, bool [n]."""
     pairs = ((fake, called_fake), (~fake, called_fake), (fake, ~called_fake), (~fake, ~called_fake))
     judged = [np.flatnonzero(kind & called) for kind, called in pairs]
@@ -93,7 +94,7 @@ def _verdict_metrics(fake: np.ndarray, called_fake: np.ndarray) -> Metrics:
     return metrics
 
 
-def _ranking_metrics(fake: np.ndarray, scores: np.ndarray) -> Metrics:
+def _ranking_metrics(fake: np.ndarray, scores: np.ndarray) -> Weighted[str]:
     """Prepare the metrics of the order into which scores, float [n], bring the images."""
     order = np.argsort(-scores, kind="stable")
     sorted_fake, sorted_scores = fake[order], scores[order]
@@ -121,7 +122,7 @@ def _ranking_metrics(fake: np.ndarray, scores: np.ndarray) -> Metrics:
     return metrics
 
 
-def _probability_metrics(fake: np.ndarray, scores: np.ndarray) -> Metrics:
+def _probability_metrics(fake: np.ndarray, scores: np.ndarray) -> Weighted[str]:
     """Prepare the metrics that ask whether P(fake), float [n], is a probability."""
     clipped = np.clip(scores, EPSILON, 1 - EPSILON)
     losses = -np.where(fake, np.log(clipped), np.log1p(-clipped))

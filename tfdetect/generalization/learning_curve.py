@@ -14,7 +14,7 @@ from tfdetect.evaluation.intervals import bootstrap, interval, numbers
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import find_domains, restrict
 from tfdetect.generalization.measure_matrix import test_scores
-from tfdetect.generalization.study_results import CurvePoint, CurveResult
+from tfdetect.generalization.study_results import CurvePart, CurvePoint, CurveResult
 
 IMAGES = "images"
 DEFAULT_POINTS = 5  # of a curve, where there are so many
@@ -137,34 +137,29 @@ def measure_curve(
     every = list(subsets.values())
     sizes = sorted({subset.size for subset in every})
     of_size = {size: [i for i, s in enumerate(every) if s.size == size] for size in sizes}
-    parts = {"error": np.ones(wrong.shape, bool)}
+    parts: dict[CurvePart, np.ndarray] = {"error": np.ones(wrong.shape, bool)}
     if by != IMAGES:
         parts |= _seen_and_unseen(every, catalog, by, readable)
 
-    def errors(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = {}
-        for part, rows in parts.items():
-            each = _error_rates(wrong, fake, rows, weights)
-            for size, members in of_size.items():
-                found[f"{part} {size}"] = each[..., members].mean(axis=-1)
-        return found
+    def errors(weights: np.ndarray) -> dict[tuple[CurvePart, int], np.ndarray]:
+        rates = {part: _error_rates(wrong, fake, rows, weights) for part, rows in parts.items()}
+        return {
+            (part, size): each[..., members].mean(axis=-1)
+            for part, each in rates.items() for size, members in of_size.items()
+        }  # fmt: skip
 
     def fit(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = errors(weights)
-        curve = np.stack([found[f"error {size}"] for size in sizes], axis=-1)
+        curve = np.stack([found["error", size] for size in sizes], axis=-1)
         return fit_power_law(np.array(sizes, float), curve)
 
     measured = bootstrap(errors, len(fake), resamples=_RESAMPLES)
     fitted = None
     if len(sizes) >= 3:
-        fitted = {
-            name: interval(value, max(0.0, low), high)  # none of the law's parameters is negative
-            for name, (value, low, high) in (
-                (name, numbers(found)) for name, found in bootstrap(
-                    fit, len(fake), resamples=_RESAMPLES, bounded=False
-                ).items()
-            )
-        }  # fmt: skip
+        fitted = bootstrap(fit, len(fake), resamples=_RESAMPLES, bounded=False)
+        for name, found in fitted.items():
+            value, low, high = numbers(found)
+            fitted[name] = interval(value, max(0.0, low), high)  # no parameter is negative
     each = (wrong[:, fake].mean(axis=1) + wrong[:, ~fake].mean(axis=1)) / 2
     points: list[CurvePoint] = []
     for size, members in of_size.items():
@@ -172,11 +167,11 @@ def measure_curve(
             "size": size,
             "images": [every[i].images for i in members],
             "seeds": [float(each[i]) for i in members],
-            "error": measured[f"error {size}"],
+            "error": measured["error", size],
         })  # fmt: skip
         if by != IMAGES:
-            points[-1]["seen"] = measured[f"seen {size}"]
-            points[-1]["unseen"] = measured[f"unseen {size}"]
+            points[-1]["seen"] = measured["seen", size]
+            points[-1]["unseen"] = measured["unseen", size]
     return {
         "experiment": plan.experiment.name, "dataset": plan.spec.name, "by": by,
         "count": len(fake), "points": points, "fit": fitted,
@@ -185,7 +180,7 @@ def measure_curve(
 
 def _seen_and_unseen(
     subsets: Sequence[Subset], catalog: Catalog, by: str, readable: np.ndarray
-) -> dict[str, np.ndarray]:
+) -> dict[CurvePart, np.ndarray]:
     """Return which test images are of a domain in training and which of others.
 
     Args:

@@ -91,17 +91,17 @@ def measure_variants(
     members = {name: [key for key, (own, _, _) in trainings.items() if own == name]
                for name in names}  # fmt: skip
 
-    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+    def means(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
         each = {key: metrics(weights) for key, metrics in of_run.items()}
         return {
-            f"{name} {metric}": np.mean([each[key][metric] for key in members[name]], axis=0)
+            (name, metric): np.mean([each[key][metric] for key in members[name]], axis=0)
             for name in names for metric in METRICS
         }  # fmt: skip
 
-    def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
+    def differences(weights: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
         found = means(weights)
         return {
-            f"{name} {metric}": found[f"{name} {metric}"] - found[f"{names[0]} {metric}"]
+            (name, metric): found[name, metric] - found[names[0], metric]
             for name in names[1:] for metric in METRICS
         }  # fmt: skip
 
@@ -111,8 +111,8 @@ def measure_variants(
     variants: list[VariantResult] = [
         {
             "name": name,
-            "metrics": {metric: measured[f"{name} {metric}"] for metric in METRICS},
-            "difference": {metric: changes[f"{name} {metric}"] for metric in METRICS}
+            "metrics": {metric: measured[name, metric] for metric in METRICS},
+            "difference": {metric: changes[name, metric] for metric in METRICS}
             if name != names[0] else None,
             "runs": [
                 {"seed": trainings[key][1],

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Journal:
                         rows[str(row[self._key])] = row
         return rows
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         """Add a row; it is on the disk when this returns."""
         # Begins with a line break, because the line before may have been cut off.
         with open(self._path, "a", encoding="utf-8") as file:

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,7 @@ from tfdetect.data.shard_writer import (
     TEXTS,
     Copies,
     RemoveBackground,
+    ShardRow,
     ShardWriter,
 )
 
@@ -56,9 +57,9 @@ _CHANGES = {
 }  # fmt: skip
 
 Rows = dict[str, pa.Table]  # the rows of each shard
-Written = dict[str, dict[str, Any]]  # what the journal says of each shard
-# Writes shards elsewhere, for example on a cluster, and yields what the journal says of each.
-WriteElsewhere = Callable[[ShardWriter, Rows], Iterable[dict[str, Any]]]
+Written = dict[str, ShardRow]  # the rows of the journal, by shard
+# Writes shards elsewhere, for example on a cluster, and yields the journal's row of each.
+WriteElsewhere = Callable[[ShardWriter, Rows], Iterable[ShardRow]]
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def write_shards(
             for row in elsewhere(writer, missing):
                 _check_written(folder / row["shard"], row)
                 journal.add(row)
-        written = journal.read()
+        written = cast(Written, journal.read())
         skipped = [pair[1:] for shard in parts for pair in written[shard]["skipped"]]
         table = _written_rows(table, parts, written, copies)
         unusable = _unusable(catalog, spec, table.num_rows, skipped)
@@ -192,7 +193,7 @@ def _begin(final: Path, parts: Rows, made_from: dict[str, Any]) -> tuple[Path, R
     folder = final if complete else partial
     folder.mkdir(exist_ok=True)
     _check_same(folder, made_from)
-    known = _journal(folder).read()
+    known = cast(Written, _journal(folder).read())
     missing = {
         shard: rows for shard, rows in parts.items()
         if shard not in known or not _is_whole(folder / shard, known[shard], check=complete)
@@ -247,7 +248,7 @@ def _by_shard(table: pa.Table) -> Rows:
     }
 
 
-def _is_whole(path: Path, row: dict[str, Any], check: bool) -> bool:
+def _is_whole(path: Path, row: ShardRow, check: bool) -> bool:
     """Return whether a shard has its size and, if `check`, its checksum."""
     if not path.is_file() or path.stat().st_size != row["bytes"]:
         return False
@@ -276,7 +277,7 @@ def _write_missing(
             raise
 
 
-def _check_written(path: Path, row: dict[str, Any]) -> None:
+def _check_written(path: Path, row: ShardRow) -> None:
     """Check that a shard that was written elsewhere is here.
 
     Raises:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +55,19 @@ class Copies:
     foreground: str | None = None
 
 
+class ShardRow(TypedDict):
+    """What is known of a written shard: its row in the journal."""
+
+    shard: str  # name of its file
+    records: int
+    bytes: int
+    sha256: str
+    skipped: list[tuple[int, str, str]]  # images left out: number of the row, path, error
+    # Numbers of the rows of fakes of which the copy shows no altered pixel, so that their mask is
+    # not known; not in journals of earlier versions.
+    lost_masks: NotRequired[list[int]]
+
+
 class ShardWriter:
     """Writes shards; several threads may use it at a time.
 
@@ -93,7 +106,7 @@ class ShardWriter:
 
     def write(
         self, shard: str, rows: pa.Table, bar: console.Progress, stop: threading.Event
-    ) -> dict[str, Any]:
+    ) -> ShardRow:
         """Write one shard, whole or not at all.
 
         Args:
@@ -101,11 +114,6 @@ class ShardWriter:
             rows: rows of the catalog's table, one for each record.
             bar: counts written images.
             stop: ends the writing when it is set.
-
-        Returns:
-            shard (its name), records (their number), bytes, sha256, skipped: (number of the
-            row, path, error) of images that are left out, and lost_masks: numbers of the rows of
-            fakes of which the copy shows no altered pixel, so that their mask is not known.
 
         Raises:
             UserError: A file cannot be read any more.

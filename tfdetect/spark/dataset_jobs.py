@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from tfdetect.data.plan import Plan
-    from tfdetect.data.shard_writer import ShardWriter
+    from tfdetect.data.shard_writer import ShardRow, ShardWriter
     from tfdetect.explanation.explain_set import ExplainedImage
     from tfdetect.synthesis.forge import Item
     from tfdetect.synthesis.synthesize_dataset import ForgeTask
@@ -150,7 +150,7 @@ class DatasetJobs:
 
     def write_shards(
         self, writer: "ShardWriter", shards: Mapping[str, pa.Table]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator["ShardRow"]:
         """Write shards, and yield what `ShardWriter.write` returns of each."""
         if not shards:
             return

@@ -10,7 +10,7 @@ from tfdetect.benchmarks.result_types import BestThreshold, SubsetResult
 from tfdetect.benchmarks.scoring import SubsetScores
 from tfdetect.benchmarks.subset_data import SubsetData, equalized_rows, equalizing
 from tfdetect.benchmarks.suite import PUBLISHED, ProtocolName, Suite
-from tfdetect.core.run_results import Interval
+from tfdetect.core.run_results import Metrics
 from tfdetect.data.catalog import shorter_sides
 from tfdetect.evaluation.intervals import (
     binary_intervals,
@@ -39,7 +39,7 @@ def measure_subset(
     readable = scores.table.filter(pc.is_null(scores.table["error"]))
     copies = readable["duplicate_of_train"]
     seconds = scores.facts.seconds
-    metrics: dict[str, Interval] = {}
+    metrics: Metrics = {}
     result: SubsetResult = {
         "count": readable.num_rows, "unreadable": scores.table.num_rows - readable.num_rows,
         "copies": None if copies.null_count else int(pc.sum(copies).as_py() or 0),
@@ -67,7 +67,8 @@ def measure_subset(
             result["crop"] = settings.side
             result["smaller"] = round(float((shorter < settings.side).mean()), 6)
     if baseline := metadata_baseline(rows):
-        result["metadata"] = {name: baseline[name] for name in ("balanced_accuracy", "auc")}
+        result["metadata"] = {"balanced_accuracy": baseline["balanced_accuracy"],
+                              "auc": baseline["auc"]}  # fmt: skip
     return result
 
 
@@ -89,7 +90,7 @@ def best_accuracy(fake: np.ndarray, scores: np.ndarray) -> BestThreshold:
     return {"value": round(float(hits[best] / len(fake)), 6), "threshold": round(threshold, 6)}
 
 
-def mean_over(subsets: Sequence[SubsetResult], shared: bool) -> dict[str, Interval]:
+def mean_over(subsets: Sequence[SubsetResult], shared: bool) -> Metrics:
     """Return the mean of each metric over subsets that all have it.
 
     Args:
@@ -126,7 +127,7 @@ def _has(part: SubsetResult, name: str) -> bool:
     return part["metrics"].get(name, {}).get("value") is not None
 
 
-def _mask_metrics(readable: pa.Table) -> dict[str, Interval]:
+def _mask_metrics(readable: pa.Table) -> Metrics:
     rows, pixels = pixel_counts(readable)
     if not len(rows):
         return {}

@@ -3,7 +3,7 @@
 from typing import NotRequired, TypedDict
 
 from tfdetect.benchmarks.suite import ProtocolName
-from tfdetect.core.run_results import Interval
+from tfdetect.core.run_results import Metrics
 
 
 class BestThreshold(TypedDict):
@@ -35,9 +35,9 @@ class SubsetResult(TypedDict):
     copies: int | None
     images_per_second: float | None
     change: str
-    metrics: dict[str, Interval]
+    metrics: Metrics
     best_accuracy: NotRequired[BestThreshold]
-    metadata: NotRequired[dict[str, Interval]]
+    metadata: NotRequired[Metrics]
     crop: NotRequired[int]
     smaller: NotRequired[float]
 
@@ -53,7 +53,7 @@ class ProtocolResult(TypedDict):
     """
 
     subsets: dict[str, SubsetResult]
-    mean: dict[str, Interval]
+    mean: Metrics
     of: int
     shared: bool
 

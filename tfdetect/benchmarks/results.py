@@ -20,7 +20,7 @@ from tfdetect.core.documents import read_object
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.locks import locked
-from tfdetect.core.run_results import Interval
+from tfdetect.core.run_results import Metrics
 from tfdetect.core.text import from_os
 
 PROTOCOLS: tuple[ProtocolName, ...] = (PUBLISHED, EQUALIZED)
@@ -137,7 +137,7 @@ def published_mean(values: Sequence[float | None]) -> float | None:
     return sum(value for value in figures if value is not None) / len(figures)
 
 
-def _value(metrics: dict[str, Interval], metric: str) -> float | None:
+def _value(metrics: Metrics, metric: str) -> float | None:
     return metrics.get(metric, {}).get("value")
 
 

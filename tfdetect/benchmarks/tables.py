@@ -6,7 +6,7 @@ from tfdetect.benchmarks.result_types import ProtocolResult, RunResult, SubsetRe
 from tfdetect.benchmarks.results import PROTOCOLS, labels, our_figures, published_mean
 from tfdetect.benchmarks.suite import EQUALIZED, METRICS, PUBLISHED, PublishedTable, Suite
 from tfdetect.core import console
-from tfdetect.core.run_results import Interval
+from tfdetect.core.run_results import Metrics
 from tfdetect.core.text import capitalized
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
@@ -141,7 +141,7 @@ def _of(protocol: ProtocolResult) -> str:
     return str(count) if count == protocol["of"] else f"{count} of {protocol['of']}"
 
 
-def _cell(metrics: dict[str, Interval], metric: str) -> str:
+def _cell(metrics: Metrics, metric: str) -> str:
     return format_interval(metrics.get(metric), 3)
 
 

@@ -80,6 +80,14 @@ class VideoResult(TypedDict):
     metrics: Metrics
 
 
+class BaselineResult(TypedDict):
+    """The metrics of a classifier that sees format and size alone."""
+
+    count: int
+    balanced_accuracy: Interval
+    auc: Interval
+
+
 class SplitResult(PartResult, total=False):
     """The metrics of a split, and of parts of it.
 
@@ -95,7 +103,7 @@ class SplitResult(PartResult, total=False):
     unseen_generators: UnseenResult
     before: dict[str, float]  # `verdict_metrics` before the run was calibrated again
     videos: VideoResult
-    metadata_baseline: dict[str, Any]  # of a classifier that sees format and size alone
+    metadata_baseline: BaselineResult
 
 
 Results = dict[str, SplitResult]  # the content of metrics.json

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tfdetect.core.run_results import Interval
+from tfdetect.core.run_results import Interval, Metrics
 from tfdetect.evaluation.metrics import K, Weighted, binary_metrics, class_weights, sums_by_bin
 from tfdetect.evaluation.verdicts import is_fake
 
@@ -171,7 +171,7 @@ def binary_intervals(
     names: Sequence[str] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> dict[str, Interval]:
+) -> Metrics:
     """Return the metrics of P(fake), each with its interval.
 
     Accuracy, recall and false positive rate are fractions of images; precision and F1 follow from
@@ -281,7 +281,7 @@ def _confusable(fake: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _of_fractions(
     fake: np.ndarray, scores: np.ndarray, threshold: float, balanced: bool
-) -> dict[str, Interval]:
+) -> Metrics:
     """Return the metrics that follow from fractions of images."""
     called_fake = is_fake(scores, threshold)
     recall, fpr = proportion(called_fake[fake]), proportion(called_fake[~fake])

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import (
     DomainResult,
-    Interval,
     MaskResult,
+    Metrics,
     PartResult,
     PointResult,
     SplitResult,
@@ -161,7 +161,7 @@ def _measure_verdicts(table: pa.Table, run: Run, balanced: bool = False) -> Part
     return part
 
 
-def label_metrics(table: pa.Table, run: Run, balanced: bool = False) -> dict[str, Interval]:
+def label_metrics(table: pa.Table, run: Run, balanced: bool = False) -> Metrics:
     """Return metrics with intervals; of images of one class, only its rate."""
     fake, p_fake = table["label"].to_numpy() > 0, table["p_fake"].to_numpy()
     if not fake.any():
@@ -226,9 +226,7 @@ def pixel_counts(table: pa.Table) -> tuple[np.ndarray, PixelCounts]:
     return np.flatnonzero(known), PixelCounts(altered, authentic, shown)
 
 
-def mask_intervals(
-    table: pa.Table, resamples: int, numbers: np.ndarray | None = None
-) -> dict[str, Interval]:
+def mask_intervals(table: pa.Table, resamples: int, numbers: np.ndarray | None = None) -> Metrics:
     """Return `MAIN_MASK_METRICS` of altered images, with intervals; None where there are none.
 
     Args:

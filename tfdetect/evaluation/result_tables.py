@@ -104,9 +104,10 @@ def metadata_table(result: SplitResult) -> ResultTable | None:
     baseline = result.get("metadata_baseline")
     if not baseline:
         return None
+    found = {"balanced_accuracy": baseline["balanced_accuracy"], "auc": baseline["auc"]}
     rows = [
-        [NAMES[name], format_interval(baseline[name]), format_interval(result["metrics"].get(name))]
-        for name in ("balanced_accuracy", "auc")
+        [NAMES[name], format_interval(metric), format_interval(result["metrics"].get(name))]
+        for name, metric in found.items()
     ]
     return ResultTable(
         "Format and size alone", ["metric", "format and size", "the detector"], rows,

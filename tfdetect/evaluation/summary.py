@@ -1,6 +1,6 @@
 """The few metrics that matter most, for the end of a training and the top of a report."""
 
-from tfdetect.core.run_results import Interval, Metrics, Results, ordered
+from tfdetect.core.run_results import Metrics, Results, ordered
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.evaluation.result_tables import MASK_NAMES
@@ -10,7 +10,7 @@ ONE_CLASS_METRICS = ("fpr", "recall")
 MASK_METRICS = ("iou_altered", "f1", "ap")
 
 
-def summary(results: Results, split: str | None = None) -> dict[str, Interval]:
+def summary(results: Results, split: str | None = None) -> Metrics:
     """Return the metrics that matter most, each with its 95% interval.
 
     Args:

@@ -130,28 +130,7 @@ class _Search:
         if key in ancestors or len(above) > _MAX_DEPTH or self.visited > _MAX_FOLDERS:
             return
         ancestors = ancestors | {key}
-        children = []
-        for name in subfolders(folder):
-            path = os.path.join(folder, name)
-            if self.is_class is not None and self.is_class(name):
-                children.append(name)
-            elif is_mask_folder(name):
-                self.tree.masks.append(self._relative(path))
-            elif not is_derived_folder(name):
-                children.append(name)
-        splits = [n for n in children if split is None and split_of(n)]
-        others = [n for n in children if n not in splits]
-        if len(splits) == 1 and self._hold_classes(folder, others):
-            splits, others = [], children  # a category that is called "train", as in ForenSynths
-        if self.is_class is not None:
-            classes = others if any(map(self.is_class, others)) else []
-        else:
-            classes = others if len(others) > 1 and not splits else []
-            if len(others) == 1 and not splits and not self._leads_on(folder, others[0]):
-                classes = others
-        if classes and splits:
-            self._check_beside(folder, classes, splits)
-            splits = []
+        classes, splits, others = self._divide(folder, split is not None)
         for name in classes:
             path = os.path.join(folder, name)
             if holds_images(path):
@@ -162,10 +141,42 @@ class _Search:
         for name in splits:
             inside = os.path.join(folder, name)
             self._visit(inside, above, from_os(name), len(above), ancestors)
-        if not classes and not (splits and self.tree.classes):
-            for name in others:
-                inside = os.path.join(folder, name)
-                self._visit(inside, (*above, from_os(name)), split, split_at, ancestors)
+        if splits and self.tree.classes:
+            return
+        for name in others:
+            inside = os.path.join(folder, name)
+            self._visit(inside, (*above, from_os(name)), split, split_at, ancestors)
+
+    def _divide(self, folder: str, in_split: bool) -> tuple[list[str], list[str], list[str]]:
+        """Return the classes in a folder, the splits, and the other folders to look into."""
+        children = self._children(folder)
+        splits = [name for name in children if not in_split and split_of(name)]
+        others = [name for name in children if name not in splits]
+        if len(splits) == 1 and self._hold_classes(folder, others):
+            splits, others = [], children  # a category that is called "train", as in ForenSynths
+        if not self._are_classes(folder, others, bool(splits)):
+            return [], splits, others
+        self._check_beside(folder, others, splits)
+        return others, [], []
+
+    def _children(self, folder: str) -> list[str]:
+        """Return the folders in a folder, without those of masks and of derived images."""
+        children = []
+        for name in subfolders(folder):
+            if self.is_class is not None and self.is_class(name):
+                children.append(name)
+            elif is_mask_folder(name):
+                self.tree.masks.append(self._relative(os.path.join(folder, name)))
+            elif not is_derived_folder(name):
+                children.append(name)
+        return children
+
+    def _are_classes(self, folder: str, names: list[str], beside_splits: bool) -> bool:
+        if self.is_class is not None:
+            return any(map(self.is_class, names))
+        if beside_splits or not names:
+            return False
+        return len(names) > 1 or not self._leads_on(folder, names[0])
 
     def _hold_classes(self, folder: str, names: list[str]) -> bool:
         """Return whether class folders are below one of several folders that are no classes."""

@@ -15,7 +15,7 @@ from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import Results
+from tfdetect.core.run_results import Results, SplitResult
 from tfdetect.data.catalog import Catalog, shorter_sides
 from tfdetect.data.evaluation_data import is_own_dataset
 from tfdetect.data.masks import COVERAGE, check_masks
@@ -133,16 +133,30 @@ def evaluate_run(
         if images_in_report and run.predicts_masks:
             compiled = compiled or CompiledDetector(run, detector or load_detector(run))
             examples[split] = _mask_examples(run, compiled, catalog, rows, tables[split])
-    results = {split: measure(table, run) for split, table in tables.items()}
-    for split, rows in parts.items():
-        if split in before:
-            results[split]["before"] = before[split]
-        if baseline := metadata_baseline(rows):
-            results[split]["metadata_baseline"] = baseline
-        if videos:
-            results[split]["videos"] = measure_videos(tables[split], run, videos)
+    results = {
+        split: _measured(run, rows, tables[split], before.get(split), videos)
+        for split, rows in parts.items()
+    }
     shown = catalog if images_in_report else None
     return Evaluation(run, results, tables, catalog.name, catalog.warnings, shown, examples)
+
+
+def _measured(
+    run: Run,
+    rows: pa.Table,
+    table: pa.Table,
+    before: dict[str, float] | None,
+    videos: VideoNames | None,
+) -> SplitResult:
+    """Return the metrics of a split, with what is measured without predictions, and of videos."""
+    result = measure(table, run)
+    if before is not None:
+        result["before"] = before
+    if baseline := metadata_baseline(rows):
+        result["metadata_baseline"] = baseline
+    if videos:
+        result["videos"] = measure_videos(table, run, videos)
+    return result
 
 
 def _with_domain(

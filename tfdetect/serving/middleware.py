@@ -56,6 +56,47 @@ class Metrics:
         waiting.set_function(lambda: service.in_flight)
 
 
+class _Exchange:
+    """A request and its answer: limits what is received, and adds headers to what is sent.
+
+    Attributes:
+        id: of the request, as its header says, or a new one.
+        read: number of bytes received.
+        status: of the answer; 0 before there is one.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int):
+        self._receive, self._send, self._max_body = receive, send, max_body
+        given = Request(scope).headers.get("x-request-id", "")
+        self.id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.read, self.status, self._more = 0, 0, True
+        self._headers = {**_HEADERS, "X-Request-ID": self.id}
+        if scope["path"] == "/docs":
+            self._headers["Content-Security-Policy"] = _DOCS_POLICY
+
+    async def receive(self) -> Message:
+        try:
+            async with asyncio.timeout(_IDLE if self._more else None):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, f"Nothing was received for {_IDLE} seconds.") from None
+        self._more = message.get("more_body", False)
+        self.read += len(message.get("body", b""))
+        if self.read > self._max_body:
+            raise HTTPException(413, f"A request has at most {self._max_body} bytes.")
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = {key.lower() for key, _ in message["headers"]}
+            message["headers"] += [
+                (name.encode(), value.encode()) for name, value in self._headers.items()
+                if name.lower().encode() not in own
+            ]  # fmt: skip
+        await self._send(message)
+
+
 class Guard:
     """Limits requests, sets headers, and logs and counts each request.
 
@@ -71,58 +112,28 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        request, started, status = Request(scope), time.perf_counter(), 0
-        given = request.headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        read, more = 0, True
-
-        async def limited() -> Message:
-            nonlocal read, more
-            try:
-                async with asyncio.timeout(_IDLE if more else None):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, f"Nothing was received for {_IDLE} seconds.") from None
-            more = message.get("more_body", False)
-            read += len(message.get("body", b""))
-            if read > self._settings.max_body:
-                raise HTTPException(413, f"A request has at most {self._settings.max_body} bytes.")
-            return message
-
-        async def with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = {key.lower() for key, _ in message["headers"]}
-                for name, value in {**_HEADERS, "X-Request-ID": request_id}.items():
-                    if name == "Content-Security-Policy" and scope["path"] == "/docs":
-                        value = _DOCS_POLICY
-                    if name.lower().encode() not in headers:
-                        message["headers"].append((name.encode(), value.encode()))
-            await send(message)
-
-        refused = self._refused(request)
+        request, started = Request(scope), time.perf_counter()
+        exchange = _Exchange(scope, receive, send, self._settings.max_body)
         try:
-            if refused is not None:
-                await refused(scope, receive, with_headers)
+            if (refused := self._refused(request)) is not None:
+                await refused(scope, receive, exchange.send)
             else:
-                await self._app(scope, limited, with_headers)
+                await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            status = _CLIENT_LEFT
+            exchange.status = _CLIENT_LEFT
         except asyncio.CancelledError:  # the server waited long enough before it stops
-            if status:
+            if exchange.status:
                 raise
             stops = JSONResponse({"error": "The server stops."}, 503)
-            await stops(scope, receive, with_headers)
+            await stops(scope, receive, exchange.send)
         finally:
-            status = status or 500
+            status, seconds = exchange.status or 500, time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
-            seconds = time.perf_counter() - started
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(seconds)
-            entry = {"event": "request", "id": request_id, "method": request.method,
+            entry = {"event": "request", "id": exchange.id, "method": request.method,
                      "path": printable(scope["path"])[:200], "status": status,
-                     "milliseconds": round(seconds * 1000, 1), "bytes": read}  # fmt: skip
+                     "milliseconds": round(seconds * 1000, 1), "bytes": exchange.read}  # fmt: skip
             log.info(json.dumps(entry))
 
     def _refused(self, request: Request) -> JSONResponse | None:

@@ -1,10 +1,14 @@
 """`tfdetect benchmark`: measure runs on standard benchmarks, beside the published figures."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+
+if TYPE_CHECKING:
+    from tfdetect.benchmarks.result_types import PlannedScores
 
 
 def parser() -> cli.Parser:
@@ -89,16 +93,17 @@ def main(argv: list[str]) -> None:
     console.result(f"leaderboard  {results.leaderboard}")
 
 
-def _show_plan(values: dict[str, Any]) -> None:
+def _show_plan(values: "Mapping[str, list[PlannedScores]]") -> None:
     """Print what would be scored, and the command that does it."""
     from tfdetect.core.provenance import command_line
 
-    rows = [{"suite": suite, **row} for suite, found in values.items() for row in found]
+    rows = [(suite, row) for suite, found in values.items() for row in found]
     console.table([
-        {**row, "images": f"{row['images']:,}", "scored": "before" if row["scored"] else "now"}
-        for row in rows
+        {"suite": suite, **row, "images": f"{row['images']:,}",
+         "scored": "before" if row["scored"] else "now"}
+        for suite, row in rows
     ])  # fmt: skip
-    now = [row["images"] for row in rows if not row["scored"]]
+    now = [row["images"] for _, row in rows if not row["scored"]]
     console.result(f"\n{len(rows) - len(now)} scored before, {len(now)} now ({sum(now):,} images)")
     console.result(f"next    {command_line('benchmark', without=('--dry-run',))}")
 

@@ -113,3 +113,13 @@ class SuiteResult(TypedDict):
     task: str
     metric: str
     runs: list[RunResult]
+
+
+class PlannedScores(TypedDict):
+    """Scores that a dry run names: of a run on one subset under one protocol."""
+
+    run: str
+    subset: str
+    protocol: ProtocolName
+    images: int
+    scored: bool  # before

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from tfdetect import __version__
 from tfdetect.benchmarks.measure_subsets import mean_over, measure_subset, share_images
 from tfdetect.benchmarks.result_types import (
+    PlannedScores,
     ProtocolResult,
     RunResult,
     SubsetFacts,
@@ -81,8 +82,8 @@ def run_suite(
 
 def plan_suite(
     suite: Suite, data: Sequence[SubsetData], scorers: Sequence[Scorer]
-) -> list[dict[str, Any]]:
-    """Return what `run_suite` would score: run, subset, protocol, images, and whether it is done.
+) -> list[PlannedScores]:
+    """Return what `run_suite` would score.
 
     Args:
         suite, data, scorers: see `run_suite`.

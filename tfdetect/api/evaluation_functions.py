@@ -25,7 +25,7 @@ from tfdetect.core.files import check_writable, write_json
 from tfdetect.core.open_run import open_run
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import ComparisonResult
+from tfdetect.core.run_results import RunsCompared
 from tfdetect.core.run_writer import updating
 from tfdetect.core.spark_cluster import SparkCluster
 
@@ -325,7 +325,7 @@ def compare(
     *,
     split: str | None = None,
     dataset: str | None = None,
-) -> ComparisonResult:
+) -> RunsCompared:
     """Compare evaluated runs on the images that all of them were evaluated on.
 
     Args:

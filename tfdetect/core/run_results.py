@@ -109,7 +109,7 @@ class SplitResult(PartResult, total=False):
 Results = dict[str, SplitResult]  # the content of metrics.json
 
 
-class PairResult(TypedDict):
+class RunPair(TypedDict):
     """How two runs differ. P-values are adjusted for the number of pairs by Holm's method."""
 
     one: str
@@ -120,27 +120,27 @@ class PairResult(TypedDict):
     wilcoxon: NotRequired[float]  # of masks, of the IoU
 
 
-class RunsResult(TypedDict):
+class Compared(TypedDict):
     """Runs on the same images; without runs and pairs where these are of one class."""
 
     count: int
     runs: dict[str, Metrics]
-    pairs: list[PairResult]
+    pairs: list[RunPair]
 
 
-class MasksResult(RunsResult):
+class MasksCompared(Compared):
     """Localizers on the same images, whose true masks are known."""
 
     altered: int  # images with altered pixels
 
 
-class ComparisonResult(RunsResult):
+class RunsCompared(Compared):
     """What `evaluation.paired.compare` finds out."""
 
-    masks: NotRequired[MasksResult]  # where all runs predict masks
+    masks: NotRequired[MasksCompared]  # where all runs predict masks
 
 
-class PartTransfer(ComparisonResult):
+class PartTransfer(RunsCompared):
     """A run, "after", and the one that it started from, "before", on images of one dataset."""
 
     dataset: str

@@ -13,12 +13,12 @@ from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import (
-    ComparisonResult,
+    Compared,
     Interval,
-    MasksResult,
+    MasksCompared,
     Metrics,
-    PairResult,
-    RunsResult,
+    RunPair,
+    RunsCompared,
 )
 from tfdetect.core.text import printable
 from tfdetect.evaluation import prediction_tables
@@ -155,7 +155,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def compare(
     runs: dict[str, Run], split: str | None, dataset: str | None, metrics: Sequence[str]
-) -> ComparisonResult:
+) -> RunsCompared:
     """Compare the predictions of runs on the images that all of them were evaluated on.
 
     Args:
@@ -179,7 +179,7 @@ def compare(
 
 def compare_tables(
     tables: Mapping[str, pa.Table], runs: Mapping[str, Run], metrics: Sequence[str]
-) -> ComparisonResult:
+) -> RunsCompared:
     """Compare predictions of runs; see `compare`.
 
     Args:
@@ -200,7 +200,7 @@ def compare_tables(
     if any((other != fake).any() for other in labels.values()):
         raise UserError(f"{', '.join(runs)} were evaluated with different labels of an image.")
     masks = _compare_masks(tables)
-    found: ComparisonResult = {"count": len(fake), "runs": {}, "pairs": []}
+    found: RunsCompared = {"count": len(fake), "runs": {}, "pairs": []}
     if not fake.all() and fake.any():
         found["runs"], found["pairs"] = _compare_labels(runs, tables, fake, metrics)
     elif masks is None:
@@ -239,12 +239,12 @@ def _check_common(common: set[tuple[str, str]], tables: Mapping[str, pa.Table]) 
 
 def _compare_labels(
     runs: Mapping[str, Run], tables: dict[str, pa.Table], fake: np.ndarray, metrics: Sequence[str]
-) -> tuple[dict[str, Metrics], list[PairResult]]:
+) -> tuple[dict[str, Metrics], list[RunPair]]:
     """Return runs and pairs of a comparison by P(fake) of whole images."""
     p = {name: table["p_fake"].to_numpy() for name, table in tables.items()}
     ranks = {name: prediction_tables.ranks_of(table) for name, table in tables.items()}
     right = {name: is_fake(p[name], runs[name].threshold) == fake for name in runs}
-    pairs: list[PairResult] = []
+    pairs: list[RunPair] = []
     for one, other in combinations(runs, 2):
         thresholds = runs[one].threshold, runs[other].threshold
         priors = runs[one].info.prior, runs[other].info.prior
@@ -266,7 +266,7 @@ def _compare_labels(
     return measured, _adjusted(pairs, "mcnemar", "delong")
 
 
-def _compare_masks(tables: dict[str, pa.Table]) -> MasksResult | None:
+def _compare_masks(tables: dict[str, pa.Table]) -> MasksCompared | None:
     """Return masks of a comparison; None where a run predicts none or no true mask is known.
 
     Raises:
@@ -284,7 +284,7 @@ def _compare_masks(tables: dict[str, pa.Table]) -> MasksResult | None:
         return None
     if any((size != sizes[0]).any() for size in sizes):
         raise UserError(f"{', '.join(tables)} were evaluated with different masks of an image.")
-    pairs: list[PairResult] = [
+    pairs: list[RunPair] = [
         {
             "one": one, "other": other, "metrics": mask_difference(pixels[one], pixels[other]),
             "wilcoxon": wilcoxon(pixels[one], pixels[other]),
@@ -301,7 +301,7 @@ def _compare_masks(tables: dict[str, pa.Table]) -> MasksResult | None:
     }  # fmt: skip
 
 
-def _adjusted(pairs: list[PairResult], *tests: Test) -> list[PairResult]:
+def _adjusted(pairs: list[RunPair], *tests: Test) -> list[RunPair]:
     """Return pairs with the p-values of tests adjusted for their number."""
     for test in tests:
         for pair, p in zip(pairs, holm([pair[test] for pair in pairs])):
@@ -309,7 +309,7 @@ def _adjusted(pairs: list[PairResult], *tests: Test) -> list[PairResult]:
     return pairs
 
 
-def terminal(found: ComparisonResult) -> str:
+def terminal(found: RunsCompared) -> str:
     """Return what `compare` found as tables for the terminal."""
     parts = [f"{found['count']:,} images that all runs were evaluated on (brackets: 95% intervals)"]
     if found["runs"]:
@@ -323,7 +323,7 @@ def terminal(found: ComparisonResult) -> str:
     return "\n\n".join(parts)
 
 
-def _tables(found: RunsResult, names: Mapping[str, str], tests: Mapping[Test, str]) -> list[str]:
+def _tables(found: Compared, names: Mapping[str, str], tests: Mapping[Test, str]) -> list[str]:
     """Return a table of the runs' metrics, and one of their differences and p-values."""
     metrics = list(next(iter(found["runs"].values())))
     rows = [

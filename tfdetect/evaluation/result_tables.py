@@ -7,10 +7,10 @@ from typing import Literal
 from tfdetect.core import console
 from tfdetect.core.run_info import MaskCoverage
 from tfdetect.core.run_results import (
+    Compared,
     MaskResult,
     PartResult,
     Results,
-    RunsResult,
     SplitResult,
     Transfer,
     VideoResult,
@@ -76,7 +76,7 @@ def transfer_tables(found: Transfer | None) -> list[ResultTable]:
     ]  # fmt: skip
 
 
-def _changes(part: RunsResult | None, names: dict[str, str]) -> list[list[str]]:
+def _changes(part: Compared | None, names: dict[str, str]) -> list[list[str]]:
     if part is None or not part["pairs"]:
         return []
     [pair], runs = part["pairs"], part["runs"]

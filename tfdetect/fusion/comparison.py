@@ -11,7 +11,7 @@ from tfdetect.evaluation.intervals import binary_intervals, numbers
 from tfdetect.evaluation.operating_points import choose_threshold, operating_points
 from tfdetect.evaluation.paired import difference
 from tfdetect.evaluation.verdicts import is_fake
-from tfdetect.fusion.fusion_results import ComparisonResult, PairResult, PartResult, Thresholds
+from tfdetect.fusion.fusion_results import FusionPart, FusionsCompared, MemberPair, Thresholds
 from tfdetect.fusion.fusions import Fusion, cross_fit
 from tfdetect.fusion.scores import MemberScores
 
@@ -81,7 +81,7 @@ def compare_fusions(
     return Comparison(splits, chosen, cross_fitted)
 
 
-def measure_comparison(comparison: Comparison) -> ComparisonResult:
+def measure_comparison(comparison: Comparison) -> FusionsCompared:
     """Return the metrics of members and fusions, gains and similarity."""
     thresholds = _thresholds(comparison.splits["validation"])
     splits = {name: _by_dataset(each, thresholds) for name, each in comparison.splits.items()}
@@ -118,7 +118,7 @@ def _thresholds(validation: Predicted) -> Thresholds:
     return {"members": of(validation.members), "fusions": of(validation.fusions)}
 
 
-def _by_dataset(predicted: Predicted, thresholds: Thresholds) -> dict[str, PartResult]:
+def _by_dataset(predicted: Predicted, thresholds: Thresholds) -> dict[str, FusionPart]:
     """Return the metrics of all images, and of each dataset if there are several."""
     fake, datasets = predicted.scores.fake, predicted.scores.datasets
     parts = {"all": np.ones(len(fake), bool)}
@@ -159,12 +159,12 @@ def _gains(
     )  # fmt: skip
 
 
-def _similarity(predicted: Predicted, thresholds: dict[str, float]) -> list[PairResult]:
+def _similarity(predicted: Predicted, thresholds: dict[str, float]) -> list[MemberPair]:
     """Return correlation and common errors of each pair of members."""
     verdicts = {
         name: is_fake(expit(logits), thresholds[name]) for name, logits in predicted.members.items()
     }
-    fake, found = predicted.scores.fake, list[PairResult]()
+    fake, found = predicted.scores.fake, list[MemberPair]()
     for one, other in combinations(predicted.members, 2):
         a, b = predicted.members[one], predicted.members[other]
         wrong = verdicts[one] != fake, verdicts[other] != fake

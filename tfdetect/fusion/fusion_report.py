@@ -14,7 +14,7 @@ from tfdetect.evaluation.figures import heat_map
 from tfdetect.evaluation.intervals import format_interval, numbers
 from tfdetect.evaluation.metrics import NAMES
 from tfdetect.fusion.comparison import METRICS, Comparison
-from tfdetect.fusion.fusion_results import FILE, ComparisonResult, FusionResult, PartResult
+from tfdetect.fusion.fusion_results import FILE, FusionPart, FusionResult, FusionsCompared
 
 _LOWER_IS_BETTER = ("log_loss", "ece")
 _GAIN_COLUMNS = ["split", "metric", "difference", "result"]
@@ -181,11 +181,11 @@ def _costs(values: FusionResult) -> Markup:
     )  # fmt: skip
 
 
-def _last_split(values: ComparisonResult) -> str:
+def _last_split(values: FusionsCompared) -> str:
     return "test" if "test" in values["splits"] else "validation"
 
 
-def _compared(values: ComparisonResult, split: str) -> tuple[Metrics, Metrics]:
+def _compared(values: FusionsCompared, split: str) -> tuple[Metrics, Metrics]:
     """Return the metrics of the fusion and of the best member on a split."""
     part = values["splits"][split]["all"]
     return part["fusions"][values["fusion"]], part["members"][values["best_member"]]
@@ -199,7 +199,7 @@ def _metric_columns() -> list[str]:
     return ["detector", *(NAMES[key] for key in METRICS)]
 
 
-def _metric_rows(values: FusionResult, part: PartResult) -> list[list[str]]:
+def _metric_rows(values: FusionResult, part: FusionPart) -> list[list[str]]:
     """Return the rows of a table: the chosen fusion, the members, the other fusions."""
     chosen = values["fusion"]
     named = [(f"this run ({chosen} fusion)", part["fusions"][chosen])]
@@ -230,7 +230,7 @@ def _result(metric: str, gain: Interval) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "no significant difference"
 
 
-def worse_than_best_member(values: ComparisonResult) -> str:
+def worse_than_best_member(values: FusionsCompared) -> str:
     """Return a warning if the fusion is worse on validation than its best member, else ""."""
     gains, best = values["gains"]["validation"], values["best_member"]
     worse = [key for key in ("auc", "log_loss") if _result(key, gains[key]) == "worse"]

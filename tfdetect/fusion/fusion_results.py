@@ -9,7 +9,7 @@ from tfdetect.core.run_results import Metrics
 FILE = "fusion.json"
 
 
-class PartResult(TypedDict):
+class FusionPart(TypedDict):
     """The metrics of members and fusions, by name."""
 
     members: dict[str, Metrics]
@@ -23,7 +23,7 @@ class Thresholds(TypedDict):
     fusions: dict[str, float]
 
 
-class PairResult(TypedDict):
+class MemberPair(TypedDict):
     """How alike two members are."""
 
     members: list[str]
@@ -40,19 +40,19 @@ class InferenceCost(TypedDict):
     images_per_second: float
 
 
-class ComparisonResult(TypedDict):
+class FusionsCompared(TypedDict):
     """Members and fusions side by side."""
 
     fusion: str  # that became the detector
     cross_fitted: bool  # see `Comparison`
     best_member: str  # by validation log-loss
-    splits: dict[str, dict[str, PartResult]]  # by split, and by dataset or "all"
+    splits: dict[str, dict[str, FusionPart]]  # by split, and by dataset or "all"
     gains: dict[str, Metrics]  # by split, the fusion's metrics minus the best member's, paired
     thresholds: Thresholds
-    similarity: list[PairResult]  # of each two members
+    similarity: list[MemberPair]  # of each two members
 
 
-class FusionResult(ComparisonResult):
+class FusionResult(FusionsCompared):
     """What `fuse` found."""
 
     dataset: str

@@ -24,7 +24,7 @@ _RESAMPLES = 500
 
 
 @dataclass(frozen=True)
-class Subset:
+class TrainingSubset:
     """Training data of one point of a curve.
 
     Attributes:
@@ -52,7 +52,7 @@ def make_subsets(
     points: int | None,
     seeds: Sequence[int],
     equal_images: bool,
-) -> dict[str, Subset]:
+) -> dict[str, TrainingSubset]:
     """Return nested subsets of the training data: each contains the smaller ones of its seed.
 
     Sizes are halved from all down to the smallest point. By images, validation is that of the
@@ -82,16 +82,16 @@ def make_subsets(
             f"{total:,} {'training images' if domains is None else 'domains'} give "
             f"{most} points, each half of the next; a curve of {points} is asked for."
         )
-    found: dict[str, Subset] = {}
+    found: dict[str, TrainingSubset] = {}
     for seed in seeds:
         order = np.random.default_rng(seed).permutation(domains.names if domains else [])
         for size in sizes:
             name = f"{size} seed {seed}"
             if domains is None:
-                found[name] = Subset(size, seed, _first_images(catalog, size, seed))
+                found[name] = TrainingSubset(size, seed, _first_images(catalog, size, seed))
             else:
                 chosen = frozenset(map(str, order[:size]))
-                found[name] = Subset(size, seed, restrict(catalog, domains, chosen), chosen)
+                found[name] = TrainingSubset(size, seed, restrict(catalog, domains, chosen), chosen)
     if equal_images and domains is not None:
         fewest = min(subset.images for subset in found.values())
         for name, subset in found.items():
@@ -116,7 +116,7 @@ def _first_images(catalog: Catalog, count: int, seed: int) -> Catalog:
 
 
 def measure_curve(
-    plan: Plan, subsets: dict[str, Subset], runs: dict[str, Run], catalog: Catalog, by: str
+    plan: Plan, subsets: dict[str, TrainingSubset], runs: dict[str, Run], catalog: Catalog, by: str
 ) -> CurveResult:
     """Measure the runs of a curve on the test split, and fit a power law.
 
@@ -179,7 +179,7 @@ def measure_curve(
 
 
 def _seen_and_unseen(
-    subsets: Sequence[Subset], catalog: Catalog, by: str, readable: np.ndarray
+    subsets: Sequence[TrainingSubset], catalog: Catalog, by: str, readable: np.ndarray
 ) -> dict[CurvePart, np.ndarray]:
     """Return which test images are of a domain in training and which of others.
 

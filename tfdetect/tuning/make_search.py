@@ -13,7 +13,7 @@ from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog, check_trainable, fold
 from tfdetect.data.plan import Plan, experiment_of_dataset, find_data, make_plan
 from tfdetect.tuning.objective import default_objective, objective_named
-from tfdetect.tuning.search_folder import SearchPlan, Settings
+from tfdetect.tuning.search_folder import SearchPlan, SearchSettings
 from tfdetect.tuning.space import Space, load_space
 from tfdetect.tuning.suggest import suggest
 
@@ -36,7 +36,7 @@ def make_search(
         dataset, experiment, overrides, data_dir, authentic, model: see `make_plan`; by default
             the experiment is that of the space.
         objective: a metric of validation; by default what the experiment monitors.
-        settings: the other fields of `Settings`.
+        settings: the other fields of `SearchSettings`.
 
     Raises:
         UserError: an unknown name, or a space that does not fit the experiment.
@@ -70,7 +70,7 @@ def make_search(
     catalog = find_data(plan)
     _check(found, plan.with_settings(trial_overrides), catalog, settings.get("folds", 1))
     resolved = validate(
-        Settings,
+        SearchSettings,
         {
             **settings,
             "objective": goal.name,

@@ -37,7 +37,7 @@ from tfdetect.tuning.store import Store
 Kind = TypeVar("Kind", bound=Document)
 
 
-class Settings(Document):
+class SearchSettings(Document):
     """How a search works.
 
     Attributes:
@@ -79,7 +79,7 @@ class SearchPlan:
         spec: the dataset.
     """
 
-    settings: Settings
+    settings: SearchSettings
     space: Space
     experiment: Experiment
     spec: DatasetSpec
@@ -164,7 +164,7 @@ def open_search(folder: Path) -> Search:
         return validate(kind, read_yaml(folder / name), str(folder / name), folder / name)
 
     return Search(
-        read(Settings, "search.json"),
+        read(SearchSettings, "search.json"),
         read(Space, "space.yaml"),
         read(Experiment, "experiment.yaml"),
         _read_spec(folder / "dataset.yaml"),

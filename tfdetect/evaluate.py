@@ -10,6 +10,7 @@ from tfdetect.core.errors import UserError
 
 if TYPE_CHECKING:
     from tfdetect import api
+    from tfdetect.evaluation.streamed_metrics import StreamedResult
 
 
 def parser() -> cli.Parser:
@@ -166,7 +167,7 @@ def _show(args: argparse.Namespace, results: "api.Results") -> None:
     console.result(f"\nreport  {results.report}")
 
 
-def _show_streamed(values: dict[str, Any]) -> None:
+def _show_streamed(values: "dict[str, StreamedResult]") -> None:
     """Print what was measured part by part."""
     for split, found in values.items():
         rows: list[tuple[str, object]] = [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfdetect.api.arguments import (
     RunLike,
@@ -25,9 +26,12 @@ from tfdetect.core.files import check_writable, write_json
 from tfdetect.core.open_run import open_run
 from tfdetect.core.quiet import import_tensorflow
 from tfdetect.core.run import Run
-from tfdetect.core.run_results import RunsCompared
+from tfdetect.core.run_results import RunsCompared, SplitResult
 from tfdetect.core.run_writer import updating
 from tfdetect.core.spark_cluster import SparkCluster
+
+if TYPE_CHECKING:
+    from tfdetect.evaluation.streamed_metrics import StreamedResult
 
 
 @checked
@@ -104,6 +108,7 @@ def evaluate(
     from tfdetect.evaluation.streamed_metrics import measure_streamed
 
     path, report = job.run.path, job.output / "report.html"
+    values: dict[str, SplitResult] | dict[str, StreamedResult]
     with writing_on(cluster, job.output, job.roots, progress) as work:
         catalog = job.read_data(progress, log)
         chosen = tuple(splits) or splits_to_evaluate(job.run, catalog)

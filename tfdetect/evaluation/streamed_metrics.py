@@ -1,7 +1,7 @@
 """Metrics of predictions that are seen one part at a time, in constant memory."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,22 @@ _LARGEST = 40.0
 PredictParts = Callable[[Run, Catalog, pa.Table, bool], Iterator[tuple[pa.Table, pa.Table]]]
 
 
+class StreamedResult(TypedDict):
+    """What is measured of a split without keeping its predictions."""
+
+    count: int  # images that could be read
+    unreadable: int
+    # accuracy, balanced_accuracy, recall, fpr, ece (weighted to the run's prior) and auc; None of
+    # those that need a class that is missing.
+    metrics: dict[str, float | None]
+    auc_error_bound: float | None  # by how much the auc may differ from that of the scores
+    confusion: list[list[int]]  # [true class][verdict]
+    histogram: dict[str, list[int]]  # of authentic and fake: images in equal bins of P(fake)
+
+
 def measure_streamed(
     run: Run, catalog: Catalog, splits: Sequence[str], predict_parts: PredictParts
-) -> dict[str, Any]:
+) -> dict[str, StreamedResult]:
     """Return the metrics of splits whose predictions come part by part and are not kept.
 
     Args:
@@ -33,12 +46,12 @@ def measure_streamed(
         predict_parts: predicts rows of the catalog.
 
     Returns:
-        `StreamedMetrics.document` by split.
+        The metrics by split.
 
     Raises:
         UserError: the dataset has no image in any of the splits.
     """
-    own, found = is_own_dataset(run, catalog), {}
+    own, found = is_own_dataset(run, catalog), dict[str, StreamedResult]()
     for split in splits:
         rows = catalog.split(split)
         if not rows.num_rows:
@@ -100,16 +113,8 @@ class StreamedMetrics:
         np.add.at(self._histogram, (fake, _bins(p, HISTOGRAM)), 1)
         np.add.at(self._gaps, (fake, _bins(p, BINS)), p - fake)
 
-    def document(self) -> dict[str, Any]:
-        """Return the metrics.
-
-        Returns:
-            count, unreadable, confusion: as in metrics.json.
-            metrics: accuracy, balanced_accuracy, recall, fpr, ece (weighted to the run's prior, as
-                in metrics.json) and auc; those that need a class that is missing are None.
-            auc_error_bound: by how much the auc may differ from that of the scores.
-            histogram: {authentic, fake}: number of images in equal bins of P(fake).
-        """
+    def document(self) -> StreamedResult:
+        """Return the metrics."""
         authentic, fakes = (int(n) for n in self._scores.sum(1))
         total = authentic + fakes
         right = self._called_fake[1] + authentic - self._called_fake[0]

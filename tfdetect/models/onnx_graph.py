@@ -215,6 +215,38 @@ def fuse_scale_and_offset(model: "onnx.ModelProto") -> int:
     from onnx import helper, numpy_helper
 
     graph = model.graph
+    pairs = list(_scaled_and_moved(graph))
+    for product, total, source, scale, offset in pairs:
+        [result] = total.output
+        zeros, ones = np.zeros_like(scale), np.ones_like(scale)
+        values = {"scale": scale, "offset": offset, "mean": zeros, "variance": ones}
+        for name, value in values.items():
+            graph.initializer.append(numpy_helper.from_array(value, f"{result}/{name}"))
+        fused = helper.make_node(
+            "BatchNormalization", [source, *(f"{result}/{name}" for name in values)], [result],
+            name=f"{result}/fused", epsilon=0.0,
+        )  # fmt: skip
+        position = next(i for i, node in enumerate(graph.node) if node is product)
+        graph.node.insert(position, fused)
+        graph.node.remove(product)
+        graph.node.remove(total)
+    used = {name for node in graph.node for name in node.input}
+    used |= {each.name for each in graph.output}
+    for each in [each for each in graph.initializer if each.name not in used]:
+        graph.initializer.remove(each)
+    return len(pairs)
+
+
+def _scaled_and_moved(
+    graph: "onnx.GraphProto",
+) -> "Iterator[tuple[onnx.NodeProto, onnx.NodeProto, str, np.ndarray, np.ndarray]]":
+    """Yield each Mul whose only user is an Add, both with a constant of each channel.
+
+    Yields:
+        Mul, Add, what is multiplied, and both constants.
+    """
+    from onnx import numpy_helper
+
     constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
     kept = {each.name for each in graph.output}
     users: dict[str, list[onnx.NodeProto]] = {}
@@ -231,7 +263,6 @@ def fuse_scale_and_offset(model: "onnx.ModelProto") -> int:
                 return other, value.reshape(-1)
         return None
 
-    pairs = []
     for product in graph.node:
         if product.op_type != "Mul" or (scaled := split(product)) is None:
             continue
@@ -241,25 +272,7 @@ def fuse_scale_and_offset(model: "onnx.ModelProto") -> int:
         [total] = users[result]
         added = split(total)
         if added is not None and added[0] == result and added[1].shape == scaled[1].shape:
-            pairs.append((product, total, scaled, added[1]))
-    for product, total, (source, scale), offset in pairs:
-        [result] = total.output
-        zeros, ones = np.zeros_like(scale), np.ones_like(scale)
-        values = {"scale": scale, "offset": offset, "mean": zeros, "variance": ones}
-        for name, value in values.items():
-            graph.initializer.append(numpy_helper.from_array(value, f"{result}/{name}"))
-        fused = helper.make_node(
-            "BatchNormalization", [source, *(f"{result}/{name}" for name in values)], [result],
-            name=f"{result}/fused", epsilon=0.0,
-        )  # fmt: skip
-        position = next(i for i, node in enumerate(graph.node) if node is product)
-        graph.node.insert(position, fused)
-        graph.node.remove(product)
-        graph.node.remove(total)
-    used = {name for node in graph.node for name in node.input}
-    for each in [each for each in graph.initializer if each.name not in used | kept]:
-        graph.initializer.remove(each)
-    return len(pairs)
+            yield product, total, *scaled, added[1]
 
 
 def store_codes(model: "onnx.ModelProto", function: tf.types.experimental.ConcreteFunction) -> None:

@@ -17,7 +17,7 @@ import pytest
 from commands import call
 from conftest import write_images
 
-from tfdetect.core import files
+from tfdetect.core import cli, files
 from tfdetect.core.cli import run_command
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import (
@@ -31,7 +31,7 @@ from tfdetect.core.files import (
     write_text,
 )
 from tfdetect.core.locks import locked
-from tfdetect.core.process import lock_directory
+from tfdetect.core.process import Terminated, is_command, lock_directory
 
 ROOT = Path(__file__).parents[1]
 
@@ -315,6 +315,18 @@ def test_a_signal_that_foreign_code_turns_into_an_error_is_no_error(kind, capsys
 
     with pytest.raises(RuntimeError) if kind is RuntimeError else nullcontext():
         assert run_command(broken, []) == 2
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, Terminated(143), UserError("wrong")])
+def test_a_command_says_that_it_continues(ended, capsys):
+    def main(argv):
+        with cli.continuing("Finished parts are"):
+            assert is_command()
+            raise ended
+
+    assert run_command(main, []) in (130, 143, 2) and not is_command()
+    said = "\nFinished parts are kept; the same command continues.\n\nStopped.\n"
+    assert capsys.readouterr().err == ("error: wrong\n" if isinstance(ended, UserError) else said)
 
 
 def test_ctrl_c_that_foreign_code_turns_into_an_error_is_no_error(capsys):

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,14 +107,18 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
 
 
 def test_ctrl_c_ends_a_matrix(generators, tmp_path, monkeypatch, capsys):
-    """The training that it interrupts leaves a run; the next one does not begin."""
-    interrupted = SimpleNamespace(info=SimpleNamespace(status="interrupted"))
+    """The training that it interrupts is not evaluated; the next one does not begin."""
     begun = []
-    monkeypatch.setattr(
-        train_matrix, "train_run", lambda job, **_: begun.append(job.path) or interrupted
-    )
+
+    def interrupted(job, finish_interrupted, **_):
+        begun.append(job.path)
+        assert not finish_interrupted
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_matrix, "train_run", interrupted)
     assert run_command(matrix_command, arguments(generators, tmp_path)) == 130
-    assert len(begun) == 1 and "The same command continues" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert len(begun) == 1 and "Finished trainings are kept; the same command continues." in said
 
 
 def test_domains_restrict_training_but_not_test(generators):

@@ -27,6 +27,7 @@ from tfdetect.core.documents import shipped_names, validate
 from tfdetect.core.errors import UserError
 from tfdetect.core.load_experiment import load_experiment, override
 from tfdetect.tuning import trial as trial_command
+from tfdetect.tuning import trial_process
 from tfdetect.tuning.objective import objective_named
 from tfdetect.tuning.pruning import should_prune
 from tfdetect.tuning.resources import allocate_slots
@@ -539,6 +540,25 @@ def test_two_processes_and_two_slots_work_on_one_search(folder_dataset, tmp_path
     assert len({t.worker for t in trials}) == 2
 
 
+def test_trials_that_cannot_end_are_killed_together(monkeypatch, tmp_path):
+    monkeypatch.setattr(trial_process, "_TERMINATION_SECONDS", 0.2)
+    deaf = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(9)"
+    )
+    trials = []
+    for number in range(3):
+        trials.append(object.__new__(trial_process.TrialProcess))
+        trials[-1]._file = (tmp_path / str(number)).open("wb")
+        trials[-1]._process = subprocess.Popen([sys.executable, "-c", deaf],
+                                               stdout=trials[-1]._file)  # fmt: skip
+    while not all((tmp_path / str(number)).stat().st_size for number in range(3)):
+        time.sleep(0.02)
+    began = time.monotonic()
+    trial_process.end_trials(trials)
+    assert time.monotonic() - began < 0.5
+    assert [trial._process.returncode for trial in trials] == [-signal.SIGKILL] * 3
+
+
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_state_and_ends_all_processes(folder_dataset, tmp_path, space):
     import psutil
@@ -557,9 +577,12 @@ def test_ctrl_c_keeps_the_state_and_ends_all_processes(folder_dataset, tmp_path,
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.1)
     children = psutil.Process(process.pid).children(recursive=True)
+    began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 130 and "continues the search" in error
+    assert process.returncode == 130
+    assert "Finished trials are kept; the same command continues." in error
+    assert time.monotonic() - began < 5  # 2 where nothing else runs
     assert children and not any(child.is_running() for child in children)
     done = run(space, folder_dataset, tmp_path, *arguments)
     assert done.returncode == 0, done.stderr

@@ -369,6 +369,19 @@ def test_ctrl_c_leaves_a_usable_run_that_can_go_on(folder_dataset, tmp_path):
     assert "--resume" in out + err
 
 
+def test_ctrl_c_in_the_first_epoch_leaves_a_run(folder_dataset, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tfdetect.training.fit._run_stages", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train_small(folder_dataset, tmp_path, name="kept", finish_interrupted=False)
+    assert not (tmp_path / "kept").exists()
+    run = train_small(folder_dataset, tmp_path)
+    assert run.info.status == "interrupted" and run.results["test"]["count"] == 32
+    assert "was interrupted in its first epoch" in (run.path / "report.html").read_text()
+
+
 def test_resuming_what_is_complete_or_absent(shared_run, tmp_path, capsys):
     run, _ = shared_run
     code, _, err = call("train", ["--resume", run.path], capsys)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from commands import call
-from conftest import train_small, write_images
+from conftest import run_at, train_small, write_images
 from PIL import Image
 from zoo import make
 
@@ -30,7 +30,7 @@ from tfdetect.data.image_files import find_images
 from tfdetect.data.plan import find_data, make_plan
 from tfdetect.data.splits import few_images
 from tfdetect.evaluation.overlays import MaskWriter
-from tfdetect.evaluation.prediction_columns import PredictionColumns
+from tfdetect.evaluation.prediction_columns import PredictionColumns, cpu_batch
 from tfdetect.evaluation.predictions import MaskPrediction, predict_files
 from tfdetect.evaluation.remeasure import without_calibration
 from tfdetect.evaluation.run_description import facts, measured_sentence
@@ -576,6 +576,14 @@ def test_a_stopped_prediction_keeps_its_finished_rows(
     else:
         rows = json.loads(out)
     assert len(rows) == 2 and all(0 <= row["p_fake"] <= 1 for row in rows)
+
+
+def test_the_cpu_is_given_few_large_images_at_once(tmp_path):
+    """Ctrl-C waits for the end of a batch."""
+    sizes = [cpu_batch(run_at(tmp_path, side=side), 64) for side in (32, 224, 3000)]
+    assert sizes == [64, 8, 1]
+    run = run_at(tmp_path, side=224, policy="window_tile").with_views(crops=5)
+    assert cpu_batch(run, 64) == 1
 
 
 def test_one_mask_that_cannot_be_written_costs_itself(tmp_path):

@@ -75,10 +75,12 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
-    results = api.benchmark(
-        args.suites, args.runs, data_dir=args.data_dir, subsets=args.subsets, output=args.output,
-        batch_size=args.batch_size, dry_run=args.dry_run, **cli.progress_of(args),
-    )  # fmt: skip
+    with cli.continuing("Scores of finished subsets are"):
+        results = api.benchmark(
+            args.suites, args.runs, data_dir=args.data_dir, subsets=args.subsets,
+            output=args.output, batch_size=args.batch_size, dry_run=args.dry_run,
+            **cli.progress_of(args),
+        )  # fmt: skip
     if args.json:
         return console.print_json(results.values)
 

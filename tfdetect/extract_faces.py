@@ -67,10 +67,11 @@ def main(argv: list[str]) -> int:
     from tfdetect.data.faces import extract_faces, find_videos
 
     videos = find_videos(args.videos)
-    cuts = extract_faces(
-        videos, args.output, args.every, args.margin, args.size, progress=not args.quiet,
-        detector=args.detector,
-    )  # fmt: skip
+    with cli.continuing("Finished videos are"):
+        cuts = extract_faces(
+            videos, args.output, args.every, args.margin, args.size, progress=not args.quiet,
+            detector=args.detector,
+        )  # fmt: skip
     publish(args.output)
     failed = [cut for cut in cuts if cut.error]
     for cut in failed:
@@ -101,10 +102,11 @@ def _crop_images(args: argparse.Namespace) -> int:
     if args.output.resolve().is_relative_to(args.videos.resolve()):
         raise UserError(f"--output {args.output} is inside {args.videos}. Give another folder.")
     images = face_paths(args.videos)
-    results = crop_images(
-        args.videos, images, args.output, args.margin, args.size, not args.quiet, args.landmarks,
-        args.detector,
-    )  # fmt: skip
+    with cli.continuing("Finished faces are"):
+        results = crop_images(
+            args.videos, images, args.output, args.margin, args.size, not args.quiet,
+            args.landmarks, args.detector,
+        )  # fmt: skip
     publish(args.output)
     failed = [result for result in results if result.error]
     for result in failed:

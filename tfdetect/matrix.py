@@ -73,14 +73,15 @@ def main(argv: list[str]) -> None:
 
         console.result(terminal(found))
         return console.result(f"\nfigure  {args.output / 'clusters.png'}")
-    results = api.matrix(
-        args.dataset, args.experiment, model=args.model, overrides=args.overrides,
-        data_dir=args.data_dir, authentic=args.authentic, by=args.by,
-        leave_one_out=args.leave_one_out, leave_sources_out=args.leave_sources_out,
-        published=args.published, gpus=args.gpus, gpu_memory_limit=args.gpu_memory_limit,
-        output=args.output, name=args.name, cluster=cluster, dry_run=args.dry_run,
-        progress=not args.quiet,
-    )  # fmt: skip
+    with cli.continuing("Finished trainings are"):
+        results = api.matrix(
+            args.dataset, args.experiment, model=args.model, overrides=args.overrides,
+            data_dir=args.data_dir, authentic=args.authentic, by=args.by,
+            leave_one_out=args.leave_one_out, leave_sources_out=args.leave_sources_out,
+            published=args.published, gpus=args.gpus, gpu_memory_limit=args.gpu_memory_limit,
+            output=args.output, name=args.name, cluster=cluster, dry_run=args.dry_run,
+            progress=not args.quiet,
+        )  # fmt: skip
     values = results.values
     if "trainings" in values:
         from tfdetect.generalization.planned import show_planned

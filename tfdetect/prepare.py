@@ -74,13 +74,14 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
-    done = api.prepare(
-        args.dataset, args.output, data_dir=args.data_dir, authentic=args.authentic,
-        size=args.size, resize=args.resize, encode=args.encode, quality=args.quality,
-        foreground=args.foreground, mask_options=options, background=args.background,
-        shard_mebibytes=args.shard_size, workers=args.workers, cluster=cluster,
-        progress=not args.quiet,
-    )  # fmt: skip
+    with cli.continuing("Finished shards are"):
+        done = api.prepare(
+            args.dataset, args.output, data_dir=args.data_dir, authentic=args.authentic,
+            size=args.size, resize=args.resize, encode=args.encode, quality=args.quality,
+            foreground=args.foreground, mask_options=options, background=args.background,
+            shard_mebibytes=args.shard_size, workers=args.workers, cluster=cluster,
+            progress=not args.quiet,
+        )  # fmt: skip
     dataset = done.folder.parent
     if args.json:
         return console.print_json({

@@ -107,16 +107,13 @@ def main(argv: list[str]) -> None:
     }  # fmt: skip
     if args.dry_run:
         return _show_points(prepare_search(**what), args.json)
-    try:
+    with cli.continuing("Finished trials are"):
         found = api.search(
             **what, max_trials=args.max_trials, max_hours=args.max_hours,
             max_epochs=args.max_epochs, parallel=args.parallel, gpus=args.gpus,
             gpu_memory_limit=args.gpu_memory_limit, spark=args.spark, output=args.output,
             name=args.name, retrain=args.retrain, progress=not args.quiet,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        console.log("\nThe same command continues the search.")
-        raise
     run = found.run.path if found.run else None
     if args.json:
         return console.print_json({

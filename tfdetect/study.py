@@ -75,11 +75,13 @@ def main(argv: list[str]) -> None:
     if args.study == "variants":
         if given:
             raise UserError(f"--{next(iter(given)).replace('_', '-')} is for learning-curve.")
-        results = api.compare_variants(args.vary, args.dataset, args.experiment, **common)
+        with cli.continuing("Finished trainings are"):
+            results = api.compare_variants(args.vary, args.dataset, args.experiment, **common)
     else:
         if args.vary:
             raise UserError("--vary is for variants.")
-        results = api.learning_curve(args.dataset, args.experiment, **given, **common)
+        with cli.continuing("Finished trainings are"):
+            results = api.learning_curve(args.dataset, args.experiment, **given, **common)
     values = results.values
     if "trainings" in values:
         from tfdetect.generalization.planned import show_planned

@@ -113,10 +113,11 @@ def main(argv: list[str]) -> None:
 
     from tfdetect import api
 
-    rows = api.synthesize(
-        args.source, args.output, settings, workers=args.workers,
-        autoencoder_steps=args.steps or 1500, cluster=cluster, progress=not args.quiet,
-    )  # fmt: skip
+    with cli.continuing("Finished forgeries are"):
+        rows = api.synthesize(
+            args.source, args.output, settings, workers=args.workers,
+            autoencoder_steps=args.steps or 1500, cluster=cluster, progress=not args.quiet,
+        )  # fmt: skip
     failed = Counter(row["error"] for row in rows if row["error"])
     skipped = failed.total()
     for reason, count in failed.most_common(5):

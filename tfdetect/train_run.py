@@ -70,6 +70,7 @@ def train_run(
     pruner: Callable[[int, float], bool] | None = None,
     trial: bool = False,
     command: str | None = None,
+    finish_interrupted: bool = True,
 ) -> Run:
     """Train, evaluate, calibrate and export a detector; resume where the path has a state.
 
@@ -80,9 +81,14 @@ def train_run(
             where it returns true, the training ends.
         trial: of a search: evaluated on validation alone, without report and SavedModel.
         command: that repeats the training; by default the one that started this process.
+        finish_interrupted: whether a training that Ctrl-C ends is evaluated, as a run that can be
+            used; else it is only kept to be continued.
 
     Returns:
         The finished run, of status "complete" or, after Ctrl-C, "interrupted".
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended the training, and it is not to be evaluated.
     """
     from tfdetect.evaluation.evaluate_run import evaluate_run, write_results
     from tfdetect.training.fit import set_seed_and_precision
@@ -102,7 +108,8 @@ def train_run(
 
         # 2. Data and training.
         trackers = Trackers(experiment, writer.final.name, writer.path / "trackers.json")
-        fitted = _fit(job, writer.path, skipped, _callbacks(experiment, trackers, pruner))
+        callbacks = _callbacks(experiment, trackers, pruner)
+        fitted = _fit(job, writer.path, skipped, callbacks, finish_interrupted)
         run = _write_fitted(writer, fitted)
 
         # 3. Evaluation, calibration, report, export.
@@ -122,7 +129,7 @@ def train_run(
     except BaseException:
         if trackers is not None:
             trackers.fail()
-        if writer.abandon():
+        if writer.abandon() and finish_interrupted:
             log(f"What was trained is kept: {shell_command('train', resume=writer.final)}")
         raise
 
@@ -233,6 +240,7 @@ def _fit(
     folder: Path,
     skipped: "_SkippedFiles",
     callbacks: "Sequence[keras.callbacks.Callback]" = (),
+    finish_interrupted: bool = True,
 ) -> "FitResult":
     """Prepare the data and train; `folder` is where the training's state and logs are."""
     from tfdetect.data.training_stream import training_data
@@ -263,7 +271,7 @@ def _fit(
     return fit(
         experiment, classes, FitData(train, validation, unaugmented), job.devices, folder,
         callbacks=[ReportBrokenFiles(train, skipped.add), *callbacks, *log_epochs], log=job.log,
-        parent=job.parent,
+        parent=job.parent, finish_interrupted=finish_interrupted,
     )  # fmt: skip
 
 
@@ -295,7 +303,8 @@ def _write_fitted(writer: RunWriter, fitted: "FitResult") -> Run:
 
     detector, state = fitted.detector, fitted.state
     save_detector(detector, writer.path / "model.keras")
-    writer.write_text("history.csv", csv_text(state.history))
+    if state.history:
+        writer.write_text("history.csv", csv_text(state.history))
     return writer.update(
         status="interrupted" if fitted.interrupted else "complete",
         stopped_early=fitted.stopped_early,

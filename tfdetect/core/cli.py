@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -447,6 +447,22 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
             return _stopped(asked)
         if (message := explanation_of(error)) is not None:
             return _failed(message)
+        raise
+
+
+@contextmanager
+def continuing(kept: str) -> Iterator[None]:
+    """Where a signal ends what is done meanwhile, say that the same command continues it.
+
+    Args:
+        kept: what is kept, with its verb: "Finished trials are".
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | Terminated) or stopped_by(error):
+            with suppress(OSError):
+                console.log(f"\n{kept} kept; the same command continues.")
         raise
 
 

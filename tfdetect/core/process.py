@@ -27,6 +27,7 @@ def allowed_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+_running = 0  # commands in this process: one, or none in a program of the user
 _termination: Terminated | None = None  # of the command that runs, or ran last
 
 
@@ -53,8 +54,18 @@ def command_process() -> Iterator[None]:
     is removed by the next one. SIGTERM and SIGHUP raise `Terminated`, so that everything that is
     being written is cleaned up, as after Ctrl-C.
     """
-    with _signals(), _temporary_directory():
-        yield
+    global _running
+    _running += 1
+    try:
+        with _signals(), _temporary_directory():
+            yield
+    finally:
+        _running -= 1
+
+
+def is_command() -> bool:
+    """Return whether this process runs a command, and is not a program of the user."""
+    return _running > 0
 
 
 @contextmanager

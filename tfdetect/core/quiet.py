@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tfdetect.core.packages import has_tensorflow, missing_package
-from tfdetect.core.process import deferred_signals
+from tfdetect.core.process import deferred_signals, is_command
 
 # Keras imports these where they are installed, for features that no command uses; without them
 # the import takes a third less time and a fifth less memory.
@@ -39,6 +39,8 @@ def import_tensorflow() -> None:
             import keras  # noqa: F401
             import tensorflow as tf
 
+        if is_command():  # what was imported stays to the end, where collecting it takes seconds
+            gc.freeze()
         tf.get_logger().setLevel("ERROR")
         absl.logging.set_verbosity(absl.logging.ERROR)
 

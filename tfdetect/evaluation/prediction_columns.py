@@ -1,5 +1,6 @@
 """The columns of predictions, from what a detector computed of each image. No TensorFlow."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from tfdetect.imaging.facts import Facts
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_CPU_PIXELS = 8 * 224 * 224  # of a batch
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,15 @@ class ScoredBatch:
     facts: np.ndarray
     features: np.ndarray | None
     masks: Sequence[MaskPrediction] = ()
+
+
+def cpu_batch(run: Run, batch_size: int) -> int:
+    """Return how many images the CPU is given at once, at most `batch_size`.
+
+    More are not faster there, and Ctrl-C waits for the end of a batch.
+    """
+    pixels = sum(view.crops * math.prod(view.size) for view in run.views)
+    return max(1, min(batch_size, _CPU_PIXELS // pixels))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from tfdetect.evaluation.prediction_columns import (
     MaskPrediction,
     PredictionColumns,
     ScoredBatch,
+    cpu_batch,
     rows_kept,
 )
 from tfdetect.imaging.formats import MAX_PIXELS
@@ -188,7 +189,10 @@ def score_source(
     if compiled.predicts_masks:
         yield from _score_masks(compiled, source, batch_size, truth, change)
         return
-    for indices, images, facts in view_dataset(source, run.views, batch_size, change, facts=True):
+    size = batch_size
+    if not alter and not tf.config.list_logical_devices("GPU"):
+        size = cpu_batch(run, batch_size)
+    for indices, images, facts in view_dataset(source, run.views, size, change, facts=True):
         if alter:
             images = alter(indices.numpy(), tuple(image.numpy() for image in images))
             images = tuple(map(tf.constant, images))

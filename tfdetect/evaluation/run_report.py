@@ -370,5 +370,6 @@ def _warnings(run: Run, results: Results, data_warnings: Sequence[str]) -> list[
         result = results[split]
         found += [f"{split}: {message}" for message in warnings_of(split, result)]
     if run.info.status == "interrupted":
-        found.append(f"Training was interrupted after epoch {run.info.epochs}.")
+        when = f"after epoch {run.info.epochs}" if run.info.epochs else "in its first epoch"
+        found.append(f"Training was interrupted {when}.")
     return found

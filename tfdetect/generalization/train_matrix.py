@@ -123,7 +123,7 @@ def train_each(
 
     Raises:
         UserError: the folder holds a run of other data or another experiment.
-        KeyboardInterrupt: Ctrl-C ended a training, whose run is kept to be continued.
+        KeyboardInterrupt: Ctrl-C ended a training, whose state is kept to be continued.
     """
     import keras
 
@@ -135,10 +135,8 @@ def train_each(
             log(f"training on {name}: {describe_counts(plan.spec, part)}")
             own_log = log if progress else lambda text: None
             job = TrainingJob(plan, part, devices, path, progress, own_log)
-            run = train_run(job, images_in_report=False, command=command_line(command))
-            if run.info.status == "interrupted":
-                log("The same command continues.")
-                raise KeyboardInterrupt
+            run = train_run(job, images_in_report=False, command=command_line(command),
+                            finish_interrupted=False)  # fmt: skip
             keras.backend.clear_session(free_memory=True)
         runs[name] = run
     return runs

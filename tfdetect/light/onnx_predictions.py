@@ -15,6 +15,7 @@ from tfdetect.evaluation.prediction_columns import (
     MaskPrediction,
     PredictionColumns,
     ScoredBatch,
+    cpu_batch,
     rows_kept,
 )
 from tfdetect.imaging.facts import facts_of
@@ -67,7 +68,7 @@ def predict_files(
     Args:
         detector: of a run.
         paths: files.
-        batch_size: images a batch, at most; with masks images are predicted one by one.
+        batch_size: images a batch, at most; of large images fewer, and with masks one.
         progress: whether to show a progress bar.
         on_mask: called with each predicted mask, if the detector predicts masks.
         max_pixels: images with more pixels are refused.
@@ -90,7 +91,7 @@ def predict_files(
         table = columns.table(errors, from_pixels)
         return table.with_first("path", Column.texts([from_os(path) for path in paths]))
 
-    size = 1 if masks else batch_size
+    size = 1 if masks else cpu_batch(run, batch_size)
     with (
         rows_kept(on_stop, rows),
         console.progress(len(paths), "predicting", "images", shown=progress) as bar,
@@ -150,7 +151,10 @@ def _in_batches(
                 waiting.append((start, [pool.submit(load, path) for path in files]))
 
         submit(1 + _PREFETCH)
-        while waiting:
-            start, futures = waiting.pop(0)
-            yield start, [future.result() for future in futures]
-            submit(1)
+        try:
+            while waiting:
+                start, futures = waiting.pop(0)
+                yield start, [future.result() for future in futures]
+                submit(1)
+        finally:
+            pool.shutdown(cancel_futures=True)

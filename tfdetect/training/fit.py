@@ -140,6 +140,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     log: console.Log = print,
     parent: Run | None = None,
+    finish_interrupted: bool = True,
 ) -> FitResult:
     """Train a detector, or continue a training that was interrupted.
 
@@ -153,8 +154,10 @@ def fit(
             stages remain.
         log: called with lines on the progress.
         parent: the run whose detector the training starts from.
+        finish_interrupted: whether a training that Ctrl-C ends returns what it learned.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C ended the training, and it returns nothing then.
         UserError: a non-finite loss, a batch that cannot be divided among the devices, or data
             that cannot be read.
     """
@@ -190,7 +193,7 @@ def fit(
         with workers.translated() if workers else nullcontext():
             _run_stages(job, state, average, every, log)
     except KeyboardInterrupt:
-        if workers:  # the others cannot go on, so nothing can be finished here
+        if workers or not finish_interrupted:  # other workers cannot go on, so nothing is finished
             raise
         interrupted = True
         log(

@@ -11,7 +11,7 @@ from tfdetect.tuning.resources import Slot
 from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.store import FAILED, RUNNING, NewTrial, Trial
 from tfdetect.tuning.suggest import suggest
-from tfdetect.tuning.trial_process import TrialProcess
+from tfdetect.tuning.trial_process import TrialProcess, end_trials
 
 _POLL_SECONDS = 0.1
 _REFRESH_SECONDS = 2.0  # between heartbeats and updates of the progress
@@ -54,8 +54,7 @@ def run_search(search: Search, budget: Budget, slots: list[Slot], progress: bool
                     due = time.monotonic() + _REFRESH_SECONDS
                 time.sleep(_POLL_SECONDS)
         finally:
-            for process in running.values():
-                process.terminate()
+            end_trials(running.values())
     check_progress(search, store.trials())
 
 

@@ -205,7 +205,4 @@ def _exit_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    code = run_command(main)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # everything is written; an orderly exit of TensorFlow takes a second
+    sys.exit(run_command(main))

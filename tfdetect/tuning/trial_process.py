@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,7 @@ from tfdetect.tuning.resources import Slot
 from tfdetect.tuning.search_folder import Search
 from tfdetect.tuning.store import FAILED, Outcome, Trial
 
-_TERMINATION_SECONDS = 10
+_TERMINATION_SECONDS = 1.5  # for all trials of a search that is stopped; then they are killed
 
 
 class TrialProcess:
@@ -55,14 +57,31 @@ class TrialProcess:
         return True
 
     def terminate(self) -> None:
-        """End the process; its trial can be resumed later."""
+        """Ask the process to end."""
         self._process.terminate()
+
+    def end(self, until: float) -> None:
+        """Kill the process if it has not ended at that time, of the monotonic clock."""
         try:
-            self._process.wait(_TERMINATION_SECONDS)
+            self._process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._file.close()
+
+
+def end_trials(processes: Iterable[TrialProcess]) -> None:
+    """End trials, which can be resumed later.
+
+    A trial cannot end in order while it imports TensorFlow, for example. Killed, it loses what it
+    did since its last checkpoint, and leaves files that the search removes at its own end.
+    """
+    processes = list(processes)
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + _TERMINATION_SECONDS
+    for process in processes:
+        process.end(until)
 
 
 def exit_reason(code: int, log: Path) -> str:

@@ -7,18 +7,8 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from tfdetect.core import console
+from tfdetect.core import console, html
 from tfdetect.core.files import write_json, write_text
-from tfdetect.core.html import (
-    Card,
-    Section,
-    figures,
-    join,
-    picture_of,
-    render_page,
-    table,
-    text,
-)
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Metrics
 from tfdetect.evaluation import attacks as attack_kinds
@@ -98,35 +88,36 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
     accuracies = {name: numbers(each["metrics"]["accuracy"])[0] for name, each in results.items()}
     budgets = ", ".join(f"{name} {budget}" for name, budget in _budgets(results).items())
     worst = min(accuracies, key=lambda name: accuracies[name])
-    curves = picture_of(
+    curves = html.picture_of(
         _curves(found),
         "Accuracy, recall and false positive rate over the strength of each degradation",
         path=folder / f"{result_name(found)}.png",
     )
-    return render_page(
+    return html.render_page(
         f"{run.name}: robustness to degradations",
         [
-            Section("Results by degradation", join(
-                text("The verdict's threshold is that of the run. Changed verdicts are those that "
-                     "differ from the verdict on the undegraded image. Brackets hold the 95% "
-                     "interval (bootstrap over images)."),
-                table(*_rows(found)),
+            html.Section("Results by degradation", html.join(
+                html.text("The verdict's threshold is that of the run. Changed verdicts are those "
+                          "that differ from the verdict on the undegraded image. Brackets hold the "
+                          "95% interval (bootstrap over images)."),
+                html.table(*_rows(found)),
             )),
-            *([Section("Attacks", text(f"{_ATTACKS} Here: {budgets}."))] if budgets else []),
-            Section("Metrics by strength", join(
-                text("Where accuracy falls and the false positive rate rises, the detector takes "
-                     "the degradation for a trace of a fake. Where accuracy falls with recall, it "
-                     "needs traces that the degradation removes."),
-                figures([curves], "wide"),
+            *([html.Section("Attacks", html.text(f"{_ATTACKS} Here: {budgets}."))]
+              if budgets else []),
+            html.Section("Metrics by strength", html.join(
+                html.text("Where accuracy falls and the false positive rate rises, the detector "
+                          "takes the degradation for a trace of a fake. Where accuracy falls with "
+                          "recall, it needs traces that the degradation removes."),
+                html.figures([curves], "wide"),
             )),
         ],
         subtitle=f"{found['count']:,} images of {split} of {dataset}; authentic images and fakes "
         "are degraded alike.",
         cards=[
-            Card(f"{accuracies[UNDEGRADED]:.1%}", "accuracy without degradation"),
-            Card(f"{accuracies[worst]:.1%}", "lowest accuracy", f"degradation {worst}"),
-            Card(f"{found['stable']:.1%}", "stable images",
-                 "the same verdict under every degradation"),
+            html.Card(f"{accuracies[UNDEGRADED]:.1%}", "accuracy without degradation"),
+            html.Card(f"{accuracies[worst]:.1%}", "lowest accuracy", f"degradation {worst}"),
+            html.Card(f"{found['stable']:.1%}", "stable images",
+                      "the same verdict under every degradation"),
         ],
     )  # fmt: skip
 

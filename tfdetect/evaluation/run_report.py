@@ -9,22 +9,8 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from tfdetect.core import html
 from tfdetect.core.files import write_text
-from tfdetect.core.html import (
-    Card,
-    Picture,
-    Section,
-    code,
-    details,
-    figures,
-    heading,
-    join,
-    note,
-    picture_of,
-    render_page,
-    table,
-    text,
-)
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Results, SplitResult, ordered
 from tfdetect.data.catalog import Catalog
@@ -78,32 +64,32 @@ def _write_report(found: Evaluation, output: Path) -> None:
     transfer = result_tables.transfer_tables(run.transfer)
     warnings = [*(not_learned(run, results) if own else ()), *found.data_warnings]
     sections = [
-        Section(f"{first.title} results", first.metrics()),
-        Section("Thresholds and calibration", join(
-            text(calibration_sentence(run), threshold_sentence(run)), first.thresholds()
+        html.Section(f"{first.title} results", first.metrics()),
+        html.Section("Thresholds and calibration", html.join(
+            html.text(calibration_sentence(run), threshold_sentence(run)), first.thresholds()
         )),
-        Section("ROC, precision and confusion matrix", first.curves()),
-        Section("Masks", first.masks()),
-        Section("Videos", first.videos()),
-        Section("Gain and forgetting", join(*map(_html, transfer if own else ()))),
-        Section("Results by dataset", first.by_part("dataset")),
-        Section("Results by generator", first.by_part("generator")),
-        Section("Most confident errors", first.errors()),
-        *(Section(f"{part.title} results", part.everything()) for part in others),
-        Section("Ensemble" if run.is_ensemble else "Training", _training(run, folder)),
-        Section("Members" if run.is_ensemble else "Experiment", join(
-            text("The resolved configuration, which trains the same detector again."),
-            code(run.document),
+        html.Section("ROC, precision and confusion matrix", first.curves()),
+        html.Section("Masks", first.masks()),
+        html.Section("Videos", first.videos()),
+        html.Section("Gain and forgetting", html.join(*map(_html, transfer if own else ()))),
+        html.Section("Results by dataset", first.by_part("dataset")),
+        html.Section("Results by generator", first.by_part("generator")),
+        html.Section("Most confident errors", first.errors()),
+        *(html.Section(f"{part.title} results", part.everything()) for part in others),
+        html.Section("Ensemble" if run.is_ensemble else "Training", _training(run, folder)),
+        html.Section("Members" if run.is_ensemble else "Experiment", html.join(
+            html.text("The resolved configuration, which trains the same detector again."),
+            html.code(run.document),
         )),
     ]  # fmt: skip
-    page = render_page(
+    page = html.render_page(
         run.name if own else f"{run.name} on {dataset}",
         sections,
         subtitle=f"{describe_detector(run)}; evaluated on {dataset}, images of "
         f"{pixel_sizes(run)} pixels, classes {', '.join(run.class_names)}.",
         cards=_cards(first),
-        notes=[note(warning) for warning in _warnings(run, results, warnings)],
-        lead=text(
+        notes=[html.note(warning) for warning in _warnings(run, results, warnings)],
+        lead=html.text(
             f"Figures are of the {first.split} split unless the heading names another. Brackets "
             "hold 95% intervals: what they may be for other images like these. P(fake) is "
             f"1 - P({run.class_names[0]}){_assumed(run)}.",
@@ -157,7 +143,7 @@ class _SplitReport:
                 "class."
             )
         found = result_tables.metric_table(self.result)
-        return join(text(f"{images}. {alone}"), _html(found, caption=False))
+        return html.join(html.text(f"{images}. {alone}"), _html(found, caption=False))
 
     def thresholds(self) -> Markup:
         """Return operating points, abstention, calibration and their figures."""
@@ -168,7 +154,7 @@ class _SplitReport:
             _html(result_tables.calibration_table(self.result)),
         ]
         if not self._mixed:
-            return join(*found)
+            return html.join(*found)
         points = {"verdict": self.run.threshold}
         points |= {n: p.threshold for n, p in self.run.info.operating_points.items()}
         low, high = band = self.run.abstention_band
@@ -192,7 +178,7 @@ class _SplitReport:
             "A calibrated detector follows the dotted diagonal. The gray bars count the images."
             + weighted,
         )
-        return join(*found, figures([effect], "wide"), figures([reliability]))
+        return html.join(*found, html.figures([effect], "wide"), html.figures([reliability]))
 
     def curves(self) -> Markup:
         """Return the figures of ranking and of confusion."""
@@ -215,7 +201,7 @@ class _SplitReport:
                 "Number of images by true class and verdict", "Confusion matrix",
                 "Percentages are of the true class.",
             ))  # fmt: skip
-        return figures(pictures)
+        return html.figures(pictures)
 
     def masks(self) -> Markup:
         """Return the metrics of masks, and the best and worst of them."""
@@ -227,8 +213,10 @@ class _SplitReport:
         ]  # fmt: skip
         found = result_tables.mask_table(self.result)
         coverage = result_tables.coverage_table(self.result)
-        rule = text(mask_threshold_sentence(self.run)) if found is not None else None
-        return join(rule, _html(found, caption=False), _html(coverage), figures(pictures, "wide"))
+        rule = html.text(mask_threshold_sentence(self.run)) if found is not None else None
+        return html.join(
+            rule, _html(found, caption=False), _html(coverage), html.figures(pictures, "wide")
+        )
 
     def videos(self) -> Markup:
         """Return the metrics of videos."""
@@ -252,7 +240,7 @@ class _SplitReport:
                     "Reliability by generator",
                     "A detector that is calibrated for a generator follows the dotted diagonal.",
                 ))  # fmt: skip
-        return join(*map(_html, found), figures(pictures))
+        return html.join(*map(_html, found), html.figures(pictures))
 
     def errors(self) -> Markup:
         """Return the images that were judged wrongly with the highest confidence."""
@@ -261,10 +249,10 @@ class _SplitReport:
         source = image_source(self._catalog, self._catalog.split(self.split))
         pictures = draw.most_confident_errors(self.predictions, source, self.run.class_names)
         if not pictures:
-            return text("Every verdict is right.")
-        return join(
-            text("Wrong verdicts, the most confident first. Wrong labels often show here."),
-            figures(pictures, "thumbnails"),
+            return html.text("Every verdict is right.")
+        return html.join(
+            html.text("Wrong verdicts, the most confident first. Wrong labels often show here."),
+            html.figures(pictures, "thumbnails"),
         )
 
     def everything(self) -> Markup:
@@ -283,15 +271,19 @@ class _SplitReport:
             "thresholds, so its figures are optimistic.",
             "train": "The detector was trained on these images, so the figures are optimistic.",
         }
-        return join(
-            text(titles.get(self.split, "")), self.metrics(),
-            *(join(heading(f"{self.title}: {title[0].lower() + title[1:]}" if title[:3] != "ROC"
-                           else f"{self.title}: {title}"), body)
-              for title, body in parts.items() if body),
-        )  # fmt: skip
+        sections = []
+        for title, body in parts.items():
+            if body:
+                name = title if title.startswith("ROC") else title[0].lower() + title[1:]
+                sections += [html.heading(f"{self.title}: {name}"), body]
+        return html.join(html.text(titles.get(self.split, "")), self.metrics(), *sections)
 
-    def _save(self, name: str, figure: Figure, alt: str, title: str, caption: str = "") -> Picture:
-        return picture_of(figure, alt, title, caption, self._folder / f"{self.split}_{name}.png")
+    def _save(
+        self, name: str, figure: Figure, alt: str, title: str, caption: str = ""
+    ) -> html.Picture:
+        return html.picture_of(
+            figure, alt, title, caption, self._folder / f"{self.split}_{name}.png"
+        )
 
 
 def _weights(part: pa.Table, run: Run) -> np.ndarray | None:
@@ -300,7 +292,7 @@ def _weights(part: pa.Table, run: Run) -> np.ndarray | None:
     return None if prior is None else class_weights(part["label"].to_numpy() > 0, prior)
 
 
-def _cards(first: "_SplitReport") -> list[Card]:
+def _cards(first: "_SplitReport") -> list[html.Card]:
     """Return the headline figures: what matters most, of the most important split."""
     cards = []
     for name, value in summary({first.split: first.result}).items():
@@ -309,13 +301,13 @@ def _cards(first: "_SplitReport") -> list[Card]:
         percent = "accuracy" in name or name in ("fpr", "recall", "tpr_at_fpr_1", "tpr_at_fpr_5")
         form = "{:.1%}" if percent else "{:.3f}"
         ends = [form.format(value[end]) for end in ("low", "high") if value[end] is not None]
-        cards.append(Card(
+        cards.append(html.Card(
             form.format(value["value"]), f"{first.split} {CARD_TITLES.get(name, TITLES[name])}",
             " to ".join(ends) or "one image tells no interval",
         ))  # fmt: skip
     band = first.result.get("abstention")
     if band and (covered := band["coverage"]["value"]) is not None:
-        cards.append(Card(
+        cards.append(html.Card(
             f"{1 - covered:.1%}", f"{first.split} images inconclusive",
             "their P(fake) is inside the abstention band",
         ))  # fmt: skip
@@ -325,9 +317,9 @@ def _cards(first: "_SplitReport") -> list[Card]:
 def _html(found: ResultTable | None, caption: bool = True) -> Markup:
     if found is None or not found.rows:
         return Markup("")
-    return join(
-        table(found.headers, found.rows, found.title if caption else "", found.title),
-        text(found.explanation, small=True) if found.explanation else None,
+    return html.join(
+        html.table(found.headers, found.rows, found.title if caption else "", found.title),
+        html.text(found.explanation, small=True) if found.explanation else None,
     )
 
 
@@ -345,7 +337,7 @@ def _training(run: Run, folder: Path) -> Markup:
     pictures, epochs = [], None
     if history:
         last = history[-1]
-        pictures.append(picture_of(
+        pictures.append(html.picture_of(
             draw.training_curves(history),
             f"Training and validation metrics by epoch; the last validation accuracy is "
             f"{last['val_accuracy']:.4f}",
@@ -353,9 +345,11 @@ def _training(run: Run, folder: Path) -> Markup:
         ))  # fmt: skip
         names = [name for name in _EPOCH if all(name in row for row in history)]
         rows = [[_epoch_cell(name, row[name]) for name in names] for row in history]
-        epochs = details("Every epoch", table([_EPOCH[name] for name in names], rows))
-    return join(
-        figures(pictures, "wide"), epochs, table(["", ""], facts(run), label="training facts")
+        epochs = html.details("Every epoch", html.table([_EPOCH[name] for name in names], rows))
+    return html.join(
+        html.figures(pictures, "wide"),
+        epochs,
+        html.table(["", ""], facts(run), label="training facts"),
     )
 
 

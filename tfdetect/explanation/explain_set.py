@@ -10,19 +10,9 @@ import pyarrow as pa
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tfdetect.core import console
+from tfdetect.core import console, html
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json, write_text
-from tfdetect.core.html import (
-    Card,
-    Section,
-    figures,
-    join,
-    picture_of,
-    render_page,
-    table,
-    text,
-)
 from tfdetect.core.run import Run
 from tfdetect.core.run_results import Interval
 from tfdetect.data.catalog import Catalog
@@ -315,45 +305,46 @@ def _page(
         (folder / name).unlink(missing_ok=True)
     height, width = max(run.views, key=lambda view: view.size[0] * view.size[1]).size
     reliable = [n for n, v in found["maps"].items() if (v["gain"]["low"] or 0) > 0]
-    return render_page(
+    return html.render_page(
         f"{run.name}: explanation maps",
         [
-            Section("Mean maps by class", _maps_part(run, sums, folder / "maps.png")),
-            Section(
+            html.Section("Mean maps by class", _maps_part(run, sums, folder / "maps.png")),
+            html.Section(
                 "Mean feature maps", _features_part(run, sums, features, folder / "features.png")
             ),
-            Section("Can the maps be trusted?", _tests_part(found)),
+            html.Section("Can the maps be trusted?", _tests_part(found)),
         ],
         subtitle=f"{found['count']:,} images of {split} of {dataset}, equally many of each class "
         f"where there are enough; the maps are of the {width} x {height} pixels that the "
         "detector sees.",
         cards=[
-            Card(f"{found['count']:,}", "images"),
-            Card(f"{len(reliable)} of {len(found['maps'])}", "maps better than chance",
-                 ", ".join(reliable) or "none"),
+            html.Card(f"{found['count']:,}", "images"),
+            html.Card(f"{len(reliable)} of {len(found['maps'])}", "maps better than chance",
+                      ", ".join(reliable) or "none"),
         ],
     )  # fmt: skip
 
 
 def _maps_part(run: Run, sums: _MapSums, file: Path) -> Markup:
     classes = ", ".join(run.class_names)
-    maps = picture_of(
+    maps = html.picture_of(
         _map_figure(run, sums), f"Mean image and mean maps of the classes {classes}", path=file
     )
-    return join(
-        text("The mean image of each class, and each map averaged over the class: red supports "
-             "fake, blue authentic. Attention has no sign: red is more than on average. An even "
-             "map means that the position does not matter. A bright border or corner means that "
-             "the dataset has something there that separates the classes, and should not."),
-        figures([maps], "wide"),
+    return html.join(
+        html.text("The mean image of each class, and each map averaged over the class: red "
+                  "supports fake, blue authentic. Attention has no sign: red is more than on "
+                  "average. An even map means that the position does not matter. A bright border "
+                  "or corner means that the dataset has something there that separates the "
+                  "classes, and should not."),
+        html.figures([maps], "wide"),
     )  # fmt: skip
 
 
 def _features_part(run: Run, sums: _MapSums, features: _FeatureSums, file: Path) -> Markup:
     """Return nothing for a detector with several views, which has no feature maps."""
     if not features.sums:
-        return text("")
-    shown = picture_of(
+        return html.text("")
+    shown = html.picture_of(
         _feature_figure(run, sums, features),
         f"Mean feature maps of the classes {', '.join(run.class_names)} and their differences",
         path=file,
@@ -361,25 +352,26 @@ def _features_part(run: Run, sums: _MapSums, features: _FeatureSums, file: Path)
     sizes = "; ".join(
         f"{name} {' x '.join(map(str, size))}" for name, size in features.sizes.items()
     )
-    return join(
-        text("The mean over the channels of the front-end's output and of the backbone's at its "
-             "end, or at the stages that were asked for, by class, and the difference of each "
-             f"fake class from {run.class_names[0]}. The table lists the channels whose means "
-             "differ most (Cohen's d)."),
-        text(f"Height, width and channels: {sizes}", small=True),
-        table(["features", "class", "channels (Cohen's d)"], features.channels(run.class_names)),
-        figures([shown], "wide"),
+    return html.join(
+        html.text("The mean over the channels of the front-end's output and of the backbone's at "
+                  "its end, or at the stages that were asked for, by class, and the difference of "
+                  f"each fake class from {run.class_names[0]}. The table lists the channels whose "
+                  "means differ most (Cohen's d)."),
+        html.text(f"Height, width and channels: {sizes}", small=True),
+        html.table(["features", "class", "channels (Cohen's d)"],
+                   features.channels(run.class_names)),
+        html.figures([shown], "wide"),
     )  # fmt: skip
 
 
 def _tests_part(found: ExplanationResult) -> Markup:
-    return join(
-        text("Correlation: rank correlation with the map of the same network with shuffled "
-             "weights; near 1 the map shows the image, not the detector (Adebayo et al., 2018). "
-             "Fall: how far the logit of the verdict falls when the tenth of the patches that the "
-             "map names lose their texture, and when random patches do. A map whose difference "
-             "has an interval that contains 0 is no better than chance."),
-        table(*_rows(found)),
+    return html.join(
+        html.text("Correlation: rank correlation with the map of the same network with shuffled "
+                  "weights; near 1 the map shows the image, not the detector (Adebayo et al., "
+                  "2018). Fall: how far the logit of the verdict falls when the tenth of the "
+                  "patches that the map names lose their texture, and when random patches do. A "
+                  "map whose difference has an interval that contains 0 is no better than chance."),
+        html.table(*_rows(found)),
     )  # fmt: skip
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import tensorflow as tf
 from markupsafe import Markup
 
-from tfdetect.core import console
+from tfdetect.core import console, html
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import write_json, write_text
-from tfdetect.core.html import Section, figures, join, render_page, table, text
 from tfdetect.core.model_settings import Model
 from tfdetect.core.run import Run
 from tfdetect.core.text import from_os
@@ -185,15 +184,16 @@ def _page(
         picture(_shown(name, values), f"What {name} leaves of the image", name, FRONT_ENDS[name])
         for name, values in outputs.items()
     ]
-    return render_page(
+    return html.render_page(
         f"Front-ends: {path.name}",
         [
-            Section("What front-ends leave", join(
-                text("Gray is zero (of dct the median); each picture is scaled to its own range. "
-                     "Channels are shown as colors where there are three, else as their mean."),
-                figures(pictures, "small"),
+            html.Section("What front-ends leave", html.join(
+                html.text("Gray is zero (of dct the median); each picture is scaled to its own "
+                          "range. Channels are shown as colors where there are three, else as "
+                          "their mean."),
+                html.figures(pictures, "small"),
             )),
-            Section("The run's own front-end, before and after training", _own(learned)),
+            html.Section("The run's own front-end, before and after training", _own(learned)),
         ],
         subtitle=f"What {run.name} sees of it: {image.shape[1]} x {image.shape[0]} pixels.",
     )  # fmt: skip
@@ -201,18 +201,18 @@ def _page(
 
 def _own(learned: Learned | None) -> Markup:
     if learned is None:
-        return text(_learned_sentence(None))
+        return html.text(_learned_sentence(None))
     pictures = [
         picture(_shown(learned.name, learned.before), "Output before training", "before training"),
         picture(_shown(learned.name, learned.after), "Output after training", "after training"),
         picture(residual_image(learned.after - learned.before), "The difference of both outputs",
                 "difference", "gray is no change"),
     ]  # fmt: skip
-    return join(
-        text(_learned_sentence(learned.as_data())),
-        figures(pictures, "small"),
+    return html.join(
+        html.text(_learned_sentence(learned.as_data())),
+        html.figures(pictures, "small"),
         *(
-            table(
+            html.table(
                 ["kernel", "before", "after", "difference"],
                 [
                     [f"{name}, output {k + 1}", *(f"{np.abs(part[..., k]).mean():.4f}"

@@ -1,8 +1,8 @@
 """Writes a self-contained HTML page about one suspect image, for readers outside the field."""
 
-import html
 from collections.abc import Iterator
 from contextlib import suppress
+from html import unescape
 from pathlib import Path
 
 import keras
@@ -12,22 +12,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tfdetect import __version__
+from tfdetect.core import html
 from tfdetect.core.errors import UserError
 from tfdetect.core.files import FailedWrites, write_text
-from tfdetect.core.html import (
-    Card,
-    Picture,
-    Section,
-    Verdict,
-    figures,
-    fragment,
-    join,
-    note,
-    picture_of,
-    render_page,
-    table,
-    text,
-)
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.run import Run
 from tfdetect.evaluation import prediction_tables
@@ -100,33 +87,33 @@ def explain_files(
 
 def image_page(run: Run, found: Examination) -> str:
     """Return the page of one image."""
-    return render_page(
+    return html.render_page(
         f"Is {found.path.name} authentic?",
         [
-            Section("What is known about the image", _evidence(found)),
-            Section("What to do next", text(wording.NEXT_STEPS)),
-            Section("What the probability means", join(*_probability(run, found))),
-            Section("Does the verdict survive re-encoding?", join(
-                text("The analysis is repeated on copies of the image that look the same to a "
-                     f"person. {_stability(run, found)}"),
-                figures([_reencoding_figure(run, found)]),
+            html.Section("What is known about the image", _evidence(found)),
+            html.Section("What to do next", html.text(wording.NEXT_STEPS)),
+            html.Section("What the probability means", html.join(*_probability(run, found))),
+            html.Section("Does the verdict survive re-encoding?", html.join(
+                html.text("The analysis is repeated on copies of the image that look the same to a "
+                          f"person. {_stability(run, found)}"),
+                html.figures([_reencoding_figure(run, found)]),
             )),
-            Section("Which regions moved the score", join(
-                text(wording.view_sentence(run, found)),
-                figures(_map_pictures(found), "small"),
+            html.Section("Which regions moved the score", html.join(
+                html.text(wording.view_sentence(run, found)),
+                html.figures(_map_pictures(found), "small"),
                 _sanity(found),
             )),
-            Section("What the file says about itself", join(
-                text("Everybody can rewrite these notes, except a valid signature, and most "
-                     "websites remove them. That nothing is found proves nothing."),
-                table(["", "", ""], [[f.name, f.value, f.meaning] for f in found.facts],
-                      label="metadata"),
+            html.Section("What the file says about itself", html.join(
+                html.text("Everybody can rewrite these notes, except a valid signature, and most "
+                          "websites remove them. That nothing is found proves nothing."),
+                html.table(["", "", ""], [[f.name, f.value, f.meaning] for f in found.facts],
+                           label="metadata"),
             )),
-            Section("What the detector was trained on", _detector(run)),
+            html.Section("What the detector was trained on", _detector(run)),
         ],
-        verdict=Verdict(found.evidence.headline, found.evidence.reasons, found.evidence.tone),
+        verdict=html.Verdict(found.evidence.headline, found.evidence.reasons, found.evidence.tone),
         cards=_cards(run, found),
-        notes=[note(warning) for warning in wording.warnings(run, found, MAX_SANITY)],
+        notes=[html.note(warning) for warning in wording.warnings(run, found, MAX_SANITY)],
         lead=_image(run, found),
         footer="A detector's verdict is evidence, not proof. "
         f"{measured_sentence(run.results)} On other images it can be certain and wrong. "
@@ -141,7 +128,7 @@ def _citation(run: Run, found: Examination) -> str:
     )
 
 
-def _cards(run: Run, found: Examination) -> list[Card]:
+def _cards(run: Run, found: Examination) -> list[html.Card]:
     p, prior = found.row["p_fake"], run.info.prior
     changed, count = len(found.changed_by(run)), len(found.reencoded)
     stability = "some get another one"
@@ -150,22 +137,23 @@ def _cards(run: Run, found: Examination) -> list[Card]:
     elif wording.is_fragile(run, found):
         stability = "fragile: do not rely on it"
     cards = [
-        Card(f"{p:.3f}", "score for fake", "not calibrated: no probability")
+        html.Card(f"{p:.3f}", "score for fake", "not calibrated: no probability")
         if prior is None
-        else Card(f"{p:.3f}", "score for fake", "no probability for an image of this kind")
+        else html.Card(f"{p:.3f}", "score for fake", "no probability for an image of this kind")
         if found.differences
-        else Card(percent(p), "probability that it is fake",
-                  f"if {percent(prior)} of all images are fake"),
-        Card(f"{count - changed} of {count}", "re-encoded copies with the same verdict", stability),
+        else html.Card(percent(p), "probability that it is fake",
+                       f"if {percent(prior)} of all images are fake"),
+        html.Card(f"{count - changed} of {count}", "re-encoded copies with the same verdict",
+                  stability),
     ]  # fmt: skip
     if found.altered is not None:
         fraction = found.row.get("altered_fraction") or 0.0
-        cards.append(Card(percent(fraction), "of the pixels are marked as altered"))
+        cards.append(html.Card(percent(fraction), "of the pixels are marked as altered"))
     declared = [fact for fact in found.facts if fact.kind]
     kinds = {"generated": "names an image generator", "edited": "names an editor",
              "camera": "names a camera"}  # fmt: skip
     origin = next((kinds[k] for k in kinds if any(f.kind == k for f in declared)), "says nothing")
-    cards.append(Card(origin, "the file's metadata", "can be rewritten by anybody"))
+    cards.append(html.Card(origin, "the file's metadata", "can be rewritten by anybody"))
     return cards
 
 
@@ -173,14 +161,14 @@ def _image(run: Run, found: Examination) -> Markup:
     """Return the image and, where there is one, its mask."""
     pictures = [picture(found.image, f"The examined image {found.path.name}", "The image")]
     if found.altered is None:
-        return figures(pictures, "small")
+        return html.figures(pictures, "small")
     marked = overlay(found.image, found.altered >= THRESHOLD)
     sentence = wording.mask_sentence(run, found)
     pictures.append(picture(
         marked, f"The image with the marked region in red. {sentence}",
         "Where it may be altered", sentence,
     ))  # fmt: skip
-    return figures(pictures, "small")
+    return html.figures(pictures, "small")
 
 
 def _evidence(found: Examination) -> Markup:
@@ -198,19 +186,19 @@ def _evidence(found: Examination) -> Markup:
             overlay(image, known.history.differs), "The image with regions of another JPEG history "
             "in red", "Regions with another JPEG history",
         ))  # fmt: skip
-    return join(
-        text(f"The headline follows a rule. {RULE}"),
-        *(fragment(_LINE, line=line) for line in known.lines),
-        figures(pictures, "small") if pictures else None,
+    return html.join(
+        html.text(f"The headline follows a rule. {RULE}"),
+        *(html.fragment(_LINE, line=line) for line in known.lines),
+        html.figures(pictures, "small") if pictures else None,
     )
 
 
 def _probability(run: Run, found: Examination) -> list[Markup]:
     """Return the probability at several priors and the verdict at several thresholds."""
     p = found.row["p_fake"]
-    parts = [text(wording.class_sentence(run, found))]
+    parts = [html.text(wording.class_sentence(run, found))]
     if run.info.prior is None:
-        parts.append(text(
+        parts.append(html.text(
             "This detector is not calibrated, so its score is no probability. "
             "python -m tfdetect.calibrate can calibrate it."
         ))  # fmt: skip
@@ -220,14 +208,14 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
             for prior, words in wording.PRIORS.items()
         ]
         if found.differences:
-            parts.append(text(
+            parts.append(html.text(
                 "The image is unlike those that the detector was calibrated on, so the numbers "
                 "below may be far from the truth."
             ))  # fmt: skip
         parts += [
-            text("It depends on how many fakes there are where the image comes from. Take the row "
-                 "that fits your source:"),
-            table(["fakes among such images", "probability that this one is fake"], rows),
+            html.text("It depends on how many fakes there are where the image comes from. Take the "
+                      "row that fits your source:"),
+            html.table(["fakes among such images", "probability that this one is fake"], rows),
         ]  # fmt: skip
     rows = [
         [wording.THRESHOLDS.get(name, name), percent(point.threshold),
@@ -237,11 +225,11 @@ def _probability(run: Run, found: Examination) -> list[Markup]:
     ]  # fmt: skip
     if rows:
         parts += [
-            text("A stricter or looser threshold gives these verdicts. The rates were measured on "
-                 f"{chosen_on(run)}; fewer images bound them less:"),
-            table(["threshold chosen so that", "called fake from", "fakes that are found",
+            html.text("A stricter or looser threshold gives these verdicts. The rates were "
+                      f"measured on {chosen_on(run)}; fewer images bound them less:"),
+            html.table(["threshold chosen so that", "called fake from", "fakes that are found",
                    "authentic images called fake", "this image is called"], rows),
-            text(_adapted(run)),
+            html.text(_adapted(run)),
         ]  # fmt: skip
     return parts
 
@@ -270,7 +258,7 @@ def _stability(run: Run, found: Examination) -> str:
     return stability_sentence(run, found.row["p_fake"], found.reencoded)
 
 
-def _reencoding_figure(run: Run, found: Examination) -> Picture:
+def _reencoding_figure(run: Run, found: Examination) -> html.Picture:
     """Draw P(fake) of the image and of each re-encoded copy."""
     names = ["unchanged", *map(reencoding, found.reencoded)]
     values = [found.row["p_fake"], *found.reencoded.values()]
@@ -290,7 +278,7 @@ def _reencoding_figure(run: Run, found: Examination) -> Picture:
     axes.set_xlabel("probability of fake" if run.info.prior is not None else "score for fake")
     axes.spines[["top", "right"]].set_visible(False)
     same = len(found.reencoded) - len(found.changed_by(run))
-    return picture_of(
+    return html.picture_of(
         figure,
         f"The score of the image and of {len(found.reencoded)} re-encoded copies, of which {same} "
         "get the same verdict",
@@ -299,7 +287,7 @@ def _reencoding_figure(run: Run, found: Examination) -> Picture:
     )
 
 
-def _map_pictures(found: Examination) -> list[Picture]:
+def _map_pictures(found: Examination) -> list[html.Picture]:
     pictures = [picture(found.view_image, "The pixels that the detector sees", "What it sees")]
     if found.front_end is not None:
         pictures.append(picture(
@@ -316,12 +304,12 @@ def _map_pictures(found: Examination) -> list[Picture]:
 
 
 def _sanity(found: Examination) -> Markup:
-    return join(
-        text("Can the maps be trusted? With the network's weights shuffled, a map that shows what "
-             "was learned must change. The table has the rank correlation of each map with that of "
-             f"the shuffled network: 0 is unrelated, 1 is the same; from {MAX_SANITY:g} on the map "
-             "shows the image more than the detector."),
-        table(["map", "correlation"], [[n, f"{v:z.2f}"] for n, v in found.sanity.items()]),
+    return html.join(
+        html.text("Can the maps be trusted? With the network's weights shuffled, a map that shows "
+                  "what was learned must change. The table has the rank correlation of each map "
+                  "with that of the shuffled network: 0 is unrelated, 1 is the same; from "
+                  f"{MAX_SANITY:g} on the map shows the image more than the detector."),
+        html.table(["map", "correlation"], [[n, f"{v:z.2f}"] for n, v in found.sanity.items()]),
     )  # fmt: skip
 
 
@@ -353,10 +341,10 @@ def _detector(run: Run) -> Markup:
         [words, format_interval(value, 1, percent=True)]
         for words, value in measured.items() if value and value["value"] is not None
     ]  # fmt: skip
-    return join(
-        table(["", ""], rows, label="the detector"),
-        text(f"{measured_sentence(run.results)} On images by other generators, editors and "
-             "cameras, and of other sizes and encodings, it may be near chance."),
+    return html.join(
+        html.table(["", ""], rows, label="the detector"),
+        html.text(f"{measured_sentence(run.results)} On images by other generators, editors and "
+                  "cameras, and of other sizes and encodings, it may be near chance."),
     )  # fmt: skip
 
 
@@ -364,7 +352,7 @@ def _generators(run: Run) -> list[str]:
     """Return the generators of the training fakes, or else of the validation fakes."""
     training = run.info.dataset.training_images
     if training and training.generators:
-        return [html.unescape(name) for name in training.generators]
+        return [unescape(name) for name in training.generators]
     with suppress(UserError):  # the page needs no predictions
         table = prediction_tables.read(run.path, "validation")
         if "generator" in table.column_names:

@@ -3,9 +3,10 @@
     python benchmarks/evidence.py --photoscale photoscale --work WORK
 
 It looks at the metadata of all photo-scale images (data_specs/photoscale.yaml), and at the pixels
-of those from repositories that nothing was tuned on; of these photographs it makes copy-moves and
-double-compressed splices. What is measured is kept in WORK, so that the command can be interrupted
-and repeated. The end writes tfdetect/forensics/error_rates.json and prints a table.
+of those from repositories that nothing was tuned on; of these photographs it makes copy-moves,
+double-compressed splices, and for the localizer forgeries by several fills. What is measured is
+kept in WORK, so that the command can be interrupted and repeated. The end writes
+tfdetect/forensics/error_rates.json and prints a table.
 
 Thresholds of copies and JPEG history were chosen on BSDS500, ImageNet samples and the repositories
 of photo-scale images that `TUNED` names.
@@ -19,6 +20,7 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +32,11 @@ from tfdetect.forensics.file_metadata import read_metadata
 from tfdetect.forensics.jpeg_history import jpeg_history
 from tfdetect.imaging.formats import ImageError
 from tfdetect.imaging.pillow import read_rgb
+from tfdetect.synthesis import fills
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.fills import copy_move
 from tfdetect.synthesis.mask_makers import draw_mask
-from tfdetect.synthesis.photos import Photo, random_generator
+from tfdetect.synthesis.photos import Photo, random_generator, same_size
 
 ROOT = Path(__file__).parent.parent
 RATES = ROOT / "tfdetect" / "forensics" / "error_rates.json"
@@ -48,6 +51,7 @@ COPIES = {
 }
 QUALITIES = (None, 90, 75)  # of the forged file: lossless, or JPEG
 SPLICES = ("once", "twice", "pasted once", "pasted from another grid", "pasted, saved as PNG")
+LOCALIZED = ("telea", "navier_stokes", "copy_move", "splice")  # fills of forgeries, in turn
 FRAMES = ("plain rectangle", "plain disc", "framed picture")  # which mirror themselves
 
 Row = dict
@@ -261,16 +265,38 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def localizer_marks(path: Path, file: Path, root: Path, photos: list[Row]) -> list[Row]:
-    """Return for each photograph whether the localizer marks a pixel of it."""
+    """Return for each photograph whether the localizer marks a pixel of it, and of a forgery of it.
+
+    Photographs that it was trained on are left out.
+    """
     from tfdetect import load as load_run
 
     detector = load_run(path)
 
     def marked(row: Row) -> Row:
-        [found] = detector.predict(str(root / row["local_path"]), progress=False)
-        return {} if found["error"] else {"marked": bool(found["altered_fraction"])}
+        made = inpainted(root, row)
+        rows = detector.predict(
+            [str(root / row["local_path"]), encoded(made, None)], progress=False
+        )
+        if rows[0]["error"] or rows[0]["duplicate_of_train"]:
+            return {}
+        photo, forgery = (bool(found["altered_fraction"]) for found in rows)
+        return {"marked": photo, "forgery_marked": forgery, "fill": row["fill"]}
 
-    return measured(file, photos, marked)
+    donors = photos[1:] + photos[:1]
+    turns = zip(photos, donors, cycle(LOCALIZED))
+    return measured(file, [row | {"donor": d, "fill": fill} for row, d, fill in turns], marked)
+
+
+def inpainted(root: Path, row: Row) -> np.ndarray:
+    """Return a photograph of which a region was filled, as `synthesize` does it."""
+    photo, rng = load(root, row), random_generator(0, row["sha1"], "localizer")
+    mask = draw_mask(("brush", "polygon", "blob")[rng.integers(3)], photo, rng, COVERAGE)
+    extra = {}
+    if row["fill"] == "splice":
+        extra["donor"] = same_size(load(root, row["donor"]).pixels, photo.size, rng)
+    filled = getattr(fills, row["fill"])(photo.pixels, mask, rng, **extra)
+    return paste(photo.pixels, filled, soften(mask, 2))
 
 
 def counted(rows: list[Row], label: str) -> Iterator[tuple[str, int, int]]:
@@ -305,6 +331,9 @@ def write_rates(found: dict[str, list[Row]], marks: list[Row], args: argparse.Na
         total, some = len(readable), sum(readable)
         rates[f"localizer.{localizer}"]["authentic"] = (some, total)
         rates[f"localizer.{localizer}.none"]["authentic"] = (total - some, total)
+        some = sum(row["forgery_marked"] for row in marks if "marked" in row)
+        rates[f"localizer.{localizer}"]["altered"] = (some, total)
+        rates[f"localizer.{localizer}.none"]["altered"] = (total - some, total)
     order = ("authentic", "generated", "altered")
     metadata_keys = {key for row in found["metadata"] for key in row.get("keys", ())}
     for key, counts in rates.items():  # a finding that one kind of image never has

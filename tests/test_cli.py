@@ -49,6 +49,20 @@ assert not {"tensorflow", "keras", "rich", "matplotlib"} & set(sys.modules)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("flag, lacking", [
+    ("--json", {"serve", "launch"}),  # they end only when they are stopped, or print of others
+    ("--quiet", {"serve", "launch", "export", "push", "models", "convert", "compare"}),
+])  # fmt: skip
+def test_all_commands_have_the_common_flags(flag, lacking):
+    """A result can be printed as JSON; where progress is shown, it can be silenced."""
+    found = set()
+    for command in COMMANDS:
+        module = command.replace("-", "_") + (".__main__" if command == "models" else "")
+        parser = importlib.import_module(f"tfdetect.{module}").parser()
+        found |= {command for action in parser._actions if flag in action.option_strings}
+    assert set(COMMANDS) - found == lacking
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_stands_alone(command, capsys, monkeypatch):
     """Every help has examples that parse, names defaults, and refers to no other help."""

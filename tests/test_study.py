@@ -188,7 +188,7 @@ def test_mistakes(capsys):
     for call, words in (
         (["learning-curve", "--dataset", "demo", "--vary", "a=b,c"], "--vary is for variants"),
         (["variants", "--dataset", "demo", "--by", "images"], "--by is for learning-curve"),
-        (["variants", "--dataset", "demo"], "two variants or more"),
+        (["variants", "--dataset", "demo"], "--vary is missing. It names a setting"),
         (["learning-curve", "--dataset", "demo", "--equal-images"], "--equal-images is for --by"),
         (["learning-curve", "--dataset", "demo", "--points", "1"], "at least 2"),
         (["variants", "--dataset", "demo", "--vary", "model.front_end=dct,dft"], "no such name"),

@@ -51,6 +51,7 @@ def parser() -> cli.Parser:
     cli.add_runs_folder(out, "ensemble")
     cli.add_batch_size(out)
     cli.add_json(out)
+    cli.add_quiet(out)
     return p
 
 
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
         args.runs, args.fusion, dataset=args.dataset, data_dir=args.data_dir,
         authentic=args.authentic, masks=not args.no_masks, fine_tune_epochs=args.fine_tune,
         learning_rate=args.learning_rate or 1e-5, output=args.output, name=args.name,
-        batch_size=args.batch_size,
+        batch_size=args.batch_size, **cli.progress_of(args),
     )  # fmt: skip
     found = read_fusion(run.path)
     if args.json:

@@ -27,6 +27,8 @@ def parser() -> cli.Parser:
                      help="augmented versions of each image (default: 6)")  # fmt: skip
     out.add_argument("--output", type=Path, default=Path("augment.png"), metavar="FILE",
                      help="PNG file to write (default: augment.png)")  # fmt: skip
+    cli.add_json(out)
+    cli.add_quiet(out)
     return p
 
 
@@ -45,11 +47,14 @@ def main(argv: list[str]) -> None:
     import_tensorflow()
     from tfdetect.evaluation.augmentation_sheet import draw_augmentation
 
-    sheet = draw_augmentation(plan, find_data(plan), args.images, args.variants)
+    catalog = find_data(plan, **cli.progress_of(args))
+    sheet = draw_augmentation(plan, catalog, args.images, args.variants)
     args.output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with replacing(args.output) as temporary:
         sheet.save(temporary, "PNG")
     publish(args.output)
+    if args.json:
+        return console.print_json({"sheet": args.output})
     console.result(str(args.output))
 
 

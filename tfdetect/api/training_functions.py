@@ -341,6 +341,7 @@ def ensemble(
     output: str | Path = "saved_models",
     name: str | None = None,
     batch_size: int = 64,
+    progress: bool = True,
     log: console.Log = console.log,
 ) -> Run:
     """Fuse runs into one detector, and measure what that gains; return it as a new run.
@@ -356,6 +357,7 @@ def ensemble(
         output: folder for runs.
         name: name of the new run; by default "ensemble".
         batch_size: images per step.
+        progress: whether to show progress.
         log: called with each message.
 
     Returns:
@@ -378,14 +380,17 @@ def ensemble(
 
     from tfdetect.fusion.fusion_data import find_fusion_data
 
-    spec, catalog = find_fusion_data(members, text_of(dataset), path_of(data_dir), authentic, log)
+    spec, catalog = find_fusion_data(
+        members, text_of(dataset), path_of(data_dir), authentic, log, progress
+    )
     log(f"{fusion} fusion of {', '.join(members.names)} on {spec.name}")
     import_tensorflow()
     from tfdetect.fusion.fuse import fuse
     from tfdetect.fusion.fusions import FusionSettings
 
     settings = FusionSettings(fusion, masks, batch_size, fine_tune_epochs, learning_rate)
-    return fuse(members, settings, spec, catalog, path, log)
+    with console.quiet(not progress):
+        return fuse(members, settings, spec, catalog, path, log)
 
 
 @checked

@@ -22,6 +22,7 @@ def find_fusion_data(
     data_dir: Path | None,
     authentic: str | None,
     log: console.Log = console.log,
+    progress: bool = True,
 ) -> tuple[DatasetSpec, Catalog]:
     """Return a dataset, by default the union of all that the members were trained on.
 
@@ -30,7 +31,9 @@ def find_fusion_data(
         dataset: as `--dataset` takes it; None for the members' training datasets.
         data_dir: directory that contains it.
         authentic: the authentic class of a folder without a spec.
-        log: called with what is going to be read, before anything is downloaded.
+        log: called with what is going to be read, before anything is downloaded, and with what
+            was found.
+        progress: whether to show progress.
 
     Raises:
         UserError: the dataset has other classes than the members, or its validation split has no
@@ -58,7 +61,7 @@ def find_fusion_data(
             f"{plan.spec.name} has {', '.join(classes)}. A fusion is fitted on images of the "
             "classes of the member that has most: give such a --dataset."
         )
-    catalog = read_data(plan.spec, roots_of(plan))
+    catalog = read_data(plan.spec, roots_of(plan), progress, log)
     fake = catalog.split("validation")["label"].to_numpy() > 0
     if len(np.unique(fake)) < 2:
         found = f"only {'fakes' if fake.all() else 'authentic images'}" if len(fake) else "no image"

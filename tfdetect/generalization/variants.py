@@ -28,6 +28,12 @@ def split_variants(vary: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         UserError: there are fewer than two variants, or one is named twice.
     """
+    if not vary:
+        raise UserError(
+            "There is nothing to compare: --vary is missing. It names a setting and its values, "
+            "for example --vary model.front_end=dct,spectrum, or is given once for each variant: "
+            '--vary "plain: data.augment=[]" --vary "JPEG: data.augment=[flip,jpeg]".'
+        )
     if len(vary) == 1 and "=" in vary[0]:
         key, _, values = vary[0].partition("=")
         texts = [f"{key}={value.strip()}" for value in values.split(",")]

@@ -4,9 +4,10 @@
 
 It looks at the metadata of all photo-scale images (data_specs/photoscale.yaml), and at the pixels
 of those from repositories that nothing was tuned on; of these photographs it makes copy-moves,
-double-compressed splices, and for the localizer forgeries by several fills. What is measured is
-kept in WORK, so that the command can be interrupted and repeated. The end writes
-tfdetect/forensics/error_rates.json and prints a table.
+double-compressed splices, and for the localizer forgeries by several fills; it is also given the
+images of which a generator filled a region. What is measured is kept in WORK, so that the command
+can be interrupted and repeated. The end writes tfdetect/forensics/error_rates.json and prints a
+table.
 
 Thresholds of copies and JPEG history were chosen on BSDS500, ImageNet samples and the repositories
 of photo-scale images that `TUNED` names.
@@ -96,8 +97,8 @@ def main() -> None:
             *measured(args.work / "generated.jsonl", some, lambda r: pixels(root, r)),
         ],
     }  # fmt: skip
-    photos = photos[: args.photos]
-    marks = localizer_marks(args.localizer, args.work / "localizer.jsonl", root, photos)
+    edited = [r for r in rows if r["label"] == "edited"]
+    marks = localizer_marks(args.localizer, args.work, root, photos[: args.photos], edited)
     write_rates(found, marks, args)
     print_tables(found)
 
@@ -264,28 +265,35 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 # ---- results
 
 
-def localizer_marks(path: Path, file: Path, root: Path, photos: list[Row]) -> list[Row]:
-    """Return for each photograph whether the localizer marks a pixel of it, and of a forgery of it.
+def localizer_marks(
+    path: Path, work: Path, root: Path, photos: list[Row], edited: list[Row]
+) -> dict[str, list[bool]]:
+    """Return by the kind of image whether the localizer marks a pixel, for each image.
 
-    Photographs that it was trained on are left out.
+    Photographs of repositories with one that it was trained on are left out.
     """
     from tfdetect import load as load_run
 
     detector = load_run(path)
 
-    def marked(row: Row) -> Row:
-        made = inpainted(root, row)
-        rows = detector.predict(
-            [str(root / row["local_path"]), encoded(made, None)], progress=False
-        )
-        if rows[0]["error"] or rows[0]["duplicate_of_train"]:
-            return {}
-        photo, forgery = (bool(found["altered_fraction"]) for found in rows)
-        return {"marked": photo, "forgery_marked": forgery, "fill": row["fill"]}
+    def predicted(image: Path | bytes) -> Row:
+        [found] = detector.predict(image, progress=False)
+        return {} if found["error"] else {"marked": bool(found["altered_fraction"]),
+                                          "known": found["duplicate_of_train"]}  # fmt: skip
 
-    donors = photos[1:] + photos[:1]
-    turns = zip(photos, donors, cycle(LOCALIZED))
-    return measured(file, [row | {"donor": d, "fill": fill} for row, d, fill in turns], marked)
+    turns = zip(photos, photos[1:] + photos[:1], cycle(LOCALIZED))
+    forgeries = [row | {"donor": donor, "fill": fill} for row, donor, fill in turns]
+    found = {
+        "authentic": measured(work / "localizer.jsonl", photos,
+                              lambda r: predicted(root / r["local_path"])),
+        "trained": measured(work / "localizer_forged.jsonl", forgeries,
+                            lambda r: predicted(encoded(inpainted(root, r), None))),
+        "edited": measured(work / "localizer_edited.jsonl", edited,
+                           lambda r: predicted(root / r["local_path"])),
+    }  # fmt: skip
+    known = {row["repo"] for row in found["authentic"] if row.get("known")}
+    return {kind: [row["marked"] for row in rows if "marked" in row and row["repo"] not in known]
+            for kind, rows in found.items()}  # fmt: skip
 
 
 def inpainted(root: Path, row: Row) -> np.ndarray:
@@ -306,7 +314,9 @@ def counted(rows: list[Row], label: str) -> Iterator[tuple[str, int, int]]:
         yield key, sum(key in row["keys"] for row in chosen), len(chosen)
 
 
-def write_rates(found: dict[str, list[Row]], marks: list[Row], args: argparse.Namespace) -> None:
+def write_rates(
+    found: dict[str, list[Row]], marks: dict[str, list[bool]], args: argparse.Namespace
+) -> None:
     """Write error_rates.json."""
     localizer = args.localizer.name
     rates: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
@@ -327,14 +337,12 @@ def write_rates(found: dict[str, list[Row]], marks: list[Row], args: argparse.Na
     for rows in altered.values():
         for key, count, total in counted(rows, "real"):
             rates[key]["altered"] = (count, total)
-    if readable := [row["marked"] for row in marks if "marked" in row]:
-        total, some = len(readable), sum(readable)
-        rates[f"localizer.{localizer}"]["authentic"] = (some, total)
-        rates[f"localizer.{localizer}.none"]["authentic"] = (total - some, total)
-        some = sum(row["forgery_marked"] for row in marks if "marked" in row)
-        rates[f"localizer.{localizer}"]["altered"] = (some, total)
-        rates[f"localizer.{localizer}.none"]["altered"] = (total - some, total)
-    order = ("authentic", "generated", "altered")
+    for kind, marked in marks.items():
+        if marked:
+            total, some = len(marked), sum(marked)
+            rates[f"localizer.{localizer}"][kind] = (some, total)
+            rates[f"localizer.{localizer}.none"][kind] = (total - some, total)
+    order = ("authentic", "generated", "altered", "trained", "edited")
     metadata_keys = {key for row in found["metadata"] for key in row.get("keys", ())}
     for key, counts in rates.items():  # a finding that one kind of image never has
         part = "metadata" if key in metadata_keys else "pixels"

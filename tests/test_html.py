@@ -24,7 +24,7 @@ from tfdetect.core.html import (
     text,
 )
 
-VOID = {"meta", "img", "link", "br"}
+VOID = {"meta", "img", "link", "br", "wbr"}
 
 
 class Outline(HTMLParser):
@@ -113,6 +113,29 @@ def test_tables_scroll_and_align_numbers():
     assert "0.91 [0.90,\N{NO-BREAK SPACE}0.92]" in made  # broken before the interval alone
     assert "a&lt;b" in made and table(["a"], []) == ""
     assert "<thead>" not in table(["", ""], [["seed", "0"]])
+
+
+def wide_table(columns):
+    names = ["trained on", *(f"latent_diffusion_{n}" for n in range(columns - 2)), "mean"]
+    cells = ["* 0.812 [0.801, 0.823]"] * (columns - 2)
+    return table(names, [["Stable Diffusion v1.4", *cells, "0.812"]])
+
+
+def test_many_columns_are_set_closely():
+    styles = [Outline(wide_table(n)).all("table")[0].get("class") for n in (6, 7, 12)]
+    assert styles == [None, "dense", "dense upright"]
+    assert "latent_<wbr>diffusion_<wbr>0" in wide_table(7) and "<wbr>" not in wide_table(6)
+
+
+@pytest.mark.slow
+def test_tables_of_ten_columns_fit_beside_the_contents():
+    """Eight generators, as GenImage has, with intervals."""
+    page = render_page("Matrix", [Section(str(n), wide_table(n)) for n in (6, 7, 8, 9, 10)])
+    with chromium() as browser:
+        shown = browser.new_page(viewport={"width": 1280, "height": 800})
+        shown.set_content(page)
+        hidden = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+        assert shown.evaluate(hidden) == [0] * 5
 
 
 def test_fragments_escape_their_values():

@@ -89,9 +89,9 @@ def test_each_generator_against_all(generators, tmp_path, capsys):
     assert (
         "data:image/png" in page
         and "/ 99.9" in page
-        and "mean over domains: in training" in said.out
-        and "lost on an unseen domain" in said.out
-        and "*: domain in training" in page
+        and "mean over generators: in training" in said.out
+        and "lost on an unseen generator" in said.out
+        and "*: generator in training" in page
     )
     # The same command reuses the runs.
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/model.keras")}
@@ -132,8 +132,8 @@ def test_domains_restrict_training_but_not_test(generators):
     by_name = find_domains(catalog, r"/0*(\d)\d\.png$")
     assert set(by_name.names) == {"0", "1"} and set(by_name.left_out) <= {"2", "3"}
     assert sorted(["sd10", "none", "sd2", "2"], key=_natural_order) == ["2", "none", "sd2", "sd10"]
-    for wrong, words in (("(", "not a regular expression"), ("dataset", "at least two domains"),
-                         ("nowhere", "at least two domains")):  # fmt: skip
+    for wrong, words in (("(", "not a regular expression"), ("dataset", "two datasets are"),
+                         ("nowhere", "least two parts are")):  # fmt: skip
         with pytest.raises(UserError, match=words):
             find_domains(catalog, wrong)
     learned = dataclasses.replace(catalog, table=catalog.split("train"))

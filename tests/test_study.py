@@ -146,7 +146,7 @@ def test_a_curve_is_measured_and_reported(loaded, predicted, tmp_path):
     assert all(parameter["low"] >= 0 for parameter in found["fit"].values())
     write_curve(found, tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text()
-    assert "unseen domains" in page and "data:image/png" in page
+    assert "unseen parts" in page and "data:image/png" in page
     assert json.loads((tmp_path / "out/curve.json").read_text()) == found
     assert "0.1" in curve_terminal(found) and "If it goes on so" in curve_terminal(found)
 

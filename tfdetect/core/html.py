@@ -41,6 +41,8 @@ Tone = Literal["good", "caution", "bad", "neutral"]
 
 _DPI = 150  # of a figure's file; it is shown at CSS pixels, so it stays sharp when enlarged
 _CSS_DPI = 96
+_DENSE = 7  # columns from which a table is set in small type, to fit beside the contents
+_UPRIGHT = 12  # columns from which its headings stand upright
 # A number with sign, unit and interval: "12,345", "+0.4%", "0.91 [0.90, 0.92]", "0.6 at 0.3", "-".
 _NUMBER = re.compile(
     r"^(\* )?[-+<>]?"
@@ -227,7 +229,7 @@ def table(
 ) -> Markup:
     """Return a table that scrolls sideways where the page is too narrow.
 
-    Columns of numbers are aligned right. Cells are escaped.
+    Columns of numbers are aligned right; many columns are set closely. Cells are escaped.
 
     Args:
         headers: one for each column; all empty for a table of names and values.
@@ -249,9 +251,13 @@ def table(
     cells = [[_number(cell) if i in numbers else cell for i, cell in enumerate(row)]
              for row in cells]  # fmt: skip
     label = label or caption or next((h for h in headers if h), "table")
+    dense = len(cells[0]) >= _DENSE
+    if dense:  # their long names may be broken
+        headers = [escape(_shown(h)).replace("_", Markup("_<wbr>")) for h in headers]
     return _rendered(
         "table.html", headers=headers, rows=cells, caption=caption, kinds=kinds, label=label,
-        long=max(len(row[0]) for row in cells) > 14,
+        long=max(len(row[0]) for row in cells) > 14, dense=dense,
+        upright=len(cells[0]) >= _UPRIGHT,
     )  # fmt: skip
 
 

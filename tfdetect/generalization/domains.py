@@ -9,6 +9,7 @@ import pyarrow as pa
 from tfdetect.core.errors import UserError
 from tfdetect.core.patterns import PathSearch
 from tfdetect.data.catalog import Catalog
+from tfdetect.generalization.study_results import domain_word
 
 _MIN_FAKES = 5  # in train and in test, below which a domain is left out
 
@@ -85,8 +86,8 @@ def find_domains(catalog: Catalog, by: str, sources: bool = False) -> Domains:
         (names if enough else few).append(name)
     if len(names) < 2:
         raise UserError(
-            f"A matrix needs at least two domains with {_MIN_FAKES} fakes each in train and in "
-            f"test. By {by!r}, {catalog.name} has {len(names)} (too few fakes: "
+            f"At least two {domain_word(by)}s are needed, each with {_MIN_FAKES} fakes in train "
+            f"and in test. By {by!r}, {catalog.name} has {len(names)} (too few fakes: "
             f"{', '.join(few) or 'none'}). Its fakes have paths like {_example(table)}."
         )
     if sources:

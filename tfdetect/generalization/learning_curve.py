@@ -14,7 +14,7 @@ from tfdetect.evaluation.intervals import bootstrap, interval, numbers
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.domains import find_domains, restrict
 from tfdetect.generalization.measure_matrix import test_scores
-from tfdetect.generalization.study_results import CurvePart, CurvePoint, CurveResult
+from tfdetect.generalization.study_results import CurvePart, CurvePoint, CurveResult, domain_word
 
 IMAGES = "images"
 DEFAULT_POINTS = 5  # of a curve, where there are so many
@@ -79,7 +79,7 @@ def make_subsets(
     sizes = sorted({round(total / 2**k) for k in range(points)})
     if len(sizes) < points or sizes[0] < 1:
         raise UserError(
-            f"{total:,} {'training images' if domains is None else 'domains'} give "
+            f"{total:,} {'training images' if domains is None else f'{domain_word(by)}s'} give "
             f"{most} points, each half of the next; a curve of {points} is asked for."
         )
     found: dict[str, TrainingSubset] = {}

@@ -17,7 +17,7 @@ from tfdetect.evaluation.metrics import NAMES
 from tfdetect.generalization.clusters import clusters_of, draw
 from tfdetect.generalization.measure_matrix import METRICS
 from tfdetect.generalization.published_tables import Table, read_published
-from tfdetect.generalization.study_results import Cells, Kind, MatrixResult
+from tfdetect.generalization.study_results import Cells, Kind, MatrixResult, domain_word
 
 _TITLES = {name: NAMES.get(name, name) for name in METRICS} | MAIN_MASK_NAMES | {
     "recall_at_fpr_1": "recall at the operating point of 1% FPR",
@@ -26,14 +26,15 @@ _TITLES = {name: NAMES.get(name, name) for name in METRICS} | MAIN_MASK_NAMES | 
 EXPLANATION = (
     "Left map: how well detectors of each find the images of the other, mean of both directions "
     "(twice the AUC minus 1; 0 is chance); it makes the tree. Right map: whether the detectors of "
-    "all other domains find the images of both alike (Pearson's correlation)."
+    "all others find the images of both alike (Pearson's correlation)."
 )
 _HIDDEN_MASKS = (
     "A mask is shown from a P(fake) on that few authentic images of the training's own validation "
     "split reach, and is empty below it: the IoU of an altered image that is not recognized is 0. "
     "Pixel AP depends on that little."
 )
-_WIDEST = 6  # domains that two maps side by side, and intervals in the terminal, have room for
+_WIDEST = 6  # columns that two maps side by side, and intervals in the terminal, have room for
+_MOST_INTERVALS = 8  # columns with intervals that fit into a page's width
 _KINDS: dict[Kind, str] = {"in_training": "in training", "unseen": "unseen"}
 
 
@@ -46,20 +47,21 @@ def _marked(values: MatrixResult) -> tuple[bool, str]:
     """Return the value of in_training of the cells that are marked, the rarer one, and its name."""
     cells = [cell["in_training"] for row in values["cells"].values() for cell in row.values()]
     rare = 2 * sum(cells) <= len(cells)
-    return rare, "domain in training" if rare else "unseen domain"
+    word = domain_word(values["by"])
+    return rare, f"{word} in training" if rare else f"unseen {word}"
 
 
 def format_matrix(values: MatrixResult, metric: str) -> str:
     """Return the matrix of one metric, and its means, as text for the terminal."""
-    means = values["means"][metric]
+    means, word = values["means"][metric], domain_word(values["by"])
     text = ", ".join(
         f"{_KINDS[kind]} {value:.3f}" for kind, value in means.items() if value is not None
     )
     columns, rows = _metric_table(values, metric, len(values["domains"]) <= _WIDEST)
     table = console.format_table(rows, columns, title=_TITLES[metric])
     if loss := values["losses"].get(metric):
-        text += f"; lost on an unseen domain {format_interval(loss, 3)}"
-    return f"{table}\nmean over domains: {text}. *: {_marked(values)[1]}"
+        text += f"; lost on an unseen {word} {format_interval(loss, 3)}"
+    return f"{table}\nmean over {word}s: {text}. *: {_marked(values)[1]}"
 
 
 def write_report(values: MatrixResult, folder: Path, published: str | None = None) -> None:
@@ -80,27 +82,30 @@ def write_report(values: MatrixResult, folder: Path, published: str | None = Non
 
 def _page(values: MatrixResult, folder: Path, published: str | None) -> str:
     shown = " and ".join(_TITLES[metric] for metric in main_metrics(values))
+    word = domain_word(values["by"])
     picture = html.picture_of(
         _heat_map(values),
-        f"Heat maps of {shown}. Rows: training domains; columns: test domains. The tables below "
-        "hold the values.",
+        f"Heat maps of {shown}. Rows: {word}s in training; columns: {word}s of the test images. "
+        "The tables below hold the values.",
         f"{capitalized(shown)}, in percent", f"Framed: {_marked(values)[1]}.",
         path=folder / "figures" / "matrix.png",
     )  # fmt: skip
+    intervals = len(values["domains"]) <= _MOST_INTERVALS
+    where = "Brackets: 95% intervals" if intervals else "matrix.csv has the 95% intervals"
     tables = [
         html.join(html.heading(capitalized(_TITLES[metric])),
-                  html.table(*_metric_table(values, metric)))
+                  html.table(*_metric_table(values, metric, intervals)))
         for metric, means in values["means"].items() if set(means.values()) != {None}
     ]  # fmt: skip
     return html.render_page(
         f"Generalization of {values['experiment']}",
         [
             html.Section("Heat map", html.figures([picture], "wide")),
-            html.Section("Which domains belong together", _clusters(values["cells"], folder)),
-            html.Section("Results by training and test domain", html.join(
+            html.Section(f"Which {word}s belong together", _clusters(values["cells"], folder)),
+            html.Section(f"Results by {word} in training and in test", html.join(
                 html.text(
-                    "Rows: what a detector was trained on. Columns: the test images of what domain "
-                    "it was measured on. Brackets: 95% intervals over test images. "
+                    "Rows: what a detector was trained on. Columns: "
+                    f"the {word} of the test images. {where} over test images. "
                     f"*: {_marked(values)[1]}.",
                     *([_HIDDEN_MASKS] if "iou" in values["means"] else []),
                 ),
@@ -108,13 +113,13 @@ def _page(values: MatrixResult, folder: Path, published: str | None) -> str:
                 html.text(
                     "Recall at an operating point uses the threshold that was chosen on the "
                     "training's own validation split, if that has enough images; on an unseen "
-                    "generator the false positive rate may differ.", small=True,
+                    f"{word} the false positive rate may differ.", small=True,
                 ),
             )),
             html.Section("Comparison with published results", _comparison(values, published)),
         ],
         subtitle=f"Dataset {values['dataset']}, divided by {values['by']} into "
-        f"{len(values['domains'])} domains: {', '.join(values['domains'])}",
+        f"{len(values['domains'])} {word}s: {', '.join(values['domains'])}",
         verdict=_verdict(values),
         cards=_cards(values),
         footer="Full data: matrix.json, matrix.csv and matrix.tex in the same directory.",
@@ -136,20 +141,20 @@ def _verdict(values: MatrixResult) -> html.Verdict:
     own, unseen = means["in_training"], means["unseen"]
     if own is None or unseen is None:
         return html.Verdict("Generalization could not be measured", "", "neutral")
-    loss = values["losses"].get(metric)
-    amount = f": {format_interval(loss, 3)}, with an interval over the domains" if loss else ""
+    loss, word = values["losses"].get(metric), domain_word(values["by"])
+    amount = f": {format_interval(loss, 3)}, with an interval over the {word}s" if loss else ""
     return html.Verdict(
-        f"{'IoU' if metric == 'iou' else 'AUC'} {own:.3f} on domains in training, "
+        f"{'IoU' if metric == 'iou' else 'AUC'} {own:.3f} on {word}s in training, "
         f"{unseen:.3f} on unseen ones",
-        f"The difference is what a detector loses on a domain that it was not trained on{amount}.",
+        f"The difference is what a detector loses on a {word} that it was not trained on{amount}.",
         "neutral",
     )
 
 
 def _cards(values: MatrixResult) -> list[html.Card]:
-    means = values["means"]
+    means, over = values["means"], f"mean over {domain_word(values['by'])}s"
     return [
-        html.Card(f"{value:.1%}", f"{_TITLES[metric]}, {title}", "mean over domains")
+        html.Card(f"{value:.1%}", f"{_TITLES[metric]}, {title}", over)
         for metric in dict.fromkeys((main_metrics(values)[0], "balanced_accuracy", "ap"))
         for kind, title in _KINDS.items()
         if (value := means[metric][kind]) is not None

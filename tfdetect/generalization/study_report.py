@@ -11,14 +11,15 @@ from tfdetect.core import console, html
 from tfdetect.core.files import csv_text, merged, write_json, write_text
 from tfdetect.evaluation.intervals import format_interval, numbers
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.generalization.study_results import CurvePart, CurveResult, VariantsResult
+from tfdetect.generalization.study_results import (
+    CurvePart,
+    CurveResult,
+    VariantsResult,
+    domain_word,
+)
 
 Rows = tuple[list[str], list[list[str]]]
-_PARTS: dict[CurvePart, str] = {
-    "error": "error",
-    "seen": "domains in training",
-    "unseen": "unseen domains",
-}
+_PARTS: tuple[CurvePart, ...] = ("error", "seen", "unseen")
 _COLORS = {"error": "#0b57a4", "seen": "#2c7a3f", "unseen": "#b3261e"}
 
 
@@ -27,8 +28,8 @@ def curve_rows(values: CurveResult) -> Rows:
     points = values["points"]
     parts = [part for part in _PARTS if part in points[0]]
     by_images = values["by"] == "images"
-    heads = ["images" if by_images else "domains", *([] if by_images else ["images"]),
-             *(_PARTS[part] for part in parts), "seeds"]  # fmt: skip
+    heads = ["images"] if by_images else [f"{domain_word(values['by'])}s", "images"]
+    heads += [*(_part_title(values, part) for part in parts), "seeds"]
     rows = []
     for point in points:
         low, high = min(point["images"]), max(point["images"])
@@ -39,6 +40,15 @@ def curve_rows(values: CurveResult) -> Rows:
     return heads, rows
 
 
+def _part_title(values: CurveResult, part: CurvePart) -> str:
+    """Return what a column or a line of a curve is called."""
+    words = f"{domain_word(values['by'])}s"
+    titles: dict[CurvePart, str] = {
+        "error": "error", "seen": f"{words} in training", "unseen": f"unseen {words}"
+    }  # fmt: skip
+    return titles[part]
+
+
 def fit_sentence(values: CurveResult) -> str:
     """Return the fitted power law in words; what is missing, where it could not be fitted."""
     fit = values["fit"]
@@ -46,7 +56,7 @@ def fit_sentence(values: CurveResult) -> str:
         return "A power law needs at least three points."
     largest = values["points"][-1]["size"]
     _, low, _ = numbers(fit["floor"])
-    what = "training images" if values["by"] == "images" else "domains"
+    what = "training images" if values["by"] == "images" else f"{domain_word(values['by'])}s"
     return (
         f"error = {format_interval(fit['scale'])} * (n / {largest:,})^-"
         f"{format_interval(fit['exponent'], 2)} + {format_interval(fit['floor'])} for n {what}. If "
@@ -114,11 +124,13 @@ def _curve(values: CurveResult) -> Figure:
     axes = figure.subplots()
     points, fit = values["points"], values["fit"]
     sizes = np.array([point["size"] for point in points], float)
-    for part, title in _PARTS.items():
+    for part in _PARTS:
         if part not in points[0]:
             continue
         value, low, high = np.array([numbers(point[part]) for point in points]).T
-        axes.plot(sizes, value, "o-", color=_COLORS[part], label=title, markersize=5)
+        axes.plot(
+            sizes, value, "o-", color=_COLORS[part], label=_part_title(values, part), markersize=5
+        )
         axes.fill_between(sizes, low, high, color=_COLORS[part], alpha=0.15, linewidth=0)
     for point in points:
         axes.plot([point["size"]] * len(point["seeds"]), point["seeds"], ".", color="gray",
@@ -136,7 +148,8 @@ def _curve(values: CurveResult) -> Figure:
     axes.yaxis.set_major_formatter(ScalarFormatter())
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("training images" if values["by"] == "images" else "domains in training")
+    by_images = values["by"] == "images"
+    axes.set_xlabel("training images" if by_images else _part_title(values, "seen"))
     axes.set_ylabel("test error")
     axes.legend(fontsize=9)
     return figure

@@ -8,6 +8,17 @@ from typing import Literal, NotRequired, TypedDict, final
 from tfdetect.core.run_results import Interval, Metrics
 
 Kind = Literal["in_training", "unseen"]  # of a domain, to a training
+
+
+def domain_word(by: str) -> str:
+    """Return what a domain is called, where people read: "generator", "dataset" or "part".
+
+    Args:
+        by: what domains are; see `find_domains`.
+    """
+    return by if by in ("generator", "dataset") else "part"
+
+
 CurvePart = Literal["error", "seen", "unseen"]
 
 

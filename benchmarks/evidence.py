@@ -353,7 +353,8 @@ def write_rates(
         "command": "python benchmarks/evidence.py --photoscale photoscale --work WORK "
         f"--photos {args.photos} --generated {args.generated} --forged {args.forged}",
         "images": "metadata: all photo-scale images; pixels: photographs of repositories that "
-        "nothing was tuned on, generated images, and forgeries of these photographs",
+        "nothing was tuned on, generated images, forgeries of these photographs, and images of "
+        "which a generator filled a region",
         "findings": {key: {name: rates[key][name] for name in order if name in rates[key]}
                      for key in sorted(rates)},
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Evidence that needs no training: its traces are found, and its headline follows its rule."""
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -309,6 +310,22 @@ def test_every_line_says_how_reliable_it_is(photo, detector):
     text = printed("a.jpg", found)
     assert max(map(len, text.splitlines())) <= 88 and "Nothing found" in text
     assert "copied regions" in text and "Copied regions" not in text
+
+
+def test_the_localizer_says_how_often_it_marks_authentic_and_altered_images(photo, detector):
+    path = detector.path / "localizer_photos"
+    localizer = dataclasses.replace(detector.with_info(predicts_masks=True), path=path)
+    for fraction, key in ((0.2, ""), (0.0, ".none")):
+        marks = (localizer, row(0.9, altered_fraction=fraction))
+        line = evidence(encoded(photo[:40, :40]), [(detector, row(0.9)), marks]).lines[-1]
+        assert line.name == "localizer" and line.key == f"localizer.localizer_photos{key}"
+        rates = error_rates()["findings"][line.key]
+        assert set(rates) == {"authentic", "trained", "edited"}
+        for (count, total), words in zip(rates.values(), (
+            "authentic photographs", "forgeries like those that it was trained on",
+            "images of which a generator filled a region",
+        )):  # fmt: skip
+            assert f"{count} of {total} {words} (" in line.reliability
 
 
 def test_error_rates_were_measured():

@@ -48,6 +48,8 @@ _TRACES = ("copies", "jpeg_regions")
 _SETS = {
     "authentic": "authentic photographs", "generated": "generated images",
     "altered": "images altered in this way",
+    "trained": "forgeries like those that it was trained on",
+    "edited": "images of which a generator filled a region",
 }  # fmt: skip
 
 
@@ -405,7 +407,6 @@ def _measured(run: Run) -> str:
 def _localizer(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
     fraction = float(row.get("altered_fraction") or 0.0)
     rate = f"localizer.{run.name}"
-    more = "Edges and flat areas are often marked on authentic photographs."
     unlike = " It was not made for such images." if row.get("in_domain") is False else ""
     if not fraction:
         finding = f"{run.name} marks no pixel as altered.{unlike}"
@@ -414,7 +415,7 @@ def _localizer(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
     conclusive = not row["inconclusive"] and row.get("in_domain") is not False
     altered = conclusive and row["verdict"] != run.class_names[0]
     finding = f"{run.name} marks {percent(fraction)} of the pixels as altered.{unlike}"
-    return _line("localizer", finding, "altered" if altered else "nothing", rate, more)
+    return _line("localizer", finding, "altered" if altered else "nothing", rate)
 
 
 # ---- the headline

@@ -154,6 +154,28 @@ def test_three_classes_are_mixed(faces3, tmp_path_factory):
     assert state.epoch == 2 and all(np.isfinite(list(row.values())).all() for row in state.history)
 
 
+@pytest.mark.parametrize(("train", "val", "named"), [
+    ("train", "val", True), ("train", "validation", False),
+])  # fmt: skip
+def test_a_folder_in_the_layout_of_genimage_is_told_so(tmp_path, train, val, named):
+    """Its val is the test split there; here it may be either, so nothing is guessed."""
+    for generator in ("biggan", "adm"):
+        for split, count in ((train, 8), (val, 4)):
+            for name in ("ai", "nature"):
+                write_images(tmp_path / "my set" / generator / split / name, count, name == "ai")
+    root = tmp_path / "my set"
+    spec, _ = load_spec(str(root))
+    found = build_catalog(spec, {spec.name: root}, progress=False)
+    assert found.split("validation").num_rows == 16 and "no test split" in found.warnings[-1]
+    hint = f"of which val/ is test. If it is: --dataset genimage --data-dir '{root}'"
+    assert (hint in found.warnings[-1]) is named
+    spec, _ = load_spec("genimage")
+    if named:
+        found = build_catalog(spec, {"genimage": locate(spec, root)}, progress=False)
+        assert found.split("test").num_rows == 16
+        assert set(found.table["generator"].to_pylist()) == {"BigGAN", "ADM"}
+
+
 def test_inpainting_is_paired_by_stem(tmp_path):
     for number in range(40):
         stem = tmp_path / "photos" / f"a.{number}"

@@ -72,6 +72,27 @@ def load_spec(
     return spec, folders
 
 
+def same_folders(spec: DatasetSpec) -> tuple[str, str] | None:
+    """Return the shipped dataset whose folders have a dataset's names, and its folder of the test.
+
+    For example GenImage, whose folder val holds the test images.
+
+    Args:
+        spec: of a folder without a spec of its own.
+    """
+
+    def names(of: DatasetSpec) -> tuple[set[str], set[str]]:
+        folders = {folder.lower() for each in of.classes for folder in each.folders}
+        return folders, {name.lower() for name in of.splits}
+
+    for name, file in shipped_names("data_specs").items():
+        known = validate(DatasetSpec, read_yaml(file), str(file))
+        test = next((folder for folder, split in known.splits.items() if split == "test"), None)
+        if test is not None and names(known) == names(spec):
+            return name, test
+    return None
+
+
 def _load(
     name: str,
     authentic: str | None,

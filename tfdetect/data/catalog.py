@@ -1,6 +1,7 @@
 """`Catalog`: one Arrow table with a row for every file: label, generator, group and split."""
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,10 @@ from tfdetect.core.columns import with_columns
 from tfdetect.core.errors import UserError
 from tfdetect.core.journal import Journal
 from tfdetect.core.limits import MAX_PIXELS
+from tfdetect.core.load_spec import same_folders
 from tfdetect.core.run_info import MaskInfo, TrainingImages
 from tfdetect.core.spec import SPLITS, DatasetSpec
-from tfdetect.core.text import from_os, to_os
+from tfdetect.core.text import flag_words, from_os, to_os
 from tfdetect.data.inspection import CONTENT_COLUMNS, inspect
 from tfdetect.data.masks import COVERAGE, DatasetMasks, coverage_by_class, read_masks
 from tfdetect.data.scan import scan
@@ -202,9 +204,22 @@ def build_catalog(
     limit = max(each.max_pixels for each in spec.datasets)
     catalog = replace(catalog, table=_compact(catalog.table), max_pixels=limit)
     if catalog.divided and catalog.split("train").num_rows and not catalog.split("test").num_rows:
-        catalog = replace(catalog, warnings=(*catalog.warnings, f"{spec.name}: {_NO_TEST}"))
+        hint = "" if spec.parts else _hint_at_shipped(spec, roots[spec.name])
+        warning = f"{spec.name}: {_NO_TEST}{hint}"
+        catalog = replace(catalog, warnings=(*catalog.warnings, warning))
     pa.default_memory_pool().release_unused()
     return catalog
+
+
+def _hint_at_shipped(spec: DatasetSpec, root: Path) -> str:
+    """Return how to read a folder as the shipped dataset whose folders have the same names."""
+    if (found := same_folders(spec)) is None:
+        return ""
+    name, test = found
+    flags = shlex.join(flag_words(dataset=name, data_dir=root))
+    return (
+        f". Its folders are named as those of {name}, of which {test}/ is test. If it is: {flags}"
+    )
 
 
 def _build(

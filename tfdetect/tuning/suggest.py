@@ -16,6 +16,10 @@ from tfdetect.tuning.objective import Objective
 from tfdetect.tuning.space import Parameter, Space, prefix_of
 from tfdetect.tuning.store import FAILED, RUNNING, Trial
 
+# TPE models the best GAMMA * sqrt(n) of n trials as good: 10 of 100. By hyperopt's own 0.25 these
+# are 3, too few to say where good values are (`benchmarks/search_peers.py`).
+GAMMA = 1.0
+
 
 def expression(space: Space) -> dict:
     """Return the space as hyperopt's expression: a dict of what `Space.overrides` takes."""
@@ -75,8 +79,9 @@ def suggest(
             documents = rand.suggest([number], domain, history, drawn)
         elif algorithm == "tpe":
             documents = tpe.suggest(
-                [number], domain, history, drawn, n_startup_jobs=startup_trials, verbose=False
-            )
+                [number], domain, history, drawn, n_startup_jobs=startup_trials, gamma=GAMMA,
+                verbose=False,
+            )  # fmt: skip
         else:
             documents = _adaptive_tpe()([number], domain, history, drawn)
     values = documents[0]["misc"]["vals"]

@@ -26,6 +26,9 @@ from servers import SHIPPED, CommandServer
 from tfdetect import serve
 from tfdetect.core.errors import UserError
 from tfdetect.core.open_run import open_run
+from tfdetect.evaluation.overlays import evidence_pictures
+from tfdetect.forensics.evidence import evidence
+from tfdetect.imaging.photographs import photograph
 from tfdetect.light.reencodings import COPIES
 from tfdetect.models.exports import write_exports
 from tfdetect.serving import decoding, middleware
@@ -109,6 +112,23 @@ def test_evidence_says_what_a_file_declares(client):
     titles = {line["title"]: line["says"] for line in declared["lines"]}
     assert titles["Notes of generators"] == "generated" and "Detector" in titles
     assert broken["path"] == "1.png" and broken["error"] and broken["lines"] == []
+
+
+def test_evidence_shows_copied_regions(served_run):
+    """As the page of `predict --explain` does."""
+    pixels = np.asarray(photograph("astronaut").convert("RGB").resize((256, 256))).copy()
+    pixels[150:230, 20:100] = pixels[20:100, 90:170]
+    with TestClient(create_app(Service([served_run[0]], ServerSettings(decoders=1)))) as client:
+        found = [
+            client.post(f"/v1/evidence{query}", files=files_of(png(pixels))).json()["evidence"][0]
+            for query in ("", "?pictures=true")
+        ]
+    assert found[0]["pictures"] == [] and found[0]["lines"] == found[1]["lines"]
+    known = evidence(png(pixels), pixels=pixels)
+    [shown], [expected] = found[1]["pictures"], evidence_pictures(known, pixels)
+    assert (shown["title"], shown["caption"]) == (expected.title, expected.caption)
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["png"]))))
+    assert np.array_equal(drawn, expected.pixels) and known.copies.copied[190, 60]
 
 
 def test_copies_of_an_image_are_tried(client, served_run):

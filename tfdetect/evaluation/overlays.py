@@ -1,9 +1,11 @@
-"""Writes where images were altered, as PNG files."""
+"""Draws where images were altered, for PNG files and pages."""
 
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +19,67 @@ from tfdetect.evaluation.mask_metrics import THRESHOLD
 if TYPE_CHECKING:  # writing needs no TensorFlow
     from tfdetect.evaluation.prediction_columns import MaskPrediction
     from tfdetect.forensics.copy_search import Copies
+    from tfdetect.forensics.evidence import Evidence
 
 _RED = np.array([230, 30, 30], np.float32)
 _BLUE = np.array([30, 90, 230], np.float32)
 _YELLOW = np.array([250, 200, 0], np.float32)
 COPY_LAYER = 128  # of a region that was copied, in a mask of copies; the copies are 255
+MAX_SIDE = 1024  # pixels of a picture's longer side on a page; larger ones are shrunk
+MIN_SIDE = 256  # smaller ones are enlarged without smoothing
+
+
+@dataclass(frozen=True)
+class EvidencePicture:
+    """Regions of an image that a piece of evidence speaks of.
+
+    Attributes:
+        pixels: the image with these regions marked, uint8 [H, W, 3].
+        title: what they are, in a few words.
+        alt: what the picture shows, for readers who cannot see it.
+        caption: how to read it; may be empty.
+    """
+
+    pixels: np.ndarray
+    title: str
+    alt: str
+    caption: str = ""
+
+
+def evidence_pictures(known: "Evidence", image: np.ndarray) -> list[EvidencePicture]:
+    """Return pictures of copied regions and of regions with another JPEG history, where found.
+
+    Args:
+        known: what is known of the image.
+        image: uint8 [H, W, 3].
+    """
+    pictures = []
+    if known.copies is not None and known.copies.found:
+        pictures.append(EvidencePicture(
+            copy_overlay(image, known.copies), "Copied regions",
+            "The image with copied regions in yellow and their sources in blue",
+            "Yellow regions look like copies of blue ones. Which of the two is the copy is a "
+            "guess.",
+        ))  # fmt: skip
+    if known.history is not None and known.history.differs.any():
+        pictures.append(EvidencePicture(
+            overlay(image, known.history.differs), "Regions with another JPEG history",
+            "The image with regions of another JPEG history in red",
+        ))  # fmt: skip
+    return pictures
+
+
+def for_page(image: np.ndarray) -> Image.Image:
+    """Return an image, uint8 [H, W, 3], as large as pages show it."""
+    shown = Image.fromarray(image)
+    longer = max(shown.size)
+    if longer > MAX_SIDE:
+        shown.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    elif longer < MIN_SIDE:
+        factor = math.ceil(MIN_SIDE / longer)
+        width, height = shown.size
+        shown = shown.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    return shown
 
 
 def overlay(image: np.ndarray, altered: np.ndarray, color: np.ndarray = _RED) -> np.ndarray:

@@ -22,7 +22,7 @@ from tfdetect.evaluation.figures import GRAY, GREEN, RED
 from tfdetect.evaluation.intervals import format_interval
 from tfdetect.evaluation.mask_metrics import THRESHOLD
 from tfdetect.evaluation.metrics import NAMES
-from tfdetect.evaluation.overlays import copy_overlay, overlay
+from tfdetect.evaluation.overlays import evidence_pictures, overlay
 from tfdetect.evaluation.run_description import (
     adaptation_sentence,
     chosen_on,
@@ -173,19 +173,9 @@ def _image(run: Run, found: Examination) -> Markup:
 
 def _evidence(found: Examination) -> Markup:
     """Return the pieces of evidence, with the regions that they speak of."""
-    known, image = found.evidence, found.image
-    pictures = []
-    if known.copies is not None and known.copies.found:
-        pictures.append(picture(
-            copy_overlay(image, known.copies), "The image with copied regions in yellow and their "
-            "sources in blue", "Copied regions", "Yellow regions look like copies of blue ones. "
-            "Which of the two is the copy is a guess.",
-        ))  # fmt: skip
-    if known.history is not None and known.history.differs.any():
-        pictures.append(picture(
-            overlay(image, known.history.differs), "The image with regions of another JPEG history "
-            "in red", "Regions with another JPEG history",
-        ))  # fmt: skip
+    known = found.evidence
+    pictures = [picture(each.pixels, each.alt, each.title, each.caption)
+                for each in evidence_pictures(known, found.image)]  # fmt: skip
     return html.join(
         html.text(f"The headline follows a rule. {RULE}"),
         *(html.fragment(_LINE, line=line) for line in known.lines),

@@ -1,28 +1,16 @@
 """Turns pixels and maps into pictures for a page."""
 
-import math
-
 import matplotlib
 import numpy as np
-from PIL import Image
 
 from tfdetect.core.html import Picture
-
-MAX_SIDE = 1024  # pixels of a picture's longer side; larger ones are shrunk
-MIN_SIDE = 256  # smaller ones are enlarged without smoothing
+from tfdetect.evaluation.overlays import MIN_SIDE, for_page
 
 
 def picture(image: np.ndarray, alt: str, title: str = "", caption: str = "") -> Picture:
     """Return an image, uint8 [H, W, 3], as a picture of a page."""
-    shown = Image.fromarray(image)
-    longer = max(shown.size)
-    if longer > MAX_SIDE:
-        shown.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-    elif longer < MIN_SIDE:
-        factor = math.ceil(MIN_SIDE / longer)
-        width, height = shown.size
-        shown = shown.resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    return Picture.of_image(shown, alt, title, caption, pixelated=longer <= MIN_SIDE)
+    small = max(image.shape[:2]) <= MIN_SIDE
+    return Picture.of_image(for_page(image), alt, title, caption, pixelated=small)
 
 
 def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:

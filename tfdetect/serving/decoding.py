@@ -1,6 +1,8 @@
 """Decodes uploaded files in processes of their own, which a hostile file may end."""
 
 import asyncio
+import base64
+import io
 import resource
 import signal
 import time
@@ -13,10 +15,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from tfdetect.core.process_pool import end_pool, process_pool
 from tfdetect.core.run import Run
+from tfdetect.evaluation.overlays import evidence_pictures, for_page
 from tfdetect.imaging.formats import ImageError
+from tfdetect.imaging.pillow import read_rgb
 from tfdetect.light.onnx_predictions import image_parts, read_image
 from tfdetect.light.reencodings import reencoded
 
@@ -59,7 +64,9 @@ def decode(data: bytes, run: Run, max_pixels: int, copy: str | None = None) -> D
         return Decoded(error=str(error))
 
 
-def examine(data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int) -> dict[str, Any]:
+def examine(
+    data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int, pictures: bool = False
+) -> dict[str, Any]:
     """Return the evidence on a file, for JSON; see `forensics.evidence`.
 
     Args:
@@ -67,19 +74,34 @@ def examine(data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int) -> d
         run: a detector.
         row: its prediction of the file.
         max_pixels: images with more pixels are refused.
+        pictures: whether to add pictures of the regions that the evidence speaks of.
 
     Returns:
-        headline, tone, reasons, rule and lines; only `error` where the file cannot be read.
+        headline, tone, reasons, rule, lines and pictures; only `error` where the file cannot be
+        read.
     """
     from tfdetect.forensics.evidence import evidence
 
     try:
-        found = evidence(data, [(run, row)], max_pixels=max_pixels)
+        pixels = np.asarray(read_rgb(data, max_pixels))
+        found = evidence(data, [(run, row)], pixels, max_pixels)
+        shown = evidence_pictures(found, pixels) if pictures else []
+        drawn = [
+            {"title": each.title, "alt": each.alt, "caption": each.caption,
+             "png": png_text(for_page(each.pixels))} for each in shown
+        ]  # fmt: skip
     except MemoryError:
         return {"error": "it needs too much memory"}
     except ImageError as error:
         return {"error": str(error)}
-    return {**found.to_dict(), "tone": found.tone}
+    return {**found.to_dict(), "tone": found.tone, "pictures": drawn}
+
+
+def png_text(image: Image.Image) -> str:
+    """Return an image as a PNG file in base64."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _begin() -> None:
@@ -137,10 +159,10 @@ class Decoders:
         return Decoded(error=self._ended) if found is None else found
 
     async def examine(
-        self, data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int
+        self, data: bytes, run: Run, row: Mapping[str, Any], max_pixels: int, pictures: bool
     ) -> dict[str, Any]:
         """Return the evidence on a file; see `examine`. Never raises for what is in the file."""
-        found = await self._result(partial(examine, data, run, row, max_pixels))
+        found = await self._result(partial(examine, data, run, row, max_pixels, pictures))
         return {"error": self._ended} if found is None else found
 
     @property

@@ -17,6 +17,7 @@ from tfdetect.serving.page import render, texts
 from tfdetect.serving.schemas import (
     PROBLEMS,
     EvidenceList,
+    EvidenceQuery,
     ModelInfo,
     ModelQuery,
     Predictions,
@@ -107,14 +108,17 @@ async def predict(
     return {"model": model, "predictions": rows}
 
 
-async def evidence(request: Request, backend: Shared, query: Chosen) -> dict[str, Any]:
+async def evidence(
+    request: Request, backend: Shared, query: Annotated[EvidenceQuery, Query()]
+) -> dict[str, Any]:
     """Return what else is known of each image: metadata, JPEG history, copied regions.
 
     Each finding says how often it is wrong. It takes seconds for a large photograph.
     """
     model = _model_name(backend, query.model)
     uploads = await read_uploads(request, backend.service.settings)
-    return {"model": model, "evidence": await backend.service.examine(model, uploads)}
+    found = await backend.service.examine(model, uploads, query.pictures)
+    return {"model": model, "evidence": found}
 
 
 async def stability(request: Request, backend: Shared, query: Chosen) -> dict[str, Any]:

@@ -23,6 +23,13 @@ class PredictQuery(ModelQuery):
                         "in base64, from models that predict masks")  # fmt: skip
 
 
+class EvidenceQuery(ModelQuery):
+    """What the address of a request for evidence may say."""
+
+    pictures: bool = Field(False, description="add `pictures` of the regions that the evidence "
+                           "speaks of")  # fmt: skip
+
+
 class ImageData(BaseModel):
     """One image of a JSON request."""
 
@@ -71,6 +78,15 @@ class EvidenceLine(BaseModel):
                       "authentic or nothing")  # fmt: skip
 
 
+class EvidencePicture(BaseModel):
+    """The image with regions marked that a piece of evidence speaks of."""
+
+    title: str
+    alt: str = Field(description="what it shows, in words")
+    caption: str = Field(description="how to read it, may be empty")
+    png: str = Field(description="a PNG file in base64, of at most 1,024 pixels each side")
+
+
 class Evidence(BaseModel):
     """What is known of one image."""
 
@@ -80,6 +96,8 @@ class Evidence(BaseModel):
     reasons: list[str] = Field([], description="sentences that say what it follows from")
     rule: str | None = Field(None, description="the rule that the headline follows")
     lines: list[EvidenceLine] = []
+    pictures: list[EvidencePicture] = Field([], description="where `pictures` asked for them, and "
+                                            "there are such regions")  # fmt: skip
     error: str | None = Field(None, description="why the file could not be examined, or null")
 
 

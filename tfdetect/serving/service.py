@@ -1,8 +1,6 @@
 """The detectors of a server: uploads go through decoding, a bounded queue and batches."""
 
 import asyncio
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from tfdetect.core.errors import UserError
 from tfdetect.core.run import Run
@@ -24,7 +23,7 @@ from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.light.onnx_predictions import image_parts, score_images
 from tfdetect.light.reencodings import COPIES
 from tfdetect.serving.batching import Batcher
-from tfdetect.serving.decoding import Decoded, Decoders
+from tfdetect.serving.decoding import Decoded, Decoders, png_text
 from tfdetect.serving.server_settings import ServerSettings
 
 
@@ -107,14 +106,21 @@ class Service:
         with self._room(len(uploads)):
             return await asyncio.gather(*(self._predict(name, each, masks) for each in uploads))
 
-    async def examine(self, name: str, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
+    async def examine(
+        self, name: str, uploads: Sequence[Upload], pictures: bool = False
+    ) -> list[dict[str, Any]]:
         """Return the evidence on each image, in order; a file that cannot be read has an `error`.
+
+        Args:
+            name: of the run.
+            uploads: the files.
+            pictures: whether to add pictures of the regions that the evidence speaks of.
 
         Raises:
             Overloaded: too many images wait already.
         """
         with self._room(len(uploads)):
-            return await asyncio.gather(*(self._examine(name, each) for each in uploads))
+            return await asyncio.gather(*(self._examine(name, each, pictures) for each in uploads))
 
     async def reencode(self, name: str, upload: Upload) -> dict[str, Any]:
         """Return the verdicts on re-encoded copies of an image; see `schemas.Stability`.
@@ -164,12 +170,12 @@ class Service:
             row["mask_png"] = _png(mask)
         return {"path": upload.name, **row}
 
-    async def _examine(self, name: str, upload: Upload) -> dict[str, Any]:
+    async def _examine(self, name: str, upload: Upload, pictures: bool) -> dict[str, Any]:
         row = await self._predict(name, upload, False)
         if row["error"] is not None:
             return {"path": upload.name, "error": row["error"]}
         run, limit = self.detectors[name].run, self.settings.max_pixels
-        found = await self.decoders.examine(upload.data, run, row, limit)
+        found = await self.decoders.examine(upload.data, run, row, limit, pictures)
         return {"path": upload.name, "error": None, **found}
 
 
@@ -197,8 +203,4 @@ def _predict(detector: LightDetector, batch: Sequence[Decoded]) -> list[dict[str
 
 def _png(mask: np.ndarray) -> str:
     """Return P(altered) as a gray PNG in base64, 255 for 1."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.rint(mask * 255).astype(np.uint8)).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return png_text(Image.fromarray(np.rint(mask * 255).astype(np.uint8)))

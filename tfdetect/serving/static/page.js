@@ -245,7 +245,7 @@ function gather(task) {
   });
 }
 
-function showEvidence(task, box, {headline, tone, reasons, lines}) {
+function showEvidence(task, box, {headline, tone, reasons, lines, pictures = []}) {
   const title = task.item.querySelector("h3");
   const shown = task.item.textContent;
   const before = title.textContent;
@@ -266,6 +266,9 @@ function showEvidence(task, box, {headline, tone, reasons, lines}) {
   if (more.length) box.append(element("p", {textContent: more.join(" ")}));
   if (others.every(({says}) => says === "nothing")) box.append(element("p", {textContent: t.evidence_none}));
   if (findings.length) box.append(listed(findings));
+  box.append(...pictures.map(({png, alt, title: name, caption}) => element("figure", {},
+    element("img", {src: `data:image/png;base64,${png}`, alt}),
+    element("figcaption", {className: "small"}, element("b", {textContent: name}), caption ? `. ${caption}` : ""))));
   if (nothing.length) box.append(details(fill(t.evidence_nothing, {count: nothing.length}), listed(nothing)));
 }
 

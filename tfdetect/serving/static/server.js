@@ -62,7 +62,7 @@ async function analyze(task, report) {
 }
 
 async function evidence(task) {
-  const query = new URLSearchParams({model: task.model});
+  const query = new URLSearchParams({model: task.model, pictures: true});
   const [found] = JSON.parse(await post(`/v1/evidence?${query}`, task, () => {}, () => {})).evidence;
   if (found.error) throw new Error(found.error);
   return found;

@@ -29,6 +29,7 @@ from tfdetect.data.training_stream import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.evaluate import main as evaluate
 from tfdetect.evaluation import mask_metrics as masks
+from tfdetect.evaluation.intervals import proportion
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.adaptation import with_mask_threshold
 from tfdetect.evaluation.attacks import parse_attacks
@@ -384,6 +385,22 @@ def test_masks_that_are_not_shown_are_empty():
     assert some["iou"] == pytest.approx((1 + 0 + 0 + pair["iou_altered"]) / 4)
     for name in ("ap", "auc", "ap_data", "image_auc"):  # of P(altered), not of the mask
         assert some[name] == every[name]
+
+
+def test_intervals_are_of_the_images_that_a_metric_is_of():
+    """24 images are altered, none of whose pixels is found; each of 12 authentic ones is marked."""
+    positive, negative = (np.zeros((36, masks.BINS), np.int64) for _ in range(2))
+    positive[:24, 0] = negative[:24, 0] = 50
+    negative[24:, -1] = 100
+    pixels = masks.PixelCounts(positive, negative, np.ones(36, bool))
+    found = masks.mask_intervals(pixels, resamples=50)
+    assert found["empty"] == proportion(np.zeros(12, bool))
+    assert found["iou_altered"] == proportion(np.zeros(24, bool))
+    few = masks.mask_intervals(pixels.take(np.arange(23, 36)), resamples=50)
+    assert few["iou_data"] == few["iou_altered"] == proportion(np.zeros(1, bool))
+    assert few["image_auc"] == proportion(np.zeros(1, bool))
+    authentic = masks.mask_intervals(pixels.take(np.arange(24, 36)), resamples=50)
+    assert authentic["iou_altered"]["value"] is None and authentic["empty"] == found["empty"]
 
 
 def test_the_mask_threshold_keeps_its_promise_on_new_authentic_images():

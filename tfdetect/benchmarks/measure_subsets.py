@@ -14,13 +14,11 @@ from tfdetect.core.run_results import Metrics
 from tfdetect.data.catalog import shorter_sides
 from tfdetect.evaluation.intervals import (
     binary_intervals,
-    bootstrap,
-    each_row,
     interval,
     mean_of_fractions,
     proportion,
 )
-from tfdetect.evaluation.mask_metrics import mask_metrics
+from tfdetect.evaluation.mask_metrics import mask_intervals
 from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.prediction_tables import ranks_of
@@ -132,5 +130,5 @@ def _mask_metrics(readable: pa.Table) -> Metrics:
     if not len(rows):
         return {}
     pixels = pixels._replace(shown=np.ones(len(rows), bool))  # published tables know no threshold
-    found = bootstrap(each_row(mask_metrics(pixels)), len(rows), resamples=200)
+    found = mask_intervals(pixels, _RESAMPLES)
     return {name: found[key] for name, key in MASK_METRICS.items()}

@@ -6,7 +6,7 @@ images have Wilson's interval, everything else resamples the images (bootstrap).
 intervals contain the truth is tested by simulation.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,7 @@ def bootstrap(
     seed: int = 0,
     resamples: int = RESAMPLES,
     bounded: bool = True,
+    counts: Mapping[K, int] | None = None,
 ) -> dict[K, Interval]:
     """Evaluate metrics on all images and on resamples of them.
 
@@ -144,17 +145,19 @@ def bootstrap(
         resamples: their number.
         bounded: whether the values lie between 0 and 1. Then one that is 0 or 1, or the same in
             all resamples, has at least the interval of a fraction of so many images.
+        counts: how many images a metric depends on, where these are not all.
     """
     point = metrics(np.ones(count))
     rows = _resampled(metrics, count, seed, resamples)
     found = {}
     for name, value in point.items():
-        low, high = _percentiles(rows[name], value, count)
+        number = count if counts is None else counts.get(name, count)
+        low, high = _percentiles(rows[name], value, number)
         if low == high and not bounded:
-            reach = wilson(0.0, count)[1]
+            reach = wilson(0.0, number)[1]
             low, high = value - reach, value + reach
         elif bounded and (low == high or value in (0.0, 1.0)):
-            ends = wilson(value, count)
+            ends = wilson(value, number)
             low, high = min(low, ends[0]), max(high, ends[1])
         found[name] = interval(value, low, high)
     return found

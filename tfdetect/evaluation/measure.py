@@ -20,18 +20,16 @@ from tfdetect.data.masks import COVERAGE, coverage_by_class
 from tfdetect.evaluation.domain import REASONS, split_reasons
 from tfdetect.evaluation.intervals import (
     binary_intervals,
-    bootstrap,
-    each_row,
-    interval,
     precision_at,
     proportion,
 )
 from tfdetect.evaluation.mask_metrics import (
     BINS,
     PixelCounts,
+    altered_intervals,
     batch_iou,
     best_threshold,
-    mask_metrics,
+    mask_intervals,
 )
 from tfdetect.evaluation.metrics import binary_metrics, confusion
 from tfdetect.evaluation.prediction_tables import by_generator, ranks_of, shares_authentic
@@ -226,7 +224,9 @@ def pixel_counts(table: pa.Table) -> tuple[np.ndarray, PixelCounts]:
     return np.flatnonzero(known), PixelCounts(altered, authentic, shown)
 
 
-def mask_intervals(table: pa.Table, resamples: int, numbers: np.ndarray | None = None) -> Metrics:
+def main_mask_metrics(
+    table: pa.Table, resamples: int, numbers: np.ndarray | None = None
+) -> Metrics:
     """Return `MAIN_MASK_METRICS` of altered images, with intervals; None where there are none.
 
     Args:
@@ -235,13 +235,9 @@ def mask_intervals(table: pa.Table, resamples: int, numbers: np.ndarray | None =
         numbers: rows of the table that count, int [n]; by default all.
     """
     rows, pixels = pixel_counts(table)
-    chosen = pixels.altered
     if numbers is not None:
-        chosen &= np.isin(rows, numbers)
-    if not chosen.any():
-        return dict.fromkeys(MAIN_MASK_METRICS, interval(np.nan))
-    metrics = each_row(mask_metrics(pixels.take(chosen)))
-    found = bootstrap(metrics, int(chosen.sum()), resamples=resamples)
+        pixels = pixels.take(np.isin(rows, numbers))
+    found = altered_intervals(pixels, resamples)
     return {name: found[key] for name, key in MAIN_MASK_METRICS.items()}
 
 
@@ -250,7 +246,7 @@ def _measure_masks(pixels: PixelCounts) -> MaskResult:
     count, altered = len(pixels.positive), int(pixels.altered.sum())
     result: MaskResult = {
         "count": count, "altered": altered,
-        "metrics": bootstrap(each_row(mask_metrics(pixels)), count),
+        "metrics": mask_intervals(pixels),
         "batch_iou": round(batch_iou(pixels), 6),
     }  # fmt: skip
     if altered:

@@ -29,7 +29,13 @@ from tfdetect.evaluation.intervals import (
     format_interval,
     numbers,
 )
-from tfdetect.evaluation.mask_metrics import PixelCounts, confusions, iou_of, mask_metrics
+from tfdetect.evaluation.mask_metrics import (
+    PixelCounts,
+    confusions,
+    iou_of,
+    mask_intervals,
+    mask_metrics,
+)
 from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.metrics import NAMES, binary_metrics
 from tfdetect.evaluation.result_tables import MASK_NAMES
@@ -291,9 +297,7 @@ def _compare_masks(tables: dict[str, pa.Table]) -> MasksCompared | None:
         }
         for one, other in combinations(pixels, 2)
     ]  # fmt: skip
-    measured = {
-        name: bootstrap(each_row(mask_metrics(found)), len(rows)) for name, found in pixels.items()
-    }
+    measured = {name: mask_intervals(found) for name, found in pixels.items()}
     return {
         "count": len(rows), "altered": int((sizes[0][0] > 0).sum()),
         "runs": {name: {m: found[m] for m in MASK_METRICS} for name, found in measured.items()},

@@ -16,7 +16,7 @@ from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.attacks import Attack, Attacker
 from tfdetect.evaluation.evaluate_run import mask_truth
 from tfdetect.evaluation.intervals import binary_intervals, interval
-from tfdetect.evaluation.measure import MAIN_MASK_METRICS, mask_intervals
+from tfdetect.evaluation.measure import MAIN_MASK_METRICS, main_mask_metrics
 from tfdetect.evaluation.predictions import Alter, CompiledDetector, predict_source
 from tfdetect.evaluation.robustness_report import (
     UNDEGRADED,
@@ -88,7 +88,7 @@ def measure_robustness(
         ranks[name] = prediction_tables.ranks_of(predictions)
         if run.predicts_masks:
             unknown = dict.fromkeys(MAIN_MASK_METRICS, interval(np.nan))
-            masks[name] = mask_intervals(predictions, RESAMPLES) if whole else unknown
+            masks[name] = main_mask_metrics(predictions, RESAMPLES) if whole else unknown
     found = _compare(scores, ranks, fake, run.threshold, masks)
     for attack in attacks:
         found["degradations"][attack.name]["budget"] = attack.budget

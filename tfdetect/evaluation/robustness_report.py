@@ -99,7 +99,7 @@ def _page(found: RobustnessResult, run: Run, dataset: str, split: str, folder: P
             html.Section("Results by degradation", html.join(
                 html.text("The verdict's threshold is that of the run. Changed verdicts are those "
                           "that differ from the verdict on the undegraded image. Brackets hold the "
-                          "95% interval (bootstrap over images)."),
+                          "95% interval (Wilson's for fractions of images, else a bootstrap)."),
                 html.table(*_rows(found)),
             )),
             *([html.Section("Attacks", html.text(f"{_ATTACKS} Here: {budgets}."))]

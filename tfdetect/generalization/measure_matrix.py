@@ -11,7 +11,7 @@ from tfdetect.core.run_results import Metrics
 from tfdetect.data.catalog import Catalog
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.intervals import binary_intervals, interval, proportion
-from tfdetect.evaluation.measure import mask_intervals
+from tfdetect.evaluation.measure import main_mask_metrics
 from tfdetect.evaluation.verdicts import is_fake
 from tfdetect.generalization.clusters import MIN_GENERATORS, clusters_of
 from tfdetect.generalization.domains import Domains
@@ -61,7 +61,7 @@ def measure_cells(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> 
             fake, p = fakes[mine], scores[mine]
             masks: Metrics = {}
             if row.run.predicts_masks:
-                masks = mask_intervals(predicted, _RESAMPLES, numbers[mine])
+                masks = main_mask_metrics(predicted, _RESAMPLES, numbers[mine])
             cells[row.name][name] = {
                 "count": len(p),
                 "in_training": name in row.domains,

@@ -29,13 +29,13 @@ from tfdetect.data.training_stream import training_data
 from tfdetect.data.validation_stream import validation_data
 from tfdetect.evaluate import main as evaluate
 from tfdetect.evaluation import mask_metrics as masks
-from tfdetect.evaluation.intervals import proportion
 from tfdetect.evaluation import prediction_tables
 from tfdetect.evaluation.adaptation import with_mask_threshold
 from tfdetect.evaluation.attacks import parse_attacks
 from tfdetect.evaluation.calibrate_finished_run import with_tile_pooling
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.evaluate_run import evaluate_run
+from tfdetect.evaluation.intervals import proportion
 from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.overlays import overlay
 from tfdetect.evaluation.robustness import measure_robustness

@@ -396,3 +396,9 @@ def test_the_bound_of_a_binned_auc_holds_where_scores_hardly_differ():
     found = alone.document()
     assert found["metrics"]["auc"] is None and found["metrics"]["recall"] is None
     assert found["metrics"]["fpr"] == 1
+
+
+def test_a_small_negative_number_is_shown_as_zero():
+    small = {"value": -1e-6, "low": -2e-5, "high": 1e-6}
+    assert format_interval(small, signed=True) == "+0.0000 [+0.0000, +0.0000]"
+    assert format_interval(small | {"low": -0.5}, 1, percent=True) == "0.0% [-50.0%, 0.0%]"

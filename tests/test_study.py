@@ -13,6 +13,8 @@ from tfdetect.data.plan import find_data, make_plan
 from tfdetect.evaluation import prediction_tables
 from tfdetect.generalization.learning_curve import fit_power_law, make_subsets, measure_curve
 from tfdetect.generalization.study_report import (
+    _curve,
+    _variants_verdict,
     curve_terminal,
     variants_terminal,
     write_curve,
@@ -230,3 +232,27 @@ def test_studies_from_the_command(contents, tmp_path, capsys):
     call = ["variants", *common, "v", "--vary", "training.batch_size=8,12", "--quiet"]
     assert run_command(study_command, call) == 0
     assert "training.batch_size=12" in capsys.readouterr().out
+
+
+def test_a_curve_without_errors_and_equal_variants_are_shown_as_such(tmp_path):
+    none = {"value": 0.0, "low": 0.0, "high": 0.04}
+    points = [{"size": n, "images": [n], "seeds": [0.0], "error": none} for n in (10, 20)]
+    curve = {"experiment": "e", "dataset": "d", "by": "images", "count": 9, "points": points,
+             "fit": None}  # fmt: skip
+    axes = _curve(curve).axes[0]
+    assert axes.get_yscale() == "linear" and axes.get_ylim()[0] < 0
+    write_curve(curve, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "at least three points" in page and "Least squares" not in page
+    auc = {"value": 0.9, "low": 0.8, "high": 0.95}
+    variants = [
+        {"name": name, "metrics": {"auc": auc | {"value": value}}, "runs": [],
+         "difference": change and {"auc": {"value": 0.02, "low": change, "high": 0.05}}}
+        for name, value, change in (("a", 0.9, None), ("b", 0.92, -0.01), ("c", 0.91, -0.02))
+    ]  # fmt: skip
+    found = _variants_verdict({"variants": variants})
+    assert found.title == "No variant's AUC differs significantly from that of a"
+    variants[1]["difference"]["auc"]["low"] = 0.01
+    found = _variants_verdict({"variants": variants})
+    assert found.title == "Highest AUC: b, 0.9200"
+    assert found.detail == "Difference from a: +0.0200 [+0.0100, +0.0500]."

@@ -101,7 +101,12 @@ def _page(audit: Audit, folder: Path) -> str:
         (s for s in audit.shortcuts if s.group not in COMBINED),
         key=lambda s: s.accuracy, default=None,
     )  # fmt: skip
-    leaks = sum(audit.exact.test_leaks) + sum(audit.near.test_leaks)
+    if audit.catalog.split("test").num_rows:
+        tested, learned = "test", "train or validation"
+        leaks = sum(audit.exact.test_leaks) + sum(audit.near.test_leaks)
+    else:
+        tested, learned = "validation", "train"
+        leaks = audit.exact.validation_leaks + audit.near.validation_leaks
     unreadable = audit.catalog.skipped.num_rows
     cards = [
         html.Card(f"{audit.traits.num_rows:,}", "images", f"{unreadable:,} unreadable"),
@@ -110,7 +115,7 @@ def _page(audit: Audit, folder: Path) -> str:
         *([html.Card(f"{strongest.accuracy:.1%}", "strongest single trait",
                      f"{strongest.name}; chance {strongest.chance:.0%}")] if strongest else []),
         html.Card(f"{audit.exact.groups:,}", "images with exact duplicates"),
-        html.Card(f"{leaks:,}", "test images with duplicates in train or validation",
+        html.Card(f"{leaks:,}", f"{tested} images with duplicates in {learned}",
                   tone="caution" if leaks else "good"),
     ]  # fmt: skip
     return html.render_page(
@@ -141,10 +146,11 @@ def _findings(audit: Audit) -> Markup:
         return html.text("The audit found no problem.")
     fixable = any(f.fix for f in audit.findings)
     return html.join(
-        *(html.note(f.text, _TONES[f.level], f"Fix: {FIXES[f.fix]} (--fixes {f.fix})"
-                    if f.fix else "") for f in audit.findings),
+        *(html.note(f.text, "neutral" if f.level == NOTE else _TONES[f.level],
+                    f"Fix: {FIXES[f.fix]} (--fixes {f.fix})" if f.fix else "")
+          for f in audit.findings),
         html.text(
-            "Red findings make results unreliable, yellow ones call for caution, green ones are "
+            "Red findings make results unreliable, yellow ones call for caution, gray ones are "
             "notes." + (" To write a fixed copy of the dataset, run the same command with "
                         "--fix DIR." if fixable else ""),
             small=True,
@@ -170,7 +176,7 @@ def _shortcuts(audit: Audit, folder: Path) -> Markup:
             "learn it instead of traces of generation."
         ),
         html.figures([picture]),
-        html.table(_SHORTCUT_COLUMNS, _shortcut_rows(audit)),
+        html.table(*_filled(_SHORTCUT_COLUMNS, _shortcut_rows(audit))),
         html.text(
             "Effect: Cramer's V for categories, |2 AUC - 1| for numbers. That of a number says "
             "whether one class has higher values. It is small where values of one class lie "
@@ -182,6 +188,13 @@ def _shortcuts(audit: Audit, folder: Path) -> Markup:
             small=True,
         ),
     )
+
+
+def _filled(columns: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return a table without its last column, if that is empty."""
+    if any(row[-1] for row in rows):
+        return columns, rows
+    return columns[:-1], [row[:-1] for row in rows]
 
 
 def _shortcut_rows(audit: Audit) -> list[list[str]]:
@@ -304,10 +317,11 @@ def _shortcut_figure(shortcuts: list[Shortcut]) -> Figure:
               color=[colors.get(s.group, "#444444") for s in ordered])  # fmt: skip
     axes.axvline(ordered[0].chance, color="#222222", linewidth=1, linestyle=":")
     axes.set(xlim=(0, 1), xlabel="balanced accuracy (dotted: chance)")
+    drawn = {colors.get(s.group, "#444444") for s in ordered}
     handles = [Patch(color=color, label=label) for color, label in (
         (_COLORS[1], "format, size"), (_COLORS[2], "metadata, file name"),
         (_COLORS[0], "content"), ("#444444", "combined"),
-    )]  # fmt: skip
+    ) if color in drawn]  # fmt: skip
     figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     return figure
 
@@ -344,6 +358,8 @@ def _spectrum_figure(table: pa.Table, classes: tuple[str, ...]) -> Figure:
     labels = table["label"].to_numpy()
     bands = np.stack([table[f"band_{i:02}"].to_numpy() for i in range(1, BANDS + 1)], 1)
     frequency = (np.arange(BANDS) + 0.5) / (2 * BANDS)
+    known = (bands > -12).any(0)  # an image of few pixels lacks some frequencies
+    bands, frequency = bands[:, known], frequency[known]
     for label, name in enumerate(classes):
         rows = bands[labels == label]
         rows = rows[np.isfinite(rows).all(1)]

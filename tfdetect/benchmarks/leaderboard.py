@@ -157,6 +157,7 @@ def _stacked(entry: Row) -> list[tuple[str, str]]:
         if column == "suite":
             cells.append((cell, f"{entry['subsets']} subsets"))
         elif column != "subsets":
+            interval = interval.replace(" ", "\N{NO-BREAK SPACE}")
             below = space.strip() + interval if isinstance(entry[column], dict) else ""
             cells.append((value, below) if below else (cell, ""))
     return cells

@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,8 +42,12 @@ Tone = Literal["good", "caution", "bad", "neutral"]
 
 _DPI = 150  # of a figure's file; it is shown at CSS pixels, so it stays sharp when enlarged
 _CSS_DPI = 96
-_DENSE = 7  # columns from which a table is set in small type, to fit beside the contents
-_UPRIGHT = 12  # columns from which its headings stand upright
+# Widths in CSS pixels: of the place beside the contents on a desktop page, and of a digit and the
+# space after a column, in usual type and in the small type of tables that would not fit.
+_PLACE, _USUAL, _SMALL = 960, (9.75, 19.2), (8.45, 6.4)
+_LONG = 14  # letters of a name that gets a column of some width
+_BREAKS = re.compile(r" |(?<=\w)-(?=\w)")
+_BOLD = 1.1  # how much wider headings are
 # A number with sign, unit and interval: "12,345", "+0.4%", "0.91 [0.90, 0.92]", "0.6 at 0.3", "-".
 _NUMBER = re.compile(
     r"^(\* )?[-+<>]?"
@@ -229,7 +234,7 @@ def table(
 ) -> Markup:
     """Return a table that scrolls sideways where the page is too narrow.
 
-    Columns of numbers are aligned right; many columns are set closely. Cells are escaped.
+    Columns of numbers are aligned right; more columns than fit are set closely. Cells are escaped.
 
     Args:
         headers: one for each column; all empty for a table of names and values.
@@ -251,14 +256,40 @@ def table(
     cells = [[_number(cell) if i in numbers else cell for i, cell in enumerate(row)]
              for row in cells]  # fmt: skip
     label = label or caption or next((h for h in headers if h), "table")
-    dense = len(cells[0]) >= _DENSE
+    long = max(len(row[0]) for row in cells) > _LONG
+    names = 224 if long else 0  # report.css: th.name
+    dense = _width(headers, cells, *_USUAL, names) > _PLACE
     if dense:  # their long names may be broken
         headers = [escape(_shown(h)).replace("_", Markup("_<wbr>")) for h in headers]
     return _rendered(
         "table.html", headers=headers, rows=cells, caption=caption, kinds=kinds, label=label,
-        long=max(len(row[0]) for row in cells) > 14, dense=dense,
-        upright=len(cells[0]) >= _UPRIGHT,
+        long=long, dense=dense,
+        upright=dense and _width(headers, cells, *_SMALL) > _PLACE,
     )  # fmt: skip
+
+
+def _width(
+    headers: Sequence[str], cells: list[list[str]], digit: float, space: float, names: float = 0
+) -> float:
+    """Return about how wide a table is in pixels if no word and no interval is broken.
+
+    Args:
+        headers, cells: of the table.
+        digit, space: see `_USUAL`.
+        names: least width of the first column.
+    """
+
+    def width(cell: str) -> float:
+        if isinstance(cell, Markup):
+            cell = Markup(cell.replace("<wbr>", " ")).striptags()
+        parts = _BREAKS.split(cell)
+        return max(len(part) - len(re.findall(r"[\[\](),.\s]", part)) / 2 for part in parts)
+
+    columns = zip_longest(headers, *cells, fillvalue="")
+    first, *others = (
+        digit * max(_BOLD * width(head), *map(width, column)) for head, *column in columns
+    )
+    return max(first, names) + sum(others) + len(others) * space
 
 
 def figures(

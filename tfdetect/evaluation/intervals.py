@@ -347,7 +347,12 @@ def format_interval(
     if metric is None or metric["value"] is None:
         return "-"
     form = f"{'+' if signed else ''}.{digits}{'%' if percent else 'f'}"
-    value = f"{metric['value']:{form}}"
+
+    def shown(number: float) -> str:
+        # Python writes a small negative number as -0.0000.
+        return f"{round(number, digits + 2 * percent) + 0.0:{form}}"
+
+    value = shown(metric["value"])
     if metric["low"] is None or metric["high"] is None:
         return value
-    return f"{value} [{metric['low']:{form}}, {metric['high']:{form}}]"
+    return f"{value} [{shown(metric['low'])}, {shown(metric['high'])}]"

@@ -72,8 +72,9 @@ def _page(folder: Path, values: FusionResult, comparison: Comparison) -> str:
             html.Section("Similarity of the members", _similarity(folder, values, comparison)),
             html.Section("Inference cost", _costs(values)),
         ],
-        subtitle=f"{name} fusion of {', '.join(values['splits'][split]['all']['members'])}, fitted "
-        f"on the validation split of {values['dataset']}",
+        subtitle=f"{name.capitalize()} fusion of "
+        f"{', '.join(values['splits'][split]['all']['members'])}, fitted on the validation split "
+        f"of {values['dataset']}",
         verdict=_verdict(values, split),
         cards=_cards(values, split),
         notes=[html.note(warning) for warning in values["warnings"]],

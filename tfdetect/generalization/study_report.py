@@ -44,7 +44,7 @@ def _part_title(values: CurveResult, part: CurvePart) -> str:
     """Return what a column or a line of a curve is called."""
     words = f"{domain_word(values['by'])}s"
     titles: dict[CurvePart, str] = {
-        "error": "error", "seen": f"{words} in training", "unseen": f"unseen {words}"
+        "error": "error", "seen": f"{words} in training", "unseen": f"unseen {words}",
     }  # fmt: skip
     return titles[part]
 
@@ -88,8 +88,8 @@ def write_curve(values: CurveResult, folder: Path) -> None:
         write_json(new / "curve.json", values)
         write_text(new / "curve.csv", csv_text(rows, ["size", "part", "error", "low", "high"]))
         picture = html.picture_of(
-            _curve(values), "Test error over the size of the training data, both axes logarithmic; "
-            "the table below holds the values.", path=new / "figures" / "curve.png",
+            _curve(values), "Test error over the size of the training data; the table below holds "
+            "the values.", path=new / "figures" / "curve.png",
         )  # fmt: skip
         write_text(new / "report.html", html.render_page(
             f"Learning curve of {values['experiment']}",
@@ -106,13 +106,14 @@ def write_curve(values: CurveResult, folder: Path) -> None:
                 html.Section("Power law", html.text(
                     fit_sentence(values),
                     "Least squares; of three points without a floor. The law is an extrapolation: "
-                    "it holds for more data like these, trained in this way.",
+                    "it holds for more data like these, trained in this way."
+                    if values["fit"] else "",
                 )),
             ],
             subtitle=f"Dataset {values['dataset']}, by {values['by']}; {values['count']:,} test "
             "images, the same for all trainings.",
             verdict=html.Verdict(
-                f"Error {last['error']['value']:.4f} with all of the data",
+                f"Error {format_interval(last['error'])} with all of the data",
                 "Lower is better; 0.5 is chance.", "neutral",
             ),
             footer="Full data: curve.json and curve.csv in the same directory.",
@@ -128,9 +129,9 @@ def _curve(values: CurveResult) -> Figure:
         if part not in points[0]:
             continue
         value, low, high = np.array([numbers(point[part]) for point in points]).T
-        axes.plot(
-            sizes, value, "o-", color=_COLORS[part], label=_part_title(values, part), markersize=5
-        )
+        title = _part_title(values, part)
+        axes.plot(sizes, value, "o-", color=_COLORS[part], markersize=5,
+                  label=title if part == "error" else f"error on {title}")  # fmt: skip
         axes.fill_between(sizes, low, high, color=_COLORS[part], alpha=0.15, linewidth=0)
     for point in points:
         axes.plot([point["size"]] * len(point["seeds"]), point["seeds"], ".", color="gray",
@@ -141,7 +142,10 @@ def _curve(values: CurveResult) -> Figure:
         fitted = scale * (line / sizes[-1]) ** -exponent + floor
         axes.plot(line, fitted, "--", color="black", linewidth=1, label="power law")
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    if all(value > 0 for point in points for value in (*point["seeds"], point["error"]["value"])):
+        axes.set_yscale("log")
+    else:  # no error at all, which a logarithmic axis would not show
+        axes.set_ylim(bottom=-0.01 * axes.get_ylim()[1])
     ticks = sizes if fit is None else np.append(sizes, 10 * sizes[-1])
     axes.set_xticks(ticks, [f"{int(size):,}" for size in ticks])
     axes.yaxis.set_major_locator(MaxNLocator(6))  # powers of ten alone would be one or two
@@ -149,7 +153,8 @@ def _curve(values: CurveResult) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
     by_images = values["by"] == "images"
-    axes.set_xlabel("training images" if by_images else _part_title(values, "seen"))
+    words = f"{domain_word(values['by'])}s"
+    axes.set_xlabel("training images" if by_images else f"{words} in training")
     axes.set_ylabel("test error")
     axes.legend(fontsize=9)
     return figure
@@ -193,7 +198,6 @@ def write_variants(values: VariantsResult, folder: Path) -> None:
         values: the content of variants.json.
         folder: where to write.
     """
-    best = max(values["variants"], key=lambda variant: numbers(variant["metrics"]["auc"])[0])
     with merged(folder) as new:
         write_json(new / "variants.json", values)
         write_text(new / "report.html", html.render_page(
@@ -212,11 +216,31 @@ def write_variants(values: VariantsResult, folder: Path) -> None:
             ],
             subtitle=f"Dataset {values['dataset']}; the variants differ in their settings alone. "
             f"{values['count']:,} test images.",
-            verdict=html.Verdict(
-                f"Highest AUC: {best['name']}, {best['metrics']['auc']['value']:.4f}", "", "neutral"
-            ),
+            verdict=_variants_verdict(values),
             footer="Full data: variants.json in the same directory.",
         ))  # fmt: skip
+
+
+def _variants_verdict(values: VariantsResult) -> html.Verdict:
+    """Return which variant is best, or that no difference from the first one is significant."""
+    first, *others = values["variants"]
+    differ = [
+        variant for variant in others
+        if (change := (variant["difference"] or {}).get("auc")) and change["low"] is not None
+        and change["high"] is not None and not change["low"] <= 0 <= change["high"]
+    ]  # fmt: skip
+    if not differ:
+        return html.Verdict(
+            f"No variant's AUC differs significantly from that of {first['name']}",
+            "The 95% intervals of all differences contain 0.",
+        )
+    best = max(values["variants"], key=lambda variant: numbers(variant["metrics"]["auc"])[0])
+    change = (best["difference"] or {}).get("auc")
+    detail = f"Difference from {first['name']}: {format_interval(change, signed=True)}."
+    return html.Verdict(
+        f"Highest AUC: {best['name']}, {best['metrics']['auc']['value']:.4f}",
+        detail if change else "",
+    )
 
 
 def _settings(variants: dict[str, list[str]]) -> Markup:

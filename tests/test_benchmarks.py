@@ -672,7 +672,7 @@ def test_intervals_and_numbers_of_subsets_are_below_their_cells():
            "images a second": 4800.5}  # fmt: skip
     assert leaderboard._stacked(row) == [
         ("a [1]", ""), ("wildrf", "1 of 3 subsets"), ("accuracy", ""),
-        ("0.500", "[0.250,\xa00.750]"), ("-", ""), ("0.500", "[0.250, 0.750]"), ("1,234", ""),
+        ("0.500", "[0.250,\xa00.750]"), ("-", ""), ("0.500", "[0.250,\xa00.750]"), ("1,234", ""),
         ("4,800.5", ""),
     ]  # fmt: skip
 

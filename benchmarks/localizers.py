@@ -144,10 +144,11 @@ def edges(args):
     size = ["--size", str(args.photo_size)] if args.photo_size else []
     made = {}
     for name, edge in (("hard", 0), ("soft", args.edge)):
-        # Splits follow from the folder's name, and must be the same.
+        # The splits of the published table; they follow from the folder's name.
         made[name] = args.output / name / "forged"
         call("-m", "tfdetect.synthesize", "--source", str(args.photos), "--output",
-             str(made[name]), "--fill", fills, "--edge", str(edge), "--quiet", *size)  # fmt: skip
+             str(made[name]), "--fill", fills, "--edge", str(edge), "--quiet",
+             "--split-rule", "1", *size)  # fmt: skip
     made["widened"] = widened(args, made["hard"])
     tests = {
         name: subset(args, folder / "manifest.csv", f"measured-{name}", splits=("test",))

@@ -129,6 +129,7 @@ def make_pairs(name: str, folder: str, aligned: Path, count: int) -> None:
         sys.executable, "-m", "tfdetect.synthesize", "--source", str(source), "--output",
         str(aligned), "--masks", "rectangle", "--coverage", "0.95,1", "--edge", "0", "--fill",
         "autoencoder", "--encode", "jpeg", "--quality", "75", "--quiet",
+        "--split-rule", "1",  # that of the published table
     ], check=True)  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from tfdetect.synthesis import autoencoder, forge, synthesize_dataset
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.forge import Settings
 from tfdetect.synthesis.mask_makers import draw_mask, pick_region
-from tfdetect.synthesis.photos import Photo, load_photo, random_generator, same_size
+from tfdetect.synthesis.photos import Photo, find_photos, load_photo, random_generator, same_size
 from tfdetect.synthesize import main as synthesize
 
 DRAWN = ("brush", "polygon", "rectangle", "blob")
@@ -335,7 +336,7 @@ def test_pairs_of_whole_photographs_mixed_with_their_original():
 
     photo = photo_of(32, 40)
     asked = settings(masks=("whole",), fills=("autoencoder",), mix=(0.25, 0.5))
-    item = forge.Item("photo0.png", 0, "autoencoder", None)
+    item = forge.Item("photo0.png", 0, "autoencoder", ())
     forged, mask, row = forge.forge(photo, item, asked, None, Inverting())
     assert mask.all() and row["coverage"] == 1 and 0.25 <= row["mix"] <= 0.5
     expected = row["mix"] * photo.pixels + (1 - row["mix"]) * (255.0 - photo.pixels)
@@ -476,6 +477,116 @@ def test_few_photographs_fill_every_split(tmp_path):
     for row in others:  # each photograph without a donor is named, and the others are made
         lonely = row["source"] in {other["source"] for other in alone}
         assert lonely == ("needs another photograph" in (row["error"] or ""))
+
+
+def test_a_photograph_is_in_one_split_of_all_data_sets(tmp_path):
+    for number in range(40):
+        photograph_in(tmp_path / "all", f"{number}.png", 32, 32, number)
+        if number % 2:
+            photograph_in(tmp_path / "half", f"x{number}.png", 32, 32, number)
+    photograph_in(tmp_path / "all", "copy.png", 32, 32, 7)
+    chosen = settings(fills=("telea",), variants=1)
+    first, second, half = (
+        {row["source"]: row["split"] for row in make(tmp_path / source, tmp_path / name, chosen)}
+        for source, name in (("all", "one"), ("all", "two"), ("half", "three"))
+    )
+    assert first == second and set(first.values()) == {"train", "validation", "test"}
+    assert all(split == first[name[1:]] for name, split in half.items())
+    assert first["copy.png"] == first["7.png"]
+
+
+def test_data_sets_of_earlier_versions_keep_their_splits(photographs, tmp_path, capsys):
+    old, renamed = tmp_path / "forged", tmp_path / "renamed"
+    chosen = settings(fills=("telea",), variants=1)
+    first = make(photographs, old, replace(chosen, split_rule=1))
+    noted = json.loads((old / "settings.json").read_text())
+    del noted["split_rule"]
+    (old / "settings.json").write_text(json.dumps(noted))
+    for _ in range(2):
+        next((old / "images").glob("*.realfake.webp")).unlink()
+        assert make(photographs, old, chosen) == first
+        assert "keeps its splits" in capsys.readouterr().err
+    old.rename(renamed)
+    next((renamed / "images").glob("*.realfake.webp")).unlink()
+    with pytest.raises(UserError, match="begun with other splits.*the folder was renamed"):
+        make(photographs, renamed, chosen)
+    assert make(photographs, tmp_path / "new", chosen) != first
+    with pytest.raises(UserError, match=r"other settings \(split_rule\)"):
+        make(photographs, tmp_path / "new", replace(chosen, split_rule=1))
+
+
+def test_files_that_are_gone_are_made_again(photographs, tmp_path, capsys):
+    whole = make(photographs, tmp_path / "forged", settings())
+    before = pictures_of(tmp_path / "forged")
+    for pattern in ("p1-*.original.*", "p2-*.mask.*", "p3-*-1.realfake.*"):
+        next((tmp_path / "forged/images").glob(pattern)).unlink()
+    assert make(photographs, tmp_path / "forged", settings()) == whole
+    assert pictures_of(tmp_path / "forged") == before
+    # Both forgeries of p1 lack their original.
+    assert "files of 4 forgeries are gone and are made again" in capsys.readouterr().err
+
+
+def test_only_photographs_with_a_segmentation_are_cut_out(tmp_path):
+    for number in range(30):
+        photograph_in(tmp_path / "photos", f"{number}.png", seed=number)
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    labels = np.zeros((48, 64), np.uint8)
+    labels[10:30, 20:50] = 1
+    for number in range(0, 30, 3):
+        Image.fromarray(labels).save(maps / f"{number}.png")
+    options = {"segments": {"segmentations": str(maps)}}
+    splits = {f"{number}.png": "train" for number in range(30)}
+    chosen = settings(masks=("segments",), fills=("composite",), mask_options=options)
+    items = forge.plan_forgeries(splits, chosen)
+    assert {int(Path(d).stem) % 3 for item in items for d in item.donors} == {0}
+    rows = make(tmp_path / "photos", tmp_path / "forged", chosen)
+    assert not [row["error"] for row in rows if "no segmentation" in (row["error"] or "")]
+    # Where another mask is allowed, photographs without a segmentation get that one.
+    chosen = settings(masks=("segments", "blob"), fills=("telea",), mask_options=options)
+    rows = make(tmp_path / "photos", tmp_path / "both", chosen)
+    assert not any(row["error"] for row in rows)
+    used = {(int(Path(row["source"]).stem) % 3 == 0, row["mask"]) for row in rows}
+    assert used == {(True, "segments"), (True, "blob"), (False, "blob")}
+
+
+def test_a_donor_that_cannot_be_used_is_replaced(tmp_path):
+    photograph_in(tmp_path / "source", "good.png")
+    photograph_in(tmp_path / "source", "other.png", seed=1)
+    (tmp_path / "source/broken.png").write_bytes(b"no image")
+    photo = load_photo(tmp_path / "source", "good.png")
+
+    def load(name):
+        return load_photo(tmp_path / "source", name)
+
+    item = forge.Item("good.png", 0, "splice", ("broken.png", "other.png"))
+    assert forge.forge(photo, item, settings(), load)[2]["donor"] == "other.png"
+    with pytest.raises(UserError, match=r"^good.png: no donor of 1 can be used. broken.png: "):
+        forge.forge(photo, replace(item, donors=("broken.png",)), settings(), load)
+
+
+def test_masks_below_the_source_are_no_photographs(tmp_path, capsys):
+    for number in range(6):
+        photograph_in(tmp_path / "source", f"{number}.png", seed=number)
+        photograph_in(tmp_path / "source/masks", f"{number}.png", seed=number)
+    photograph_in(tmp_path / "source", "0_mask.png")
+    assert find_photos(tmp_path / "source") == [f"{number}.png" for number in range(6)]
+    said = capsys.readouterr().err
+    assert "13 = 6 images + 7 of other kinds" in said
+    assert "(masks in masks/ 6, masks beside their images 1)" in said
+    assert len(find_photos(tmp_path / "source/masks")) == 6
+
+
+def test_an_edge_wider_than_the_photograph_is_refused(tmp_path, capsys):
+    photograph_in(tmp_path / "source", "small.png")
+    photograph_in(tmp_path / "source", "large.png", 400, 300)
+    call = ["--source", str(tmp_path / "source"), "--output", str(tmp_path / "forged"), "--fill",
+            "telea", "--quiet", "--edge", "40"]  # fmt: skip
+    assert run_command(synthesize, call) == 0
+    said = capsys.readouterr()
+    assert "small.png: a soft edge of 40 pixels leaves next to nothing" in said.err
+    assert "1 forgery in " in said.out and "add photographs" in said.out
+    assert "train --dataset" not in said.out
 
 
 def photograph_in(folder, name, width=64, height=48, seed=0):
@@ -666,6 +777,8 @@ def test_diffusion_models_that_cannot_be_had_say_the_way_out(photographs, tmp_pa
     (["--fill", "diffusion"], "needs --prompt"),
     (["--fill", "telea", "--copy-rotation", "30"], "--copy-rotation is for --fill copy_move"),
     (["--fill", "telea", "--steps", "9"], "--steps is for --fill autoencoder"),
+    (["--masks", "whole", "--fill", "autoencoder", "--edge", "4"], "--masks whole leaves no edge"),
+    (["--split-rule", "3"], "argument --split-rule: unknown value '3'"),
     (["--quality", "90"], "--quality is for --encode jpeg"),
     (["--masks", "brush", "--yolo", "net.onnx"], "--yolo is for the mask 'yolo'"),
     (["--captions", "no/such.csv", "--fill", "diffusion"], "Cannot read no/such.csv"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
 from tfdetect.core.errors import UserError
-from tfdetect.core.text import shell_command
+from tfdetect.core.text import counted, shell_command
 from tfdetect.synthesis.mask_arguments import add_mask_inputs, mask_options_of
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def parser() -> cli.Parser:
                        "(default: webp)")
     files.add_argument("--quality", type=int, metavar="Q",
                        help="quality of jpeg, 1 to 100 (default: 95)")
+    files.add_argument("--split-rule", type=int, choices=(1, 2), default=2, metavar="N",
+                       help="what decides the split of a photograph: 2 its content; 1 its path and "
+                       "the name of the output's folder, as in earlier versions (default: 2)")
     cli.add_max_pixels(files)
     what = p.add_argument_group("forgeries")
     what.add_argument("--masks", type=cli.names, default=DEFAULT_MASKS, metavar="NAME,NAME",
@@ -69,8 +72,9 @@ def parser() -> cli.Parser:
     what.add_argument("--coverage", type=_coverage, default="0.02,0.4", metavar="LOW,HIGH",
                       help="fraction of the photograph that a mask covers, 0 to 1 "
                       "(default: 0.02,0.4)")
-    what.add_argument("--edge", type=float, default=2, metavar="PIXELS",
-                      help="width of the soft edge inside the mask (default: 2)")
+    what.add_argument("--edge", type=float, metavar="PIXELS",
+                      help="width of the soft edge inside the mask, up to half of a photograph's "
+                      "shorter side (default: 2)")
     what.add_argument("--mix", type=_mix, default="0,0", metavar="LOW,HIGH",
                       help="fraction of the photograph that is mixed into the altered pixels, 0 to "
                       "below 1, drawn for each forgery (default: 0,0)")
@@ -121,17 +125,26 @@ def main(argv: list[str]) -> None:
     failed = Counter(row["error"] for row in rows if row["error"])
     skipped = failed.total()
     for reason, count in failed.most_common(5):
-        console.warn(f"skipped: {reason}" + (f" ({count} forgeries need it)" if count > 1 else ""))
+        console.warn(f"skipped: {reason}" + (f" ({count:,} forgeries)" if count > 1 else ""))
     if len(failed) > 5:
-        console.warn(f"skipped: {len(failed) - 5} more reasons, see provenance.csv")
+        more = counted(len(failed) - 5, "more reason")
+        console.warn(f"skipped: {more}, see provenance.csv")
     sheet = args.output / "contact_sheet.png"
     if args.json:
         return console.print_json({
             "dataset": args.output, "forgeries": len(rows) - skipped, "skipped": skipped,
             "contact_sheet": sheet,
         })  # fmt: skip
-    console.result(f"{len(rows) - skipped:,} forgeries in {args.output}, {skipped} skipped")
+    made = counted(len(rows) - skipped, "forgery", "forgeries")
+    console.result(f"{made} in {args.output}, {skipped:,} skipped")
     console.result(f"look at  {sheet}")
+    from tfdetect.core.spec import SPLITS
+
+    if len({row["split"] for row in rows if not row["error"]}) < len(SPLITS):
+        return console.result(
+            "next     add photographs: a training needs some of them in each of its three splits, "
+            "train, validation and test. Choose another --output for them"
+        )
     # Where everything is altered, there is nothing to localize.
     experiment = "photos_from_scratch" if args.masks == ["whole"] else "localizer"
     command = shell_command("train", dataset=args.output, experiment=experiment)
@@ -159,10 +172,11 @@ def settings_of(args: argparse.Namespace) -> "Settings":
         fill_options["copy_move"] = {"rotation": args.copy_rotation, "scale": args.copy_scale}
     return Settings(
         masks=masks, fills=fills, mask_options=mask_options, fill_options=fill_options,
-        prompts=prompts, variants=args.variants, coverage=args.coverage, edge=args.edge,
-        mix=args.mix, size=args.size, encode=args.encode, seed=args.seed,
+        prompts=prompts, variants=args.variants, coverage=args.coverage,
+        edge=2.0 if args.edge is None else args.edge, mix=args.mix, size=args.size,
+        encode=args.encode, seed=args.seed,
         quality=95 if args.quality is None else args.quality,
-        autoencoder=args.autoencoder, max_pixels=args.max_pixels,
+        autoencoder=args.autoencoder, max_pixels=args.max_pixels, split_rule=args.split_rule,
     )  # fmt: skip
 
 
@@ -177,6 +191,8 @@ def _refuse_unused(args: argparse.Namespace, fills: tuple[str, ...]) -> None:
         if getattr(args, name) not in (None, 0, [], (1, 1)) and not {*users} & {*fills}:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} is for --fill {' or '.join(users)}, which is missing.")
+    if args.edge is not None and args.masks == ["whole"]:
+        raise UserError("--edge is for regions of a photograph; --masks whole leaves no edge.")
     if args.quality is not None and args.encode != "jpeg":
         raise UserError(f"--quality is for --encode jpeg. Received: --encode {args.encode}.")
 

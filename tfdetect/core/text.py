@@ -101,9 +101,9 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def counted(count: int, noun: str) -> str:
-    """Return "1 image", or "1,234 images"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return "1 image", or "1,234 images"; `plural` is for nouns that do not only get an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def images_are(count: int, total: int) -> str:

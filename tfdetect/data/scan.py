@@ -256,7 +256,7 @@ class _Layout:
             if reason is None and not is_match:
                 in_masks = any(map(is_mask_folder, folder.split("/")))
                 reason = IN_MASKS if in_masks else OUTSIDE
-            if reason is None and self.spec.leave_out and self._is_mask_of_neighbor(path):
+            if reason is None and self.spec.leave_out and is_mask_of_neighbor(self.root, path):
                 reason = MASK_FILE
             reasons.append(reason)
         return reasons
@@ -272,13 +272,6 @@ class _Layout:
                 reason = IN_MASKS if is_mask_folder(name) else LEFT_OUT
             self._reasons[folder] = reason
         return self._reasons[folder]
-
-    def _is_mask_of_neighbor(self, path: str) -> bool:
-        """Return whether a file is called like a mask of an image beside it: x_mask.png, x.jpg."""
-        if (found := _MASK_NAME.search(path)) is None:
-            return False
-        base = os.path.join(self.root, to_os(path[: found.start()]))
-        return any(os.path.exists(f"{base}{suffix}") for suffix in _NEIGHBORS)
 
     def _texts(self, found: pa.StructArray, group: str) -> pa.Array:
         """Return the texts of one of the pattern's groups, null where it is empty or missing."""
@@ -373,6 +366,19 @@ def _status(path: str) -> tuple[_Status, str | None]:
         is_folder = stat.S_ISDIR(found.st_mode)
         return _NO_STATUS, f"it is {'a folder' if is_folder else 'a pipe or device'}, not a file"
     return _Status(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino), None
+
+
+def is_mask_of_neighbor(root: str | Path, path: str) -> bool:
+    """Return whether a file is called like a mask of an image beside it: x_mask.png, x.jpg.
+
+    Args:
+        root: a folder.
+        path: of the file below it, as `from_os` makes it.
+    """
+    if (found := _MASK_NAME.search(path)) is None:
+        return False
+    base = os.path.join(root, to_os(path[: found.start()]))
+    return any(os.path.exists(f"{base}{suffix}") for suffix in _NEIGHBORS)
 
 
 def _name_masks(found: Scan) -> None:

@@ -5,20 +5,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from tfdetect.core import registry
 from tfdetect.core.documents import read_rows
-from tfdetect.core.errors import UserError, unknown
+from tfdetect.core.errors import ModelNotAvailable, UserError, unknown
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.spec import SPLITS
 from tfdetect.data.splits import carve, group_fraction
 from tfdetect.synthesis.blend import paste, soften
 from tfdetect.synthesis.fills import place
-from tfdetect.synthesis.mask_makers import draw_mask
-from tfdetect.synthesis.photos import MIN_SIDE, Photo, identifier, random_generator, same_size
+from tfdetect.synthesis.mask_makers import draw_mask, has_segmentation
+from tfdetect.synthesis.photos import (
+    MIN_SIDE,
+    Photo,
+    content_hashes,
+    identifier,
+    random_generator,
+    same_size,
+)
 
 if TYPE_CHECKING:
     from tfdetect.synthesis.autoencoder import Autoencoder
@@ -28,7 +35,9 @@ RECONSTRUCTIONS = ("autoencoder", "vae")
 COMPOSITE = "composite"
 WITH_MODEL = (*RECONSTRUCTIONS, "diffusion", "objects")  # fills and masks that use a network
 _TEST, _VALIDATION = 0.15, 0.1  # fractions of the photographs
+_MAX_DONORS = 4  # that are tried
 
+T = TypeVar("T")
 Row = dict[str, Any]  # how a forgery was made, by `COLUMNS`
 COLUMNS = (
     "id", "kind", "source", "split", "mask", "fill", "options", "coverage", "edge", "mix",
@@ -59,6 +68,8 @@ class Settings:
             as spaces.
         autoencoder: path of a trained autoencoder; None to train one if a fill needs it.
         max_pixels: photographs with more pixels are skipped before they are decoded.
+        split_rule: what the split of a photograph depends on: 2 its content, 1 its path and the
+            name of the output's folder, as in earlier versions.
 
     Raises:
         UserError: an unknown mask or fill, a number out of range, or a fill that cannot go with
@@ -80,6 +91,7 @@ class Settings:
     prompts: dict[str, tuple[str, ...]] | None = None
     autoencoder: str | None = None
     max_pixels: int = MAX_PIXELS
+    split_rule: int = 2
 
     def __post_init__(self) -> None:
         both = (("mask", self.masks, registry.MASKS), ("fill", self.fills, registry.FILLS))
@@ -88,6 +100,8 @@ class Settings:
                 raise unknown(kind, wrong[0], known)
         if not self.masks or not self.fills:
             raise UserError("Give at least one mask (--masks) and one fill (--fill).")
+        if self.split_rule not in (1, 2):
+            raise UserError(f"--split-rule must be 1 or 2. Received: {self.split_rule}.")
         if self.edge < 0:
             raise UserError(f"--edge must be at least 0. Received: {self.edge}.")
         if self.size is not None and self.size < MIN_SIDE:
@@ -112,13 +126,14 @@ class Item:
         photo: name of the photograph.
         variant: number of the forgery among those of the photograph, from 0.
         fill: name of the fill.
-        donor: name of another photograph that the fill takes pixels from, or None.
+        donors: names of other photographs that the fill can take pixels from; the first one that
+            can be used is taken.
     """
 
     photo: str
     variant: int
     fill: str
-    donor: str | None
+    donors: tuple[str, ...]
 
     @property
     def id(self) -> str:
@@ -131,24 +146,35 @@ class Item:
         return "fakefake" if self.fill in RECONSTRUCTIONS else "realfake"
 
 
-def splits_of(dataset: str, photos: list[str]) -> dict[str, str]:
-    """Return the split of each photograph, which depends on its name alone.
+def splits_of(source: Path, photos: list[str], dataset: str, split_rule: int = 2) -> dict[str, str]:
+    """Return the split of each photograph, by its name.
+
+    It follows from a hash of the photograph's content, so that the same photograph is in the same
+    split of every dataset, and sizes are left to chance. Only a split that would be empty takes
+    photographs of train.
 
     Args:
-        dataset: name of the dataset.
+        source: folder of the photographs.
         photos: names of the photographs.
+        dataset: name of the dataset, for split rule 1.
+        split_rule: as in `Settings`.
     """
-    fractions = np.array([group_fraction(dataset, identifier(photo)) for photo in photos])
-    numbers = carve(fractions, _TEST, _VALIDATION)
-    return {photo: SPLITS[number] for photo, number in zip(photos, numbers)}
+    if split_rule == 1:
+        salt, keys = dataset, [identifier(photo) for photo in photos]
+    else:
+        salt, keys = "photographs", content_hashes(source, photos)
+    known = sorted(set(keys))
+    numbers = carve(np.array([group_fraction(salt, key) for key in known]), _TEST, _VALIDATION)
+    by_key = dict(zip(known, numbers))
+    return {photo: SPLITS[by_key[key]] for photo, key in zip(photos, keys)}
 
 
 def plan_forgeries(splits: dict[str, str], settings: Settings) -> list[Item]:
     """Return the forgeries to make.
 
-    A donor is in the same split as its photograph, so that splits share no pixels. A
-    photograph that is alone in its split gets the next fill that needs no donor; if every fill
-    needs one, `forge` refuses it.
+    A donor is in the same split as its photograph, so that splits share no pixels; that of a
+    composite has a segmentation if the mask needs one. A photograph without a possible donor gets
+    the next fill that needs none; if every fill needs one, `forge` refuses it.
 
     Args:
         splits: the split of each photograph.
@@ -157,17 +183,32 @@ def plan_forgeries(splits: dict[str, str], settings: Settings) -> list[Item]:
     by_split: dict[str, list[str]] = {}
     for photo, split in splits.items():
         by_split.setdefault(split, []).append(photo)
+    cut_out = by_split
+    if COMPOSITE in settings.fills:
+        cut_out = {s: [p for p in them if _masks_of(p, settings)] for s, them in by_split.items()}
     needs = {fill: "donor" in signature(_fill(fill)).parameters for fill in settings.fills}
     items = []
     for number, (photo, split) in enumerate(splits.items()):
-        others = [p for p in by_split[split] if p != photo]
-        fills = [f for f in settings.fills if others or not needs[f]] or settings.fills
+        usable = {f: (cut_out if f == COMPOSITE else by_split)[split] for f in settings.fills}
+        fills = [
+            fill for fill in settings.fills
+            if not needs[fill] or any(other != photo for other in usable[fill])
+        ] or settings.fills  # fmt: skip
         for variant in range(settings.variants):
             fill = fills[(number + variant) % len(fills)]
-            rng = random_generator(settings.seed, photo, variant, "donor")
-            donor = others[rng.integers(len(others))] if needs[fill] and others else None
-            items.append(Item(photo, variant, fill, donor))
+            donors: tuple[str, ...] = ()
+            if needs[fill] and (others := [other for other in usable[fill] if other != photo]):
+                rng = random_generator(settings.seed, photo, variant, "donor")
+                drawn = rng.integers(len(others), size=_MAX_DONORS)
+                donors = tuple(dict.fromkeys(others[n] for n in drawn))
+            items.append(Item(photo, variant, fill, donors))
     return items
+
+
+def _masks_of(photo: str, settings: Settings) -> list[str]:
+    """Return the names of those mask makers that have the segmentation that they need."""
+    options = settings.mask_options or {}
+    return [name for name in settings.masks if has_segmentation(name, photo, options.get(name, {}))]
 
 
 def forge(
@@ -193,25 +234,23 @@ def forge(
         UserError: No mask fits, or the fill changes nothing.
     """
     rng = random_generator(settings.seed, item.photo, item.variant)
-    name = settings.masks[rng.integers(len(settings.masks))]
-    mask_options = (settings.mask_options or {}).get(name, {})
     fill = _fill(item.fill)
     accepted = signature(fill).parameters
     fill_options = dict((settings.fill_options or {}).get(item.fill, {}))
     extra: dict[str, Any] = {}
-    if "donor" in accepted and item.donor is None:
-        raise UserError(
-            f"{item.photo}: the fill {item.fill!r} needs another photograph in the same split, "
-            "where this one is alone. Add photographs, or another fill"
-        )
+    donor: str | None = None
     if item.fill == COMPOSITE:  # the mask is what is cut out of the other photograph
-        donor = load_donor(str(item.donor))
-        region = draw_mask(name, donor, rng, settings.coverage, **mask_options)
-        extra["donor"], mask = place(donor.pixels, region, photo.size, rng, settings.coverage)
+        donor, (pixels, (name, region)) = _use_donor(
+            item, load_donor, lambda other: (other.pixels, _draw(other, rng, settings))
+        )
+        extra["donor"], mask = place(pixels, region, photo.size, rng, settings.coverage)
     else:
-        mask = draw_mask(name, photo, rng, settings.coverage, **mask_options)
-        if item.donor is not None:
-            extra["donor"] = same_size(load_donor(item.donor).pixels, photo.size, rng)
+        name, mask = _draw(photo, rng, settings)
+        if "donor" in accepted:
+            donor, extra["donor"] = _use_donor(
+                item, load_donor, lambda other: same_size(other.pixels, photo.size, rng)
+            )
+    mask_options = (settings.mask_options or {}).get(name, {})
     if "prompt" in accepted:
         extra["prompt"] = _prompt(item.photo, settings, rng)
     if "autoencoder" in accepted:
@@ -225,12 +264,39 @@ def forge(
         "id": item.id, "kind": item.kind, "source": item.photo, "mask": name, "fill": item.fill,
         "options": json.dumps({"mask": mask_options, "fill": fill_options}),
         "coverage": round(float(mask.mean()), 6), "edge": settings.edge, "mix": round(mix, 4),
-        "donor": item.donor,
+        "donor": donor,
         "prompt": extra.get("prompt"), "seed": settings.seed,
         "width": photo.size[1], "height": photo.size[0],
         "encoding": settings.encode + (f" {settings.quality}" if settings.encode == "jpeg" else ""),
         "error": None,
     }  # fmt: skip
+
+
+def _draw(photo: Photo, rng: np.random.Generator, settings: Settings) -> tuple[str, np.ndarray]:
+    """Return the name of a mask maker and a mask bool [H, W] that it draws."""
+    names = _masks_of(photo.name, settings) or settings.masks
+    name = names[rng.integers(len(names))]
+    options = (settings.mask_options or {}).get(name, {})
+    return name, draw_mask(name, photo, rng, settings.coverage, **options)
+
+
+def _use_donor(
+    item: Item, load_donor: Callable[[str], Photo], use: Callable[[Photo], T]
+) -> tuple[str, T]:
+    """Return the name of the first donor that can be used, and what was made of it."""
+    if not item.donors:
+        raise UserError(
+            f"{item.photo}: the fill {item.fill!r} needs another photograph in the same split, "
+            "and there is none that it can use. Add photographs, or another fill"
+        )
+    for donor in item.donors:
+        try:
+            return donor, use(load_donor(donor))
+        except ModelNotAvailable:
+            raise
+        except UserError as error:
+            reason = error
+    raise UserError(f"{item.photo}: no donor of {len(item.donors)} can be used. {reason}")
 
 
 def _prompt(photo: str, settings: Settings, rng: np.random.Generator) -> str:

@@ -288,6 +288,27 @@ def pick_region(
     return labels == rng.choice(fitting if len(fitting) else values)
 
 
+def has_segmentation(name: str, photo: str, options: Mapping[str, Any]) -> bool:
+    """Return whether a mask maker has what it needs to know of a photograph.
+
+    Args:
+        name: name of a registered mask maker.
+        photo: name of the photograph.
+        options: arguments of the mask maker.
+
+    Returns:
+        False if it takes regions of given segmentations, and has none of the photograph.
+
+    Raises:
+        UserError: The segmentations cannot be read.
+    """
+    if name == "segments" and "segmentations" in options:
+        return Path(photo).stem in _segmentations(options["segmentations"])
+    if name == "panoptic" and "panoptic" in options:
+        return Path(photo).stem in _panoptic(options["panoptic"])
+    return True
+
+
 def _of_photo(photo: Photo, found: Mapping[str, T], source: str) -> T:
     """Return what a source of segmentations has for the photograph, by its stem."""
     try:
@@ -309,7 +330,7 @@ def _region_numbers(photo: Photo, file: Path) -> np.ndarray:
     return numbers
 
 
-@lru_cache(1)
+@lru_cache(2)
 def _segmentations(folder: str) -> dict[str, Path]:
     paths = (Path(folder, path) for path in Walk(folder).paths())
     found = {path.stem: path for path in paths if path.suffix.lower() == ".png"}

@@ -1,7 +1,8 @@
 """Photographs from which forgeries are made, and their names and random generators."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from PIL import Image, ImageOps
 
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
+from tfdetect.core.folder_names import is_derived_folder, is_mask_folder
 from tfdetect.core.text import file_name, from_os, plain_name, to_os
 from tfdetect.data.image_files import images_below
+from tfdetect.data.scan import is_mask_of_neighbor
 from tfdetect.imaging.formats import MAX_PIXELS, ImageError
 from tfdetect.imaging.pillow import read_rgb
 
+_READERS = 8  # threads
 MIN_SIDE = 16  # pixels; masks and fills make no sense in smaller photographs
 
 
@@ -69,6 +73,28 @@ def load_photo(
     return Photo(name, fit(image, Image.Resampling.LANCZOS), fit)
 
 
+def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
+    """Return a hash of each photograph's file; of its path if the file cannot be read.
+
+    Args:
+        root: folder of the photographs.
+        names: paths of the photographs below it, as `from_os` makes them.
+    """
+
+    def content_hash(name: str) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            with open(root / to_os(name), "rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        except OSError:
+            return name
+        return digest.hexdigest()
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(content_hash, names))
+
+
 def identifier(name: str) -> str:
     """Return a stem for file names: the photograph's own, and a hash of its path."""
     stem = plain_name(Path(name).stem).replace(".", "_")
@@ -104,8 +130,20 @@ def same_size(donor: np.ndarray, size: tuple[int, int], rng: np.random.Generator
     return donor[top : top + height, left : left + width]
 
 
+def _left_out(root: Path, path: str) -> str | None:
+    """Return what an image is if its path says that it is no photograph, else None."""
+    for folder in from_os(path).split("/")[:-1]:
+        if is_mask_folder(folder):
+            return f"masks in {folder}/"
+        if is_derived_folder(folder):
+            return f"derived images in {folder}/"
+    return "masks beside their images" if is_mask_of_neighbor(root, from_os(path)) else None
+
+
 def find_photos(root: Path, log: console.Log = console.log) -> list[str]:
     """Return the paths of the photographs below a folder, by `from_os`, each once.
+
+    Masks and derived images are left out, as where a folder is read as a dataset.
 
     Args:
         root: the folder.
@@ -115,6 +153,9 @@ def find_photos(root: Path, log: console.Log = console.log) -> list[str]:
         UserError: There is none.
     """
     found = images_below(root, once=True)
+    left_out = {path: kind for path in found.paths if (kind := _left_out(root, path))}
+    found.paths = [path for path in found.paths if path not in left_out]
+    found.other.update(left_out.values())
     if not found.paths:
         raise UserError(f"There are no photographs in {root}. {found.describe()}.")
     if found.other or found.errors:

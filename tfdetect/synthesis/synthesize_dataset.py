@@ -18,10 +18,11 @@ A photograph has one original and as many forgeries as variants, under numbered 
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ from tfdetect.core.journal import Journal, exclusive
 from tfdetect.core.limits import MAX_PIXELS
 from tfdetect.core.spec import ClassSpec, DatasetSpec
 from tfdetect.core.storage import publish
+from tfdetect.core.text import counted
 from tfdetect.data.parallel import Work
 from tfdetect.synthesis.contact_sheet import write_contact_sheet
 from tfdetect.synthesis.forge import (
@@ -101,7 +103,9 @@ def synthesize(
     """
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output} is inside the photographs' folder. Choose another --output.")
-    splits = splits_of(folder_name(output), find_photos(source, log))
+    settings = _with_split_rule_of(output, settings, log)
+    photos = find_photos(source, log)
+    splits = splits_of(source, photos, folder_name(output), settings.split_rule)
     task, items = ForgeTask(source, output, settings), plan_forgeries(splits, settings)
     try:
         with _folder(output), exclusive(output):
@@ -117,6 +121,20 @@ def synthesize(
             "the same command again to continue."
         ) from error
     return rows
+
+
+def _with_split_rule_of(output: Path, settings: Settings, log: console.Log) -> Settings:
+    """Return the settings with the split rule by which the dataset was begun, if it was."""
+    file = output / "settings.json"
+    if settings.split_rule == 1 or not file.is_file():
+        return settings
+    if read_object(file).get("split_rule", 1) != 1:
+        return settings
+    log(
+        f"{output} was begun by an earlier version and keeps its splits. In another dataset of the "
+        "same photographs, what is for training here can be for the test."
+    )
+    return replace(settings, split_rule=1)
 
 
 @contextmanager
@@ -153,7 +171,17 @@ def _make_missing(
     journal = Journal(task.output / ".made.jsonl", "id", COLUMNS)
     rows = journal.read()
     # What failed before is tried again: it may have been for lack of memory.
-    missing = [item for item in items if item.id not in rows or rows[item.id]["error"]]
+    made = set(os.listdir(task.output / "images"))
+    missing = [
+        item for item in items
+        if (row := rows.get(item.id)) is None or row["error"]
+        or not made.issuperset(path.name for path in files(task.output, row, task.settings))
+    ]  # fmt: skip
+    again = sum(item.id in rows and not rows[item.id]["error"] for item in missing)
+    if again:
+        log(f"files of {counted(again, 'forgery', 'forgeries')} are gone and are made again")
+    if missing:
+        _check_splits(task.output, rows, splits)
     autoencoder = None
     if needed := sum(item.fill == "autoencoder" for item in missing):
         others = [fill for fill in task.settings.fills if fill != "autoencoder"]
@@ -176,6 +204,18 @@ def _make_missing(
     if all(row["error"] for row in done):
         raise UserError(f"No forgery could be made. The first reason: {done[0]['error']}")
     return done
+
+
+def _check_splits(output: Path, rows: dict[str, Row], splits: dict[str, str]) -> None:
+    """Refuse to add to forgeries whose photographs had other splits."""
+    for row in rows.values():
+        source = row["source"]
+        if not row["error"] and source in splits and splits[source] != row["split"]:
+            raise UserError(
+                f"{output} was begun with other splits: {source} was for {row['split']}, and would "
+                f"be for {splits[source]} now. The photographs have changed since, or the folder "
+                "was renamed. Choose another --output, or remove it."
+            )
 
 
 @dataclass(frozen=True)
@@ -204,7 +244,7 @@ class ForgeTask:
         load = cache(self.load)
         try:
             photo = load(item.photo)
-            _check_size(photo, self.settings)
+            _check_fits(photo, self.settings)
             forged, mask, row = forge(photo, item, self.settings, load, autoencoder)
             original, *others = files(self.output, row, self.settings)
             data = [
@@ -275,8 +315,15 @@ def _make(
             yield from rows
 
 
-def _check_size(photo: Photo, settings: Settings) -> None:
-    """Refuse a photograph with a side that the format of the copies does not allow."""
+def _check_fits(photo: Photo, settings: Settings) -> None:
+    """Refuse a photograph with a side that the format of the copies or the edge do not allow."""
+    height, width = photo.size
+    if settings.edge > min(height, width) / 2 and settings.masks != ("whole",):
+        raise UserError(
+            f"{photo.name}: a soft edge of {settings.edge:g} pixels leaves next to nothing of a "
+            f"region altered in {width}x{height} pixels. Choose --edge up to half of the shorter "
+            "side"
+        )
     kind = _extension(settings)
     longest, most = max(photo.size), _LONGEST_SIDES.get(kind)
     if most is not None and longest > most:
@@ -313,7 +360,8 @@ def _check_settings(task: ForgeTask, photos: int) -> None:
     now = json.loads(json.dumps({"source": str(task.source.resolve()), "photos": photos,
                                  **asdict(task.settings)}))  # fmt: skip
     if file.is_file():
-        older = json.loads(json.dumps(asdict(Settings())))  # what was not written yet
+        # What was not written yet.
+        older = json.loads(json.dumps(asdict(Settings(split_rule=1))))
         before = older | read_object(file)
         if changed := [key for key, value in now.items() if before.get(key) != value]:
             raise UserError(

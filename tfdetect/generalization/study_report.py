@@ -142,7 +142,7 @@ def _curve(values: CurveResult) -> Figure:
         fitted = scale * (line / sizes[-1]) ** -exponent + floor
         axes.plot(line, fitted, "--", color="black", linewidth=1, label="power law")
     axes.set_xscale("log")
-    if all(value > 0 for point in points for value in (*point["seeds"], point["error"]["value"])):
+    if all(min(*point["seeds"], numbers(point["error"])[0]) > 0 for point in points):
         axes.set_yscale("log")
     else:  # no error at all, which a logarithmic axis would not show
         axes.set_ylim(bottom=-0.01 * axes.get_ylim()[1])

@@ -82,14 +82,11 @@ def content_hashes(root: Path, names: Sequence[str]) -> list[str]:
     """
 
     def content_hash(name: str) -> str:
-        digest = hashlib.blake2b(digest_size=16)
         try:
             with open(root / to_os(name), "rb") as file:
-                while block := file.read(2**20):
-                    digest.update(block)
+                return hashlib.file_digest(file, "blake2b").hexdigest()
         except OSError:
             return name
-        return digest.hexdigest()
 
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(content_hash, names))

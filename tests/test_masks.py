@@ -36,6 +36,7 @@ from tfdetect.evaluation.calibrate_finished_run import with_tile_pooling
 from tfdetect.evaluation.calibration_settings import CalibrationSettings
 from tfdetect.evaluation.evaluate_run import evaluate_run
 from tfdetect.evaluation.intervals import proportion
+from tfdetect.evaluation.mask_intervals import mask_intervals
 from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.overlays import overlay
 from tfdetect.evaluation.robustness import measure_robustness
@@ -393,13 +394,13 @@ def test_intervals_are_of_the_images_that_a_metric_is_of():
     positive[:24, 0] = negative[:24, 0] = 50
     negative[24:, -1] = 100
     pixels = masks.PixelCounts(positive, negative, np.ones(36, bool))
-    found = masks.mask_intervals(pixels, resamples=50)
+    found = mask_intervals(pixels, resamples=50)
     assert found["empty"] == proportion(np.zeros(12, bool))
     assert found["iou_altered"] == proportion(np.zeros(24, bool))
-    few = masks.mask_intervals(pixels.take(np.arange(23, 36)), resamples=50)
+    few = mask_intervals(pixels.take(np.arange(23, 36)), resamples=50)
     assert few["iou_data"] == few["iou_altered"] == proportion(np.zeros(1, bool))
     assert few["image_auc"] == proportion(np.zeros(1, bool))
-    authentic = masks.mask_intervals(pixels.take(np.arange(24, 36)), resamples=50)
+    authentic = mask_intervals(pixels.take(np.arange(24, 36)), resamples=50)
     assert authentic["iou_altered"]["value"] is None and authentic["empty"] == found["empty"]
 
 

@@ -18,7 +18,7 @@ from tfdetect.evaluation.intervals import (
     mean_of_fractions,
     proportion,
 )
-from tfdetect.evaluation.mask_metrics import mask_intervals
+from tfdetect.evaluation.mask_intervals import mask_intervals
 from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.metadata_baseline import metadata_baseline
 from tfdetect.evaluation.prediction_tables import ranks_of

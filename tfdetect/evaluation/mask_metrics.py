@@ -4,15 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfdetect.core.run_results import Interval
-from tfdetect.evaluation.intervals import RESAMPLES, bootstrap, each_row, interval, proportion
 from tfdetect.evaluation.metrics import Weighted
 
 THRESHOLD = 0.5  # P(altered) from which a pixel counts as altered
 BINS = 200  # of the logit of P(altered), from -LOGIT_LIMIT to LOGIT_LIMIT; the middle is P 0.5
 LOGIT_LIMIT = 10.0
 BATCH = 8  # images, of the IoU that some localizers are reported with
-OF_ALTERED = ("iou_altered", "f1", "ap", "auc")  # metrics that authentic images do not change
 SCORE_FRACTION = 0.005  # of the pixels must reach a P(altered) for it to be the image's score
 
 
@@ -116,39 +113,6 @@ def mask_metrics(pixels: PixelCounts) -> Weighted[str]:
             }
 
     return metrics
-
-
-def mask_intervals(pixels: PixelCounts, resamples: int = RESAMPLES) -> dict[str, Interval]:
-    """Return `mask_metrics`, each with its interval.
-
-    The fraction of empty masks has Wilson's, of the authentic images; what is of the altered images
-    resamples these alone, and the rest all images.
-
-    Args:
-        pixels: of the images, one or more.
-        resamples: of the bootstrap.
-    """
-    authentic = ~pixels.altered
-    number = int(pixels.altered.sum())
-    scored = min(number, len(authentic) - number)
-    counts = dict.fromkeys(("iou_data", "f1_data", "ap_data", "auc_data", "mcc_data"), number)
-    found = bootstrap(
-        each_row(mask_metrics(pixels)), len(authentic), resamples=resamples,
-        counts=counts | {"image_auc": scored},
-    )  # fmt: skip
-    tp, fp, _ = confusions(pixels)
-    found["empty"] = proportion((tp + fp == 0)[authentic]) if authentic.any() else interval(np.nan)
-    return found | altered_intervals(pixels, resamples)
-
-
-def altered_intervals(pixels: PixelCounts, resamples: int = RESAMPLES) -> dict[str, Interval]:
-    """Return the metrics `OF_ALTERED`, each with its interval; None where no image is altered."""
-    altered = pixels.altered
-    if not altered.any():
-        return dict.fromkeys(OF_ALTERED, interval(np.nan))
-    metrics = each_row(mask_metrics(pixels.take(altered)))
-    found = bootstrap(metrics, int(altered.sum()), resamples=resamples)
-    return {name: found[name] for name in OF_ALTERED}
 
 
 def confusions(pixels: PixelCounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

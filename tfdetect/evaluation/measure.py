@@ -23,13 +23,12 @@ from tfdetect.evaluation.intervals import (
     precision_at,
     proportion,
 )
+from tfdetect.evaluation.mask_intervals import altered_intervals, mask_intervals
 from tfdetect.evaluation.mask_metrics import (
     BINS,
     PixelCounts,
-    altered_intervals,
     batch_iou,
     best_threshold,
-    mask_intervals,
 )
 from tfdetect.evaluation.metrics import binary_metrics, confusion
 from tfdetect.evaluation.prediction_tables import by_generator, ranks_of, shares_authentic

@@ -29,11 +29,11 @@ from tfdetect.evaluation.intervals import (
     format_interval,
     numbers,
 )
+from tfdetect.evaluation.mask_intervals import mask_intervals
 from tfdetect.evaluation.mask_metrics import (
     PixelCounts,
     confusions,
     iou_of,
-    mask_intervals,
     mask_metrics,
 )
 from tfdetect.evaluation.measure import pixel_counts

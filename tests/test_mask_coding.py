@@ -416,6 +416,13 @@ def test_a_cut_off_region_is_not_lost(tmp_path):
 # --- the rest of the house reads masks through the same mechanism
 
 
+def test_shards_of_masks_that_are_all_empty_are_refused(tmp_path):
+    spec = write_set(tmp_path / "set", draw=lambda a: Image.fromarray(levels(a & False, 0, 255)))
+    dataset, _ = located(spec)
+    with pytest.raises(UserError, match="are empty"):
+        write_shards(catalog_of(spec), dataset, tmp_path / "out", Copies(), 10**6, 1, False)
+
+
 def test_shards_keep_masks_exactly(tmp_path):
     suffix, draw, _ = CODINGS["16 bits, 0 and 1"]
     spec = write_set(tmp_path / "set", suffix, draw)

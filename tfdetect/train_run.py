@@ -6,6 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.experiment import Experiment
@@ -258,6 +260,8 @@ def _fit(
     )  # fmt: skip
     skipped.add(train.unreadable)
     skipped.check(job.plan.spec)
+    if with_masks and not pc.any(catalog.split("train")["mask"].is_valid()).as_py():
+        job.log("No training image has a known mask: the augmentation 'forgery' makes all of them.")
     workers = job.devices.workers
     validation = validation_data(
         catalog, catalog.split("validation"), data, classes, training.batch_size,

@@ -92,8 +92,7 @@ class ShardWriter:
         Raises:
             UserError: It is not clear what the masks mean.
         """
-        if with_masks:
-            check_masks(catalog.masks)
+        check_masks(catalog.masks)
         self.with_masks = with_masks
         self.catalog, self.folder, self.copies = catalog, folder, copies
         self._remove_background = remove_background

@@ -50,7 +50,7 @@ def test_overrides():
     ("override", "message"),
     [
         ("training.epoch=3", "Did you mean 'training.epochs'"),
-        ("trainin.epochs=3", "Did you mean 'training'"),
+        ("trainin.epochs=3", "Did you mean 'training.epochs'"),
         ("training.epochs", "KEY=VALUE"),
         ("training.epochs=many", "a whole number is expected. Received: 'many'"),
         ("training.export=onnx", r"a list is expected, such as \[a, b\]. Received: 'onnx'"),
@@ -97,3 +97,12 @@ def test_misspelled_key_names_file_and_line(tmp_path):
         load_experiment(str(file))
     assert f"{file}, line 4" in str(error.value)
     assert "'training.batchsize' is not known. Did you mean 'batch_size'" in str(error.value)
+
+
+@pytest.mark.parametrize(("given", "meant"), [
+    ("training.seed=3", "seed"), ("learning_rate=0.1", "training.optimizer.learning_rate"),
+    ("training.epoch=3", "training.epochs"),
+])  # fmt: skip
+def test_a_key_in_another_section_is_found(given, meant):
+    with pytest.raises(UserError, match=f"Did you mean '{meant}'"):
+        load_experiment("demo", [given])

@@ -238,10 +238,10 @@ def _verdicts(
 
 def _say_files(found: "Predictions", unwritten: dict[Path, str], masks: Path | None) -> None:
     """Print where masks and pages are, and that some could not be written."""
-    if masks:
+    readable = [row for row in found if row["error"] is None]
+    if masks and readable:
         console.log(f"Masks and overlays in {masks}")
-        copied = [row["copied_fraction"] for row in found if row["error"] is None]
-        if copied and all(fraction is None for fraction in copied):
+        if all(row["copied_fraction"] is None for row in readable):
             console.warn(_NO_SEARCH)
     for page in found.pages:
         console.log(f"Explained in {printable(page)}")

@@ -1,7 +1,7 @@
 """Loads experiments by name or from files, and changes them by settings such as KEY=VALUE."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,14 @@ def _with_overrides(
     return validate(Experiment, data, ", ".join(overrides))
 
 
+def _keys(data: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the full names of all keys."""
+    for name, value in data.items():
+        yield f"{above}{name}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{above}{name}.")
+
+
 def _set(data: dict[str, Any], text: str) -> None:
     """Set the value that `KEY=VALUE` names; a part of the key is a key or a position in a list."""
     key, equals, value = text.partition("=")
@@ -122,8 +130,14 @@ def _set(data: dict[str, Any], text: str) -> None:
         elif not isinstance(node, dict) or (part not in node and not key.startswith(_FREE)):
             choices = list(node) if isinstance(node, dict) else []
             above = "".join(f"{part}." for part in parts[: depth - 1])
+            same = [key for key in _keys(data) if key.rpartition(".")[2] == parts[-1]]
+            near = (
+                f" Did you mean {same[0]!r}?"
+                if len(same) == 1
+                else nearest(name, map(str, choices), above)
+            )
             raise UserError(
-                f"{text}: no key {above + name!r}.{nearest(name, map(str, choices), above)}"
+                f"{text}: no key {above + name!r}.{near}"
                 + (f" Keys there: {', '.join(map(str, choices))}." if choices else "")
             )
         if depth < len(parts):

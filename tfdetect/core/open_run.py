@@ -39,7 +39,7 @@ def open_run(path: str | Path) -> Run:
             raise _unfinished(path)
         if path.exists():
             raise UserError(f"{str(path)!r} is a file, not the folder of a run.")
-        raise UserError(f"There is no run folder {str(path)!r}.{_nearest_run(path)}")
+        raise UserError(f"There is no run folder {str(path)!r}.{nearest_run(path)}")
     run = read_run(path)
     for needed in ("experiment.yaml", "model.keras"):
         if needed == "experiment.yaml" and run.is_ensemble:
@@ -60,11 +60,15 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
-def _nearest_run(path: Path) -> str:
-    """Return the shipped run, or that beside `path`, with the most similar name, as a question.
+def nearest_run(path: Path) -> str:
+    """Return the run of that name where runs are written by default, as a question.
 
-    Where no name is similar, what a run is.
+    Where there is none, the shipped run, or that beside `path`, with the most similar name, or what
+    a run is.
     """
+    default = Path("saved_models") / path.name
+    if default != path and default.is_dir():
+        return f" Did you mean {str(default)!r}?"
     try:
         runs = [str(found.parent) for found in path.parent.glob("*/run.json")
                 if not found.parent.name.endswith(PARTIAL)]  # fmt: skip

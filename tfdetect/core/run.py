@@ -264,7 +264,10 @@ class Run:
         if threshold is None:
             return self
         if not self.predicts_masks:
-            raise UserError(f"{self.name} predicts no masks; leave out the mask threshold.")
+            raise UserError(
+                f"{self.name} predicts no masks; leave out the mask threshold, or "
+                "choose a run that predicts them, such as localizer_photos."
+            )
         if not 0 <= threshold <= 1:
             raise UserError(
                 f"A mask threshold of P(fake) lies between 0 and 1. Received: {threshold}."

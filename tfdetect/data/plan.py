@@ -13,7 +13,7 @@ from tfdetect.core.errors import NothingToDo, UserError
 from tfdetect.core.experiment import Experiment
 from tfdetect.core.load_experiment import load_experiment, load_model, override, with_model
 from tfdetect.core.load_spec import load_spec, means_shipped
-from tfdetect.core.open_run import read_run
+from tfdetect.core.open_run import nearest_run, read_run
 from tfdetect.core.run import PARTIAL, Run
 from tfdetect.core.run_info import DatasetInfo, TrainingImages
 from tfdetect.core.run_migration import current_spec
@@ -222,7 +222,7 @@ def load_plan(path: Path) -> Plan:
     partial = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
     folder = partial if partial.is_dir() else path
     if not (folder / "experiment.yaml").is_file() or not (folder / "run.json").is_file():
-        raise UserError(f"There is no unfinished run at {path}.")
+        raise UserError(f"There is no unfinished run at {path}.{nearest_run(path)}")
     if folder is path and not (folder / "state").is_dir():
         raise NothingToDo(f"The run {path} is complete; there is nothing to resume.")
     experiment, dataset = folder / "experiment.yaml", folder / "dataset.yaml"

@@ -37,7 +37,7 @@ from tfdetect.imaging.graph import rare_branch
 
 _OTHER_FORMAT = "not a JPEG, PNG or BMP: convert to PNG"
 _CUT_CHUNK = "damaged: a chunk is cut off"
-_NO_WEBP = "WebP is not decoded here: convert to PNG"
+_NO_WEBP = "WebP is not decoded here: convert to PNG, or export saved_model_webp"
 
 
 def decode_in_graph(data: tf.Tensor, max_pixels: int = MAX_PIXELS, webp: bool = True) -> tf.Tensor:

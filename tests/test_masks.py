@@ -473,7 +473,7 @@ def test_a_matrix_of_localizers_is_about_masks(localizer, tmp_path):
     values = matrix_result("e", "d", "generator", cells)
     write_report(values, tmp_path / "m")
     page = (tmp_path / "m/matrix.html").read_text()
-    assert f"IoU {found['one']['iou']['value']:.3f} on domains in training" in page
+    assert f"IoU {found['one']['iou']['value']:.3f} on generators in training" in page
     assert f"{100 * found['two']['iou']['value']:.1f}" in (tmp_path / "m/matrix.tex").read_text()
     assert "IoU, mean of altered images" in format_matrix(values, main_metrics(values)[0])
 

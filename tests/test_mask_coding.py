@@ -421,6 +421,7 @@ def test_shards_of_masks_that_are_all_empty_are_refused(tmp_path):
     dataset, _ = located(spec)
     with pytest.raises(UserError, match="are empty"):
         write_shards(catalog_of(spec), dataset, tmp_path / "out", Copies(), 10**6, 1, False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_shards_keep_masks_exactly(tmp_path):

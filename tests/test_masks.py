@@ -717,13 +717,6 @@ def test_masks_of_a_detector_of_labels_are_refused(shared_run, tmp_path):
         predict([str(run.path), str(root), "--masks", str(tmp_path)])
 
 
-@pytest.mark.parametrize("inside", [".", "masks"])
-def test_masks_among_the_images_are_refused(localizer, inside):
-    run, root = localizer
-    with pytest.raises(UserError, match="would judge the masks"):
-        predict([str(run.path), str(root), "--masks", str(root / inside)])
-
-
 def test_a_run_that_reads_tiles_takes_no_crops(localizer):
     run, _ = localizer
     with pytest.raises(UserError, match="tiles"):

@@ -97,8 +97,6 @@ def main(argv: list[str]) -> int:
     from tfdetect.api.shipped import split_run
 
     chosen, images = split_run(args.paths)
-    if args.masks:
-        _check_outside(args.masks, images)
     parts = [
         (detector.with_options(
             threshold=threshold, prior=prior, crops=args.crops, flips=args.flips,
@@ -120,16 +118,6 @@ def _check_outputs(args: argparse.Namespace) -> None:
         check_output(args.output)
     if args.copies:
         check_writable(args.copies, "--copies")
-
-
-def _check_outside(masks: Path, images: list[str]) -> None:
-    """Check that masks are not written where the next command would take them for images."""
-    for folder in filter(Path.is_dir, map(Path, images)):
-        if masks.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                f"--masks {masks} is inside {folder}, where the next command would judge the masks "
-                "like images. Choose a folder outside of it."
-            )
 
 
 def _open_detectors(

@@ -67,7 +67,7 @@ def nearest_run(path: Path) -> str:
     a run is.
     """
     default = Path("saved_models") / path.name
-    if default != path and default.is_dir():
+    if default != path and (default / "run.json").is_file():
         return f" Did you mean {str(default)!r}?"
     try:
         runs = [str(found.parent) for found in path.parent.glob("*/run.json")

@@ -117,7 +117,7 @@ class DatasetSpec(Document):
         mask_channel: which number of a mask's pixel says whether it is altered: gray, red, green,
             blue, color (the largest of these three) or alpha. By default it is detected.
         mask_values: values of unaltered and of altered pixels in masks, such as [0, 1]; a pixel
-            counts as altered from the middle between them on. By default they are detected.
+            counts as altered above the middle between them. By default they are detected.
         mask_inverted: whether the smaller values mean altered instead. It is never inferred; if
             masks look inverted, commands that need them ask for true or false.
         experiment: the experiment that `train` runs by default; without it, `train` chooses by

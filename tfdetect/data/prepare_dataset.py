@@ -40,6 +40,7 @@ from tfdetect.core.provenance import provenance
 from tfdetect.core.run import PARTIAL
 from tfdetect.core.spec import CATALOG, PREPARED, SPLITS, DatasetSpec
 from tfdetect.data.catalog import SHARDS, Catalog, check_unusable
+from tfdetect.data.masks import check_masks
 from tfdetect.data.shard_writer import (
     NO_FOREGROUND,
     TEXTS,
@@ -108,8 +109,8 @@ def write_shards(
         elsewhere: writes the shards; by default threads of this process do.
 
     Raises:
-        UserError: Something else was prepared there, the dataset is prepared already, a file cannot
-            be read any more, or writing failed.
+        UserError: Something else was prepared there, the dataset is prepared already, it is not
+            clear what its masks mean, a file cannot be read any more, or writing failed.
     """
     for root in catalog.roots.values():
         if output.resolve().is_relative_to(root.resolve()):
@@ -124,6 +125,7 @@ def write_shards(
     final = output / name / PREPARED
     if final.parent.resolve() in catalog.roots.values():
         raise UserError(f"{final.parent} is the dataset's own folder. Choose another --output.")
+    check_masks(catalog.masks)
     final.parent.mkdir(parents=True, exist_ok=True)
     with _writing_into(final.parent):
         table = _assign_shards(catalog, name, shard_bytes)

@@ -19,7 +19,6 @@ from tfdetect.core.run import PARTIAL
 from tfdetect.core.text import from_os
 from tfdetect.data.catalog import Catalog
 from tfdetect.data.loading import WORKERS, view_mask
-from tfdetect.data.masks import check_masks
 from tfdetect.data.sources import Files, mask_codings, read_mask
 from tfdetect.imaging.formats import ImageError, read_bytes
 from tfdetect.imaging.geometry import resize
@@ -88,11 +87,7 @@ class ShardWriter:
             with_masks: whether records hold masks.
             remove_background: applied to each decoded image; where it raises `UserError`, the
                 image is left out.
-
-        Raises:
-            UserError: It is not clear what the masks mean.
         """
-        check_masks(catalog.masks)
         self.with_masks = with_masks
         self.catalog, self.folder, self.copies = catalog, folder, copies
         self._remove_background = remove_background

@@ -26,8 +26,8 @@ class MaskCoding:
     Attributes:
         channel: which number of a pixel says whether it is altered. "gray" is for masks without
             colors; "color" is the largest of red, green and blue.
-        values: values of unaltered and of altered pixels. A pixel counts as altered from the
-            middle between them on.
+        values: values of unaltered and of altered pixels. A pixel counts as altered above the
+            middle between them.
         inverted: whether the smaller values are those of altered pixels instead.
         bits: of a value, 8 or 16. With 8 bits, 16-bit files are read by their upper 8 bits.
     """

@@ -30,12 +30,7 @@ from tfdetect.evaluation.intervals import (
     numbers,
 )
 from tfdetect.evaluation.mask_intervals import mask_intervals
-from tfdetect.evaluation.mask_metrics import (
-    PixelCounts,
-    confusions,
-    iou_of,
-    mask_metrics,
-)
+from tfdetect.evaluation.mask_metrics import PixelCounts, confusions, iou_of, mask_metrics
 from tfdetect.evaluation.measure import pixel_counts
 from tfdetect.evaluation.metrics import NAMES, binary_metrics
 from tfdetect.evaluation.result_tables import MASK_NAMES

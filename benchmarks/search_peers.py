@@ -12,6 +12,7 @@ the medians, over searches, of the best of each search's trials.
 
 import argparse
 import contextlib
+import functools
 import io
 import math
 import os
@@ -78,10 +79,13 @@ def main():
     parser.add_argument("--against", nargs="+", default=PEERS, choices=PEERS)
     parser.add_argument("--functions", nargs="+", default=list(FUNCTIONS), choices=FUNCTIONS)
     parser.add_argument("--searches", type=int, default=5, help="of each function (5)")
+    parser.add_argument("--algorithm", default="tpe", help="of ours (tpe)")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         search, package = WORKERS[args.worker]
+        if args.worker == "ours":
+            search = functools.partial(ours, algorithm=args.algorithm)
         best = {
             name: round(statistics.median(
                 min(search(*FUNCTIONS[name], seed)) for seed in range(args.searches)
@@ -98,12 +102,13 @@ def main():
         parser.error("--peers names the interpreter of the peers' environment")
     results = Results(args.results)
     for peer in args.against:
-        case = f"search of {TRIALS} trials against {peer} {cores()}"
+        how = "" if args.algorithm == "tpe" else f" by {args.algorithm}"
+        case = f"search of {TRIALS} trials{how} against {peer} {cores()}"
         if case in results.cases:
             continue
         commands = {
             name: [python, __file__, "--worker", name, "--searches", str(args.searches),
-                   "--functions", *args.functions]
+                   "--algorithm", args.algorithm, "--functions", *args.functions]
             for name, python in (("ours", sys.executable), (peer, args.peers))
         }  # fmt: skip
         found = compare(commands, "search", rounds=args.rounds, seconds=0.01)
@@ -112,7 +117,7 @@ def main():
         print(describe(case, found), bests)
 
 
-def ours(function, parameters, seed):
+def ours(function, parameters, seed, algorithm="tpe"):
     """Return the values of a search's trials."""
     from tfdetect.tuning.objective import objective_named
     from tfdetect.tuning.space import Space
@@ -123,7 +128,7 @@ def ours(function, parameters, seed):
     values = []
 
     def propose(trials):
-        point = suggest(space, objective, "tpe", seed, 10, trials)
+        point = suggest(space, objective, algorithm, seed, 10, trials)
         return NewTrial(point, space.overrides(point))
 
     with tempfile.TemporaryDirectory() as folder:

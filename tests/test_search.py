@@ -166,7 +166,7 @@ def simulate(folder, space, algorithm, seed, trials, startup=8):
 
 @pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_suggestions_do_not_depend_on_interruptions(tmp_path, algorithm):
-    pytest.importorskip("lightgbm" if algorithm == "atpe" else "hyperopt")
+    pytest.importorskip({"atpe": "lightgbm", "optuna": "optuna"}.get(algorithm, "hyperopt"))
     space = make_space(BRANCHED)
     whole = simulate(tmp_path, space, algorithm, 3, 14)
     parted = tmp_path / "parted"
@@ -180,7 +180,7 @@ def test_suggestions_do_not_depend_on_interruptions(tmp_path, algorithm):
 
 def test_tpe_is_better_than_random_search(tmp_path):
     space, best = make_space(BRANCHED), {}
-    for algorithm in ("tpe", "random"):
+    for algorithm in ("tpe", "optuna", "random"):
         found = []
         for seed in range(4):
             folder = tmp_path / f"{algorithm}{seed}"
@@ -188,7 +188,14 @@ def test_tpe_is_better_than_random_search(tmp_path):
             trials = simulate(folder, space, algorithm, seed, 30)
             found.append(np.mean([t.objective for t in trials[15:]]))
         best[algorithm] = np.mean(found)
-    assert best["tpe"] > best["random"] + 0.1, best
+    assert min(best["tpe"], best["optuna"]) > best["random"] + 0.1, best
+
+
+def test_a_search_algorithm_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "tfdetect.tuning.suggest_optuna", raising=False)
+    with pytest.raises(UserError, match=r"needs optuna.*tfdetect\[search\]"):
+        suggest(make_space(BRANCHED), objective_named("accuracy"), "optuna", 0, 10, [])
 
 
 @pytest.mark.parametrize(("name", "best"), [("accuracy", max), ("log_loss", min)])

@@ -45,8 +45,9 @@ def parser() -> cli.Parser:
                      "accuracy, auc, ap, log_loss, mask_iou_altered, ... (default: what the "
                      "experiment monitors)")  # fmt: skip
     how.add_argument("--algorithm", default="tpe", choices=get_args(Algorithm),
-                     help='algorithm that suggests hyperparameters (default: tpe); atpe is '
-                     'adaptive TPE and needs pip install "tfdetect[search]"')  # fmt: skip
+                     help="algorithm that suggests hyperparameters (default: tpe, hyperopt's); "
+                     "optuna is Optuna's TPE, which models parameters jointly, atpe hyperopt's "
+                     'adaptive TPE; both need pip install "tfdetect[search]"')  # fmt: skip
     how.add_argument("--startup", type=cli.number_above(-1, whole=True), default=10, metavar="N",
                      help="trials drawn at random before TPE begins (default: 10)")  # fmt: skip
     how.add_argument("--seed", type=int, default=0, metavar="N",

@@ -278,9 +278,10 @@ def search(
         log: called with each message.
         settings: `model`, `overrides`, `data_dir`, `authentic` as in `train`;
             `trial_overrides`, for the trials alone; `objective`, a metric of validation;
-            `algorithm` ("tpe", "random", "atpe"); `startup_trials` drawn at random; `seed`;
-            `folds` of cross-validation; `prune` ("median", "halving", "none"); `first_epochs`
-            that every trial may train; `baseline`, whether to begin with the unchanged experiment.
+            `algorithm` ("tpe", "random", "atpe", "optuna"); `startup_trials` drawn at random;
+            `seed`; `folds` of cross-validation; `prune` ("median", "halving", "none");
+            `first_epochs` that every trial may train; `baseline`, whether to begin with the
+            unchanged experiment.
 
     Raises:
         UserError: an unknown name, a space that does not fit, or no trial that ended well.

@@ -2,7 +2,8 @@
 
 from typing import Literal, get_args
 
-Algorithm = Literal["tpe", "random", "atpe"]  # suggests the points of a search; see tuning.suggest
+# Suggests the points of a search; see tuning.suggest.
+Algorithm = Literal["tpe", "random", "atpe", "optuna"]
 Rule = Literal["median", "halving", "none"]  # stops trials early; see tuning.pruning
 ExportFormat = Literal[
     "saved_model", "saved_model_webp", "keras", "onnx", "onnx_float16", "litert", "litert_float16",

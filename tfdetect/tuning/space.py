@@ -79,6 +79,23 @@ class Parameter(Document):
         assert found is not None
         return found
 
+    @property
+    def steps(self) -> int | None:
+        """Number of steps of a uniform range, which samplers draw instead of the value."""
+        if self.uniform is None or self.step is None:
+            return None
+        return math.floor((self.uniform[1] - self.uniform[0]) / self.step)
+
+    def to_sampler(self, value: float) -> float | int:
+        """Return the number that stands for a point's value in hyperopt and Optuna."""
+        return value if self.steps is None else round((value - self.range[0]) / self.step)
+
+    def from_sampler(self, number: float) -> float | int:
+        """Return a point's value: the index of an option, or a number in the range."""
+        if self.choice is not None:
+            return int(number)
+        return float(number) if self.steps is None else self.range[0] + self.step * float(number)
+
 
 class Space(Document):
     """A search space.
@@ -127,8 +144,12 @@ class Space(Document):
         return {label: values[label] for label, _, _ in _chosen(self.parameters, values, "")}
 
     def sample(self, rng: np.random.Generator) -> dict[str, float | int]:
-        """Return a random point, for checks; hyperopt draws the points of a search."""
-        return dict(_sample(self.parameters, _RandomDraw(rng), ""))
+        """Return a random point, for checks; `tuning.suggest` draws the points of a search."""
+        return self.draw(_RandomDraw(rng))
+
+    def draw(self, draw: "Draw") -> dict[str, float | int]:
+        """Return a point whose values `draw` draws, those within options after the option."""
+        return dict(_sample(self.parameters, draw, ""))
 
     def check(
         self, experiment: Experiment, accept: Callable[[Experiment], object] | None = None
@@ -186,23 +207,22 @@ class Space(Document):
         for label, key, parameter in _iterate(self.parameters, ""):
             needed = _options_for(self.parameters, label)
             if parameter.choice is None:
-                point = dict(_sample(self.parameters, _FirstDraw(needed), ""))
+                point = self.draw(_FirstDraw(needed))
                 for end in parameter.range:
                     yield f"key {key!r} at {end:g}", {**point, label: end}
             else:
                 for number, option in enumerate(parameter.choice):
-                    draw = _FirstDraw({**needed, label: number})
-                    point = dict(_sample(self.parameters, draw, ""))
+                    point = self.draw(_FirstDraw({**needed, label: number}))
                     yield f"key {key!r} = {option.value!r}", point
 
 
-class _Draw(Protocol):
+class Draw(Protocol):
     """Draws the values of a point."""
 
     def option(self, label: str, count: int) -> int:
         """Return the index of one of `count` options."""
 
-    def number(self, parameter: Parameter) -> float:
+    def number(self, label: str, parameter: Parameter) -> float:
         """Return a value within a parameter's range."""
 
 
@@ -215,7 +235,7 @@ class _RandomDraw:
     def option(self, label: str, count: int) -> int:
         return int(self.rng.integers(count))
 
-    def number(self, parameter: Parameter) -> float:
+    def number(self, label: str, parameter: Parameter) -> float:
         if parameter.log_uniform is None:
             return float(self.rng.uniform(*parameter.range))
         low, high = map(math.log, parameter.range)
@@ -235,7 +255,7 @@ class _FirstDraw:
     def option(self, label: str, count: int) -> int:
         return self.fixed.get(label, 0)
 
-    def number(self, parameter: Parameter) -> float:
+    def number(self, label: str, parameter: Parameter) -> float:
         return parameter.range[0]
 
 
@@ -307,13 +327,13 @@ def _chosen(parameters: dict[str, Parameter], values: dict, prefix: str) -> Iter
 
 
 def _sample(
-    parameters: dict[str, Parameter], draw: _Draw, prefix: str
+    parameters: dict[str, Parameter], draw: Draw, prefix: str
 ) -> Iterator[tuple[str, float | int]]:
     """Yield label and drawn value of each parameter that exists."""
     for key, parameter in parameters.items():
         label = prefix + key
         if parameter.choice is None:
-            yield label, draw.number(parameter)
+            yield label, draw.number(label, parameter)
         else:
             number = draw.option(label, len(parameter.choice))
             yield label, number

@@ -1,4 +1,4 @@
-"""Suggests the next point of a search with hyperopt; equal histories give equal points."""
+"""Suggests the next point of a search; equal histories give equal points."""
 
 import hashlib
 import math
@@ -35,10 +35,9 @@ def _expression(parameters: dict[str, Parameter], prefix: str) -> dict:
                 _expression(option.inside, prefix_of(inner, number, option))
                 for number, option in enumerate(parameter.choice)
             ])  # fmt: skip
-        elif parameter.uniform and parameter.step:
+        elif parameter.steps is not None:
             # Steps are counted from the lowest value: hyperopt's own grid starts at 0.
-            low, high = parameter.uniform
-            found[label] = hp.quniform(label, 0, math.floor((high - low) / parameter.step), 1)
+            found[label] = hp.quniform(label, 0, parameter.steps, 1)
         elif parameter.uniform:
             found[label] = hp.uniform(label, *parameter.uniform)
         else:
@@ -59,16 +58,34 @@ def suggest(
     Args:
         space: the search space.
         objective: of the search.
-        algorithm: "tpe", "random", or "atpe", adaptive TPE.
+        algorithm: "tpe", "random" or "atpe" (adaptive TPE) of hyperopt, or "optuna", Optuna's TPE.
         seed: of the search.
         startup_trials: how many trials are drawn at random before TPE begins.
-        trials: all so far. Failed and running ones are known to hyperopt too, so that parallel
-            trials differ.
+        trials: all so far. The algorithms know running ones too, so that parallel trials differ.
+
+    Raises:
+        UserError: the algorithm needs a package that is not installed.
     """
+    digest = hashlib.sha256(f"{seed}\n{len(trials)}".encode()).digest()
+    drawn = int.from_bytes(digest[:4], "big") % (2**31 - 1)
+    if algorithm == "optuna":
+        try:
+            from tfdetect.tuning.suggest_optuna import suggest_with_optuna
+        except ModuleNotFoundError as error:
+            raise _missing(algorithm, "optuna") from error
+        point = suggest_with_optuna(space, objective, drawn, startup_trials, trials)
+    else:
+        point = _suggest_with_hyperopt(space, objective, algorithm, drawn, startup_trials, trials)
+    return space.active_values(point)
+
+
+def _suggest_with_hyperopt(
+    space: Space, objective: Objective, algorithm: Algorithm, seed: int, startup_trials: int,
+    trials: list[Trial],
+) -> dict[str, float]:  # fmt: skip
+    """Return the point of the next trial; hyperopt knows the failed ones too."""
     number = len(trials)
     domain = Domain(None, expression(space), pass_expr_memo_ctrl=False)
-    digest = hashlib.sha256(f"{seed}\n{number}".encode()).digest()
-    drawn = int.from_bytes(digest[:4], "big") % (2**31 - 1)
     history = Trials()
     known = [t for t in trials if t.point and (t.succeeded or algorithm != "atpe")]
     history.insert_trial_docs([_document(t, space, objective) for t in known])
@@ -76,20 +93,26 @@ def suggest(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if algorithm == "random":
-            documents = rand.suggest([number], domain, history, drawn)
+            documents = rand.suggest([number], domain, history, seed)
         elif algorithm == "tpe":
             documents = tpe.suggest(
-                [number], domain, history, drawn, n_startup_jobs=startup_trials, gamma=GAMMA,
+                [number], domain, history, seed, n_startup_jobs=startup_trials, gamma=GAMMA,
                 verbose=False,
             )  # fmt: skip
         else:
-            documents = _adaptive_tpe()([number], domain, history, drawn)
+            documents = _adaptive_tpe()([number], domain, history, seed)
     values = documents[0]["misc"]["vals"]
-    point = {
-        label: _from_hyperopt(parameter, values[_hyperopt_label(label)][0])
+    return {
+        label: parameter.from_sampler(values[_hyperopt_label(label)][0])
         for label, parameter in space.labels().items() if values[_hyperopt_label(label)]
     }  # fmt: skip
-    return space.active_values(point)
+
+
+def _missing(algorithm: Algorithm, package: str) -> UserError:
+    return UserError(
+        f"The algorithm {algorithm} needs {package}. Install it with: "
+        "pip install 'tfdetect[search]'"
+    )
 
 
 def _adaptive_tpe():
@@ -98,9 +121,7 @@ def _adaptive_tpe():
         import lightgbm  # noqa: F401
         from hyperopt import atpe
     except ImportError as error:
-        raise UserError(
-            "The algorithm atpe needs lightgbm. Install it with: pip install 'tfdetect[search]'"
-        ) from error
+        raise _missing("atpe", "lightgbm") from error
 
     def seeded(numbers: list[int], domain: Domain, history: Trials, seed: int) -> list[dict]:
         random.seed(seed)
@@ -108,22 +129,6 @@ def _adaptive_tpe():
         return atpe.suggest(numbers, domain, history, seed)
 
     return seeded
-
-
-def _from_hyperopt(parameter: Parameter, value: float) -> float | int:
-    """Return the value of a point from hyperopt's, which counts steps from 0."""
-    if parameter.choice is not None:
-        return int(value)
-    if parameter.uniform and parameter.step:
-        return parameter.uniform[0] + parameter.step * float(value)
-    return float(value)
-
-
-def _to_hyperopt(parameter: Parameter, value: float) -> float | int:
-    """Return hyperopt's value from that of a point."""
-    if parameter.uniform and parameter.step:
-        return (value - parameter.uniform[0]) / parameter.step
-    return value
 
 
 def _document(trial: Trial, space: Space, objective: Objective) -> dict:
@@ -145,7 +150,7 @@ def _document(trial: Trial, space: Space, objective: Objective) -> dict:
                 for name, (label, _) in labels.items()
             },
             "vals": {
-                name: [_to_hyperopt(parameter, trial.point[label])] if label in trial.point else []
+                name: [parameter.to_sampler(trial.point[label])] if label in trial.point else []
                 for name, (label, parameter) in labels.items()
             },
         },

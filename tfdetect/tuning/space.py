@@ -88,13 +88,17 @@ class Parameter(Document):
 
     def to_sampler(self, value: float) -> float | int:
         """Return the number that stands for a point's value in hyperopt and Optuna."""
-        return value if self.steps is None else round((value - self.range[0]) / self.step)
+        if self.uniform is None or self.step is None:
+            return value
+        return round((value - self.uniform[0]) / self.step)
 
     def from_sampler(self, number: float) -> float | int:
         """Return a point's value: the index of an option, or a number in the range."""
         if self.choice is not None:
             return int(number)
-        return float(number) if self.steps is None else self.range[0] + self.step * float(number)
+        if self.uniform is None or self.step is None:
+            return float(number)
+        return self.uniform[0] + self.step * float(number)
 
 
 class Space(Document):

@@ -90,12 +90,17 @@ def test_the_size_of_the_images_and_masks_choose_the_detector(tmp_path, monkeypa
     bomb = png_with_size((tmp_path / "small/000.png").read_bytes(), 20_000, 20_000)
     (tmp_path / "small" / "bomb.png").write_bytes(bomb)  # counts for nothing
 
+    def one(names, **kwargs):
+        images = [str(tmp_path / name) for name in names]
+        [choice] = shipped.shipped_detectors(images, one_for_all=True, **kwargs)
+        return choice
+
     def chosen(*images, **kwargs):
-        return shipped.shipped_detector([str(tmp_path / image) for image in images], **kwargs)[0]
+        return one(images, **kwargs).run
 
     assert chosen("small").name == "cifake_small_resnet"
     assert chosen("small", "large").name == "photo_detector"
-    reason = shipped.shipped_detector([str(tmp_path / name) for name in ("small", "large")])[1]
+    reason = one(["small", "large"]).reason
     assert "2 of 4 images are smaller than 64 pixels" in reason
     assert chosen("large/broken.jpg").name == "photo_detector"
     assert chosen("small", masks=True).name == "localizer_photos"

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,15 +127,12 @@ def _open_detectors(
     Each comes with its images. On a cluster it is one, whatever the sizes of the images.
     """
     from tfdetect import api
-    from tfdetect.api.shipped import Choice, shipped_detector, shipped_detectors
+    from tfdetect.api.shipped import shipped_detectors
 
     if chosen is not None:
         return [(api.load(Path(chosen)), images)]
     masks = args.masks is not None
-    if args.spark:
-        choices = [Choice(*shipped_detector(images, masks), images)]
-    else:
-        choices = shipped_detectors(images, masks)
+    choices = shipped_detectors(images, masks, one_for_all=args.spark is not None)
     if not args.quiet:
         for each in choices:
             console.log(
@@ -180,6 +176,8 @@ def _predict(
         args: of the command.
         with_localizer: whether evidence is also what the localizer that comes with tfdetect says.
     """
+    from tfdetect.api.detect import predict_with_each
+
     wants_evidence = args.evidence or args.copies is not None
     failures: list[OSError] = []
 
@@ -190,17 +188,18 @@ def _predict(
         except OSError as error:  # masks and pages are written nevertheless
             failures.append(error)
 
-    found = _verdicts(parts, args, show)
-    predictions = _joined(found, images)
-    if len(parts) > 1:
-        show(predictions)
+    predictions = predict_with_each(
+        parts, images, batch_size=args.batch_size, masks=args.masks, pages=args.explain,
+        progress=not args.quiet, on_verdicts=show, on_stop=partial(_show_finished, args=args),
+        max_pixels=args.max_pixels,
+    )  # fmt: skip
     nothing_read = predictions.unreadable == len(predictions)
     if not (args.json or args.output or args.quiet or nothing_read):
         for detector, _ in parts:
             _say_what_p_fake_is(detector.run, detector.name if len(parts) > 1 else "")
     unwritten = dict(predictions.unwritten)
     if wants_evidence:
-        verdicts = [(detector.run, list(found[detector.name])) for detector, _ in parts]
+        verdicts = [(detector.run, predictions.of(detector.name)) for detector, _ in parts]
         if with_localizer and not parts[0][0].run.predicts_masks and args.evidence:
             verdicts += _localizer_verdicts(images, args)
         unwritten |= _show_evidence(list(predictions), verdicts, args)
@@ -209,31 +208,6 @@ def _predict(
     if failures:
         raise failures[0]
     return int(bool(unwritten) or nothing_read)
-
-
-def _verdicts(
-    parts: "list[tuple[Detector, list[str]]]",
-    args: argparse.Namespace,
-    show: "Callable[[Predictions], None]",
-) -> "dict[str, Predictions]":
-    """Return the verdicts of each detector by its name, with masks and pages where asked for.
-
-    Args:
-        parts: detectors with the images that they judge.
-        args: of the command.
-        show: called with the verdicts of a single detector before its pages are made.
-    """
-    found: dict[str, Predictions] = {}
-    for detector, own in parts:
-        found[detector.name] = detector.predict(
-            own, batch_size=args.batch_size, masks=args.masks,
-            # Pages of several detectors may have the same names.
-            pages=args.explain / detector.name if args.explain and len(parts) > 1 else args.explain,
-            progress=not args.quiet, on_verdicts=show if len(parts) == 1 else None,
-            on_stop=partial(_show_finished, before=dict(found), name=detector.name, args=args),
-            max_pixels=args.max_pixels,
-        )  # fmt: skip
-    return found
 
 
 def _say_files(found: "Predictions", unwritten: dict[Path, str], masks: Path | None) -> None:
@@ -249,21 +223,6 @@ def _say_files(found: "Predictions", unwritten: dict[Path, str], masks: Path | N
         path, reason = next(iter(unwritten.items()))
         what = "mask or page" if len(unwritten) == 1 else "masks or pages, the first:"
         console.warn(f"Not written: {len(unwritten):,} {what} {path}: {reason}")
-
-
-def _joined(found: "dict[str, Predictions]", images: list[str]) -> "Predictions":
-    """Return the verdicts of several detectors as one table, in the order of the images.
-
-    It has rows for files and folders without images, which no detector was given.
-    """
-    from tfdetect.data.image_files import find_images
-
-    if len(found) == 1:
-        return next(iter(found.values()))
-    from tfdetect.api.detect import Predictions
-
-    files = find_images(images)
-    return Predictions.joined(found, files.paths, files.unreadable)
 
 
 def _say_what_p_fake_is(run: "Run", name: str) -> None:
@@ -319,13 +278,13 @@ def _localizer_verdicts(
 ) -> "list[tuple[Run, list[dict[str, Any]]]]":
     """Return what the localizer that comes with tfdetect says, if this installation has it."""
     from tfdetect import api
-    from tfdetect.api.shipped import shipped_detector
+    from tfdetect.api.shipped import LOCALIZER
+    from tfdetect.core.shipped_runs import shipped_folder
 
     try:
-        run, _ = shipped_detector(images, masks=True)
+        localizer = api.load(shipped_folder(LOCALIZER))
     except UserError:
         return []
-    localizer = api.load(run)
     rows = localizer.predict(images, progress=False, max_pixels=args.max_pixels)
     return [(localizer.run, list(rows))]
 
@@ -384,20 +343,11 @@ def _say_copies(found: "dict[str, Evidence]", folder: Path) -> None:
     console.log(f"{text}; masks and overlays in {printable(folder)}")
 
 
-def _show_finished(
-    found: "Predictions", before: "dict[str, Predictions]", name: str, args: argparse.Namespace
-) -> None:
+def _show_finished(found: "Predictions", args: argparse.Namespace) -> None:
     """Write or print the verdicts that were finished when the command was stopped.
 
     `--output` itself is only written whole.
-
-    Args:
-        found: of the detector that was stopped.
-        before: those of the detectors that were done, by name.
-        name: of the detector that was stopped.
-        args: of the command.
     """
-    found = _joined({**before, name: found}, [])
     output = args.output
     if output is not None:
         output = output.with_name(f"{output.stem}.unfinished{output.suffix}")

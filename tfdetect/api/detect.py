@@ -127,6 +127,10 @@ class Predictions(Sequence[dict[str, Any]]):
         more = len(self) - _SHOWN
         return f"{shown}\n... and {more:,} more" if more > 0 else shown
 
+    def of(self, detector: str) -> list[dict[str, Any]]:
+        """Return the rows by one of several detectors; of a single detector these are all rows."""
+        return [row for row in self if row.get("detector", detector) == detector]
+
     @property
     def unreadable(self) -> int:
         """Number of images that could not be read."""
@@ -512,6 +516,53 @@ def _mask_writer(
 
     find_copies = partial(find_copies_in_file, max_pixels=max_pixels)
     return MaskWriter(user_path(folder), given.paths, failed, find_copies)
+
+
+def predict_with_each(
+    parts: Sequence[tuple[Detector, Sequence[str]]],
+    images: Sequence[str],
+    *,
+    pages: Path | None = None,
+    on_verdicts: Callable[[Predictions], None],
+    on_stop: Callable[[Predictions], None],
+    **options: Any,
+) -> Predictions:
+    """Return the verdicts of detectors, each on its own images, as one table.
+
+    Args:
+        parts: the detectors with the images that they judge.
+        images: paths, folders and patterns of all images, whose order the rows have. Files and
+            folders without images, which no detector is given, have rows, too.
+        pages: folder for pages that explain the verdicts; see `Detector.predict`. Several detectors
+            have a folder each in it, because their pages may have the same names.
+        on_verdicts: called with the verdicts before the pages of a single detector are made.
+        on_stop: called with the verdicts on the finished images if a signal ends the work.
+        options: of `Detector.predict`.
+    """
+    if len(parts) == 1:
+        [(detector, own)] = parts
+        return detector.predict(
+            own, pages=pages, on_verdicts=on_verdicts, on_stop=on_stop, **options
+        )
+    from tfdetect.data.image_files import find_images
+
+    found: dict[str, Predictions] = {}
+
+    def stopped(name: str, finished: Predictions) -> None:
+        on_stop(Predictions.joined({**found, name: finished}, [], {}))
+
+    for detector, own in parts:
+        name = detector.name
+        found[name] = detector.predict(
+            own,
+            pages=None if pages is None else pages / name,
+            on_stop=partial(stopped, name),
+            **options,
+        )
+    files = find_images(images)
+    predictions = Predictions.joined(found, files.paths, files.unreadable)
+    on_verdicts(predictions)
+    return predictions
 
 
 @checked

@@ -81,79 +81,63 @@ class Choice:
     images: list[str]
 
 
-def shipped_detectors(images: Sequence[str], masks: bool = False) -> list[Choice]:
+def shipped_detectors(
+    images: Sequence[str], masks: bool = False, one_for_all: bool = False
+) -> list[Choice]:
     """Return the detectors for given images: one for photographs, one for small images, or both.
 
     Args:
-        images, masks: see `shipped_detector`, which chooses one for images at addresses.
-
-    Raises:
-        UserError: an input does not exist, or this installation has no such run.
-    """
-    from tfdetect.data.image_files import find_images
-
-    if masks or any(addresses.address_of(user_path(image)) for image in images):
-        return [Choice(*shipped_detector(images, masks), list(images))]
-    found = find_images(list(images))
-    sides = {path: _shorter_side(path) for path in found.paths}
-    known = [side for side in sides.values() if side is not None]
-    if not known or min(known) >= SMALL_SIDE:
-        return [Choice(shipped_folder(PHOTO_DETECTOR), "for photographs", list(images))]
-    if max(known) < SMALL_SIDE:
-        reason = f"for images of less than {SMALL_SIDE} pixels"
-        return [Choice(shipped_folder(SMALL_IMAGES), reason, list(images))]
-    small = [path for path, side in sides.items() if side is not None and side < SMALL_SIDE]
-    chosen = set(small)
-    others = [path for path in sides if path not in chosen]
-    reason = f"for {counted(len(small), 'image')} of less than {SMALL_SIDE} pixels"
-    return [
-        Choice(shipped_folder(PHOTO_DETECTOR), f"for {counted(len(others), 'image')}", others),
-        Choice(shipped_folder(SMALL_IMAGES), reason, small),
-    ]
-
-
-def _shorter_side(path: str | Path) -> int | None:
-    """Return the shorter side of an image in pixels; None if it cannot be read."""
-    from tfdetect.imaging.formats import ImageError, size_of
-
-    with suppress(ImageError, OSError):  # the prediction says what is wrong with it
-        return min(size_of(path))
-    return None
-
-
-def shipped_detector(images: Sequence[str], masks: bool = False) -> tuple[Path, str]:
-    """Return the run that comes with tfdetect for given images, and why it is that one.
-
-    Args:
-        images: files, folders or patterns.
-        masks: whether altered regions are wanted.
+        images: files, folders or patterns. For images at addresses it is one detector.
+        masks: whether altered regions are wanted; then it is the localizer.
+        one_for_all: whether one detector judges all images, whatever their sizes. It is chosen by
+            the first of them.
 
     Raises:
         UserError: an input does not exist, or this installation has no such run.
     """
     if masks:
-        return shipped_folder(LOCALIZER), "it marks altered regions"
-    sides = _shorter_sides(images)
-    if sides and max(sides) < SMALL_SIDE:
-        return shipped_folder(SMALL_IMAGES), f"for images of less than {SMALL_SIDE} pixels"
-    reason = "for photographs"
-    if small := sum(side < SMALL_SIDE for side in sides):
-        reason += (
-            f"; {images_are(small, len(sides))} smaller than {SMALL_SIDE} pixels, and for such "
-            f"images alone there is {SMALL_IMAGES}"
-        )
-    return shipped_folder(PHOTO_DETECTOR), reason
-
-
-def _shorter_sides(images: Sequence[str]) -> list[int]:
-    """Return the shorter sides of the first images that can be read, in pixels."""
+        return [Choice(shipped_folder(LOCALIZER), "it marks altered regions", list(images))]
     from tfdetect.data.image_files import find_images
 
-    paths, sides = find_images(list(images)).paths[:_LOOKED_AT], list[int | None]()
+    found = find_images(images)
+    one_for_all |= bool(found.entries)
+    sides = _shorter_sides(found.paths[:_LOOKED_AT] if one_for_all else found.paths)
+    small = [path for path, side in sides.items() if side is not None and side < SMALL_SIDE]
+    readable = sum(side is not None for side in sides.values())
+    if small and len(small) == readable:
+        reason = f"for images of less than {SMALL_SIDE} pixels"
+        return [Choice(shipped_folder(SMALL_IMAGES), reason, list(images))]
+    photo_detector = shipped_folder(PHOTO_DETECTOR)
+    if not small:
+        return [Choice(photo_detector, "for photographs", list(images))]
+    if one_for_all:
+        reason = (
+            f"for photographs; {images_are(len(small), readable)} smaller than {SMALL_SIDE} "
+            f"pixels, and for such images alone there is {SMALL_IMAGES}"
+        )
+        return [Choice(photo_detector, reason, list(images))]
+    chosen = set(small)
+    others = [path for path in sides if path not in chosen]
+    reason = f"for {counted(len(small), 'image')} of less than {SMALL_SIDE} pixels"
+    return [
+        Choice(photo_detector, f"for {counted(len(others), 'image')}", others),
+        Choice(shipped_folder(SMALL_IMAGES), reason, small),
+    ]
+
+
+def _shorter_sides(paths: Sequence[str]) -> dict[str, int | None]:
+    """Return the shorter side of each image in pixels; None if it cannot be read."""
+    from tfdetect.imaging.formats import ImageError, size_of
+
+    sides = list[int | None]()
     with tempfile.TemporaryDirectory() as folder:
         for files, _ in storage.in_turns(paths, Path(folder, "fetched")):
-            sides += map(_shorter_side, files)
-    return [side for side in sides if side is not None]
+            for file in files:
+                side = None
+                with suppress(ImageError, OSError):  # the prediction says what is wrong with it
+                    side = min(size_of(file))
+                sides.append(side)
+    return dict(zip(paths, sides))
 
 
 def served_runs(named: Sequence[Path] = ()) -> list[Path]:

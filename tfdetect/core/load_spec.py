@@ -1,6 +1,7 @@
 """Resolves `--dataset`: a shipped spec's name, a spec file, a manifest, a folder, or a union."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,11 @@ def load_spec(
         UserError: There is no such dataset, or it cannot be described.
     """
     try:
-        spec, folders = _load(name, authentic, run_classes, by_name=by_name)
+        spec, folders = _Loader(authentic, run_classes, by_name).load(name)
     except ValidationError as error:  # of the name of a class folder, for example
         raise explained(error, DatasetSpec, name) from None
-    if authentic is not None and spec.parts:
-        _check_named(authentic, spec)
-    described = spec.authentic_by == "spec" and not spec.parts
-    if authentic is not None and described and spec.class_names[0] != authentic:
-        if authentic not in spec.class_names:
-            raise unknown("class for --authentic", authentic, spec.class_names)
-        raise UserError(
-            f"The description of {spec.name} says that {spec.class_names[0]} is authentic, not "
-            f"{authentic}. Leave --authentic out, or change the description (authentic: "
-            f"{authentic})."
-        )
+    if authentic is not None:
+        _check_authentic(authentic, spec)
     return spec, folders
 
 
@@ -93,172 +85,212 @@ def same_folders(spec: DatasetSpec) -> tuple[str, str] | None:
     return None
 
 
-def _load(
-    name: str,
-    authentic: str | None,
-    run_classes: RunClasses | None = None,
-    union: Path | None = None,
-    by_name: bool = False,
-) -> SpecAndFolders:
-    """Resolve a dataset; `union` is the file of which it is a part."""
-    path, is_shipped = user_path(name), means_shipped(name, by_name)
-    if not is_shipped and ("+" not in name or storage.exists(path)):
+@dataclass(frozen=True)
+class _Loader:
+    """Resolves names and paths of datasets.
+
+    Attributes:
+        authentic, run_classes, by_name: see `load_spec`.
+        union: the file of the union that the dataset is a part of.
+    """
+
+    authentic: str | None
+    run_classes: RunClasses | None = None
+    by_name: bool = False
+    union: Path | None = None
+
+    @property
+    def is_labeled(self) -> bool:
+        """Whether --label gives all images their label."""
+        return self.run_classes is not None and self.run_classes.label is not None
+
+    def load(self, name: str) -> SpecAndFolders:
+        """Return the spec of a dataset, and the data folders that are known; see `load_spec`."""
+        path = user_path(name)
+        is_shipped = means_shipped(name, self.by_name)
+        is_union = not is_shipped and "+" in name and not storage.exists(path)
+        if not is_shipped and not is_union:
+            _fetch(path)
+        is_folder = not is_shipped and path.is_dir()
+        if self.is_labeled and not is_folder:
+            raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
+        if is_union:
+            return self._load_union(name.split("+"))
         if path.suffix in MANIFEST_SUFFIXES:
-            manifest.fetch(path.parent, path.name, {})
-        else:
-            storage.fetched(path)
-    labeled = run_classes is not None and run_classes.label is not None
-    if labeled and (is_shipped or not path.is_dir()):
-        raise UserError(f"--label is for a folder of images, and {name!r} is not a folder.")
-    if is_shipped:
-        return _described(find("dataset", "data_specs", name), union, authentic)
-    if "+" in name and not path.exists():
-        return _union(name.split("+"), authentic, by_name)
-    if path.suffix in MANIFEST_SUFFIXES:
-        return _at(spec_for_manifest(path, authentic, run_classes), path.parent)
-    if path.is_dir():
+            return self._load_manifest(path)
+        return self._load_folder(path, name) if is_folder else self._load_file(_spec_file(name))
+
+    def _load_manifest(self, path: Path) -> SpecAndFolders:
+        return _at(spec_for_manifest(path, self.authentic, self.run_classes), path.parent)
+
+    def _load_file(self, file: Path) -> SpecAndFolders:
+        """Return the spec in a file, and the folders of its parts."""
+        data, folders = self._with_parts(read_yaml(file), file)
+        return validate(DatasetSpec, data, str(file), file), folders
+
+    def _load_folder(self, folder: Path, name: str) -> SpecAndFolders:
+        """Return the spec of a folder: of the description in it, or of its class folders.
+
+        Args:
+            folder: the folder.
+            name: as the user gave it.
+
+        Raises:
+            UserError: --label is given for images whose labels the folder has.
+        """
         if means_shipped(name, by_name=True):
             console.log(
                 f"{name!r} is taken as the folder here. It is also the name of a shipped dataset; "
                 "to use that, give --data-dir DIR, where its files are, or rename the folder"
             )
-        return _described_folder(path, authentic, run_classes, union)
-    described = path.suffix in (".yaml", ".yml")
-    in_folder = "/" in name or "\\" in name
-    if not described and (in_folder or path.suffix) and path.is_file():
-        raise UserError(
-            f"{name!r} is a file. A dataset is a folder with one folder per class, a manifest "
-            "(.csv, .parquet) or a dataset spec (.yaml). For a verdict on one image: "
-            f"{shell_command('predict', name)}"
-        )
-    if not described and in_folder:
-        raise UserError(f"There is no folder {name!r}.")
-    try:
-        file = find("dataset", "data_specs", name)
-    except UserError as error:
-        raise UserError(f"{error} A path to a folder with class folders works too.") from None
-    return _described(file, union, authentic)
+        places = folder, folder / PREPARED
+        found = [f for place in places for each in _DESCRIPTIONS if (f := place / each).is_file()]
+        if self.is_labeled and found:
+            raise UserError(
+                f"--label is for a folder of images without labels, and {folder} has labels in "
+                f"{found[0].relative_to(folder)}. Leave --label out."
+            )
+        for place in places:
+            if (file := place / "dataset.yaml").is_file():
+                spec, folders = self._load_file(file)
+                return spec, {**folders, **_at(spec, place)[1]}
+        for suffix in MANIFEST_SUFFIXES:
+            if (table := folder / f"manifest{suffix}").is_file():
+                return self._load_manifest(table)
+        return _at(spec_for_folder(folder, self.authentic, self.run_classes), folder)
+
+    def _load_part(self, name: str) -> SpecAndFolders:
+        """Return the spec of a part, of which `authentic`, or one of its names, may be a class."""
+        names = () if self.authentic is None else (self.authentic, *self.authentic.split(","))
+        for authentic in names:
+            try:
+                return replace(self, authentic=authentic).load(name)
+            except UnknownAuthenticError:
+                continue
+        return replace(self, authentic=None).load(name)
+
+    def _with_parts(
+        self, data: dict[str, Any], file: Path
+    ) -> tuple[dict[str, Any], dict[str, Path]]:
+        """Return a spec's document with the specs of its parts, and the folders of these.
+
+        Args:
+            data: the document.
+            file: that it is from.
+
+        Raises:
+            UserError: it is a union and a part of one.
+        """
+        parts: list[Any] = []
+        folders: dict[str, Path] = {}
+        listed = data.get("parts")
+        if listed and self.union is not None:
+            is_same = self.union.samefile(file)
+            what = "itself" if is_same else f"{file}, which has parts of its own"
+            raise UserError(f"{self.union}: a part is {what}. List datasets that are no unions.")
+        loader = _Loader(self.authentic, by_name=True, union=file)
+        for part in listed if isinstance(listed, list) else []:
+            part = {"dataset": part} if isinstance(part, str) else part
+            names_dataset = isinstance(part, dict) and isinstance(part.get("dataset"), str)
+            if names_dataset and "spec" not in part:
+                try:
+                    spec, found = loader._load_part(part["dataset"])
+                except UserError as error:
+                    if str(error).startswith(str(file)):
+                        raise
+                    raise UserError(f"{file}, part {len(parts) + 1}: {error}") from None
+                part = {**part, "spec": spec}
+                folders |= found
+            parts.append(part)
+        return ({**data, "parts": parts} if parts else data), folders
+
+    def _load_union(self, names: list[str]) -> SpecAndFolders:
+        """Return the union of datasets, whose classes are matched by name.
+
+        Two-class datasets are matched whatever their fake class is called.
+
+        Raises:
+            UserError: A dataset is named twice, or classes do not match by name.
+        """
+        loader = _Loader(self.authentic, by_name=self.by_name)
+        loaded = [loader._load_part(name) for name in names]
+        specs = [spec for spec, _ in loaded]
+        if len({s.name for s in specs}) < len(specs):
+            raise UserError(f"{'+'.join(names)} names one dataset twice.")
+        first = max(specs, key=lambda s: len(s.class_names))
+        parts = []
+        for name, spec in zip(names, specs):
+            fakes = {f: f for f in spec.class_names[1:]}
+            if len(first.class_names) == 2:
+                fakes = {spec.class_names[1]: first.class_names[1]}
+            elif missing := [f for f in fakes if f not in first.class_names]:
+                raise UserError(
+                    f"The class {', '.join(missing)} of {spec.name} is not among {first.name}'s "
+                    f"({', '.join(first.class_names)}). Describe the union in a YAML file whose "
+                    "parts map their classes."
+                )
+            classes = {spec.class_names[0]: first.class_names[0], **fakes}
+            parts.append(Part(dataset=name, spec=spec, classes=classes))
+        return union(parts, first), {
+            name: folder for _, folders in loaded for name, folder in folders.items()
+        }
 
 
-def _load_part(
-    name: str, authentic: str | None, union: Path | None = None, by_name: bool = False
-) -> SpecAndFolders:
-    """Resolve a part of a union; `authentic` holds where it, or one of its names, is a class."""
-    for one in () if authentic is None else (authentic, *authentic.split(",")):
-        try:
-            return _load(name, one, union=union, by_name=by_name)
-        except UnknownAuthenticError:
-            continue
-    return _load(name, None, union=union, by_name=by_name)
+def _fetch(path: Path) -> None:
+    """Fetch a dataset that is at an address."""
+    if path.suffix in MANIFEST_SUFFIXES:
+        manifest.fetch(path.parent, path.name, {})
+    else:
+        storage.fetched(path)
 
 
-def _check_named(authentic: str, spec: DatasetSpec) -> None:
-    """Check that each name of --authentic is the authentic class of a part of a union.
+def _spec_file(name: str) -> Path:
+    """Return the file of a shipped spec, or of one that is named by its path.
 
     Raises:
-        UserError: one is not.
+        UserError: it is another kind of file, or there is none.
     """
-    first = [part.class_names[0] for part in spec.datasets]
-    for name in () if authentic in first else authentic.split(","):
-        if name not in first:
-            every = dict.fromkeys(n for part in spec.datasets for n in part.class_names)
-            raise unknown("class for --authentic", name, every)
-
-
-def _described(file: Path, union: Path | None, authentic: str | None) -> SpecAndFolders:
-    """Return the spec in a file, and the folders of its parts; see `_load`."""
-    data, folders = _with_parts(read_yaml(file), file, union, authentic)
-    return validate(DatasetSpec, data, str(file), file), folders
-
-
-def _described_folder(
-    folder: Path, authentic: str | None, run_classes: RunClasses | None, union: Path | None
-) -> SpecAndFolders:
-    labeled = run_classes is not None and run_classes.label is not None
-    described = (f"{place}{name}" for place in ("", f"{PREPARED}/") for name in _DESCRIPTIONS)
-    if labeled and (found := [name for name in described if (folder / name).is_file()]):
-        raise UserError(
-            f"--label is for a folder of images without labels, and {folder} has labels in "
-            f"{found[0]}. Leave --label out."
-        )
-    for place in (folder, folder / PREPARED):
-        if (file := place / "dataset.yaml").is_file():
-            spec, folders = _described(file, union, authentic)
-            return spec, {**folders, **_at(spec, place)[1]}
-    for suffix in MANIFEST_SUFFIXES:
-        if (table := folder / f"manifest{suffix}").is_file():
-            return _at(spec_for_manifest(table, authentic, run_classes), folder)
-    return _at(spec_for_folder(folder, authentic, run_classes), folder)
+    path = user_path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        in_folder = "/" in name or "\\" in name
+        if (in_folder or path.suffix) and path.is_file():
+            raise UserError(
+                f"{name!r} is a file. A dataset is a folder with one folder per class, a manifest "
+                "(.csv, .parquet) or a dataset spec (.yaml). For a verdict on one image: "
+                f"{shell_command('predict', name)}"
+            )
+        if in_folder:
+            raise UserError(f"There is no folder {name!r}.")
+    try:
+        return find("dataset", "data_specs", name)
+    except UserError as error:
+        raise UserError(f"{error} A path to a folder with class folders works too.") from None
 
 
 def _at(spec: DatasetSpec, folder: Path) -> SpecAndFolders:
     return spec, {spec.name: folder.resolve()}
 
 
-def _with_parts(
-    data: dict[str, Any], file: Path, union: Path | None, authentic: str | None
-) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Return a spec's document with the specs of its parts, and the folders of these.
-
-    Args:
-        data: the document.
-        file: that it is from.
-        union: the file of which it is itself a part.
-        authentic: see `load_spec`.
+def _check_authentic(authentic: str, spec: DatasetSpec) -> None:
+    """Check that --authentic names what a dataset's description says, or of parts what they have.
 
     Raises:
-        UserError: it is a union and a part of one.
+        UserError: it does not, or a name in it is the authentic class of no part of the union.
     """
-    parts: list[Any] = []
-    folders: dict[str, Path] = {}
-    listed = data.get("parts")
-    if listed and union is not None:
-        what = "itself" if union.samefile(file) else f"{file}, which has parts of its own"
-        raise UserError(f"{union}: a part is {what}. List datasets that are no unions.")
-    for part in listed if isinstance(listed, list) else []:
-        part = {"dataset": part} if isinstance(part, str) else part
-        if isinstance(part, dict) and isinstance(part.get("dataset"), str) and "spec" not in part:
-            try:
-                spec, found = _load_part(part["dataset"], authentic, union=file, by_name=True)
-            except UserError as error:
-                if str(error).startswith(str(file)):
-                    raise
-                raise UserError(f"{file}, part {len(parts) + 1}: {error}") from None
-            part = {**part, "spec": spec}
-            folders |= found
-        parts.append(part)
-    return ({**data, "parts": parts} if parts else data), folders
-
-
-def _union(names: list[str], authentic: str | None, by_name: bool) -> SpecAndFolders:
-    """Return the union of datasets, whose classes are matched by name.
-
-    Two-class datasets are matched whatever their fake class is called.
-
-    Raises:
-        UserError: A dataset is named twice, or classes do not match by name.
-    """
-    loaded = [_load_part(name, authentic, by_name=by_name) for name in names]
-    specs = [spec for spec, _ in loaded]
-    if len({s.name for s in specs}) < len(specs):
-        raise UserError(f"{'+'.join(names)} names one dataset twice.")
-    first = max(specs, key=lambda s: len(s.class_names))
-    parts = []
-    for name, spec in zip(names, specs):
-        fakes = {f: f for f in spec.class_names[1:]}
-        if len(first.class_names) == 2:
-            fakes = {spec.class_names[1]: first.class_names[1]}
-        elif missing := [f for f in fakes if f not in first.class_names]:
-            raise UserError(
-                f"The class {', '.join(missing)} of {spec.name} is not among {first.name}'s "
-                f"({', '.join(first.class_names)}). Describe the union in a YAML file whose "
-                "parts map their classes."
-            )
-        classes = {spec.class_names[0]: first.class_names[0], **fakes}
-        parts.append(Part(dataset=name, spec=spec, classes=classes))
-    return union(parts, first), {
-        name: folder for _, folders in loaded for name, folder in folders.items()
-    }
+    if spec.parts:
+        first = [part.class_names[0] for part in spec.datasets]
+        for name in () if authentic in first else authentic.split(","):
+            if name not in first:
+                every = dict.fromkeys(n for part in spec.datasets for n in part.class_names)
+                raise unknown("class for --authentic", name, every)
+    elif spec.authentic_by == "spec" and spec.class_names[0] != authentic:
+        if authentic not in spec.class_names:
+            raise unknown("class for --authentic", authentic, spec.class_names)
+        raise UserError(
+            f"The description of {spec.name} says that {spec.class_names[0]} is authentic, not "
+            f"{authentic}. Leave --authentic out, or change the description (authentic: "
+            f"{authentic})."
+        )
 
 
 def union(parts: Sequence[Part], like: DatasetSpec) -> DatasetSpec:

@@ -35,21 +35,9 @@ def open_run(path: str | Path) -> Run:
     path = path if path.name else path.resolve()  # ".", inside of the folder
     recover(path)
     if not path.is_dir():
-        if path.with_name(path.name + PARTIAL).is_dir():
-            raise _unfinished(path)
-        if path.exists():
-            raise UserError(f"{str(path)!r} is a file, not the folder of a run.")
-        raise UserError(f"There is no run folder {str(path)!r}.{nearest_run(path)}")
+        raise _no_folder(path)
     run = read_run(path)
-    for needed in ("experiment.yaml", "model.keras"):
-        if needed == "experiment.yaml" and run.is_ensemble:
-            continue
-        if needed == "model.keras" and run.has_exports:
-            continue
-        if not (path / needed).is_file():
-            if path.name.endswith(PARTIAL):
-                raise _unfinished(path)
-            raise UserError(f"Run {path} is corrupt: {needed} is missing.")
+    _check_complete(run)
     if (address_of(path) or "").startswith("http") and run.model_path.is_file():
         check_keras_file(run.model_path, run.name)  # whoever it is from
     if run.info.pretraining:
@@ -58,6 +46,30 @@ def open_run(path: str | Path) -> Run:
             f"trainings: --set model.weights={path}"
         )
     return run
+
+
+def _no_folder(path: Path) -> UserError:
+    """Return the error that there is no run folder at a path."""
+    if path.with_name(path.name + PARTIAL).is_dir():
+        return _unfinished(path)
+    if path.exists():
+        return UserError(f"{str(path)!r} is a file, not the folder of a run.")
+    return UserError(f"There is no run folder {str(path)!r}.{nearest_run(path)}")
+
+
+def _check_complete(run: Run) -> None:
+    """Check that a run has its experiment, unless it is an ensemble, and a model or exports.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    needed = [] if run.is_ensemble else ["experiment.yaml"]
+    needed += [] if run.has_exports else ["model.keras"]
+    for name in needed:
+        if not (run.path / name).is_file():
+            if run.path.name.endswith(PARTIAL):
+                raise _unfinished(run.path)
+            raise UserError(f"Run {run.path} is corrupt: {name} is missing.")
 
 
 def nearest_run(path: Path) -> str:

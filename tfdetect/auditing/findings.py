@@ -167,50 +167,64 @@ def duplicate_findings(
             "could not be compared, because an image could not be read a second time or ended the "
             "process that read it. They may be near duplicates.",
         )  # fmt: skip
-    if not found.groups:
-        return
+    if found.groups:
+        prefix = "" if found.complete else "At least "
+        if found.label_conflicts:
+            yield _conflict_finding(kind, found.label_conflicts, table.num_rows, prefix)
+        yield from _leak_findings(kind, found, table, classes, prefix)
+        yield from _redundancy_findings(kind, found, table.num_rows, classes, prefix)
+
+
+def _conflict_finding(kind: str, images: int, total: int, prefix: str) -> Finding:
+    """Return the finding about duplicates with another label."""
+    if kind == "near":  # expected of edited images and their originals
+        return Finding(
+            NOTE, "duplicates",
+            f"{prefix}{counted(images, 'image')} have near duplicates with another label, such as "
+            "an edited image and its original.",
+        )  # fmt: skip
+    return Finding(
+        UNRELIABLE if images > _UNRELIABLE_CONFLICTS * total else CAUTION, "duplicates",
+        f"{prefix}{counted(images, 'image')} have exact duplicates with another label, so that "
+        "their labels contradict each other.", "duplicates", contradiction=True,
+    )  # fmt: skip
+
+
+def _leak_findings(
+    kind: str, found: Duplicates, table: pa.Table, classes: tuple[str, ...], prefix: str
+) -> Iterator[Finding]:
+    """Yield findings about test and validation images with duplicates in earlier splits."""
     counts = pc.value_counts(table["split"].cast(pa.string())).to_pylist()
     sizes = {row["values"]: row["counts"] for row in counts}
-    prefix = "" if found.complete else "At least "
-    duplicates = {"exact": "exact duplicates", "near": "near duplicates"}[kind]
-    if found.label_conflicts and kind == "near":  # expected of edited images and their originals
-        yield Finding(
-            NOTE, "duplicates",
-            f"{prefix}{counted(found.label_conflicts, 'image')} have near duplicates with another "
-            "label, such as an edited image and its original.",
-        )  # fmt: skip
-    elif found.label_conflicts:
-        many = found.label_conflicts > _UNRELIABLE_CONFLICTS * table.num_rows
-        yield Finding(
-            UNRELIABLE if many else CAUTION, "duplicates",
-            f"{prefix}{counted(found.label_conflicts, 'image')} have {duplicates} with another "
-            "label, so that their labels contradict each other.", "duplicates", contradiction=True,
-        )  # fmt: skip
-    if sum(found.test_leaks):
-        fraction = sum(found.test_leaks) / sizes["test"]
+    if leaks := sum(found.test_leaks):
+        fraction = leaks / sizes["test"]
         yield Finding(
             UNRELIABLE if fraction > 0.05 else CAUTION, "duplicates",
-            f"{prefix}{sum(found.test_leaks):,} of {sizes['test']:,} test images ({fraction:.1%}) "
-            f"have {duplicates} in train or validation ({_by_class(found.test_leaks, classes)}).",
+            f"{prefix}{leaks:,} of {sizes['test']:,} test images ({fraction:.1%}) have {kind} "
+            f"duplicates in train or validation ({_by_class(found.test_leaks, classes)}).",
             "duplicates",
         )  # fmt: skip
-    if found.validation_leaks:
-        fraction = found.validation_leaks / sizes["validation"]
+    if leaks := found.validation_leaks:
+        fraction = leaks / sizes["validation"]
         yield Finding(
             CAUTION if fraction > 0.01 else NOTE, "duplicates",
-            f"{prefix}{found.validation_leaks:,} of {sizes['validation']:,} validation images "
-            f"({fraction:.1%}) have {duplicates} in train.",
-            "splits" if kind == "near" else "duplicates",
+            f"{prefix}{leaks:,} of {sizes['validation']:,} validation images ({fraction:.1%}) have "
+            f"{kind} duplicates in train.", "splits" if kind == "near" else "duplicates",
         )  # fmt: skip
+
+
+def _redundancy_findings(
+    kind: str, found: Duplicates, total: int, classes: tuple[str, ...], prefix: str
+) -> Iterator[Finding]:
+    """Yield findings about duplicates of images of the same class and splits."""
     for where, counts in (
         ("train and validation", found.redundant),
         ("test", found.redundant_test),
     ):
-        if sum(counts):
-            fraction = sum(counts) / table.num_rows
+        if images := sum(counts):
             yield Finding(
-                CAUTION if fraction > 0.02 else NOTE, "duplicates",
-                f"{prefix}{counted(sum(counts), 'redundant image')} in {where}: {duplicates} of "
+                CAUTION if images / total > 0.02 else NOTE, "duplicates",
+                f"{prefix}{counted(images, 'redundant image')} in {where}: {kind} duplicates of "
                 f"other images of their class ({_by_class(counts, classes)}).", "duplicates",
             )  # fmt: skip
 
@@ -255,34 +269,16 @@ def group_findings(table: pa.Table) -> Iterator[Finding]:
 def balance_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Finding]:
     """Yield findings about small splits, rare classes and generators, and datasets of one class."""
     labels = table["label"].to_numpy()
-    splits = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy()
     for label, name in enumerate(classes):
         if not (labels == label).any():
             yield Finding(UNRELIABLE, "balance", f"Class {name} has no readable image.")
-    fewest = np.bincount(labels[splits == TRAIN], minlength=len(classes)).min()
-    fix = "balance" if fewest >= _MIN_BALANCED else None
-    for number, split in enumerate(SPLITS):
-        counts = np.bincount(labels[splits == number], minlength=len(classes))
-        if few := few_images(split, int(counts[0]), int(counts[1:].sum())):
-            yield Finding(CAUTION, "balance", f"Split {split} has {few}")
-        if counts.sum() and counts.min() * 5 < counts.max():
-            text = _by_class(tuple(map(int, counts)), classes)
-            missing = [name for name, count in zip(classes, counts) if not count]
-            problem = f"has no {', '.join(missing)} images" if missing else "is unbalanced"
-            setting = None
-            text = f"Split {split} {problem}: {text}."
-            if split == "train" and fewest and fix is None:
-                setting = "data.balance=weight"
-                text += f" Equally many would be {fewest:,} each: weight the classes ({setting})."
-            yield Finding(CAUTION if missing or split != "train" else NOTE, "balance", text,
-                          None if missing else fix, setting)  # fmt: skip
+    yield from _split_findings(table, classes)
     datasets = table["dataset"].cast(pa.string())
     names = pc.unique(datasets).to_pylist()
     for name in names if len(names) > 1 else ():
         rows = pc.equal(datasets, name).to_numpy(zero_copy_only=False)
         counts = np.bincount(labels[rows], minlength=len(classes))
-        if (counts == 0).any():
-            absent = ", ".join(c for c, count in zip(classes, counts) if not count)
+        if absent := _absent(counts, classes):
             yield Finding(
                 CAUTION, "balance",
                 f"Dataset {name} has no {absent} images, so that an image's source predicts its "
@@ -294,6 +290,34 @@ def balance_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Find
     if rare:
         yield Finding(NOTE, "balance", f"{', '.join(sorted(rare))} made few of the fakes: less "
                       "than a twentieth of the most frequent generator's.")  # fmt: skip
+
+
+def _split_findings(table: pa.Table, classes: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield findings about splits that are small or unbalanced."""
+    labels = table["label"].to_numpy()
+    splits = pc.index_in(table["split"].cast(pa.string()), pa.array(SPLITS)).to_numpy()
+    fewest = np.bincount(labels[splits == TRAIN], minlength=len(classes)).min()
+    fix = "balance" if fewest >= _MIN_BALANCED else None
+    for number, split in enumerate(SPLITS):
+        counts = np.bincount(labels[splits == number], minlength=len(classes))
+        if few := few_images(split, int(counts[0]), int(counts[1:].sum())):
+            yield Finding(CAUTION, "balance", f"Split {split} has {few}")
+        if not counts.sum() or counts.min() * 5 >= counts.max():
+            continue
+        text = _by_class(tuple(map(int, counts)), classes)
+        if absent := _absent(counts, classes):
+            yield Finding(CAUTION, "balance", f"Split {split} has no {absent} images: {text}.")
+            continue
+        text, setting = f"Split {split} is unbalanced: {text}.", None
+        if split == "train" and fewest and fix is None:
+            setting = "data.balance=weight"
+            text += f" Equally many would be {fewest:,} each: weight the classes ({setting})."
+        yield Finding(NOTE if split == "train" else CAUTION, "balance", text, fix, setting)
+
+
+def _absent(counts: np.ndarray, classes: tuple[str, ...]) -> str:
+    """Return the names of the classes that have no images."""
+    return ", ".join(name for name, count in zip(classes, counts) if not count)
 
 
 def file_findings(catalog: Catalog) -> Iterator[Finding]:

@@ -3,8 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfdetect.core import cli, console
+
+if TYPE_CHECKING:
+    from tfdetect.data.face_detectors import FaceCrop
 
 
 def parser() -> cli.Parser:
@@ -54,48 +58,38 @@ def main(argv: list[str]) -> int:
 
     from tfdetect.core.errors import UserError
     from tfdetect.core.files import check_writable
-    from tfdetect.core.storage import fetched, publish
+    from tfdetect.core.storage import fetched
 
     if not fetched(args.videos).is_dir():
         raise UserError(f"There is no folder {args.videos}.")
     check_writable(args.output)
     if args.landmarks and not args.images:
         raise UserError("--landmarks is for images: add --images.")
-    if args.images:
-        return _crop_images(args)
+    return _crop_images(args) if args.images else _crop_videos(args)
 
+
+def _crop_videos(args: argparse.Namespace) -> int:
     from tfdetect.data.faces import extract_faces, find_videos
 
     videos = find_videos(args.videos)
     with cli.continuing("Finished videos are"):
-        cuts = extract_faces(
-            videos, args.output, args.every, args.margin, args.size, progress=not args.quiet,
-            detector=args.detector,
-        )  # fmt: skip
-    publish(args.output)
-    failed = [cut for cut in cuts if cut.error]
-    for cut in failed:
-        console.warn(f"{cut.video.path}: {cut.error}")
+        cuts = extract_faces(videos, args.output, _crop(args), args.every, not args.quiet)
+    failed = [(str(cut.video.path), cut.error) for cut in cuts if cut.error]
     counts = {
         "faces": sum(cut.faces for cut in cuts), "videos": len(cuts) - len(failed),
         "videos_done_before": len(videos) - len(cuts), "videos_failed": len(failed),
         "frames_without_face": sum(cut.missed for cut in cuts),
     }  # fmt: skip
-    if args.json:
-        console.print_json({"dataset": args.output, **counts})
-    else:
-        console.result(
-            f"{counts['faces']:,} faces from {counts['videos']} videos in {args.output} "
-            f"({counts['videos_done_before']} videos were done before, "
-            f"{counts['videos_failed']} failed, {counts['frames_without_face']:,} frames without "
-            "a face)"
-        )
-    return int(bool(failed) and len(failed) == len(videos))
+    text = (
+        f"{counts['faces']:,} faces from {counts['videos']} videos in {args.output} "
+        f"({counts['videos_done_before']} videos were done before, {len(failed)} failed, "
+        f"{counts['frames_without_face']:,} frames without a face)"
+    )
+    return _finish(args, failed, counts, text, nothing_read=len(failed) == len(videos))
 
 
 def _crop_images(args: argparse.Namespace) -> int:
     from tfdetect.core.errors import UserError
-    from tfdetect.core.storage import publish
     from tfdetect.core.text import from_os
     from tfdetect.data.image_faces import crop_images, face_paths
 
@@ -104,28 +98,47 @@ def _crop_images(args: argparse.Namespace) -> int:
     images = face_paths(args.videos)
     with cli.continuing("Finished faces are"):
         results = crop_images(
-            args.videos, images, args.output, args.margin, args.size, not args.quiet,
-            args.landmarks, args.detector,
-        )  # fmt: skip
-    publish(args.output)
-    failed = [result for result in results if result.error]
-    for result in failed:
-        console.warn(f"{from_os(args.videos / result.path)}: {result.error}")
+            args.videos, images, args.output, _crop(args), args.landmarks, not args.quiet
+        )
+    failed = [(from_os(args.videos / each.path), each.error) for each in results if each.error]
     faces = sum(result.found for result in results)
     counts = {
         "faces": faces, "images": len(results) - len(failed),
         "images_done_before": len(images) - len(results), "images_failed": len(failed),
         "images_without_face": len(results) - len(failed) - faces,
     }  # fmt: skip
+    text = (
+        f"{faces:,} faces from {counts['images']:,} images in {args.output} "
+        f"({counts['images_done_before']:,} images were done before, {len(failed):,} failed, "
+        f"{counts['images_without_face']:,} without a face)"
+    )
+    return _finish(args, failed, counts, text, nothing_read=len(failed) == len(results))
+
+
+def _crop(args: argparse.Namespace) -> "FaceCrop":
+    from tfdetect.data.face_detectors import FaceCrop
+
+    return FaceCrop(args.margin, args.size, args.detector)
+
+
+def _finish(
+    args: argparse.Namespace,
+    failed: list[tuple[str, str]],
+    counts: dict[str, int],
+    text: str,
+    nothing_read: bool,
+) -> int:
+    """Print which files failed and the counts, as data or as text; return the exit code."""
+    from tfdetect.core.storage import publish
+
+    publish(args.output)
+    for path, error in failed:
+        console.warn(f"{path}: {error}")
     if args.json:
         console.print_json({"dataset": args.output, **counts})
     else:
-        console.result(
-            f"{faces:,} faces from {counts['images']:,} images in {args.output} "
-            f"({counts['images_done_before']:,} images were done before, {len(failed):,} failed, "
-            f"{counts['images_without_face']:,} without a face)"
-        )
-    return int(bool(failed) and len(failed) == len(results))
+        console.result(text)
+    return int(bool(failed) and nothing_read)
 
 
 if __name__ == "__main__":

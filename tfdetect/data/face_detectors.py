@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +18,37 @@ DETECTOR_MODEL = mediapipe_file("face_detection_short_range.tflite")
 # there are at each point (Bazarevsky et al., BlazeFace, arXiv 1907.05047).
 _GRIDS = {(128, 896): ((8, 2), (16, 6)), (192, 2304): ((4, 1),)}
 _SAME_FACE = 0.3  # IoU from which two candidates are of one face
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """How faces are found and cropped.
+
+    Attributes:
+        margin: side of the square crop, as a multiple of the face's bounding box.
+        size: side in pixels to which crops are resized; None keeps their size.
+        detector: file of the network that finds faces; see `face_detector`.
+    """
+
+    margin: float = 1.3
+    size: int | None = None
+    detector: str | None = None
+
+    def around(self, image: np.ndarray, box: Box, nearest: bool = False) -> np.ndarray:
+        """Return the square around a box, moved into the image if it would extend beyond it."""
+        import cv2
+
+        x, y, width, height = box
+        bottom, right = image.shape[:2]
+        side = min(round(max(width, height) * self.margin), bottom, right)
+        top = min(max(y + height // 2 - side // 2, 0), bottom - side)
+        left = min(max(x + width // 2 - side // 2, 0), right - side)
+        part = image[top : top + side, left : left + side]
+        if self.size is None:
+            return part
+        shrink = cv2.INTER_AREA if side > self.size else cv2.INTER_LINEAR
+        method = cv2.INTER_NEAREST if nearest else shrink
+        return cv2.resize(part, (self.size, self.size), interpolation=method)
 
 
 def face_detector(file: str | None = None) -> FaceDetector:

@@ -23,7 +23,7 @@ import numpy as np
 from tfdetect.core import console
 from tfdetect.core.errors import UserError
 from tfdetect.core.walk import Walk
-from tfdetect.data.face_detectors import FaceDetector, face_detector
+from tfdetect.data.face_detectors import FaceCrop, FaceDetector, face_detector
 from tfdetect.data.parallel import Work
 from tfdetect.imaging.mask_coding import STANDARD, altered_pixels
 
@@ -97,11 +97,9 @@ def find_videos(root: Path) -> list[Video]:
 def extract_faces(
     videos: list[Video],
     output: Path,
+    crop: FaceCrop,
     every: int = 10,
-    margin: float = 1.3,
-    size: int | None = None,
     progress: bool = True,
-    detector: str | None = None,
 ) -> list[Cut]:
     """Crop the most confident face from every n-th frame, several videos at a time.
 
@@ -111,11 +109,9 @@ def extract_faces(
     Args:
         videos: the videos, as from `find_videos`.
         output: folder for the results.
+        crop: how faces are found and cropped.
         every: distance between the frames that are used.
-        margin: side of the square crop, as a multiple of the face's bounding box.
-        size: side in pixels to which crops are resized; None keeps their size.
         progress: whether to show a progress bar.
-        detector: of faces, as of `face_detector`.
 
     Returns:
         The result for each video that was not skipped.
@@ -123,9 +119,9 @@ def extract_faces(
     Raises:
         ModelNotAvailable: the detector cannot be loaded.
     """
-    face_detector(detector)  # refused before anything is read
+    face_detector(crop.detector)  # refused before anything is read
     todo = [v for v in videos if not (output / v.target).exists()]
-    cut = partial(_cut_videos, output, every, margin, size, detector)
+    cut = partial(_cut_videos, output, crop, every)
     results = []
     with Work(cut, [[video] for video in todo], _failed) as work:
         for cuts in console.track(work, "extracting faces", len(todo), "videos", shown=progress):
@@ -137,25 +133,13 @@ def _failed(video: Video) -> Cut:
     return Cut(video, error="it ended the process that read it")
 
 
-def _cut_videos(
-    output: Path,
-    every: int,
-    margin: float,
-    size: int | None,
-    detector: str | None,
-    videos: list[Video],
-) -> list[Cut]:
-    find_face = face_detector(detector)
-    return [_cut_video(video, output, every, margin, size, find_face) for video in videos]
+def _cut_videos(output: Path, crop: FaceCrop, every: int, videos: list[Video]) -> list[Cut]:
+    find_face = face_detector(crop.detector)
+    return [_cut_video(video, output, crop, every, find_face) for video in videos]
 
 
 def _cut_video(
-    video: Video,
-    output: Path,
-    every: int,
-    margin: float,
-    size: int | None,
-    find_face: FaceDetector,
+    video: Video, output: Path, crop: FaceCrop, every: int, find_face: FaceDetector
 ) -> Cut:
     import cv2
 
@@ -180,10 +164,10 @@ def _cut_video(
         if box is None:
             missed += 1
             continue
-        _write(new_faces / f"{number:04d}.png", square_around(frame, box, margin, size))
+        _write(new_faces / f"{number:04d}.png", crop.around(frame, box))
         if new_masks and mask_frame:
             mask = altered_pixels(mask_frame[1].max(axis=2), STANDARD) * 255
-            mask = square_around(mask, box, margin, size, nearest=True)
+            mask = crop.around(mask, box, nearest=True)
             _write(new_masks / f"{number:04d}.png", mask)
         written += 1
     if not written:
@@ -220,21 +204,3 @@ def _frames(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
             number += 1
     finally:
         video.release()
-
-
-def square_around(
-    image: np.ndarray, box: tuple, margin: float, size: int | None, nearest: bool = False
-) -> np.ndarray:
-    """Return the square around a box, moved into the image if it would extend beyond it."""
-    import cv2
-
-    x, y, width, height = box
-    bottom, right = image.shape[:2]
-    side = min(round(max(width, height) * margin), bottom, right)
-    top = min(max(y + height // 2 - side // 2, 0), bottom - side)
-    left = min(max(x + width // 2 - side // 2, 0), right - side)
-    part = image[top : top + side, left : left + side]
-    if size is None:
-        return part
-    shrink = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return cv2.resize(part, (size, size), interpolation=cv2.INTER_NEAREST if nearest else shrink)

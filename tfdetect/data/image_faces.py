@@ -12,8 +12,7 @@ from tfdetect.core.errors import ModelNotAvailable, UserError
 from tfdetect.core.files import replacing
 from tfdetect.core.image_names import is_image
 from tfdetect.core.walk import Walk
-from tfdetect.data.face_detectors import face_detector
-from tfdetect.data.faces import square_around
+from tfdetect.data.face_detectors import FaceCrop, face_detector
 from tfdetect.data.litert import load_litert, mediapipe_file
 from tfdetect.data.parallel import Work
 from tfdetect.imaging.pillow import ImageError, read_rgb
@@ -78,11 +77,9 @@ def crop_images(
     root: Path,
     images: dict[str, str],
     output: Path,
-    margin: float = 1.3,
-    size: int | None = None,
-    progress: bool = True,
+    crop: FaceCrop,
     landmarks: str | None = None,
-    detector: str | None = None,
+    progress: bool = True,
 ) -> list[ImageFace]:
     """Crop the most confident face from every image, several at a time, as lossless PNG.
 
@@ -93,12 +90,10 @@ def crop_images(
         root: folder of the images.
         images: as from `face_paths`.
         output: folder for the faces.
-        margin: side of the square crop, as a multiple of the face's bounding box.
-        size: side in pixels to which crops are resized; None keeps their size.
-        progress: whether to show a progress bar.
+        crop: how faces are found and cropped.
         landmarks: .tflite file of MediaPipe's face mesh. The heat maps of `landmark_maps` are
             written below each face, in the same image; faces without landmarks are no faces.
-        detector: of faces, as of `face_detector`.
+        progress: whether to show a progress bar.
 
     Returns:
         The result for each image that was not skipped.
@@ -110,11 +105,11 @@ def crop_images(
     tasks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
     if landmarks is not None:
         load_litert(landmarks)  # refused before anything is read
-    face_detector(detector)
-    crop = partial(_crop, root, output, margin, size, landmarks, detector)
+    face_detector(crop.detector)
+    crop_each = partial(_crop, root, output, crop, landmarks)
     results = []
     with (
-        Work(crop, tasks, _failed) as work,
+        Work(crop_each, tasks, _failed) as work,
         console.progress(len(todo), "extracting faces", "images", shown=progress) as bar,
     ):
         for found in work:
@@ -128,18 +123,12 @@ def _failed(item: tuple[str, str]) -> ImageFace:
 
 
 def _crop(
-    root: Path,
-    output: Path,
-    margin: float,
-    size: int | None,
-    landmarks: str | None,
-    detector: str | None,
-    items: list[tuple[str, str]],
+    root: Path, output: Path, crop: FaceCrop, landmarks: str | None, items: list[tuple[str, str]]
 ) -> list[ImageFace]:
     import cv2
 
     cv2.setNumThreads(1)
-    find_face = face_detector(detector)
+    find_face = face_detector(crop.detector)
     results = []
     for path, target in items:
         try:
@@ -148,7 +137,7 @@ def _crop(
             results.append(ImageFace(path, error=str(error)))
             continue
         box = find_face(pixels)
-        face = None if box is None else square_around(pixels, box, margin, size)
+        face = None if box is None else crop.around(pixels, box)
         if face is not None and landmarks is not None:
             maps = landmark_maps(landmarks, face[..., ::-1])
             face = None if maps is None else np.concatenate([face, maps[..., ::-1]])

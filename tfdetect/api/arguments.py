@@ -46,7 +46,9 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 # Of a parameter that takes several values: what it takes instead of a list, what is in the list.
 _SEVERAL = re.compile(r"(?:(?P<instead>.*) \| )?Sequence\[(?P<each>[^\]]*)\](?: \| None)?")
-_AT_LEAST_1 = {"batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds"}
+_AT_LEAST_1 = {
+    "batch_size", "workers", "count", "parallel", "max_trials", "max_epochs", "folds", "seeds",
+}  # fmt: skip
 
 
 def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:

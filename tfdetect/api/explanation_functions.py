@@ -52,8 +52,6 @@ def explain(
     Returns:
         The content of explanation.json as `values`, with the sanity checks of the maps.
     """
-    if count < 1:
-        raise UserError(f"--count must be at least 1. Received: {count}.")
     job = prepare_evaluation(run, dataset, data_dir, authentic, output)
     import_tensorflow()
     from tfdetect.data.evaluation_data import split_to_evaluate

@@ -103,7 +103,8 @@ def learning_curve(
     Raises:
         UserError: the data are too few for so many points, or the folder holds other runs.
     """
-    _check_counts(points=(2 if points is None else points, 2), seeds=(seeds, 1))
+    if points is not None and points < 2:
+        raise UserError(f"points is at least 2. Received: {points}.")
     if equal_images and by == "images":
         raise UserError("--equal-images is for --by generator, dataset or a regular expression.")
     plan = _plan_of(dataset, experiment, model, overrides, data_dir, authentic)
@@ -181,7 +182,6 @@ def compare_variants(
     """
     from tfdetect.generalization.variants import plan_variants, split_variants
 
-    _check_counts(seeds=(seeds, 1))
     texts = [vary] if isinstance(vary, str) else list(vary)
     variants = split_variants(texts)
     plan = _plan_of(dataset, experiment, model, overrides, data_dir, authentic)
@@ -344,12 +344,6 @@ def _plan_of(
     """Resolve the arguments of trainings that are compared: by default none is exported."""
     texts = ["training.export=[]", *override_texts(overrides)]
     return plan_of(dataset, experiment, model, texts, data_dir, authentic)
-
-
-def _check_counts(**counts: tuple[int, int]) -> None:
-    for name, (count, least) in counts.items():
-        if count < least:
-            raise UserError(f"{name} is at least {least}. Received: {count}.")
 
 
 def _begin(

@@ -70,12 +70,12 @@ class Facts:
 
     @property
     def shorter_side(self) -> np.ndarray:
-        """In pixels, int64 [n]."""
+        """The shorter side of each image in pixels, int64 [n]."""
         return self.table[:, :2].min(axis=1)
 
     @property
     def hashes(self) -> np.ndarray:
-        """Of the bytes and of the pixels, uint64 [n, 2]."""
+        """The hashes of the bytes and of the pixels of each image, uint64 [n, 2]."""
         return self.table[:, 3:].view(np.uint64)
 
     def formats(self) -> np.ndarray:

@@ -81,8 +81,10 @@ def train_run(
         images_in_report: whether the report may show images of the dataset.
         pruner: called after each epoch with its number and the value of the monitored metric;
             where it returns true, the training ends.
-        trial: of a search: evaluated on validation alone, without report and SavedModel.
-        command: that repeats the training; by default the one that started this process.
+        trial: whether it is a trial of a search: evaluated on validation alone, without report and
+            SavedModel.
+        command: the command that repeats the training; by default the one that started this
+            process.
         finish_interrupted: whether a training that Ctrl-C ends is evaluated, as a run that can be
             used; else it is only kept to be continued.
 

@@ -25,7 +25,7 @@ class BenchmarkResults:
             scores/.
         reports: the page of each suite, by its name.
         leaderboard: the page with all runs and suites in the folder.
-        keys: of the runs that were given, as `values` has them.
+        keys: the keys of the runs that were given, as `values` has them.
     """
 
     values: dict[str, Any] = field(repr=False)

@@ -95,7 +95,7 @@ def fix(
     Args:
         audit: what `audit` returned.
         folder: a new folder for the copy, which is a dataset of its own.
-        fixes: of "duplicates", "formats", "balance" and "splits"; by default those that the
+        fixes: any of "duplicates", "formats", "balance" and "splits"; by default those that the
             findings call for.
         progress: whether to show progress.
 
@@ -146,7 +146,7 @@ def prepare(
         size: store copies of this size in pixels, one number or (height, width).
         resize: how to bring images to `size`: as data.resize of an experiment.
         encode: "keep" the files' bytes, or store copies as "png" or "jpeg".
-        quality: of JPEG, 1 to 100.
+        quality: JPEG quality, 1 to 100.
         foreground: "objects", "panoptic", "yolo" or "person", a mask maker of `synthesize`: only
             what it finds stays of an image, and images in which it finds nothing are left out.
             Copies are stored as png where `encode` is "keep".

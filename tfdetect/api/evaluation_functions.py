@@ -67,8 +67,8 @@ def evaluate(
         data_dir, authentic: as for `train`.
         label: class of all images of a folder without class folders: "authentic", "fake" or a
             class name of the run.
-        splits: of "train", "validation", "test" and "all"; by default validation and test, or all
-            of another dataset that has no splits of its own.
+        splits: any of "train", "validation", "test" and "all"; by default validation and test, or
+            all of another dataset that has no splits of its own.
         output: folder for the result. By default the run itself, or evaluations/<dataset> in it
             for another dataset or other settings; the name gets an ending where it is taken by
             images in another place.
@@ -178,9 +178,9 @@ def measure_robustness(
             "jpeg:65,blur:3,social:2".
         attacks: "pgd" (with the gradient), "square" (from P(fake) alone), or both; not of a run
             that predicts masks.
-        strength: of attacks, how far each color of a pixel may change.
-        steps: of pgd.
-        queries: of square.
+        strength: the strength of attacks: how far each color of a pixel may change.
+        steps: the number of steps of pgd.
+        queries: the number of queries of square.
         split: "train", "validation", "test" or "all"; by default test, or validation where there
             is no test split, or all of another dataset that has no splits of its own.
         run, dataset, data_dir, authentic, output: see `evaluate`.
@@ -255,7 +255,7 @@ def calibrate(
         false_positive_rate: with authentic images of another dataset alone, the threshold is
             chosen so that at most this fraction of new images like them is called fake; by default
             0.05.
-        empty_masks: of a run that predicts masks, the fraction of new authentic images like these
+        empty_masks: for a run that predicts masks, the fraction of new authentic images like these
             whose masks are to be empty, 0 to below 1; 0 shows every mask.
         threshold: P(fake) from which the verdict is fake, 0 to 1, or how to choose it:
             "balanced" (best balanced accuracy), "eer", "fpr_1", "fpr_5", "source_fpr_5" or "cost";

@@ -43,8 +43,8 @@ def explain(
         split: the images to explain; by default test, or validation where there is no test split,
             or all of another dataset that has no splits of its own.
         count: number of images, split evenly among the classes.
-        stages: of the backbone, whose mean features are shown: "stage1" (the finest), "stage2",
-            and so on, or "all"; by default the last features alone.
+        stages: the stages of the backbone whose mean features are shown: "stage1" (the finest),
+            "stage2", and so on, or "all"; by default the last features alone.
         output: folder for explanation.html and explanation.json; by default as in `evaluate`.
         cluster: a Spark cluster that explains the images; see `evaluate`.
         progress, log: see `evaluate`.

@@ -52,7 +52,7 @@ def export_web(
     """Write a folder for any static web host, whose page analyzes images in the browser.
 
     Args:
-        run: with an ONNX export. TensorFlow is not needed.
+        run: a run with an ONNX export. TensorFlow is not needed.
         output: folder to write; by default the run's name and "-web", in the current directory.
             An earlier web export in it is replaced.
         npm_packages: folder with the archives that `npm pack` wrote of ONNX Runtime and the image

@@ -41,7 +41,7 @@ class StudyResults:
 
     Attributes:
         values: the content of curve.json or variants.json; of a dry run what would be trained.
-        folder: with the runs, the page, figures and tables.
+        folder: the folder with the runs, the page, figures and tables.
         runs: the run of each training, by its name.
     """
 
@@ -213,7 +213,7 @@ class MatrixResults:
     Attributes:
         runs: the run of each training, by its name.
         values: the content of matrix.json; of a dry run what would be trained.
-        folder: with the runs, matrix.html, matrix.json, CSV and LaTeX tables.
+        folder: the folder with the runs, matrix.html, matrix.json, CSV and LaTeX tables.
     """
 
     runs: dict[str, Run] = field(repr=False)

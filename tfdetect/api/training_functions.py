@@ -354,7 +354,7 @@ def ensemble(
             that the members were trained on.
         masks: whether to fuse predicted masks too.
         fine_tune_epochs: epochs to train the fused detector as a whole afterwards.
-        learning_rate: of that training.
+        learning_rate: the learning rate of that training.
         output: folder for runs.
         name: name of the new run; by default "ensemble".
         batch_size: images per step.

@@ -76,7 +76,7 @@ def shortcut_findings(shortcuts: list[Shortcut], classes: tuple[str, ...]) -> It
     """Yield a finding for each trait that predicts the label.
 
     Args:
-        shortcuts: from `find_shortcuts`.
+        shortcuts: the shortcuts from `find_shortcuts`.
         classes: names of the classes, in label order.
     """
     groups, reported = set(), set()
@@ -131,7 +131,7 @@ def generator_findings(shortcuts: dict[str, Shortcut]) -> Iterator[Finding]:
     """Yield a finding if generators' fakes differ from authentic images in format or size.
 
     Args:
-        shortcuts: from `generator_shortcuts`.
+        shortcuts: the shortcuts from `generator_shortcuts`.
     """
     leaking = {
         name: s

@@ -66,7 +66,7 @@ def select_fixes(audit: Audit, fixes: Sequence[str] | None) -> list[str]:
     """Return the fixes to apply, in the order in which they are applied.
 
     Args:
-        audit: of the dataset.
+        audit: the audit of the dataset.
         fixes: names of `FIXES`; None for those that the findings call for.
 
     Raises:
@@ -91,7 +91,7 @@ def fix_dataset(
     can be moved, they can not.
 
     Args:
-        audit: of the dataset.
+        audit: the audit of the dataset.
         folder: a new directory for the copy.
         fixes: names of `FIXES`.
         progress: whether to show progress.
@@ -156,8 +156,8 @@ class _Kept:
 
     Attributes:
         table: their rows of `Audit.traits`, with the column index: their numbers there.
-        side: of the crops in pixels; None keeps whole images.
-        quality: of JPEG.
+        side: the side of the crops in pixels; None keeps whole images.
+        quality: JPEG quality.
         steps: what each step did.
     """
 
@@ -367,8 +367,8 @@ def _encode(
     """Crop the center of an image or a mask and write it.
 
     Args:
-        side: of the crop; None keeps the whole image.
-        quality: of JPEG.
+        side: the side of the crop; None keeps the whole image.
+        quality: JPEG quality.
         max_pixels: images with more pixels are not read.
         item: source, target and, for a mask, how it is read.
 

@@ -49,7 +49,7 @@ class Shortcut:
     """How well one trait, or several combined, predicts the label.
 
     Attributes:
-        name: of the trait, of a combination, or of an image generator.
+        name: the name of the trait, of a combination, or of an image generator.
         group: the trait's group, a key of `COMBINED`, or "generator".
         effect: effect size from 0 (none) to 1: Cramer's V of a category, |2 AUC - 1| of a number
             (for the most different pair of classes); None for several columns.
@@ -71,7 +71,7 @@ class Shortcut:
         """Return whether the interval lies above a balanced accuracy.
 
         Args:
-            accuracy: of two classes, 0.5 to 1; converted for more classes.
+            accuracy: the accuracy for two classes, 0.5 to 1; converted for more classes.
         """
         skill = (accuracy - 0.5) / 0.5
         return self.low > self.chance + skill * (1 - self.chance)
@@ -81,7 +81,7 @@ def find_shortcuts(table: pa.Table, classes: int) -> list[Shortcut]:
     """Measure every trait and the combinations of `COMBINED`.
 
     Args:
-        table: from `read_traits` or `read_headers`; traits without columns are skipped.
+        table: the table from `read_traits` or `read_headers`; traits without columns are skipped.
         classes: number of classes.
 
     Returns:
@@ -119,7 +119,7 @@ def generator_shortcuts(table: pa.Table) -> dict[str, Shortcut]:
     the same datasets.
 
     Args:
-        table: from `read_traits`.
+        table: the table from `read_traits`.
 
     Returns:
         By name of the generator; those with too few images, or a class of one group, are left out.

@@ -82,7 +82,7 @@ def collect(documents: list[SuiteResult]) -> list[Row]:
     """Return a row of values for each run on each suite, best first within a suite.
 
     Args:
-        documents: of suites, from `read_results`.
+        documents: the documents of suites, from `read_results`.
     """
     rows = []
     for document in sorted(documents, key=lambda one: one["suite"]):

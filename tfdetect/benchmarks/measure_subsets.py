@@ -92,7 +92,7 @@ def mean_over(subsets: Sequence[SubsetResult], shared: bool) -> Metrics:
     """Return the mean of each metric over subsets that all have it.
 
     Args:
-        subsets: from `measure_subset`.
+        subsets: the subsets from `measure_subset`.
         shared: whether subsets have images in common. Then their errors add up instead of
             evening out, and the interval is the mean of theirs.
     """

@@ -20,11 +20,11 @@ class SubsetResult(TypedDict):
         count, unreadable: numbers of images.
         copies: number of images that the run was trained on, or copies of them; None where the run
             does not know its training images.
-        images_per_second: with decoding.
+        images_per_second: images per second, with decoding.
         change: what was done to the images before the run saw them.
-        metrics: of images `IMAGE_METRICS` at the protocol's threshold, or recall or fpr alone of
+        metrics: for images `IMAGE_METRICS` at the protocol's threshold, or recall or fpr alone of
             one class; of masks `MASK_METRICS` over the altered images, and the image metrics.
-        best_accuracy: of subsets with both classes.
+        best_accuracy: the best accuracy of subsets with both classes.
         metadata: balanced accuracy and AUC of format and size alone, under this protocol.
         crop: side in pixels of the equalized crop.
         smaller: fraction of the images below it.
@@ -47,7 +47,7 @@ class ProtocolResult(TypedDict):
 
     Attributes:
         subsets: by name, in the order of the suite.
-        mean: of each metric over the subsets that are there.
+        mean: the mean of each metric over the subsets that are there.
         of: number of subsets of the suite.
         shared: whether subsets share images.
     """
@@ -78,10 +78,10 @@ class RunResult(TypedDict):
     """What one run scored.
 
     Attributes:
-        name, path: of the run.
+        name, path: the name and path of the run.
         key: `scoring.run_key`, of weights, views and calibration.
-        parameters: of the detector.
-        device: that it ran on.
+        parameters: the number of parameters of the detector.
+        device: the device that it ran on.
         data: by subset.
         protocols: results by protocol.
     """
@@ -99,9 +99,9 @@ class SuiteResult(TypedDict):
     """The results of all runs on a suite.
 
     Attributes:
-        schema: of this document.
-        version: of tfdetect.
-        suite, title, task: of the suite.
+        schema: the version of the schema of this document.
+        version: the version of tfdetect.
+        suite, title, task: the name, title and task of the suite.
         metric: the suite's main one.
         runs: in the order in which they were first measured.
     """

@@ -41,9 +41,9 @@ class ScoreFacts:
     Attributes:
         images: digest of the paths, contents and labels.
         change: what was done to the images before the run saw them.
-        parameters: of the detector.
-        seconds: that scoring took, with decoding.
-        device: that it ran on.
+        parameters: the number of parameters of the detector.
+        seconds: the seconds that scoring took, with decoding.
+        device: the device that it ran on.
         rules: version of the scoring.
     """
 

@@ -30,8 +30,8 @@ class SubsetData:
 
     Attributes:
         subset: what it should be.
-        catalog: that knows where the images are; None where they are missing.
-        rows: of the catalog, the images of the subset; no columns where they are missing.
+        catalog: the catalog that knows where the images are; None where they are missing.
+        rows: the rows of the catalog, the images of the subset; no columns where they are missing.
         class_names: the classes of the dataset, the authentic one first.
         found: number of images by class name.
         unreadable: number of images that cannot be used.
@@ -60,7 +60,7 @@ def read_subsets(
     Files of other splits and subsets are not read.
 
     Args:
-        suite: with the subsets that are wanted.
+        suite: the suite with the subsets that are wanted.
         data_dir: the folder of the suite's dataset, or a folder that holds each dataset in a folder
             of its name; by default they are looked for where datasets are.
         progress: whether to show progress bars.

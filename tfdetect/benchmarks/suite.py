@@ -83,7 +83,7 @@ class PublishedTable(Document):
         source: where it can be read.
         note: what a reader must know to compare.
         metric: what its figures are.
-        unit: of its figures.
+        unit: the unit of its figures.
         protocol: which of our figures belong beside them.
         subsets: its columns, names of subsets of the suite; none if only means were published.
         rows: by method, a figure for each subset and their mean; null where none was published.

@@ -30,7 +30,7 @@ def subset_rows(document: SuiteResult, entry: RunResult) -> Rows:
     """Return the results of a run: a line for each subset, and one for the mean.
 
     Args:
-        document: of a suite, from `run_suite`.
+        document: the document of a suite, from `run_suite`.
         entry: one of its runs.
     """
     main, *others = shown_metrics(document["task"])
@@ -94,7 +94,7 @@ def published_rows(table: PublishedTable, runs: Sequence[RunResult]) -> Rows:
 
     Args:
         table: the table.
-        runs: of SUITE.json.
+        runs: the runs of SUITE.json.
     """
     digits = 1 if table.unit == "percent" else 3
     found = [(method, [*v[:-1], published_mean(v)]) for method, v in table.rows.items()]
@@ -121,7 +121,7 @@ def terminal(suite: Suite, document: SuiteResult, keys: Sequence[str]) -> str:
     Args:
         suite: the suite.
         document: its results.
-        keys: of the runs to show.
+        keys: the keys of the runs to show.
     """
     runs = [entry for entry in document["runs"] if entry["key"] in keys]
     parts = []

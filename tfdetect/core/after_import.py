@@ -14,7 +14,7 @@ def after_import(name: str, action: Callable[[], None]) -> None:
     half imported could not be imported by it.
 
     Args:
-        name: of a top-level module.
+        name: the name of a top-level module.
         action: what to call.
     """
     if sys.modules.get(name) is not None:

@@ -236,7 +236,7 @@ def add_spark(p: Arguments, default: str) -> None:
     """Add --spark, --spark-conf and --spark-dir.
 
     Args:
-        default: of the folder for the parts.
+        default: the default of the folder for the parts.
     """
     p.add_argument("--spark", metavar="MASTER", help="do the work on a Spark cluster, for example "
                    "spark://host:7077, or local[4] for 4 processes on this machine. Every machine "

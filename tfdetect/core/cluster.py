@@ -51,7 +51,7 @@ def parse_cluster(
     Args:
         cluster: "host1:port,host2:port", or "slurm" in a step of a Slurm job.
         task: number of this process's worker.
-        environment: of the process; its TF_CONFIG is used where there are no flags.
+        environment: the environment of the process; its TF_CONFIG is used where there are no flags.
 
     Returns:
         None for a training in one process.

@@ -89,9 +89,10 @@ class Data(Document):
             half percent of the whole mask, as the head of that name does of one tile.
         augment: augmentation steps of training images, in order.
         cache: keep decoded images in memory: "auto" where they fit, "memory" always, or "none".
-        balance: of the classes in training: "sample" draws them equally often, "weight" weights
-            the loss; "domain" draws them equally often and, within a class, every generator or
-            source in proportion to the square root of its images, so that no large one dominates.
+        balance: the balance of the classes in training: "sample" draws them equally often, "weight"
+            weights the loss; "domain" draws them equally often and, within a class, every generator
+            or source in proportion to the square root of its images, so that no large one
+            dominates.
         dataset_weights: how often the datasets of a union are drawn in training, by name; by
             default in proportion to their sizes.
         keep_hashes: keep 16 bytes of hashes of each training image in the run, by which copies of

@@ -307,7 +307,7 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
 
     Args:
         path: the file, in UTF-8 or UTF-16.
-        columns: that it must have.
+        columns: the columns that it must have.
 
     Raises:
         UserError: it cannot be read, lacks a column, or a row has more or fewer cells.

@@ -72,7 +72,7 @@ class FeatureDistance:
         """Read the distance from a run's folder.
 
         Args:
-            rest: of the run's `Domain`.
+            rest: the other values of the run's `Domain`.
 
         Raises:
             UserError: the file is missing or damaged.

@@ -274,7 +274,7 @@ def _width(
     """Return about how wide a table is in pixels if no word and no interval is broken.
 
     Args:
-        headers, cells: of the table.
+        headers, cells: the headers and cells of the table.
         digit, space: see `_USUAL`.
         names: least width of the first column.
     """

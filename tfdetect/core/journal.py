@@ -35,7 +35,7 @@ class Journal:
     Args:
         path: the file.
         key: the column that identifies a row.
-        columns: that a row has at least.
+        columns: the columns that a row has at least.
     """
 
     def __init__(self, path: Path, key: str, columns: Sequence[str] = ()):

@@ -36,7 +36,7 @@ def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     The plug-ins that it names are loaded.
 
     Args:
-        name: of a shipped experiment, or the path of a YAML file.
+        name: the name of a shipped experiment, or the path of a YAML file.
         overrides: changes such as "training.epochs=5".
 
     Raises:

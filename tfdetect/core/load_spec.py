@@ -70,7 +70,7 @@ def same_folders(spec: DatasetSpec) -> tuple[str, str] | None:
     For example GenImage, whose folder val holds the test images.
 
     Args:
-        spec: of a folder without a spec of its own.
+        spec: the spec of a folder without a spec of its own.
     """
 
     def names(of: DatasetSpec) -> tuple[set[str], set[str]]:
@@ -176,7 +176,7 @@ class _Loader:
 
         Args:
             data: the document.
-            file: that it is from.
+            file: the file that it is from.
 
         Raises:
             UserError: it is a union and a part of one.

@@ -71,8 +71,8 @@ def row_number(path: Path, index: int) -> int:
     """Return the number that a spreadsheet shows for a row: the header of a CSV file is row 1.
 
     Args:
-        path: of the manifest.
-        index: of the row below the header, from 0.
+        path: the path of the manifest.
+        index: the index of the row below the header, from 0.
     """
     return index + (1 if path.suffix == ".parquet" else 2)
 

@@ -33,7 +33,8 @@ class LowRank(Document):
     """Low-rank adaptation: the backbone is frozen, but for small matrices beside its weights.
 
     Attributes:
-        rank: of the product of two matrices that is added to the weights of each named layer.
+        rank: the rank of the product of two matrices that is added to the weights of each named
+            layer.
         targets: dense layers of the backbone whose names match one of these shell patterns; by
             default the queries and values of attention.
         alpha: the product is multiplied by alpha / rank; by default by 1.

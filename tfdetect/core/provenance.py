@@ -34,7 +34,7 @@ def command_line(name: str, without: Sequence[str] = ()) -> str:
     """The command line that this process, a command of that name, was started with.
 
     Args:
-        name: of the command.
+        name: the name of the command.
         without: flags to leave out.
     """
     arguments = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]

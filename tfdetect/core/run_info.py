@@ -98,7 +98,7 @@ class MaskThreshold(Document):
     Attributes:
         empty: fraction of new authentic images, like those that it was chosen on, whose masks are
             empty, on average over such choices; none where somebody gave the threshold.
-        empty_bound: that 95 of 100 such choices keep.
+        empty_bound: the bound that 95 of 100 such choices keep.
         authentic: number of authentic images that it was chosen on.
         dataset: name of their dataset.
     """
@@ -118,15 +118,16 @@ class Adaptation(Document):
             where one constant was added to the logits.
         dataset: name of the dataset that it was adapted to.
         authentic, fakes: numbers of its images.
-        false_positive_rate: that the threshold promises for new authentic images like these, on
-            average over such choices; none for a shift.
-        rate_bound: that 95 of 100 such choices keep; none for a shift.
+        false_positive_rate: the false positive rate that the threshold promises for new authentic
+            images like these, on average over such choices; none for a shift.
+        rate_bound: the bound that 95 of 100 such choices keep; none for a shift.
         stricter: the operating point, or the number, that was the threshold instead, because it is
             higher; none where the images chose the threshold.
-        shift: that was added to the calibrated logits; none for a threshold.
+        shift: the shift that was added to the calibrated logits; none for a threshold.
         shift_interval: its 95% interval.
         log_loss: before and after the shift, in nats, on these images.
-        shorter_side: of these images, smallest, median and largest, in pixels; none in older runs.
+        shorter_side: the shorter sides of these images: smallest, median and largest, in pixels;
+            none in older runs.
     """
 
     kind: Literal["threshold", "shift"]
@@ -195,7 +196,7 @@ class MaskInfo(Document):
     Attributes:
         channel, values, inverted: as mask_channel, mask_values and mask_inverted of a dataset
             spec.
-        bits: of a value, 8 or 16.
+        bits: the number of bits of a value, 8 or 16.
         detected: whether channel or values were detected, not given by the spec.
         coverage: by class.
         resized: number of masks that are resized to their images.
@@ -222,7 +223,7 @@ class DatasetInfo(Document):
         skipped: number of images that could not be used.
         left_out: number of images in its folders that are no part of it.
         other_files: number of files in its folders that are no images.
-        masks: of each dataset that has masks, by its name.
+        masks: the masks of each dataset that has masks, by its name.
     """
 
     name: str
@@ -261,10 +262,10 @@ class Ancestor(Document):
     """The run that a training started from, as it was then.
 
     Attributes:
-        name: of the run.
+        name: the name of the run.
         model: first 16 hex digits of the SHA-256 of its model.keras.
         dataset: name of its dataset.
-        fingerprint: of that dataset; see `DatasetInfo`.
+        fingerprint: the fingerprint of that dataset; see `DatasetInfo`.
         datasets: names of the dataset's parts, by which the images of a replay are known.
         replay: fraction of each batch that was drawn from that dataset.
         distill: weight of the loss that kept its answers.
@@ -283,9 +284,9 @@ class Teacher(Document):
     """The run whose answers a training learned besides the labels.
 
     Attributes:
-        name: of the run.
+        name: the name of the run.
         model: first 16 hex digits of the SHA-256 of its model.keras.
-        weight, temperature: of the loss; see `Distill`.
+        weight, temperature: the weight and temperature of the loss; see `Distill`.
     """
 
     name: Name
@@ -299,7 +300,7 @@ class PublishedWeights(Document):
 
     Attributes:
         file: its name.
-        sha256: of its bytes, hex digits.
+        sha256: the SHA-256 of its bytes, hex digits.
     """
 
     file: str
@@ -310,7 +311,7 @@ class RunInfo(Document):
     """Everything that a run says of itself in run.json.
 
     Attributes:
-        schema_version: of this document.
+        schema_version: the version of the schema of this document.
         status: "training" while it is trained; "complete"; "interrupted" after Ctrl-C;
             "converted" from published weights.
         class_names: in label order; index 0 is the authentic class.
@@ -329,23 +330,24 @@ class RunInfo(Document):
         domain: how images unlike the training images are recognized by their features; none if
             there are too few images, or the training images were not at hand.
         dataset: the data of the training.
-        published_weights: that the run was converted from; none of a run that was trained.
-        fusion: of an ensemble, how its members are fused.
-        members: of an ensemble, the names of the runs that it was fused from.
+        published_weights: the published weights that the run was converted from; none of a run that
+            was trained.
+        fusion: how the members of an ensemble are fused.
+        members: for an ensemble, the names of the runs that it was fused from.
         lineage: the run that the training started from, the one that this started from, and so on.
         teacher: another run whose answers it learned.
         epochs: number of epochs trained.
         best: best value of the monitored metric on validation.
         training_seconds: time of the training, without evaluation.
         parameters: number of parameters of the detector.
-        precision: of the training, as Keras's policies are called.
+        precision: the precision of the training, as Keras's policies are called.
         stopped_early: a search stopped this trial.
-        seed: of initialization, order and augmentation.
-        devices: that trained.
-        command: that repeats the training.
+        seed: the seed of initialization, order and augmentation.
+        devices: the devices that trained.
+        command: the command that repeats the training.
         created: date and time in UTC, ISO 8601.
-        versions: of the packages that matter, by name.
-        git_revision: of the source code; none outside of a repository.
+        versions: the versions of the packages that matter, by name.
+        git_revision: the git revision of the source code; none outside of a repository.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION

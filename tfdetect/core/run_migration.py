@@ -87,7 +87,7 @@ def migrate_experiment(value: Any, key: str = "") -> Any:
 
     Args:
         value: the experiment, or a part of it.
-        key: of the part.
+        key: the key of the part.
     """
     if isinstance(value, list):
         return [migrate_experiment(item, key) for item in value]
@@ -157,7 +157,7 @@ def migrate_layer(name: str, config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of a layer in a .keras file with today's options.
 
     Args:
-        name: of the layer's class.
+        name: the name of the layer's class.
         config: what the layer's `get_config` returned when the file was written.
     """
     renamed = _LAYERS[name]

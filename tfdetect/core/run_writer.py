@@ -93,7 +93,7 @@ def evaluation_folder(run: Run, name: str, images: Mapping[str, Path]) -> Path:
 
     Args:
         run: the run.
-        name: of the dataset.
+        name: the name of the dataset.
         images: the folders of its parts, by name.
     """
     folder, source = run.path / "evaluations" / name, _source(images)

@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
     Attributes:
         remote: its name for fsspec.
-        size: in bytes, if that is known.
+        size: size in bytes, if it is known.
         token: another one where the file has changed, "" if that is not known.
     """
 

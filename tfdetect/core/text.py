@@ -156,7 +156,7 @@ def shell_command(name: str, /, *arguments: object, **flags: object) -> str:
     """Return the line `python -m tfdetect.NAME ...`, to be pasted into a shell.
 
     Args:
-        name: of the command, such as "train".
+        name: the name of the command, such as "train".
         arguments: what follows it, such as paths.
         flags: see `flag_words`.
     """
@@ -191,7 +191,7 @@ def checked_name(name: str, what: str) -> str:
     """Return a name that can be that of a folder.
 
     Args:
-        name: of a dataset, class, run, experiment, search or generator.
+        name: the name of a dataset, class, run, experiment, search or generator.
         what: what it names, for the message, for example "the class".
 
     Raises:

@@ -150,7 +150,7 @@ class Distill(Document):
     2018).
 
     Attributes:
-        weight: of this loss, relative to that of the label; 0 for none.
+        weight: the weight of this loss, relative to that of the label; 0 for none.
         temperature: by which the logits of both are divided.
         teacher: name or path of a run of the same classes that sees images alike, an ensemble for
             example; by default the run that the training starts from.

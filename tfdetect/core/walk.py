@@ -31,7 +31,7 @@ class FoundFile(NamedTuple):
     Attributes:
         path: path relative to the walk's root, with forward slashes. Bytes that are no UTF-8 are
             surrogates, as `os.fsdecode` makes them.
-        size: in bytes.
+        size: size in bytes.
         mtime_ns: time of the last change, in ns.
         device: number of the file system; with `inode` it identifies the file.
         inode: number of the file there.

@@ -111,7 +111,8 @@ def examples_of(catalog: Catalog, table: pa.Table, annotations: Annotations) -> 
     Args:
         catalog: the catalog that the table belongs to.
         table: rows of the catalog's table.
-        annotations: of these rows; if they say which images have masks, the masks come, too.
+        annotations: the annotations of these rows; if they say which images have masks, the masks
+            come, too.
     """
     heights, widths = pc.unique(table["height"]), pc.unique(table["width"])
     one_size = len(heights) == len(widths) == 1

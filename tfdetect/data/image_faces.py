@@ -36,7 +36,7 @@ class ImageFace:
     """The result for one image.
 
     Attributes:
-        path: of the image, relative to its folder.
+        path: the path of the image, relative to its folder.
         found: whether a face was found and written.
         error: why the image cannot be read, or None.
     """

@@ -75,7 +75,7 @@ def view_mask(
         image: the whole image, uint8 [H, W, 3].
         size: (height, width) of the view in pixels.
         policy: how to resize; see `geometry.resize`.
-        position: of the window, down and across, from 0 to 1; the center by default.
+        position: the position of the window, down and across, from 0 to 1; the center by default.
 
     Returns:
         uint8 [*size, 1].

@@ -373,7 +373,7 @@ def is_mask_of_neighbor(root: str | Path, path: str) -> bool:
 
     Args:
         root: a folder.
-        path: of the file below it, as `from_os` makes it.
+        path: the path of the file below it, as `from_os` makes it.
     """
     if (found := _MASK_NAME.search(path)) is None:
         return False

@@ -36,7 +36,7 @@ class Replay:
 
     Attributes:
         datasets: names of the old datasets.
-        fraction: of each batch that is drawn from them, above 0 and below 1.
+        fraction: the fraction of each batch that is drawn from them, above 0 and below 1.
     """
 
     datasets: frozenset[str]

@@ -31,7 +31,7 @@ def with_teachers_path(experiment: Experiment, run: Run) -> Experiment:
     """Check that a teacher sees images as the detector does; return the experiment with its path.
 
     Args:
-        experiment: of the training.
+        experiment: the experiment of the training.
         run: its teacher, from `open_teacher`.
 
     Raises:

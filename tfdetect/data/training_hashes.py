@@ -67,7 +67,7 @@ class TrainingHashes:
         """Return which images are training images or copies of them, bool [n].
 
         Args:
-            hashes: of bytes and pixels, uint64 [n, 2].
+            hashes: the hashes of bytes and pixels, uint64 [n, 2].
             validation: whether validation images count too.
         """
         table = self.table if validation else self.table[~self.table["validation"]]

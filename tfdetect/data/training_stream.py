@@ -298,7 +298,7 @@ class TrainingStream:
 
     Attributes:
         examples: the images and what is known of them.
-        sampler: which image stands at which position.
+        sampler: says which image is at which position.
         count: number of images in one pass: all of them or, with replay, so many that the new ones
             are drawn once.
         unreadable: names of images that were found unreadable while caching, and why.
@@ -320,7 +320,7 @@ class TrainingStream:
 
         Args:
             examples: the images and what is known of them.
-            sampler: which image stands at which position.
+            sampler: says which image is at which position.
             load: decodes one image and its mask.
             finish: makes a batch of loaded images.
             count: number of images in one pass.

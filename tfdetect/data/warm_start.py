@@ -108,7 +108,7 @@ def with_replay(
 
     Args:
         spec: the new dataset; the union has its classes.
-        folders: of its parts, where known.
+        folders: the folders of its parts, where known.
         run: whose training data are added.
 
     Raises:

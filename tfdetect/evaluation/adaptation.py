@@ -108,7 +108,7 @@ def with_conformal_threshold(
 
     Args:
         run: as it is calibrated.
-        rows: of a catalog: authentic images that can be read.
+        rows: the rows of a catalog: authentic images that can be read.
         table: their predictions by `uncalibrated(run)`.
         settings: the wanted false positive rate, and how many masks are to be empty.
         log: called with a line on what was done.
@@ -193,7 +193,7 @@ def with_shift(
 
     Args:
         run: as it is calibrated.
-        rows: of a catalog: images that can be read.
+        rows: the rows of a catalog: images that can be read.
         table: their predictions by `uncalibrated(run)`.
         settings: may choose another threshold of the run's.
         log: called with a line on what was done.

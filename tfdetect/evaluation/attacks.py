@@ -69,8 +69,8 @@ def parse_attacks(kinds: str, strengths: str, steps: int, queries: int) -> list[
     Args:
         kinds: names of attacks, for example "pgd,square".
         strengths: for example "2/255,4/255".
-        steps: of pgd.
-        queries: of square.
+        steps: the steps of pgd.
+        queries: the number of queries of square.
 
     Raises:
         UserError: an unknown attack, or a strength that 8 bits do not have.
@@ -133,10 +133,11 @@ class Attacker:
         """Return the attacked images: of all that were tried, those that mislead most.
 
         Args:
-            attack: which one.
+            attack: the attack.
             images: the detector's views, uint8 [B, crops, H, W, 3] each.
             fake: whether an image is a fake, bool [B].
-            numbers: of the images, int [B]; an image's random choices follow from its own.
+            numbers: the numbers of the images, int [B]; an image's random choices follow from its
+                own.
         """
         draws = [np.random.default_rng([attack.levels, int(number)]) for number in numbers]
         best, losses = [np.array(image) for image in images], self.loss(images, fake)

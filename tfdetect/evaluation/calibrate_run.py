@@ -44,8 +44,8 @@ def calibrate_run(
 
     Args:
         run: any calibration of its own is ignored.
-        rows: of a catalog: images, of which label, group, generator and size are used. Images of
-            the sizes that a run is adapted to are no longer unlike those that it knows.
+        rows: the rows of a catalog: images, of which label, group, generator and size are used.
+            Images of the sizes that a run is adapted to are no longer unlike those that it knows.
         table: predictions of these images by `uncalibrated(run)`, from `predict_source`.
         settings: how to calibrate.
         log: called with a line on what was done.

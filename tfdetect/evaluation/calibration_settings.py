@@ -18,7 +18,8 @@ class CalibrationSettings:
 
     Attributes:
         method: one of `METHODS`.
-        cost: of a false positive, where a missed fake costs 1, for the operating point "cost".
+        cost: the cost of a false positive, where a missed fake costs 1, for the operating point
+            "cost".
         error_rate: fraction of each class that may get a wrong verdict outside the abstention
             band; None chooses it by the number of images.
         prior: fraction of fakes that P(fake) assumes; "validation" for the fraction among the
@@ -29,7 +30,8 @@ class CalibrationSettings:
         required: whether images of one class alone are an error.
         dataset: name of the images that are not the run's own; "" for its own. Few of them adapt
             the run instead of calibrating it; see `adaptation`.
-        false_positive_rate: that a threshold chosen on authentic images alone promises.
+        false_positive_rate: the false positive rate that a threshold chosen on authentic images
+            alone promises.
         empty_masks: fraction of new authentic images whose masks are empty, 0 to below 1, for the
             mask threshold; 0 shows every mask.
         keep_hashes: whether the run keeps hashes of its training images, if they are at hand.

@@ -25,7 +25,7 @@ def choose_limit(distances: np.ndarray) -> tuple[float, float] | None:
     """Choose the distance beyond which features are unlike those of the training images.
 
     Args:
-        distances: of validation images, float [n].
+        distances: the distances of validation images, float [n].
 
     Returns:
         The limit, and the fraction of images like these that lie beyond it: 1%, or with fewer than
@@ -52,9 +52,10 @@ def domain_columns(
 
     Args:
         run: says what the training images are.
-        shorter_side: of each image, int [n], in pixels.
-        formats: of each image, object [n]; None is not compared.
-        distances: of the features, float32 [n]; nan where the run has no statistic of them.
+        shorter_side: the shorter side of each image, int [n], in pixels.
+        formats: the formats of each image, object [n]; None is not compared.
+        distances: the distances of the features, float32 [n]; nan where the run has no statistic of
+            them.
         missing: which images could not be read, bool [n].
     """
     unlike = _unlike_sizes(run, shorter_side)
@@ -72,7 +73,8 @@ def update_domain(
     Args:
         table: the predictions.
         run: with another limit of the features' distance or, after a calibration, other sizes.
-        shorter_side: of each image, int [n], in pixels; by default sizes are judged as before.
+        shorter_side: the shorter side of each image, int [n], in pixels; by default sizes are
+            judged as before.
     """
     missing = table["error"].is_valid().to_numpy(zero_copy_only=False)
     texts, unlike = table["domain_reasons"].to_pylist(), {}

@@ -51,7 +51,7 @@ class Evaluation:
         tables: predictions by split, from `complete`.
         dataset: name of the evaluated dataset.
         data_warnings: about the dataset.
-        catalog: of the images that the report shows; None shows none.
+        catalog: the catalog of the images that the report shows; None shows none.
         examples: by split, the masks that the report shows.
     """
 
@@ -85,7 +85,7 @@ def evaluate_run(
     Args:
         run: the run; its run.json is not changed.
         catalog: the dataset.
-        splits: which splits; those without images are left out.
+        splits: the splits; those without images are left out.
         images_in_report: whether the report may show images of the dataset.
         batch_size: images a batch.
         log: called with each line of progress.
@@ -185,7 +185,7 @@ def predict_rows(
 
     Args:
         catalog: what the rows are of; its own table is not read.
-        rows: of the catalog.
+        rows: the rows of the catalog.
         run, own_validation, detector, batch_size, progress: see `predict_source`.
     """
     truth = mask_truth(catalog, rows) if run.predicts_masks else None
@@ -207,7 +207,7 @@ def complete(rows: pa.Table, table: pa.Table) -> pa.Table:
     """Return predictions with what the catalog knows of the images.
 
     Args:
-        rows: of the catalog.
+        rows: the rows of the catalog.
         table: the predictions, in the same order.
 
     Returns:
@@ -243,8 +243,8 @@ class _TrainingCopies:
 
         Args:
             table: the predictions of one split.
-            rows: of the catalog, in the same order.
-            split: which one.
+            rows: the rows of the catalog, in the same order.
+            split: the split.
         """
         known = self._known["train"]
         if split != "validation":

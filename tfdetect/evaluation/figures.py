@@ -71,7 +71,8 @@ def reliability(
         fake: bool [n].
         scores: P(fake), [n].
         raw: P(fake) before calibration, [n], for a second line.
-        weights: of the images, [n], so that the classes are as frequent as P(fake) assumes.
+        weights: the weights of the images, [n], so that the classes are as frequent as P(fake)
+            assumes.
     """
     figure, axes = _square("P(fake)", "fraction of fakes")
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
@@ -168,7 +169,7 @@ def _label_lines(axes: Axes, positions: dict[str, float], width: float) -> None:
 
     Args:
         positions: names and x of the lines.
-        width: of the axes in inches.
+        width: the width of the axes in inches.
     """
     together: dict[float, list[str]] = {}
     for name, x in sorted(positions.items(), key=lambda pair: pair[1]):

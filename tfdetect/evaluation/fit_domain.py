@@ -54,7 +54,7 @@ def with_limit(run: Run, table: pa.Table, log: console.Log = console.log) -> Run
     """Return the run with the limit of the distance chosen on validation images.
 
     Args:
-        run: from `fit_distance`.
+        run: the run from `fit_distance`.
         table: predictions of the validation images by that run.
         log: called with a line on what was chosen.
     """

@@ -49,7 +49,7 @@ def measure(table: pa.Table, run: Run) -> SplitResult:
 
     Args:
         table: predictions with the columns of `evaluate_run.complete`.
-        run: with the threshold, band and prior that the predictions follow.
+        run: the run with the threshold, band and prior that the predictions follow.
     """
     readable = table.filter(pc.is_null(table["error"]))
     result: SplitResult = {
@@ -230,7 +230,7 @@ def main_mask_metrics(
 
     Args:
         table: predictions with true masks.
-        resamples: of the bootstrap over images.
+        resamples: the number of resamples of the bootstrap over images.
         numbers: rows of the table that count, int [n]; by default all.
     """
     rows, pixels = pixel_counts(table)

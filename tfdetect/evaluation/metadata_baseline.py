@@ -18,7 +18,7 @@ def metadata_baseline(rows: pa.Table) -> BaselineResult | None:
     Each image is judged by a tree that was fitted without its group.
 
     Args:
-        rows: of the catalog.
+        rows: the rows of the catalog.
 
     Returns:
         The metrics; none with too few images of a class.

@@ -39,7 +39,7 @@ def operating_points(
     Args:
         p: float32 [n], P(fake).
         fake: bool [n].
-        cost: of a false positive, where a missed fake costs 1.
+        cost: the cost of a false positive, where a missed fake costs 1.
         prior: fraction of fakes for which the cost is expected.
         sources: str [n], where each authentic image is from; "" where that is unknown.
 
@@ -124,7 +124,7 @@ def abstention_band(
     Args:
         p: float [n], P(fake).
         fake: bool [n].
-        threshold: of the verdict; the band contains it.
+        threshold: the threshold of the verdict; the band contains it.
         error_rate: fraction of the authentic images that may lie at or above the band, and of the
             fakes below it; by default 1%, or 5% of fewer than a hundred images.
 

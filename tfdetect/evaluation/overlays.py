@@ -145,9 +145,9 @@ class CopyWriter:
         """Write the files of one image, or note that they cannot be written.
 
         Args:
-            number: of the image among the paths.
+            number: the number of the image among the paths.
             image: uint8 [H, W, 3].
-            copies: of the same size.
+            copies: the copied regions, of the same size.
         """
         path = self.folder / self._names[number]
         with self._failed.skipping(path):
@@ -183,7 +183,7 @@ class MaskWriter:
 
     Args:
         folder: where to.
-        paths: of the images.
+        paths: the paths of the images.
         failed: notes what cannot be written.
         find_copies: from the path and the pixels uint8 [H, W, 3] of an image to its copied
             regions, or None where nothing can be looked for; then there is no .copies.png.

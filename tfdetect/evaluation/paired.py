@@ -56,7 +56,7 @@ def difference(
         fake: bool [n].
         one, other: P(fake) of the same images by the two detectors, [n].
         names: which metrics; see `metrics.NAMES`.
-        thresholds: of the two detectors.
+        thresholds: the thresholds of the two detectors.
         ranks: what orders the images, of the two detectors; by default P(fake).
         priors: fractions of fakes that the two assume; see `binary_metrics`.
         resamples: number of bootstrap resamples.
@@ -161,8 +161,8 @@ def compare(
 
     Args:
         runs: by the name to show.
-        split: of the dataset; None for the first of test, all and validation of which every run
-            has predictions.
+        split: the split of the dataset; None for the first of test, all and validation of which
+            every run has predictions.
         dataset: name of an evaluation on other images than the runs' own; None for their own.
         metrics: which to compare.
 

@@ -214,7 +214,7 @@ def recalibrate(table: "pa.Table", run: Run, shorter_side: np.ndarray | None = N
 
     Args:
         table: from `predict_source`, by `uncalibrated(run)`.
-        run: with the calibration, threshold and abstention band that are wanted.
+        run: the run with the calibration, threshold and abstention band that are wanted.
         shorter_side: see `update_domain`.
     """
     raw, missing = _class_probabilities(table, run)
@@ -228,7 +228,7 @@ def judge_again(table: "pa.Table", run: Run) -> "pa.Table":
 
     Args:
         table: from a run with this calibration, with every mask's fraction as if it were shown.
-        run: with the threshold, abstention band and mask threshold that are wanted.
+        run: the run with the threshold, abstention band and mask threshold that are wanted.
     """
     probabilities, missing = _class_probabilities(table, run)
     p_fake = table["p_fake"].to_numpy(zero_copy_only=False)
@@ -294,9 +294,9 @@ def _shown_columns(
     """Return the columns that say which masks are shown; none of predictions without masks.
 
     Args:
-        run: with the mask threshold.
+        run: the run with the mask threshold.
         table: predictions with every mask shown.
-        p_fake: of the images, float32 [n].
+        p_fake: P(fake) of the images, float32 [n].
         missing: images that could not be read, bool [n].
     """
     if "mask_shown" not in table.column_names:

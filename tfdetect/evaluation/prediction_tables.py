@@ -54,7 +54,7 @@ def read(run: Path, split: str, dataset: str | None = None) -> "pa.Table":
 
     Args:
         run: folder of the run.
-        split: of the dataset.
+        split: the split of the dataset.
         dataset: name of another dataset than the run's own.
 
     Raises:
@@ -187,7 +187,7 @@ def by_generator(table: "pa.Table", column: str = "generator") -> dict[str, "pa.
     """Return the images of each generator: its fakes and authentic images to compare them with.
 
     Args:
-        table: with the columns label and `column`.
+        table: the table with the columns label and `column`.
         column: the name of the generator, or null.
 
     Returns:

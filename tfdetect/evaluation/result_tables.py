@@ -49,8 +49,8 @@ class ResultTable:
 
     Attributes:
         title: what it shows.
-        headers: of the columns.
-        rows: of texts.
+        headers: the headers of the columns.
+        rows: rows of texts.
         explanation: how to read it.
     """
 

@@ -47,13 +47,13 @@ def measure_robustness(
     Args:
         run: the run.
         catalog: the dataset.
-        split: of the dataset.
+        split: the split of the dataset.
         degradations: both classes are degraded alike.
         output: folder for degradations.json, .html, .parquet (P(fake) of each image, a column for
             each degradation) and figures/degradations.png.
         batch_size: images a batch.
         log: called with each line of progress.
-        attacks: of the images as the detector sees them.
+        attacks: the attacks of the images as the detector sees them.
 
     Raises:
         UserError: the split is empty, or a detector that predicts masks is to be attacked.

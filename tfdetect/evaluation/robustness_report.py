@@ -68,8 +68,8 @@ def write_report(
         found: the results.
         run: the run.
         dataset: its name.
-        split: of the dataset.
-        rows: of the catalog.
+        split: the split of the dataset.
+        rows: the rows of the catalog.
         scores: float [n] by degradation, nan where an image cannot be read.
         output: folder to write into.
     """

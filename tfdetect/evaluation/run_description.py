@@ -75,7 +75,7 @@ def right_verdicts(result: SplitResult) -> tuple[Interval | None, Interval | Non
     is not given.
 
     Args:
-        result: of the split, from metrics.json.
+        result: the result of the split, from metrics.json.
     """
     band = result.get("abstention")
     if band is not None:

@@ -42,7 +42,7 @@ def measure_streamed(
     Args:
         run: the run.
         catalog: the dataset.
-        splits: which splits; those without images are left out.
+        splits: the splits; those without images are left out.
         predict_parts: predicts rows of the catalog.
 
     Returns:

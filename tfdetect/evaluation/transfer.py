@@ -48,7 +48,7 @@ def measure_transfer(
     Args:
         run: the new run, calibrated.
         start: what it started from.
-        catalog: that it was trained on; with a replay it contains the old dataset.
+        catalog: the catalog that it was trained on; with a replay it contains the old dataset.
         tables: its predictions by split, from `evaluate_run.complete`.
         log: called with each line of progress.
     """

@@ -28,7 +28,7 @@ def verdict_words(run: Run, row: Mapping[str, Any], unlike: bool) -> VerdictWord
     """Return the headline and the sentences of a verdict.
 
     Args:
-        run: that gave the verdict.
+        run: the run that gave the verdict.
         row: its prediction: p_fake, verdict, inconclusive and, if known, duplicate_of_train.
         unlike: whether the image is unlike those that the detector was made for.
     """
@@ -102,8 +102,8 @@ def changed_by(run: Run, p_fake: float, reencoded: Mapping[str, float]) -> dict[
     """Return the names of the re-encodings that change what a run says, and to what.
 
     Args:
-        run: that scored the image and its copies.
-        p_fake: of the image.
+        run: the run that scored the image and its copies.
+        p_fake: P(fake) of the image.
         reencoded: P(fake) of its copies by the name of the re-encoding.
     """
     before = outcome(run, p_fake)

@@ -44,7 +44,7 @@ def shown_mask(altered: np.ndarray, p_fake: float, threshold: float) -> np.ndarr
 
     Args:
         altered: P(altered), float32 [H, W].
-        p_fake: of the image.
+        p_fake: P(fake) of the image.
         threshold: `Run.mask_threshold`.
     """
     if mask_is_shown(p_fake, threshold):
@@ -59,7 +59,7 @@ def calibrated(table: np.ndarray, calibration: Calibration | None) -> np.ndarray
 
     Args:
         table: class probabilities float32 [n, C].
-        calibration: of the run; none for no change.
+        calibration: the calibration of the run; none for no change.
     """
     if calibration is None:
         return table

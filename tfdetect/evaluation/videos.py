@@ -47,8 +47,8 @@ def measure_videos(table: pa.Table, run: Run, names: VideoNames) -> VideoResult:
 
     Args:
         table: predictions with the columns of `evaluate_run.complete`.
-        run: with the threshold of the verdict.
-        names: of the videos.
+        run: the run with the threshold of the verdict.
+        names: the names of the videos.
 
     Raises:
         UserError: no image that could be read is a frame of a video.

@@ -42,10 +42,10 @@ class Examination:
     """What is known about one image.
 
     Attributes:
-        path: of the file.
-        sha256: of its bytes, hexadecimal.
+        path: the path of the file.
+        sha256: the SHA-256 of its bytes, hexadecimal.
         image: uint8 [H, W, 3].
-        row: of `predict_files`: p_fake, verdict, inconclusive, ...
+        row: a row of `predict_files`: p_fake, verdict, inconclusive, ...
         altered: P(altered), float32 [H, W]; None if the detector predicts no masks.
         reencoded: P(fake) after each re-encoding, by the name of the degradation.
         facts: what the file says about itself.
@@ -87,9 +87,9 @@ def examine(
 
     Args:
         run: the run.
-        explainer: of its detector.
-        row: of `predict_files`, of a file that could be read.
-        max_pixels: of that call.
+        explainer: the explainer of its detector.
+        row: a row of `predict_files`, of a file that could be read.
+        max_pixels: the `max_pixels` of that call.
     """
     path = Path(to_os(row["path"]))
     content = tf.io.read_file(os.fsencode(path))
@@ -128,7 +128,7 @@ def training_differences(
 
     Args:
         run: the run.
-        row: of `predict_files`, whose `domain_reasons` say in what it differs.
+        row: a row of `predict_files`, whose `domain_reasons` say in what it differs.
         size: height and width in pixels.
         kind: format of the file.
 

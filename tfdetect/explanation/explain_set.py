@@ -67,12 +67,12 @@ def explain_set(
     Args:
         run: the run.
         catalog: the dataset.
-        split: of the dataset.
+        split: the split of the dataset.
         count: images at most, split evenly among the classes; which ones follows from their
             content.
         output: folder to write into.
         log: called with each line of progress.
-        stages: of the backbone, whose features are averaged instead of the last; see
+        stages: the stages of the backbone whose features are averaged instead of the last; see
             `maps.feature_maps`.
         elsewhere: explains the images; by default this process does.
 
@@ -167,7 +167,7 @@ class ImageExplainer:
 
         Args:
             catalog: what the rows are of.
-            rows: with the column number, which the random patches of an image follow from.
+            rows: rows with the column number, which the random patches of an image follow from.
         """
         for index, parts in view_dataset(image_source(catalog, rows), self._run.views, 1):
             row = int(index[0])

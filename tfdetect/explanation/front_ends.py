@@ -45,7 +45,7 @@ class Learned:
     """A run's own front-end before and after its training.
 
     Attributes:
-        name: of the front-end.
+        name: the name of the front-end.
         before, after: what it makes of the image, float32 [h, w, C].
         weights: number of weights that are learned.
         kernels: names of convolutions, with their kernels before and after, [h, w, in, out].
@@ -85,7 +85,7 @@ def show_front_ends(run: Run, path: Path, output: Path) -> FrontEndsResult:
 
     Args:
         run: the run; its view decides what is cut out of the image.
-        path: of the image.
+        path: the path of the image.
         output: folder to write into.
 
     Raises:

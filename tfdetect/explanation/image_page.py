@@ -69,10 +69,10 @@ def explain_files(
     Args:
         run: the run.
         detector: its model.
-        predictions: from `predict_files`.
+        predictions: the predictions from `predict_files`.
         pages: where to write each page.
         failed: notes the pages that cannot be written.
-        max_pixels: of the predictions.
+        max_pixels: the `max_pixels` of the predictions.
     """
     explainer = Explainer(detector, run.info.members)
     for row, page in zip(predictions.to_pylist(), pages):

@@ -37,7 +37,7 @@ class Effort(NamedTuple):
     """How many passes through the network the maps of an image take.
 
     Attributes:
-        steps: of the integral of `integrated_gradients`.
+        steps: the number of steps of the integral of `integrated_gradients`.
         overlap: whether neighboring patches of `occlusion` overlap by half, which takes four times
             as many.
         every: one patch of so many is occluded; 1 for all.
@@ -58,7 +58,7 @@ class Explainer:
     """Computes the maps of one detector.
 
     Args:
-        detector: from `load_detector`.
+        detector: the detector from `load_detector`.
         members: names of an ensemble's members.
     """
 
@@ -143,7 +143,7 @@ class Explainer:
 
         Args:
             views, view: see `maps`.
-            steps: of the integral.
+            steps: the number of steps of the integral.
 
         Returns:
             float32 [H, W], summed over colors, and the fraction of the difference of the scores
@@ -287,7 +287,7 @@ def cells(height: int, width: int, overlap: bool = False) -> Iterator[tuple[slic
     """Yield patches that cover an image, about an eighth of a side each.
 
     Args:
-        height, width: of the image.
+        height, width: the height and width of the image.
         overlap: whether neighbors overlap by half.
     """
     for down in _spans(height, overlap):
@@ -312,7 +312,7 @@ def feature_maps(
     They are the output of the front-end, where there is one, and the last map of the backbone.
 
     Args:
-        detector: from `load_detector`.
+        detector: the detector from `load_detector`.
         stages: names of stages instead of the last map, or "all"; see `stage_maps`.
         members: names of an ensemble's members.
 

@@ -60,8 +60,8 @@ class Copy:
     Attributes:
         matrix: takes (x, y) of the copy to its source, float64 [2, 3], in pixels.
         mirrored: whether the copy is a mirror image.
-        rotation: of the copy against its source, in degrees.
-        scale: of the copy against its source.
+        rotation: the rotation of the copy against its source, in degrees.
+        scale: the scale of the copy against its source.
         area: fraction of the image's pixels.
         correlation: mean correlation of windows of the copy and of its source, up to 1.
         contrast: mean squared difference of copy and source, as a fraction of that of the best
@@ -344,7 +344,7 @@ def _copy(
 
     Args:
         matrix: in pixels of the image as it was looked at.
-        area, correlation, contrast: of the copy.
+        area, correlation, contrast: the area, correlation and contrast of the copy.
         factor: of that image's sides and the given one's.
     """
     mirrored = bool(np.linalg.det(matrix[:, :2]) < 0)

@@ -63,7 +63,7 @@ class EvidenceLine:
         finding: what was found, in sentences.
         reliability: how often such a finding is wrong, in sentences.
         says: what it speaks for.
-        key: of this finding in error_rates.json; "" where nothing is measured.
+        key: the key of this finding in error_rates.json; "" where nothing is measured.
         measured: numbers of images with such a finding and of all images, by what the images are;
             empty where nothing was measured.
     """
@@ -472,7 +472,7 @@ def printed(name: str, found: Evidence) -> str:
     """Return the evidence on an image as text for a terminal.
 
     Args:
-        name: of the image, printable.
+        name: the name of the image, printable.
         found: the evidence.
     """
     rows = [name, f"  {found.headline}", wrapped(" ".join(found.reasons), 2)]

@@ -77,11 +77,11 @@ class Fact:
     """One statement of a file about itself.
 
     Attributes:
-        name: of the statement, such as "software".
+        name: the name of the statement, such as "software".
         value: as the file has it, shortened, without control characters.
         meaning: in words; "" where the value needs no explanation.
         kind: "generated", "edited" or "camera" where the file declares that; else "".
-        signature: of content credentials "Trusted", "Valid" or "Invalid"; "" of anything else.
+        signature: for content credentials "Trusted", "Valid" or "Invalid"; "" of anything else.
     """
 
     name: str

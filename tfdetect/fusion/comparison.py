@@ -26,7 +26,7 @@ class Predicted:
 
     Attributes:
         members, fusions: logits by name, float [n].
-        scores: of the same images.
+        scores: the scores of the same images.
     """
 
     members: dict[str, np.ndarray]
@@ -63,7 +63,7 @@ def compare_fusions(
     Args:
         scores: by split, with "validation".
         fusions: fitted on all of validation, by name, with "mean" among them.
-        names: of the members.
+        names: the names of the members.
         chosen: name of the fusion that becomes the detector.
     """
     crossed: dict[str, np.ndarray] = {}

@@ -21,7 +21,7 @@ def fit_dense(p: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> tuple[np.
     Args:
         p: the members' P(fake), float [n, M].
         fake: bool [n].
-        weights: of the images, float [n].
+        weights: the weights of the images, float [n].
 
     Returns:
         Kernel [M] and bias of the fused logit.

@@ -21,7 +21,7 @@ def fit_fisher(
     Args:
         logits: calibrated, float [n, M].
         fake: bool [n].
-        weights: of the images, float [n].
+        weights: the weights of the images, float [n].
 
     Returns:
         Bends and slope changes [M, K] as `evidence` takes them, the scale and the bias.
@@ -37,7 +37,8 @@ def evidence(logits: np.ndarray, bends: np.ndarray, slope_changes: np.ndarray) -
 
     Args:
         logits: float [n, M].
-        bends, slope_changes: of the piecewise linear functions, float [M, K].
+        bends, slope_changes: the bends and slope changes of the piecewise linear functions, float
+            [M, K].
     """
     return (np.maximum(logits[:, :, None] - bends, 0) * slope_changes).sum(axis=2)
 

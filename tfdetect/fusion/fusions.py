@@ -39,8 +39,8 @@ class FusionSettings:
         fusion: one of `FUSIONS`, the one that becomes the detector.
         masks: whether to fuse predicted masks, too.
         batch_size: images per step.
-        epochs: of fine-tuning the whole fused detector; 0 for none.
-        learning_rate: of fine-tuning.
+        epochs: the number of epochs of fine-tuning the whole fused detector; 0 for none.
+        learning_rate: the learning rate of fine-tuning.
     """
 
     fusion: str
@@ -56,9 +56,9 @@ class Fusion:
 
     Attributes:
         name: one of `FUSIONS`.
-        temperatures: of the members, float [M].
+        temperatures: the temperatures of the members, float [M].
         weights: float [M]; equal ones of a gated fusion are a factor on its logit.
-        bias: of the sum.
+        bias: the bias of the sum.
         gate: None, or mean [F], standard deviation [F], kernel [F, M] and bias [M] of a gate that
             weights the members' P(fake).
         tails: None, or where the piecewise linear -log p of each member bends [M, K], and by how
@@ -101,7 +101,7 @@ def fit_fusion(name: str, scores: MemberScores) -> Fusion:
 
     Args:
         name: one of `FUSIONS`.
-        scores: of images that the members were not trained on.
+        scores: the scores of images that the members were not trained on.
     """
     weights = scores.weights()
     members = scores.logits.shape[1]
@@ -140,7 +140,7 @@ def cross_fit(name: str, scores: MemberScores) -> np.ndarray | None:
 
     Args:
         name: one of `FUSIONS`.
-        scores: of all images.
+        scores: the scores of all images.
 
     Returns:
         float [n]; None if the groups are too few for each fold to leave both classes.

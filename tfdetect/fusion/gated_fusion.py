@@ -24,8 +24,8 @@ def fit_gate(
 
     Args:
         temperatures: to start from, float [M].
-        scores: of validation images; a sample of at most 10,000 is used.
-        weights: of the images, float [n].
+        scores: the scores of validation images; a sample of at most 10,000 is used.
+        weights: the weights of the images, float [n].
 
     Returns:
         Temperatures [M], and mean [F], standard deviation [F], kernel [F, M] and bias [M].

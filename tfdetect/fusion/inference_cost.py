@@ -24,7 +24,7 @@ def measure_inference_cost(
 
     Args:
         members: the runs.
-        parameters: of each member.
+        parameters: the number of parameters of each member.
         detector: the fused one.
         views: what the fused detector needs of an image.
     """

@@ -21,7 +21,7 @@ def fit_weighted(logits: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> n
     Args:
         logits: float [n, M].
         fake: bool [n].
-        weights: of the images, float [n].
+        weights: the weights of the images, float [n].
     """
     count = logits.shape[1]
 
@@ -64,7 +64,7 @@ def fit_regression(
 
     Args:
         logits: float [n, M].
-        scores: of the same images.
+        scores: the scores of the same images.
         penalized: whether to add an L2 penalty, whose strength cross-validation by group chooses.
             Without it, the result is the maximum of the likelihood.
     """

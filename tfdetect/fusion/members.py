@@ -19,7 +19,7 @@ class Members:
         names: their names, made unique.
         views: the different views of an image that they need.
         view_index: for each member, the index of its view.
-        class_names: of the fused detector, those of the members with most classes.
+        class_names: the class names of the fused detector, those of the members with most classes.
     """
 
     runs: list[Run]

@@ -25,7 +25,7 @@ class FusionNetwork:
 
     Attributes:
         inputs: one per view, float32 [B, H, W, 3] or [B, crops, H, W, 3], values 0..255.
-        logits: of P(fake), one float32 [B, 1] per member.
+        logits: the logits of P(fake), one float32 [B, 1] per member.
         fake_classes: log-probabilities of the classes of fakes [B, C - 1], of members that
             distinguish all of them.
         features: float32 [B, F] of each member, and color and sharpness of each view.
@@ -99,7 +99,7 @@ class FusionNetwork:
             outputs: class logits [B * crops, 1 or C].
             features: [B * crops, ..., F].
             crops: windows per image.
-            classes: of the fused detector.
+            classes: number of classes of the fused detector.
         """
         outputs = ops.cast(outputs, "float32")
         fake_classes = None
@@ -132,8 +132,8 @@ class FusionNetwork:
         """Return the detector: from the views to {"label"} and, if members predict them, masks.
 
         Args:
-            fusion: of these members.
-            name: of the model.
+            fusion: the fusion of these members.
+            name: the name of the model.
             view_index: for each member, the index of its view.
         """
         members = len(self.logits)

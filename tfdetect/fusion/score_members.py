@@ -24,10 +24,10 @@ def score_members(
     """Return the members' scores for each split's readable images.
 
     Args:
-        network: of these members.
+        network: the network of these members.
         members: the runs.
         catalog: the dataset.
-        splits: which splits; those without images are left out.
+        splits: the splits; those without images are left out.
         batch_size: images per step.
 
     Raises:

@@ -10,7 +10,7 @@ class MemberScores:
     """Predictions of all members for the same images.
 
     Attributes:
-        logits: of P(fake), float [n, members].
+        logits: the logits of P(fake), float [n, members].
         fake: bool [n].
         groups: names [n]; images of one group must not be in different folds.
         datasets: names [n].

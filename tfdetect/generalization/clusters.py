@@ -27,7 +27,7 @@ class Clusters:
     """How alike generators are to detectors.
 
     Attributes:
-        names: of the generators, in the order of the clusters.
+        names: the names of the generators, in the order of the clusters.
         mutual: float [n, n], how well detectors of one find images of the other, mean of both
             directions: 0 is chance, 1 is every image. It makes the clusters.
         correlation: float [n, n], Pearson's correlation of how well the detectors of all other

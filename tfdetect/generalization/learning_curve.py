@@ -29,8 +29,8 @@ class TrainingSubset:
 
     Attributes:
         size: number of images, or of domains.
-        seed: of the training, and of the order in which images or domains join.
-        catalog: with all test images.
+        seed: the seed of the training, and of the order in which images or domains join.
+        catalog: the catalog with all test images.
         domains: those in training; empty for all.
     """
 
@@ -59,11 +59,11 @@ def make_subsets(
     whole dataset; by domains, training and validation have images of the chosen ones alone.
 
     Args:
-        plan: of the trainings.
+        plan: the plan of the trainings.
         catalog: all images.
         by: "images", or what `find_domains` takes.
         points: number of sizes; by default 5, or as many as there are.
-        seeds: of the trainings.
+        seeds: the seeds of the trainings.
         equal_images: by domains, whether all subsets have as many training images as the smallest.
 
     Returns:
@@ -124,9 +124,9 @@ def measure_curve(
     each run. Intervals resample the test images, the same for all runs.
 
     Args:
-        plan: of the trainings.
-        subsets: from `make_subsets`.
-        runs: of the same names.
+        plan: the plan of the trainings.
+        subsets: the subsets from `make_subsets`.
+        runs: the runs of the same names.
         catalog: all images.
         by: as for `make_subsets`.
     """
@@ -184,7 +184,7 @@ def _seen_and_unseen(
     """Return which test images are of a domain in training and which of others.
 
     Args:
-        subsets: of training images, k of them.
+        subsets: the subsets of training images, k of them.
         catalog: all images.
         by: what domains are.
         readable: bool [test images], of n of them predictions are known.

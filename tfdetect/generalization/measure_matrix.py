@@ -26,7 +26,7 @@ class MatrixRow:
     """One training of a matrix.
 
     Attributes:
-        name: of the training, shown in reports.
+        name: the name of the training, shown in reports.
         domains: what it was trained on.
         run: its run.
     """
@@ -41,7 +41,7 @@ def measure_cells(rows: list[MatrixRow], domains: Domains, catalog: Catalog) -> 
 
     Args:
         rows: the trainings.
-        domains: of the catalog.
+        domains: the domains of the catalog.
         catalog: all images.
 
     Returns:
@@ -119,7 +119,7 @@ def matrix_result(experiment: str, dataset: str, by: str, cells: Cells) -> Matri
     Args:
         experiment, dataset: names.
         by: what domains are.
-        cells: from `measure_cells`.
+        cells: the cells from `measure_cells`.
     """
     result: MatrixResult = {
         "experiment": experiment, "dataset": dataset, "by": by, "domains": _domains(cells),

@@ -14,7 +14,7 @@ def read_published(name: str) -> tuple[str, Table]:
     """Return the name and the accuracies, in percent, of a published table.
 
     Args:
-        name: of a shipped table, or a CSV file: the first column names what a detector was
+        name: the name of a shipped table, or a CSV file: the first column names what a detector was
             trained on, the other columns are headed by what it was tested on.
 
     Raises:

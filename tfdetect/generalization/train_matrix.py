@@ -42,9 +42,10 @@ def trainings_of(
     """Return what each training of a matrix is trained on, by its name.
 
     Args:
-        plan: of the trainings. All use the same batch size, at most the images of the smallest.
+        plan: the plan of the trainings. All use the same batch size, at most the images of the
+            smallest.
         catalog: all images.
-        domains: of the catalog.
+        domains: the domains of the catalog.
         leave_one_out: whether to train on all domains but one, instead of on one.
         log: called with each message.
 
@@ -116,8 +117,8 @@ def train_each(
     Args:
         trainings: what is trained on what, by the training's name.
         folder: directory of the runs.
-        devices: from `configure_devices`.
-        command: that asked for them, recorded in the runs.
+        devices: the devices from `configure_devices`.
+        command: the command that asked for them, recorded in the runs.
         progress: whether to log the progress of each training.
         log: called with each message.
 
@@ -152,8 +153,8 @@ def finished_run(path: Path, plan: Plan, part: Catalog) -> Run | None:
     """Return the run of a training, if it is finished.
 
     Args:
-        path: of the run.
-        plan: of the training.
+        path: the path of the run.
+        plan: the plan of the training.
         part: the images.
 
     Raises:

@@ -80,10 +80,10 @@ def measure_variants(
     """Measure variants on the test split, and how they differ from the first one.
 
     Args:
-        plan: that the variants are of.
-        settings: of each variant, from `split_variants`.
-        trainings: from `plan_variants`.
-        runs: of the same names.
+        plan: the plan that the variants change.
+        settings: the settings of each variant, from `split_variants`.
+        trainings: the trainings from `plan_variants`.
+        runs: the runs of the same names.
         catalog: the images.
     """
     scores = {name: test_scores(run, catalog) for name, run in runs.items()}

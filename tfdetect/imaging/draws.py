@@ -48,11 +48,11 @@ def uniform(
     """Return uniform numbers in [low, high), a pure function of the seed.
 
     Args:
-        shape: of the result.
+        shape: the shape of the result.
         seed: int32 [2].
         low, high: bounds.
-        dtype: of the result.
-        axis: of `shape`, along which the images of the batch lie.
+        dtype: the dtype of the result.
+        axis: the axis of `shape`, along which the images of the batch lie.
     """
     return _own(lambda full: tf.random.stateless_uniform(full, seed, low, high, dtype), shape, axis)
 

@@ -536,7 +536,8 @@ def orientation_of(exif: bytes, xmp: bytes) -> int:
     """Return the orientation, 1 to 8, that EXIF names or, where it names none, XMP.
 
     Args:
-        exif: with or without the mark that precedes it in JPEG; may be empty or damaged.
+        exif: the EXIF data, with or without the mark that precedes it in JPEG; may be empty or
+            damaged.
         xmp: may be empty or damaged.
     """
     found = _exif_orientation(exif)

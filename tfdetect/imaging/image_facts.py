@@ -41,7 +41,7 @@ def is_format(start: tf.Tensor, names: Iterable[str]) -> tf.Tensor:
 
     Args:
         start: int64 [...], as of `image_facts`.
-        names: of formats as the catalog has them.
+        names: the names of formats as the catalog has them.
     """
     found = tf.zeros_like(start, tf.bool)
     for name in names:

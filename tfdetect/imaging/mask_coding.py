@@ -29,7 +29,8 @@ class MaskCoding:
         values: values of unaltered and of altered pixels. A pixel counts as altered above the
             middle between them.
         inverted: whether the smaller values are those of altered pixels instead.
-        bits: of a value, 8 or 16. With 8 bits, 16-bit files are read by their upper 8 bits.
+        bits: the number of bits of a value, 8 or 16. With 8 bits, 16-bit files are read by their
+            upper 8 bits.
     """
 
     channel: MaskChannel = "gray"
@@ -118,7 +119,7 @@ class MaskSurvey:
     """Which values one mask file has.
 
     Attributes:
-        bits: of a value, 8 or 16.
+        bits: the number of bits of a value, 8 or 16.
         channels: by channel, the values. "gray" stands alone; masks with colors have "red",
             "green", "blue" and "color" instead. "alpha" is there where it is not opaque.
     """
@@ -178,7 +179,7 @@ def detect_coding(
     Larger values mean "altered" unless the user says otherwise: that is never inferred.
 
     Args:
-        surveys: of the masks, or of a sample.
+        surveys: the surveys of the masks, or of a sample.
         channel, values, inverted: what the user says; None if nothing.
     """
     surveys = list(surveys)

@@ -66,14 +66,14 @@ def predict_files(
     """Return the table of `evaluation.predictions.predict_files`.
 
     Args:
-        detector: of a run.
+        detector: the detector of a run.
         paths: files.
         batch_size: images a batch, at most; of large images fewer, and with masks one.
         progress: whether to show a progress bar.
         on_mask: called with each predicted mask, if the detector predicts masks.
         max_pixels: images with more pixels are refused.
         from_pixels: see `PredictionColumns.table`.
-        threads: that decode files; by default one for each core.
+        threads: the number of threads that decode files; by default one for each core.
         on_stop: called with the rows so far if a signal ends the work; see `rows_kept`.
     """
     run, masks = detector.run, detector.run.predicts_masks
@@ -121,7 +121,7 @@ def score_images(
     """Return what the detector computes of some images; with masks, of one.
 
     Args:
-        detector: of a run.
+        detector: the detector of a run.
         items: number, what `image_parts` returns, and facts of each image.
         on_tiles: see `light.numpy_tiles.by_tiles`.
     """

@@ -90,7 +90,7 @@ def no_such_weights(name: str, weights: str, presets: Collection[str]) -> UserEr
     """Return the error for a backbone without the pretrained weights that were asked for.
 
     Args:
-        name: of the backbone.
+        name: the name of the backbone.
         weights: what was asked for.
         presets: the names that exist, beside "none".
     """
@@ -162,7 +162,7 @@ def keras_hub_backbone(
         layout: arguments of the class.
         features: what the class returns: "map"; "grid", tokens that stand for positions at stride
             32; "class_token" or "distilled", tokens of which the first one or two are the features.
-        name: of the model, for tokens.
+        name: the name of the model, for tokens.
         options: arguments of the class that replace those of `layout`.
     """
     import keras_hub
@@ -197,8 +197,8 @@ def from_keras_hub(
         build: the class.
         preset: what "imagenet" stands for; none where there are no such weights.
         weights: "none", "imagenet", or a preset's name.
-        arguments: of the class, for random weights.
-        options: of the experiment, which replace arguments.
+        arguments: the arguments of the class, for random weights.
+        options: the options of the experiment, which replace arguments.
 
     Raises:
         UserError: no such weights, or options beside weights, which are of one network.

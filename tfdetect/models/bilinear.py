@@ -16,8 +16,8 @@ class Bilinear(layers.Layer):
     wherever a model is called without the argument `training`. UpSampling2D takes whole factors.
 
     Args:
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+        height: the height of the result, in pixels.
+        width: the width of the result, in pixels.
     """
 
     def __init__(self, height: int, width: int, **kwargs: Any) -> None:

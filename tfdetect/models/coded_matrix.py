@@ -37,8 +37,8 @@ class CodedMatrix(NamedTuple):
         """Add the variables of a random matrix to a layer.
 
         Args:
-            layer: that the variables are of.
-            name: that their names begin with.
+            layer: the layer of the variables.
+            name: the text that their names begin with.
             inputs: rows of the matrix.
             outputs: its columns, a multiple of `together`.
             together: weights of neighboring outputs that share a code.

@@ -30,7 +30,7 @@ def convert_run(
 
     Args:
         weights: file of the weights.
-        experiment: of the published detector.
+        experiment: the experiment of the published detector.
         path: the run's folder.
         names: such a table to follow instead.
 

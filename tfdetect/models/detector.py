@@ -154,7 +154,7 @@ def _call(
         known: where the function is registered.
         name: its name there.
         key: the experiment's key of the options.
-        options: of the experiment.
+        options: the options of the experiment.
         arguments: positional arguments.
         more: keyword arguments that are no options.
     """

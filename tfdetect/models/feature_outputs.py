@@ -63,7 +63,7 @@ def features_of_images(outputs: dict[str, tf.Tensor], count: tf.Tensor) -> tf.Te
     """Return the features of images, averaged over the windows of each and side by side.
 
     Args:
-        outputs: of a model from `with_features`.
+        outputs: the outputs of a model from `with_features`.
         count: number of images.
 
     Returns:

@@ -113,7 +113,7 @@ def hidden(
         outputs: number of logits.
         dropout: fraction of units dropped in training.
         l2: L2 regularization of the hidden layer.
-        units: of the hidden layer.
+        units: the number of units of the hidden layer.
 
     Returns:
         float32 [B, outputs].

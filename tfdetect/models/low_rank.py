@@ -24,7 +24,7 @@ def adapt(backbone: keras.Model, rule: LowRank) -> None:
     The backbone computes the same as before.
 
     Args:
-        backbone: with its initial weights; it is changed.
+        backbone: the backbone with its initial weights; it is changed.
         rule: names of layers, rank, scale and start.
 
     Raises:

@@ -112,8 +112,8 @@ def bind_captures(
     tf2onnx makes inputs of them, and nobody can feed these. Keras-Hub's Swin has such tensors.
 
     Args:
-        model: of the function; it is changed.
-        function: that was converted.
+        model: the model of the function; it is changed.
+        function: the function that was converted.
     """
     from onnx import numpy_helper
 
@@ -207,7 +207,7 @@ def fuse_scale_and_offset(model: "onnx.ModelProto") -> int:
     not.
 
     Args:
-        model: with channels first; it is changed.
+        model: the model with channels first; it is changed.
 
     Returns:
         The number of pairs that were replaced.
@@ -282,8 +282,8 @@ def store_codes(model: "onnx.ModelProto", function: tf.types.experimental.Concre
     when it loads the model, so that only the file is smaller.
 
     Args:
-        model: of the function; it is changed.
-        function: that was converted.
+        model: the model of the function; it is changed.
+        function: the function that was converted.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -17,7 +17,7 @@ def start_from(detector: keras.Model, parent: keras.Model, name: str) -> list[st
     Args:
         detector: whose weights are set.
         parent: the detector to copy from.
-        name: of its run, for messages.
+        name: the name of its run, for messages.
 
     Returns:
         Names of the layers that start anew.

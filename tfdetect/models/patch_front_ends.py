@@ -20,7 +20,7 @@ def simplest_patch(
 
     Args:
         images: [B, H, W, 3], 0..255.
-        side: of the patches in pixels, at most the image's.
+        side: the side of the patches in pixels, at most the image's.
         count: number of candidate patches: at random positions in training, on a grid otherwise,
             so that a score is repeatable.
         output: side to which the patch is resized, in pixels.
@@ -46,7 +46,7 @@ class SimplestPatch(Float32Layer):
     Texture is the sum of absolute differences of neighboring pixels in four directions.
 
     Args:
-        side: of the patch in pixels.
+        side: the side of the patch in pixels.
         count: number of candidate patches.
     """
 

@@ -22,9 +22,9 @@ class Slot:
     """A variable of our detector, and the tensor of a state dict that it is set to.
 
     Attributes:
-        name: of the variable, "layer/variable".
+        name: the name of the variable, "layer/variable".
         variable: to be set.
-        shape: of the tensor.
+        shape: the shape of the tensor.
         change: converts the tensor to the variable's layout.
         suffix: end of the tensor's name.
         key: the tensor's name, where that is known.
@@ -49,7 +49,7 @@ class PublishedFile:
             published network, from the detector, these facts and the published tensors.
         head: prefix of the names of the last layer's tensors; none where the body yields that
             layer, or there is none.
-        logits: that the published last layer has, one or two.
+        logits: number of logits that the published last layer has, one or two.
         fake: index of the logit of fake, of two.
         bgr: trained on BGR images, so that input channels are reversed.
         unused: regular expression of the names of tensors that are not needed.
@@ -72,8 +72,8 @@ def slots_of(detector: keras.Model, name: str, state: State) -> Iterator[Slot]:
     """Yield all variables of a detector, in the order of the published network.
 
     Args:
-        detector: of the experiment `name`.
-        name: of the published detector.
+        detector: the detector of the experiment `name`.
+        name: the name of the published detector.
         state: the published tensors, whose names show how an Xception is called there.
     """
     facts = PUBLISHED[name]

@@ -177,7 +177,7 @@ class _Endpoints:
         """Return the outputs by name.
 
         Args:
-            scores: of the images.
+            scores: the scores of the images.
             known: what else is known of them; see `_Domain`.
             masks: outputs to add.
         """

@@ -40,7 +40,7 @@ class TopPixels(Float32Layer):
     """Mean of the highest logits of a mask: [B, H, W, 1] -> float32 [B, 1].
 
     Args:
-        fraction: of the pixels that are averaged, at least one pixel.
+        fraction: the fraction of the pixels that are averaged, at least one pixel.
     """
 
     def __init__(self, fraction: float = 0.005, **kwargs: Any) -> None:

@@ -24,7 +24,7 @@ def two_stream(
     Args:
         shape: (height, width, channels); the height is even.
         weights: only "none" exists.
-        widths, blocks, strides, stem: of each network; see `small_resnet`.
+        widths, blocks, strides, stem: the settings of each network; see `small_resnet`.
 
     Returns:
         Images [B, H, W, channels] in -1..1 -> features [B, h, w, widths[-1]]. They are the same

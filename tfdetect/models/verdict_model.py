@@ -93,7 +93,7 @@ def verdict_outputs(
     """Return the outputs that `models.exports` describes.
 
     Args:
-        detector: from `with_verdict_features`; with masks it has one view.
+        detector: a detector from `with_verdict_features`; with masks it has one view.
         verdicts: settings and distance.
         views: one tensor per view, uint8 [N, H, W, 3], or [N, crops, H, W, 3] with several crops.
     """

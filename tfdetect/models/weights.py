@@ -82,8 +82,8 @@ def convert(
     and kind one after the other, as the network is defined.
 
     Args:
-        detector: of the experiment `name`, from `build_detector`.
-        name: of the published detector.
+        detector: the detector of the experiment `name`, from `build_detector`.
+        name: the name of the published detector.
         state: tensors by their published names, in the file's order.
         names: published name of variables, "layer/variable", where it is to be another one.
 

@@ -60,9 +60,9 @@ class _Exchange:
     """A request and its answer: limits what is received, and adds headers to what is sent.
 
     Attributes:
-        id: of the request, as its header says, or a new one.
+        id: the ID of the request, as its header says, or a new one.
         read: number of bytes received.
-        status: of the answer; 0 before there is one.
+        status: the status of the answer; 0 before there is one.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int):

@@ -23,9 +23,10 @@ class Package:
         version: pinned.
         integrity: SHA-512 of its archive in base64, as the registry states it.
         license: SPDX identifier.
-        files: that a web export contains.
+        files: the files that a web export contains.
         licenses: files with the texts of its licenses.
-        holder: of the copyright, where the package has no file with the text of its license.
+        holder: the holder of the copyright, where the package has no file with the text of its
+            license.
     """
 
     name: str
@@ -81,8 +82,8 @@ def archives(folder: Path | None) -> dict[Package, Path]:
     """Return the archive of each package, checked against its pinned hash.
 
     Args:
-        folder: that contains the archives, as `npm pack` names them; by default they are fetched
-            by npm, once, into the cache.
+        folder: the folder that contains the archives, as `npm pack` names them; by default they are
+            fetched by npm, once, into the cache.
 
     Raises:
         UserError: one is missing, cannot be fetched, or is not the pinned one.

@@ -31,10 +31,10 @@ def render(
 
     Args:
         template: file in `templates/`.
-        runs: that give verdicts, the default one first.
+        runs: the runs that give verdicts, the default one first.
         data: what the page's script is given beside texts and models; see `static/page.js`.
-        variables: of the template: `files`, where the page's files are, `private`, what happens to
-            an image, and the template's own.
+        variables: the variables of the template: `files`, where the page's files are, `private`,
+            what happens to an image, and the template's own.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER / "templates"), autoescape=True,

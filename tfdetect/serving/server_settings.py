@@ -20,7 +20,7 @@ class ServerSettings(Document):
         batch_size: images that the detector is given at once, at most.
         timeout_s: seconds after which an image is given up.
         decoders: processes that decode files.
-        token: that requests must carry; none for no check.
+        token: the token that requests must carry; none for no check.
         keep: folder that uploaded files are written into; none to keep nothing.
     """
 

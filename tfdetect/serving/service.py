@@ -52,7 +52,7 @@ class Service:
     """The runs that a server answers for.
 
     Args:
-        runs: with ONNX exports, and with different names.
+        runs: runs with ONNX exports, and with different names.
         settings: limits.
 
     Raises:
@@ -112,7 +112,7 @@ class Service:
         """Return the evidence on each image, in order; a file that cannot be read has an `error`.
 
         Args:
-            name: of the run.
+            name: the name of the run.
             uploads: the files.
             pictures: whether to add pictures of the regions that the evidence speaks of.
 

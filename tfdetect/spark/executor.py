@@ -44,7 +44,7 @@ class Task(Protocol):
         """Return the function that makes rows of items, one for each; called in the child.
 
         Args:
-            threads: that it may use.
+            threads: the number of threads that it may use.
 
         Raises:
             UserError: it cannot work on this machine.
@@ -59,12 +59,12 @@ class Assignment:
     """What every Spark task is told of its job.
 
     Attributes:
-        folder: of the job.
-        id: of the job.
+        folder: the folder of the job.
+        id: the ID of the job.
         task: the pickled `Task`.
         roots: folders that the machine must see.
-        version: of tfdetect, where the job was begun.
-        threads: that a Spark task may use.
+        version: the version of tfdetect, where the job was begun.
+        threads: the number of threads that a Spark task may use.
     """
 
     folder: Path
@@ -107,7 +107,7 @@ def work(assignment: Assignment, batches: Iterator[pa.RecordBatch]) -> Iterator[
 
     Args:
         assignment: the job.
-        batches: with numbers of partitions.
+        batches: batches with numbers of partitions.
 
     Yields:
         A row of `REPORT` for each partition. What the user can fix is a `problem` there; Spark

@@ -38,7 +38,7 @@ class Job:
 
     Attributes:
         folder: the folder, absolute.
-        id: of this job alone.
+        id: the ID of this job alone.
         rows: number of items in each partition.
         sizes: bytes of the files of each partition.
     """
@@ -110,7 +110,7 @@ def open_job(
     """Return the job in a folder, which is begun if the folder is new or nothing is done in it.
 
     Args:
-        folder: of the job.
+        folder: the folder of the job.
         what: what is done with the items and how, as JSON takes it; the keys are words for people.
         items: one row for each item.
         sizes: bytes of the items' files, [n].

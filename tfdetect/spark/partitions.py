@@ -14,9 +14,9 @@ def divide(sizes: np.ndarray, max_items: int = MAX_ITEMS, max_bytes: int = MAX_B
     own and no machine works on one partition long after the others have finished.
 
     Args:
-        sizes: of the items' files in bytes, [n].
+        sizes: the sizes of the items' files in bytes, [n].
         max_items: number of items in a partition, at most.
-        max_bytes: of a partition with more than one item.
+        max_bytes: the largest size in bytes of a partition with more than one item.
 
     Returns:
         Ascending numbers of items, int64 [partitions + 1], from 0 to n.

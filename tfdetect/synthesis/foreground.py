@@ -45,7 +45,7 @@ class Foreground:
         """Return the image without its background.
 
         Args:
-            path: of the image; its name decides which segmentation of a folder is taken.
+            path: the path of the image; its name decides which segmentation of a folder is taken.
             image: uint8 [H, W, 3].
 
         Returns:

@@ -36,7 +36,7 @@ def mask_options_of(args: argparse.Namespace, masks: Sequence[str]) -> dict[str,
     """Return the options of mask makers that the arguments give, by their names.
 
     Args:
-        args: with the arguments of `add_mask_inputs`.
+        args: parsed arguments with those of `add_mask_inputs`.
         masks: names of the mask makers that are used.
 
     Raises:

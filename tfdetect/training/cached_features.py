@@ -39,8 +39,8 @@ def on_features(
         batches: training batches, augmented, endless.
         count: number of batches to use.
         validation: batches of all validation images.
-        batch_size: of the stream that is returned.
-        seed: of its order.
+        batch_size: the batch size of the stream that is returned.
+        seed: the seed of its order.
         part: the part of each batch that is wanted; None for all of it.
 
     Returns:

@@ -28,7 +28,7 @@ def check_training(
         experiment: what is trained, and how.
         classes: number of classes.
         catalog: the data.
-        devices: that will train; None where they are not known yet.
+        devices: the devices that will train; None where they are not known yet.
         replay: old data among the images.
 
     Raises:

@@ -24,7 +24,7 @@ class MemoryLimit:
     """A memory limit of a GPU.
 
     Attributes:
-        fraction: of its memory, above 0 and at most 1.
+        fraction: the fraction of its memory, above 0 and at most 1.
         size: in bytes.
     """
 

@@ -29,7 +29,7 @@ class EpochLog(keras.callbacks.Callback):
     Args:
         training: its number of epochs is shown.
         log: called with each line.
-        classes: of three or more, the accuracy is that of the class.
+        classes: number of classes; for three or more, the accuracy is that of the class.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ class FitResult:
     """What a training returns.
 
     Attributes:
-        detector: with the weights of the best epoch.
+        detector: the detector with the weights of the best epoch.
         state: history, best value and time of the training.
         interrupted: whether the user stopped it (Ctrl-C).
     """
@@ -111,7 +111,7 @@ def set_seed_and_precision(
 
     Args:
         experiment: its `seed` and `training` are used.
-        devices: that will train.
+        devices: the devices that will train.
         log: called with a warning where the precision is slow.
 
     Returns:
@@ -148,10 +148,10 @@ def fit(
         experiment: what is trained, and how.
         classes: number of classes.
         data: what it reads.
-        devices: that train.
-        folder: of the run; state/ and logs/ in it are used.
-        callbacks: of the caller. One that sets `model.stop_training` ends the training, whatever
-            stages remain.
+        devices: the devices that train.
+        folder: the folder of the run; state/ and logs/ in it are used.
+        callbacks: the callbacks of the caller. One that sets `model.stop_training` ends the
+            training, whatever stages remain.
         log: called with lines on the progress.
         parent: the run whose detector the training starts from.
         finish_interrupted: whether a training that Ctrl-C ends returns what it learned.

@@ -35,7 +35,7 @@ class TrainState(keras.callbacks.Callback):
     a new file that then replaces the old one: a kill at any moment leaves a complete file.
 
     Args:
-        folder: of the state's files.
+        folder: the folder of the state's files.
         monitor: metric that picks the best weights.
         others: callbacks whose memory is kept, those of `_MEMORY`.
         minutes: between states within an epoch.

@@ -27,7 +27,7 @@ class ErrorImages(keras.callbacks.Callback):
     Args:
         detector: maps images to logits; its weights are those that are trained.
         validation: batches of images, targets and weights.
-        folder: of the log.
+        folder: the folder of the log.
         every: epochs between pictures.
         average: moving average of the weights, which judges in their place.
     """
@@ -99,7 +99,7 @@ def write_projector(detector: keras.Model, validation: tf.data.Dataset, folder: 
     Args:
         detector: as it is kept.
         validation: batches of images, targets and weights.
-        folder: of the log.
+        folder: the folder of the log.
     """
     from tensorboard.plugins import projector
 

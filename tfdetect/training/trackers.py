@@ -165,7 +165,7 @@ class Trackers(keras.callbacks.Callback):
 
     Args:
         experiment: its `training.track` names them.
-        name: of the run.
+        name: the name of the run.
         file: keeps what identifies the trackers' records, for a resumed training.
 
     Raises:

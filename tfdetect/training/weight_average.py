@@ -18,8 +18,8 @@ class AverageWeights(keras.callbacks.Callback):
     of fit ends, so that a resumed training would differ from an uninterrupted one.
 
     Args:
-        momentum: of the average; lower in the first steps, (1 + step) / (10 + step), so that it
-            forgets the initial weights.
+        momentum: the momentum of the average; lower in the first steps, (1 + step) / (10 + step),
+            so that it forgets the initial weights.
         accumulates: whether not every step changes the weights; those that do not are left out.
     """
 

@@ -12,7 +12,7 @@ class Budget:
     Attributes:
         trials: number of trials.
         hours: time that processes worked on the search.
-        epochs: of all trials together.
+        epochs: number of epochs of all trials together.
     """
 
     trials: int | None = None
@@ -23,7 +23,7 @@ class Budget:
         """Return whether a limit is reached.
 
         Args:
-            store: of the search.
+            store: the store of the search.
             trials: all of them.
         """
         return (

@@ -33,7 +33,7 @@ def parameter_importance(search: Search, trials: list[Trial]) -> Importance | No
 
     Args:
         search: the search.
-        trials: with points.
+        trials: the trials with points.
     """
     if len(trials) < _MIN_TRIALS:
         return None

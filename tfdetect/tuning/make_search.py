@@ -86,7 +86,7 @@ def _choice(plan: Plan, space: Space, experiment: str | None, model: str | None)
     """Return how the experiment was chosen, and which one `train` takes, where that is another.
 
     Args:
-        plan: with the experiment.
+        plan: the plan with the experiment.
         space: the search space.
         experiment, model: what the user named.
     """
@@ -104,9 +104,9 @@ def _check(space: Space, plan: Plan, catalog: Catalog, folds: int) -> None:
 
     Args:
         space: what varies.
-        plan: of the trials.
+        plan: the plan of the trials.
         catalog: the dataset.
-        folds: of the cross-validation.
+        folds: the number of folds of the cross-validation.
 
     Raises:
         UserError: the training of a trial would be refused.

@@ -37,7 +37,7 @@ class Objective(Monitor):
         Low and high are the value where there is no interval, of a single image.
 
         Args:
-            result: of one split.
+            result: the result of one split.
         """
         part = result.get("masks", {}) if self.is_of_masks else result
         metric = part.get("metrics", {}).get(self.name.removeprefix(MASK_PREFIX)) or {}

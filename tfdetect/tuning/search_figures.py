@@ -60,7 +60,7 @@ def parallel_coordinates(search: Search, trials: list[Trial]) -> Figure:
 
     Args:
         search: the search.
-        trials: with points.
+        trials: the trials with points.
     """
     labels = search.space.labels()
     losses = np.array([search.objective.loss(t.value) for t in trials])
@@ -91,7 +91,7 @@ def slices(search: Search, trials: list[Trial]) -> Figure:
 
     Args:
         search: the search.
-        trials: with points.
+        trials: the trials with points.
     """
     labels = search.space.labels()
     columns = min(3, len(labels))

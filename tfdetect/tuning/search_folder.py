@@ -42,17 +42,17 @@ class SearchSettings(Document):
 
     Attributes:
         objective: a metric of validation.
-        algorithm: that suggests points of the space.
-        seed: of the suggestions.
+        algorithm: the algorithm that suggests points of the space.
+        seed: the seed of the suggestions.
         startup_trials: drawn at random before TPE begins.
-        folds: of the cross-validation of each trial on train and validation together; 1 for the
-            dataset's validation split.
+        folds: the number of folds of the cross-validation of each trial on train and validation
+            together; 1 for the dataset's validation split.
         prune: rule that stops trials early.
         first_epochs: epochs that no trial is stopped before.
         baseline: whether trial 0 is the unchanged experiment.
         trial_overrides: overrides that hold in the trials alone.
         roots: directory of each dataset.
-        fingerprint: of the data.
+        fingerprint: the fingerprint of the data.
     """
 
     objective: str
@@ -118,7 +118,7 @@ class Search(SearchPlan):
         """Return the experiment of a point of the space.
 
         Args:
-            overrides: of the point.
+            overrides: the overrides of the point.
             trial: whether to apply the overrides that hold in trials alone.
         """
         extra = self.settings.trial_overrides if trial else ()

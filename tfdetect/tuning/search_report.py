@@ -42,7 +42,7 @@ def write_report(search: Search, trials: list[Trial], best: str) -> None:
 
     Args:
         search: the search.
-        trials: of the search.
+        trials: the trials of the search.
         best: the best experiment, the content of best.yaml.
     """
     with merged(search.folder) as new:

@@ -31,7 +31,8 @@ class Parameter(Document):
 
     Attributes:
         uniform, log_uniform: lowest and highest value.
-        step: of uniform and log_uniform: allowed are the lowest value plus multiples of it.
+        step: the step of uniform and log_uniform: allowed are the lowest value plus multiples of
+            it.
         choice: plain values, or {value: ..., with: {key: parameter}}.
     """
 
@@ -105,7 +106,7 @@ class Space(Document):
     """A search space.
 
     Attributes:
-        name: of the space.
+        name: the name of the space.
         description: for people.
         experiment: the one that is varied if the command line names none.
         parameters: by key of the experiment, such as training.optimizer.learning_rate.
@@ -161,7 +162,7 @@ class Space(Document):
         """Refuse a space that does not fit the experiment, before any trial.
 
         Args:
-            experiment: that is varied.
+            experiment: the experiment that is varied.
             accept: raises `UserError` for a varied experiment that cannot be trained; not called
                 for random points.
 

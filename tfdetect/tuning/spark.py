@@ -41,7 +41,7 @@ def run_on_spark(search: Search, budget: Budget, master: str, parallel: int) -> 
     Args:
         search: the search.
         budget: its limits.
-        master: of the cluster, such as spark://host:7077.
+        master: the master of the cluster, such as spark://host:7077.
         parallel: trials at once.
 
     Raises:
@@ -123,9 +123,9 @@ def run_remote_trial(folder: str, number: int, threads: int) -> dict[str, Any]:
     """Run a trial in a process of its own on a worker; return hyperopt's result.
 
     Args:
-        folder: of the search.
-        number: of the trial.
-        threads: that it may use.
+        folder: the folder of the search.
+        number: the number of the trial.
+        threads: the number of threads that it may use.
     """
     search = open_search(Path(folder))
     log, path = search.log_path(number), search.result_path(number)

@@ -54,13 +54,13 @@ class Trial:
         number: from 0.
         state: RUNNING, COMPLETE, PRUNED or FAILED.
         worker: name of the process that runs it, see `process_name`.
-        point: of the space, by label; {} for the unchanged experiment.
+        point: the point of the space, by label; {} for the unchanged experiment.
         overrides: the same as overrides of the experiment.
         objective, low, high: value and interval of the objective; None until it succeeded.
-        epochs: that were trained.
-        seconds: of training.
+        epochs: the number of epochs that were trained.
+        seconds: the seconds of training.
         started, ended: Unix times.
-        reason: of a failure.
+        reason: the reason of a failure.
     """
 
     number: int
@@ -101,8 +101,8 @@ class Outcome:
         number: of the trial.
         state: COMPLETE, PRUNED or FAILED.
         objective: value, low and high; None of a failure.
-        epochs, seconds: of training.
-        reason: of a failure.
+        epochs, seconds: the number of epochs and seconds of training.
+        reason: the reason of a failure.
     """
 
     number: int
@@ -127,7 +127,7 @@ class Store:
         """Open the state, or create it.
 
         Args:
-            folder: of the search.
+            folder: the folder of the search.
 
         Raises:
             UserError: the file cannot be read.

@@ -57,9 +57,9 @@ def suggest(
 
     Args:
         space: the search space.
-        objective: of the search.
+        objective: the objective of the search.
         algorithm: "tpe", "random" or "atpe" (adaptive TPE) of hyperopt, or "optuna", Optuna's TPE.
-        seed: of the search.
+        seed: the seed of the search.
         startup_trials: how many trials are drawn at random before TPE begins.
         trials: all so far. The algorithms know running ones too, so that parallel trials differ.
 

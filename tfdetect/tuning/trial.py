@@ -83,7 +83,7 @@ def run_trial(search: Search, trial: Trial, devices: "Devices", prune: bool = Tr
     Args:
         search: the search.
         trial: one of its trials.
-        devices: from `configure_devices`.
+        devices: the devices from `configure_devices`.
         prune: whether the search's rule may stop it early.
 
     Raises:
@@ -138,8 +138,8 @@ class TrialPruner:
 
         Args:
             search: the search, whose settings hold the rule.
-            number: of the trial.
-            experiment: of the trial.
+            number: the number of the trial.
+            experiment: the experiment of the trial.
         """
         self._store, self._settings, self._number = search.store, search.settings, number
         training = experiment.training

@@ -61,8 +61,8 @@ class ClipTokens(keras.layers.Layer):
     Attributes:
         blocks: numbers of the blocks, from 1, whose class tokens are returned; C is their number
             times the width.
-        width: of the tokens.
-        heads: of the attention.
+        width: the width of the tokens.
+        heads: the number of heads of the attention.
         patch: side of a patch in pixels.
     """
 

@@ -44,7 +44,7 @@ def clip(
     Args:
         shape: (height, width, 3), square; 224 pixels with pretrained weights.
         weights: "none", "imagenet" for OpenAI's weights of `size`, or a preset's name.
-        size: of the vision transformer.
+        size: the size of the vision transformer.
         layout: without weights, patch_size, hidden_dim, num_layers, num_heads or
             intermediate_dim that replace those of `size`.
     """

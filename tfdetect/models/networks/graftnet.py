@@ -33,7 +33,7 @@ def graftnet(
         shape: (height, width, 3), multiples of 32; 224 as published.
         weights: only "none" exists.
         widths: channels of the Xception blocks; all but the first halve the sides.
-        heads: of the attention; they split the positions of a map.
+        heads: the number of heads of the attention; they split the positions of a map.
         learnable: learn the frequency filters.
     """
     if shape[-1] != 3:

@@ -21,7 +21,7 @@ def gramnet(shape: tuple[int, int, int], weights: str, width: Count = 32) -> ker
 
     Args:
         shape: (height, width, channels), at least 32 pixels.
-        weights: of the ResNet-18.
+        weights: the weights of the ResNet-18.
         width: channels from which Gram matrices are computed.
     """
     resnet = build_backbone("resnet18", shape, weights).model

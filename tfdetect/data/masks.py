@@ -253,46 +253,59 @@ def _judge(
     questions = [detection.question] if detection.question else []
     problems = [detection.remark] if detection.remark else []
     notes = []
-    said = (spec.mask_channel, spec.mask_values, spec.mask_inverted) != (None, None, None)
-    labels, failed, coverage = masks.labels, masks.failed, masks.coverage
     for label, name in enumerate(spec.class_names):
-        rows = (labels == label) & ~failed
+        rows = (masks.labels == label) & ~masks.failed
         if not rows.any():
             continue
         if spec.mask_inverted is None:
-            questions += _ask_if_inverted(name, coverage[rows], authentic=label == 0)
+            questions += _ask_if_inverted(name, masks.coverage[rows], authentic=label == 0)
         if label == 0:
-            notes += _note_unused(name, coverage[rows])
-            continue
-        empty = rows & (coverage == 0)
-        if not empty.any():
-            continue
-        count, value = int(empty.sum()), int(np.nanmax(masks.highest[empty]))
-        text = (
-            f"{count:,} of {rows.sum():,} masks of {name!r} are empty"
-            + (f", with values up to {value}" if value and not spec.mask_inverted else "")
-            + f" ({_examples(masks.paths[empty])})"
-        )
-        if count > _MAX_EMPTY_FRACTION * rows.sum() and not said:
-            questions.append(
-                f"{text}. Say how they are coded with mask_channel, mask_values or "
-                "mask_inverted. If that is right, say so too, such as with mask_values: "
-                f"{list(info.values)}; then these images count as fakes whose altered "
-                "pixels are not known"
-            )
+            notes += _note_unused(name, masks.coverage[rows])
         else:
-            problems.append(f"{text}. These images count as fakes whose altered pixels are not "
-                            "known")  # fmt: skip
+            question, problem = _judge_empty(spec, name, masks, rows, info)
+            questions += question
+            problems += problem
     if turned := int(masks.turned.sum()):
         problems.append(
             f"{turned:,} images are turned by their EXIF orientation, and their masks are not: "
             "they count as drawn on the upright image"
         )
-    if unused := int((failed & (labels == 0)).sum()):
+    if unused := int((masks.failed & (masks.labels == 0)).sum()):
         notes.append(f"{unused:,} masks of authentic images cannot be read; they are not needed")
     if info.orphans:
         notes.append(f"{info.orphans:,} mask files belong to no image")
     return DatasetMasks(info, tuple(questions), tuple(problems), tuple(notes))
+
+
+def _judge_empty(
+    spec: DatasetSpec, name: str, masks: _Measured, rows: np.ndarray, info: MaskInfo
+) -> tuple[list[str], list[str]]:
+    """Return the question or the problem about empty masks of fakes, each a list of at most one.
+
+    Args:
+        spec: the dataset.
+        name: the name of the class.
+        masks: all masks.
+        rows: bool [n], those of the class that can be read.
+        info: how the masks are coded.
+    """
+    empty = rows & (masks.coverage == 0)
+    if not empty.any():
+        return [], []
+    count, value = int(empty.sum()), int(np.nanmax(masks.highest[empty]))
+    text = (
+        f"{count:,} of {rows.sum():,} masks of {name!r} are empty"
+        + (f", with values up to {value}" if value and not spec.mask_inverted else "")
+        + f" ({_examples(masks.paths[empty])})"
+    )
+    said = (spec.mask_channel, spec.mask_values, spec.mask_inverted) != (None, None, None)
+    if said or count <= _MAX_EMPTY_FRACTION * rows.sum():
+        return [], [f"{text}. These images count as fakes whose altered pixels are not known"]
+    return [
+        f"{text}. Say how they are coded with mask_channel, mask_values or mask_inverted. If that "
+        f"is right, say so too, such as with mask_values: {list(info.values)}; then these images "
+        "count as fakes whose altered pixels are not known"
+    ], []
 
 
 def _ask_if_inverted(name: str, coverage: np.ndarray, authentic: bool) -> list[str]:

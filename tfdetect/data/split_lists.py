@@ -16,42 +16,47 @@ def read_split_files(spec: DatasetSpec, root: Path, found: Scan) -> None:
     A file is in the split whose list names its path, its group or a piece of its group. Of a
     group with some files in one list, the others are in that split, too.
     """
-    listed: dict[str, str] = {}
-    missing = []
-    for split, names in spec.split_files.items():
-        for name in names:
-            if not (root / name).exists():
-                missing.append(name)
-                continue
-            for text in _listed_texts(root / name):
-                listed.setdefault(text, split)
-    if missing:
-        rest = "the splits are made by group" if not listed else "other files decide the splits"
-        found.warnings.append(
-            f"{spec.name}: the lists of its splits, {', '.join(missing)}, are not there; {rest}"
-        )
+    listed = _read_lists(spec, root, found.warnings)
     if not listed:
         return
     paths, groups = (found.files[name].to_pylist() for name in ("path", "group"))
-    splits = [listed.get(path) for path in paths]
     by_group: dict[str, str] = {}
-    for group, split in zip(groups, splits):
-        if group is not None and group not in by_group:
+    for path, group in zip(paths, groups):
+        if group and group not in by_group:
             pieces = group.split(spec.group_separator) if spec.group_separator else [group]
-            split = split or next((listed[p] for p in [group, *pieces] if p in listed), None)
+            split = next((listed[n] for n in (path, group, *pieces) if n in listed), None)
             if split is not None:
                 by_group[group] = split
-    splits = [
-        split or (by_group.get(group) if group else None) for split, group in zip(splits, groups)
-    ]
     own = found.files["folder_split"].to_pylist()
-    column = pa.array([s or o for s, o in zip(splits, own)], pa.string())
+    splits = [
+        listed.get(path) or by_group.get(group) or split
+        for path, group, split in zip(paths, groups, own)
+    ]
+    column = pa.array(splits, pa.string())
     found.files = with_columns(found.files, folder_split=column)
     if none := column.null_count:
         found.warnings.append(
             f"{spec.name}: {none:,} images are in no list of a split, and count as "
             f"{spec.default_split}"
         )
+
+
+def _read_lists(spec: DatasetSpec, root: Path, warnings: list[str]) -> dict[str, str]:
+    """Return the split of each path or group that a list names; lists that lack are warned of."""
+    listed: dict[str, str] = {}
+    missing = []
+    for split, names in spec.split_files.items():
+        for name in names:
+            if (root / name).exists():
+                listed = dict.fromkeys(_listed_texts(root / name), split) | listed
+            else:
+                missing.append(name)
+    if missing:
+        rest = "the splits are made by group" if not listed else "other files decide the splits"
+        warnings.append(
+            f"{spec.name}: the lists of its splits, {', '.join(missing)}, are not there; {rest}"
+        )
+    return listed
 
 
 def _listed_texts(path: Path) -> list[str]:

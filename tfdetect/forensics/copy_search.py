@@ -108,26 +108,18 @@ def search(image: np.ndarray, quality: float | None) -> Copies:
         gray, noise = (cv2.resize(a, wanted, interpolation=cv2.INTER_AREA) for a in (gray, noise))
     copied, sources = np.zeros(gray.shape, bool), np.zeros(gray.shape, bool)
     found = []
-    half = cv2.resize(gray, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    for matrix in _candidates(gray):
-        if not _plausible(half, matrix):
+    for region, matrix, correlation, contrast in _checked_regions(gray, noise):
+        if (copied | sources)[region].mean() > 0.5:  # the same pair again, or its inverse
             continue
-        checked = _check(gray, noise, matrix)
-        if checked is None:
+        source = _moved(region, matrix)
+        if (region & source).sum() > _MAX_OVERLAP * region.sum():
             continue
-        whole, matrix, correlation, contrast = checked
-        for region in _parts(whole, matrix):
-            if (copied | sources)[region].mean() > 0.5:  # the same pair again, or its inverse
-                continue
-            source = _moved(region, matrix)
-            if (region & source).sum() > _MAX_OVERLAP * region.sum():
-                continue
-            inverse = cv2.invertAffineTransform(matrix)
-            back = _seam(gray, region) < _seam(gray, source)
-            copied |= source if back else region
-            sources |= region if back else source
-            found.append(_copy(inverse if back else matrix, float(region.mean()), correlation,
-                               contrast, factor))  # fmt: skip
+        inverse = cv2.invertAffineTransform(matrix)
+        back = _seam(gray, region) < _seam(gray, source)
+        copied |= source if back else region
+        sources |= region if back else source
+        found.append(_copy(inverse if back else matrix, float(region.mean()), correlation,
+                           contrast, factor))  # fmt: skip
     if not found:
         return nothing
     if factor < 1:
@@ -137,6 +129,22 @@ def search(image: np.ndarray, quality: float | None) -> Copies:
         )
     found.sort(key=lambda copy: -copy.area)
     return Copies(copied, sources & ~copied, tuple(found))
+
+
+def _checked_regions(
+    gray: np.ndarray, noise: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, float, float]]:
+    """Yield regions bool [H, W] that agree with their sources, and what `_check` returns of them.
+
+    Which of the two is the copy is not known yet, and pairs may come again.
+    """
+    half = cv2.resize(gray, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    for candidate in _candidates(gray):
+        checked = _check(gray, noise, candidate) if _plausible(half, candidate) else None
+        if checked is not None:
+            whole, matrix, correlation, contrast = checked
+            for region in _parts(whole, matrix):
+                yield region, matrix, correlation, contrast
 
 
 def _candidates(gray: np.ndarray) -> Iterator[np.ndarray]:

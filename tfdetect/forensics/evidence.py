@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Says = Literal["generated", "altered", "edited", "camera", "authentic", "nothing"]
 Basis = Literal["declared", "detector", "inconclusive"]
 Tone = Literal["good", "caution", "bad"]
+Headline = tuple[str, Basis, tuple[str, ...], Tone]  # with its reasons
 
 RULE = (
     "A declaration of where the image comes from counts first, signed content credentials before "
@@ -305,49 +306,54 @@ def _jpeg(history: JpegHistory | None, pixels: np.ndarray) -> list[EvidenceLine]
     if min(pixels.shape[:2]) < MIN_SIDE:
         return [_line("jpeg_history", f"Not looked for: a side is below {MIN_SIDE} pixels.",
                       "nothing")]  # fmt: skip
-    parts, rate = [], "jpeg_none"
+    return [_jpeg_history(history), _jpeg_regions(history)]
+
+
+def _jpeg_history(history: JpegHistory) -> EvidenceLine:
     if history.quality is not None:
         tables = ", with tables of a camera or of another program than libjpeg"
         tables = "" if history.standard else tables
-        parts.append(f"The file is a JPEG of quality {history.quality:.0f}{tables}.")
+        text = f"The file is a JPEG of quality {history.quality:.0f}{tables}."
         if history.earlier_quality is not None:
             rate = "jpeg_twice"
-            parts.append(
-                "It was compressed at least twice, before with a quality of about "
+            text += (
+                " It was compressed at least twice, before with a quality of about "
                 f"{history.earlier_quality:.0f}."
             )
         elif history.evidence is None:
             rate = ""
-            parts.append("In a JPEG of this kind, such as one in CMYK, no earlier compression on "
-                         "the same grid is looked for.")  # fmt: skip
+            text += (" In a JPEG of this kind, such as one in CMYK, no earlier compression on the "
+                     "same grid is looked for.")  # fmt: skip
         else:
             rate = "jpeg_once"
-            parts.append("There is no trace of an earlier compression on the same grid.")
+            text += " There is no trace of an earlier compression on the same grid."
     elif history.grid is not None:
         rate = "jpeg_before"
-        parts.append("The file is no JPEG, but its pixels were compressed as JPEG before.")
+        text = "The file is no JPEG, but its pixels were compressed as JPEG before."
     else:
-        parts.append("The file is no JPEG, and there is no trace of a JPEG compression.")
+        rate = "jpeg_none"
+        text = "The file is no JPEG, and there is no trace of a JPEG compression."
     if history.grid not in (None, (0, 0)):
-        parts.append("The image was cropped after that." if history.quality is None else
-                     "The pixels have another grid: the image was cropped after an earlier "
-                     "compression.")  # fmt: skip
+        text += (" The image was cropped after that." if history.quality is None else
+                 " The pixels have another grid: the image was cropped after an earlier "
+                 "compression.")  # fmt: skip
     more = {
         "jpeg_twice": "Saving, uploading and sharing do this; it is no sign of a forgery.",
         "jpeg_none": "Generators, screenshots and shrunk photographs have none.",
     }.get(rate, "It says nothing about the origin.")
-    lines = [_line("jpeg_history", " ".join(parts), "nothing", rate, more)]
+    return _line("jpeg_history", text, "nothing", rate, more)
+
+
+def _jpeg_regions(history: JpegHistory) -> EvidenceLine:
     fraction = float(history.differs.mean())
-    if fraction:
-        what = ("its blocks lie on another grid" if history.other_grid.any() else
-                "it was compressed fewer times than the rest")  # fmt: skip
-        finding = f"{percent(fraction)} of the image have another history than the rest: {what}."
-        more = "Text, flat areas and collages can look like this."
-        lines.append(_line("jpeg_regions", finding, "altered", "jpeg_regions", more))
-    else:
+    if not fraction:
         more = "A region that was pasted before the last strong compression leaves no such trace."
-        lines.append(_line("jpeg_regions", _NONE, "nothing", "no_jpeg_regions", more))
-    return lines
+        return _line("jpeg_regions", _NONE, "nothing", "no_jpeg_regions", more)
+    what = ("its blocks lie on another grid" if history.other_grid.any() else
+            "it was compressed fewer times than the rest")  # fmt: skip
+    finding = f"{percent(fraction)} of the image have another history than the rest: {what}."
+    more = "Text, flat areas and collages can look like this."
+    return _line("jpeg_regions", finding, "altered", "jpeg_regions", more)
 
 
 def _copied(copies: "Copies | None") -> EvidenceLine:
@@ -423,35 +429,16 @@ def _localizer(run: Run, row: Mapping[str, Any]) -> EvidenceLine:
 
 def _headline(
     facts: Sequence[Fact], lines: Sequence[EvidenceLine], verdict: tuple[Run, Mapping] | None
-) -> tuple[str, Basis, tuple[str, ...], Tone]:
+) -> Headline:
     """Return headline, basis, reasons and tone by `RULE`."""
-    credentials, notes = lines[0], lines[1]
-    reasons: tuple[str, ...]
     traces = [line for line in lines if line.name in _TRACES and line.says == "altered"]
-    detector = next((line for line in lines if line.name == "detector"), None)
-    if credentials.says == "generated":
-        partly = any("composite" in fact.value for fact in facts if C2PA in fact.name)
-        title = f"Declared as {'partly ' if partly else ''}generated, with a signature"
-        return title, "declared", (credentials.finding, credentials.reliability), "bad"
-    if notes.says == "generated":
-        reasons = (notes.finding, "This note is not signed: anybody can write or remove it.")
-        return "Declared as generated, without a signature", "declared", reasons, "bad"
-    trusted = any(fact.signature == "Trusted" for fact in facts)
-    if credentials.says == "camera" and trusted and not traces:
-        reasons = (credentials.finding, credentials.reliability)
-        return "Declared as a camera's picture, with a signature", "declared", reasons, "good"
-    nothing = "Nothing in the file declares where it comes from."
-    if any(line.name == "camera_data" and line.says == "camera" for line in lines):
-        nothing = "The file names a camera, which can be copied, and declares no generator."
-    if credentials.says in ("camera", "edited"):
-        nothing = "What the file declares does not say whether it is generated."
-    if any(fact.signature == "Unread" for fact in facts):
-        nothing = (
-            "The file has content credentials, which may say where it comes from. They were not "
-            f"read: pip install '{with_extra('c2pa')}'."
-        )
+    if declared := _declared(facts, lines, traces):
+        return declared
     found = tuple(f"{line.title}: {line.finding}" for line in traces)
+    nothing = _nothing_declared(facts, lines)
     inconclusive = "Inconclusive: traces of editing" if traces else "Inconclusive"
+    detector = next((line for line in lines if line.name == "detector"), None)
+    reasons: tuple[str, ...]
     if verdict is None or detector is None:
         reasons = (*found, nothing, "No detector was asked.")
         return inconclusive, "inconclusive", reasons, "caution"
@@ -466,6 +453,39 @@ def _headline(
         reasons = (f"{words.headline}, says {run.name}, but there are traces of editing.", *found)
         return inconclusive, "inconclusive", reasons, "caution"
     return words.headline, "detector", (nothing, *words.lines, *found), words.tone
+
+
+def _declared(
+    facts: Sequence[Fact], lines: Sequence[EvidenceLine], traces: Sequence[EvidenceLine]
+) -> Headline | None:
+    """Return the headline that follows from what the file declares; None if none does."""
+    credentials, notes = lines[0], lines[1]
+    if credentials.says == "generated":
+        partly = any("composite" in fact.value for fact in facts if C2PA in fact.name)
+        title = f"Declared as {'partly ' if partly else ''}generated, with a signature"
+        return title, "declared", (credentials.finding, credentials.reliability), "bad"
+    if notes.says == "generated":
+        reasons = (notes.finding, "This note is not signed: anybody can write or remove it.")
+        return "Declared as generated, without a signature", "declared", reasons, "bad"
+    trusted = any(fact.signature == "Trusted" for fact in facts)
+    if credentials.says == "camera" and trusted and not traces:
+        reasons = (credentials.finding, credentials.reliability)
+        return "Declared as a camera's picture, with a signature", "declared", reasons, "good"
+    return None
+
+
+def _nothing_declared(facts: Sequence[Fact], lines: Sequence[EvidenceLine]) -> str:
+    """Return why a headline does not follow from what the file declares."""
+    if any(fact.signature == "Unread" for fact in facts):
+        return (
+            "The file has content credentials, which may say where it comes from. They were not "
+            f"read: pip install '{with_extra('c2pa')}'."
+        )
+    if lines[0].says in ("camera", "edited"):
+        return "What the file declares does not say whether it is generated."
+    if any(line.name == "camera_data" and line.says == "camera" for line in lines):
+        return "The file names a camera, which can be copied, and declares no generator."
+    return "Nothing in the file declares where it comes from."
 
 
 def printed(name: str, found: Evidence) -> str:

@@ -177,6 +177,24 @@ def _exif(image: Image.Image, _data: bytes) -> list[Fact]:
     except Exception as error:  # Pillow raises many kinds for damaged EXIF
         return [_fact("EXIF", f"damaged: {error}")]
     named = {ExifTags.TAGS.get(tag, str(tag)): value for tag, value in tags.items()}
+    facts = _camera(named)
+    if gps:
+        meaning = "where the camera says that it was; it is easily changed or copied"
+        facts.append(_fact("location (EXIF)", _location(gps), meaning))
+    for tag in ("Software", "ProcessingSoftware"):
+        if text := str(named.get(tag, "")).strip("\0 "):
+            facts.append(_program("software (EXIF)", text))
+    for tag, name in (("ImageDescription", "description"), ("Artist", "artist")):
+        if text := str(named.get(tag, "")).strip("\0 "):
+            facts.append(_description(f"{name} (EXIF)", text))
+    comment = named.get("UserComment", b"")
+    if isinstance(comment, bytes) and (text := _comment(comment[:MAX_TEXT]).strip()):
+        facts.append(_settings("comment (EXIF)", text))
+    return facts
+
+
+def _camera(named: dict[str, Any]) -> list[Fact]:
+    """Return camera, exposure and maker note of EXIF's fields by their names."""
     camera = {key: text for key in _CAMERA if (text := _plain(named.get(key, "")))}
     facts: list[Fact] = []
     if camera:
@@ -187,18 +205,6 @@ def _exif(image: Image.Image, _data: bytes) -> list[Fact]:
             facts.append(_fact("exposure (EXIF)", "present"))
     if len(note := named.get("MakerNote", b"")) > 0:
         facts.append(_fact("maker note (EXIF)", f"{len(note):,} bytes"))
-    if gps:
-        meaning = "where the camera says that it was; it is easily changed or copied"
-        facts.append(_fact("location (EXIF)", _location(gps), meaning))
-    for tag, name in (("Software", "software"), ("ProcessingSoftware", "software")):
-        if text := str(named.get(tag, "")).strip("\0 "):
-            facts.append(_program(f"{name} (EXIF)", text))
-    for tag, name in (("ImageDescription", "description"), ("Artist", "artist")):
-        if text := str(named.get(tag, "")).strip("\0 "):
-            facts.append(_description(f"{name} (EXIF)", text))
-    comment = named.get("UserComment", b"")
-    if isinstance(comment, bytes) and (text := _comment(comment[:MAX_TEXT]).strip()):
-        facts.append(_settings("comment (EXIF)", text))
     return facts
 
 

@@ -236,16 +236,18 @@ def _jpeg(data: bytes) -> Header:
     if data.rfind(b"\xff\xd9", position) < 0:
         raise ImageError("damaged: it ends before its end marker")
     marker, bits, height, width, components = frame
-    kind = _JPEG
-    if marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
-        kind = _LOSSLESS_JPEG
-    elif bits != 8:
-        kind = _DEEP_JPEG
-    elif components == 4:
-        kind = CMYK
-    elif components not in (1, 3):
-        kind = _ODD_COLORS
+    kind = _jpeg_kind(marker, bits, components)
     return Header(kind, width, height, orientation_of(exif, xmp))
+
+
+def _jpeg_kind(marker: int, bits: int, components: int) -> Kind:
+    if marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
+        return _LOSSLESS_JPEG
+    if bits != 8:
+        return _DEEP_JPEG
+    if components == 4:
+        return CMYK
+    return _JPEG if components in (1, 3) else _ODD_COLORS
 
 
 _NO_METADATA = 0xFE  # the marker of a comment

@@ -20,13 +20,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from tfdetect.core.open_run import open_run
+
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "saved_models"
 MODES = ("light", "tensorflow", "bare")
 PROGRAM = """
 import sys
 from pathlib import Path
-kind, run, *paths = sys.argv[1:]
+network, run, *paths = sys.argv[1:]
 paths = [
     str(p)
     for each in paths
@@ -52,7 +54,7 @@ BARE = (
 import numpy as np
 import onnxruntime as ort
 from PIL import Image
-session = ort.InferenceSession(f"{run}/exports/detector.onnx", providers=["CPUExecutionProvider"])
+session = ort.InferenceSession(network, providers=["CPUExecutionProvider"])
 [entry] = session.get_inputs()
 crops, (height, width) = entry.shape[1] if len(entry.shape) == 5 else None, entry.shape[-3:-1]
 for start in range(0, len(paths), 64):
@@ -74,7 +76,8 @@ def timed(python, mode, run, paths):
     if mode == "light":
         command = ["-m", "tfdetect.predict", run, *paths, "--quiet", "--output", "rows.csv"]
     else:
-        command = ["-c", TENSORFLOW if mode == "tensorflow" else BARE, mode, run, *paths]
+        network = open_run(run).onnx_path
+        command = ["-c", TENSORFLOW if mode == "tensorflow" else BARE, network, run, *paths]
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
         process = subprocess.Popen(

@@ -32,19 +32,17 @@ class BuildWithPathFile(build_py):
         return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, PATH_FILE))]
 
 
-# The shipped runs, and the ONNX file of each that predicts.
+# The shipped runs, and the network of each that predicts.
 RUNS = {
-    "cifake_small_resnet": "detector_float16.onnx", "localizer_photos": "detector.onnx",
-    "photo_detector": "detector.onnx",
-}  # fmt: skip
+    "cifake_small_resnet": ["exports/detector_float16.onnx"],
+    "localizer_photos": ["exports/detector.onnx"],
+    "photo_detector": ["detector.onnx", "model.keras"],  # which has the weights
+}
 
 
 def runs(*files: str) -> list[str]:
     """Return these files of each shipped run, and its network."""
-    return [
-        f"{name}/{file}"
-        for name, network in RUNS.items() for file in (*files, f"exports/{network}")
-    ]  # fmt: skip
+    return [f"{name}/{file}" for name, network in RUNS.items() for file in (*files, *network)]
 
 
 rooms = find_packages(

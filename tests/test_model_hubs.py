@@ -58,7 +58,7 @@ def test_a_pushed_run_is_loaded_by_its_address(hub, tmp_path):
     commit = hub.branches["user/photos", "main"]
     assert address == f"hf://user/photos@{commit}"
     files = hub.repositories["user/photos"][commit]
-    assert {"run.json", "model.keras", "exports/detector.onnx", "README.md"} <= set(files)
+    assert {"run.json", "model.keras", "detector.onnx", "README.md"} <= set(files)
     assert not any(name.startswith(("saved_model", "predictions", "figures")) for name in files)
     info = json.loads(files["run.json"])
     assert info["command"] == "" and info["dataset"]["roots"] == {}
@@ -82,8 +82,8 @@ def test_a_pushed_run_is_loaded_by_its_address(hub, tmp_path):
 
 
 def test_only_safe_files_are_fetched(hub, tmp_path):
-    names = ("run.json", "experiment.yaml", "domain.npy", "training_images.npy",
-             "exports/detector.onnx")  # fmt: skip
+    names = ("run.json", "experiment.yaml", "domain.npy", "training_images.npy", "model.keras",
+             "detector.onnx")  # fmt: skip
     files = {name: (RUN / name).read_bytes() for name in names}
     evil = {"weights.pkl": b"x", "saved_model/saved_model.pb": b"x", "exports/run.py": b"x",
             "exports/../run.py": b"x", "exports/deep/detector.tflite": b"x"}  # fmt: skip

@@ -195,3 +195,15 @@ def test_masks_and_sizes_choose_the_experiment_however_data_are_described(tmp_pa
         (tmp_path / "images" / "manifest.csv").write_text("\n".join(rows))
         for dataset in (tmp_path / "images", tmp_path / "images" / "manifest.csv"):
             assert make_plan(str(dataset)).experiment.name.startswith(expected)
+
+
+def test_the_detector_of_photographs_has_at_most_25_mebibytes():
+    """docs/results/photos.md says so. Its weights are in one file, which the ONNX file reads."""
+    folder = shipped_runs.shipped_folder("photo_detector")
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    own = {folder / name for name in ("evaluations", "logs")}  # ignored by git
+    sizes = {path: path.stat().st_size for path in found if not own & {*path.parents}}
+    total = sum(sizes.values()) / 2**20
+    largest = [f"{p.name} {n / 2**20:.1f}" for p, n in sizes.items() if n > 2**18]
+    assert total <= 25, f"{total:.1f} MiB: {', '.join(largest)}"
+    assert tfdetect.load(folder).run.onnx_path == folder / "detector.onnx"

@@ -350,7 +350,7 @@ def test_all_commands_with_a_bucket(tmp_path, scheme, request, capsys):
         assert f"bucket/{name}" in found, name
     assert not any(Path(name).name.startswith(".") or ".partial" in name for name in found)
     run = open_run(f"{bucket}/runs/one")
-    assert "validation" in run.results and run.has_exports
+    assert "validation" in run.results and run.onnx_path is not None
     for file in run.path.rglob("*"):
         data = file.read_bytes() if file.is_file() else b""
         assert b"hunter2" not in data and b"AKIDSECRET" not in data, file

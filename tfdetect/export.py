@@ -17,8 +17,10 @@ def parser() -> cli.Parser:
         "and threshold, into other formats. Each export is compared with the Keras model on "
         "photographs when it is written, and refused if the probabilities differ.\n\n"
         "saved_model needs TensorFlow alone and takes image files; onnx lets `predict` answer "
-        "without TensorFlow. The others are for phones, browsers and other hardware. They take "
-        "images of the detector's size and return the same outputs.\n\n"
+        "without TensorFlow. So does onnx_shared, a small detector.onnx in the run's folder that "
+        "reads its weights from model.keras beside it: keep both together. It is for detectors "
+        "with few convolutions, such as photo_detector. The others are for phones, browsers and "
+        "other hardware. They take images of the detector's size and return the same outputs.\n\n"
         "web writes a folder for any static web host: its page analyzes images in the browser, so "
         "that they never leave the machine. The run needs an ONNX export.",
         examples=[

@@ -21,9 +21,9 @@ def export(run: RunLike, formats: Sequence[str] | None = None) -> list[Export]:
     Every export is compared with the Keras model on photographs when it is written.
 
     Args:
-        formats: "saved_model", "saved_model_webp", "keras", "onnx", "onnx_float16", "litert",
-            "litert_float16", "litert_int8" or "openvino"; by default the SavedModel and those that
-            the run has.
+        formats: "saved_model", "saved_model_webp", "keras", "onnx", "onnx_shared", "onnx_float16",
+            "litert", "litert_float16", "litert_int8" or "openvino"; by default the SavedModel and
+            those that the run has.
 
     Returns:
         The format, path, size and largest difference of a probability, of each export.

@@ -51,7 +51,7 @@ def push(
             "kaggle://USER/MODEL/FRAMEWORK/VARIATION."
         )
     run = run_of(run)
-    if not run.has_exports:
+    if run.onnx_path is None:
         raise UserError(
             f"{run.name} has no ONNX export, which others need to predict without TensorFlow. "
             f"Write it with: {shell_command('export', run.path, format='onnx')}"

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 Algorithm = Literal["tpe", "random", "atpe", "optuna"]
 Rule = Literal["median", "halving", "none"]  # stops trials early; see tuning.pruning
 ExportFormat = Literal[
-    "saved_model", "saved_model_webp", "keras", "onnx", "onnx_float16", "litert", "litert_float16",
-    "litert_int8", "openvino",
+    "saved_model", "saved_model_webp", "keras", "onnx", "onnx_shared", "onnx_float16", "litert",
+    "litert_float16", "litert_int8", "openvino",
 ]  # fmt: skip
 EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)

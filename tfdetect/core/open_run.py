@@ -64,7 +64,7 @@ def _check_complete(run: Run) -> None:
         UserError: a file is missing.
     """
     needed = [] if run.is_ensemble else ["experiment.yaml"]
-    needed += [] if run.has_exports else ["model.keras"]
+    needed += ["model.keras"] if run.onnx_path is None else []
     for name in needed:
         if not (run.path / name).is_file():
             if run.path.name.endswith(PARTIAL):

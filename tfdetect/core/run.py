@@ -7,6 +7,7 @@ Layout (schema 2):
     dataset.yaml         the dataset spec
     history.csv          one row an epoch
     model.keras          the best model (Keras); may be missing where exports/ has an ONNX file
+    detector.onnx        an ONNX export that reads its weights from model.keras
     saved_model/         the same model for TensorFlow alone
     predictions/         <split>.parquet, one row an image
     metrics.json         metrics with intervals, by split
@@ -44,6 +45,9 @@ from tfdetect.core.text import shell_command, to_os, user_path
 
 PARTIAL = ".partial"
 TRANSFER = "transfer.json"
+SHARED_ONNX = "detector.onnx"  # an ONNX export that reads its weights from model.keras
+SHARED_DIGESTS = "tfdetect_files"  # its metadata entry: SHA-256 of the files it reads, by name
+ONNX_FILES = ("exports/detector.onnx", SHARED_ONNX, "exports/detector_float16.onnx")
 LOSSLESS = ("PNG", "BMP", "TIFF")  # formats that keep every pixel
 MAX_AUTHENTIC = 0.499  # highest P(altered) of a pixel where no mask is shown
 
@@ -167,9 +171,14 @@ class Run:
         return self.info.model_copy(update={"dataset": dataset, "command": "", "devices": "-"})
 
     @property
-    def has_exports(self) -> bool:
-        """Whether the run has an ONNX export; such a run may have no Keras model."""
-        return any((self.path / "exports").glob("detector*.onnx"))
+    def onnx_path(self) -> Path | None:
+        """The ONNX export that predicts: in single precision, if the run has one in both.
+
+        One that reads its weights from a Keras model that is missing is none.
+        """
+        lacking = () if self.model_path.is_file() else (SHARED_ONNX,)
+        files = (self.path / name for name in ONNX_FILES if name not in lacking)
+        return next(filter(Path.is_file, files), None)
 
     @property
     def model_path(self) -> Path:

@@ -4,21 +4,19 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tfdetect.core.data_settings import cuts_windows
 from tfdetect.core.errors import UserError, first_line
+from tfdetect.core.files import checksum
 from tfdetect.core.packages import has_tensorflow
 from tfdetect.core.process import allowed_cores
-from tfdetect.core.run import Run
+from tfdetect.core.run import SHARED_DIGESTS, SHARED_ONNX, Run
 from tfdetect.core.run_info import RunInfo
 from tfdetect.core.text import shell_command
 from tfdetect.light.numpy_tiles import by_tiles, pool_tiles
 from tfdetect.light.resample import resize, restore
-
-ONNX_FILES = ("exports/detector.onnx", "exports/detector_float16.onnx")  # the first one counts
 
 
 def light_detector(run: Run) -> "LightDetector | None":
@@ -31,7 +29,7 @@ def light_detector(run: Run) -> "LightDetector | None":
     """
     if not has_tensorflow():
         return LightDetector(run)
-    if not onnx_file(run).is_file():
+    if run.onnx_path is None:
         return None
     try:
         return LightDetector(run)
@@ -49,13 +47,8 @@ def _threads() -> int:
 
 
 def _export_command(run: Run) -> str:
-    return shell_command("export", run.path, format="onnx")
-
-
-def onnx_file(run: Run) -> Path:
-    """Return the ONNX export of a run, or where it would be."""
-    files = [run.path / name for name in ONNX_FILES]
-    return next(filter(Path.is_file, files), files[0])
+    shared = run.onnx_path == run.path / SHARED_ONNX
+    return shell_command("export", run.path, format="onnx_shared" if shared else "onnx")
 
 
 @dataclass(frozen=True)
@@ -82,20 +75,24 @@ class LightDetector:
 
     Attributes:
         run: the run.
+        path: of the ONNX file.
+        shared_files: files beside it that have weights of the network.
         graph_views: views of the exported graph; one with one crop takes single windows.
         mirrors: whether the mean with mirrored images is taken outside of the graph.
 
     Raises:
-        UserError: there is no such file, it is damaged, or it cannot do what the run is set to.
+        UserError: there is no such file, it or a file with its weights is damaged, or it cannot do
+            what the run is set to.
     """
 
     def __init__(self, run: Run, threads: int = 0):
         import onnxruntime as ort
 
         self.run = run
-        path = onnx_file(run)
-        if not path.is_file():
+        path = run.onnx_path
+        if path is None:
             raise UserError(f"{run.name} has no ONNX export. Write it with: {_export_command(run)}")
+        self.path = path
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or _threads()
         options.log_severity_level = 3
@@ -106,11 +103,19 @@ class LightDetector:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
             exported = _exported_info(self._session)
+            digests = _digests(self._session)
         except Exception as error:  # ONNX Runtime has its own kinds
             reason = first_line(error)[:200]
             raise UserError(
                 f"{path} cannot be read: {reason}. Write it again with: {_export_command(run)}"
             ) from error
+        self.shared_files = [path.with_name(name) for name in digests]
+        for file, digest in zip(self.shared_files, digests.values()):
+            if not file.is_file() or checksum(file) != digest:
+                raise UserError(
+                    f"{path} has weights in {file.name}, which is damaged or not the file that it "
+                    f"was written with. Copy both again, or write it with: {_export_command(run)}"
+                )
         self._inputs = [each.name for each in self._session.get_inputs()]
         wanted = ("probabilities_raw", "features", "mask")
         self._outputs = [e.name for e in self._session.get_outputs() if e.name in wanted]
@@ -128,8 +133,7 @@ class LightDetector:
         other_masks = run.predicts_masks != ("mask" in self._outputs)
         if exported.class_names != run.class_names or not same or lacks_features or other_masks:
             raise UserError(
-                f"{onnx_file(run)} is not of this detector. Write it again with: "
-                f"{_export_command(run)}"
+                f"{self.path} is not of this detector. Write it again with: {_export_command(run)}"
             )
         crops = [(a.crops, b.crops) for a, b in zip(run.views, exported.views)]
         if any(wanted != has and has > 1 for wanted, has in crops):
@@ -198,3 +202,11 @@ def _exported_info(session: "object") -> RunInfo:
     if text is None:
         raise ValueError("it was not exported by tfdetect")
     return RunInfo.model_validate(json.loads(text)["info"])
+
+
+def _digests(session: "object") -> dict[str, str]:
+    text = session.get_modelmeta().custom_metadata_map.get(SHARED_DIGESTS, "{}")  # type: ignore[attr-defined]
+    digests = {str(name): str(digest) for name, digest in json.loads(text).items()}
+    if any(os.path.basename(name) != name for name in digests):
+        raise ValueError("it names files in other folders")
+    return digests

@@ -18,9 +18,11 @@ have them: uint8 [N, H, W, 3], or of an ensemble with several views one tensor p
                         to compare, with `dataset.training_images` in run.json
 
 The files and `exports.json`, which says how far each is from the Keras model, are in the run's
-folder `exports/`.
+folder `exports/`; those of saved_model and onnx_shared, which reads its weights from model.keras,
+in the run's folder itself.
 """
 
+import copy
 import importlib.util
 import json
 import os
@@ -37,13 +39,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.core import console
+from tfdetect.core import console, feature_distance
 from tfdetect.core.disk import disk_error
 from tfdetect.core.documents import read_json
 from tfdetect.core.errors import UserError, first_line, unknown
 from tfdetect.core.files import replacing, write_bytes, write_json
 from tfdetect.core.quiet import silent_libraries
-from tfdetect.core.run import Run
+from tfdetect.core.run import SHARED_ONNX, Run
 from tfdetect.imaging.geometry import view_parts
 from tfdetect.imaging.photographs import photograph
 from tfdetect.models.inference import (
@@ -56,6 +58,7 @@ from tfdetect.models.onnx_graph import to_onnx
 from tfdetect.models.plain_operations import plain_operations
 from tfdetect.models.saved_model import export_saved_model
 from tfdetect.models.saving import load_detector, write_model
+from tfdetect.models.shared_weights import share_weights
 from tfdetect.models.verdict_model import (
     Verdicts,
     verdict_model,
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
 
 PHOTOGRAPHS = ("rocket", "flower", "grace_hopper")  # to compare exports on
 OPSET = 18  # of ONNX; ONNX Runtime reads it from version 1.14 on
+MIN_SHARED = 0.5  # fraction of the weights that onnx_shared must find in other files
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Format:
     """A file format of exported detectors.
 
     Attributes:
-        file: name of the file or folder below `exports/`.
+        file: name of the file or folder, relative to `exports/`.
         tolerance: largest accepted difference of a probability from the Keras model's.
         modules: that write it, beyond tfdetect's own requirements.
     """
@@ -92,6 +96,7 @@ FORMATS = {
     "saved_model_webp": Format("saved_model_webp", 1e-3),
     "keras": Format("detector.keras", 1e-3),
     "onnx": Format("detector.onnx", 1e-3, ("tf2onnx", "onnx", "onnxruntime")),
+    "onnx_shared": Format(f"../{SHARED_ONNX}", 1e-3, ("tf2onnx", "onnx", "onnxruntime")),
     "onnx_float16": Format("detector_float16.onnx", 0.05, ("tf2onnx", "onnx", "onnxruntime")),
     "litert": Format("detector.tflite", 1e-3, ("ai_edge_litert",)),
     "litert_float16": Format("detector_float16.tflite", 0.05, ("ai_edge_litert",)),
@@ -174,7 +179,7 @@ def write_exports(
     folder = run.path / "exports"
     folder.mkdir(exist_ok=True)
     listed = folder / "exports.json"
-    entries = {entry.format: asdict(entry) for entry in _listed(listed)}
+    entries = {e.format: asdict(e) for e in _listed(listed) if (run.path / e.path).exists()}
     for name in formats:
         try:
             with _single_precision():
@@ -388,7 +393,7 @@ def _write_keras(source: _Source, target: Path) -> float:
     return source.difference(rows["probabilities_raw"].numpy())
 
 
-def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:
+def _write_onnx(source: _Source, target: Path, half: bool = False, shared: bool = False) -> float:
     import onnx
     import onnxruntime as ort
 
@@ -397,6 +402,17 @@ def _write_onnx(source: _Source, target: Path, half: bool = False) -> float:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         model = convert_float_to_float16(model, keep_io_types=True)  # a copy
+    if shared:
+        model = copy.deepcopy(model)
+        files = [source.run.model_path, source.run.path / feature_distance.FILE]
+        fraction = share_weights(model, [file for file in files if file.is_file()])
+        if fraction < MIN_SHARED:
+            raise UserError(
+                f"Cannot export {source.run.name} as onnx_shared: model.keras has "
+                f"{fraction:.0%} of the weights as ONNX needs them, and at least "
+                f"{MIN_SHARED:.0%} is worth a second file (kernels of convolutions are in another "
+                "order there). Choose the format onnx, which is one file."
+            )
     with replacing(target) as temporary:
         onnx.save(model, temporary)
     session = ort.InferenceSession(target, providers=["CPUExecutionProvider"])
@@ -449,6 +465,7 @@ _WRITERS: dict[str, Callable[[_Source, Path], float]] = {
     "saved_model_webp": partial(_write_saved_model, webp=True),
     "keras": _write_keras,
     "onnx": _write_onnx,
+    "onnx_shared": partial(_write_onnx, shared=True),
     "onnx_float16": partial(_write_onnx, half=True),
     "litert": _write_litert,
     "litert_float16": partial(_write_litert, kind="float16"),

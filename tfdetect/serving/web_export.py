@@ -15,7 +15,7 @@ from tfdetect.core.feature_distance import FeatureDistance
 from tfdetect.core.files import check_writable, staged
 from tfdetect.core.run import Run
 from tfdetect.evaluation.verdict_words import verdict_words
-from tfdetect.light.onnx_detector import LightDetector, onnx_file
+from tfdetect.light.onnx_detector import LightDetector
 from tfdetect.serving.npm import Package, archives, contents
 from tfdetect.serving.page import FOLDER, render, texts
 
@@ -85,14 +85,18 @@ def write_web(run: Run, folder: Path, npm_packages: Path | None = None) -> Path:
         for name in ("page.js", "style.css"):
             shutil.copy(FOLDER / "static" / name, new / "app" / name)
         (new / "model").mkdir()
-        shutil.copy(onnx_file(run), new / "model" / "detector.onnx")
+        shutil.copy(detector.path, new / "model" / "detector.onnx")
+        for file in detector.shared_files:  # hosts know .bin
+            shutil.copy(file, new / "model" / f"{file.name}.bin")
         settings = _settings(detector)
         (new / "model" / MARK).write_text(json.dumps(settings), encoding="utf-8")
         if run.info.domain is not None:
             distance = FeatureDistance.load(run.path, run.info.domain.rest)
             table = np.concatenate([distance.mean[None], distance.components])
             (new / "model" / "domain.bin").write_bytes(table.astype("<f4").tobytes())
-        loaded = sum(p.stat().st_size for p in new.rglob("*") if p.suffix in (".wasm", ".onnx"))
+        loaded = sum(
+            p.stat().st_size for p in new.rglob("*") if p.suffix in (".wasm", ".onnx", ".bin")
+        )
         limits = {
             "max_bytes": 100 * 2**20, "max_pixels": MAX_PIXELS, "large_file": LARGE_FILE,
             "timeout_s": TIMEOUT, "megabytes": round(loaded / 1e6),
@@ -114,6 +118,7 @@ def _settings(detector: LightDetector) -> dict[str, Any]:
     calibration, domain = run.calibration, run.info.domain
     return {
         "name": run.name,
+        "shared_files": [file.name for file in detector.shared_files],
         "class_names": run.class_names,
         "views": [view.model_dump(mode="json") for view in run.views],
         "graph_views": [view.model_dump(mode="json") for view in detector.graph_views],

@@ -37,11 +37,10 @@ _TRAINED = pa.schema([("path", pa.string()), ("error", pa.string())])
 
 def run_digest(run: Run, runtime: str) -> str:
     """Return a hex digest of the files of a run that decide its verdicts."""
-    models = [run.model_path] if runtime == TENSORFLOW else []
-    if runtime == ONNX:
-        models = sorted((run.path / "exports").glob("*.onnx"))
+    model = run.model_path if runtime == TENSORFLOW else run.onnx_path  # knows what it shares
     names = ("run.json", "experiment.yaml", "ensemble.yaml", "domain.npy", "training_images.npy")
-    return digest_files([*models, *(run.path / name for name in names)])
+    files = [run.path / name for name in names]
+    return digest_files(files if model is None else [model, *files])
 
 
 def check_run(run: Run, runtime: str, expected: str) -> None:

@@ -19,7 +19,10 @@ export class Detector {
   static async load(settings, folder) {
     const detector = new Detector();
     detector.settings = settings;
-    const options = {executionProviders: ["wasm"], logSeverityLevel: 3};
+    // Files that the network reads weights from.
+    const externalData = settings.shared_files.map(
+      (name) => ({path: name, data: `${folder}${name}.bin`}));
+    const options = {executionProviders: ["wasm"], logSeverityLevel: 3, externalData};
     detector.session = await ort.InferenceSession.create(`${folder}detector.onnx`, options);
     if (settings.domain) {
       const answer = await fetch(`${folder}domain.bin`);

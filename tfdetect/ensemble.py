@@ -40,7 +40,7 @@ def parser() -> cli.Parser:
                      help=f"{fusions} (default: stacked)")  # fmt: skip
     how.add_argument("--no-masks", action="store_true",
                      help="fuse only the labels, where members also predict masks")  # fmt: skip
-    how.add_argument("--fine-tune", type=cli.number_above(-1, whole=True), default=0, metavar="N",
+    how.add_argument("--fine-tune", type=cli.count_or_0, default=0, metavar="N",
                      help="then train the fused detector as a whole for N epochs "
                      "(default: 0)")  # fmt: skip
     how.add_argument("--learning-rate", type=cli.positive, metavar="RATE",

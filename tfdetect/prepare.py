@@ -41,7 +41,8 @@ def parser() -> cli.Parser:
     copies.add_argument("--encode", default="keep", choices=("keep", "png", "jpeg"),
                         help="keep the files' bytes, or store copies as png or jpeg (default: "
                         "keep; with --size png)")  # fmt: skip
-    copies.add_argument("--quality", type=_quality, default=95, metavar="Q",
+    copies.add_argument("--quality", type=cli.number_from(1, 100, whole=True), default=95,
+                        metavar="Q",
                         help="quality of jpeg, 1 to 100 (default: 95)")  # fmt: skip
     what = p.add_argument_group("foreground")
     what.add_argument("--foreground", metavar="MASK", choices=FOREGROUND_MASKS,
@@ -102,12 +103,6 @@ def _size(text: str) -> tuple[int, int]:
             f"expected one or two whole numbers, for example 256 or 240,320, received {text!r}"
         )
     return int(sides[0]), int(sides[-1])
-
-
-def _quality(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100, received {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def parser() -> cli.Parser:
                      help="algorithm that suggests hyperparameters (default: tpe, hyperopt's); "
                      "optuna is Optuna's TPE, which models parameters jointly, atpe hyperopt's "
                      'adaptive TPE; both need pip install "tfdetect[search]"')  # fmt: skip
-    how.add_argument("--startup", type=cli.number_above(-1, whole=True), default=10, metavar="N",
+    how.add_argument("--startup", type=cli.count_or_0, default=10, metavar="N",
                      help="trials drawn at random before TPE begins (default: 10)")  # fmt: skip
     how.add_argument("--seed", type=int, default=0, metavar="N",
                      help="seed of the suggestions (default: 0)")  # fmt: skip

@@ -78,13 +78,13 @@ def parser() -> cli.Parser:
     what.add_argument("--mix", type=_mix, default="0,0", metavar="LOW,HIGH",
                       help="fraction of the photograph that is mixed into the altered pixels, 0 to "
                       "below 1, drawn for each forgery (default: 0,0)")
-    what.add_argument("--copy-rotation", type=_degrees, default=0, metavar="DEGREES",
+    what.add_argument("--copy-rotation", type=cli.number_from(0, 180), default=0, metavar="DEGREES",
                       help="fill 'copy_move': turn copies by up to so many degrees, 0 to 180 "
                       "(default: 0)")
     what.add_argument("--copy-scale", type=_factors, default="1,1", metavar="LOW,HIGH",
                       help="fill 'copy_move': scale copies by a factor between these, from 0.25 to "
                       "4 (default: 1,1)")
-    what.add_argument("--seed", type=cli.number_above(-1, whole=True), default=0, metavar="N",
+    what.add_argument("--seed", type=cli.count_or_0, default=0, metavar="N",
                       help="seed of all random choices (default: 0)")
     models = p.add_argument_group("models and inputs of some masks and fills")
     add_mask_inputs(models, tuple(MASKS))
@@ -218,16 +218,6 @@ def _range(text: str, expected: str, fits: Callable[[float, float], bool]) -> tu
         if fits(low, high):
             return low, high
     raise argparse.ArgumentTypeError(f"expected {expected}, received {text!r}")
-
-
-def _degrees(text: str) -> float:
-    try:
-        degrees = float(text)
-    except ValueError:
-        degrees = -1
-    if not 0 <= degrees <= 180:
-        raise argparse.ArgumentTypeError(f"expected an angle from 0 to 180, received {text!r}")
-    return degrees
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def parser() -> cli.Parser:
                          help="workers on several machines that train together; the first writes "
                          "the run; slurm for the tasks that srun started (default: TF_CONFIG, "
                          "else this process alone)")  # fmt: skip
-    devices.add_argument("--task", type=cli.number_above(-1, whole=True), metavar="N",
+    devices.add_argument("--task", type=cli.count_or_0, metavar="N",
                          help="number of this process in --cluster, from 0; needed with "
                          "addresses")  # fmt: skip
     out = p.add_argument_group("output")

@@ -401,19 +401,25 @@ def number_above(
     return parse
 
 
+def number_from(low: float, high: float, whole: bool = False) -> Callable[[str], float]:
+    """Return an argument type: a number from `low` to `high`, both allowed."""
+
+    def parse(text: str) -> float:
+        with suppress(argparse.ArgumentTypeError):
+            if low <= (value := number(text, whole)) <= high:
+                return value
+        kind = "a whole number" if whole else "a number"
+        raise argparse.ArgumentTypeError(
+            f"expected {kind} from {low} to {high}, received {shortened(text)}"
+        )
+
+    return parse
+
+
 count = number_above(0, whole=True)
+count_or_0 = number_above(-1, whole=True)
 positive = number_above(0)
-
-
-def fraction(text: str) -> float:
-    """Argument type: a number from 0 to 1."""
-    try:
-        value = number(text)
-    except argparse.ArgumentTypeError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, received {text!r}")
-    return value
+fraction = number_from(0, 1)
 
 
 def names(text: str) -> list[str]:

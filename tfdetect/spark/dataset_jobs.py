@@ -88,8 +88,8 @@ class DatasetJobs:
             items = items.append_column(name, pa.array(column))
         task = ReadFiles(read, failed, schema)
         what = {"task": description, "how": repr_of(read)}
-        table = self._run(task, what, items, sizes, description, "files", progress=progress)
-        return table.cast(schema)
+        parts = self._parts(task, what, items, sizes, description, "files", progress=progress)
+        return _all_rows(parts).cast(schema)
 
     def predictor(
         self, run_path: Path, batch_size: int
@@ -103,7 +103,7 @@ class DatasetJobs:
 
         def predict(run: Run, catalog: Catalog, rows: pa.Table, own_validation: bool) -> pa.Table:
             parts = self.predicted_parts(run_path, batch_size, run, catalog, rows, own_validation)
-            return combined(pa.concat_tables(table for _, table in parts))
+            return _all_rows(parts)
 
         return predict
 
@@ -159,7 +159,7 @@ class DatasetJobs:
         what = {"task": "prepare", "folder": str(folder), "copies": repr(writer.copies)}
         sizes = np.array([pc.sum(rows["size"]).as_py() for rows in shards.values()])
         items = items_with_rows("shard", shards)
-        found = self._run(task, what, items, sizes, "writing shards", "shards")
+        found = _all_rows(self._parts(task, what, items, sizes, "writing shards", "shards"))
         for shard, text in zip(*(column.to_pylist() for column in found.columns)):
             if text is None:
                 raise UserError(f"The process that wrote {shard} ended: {ENDED}.")
@@ -180,7 +180,7 @@ class DatasetJobs:
         items = items_with_rows("path", {path: part.table for path, part in catalogs.items()})
         what = {"task": "matrix", "experiment": plan.experiment.to_yaml()}
         sizes = np.array([part.table.num_rows for part in catalogs.values()])
-        found = self._run(task, what, items, sizes, "training", "runs", most=1)
+        found = _all_rows(self._parts(task, what, items, sizes, "training", "runs", most=1))
         for path, error in zip(*(column.to_pylist() for column in found.columns)):
             if error is not None:
                 raise UserError(f"The training of {path} failed: {error}.")
@@ -197,16 +197,11 @@ class DatasetJobs:
         task = replace(task, source=task.source.absolute(), output=task.output.absolute())
         what = {"task": "synthesize", "how": repr(task)}
         sizes = file_stamps([str(task.source / item.photo) for item in items])[:, 0]
-        found = self._run(
+        parts = self._parts(
             MakeForgeries(task), what, items_of([astuple(item) for item in items]), sizes,
             "making forgeries", "images", _FORGERIES,
         )  # fmt: skip
-        yield from map(json.loads, found["row"].to_pylist())
-
-    def _run(self, *arguments: Any, **more: Any) -> pa.Table:
-        """Return the rows of all items; see `_parts`."""
-        parts = self._parts(*arguments, **more)
-        return combined(pa.concat_tables(table for _, table in parts))
+        yield from map(json.loads, _all_rows(parts)["row"].to_pylist())
 
     def _parts(
         self,
@@ -231,6 +226,11 @@ class DatasetJobs:
             starts = np.cumsum(job.rows) - job.rows
             for start, rows in zip(starts.tolist(), job.results()):
                 yield items.slice(start, rows.num_rows), rows
+
+
+def _all_rows(parts: Iterator[tuple[pa.Table, pa.Table]]) -> pa.Table:
+    """Return the rows of all parts of a job as one table."""
+    return combined(pa.concat_tables(rows for _, rows in parts))
 
 
 @contextmanager

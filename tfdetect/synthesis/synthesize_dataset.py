@@ -170,27 +170,11 @@ def _make_missing(
     """Make the forgeries that do not exist yet; return the rows of all."""
     journal = Journal(task.output / ".made.jsonl", "id", COLUMNS)
     rows = journal.read()
-    # What failed before is tried again: it may have been for lack of memory.
-    made = set(os.listdir(task.output / "images"))
-    missing = [
-        item for item in items
-        if (row := rows.get(item.id)) is None or row["error"]
-        or not made.issuperset(path.name for path in files(task.output, row, task.settings))
-    ]  # fmt: skip
-    again = sum(item.id in rows and not rows[item.id]["error"] for item in missing)
-    if again:
-        log(f"files of {counted(again, 'forgery', 'forgeries')} are gone and are made again")
+    missing = _missing_items(task, items, rows, log)
+    autoencoder = None
     if missing:
         _check_splits(task.output, rows, splits)
-    autoencoder = None
-    if needed := sum(item.fill == "autoencoder" for item in missing):
-        others = [fill for fill in task.settings.fills if fill != "autoencoder"]
-        log(
-            f"{needed:,} of {len(missing):,} forgeries are filled by an autoencoder"
-            + (f"; none is needed with --fill {','.join(others)}" if others else "")
-        )
-        train = [p for p, split in splits.items() if split == "train"] or list(splits)
-        autoencoder = _find_autoencoder(task, train, steps, progress, log)
+        autoencoder = _autoencoder_for(missing, task, splits, steps, progress, log)
     before = len(items) - len(missing)
     with console.progress(
         len(items), "making forgeries", "images", initial=before, shown=progress
@@ -204,6 +188,42 @@ def _make_missing(
     if all(row["error"] for row in done):
         raise UserError(f"No forgery could be made. The first reason: {done[0]['error']}")
     return done
+
+
+def _missing_items(
+    task: "ForgeTask", items: list[Item], rows: dict[str, Row], log: console.Log
+) -> list[Item]:
+    """Return the items that have no row without an error, or whose files are gone.
+
+    What failed before is tried again: it may have been for lack of memory.
+    """
+    made = set(os.listdir(task.output / "images"))
+    missing = [
+        item for item in items
+        if (row := rows.get(item.id)) is None or row["error"]
+        or not made.issuperset(path.name for path in files(task.output, row, task.settings))
+    ]  # fmt: skip
+    again = sum(item.id in rows and not rows[item.id]["error"] for item in missing)
+    if again:
+        log(f"files of {counted(again, 'forgery', 'forgeries')} are gone and are made again")
+    return missing
+
+
+def _autoencoder_for(
+    missing: list[Item], task: "ForgeTask", splits: dict[str, str], steps: int, progress: bool,
+    log: console.Log,
+) -> "Autoencoder | None":  # fmt: skip
+    """Return the autoencoder that fills missing forgeries; None if none of them needs one."""
+    needed = sum(item.fill == "autoencoder" for item in missing)
+    if not needed:
+        return None
+    others = [fill for fill in task.settings.fills if fill != "autoencoder"]
+    log(
+        f"{needed:,} of {len(missing):,} forgeries are filled by an autoencoder"
+        + (f"; none is needed with --fill {','.join(others)}" if others else "")
+    )
+    train = [photo for photo, split in splits.items() if split == "train"] or list(splits)
+    return _find_autoencoder(task, train, steps, progress, log)
 
 
 def _check_splits(output: Path, rows: dict[str, Row], splits: dict[str, str]) -> None:
